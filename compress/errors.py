@@ -1,0 +1,70 @@
+"""Errors for people: what was given, where, what is allowed, the nearest name, what happens now.
+
+Here: the error classes and the "did you mean" helper. Not here: printing and exit codes, which
+the entry points (`train.py`, `test.py`) own. Everything may import this module; it imports nothing of ours.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class UserError(Exception):
+    """Something that the user can mend: printed as it stands, without a traceback, exit code 2."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of a schedule.
+
+    Attributes:
+        message: what is wrong and what is allowed, one sentence.
+        where: `file:line:column`, or the schedule's name when it did not come from a file.
+        path: the dotted path inside the schedule, such as `pruners.conv_pruner.final_sparsity`.
+        fatal: False for a warning, which `strict` turns into an error.
+    """
+
+    message: str
+    where: str = ""
+    path: str = ""
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        head = ": ".join(part for part in (self.where, self.path) if part)
+        return f"{head}: {self.message}" if head else self.message
+
+
+class ScheduleError(UserError):
+    """All faults found in one schedule, in one report.
+
+    Attributes:
+        faults: every fault, in the order of the file.
+    """
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        count = len(self.faults)
+        title = "1 fault" if count == 1 else f"{count} faults"
+        lines = [f"the schedule has {title}; nothing was started:"]
+        super().__init__("\n".join(lines + [f"  {fault}" for fault in self.faults]))
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The `count` names of `known` that look most like `name`, best first; case is ignored."""
+    by_lower: dict[str, str] = {}
+    for candidate in known:
+        by_lower.setdefault(candidate.lower(), candidate)
+    found = difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.6)
+    return [by_lower[lower] for lower in found]
+
+
+def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
+    """A sentence part that helps after an unknown name: the nearest names, else all of them (at most 12)."""
+    names = list(known)
+    close = nearest(name, names, count)
+    if close:
+        return "did you mean " + " or ".join(repr(candidate) for candidate in close) + "?"
+    if not names:
+        return "there are none"
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return "there are: " + ", ".join(names[:12]) + more
