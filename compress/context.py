@@ -1,0 +1,66 @@
+"""What a hook is told: the moment, and what it may act on. Time is passed in; nobody counts.
+
+Here: `StepContext`, and the loss terms that `before_backward_pass` hands on. Not here: behaviour.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from compress.masks import MaskTable
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """One moment of the training loop.
+
+    Attributes:
+        epoch: counted from 0.
+        model: the network being trained.
+        masks: the scheduler's masks.
+        generator: the scheduler's own random generator (CPU); saved and resumed, equal on every rank.
+        optimizer: the optimizer of the loop, None where a loop did not give one.
+        step: minibatch of the epoch, counted from 0 (one minibatch = one optimizer update); -1 outside of one.
+        steps_per_epoch: how many there are; 0 outside of a minibatch.
+        metrics: validation metrics by name, at an epoch's end.
+    """
+
+    epoch: int
+    model: nn.Module
+    masks: MaskTable
+    generator: torch.Generator
+    optimizer: torch.optim.Optimizer | None = None
+    step: int = -1
+    steps_per_epoch: int = 0
+    metrics: dict[str, Any] | None = None
+
+    @property
+    def is_last_step(self) -> bool:
+        """Whether this is the last minibatch of its epoch."""
+        return self.step == self.steps_per_epoch - 1
+
+
+class LossComponent(NamedTuple):
+    """A named part of the loss, for logging.
+
+    Attributes:
+        name: such as `L1_regularizer_loss`.
+        value: scalar tensor, with its gradient.
+    """
+
+    name: str
+    value: Tensor
+
+
+class PolicyLoss(NamedTuple):
+    """What `before_backward_pass` gives when it is asked for components.
+
+    Attributes:
+        overall_loss: scalar tensor to backpropagate.
+        loss_components: the terms that policies added, in order.
+    """
+
+    overall_loss: Tensor
+    loss_components: list[LossComponent]

@@ -1,0 +1,157 @@
+"""Masks of parameters and how they are put on.
+
+Here: `ParameterMasker` (one parameter's mask and its copies) and `MaskTable` (all of a model's). Not here: what
+the masks are (pruning/) and when they are made (policies/). The scheduler owns the table.
+
+A mask is a bool tensor of the parameter's shape, True = kept: a quarter of the bytes of a float32 weight.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import UserError
+from compress.selectors import canonical_parameters
+
+
+class ParameterMasker:
+    """The mask of one parameter.
+
+    Attributes:
+        name: canonical name of the parameter.
+        parameter: the parameter itself.
+        mask: bool, the parameter's shape, True = kept; None while nothing is masked.
+        use_double_copies: the optimizer updates an unmasked copy; forward, validation, saving and export see
+            the masked weight.
+        mask_on_forward_only: the mask is not applied again after the optimizer's step.
+        mask_gradients: gradients of masked elements are zeroed before the optimizer's step.
+        unmasked_copy: the values before masking, while they are put aside.
+    """
+
+    def __init__(self, name: str, parameter: nn.Parameter) -> None:
+        self.name = name
+        self.parameter = parameter
+        self.mask: Tensor | None = None
+        self.use_double_copies = False
+        self.mask_on_forward_only = False
+        self.mask_gradients = False
+        self.unmasked_copy: Tensor | None = None
+
+    def set_mask(self, mask: Tensor | None) -> None:
+        """Takes a new mask; the weight itself is not touched before `apply`.
+
+        Raises:
+            ValueError: the mask is not bool or not of the parameter's shape.
+        """
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != self.parameter.shape):
+            raise ValueError(
+                f"{self.name}: a mask must be bool and of shape {tuple(self.parameter.shape)}, "
+                f"not {mask.dtype} {tuple(mask.shape)}"
+            )
+        self.mask = mask
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Sets what is masked to exactly zero (also NaN and negative zero)."""
+        if self.mask is not None:
+            self.parameter.masked_fill_(~self.mask, 0)
+
+    @torch.no_grad()
+    def hide(self) -> None:
+        """Puts the unmasked values aside and applies the mask; does nothing when they are aside already."""
+        if self.mask is not None and self.unmasked_copy is None:
+            self.unmasked_copy = self.parameter.detach().clone()
+            self.apply()
+
+    @torch.no_grad()
+    def reveal(self) -> None:
+        """Puts the unmasked values back, if they were put aside."""
+        if self.unmasked_copy is not None:
+            self.parameter.copy_(self.unmasked_copy)
+            self.unmasked_copy = None
+
+    def zero_masked_gradient(self) -> None:
+        """Zeroes the gradient of what is masked."""
+        if self.mask is not None and self.parameter.grad is not None:
+            self.parameter.grad.masked_fill_(~self.mask, 0)
+
+    def sparsity(self) -> float:
+        """Fraction of elements that the mask switches off, [0, 1]."""
+        if self.mask is None:
+            return 0.0
+        return 1.0 - int(torch.count_nonzero(self.mask)) / self.mask.numel()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mask, the flags and the copy as plain data and tensors."""
+        return {
+            "mask": self.mask,
+            "use_double_copies": self.use_double_copies,
+            "mask_on_forward_only": self.mask_on_forward_only,
+            "mask_gradients": self.mask_gradients,
+            "unmasked_copy": self.unmasked_copy,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` gave, on the parameter's device.
+
+        Raises:
+            UserError: the saved mask is of another shape.
+        """
+        mask, copy = state["mask"], state["unmasked_copy"]
+        if mask is not None and mask.shape != self.parameter.shape:
+            raise UserError(
+                f"the saved mask of {self.name!r} is of shape {tuple(mask.shape)}, the parameter's is "
+                f"{tuple(self.parameter.shape)}: the checkpoint belongs to another network"
+            )
+        device = self.parameter.device
+        self.mask = None if mask is None else mask.to(device)
+        self.unmasked_copy = None if copy is None else copy.to(device)
+        self.use_double_copies = bool(state["use_double_copies"])
+        self.mask_on_forward_only = bool(state["mask_on_forward_only"])
+        self.mask_gradients = bool(state["mask_gradients"])
+
+
+class MaskTable(Mapping[str, ParameterMasker]):
+    """Every parameter of a model by its canonical name -> its `ParameterMasker`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._maskers = {name: ParameterMasker(name, p) for name, p in canonical_parameters(model).items()}
+
+    def __getitem__(self, name: str) -> ParameterMasker:
+        return self._maskers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._maskers)
+
+    def __len__(self) -> int:
+        return len(self._maskers)
+
+    def masked(self) -> list[ParameterMasker]:
+        """The maskers that hold a mask now."""
+        return [masker for masker in self._maskers.values() if masker.mask is not None]
+
+    def apply(self) -> None:
+        """Applies every mask once."""
+        for masker in self.masked():
+            masker.apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the maskers that hold a mask, by name."""
+        return {masker.name: masker.state_dict() for masker in self.masked()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores every mask; parameters that are not named lose theirs.
+
+        Raises:
+            UserError: a name is unknown, or a shape differs.
+        """
+        unknown = sorted(set(state) - set(self._maskers))
+        if unknown:
+            raise UserError(f"the saved masks name parameters that this network lacks: {', '.join(unknown[:5])}")
+        for name, masker in self._maskers.items():
+            if name in state:
+                masker.load_state_dict(state[name])
+            else:
+                masker.mask = masker.unmasked_copy = None

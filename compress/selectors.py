@@ -1,0 +1,95 @@
+"""Which weights or modules a schedule's text means.
+
+Here: canonical names, and the expansion of a selector (exact name, glob, `re:REGEX`). Not here: what is
+done with the weights found. Called by `compress.config` and `compress.scheduler`.
+
+A selector is resolved once, when the schedule is built; algorithms receive full canonical names.
+
+    >>> expand("mid.*.weight", ["mid.0.weight", "mid.0.bias", "tail.weight"])
+    ['mid.0.weight']
+    >>> expand("module.tail.weight", ["tail.weight"])
+    ['tail.weight']
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator
+from torch import nn
+
+WRAPPERS = frozenset({"module", "_orig_mod"})  # left by DataParallel / DistributedDataParallel and torch.compile
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class SelectorOf:
+    """Marks a string of a constructor's signature as a selector of `kind`, for the schedule's schema."""
+
+    kind: Literal["weight", "module"]
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+WeightSelector = Annotated[str, SelectorOf("weight")]
+ModuleSelector = Annotated[str, SelectorOf("module")]
+WeightSelectors = Annotated[list[WeightSelector], BeforeValidator(_as_list)]
+
+
+def canonical(name: str) -> str:
+    """The name without the parts that wrappers add: `module.net.0.weight` -> `net.0.weight`."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def canonical_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter by its canonical name, in the model's order.
+
+    Where two names would become the same (a child that is really called `module`), both keep theirs.
+    """
+    found: dict[str, nn.Parameter] = {}
+    for name, parameter in model.named_parameters():
+        short = canonical(name)
+        found[name if short in found else short] = parameter
+    return found
+
+
+def expand(selector: str, names: Iterable[str]) -> list[str]:
+    """The names that a selector means, in the order of `names`; empty when there are none.
+
+    Args:
+        selector: an exact name, a glob (`layer*.conv?.weight`) or `re:REGEX` (the whole name must match).
+        names: canonical names.
+
+    Raises:
+        re.error: the expression after `re:` is not a regular expression.
+    """
+    pool = list(names)
+    if selector in pool:
+        return [selector]
+    if selector.startswith("re:"):
+        pattern = re.compile(selector[3:])
+        return [name for name in pool if pattern.fullmatch(name)]
+    wanted = canonical(selector)
+    if wanted in pool:
+        return [wanted]
+    return [name for name in pool if fnmatchcase(name, wanted)]
+
+
+def expand_mapping(values: Mapping[str, V], names: Iterable[str]) -> dict[str, V]:
+    """Selectors as keys -> one value a name.
+
+    An exact name wins over a pattern, an earlier pattern over a later one, and `*` is always the last.
+
+        >>> expand_mapping({"*": 0, "a.*": 1, "a.b": 2}, ["a.b", "a.c", "d"])
+        {'a.b': 2, 'a.c': 1, 'd': 0}
+    """
+    pool = list(names)
+    found: dict[str, V] = {}
+    for selector in sorted(values, key=lambda key: (key == "*", canonical(key) not in pool)):
+        for name in expand(selector, pool):
+            found.setdefault(name, values[selector])
+    return {name: found[name] for name in pool if name in found}

@@ -1,0 +1,79 @@
+"""When a policy acts: the epochs of its window.
+
+Here: `EpochWindow`. Not here: what happens in those epochs. Used by policies, levels and the schedule's checks.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EpochWindow:
+    """The epochs in which a policy fires.
+
+    Attributes:
+        epochs: the firing epochs, ascending, counted from 0; never empty.
+        ending_epoch: the first epoch after the window (exclusive).
+        frequency: the distance of two firing epochs; 1 for a list of epochs.
+    """
+
+    epochs: Sequence[int]
+    ending_epoch: int
+    frequency: int = 1
+
+    @classmethod
+    def of_range(cls, starting_epoch: int, ending_epoch: int, frequency: int = 1) -> "EpochWindow":
+        """Every `frequency`-th epoch of [starting_epoch, ending_epoch).
+
+        Raises:
+            ValueError: the range is empty or reversed, or the frequency is below 1 or longer than the range.
+        """
+        if not 0 <= starting_epoch < ending_epoch:
+            raise ValueError(
+                f"the epochs {starting_epoch} (starting_epoch, inclusive) to {ending_epoch} (ending_epoch, "
+                "exclusive) are an empty range; ending_epoch must be greater than starting_epoch >= 0"
+            )
+        if not 0 < frequency <= ending_epoch - starting_epoch:
+            raise ValueError(
+                f"frequency {frequency} must be between 1 and the length of the range, "
+                f"{ending_epoch - starting_epoch} epochs"
+            )
+        return cls(range(starting_epoch, ending_epoch, frequency), ending_epoch, frequency)
+
+    @classmethod
+    def of_list(cls, epochs: Iterable[int]) -> "EpochWindow":
+        """Exactly these epochs, in any order.
+
+        Raises:
+            ValueError: there are none, or one is negative.
+        """
+        ordered = tuple(sorted(set(epochs)))
+        if not ordered or ordered[0] < 0:
+            raise ValueError(f"epochs {list(ordered)} must name at least one epoch, each 0 or later")
+        return cls(ordered, ordered[-1] + 1)
+
+    @property
+    def first(self) -> int:
+        """The first firing epoch."""
+        return self.epochs[0]
+
+    @property
+    def last(self) -> int:
+        """The last firing epoch."""
+        return self.epochs[-1]
+
+    def fires(self, epoch: int) -> bool:
+        """Whether the policy acts in this epoch."""
+        return epoch in self.epochs
+
+    def progress(self, epoch: int) -> float:
+        """How far the window has come: 0 at the first firing epoch, exactly 1 at the last one and after."""
+        if epoch >= self.last:
+            return 1.0
+        return max(0.0, (epoch - self.first) / (self.last - self.first))
+
+    def __str__(self) -> str:
+        if isinstance(self.epochs, range):
+            step = f" every {self.frequency}" if self.frequency > 1 else ""
+            return f"epochs {self.first}..{self.ending_epoch - 1}{step}"
+        return "epochs " + ", ".join(map(str, self.epochs))
