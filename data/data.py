@@ -1,0 +1,91 @@
+"""The three loaders of super-resolution, under the names that the solvers call.
+
+Here: the choice between a user's folder, BSDS300 and the embedded photographs. Not here: how a
+sample is made (`dataset.py`). Called by `train.py` and `test.py` through the table of applications.
+"""
+
+import logging
+from pathlib import Path
+from typing import Protocol
+
+from data.dataset import PATCH_SIZE, SAMPLES_PER_EPOCH, DatasetFromFolder, EvaluationSet
+from data.embedded import SPLIT, Part, embedded_pictures
+from data.folders import folder_pictures
+from data.pictures import Picture
+from data.store import MEMORY_BUDGET
+
+DEFAULT_DIR = Path("dataset/BSDS300/images")
+
+_logger = logging.getLogger(__name__)
+
+
+class TestingOptions(Protocol):
+    """What `get_testing_set` reads of the options.
+
+    Attributes:
+        testdata: folder of test pictures, or None for the default.
+        upscale_factor: 2, 3 or 4.
+    """
+
+    testdata: str | Path | None
+    upscale_factor: int
+
+
+def get_training_set(
+    upscale_factor: int,
+    train_dir: str | Path | None = None,
+    *,
+    patch_size: int = PATCH_SIZE,
+    samples: int = SAMPLES_PER_EPOCH,
+    seed: int = 0,
+    memory_budget: int = MEMORY_BUDGET,
+) -> DatasetFromFolder:
+    """Random crops of the training part; the arguments are those of `DatasetFromFolder`.
+
+    Args:
+        train_dir: a folder (see `folder_pictures`); None takes BSDS300 if it is there, else the
+            embedded photographs.
+
+    Raises:
+        UserError: the folder or its pictures cannot be used.
+    """
+    if train_dir is None and not DEFAULT_DIR.is_dir():
+        _logger.info("%s", embedded_notice())
+    pictures = _pictures(train_dir, "train")
+    return DatasetFromFolder(pictures, upscale_factor, patch_size, samples, seed, memory_budget)
+
+
+def get_validation_set(
+    upscale_factor: int, train_dir: str | Path | None = None, *, memory_budget: int = MEMORY_BUDGET
+) -> EvaluationSet:
+    """Whole pictures held out of training, from the same place as the training set's.
+
+    Raises:
+        UserError: the folder or its pictures cannot be used.
+    """
+    return EvaluationSet(_pictures(train_dir, "validation"), upscale_factor, memory_budget)
+
+
+def get_testing_set(opt: TestingOptions) -> EvaluationSet:
+    """Whole pictures of the test part: of `opt.testdata`, of BSDS300, or embedded.
+
+    Raises:
+        UserError: the folder or its pictures cannot be used.
+    """
+    return EvaluationSet(_pictures(opt.testdata, "test"), opt.upscale_factor)
+
+
+def embedded_notice() -> str:
+    """The line that says which pictures a run without `--traindata` uses."""
+    count = {part: sum(its == part for _, its in SPLIT.values()) for part in ("train", "validation", "test")}
+    return (
+        f"no --traindata given: using the {len(SPLIT)} photographs inside scikit-image and scikit-learn "
+        f"({count['train']} train, {count['validation']} validation, {count['test']} test); "
+        "--traindata DIR takes your own folder of pictures"
+    )
+
+
+def _pictures(directory: str | Path | None, part: Part) -> list[Picture]:
+    if directory is not None:
+        return folder_pictures(Path(directory), part)
+    return folder_pictures(DEFAULT_DIR, part) if DEFAULT_DIR.is_dir() else embedded_pictures(part)

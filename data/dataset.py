@@ -1,0 +1,136 @@
+"""Super-resolution data sets: random aligned crops for training, whole pictures for measuring.
+
+Here: tensors made of `PairStore`'s pairs. Not here: which pictures are used (`data.py`) and the order
+(`sampling.py`). Called by `data.py`, or by a user with a list of pictures of their own.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from compress.errors import UserError
+from data.pictures import Picture, Pixels, up_sample
+from data.sampling import SampleKey, rng, sample_key
+from data.store import MEMORY_BUDGET, PairStore
+
+PATCH_SIZE = 96  # pixels of the high resolution
+SAMPLES_PER_EPOCH = 1600
+SMALLEST_MEASURED = 32  # pixels: below, the border cut and SSIM's window leave next to nothing
+
+
+class EvaluationItem(NamedTuple):
+    """A whole picture, RGB float32 in [0, 1].
+
+    Attributes:
+        name: the picture's name.
+        low: (3, h, w), the model's input.
+        bicubic: (3, h * scale, w * scale), Pillow's bicubic of `low`: the baseline.
+        high: (3, h * scale, w * scale), the target.
+    """
+
+    name: str
+    low: Tensor
+    bicubic: Tensor
+    high: Tensor
+
+
+class DatasetFromFolder(Dataset[tuple[Tensor, Tensor]]):
+    """Training pairs (low, high), RGB float32 in [0, 1]: (3, p / scale, p / scale) and (3, p, p).
+
+    Each picture gives the same number of samples. Where a sample is cut, and how it is flipped and
+    turned, follows from (seed, epoch, sample) alone: use it with `EpochSampler`. A plain index stands
+    for epoch 0. The low resolution is cut out of the whole picture's, so that no crop has a border
+    that the network would not see at work.
+
+    Args:
+        pictures: candidates; unusable ones are logged and left out.
+        upscale_factor: 2, 3 or 4.
+        patch_size: p, pixels of the high resolution; rounded down to a multiple of the factor.
+        samples: length of an epoch.
+        seed: the run's seed, >= 0.
+        memory_budget: bytes of decoded pictures to keep.
+
+    Raises:
+        UserError: no usable picture, a patch smaller than the factor, or a factor that is not supported.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        upscale_factor: int,
+        patch_size: int = PATCH_SIZE,
+        samples: int = SAMPLES_PER_EPOCH,
+        seed: int = 0,
+        memory_budget: int = MEMORY_BUDGET,
+    ) -> None:
+        if patch_size < upscale_factor:
+            raise UserError(f"the patch size is {patch_size} pixels; it must be {upscale_factor} or more")
+        self.store = PairStore(pictures, upscale_factor, patch_size, memory_budget)
+        self.scale, self.samples, self.seed = upscale_factor, samples, seed
+        self.low_size = patch_size // upscale_factor
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, key: SampleKey | int) -> tuple[Tensor, Tensor]:
+        key = sample_key(key)
+        if not 0 <= key.sample < self.samples:
+            raise IndexError(f"sample {key.sample} is not in [0, {self.samples})")
+        draw = rng(self.seed, key)
+        low, high = self.store[key.sample % len(self.store)]
+        size, scale = self.low_size, self.scale
+        top, left = draw.integers(low.shape[0] - size + 1), draw.integers(low.shape[1] - size + 1)
+        flip, turns = bool(draw.integers(2)), int(draw.integers(4))
+        return (
+            _to_tensor(_turned(low[top : top + size, left : left + size], flip, turns)),
+            _to_tensor(_turned(_scaled_crop(high, top, left, size, scale), flip, turns)),
+        )
+
+
+class EvaluationSet(Dataset[EvaluationItem]):
+    """Whole pictures with their baseline, in the order given. Load with batch size 1: sizes differ.
+
+    Args:
+        pictures: candidates; unusable ones are logged and left out.
+        upscale_factor: 2, 3 or 4.
+        memory_budget: bytes of decoded pictures to keep.
+
+    Raises:
+        UserError: no usable picture, or a factor that is not supported.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], upscale_factor: int, memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        self.store = PairStore(pictures, upscale_factor, SMALLEST_MEASURED, memory_budget)
+        self.scale = upscale_factor
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, index: int) -> EvaluationItem:
+        low, high = self.store[range(len(self))[index]]
+        bicubic = up_sample(low, self.scale)
+        return EvaluationItem(
+            self.store.pictures[index].name, _to_tensor(low), _to_tensor(bicubic), _to_tensor(high)
+        )
+
+
+def _scaled_crop(high: Pixels, top: int, left: int, size: int, scale: int) -> Pixels:
+    """The part of `high` that belongs to the low resolution's square of `size` at (top, left)."""
+    return high[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
+
+
+def _turned(pixels: Pixels, flip: bool, turns: int) -> Pixels:
+    """Mirrored if `flip`, then turned by `turns` quarters; views only, nothing is copied."""
+    return np.rot90(pixels[:, ::-1] if flip else pixels, turns)
+
+
+def _to_tensor(pixels: Pixels) -> Tensor:
+    """(H, W, 3) 8 bits -> (3, H, W) float32 in [0, 1]."""
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return torch.from_numpy(planes).float().div_(255)

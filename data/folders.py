@@ -1,0 +1,93 @@
+"""A user's own pictures: which files of a folder belong to which part.
+
+Here: plain folders and BSDS300's layout, and the validation part made of file names. Not here:
+decoding, which also finds the unreadable ones (`store.py`). Called by `data.py`.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+from compress.errors import UserError
+from data.embedded import Part
+from data.pictures import Picture
+
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VALIDATION_FRACTION = 0.1
+
+# Sub-folders that hold a part, the first that exists is used. BSDS300 has images/train and images/test;
+# train_aug holds turned and scaled copies of images/train.
+_PART_FOLDERS: dict[Part, tuple[str, ...]] = {
+    "train": ("train_aug", "train"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test",),
+}
+
+
+def folder_pictures(directory: Path, part: Part) -> list[Picture]:
+    """The picture files of one part, sorted by name.
+
+    `directory` is either a folder of pictures or a folder with `train_aug` or `train`, and perhaps
+    `validation` and `test` (inside `images/` too). Without a validation folder, 10 % of the training
+    files, chosen by a hash of the name, are validation and not training. The test part is the `test`
+    folder or, for a plain folder, all its files.
+
+    Raises:
+        UserError: no such folder, no picture in it, or a single one where two parts are needed.
+    """
+    root = _root(directory)
+    own = _part_folder(root, part)
+    if part == "test":
+        return _files(own or root)
+    if _part_folder(root, "validation"):
+        return _files(own or root)
+    files = _files(_part_folder(root, "train") or root)
+    chosen = validation_groups({_group(file) for file in files}, directory)
+    return [file for file in files if (_group(file) in chosen) == (part == "validation")]
+
+
+def validation_groups(groups: set[str], directory: Path) -> set[str]:
+    """A tenth of the names, at least one: those with the smallest SHA-256, whatever order they came in."""
+    if len(groups) < 2:
+        raise UserError(
+            f"{directory} holds a single picture; training needs at least two, one of them for validation. "
+            "Add pictures or name another folder with --traindata DIR"
+        )
+    count = max(1, round(VALIDATION_FRACTION * len(groups)))
+    return set(sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
+
+
+def _group(picture: Picture) -> str:
+    """What is hashed. Copies in train_aug share their picture's number and must stay on one side."""
+    number = re.match(r"\d+", picture.path.name)
+    if picture.path.parent.name == "train_aug" and number:
+        return number.group()
+    return picture.path.name
+
+
+def _root(directory: Path) -> Path:
+    """The folder that holds the pictures or the part folders: `directory` or its `images/`."""
+    if not directory.is_dir():
+        raise UserError(
+            f"{directory} is not a folder; give a folder of pictures, or one with train/ and test/ in it "
+            "(BSDS300's layout)"
+        )
+    inner = directory / "images"
+    if not any(_part_folder(directory, part) for part in _PART_FOLDERS) and inner.is_dir():
+        return inner
+    return directory
+
+
+def _part_folder(root: Path, part: Part) -> Path | None:
+    return next((root / name for name in _PART_FOLDERS[part] if (root / name).is_dir()), None)
+
+
+def _files(folder: Path) -> list[Picture]:
+    """All picture files directly in `folder`."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    if not paths:
+        raise UserError(f"{folder} holds no picture; files ending in {', '.join(ENDINGS)} are read")
+    return [Picture(path.stem, path) for path in paths]

@@ -1,0 +1,118 @@
+"""Pairs of low and high resolution, made once and kept in memory while they fit.
+
+Here: decoding, down-sampling, the memory budget, and skipping what cannot be used. Not here: which
+pictures (`embedded.py`, `folders.py`) and crops (`dataset.py`). Called by `dataset.py`.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from os import cpu_count
+from typing import NamedTuple
+
+from compress.errors import UserError
+from data.pictures import DECODE_ERRORS, Picture, Pixels, crop_to_multiple, down_sample
+
+MEMORY_BUDGET = 1 << 30  # bytes of decoded pairs kept by one data set
+RECENT = 8  # pairs kept of those beyond the budget
+
+_logger = logging.getLogger(__name__)
+
+
+class Pair(NamedTuple):
+    """One picture at both resolutions, 8 bits.
+
+    Attributes:
+        low: (h, w, 3).
+        high: (h * scale, w * scale, 3).
+    """
+
+    low: Pixels
+    high: Pixels
+
+
+class PairStore(Sequence[Pair]):
+    """The pairs of some pictures. Every file is decoded once when the store is made.
+
+    That is what finds the damaged ones before training starts; the first pairs stay in memory up to the
+    budget, the others are decoded again when asked for.
+
+    Args:
+        pictures: candidates; those that do not decode or are too small are logged and left out.
+        scale: upscale factor, 2, 3 or 4.
+        smallest: smallest usable height and width, pixels of the high resolution.
+        memory_budget: bytes that decoded pairs may take.
+
+    Raises:
+        UserError: no usable picture, or an upscale factor that is not supported.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], scale: int, smallest: int = 1, memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        if scale not in (2, 3, 4):
+            raise UserError(f"the upscale factor is {scale}; allowed are 2, 3 and 4")
+        self.scale = scale
+        self.pictures: list[Picture] = []
+        self._kept: dict[int, Pair] = {}
+        self._recent: OrderedDict[int, Pair] = OrderedDict()
+        self._fill(pictures, max(smallest, scale), memory_budget)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
+        """The pair of picture `index`; one beyond the budget is decoded unless it was used recently."""
+        if index in self._kept:
+            return self._kept[index]
+        pair = self._recent.pop(index, None) or _make_pair(self.pictures[index], self.scale)
+        self._recent[index] = pair
+        if len(self._recent) > RECENT:
+            self._recent.popitem(last=False)
+        return pair
+
+    def _fill(self, pictures: Sequence[Picture], smallest: int, memory_budget: int) -> None:
+        used = 0
+        for picture, pair in zip(pictures, _decoded(pictures, self.scale), strict=True):
+            if pair is None or min(pair.high.shape[:2]) < smallest:
+                reason = "cannot be decoded" if pair is None else f"has a side below {smallest} pixels"
+                _logger.warning("skipped %s: it %s", picture.path, reason)
+                continue
+            used += pair.low.nbytes + pair.high.nbytes
+            if used <= memory_budget:
+                self._kept[len(self.pictures)] = pair
+            self.pictures.append(picture)
+        self._report(pictures)
+
+    def _report(self, pictures: Sequence[Picture]) -> None:
+        """Says how many files were left out, and refuses to go on with none."""
+        skipped = len(pictures) - len(self)
+        if not len(self):
+            where = f" in {pictures[0].path.parent}" if pictures else ""
+            raise UserError(f"no usable picture{where}: {skipped} of {len(pictures)} files were skipped")
+        if skipped:
+            _logger.warning("%d of %d pictures were skipped", skipped, len(pictures))
+
+
+def _decoded(pictures: Sequence[Picture], scale: int) -> Iterator[Pair | None]:
+    """Pairs in order, None for a file that does not decode; a few are decoded ahead, side by side."""
+    workers = min(8, cpu_count() or 1)
+    remaining = iter(pictures)
+    with ThreadPoolExecutor(workers) as pool:
+        while batch := list(islice(remaining, 4 * workers)):  # bounds what is decoded but not yet judged
+            yield from pool.map(lambda picture: _try_pair(picture, scale), batch)
+
+
+def _try_pair(picture: Picture, scale: int) -> Pair | None:
+    try:
+        return _make_pair(picture, scale)
+    except DECODE_ERRORS as error:
+        _logger.debug("%s: %s", picture.path, error)
+        return None
+
+
+def _make_pair(picture: Picture, scale: int) -> Pair:
+    high = crop_to_multiple(picture.load(), scale)
+    return Pair(down_sample(high, scale), high)
