@@ -1,0 +1,1 @@
+"""Measuring what came of compression: quality, sparsity, cost, exports and reports."""

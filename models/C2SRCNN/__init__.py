@@ -1,0 +1,1 @@
+"""C2SRCNN: super-resolution of photographs."""

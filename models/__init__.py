@@ -1,0 +1,1 @@
+"""The networks of the applications and the one training loop they share."""
