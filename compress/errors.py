@@ -30,8 +30,8 @@ class Fault:
     fatal: bool = True
 
     def __str__(self) -> str:
-        head = ": ".join(part for part in (self.where, self.path) if part)
-        return f"{head}: {self.message}" if head else self.message
+        kind = "" if self.fatal else "warning"
+        return ": ".join(part for part in (self.where, self.path, kind, self.message) if part)
 
 
 class ScheduleError(UserError):

@@ -53,4 +53,5 @@ class AgpLevel:
     def at(self, epoch: int, window: EpochWindow) -> float:
         """The cubic level at `epoch`."""
         left = (1.0 - window.progress(epoch)) ** 3
-        return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * left
+        # Written as a weighted mean, so that both ends come out exactly and not as 0.04999...
+        return self.final_sparsity * (1.0 - left) + self.initial_sparsity * left

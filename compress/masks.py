@@ -38,6 +38,12 @@ class ParameterMasker:
         self.mask_on_forward_only = False
         self.mask_gradients = False
         self.unmasked_copy: Tensor | None = None
+        self._new = False
+
+    @property
+    def may_recover(self) -> bool:
+        """Whether masked elements go on being updated, so that the mask holds on forward only."""
+        return self.mask_on_forward_only or self.use_double_copies
 
     def set_mask(self, mask: Tensor | None) -> None:
         """Takes a new mask; the weight itself is not touched before `apply`.
@@ -51,12 +57,19 @@ class ParameterMasker:
                 f"not {mask.dtype} {tuple(mask.shape)}"
             )
         self.mask = mask
+        self._new = True
+
+    def apply_if_needed(self) -> None:
+        """Applies a mask that is new or that was not applied after the optimizer's step."""
+        if self._new or self.mask_on_forward_only:
+            self.apply()
 
     @torch.no_grad()
     def apply(self) -> None:
         """Sets what is masked to exactly zero (also NaN and negative zero)."""
         if self.mask is not None:
             self.parameter.masked_fill_(~self.mask, 0)
+        self._new = False
 
     @torch.no_grad()
     def hide(self) -> None:

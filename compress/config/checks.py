@@ -1,0 +1,89 @@
+"""Checks that need more than one value: windows, overlaps, unused instances, the run's length.
+
+Here: pure checks that add to a report. Not here: single arguments (schema.py).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from compress.config.families import FAMILIES, Instance
+from compress.config.loader import Path
+from compress.config.schema import Report
+from compress.policies.base import Policy
+from compress.policies.lr import LRPolicy
+from compress.policies.pruning import PruningPolicy
+from compress.window import EpochWindow
+
+
+def make_window(given: Mapping[str, Any]) -> EpochWindow:
+    """The window of a policy's keys: `epochs`, or `starting_epoch`, `ending_epoch` and `frequency` (default 1).
+
+    Raises:
+        ValueError: keys are missing, of a wrong type, or make an empty range.
+    """
+    numbers = given["epochs"] if "epochs" in given else list(given.values())
+    if not isinstance(numbers, list) or any(isinstance(n, bool) or not isinstance(n, int) for n in numbers):
+        raise ValueError(f"given {dict(given)!r}; epochs and frequency are whole numbers, epochs a list of them")
+    if "epochs" in given:
+        return EpochWindow.of_list(given["epochs"])
+    missing = [key for key in ("starting_epoch", "ending_epoch") if key not in given]
+    if missing:
+        raise ValueError(
+            f"{' and '.join(missing)} missing: say when it acts, by starting_epoch (inclusive), ending_epoch "
+            "(exclusive) and frequency, or by `epochs: [..]`"
+        )
+    return EpochWindow.of_range(given["starting_epoch"], given["ending_epoch"], given.get("frequency", 1))
+
+
+def is_lr(policy: Policy) -> bool:
+    """Whether a policy sets learning rates; those act after all others, as in Distiller."""
+    return isinstance(policy, LRPolicy)
+
+
+def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, report: Report) -> None:
+    """Warns of policies outside the run and of two pruners on one weight in one epoch."""
+    pruning = [(path, policy) for path, policy in entries if isinstance(policy, PruningPolicy)]
+    for i, (path, later) in enumerate(pruning):
+        for _, other in pruning[:i]:
+            shared = sorted(set(later.pruner.weights) & set(other.pruner.weights))
+            epoch = next((e for e in later.window.epochs if other.window.fires(e)), None)
+            if shared and epoch is not None:
+                message = f"{other.name!r} prunes {shared[0]!r} in epoch {epoch} too; this later policy's mask counts"
+                report.add(message, path, fatal=False)
+    for path, policy in entries:
+        if epochs is not None and policy.window.first >= epochs:
+            message = f"{policy.name!r} never acts: the run ends after epoch {epochs - 1}, it starts in {policy.window}"
+            report.add(message, path, fatal=False)
+
+
+def check_unused(data: Mapping[str, Any], report: Report) -> None:
+    """Warns of instances that no policy uses."""
+    entries = data.get("policies", [])
+    for family in FAMILIES:
+        named = {
+            str(entry[family.key].get("instance_name"))
+            for entry in entries
+            if isinstance(entry, Mapping) and isinstance(entry.get(family.key), Mapping)
+        }
+        for name in data.get(family.section, {}):
+            if str(name) not in named:
+                message = f"no policy uses {name!r}, so it never acts"
+                report.add(message, (family.section, str(name)), fatal=False)
+
+
+def try_lr_scheduler(instance: Instance, optimizer: Optimizer) -> None:
+    """Makes the scheduler on a shadow of the optimizer and steps it once, so that its faults show now.
+
+    Raises:
+        ValueError, TypeError, ZeroDivisionError: as its constructor or its step does.
+    """
+    shadow = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=0.1, momentum=0.9)
+    defaults = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+    shadow.param_groups[0].update(defaults)
+    policy = LRPolicy(instance.name, EpochWindow.of_list([0]), shadow, instance.cls, instance.arguments)
+    policy.begin(0)
+    policy.end(0, None)

@@ -1,0 +1,71 @@
+"""The families of the schedule language: section, policy key, and how a policy is made of an instance.
+
+Here: one row per family and the import lines that register each algorithm. To add an algorithm: its file, and one
+import line here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim import Optimizer
+
+import compress.lr.torch_schedulers
+import compress.pruning.level  # noqa: F401
+from compress.policies.base import Policy
+from compress.policies.lr import LRPolicy
+from compress.policies.pruning import PruningPolicy
+from compress.registry import LR_SCHEDULERS, PRUNERS, Registry
+from compress.window import EpochWindow
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A named instance of a schedule, checked.
+
+    Attributes:
+        name: as the schedule calls it.
+        cls: its class.
+        arguments: of the constructor, defaults filled in and selectors expanded.
+        algorithm: the object; None for learning-rate schedulers, which their policy makes when it starts.
+    """
+
+    name: str
+    cls: type
+    arguments: dict[str, Any]
+    algorithm: Any
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one section of a schedule becomes policies.
+
+    Attributes:
+        section: such as `pruners`.
+        key: of a policy, such as `pruner`.
+        registry: the classes.
+        policy_class: whose keyword-only parameters are what `args` may hold.
+        make: instance, window, optimizer, args -> policy.
+        shared: whether one object serves all policies of an instance (False: each policy makes its own).
+    """
+
+    section: str
+    key: str
+    registry: Registry
+    policy_class: type[Policy]
+    make: Callable[[Instance, EpochWindow, Optimizer, dict[str, Any]], Policy]
+    shared: bool = True
+
+
+def _pruning(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
+    return PruningPolicy(instance.name, window, instance.algorithm, **args)
+
+
+def _lr(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
+    return LRPolicy(instance.name, window, optimizer, instance.cls, instance.arguments)
+
+
+FAMILIES = (
+    Family("pruners", "pruner", PRUNERS, PruningPolicy, _pruning),
+    Family("lr_schedulers", "lr_scheduler", LR_SCHEDULERS, LRPolicy, _lr, shared=False),
+)

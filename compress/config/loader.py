@@ -1,0 +1,119 @@
+"""YAML text -> plain data and the position of every key.
+
+Here: safe loading with marks. Not here: what the data mean (schema.py, build.py).
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from compress.errors import Fault, ScheduleError
+
+Path = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading, with `1e-4` as a number (YAML 1.1 wants `1.0e-4` and silently takes the other for text)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+@dataclass
+class Document:
+    """A schedule as read.
+
+    Attributes:
+        data: plain data.
+        name: the file's name, or what the schedule came from.
+        marks: path -> (line, column), both from 1; empty for a dict.
+        faults: duplicate keys, as warnings.
+    """
+
+    data: Any
+    name: str
+    marks: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def where(self, path: Path) -> str:
+        """`file:line:column` of a path, or of the nearest part above it that has a position."""
+        while path and path not in self.marks:
+            path = path[:-1]
+        if path not in self.marks:
+            return self.name
+        line, column = self.marks[path]
+        return f"{self.name}:{line}:{column}"
+
+
+def dotted(path: Path) -> str:
+    """A path as a reader writes it: `policies[0].pruner.args`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def load_text(text: str, name: str) -> Document:
+    """Reads one YAML document.
+
+    Raises:
+        ScheduleError: it is not YAML, it is not one document, or it holds a tag that would make an object.
+    """
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        document = Document(None, name)
+        if root is not None:
+            document.data = _read(loader, root, (), document)
+        return document
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise ScheduleError([Fault(_explain(e), _position(e, name))]) from e
+
+
+def _read(loader: _Loader, node: yaml.Node, path: Path, document: Document) -> Any:
+    document.marks.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+    if isinstance(node, yaml.MappingNode):
+        loader.flatten_mapping(node)
+        return _read_mapping(loader, node, path, document)
+    if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+        return [_read(loader, child, (*path, i), document) for i, child in enumerate(node.value)]
+    return loader.construct_object(node, deep=True)
+
+
+def _read_mapping(loader: _Loader, node: yaml.MappingNode, path: Path, document: Document) -> dict[Any, Any]:
+    if node.tag != "tag:yaml.org,2002:map":
+        loader.construct_object(node, deep=True)
+    data: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str | int | float | bool | None):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+        here = (*path, key if isinstance(key, int) and not isinstance(key, bool) else str(key))
+        mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        if key in data:
+            first = document.marks[here][0]
+            message = f"the key {key!r} is here twice (first in line {first}); this later one counts"
+            document.faults.append(Fault(message, f"{document.name}:{mark[0]}:{mark[1]}", dotted(here), fatal=False))
+        document.marks[here] = mark
+        data[key] = _read(loader, value_node, here, document)
+    return data
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "this YAML is nested too deeply, or an alias contains itself"
+    if isinstance(error, yaml.MarkedYAMLError):
+        parts = [part for part in (error.context, error.problem) if part]
+        return "this is not plain YAML: " + ", ".join(parts)
+    return f"this is not plain YAML: {error}"
+
+
+def _position(error: Exception, name: str) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return name if mark is None else f"{name}:{mark.line + 1}:{mark.column + 1}"

@@ -1,0 +1,64 @@
+"""WHEN: the base of every policy, six hooks that do nothing.
+
+Here: `Policy`. Not here: the loop over policies (scheduler.py), what is done (the families' folders).
+To add a family: one file here that overrides the hooks it needs, one entry in `compress/config/families.py`.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from compress.context import PolicyLoss, StepContext
+from compress.window import EpochWindow
+
+HOOKS = (
+    "on_epoch_begin",
+    "on_minibatch_begin",
+    "before_backward_pass",
+    "before_parameter_optimization",
+    "on_minibatch_end",
+    "on_epoch_end",
+)
+
+
+class Policy:
+    """Acts at the hooks of the epochs of its window; the scheduler calls no hook in other epochs.
+
+    Attributes:
+        name: the instance's name in the schedule, for logs and plans.
+        window: the epochs in which it acts.
+    """
+
+    def __init__(self, name: str, window: EpochWindow) -> None:
+        self.name = name
+        self.window = window
+
+    def on_epoch_begin(self, ctx: StepContext) -> None:
+        """Before the first minibatch of an epoch."""
+
+    def on_minibatch_begin(self, ctx: StepContext) -> None:
+        """Before the forward pass."""
+
+    def before_backward_pass(self, ctx: StepContext, loss: Tensor) -> PolicyLoss | None:
+        """After the loss is known. Returns the new loss and the terms added to it, or None to leave it."""
+        return None
+
+    def before_parameter_optimization(self, ctx: StepContext) -> None:
+        """Gradients are there, the optimizer has not stepped yet."""
+
+    def on_minibatch_end(self, ctx: StepContext) -> None:
+        """After the optimizer's step; masks have just been applied again."""
+
+    def on_epoch_end(self, ctx: StepContext) -> None:
+        """After validation, before saving."""
+
+    def plan(self, epoch: int) -> dict[str, float]:
+        """What it will ask for at a firing epoch: quantity (such as a weight's name) -> value. Data-driven: {}."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors that a resumed run needs; default nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""

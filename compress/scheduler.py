@@ -1,0 +1,191 @@
+"""The loop over policies: `CompressionScheduler`.
+
+Here: six hooks that hand the moment to the policies of the epoch, the masks after the optimizer's step, state.
+Not here: what a policy does, how a schedule is read (config/), the plan (plan.py). Called by a training loop:
+
+    on_epoch_begin
+      for each minibatch:
+        on_minibatch_begin -> forward -> loss -> before_backward_pass -> backward
+        -> before_parameter_optimization -> optimizer.step -> on_minibatch_end
+    validate -> on_epoch_end -> save
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from compress.context import LossComponent, PolicyLoss, StepContext
+from compress.errors import UserError
+from compress.masks import MaskTable
+from compress.plan import Plan, make_plan
+from compress.policies.base import HOOKS, Policy
+
+STATE_VERSION = 1
+
+
+class CompressionScheduler:
+    """Lets policies act at the hooks of a training loop, and keeps masked weights at zero.
+
+    Args:
+        model: the network; wrapped ones (DataParallel, torch.compile) are fine.
+        policies: in the order in which they act within a hook.
+        optimizer: whose learning rates a preview starts from.
+        seed: of the scheduler's own random generator, which random pruners draw from.
+        resolved: the schedule as plain data with defaults filled in and selectors expanded.
+
+    Attributes:
+        masks: name -> `ParameterMasker` of every parameter.
+        policies: the policies.
+        resolved: see above; `{}` when the scheduler was built by hand.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        policies: list[Policy] | None = None,
+        *,
+        optimizer: Optimizer | None = None,
+        seed: int = 0,
+        resolved: dict[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.masks = MaskTable(model)
+        self.policies: list[Policy] = list(policies or [])
+        self.resolved = resolved or {}
+        self._optimizer = optimizer
+        self.generator = torch.Generator().manual_seed(seed)
+        self._epoch = -1
+        self._acting: dict[str, list[Policy]] = {hook: [] for hook in HOOKS}
+
+    def add_policy(self, policy: Policy) -> None:
+        """Appends a policy; it acts after those already there."""
+        self.policies.append(policy)
+        self._epoch = -1
+
+    def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None) -> None:
+        """Before the first minibatch of `epoch` (from 0): masks and learning rates of the epoch are set."""
+        self._enter(epoch)
+        for masker in self.masks.masked():
+            masker.reveal()
+        self._notify("on_epoch_begin", self._context(epoch, optimizer))
+
+    def on_minibatch_begin(
+        self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
+    ) -> None:
+        """Before the forward pass; the weights are masked when it returns."""
+        self._enter(epoch)
+        ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
+        self._notify("on_minibatch_begin", ctx)
+
+    def before_backward_pass(
+        self,
+        epoch: int,
+        minibatch_id: int,
+        minibatches_per_epoch: int,
+        loss: Tensor,
+        optimizer: Optimizer | None = None,
+        return_loss_components: bool = False,
+    ) -> Tensor | PolicyLoss:
+        """After the loss is known; each policy sees the loss that the one before it returned.
+
+        Returns:
+            the scalar to backpropagate, or with `return_loss_components` a `PolicyLoss` that also names its terms.
+        """
+        ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
+        components: list[LossComponent] = []
+        for policy in self._acting["before_backward_pass"]:
+            added = policy.before_backward_pass(ctx, loss)
+            if added is not None:
+                loss = added.overall_loss
+                components += added.loss_components
+        return PolicyLoss(loss, components) if return_loss_components else loss
+
+    def before_parameter_optimization(
+        self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer
+    ) -> None:
+        """After backward(), before optimizer.step(). May be left out by loops whose schedules do not need it."""
+        ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
+        self._notify("before_parameter_optimization", ctx)
+
+    def on_minibatch_end(
+        self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
+    ) -> None:
+        """After optimizer.step(): masked weights that momentum moved are zero again, in every epoch."""
+        ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
+        for masker in self.masks.masked():
+            if not masker.may_recover:
+                masker.apply()
+        self._notify("on_minibatch_end", ctx)
+        if ctx.is_last_step:  # validation, saving and export see masked weights
+            for masker in self.masks.masked():
+                if masker.may_recover:
+                    masker.hide()
+
+    def on_epoch_end(
+        self, epoch: int, optimizer: Optimizer | None = None, metrics: dict[str, Any] | None = None
+    ) -> None:
+        """After validation of `epoch`, before saving: learning rates of the next epoch are set."""
+        self._enter(epoch)
+        self._notify("on_epoch_end", self._context(epoch, optimizer, metrics=metrics))
+
+    def preview(self, epochs: int | None = None) -> Plan:
+        """What will act in each epoch, without training; `epochs` defaults to the schedule's last."""
+        return make_plan(self.policies, self._optimizer, self.last_epoch if epochs is None else epochs)
+
+    @property
+    def last_epoch(self) -> int:
+        """The first epoch after every policy's window; 0 without policies."""
+        return max((policy.window.ending_epoch for policy in self.policies), default=0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs, as plain data and tensors (loads with `weights_only=True`)."""
+        return {
+            "version": STATE_VERSION,
+            "masks": self.masks.state_dict(),
+            "policies": [{"name": policy.name, "state": policy.state_dict()} for policy in self.policies],
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave; the schedule must be the same.
+
+        Raises:
+            UserError: another version, or other policies than the schedule's.
+        """
+        if state.get("version") != STATE_VERSION:
+            raise UserError(f"the scheduler's state is of version {state.get('version')}, not {STATE_VERSION}")
+        saved, here = (
+            [entry["name"] for entry in state["policies"]],
+            [policy.name for policy in self.policies],
+        )
+        if saved != here:
+            raise UserError(f"the checkpoint was made with the policies {saved}, the schedule has {here}")
+        self.masks.load_state_dict(state["masks"])
+        for policy, entry in zip(self.policies, state["policies"], strict=True):
+            policy.load_state_dict(entry["state"])
+        self.generator.set_state(state["generator"].cpu())
+
+    def _enter(self, epoch: int) -> None:
+        """Finds out once per epoch which policy overrides which hook, so that a step pays only for those."""
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        firing = [policy for policy in self.policies if policy.window.fires(epoch)]
+        for hook in HOOKS:
+            self._acting[hook] = [p for p in firing if getattr(type(p), hook) is not getattr(Policy, hook)]
+
+    def _notify(self, hook: str, ctx: StepContext) -> None:
+        for policy in self._acting[hook]:
+            getattr(policy, hook)(ctx)
+
+    def _context(
+        self,
+        epoch: int,
+        optimizer: Optimizer | None,
+        step: int = -1,
+        steps_per_epoch: int = 0,
+        metrics: dict[str, Any] | None = None,
+    ) -> StepContext:
+        return StepContext(epoch, self.model, self.masks, self.generator, optimizer, step, steps_per_epoch, metrics)
