@@ -1,0 +1,152 @@
+"""A model, traced once to a graph of tensor operations.
+
+Here: `trace`, which runs `torch.export` (non-strict) on shapes only and gives back the operations in
+the order of execution; each knows the module it ran in and the parameters it reads. In-place and composite
+operations stay as the model wrote them (`relu_`, `linear`, `scaled_dot_product_attention`, `lstm`), so that
+about a hundred rules cover what networks do. Not here: what the operations cost (`macs.py`) and which of
+their channels are coupled (`channels.py`); both read the trace.
+
+    trace = trace_model(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 9, 9))
+    [operation_name(node) for node in trace.operations]     # ['conv2d', 'relu']
+    module_of(trace.operations[0])                          # '0'
+    trace.tensor_names[trace.operations[0].args[1]]         # '0.weight'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Node
+
+from compress.errors import UserError
+
+ExampleInputs = torch.Tensor | tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The operations of one forward pass.
+
+    Attributes:
+        operations: the calls in the order of execution (`torch.fx` nodes, `meta['val']` carries the shapes).
+        placeholders: what the calls read from outside: parameters, buffers, constants and inputs.
+        tensor_names: for the placeholders that are parameters or buffers of the model, their full name; a
+            tensor that is registered under several names has the first of them.
+        results: the nodes that the model returns.
+        training: whether the pass ran in training mode.
+    """
+
+    operations: list[Node]
+    placeholders: list[Node]
+    tensor_names: dict[Node, str]
+    results: list[Node]
+    training: bool
+
+
+def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Trace:
+    """Trace one forward pass; only shapes and types of the inputs matter.
+
+    Args:
+        model: any module; its weights, buffers, training flags and hooks are as before afterwards.
+        example_inputs: one tensor, or the tuple of the positional arguments of `forward`.
+        training: trace what `model.train()` computes (auxiliary heads, ...) instead of `model.eval()`.
+
+    Raises:
+        UserError: the model cannot be traced; the message carries the tracer's own first line.
+    """
+    arguments = as_arguments(example_inputs)
+    try:
+        with _mode(model, training), _quiet():
+            program = torch.export.export(model, arguments, strict=False)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"{type(model).__name__} cannot be traced from the example inputs "
+            f"({_describe(arguments)}, {'training' if training else 'eval'} mode): {reason}"
+        ) from error
+    signature = program.graph_signature
+    canonical = canonical_names(model)
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    nodes = list(program.graph.nodes)
+    placeholders = [node for node in nodes if node.op == "placeholder"]
+    returned = set(signature.user_outputs)
+    return Trace(
+        operations=[node for node in nodes if node.op == "call_function"],
+        placeholders=placeholders,
+        tensor_names={
+            node: canonical.get(names[node.name], names[node.name]) for node in placeholders if node.name in names
+        },
+        results=[node for node in nodes if node.name in returned],
+        training=training,
+    )
+
+
+def canonical_names(model: nn.Module) -> dict[str, str]:
+    """Every name of every parameter and buffer -> the first name of the same tensor."""
+    first: dict[int, str] = {}
+    found: dict[str, str] = {}
+    for source in (
+        model.named_parameters(remove_duplicate=False),
+        model.named_buffers(remove_duplicate=False),
+    ):
+        for name, tensor in source:
+            found[name] = first.setdefault(id(tensor), name)
+    return found
+
+
+def as_arguments(example_inputs: ExampleInputs) -> tuple[Any, ...]:
+    """The positional arguments of `forward`: a lone tensor becomes a tuple of one."""
+    return example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+
+
+def operation_name(node: Node) -> str:
+    """`conv2d` for `aten.conv2d.default`; `getitem` for the picking of one result of several."""
+    packet = getattr(node.target, "overloadpacket", None)
+    return str(packet).removeprefix("aten.") if packet is not None else getattr(node.target, "__name__", "?")
+
+
+def module_of(node: Node) -> str:
+    """Full name of the innermost module whose `forward` made the call; '' is the model itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    return str(path).split("@")[0]
+
+
+def shape_of(node: Any) -> tuple[int, ...]:
+    """Shape of the tensor that the node yields; () for what is no single tensor."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return tuple(int(size) for size in value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+@contextlib.contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Set the training flag; put every module's own flag back. Fused attention would hide the operations."""
+    flags = [(module, module.training) for module in model.modules()]
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    model.train(training)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for module, flag in flags:
+            module.training = flag
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The tracer warns of every attribute that a recurrent layer caches; it puts them back itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _describe(arguments: tuple[Any, ...]) -> str:
+    shapes = [str(tuple(item.shape)) if isinstance(item, torch.Tensor) else type(item).__name__ for item in arguments]
+    return ", ".join(shapes)

@@ -1,0 +1,1 @@
+"""From masked channels to a physically smaller network that computes the same."""
