@@ -48,7 +48,8 @@ class Report:
 def arguments_model(target: Callable[..., Any]) -> type[BaseModel]:
     """The schema of what a schedule may write for a class: its constructor's parameters but for the injected ones.
 
-    Of a policy these are the keyword-only ones, which `args` may hold. Types are strict (the text '0.4' is not a number, `yes` is not 1), unknown arguments are refused.
+    Of a policy these are the keyword-only ones, which `args` may hold. Types are strict (the text '0.4' is not a
+    number, `yes` is not 1), unknown arguments are refused.
     """
     hints = _hints(target)
     fields: dict[str, Any] = {}

@@ -108,5 +108,4 @@ class LRPolicy(Policy):
 
 def _torch_order_warning_off() -> warnings.catch_warnings:
     """torch warns when a scheduler steps before the optimizer did, which fast-forwarding does on purpose."""
-    guard = warnings.catch_warnings(action="ignore", category=UserWarning)
-    return guard
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
