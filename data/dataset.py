@@ -103,9 +103,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
         UserError: no usable picture, or a factor that is not supported.
     """
 
-    def __init__(
-        self, pictures: Sequence[Picture], upscale_factor: int, memory_budget: int = MEMORY_BUDGET
-    ) -> None:
+    def __init__(self, pictures: Sequence[Picture], upscale_factor: int, memory_budget: int = MEMORY_BUDGET) -> None:
         self.store = PairStore(pictures, upscale_factor, SMALLEST_MEASURED, memory_budget)
         self.scale = upscale_factor
 
@@ -115,9 +113,7 @@ class EvaluationSet(Dataset[EvaluationItem]):
     def __getitem__(self, index: int) -> EvaluationItem:
         low, high = self.store[range(len(self))[index]]
         bicubic = up_sample(low, self.scale)
-        return EvaluationItem(
-            self.store.pictures[index].name, _to_tensor(low), _to_tensor(bicubic), _to_tensor(high)
-        )
+        return EvaluationItem(self.store.pictures[index].name, _to_tensor(low), _to_tensor(bicubic), _to_tensor(high))
 
 
 def _scaled_crop(high: Pixels, top: int, left: int, size: int, scale: int) -> Pixels:

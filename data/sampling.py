@@ -45,9 +45,7 @@ class EpochSampler(Sampler[SampleKey]):
             they do not divide evenly, the first keys of the order are seen twice.
     """
 
-    def __init__(
-        self, samples: int, seed: int = 0, shuffle: bool = True, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, samples: int, seed: int = 0, shuffle: bool = True, rank: int = 0, world_size: int = 1) -> None:
         if samples < 1:
             raise ValueError(f"samples is {samples}; an epoch has at least one sample")
         if not 0 <= rank < world_size:

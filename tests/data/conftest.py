@@ -1,0 +1,26 @@
+"""Small pictures in a temporary folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MakePictures = Callable[..., Path]
+
+
+@pytest.fixture
+def make_pictures(tmp_path: Path) -> MakePictures:
+    """`make_pictures("a/b", 3, (40, 30))` writes 0.png, 1.png, 2.png (width 40, height 30) into a/b."""
+
+    def make(folder: str, count: int, size: tuple[int, int] = (40, 36), mode: str = "RGB") -> Path:
+        directory = tmp_path / folder
+        directory.mkdir(parents=True, exist_ok=True)
+        draw = np.random.default_rng(count)
+        for number in range(count):
+            pixels = draw.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).convert(mode).save(directory / f"{number}.png")
+        return directory
+
+    return make

@@ -1,0 +1,52 @@
+"""The three loaders: where the pictures come from when nothing, BSDS300 or a folder is given."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from compress.errors import UserError
+from data.data import embedded_notice, get_testing_set, get_training_set, get_validation_set
+from data.sampling import SampleKey
+from tests.data.conftest import MakePictures
+
+
+def test_default_is_the_embedded_photographs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.INFO):
+        training = get_training_set(2, None, samples=7, patch_size=32)
+    validation = get_validation_set(2, None)
+    testing = get_testing_set(SimpleNamespace(testdata=None, upscale_factor=2))
+    assert (len(training), len(training.store), len(validation), len(testing)) == (7, 10, 4, 4)
+    assert caplog.messages == [embedded_notice()]
+    assert "18 photographs" in embedded_notice()
+    assert "(10 train, 4 validation, 4 test)" in embedded_notice()
+    assert "--traindata DIR" in embedded_notice()
+
+
+def test_bsds_in_its_place_is_preferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: MakePictures
+) -> None:
+    make_pictures("dataset/BSDS300/images/train", 10)
+    make_pictures("dataset/BSDS300/images/test", 3)
+    monkeypatch.chdir(tmp_path)
+    assert len(get_training_set(3, None, patch_size=24).store) == 9
+    assert len(get_validation_set(3, None)) == 1
+    assert len(get_testing_set(SimpleNamespace(testdata=None, upscale_factor=3))) == 3
+
+
+def test_a_folder_of_ones_own(make_pictures: MakePictures) -> None:
+    directory = str(make_pictures("mine", 20))
+    training = get_training_set(4, directory, patch_size=16, samples=5, seed=3)
+    assert (len(training), len(training.store), training.seed) == (5, 18, 3)
+    assert training[SampleKey(0, 4)][0].shape == (3, 4, 4)
+    assert len(get_validation_set(4, directory)) == 2
+    assert len(get_testing_set(SimpleNamespace(testdata=directory, upscale_factor=4))) == 20
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        get_training_set(2, tmp_path / "absent")
