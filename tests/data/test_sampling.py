@@ -36,7 +36,8 @@ def test_shards_cover_the_epoch_with_equal_lengths() -> None:
     seen = [key for part in found for key in part]
     assert set(seen) == {SampleKey(1, sample) for sample in range(10)}
     whole = keys(EpochSampler(10, seed=5), 1)
-    assert found[0] == whole[0::4] and found[2] == [whole[2], whole[6], whole[0]]
+    assert found[0] == whole[0::4]
+    assert found[2] == [whole[2], whole[6], whole[0]]
 
 
 def test_more_processes_than_samples() -> None:

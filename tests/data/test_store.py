@@ -79,7 +79,7 @@ def test_damaged_and_small_files_are_skipped_by_name(
 
 def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(UserError, match="no usable picture in .*: 1 of 1 files were skipped"):
+    with pytest.raises(UserError, match=r"no usable picture in .*: 1 of 1 files were skipped"):
         PairStore(pictures(tmp_path), 2)
     with pytest.raises(UserError, match="no usable picture: 0 of 0"):
         PairStore([], 2)
