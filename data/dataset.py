@@ -81,14 +81,13 @@ class DatasetFromFolder(Dataset[tuple[Tensor, Tensor]]):
         if not 0 <= key.sample < self.samples:
             raise IndexError(f"sample {key.sample} is not in [0, {self.samples})")
         draw = rng(self.seed, key)
-        low, high = self.store[key.sample % len(self.store)]
-        size, scale = self.low_size, self.scale
-        top, left = draw.integers(low.shape[0] - size + 1), draw.integers(low.shape[1] - size + 1)
+        pair = self.store[key.sample % len(self.store)]
+        _, height, width = pair.low.shape
+        corner = draw.integers(height - self.low_size + 1), draw.integers(width - self.low_size + 1)
         flip, turns = bool(draw.integers(2)), int(draw.integers(4))
-        return (
-            _to_tensor(_turned(low[top : top + size, left : left + size], flip, turns)),
-            _to_tensor(_turned(_scaled_crop(high, top, left, size, scale), flip, turns)),
-        )
+        low = _crop(pair.low, corner, self.low_size, 1)
+        high = _crop(pair.high, corner, self.low_size, self.scale)
+        return _to_tensor(_turned(low, flip, turns)), _to_tensor(_turned(high, flip, turns))
 
 
 class EvaluationSet(Dataset[EvaluationItem]):
@@ -112,21 +111,22 @@ class EvaluationSet(Dataset[EvaluationItem]):
 
     def __getitem__(self, index: int) -> EvaluationItem:
         low, high = self.store[range(len(self))[index]]
-        bicubic = up_sample(low, self.scale)
-        return EvaluationItem(self.store.pictures[index].name, _to_tensor(low), _to_tensor(bicubic), _to_tensor(high))
+        bicubic = up_sample(low.transpose(1, 2, 0), self.scale).transpose(2, 0, 1)
+        name = self.store.pictures[index].name
+        return EvaluationItem(name, _to_tensor(low), _to_tensor(bicubic), _to_tensor(high))
 
 
-def _scaled_crop(high: Pixels, top: int, left: int, size: int, scale: int) -> Pixels:
-    """The part of `high` that belongs to the low resolution's square of `size` at (top, left)."""
-    return high[top * scale : (top + size) * scale, left * scale : (left + size) * scale]
+def _crop(planes: Pixels, corner: tuple[int, int], size: int, scale: int) -> Pixels:
+    """The square of `size` low resolution pixels at `corner` (row, column), out of (3, H, W)."""
+    (top, left), side = (scale * place for place in corner), size * scale
+    return planes[:, top : top + side, left : left + side]
 
 
-def _turned(pixels: Pixels, flip: bool, turns: int) -> Pixels:
-    """Mirrored if `flip`, then turned by `turns` quarters; views only, nothing is copied."""
-    return np.rot90(pixels[:, ::-1] if flip else pixels, turns)
+def _turned(planes: Pixels, flip: bool, turns: int) -> Pixels:
+    """Mirrored if `flip`, then turned by `turns` quarters; a view, nothing is copied."""
+    return np.rot90(planes[:, :, ::-1] if flip else planes, turns, axes=(1, 2))
 
 
-def _to_tensor(pixels: Pixels) -> Tensor:
-    """(H, W, 3) 8 bits -> (3, H, W) float32 in [0, 1]."""
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    return torch.from_numpy(planes).float().div_(255)
+def _to_tensor(planes: Pixels) -> Tensor:
+    """(3, H, W) 8 bits -> the same in float32, [0, 1]; the only copy that is made of a crop."""
+    return torch.from_numpy(np.divide(planes, np.float32(255), dtype=np.float32, order="C"))
