@@ -10,7 +10,6 @@ The convention: RGB is clamped and rounded to 8 bits, converted to BT.601's Y (a
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 from torch import Tensor
@@ -25,9 +24,9 @@ def y_channel(picture: Tensor) -> Tensor:
 
     The picture is clamped and rounded to 8 bits first, as if it had been written to a file.
     """
-    eight_bits = picture.detach().double().mul(255).round().clamp(0, 255) / 255
-    weights = torch.tensor(_Y_WEIGHTS, dtype=torch.float64, device=picture.device)
-    return torch.einsum("...chw,c->...hw", eight_bits, weights) + _Y_OFFSET
+    levels = picture.detach().mul(255).round().clamp(0, 255).double()
+    red, green, blue = (weight / 255 * plane for weight, plane in zip(_Y_WEIGHTS, levels.unbind(-3), strict=True))
+    return red + green + blue + _Y_OFFSET
 
 
 def psnr_y(output: Tensor, target: Tensor, border: int) -> float:
