@@ -139,6 +139,35 @@ class CompressionScheduler:
         """The first epoch after every policy's window; 0 without policies."""
         return max((policy.window.ending_epoch for policy in self.policies), default=0)
 
+    @property
+    def suggested_epochs(self) -> int:
+        """The run's length that the schedule asks for: its last epoch and its `fine_tuning_epochs`; 0 without."""
+        return self.last_epoch + int(self.resolved.get("fine_tuning_epochs", 0))
+
+    @property
+    def scheduled_weights(self) -> list[str]:
+        """The weights that some policy acts on, by canonical name, in the model's order."""
+        acted_on = {name for policy in self.policies for name in policy.weights}
+        return [name for name in self.masks if name in acted_on]
+
+    def settled(self, epoch: int) -> bool:
+        """Whether every policy has reached its final level when `epoch` ends."""
+        return all(policy.settled(epoch) for policy in self.policies)
+
+    def cut_short(self, epochs: int) -> list[str]:
+        """One line for each policy that a run of that length ends inside of, with the level it will have reached."""
+        lines = []
+        for policy in self.policies:
+            fired = [epoch for epoch in policy.window.epochs if epoch < epochs]
+            if policy.settled(epochs - 1) or not fired:
+                continue
+            reached, final = (max(policy.plan(e).values(), default=0.0) for e in (fired[-1], policy.window.last))
+            lines.append(
+                f"the run ends after {epochs} epochs, inside {policy.name!r} ({policy.window}): it reaches "
+                f"{reached:.1%} instead of {final:.1%}; best.pt will be the best of the sparsest epochs"
+            )
+        return lines
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, as plain data and tensors (loads with `weights_only=True`)."""
         return {

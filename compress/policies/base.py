@@ -52,6 +52,15 @@ class Policy:
     def on_epoch_end(self, ctx: StepContext) -> None:
         """After validation, before saving."""
 
+    @property
+    def weights(self) -> list[str]:
+        """Canonical names of the weights it acts on; default none."""
+        return []
+
+    def settled(self, epoch: int) -> bool:
+        """Whether it has reached its final level when `epoch` ends; default True, for those that have none."""
+        return True
+
     def plan(self, epoch: int) -> dict[str, float]:
         """What it will ask for at a firing epoch: quantity (such as a weight's name) -> value. Data-driven: {}."""
         return {}

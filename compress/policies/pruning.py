@@ -114,6 +114,15 @@ class PruningPolicy(Policy):
                 masker.unmasked_copy = None
                 masker.apply()
 
+    @property
+    def weights(self) -> list[str]:
+        """The pruner's weights."""
+        return self.pruner.weights
+
+    def settled(self, epoch: int) -> bool:
+        """Whether the last firing epoch has come."""
+        return epoch >= self.window.last
+
     def plan(self, epoch: int) -> dict[str, float]:
         """The pruner's fractions of zeros."""
         planned = self.pruner.plan(epoch, self.window)

@@ -1,0 +1,50 @@
+"""How an entry point speaks: one clear line instead of a traceback, exit codes, log lines on screen.
+
+Here: `exit_codes` and `say_on_screen`. Not here: log files (logger.py). Imports no torch.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+from compress.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
+    """Decorator of an entry point: a `UserError` is printed as it stands and ends with exit code 2."""
+
+    @wraps(main)
+    def wrapper() -> None:
+        say_on_screen()
+        try:
+            main()
+        except UserError as e:
+            sys.stderr.write(f"error: {e}\n")
+            sys.exit(USER_ERROR)
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted; what was saved is in checkpoints/, --resume=RUN goes on from there\n")
+            sys.exit(INTERRUPTED)
+
+    return wrapper
+
+
+def say_on_screen() -> None:
+    """Lines of the project's loggers go to standard output, warnings and worse to standard error."""
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for noisy in ("matplotlib", "PIL", "torch", "onnxscript", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if not root.handlers:
+        root.addHandler(_screen(sys.stdout, logging.INFO, logging.INFO, "%(message)s"))
+        root.addHandler(_screen(sys.stderr, logging.WARNING, logging.CRITICAL, "%(levelname)s: %(message)s"))
+
+
+def _screen(stream: "object", lowest: int, highest: int, form: str) -> logging.Handler:
+    handler = logging.StreamHandler(stream)  # type: ignore[arg-type]
+    handler.addFilter(lambda record: lowest <= record.levelno <= highest)
+    handler.setFormatter(logging.Formatter(form))
+    return handler

@@ -1,0 +1,45 @@
+"""Pictures of results: saved tensors, and panels side by side with their PSNR.
+
+Here: Pillow's part. Not here: metrics (metrics.py). Called by the testers.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from apputils.metrics import psnr_y
+
+CAPTION = 28  # pixels above each panel
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """RGB (3, H, W) in [0, 1] -> 8 bits, rounded."""
+    pixels = picture.detach().cpu().clamp(0, 1).mul(255).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def save_image(picture: Tensor, path: Path) -> None:
+    """Writes a picture as PNG; the folder is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_image(picture).save(path)
+
+
+def side_by_side(panels: Mapping[str, Tensor], target: Tensor, border: int) -> Image.Image:
+    """The panels in a row, each captioned with its name and, unless it is the target, its PSNR in dB.
+
+    Args:
+        panels: name -> RGB (3, H, W) in [0, 1], all of the target's size.
+        target: what PSNR is measured against.
+        border: pixels that PSNR leaves out at each side.
+    """
+    height, width = target.shape[-2:]
+    sheet = Image.new("RGB", (len(panels) * (width + 4) - 4, height + CAPTION), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18)
+    for i, (name, pixels) in enumerate(panels.items()):
+        left = i * (width + 4)
+        quality = "" if pixels is target else f"  {psnr_y(pixels, target, border):.2f} dB"
+        draw.text((left + 6, 3), name + quality, fill="black", font=font)
+        sheet.paste(to_image(pixels), (left, CAPTION))
+    return sheet

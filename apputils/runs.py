@@ -1,0 +1,102 @@
+"""Runs and their folders: logs/<run>/, results/<run>/, checkpoints/<run>/.
+
+Here: names, paths, the newest run. Not here: what is written there. Imports no torch.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's name and folders, below the present folder.
+
+    Attributes:
+        name: one folder name, the same in all three places.
+    """
+
+    name: str
+
+    @property
+    def logs(self) -> Path:
+        """Text log, CSV, TensorBoard events, resolved schedule and options."""
+        return Path("logs") / self.name
+
+    @property
+    def results(self) -> Path:
+        """Summaries, tables and pictures."""
+        return Path("results") / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """`last.pt` and `best.pt`."""
+        return Path("checkpoints") / self.name
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint after the last finished epoch."""
+        return self.checkpoints / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch."""
+        return self.checkpoints / "best.pt"
+
+
+def new_run(name: str | None, stem: str) -> Run:
+    """Claims a new run's folders.
+
+    Args:
+        name: the user's `--run`, or None for `<stem>-<date>-<time>`.
+        stem: such as `SR-agp_prune`.
+
+    Raises:
+        UserError: the name is no plain folder name, or taken.
+    """
+    if name is not None:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise UserError(f"--run={name}: a run's name is one folder name, without '/'")
+        if not _claim(Run(name)):
+            raise UserError(f"--run={name}: there is a run of that name; --resume={name} goes on with it")
+        return Run(name)
+    base = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    candidates = (Run(base if i == 0 else f"{base}-{i}") for i in range(1000))
+    return next(run for run in candidates if _claim(run))  # two that start in the same second get two folders
+
+
+def _claim(run: Run) -> bool:
+    try:
+        run.logs.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
+
+
+def newest_runs() -> list[Run]:
+    """The runs that have a checkpoint, the newest first.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = sorted(Path("checkpoints").glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
+    if not files:
+        raise UserError("there is no run in checkpoints/ yet; train one first: python train.py --optform=SR")
+    return [Run(path.parent.name) for path in files]
+
+
+def find_run(name: str | None) -> Run:
+    """An existing run: the one named, or the newest.
+
+    Raises:
+        UserError: there is no such run, or none at all.
+    """
+    runs = newest_runs()
+    if name is None:
+        return runs[0]
+    for run in runs:
+        if run.name == name:
+            return run
+    raise UserError(f"there is no run {name!r} with a checkpoint; {did_you_mean(name, [run.name for run in runs])}")

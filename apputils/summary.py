@@ -1,0 +1,113 @@
+"""The end of a run in numbers: one form for every application, on screen and as JSON.
+
+Here: the summary's form, its table and file. Not here: how quality is measured (the applications). Called by the base
+solver and tester.
+
+    {"run", "optform", "schedule", "epochs", "seconds", "quality": {METRIC: {BASELINE: x, "model": y}},
+     "sparsity": {"weights": {NAME: s}, "scheduled": s, "overall": s}, "params", "macs", "macs_input", "checkpoint"}
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from apputils.runs import Run
+from apputils.sparsity import Sparsity
+from compress.graph.macs import count_macs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        params: number of parameters.
+        macs: multiply-accumulates of one forward pass.
+        macs_input: shapes of the inputs that they were counted for.
+    """
+
+    params: int
+    macs: int
+    macs_input: list[list[int]]
+
+    @classmethod
+    def of(cls, model: nn.Module, example_inputs: tuple[Tensor, ...]) -> "Cost":
+        """Counts a network for these inputs."""
+        params = sum(parameter.numel() for parameter in model.parameters())
+        shapes = [list(each.shape) for each in example_inputs]
+        return cls(params, count_macs(model, example_inputs).total, shapes)
+
+
+def make_summary(
+    *,
+    run: str,
+    optform: str,
+    schedule: str | None,
+    epochs: int,
+    seconds: float,
+    quality: dict[str, dict[str, float]],
+    sparsity: Sparsity,
+    cost: Cost,
+    checkpoint: Path,
+) -> dict[str, Any]:
+    """The summary as plain data, in the form of this module's docstring."""
+    return {
+        "run": run,
+        "optform": optform,
+        "schedule": schedule,
+        "epochs": epochs,
+        "seconds": round(seconds, 1),
+        "quality": quality,
+        "sparsity": {"weights": sparsity.weights, "scheduled": sparsity.scheduled, "overall": sparsity.overall},
+        "params": cost.params,
+        "macs": cost.macs,
+        "macs_input": cost.macs_input,
+        "checkpoint": str(checkpoint),
+    }
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Writes the summary as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """The summary for a screen."""
+    quality = []
+    for metric, values in summary["quality"].items():
+        baseline = next(name for name in values if name != "model")
+        gain = values["model"] - values[baseline]
+        quality.append([metric, baseline, values[baseline], values["model"], f"{gain:+.4g}"])
+    table = tabulate(quality, ["quality", "baseline", "of the baseline", "of the model", "gain"], floatfmt=".4f")
+    zeros = [[name, f"{100 * fraction:.2f} %"] for name, fraction in summary["sparsity"]["weights"].items()]
+    zeros += [["scheduled weights together", f"{100 * summary['sparsity']['scheduled']:.2f} %"]] if zeros else []
+    zeros.append(["all parameters", f"{100 * summary['sparsity']['overall']:.2f} %"])
+    size = " x ".join(map(str, summary["macs_input"][0]))
+    cost = [
+        ["parameters", f"{summary['params']:,}"],
+        [f"MACs for an input of {size}", f"{summary['macs']:,}"],
+        ["seconds", f"{summary['seconds']:.1f}"],
+    ]
+    return (
+        "\n\n".join(
+            ["", table, tabulate(zeros, ["weight", "zeros"]), tabulate(cost, ["cost", ""], disable_numparse=True)]
+        )
+        + "\n"
+    )
+
+
+def whereabouts(run: Run) -> str:
+    """Where a run was written, and what to type next."""
+    return (
+        f"written: {run.results}/summary.json, {run.checkpoints}/best.pt and last.pt, "
+        f"{run.logs}/ (log.txt, metrics.csv, schedule.yaml, TensorBoard events)\n"
+        f"next: python test.py --run={run.name}"
+    )

@@ -1,0 +1,53 @@
+"""Batches: data sets -> torch's loaders, for the table of applications.
+
+Here: `DataLoader` settings. Not here: the data sets (data.py). What a batch holds is a function of (seed, epoch,
+index), whatever the number of workers.
+"""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from data.data import get_testing_set, get_training_set, get_validation_set
+from data.sampling import EpochSampler
+
+
+def training_loader(dataset: Dataset[Any], batch_size: int, workers: int, seed: int) -> DataLoader[Any]:
+    """Shuffled minibatches; the last one of an epoch may be smaller. Its sampler has `set_epoch`."""
+    sampler = EpochSampler(len(dataset), seed)  # type: ignore[arg-type]
+    return DataLoader(
+        dataset, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
+    )
+
+
+def evaluation_loader(dataset: Dataset[Any]) -> DataLoader[Any]:
+    """One whole picture at a time, in order."""
+    return DataLoader(dataset, batch_size=1, collate_fn=_only)
+
+
+def _only(items: list[Any]) -> Any:
+    return items[0]
+
+
+def sr_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and validation loader of super-resolution, from its training options."""
+    training = get_training_set(
+        config.upscale_factor,
+        config.traindata,
+        patch_size=config.patch_size,
+        samples=config.samples,
+        seed=config.seed,
+    )
+    validation = get_validation_set(config.upscale_factor, config.traindata)
+    return (
+        training_loader(training, config.batchSize, config.workers, config.seed),
+        evaluation_loader(validation),
+    )
+
+
+def sr_testing_loader(opt: Any, network: Mapping[str, Any]) -> DataLoader[Any]:
+    """Testing loader of super-resolution, from the test options and the network's arguments (the upscale factor)."""
+    wanted = SimpleNamespace(testdata=opt.testdata, upscale_factor=network["upscale_factor"])
+    return evaluation_loader(get_testing_set(wanted))

@@ -1,0 +1,42 @@
+"""Training of C2SRCNN: what super-resolution adds to the shared loop.
+
+Here: the network, loss and metric. Not here: the loop (models/base_solver.py).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.base_solver import BaseTrainer
+from models.C2SRCNN.model import Net
+from models.sr_quality import beside_bicubic, evaluate
+
+
+class C2SRCNNTrainer(BaseTrainer):
+    """Trains `Net` with an L1 loss; the metric is Y-PSNR (dB) on whole validation pictures."""
+
+    quality = "psnr"
+
+    def build_model(self) -> nn.Module:
+        """A new `Net` for the upscale factor."""
+        return Net(self.config.upscale_factor)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One low-resolution picture of the size that makes 1280 x 720 pixels, the field's size for MACs."""
+        scale = self.config.upscale_factor
+        return (torch.zeros(1, 3, 720 // scale, 1280 // scale, device=self.device),)
+
+    def compute_loss(self, batch: Any) -> Tensor:
+        """Mean absolute error of the output, in [0, 1] pixel values."""
+        low, high = (each.to(self.device, memory_format=self.memory_format, non_blocking=True) for each in batch)
+        return functional.l1_loss(self.forward(low), high)
+
+    def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        """Y-PSNR on the validation pictures."""
+        return evaluate(model, self.validation_loader, self.device, ["psnr"])
+
+    def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
+        """PSNR and SSIM beside bicubic's, on the validation pictures."""
+        return beside_bicubic(model, self.validation_loader, self.device)

@@ -1,0 +1,50 @@
+"""Averaged weights (`--ema`): the network that evaluation and `best` use.
+
+Here: an exponential moving average that respects masks. Not here: when it is evaluated (base_solver.py).
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from compress.masks import MaskTable
+from compress.selectors import canonical_parameters
+
+
+class AveragedWeights:
+    """An exponential moving average of a network's parameters; buffers are copied from it.
+
+    Args:
+        model: the network being trained.
+        decay: share of the old average that an update keeps, (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def update(self, model: nn.Module) -> None:
+        """One more step of the network."""
+        self._averaged.update_parameters(model)
+
+    @torch.no_grad()
+    def masked(self, model: nn.Module, masks: MaskTable) -> nn.Module:
+        """The averaged network with the present masks and buffers; what is masked is exactly zero."""
+        averaged = self._averaged.module
+        for name, parameter in canonical_parameters(averaged).items():
+            mask = masks[name].mask if name in masks else None
+            if mask is not None:
+                parameter.masked_fill_(~mask, 0)
+        for own, source in zip(averaged.buffers(), model.buffers(), strict=True):
+            own.copy_(source)
+        return averaged
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and the number of updates."""
+        return {"model": self._averaged.module.state_dict(), "updates": int(self._averaged.n_averaged)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        self._averaged.module.load_state_dict(state["model"])
+        self._averaged.n_averaged.fill_(state["updates"])

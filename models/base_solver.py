@@ -1,0 +1,241 @@
+"""The training loop that every application shares, with the scheduler's six hooks in sight.
+
+Here: `BaseTrainer.run`, `train` and the steps between epochs. Not here: networks, losses, metrics (the applications),
+checkpoint content (run_state.py), summaries (apputils/summary.py). An application's solver derives from it and gives
+`build_model`, `compute_loss` and `validate`; see docs/design.md.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from apputils.checkpoint import load_checkpoint, save_checkpoint
+from apputils.logger import RunLogger
+from apputils.progress import Bar
+from apputils.runs import Run, find_run, new_run
+from apputils.sparsity import Sparsity
+from apputils.summary import Cost, make_summary, summary_table, whereabouts, write_summary
+from compress.config import dict_config, file_config
+from compress.scheduler import CompressionScheduler
+from models import run_state
+from models.averaging import AveragedWeights
+from models.environment import choose_device, set_up
+from models.means import Means
+from models.ranking import EpochScore
+
+logger = logging.getLogger("run")
+
+
+class BaseTrainer:
+    """Trains one network under a compression schedule.
+
+    Args:
+        config: the training options (`options.base_options.TrainConfig` or an application's extension).
+        training_loader: minibatches; its sampler may have `set_epoch`.
+        validation_loader: what `validate` measures on.
+
+    Attributes:
+        quality: the metric that chooses `best`, a key of what `validate` returns.
+        higher_is_better: whether more of it is better.
+        default_epochs: length of a run that has neither `--nEpochs` nor a schedule.
+        memory_format: of the network's weights and of image batches.
+    """
+
+    quality: ClassVar[str] = "quality"
+    higher_is_better: ClassVar[bool] = True
+    default_epochs: ClassVar[int] = 30
+    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, config: Any, training_loader: DataLoader[Any], validation_loader: DataLoader[Any]) -> None:
+        self.config = config
+        self.training_loader = training_loader
+        self.validation_loader = validation_loader
+        self.device = choose_device(config.device)
+        self.history: list[dict[str, float]] = []
+        self.best: EpochScore | None = None
+        self.first_epoch = 0
+        self.seconds = 0.0
+
+    # What an application gives ------------------------------------------------------------------------------------
+
+    def build_model(self) -> nn.Module:
+        """The network, new, on any device."""
+        raise NotImplementedError
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer; Adam at `--lr` unless an application knows better."""
+        return torch.optim.Adam(model.parameters(), lr=self.config.lr)
+
+    def compute_loss(self, batch: Any) -> Tensor:
+        """The loss of one minibatch, a scalar; forward through `self.forward`, not through `self.model`."""
+        raise NotImplementedError
+
+    def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        """Metrics of a network on the validation data, by name."""
+        raise NotImplementedError
+
+    def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
+        """The final quality: metric -> {baseline's name: value, "model": value}."""
+        raise NotImplementedError
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Inputs that the network can be traced with, on its device; MACs are counted for their size."""
+        raise NotImplementedError
+
+    # The loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Trains from the first unfinished epoch to the last; returns the summary.
+
+        Raises:
+            UserError: something the user can mend; what was saved is kept.
+        """
+        self.prepare()
+        for epoch in range(self.first_epoch, self.epochs):
+            started, rate = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
+            losses = self.train(epoch, self.compression_scheduler)
+            speed = len(self.training_loader.dataset) / (time.perf_counter() - started)
+            metrics = self.validate(self.evaluated_model(), epoch)
+            self.compression_scheduler.on_epoch_end(epoch, self.optimizer, self.scheduler_metrics(losses, metrics))
+            self.note_epoch(epoch, {**losses, **metrics, "lr": rate, "images_per_second": speed})
+            self.seconds += time.perf_counter() - started
+            self.save()
+        return self.finish()
+
+    def train(self, epoch: int, compression_scheduler: CompressionScheduler) -> dict[str, float]:
+        """One epoch; returns the mean of the loss and of each of its components."""
+        steps, means, optimizer = len(self.training_loader), Means(), self.optimizer
+        if hasattr(self.training_loader.sampler, "set_epoch"):
+            self.training_loader.sampler.set_epoch(epoch)
+        self.model.train()
+        compression_scheduler.on_epoch_begin(epoch, optimizer)
+        bar = Bar(self.training_loader, steps, f"epoch {epoch + 1}/{self.epochs}")
+        for step, batch in enumerate(bar):
+            compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+                own_loss = self.compute_loss(batch)
+            loss, terms = compression_scheduler.before_backward_pass(
+                epoch, step, steps, own_loss, optimizer, return_loss_components=True
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            compression_scheduler.before_parameter_optimization(epoch, step, steps, optimizer)
+            optimizer.step()
+            compression_scheduler.on_minibatch_end(epoch, step, steps, optimizer)
+            if self.averaged is not None:
+                self.averaged.update(self.model)
+            means.add(loss, own_loss, terms)
+            bar.note(lambda: f"loss {means.mean('loss'):.4f} lr {optimizer.param_groups[0]['lr']:.2g}{self._so_far()}")
+        return means.values()
+
+    # Around the loop ----------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Builds everything that the loop needs, and restores it when a run is resumed."""
+        config = self.config
+        set_up(config.seed, config.threads)
+        self.model = self.build_model().to(self.device, memory_format=self.memory_format)
+        self.optimizer = self.build_optimizer(self.model)
+        self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
+        checkpoint = load_checkpoint(find_run(config.resume).last) if config.resume else None
+        self.compression_scheduler = self.build_scheduler(checkpoint)
+        if checkpoint is not None:
+            run_state.restore(self, checkpoint)
+        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.epochs = config.nEpochs or self.compression_scheduler.suggested_epochs or self.default_epochs
+        stem = f"{config.optform}-{Path(config.compress).stem if config.compress else 'plain'}"
+        self.folders = Run(config.resume) if config.resume else new_run(config.run, stem)
+        self.files = RunLogger(self.folders, self.first_epoch)
+        self.files.write_settings(run_state.plain_options(config), self.compression_scheduler.resolved)
+        self.announce()
+
+    def build_scheduler(self, checkpoint: dict[str, Any] | None) -> CompressionScheduler:
+        """The scheduler of `--compress`, of the resumed run's schedule, or an empty one."""
+        config, inputs = self.config, self.example_inputs()
+        schedule = checkpoint["schedule"] if checkpoint else None
+        if schedule:
+            return dict_config(self.model, self.optimizer, schedule, inputs, config.nEpochs, seed=config.seed)
+        if checkpoint is None and config.compress:
+            return file_config(self.model, self.optimizer, config.compress, inputs, config.nEpochs, seed=config.seed)
+        return CompressionScheduler(self.model, optimizer=self.optimizer, seed=config.seed)
+
+    def announce(self) -> None:
+        """Says what is about to happen, and warns of a run that ends inside a policy."""
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        logger.info(
+            "run %s: epochs %d to %d, %d steps each, %s, %s parameters",
+            self.folders.name, self.first_epoch + 1, self.epochs, len(self.training_loader), self.device, f"{count:,}",
+        )  # fmt: skip
+        for warning in self.compression_scheduler.cut_short(self.epochs):
+            logger.warning("%s", warning)
+
+    def evaluated_model(self) -> nn.Module:
+        """The network that is measured and kept as best: the averaged one with `--ema`, else the trained one."""
+        if self.averaged is None:
+            return self.model
+        return self.averaged.masked(self.model, self.compression_scheduler.masks)
+
+    def scheduler_metrics(self, losses: dict[str, float], metrics: dict[str, float]) -> dict[str, float]:
+        """What `ReduceLROnPlateau` and others read: all numbers, and `min` / `max` as Distiller names them."""
+        quality = metrics[self.quality]
+        low, high = (-quality, quality) if self.higher_is_better else (quality, -quality)
+        return {**losses, **metrics, "min": metrics.get("loss", low), "max": high}
+
+    def note_epoch(self, epoch: int, numbers: dict[str, float]) -> None:
+        """Adds an epoch to the history, the log and the files, and remembers whether it is the best."""
+        scheduler = self.compression_scheduler
+        zeros = Sparsity.of(self.evaluated_model(), scheduler.scheduled_weights)
+        quality = numbers[self.quality] if self.higher_is_better else -numbers[self.quality]
+        self.score = EpochScore(epoch, scheduler.settled(epoch), zeros.scheduled, quality)
+        by_weight = {f"sparsity/{name}": fraction for name, fraction in zeros.weights.items()}
+        self.history.append({"epoch": epoch, **numbers, "sparsity": zeros.scheduled, **by_weight})
+        self.files.log_epoch(self.history)
+        logger.info(
+            "epoch %d/%d  loss %.5f  %s %.3f  lr %.2e  sparsity %.1f %%  %.0f images/s",
+            epoch + 1, self.epochs, numbers["loss"], self.quality, numbers[self.quality], numbers["lr"],
+            100 * zeros.scheduled, numbers["images_per_second"],
+        )  # fmt: skip
+
+    def save(self) -> None:
+        """Writes `last`, and `best` when this epoch is better than every one before."""
+        is_best = self.best is None or self.score.beats(self.best)
+        if is_best:
+            self.best = self.score
+        content = run_state.gather(self)
+        save_checkpoint(self.folders.last, content)
+        if is_best:
+            save_checkpoint(self.folders.best, content)
+
+    def finish(self) -> dict[str, Any]:
+        """Measures the best network on the validation data, writes the summary and shows it."""
+        run_state.load_evaluated(self.model, load_checkpoint(self.folders.best))
+        summary = make_summary(
+            run=self.folders.name,
+            optform=self.config.optform,
+            schedule=self.config.compress,
+            epochs=self.epochs,
+            seconds=self.seconds,
+            quality=self.measure(self.model),
+            sparsity=Sparsity.of(self.model, self.compression_scheduler.scheduled_weights),
+            cost=Cost.of(self.model, self.example_inputs()),
+            checkpoint=self.folders.best,
+        )
+        write_summary(self.folders.results / "summary.json", summary)
+        logger.info("%s", summary_table(summary))
+        logger.info("%s", whereabouts(self.folders))
+        self.files.close()
+        return summary
+
+    def _so_far(self) -> str:
+        if not self.history:
+            return ""
+        last = self.history[-1]
+        return f" {self.quality} {last[self.quality]:.2f} sparsity {100 * last['sparsity']:.0f} %"

@@ -1,0 +1,98 @@
+"""The evaluation that every application shares.
+
+Here: `BaseTester.run`: rebuild, measure, picture, summary. Not here: networks and metrics (the applications), reports
+(apputils). An application's tester derives from it.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from apputils.checkpoint import load_checkpoint
+from apputils.runs import Run
+from apputils.sparsity import Sparsity
+from apputils.summary import Cost, make_summary, summary_table, write_summary
+from models.environment import choose_device, set_up
+from models.run_state import load_evaluated
+
+logger = logging.getLogger("run")
+
+
+class BaseTester:
+    """Evaluates one checkpoint.
+
+    Args:
+        config: the test options; `config.model` is the checkpoint's path.
+        testing_loader: what `test` measures on.
+    """
+
+    def __init__(self, config: Any, testing_loader: DataLoader[Any]) -> None:
+        self.config = config
+        self.testing_loader = testing_loader
+        self.device = choose_device(config.device)
+        self.checkpoint = load_checkpoint(Path(config.model))
+        self.folders = Run(self.checkpoint["run"])
+
+    # What an application gives ------------------------------------------------------------------------------------
+
+    def new_network(self, arguments: dict[str, Any]) -> nn.Module:
+        """The network of these constructor arguments."""
+        raise NotImplementedError
+
+    def test(self, model: nn.Module) -> dict[str, float]:
+        """Metrics of a network on the test data, by name; writes nothing."""
+        raise NotImplementedError
+
+    def baseline(self) -> tuple[str, dict[str, float]]:
+        """The trivial method's name and its metrics on the test data."""
+        raise NotImplementedError
+
+    def write_pictures(self, model: nn.Module, folder: Path) -> int:
+        """Writes what can be looked at; returns the number of pictures."""
+        return 0
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Inputs that the network can be traced with; MACs are counted for their size."""
+        raise NotImplementedError
+
+    # The evaluation -----------------------------------------------------------------------------------------------
+
+    def build_model(self) -> nn.Module:
+        """The network of the checkpoint, rebuilt from data, with the weights that count for quality.
+
+        Raises:
+            UserError: the weights do not fit.
+        """
+        model = self.new_network(self.checkpoint["network"]["arguments"])
+        load_evaluated(model, self.checkpoint)
+        return model.to(self.device).eval()
+
+    def run(self, opt: Any) -> dict[str, Any]:
+        """Measures, writes pictures and `test_summary.json`, shows the table; returns the summary."""
+        set_up(0, opt.threads)
+        started = time.perf_counter()
+        model = self.build_model()
+        logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"] + 1, self.device)
+        own, (name, trivial) = self.test(model), self.baseline()
+        pictures = self.folders.results / "images"
+        count = self.write_pictures(model, pictures)
+        summary = make_summary(
+            run=self.folders.name,
+            optform=self.checkpoint["optform"],
+            schedule=self.checkpoint["options"]["compress"],
+            epochs=self.checkpoint["epoch"] + 1,
+            seconds=time.perf_counter() - started,
+            quality={metric: {name: trivial[metric], "model": own[metric]} for metric in own},
+            sparsity=Sparsity.of(model, self.checkpoint["scheduled_weights"]),
+            cost=Cost.of(model, self.example_inputs()),
+            checkpoint=Path(opt.model),
+        )
+        path = self.folders.results / "test_summary.json"
+        write_summary(path, summary)
+        logger.info("%s", summary_table(summary))
+        logger.info("written: %s, %d pictures in %s/", path, count, pictures)
+        return summary

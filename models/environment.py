@@ -1,0 +1,63 @@
+"""Device, threads and random state of a run.
+
+Here: choosing and restoring them. Not here: what is trained. Called by the base solver and tester.
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `--device` means; `auto` is CUDA if there is one, else the CPU.
+
+    Raises:
+        UserError: no such device here, or CUDA was asked for and is absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise UserError(f"--device={name} is no device; give cpu, cuda, cuda:N or auto") from e
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device={name}: this machine offers no CUDA device to torch; leave it out or give cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device={name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device={name} is not supported; give cpu, cuda, cuda:N or auto")
+    return device
+
+
+def set_up(seed: int, threads: int | None) -> None:
+    """Seeds python, numpy and torch, and sets the number of CPU threads."""
+    if threads:
+        torch.set_num_threads(threads)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # for users' own code; ours draws from (seed, epoch, sample)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """Every generator's state as plain data and tensors."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": list(random.getstate()[1]),
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Puts back what `random_state` gave."""
+    random.setstate((3, tuple(state["python"]), None))
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])

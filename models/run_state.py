@@ -1,0 +1,105 @@
+"""What a checkpoint of a run holds, and how a run is made of it again.
+
+Here: `gather`, `restore`, `load_evaluated`, the options of a resumed run. Not here: files (apputils/checkpoint.py).
+Everything is plain data and tensors; the structure of the network is its constructor's arguments.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import nn
+
+from apputils.checkpoint import load_checkpoint
+from apputils.runs import find_run
+from compress.errors import UserError
+from models.environment import random_state, restore_random_state
+from models.ranking import EpochScore
+
+if TYPE_CHECKING:
+    from models.base_solver import BaseTrainer
+
+C = TypeVar("C")
+MAY_CHANGE = frozenset({"optform", "resume", "nEpochs", "device", "workers", "threads"})
+
+
+def gather(trainer: "BaseTrainer") -> dict[str, Any]:
+    """The checkpoint of a trainer after an epoch."""
+    return {
+        "run": trainer.folders.name,
+        "optform": trainer.config.optform,
+        "network": {"class": type(trainer.model).__name__, "arguments": dict(trainer.model.arguments)},
+        "model": trainer.model.state_dict(),
+        "averaged": trainer.averaged.state_dict() if trainer.averaged is not None else None,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.compression_scheduler.state_dict(),
+        "schedule": trainer.compression_scheduler.resolved,
+        "scheduled_weights": trainer.compression_scheduler.scheduled_weights,
+        "random_state": random_state(),
+        "options": plain_options(trainer.config),
+        "epoch": trainer.score.epoch,
+        "history": trainer.history,
+        "best": dataclasses.asdict(trainer.best) if trainer.best else None,
+        "seconds": trainer.seconds,
+    }
+
+
+def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
+    """Puts a trainer, freshly built, where the checkpoint left off."""
+    load_network(trainer.model, checkpoint["model"])
+    if trainer.averaged is not None:
+        trainer.averaged.load_state_dict(checkpoint["averaged"])
+    trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+    trainer.compression_scheduler.load_state_dict(checkpoint["scheduler"])
+    trainer.history = checkpoint["history"]
+    trainer.best = EpochScore(**checkpoint["best"]) if checkpoint["best"] else None
+    trainer.first_epoch = checkpoint["epoch"] + 1
+    trainer.seconds = checkpoint["seconds"]
+    restore_random_state(checkpoint["random_state"])
+
+
+def load_evaluated(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Loads the weights that count for quality: the averaged ones if the run kept them."""
+    averaged = checkpoint["averaged"]
+    load_network(model, averaged["model"] if averaged else checkpoint["model"])
+
+
+def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Loads weights that must fit exactly.
+
+    Raises:
+        UserError: names or shapes differ.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as e:
+        lines = " ".join(str(e).split())
+        raise UserError(f"the checkpoint does not fit this network: {lines[:400]}") from e
+
+
+def plain_options(config: Any) -> dict[str, Any]:
+    """The options as plain data."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "explicit"}
+
+
+def resumed(config: C) -> C:
+    """The options of a resumed run: the saved ones, with those that may change taken from the command line.
+
+    Raises:
+        UserError: there is no such run, or an option was given that would make it another run.
+    """
+    if config.resume is None:  # type: ignore[attr-defined]
+        return config
+    checkpoint = load_checkpoint(find_run(config.resume).last)  # type: ignore[attr-defined]
+    saved = checkpoint["options"]
+    for name in sorted(config.explicit - MAY_CHANGE):  # type: ignore[attr-defined]
+        if getattr(config, name) != saved.get(name):
+            raise UserError(
+                f"--{name}={getattr(config, name)}: the run {config.resume} was trained with {saved.get(name)}, "  # type: ignore[attr-defined]
+                f"and a resumed run is the same run; leave it out, or start a new run. May change: "
+                + ", ".join(sorted(MAY_CHANGE - {"optform", "resume"}))
+            )
+    if checkpoint["optform"] != config.optform:  # type: ignore[attr-defined]
+        raise UserError(f"the run is of --optform={checkpoint['optform']}; give that")
+    changed = {name: getattr(config, name) for name in config.explicit & MAY_CHANGE}  # type: ignore[attr-defined]
+    return dataclasses.replace(config, **{**saved, **changed})  # type: ignore[type-var]

@@ -1,0 +1,36 @@
+"""Which checkpoint `test.py` is about."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from apputils.checkpoint import load_checkpoint
+from apputils.runs import find_run, newest_runs
+from compress.errors import UserError
+
+
+def find_subject(opt: Any) -> tuple[Any, dict[str, Any]]:
+    """The test options with `model` and `optform` filled in, and the checkpoint.
+
+    `--model` names the file; else it is the best checkpoint of `--run`, else of the newest run (of `--optform`).
+
+    Raises:
+        UserError: there is no such checkpoint, or it belongs to another application than `--optform`.
+    """
+    if opt.model is not None and opt.run is not None:
+        raise UserError("give --model or --run, not both")
+    if opt.model is None and opt.run is None and opt.optform is not None:
+        path = _newest_of(opt.optform)
+    else:
+        path = Path(opt.model) if opt.model is not None else find_run(opt.run).best
+    checkpoint = load_checkpoint(path)
+    if opt.optform not in (None, checkpoint["optform"]):
+        raise UserError(f"{path} is of --optform={checkpoint['optform']}, not {opt.optform}")
+    return dataclasses.replace(opt, model=str(path), optform=checkpoint["optform"]), checkpoint
+
+
+def _newest_of(optform: str) -> Path:
+    for run in newest_runs():
+        if load_checkpoint(run.best)["optform"] == optform:
+            return run.best
+    raise UserError(f"no run in checkpoints/ is of --optform={optform}; train one first")

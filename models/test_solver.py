@@ -1,0 +1,50 @@
+"""Evaluation of super-resolution networks: metrics beside bicubic, pictures side by side.
+
+Here: `XSRCNNTester`. Not here: the shared evaluation (base_tester.py), the metrics (sr_quality.py).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apputils.images import save_image, side_by_side
+from models.base_tester import BaseTester
+from models.C2SRCNN.model import Net
+from models.sr_quality import BASELINE, evaluate, evaluate_bicubic, outputs
+
+
+class XSRCNNTester(BaseTester):
+    """Measures a super-resolution checkpoint by PSNR (dB) and SSIM of the Y channel."""
+
+    def new_network(self, arguments: dict[str, Any]) -> nn.Module:
+        """`Net` with the checkpoint's arguments."""
+        return Net(**arguments)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One low-resolution picture of the size that makes 1280 x 720 pixels."""
+        scale = self.checkpoint["network"]["arguments"]["upscale_factor"]
+        return (torch.zeros(1, 3, 720 // scale, 1280 // scale, device=self.device),)
+
+    def test(self, model: nn.Module) -> dict[str, float]:
+        """Mean PSNR and SSIM of the test pictures; writes nothing."""
+        return evaluate(model, self.testing_loader, self.device)
+
+    def baseline(self) -> tuple[str, dict[str, float]]:
+        """Bicubic."""
+        return BASELINE, evaluate_bicubic(self.testing_loader)
+
+    def write_pictures(self, model: nn.Module, folder: Path) -> int:
+        """For each picture: input, bicubic, output, target, and the four side by side with their PSNR."""
+        count = 0
+        for item, output in outputs(model, self.testing_loader, self.device):
+            scale = item.high.shape[-1] // item.low.shape[-1]
+            enlarged = item.low.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+            panels = {"input": enlarged, "bicubic": item.bicubic, "output": output, "target": item.high}
+            stem = Path(item.name).stem
+            for kind, pixels in {**panels, "input": item.low}.items():
+                save_image(pixels, folder / f"{stem}_{kind}.png")
+            side_by_side(panels, item.high, scale).save(folder / f"{stem}_side_by_side.png")
+            count += 5
+        return count

@@ -1,0 +1,1 @@
+"""Options of super-resolution (`--optform=SR`)."""

@@ -1,0 +1,28 @@
+"""Training options of super-resolution."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from options.base_options import TrainConfig, parse_training
+from options.option import option
+
+
+@dataclass(frozen=True)
+class SRTrainConfig(TrainConfig):
+    """Options of `train.py --optform=SR`."""
+
+    upscale_factor: int = option(2, "how many times larger the output is", choices=(2, 3, 4))
+    patch_size: int = option(96, "side of a training crop, pixels of the high resolution", minimum=16)
+    samples: int = option(1600, "training crops in an epoch", minimum=1)
+
+
+class TrainOptions:
+    """The command line of `train.py` for super-resolution."""
+
+    def parse(self, arguments: Sequence[str] | None = None) -> SRTrainConfig:
+        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
+
+        Raises:
+            UserError: the schedule of `--compress` is not found.
+        """
+        return parse_training(SRTrainConfig, "Trains a super-resolution network under a schedule.", arguments)

@@ -1,0 +1,84 @@
+"""The table of applications: what `--optform` may be, and where each application's parts are.
+
+Here: the table and its look-ups. Not here: any application. To add one: a folder in options/, data/ and models/, and
+one entry in `APPLICATIONS`. Parts are imported when they are used, so that `--help` needs no torch.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compress.errors import UserError
+
+DEFAULT = "SR"
+
+
+@dataclass(frozen=True)
+class Application:
+    """Where the parts of an application are, each as `module:name`.
+
+    Attributes:
+        name: the value of `--optform`.
+        purpose: one line for people.
+        train_options: class with `parse(arguments)`.
+        test_options: the same for `test.py`.
+        training_loaders: function of the options -> (training loader, validation loader).
+        testing_loader: function of the test options (with the network's arguments) -> testing loader.
+        trainer: class(config, training_loader, validation_loader) with `run()`.
+        tester: class(config, testing_loader) with `run(opt)`.
+    """
+
+    name: str
+    purpose: str
+    train_options: str
+    test_options: str
+    training_loaders: str
+    testing_loader: str
+    trainer: str
+    tester: str
+
+    def load(self, part: str) -> Any:
+        """The object behind a part, such as `load("trainer")`."""
+        module, name = getattr(self, part).split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+APPLICATIONS = {
+    application.name: application
+    for application in (
+        Application(
+            name="SR",
+            purpose="super-resolution of photographs (C2SRCNN)",
+            train_options="options.Normal_options.train_options:TrainOptions",
+            test_options="options.Normal_options.test_options:TestOptions",
+            training_loaders="data.loaders:sr_training_loaders",
+            testing_loader="data.loaders:sr_testing_loader",
+            trainer="models.C2SRCNN.solver:C2SRCNNTrainer",
+            tester="models.test_solver:XSRCNNTester",
+        ),
+    )
+}
+
+
+def find_application(name: str) -> Application:
+    """The application of that name.
+
+    Raises:
+        UserError: there is none; those that exist are listed.
+    """
+    if name not in APPLICATIONS:
+        known = "; ".join(f"--optform={each.name}: {each.purpose}" for each in APPLICATIONS.values())
+        raise UserError(f"--optform={name} is no application; there are {known}")
+    return APPLICATIONS[name]
+
+
+def named_on_command_line(option: str, arguments: Sequence[str] | None = None) -> str | None:
+    """The value of an option among the arguments (sys.argv's by default), None if it is not there."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        name, equals, value = word.partition("=")
+        if name == option:
+            return value if equals else following
+    return None

@@ -1,0 +1,71 @@
+"""The options that every application has.
+
+Here: `TrainConfig` and `TestConfig`, which an application's package extends. Not here: the parser (option.py).
+A field named `explicit` is no option: it holds the names of those that were given on the command line.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from options.option import option, parse
+from options.schedules import find_schedule
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of `train.py`."""
+
+    optform: str = option("SR", "the application: SR, ...")
+    compress: str | None = option(
+        None, "the YAML schedule: a path, or a name in schedules/<optform>/; none trains plainly"
+    )
+    traindata: str | None = option(
+        None, "folder of training pictures (default: dataset/ if there, else embedded photographs)"
+    )
+    batchSize: int = option(16, "samples in a minibatch", minimum=1)
+    nEpochs: int | None = option(None, "epochs (default: as many as the schedule needs)", minimum=1)
+    lr: float = option(1e-3, "learning rate at the start", minimum=0.0)
+    seed: int = option(0, "of every random choice", minimum=0)
+    run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/")
+    resume: str | None = option(None, "go on with this run after its last finished epoch")
+    device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)")
+    workers: int = option(0, "processes that load data; 0 loads in the main one", minimum=0)
+    amp: bool = option(False, "bfloat16 autocast in the forward pass")
+    compile: bool = option(False, "torch.compile the training step's forward pass")
+    threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
+    ema: float = option(0.0, "decay of averaged weights, which evaluation and `best` then use; 0 = none", minimum=0.0)
+    explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """Options of `test.py`."""
+
+    __test__ = False  # pytest: not a test class
+
+    optform: str | None = option(None, "the application (default: that of the run)")
+    model: str | None = option(None, "a checkpoint file (default: the best of --run)")
+    testdata: str | None = option(
+        None, "folder of test pictures (default: dataset/ if there, else embedded photographs)"
+    )
+    run: str | None = option(None, "the run to evaluate (default: the newest)")
+    device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)")
+    threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
+
+
+C = TypeVar("C", bound=TrainConfig)
+
+
+def parse_training(cls: type[C], purpose: str, arguments: Sequence[str] | None = None) -> C:
+    """The command line of `train.py` as an application's options, with the schedule's file found.
+
+    Raises:
+        UserError: there is no such schedule.
+        SystemExit: 2 after a wrong argument, 0 after `--help`.
+    """
+    config = parse(cls, "train.py", purpose, arguments)
+    if config.compress is None:
+        return config
+    return dataclasses.replace(config, compress=find_schedule(config.compress, config.optform))

@@ -1,0 +1,27 @@
+"""Where `--compress` looks for a schedule."""
+
+import os
+from pathlib import Path
+
+from compress.errors import UserError, did_you_mean
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def find_schedule(name: str, optform: str) -> str:
+    """The file that `--compress` means: as given, then in schedules/<optform>/, then in schedules/.
+
+    Returns:
+        its path, relative to the present folder where that is shorter.
+
+    Raises:
+        UserError: no such file; what is there is listed.
+    """
+    folders = (ROOT / "schedules" / optform, ROOT / "schedules")
+    for candidate in (Path(name), *(folder / name for folder in folders)):
+        if candidate.is_file():
+            return min(str(candidate), os.path.relpath(candidate), key=len)
+    there = sorted({path.name for folder in folders for path in folder.glob("*.y*ml")})
+    raise UserError(
+        f"--compress={name}: no such file here, in schedules/{optform}/ or in schedules/; {did_you_mean(name, there)}"
+    )
