@@ -1,0 +1,231 @@
+"""Coupled channel groups: what can be removed from a model, together with what, and why the rest cannot.
+
+Here: `channel_graph` (traces the model in eval and in training mode, so that auxiliary heads count) and
+`ChannelGraph.groups()`, which explains itself. A *unit* is what can be removed on its own: a set of positions
+of parameters and buffers, such as row 3 of a convolution, entry 3 of its norm and column 3 of the next one. A
+*group* is a set of units of the same kind: they cover the same dimensions of the same tensors.
+Not here: removing anything (`compress.thinning`). Called by structured pruners, thinning and `--list-groups`.
+
+    graph = channel_graph(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)), torch.zeros(1, 3, 9, 9))
+    group = graph.groups()[0]
+    group.units                 # 8
+    sorted(group.members)       # [('0.bias', 0), ('0.weight', 0), ('2.weight', 1)]
+    graph.groups()[1].pinned    # ('network output (...)',): the rows of 2.weight
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.errors import UserError
+from compress.graph.coupling import Choices, Coupling
+from compress.graph.macs import macs_of
+from compress.graph.rules import RULES
+from compress.graph.trace import ExampleInputs, Trace, trace_model
+from compress.graph.units import Ids
+
+Place = tuple[str, int]
+"""A parameter's or buffer's full name, and one of its dimensions."""
+
+Cover = tuple[tuple[Place, int], ...]
+"""What a unit covers: places, and how many positions of each."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Units that cover the same dimensions of the same tensors.
+
+    Attributes:
+        name: the first parameter and dimension in it, such as `layer1.0.conv1.weight[0]`.
+        units: how many there are; unless pinned, up to `units - 1` of them can be removed.
+        members: place -> for each position of that dimension its unit in this group, -1 for another group's.
+        pinned: why nothing of it can be removed; empty if it can.
+        parameters_per_unit: elements of parameters that go with one unit (the mean over the units).
+        macs_per_unit: multiply-accumulates of layers with weights that go with one unit, for the traced batch.
+    """
+
+    name: str
+    units: int
+    members: dict[Place, Ids]
+    pinned: tuple[str, ...]
+    parameters_per_unit: float
+    macs_per_unit: float
+
+    @property
+    def prunable(self) -> int:
+        """How many of its units could go: a group is never emptied."""
+        return 0 if self.pinned else self.units - 1
+
+    def positions(self, place: Place, unit: int) -> Ids:
+        """The positions of one unit in one of the places."""
+        return np.flatnonzero(self.members[place] == unit)
+
+    def __str__(self) -> str:
+        places = ", ".join(f"{name}[{dim}]" for name, dim in self.members)
+        cost = f"{self.parameters_per_unit:,.0f} parameters and {self.macs_per_unit:,.0f} MACs each"
+        state = "pinned: " + "; ".join(self.pinned) if self.pinned else f"{self.prunable} prunable"
+        return f"{self.name}: {self.units} units, {state}; {cost}; members {places}"
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGraph:
+    """All groups of a model.
+
+    Attributes:
+        parameters: full names of the parameters (members that are not among them are buffers).
+        reads: places where a weight meets the channels that come in; all other places of a group write it.
+        block_weights: weights of grouped convolutions from which whole groups go, so that their number changes.
+        asked: the calls that keep their shape in one of several ways, and how many ways there are.
+        risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.probe`).
+    """
+
+    _groups: tuple[ChannelGroup, ...]
+    parameters: frozenset[str]
+    reads: frozenset[Place]
+    block_weights: frozenset[str]
+    asked: dict[tuple[object, ...], int]
+    risky: frozenset[str]
+
+    def groups(self, prunable_only: bool = False) -> tuple[ChannelGroup, ...]:
+        """The groups in the order of the model's parameters."""
+        return tuple(group for group in self._groups if group.prunable > 0 or not prunable_only)
+
+    def groups_of(self, parameter: str, dim: int = 0) -> list[ChannelGroup]:
+        """The groups that have positions in one dimension of a parameter (several after concatenation)."""
+        return [group for group in self._groups if (parameter, dim) in group.members]
+
+    def why_pinned(self, parameter: str, dim: int = 0) -> tuple[str, ...]:
+        """All reasons that keep positions of this dimension; empty where all but one can go."""
+        return tuple(dict.fromkeys(r for group in self.groups_of(parameter, dim) for r in group.pinned))
+
+    def describe(self) -> str:
+        """One line per group, prunable ones first."""
+        return "\n".join(str(group) for group in sorted(self._groups, key=lambda group: bool(group.pinned)))
+
+
+def channel_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
+    """Trace a model and find its coupled channel groups; sizes that are literals in the code are not tried.
+
+    Args:
+        model: any module, left as it was.
+        example_inputs: a tensor or the tuple of `forward`'s arguments; shapes and types only.
+        allow_inexact: let channels go through layer norms, whose statistics then change.
+
+    Raises:
+        UserError: the model cannot be traced.
+    """
+    return graph_of(model, traces_of(model, example_inputs), allow_inexact=allow_inexact)
+
+
+def graph_of(
+    model: nn.Module,
+    traces: Sequence[Trace],
+    choices: Choices | None = None,
+    pins: Iterable[Place] = (),
+    allow_inexact: bool = False,
+) -> ChannelGraph:
+    """The graph of traces that exist already.
+
+    Args:
+        model: the traced model.
+        traces: of eval mode and, where there is one, of training mode.
+        choices: see `Coupling`.
+        pins: places that must stay, whatever the graph says (found by a trial).
+        allow_inexact: see `channel_graph`.
+    """
+    coupling = Coupling(model, RULES, choices, allow_inexact)
+    with torch.random.fork_rng(devices=[]):
+        for trace in traces:
+            coupling.walk(trace)
+    for name, dim in pins:
+        if name in coupling.tensors:
+            coupling.units.pin(coupling.tensors[name].units[dim], "a trial showed that its size is fixed in the code")
+    return ChannelGraph(
+        tuple(_groups_of(coupling, weight_macs(traces[0]))),
+        frozenset(coupling.parameters),
+        frozenset(coupling.reads),
+        frozenset(coupling.block_weights),
+        dict(coupling.asked),
+        frozenset(coupling.risky),
+    )
+
+
+def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
+    """Eval mode, and training mode where it can be traced (a batch of one may not pass a batch norm)."""
+    traces = [trace_model(model, example_inputs)]
+    try:
+        traces.append(trace_model(model, example_inputs, training=True))
+    except UserError:
+        return traces
+    return traces
+
+
+def weight_macs(trace: Trace) -> dict[str, int]:
+    """Weight name -> the multiply-accumulates of all operations that read it."""
+    found: dict[str, int] = {}
+    for node in trace.operations:
+        macs = macs_of(node)
+        names = {trace.tensor_names[n] for n in node.all_input_nodes if n in trace.tensor_names} if macs else ()
+        for name in names:
+            found[name] = found.get(name, 0) + macs
+    return found
+
+
+def _groups_of(coupling: Coupling, macs: dict[str, int]) -> list[ChannelGroup]:
+    """Sort the units by what they cover; units that cover the same, and are pinned alike, are a group."""
+    covers: dict[int, list[tuple[Place, int]]] = {}
+    roots: dict[Place, Ids] = {}
+    for name in _ordered(coupling):
+        for dim, ids in enumerate(coupling.tensors[name].units):
+            if ids is None:
+                continue
+            roots[name, dim] = coupling.units.roots(ids)
+            for root, count in zip(*(x.tolist() for x in np.unique(roots[name, dim], return_counts=True)), strict=True):
+                covers.setdefault(root, []).append(((name, dim), count))
+    pinned = coupling.units.pinned()
+    kinds: dict[tuple[Cover, tuple[str, ...] | None], list[int]] = {}
+    for root, covered in covers.items():
+        kinds.setdefault((tuple(covered), tuple(pinned[root]) if root in pinned else None), []).append(root)
+    groups = []
+    for (cover, reasons), units in kinds.items():
+        if reasons != ():
+            groups.append(_group(coupling, cover, reasons or (), sorted(units), roots, macs))
+    return groups
+
+
+def _group(
+    coupling: Coupling,
+    cover: Cover,
+    reasons: tuple[str, ...],
+    units: list[int],
+    roots: dict[Place, Ids],
+    macs: dict[str, int],
+) -> ChannelGroup:
+    members = {}
+    for place, _ in cover:
+        at = np.minimum(np.searchsorted(units, roots[place]), len(units) - 1)
+        members[place] = np.where(np.asarray(units)[at] == roots[place], at, -1)
+    parameters = macs_per_unit = 0.0
+    shares: dict[str, float] = {}
+    for (name, dim), count in cover:
+        shape = coupling.tensors[name].shape
+        left = shares.get(name, 1.0)
+        shares[name] = left * (1 - count / shape[dim])
+    for name, left in shares.items():
+        if name in coupling.parameters:
+            parameters += (1 - left) * math.prod(coupling.tensors[name].shape)
+        macs_per_unit += (1 - left) * macs.get(name, 0)
+    name, dim = cover[0][0]
+    return ChannelGroup(f"{name}[{dim}]", len(units), members, reasons, parameters, macs_per_unit)
+
+
+def _ordered(coupling: Coupling) -> list[str]:
+    """Traced tensors: parameters in the order of the model, then buffers."""
+    first = [name for name in coupling.parameters if name in coupling.tensors]
+    return first + [name for name in coupling.tensors if name not in coupling.parameters]

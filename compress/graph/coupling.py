@@ -1,0 +1,249 @@
+"""Units carried through a trace: each dimension of each tensor knows which unit every position belongs to.
+
+Here: `Value`, what is known of one tensor, and `Coupling`, which walks the operations and asks `rules.py` for
+each. An operation without a rule is a boundary: whatever reaches it is pinned. Not here: the rules
+themselves, and the groups that come out (`channels.py`).
+
+Worked example, `conv2(relu(conv1(x)) + shortcut(x))` with two channels in the middle:
+
+    conv1.weight     dim 0: units [0 1]     dim 1: pinned (network input)
+    shortcut.weight  dim 0: units [2 3]     dim 1: pinned (network input)
+    conv1(x)         dim 1: units [0 1]
+    sum              dim 1: units [0 1], and the addition ties 0~2, 1~3
+    conv2.weight     dim 1: units [4 5]     reading the sum ties 0~4, 1~5
+
+Two units {0,2,4} and {1,3,5} are left. Removing the second takes row 1 of conv1 and shortcut and column 1 of
+conv2. Concatenation, slicing, views and shuffles only move ids about: a concatenation of the two tensors has
+units [0 1 2 3], and a flatten to (N, 2*H*W) has [0 0 .. 0 1 1 .. 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx import Node
+
+from compress.graph.trace import Trace, module_of, operation_name, shape_of
+from compress.graph.units import Ids, Units
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """What is known of one tensor.
+
+    Attributes:
+        shape: its sizes in the example.
+        units: for each dimension the unit of each position, or None where nothing can be removed.
+        zero: for each dimension whether the elements of a masked unit are exactly zero there; a position
+            that is not may still go if only parameters read it, for those are masked as well.
+    """
+
+    shape: tuple[int, ...]
+    units: tuple[Ids | None, ...]
+    zero: tuple[bool, ...]
+
+    @staticmethod
+    def fixed(shape: Sequence[int]) -> Value:
+        """A tensor of which nothing can be removed: an input, a constant."""
+        return Value(tuple(shape), (None,) * len(shape), (False,) * len(shape))
+
+    @staticmethod
+    def of(shape: Sequence[int], units: Mapping[int, Ids | None], zero: Mapping[int, bool]) -> Value:
+        """Units and zeros by dimension; dimensions that are not named are fixed."""
+        count = len(shape)
+        known = {dim % count: ids for dim, ids in units.items()} if count else {}
+        zeros = {dim % count: flag for dim, flag in zero.items()} if count else {}
+        return Value(
+            tuple(shape),
+            tuple(known.get(dim) if size > 1 else None for dim, size in enumerate(shape)),
+            tuple(zeros.get(dim, False) for dim in range(count)),
+        )
+
+    def labelled(self) -> list[int]:
+        """The dimensions from which something could be removed."""
+        return [dim for dim, ids in enumerate(self.units) if ids is not None]
+
+    def without_zero(self) -> Value:
+        return replace(self, zero=(False,) * len(self.shape))
+
+
+Result = Value | list[Value]
+Rule = Callable[["Coupling", Node, dict[str, Any]], Result]
+Choices = dict[tuple[Any, ...], int]
+
+
+class Coupling:
+    """One walk over the traces of a model.
+
+    Args:
+        model: gives the sizes of parameters and buffers and the modules that own them.
+        rules: operation name -> rule; an operation that is not in it but is tagged point-wise by torch has
+            the rule under the name `pointwise`, any other the rule under `boundary`.
+        choices: where an operation can keep its shape in several ways (which dimension of a view gives
+            way), the way to take instead of the first; filled by the probe that tries them.
+        allow_inexact: tie channels through norms over the channel dimension instead of pinning them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rules: dict[str, Rule],
+        choices: Choices | None = None,
+        allow_inexact: bool = False,
+    ) -> None:
+        self.units = Units()
+        self.rules = rules
+        self.choices = choices or {}
+        self.allow_inexact = allow_inexact
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.parameters = dict(model.named_parameters(remove_duplicate=False))
+        self.tensors: dict[str, Value] = {}
+        self.block_weights: set[str] = set()
+        self.asked: dict[tuple[Any, ...], int] = {}
+        self.risky: set[str] = set()
+        self.reads: set[tuple[str, int]] = set()
+        self._values: dict[Node, Result] = {}
+        self._node: Node | None = None
+        self._trace: Trace | None = None
+
+    def walk(self, trace: Trace) -> None:
+        """Carry the units through one trace; a second one (training mode) adds its ties to the first's."""
+        self._trace, self._values = trace, {}
+        for node in trace.placeholders:
+            self._values[node] = Value.fixed(shape_of(node))
+        for node in trace.operations:
+            self._node = node
+            rule = self._rule(node)
+            result = rule(self, node, bound_arguments(node))
+            assert not isinstance(result, Value) or result.shape == shape_of(node), (node.name, result.shape)
+            self._values[node] = result
+        self._node = None
+        for node in trace.results:
+            for value in self.values(node):
+                self.pin_all(value, "network output")
+
+    def read(self, argument: Any) -> Value:
+        """The tensor behind an argument; a number, or None, is a fixed tensor without dimensions."""
+        found = self.values(argument)
+        return found[0] if found else Value.fixed(())
+
+    def values(self, argument: Any) -> list[Value]:
+        """All tensors behind an argument: of a node with several results, of a list of nodes."""
+        if isinstance(argument, list | tuple):
+            return [value for item in argument for value in self.values(item)]
+        if not isinstance(argument, Node):
+            return []
+        name = self.name_of(argument)
+        found = self.tensor(name, argument) if name is not None else self._values[argument]
+        return found if isinstance(found, list) else [found]
+
+    def name_of(self, argument: Any) -> str | None:
+        """Full name of the parameter or buffer that the argument is, else None."""
+        assert self._trace is not None
+        return self._trace.tensor_names.get(argument) if isinstance(argument, Node) else None
+
+    def tensor(self, name: str, node: Node) -> Value:
+        """The value of a parameter or buffer; all its positions are units of their own at first sight."""
+        if name not in self.tensors:
+            shape = shape_of(node)
+            units = {dim: self.units.fresh(size) for dim, size in enumerate(shape) if size > 1}
+            masked = name in self.parameters
+            self.tensors[name] = Value.of(shape, dict(units), dict.fromkeys(range(len(shape)), masked))
+        return self.tensors[name]
+
+    def caller(self) -> nn.Module | None:
+        """The module that made the current call."""
+        assert self._node is not None
+        return self.modules.get(module_of(self._node))
+
+    def owner(self, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> nn.Module | None:
+        """The module that made the current call if it is of that kind: its attributes can follow a change."""
+        module = self.caller()
+        return module if isinstance(module, kinds) else None
+
+    def choose(self, options: Sequence[Any]) -> Any | None:
+        """The first of several ways to keep a shape, or the next one where a probe found that it fails."""
+        assert self._node is not None
+        key = choice_key(self._node)
+        self.asked[key] = len(options)
+        self.doubt()
+        chosen = self.choices.get(key, 0)
+        return options[chosen] if chosen < len(options) else None
+
+    def doubt(self) -> None:
+        """The current call's sizes may be literals in the code of its module: worth a trial."""
+        assert self._node is not None
+        self.risky.add(module_of(self._node))
+
+    def reads_along(self, argument: Any, dim: int) -> None:
+        """This dimension of a weight meets the channels that come in, not those that go out."""
+        name = self.name_of(argument)
+        if name is not None:
+            self.reads.add((name, dim))
+
+    def pin(self, ids: Ids | None, reason: str) -> None:
+        """Pin units, naming the module and operation at work."""
+        if self._node is not None and reason:
+            reason = f"{reason} ({operation_name(self._node)} in {module_of(self._node) or 'the model'})"
+        self.units.pin(ids, reason)
+
+    def pin_all(self, value: Value, reason: str) -> Value:
+        """Pin every dimension of a tensor; gives back a fixed tensor of its shape."""
+        for ids in value.units:
+            self.pin(ids, reason)
+        return Value.fixed(value.shape)
+
+    def join(self, left: Ids | None, right: Ids | None) -> Ids | None:
+        """Two dimensions of one size that must stay alike: tie them, or pin the one that meets a fixed one."""
+        if left is not None and right is not None:
+            self.units.tie(left, right)
+            return left
+        self.pin(left if left is not None else right, "coupled to a tensor of fixed size, such as a network input")
+        return None
+
+    def _rule(self, node: Node) -> Rule:
+        name = operation_name(node)
+        if name in self.rules:
+            return self.rules[name]
+        pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
+        return self.rules["pointwise" if pointwise else "boundary"]
+
+
+def choice_key(node: Node) -> tuple[Any, ...]:
+    """The same for the same call in the eval and in the training trace."""
+    return module_of(node), operation_name(node), shape_of(node.args[0]), _shapes(node.meta.get("val"))
+
+
+def bound_arguments(node: Node) -> dict[str, Any]:
+    """The arguments of a call by their names in the operation's schema, defaults filled in."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return {str(index): argument for index, argument in enumerate(node.args)}
+    bound = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+    bound.update(zip([argument.name for argument in schema.arguments], node.args, strict=False))
+    return {**bound, **node.kwargs}
+
+
+def fixed_result(node: Node) -> Result:
+    """Fixed tensors of the shapes that the call yields."""
+    shapes = _shapes(node.meta.get("val"))
+    if isinstance(node.meta.get("val"), list | tuple):
+        return [Value.fixed(shape) for shape in shapes]
+    return Value.fixed(shapes)
+
+
+def _shapes(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(_shapes(item) for item in value)
+    return tuple(int(size) for size in value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def same_units(units: Units, ids: Ids, axis: int) -> bool:
+    """Whether all positions along an axis belong to one unit."""
+    roots = units.roots(ids)
+    return bool(np.all(roots == np.take(roots, [0], axis=axis)))

@@ -1,0 +1,345 @@
+"""Rules of operations with weights: convolutions, linear and matrix products, norms, attention, recurrence.
+
+Here: which dimension of which weight meets which dimension of the activation. Not here: operations without
+weights (`rules_shape.py`, `rules_math.py`). Called through the table in `rules.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.fx import Node
+
+from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.rules_math import aligned
+from compress.graph.rules_shape import boundary
+from compress.graph.trace import operation_name, shape_of
+from compress.graph.units import Ids
+
+CONVOLUTIONS = (
+    nn.modules.conv._ConvNd  # the only common base of the six kinds
+)
+
+
+def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x (N, I, ..), weight (O, I/g, ..), or transposed (I, O/g, ..); bias (O); result (N, O, ..)."""
+    x, weight, bias = c.read(a["input"]), c.read(a["weight"]), c.read(a["bias"])
+    transposed = "transpose" in operation_name(node)
+    channel = len(x.shape) - len(weight.shape) + 1
+    for ids in x.units[channel + 1 :]:
+        c.pin(ids, "convolved along")
+    for ids in weight.units[2:]:
+        c.pin(ids, "")
+    if a["groups"] == 1:
+        reads, writes = (0, 1) if transposed else (1, 0)
+        c.reads_along(a["weight"], reads)
+        c.join(x.units[channel], weight.units[reads])
+        out = weight.units[writes]
+    else:
+        out = _grouped(c, a, x.units[channel], weight, transposed)
+    shape = shape_of(node)
+    units: dict[int, Ids | None] = {k: x.units[k] for k in range(channel)}
+    zero = {k: x.zero[k] and a["bias"] is None for k in range(channel)}
+    if a["bias"] is not None and shape[channel] > 1:
+        out = c.join(out, bias.units[0])
+    zero[channel] = weight.zero[0] and (a["bias"] is None or bias.zero[0])
+    return Value.of(shape, {**units, channel: out}, zero)
+
+
+def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, transposed: bool) -> Ids | None:
+    """g convolutions side by side: either whole ones go, or the same positions go from each of them.
+
+    With x (I), weight dims (O, I/g): whole ones tie every input and output of a block to one unit; positions tie
+    input p of every block to weight column p, and output p of every block to one another.
+    """
+    groups = a["groups"]
+    if x is None:
+        x = c.units.fresh(weight.shape[0] if transposed else weight.shape[1] * groups)
+        c.pin(x, "coupled to a tensor of fixed size")
+    full, part = weight.units[0], weight.units[1]
+    if full is None:
+        return None
+    inside = max(weight.shape[1], weight.shape[0] // groups)
+    own = c.owner(CONVOLUTIONS) is not None
+    ways = ["blocks", "positions"] if groups >= inside else ["positions", "blocks"]
+    if weight.shape[1] == 1 and not transposed:
+        ways = ["blocks"]
+    way = c.choose([way for way in ways if way == "positions" or own])
+    if way == "blocks":
+        return _whole_blocks(c, a, x, weight, transposed)
+    if way is None:
+        c.pin(x, "the number of groups is a literal")
+        c.pin(full, "the number of groups is a literal")
+        c.pin(part, "")
+        out_size = weight.shape[1] * groups if transposed else weight.shape[0]
+        return full if not transposed else _pinned(c, out_size)
+    inputs, outputs = c.units.tie_along(x.reshape(groups, -1), 0), c.units.tie_along(full.reshape(groups, -1), 0)
+    if transposed:
+        c.reads_along(a["weight"], 0)
+        c.join(inputs, outputs)
+        return None if part is None else np.tile(part, groups)
+    c.reads_along(a["weight"], 1)
+    c.join(inputs, part)
+    return full
+
+
+def _pinned(c: Coupling, size: int) -> Ids:
+    ids = c.units.fresh(size)
+    c.pin(ids, "the number of groups is a literal")
+    return ids
+
+
+def _whole_blocks(c: Coupling, a: dict[str, Any], x: Ids, weight: Value, transposed: bool) -> Ids:
+    groups, full = a["groups"], weight.units[0]
+    assert full is not None
+    name = c.name_of(a["weight"])
+    assert name is not None
+    c.block_weights.add(name)
+    c.pin(weight.units[1], "")
+    blocks = c.units.tie_along(full.reshape(groups, -1), 1)
+    c.units.tie(c.units.tie_along(x.reshape(groups, -1), 1), blocks)
+    return np.repeat(blocks, weight.shape[1]) if transposed else full
+
+
+def linear(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x (.., I), weight (O, I), bias (O)."""
+    x, weight, bias = c.read(a["input"]), c.read(a["weight"]), c.read(a["bias"])
+    c.reads_along(a["weight"], len(weight.shape) - 1)
+    c.join(x.units[-1], weight.units[-1])
+    shape = shape_of(node)
+    if len(weight.shape) == 1:
+        return Value.of(shape, dict(enumerate(x.units[:-1])), dict(enumerate(x.zero[:-1])))
+    out = weight.units[0]
+    if a["bias"] is not None and weight.shape[0] > 1:
+        out = c.join(out, bias.units[0])
+    last = len(shape) - 1
+    zero = {k: x.zero[k] and a["bias"] is None for k in range(last)}
+    zero[last] = weight.zero[0] and (a["bias"] is None or bias.zero[0])
+    return Value.of(shape, {**dict(enumerate(x.units[:-1])), last: out}, zero)
+
+
+def matmul(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """(.., M, K) @ (.., K, N); K may shrink where one side is exactly zero in what goes."""
+    left, right = (c.read(argument) for argument in list(a.values())[:2])
+    if len(left.shape) < 2 or len(right.shape) < 2:
+        return boundary(c, node, a)
+    _contract(c, left, len(left.shape) - 1, right, len(right.shape) - 2)
+    shape = shape_of(node)
+    batch = aligned(c, [_leading(left), _leading(right)], shape[:-2], lambda flags: any(flags))
+    units = {**dict(enumerate(batch.units)), len(shape) - 2: left.units[-2], len(shape) - 1: right.units[-1]}
+    zero = {**dict(enumerate(batch.zero)), len(shape) - 2: left.zero[-2], len(shape) - 1: right.zero[-1]}
+    return Value.of(shape, units, zero)
+
+
+def _leading(x: Value) -> Value:
+    return Value(x.shape[:-2], x.units[:-2], x.zero[:-2])
+
+
+def _contract(c: Coupling, left: Value, i: int, right: Value, j: int) -> None:
+    """Sum over one dimension of both: 0 times anything is 0, so one clean side suffices."""
+    ids = c.join(left.units[i], right.units[j])
+    if ids is not None and not (left.zero[i] or right.zero[j]):
+        c.pin(ids, "summed over, and not zero where masked")
+
+
+def addmm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """bias + a @ b."""
+    product = matmul(c, node, {"left": node.args[1], "right": node.args[2]})
+    assert isinstance(product, Value)
+    return aligned(c, [c.read(node.args[0]), product], shape_of(node), all)
+
+
+def einsum(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Letters that return are joined; a letter that is summed over is contracted."""
+    operands, (terms, result) = c.values(a["tensors"]), _letters(a["equation"])
+    if terms is None or any(len(term) != len(set(term)) for term in terms):
+        return boundary(c, node, a)
+    units: dict[str, Ids | None] = {}
+    zero: dict[str, bool] = {}
+    for term, operand in zip(terms, operands, strict=True):
+        for letter, ids, flag in zip(term, operand.units, operand.zero, strict=True):
+            units[letter] = c.join(units[letter], ids) if letter in units else ids
+            zero[letter] = zero.get(letter, False) or flag
+    for letter, ids in units.items():
+        if letter not in result and not zero[letter]:
+            c.pin(ids, "summed over, and not zero where masked")
+    shape = shape_of(node)
+    return Value.of(shape, {k: units[x] for k, x in enumerate(result)}, {k: zero[x] for k, x in enumerate(result)})
+
+
+def _letters(equation: str) -> tuple[list[str] | None, str]:
+    if "." in equation or "->" not in equation:
+        return None, ""
+    terms, result = equation.replace(" ", "").split("->")
+    return terms.split(","), result
+
+
+def attention(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """query (.., L, E), key (.., S, E), value (.., S, V), mask broadcast to (.., L, S)."""
+    query, key, value = (c.read(a[name]) for name in ("query", "key", "value"))
+    shape = shape_of(node)
+    for ids in (query.units[-2], key.units[-2], value.units[-2]):
+        c.pin(ids, "a position that attention looks at")
+    if a.get("scale") is None:
+        for ids in (query.units[-1], key.units[-1]):
+            c.pin(ids, "the scale of the attention follows the width of the head")
+    else:
+        _contract(c, query, len(query.shape) - 1, key, len(key.shape) - 1)
+    batches = [_leading(part) for part in (query, key, value)]
+    if a.get("attn_mask") is not None and len(c.read(a["attn_mask"]).shape) > 2:
+        batches.append(_leading(c.read(a["attn_mask"])))
+    batch = aligned(c, batches, shape[:-2], lambda flags: False)
+    zero = {k: _zero_at(value, k, len(shape)) for k in range(len(shape) - 2)}
+    zero[len(shape) - 1] = value.zero[-1]
+    return Value.of(shape, {**dict(enumerate(batch.units)), len(shape) - 1: value.units[-1]}, zero)
+
+
+def _zero_at(x: Value, dim: int, count: int) -> bool:
+    place = dim - (count - len(x.shape))
+    return place >= 0 and x.units[place] is not None and x.zero[place]
+
+
+def channel_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """batch_norm and instance_norm: each channel by itself; its scale and shift make it exactly zero."""
+    x = c.read(a["input"])
+    ids = x.units[1]
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if a.get(name) is not None and x.shape[1] > 1:
+            ids = c.join(ids, c.read(a[name]).units[0])
+    affine = all(a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
+    for space in x.units[2:]:
+        c.pin(space, "normalised along")
+    return Value.of(x.shape, {0: x.units[0], 1: ids}, {1: affine})
+
+
+def group_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Only whole groups of the norm can go, or the statistics of the rest would change."""
+    x, groups = c.read(a["input"]), a["num_groups"]
+    ids = x.units[1]
+    for name in ("weight", "bias"):
+        if a.get(name) is not None:
+            ids = c.join(ids, c.read(a[name]).units[0])
+    if ids is not None:
+        c.units.tie_along(ids.reshape(groups, -1), 1)
+        if c.owner(nn.GroupNorm) is None:
+            c.pin(ids, "the number of groups is a literal")
+    for space in x.units[2:]:
+        c.pin(space, "normalised along")
+    affine = all(a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
+    return Value.of(x.shape, {0: x.units[0], 1: ids}, {1: affine})
+
+
+def layer_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Norms over the last dimensions: their statistics change with each channel that goes."""
+    x, count = c.read(a["input"]), len(a["normalized_shape"])
+    units = dict(enumerate(x.units))
+    weights = [c.read(a[name]) for name in ("weight", "bias") if a.get(name) is not None]
+    for k in range(len(x.shape) - count, len(x.shape)):
+        for weight in weights:
+            if x.shape[k] > 1:
+                units[k] = c.join(units[k], weight.units[k - len(x.shape)])
+        if not (c.allow_inexact and c.owner(nn.LayerNorm) is not None and count == 1):
+            c.pin(units[k], "norm over the channel dimension")
+    return Value.of(x.shape, units, {len(x.shape) - 1: len(weights) == 2 and all(w.zero[0] for w in weights)})
+
+
+def prelu(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    x, weight = c.read(node.args[0]), c.read(node.args[1])
+    units = list(x.units)
+    if len(weight.shape) and weight.shape[0] > 1:
+        units[1] = c.join(units[1], weight.units[0])
+    return Value(x.shape, tuple(units), x.zero)
+
+
+def embedding(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Rows are the vocabulary, which stays; columns are channels."""
+    weight = c.read(a["weight"])
+    c.pin(weight.units[0], "vocabulary")
+    return Value.of(shape_of(node), {-1: weight.units[1]}, {-1: weight.zero[1]})
+
+
+def recurrent(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """lstm, gru, rnn over whole sequences: hidden units go, the same ones of every layer and direction.
+
+    weight_ih (G*H, I), weight_hh (G*H, H) and the biases (G*H) hold G gates; unit h is row h of every gate,
+    column h of weight_hh and column h of whatever reads the output. `hidden_size` is one number for all
+    layers and directions, hence the tie between them.
+    """
+    weights = c.values(a["params"])
+    x = c.read(a["input"] if "input" in a else a["data"])
+    directions, per_cell = (2 if a["bidirectional"] else 1), 4 if a["has_biases"] else 2
+    if c.owner(nn.RNNBase) is None or len(weights) != per_cell * a["num_layers"] * directions:
+        return boundary(c, node, a)
+    for k in range(0, len(weights), per_cell):
+        c.reads_along(a["params"][k], 1)
+        c.reads_along(a["params"][k + 1], 1)
+    cells = [weights[k : k + per_cell] for k in range(0, len(weights), per_cell)]
+    hidden = cells[0][1].units[1]
+    reads = x.units[-1]
+    for number, cell in enumerate(cells):
+        _cell(c, cell, reads, hidden)
+        if (number + 1) % directions == 0:
+            reads = None if hidden is None else np.tile(hidden, directions)
+    start = a["hx"] if isinstance(a["hx"], list | tuple) else [a["hx"]]
+    shapes = [value.shape for value in fixed_result(node)]  # type: ignore[union-attr]
+    zero = _initial(c, start, hidden)
+    return [Value.of(shape, {-1: reads if k == 0 else hidden}, {-1: zero}) for k, shape in enumerate(shapes)]
+
+
+def _cell(c: Coupling, cell: list[Value], reads: Ids | None, hidden: Ids | None) -> None:
+    """Tie the gates of one layer and direction to the hidden units."""
+    width = cell[1].shape[1]
+    c.join(reads, cell[0].units[1])
+    c.join(hidden, cell[1].units[1])
+    for tensor in (cell[0], *cell[1:]):
+        ids = tensor.units[0]
+        if ids is not None and hidden is not None and len(hidden) == width:
+            c.units.tie(ids.reshape(-1, width), hidden[None, :])
+
+
+def _initial(c: Coupling, start: Sequence[Any], hidden: Ids | None) -> bool:
+    """Initial states: zeros that the module makes for itself follow, others are joined; whether all are 0."""
+    given = [node for node in start if operation_name(node) not in ("zeros", "new_zeros", "zeros_like")]
+    for node in given:
+        c.join(c.read(node).units[-1], hidden)
+    return not given
+
+
+def cell(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """lstm_cell, gru_cell, rnn cells: one step, unrolled by the code."""
+    x, start = c.read(a["input"]), a["hx"] if isinstance(a["hx"], list | tuple) else [a["hx"]]
+    weights = [c.read(a[name]) for name in ("w_ih", "w_hh", "b_ih", "b_hh") if a.get(name) is not None]
+    if c.owner(nn.RNNCellBase) is None:
+        return boundary(c, node, a)
+    hidden = weights[1].units[1]
+    c.reads_along(a["w_ih"], 1)
+    c.reads_along(a["w_hh"], 1)
+    _cell(c, weights, x.units[-1], hidden)
+    zero = _initial(c, start, hidden)
+    found = [Value.of(shape, {-1: hidden}, {-1: zero}) for shape in _state_shapes(node)]
+    return found if isinstance(fixed_result(node), list) else found[0]
+
+
+def _state_shapes(node: Node) -> list[tuple[int, ...]]:
+    result = fixed_result(node)
+    return [value.shape for value in result] if isinstance(result, list) else [result.shape]
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys((f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)), convolution),
+    "linear": linear,
+    **dict.fromkeys(("matmul", "mm", "bmm"), matmul),
+    **dict.fromkeys(("addmm", "baddbmm"), addmm),
+    "einsum": einsum,
+    "scaled_dot_product_attention": attention,
+    **dict.fromkeys(("batch_norm", "instance_norm"), channel_norm),
+    "group_norm": group_norm,
+    **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
+    "prelu": prelu,
+    "embedding": embedding,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), cell),
+}

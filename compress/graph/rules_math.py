@@ -1,0 +1,218 @@
+"""Rules of operations without weights that compute: point-wise, reductions, softmax, pooling, resizing.
+
+Here: broadcasting joins dimensions of equal size; whether a masked channel is still exactly zero after the
+operation is found by running that very operation on numbers. Called through the table in `rules.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.rules_shape import boundary
+from compress.graph.trace import operation_name, shape_of
+from compress.graph.units import Ids
+
+
+def aligned(c: Coupling, operands: list[Value], shape: tuple[int, ...], zero: Callable[[list[bool]], bool]) -> Value:
+    """Operands broadcast against each other, right-aligned; `zero` combines which of them are zero."""
+    units: dict[int, Ids | None] = {}
+    zeros: dict[int, bool] = {}
+    for k, size in enumerate(shape):
+        here = [(x, k - len(shape) + len(x.shape)) for x in operands]
+        full = [(x, j) for x, j in here if j >= 0 and x.shape[j] == size and size > 1]
+        found = [x.units[j] for x, j in full]
+        if any(ids is not None for ids in found):
+            joined = found[0]
+            for ids in found[1:]:
+                joined = c.join(joined, ids)
+            units[k] = joined
+            zeros[k] = zero([(x, j) in full and x.units[j] is not None and x.zero[j] for x, j in here])
+    return Value.of(shape, units, zeros)
+
+
+def pointwise(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Any operation that works on each element by itself."""
+    operands = c.values([*node.args, *node.kwargs.values()])
+    written = node.args[0] if operation_name(node).endswith("_") else None
+    result = aligned(c, operands, shape_of(node), lambda flags: _stays_zero(node, flags))
+    if isinstance(written, Node) and operation_name(written) in PARTS:
+        for dim in range(len(result.shape)):
+            if c.read(written).zero[dim] and not result.zero[dim]:
+                c.pin(result.units[dim], "part of a tensor is overwritten")
+    return result
+
+
+PARTS = ("slice", "select", "view", "narrow", "split", "chunk", "getitem", "transpose", "permute", "reshape")
+SAMPLES = 32
+
+
+def _stays_zero(node: Node, flags: list[bool]) -> bool:
+    """Run the operation on numbers, zeros for the operands that are zero: are all results exactly zero?
+
+    The other operands are of both signs, so that max(0, x) does not pass for zero.
+    """
+    if not any(flags):
+        return False
+    remaining = iter(flags)
+
+    def sample(argument: Any) -> Any:
+        if isinstance(argument, list | tuple):
+            return [sample(item) for item in argument]
+        if not isinstance(argument, Node):
+            return argument
+        value = argument.meta["val"]
+        if next(remaining):
+            return torch.zeros(SAMPLES, dtype=value.dtype)
+        if value.dtype == torch.bool:
+            return torch.arange(SAMPLES) % 2 == 0
+        numbers = torch.arange(SAMPLES) - SAMPLES / 2 + 0.5
+        return numbers.to(value.dtype) if value.dtype.is_floating_point else numbers.long().to(value.dtype)
+
+    arguments, keywords = sample(list(node.args)), {key: sample(v) for key, v in node.kwargs.items()}
+    result = node.target(*arguments, **keywords)  # type: ignore[operator]
+    return bool((result == 0).all())
+
+
+def like(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """zeros_like and its kin: new numbers in the shape of another tensor."""
+    x = c.read(node.args[0])
+    return Value.of(x.shape, dict(enumerate(x.units)), {}) if x.shape == shape_of(node) else fixed_result(node)
+
+
+def passes(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Copies and dropout: channels and zeros stay."""
+    return c.read(node.args[0])
+
+
+def noise(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """In-place random numbers."""
+    return c.read(node.args[0]).without_zero()
+
+
+def copy_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Overwrites a tensor, or a part of one: both must keep their size."""
+    for value in c.values(list(node.args[:2])):
+        c.pin_all(value, "a tensor is overwritten")
+    return fixed_result(node)
+
+
+def spatial(trailing: int) -> Rule:
+    """Pooling and resizing over the last dimensions: channels pass, and zeros stay zeros."""
+
+    def rule(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+        x = c.read(node.args[0])
+        cut = len(x.shape) - trailing
+        for ids in x.units[cut:]:
+            c.pin(ids, "pooled or resized along")
+        results = fixed_result(node)
+        units, zero = dict(enumerate(x.units[:cut])), dict(enumerate(x.zero[:cut]))
+        if isinstance(results, list):
+            return [Value.of(result.shape, units, zero if not k else {}) for k, result in enumerate(results)]
+        return Value.of(results.shape, units, zero)
+
+    return rule
+
+
+def reduction(exact: bool) -> Rule:
+    """sum, mean, max, ...: over space channels pass; over channels only a sum is exact, if they are zero."""
+
+    def rule(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+        if "other" in a:
+            return pointwise(c, node, a)
+        x, dims = c.read(node.args[0]), a.get("dim")
+        dims = list(range(len(x.shape))) if dims is None or dims == [] else dims
+        gone = {dim % len(x.shape) for dim in ([dims] if isinstance(dims, int) else dims)} if x.shape else set()
+        for dim in gone:
+            if not (exact and x.zero[dim]):
+                c.pin(x.units[dim], "reduced over the channels")
+        kept = [k for k in range(len(x.shape)) if k not in gone]
+        places = kept if a.get("keepdim") else range(len(kept))
+        results = fixed_result(node)
+        units = dict(zip(places, [x.units[k] for k in kept], strict=True))
+        zero = dict(zip(places, [x.zero[k] for k in kept], strict=True))
+        if isinstance(results, list):
+            return [Value.of(result.shape, units, {}) for result in results]
+        keeps = operation_name(node) in ZERO_OF_ZEROS
+        return Value.of(results.shape, units, zero if keeps else {})
+
+    return rule
+
+
+ZERO_OF_ZEROS = ("sum", "mean", "amax", "amin", "linalg_vector_norm", "norm")
+
+
+def along(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """softmax, cumsum, ...: each position of one dimension depends on all others of it."""
+    x = c.read(node.args[0])
+    dim = a["dim"] % len(x.shape) if x.shape else 0
+    if x.shape:
+        c.pin(x.units[dim], "normalised or summed up over the channels")
+    units = {k: ids for k, ids in enumerate(x.units) if k != dim}
+    keeps = operation_name(node) == "cumsum"
+    return Value.of(x.shape, units, {k: keeps and x.zero[k] for k in units})
+
+
+def constant(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Tensors made by the code: their sizes are what the code says."""
+    return fixed_result(node)
+
+
+def _names(text: str) -> Iterable[str]:
+    return text.split()
+
+
+RULES: dict[str, Rule] = {
+    "pointwise": pointwise,
+    **dict.fromkeys(
+        _names("fill_ clamp_ relu6_ hardtanh_ hardswish_ hardsigmoid_ leaky_relu_ masked_fill masked_fill_ where"),
+        pointwise,
+    ),
+    **dict.fromkeys(
+        _names(
+            "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout contiguous clone alias detach detach_ to "
+            "_to_copy type_as lift_fresh_copy lift_fresh identity float double half bfloat16 cpu cuda"
+        ),
+        passes,
+    ),
+    **dict.fromkeys(_names("bernoulli_ uniform_ normal_ random_ exponential_"), noise),
+    **dict.fromkeys(_names("zeros_like ones_like full_like empty_like rand_like randn_like"), like),
+    **dict.fromkeys(
+        _names(
+            "zeros ones full empty arange rand randn randint linspace eye tensor scalar_tensor new_zeros new_ones "
+            "new_full new_empty _assert_tensor_metadata sym_size sym_constrain_range_for_size"
+        ),
+        constant,
+    ),
+    "copy_": copy_,
+    **{
+        f"{prefix}{kind}_pool{n}d": spatial(n)
+        for n in (1, 2, 3)
+        for prefix in ("", "adaptive_")
+        for kind in ("max", "avg")
+    },
+    **{f"max_pool{n}d_with_indices": spatial(n) for n in (1, 2, 3)},
+    **{f"lp_pool{n}d": spatial(n) for n in (1, 2)},
+    **{
+        f"upsample_{mode}": spatial(n)
+        for n, modes in (
+            (1, ("linear1d", "nearest1d", "_nearest_exact1d")),
+            (2, ("bilinear2d", "bicubic2d", "nearest2d", "nearest_exact2d")),
+            (3, ("trilinear3d", "nearest3d", "nearest_exact3d")),
+        )
+        for mode in modes
+    },
+    **{f"_upsample_nearest_exact{n}d": spatial(n) for n in (1, 2, 3)},
+    "_upsample_bilinear2d_aa": spatial(2),
+    "_upsample_bicubic2d_aa": spatial(2),
+    "grid_sampler": boundary,
+    **dict.fromkeys(_names("sum linalg_vector_norm norm"), reduction(exact=True)),
+    **dict.fromkeys(
+        _names("mean amax amin max min argmax argmin var std prod logsumexp all any"), reduction(exact=False)
+    ),
+    **dict.fromkeys(_names("softmax log_softmax _softmax _log_softmax cumsum cumprod logcumsumexp"), along),
+}

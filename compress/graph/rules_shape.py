@@ -1,0 +1,382 @@
+"""Rules of operations that move elements about: views, permutations, concatenation, splitting, padding.
+
+Here: for each operation the same index arithmetic on unit ids that it does on elements. Where a view breaks
+one dimension into several, what is left after a removal must still be a full block, so one of the new
+dimensions gives way and the others are tied: (g*c) -> (g, c) keeps either whole blocks or the same positions
+of each block. Not here: who decides between the two (`Coupling.choose`). Called through the table in `rules.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from torch.fx import Node
+
+from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result, same_units
+from compress.graph.trace import operation_name, shape_of
+from compress.graph.units import Ids
+
+
+def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """view, reshape, flatten, squeeze, ...: all that keeps the order of the elements.
+
+    Runs of old and new dimensions of equal product are matched; ids move within a run only.
+    """
+    x, shape = c.read(node.args[0]), shape_of(node)
+    if 0 in x.shape:
+        return Value.fixed(shape)
+    units: dict[int, Ids | None] = {}
+    zero: dict[int, bool] = {}
+    for old, new in _runs(x.shape, shape):
+        labelled = [dim for dim in old if x.units[dim] is not None]
+        if len(labelled) > 1:
+            for dim in labelled:
+                c.pin(x.units[dim], "two channel dimensions are merged into one")
+        elif labelled and new:
+            dim = labelled[0]
+            if len(old) + len(new) > 2 and operation_name(node) in LITERAL_SIZES:
+                c.doubt()
+            to, ids = _spread(c, x, dim, old, [shape[j] for j in new])
+            if to is not None:
+                units[new[to]], zero[new[to]] = ids, x.zero[dim]
+    return Value.of(shape, units, zero)
+
+
+def _runs(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """(2, 12, 5) -> (2, 3, 4, 5) gives [0]-[0], [1]-[1, 2], [2]-[3]; leftover ones join nothing."""
+    runs, i, j = [], 0, 0
+    while i < len(old) and j < len(new):
+        left, right = [i], [j]
+        i, j = i + 1, j + 1
+        while True:
+            a, b = math.prod(old[k] for k in left), math.prod(new[k] for k in right)
+            if a == b:
+                break
+            if a < b:
+                left.append(i)
+                i += 1
+            else:
+                right.append(j)
+                j += 1
+        runs.append((left, right))
+    return runs
+
+
+def _spread(c: Coupling, x: Value, dim: int, old: list[int], sizes: list[int]) -> tuple[int | None, Ids | None]:
+    """Units of one old dimension over the new ones: which of them carries them now, and its ids."""
+    ids = x.units[dim]
+    assert ids is not None
+    lifted = ids.reshape([-1 if k == dim else 1 for k in old])
+    block = np.broadcast_to(lifted, [x.shape[k] for k in old]).reshape(sizes)
+    varying = [k for k, size in enumerate(sizes) if size > 1 and not same_units(c.units, block, k)]
+    if not varying:
+        varying = [int(np.argmax(sizes))]
+    chosen = c.choose(_ways(c, sizes, varying)) if len(varying) > 1 else varying[0]
+    if chosen is None:
+        c.pin(ids, "the sizes of the view are literals")
+        return None, None
+    for axis in reversed([k for k in range(len(sizes)) if k != chosen]):
+        block = c.units.tie_along(block, axis) if axis in varying else np.take(block, 0, axis=axis)
+    return chosen, block
+
+
+def _ways(c: Coupling, sizes: list[int], varying: list[int]) -> list[int]:
+    """The dimension of the heads first where the module knows their number; then the largest."""
+    ordered = sorted(varying, key=lambda k: -sizes[k])
+    caller = c.caller()
+    heads = next((value for name in HEAD_COUNTS if (value := getattr(caller, name, None))), None)
+    if isinstance(heads, int):
+        candidates = [k for k in varying if k < len(sizes) - 1]
+        exact = [k for k in candidates if sizes[k] == heads][-1:]
+        multiple = [k for k in candidates if sizes[k] % heads == 0][-1:]
+        first = exact or multiple
+        return first + [k for k in ordered if k not in first]
+    return ordered
+
+
+LITERAL_SIZES = ("view", "reshape", "unflatten", "_unsafe_view")
+HEAD_COUNTS = ("num_heads", "n_heads", "heads", "nhead")
+
+
+def permuted(x: Value, order: list[int]) -> Value:
+    """Dimensions in a new order."""
+    return Value(
+        tuple(x.shape[dim] for dim in order),
+        tuple(x.units[dim] for dim in order),
+        tuple(x.zero[dim] for dim in order),
+    )
+
+
+def permute(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    x = c.read(node.args[0])
+    return permuted(x, [dim % len(x.shape) for dim in a["dims"]])
+
+
+def transpose(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    x = c.read(node.args[0])
+    order = list(range(len(x.shape)))
+    one, other = list(a.values())[1:3] if len(a) > 2 else (-1, -2)
+    if len(order) > 1:
+        order[one], order[other] = order[other], order[one]
+    return permuted(x, order)
+
+
+def expand(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """expand, expand_as, broadcast_to: dimensions of size 1 grow; nothing is removed from those."""
+    x, shape = c.read(node.args[0]), shape_of(node)
+    shift = len(shape) - len(x.shape)
+    units = {shift + dim: ids for dim, ids in enumerate(x.units) if ids is not None}
+    return Value.of(shape, units, {shift + dim: flag for dim, flag in enumerate(x.zero)})
+
+
+def repeat(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Copies along each dimension, as many as the code says."""
+    x, shape = c.read(node.args[0]), shape_of(node)
+    shift = len(shape) - len(x.shape)
+    units = {
+        shift + dim: np.tile(ids, shape[shift + dim] // x.shape[dim])
+        for dim, ids in enumerate(x.units)
+        if ids is not None
+    }
+    return Value.of(shape, dict(units), {shift + dim: flag for dim, flag in enumerate(x.zero)})
+
+
+def repeat_interleave(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Each element several times in a row; only a number, not a tensor, of repetitions."""
+    x, shape, dim = c.read(node.args[0]), shape_of(node), a.get("dim")
+    if dim is None or not isinstance(a.get("repeats"), int):
+        return boundary(c, node, a)
+    units = {k: ids for k, ids in enumerate(x.units) if ids is not None}
+    dim %= len(shape)
+    if dim in units:
+        units[dim] = np.repeat(units[dim], a["repeats"])
+    return Value.of(shape, dict(units), dict(enumerate(x.zero)))
+
+
+def cat(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Ids one after the other; a part that is fixed gets units that are pinned."""
+    parts, shape = c.values(node.args[0]), shape_of(node)
+    parts = [part for part in parts if len(part.shape) == len(shape)]
+    dim = a.get("dim", 0) % len(shape)
+    units: dict[int, Ids | None] = {}
+    for k in range(len(shape)):
+        found = [part.units[k] for part in parts]
+        if k == dim and any(ids is not None for ids in found):
+            units[k] = np.concatenate([_units_of(c, part, k) for part in parts])
+        elif k != dim and shape[k] > 1:
+            units[k] = _joined(c, found)
+    return Value.of(shape, units, {k: all(part.zero[k] for part in parts) for k in range(len(shape))})
+
+
+def _joined(c: Coupling, found: list[Ids | None]) -> Ids | None:
+    result = found[0]
+    for ids in found[1:]:
+        if result is not None or ids is not None:
+            result = c.join(result, ids)
+    return result
+
+
+def _units_of(c: Coupling, part: Value, dim: int) -> Ids:
+    ids = part.units[dim]
+    if ids is None:
+        ids = c.units.fresh(part.shape[dim])
+        c.pin(ids, "concatenated with a part of fixed size")
+    return ids
+
+
+def stack(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """A new dimension that nothing is removed from."""
+    parts, shape = c.values(node.args[0]), shape_of(node)
+    dim = a.get("dim", 0) % len(shape)
+    rest = [k for k in range(len(shape)) if k != dim]
+    units = {to: _joined(c, [part.units[k] for part in parts]) for k, to in enumerate(rest) if shape[to] > 1}
+    return Value.of(shape, units, {to: all(part.zero[k] for part in parts) for k, to in enumerate(rest)})
+
+
+def split(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """split, chunk, tensor_split, unbind: parts by their traced sizes."""
+    x, parts = c.read(node.args[0]), fixed_result(node)
+    assert isinstance(parts, list)
+    if len(parts) == 1 and parts[0].shape == x.shape:
+        return [x]
+    dim = (a.get("dim") or 0) % len(x.shape)
+    if parts and len(parts[0].shape) < len(x.shape):
+        return [_selected(c, x, dim) for _ in parts]
+    found, start = [], 0
+    for part in parts:
+        found.append(_part(c, x, dim, start, part.shape[dim]))
+        start += part.shape[dim]
+    return found
+
+
+def _part(c: Coupling, x: Value, dim: int, start: int, size: int) -> Value:
+    """One part of a dimension. Equal parts stay equal when they lose the same positions, so those are tied."""
+    shape = tuple(size if k == dim else old for k, old in enumerate(x.shape))
+    ids = x.units[dim]
+    if size == x.shape[dim] or ids is None:
+        return Value(shape, x.units, x.zero)
+    units: dict[int, Ids | None] = {k: found for k, found in enumerate(x.units) if k != dim}
+    even = size > 1 and x.shape[dim] % size == 0 and start % size == 0
+    if not even or c.choose(["equal parts"]) is None:
+        c.pin(ids, "cut at a position that the code fixes")
+    else:
+        c.units.tie_along(ids.reshape(-1, size), 0)
+        units[dim] = ids[start : start + size]
+    return Value.of(shape, units, dict(enumerate(x.zero)))
+
+
+def slice_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x[start:end:step] and narrow along one dimension."""
+    x, shape, dim = c.read(node.args[0]), shape_of(node), a.get("dim", 0)
+    dim %= len(shape)
+    start = a.get("start") or 0
+    start = start + x.shape[dim] if start < 0 else start
+    if a.get("step", 1) != 1 and x.units[dim] is not None:
+        c.pin(x.units[dim], "taken in steps")
+        return Value.of(shape, {k: ids for k, ids in enumerate(x.units) if k != dim}, dict(enumerate(x.zero)))
+    return _part(c, x, dim, min(start, x.shape[dim]), shape[dim])
+
+
+def select(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """One position of a dimension: what is picked by number must stay where it is."""
+    x = c.read(node.args[0])
+    return _selected(c, x, a["dim"] % len(x.shape))
+
+
+def _selected(c: Coupling, x: Value, dim: int) -> Value:
+    c.pin(x.units[dim], "picked by its position")
+    return permuted(x, [k for k in range(len(x.shape)) if k != dim])
+
+
+def index(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x[tensor, ...] with the tensors on the leading dimensions: those are pinned, the rest follows."""
+    x, shape, given = c.read(node.args[0]), shape_of(node), list(a["indices"])
+    while given and given[-1] is None:
+        given.pop()
+    if any(entry is None for entry in given):
+        return boundary(c, node, a)
+    for dim in range(len(given)):
+        c.pin(x.units[dim], "looked up by an index")
+    shift = len(shape) - len(x.shape)
+    tail = range(len(given), len(x.shape))
+    return Value.of(shape, {k + shift: x.units[k] for k in tail}, {k + shift: x.zero[k] for k in tail})
+
+
+def flip(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    x = c.read(node.args[0])
+    dims = {dim % len(x.shape) for dim in a["dims"]}
+    units = tuple(ids[::-1] if ids is not None and k in dims else ids for k, ids in enumerate(x.units))
+    return Value(x.shape, units, x.zero)
+
+
+def roll(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Along space nothing happens to channels; along channels the distance is a literal."""
+    x = c.read(node.args[0])
+    dims = {dim % len(x.shape) for dim in a["dims"]} or set(range(len(x.shape)))
+    for dim in dims:
+        c.pin(x.units[dim], "rolled by a distance that the code fixes")
+    return Value.of(x.shape, {k: ids for k, ids in enumerate(x.units) if k not in dims}, dict(enumerate(x.zero)))
+
+
+def pad(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Padding of space passes channels on; zero channels padded to a shortcut are pinned where they are."""
+    x, shape, widths = c.read(node.args[0]), shape_of(node), list(a["pad"] if "pad" in a else a["padding"])
+    constant = a.get("mode", "constant") == "constant"
+    clean = not (constant and a.get("value"))
+    units: dict[int, Ids | None] = {}
+    for k, ids in enumerate(x.units):
+        place = 2 * (len(shape) - 1 - k)
+        before, after = widths[place : place + 2] if place < len(widths) else (0, 0)
+        if ids is None or (before == 0 and after == 0):
+            units[k] = ids
+        elif constant and before >= 0 and after >= 0:
+            extra = c.units.fresh(before + after)
+            c.pin(extra, "padded channels")
+            units[k] = np.concatenate([extra[:before], ids, extra[before:]])
+        else:
+            c.pin(ids, "padded along the channels")
+    return Value.of(shape, units, {k: flag and clean for k, flag in enumerate(x.zero)})
+
+
+def pixel_shuffle(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """(.., C*r*r, H, W) -> (.., C, H*r, W*r): the r*r channels of one output channel go together."""
+    x, r = c.read(node.args[0]), a["upscale_factor"]
+    return _blocks(c, x, shape_of(node), r * r)
+
+
+def _blocks(c: Coupling, x: Value, shape: tuple[int, ...], count: int) -> Value:
+    dim, ids = len(shape) - 3, x.units[len(shape) - 3]
+    for space in (dim + 1, dim + 2):
+        c.pin(x.units[space], "rearranged together with the channels")
+    units: dict[int, Ids | None] = {k: x.units[k] for k in range(dim)}
+    if ids is not None:
+        units[dim] = c.units.tie_along(ids.reshape(-1, count), 1)
+    return Value.of(shape, units, {k: x.zero[k] for k in range(dim + 1)})
+
+
+def pixel_unshuffle(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """(.., C, H*r, W*r) -> (.., C*r*r, H, W): each channel becomes r*r neighbours."""
+    x, r = c.read(node.args[0]), a["downscale_factor"]
+    shape = shape_of(node)
+    dim, units = len(shape) - 3, {k: x.units[k] for k in range(len(shape) - 2)}
+    for space in (dim + 1, dim + 2):
+        c.pin(x.units[space], "rearranged together with the channels")
+    ids = units[dim]
+    if ids is not None:
+        units[dim] = np.repeat(ids, r * r)
+    return Value.of(shape, units, {k: x.zero[k] for k in range(dim + 1)})
+
+
+def channel_shuffle(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """(N, g*c, ..) seen as (g, c), transposed and flattened; each of the g blocks loses the same positions."""
+    x, groups = c.read(node.args[0]), a["groups"]
+    ids = x.units[1]
+    if ids is None:
+        return x
+    block = ids.reshape(groups, -1)
+    c.units.tie_along(block, 0)
+    return Value(x.shape, (x.units[0], block.T.reshape(-1), *x.units[2:]), x.zero)
+
+
+def getitem(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """One of the several results of a call."""
+    return c.values(node.args[0])[node.args[1]]  # type: ignore[index]
+
+
+def boundary(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """No rule: whatever comes in must keep its size, and nothing can be removed from what comes out."""
+    for value in c.values([*node.args, *node.kwargs.values()]):
+        c.pin_all(value, "no rule for the operation")
+    return fixed_result(node)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(
+        ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_as"), reshape
+    ),
+    **dict.fromkeys(("reshape_as", "squeeze_", "unsqueeze_", "ravel"), reshape),
+    "permute": permute,
+    **dict.fromkeys(("transpose", "transpose_", "swapaxes", "swapdims", "t", "mT"), transpose),
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
+    **dict.fromkeys(("repeat", "tile"), repeat),
+    "repeat_interleave": repeat_interleave,
+    **dict.fromkeys(("cat", "concat", "concatenate"), cat),
+    "stack": stack,
+    **dict.fromkeys(("split", "chunk", "split_with_sizes", "tensor_split", "unbind", "unsafe_split"), split),
+    **dict.fromkeys(("slice", "narrow"), slice_),
+    "select": select,
+    "index": index,
+    "flip": flip,
+    "roll": roll,
+    **dict.fromkeys(
+        ("pad", "constant_pad_nd", *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))),
+        pad,
+    ),
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
+    "getitem": getitem,
+    "boundary": boundary,
+}
