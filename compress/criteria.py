@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compress.groups import Tile, group_norms, group_size
+
 
 def round_half_up(value: float) -> int:
     """`value` rounded to the nearest whole number, a half upwards (Python's `round` takes halves to even)."""
@@ -55,8 +57,17 @@ def mask_smallest(scores: Tensor, zeros: int) -> Tensor:
     return mask
 
 
+def zeros_of(level: float, count: int) -> int:
+    """How many of `count` elements a level prunes: round(level * count), but all of them only for 1.0."""
+    if level >= 1.0:
+        return count
+    return min(round_half_up(level * count), count - 1)
+
+
 def level_mask(weight: Tensor, level: float) -> Tensor:
     """Prunes the fraction `level` of a weight by magnitude: exactly round(level * n) zeros of n elements.
+
+    At least one element stays unless `level` is 1.0.
 
     Args:
         weight: any shape.
@@ -65,4 +76,21 @@ def level_mask(weight: Tensor, level: float) -> Tensor:
     Returns:
         bool tensor of the weight's shape, True = kept.
     """
-    return mask_smallest(weight.detach().abs(), round_half_up(level * weight.numel()))
+    return mask_smallest(weight.detach().abs(), zeros_of(level, weight.numel()))
+
+
+def groups_above(weight: Tensor, tile: Tile, threshold: float, criterion: str) -> Tensor:
+    """Which groups are above a threshold.
+
+    Args:
+        weight: any shape.
+        tile: of the groups.
+        threshold: a group at or below it is off.
+        criterion: `Max`, the group's largest absolute value, or `Mean_Abs`, the mean of them.
+
+    Returns:
+        bool tensor of shape (groups,), True = above.
+    """
+    if criterion == "Max":
+        return group_norms(weight, tile, math.inf) > threshold
+    return group_norms(weight, tile, 1) / group_size(tile) > threshold

@@ -5,7 +5,8 @@ where they are defined (`@PRUNERS.register`); `compress/config/families.py` impo
 """
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from compress.errors import UserError, did_you_mean
 
@@ -55,12 +56,33 @@ class Registry:
         return iter(sorted(self._classes))
 
 
+@dataclass(frozen=True)
+class InstanceOf:
+    """Marks an argument `{class: CLASS, ...}` of a constructor's signature: an instance written in place.
+
+    The schedule's schema checks it against the constructor of CLASS; the algorithm receives the checked mapping.
+
+    Attributes:
+        registry: where CLASS is found.
+    """
+
+    registry: Registry
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: Any, handler: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """For editors: a mapping with one of the registered classes."""
+        names = {"enum": list(self.registry), "description": f"a class of {self.registry.section}"}
+        return {**handler(core), "properties": {"class": names}, "required": ["class"]}
+
+
 PRUNERS = Registry("pruners")
 REGULARIZERS = Registry("regularizers")
 QUANTIZERS = Registry("quantizers")
 DISTILLERS = Registry("distillers")
 LR_SCHEDULERS = Registry("lr_schedulers")
 EXTENSIONS = Registry("extensions")
+LEVELS = Registry("levels")  # no section of its own: levels are written in place
 SECTIONS = {
     registry.section: registry
     for registry in (PRUNERS, REGULARIZERS, QUANTIZERS, DISTILLERS, LR_SCHEDULERS, EXTENSIONS)

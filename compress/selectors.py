@@ -57,6 +57,12 @@ def canonical_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
+def parameter_owners(model: nn.Module) -> dict[str, nn.Module]:
+    """Canonical name of each parameter -> the module that holds it."""
+    by_identity = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
+    return {name: by_identity[id(parameter)] for name, parameter in canonical_parameters(model).items()}
+
+
 def expand(selector: str, names: Iterable[str]) -> list[str]:
     """The names that a selector means, in the order of `names`; empty when there are none.
 

@@ -4,6 +4,7 @@ Here: `file_config`, `dict_config`, instances and policies. Not here: YAML (load
 checks across policies (checks.py).
 """
 
+import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -179,7 +180,12 @@ def _construct(
     """Makes the algorithm; one that each policy makes for itself is tried out on a shadow of the optimizer."""
     try:
         if family.shared:
-            algorithm = instance.cls(**instance.arguments)
+            wanted = inspect.signature(instance.cls).parameters
+            given = {key: value for key, value in context.items() if key in wanted}
+            algorithm = instance.cls(**instance.arguments, **given)
+            faults = algorithm.faults(context["model"]) if hasattr(algorithm, "faults") else []
+            for fault in faults:
+                report.add(fault, path)
             return Instance(instance.name, instance.cls, instance.arguments, algorithm)
         checks.try_lr_scheduler(instance, context["optimizer"])
     except (ValueError, TypeError, ZeroDivisionError) as e:

@@ -11,11 +11,15 @@ from typing import Any
 from torch.optim import Optimizer
 
 import compress.lr.torch_schedulers
-import compress.pruning.level  # noqa: F401
+import compress.pruning.level
+import compress.regularization.drop_filter
+import compress.regularization.groups
+import compress.regularization.l1  # noqa: F401
 from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
-from compress.registry import LR_SCHEDULERS, PRUNERS, Registry
+from compress.policies.regularization import RegularizationPolicy
+from compress.registry import LR_SCHEDULERS, PRUNERS, REGULARIZERS, Registry
 from compress.window import EpochWindow
 
 
@@ -61,11 +65,16 @@ def _pruning(instance: Instance, window: EpochWindow, optimizer: Optimizer, args
     return PruningPolicy(instance.name, window, instance.algorithm, **args)
 
 
+def _regularization(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
+    return RegularizationPolicy(instance.name, window, instance.algorithm, **args)
+
+
 def _lr(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
     return LRPolicy(instance.name, window, optimizer, instance.cls, instance.arguments)
 
 
 FAMILIES = (
     Family("pruners", "pruner", PRUNERS, PruningPolicy, _pruning),
+    Family("regularizers", "regularizer", REGULARIZERS, RegularizationPolicy, _regularization),
     Family("lr_schedulers", "lr_scheduler", LR_SCHEDULERS, LRPolicy, _lr, shared=False),
 )

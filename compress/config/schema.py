@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from compress.config.loader import Document, Path, dotted
 from compress.errors import Fault, did_you_mean
 from compress.policies.base import Policy
+from compress.registry import InstanceOf
 from compress.selectors import SelectorOf, expand, expand_mapping
 
 INJECTED = frozenset({"model", "optimizer", "last_epoch", "example_inputs"})  # given by the builder, not by YAML
@@ -101,27 +102,64 @@ def expand_selectors(
 
 
 def _expand(value: Any, hint: Any, names: Mapping[str, Iterable[str]], path: Path, report: Report) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
     if value is None:
         return value
-    origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        marker = next((extra for extra in args[1:] if isinstance(extra, SelectorOf)), None)
-        if marker is not None:
-            return _matches(value, marker, names, path, report)
-        return _expand(value, args[0], names, path, report)
+        return _expand_annotated(value, args, names, path, report)
     if origin is list and isinstance(value, list):
         found = [_expand(item, args[0], names, (*path, i), report) for i, item in enumerate(value)]
         if _selector_of(args[0]) is None:
             return found
         return list(dict.fromkeys(name for group in found for name in group))
-    if origin is dict and isinstance(value, dict) and (marker := _selector_of(args[0])) is not None:
-        for selector in value:
-            _matches(selector, marker, names, (*path, selector), report)
-        return value if report.fatal else expand_mapping(value, names[marker.kind])
+    if origin is dict and isinstance(value, dict):
+        return _expand_dict(value, args, names, path, report)
     if origin in (Union, types.UnionType):
         for option in args:
-            value = _expand(value, option, names, path, report) if _holds_selector(option) else value
+            value = _expand(value, option, names, path, report) if _holds_marker(option) else value
     return value
+
+
+def _expand_annotated(
+    value: Any, args: tuple[Any, ...], names: Mapping[str, Iterable[str]], path: Path, report: Report
+) -> Any:
+    for extra in args[1:]:
+        if isinstance(extra, SelectorOf):
+            return _matches(value, extra, names, path, report)
+        if isinstance(extra, InstanceOf) and isinstance(value, Mapping):
+            return check_instance(value, extra, names, path, report)
+    return _expand(value, args[0], names, path, report)
+
+
+def _expand_dict(
+    value: dict[Any, Any], args: tuple[Any, ...], names: Mapping[str, Iterable[str]], path: Path, report: Report
+) -> dict[Any, Any]:
+    value = {key: _expand(item, args[1], names, (*path, key), report) for key, item in value.items()}
+    marker = _selector_of(args[0])
+    if marker is None:
+        return value
+    for selector in value:
+        _matches(selector, marker, names, (*path, selector), report)
+    return value if report.fatal else expand_mapping(value, names[marker.kind])
+
+
+def check_instance(
+    given: Mapping[str, Any], marker: InstanceOf, names: Mapping[str, Iterable[str]], path: Path, report: Report
+) -> dict[str, Any]:
+    """Checks an instance written in place; returns it with defaults filled in (as given when it has faults)."""
+    registry = marker.registry
+    if "class" not in given:
+        report.add(f"the class is missing; {did_you_mean('', registry)}", path)
+        return dict(given)
+    if given["class"] not in registry:
+        known = did_you_mean(str(given["class"]), registry)
+        report.add(f"unknown class {given['class']!r} in {registry.section}; {known}", (*path, "class"))
+        return dict(given)
+    cls = registry.get(given["class"])
+    arguments = check_arguments(cls, {key: value for key, value in given.items() if key != "class"}, path, report)
+    if arguments is None:
+        return dict(given)
+    return {"class": given["class"], **expand_selectors(arguments, cls, names, path, report)}
 
 
 def _selector_of(hint: Any) -> SelectorOf | None:
@@ -129,8 +167,11 @@ def _selector_of(hint: Any) -> SelectorOf | None:
     return next((extra for extra in extras if isinstance(extra, SelectorOf)), None)
 
 
-def _holds_selector(hint: Any) -> bool:
-    return _selector_of(hint) is not None or any(_holds_selector(part) for part in get_args(hint))
+def _holds_marker(hint: Any) -> bool:
+    """Whether a selector or an instance written in place is somewhere in a type."""
+    extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    found = any(isinstance(extra, SelectorOf | InstanceOf) for extra in extras)
+    return found or any(_holds_marker(part) for part in get_args(hint))
 
 
 def _matches(
