@@ -38,7 +38,7 @@ class Net(nn.Module):
 
     bicubic: Tensor
 
-    def __init__(self, upscale_factor: int = 2, features: int = 32, shrunk: int = 16) -> None:
+    def __init__(self, upscale_factor: int = 2, features: int = 32, shrunk: int = 32) -> None:
         super().__init__()
         self.arguments = {"upscale_factor": upscale_factor, "features": features, "shrunk": shrunk}
         self.upscale_factor = upscale_factor
