@@ -28,6 +28,7 @@ class ParameterMasker:
         mask_on_forward_only: the mask is not applied again after the optimizer's step.
         mask_gradients: gradients of masked elements are zeroed before the optimizer's step.
         unmasked_copy: the values before masking, while they are put aside.
+        forward_scale: factor of the surviving weights while the copy is aside (`hide`).
     """
 
     def __init__(self, name: str, parameter: nn.Parameter) -> None:
@@ -38,6 +39,7 @@ class ParameterMasker:
         self.mask_on_forward_only = False
         self.mask_gradients = False
         self.unmasked_copy: Tensor | None = None
+        self.forward_scale = 1.0
         self._new = False
 
     @property
@@ -77,6 +79,8 @@ class ParameterMasker:
         if self.mask is not None and self.unmasked_copy is None:
             self.unmasked_copy = self.parameter.detach().clone()
             self.apply()
+            if self.forward_scale != 1.0:
+                self.parameter.mul_(self.forward_scale)
 
     @torch.no_grad()
     def reveal(self) -> None:
@@ -104,6 +108,7 @@ class ParameterMasker:
             "mask_on_forward_only": self.mask_on_forward_only,
             "mask_gradients": self.mask_gradients,
             "unmasked_copy": self.unmasked_copy,
+            "forward_scale": self.forward_scale,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -124,6 +129,7 @@ class ParameterMasker:
         self.use_double_copies = bool(state["use_double_copies"])
         self.mask_on_forward_only = bool(state["mask_on_forward_only"])
         self.mask_gradients = bool(state["mask_gradients"])
+        self.forward_scale = float(state["forward_scale"])
 
 
 class MaskTable(Mapping[str, ParameterMasker]):

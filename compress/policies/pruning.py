@@ -3,17 +3,23 @@
 Here: `PruningPolicy` and its arguments. Not here: which elements go (pruning/), the masks' bookkeeping (masks.py).
 """
 
+import logging
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from compress.context import StepContext
-from compress.errors import UserError
+from compress.errors import UserError, did_you_mean
 from compress.masks import ParameterMasker
 from compress.policies.base import Policy
+from compress.policies.gathering import Gathering
 from compress.pruning.base import Pruner, Sparsity
-from compress.selectors import WeightSelector
+from compress.selectors import WeightSelector, expand, expand_mapping
 from compress.window import EpochWindow
+
+logger = logging.getLogger("compress")
 
 
 class PruningPolicy(Policy):
@@ -25,7 +31,7 @@ class PruningPolicy(Policy):
         name: the instance's name.
         window: the firing epochs.
         pruner: what to prune.
-        levels: fractions of zeros that replace the pruner's own while this policy fires.
+        levels: selectors of the pruner's weights -> fractions of zeros that replace the pruner's own.
         keep_mask: at the end of the last firing epoch the masks become permanent also on weights that were masked
             only on forward or had double copies.
         mini_batch_pruning_frequency: make new masks every so many minibatches (counted over epochs); 0 = only at
@@ -36,9 +42,11 @@ class PruningPolicy(Policy):
             export see the masked ones.
         discard_masks_at_minibatch_end: forget the masks after each minibatch.
         skip_first_minibatch: leave the first minibatch of each epoch alone.
+        fold_batchnorm: rank filters by their weights as they are once the BatchNorm behind them is folded in (its
+            scale only). The pairs are found in the first forward pass, so the first masks come with that minibatch.
 
     Raises:
-        ValueError: `mask_gradients` without `mask_on_forward_only`.
+        ValueError: `mask_gradients` without `mask_on_forward_only`; `levels` of weights that it does not prune.
     """
 
     def __init__(
@@ -55,12 +63,17 @@ class PruningPolicy(Policy):
         use_double_copies: bool = False,
         discard_masks_at_minibatch_end: bool = False,
         skip_first_minibatch: bool = False,
+        fold_batchnorm: bool = False,
     ) -> None:
         super().__init__(name, window)
         if mask_gradients and not mask_on_forward_only:
             raise ValueError("mask_gradients needs mask_on_forward_only: true; otherwise masks hold anyway")
+        for selector in levels or {}:
+            if not expand(selector, pruner.weights):
+                help_text = did_you_mean(selector, pruner.weights)
+                raise ValueError(f"levels: {selector!r} is none of the weights that {name!r} prunes; {help_text}")
         self.pruner = pruner
-        self.levels = levels
+        self.levels = None if levels is None else expand_mapping(levels, pruner.weights)
         self.keep_mask = keep_mask
         self.mini_batch_pruning_frequency = mini_batch_pruning_frequency
         self.mask_on_forward_only = mask_on_forward_only
@@ -68,20 +81,29 @@ class PruningPolicy(Policy):
         self.use_double_copies = use_double_copies
         self.discard_masks_at_minibatch_end = discard_masks_at_minibatch_end
         self.skip_first_minibatch = skip_first_minibatch
+        self.gathering = Gathering(name, pruner, fold_batchnorm)
+        self._others: list[str] = []  # masked with the pruner's weights, such as their biases
+        self._told: set[str] = set()
 
     def on_epoch_begin(self, ctx: StepContext) -> None:
-        """New masks; the weights are touched at the first minibatch."""
+        """New masks, unless the pruner must see minibatches first; the weights are touched at the first minibatch."""
         if self.levels is not None:
             self.pruner.override_levels(self.levels)
-        self._renew_masks(ctx)
+        if not self.gathering.start():
+            self._renew_masks(ctx)
 
     def on_minibatch_begin(self, ctx: StepContext) -> None:
         """New masks if they are due, then the masks are put on."""
         if self.skip_first_minibatch and ctx.step == 0:
             return
         due = self.mini_batch_pruning_frequency
-        if due and ctx.step > 0 and (ctx.epoch * ctx.steps_per_epoch + ctx.step) % due == 0:
+        moment = ctx.epoch * ctx.steps_per_epoch + ctx.step
+        if due and ctx.step > 0 and moment % due == 0 and not (self.gathering.left or self.gathering.start()):
             self._renew_masks(ctx)
+        self._put_on(ctx)
+        self.gathering.watch(ctx)
+
+    def _put_on(self, ctx: StepContext) -> None:
         for masker in self._maskers(ctx):
             if masker.use_double_copies:
                 masker.hide()
@@ -89,17 +111,28 @@ class PruningPolicy(Policy):
                 masker.apply_if_needed()
 
     def before_parameter_optimization(self, ctx: StepContext) -> None:
-        """Unmasked copies come back; gradients are masked if asked."""
+        """Unmasked copies come back; masks that waited for gradients are made; gradients are masked if asked."""
+        for masker in self._maskers(ctx):
+            masker.reveal()
+        if self.gathering.observe(ctx):
+            self._renew_masks(ctx)
+            if not self.use_double_copies:
+                self._put_on(ctx)
         for masker in self._maskers(ctx):
             if masker.mask_gradients:
                 masker.zero_masked_gradient()
-            masker.reveal()
 
     def on_minibatch_end(self, ctx: StepContext) -> None:
-        """Masks are discarded if asked."""
-        if self.use_double_copies and any(masker.unmasked_copy is not None for masker in self._maskers(ctx)):
+        """Masks are discarded if asked.
+
+        Raises:
+            UserError: the loop leaves out `before_parameter_optimization`, which these settings need.
+        """
+        doubles = self.use_double_copies and any(masker.unmasked_copy is not None for masker in self._maskers(ctx))
+        if doubles or self.gathering.waiting:
+            what = "use_double_copies" if doubles else type(self.pruner).__name__
             raise UserError(
-                f"policy of {self.name!r}: use_double_copies needs the hook before_parameter_optimization, which this "
+                f"policy of {self.name!r}: {what} needs the hook before_parameter_optimization, which this "
                 "training loop does not call between backward() and optimizer.step()"
             )
         if self.discard_masks_at_minibatch_end:
@@ -132,22 +165,39 @@ class PruningPolicy(Policy):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The pruner's state."""
-        return self.pruner.state_dict()
+        """The pruner's state, and what is being gathered."""
+        return {
+            "pruner": self.pruner.state_dict(),
+            "gathering": self.gathering.state_dict(),
+            "others": list(self._others),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the pruner's state."""
-        self.pruner.load_state_dict(state)
+        """Restores what `state_dict` gave."""
+        self.pruner.load_state_dict(state["pruner"])
+        self.gathering.load_state_dict(state["gathering"])
+        self._others = list(state["others"])
 
     def _maskers(self, ctx: StepContext) -> list[ParameterMasker]:
-        return [ctx.masks[name] for name in self.pruner.weights]
+        return [ctx.masks[name] for name in (*self.pruner.weights, *self._others)]
 
     def _renew_masks(self, ctx: StepContext) -> None:
-        maskers = {masker.name: masker for masker in self._maskers(ctx)}
-        weights = {name: masker.parameter.detach() for name, masker in maskers.items()}
-        for name, mask in self.pruner.masks(weights, ctx, self.window).items():
-            maskers[name].set_mask(mask)
-        for masker in maskers.values():
+        weights = {name: ctx.masks[name].parameter.detach() for name in self.pruner.weights}
+        masks = self.pruner.masks(self.gathering.folded(weights, ctx), ctx, self.window)
+        self._others += [name for name in masks if name not in weights and name not in self._others]
+        for name, mask in masks.items():
+            ctx.masks[name].set_mask(mask)
+            ctx.masks[name].forward_scale = self.pruner.forward_scale(mask)
+            self._tell_if_nothing_is_left(name, mask)
+        for name, values in self.pruner.rewrite(weights, masks, ctx).items():
+            with torch.no_grad():
+                ctx.masks[name].parameter.copy_(values)
+        for masker in self._maskers(ctx):
             masker.use_double_copies = self.use_double_copies
             masker.mask_on_forward_only = self.mask_on_forward_only
             masker.mask_gradients = self.mask_gradients
+
+    def _tell_if_nothing_is_left(self, name: str, mask: Tensor) -> None:
+        if name not in self._told and not mask.any():
+            self._told.add(name)
+            logger.warning("%r has pruned all of %r: whatever that layer computes is lost", self.name, name)

@@ -2,31 +2,48 @@
 
 Here: `Pruner`, and the argument types that pruners share. Not here: when (policies/pruning.py), masks' bookkeeping
 (masks.py). To add a pruner: one file in this folder, one import line in `compress/config/families.py`, one test.
+
+Most pruners look at weights alone, and mask when an epoch begins. Those that need gradients or activations set
+`batches`: the policy then lets them look at so many minibatches, and asks for masks before the optimizer's step
+that follows:
+
+    begin_gathering()                       when a firing epoch begins (or a minibatch that is due)
+    on_layer(), on_activation()             in the forward pass of each of the `batches` minibatches
+    observe()                               after each one's backward pass, with gradients there
+    masks()                                 after the last one's observe()
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
-from pydantic import Field
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from compress.context import StepContext
+from compress.levels import LevelArgument, Sparsity
+from compress.pruning.probe import ForwardListener
 from compress.window import EpochWindow
 
-Sparsity = Annotated[float, Field(ge=0.0, le=1.0)]
+__all__ = ["LevelArgument", "Pruner", "Sparsity"]
 
 
-class Pruner(ABC):
+class Pruner(ForwardListener, ABC):
     """Computes masks of the weights that it was given.
 
     The constructor's signature is the schedule's schema: selectors arrive here as full canonical names.
 
     Attributes:
         weights: canonical names of the weights it prunes.
+        batches: minibatches to look at before masks can be made; 0 = masks are made when an epoch begins.
+        observes_always: whether `observe` wants every minibatch of a firing epoch, not only the first `batches`.
+        listens: whether the forward pass is followed (`on_layer`, `on_activation`).
     """
 
     weights: list[str]
+    batches: int = 0
+    observes_always: ClassVar[bool] = False
+    listens: ClassVar[bool] = False
 
     @abstractmethod
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
@@ -38,8 +55,25 @@ class Pruner(ABC):
             window: the policy's epochs.
 
         Returns:
-            name -> bool mask of the weight's shape, True = kept. A name left out keeps the mask it has.
+            name -> bool mask of the weight's shape, True = kept. A name left out keeps the mask it has; names of
+            other parameters may be in it, such as the bias of a filter that goes.
         """
+
+    def begin_gathering(self) -> None:
+        """Forgets what earlier minibatches showed."""
+
+    def observe(self, parameters: Mapping[str, nn.Parameter], ctx: StepContext) -> None:
+        """Takes note of one minibatch: gradients are there, the optimizer has not stepped yet."""
+
+    def rewrite(
+        self, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], ctx: StepContext
+    ) -> dict[str, Tensor]:
+        """New values of parameters, by name, to go with new masks; default none."""
+        return {}
+
+    def forward_scale(self, mask: Tensor) -> float:
+        """Factor of the surviving weights in forward passes; counts only with `use_double_copies`."""
+        return 1.0
 
     def override_levels(self, levels: Any) -> None:
         """Takes the policy argument `levels`, which replaces the constructor's at each epoch begin.
@@ -48,6 +82,10 @@ class Pruner(ABC):
             TypeError: this pruner has no levels.
         """
         raise TypeError(f"{type(self).__name__} takes no 'levels' in its policy")
+
+    def faults(self, model: nn.Module) -> list[str]:
+        """What is wrong with these settings for this model, a sentence each; asked once, before training."""
+        return []
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
         """The fraction of zeros that it will ask for, by weight; {} where only data can tell."""
@@ -59,3 +97,23 @@ class Pruner(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
+
+
+class GradientSums:
+    """Sums over minibatches of what a pruner reads off each weight's gradient, by name.
+
+    Attributes:
+        sums: name -> sum.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Adds to the sum of that name."""
+        value = value.detach()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+
+    def of(self, name: str, like: Tensor) -> Tensor:
+        """The sum, on the device of `like`; zeros where nothing was added."""
+        return self.sums[name].to(like.device) if name in self.sums else torch.zeros_like(like)

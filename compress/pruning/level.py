@@ -11,8 +11,8 @@ from torch import Tensor
 
 from compress.context import StepContext
 from compress.criteria import level_mask
-from compress.levels import AgpLevel
-from compress.pruning.base import Pruner, Sparsity
+from compress.levels import AgpLevel, LevelArgument, as_level
+from compress.pruning.base import Pruner
 from compress.registry import PRUNERS
 from compress.selectors import WeightSelector, WeightSelectors
 from compress.window import EpochWindow
@@ -35,24 +35,25 @@ class SparsityLevelParameterPruner(Pruner):
             levels: {'*.weight': 0.5}
 
     Args:
-        levels: weight selector -> fraction of zeros, [0, 1]; `*` stands for every parameter not named otherwise.
+        levels: weight selector -> fraction of zeros, [0, 1], or a level in place (`compress/levels.py`); `*` stands
+            for every parameter not named otherwise.
     """
 
-    def __init__(self, levels: dict[WeightSelector, Sparsity]) -> None:
-        self.levels = dict(levels)
+    def __init__(self, levels: dict[WeightSelector, LevelArgument]) -> None:
+        self.levels = {name: as_level(level) for name, level in levels.items()}
         self.weights = list(levels)
 
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
         """A mask with exactly round(level * n) zeros for each weight."""
-        return {name: level_mask(weights[name], self.levels[name]) for name in self.weights}
+        return {name: level_mask(weights[name], level) for name, level in self.plan(ctx.epoch, window).items()}
 
     def override_levels(self, levels: Any) -> None:
         """Replaces the levels of the weights named."""
-        self.levels.update(levels)
+        self.levels.update({name: as_level(level) for name, level in levels.items() if name in self.levels})
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
-        """The levels."""
-        return dict(self.levels)
+        """The levels of that epoch."""
+        return {name: level.at(epoch, window) for name, level in self.levels.items()}
 
 
 @PRUNERS.register
@@ -88,10 +89,6 @@ class AutomatedGradualPruner(Pruner):
         final_sparsity: Annotated[float, Field(gt=0.0, le=1.0)],
         weights: WeightSelectors,
     ) -> None:
-        if final_sparsity <= initial_sparsity:
-            raise ValueError(
-                f"final_sparsity {final_sparsity} must be above initial_sparsity {initial_sparsity}: AGP only grows"
-            )
         self.level = AgpLevel(initial_sparsity, final_sparsity)
         self.weights = weights
 

@@ -1,0 +1,20 @@
+"""Statistics that every process must agree on.
+
+Here: one sum over ranks. Not here: setting processes up, which `torchrun` and the training loop do.
+"""
+
+import torch.distributed
+from torch import Tensor
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; the tensor itself where there is one process.
+
+    Gloo takes CPU tensors and NCCL takes CUDA tensors: the sum travels on the device that the backend wants.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    total = value.detach().to(device, copy=True)
+    torch.distributed.all_reduce(total)
+    return total.to(value.device)
