@@ -1,0 +1,170 @@
+"""Every fault of a schedule in one report: its place, what was given, what is allowed, the nearest name."""
+# ruff: noqa: E501 - a case reads best on few lines
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from compress.config import dict_config, file_config
+from compress.errors import ScheduleError, UserError
+
+GOOD = """\
+version: 1
+pruners:
+  p:
+    class: AutomatedGradualPruner
+    initial_sparsity: 0.1
+    final_sparsity: 0.5
+    weights: [0.weight]
+policies:
+  - pruner: {instance_name: p}
+    starting_epoch: 0
+    ending_epoch: 4
+    frequency: 1
+"""
+
+
+def build(net: nn.Module, tmp_path: Path, text: str, **settings: Any) -> Any:
+    path = tmp_path / "s.yaml"
+    path.write_text(text, encoding="utf-8")
+    return file_config(net, torch.optim.SGD(net.parameters(), 0.1), path, **settings)
+
+
+def test_the_good_schedule_is_good(net: nn.Module, tmp_path: Path) -> None:
+    assert build(net, tmp_path, GOOD, strict=True, epochs=4).policies[0].name == "p"
+
+
+CASES = [
+    ("class: AutomatedGradualPruner", "class: AutomatedGradualPrunner", r"s.yaml:4:5: pruners.p.class: unknown class "
+     r"'AutomatedGradualPrunner' in pruners; did you mean 'AutomatedGradualPruner"),
+    ("initial_sparsity", "initial_sparsty", "5:5: pruners.p.initial_sparsty: AutomatedGradualPruner has no argument "
+     "'initial_sparsty'; did you mean 'initial_sparsity'"),
+    ("    final_sparsity: 0.5\n", "", "3:3: pruners.p.final_sparsity: AutomatedGradualPruner needs the argument "
+     "'final_sparsity': number, > 0, <= 1"),
+    ("0.5", "'0.5'", "6:5: pruners.p.final_sparsity: given '0.5'; final_sparsity should be a valid number"),
+    ("0.5", "1.5", "6:5: pruners.p.final_sparsity: given 1.5; final_sparsity should be less than or equal to 1"),
+    ("0.5", "0.05", "3:3: pruners.p: final_sparsity 0.05 must be above initial_sparsity 0.1"),
+    ("[0.weight]", "[0.wieght]", r"7:15: pruners.p.weights\[0\]: '0.wieght' matches no weight of this model, so nothing "
+     "would be done; did you mean '0.weight'"),
+    ("[0.weight]", "['re:(']", "is not a regular expression"),
+    ("pruners:", "prunners:", "2:1: prunners: unknown section 'prunners'; did you mean 'pruners'"),
+    ("version: 1", "version: 2", "1:1: version: given 2; this bench reads version 1"),
+    ("instance_name: p", "instance_name: q", r"9:14: policies\[0\].pruner.instance_name: pruners has no instance 'q'; "
+     "there are: p"),
+    ("instance_name: p", "instance: p", "write `pruner: {instance_name: NAME}`"),
+    ("{instance_name: p}", "{instance_name: p, arg: {}}", "unknown key 'arg' of a pruner; did you mean 'args'"),
+    ("{instance_name: p}", "{instance_name: p, args: {keep_masks: true}}", "args has no argument 'keep_masks'; did you "
+     "mean 'keep_mask'"),
+    ("{instance_name: p}", "{instance_name: p, args: {mask_gradients: true}}", "needs mask_on_forward_only"),
+    ("    frequency: 1", "    frequncy: 1", r"12:5: policies\[0\].frequncy: unknown policy key 'frequncy'; did you mean "
+     "'frequency'"),
+    ("    frequency: 1", "    epochs: [1]", "both epochs and starting_epoch, ending_epoch; give either"),
+    ("    frequency: 1", "    frequency: 9", "frequency 9 must be between 1 and the length of the range, 4 epochs"),
+    ("ending_epoch: 4", "ending_epoch: 0", r"9:5: policies\[0\]: the epochs 0 .* are an empty range"),
+    ("    ending_epoch: 4\n", "", "ending_epoch missing: say when it acts"),
+    ("starting_epoch: 0", "starting_epoch: zero", "epochs and frequency are whole numbers"),
+    ("  - pruner: {instance_name: p}\n    starting_epoch", "  - starting_epoch", "this one names none"),
+    ("policies:", "fine_tuning_epochs: -1\npolicies:", "whole number of epochs, 0 or more"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), CASES)
+def test_faults_are_found_with_their_place(net: nn.Module, tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ScheduleError, match=message):
+        build(net, tmp_path, GOOD.replace(old, new))
+
+
+def test_all_faults_come_in_one_report(net: nn.Module, tmp_path: Path) -> None:
+    text = GOOD.replace("0.5", "1.5").replace("[0.weight]", "[3]").replace("frequency: 1", "frequency: 9")
+    with pytest.raises(ScheduleError) as caught:
+        build(net, tmp_path, text)
+    assert len(caught.value.faults) == 3
+    assert [fault.where.split(":")[-2] for fault in caught.value.faults] == ["6", "7", "9"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "s.yaml:1:5: this is not plain YAML"),
+        ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
+        ("pruners: !!python/name:os.system x", "could not determine a constructor"),
+        ("&a [*a]", "an alias contains itself"),
+        ("? [a, b]\n: 1", "a key must be plain text"),
+        ("", "the schedule is empty"),
+        ("- 1", "holds list"),
+        ("a: 1\n---\nb: 2", "expected a single document"),
+        ("policies: 3", "holds a list of policies"),
+        ("policies: [3]", "a policy is a mapping"),
+        ("pruners: {p: 3}\npolicies: []", "an instance is written"),
+        ("pruners: [p]\npolicies: []", "holds instances"),
+        ("version: 1", "no section 'policies'"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(net: nn.Module, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ScheduleError, match=message):
+        build(net, tmp_path, text)
+
+
+WARNINGS = [
+    ("policies:", "  q: {class: SparsityLevelParameterPruner, levels: {'*': 0.1}}\npolicies:", "no policy uses 'q'"),
+    ("    final_sparsity: 0.5", "    final_sparsity: 0.4\n    final_sparsity: 0.5", "7:5: .*key 'final_sparsity' is here "
+     r"twice \(first in line 6\)"),
+    ("policies:", "policies:\n  - pruner: {instance_name: p}\n    epochs: [2]", "'p' prunes '0.weight' in epoch 2 too"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), WARNINGS)
+def test_warnings_are_logged_and_are_errors_if_strict(
+    net: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture, old: str, new: str, message: str
+) -> None:
+    text = GOOD.replace(old, new)
+    build(net, tmp_path, text)
+    assert len(caplog.records) == 1
+    with pytest.raises(ScheduleError, match=message):
+        build(net, tmp_path, text, strict=True)
+
+
+def test_a_policy_outside_the_run_is_a_warning(net: nn.Module, tmp_path: Path) -> None:
+    text = GOOD.replace("starting_epoch: 0", "starting_epoch: 2")
+    with pytest.raises(ScheduleError, match="'p' never acts: the run ends after epoch 1, it starts in epochs 2..3"):
+        build(net, tmp_path, text, strict=True, epochs=2)
+
+
+def test_a_missing_file_is_one_clear_error(net: nn.Module) -> None:
+    with pytest.raises(UserError, match=r"'none.yaml' cannot be read"):
+        file_config(net, torch.optim.SGD(net.parameters(), 0.1), "none.yaml")
+
+
+def test_numbers_like_1e_4_are_numbers(net: nn.Module, tmp_path: Path) -> None:
+    scheduler = build(net, tmp_path, GOOD.replace("initial_sparsity: 0.1", "initial_sparsity: 1e-1"))
+    assert scheduler.resolved["pruners"]["p"]["initial_sparsity"] == 0.1
+
+
+def test_a_dict_is_left_as_it_was_and_can_be_used_twice(net: nn.Module) -> None:
+    schedule = {
+        "pruners": {"p": {"class": "SparsityLevelParameterPruner", "levels": {"*.weight": 0.5}}},
+        "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}],
+    }
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    first = dict_config(net, optimizer, schedule).resolved
+    assert dict_config(net, optimizer, schedule).resolved == first
+    assert schedule["pruners"]["p"]["class"] == "SparsityLevelParameterPruner"
+    assert first["pruners"]["p"]["levels"] == {"0.weight": 0.5, "2.weight": 0.5, "5.weight": 0.5}
+
+
+def test_the_resolved_schedule_builds_the_same_scheduler(net: nn.Module) -> None:
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    schedule = {
+        "pruners": {"p": {"class": "AutomatedGradualPruner", "initial_sparsity": 0, "final_sparsity": 0.5, "weights": "*.weight"}},
+        "policies": [{"pruner": {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 3}],
+        "fine_tuning_epochs": 2,
+    }  # fmt: skip
+    once = dict_config(net, optimizer, schedule)
+    twice = dict_config(net, optimizer, once.resolved)
+    assert once.resolved == twice.resolved
+    assert once.preview() == twice.preview()
+    assert twice.suggested_epochs == 5

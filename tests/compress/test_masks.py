@@ -1,0 +1,57 @@
+"""Maskers: exact zeros, copies, state."""
+
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import UserError
+from compress.masks import MaskTable
+
+
+def _masked(net: nn.Module) -> MaskTable:
+    table = MaskTable(net)
+    mask = torch.ones(4, 3, 3, 3, dtype=torch.bool)
+    mask[0] = False
+    table["0.weight"].set_mask(mask)
+    return table
+
+
+def test_apply_gives_exact_zeros_even_of_nan(net: nn.Module) -> None:
+    net[0].weight.data[0] = float("nan")
+    table = _masked(net)
+    table.apply()
+    assert torch.equal(net[0].weight[0], torch.zeros(3, 3, 3))
+    assert table["0.weight"].sparsity() == 0.25
+
+
+def test_hide_and_reveal_give_the_values_back(net: nn.Module) -> None:
+    before = net[0].weight.detach().clone()
+    masker = _masked(net)["0.weight"]
+    masker.hide()
+    masker.hide()  # twice must not put masked values aside
+    assert torch.count_nonzero(net[0].weight[0]) == 0
+    masker.reveal()
+    assert torch.equal(net[0].weight, before)
+
+
+@pytest.mark.parametrize("mask", [torch.ones(4, 3, 3, 3), torch.ones(4, dtype=torch.bool)])
+def test_a_mask_of_another_form_raises(net: nn.Module, mask: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="must be bool and of shape"):
+        MaskTable(net)["0.weight"].set_mask(mask)
+
+
+def test_state_round_trip_drops_masks_that_are_not_in_it(net: nn.Module) -> None:
+    state = _masked(net).state_dict()
+    other = MaskTable(net)
+    other["2.weight"].set_mask(torch.zeros(4, 4, 3, 3, dtype=torch.bool))
+    other.load_state_dict(state)
+    assert [masker.name for masker in other.masked()] == ["0.weight"]
+    assert torch.equal(other["0.weight"].mask, state["0.weight"]["mask"])
+
+
+def test_masks_of_another_network_are_refused(net: nn.Module) -> None:
+    state = _masked(net).state_dict()
+    with pytest.raises(UserError, match="parameters that this network lacks: 0.weight"):
+        MaskTable(nn.ReLU()).load_state_dict(state)
+    with pytest.raises(UserError, match="another network"):
+        MaskTable(nn.Sequential(nn.Conv2d(1, 1, 1))).load_state_dict(state)

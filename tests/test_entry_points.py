@@ -1,0 +1,93 @@
+"""The two daily commands as a user types them, on a tiny setting, and the faults of newcomers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A present folder with five tiny pictures in `pictures/`."""
+    place = tmp_path_factory.mktemp("work")
+    (place / "pictures").mkdir()
+    draw = np.random.default_rng(0)
+    for i in range(5):
+        Image.fromarray(draw.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(place / "pictures" / f"{i}.png")
+    (place / "pictures" / "broken.png").write_text("no picture")
+    return place
+
+
+def test_train_then_test(folder: Path) -> None:
+    trained = command(
+        "train.py", "--optform=SR", "--compress=agp_prune.yaml", "--traindata=pictures", "--nEpochs=2", "--samples=8",
+        "--patch_size=32", "--batchSize=4", "--run=tiny", folder=folder,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert "epoch 2/2" in trained.stdout
+    assert "broken.png" in trained.stdout + trained.stderr
+    assert "next: python test.py --run=tiny" in trained.stdout
+    assert json.loads((folder / "results/tiny/summary.json").read_text())["quality"]["psnr"]["bicubic"] > 0
+
+    tested = command("test.py", "--testdata=pictures", folder=folder)
+    assert tested.returncode == 0, tested.stderr
+    summary = json.loads((folder / "results/tiny/test_summary.json").read_text())
+    assert summary["run"] == "tiny"
+    pictures = sorted(path.name for path in (folder / "results/tiny/images").iterdir())
+    assert "0_side_by_side.png" in pictures
+    assert {name.split("_", 1)[1] for name in pictures} == {
+        "input.png", "bicubic.png", "output.png", "target.png", "side_by_side.png",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optform=XX"], "--optform=XX is no application; there are --optform=SR"),
+        (["--compress=none.yaml"], "--compress=none.yaml: no such file"),
+        (["--nEpoch=3"], "unknown option '--nEpoch'; did you mean '--nEpochs'"),
+        (["--traindata=nowhere"], "nowhere is not a folder"),
+        (["--resume=never"], "there is no run"),
+        (["--traindata=pictures", "--compress=typo.yaml"], "did you mean 'mid_part.1.weight'"),
+    ],
+)
+def test_newcomers_faults_get_one_clear_error_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
+    (folder / "typo.yaml").write_text(
+        "pruners:\n  p: {class: SparsityLevelParameterPruner, levels: {mid_part.1.wieght: 0.5}}\n"
+        "policies:\n  - pruner: {instance_name: p}\n    epochs: [0]\n"
+    )
+    ended = command("train.py", *arguments, folder=folder)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_help_needs_no_torch(folder: Path) -> None:
+    (folder / "torch.py").write_text("raise ImportError('torch was imported')")
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", f"import sys, runpy; sys.path.insert(0, {str(folder)!r}); sys.path.insert(1, "
+             f"{str(ROOT)!r}); sys.argv = ['train.py', '--help']; runpy.run_path({str(ROOT / 'train.py')!r}, "
+             "run_name='__main__')"], capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        assert "--compress" in ended.stdout
+    finally:
+        (folder / "torch.py").unlink()
+
+
+def test_test_without_a_run_says_what_to_do(tmp_path: Path) -> None:
+    ended = command("test.py", folder=tmp_path)
+    assert ended.returncode == 2
+    assert "train one first" in ended.stderr

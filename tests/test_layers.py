@@ -1,0 +1,79 @@
+"""Imports point one way, inside compress/ and between the rooms."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = {  # room -> what it may import of ours
+    "compress": {"compress"},
+    "apputils": {"apputils", "compress"},
+    "data": {"data", "compress"},
+    "options": {"options", "compress"},
+    "models": {"models", "data", "apputils", "compress"},
+}
+LAYERS = [  # inside compress/, from the bottom; a module imports its own layer and those below
+    {"errors", "window"},
+    {"registry", "selectors", "criteria", "groups", "levels", "state"},
+    {"masks"},
+    {"context", "graph"},
+    {"thinning"},
+    {"pruning", "regularization", "quantization", "distillation", "lr"},
+    {"policies"},
+    {"plan"},
+    {"scheduler"},
+    {"config"},
+    {"integrations"},
+]
+
+
+def _imports(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 0]
+    found += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree)), f"{path}: relative"
+    return found
+
+
+def _layer(part: str) -> int:
+    for level, names in enumerate(LAYERS):
+        if part in names:
+            return level
+    raise AssertionError(f"compress/{part} has no layer; give it one in LAYERS")
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_rooms_import_only_what_they_may(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files
+    for path in files:
+        ours = {name.split(".")[0] for name in _imports(path)} & {*ROOMS, "tests", "train", "test"}
+        assert ours <= ROOMS[room], f"{path.relative_to(ROOT)} imports {ours - ROOMS[room]}"
+
+
+def test_inside_compress_imports_point_down() -> None:
+    checked = 0
+    for path in sorted((ROOT / "compress").rglob("*.py")):
+        here = path.relative_to(ROOT / "compress").with_suffix("").parts[0]
+        if here == "__init__":
+            continue
+        for name in _imports(path):
+            parts = name.split(".")
+            if parts[0] == "compress" and len(parts) > 1:
+                checked += 1
+                assert _layer(parts[1]) <= _layer(here), f"{path.relative_to(ROOT)} imports {name}, which is above it"
+    assert checked > 50
+
+
+def test_families_do_not_import_each_other() -> None:
+    families = {"pruning", "regularization", "quantization", "distillation", "lr"}
+    for family in sorted(families):
+        for path in sorted((ROOT / "compress" / family).rglob("*.py")):
+            others = {f"compress.{other}" for other in families - {family}}
+            assert not [n for n in _imports(path) if ".".join(n.split(".")[:2]) in others], path
+
+
+def test_entry_points_are_short() -> None:
+    for name in ("train.py", "test.py"):
+        assert len((ROOT / name).read_text().splitlines()) <= 40

@@ -1,0 +1,49 @@
+"""Every schedule that is shipped loads, plans and says what it is for; so do the original bench's."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from compress.config import file_config
+from models.C2SRCNN.model import Net
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = sorted((ROOT / "schedules").rglob("*.yaml"))
+ORIGINAL = ROOT / "tests" / "original_schedules"
+SIX = ["mid_part.0.0.weight", *(f"mid_part.{i}.weight" for i in (1, 3, 5, 7)), "mid_part.9.0.weight"]
+
+
+def test_the_number_of_schedules_is_known() -> None:
+    assert len(SHIPPED) == 1  # raise it with each schedule, so that none is missed by the tests below
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_schedule_loads_without_a_warning_and_plans(path: Path) -> None:
+    model = Net(2)
+    scheduler = file_config(model, torch.optim.Adam(model.parameters(), 1e-3), path, strict=True)
+    assert scheduler.preview().rows
+    header = path.read_text(encoding="utf-8").split("version:")[0]
+    assert "python train.py --optform=" in header
+
+
+def test_the_first_schedule_prunes_the_six_weights_from_5_to_40_percent() -> None:
+    model = Net(2)
+    path = ROOT / "schedules" / "SR" / "agp_prune.yaml"
+    scheduler = file_config(model, torch.optim.Adam(model.parameters(), 1e-3), path)
+    rows = scheduler.preview().rows
+    assert list(rows[0].levels) == SIX
+    assert set(rows[0].levels.values()) == {0.05}
+    assert set(rows[-1].levels.values()) == {0.4}
+
+
+def test_the_original_agp_schedule_loads_unchanged() -> None:
+    model = Net(2)
+    path = ORIGINAL / "agp_prune.yaml"
+    scheduler = file_config(model, torch.optim.Adam(model.parameters(), 1e-3), path, epochs=300, strict=True)
+    assert scheduler.suggested_epochs == 300
+    rows = scheduler.preview().rows
+    assert (rows[0].levels[SIX[0]], rows[299].levels[SIX[0]]) == (0.05, 0.4)
+    pruner = yaml.safe_load(path.read_text())["pruners"]["conv_pruner"]
+    assert scheduler.resolved["pruners"]["conv_pruner"] == pruner
