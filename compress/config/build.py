@@ -108,6 +108,8 @@ def _check_top_level(data: Any, report: Report) -> dict[str, Any]:
         if key not in TOP_LEVEL:
             report.add(f"unknown section {key!r}; {did_you_mean(str(key), TOP_LEVEL)}", (str(key),))
         elif key == "version":
+            if value != 1:
+                report.add(f"given {value!r}; this bench reads version 1", (key,))
             sections[key] = value
         elif key == "fine_tuning_epochs":
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
