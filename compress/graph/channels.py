@@ -16,7 +16,7 @@ Not here: removing anything (`compress.thinning`). Called by structured pruners,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,6 +128,7 @@ def graph_of(
     traces: Sequence[Trace],
     choices: Choices | None = None,
     pins: Iterable[Place] = (),
+    distrusted: Collection[str] = (),
     allow_inexact: bool = False,
 ) -> ChannelGraph:
     """The graph of traces that exist already.
@@ -137,9 +138,10 @@ def graph_of(
         traces: of eval mode and, where there is one, of training mode.
         choices: see `Coupling`.
         pins: places that must stay, whatever the graph says (found by a trial).
+        distrusted: see `Coupling`.
         allow_inexact: see `channel_graph`.
     """
-    coupling = Coupling(model, RULES, choices, allow_inexact)
+    coupling = Coupling(model, RULES, choices, distrusted, allow_inexact)
     with torch.random.fork_rng(devices=[]):
         for trace in traces:
             coupling.walk(trace)

@@ -19,7 +19,7 @@ units [0 1 2 3], and a flatten to (N, 2*H*W) has [0 0 .. 0 1 1 .. 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +86,7 @@ class Coupling:
             the rule under the name `pointwise`, any other the rule under `boundary`.
         choices: where an operation can keep its shape in several ways (which dimension of a view gives
             way), the way to take instead of the first; filled by the probe that tries them.
+        distrusted: modules whose code holds sizes as literals, found by the same probe: their views pin.
         allow_inexact: tie channels through norms over the channel dimension instead of pinning them.
     """
 
@@ -94,11 +95,13 @@ class Coupling:
         model: nn.Module,
         rules: dict[str, Rule],
         choices: Choices | None = None,
+        distrusted: Collection[str] = (),
         allow_inexact: bool = False,
     ) -> None:
         self.units = Units()
         self.rules = rules
         self.choices = choices or {}
+        self.distrusted = distrusted
         self.allow_inexact = allow_inexact
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -166,19 +169,21 @@ class Coupling:
         module = self.caller()
         return module if isinstance(module, kinds) else None
 
-    def choose(self, options: Sequence[Any]) -> Any | None:
-        """The first of several ways to keep a shape, or the next one where a probe found that it fails."""
+    def choose(self, options: Sequence[Any], ids: Ids) -> Any | None:
+        """The first of several ways to keep the shape that `ids` are in, or a later one where a trial failed."""
         assert self._node is not None
         key = choice_key(self._node)
         self.asked[key] = len(options)
-        self.doubt()
+        self.doubt(ids)
         chosen = self.choices.get(key, 0)
         return options[chosen] if chosen < len(options) else None
 
-    def doubt(self) -> None:
+    def doubt(self, ids: Ids) -> None:
         """The current call's sizes may be literals in the code of its module: worth a trial."""
         assert self._node is not None
         self.risky.add(module_of(self._node))
+        if module_of(self._node) in self.distrusted:
+            self.pin(ids, "a trial showed that its size is fixed in the code")
 
     def reads_along(self, argument: Any, dim: int) -> None:
         """This dimension of a weight meets the channels that come in, not those that go out."""

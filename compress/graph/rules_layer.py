@@ -67,7 +67,7 @@ def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, trans
     ways = ["blocks", "positions"] if groups >= inside else ["positions", "blocks"]
     if weight.shape[1] == 1 and not transposed:
         ways = ["blocks"]
-    way = c.choose([way for way in ways if way == "positions" or own])
+    way = c.choose([way for way in ways if way == "positions" or own], full)
     if way == "blocks":
         return _whole_blocks(c, a, x, weight, transposed)
     if way is None:

@@ -36,8 +36,9 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
                 c.pin(x.units[dim], "two channel dimensions are merged into one")
         elif labelled and new:
             dim = labelled[0]
-            if len(old) + len(new) > 2 and operation_name(node) in LITERAL_SIZES:
-                c.doubt()
+            ids = x.units[dim]
+            if len(old) + len(new) > 2 and operation_name(node) in LITERAL_SIZES and ids is not None:
+                c.doubt(ids)
             to, ids = _spread(c, x, dim, old, [shape[j] for j in new])
             if to is not None:
                 units[new[to]], zero[new[to]] = ids, x.zero[dim]
@@ -73,7 +74,7 @@ def _spread(c: Coupling, x: Value, dim: int, old: list[int], sizes: list[int]) -
     varying = [k for k, size in enumerate(sizes) if size > 1 and not same_units(c.units, block, k)]
     if not varying:
         varying = [int(np.argmax(sizes))]
-    chosen = c.choose(_ways(c, sizes, varying)) if len(varying) > 1 else varying[0]
+    chosen = c.choose(_ways(c, sizes, varying), ids) if len(varying) > 1 else varying[0]
     if chosen is None:
         c.pin(ids, "the sizes of the view are literals")
         return None, None
@@ -219,7 +220,7 @@ def _part(c: Coupling, x: Value, dim: int, start: int, size: int) -> Value:
         return Value(shape, x.units, x.zero)
     units: dict[int, Ids | None] = {k: found for k, found in enumerate(x.units) if k != dim}
     even = size > 1 and x.shape[dim] % size == 0 and start % size == 0
-    if not even or c.choose(["equal parts"]) is None:
+    if not even or c.choose(["equal parts"], ids) is None:
         c.pin(ids, "cut at a position that the code fixes")
     else:
         c.units.tie_along(ids.reshape(-1, size), 0)

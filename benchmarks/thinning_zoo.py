@@ -1,0 +1,184 @@
+"""Thin every network of torchvision and print one row a model: does it compute the same, and what did it take?
+
+    python benchmarks/thinning_zoo.py                          # all classifiers, about an hour on two cores
+    python benchmarks/thinning_zoo.py 'resnet*' swin_t         # by name or glob
+    python benchmarks/thinning_zoo.py --size 224 --float32 resnet50     # time and memory at full size
+
+Of each group 30 % of the units go, by L1 norm; the classifier's outputs stay. A row says `ok` if the thinned
+network equals the masked one (float64, 1e-8 relative, in eval and in training mode), a training step with the
+same optimizer works afterwards, and a fresh network takes recipe and weights and computes the same.
+Each model runs in a process of its own, so that the peak of memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import io
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+
+from compress.errors import UserError
+from compress.graph.channels import ChannelGraph, ChannelGroup
+from compress.graph.macs import count_macs
+from compress.thinning.probe import prunable_graph
+from compress.thinning.recipe import Recipe
+from compress.thinning.thin import Thinned, remove_units
+from compress.thinning.verify import observe, relative
+
+FRACTION = 0.3
+SIZES = {"vit": 224, "swin": 224, "maxvit": 224, "inception": 299, "vit_l_16": 224, "vit_h": 224}
+"""Pictures are `--size` wide except where the architecture fixes it."""
+HEADER = (
+    f"{'model':<22}{'ok':>4}{'groups':>8}{'pinned':>8}{'units':>8}{'removed':>9}{'params':>8}{'MACs':>7}"
+    f"{'graph s':>9}{'thin s':>8}{'GB':>6}{'differs':>10}  note"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=["*"], help="names or globs of torchvision classifiers")
+    parser.add_argument("--size", type=int, default=96, help="width of the pictures, pixels")
+    parser.add_argument("--float32", action="store_true", help="do not convert to float64")
+    parser.add_argument("--timeout", type=int, default=900, help="seconds for one model")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(row_of(options.one, options.size, options.float32)))
+        return
+    known = torchvision.models.list_models(module=torchvision.models)
+    names = [name for name in known if any(fnmatch.fnmatch(name, glob) for glob in options.models)]
+    print(HEADER, flush=True)
+    rows = [run(name, options) for name in names]
+    print(f"{sum(row['ok'] for row in rows)} of {len(rows)} models are thinned and proven equal")
+
+
+def run(name: str, options: argparse.Namespace) -> dict:
+    """One model in a process of its own."""
+    command = [sys.executable, __file__, "--one", name, "--size", str(options.size)]
+    try:
+        done = subprocess.run(
+            command + ["--float32"] * options.float32, capture_output=True, text=True, timeout=options.timeout
+        )
+        last = (done.stdout.strip().splitlines() or ["{}"])[-1]
+        row = json.loads(last) if done.returncode == 0 else {"ok": False, "note": done.stderr.strip()[-200:]}
+    except subprocess.TimeoutExpired:
+        row = {"ok": False, "note": f"over {options.timeout} s"}
+    print(format_row(name, row), flush=True)
+    return row
+
+
+def format_row(name: str, row: dict) -> str:
+    if "thin_s" not in row:
+        return f"{name:<22}{'NO':>4}  {row['note']}"
+    return (
+        f"{name:<22}{'ok' if row['ok'] else 'NO':>4}{row['groups']:>8}{row['pinned']:>8}{row['units']:>8}"
+        f"{row['removed']:>9}{row['params']:>8.0%}{row['macs']:>7.0%}{row['graph_s']:>9.1f}{row['thin_s']:>8.1f}"
+        f"{row['gb']:>6.1f}{row['differs']:>10.1e}  {row['note']}"
+    )
+
+
+def build(name: str, size: int, float32: bool) -> tuple[nn.Module, torch.Tensor]:
+    """The untrained model with seeded weights, and a batch of two pictures of noise."""
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    width = next((value for prefix, value in SIZES.items() if name.startswith(prefix)), size)
+    model = torchvision.models.get_model(name, weights=None)
+    batch = torch.randn(2, 3, width, width)
+    return (model, batch) if float32 else (model.double(), batch.double())
+
+
+def row_of(name: str, size: int, float32: bool) -> dict:
+    """Everything that the table says about one model."""
+    torch.set_num_threads(2)
+    model, batch = build(name, size, float32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    train_step(model, batch, optimizer)
+    before = count_macs(model, batch)
+    try:
+        start = time.perf_counter()
+        graph = prunable_graph(model, batch)
+        middle = time.perf_counter()
+        result = remove_units(model, graph, weakest(model, graph), batch, optimizer)
+        end = time.perf_counter()
+    except UserError as error:
+        return {"ok": False, "note": str(error)}
+    after = count_macs(model, batch)
+    train_step(model, batch, optimizer)
+    again = round_trip(name, size, float32, model, result)
+    prunable = graph.groups(prunable_only=True)
+    return {
+        "ok": again <= (1e-4 if float32 else 1e-10),
+        "groups": len(prunable),
+        "pinned": len(graph.groups()) - len(prunable),
+        "units": sum(group.units for group in prunable),
+        "removed": sum(len(units) for units in result.removed.values()),
+        "params": after.parameters / before.parameters,
+        "macs": after.total / before.total,
+        "graph_s": middle - start,
+        "thin_s": end - middle,
+        "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "differs": result.difference,
+        "note": "" if again <= 1e-4 else f"a fresh model with the recipe differs by {again:.1e}",
+    }
+
+
+def train_step(model: nn.Module, batch: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step on random labels, auxiliary heads included."""
+    model.train()
+    outputs = model(batch)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    loss = sum(nn.functional.cross_entropy(out, torch.tensor([0, 1])) for out in outputs if out is not None)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def weakest(model: nn.Module, graph: ChannelGraph) -> dict[str, list[int]]:
+    """The 30 % of each group's units whose weights are smallest."""
+    weights = {name: tensor.detach() for name, tensor in model.named_parameters()}
+    found = {}
+    for group in graph.groups(prunable_only=True):
+        count = min(int(FRACTION * group.units), group.units - 1)
+        found[group.name] = sorted(np.argsort(scores(group, weights), kind="stable")[:count].tolist())
+    return {name: units for name, units in found.items() if units}
+
+
+def scores(group: ChannelGroup, weights: dict[str, torch.Tensor]) -> np.ndarray:
+    """Sum of the normalised L1 norms of each unit over all weights in the group."""
+    total = np.zeros(group.units)
+    for (name, dim), unit_of in group.members.items():
+        if name in weights and weights[name].dim() > 1:
+            norms = weights[name].movedim(dim, 0).flatten(1).abs().sum(dim=1).double().numpy()
+            sums = np.bincount(unit_of[unit_of >= 0], weights=norms[unit_of >= 0], minlength=group.units)
+            total += sums / max(sums.mean(), 1e-30)
+    return total
+
+
+def round_trip(name: str, size: int, float32: bool, model: nn.Module, result: Thinned) -> float:
+    """Relative difference of a fresh model that takes recipe and weights from a file."""
+    file = io.BytesIO()
+    torch.save({"recipe": result.recipe.to_dict(), "state": model.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    fresh, batch = build(name, size, float32)
+    Recipe.from_dict(saved["recipe"]).apply(fresh)
+    fresh.load_state_dict(saved["state"])
+    ours, theirs = (observe(net, (batch,), "eval").outputs[0] for net in (model, fresh))
+    return relative(ours, theirs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""From the units that go to the recipe that takes them out.
+
+Here: which positions stay, the new shapes, and what follows from them: module attributes and attention
+modules that need an explicit head size. Called by `thin` and by the trial of `probe.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.graph.channels import ChannelGraph, Place
+from compress.thinning.attention import head_attributes, needs_heads
+from compress.thinning.attributes import new_attributes
+from compress.thinning.complete import gone_positions
+from compress.thinning.recipe import Recipe, tensors_of
+
+
+def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, list[int]]) -> Recipe:
+    """The recipe that removes units from a model.
+
+    Args:
+        model: as it is before.
+        graph: of the model.
+        removed: group name -> units that go.
+    """
+    tensors = tensors_of(model)
+    staying: dict[Place, np.ndarray] = {}
+    for group in graph.groups():
+        for (name, dim), gone in gone_positions(group, removed.get(group.name, [])).items():
+            stays = staying.setdefault((name, dim), np.ones(tensors[name].shape[dim], dtype=bool))
+            stays[gone] = False
+    kept: dict[str, dict[int, torch.Tensor]] = {}
+    sizes: dict[str, dict[int, int]] = {}
+    for (name, dim), stays in staying.items():
+        kept.setdefault(name, {})[dim] = torch.as_tensor(np.flatnonzero(stays))
+        sizes.setdefault(name, {})[dim] = len(stays)
+    headed = tuple(
+        name
+        for name, module in model.named_modules()
+        if needs_heads(module) and any(owner_of(tensor) == name and 0 in dims for tensor, dims in kept.items())
+    )
+    return Recipe(kept, sizes, _attributes(model, graph, kept, headed), headed)
+
+
+def owner_of(tensor: str) -> str:
+    """The module that a parameter belongs to: `layer1.conv` of `layer1.conv.weight`."""
+    return tensor.rpartition(".")[0]
+
+
+def _attributes(
+    model: nn.Module, graph: ChannelGraph, kept: dict[str, dict[int, torch.Tensor]], headed: tuple[str, ...]
+) -> dict[str, dict[str, Any]]:
+    """New attributes of every module that owns a changed tensor under any of its names."""
+    first = {id(tensor): name for name, tensor in tensors_of(model).items()}
+    found: dict[str, dict[str, Any]] = {}
+    for module_name, module in model.named_modules():
+        own = {**module._parameters, **module._buffers}
+        names = {key: first[id(tensor)] for key, tensor in own.items() if tensor is not None}
+        if not any(name in kept for name in names.values()) and module_name not in headed:
+            continue
+        shapes = {key: _new_shape(own[key], kept.get(name, {})) for key, name in names.items()}
+        shapes = {key: shape for key, shape in shapes.items() if shape}
+        values = new_attributes(module, shapes, any(name in graph.block_weights for name in names.values()))
+        if module_name in headed or needs_heads(module):
+            values |= head_attributes(module, kept, module_name)
+        if values:
+            found[module_name] = values
+    return found
+
+
+def _new_shape(tensor: Any, dims: Mapping[int, torch.Tensor]) -> tuple[int, ...]:
+    return tuple(len(dims[dim]) if dim in dims else size for dim, size in enumerate(tensor.shape))

@@ -1,0 +1,155 @@
+"""What was removed, as plain data that makes any copy of the model smaller.
+
+Here: `Recipe`, composed over repeated thinnings, saved with the checkpoint, applied to a fresh model.
+Not here: what is to be removed (`complete.py`) and the proof that nothing changed (`verify.py`).
+
+    recipe = Recipe(kept={"conv.weight": {0: torch.tensor([0, 2])}}, sizes={"conv.weight": {0: 3}},
+                    attributes={"conv": {"out_channels": 2}})
+    recipe.apply(fresh_model)                 # conv.weight keeps its rows 0 and 2
+    torch.save(recipe.to_dict(), path)        # Recipe.from_dict(torch.load(path, weights_only=True))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import UserError
+from compress.graph.trace import canonical_names
+from compress.thinning.attention import as_headed
+
+Attribute = int | tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The difference between a model and its thinned self.
+
+    Attributes:
+        kept: full name of a parameter or buffer -> dimension -> the positions that stay, in order.
+        sizes: the same places -> the size before; what guards against applying it to another model.
+        attributes: module name -> attribute -> its new value (`out_channels`, `groups`, ...).
+        headed: names of the attention modules that compute with an explicit head size from now on.
+    """
+
+    kept: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    sizes: dict[str, dict[int, int]] = field(default_factory=dict)
+    attributes: dict[str, dict[str, Attribute]] = field(default_factory=dict)
+    headed: tuple[str, ...] = ()
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Make a model smaller in place; parameters stay the same objects.
+
+        Args:
+            model: has the names and sizes that the recipe was made for.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            UserError: a name or a size is not what the recipe was made for; the model is untouched then.
+        """
+        self.check(model)
+        modules = dict(model.named_modules(remove_duplicate=False))
+        for name in self.headed:
+            as_headed(modules[name])
+        for name, tensor in tensors_of(model).items():
+            if name in self.kept:
+                grad, tensor.grad = tensor.grad, None
+                tensor.data = self.slice(name, tensor.data)
+                tensor.grad = None if grad is None else self.slice(name, grad)
+        for name, values in self.attributes.items():
+            for attribute, value in values.items():
+                setattr(modules[name], attribute, value)
+        return model
+
+    def check(self, model: nn.Module) -> None:
+        """Raises UserError where the model is not the one that the recipe was made for."""
+        tensors = tensors_of(model)
+        modules = dict(model.named_modules(remove_duplicate=False))
+        for name, dims in self.sizes.items():
+            for dim, size in dims.items():
+                found = tuple(tensors[name].shape) if name in tensors else None
+                if found is None or dim >= len(found) or found[dim] != size:
+                    raise UserError(
+                        f"this recipe does not fit {type(model).__name__}: {name} should have size {size} in "
+                        f"dimension {dim} and {'does not exist' if found is None else f'has shape {found}'}; "
+                        "nothing was changed"
+                    )
+        for name in (*self.attributes, *self.headed):
+            if name not in modules:
+                raise UserError(
+                    f"this recipe does not fit {type(model).__name__}: it has no module {name!r}; nothing was changed"
+                )
+
+    def slice(self, name: str, tensor: Tensor) -> Tensor:
+        """The part of a tensor that stays; it has the shape that the parameter had before (a mask, a moment)."""
+        for dim, indices in self.kept.get(name, {}).items():
+            tensor = tensor.index_select(dim, indices.to(tensor.device))
+        return tensor
+
+    def slice_all(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`slice` for a mapping parameter name -> tensor, such as masks."""
+        return {name: self.slice(name, tensor) for name, tensor in tensors.items()}
+
+    def then(self, later: Recipe) -> Recipe:
+        """One recipe for this thinning followed by a later one of the thinned model."""
+        kept = {name: dict(dims) for name, dims in self.kept.items()}
+        sizes = {name: dict(dims) for name, dims in self.sizes.items()}
+        for name, dims in later.kept.items():
+            for dim, indices in dims.items():
+                before = kept.setdefault(name, {}).get(dim)
+                kept[name][dim] = indices if before is None else before[indices]
+                sizes.setdefault(name, {}).setdefault(dim, later.sizes[name][dim])
+        attributes = {name: dict(values) for name, values in self.attributes.items()}
+        for name, values in later.attributes.items():
+            attributes.setdefault(name, {}).update(values)
+        return Recipe(kept, sizes, attributes, tuple(dict.fromkeys(self.headed + later.headed)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors: `torch.load(..., weights_only=True)` reads them."""
+        return {
+            "kept": {name: dict(dims) for name, dims in self.kept.items()},
+            "sizes": {name: dict(dims) for name, dims in self.sizes.items()},
+            "attributes": {name: dict(values) for name, values in self.attributes.items()},
+            "headed": list(self.headed),
+        }
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Recipe:
+        """What `to_dict` gave."""
+        return Recipe(dict(data["kept"]), dict(data["sizes"]), dict(data["attributes"]), tuple(data["headed"]))
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by their first full name, shared ones once."""
+    canonical = canonical_names(model)
+    found: dict[str, Tensor] = {}
+    for source in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
+        found.update({name: tensor for name, tensor in source if canonical[name] == name})
+    return found
+
+
+@torch.no_grad()
+def slice_optimizer(
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, shapes: Mapping[str, Any]
+) -> None:
+    """Cut every per-element state (momentum, moments, ...) like its parameter; all objects stay the same.
+
+    Args:
+        recipe: has been applied to the model already.
+        model: the thinned model.
+        optimizer: its state is changed in place.
+        shapes: parameter name -> shape before, by which per-element state is known.
+    """
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter)
+        if state is None or name not in recipe.kept:
+            continue
+        for key, value in state.items():
+            if isinstance(value, Tensor) and tuple(value.shape) == tuple(shapes[name]):
+                state[key] = recipe.slice(name, value)

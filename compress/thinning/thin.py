@@ -1,0 +1,170 @@
+"""A masked model becomes a smaller model that computes the same, or stays as it is.
+
+Here: `thin`, from masks, and `remove_units`, from units of the graph; both prove on real tensors that nothing
+changed before they touch the model. Not here: the choice of what to mask, and when (pruners, extensions).
+
+    masks = {"conv1.weight": keep[:, None, None, None].expand_as(model.conv1.weight)}
+    result = thin(model, masks, batch, optimizer)
+    torch.save({"recipe": result.recipe.to_dict(), "state": model.state_dict()}, path)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import UserError
+from compress.graph.channels import ChannelGraph
+from compress.graph.trace import ExampleInputs
+from compress.thinning.complete import Masks, complete_masks, masks_of, zero_masks
+from compress.thinning.plan import plan_recipe
+from compress.thinning.probe import prunable_graph
+from compress.thinning.recipe import Recipe, slice_optimizer, tensors_of
+from compress.thinning.verify import (
+    ForwardFailed,
+    Observation,
+    Outcome,
+    difference,
+    observe,
+    real_inputs,
+    restored,
+    trial,
+)
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """What a thinning did.
+
+    Attributes:
+        recipe: what was removed; empty if nothing could be.
+        removed: group name -> the units that went.
+        masks: the masks of before, completed over whole units and cut to the new shapes.
+        notes: why cleared units stay all the same.
+        difference: largest relative difference of thinned and masked model that the proof found.
+        masking_change: relative change of the output by masking the rest of each unit (0 if the masks given
+            covered it all), as against the weights as they were.
+    """
+
+    recipe: Recipe
+    removed: dict[str, list[int]]
+    masks: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
+    difference: float = 0.0
+    masking_change: float = 0.0
+
+
+def thin(
+    model: nn.Module,
+    masks: Masks | None,
+    example_inputs: ExampleInputs,
+    optimizer: torch.optim.Optimizer | None = None,
+    graph: ChannelGraph | None = None,
+    allow_inexact: bool = False,
+) -> Thinned:
+    """Remove from a model every unit that its masks clear.
+
+    Args:
+        model: changed in place; modules and parameters stay the same objects.
+        masks: parameter name -> bool, True = kept; None takes the weights that are zero.
+        example_inputs: a tensor or the tuple of `forward`'s arguments, real ones if possible.
+        optimizer: of the model; its per-element state is cut, the object and its groups stay.
+        graph: from `prunable_graph`, if there is one already.
+        allow_inexact: also remove through layer norms, which changes the output; it is reported.
+
+    Raises:
+        UserError: the proof failed; it names the module and the reason, and nothing has changed. Or a mask fits
+            no parameter, or the model cannot be traced.
+    """
+    if graph is None:
+        graph = prunable_graph(model, example_inputs, allow_inexact)
+    completion = complete_masks(graph, zero_masks(model) if masks is None else masks, model)
+    given = {} if masks is None else masks
+    return remove_units(
+        model, graph, completion.removed, example_inputs, optimizer, given, completion.notes, allow_inexact
+    )
+
+
+def remove_units(
+    model: nn.Module,
+    graph: ChannelGraph,
+    removed: Mapping[str, list[int]],
+    example_inputs: ExampleInputs,
+    optimizer: torch.optim.Optimizer | None = None,
+    masks: Masks | None = None,
+    notes: tuple[str, ...] = (),
+    allow_inexact: bool = False,
+) -> Thinned:
+    """Remove given units of the graph's groups, with the same proof as `thin`.
+
+    Args:
+        model: changed in place.
+        graph: of the model.
+        removed: group name -> units.
+        example_inputs: as for `thin`.
+        optimizer: as for `thin`.
+        masks: what else is masked; they come back cut.
+        notes: handed through.
+        allow_inexact: report a difference instead of refusing it.
+
+    Raises:
+        UserError: as for `thin`.
+    """
+    parameters = dict(model.named_parameters())
+    whole = masks_of(graph, removed, parameters, masks)
+    if not any(removed.values()):
+        return Thinned(Recipe(), {}, whole, notes)
+    recipe = plan_recipe(model, graph, removed)
+    inputs = real_inputs(example_inputs, next(iter(parameters.values())).device)
+    try:
+        outcome = trial(model, recipe, whole, inputs)
+        change = masking_change(model, whole, masks or {}, inputs)
+    except ForwardFailed as error:
+        raise UserError(
+            f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
+        ) from error
+    if not outcome.passed and not (allow_inexact and not outcome.reason):
+        raise UserError(_refusal(model, outcome))
+    shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+    put_on(model, whole)
+    recipe.apply(model)
+    if optimizer is not None:
+        slice_optimizer(recipe, model, optimizer, shapes)
+    return Thinned(recipe, dict(removed), recipe.slice_all(whole), notes, outcome.difference, change)
+
+
+@torch.no_grad()
+def put_on(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set what is masked to exactly zero, NaN included."""
+    for name, parameter in model.named_parameters():
+        if name in masks:
+            parameter.masked_fill_(~masks[name].to(parameter.device), 0)
+
+
+def masking_change(
+    model: nn.Module, masks: Mapping[str, Tensor], given: Mapping[str, Tensor], inputs: ExampleInputs
+) -> float:
+    """Relative change of the eval output when masks `given` are completed to `masks`; the model is left alone."""
+    weights = dict(model.named_parameters())
+    if not any(weights[name].detach()[~mask].any() for name, mask in masks.items()):
+        return 0.0
+    seen: list[Observation] = []
+    for put in (given, masks):
+        with restored(model):
+            for name, tensor in tensors_of(model).items():
+                if name in put:
+                    tensor.data = tensor.data.masked_fill(~put[name].to(tensor.device), 0)
+            seen.append(observe(model, real_inputs(inputs), "eval"))
+    return difference(Recipe(), *seen)
+
+
+def _refusal(model: nn.Module, outcome: Outcome) -> str:
+    where = f"module {outcome.module!r}" if outcome.module else "the model's own forward"
+    why = outcome.reason or (
+        f"outputs of the masked and of the thinned model differ by {outcome.difference:.1e} relative, "
+        f"allowed are {outcome.tolerance:.0e}"
+    )
+    return f"{type(model).__name__} was not thinned and is unchanged: in {where}: {why}"
