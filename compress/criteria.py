@@ -4,12 +4,16 @@ Here: scores and exact selection. Not here: settings, state, names, time.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from compress.groups import Tile, group_norms, group_size
+
+ThresholdCriteria = Literal["Max", "Mean_Abs"]
 
 
 def round_half_up(value: float) -> int:
@@ -79,7 +83,50 @@ def level_mask(weight: Tensor, level: float) -> Tensor:
     return mask_smallest(weight.detach().abs(), zeros_of(level, weight.numel()))
 
 
-def groups_above(weight: Tensor, tile: Tile, threshold: float, criterion: str) -> Tensor:
+def global_masks(scores: Mapping[str, Tensor], level: float) -> dict[str, Tensor]:
+    """Prunes the fraction `level` of many weights together: exactly round(level * n) zeros of all n elements.
+
+    The best element of each weight stays unless `level` is 1.0, so that no layer is cut off; where that leaves too few
+    to prune, fewer go.
+
+    Args:
+        scores: name -> importance of each element, any shapes.
+        level: fraction of zeros, [0, 1].
+
+    Returns:
+        name -> bool tensor of the scores' shape, True = kept.
+    """
+    total = sum(score.numel() for score in scores.values())
+    zeros = zeros_of(level, total)
+    flat = torch.cat([score.detach().reshape(-1).float() for score in scores.values()])
+    if level < 1.0:
+        zeros = min(zeros, total - len(scores))
+        starts = np.cumsum([0] + [score.numel() for score in scores.values()])
+        for start, score in zip(starts[:-1], scores.values(), strict=True):
+            flat[int(start) + int(score.argmax())] = math.inf
+    parts = mask_smallest(flat, zeros).split([score.numel() for score in scores.values()])
+    return {name: part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+
+
+def nm_mask(weight: Tensor, n: int, m: int, dim: int) -> Tensor:
+    """Keeps the n largest magnitudes of every m neighbours along `dim`; of ties the later one stays.
+
+    Args:
+        weight: any shape whose size along `dim` is a multiple of m.
+        n: how many stay.
+        m: of how many.
+        dim: the dimension that a matrix product sums over.
+
+    Returns:
+        bool tensor of the weight's shape, True = kept.
+    """
+    moved = weight.detach().abs().movedim(dim, -1)
+    order = moved.reshape(*moved.shape[:-1], -1, m).argsort(dim=-1, stable=True)
+    mask = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order[..., m - n :], True)
+    return mask.reshape(moved.shape).movedim(-1, dim).contiguous()
+
+
+def groups_above(weight: Tensor, tile: Tile, threshold: float, criterion: ThresholdCriteria) -> Tensor:
     """Which groups are above a threshold.
 
     Args:
@@ -94,3 +141,14 @@ def groups_above(weight: Tensor, tile: Tile, threshold: float, criterion: str) -
     if criterion == "Max":
         return group_norms(weight, tile, math.inf) > threshold
     return group_norms(weight, tile, 1) / group_size(tile) > threshold
+
+
+def geometric_median_distances(groups: Tensor) -> Tensor:
+    """Sum of the Euclidean distances of each row to all rows: shape (rows,).
+
+    Args:
+        groups: shape (rows, elements of a row).
+
+    Example: rows [0], [1], [5] give [6, 5, 9]; the middle one is the easiest to replace.
+    """
+    return torch.cdist(groups, groups, compute_mode="donot_use_mm_for_euclid_dist").sum(dim=1)

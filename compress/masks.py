@@ -74,6 +74,13 @@ class ParameterMasker:
         self._new = False
 
     @torch.no_grad()
+    def rewrite(self, values: Tensor) -> None:
+        """Overwrites the parameter; a mask is put on at once, unless double copies keep the unmasked values."""
+        self.parameter.copy_(values)
+        if not self.use_double_copies:
+            self.apply()
+
+    @torch.no_grad()
     def hide(self) -> None:
         """Puts the unmasked values aside and applies the mask; does nothing when they are aside already."""
         if self.mask is not None and self.unmasked_copy is None:

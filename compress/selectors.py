@@ -21,6 +21,7 @@ from pydantic import BeforeValidator
 from torch import nn
 
 WRAPPERS = frozenset({"module", "_orig_mod"})  # left by DataParallel / DistributedDataParallel and torch.compile
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 V = TypeVar("V")
 
 
@@ -37,6 +38,7 @@ def _as_list(value: Any) -> Any:
 
 WeightSelector = Annotated[str, SelectorOf("weight")]
 ModuleSelector = Annotated[str, SelectorOf("module")]
+AsPair = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # YAML has lists only
 WeightSelectors = Annotated[list[WeightSelector], BeforeValidator(_as_list)]
 
 
@@ -61,6 +63,23 @@ def parameter_owners(model: nn.Module) -> dict[str, nn.Module]:
     """Canonical name of each parameter -> the module that holds it."""
     by_identity = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
     return {name: by_identity[id(parameter)] for name, parameter in canonical_parameters(model).items()}
+
+
+def norm_scales(model: nn.Module, wanted: list[str] | None) -> list[str]:
+    """The scales (gamma) that are meant, by canonical name; None means every BatchNorm's.
+
+    Raises:
+        ValueError: there are none, or a name is not a scale.
+    """
+    owners = parameter_owners(model)
+    kinds = NORMS[:1] if wanted is None else NORMS
+    scales = [name for name, module in owners.items() if isinstance(module, kinds) and name.endswith("weight")]
+    if wanted is None and not scales:
+        raise ValueError("this model has no BatchNorm layer with a scale, so there is nothing to act on")
+    others = sorted(set(wanted or []) - set(scales))
+    if others:
+        raise ValueError(f"{', '.join(map(repr, others[:5]))} is not the scale of a normalisation layer")
+    return scales if wanted is None else wanted
 
 
 def expand(selector: str, names: Iterable[str]) -> list[str]:

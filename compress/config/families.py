@@ -11,7 +11,20 @@ from typing import Any
 from torch.optim import Optimizer
 
 import compress.lr.torch_schedulers
+import compress.pruning.activation
+import compress.pruning.baidu_rnn
+import compress.pruning.batch_norm
+import compress.pruning.filters
+import compress.pruning.global_ranking
+import compress.pruning.gradient
 import compress.pruning.level
+import compress.pruning.lottery
+import compress.pruning.ranked
+import compress.pruning.reconstruction
+import compress.pruning.semi_structured
+import compress.pruning.splicing
+import compress.pruning.structure
+import compress.pruning.threshold
 import compress.regularization.drop_filter
 import compress.regularization.groups
 import compress.regularization.l1  # noqa: F401

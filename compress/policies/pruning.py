@@ -6,7 +6,6 @@ Here: `PruningPolicy` and its arguments. Not here: which elements go (pruning/),
 import logging
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -189,13 +188,12 @@ class PruningPolicy(Policy):
             ctx.masks[name].set_mask(mask)
             ctx.masks[name].forward_scale = self.pruner.forward_scale(mask)
             self._tell_if_nothing_is_left(name, mask)
-        for name, values in self.pruner.rewrite(weights, masks, ctx).items():
-            with torch.no_grad():
-                ctx.masks[name].parameter.copy_(values)
         for masker in self._maskers(ctx):
             masker.use_double_copies = self.use_double_copies
             masker.mask_on_forward_only = self.mask_on_forward_only
             masker.mask_gradients = self.mask_gradients
+        for name, values in self.pruner.rewrite(weights, masks, ctx).items():
+            ctx.masks[name].rewrite(values)
 
     def _tell_if_nothing_is_left(self, name: str, mask: Tensor) -> None:
         if name not in self._told and not mask.any():

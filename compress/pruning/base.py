@@ -114,6 +114,12 @@ class GradientSums:
         value = value.detach()
         self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
 
+    def add_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Adds each parameter's gradient to the sum of its name."""
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                self.add(name, parameter.grad)
+
     def of(self, name: str, like: Tensor) -> Tensor:
         """The sum, on the device of `like`; zeros where nothing was added."""
         return self.sums[name].to(like.device) if name in self.sums else torch.zeros_like(like)

@@ -6,16 +6,14 @@ Here: `Regularizer`, and the thresholds that some of them apply after the optimi
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from compress.context import StepContext
 
 Strength = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-ThresholdCriteria = Literal["Max", "Mean_Abs"]
-AsPair = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
 
 class Regularizer(ABC):

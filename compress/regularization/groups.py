@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from compress.context import StepContext
-from compress.criteria import groups_above
+from compress.criteria import ThresholdCriteria, groups_above
 from compress.groups import Tile, Tilings, group_count, group_norms, spread
 from compress.registry import REGULARIZERS
-from compress.regularization.base import AsPair, Regularizer, Strength, ThresholdCriteria
-from compress.selectors import WeightSelector, canonical_parameters
+from compress.regularization.base import Regularizer, Strength
+from compress.selectors import AsPair, WeightSelector, canonical_parameters
 
 LassoGroup = Literal["2D", "3D", "4D", "Filters", "Channels", "Rows", "Cols", "Rows+Cols", "Cols+Rows", "Channels+4D"]
 LassoRegime = Annotated[tuple[Strength, LassoGroup], AsPair]

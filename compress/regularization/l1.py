@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.context import StepContext
+from compress.criteria import ThresholdCriteria
 from compress.registry import REGULARIZERS
-from compress.regularization.base import Regularizer, Strength, ThresholdCriteria
-from compress.selectors import WeightSelector, WeightSelectors, parameter_owners
-
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+from compress.regularization.base import Regularizer, Strength
+from compress.selectors import WeightSelector, WeightSelectors, norm_scales
 
 
 @REGULARIZERS.register
@@ -85,20 +84,3 @@ class BatchNormScaleRegularizer(Regularizer):
     def loss(self, weights: Mapping[str, Tensor], ctx: StepContext) -> Tensor | None:
         """strength * sum |gamma|."""
         return self.strength * torch.stack([weights[name].abs().sum() for name in self.weights]).sum()
-
-
-def norm_scales(model: nn.Module, wanted: list[str] | None) -> list[str]:
-    """The scales (gamma) that are meant, by canonical name; None means every BatchNorm's.
-
-    Raises:
-        ValueError: there are none, or a name is not a scale.
-    """
-    owners = parameter_owners(model)
-    kinds = NORMS[:1] if wanted is None else NORMS
-    scales = [name for name, module in owners.items() if isinstance(module, kinds) and name.endswith("weight")]
-    if wanted is None and not scales:
-        raise ValueError("this model has no BatchNorm layer with a scale, so there is nothing to act on")
-    others = sorted(set(wanted or []) - set(scales))
-    if others:
-        raise ValueError(f"{', '.join(map(repr, others[:5]))} is not the scale of a normalisation layer")
-    return scales if wanted is None else wanted

@@ -1,0 +1,201 @@
+"""Structured pruners: the bases that rank whole groups, the `_AGP` names, and `StructureParameterPruner`.
+
+Here: how many groups go, `group_dependency`, and a threshold on groups. Not here: the criteria by which groups are
+ranked (ranked.py, activation.py, gradient.py, ...), what a group is (`compress/groups.py`).
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from torch import Tensor, nn
+
+from compress.context import StepContext
+from compress.criteria import ThresholdCriteria, groups_above, mask_smallest
+from compress.groups import GroupName, Tile, Tilings, group_count
+from compress.levels import Level
+from compress.pruning.base import Pruner
+from compress.pruning.coupling import coupled_masks
+from compress.pruning.threshold import Threshold
+from compress.registry import PRUNERS
+from compress.selectors import AsPair, WeightSelector, canonical_parameters
+from compress.window import EpochWindow
+
+Rounding = Literal["floor", "nearest", "ceil"]
+GroupDependency = Literal["Leader"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of one weight.
+
+    Attributes:
+        level: fraction of its groups to prune.
+        group: kind of group.
+    """
+
+    level: Level
+    group: str
+
+
+def groups_to_prune(fraction: float, count: int, multiple: int = 1, rounding: Rounding = "floor") -> int:
+    """How many of `count` groups a fraction prunes.
+
+    fraction * count is rounded (floor as in Distiller; 1e-9 is added first, so that 0.29 * 100 is 29), then down to a
+    multiple of `multiple`. All of them go only for a fraction of 1.0.
+    """
+    if fraction >= 1.0:
+        return count
+    wanted = fraction * count
+    rounded = {
+        "floor": math.floor(wanted + 1e-9),
+        "nearest": math.floor(wanted + 0.5),
+        "ceil": math.ceil(wanted - 1e-9),
+    }
+    zeros = min(rounded[rounding], count - 1)
+    return zeros // multiple * multiple
+
+
+class StructurePruner(Pruner):
+    """Ranks the groups of each weight, and prunes the lowest.
+
+    Args:
+        targets: weight -> what is asked of it, in order.
+        group_dependency: `Leader` ranks the first weight only, and prunes the same groups of all others.
+        block_shape: of `Blocks`.
+        group_size: the number of pruned groups is rounded down to a multiple of it.
+        rounding: of fraction * groups.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        group_dependency: GroupDependency | None = None,
+        block_shape: list[int] | None = None,
+        group_size: int = 1,
+        rounding: Rounding = "floor",
+    ) -> None:
+        self.targets = dict(targets)
+        self.weights = list(targets)
+        self.group_dependency = group_dependency
+        self.group_size = group_size
+        self.rounding = rounding
+        self._tilings = Tilings(block_shape)
+
+    @abstractmethod
+    def scores(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext) -> Tensor:
+        """Importance of each group: shape (groups,); the lowest go."""
+
+    def keep(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext, window: EpochWindow) -> Tensor:
+        """Which groups stay: bool tensor of shape (groups,)."""
+        count = group_count(weight.shape, tile)
+        zeros = groups_to_prune(self.fraction(name, ctx, window), count, self.group_size, self.rounding)
+        return mask_smallest(self.scores(name, weight, tile, ctx), zeros)
+
+    def fraction(self, name: str, ctx: StepContext, window: EpochWindow) -> float:
+        """Which part of the weight's groups to prune now."""
+        return self.targets[name].level.at(ctx.epoch, window)
+
+    def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
+        """Masks that switch whole groups off."""
+        found: dict[str, Tensor] = {}
+        keep = None
+        for name in self.weights:
+            tile = self.tile(name, weights[name], ctx.model)
+            if keep is None or self.group_dependency is None:
+                keep = self.keep(name, weights[name], tile, ctx, window)
+            found.update(coupled_masks(ctx.model, name, tuple(weights[name].shape), tile, keep))
+        return found
+
+    def tile(self, name: str, weight: Tensor, model: nn.Module) -> Tile:
+        """The tile of the weight's groups."""
+        return self._tilings.tile(model, name, weight.shape, ranked_group(self.targets[name].group))
+
+    def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
+        """Fraction of groups asked for, by weight, before rounding."""
+        return {name: target.level.at(epoch, window) for name, target in self.targets.items()}
+
+    def faults(self, model: nn.Module) -> list[str]:
+        """Weights without such groups, or with another number of groups than their leader."""
+        found, counts = [], {}
+        parameters = canonical_parameters(model)
+        for name in self.weights:
+            try:
+                counts[name] = group_count(parameters[name].shape, self.tile(name, parameters[name], model))
+            except ValueError as e:
+                found.append(str(e))
+        leader = counts.get(self.weights[0]) if self.weights else None
+        for name, count in counts.items() if self.group_dependency == "Leader" else ():
+            if leader is not None and count != leader:
+                found.append(f"{name!r} has {count} groups, its leader {self.weights[0]!r} has {leader}")
+        return found
+
+
+def ranked_group(group: str) -> str:
+    """The kind of tile behind `group_type`.
+
+    Ranked pruners follow Distiller, for which the rows of a linear layer are those of the matrix that its input is
+    multiplied with, the transpose of what PyTorch stores: one row is one input feature.
+    """
+    return {"Rows": "Cols", "Cols": "Rows"}.get(group, group)
+
+
+ThresholdRegime = Annotated[tuple[Threshold, GroupName], AsPair]
+
+
+@PRUNERS.register
+class StructureParameterPruner(Pruner):
+    """Prunes groups whose largest or mean absolute value is at or below a threshold.
+
+    Paper: Wen et al. 2016, Learning Structured Sparsity in Deep Neural Networks, arXiv 1608.03665, whose regularizer
+    makes such groups; arguments as Distiller has them. Rows and columns are those of the stored matrix.
+
+    When to use: after `GroupLassoRegularizer`, with its strength as the threshold.
+
+    Sample:
+        pruners:
+          structure:
+            class: StructureParameterPruner
+            reg_regims:
+              'conv*.weight': [0.01, Filters]
+            threshold_criteria: Max
+
+    Args:
+        reg_regims: weight selector -> [threshold >= 0, kind of group].
+        threshold_criteria: `Max` or `Mean_Abs`, what is compared with the threshold.
+        block_shape: of `Blocks`: filters, channels, height, width.
+    """
+
+    def __init__(
+        self,
+        reg_regims: dict[WeightSelector, ThresholdRegime],
+        threshold_criteria: ThresholdCriteria,
+        block_shape: list[int] | None = None,
+    ) -> None:
+        self.regimes = dict(reg_regims)
+        self.weights = list(reg_regims)
+        self.threshold_criteria = threshold_criteria
+        self._tilings = Tilings(block_shape)
+
+    def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
+        """Keeps the groups above the threshold."""
+        found: dict[str, Tensor] = {}
+        for name, (threshold, group) in self.regimes.items():
+            weight = weights[name]
+            tile = self._tilings.tile(ctx.model, name, weight.shape, group)
+            keep = groups_above(weight, tile, threshold, self.threshold_criteria)
+            found.update(coupled_masks(ctx.model, name, tuple(weight.shape), tile, keep))
+        return found
+
+    def faults(self, model: nn.Module) -> list[str]:
+        """Weights that have no such groups."""
+        found = []
+        parameters = canonical_parameters(model)
+        for name, (_, group) in self.regimes.items():
+            try:
+                self._tilings.tile(model, name, parameters[name].shape, group)
+            except ValueError as e:
+                found.append(str(e))
+        return found
