@@ -10,11 +10,9 @@ def main() -> None:
     application = find_application(named_on_command_line("--optform") or DEFAULT)
     config = application.load("train_options")().parse()
 
-    from models.run_state import resumed  # imports torch, which --help and wrong options need not wait for
+    from models.modes import act  # imports torch, which --help and wrong options need not wait for
 
-    config = resumed(config)
-    training_loader, validation_loader = application.load("training_loaders")(config)
-    application.load("trainer")(config, training_loader, validation_loader).run()
+    act(application, config)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,14 @@ class PlanRow:
         acting: instance names of the policies that fire.
         levels: weight -> fraction of zeros asked for by now (it stays after the policy's end).
         learning_rates: of each parameter group of the optimizer, while this epoch runs.
+        reach: instance name -> number of weights that it acts on, of the policies that fire.
     """
 
     epoch: int
     acting: tuple[str, ...]
     levels: dict[str, float] = field(default_factory=dict)
     learning_rates: tuple[float, ...] = ()
+    reach: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def make_plan(policies: list[Policy], optimizer: Optimizer | None, epochs: int) 
         firing = [policy for policy in policies if policy.window.fires(epoch)]
         for policy in firing:
             levels = {**levels, **policy.plan(epoch)}
-        rows.append(PlanRow(epoch, tuple(policy.name for policy in firing), levels, rates[epoch]))
+        reach = {policy.name: len(policy.weights) for policy in firing}
+        rows.append(PlanRow(epoch, tuple(policy.name for policy in firing), levels, rates[epoch], reach))
     return Plan(tuple(rows))
 
 

@@ -7,6 +7,7 @@ checkpoint content (run_state.py), summaries (apputils/summary.py). An applicati
 
 import logging
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,6 +64,7 @@ class BaseTrainer:
         self.best: EpochScore | None = None
         self.first_epoch = 0
         self.seconds = 0.0
+        self.steps_limit: int | None = None  # of an epoch, for a smoke run
 
     # What an application gives ------------------------------------------------------------------------------------
 
@@ -112,12 +114,12 @@ class BaseTrainer:
 
     def train(self, epoch: int, compression_scheduler: CompressionScheduler) -> dict[str, float]:
         """One epoch; returns the mean of the loss and of each of its components."""
-        steps, means, optimizer = len(self.training_loader), Means(), self.optimizer
+        steps, means, optimizer = self.steps_per_epoch(), Means(), self.optimizer
         if hasattr(self.training_loader.sampler, "set_epoch"):
             self.training_loader.sampler.set_epoch(epoch)
         self.model.train()
         compression_scheduler.on_epoch_begin(epoch, optimizer)
-        bar = Bar(self.training_loader, steps, f"epoch {epoch + 1}/{self.epochs}")
+        bar = Bar(islice(self.training_loader, steps), steps, f"epoch {epoch + 1}/{self.epochs}")
         for step, batch in enumerate(bar):
             compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
@@ -139,32 +141,48 @@ class BaseTrainer:
     # Around the loop ----------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Builds everything that the loop needs, and restores it when a run is resumed."""
+        """Builds everything that the loop needs, restores it when a run is resumed, and opens the run's files."""
+        config = self.config
+        checkpoint = load_checkpoint(find_run(config.resume).last) if config.resume else None
+        self.build(checkpoint)
+        if checkpoint is not None:
+            run_state.restore(self, checkpoint)
+        self.folders = Run(config.resume) if config.resume else new_run(config.run, self.stem())
+        self.files = RunLogger(self.folders, self.first_epoch)
+        self.files.write_settings(run_state.plain_options(config), self.compression_scheduler.resolved)
+        self.announce()
+
+    def build(self, checkpoint: dict[str, Any] | None = None) -> None:
+        """Network, optimizer and scheduler, new; nothing is written.
+
+        Raises:
+            ScheduleError: every fault of the schedule, in one report.
+        """
         config = self.config
         set_up(config.seed, config.threads)
         self.model = self.build_model().to(self.device, memory_format=self.memory_format)
         self.optimizer = self.build_optimizer(self.model)
         self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
-        checkpoint = load_checkpoint(find_run(config.resume).last) if config.resume else None
         self.compression_scheduler = self.build_scheduler(checkpoint)
-        if checkpoint is not None:
-            run_state.restore(self, checkpoint)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.epochs = config.nEpochs or self.compression_scheduler.suggested_epochs or self.default_epochs
-        stem = f"{config.optform}-{Path(config.compress).stem if config.compress else 'plain'}"
-        self.folders = Run(config.resume) if config.resume else new_run(config.run, stem)
-        self.files = RunLogger(self.folders, self.first_epoch)
-        self.files.write_settings(run_state.plain_options(config), self.compression_scheduler.resolved)
-        self.announce()
+
+    def steps_per_epoch(self) -> int:
+        """Optimizer updates in an epoch."""
+        return min(len(self.training_loader), self.steps_limit or len(self.training_loader))
+
+    def stem(self) -> str:
+        """What a new run's name begins with: the application and the schedule."""
+        return f"{self.config.optform}-{Path(self.config.compress).stem if self.config.compress else 'plain'}"
 
     def build_scheduler(self, checkpoint: dict[str, Any] | None) -> CompressionScheduler:
         """The scheduler of `--compress`, of the resumed run's schedule, or an empty one."""
-        config, inputs = self.config, self.example_inputs()
-        schedule = checkpoint["schedule"] if checkpoint else None
-        if schedule:
-            return dict_config(self.model, self.optimizer, schedule, inputs, config.nEpochs, seed=config.seed)
+        config, parts = self.config, (self.model, self.optimizer)
+        settings = {"example_inputs": self.example_inputs(), "epochs": config.nEpochs, "seed": config.seed}
+        if checkpoint is not None and checkpoint["schedule"]:
+            return dict_config(*parts, checkpoint["schedule"], **settings)
         if checkpoint is None and config.compress:
-            return file_config(self.model, self.optimizer, config.compress, inputs, config.nEpochs, seed=config.seed)
+            return file_config(*parts, config.compress, **settings, strict=config.strict)
         return CompressionScheduler(self.model, optimizer=self.optimizer, seed=config.seed)
 
     def announce(self) -> None:

@@ -36,6 +36,11 @@ class TrainConfig:
     compile: bool = option(False, "torch.compile the training step's forward pass")
     threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
     ema: float = option(0.0, "decay of averaged weights, which evaluation and `best` then use; 0 = none", minimum=0.0)
+    strict: bool = option(False, "warnings of the schedule are errors")
+    plan: bool = option(False, "show what the schedule will do in each epoch, and draw it; nothing is trained")
+    smoke: bool = option(False, "try the schedule: every policy fires on a few batches, in about a minute")
+    list_weights: bool = option(False, "print the names of the weights, ready to paste into a schedule")
+    new_schedule: str | None = option(None, "print a commented schedule of a family (agp, ...) for this network")
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
 

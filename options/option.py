@@ -60,15 +60,18 @@ def parse(cls: type[T], prog: str, description: str, arguments: Sequence[str] | 
 
 def _add(parser: _Parser, field: dataclasses.Field[Any], kind: type) -> None:
     default = "" if field.default in (None, False) else f" (default: {field.default})"
-    shared: dict[str, Any] = {"default": argparse.SUPPRESS, "help": field.metadata["help"] + default}
+    shared: dict[str, Any] = {
+        "default": argparse.SUPPRESS,
+        "help": field.metadata["help"].replace("%", "%%") + default,
+        "dest": field.name,
+    }
+    names = list(dict.fromkeys((f"--{field.name}", f"--{field.name.replace('_', '-')}")))
     if kind is bool:
-        parser.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, **shared)
+        parser.add_argument(*names, action=argparse.BooleanOptionalAction, **shared)
     else:
         convert = _at_least(kind, field.metadata["minimum"])
         metavar = None if field.metadata["choices"] else kind.__name__.upper().replace("STR", "TEXT")
-        parser.add_argument(
-            f"--{field.name}", type=convert, choices=field.metadata["choices"], metavar=metavar, **shared
-        )
+        parser.add_argument(*names, type=convert, choices=field.metadata["choices"], metavar=metavar, **shared)
 
 
 def _at_least(kind: type, minimum: float | None) -> Callable[[str], Any]:

@@ -1,0 +1,56 @@
+"""A commented starting schedule for a network, its real weight names filled in.
+
+Here: filling a template of `apputils/schedule_templates/`, one for each method family. Not here: the schedule language.
+Called by `train.py --new-schedule`.
+"""
+
+from pathlib import Path
+from string import Template
+
+from torch import nn
+
+from compress.errors import UserError, did_you_mean
+from compress.selectors import canonical_parameters
+
+TEMPLATES = Path(__file__).parent / "schedule_templates"
+MODELINE = "# yaml-language-server: $schema=../schedule.schema.json"
+
+
+def families() -> list[str]:
+    """The families that a schedule can be started for."""
+    return sorted(path.stem for path in TEMPLATES.glob("*.yaml"))
+
+
+def new_schedule(family: str, model: nn.Module, optform: str) -> str:
+    """The text of a schedule.
+
+    Args:
+        family: one of `families()`.
+        model: whose weights are named. The first and the last layer are written as comments: they are small and
+            usually the most sensitive.
+        optform: the application, for the command in the header.
+
+    Raises:
+        UserError: no such family.
+    """
+    if family not in families():
+        raise UserError(f"--new-schedule={family}: no such family; {did_you_mean(family, families())}")
+    names = [name for name, parameter in canonical_parameters(model).items() if parameter.dim() > 1]
+    inner = names[1:-1] if len(names) > 2 else names
+    template = Template((TEMPLATES / f"{family}.yaml").read_text(encoding="utf-8"))
+    return template.substitute(
+        modeline=MODELINE,
+        optform=optform,
+        weights=_lines(names, inner, "- {name}"),
+        values=_lines(names, inner, "{name}: {{value}}"),
+        first=inner[0],
+    )
+
+
+def _lines(names: list[str], active: list[str], form: str) -> str:
+    """One indented line a weight; those that are not active are comments."""
+    lines = []
+    for name in names:
+        text = form.format(name=name).replace("{value}", "0.5")
+        lines.append(f"      {'' if name in active else '# '}{text}")
+    return "\n".join(lines).lstrip()

@@ -1,0 +1,88 @@
+"""Watching what policies really do: which hooks fired, and what each one changed.
+
+Here: `Watched`, a policy around a policy. Not here: the training loop that drives it (a smoke run). It compares masks,
+weights, learning rates and the loss before and after each hook, so it costs time: never for a real run.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.context import PolicyLoss, StepContext
+from compress.policies.base import HOOKS, Policy
+
+State = dict[str, Any]
+
+
+class Watched(Policy):
+    """Behaves as `policy` does, and notes what came of it.
+
+    Attributes:
+        policy: the real one.
+        epochs: the epochs in which a hook of it was called.
+        changes: what it changed: `masks of N weights`, `N weights`, `learning rate`, `loss term NAME`, `gradients`.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy.name, policy.window)
+        self.policy = policy
+        self.epochs: list[int] = []
+        self.changes: dict[str, set[str]] = {}
+
+    @property
+    def weights(self) -> list[str]:
+        """The real policy's."""
+        return self.policy.weights
+
+    def before_backward_pass(self, ctx: StepContext, loss: Tensor) -> PolicyLoss | None:
+        """Notes the terms that were added."""
+        added = self.policy.before_backward_pass(ctx, loss)
+        if added is not None:
+            for component in added.loss_components:
+                if float(component.value.detach()) != 0:
+                    self.changes.setdefault("loss term", set()).add(component.name)
+        return added
+
+    def plan(self, epoch: int) -> dict[str, float]:
+        """The real policy's."""
+        return self.policy.plan(epoch)
+
+    def watch(self, hook: str, ctx: StepContext) -> None:
+        """Calls a hook of the real policy and compares before and after."""
+        if not self.epochs or self.epochs[-1] != ctx.epoch:
+            self.epochs.append(ctx.epoch)
+        before = _state(ctx)
+        getattr(self.policy, hook)(ctx)
+        for what, after in _state(ctx).items():
+            names = {name for name, value in after.items() if not _same(before[what].get(name), value)}
+            if names:
+                self.changes.setdefault(what, set()).update(names)
+
+
+def _watching(hook: str) -> Any:
+    def call(self: Watched, ctx: StepContext) -> None:
+        self.watch(hook, ctx)
+
+    return call
+
+
+for _hook in HOOKS:
+    if _hook != "before_backward_pass":
+        setattr(Watched, _hook, _watching(_hook))
+
+
+def _state(ctx: StepContext) -> dict[str, State]:
+    groups = ctx.optimizer.param_groups if ctx.optimizer is not None else []
+    return {
+        "mask": {name: None if m.mask is None else m.mask.clone() for name, m in ctx.masks.items()},
+        "weight": {name: m.parameter.detach().clone() for name, m in ctx.masks.items()},
+        "gradient": {n: m.parameter.grad.clone() for n, m in ctx.masks.items() if m.parameter.grad is not None},
+        "learning rate": {f"group {i}": float(group["lr"]) for i, group in enumerate(groups)},
+    }
+
+
+def _same(before: Any, after: Any) -> bool:
+    if isinstance(before, Tensor) and isinstance(after, Tensor):
+        return before.shape == after.shape and torch.equal(before, after)
+    return before is after or (not isinstance(before, Tensor) and before == after and not isinstance(after, Tensor))

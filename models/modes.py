@@ -1,0 +1,86 @@
+"""What `train.py` does: train, or only show, try or write a schedule.
+
+Here: the choice. Not here: the parts (base_solver.py, smoke.py, apputils/plan_view.py, apputils/new_schedule.py). The
+application is given by the entry point, so that nothing here knows any.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from apputils.new_schedule import new_schedule
+from apputils.plan_view import draw_plan, plan_table
+from apputils.runs import new_run
+from apputils.weights import weight_table
+from compress.errors import UserError
+from models.base_solver import BaseTrainer
+from models.run_state import resumed
+from models.smoke import smoke
+
+logger = logging.getLogger("run")
+
+
+class Parts(Protocol):
+    """An application: `load` gives its parts by name."""
+
+    def load(self, part: str) -> Any:
+        """The trainer's class, the function that makes loaders, ..."""
+        ...
+
+
+def act(application: Parts, config: Any) -> None:
+    """Does what the options ask for; trains unless they name something else.
+
+    Raises:
+        UserError: something the user can mend.
+    """
+    modes = [name for name in MODES if getattr(config, name)]
+    if len(modes) > 1:
+        raise UserError(f"give one of {', '.join('--' + name.replace('_', '-') for name in modes)}")
+    if modes:
+        MODES[modes[0]](application, config)
+        return
+    config = resumed(config)
+    application.load("trainer")(config, *application.load("training_loaders")(config)).run()
+
+
+def _built(application: Parts, config: Any) -> BaseTrainer:
+    """A trainer with its network and scheduler, without data."""
+    trainer: BaseTrainer = application.load("trainer")(config, None, None)
+    trainer.build()
+    return trainer
+
+
+def _plan(application: Parts, config: Any) -> None:
+    trainer = _built(application, config)
+    plan = trainer.compression_scheduler.preview(trainer.epochs)
+    sys.stdout.write(plan_table(plan) + "\n")
+    run = new_run(config.run, f"{trainer.stem()}-plan")
+    path = run.logs / "plan.png"
+    draw_plan(plan, path)
+    sys.stdout.write(f"drawn: {path}; nothing was trained\n")
+
+
+def _smoke(application: Parts, config: Any) -> None:
+    if config.compress is None:
+        raise UserError("--smoke tries a schedule; name one with --compress")
+    trainer = application.load("trainer")(config, *application.load("training_loaders")(config))
+    smoke(trainer)
+
+
+def _list_weights(application: Parts, config: Any) -> None:
+    sys.stdout.write(weight_table(_built(application, config).model) + "\n")
+
+
+def _new_schedule(application: Parts, config: Any) -> None:
+    trainer = _built(application, config)
+    sys.stdout.write(new_schedule(config.new_schedule, trainer.model, config.optform))
+
+
+MODES: dict[str, Callable[[Parts, Any], None]] = {
+    "plan": _plan,
+    "smoke": _smoke,
+    "list_weights": _list_weights,
+    "new_schedule": _new_schedule,
+}
