@@ -10,6 +10,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+import compress.lr.closed_form
+import compress.lr.composed
 import compress.lr.torch_schedulers
 import compress.pruning.activation
 import compress.pruning.baidu_rnn

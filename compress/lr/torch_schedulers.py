@@ -1,6 +1,7 @@
 """Every class of torch.optim.lr_scheduler that YAML can express, by its own name.
 
-Here: registration, and the reason for each class that is refused. Not here: when they step (policies/lr.py).
+Here: registration, and the reason for each class that is refused. Not here: classes of our own and those whose form
+differs in YAML (composed.py, closed_form.py), when they step (policies/lr.py).
 """
 
 import inspect
@@ -12,16 +13,15 @@ from compress.registry import LR_SCHEDULERS
 REFUSED = {
     "LambdaLR": "its lr_lambda is a function, which YAML cannot hold; write a class and register it",
     "MultiplicativeLR": "its lr_lambda is a function, which YAML cannot hold; write a class and register it",
-    "ChainedScheduler": "give its parts as several policies with the same epochs instead",
-    "SequentialLR": "give its parts as several policies with epochs one after the other instead",
 }
+OURS = ("ChainedScheduler", "PolynomialLR", "SequentialLR")  # registered by the other modules of this folder
 
 
 def register_torch_schedulers() -> None:
-    """Registers the public classes of torch.optim.lr_scheduler, apart from `REFUSED` and the base."""
+    """Registers the public classes of torch.optim.lr_scheduler, apart from `REFUSED`, `OURS` and the base."""
     for name in lr_scheduler.__all__:
         cls = getattr(lr_scheduler, name)
-        if inspect.isclass(cls) and cls is not lr_scheduler.LRScheduler and name not in REFUSED:
+        if inspect.isclass(cls) and cls is not lr_scheduler.LRScheduler and name not in (*REFUSED, *OURS):
             LR_SCHEDULERS.register(cls)
 
 
