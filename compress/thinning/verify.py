@@ -177,6 +177,8 @@ def observe(model: nn.Module, arguments: tuple[Any, ...], mode: str) -> Observat
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ForwardFailed(running[-1] if running else "", reason) from error
         leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        if not leaves:
+            raise ForwardFailed("", "the model returns no tensor, so there is nothing to compare")
         buffers = {name: buffer.clone() for name, buffer in tensors_of(model).items() if _is_buffer(buffer)}
     return Observation([leaf.clone() for leaf in leaves], buffers if mode == "train" else {})
 
@@ -239,10 +241,14 @@ def _kept_buffers(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _named_calls(model: nn.Module, running: list[str]) -> Iterator[None]:
     """Keep the names of the modules that are running, innermost last."""
+
+    def leave(*_: object) -> None:
+        running.pop()
+
     handles = []
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
-        handles.append(module.register_forward_hook(lambda *_: running.pop() and None))
+        handles.append(module.register_forward_hook(leave))
     try:
         yield
     finally:
