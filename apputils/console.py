@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
+from typing import TextIO
 
 from compress.errors import UserError
 
@@ -43,8 +44,8 @@ def say_on_screen() -> None:
         root.addHandler(_screen(sys.stderr, logging.WARNING, logging.CRITICAL, "%(levelname)s: %(message)s"))
 
 
-def _screen(stream: "object", lowest: int, highest: int, form: str) -> logging.Handler:
-    handler = logging.StreamHandler(stream)  # type: ignore[arg-type]
+def _screen(stream: TextIO, lowest: int, highest: int, form: str) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
     handler.addFilter(lambda record: lowest <= record.levelno <= highest)
     handler.setFormatter(logging.Formatter(form))
     return handler

@@ -102,8 +102,9 @@ class BaseTrainer:
         """
         self.prepare()
         for epoch in range(self.first_epoch, self.epochs):
-            started, rate = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
+            started = time.perf_counter()
             losses = self.train(epoch, self.compression_scheduler)
+            rate = self.optimizer.param_groups[0]["lr"]  # policies move it at an epoch's begin and end only
             speed = len(self.training_loader.dataset) / (time.perf_counter() - started)
             metrics = self.validate(self.evaluated_model(), epoch)
             self.compression_scheduler.on_epoch_end(epoch, self.optimizer, self.scheduler_metrics(losses, metrics))

@@ -58,7 +58,7 @@ def arguments_model(target: Callable[..., Any]) -> type[BaseModel]:
     for parameter in inspect.signature(target).parameters.values():
         if args_only and parameter.kind is not parameter.KEYWORD_ONLY:
             continue
-        if parameter.name not in INJECTED:
+        if parameter.name not in INJECTED and not _holds_function(hints.get(parameter.name)):
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[parameter.name] = (hints.get(parameter.name, Any), default)
     config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
@@ -207,6 +207,11 @@ def _eager(hint: Any) -> Any:
     return hint
 
 
+def _holds_function(hint: Any) -> bool:
+    """Whether an argument is a function, which YAML cannot hold: such an argument keeps its default."""
+    return get_origin(hint) is collections.abc.Callable or any(_holds_function(part) for part in get_args(hint))
+
+
 def _in_data(part: str | int) -> bool:
     """Whether a part of pydantic's location is one of the document's (it also names union members and keys)."""
     return isinstance(part, int) or not re.search(r"[\[\(]|^(float|int|str|bool)$|^(constrained|list|dict)-", part)
@@ -224,9 +229,19 @@ def _explain(error: dict[str, Any], target: type, model: type[BaseModel]) -> str
 
 
 def describe_type(model: type[BaseModel], name: str) -> str:
-    """One argument's type and range in words, such as `number, >= 0, < 1`."""
-    info = model.model_json_schema()["properties"][name]
-    words = [str(info.get("type", "any value"))]
+    """One argument's type and range in words, such as `number, >= 0, < 1` or `list of strings`."""
+    return _words(model.model_json_schema()["properties"][name])
+
+
+def _words(info: Mapping[str, Any]) -> str:
+    if "anyOf" in info:
+        return " or ".join(_words(option) for option in info["anyOf"])
+    if "enum" in info or "const" in info:
+        return "one of " + ", ".join(map(str, info.get("enum", [info.get("const")])))
+    kind = str(info.get("type", "any value"))
+    if kind == "array":
+        return f"list of {_words(info.get('items', {}))}"
+    if kind == "object" and isinstance(info.get("additionalProperties"), dict):
+        return f"mapping of name: {_words(info['additionalProperties'])}"
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    words += [f"{sign} {info[key]:g}" for key, sign in limits.items() if key in info]
-    return ", ".join(words)
+    return ", ".join([kind, *(f"{sign} {info[key]:g}" for key, sign in limits.items() if key in info)])

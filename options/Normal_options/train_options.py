@@ -12,8 +12,10 @@ class SRTrainConfig(TrainConfig):
     """Options of `train.py --optform=SR`."""
 
     upscale_factor: int = option(2, "how many times larger the output is", choices=(2, 3, 4))
-    patch_size: int = option(96, "side of a training crop, pixels of the high resolution", minimum=16)
-    samples: int = option(1600, "training crops in an epoch", minimum=1)
+    batchSize: int = option(8, "crops in a minibatch", minimum=1)
+    lr: float = option(3e-3, "Adam's learning rate, where the schedule does not set it", minimum=0.0)
+    patch_size: int = option(64, "side of a training crop, pixels of the high resolution", minimum=16)
+    samples: int = option(1200, "training crops in an epoch", minimum=1)
 
 
 class TrainOptions:

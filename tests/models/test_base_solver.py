@@ -56,7 +56,7 @@ def test_a_resumed_run_is_the_same_run(trainer_of: TrainerOf, extra: list[str]) 
 
 def test_resume_refuses_options_that_would_make_it_another_run(trainer_of: TrainerOf) -> None:
     trainer_of(SPARSE, "--nEpochs=1", "--run=a").run()
-    with pytest.raises(UserError, match="--lr=0.5: the run a was trained with 0.001"):
+    with pytest.raises(UserError, match="--lr=0.5: the run a was trained with 0.003"):
         trainer_of("--resume=a", "--lr=0.5")
 
 
@@ -100,7 +100,7 @@ def test_what_is_written(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture
     rows = list(csv.DictReader(Path("logs/a/metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
     assert float(rows[0]["sparsity/mid_part.1.weight"]) == pytest.approx(0.1, abs=1e-3)
-    assert [float(row["lr"]) for row in rows] == pytest.approx([1e-3, 5e-4, 5e-4, 2.5e-4])
+    assert [float(row["lr"]) for row in rows] == pytest.approx([3e-3, 1.5e-3, 1.5e-3, 7.5e-4])
     resolved = yaml.safe_load(Path("logs/a/schedule.yaml").read_text())
     assert resolved["pruners"]["agp"]["weights"] == [f"mid_part.{i}.weight" for i in (1, 3, 5, 7)]
     assert yaml.safe_load(Path("logs/a/options.yaml").read_text())["batchSize"] == 4
