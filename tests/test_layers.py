@@ -14,7 +14,7 @@ ROOMS = {  # room -> what it may import of ours
     "models": {"models", "data", "apputils", "compress"},
 }
 LAYERS = [  # inside compress/, from the bottom; a module imports its own layer and those below
-    {"errors", "window"},
+    {"errors", "window", "distributed"},
     {"registry", "selectors", "criteria", "groups", "levels", "state"},
     {"masks"},
     {"context", "graph"},
@@ -22,7 +22,7 @@ LAYERS = [  # inside compress/, from the bottom; a module imports its own layer 
     {"pruning", "regularization", "quantization", "distillation", "lr"},
     {"policies"},
     {"plan"},
-    {"scheduler"},
+    {"scheduler", "watch"},
     {"config"},
     {"integrations"},
 ]

@@ -1,0 +1,91 @@
+"""`--plan`, `--smoke`, `--list-weights`, `--new-schedule`: what `train.py` does beside training."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from apputils.new_schedule import families
+from compress.config import file_config
+from compress.errors import UserError
+from models.C2SRCNN.model import Net
+from models.modes import act
+from options.applications import find_application
+from options.Normal_options.train_options import TrainOptions
+from tests.models.conftest import TrainerOf
+
+TINY = ["--traindata=pictures/train", "--samples=24", "--patch_size=24", "--batchSize=4"]
+
+
+def run(*arguments: str) -> None:
+    act(find_application("SR"), TrainOptions().parse([*TINY, *arguments]))
+
+
+def test_plan_prints_a_table_and_draws(trainer_of: TrainerOf, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--compress=schedule.yaml", "--plan", "--run=p")
+    text = capsys.readouterr().out
+    assert "agp (4), lr" in text
+    assert "50.00 %" in text
+    assert Path("logs/p/plan.png").read_bytes().startswith(b"\x89PNG")
+    assert not Path("checkpoints").exists()
+
+
+def test_list_weights_prints_names_ready_to_paste(trainer_of: TrainerOf, capsys: pytest.CaptureFixture[str]) -> None:
+    run("--list-weights")
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("mid_part.1.weight "))
+    assert "32 x 32 x 3 x 3" in row
+    assert "9,216" in row
+    assert "Conv2d" in row
+
+
+@pytest.mark.parametrize("family", families())
+def test_a_new_schedule_is_good_for_the_network_as_it_stands(
+    trainer_of: TrainerOf, capsys: pytest.CaptureFixture[str], family: str
+) -> None:
+    run(f"--new-schedule={family}")
+    Path("new.yaml").write_text(capsys.readouterr().out)
+    model = Net(2)
+    scheduler = file_config(model, torch.optim.Adam(model.parameters(), 1e-3), "new.yaml", strict=True)
+    assert scheduler.preview().rows
+
+
+def test_an_unknown_family_lists_those_that_exist(trainer_of: TrainerOf) -> None:
+    with pytest.raises(UserError, match="--new-schedule=nope: no such family; there are: agp"):
+        run("--new-schedule=nope")
+
+
+def test_two_modes_at_once_are_refused(trainer_of: TrainerOf) -> None:
+    with pytest.raises(UserError, match="give one of --plan, --list-weights"):
+        run("--plan", "--list-weights")
+
+
+def test_smoke_fires_every_policy_and_says_what_it_changed(trainer_of: TrainerOf, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    run("--compress=schedule.yaml", "--smoke")
+    assert "masks of 4 weights" in caplog.text
+    assert "learning rate of group 0" in caplog.text
+    assert "the smoke run passed" in caplog.text
+    assert not Path("checkpoints").exists()
+
+
+def test_smoke_fails_when_a_policy_changes_nothing(trainer_of: TrainerOf) -> None:
+    text = Path("schedule.yaml").read_text().replace("milestones: [1, 3]", "milestones: [100]")
+    Path("idle.yaml").write_text(text)
+    with pytest.raises(UserError, match="the smoke run failed: lr fired and changed nothing"):
+        run("--compress=idle.yaml", "--smoke")
+
+
+def test_smoke_needs_a_schedule(trainer_of: TrainerOf) -> None:
+    with pytest.raises(UserError, match="name one with --compress"):
+        run("--smoke")
+
+
+def test_the_originals_three_hundred_epochs_smoke_in_a_few(trainer_of: TrainerOf, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    original = Path(__file__).resolve().parent.parent / "original_schedules" / "agp_prune.yaml"
+    run(f"--compress={original}", "--smoke")
+    assert [record.args[0] for record in caplog.records if record.msg.startswith("epoch")] == [0, 150, 299]
+    assert "masks of 6 weights" in caplog.text

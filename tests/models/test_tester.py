@@ -1,0 +1,73 @@
+"""The tester: rebuilt from data, measured, pictured."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from apputils.checkpoint import load_checkpoint
+from compress.errors import UserError
+from data.loaders import sr_testing_loader
+from models.subject import find_subject
+from models.test_solver import XSRCNNTester
+from options.Normal_options.test_options import TestOptions
+from tests.models.conftest import TrainerOf
+
+
+def evaluation(*arguments: str) -> tuple[XSRCNNTester, SimpleNamespace]:
+    opt, checkpoint = find_subject(TestOptions().parse(["--testdata=pictures/val", *arguments]))
+    return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint["network"]["arguments"])), opt
+
+
+def test_the_network_is_rebuilt_from_the_checkpoint(trainer_of: TrainerOf) -> None:
+    trainer_of("--compress=schedule.yaml", "--upscale_factor=3", "--run=a").run()
+    it, _ = evaluation("--run=a")
+    model = it.build_model()
+    assert model.upscale_factor == 3
+    assert not model.training
+    best = load_checkpoint(Path("checkpoints/a/best.pt"))["model"]
+    assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
+
+
+def test_summary_and_pictures(trainer_of: TrainerOf) -> None:
+    trainer_of("--compress=schedule.yaml", "--run=a").run()
+    it, opt = evaluation()
+    before = set(Path().rglob("*"))
+    metrics = it.test(it.build_model())
+    assert set(Path().rglob("*")) == before  # `test` writes nothing
+    summary = it.run(opt)
+    assert json.loads(Path("results/a/test_summary.json").read_text()) == summary
+    assert summary["quality"]["psnr"]["model"] == pytest.approx(metrics["psnr"])
+    assert summary["sparsity"]["scheduled"] == pytest.approx(0.5)
+    sheet = Image.open("results/a/images/val0_side_by_side.png")
+    assert sheet.size == (4 * 48 + 3 * 4, 48 + 28)
+    target = Image.open("results/a/images/val0_target.png")
+    assert target.tobytes() == Image.open("pictures/val/val0.png").tobytes()
+
+
+def test_the_newest_run_the_one_named_or_a_file(trainer_of: TrainerOf) -> None:
+    for run in ("a", "b"):
+        trainer_of("--nEpochs=1", f"--run={run}").run()
+    find = lambda *arguments: find_subject(TestOptions().parse(list(arguments)))[0].model  # noqa: E731
+    assert find() == "checkpoints/b/best.pt"
+    assert find("--run=a") == "checkpoints/a/best.pt"
+    assert find("--model=checkpoints/a/last.pt") == "checkpoints/a/last.pt"
+    assert find("--optform=SR") == "checkpoints/b/best.pt"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--run=a", "--model=x.pt"], "give --model or --run, not both"),
+        (["--model=x.pt"], "there is no checkpoint x.pt"),
+        (["--optform=Other"], "no run in checkpoints/ is of --optform=Other"),
+        (["--optform=Other", "--run=a"], "is of --optform=SR, not Other"),
+    ],
+)
+def test_what_cannot_be_tested_is_refused(trainer_of: TrainerOf, arguments: list[str], message: str) -> None:
+    trainer_of("--nEpochs=1", "--run=a").run()
+    with pytest.raises(UserError, match=message):
+        find_subject(TestOptions().parse(arguments))
