@@ -31,7 +31,7 @@ class BaiduRNNPruner(Pruner):
         pruners:
           rnn_pruner:
             class: BaiduRNNPruner
-            q: 0.1
+            q: 0.02
             ramp_epoch_offset: 1
             ramp_slope_mult: 2
             weights: ['fc.weight']
