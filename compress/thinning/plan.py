@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from compress.graph.channels import ChannelGraph, Place
-from compress.thinning.attention import head_attributes, needs_heads
+from compress.thinning.attention import head_attributes, head_spec
 from compress.thinning.attributes import new_attributes
 from compress.thinning.complete import gone_positions
 from compress.thinning.recipe import Recipe, tensors_of
@@ -39,12 +39,15 @@ def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, lis
     for (name, dim), stays in staying.items():
         kept.setdefault(name, {})[dim] = torch.as_tensor(np.flatnonzero(stays))
         sizes.setdefault(name, {})[dim] = len(stays)
-    headed = tuple(
-        name
+    headed = {
+        name: head_attributes(module, spec, len(kept[projection][0]))
         for name, module in model.named_modules()
-        if needs_heads(module) and any(owner_of(tensor) == name and 0 in dims for tensor, dims in kept.items())
-    )
-    return Recipe(kept, sizes, _attributes(model, graph, kept, headed), headed)
+        if (spec := head_spec(module)) and 0 in kept.get(projection := _joined(name, spec.projection), {})
+    }
+    attributes = _attributes(model, graph, kept)
+    for name, values in headed.items():
+        attributes.setdefault(name, {}).update(values)
+    return Recipe(kept, sizes, attributes, tuple(headed))
 
 
 def owner_of(tensor: str) -> str:
@@ -52,8 +55,12 @@ def owner_of(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
+def _joined(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
+
+
 def _attributes(
-    model: nn.Module, graph: ChannelGraph, kept: dict[str, dict[int, torch.Tensor]], headed: tuple[str, ...]
+    model: nn.Module, graph: ChannelGraph, kept: dict[str, dict[int, torch.Tensor]]
 ) -> dict[str, dict[str, Any]]:
     """New attributes of every module that owns a changed tensor under any of its names."""
     first = {id(tensor): name for name, tensor in tensors_of(model).items()}
@@ -61,13 +68,11 @@ def _attributes(
     for module_name, module in model.named_modules():
         own = {**module._parameters, **module._buffers}
         names = {key: first[id(tensor)] for key, tensor in own.items() if tensor is not None}
-        if not any(name in kept for name in names.values()) and module_name not in headed:
+        if not any(name in kept for name in names.values()):
             continue
         shapes = {key: _new_shape(own[key], kept.get(name, {})) for key, name in names.items()}
         shapes = {key: shape for key, shape in shapes.items() if shape}
         values = new_attributes(module, shapes, any(name in graph.block_weights for name in names.values()))
-        if module_name in headed or needs_heads(module):
-            values |= head_attributes(module, kept, module_name)
         if values:
             found[module_name] = values
     return found

@@ -119,9 +119,7 @@ def test_vit_counts_attention():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["resnet50", "densenet121", "mobilenet_v3_small", "shufflenet_v2_x1_0", "swin_t"]
-)
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "mobilenet_v3_small", "shufflenet_v2_x1_0", "swin_t"])
 def test_zoo_agrees_with_the_flop_counter(name):
     model = torchvision.models.get_model(name, weights=None).eval()
     picture = torch.zeros(1, 3, 224, 224)
