@@ -41,9 +41,10 @@ def new_schedule(family: str, model: nn.Module, optform: str) -> str:
     return template.substitute(
         modeline=MODELINE,
         optform=optform,
-        weights=_lines(names, inner, "- {name}"),
-        values=_lines(names, inner, "{name}: {{value}}"),
-        first=inner[0],
+        weights=_lines(names, inner, "- NAME"),
+        values=_lines(names, inner, "NAME: 0.5"),
+        regims=_lines(names, inner, "NAME: [0.0005, Filters]"),
+        strengths=_lines(names, inner, "NAME: 0.00001"),
     )
 
 
@@ -51,6 +52,5 @@ def _lines(names: list[str], active: list[str], form: str) -> str:
     """One indented line a weight; those that are not active are comments."""
     lines = []
     for name in names:
-        text = form.format(name=name).replace("{value}", "0.5")
-        lines.append(f"      {'' if name in active else '# '}{text}")
+        lines.append(f"      {'' if name in active else '# '}{form.replace('NAME', name)}")
     return "\n".join(lines).lstrip()

@@ -16,6 +16,7 @@ from options.applications import find_application
 from options.Normal_options.train_options import TrainOptions
 from tests.models.conftest import TrainerOf
 
+SCHEDULES = sorted((Path(__file__).resolve().parents[2] / "schedules" / "SR").glob("*.yaml"))
 TINY = ["--traindata=pictures/train", "--samples=24", "--patch_size=24", "--batchSize=4"]
 
 
@@ -69,6 +70,13 @@ def test_smoke_fires_every_policy_and_says_what_it_changed(trainer_of: TrainerOf
     assert "learning rate of group 0" in caplog.text
     assert "the smoke run passed" in caplog.text
     assert not Path("checkpoints").exists()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda path: path.name)
+def test_every_shipped_schedule_passes_a_smoke_run(trainer_of: TrainerOf, caplog: Any, schedule: Path) -> None:
+    caplog.set_level(logging.INFO)
+    run(f"--compress={schedule}", "--smoke")
+    assert "the smoke run passed" in caplog.text
 
 
 def test_smoke_fails_when_a_policy_changes_nothing(trainer_of: TrainerOf) -> None:
