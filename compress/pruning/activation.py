@@ -65,7 +65,7 @@ class ActivationRankedPruner(FilterPruner):
         if name not in self.sums or len(self.sums[name]) != group_count(weight.shape, tile):
             raise UserError(
                 f"pruner of {name!r}: no activation function was seen to follow this layer in the forward pass "
-                "(it is the last layer, the tensor is reshaped or concatenated before, or the model is compiled); "
+                "(it is the last layer, or the tensor is reshaped or concatenated before); "
                 "leave the weight out, or rank it by its norm"
             )
         total = sum_over_ranks(torch.cat([self.sums[name], torch.tensor([float(self.counts[name])]).double()]))

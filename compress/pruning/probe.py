@@ -5,7 +5,7 @@ policy's `fold_batchnorm`). No module or name is guessed: a layer is known by th
 with, and its output is followed through normalisation, dropout, additions and whatever else keeps its channels, until
 the first activation function. `nn.ReLU`, `torch.relu` and `functional.relu_` are all the same to it.
 
-A model under torch.compile runs no Python functions and shows nothing; the pruners then say so.
+A model under torch.compile is followed too: while a probe is attached its functions run one by one.
 """
 
 from collections.abc import Mapping

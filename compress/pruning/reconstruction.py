@@ -109,7 +109,7 @@ class FMReconstructionChannelPruner(StructurePruner):
         found = {}
         for name in self.weights:
             if name not in self.equations:
-                raise UserError(f"pruner of {name!r}: its layer was not called in the forward pass, or is compiled")
+                raise UserError(f"pruner of {name!r}: its layer was not called in the forward pass")
             square, cross, count = self.equations[name]
             square, cross = sum_over_ranks(square), sum_over_ranks(cross)
             samples = int(sum_over_ranks(torch.tensor(count)))

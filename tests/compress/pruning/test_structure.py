@@ -245,6 +245,13 @@ def test_activations_are_found_through_functions(cls):
     assert run.mask("a.weight").flatten(1).all(dim=1).tolist() == (value > value.sort().values[2]).tolist()
 
 
+def test_a_compiled_model_is_followed_too():
+    instance = ranked("ActivationAPoZRankedFilterPruner", weights=["conv1.weight"], batches=2)
+    plain, _ = mask_of(instance, "conv1.weight")
+    compiled, _ = mask_of(instance, "conv1.weight", torch.compile(tiny_net(), backend="eager"))
+    assert torch.equal(plain, compiled)
+
+
 def test_the_strongest_activations_stay():
     net = tiny_net()
     with torch.no_grad():
