@@ -45,7 +45,8 @@ class PruningPolicy(Policy):
             scale only). The pairs are found in the first forward pass, so the first masks come with that minibatch.
 
     Raises:
-        ValueError: `mask_gradients` without `mask_on_forward_only`; `levels` of weights that it does not prune.
+        ValueError: `mask_gradients` without `mask_on_forward_only`; `levels` for a pruner without
+            levels, or of weights that it does not prune.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class PruningPolicy(Policy):
         super().__init__(name, window)
         if mask_gradients and not mask_on_forward_only:
             raise ValueError("mask_gradients needs mask_on_forward_only: true; otherwise masks hold anyway")
+        if levels and type(pruner).override_levels is Pruner.override_levels:
+            raise ValueError(f"{type(pruner).__name__} takes no 'levels' in its policy")
         for selector in levels or {}:
             if not expand(selector, pruner.weights):
                 help_text = did_you_mean(selector, pruner.weights)
@@ -150,6 +153,11 @@ class PruningPolicy(Policy):
     def weights(self) -> list[str]:
         """The pruner's weights."""
         return self.pruner.weights
+
+    @property
+    def awaits_masks(self) -> bool:
+        """Whether masks of this epoch are still to come, because the pruner is looking at minibatches first."""
+        return self.gathering.left > 0
 
     def settled(self, epoch: int) -> bool:
         """Whether the last firing epoch has come."""

@@ -42,9 +42,8 @@ def test_levels_of_other_weights_are_refused():
 
 
 def test_levels_for_a_pruner_without_levels():
-    run = Run(one_policy("pruners", {"class": "NMPruner", "weights": [NAME]}, [0], levels={NAME: 0.5}))
-    with pytest.raises(TypeError, match="takes no 'levels'"):
-        run.scheduler.on_epoch_begin(0)
+    with pytest.raises(ScheduleError, match="NMPruner takes no 'levels'"):
+        Run(one_policy("pruners", {"class": "NMPruner", "weights": [NAME]}, [0], levels={NAME: 0.5}))
 
 
 def test_mini_batch_frequency_counts_over_epochs():
@@ -162,7 +161,9 @@ def test_folding_ranks_filters_by_what_batch_norm_makes_of_them():
     instance = {"class": "L1RankedStructureParameterPruner", "weights": ["conv2.weight"], "desired_sparsity": 0.5}
     run = start(instance, net=net, fold_batchnorm=True)
     assert run.scheduler.masks["conv2.weight"].mask is None, "the pairs are found in the first forward pass"
+    assert run.scheduler.policies[0].awaits_masks
     run.step(0, 0)
+    assert not run.scheduler.policies[0].awaits_masks
     assert run.mask("conv2.weight").flatten(1).any(dim=1).tolist() == [True, False, True, False]
     run.scheduler.on_epoch_begin(0)
     assert run.scheduler.policies[0].gathering.left == 0, "the pairs are known by now"
