@@ -19,12 +19,22 @@ class Bar(Iterable[T]):
         items: what to iterate.
         total: how many there are.
         title: in front of the bar.
-        unit: of one item's count, such as `img`.
+        unit: what is counted, such as `img`.
+        per_item: how many units one item is, such as the pictures of a minibatch.
     """
 
-    def __init__(self, items: Iterable[T], total: int, title: str, unit: str = "step") -> None:
+    def __init__(
+        self, items: Iterable[T], total: int, title: str, unit: str = "step", per_item: int | None = None
+    ) -> None:
         self._bar = tqdm(
-            items, title, total, leave=False, disable=not sys.stderr.isatty(), unit=unit, dynamic_ncols=True
+            items,
+            title,
+            total,
+            leave=False,
+            disable=not sys.stderr.isatty(),
+            unit=unit,
+            unit_scale=per_item or False,
+            dynamic_ncols=True,
         )
 
     def __iter__(self) -> Iterator[T]:

@@ -120,7 +120,8 @@ class BaseTrainer:
             self.training_loader.sampler.set_epoch(epoch)
         self.model.train()
         compression_scheduler.on_epoch_begin(epoch, optimizer)
-        bar = Bar(islice(self.training_loader, steps), steps, f"epoch {epoch + 1}/{self.epochs}")
+        title, batches = f"epoch {epoch + 1}/{self.epochs}", islice(self.training_loader, steps)
+        bar = Bar(batches, steps, title, "img", self.training_loader.batch_size)
         for step, batch in enumerate(bar):
             compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
