@@ -39,8 +39,10 @@ from compress.thinning.thin import Thinned, remove_units
 from compress.thinning.verify import observe, relative
 
 FRACTION = 0.3
-SIZES = {"vit": 224, "swin": 224, "maxvit": 224, "inception": 299, "vit_l_16": 224, "vit_h": 224}
-"""Pictures are `--size` wide except where the architecture fixes it."""
+SIZES = {"vit_h": 56, "vit": 64, "swin": 128, "maxvit": 224, "inception": 299, "convnext": 32}
+"""Pictures are `--size` wide except where the architecture or float64 convolutions on a CPU ask for another size."""
+IN_FLOAT32 = ("vit_h_14", "regnet_y_128gf")
+"""Too large for float64 in 20 GB."""
 HEADER = (
     f"{'model':<22}{'ok':>4}{'groups':>8}{'pinned':>8}{'units':>8}{'removed':>9}{'params':>8}{'MACs':>7}"
     f"{'graph s':>9}{'thin s':>8}{'GB':>6}{'differs':>10}  note"
@@ -50,7 +52,7 @@ HEADER = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=["*"], help="names or globs of torchvision classifiers")
-    parser.add_argument("--size", type=int, default=96, help="width of the pictures, pixels")
+    parser.add_argument("--size", type=int, help="width of the pictures, pixels (default: 64, some models other)")
     parser.add_argument("--float32", action="store_true", help="do not convert to float64")
     parser.add_argument("--timeout", type=int, default=900, help="seconds for one model")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -67,10 +69,14 @@ def main() -> None:
 
 def run(name: str, options: argparse.Namespace) -> dict:
     """One model in a process of its own."""
-    command = [sys.executable, __file__, "--one", name, "--size", str(options.size)]
+    command = [sys.executable, __file__, "--one", name]
+    command += ["--size", str(options.size)] if options.size else []
     try:
         done = subprocess.run(
-            command + ["--float32"] * options.float32, capture_output=True, text=True, timeout=options.timeout
+            command + ["--float32"] * (options.float32 or name in IN_FLOAT32),
+            capture_output=True,
+            text=True,
+            timeout=options.timeout,
         )
         last = (done.stdout.strip().splitlines() or ["{}"])[-1]
         row = json.loads(last) if done.returncode == 0 else {"ok": False, "note": done.stderr.strip()[-200:]}
@@ -90,17 +96,22 @@ def format_row(name: str, row: dict) -> str:
     )
 
 
-def build(name: str, size: int, float32: bool) -> tuple[nn.Module, torch.Tensor]:
+def build(name: str, size: int | None, float32: bool) -> tuple[nn.Module, torch.Tensor]:
     """The untrained model with seeded weights, and a batch of two pictures of noise."""
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    width = next((value for prefix, value in SIZES.items() if name.startswith(prefix)), size)
-    model = torchvision.models.get_model(name, weights=None)
+    width = size or next((value for prefix, value in SIZES.items() if name.startswith(prefix)), 64)
+    settings = {"image_size": width} if name.startswith("vit") else {}
+    model = torchvision.models.get_model(name, weights=None, **settings)
+    with torch.no_grad():  # scales of 1e-6 and shifts of 0 would hide a channel that is lost
+        for parameter in model.parameters():
+            if parameter.dim() == 1 or parameter.abs().max() < 1e-5:
+                parameter.copy_(torch.rand_like(parameter) + 0.5)
     batch = torch.randn(2, 3, width, width)
     return (model, batch) if float32 else (model.double(), batch.double())
 
 
-def row_of(name: str, size: int, float32: bool) -> dict:
+def row_of(name: str, size: int | None, float32: bool) -> dict:
     """Everything that the table says about one model."""
     torch.set_num_threads(2)
     model, batch = build(name, size, float32)
@@ -167,7 +178,7 @@ def scores(group: ChannelGroup, weights: dict[str, torch.Tensor]) -> np.ndarray:
     return total
 
 
-def round_trip(name: str, size: int, float32: bool, model: nn.Module, result: Thinned) -> float:
+def round_trip(name: str, size: int | None, float32: bool, model: nn.Module, result: Thinned) -> float:
     """Relative difference of a fresh model that takes recipe and weights from a file."""
     file = io.BytesIO()
     torch.save({"recipe": result.recipe.to_dict(), "state": model.state_dict()}, file)

@@ -40,9 +40,9 @@ def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, lis
         kept.setdefault(name, {})[dim] = torch.as_tensor(np.flatnonzero(stays))
         sizes.setdefault(name, {})[dim] = len(stays)
     headed = {
-        name: head_attributes(module, spec, len(kept[projection][0]))
+        name: head_attributes(module, spec, _new_shape(tensors[projection], kept[projection])[0])
         for name, module in model.named_modules()
-        if (spec := head_spec(module)) and 0 in kept.get(projection := _joined(name, spec.projection), {})
+        if (spec := head_spec(module)) and (projection := _joined(name, spec.projection)) in kept
     }
     attributes = _attributes(model, graph, kept)
     for name, values in headed.items():

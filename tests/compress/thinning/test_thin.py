@@ -1,0 +1,248 @@
+"""From masks to a smaller model: completion, optimizer, refusal, and what must not change."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import UserError
+from compress.graph.channels import channel_graph
+from compress.thinning.complete import complete_masks, zero_masks
+from compress.thinning.probe import prunable_graph
+from compress.thinning.recipe import Recipe
+from compress.thinning.thin import put_on, remove_units, thin
+from compress.thinning.verify import real_inputs
+from tests.compress.thinning.blocks import LiteralView, build, conv
+
+
+def filter_mask(weight, rows):
+    """Rows (filters) masked."""
+    mask = torch.ones_like(weight, dtype=torch.bool)
+    mask[rows] = False
+    return mask
+
+
+@pytest.fixture
+def chain():
+    torch.manual_seed(0)
+    return nn.Sequential(conv(3, 6), conv(6, 4), nn.Conv2d(4, 2, 1))
+
+
+PICTURE = torch.linspace(-1, 1, 2 * 3 * 25).reshape(2, 3, 5, 5)
+
+
+def test_a_filter_mask_covers_the_whole_unit(chain):
+    graph = prunable_graph(chain, PICTURE)
+    completion = complete_masks(graph, {"0.0.weight": filter_mask(chain[0][0].weight, [1, 4])}, chain)
+    assert completion.removed == {"0.0.weight[0]": [1, 4]}
+    kept = {
+        name: (~mask).nonzero()[:, -1].unique().tolist() for name, mask in completion.masks.items() if mask.dim() == 1
+    }
+    assert kept == {"0.0.bias": [1, 4], "0.1.weight": [1, 4], "0.1.bias": [1, 4]}
+    assert not completion.masks["1.0.weight"][:, [1, 4]].any()
+    assert completion.masks["1.0.weight"][:, [0, 2, 3, 5]].all()
+
+
+def test_a_masked_channel_is_exactly_zero_where_it_is_read(chain):
+    graph = prunable_graph(chain, PICTURE)
+    completion = complete_masks(graph, {"0.0.weight": filter_mask(chain[0][0].weight, [1])}, chain)
+    put_on(chain, completion.masks)
+    for training in (True, False):
+        assert not chain.train(training)[0](PICTURE)[:, 1].any()
+
+
+def test_a_channel_mask_of_the_only_reader_is_enough(chain):
+    mask = torch.ones_like(chain[1][0].weight, dtype=torch.bool)
+    mask[:, 2] = False
+    completion = complete_masks(prunable_graph(chain, PICTURE), {"1.0.weight": mask}, chain)
+    assert completion.removed == {"0.0.weight[0]": [2]}
+
+
+def test_coupled_weights_must_agree():
+    model, picture = build("residual")
+    graph = prunable_graph(model, picture)
+    masks = {
+        "0.weight": filter_mask(model[0].weight, [1, 2]),
+        "3.conv2.weight": filter_mask(model[3].conv2.weight, [2, 3]),
+    }
+    assert complete_masks(graph, masks, model).removed == {"0.weight[0]": [2]}
+    del masks["3.conv2.weight"]
+    assert complete_masks(graph, masks, model).removed == {"0.weight[0]": [1, 2]}
+
+
+def test_a_group_is_never_emptied(chain):
+    result = thin(chain, {"0.0.weight": torch.zeros_like(chain[0][0].weight, dtype=torch.bool)}, PICTURE)
+    assert chain[0][0].out_channels == 1
+    assert not chain[0][0].weight.any()
+    assert "all 6 units are cleared; one stays" in result.notes[0]
+
+
+def test_pinned_units_stay_and_are_reported(chain):
+    result = thin(chain, {"2.weight": filter_mask(chain[2].weight, [0])}, PICTURE)
+    assert result.removed == {}
+    assert "1 cleared units stay, network output" in result.notes[0]
+
+
+def test_attributes_follow(chain):
+    thin(chain, {"0.0.weight": filter_mask(chain[0][0].weight, [0, 5])}, PICTURE)
+    assert (chain[0][0].out_channels, chain[0][1].num_features, chain[1][0].in_channels) == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        lambda parameters: torch.optim.AdamW(parameters, lr=0.1, amsgrad=True),
+        lambda parameters: torch.optim.RMSprop(parameters, lr=0.1, centered=True, momentum=0.5),
+    ],
+)
+def test_optimizer_state_is_cut_and_objects_stay(chain, make):
+    optimizer = make(chain.parameters())
+    chain(PICTURE).square().mean().backward()
+    optimizer.step()
+    weight = chain[0][0].weight
+    before = {key: value.clone() for key, value in optimizer.state[weight].items() if isinstance(value, torch.Tensor)}
+    thin(chain, {"0.0.weight": filter_mask(weight, [1, 3])}, PICTURE, optimizer)
+    assert chain[0][0].weight is weight
+    assert optimizer.param_groups[0]["params"][0] is weight
+    for key, value in before.items():
+        cut = value[[0, 2, 4, 5]] if value.dim() == 4 else value
+        assert torch.equal(optimizer.state[weight][key], cut)
+    assert weight.grad.shape == weight.shape
+    optimizer.zero_grad()
+    chain(PICTURE).square().mean().backward()
+    optimizer.step()
+
+
+def test_training_goes_on_as_the_masked_model_would():
+    """Three steps of the thinned model equal three steps of the masked model whose masks are put on each time."""
+    model, picture = build("residual")
+    masked = copy.deepcopy(model)
+    graph = prunable_graph(model, picture)
+    masks = complete_masks(graph, {"4.conv1.weight": filter_mask(model[4].conv1.weight, [0, 7])}, model).masks
+    put_on(masked, masks)
+    result = thin(model, masks, picture)
+    for net, keep in ((model, {}), (masked, masks)):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net.train()(picture).square().mean().backward()
+            optimizer.step()
+            put_on(net, keep)
+    for name, parameter in masked.named_parameters():
+        torch.testing.assert_close(
+            model.get_parameter(name).data, result.recipe.slice(name, parameter.data), rtol=1e-9, atol=1e-12
+        )
+
+
+def test_masks_come_back_cut(chain):
+    masks = {"0.0.weight": filter_mask(chain[0][0].weight, [1]), "1.0.weight": torch.rand(4, 6, 3, 3) > 0.5}
+    result = thin(chain, masks, PICTURE)
+    assert torch.equal(result.masks["1.0.weight"], masks["1.0.weight"][:, [0, 2, 3, 4, 5]])
+    assert all(result.masks[name].shape == chain.get_parameter(name).shape for name in result.masks)
+
+
+def test_zeros_in_the_weights_serve_as_masks(chain):
+    """A filter that a regularizer cleared still has its bias and norm: masking them is a change, and is reported."""
+    with torch.no_grad():
+        chain[0][0].weight[2] = 0
+        chain[0][1].bias[2] = 1
+    assert not zero_masks(chain)["0.0.weight"][2].any()
+    result = thin(chain.eval(), None, PICTURE)
+    assert result.removed == {"0.0.weight[0]": [2]}
+    assert result.masking_change > 1e-4
+    assert result.difference < 1e-4
+
+
+def snapshot(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_a_refusal_names_the_place_and_changes_nothing():
+    torch.manual_seed(0)
+    model, picture = LiteralView(), torch.randn(2, 3, 8, 8)
+    model.second.eval()
+    before, state = snapshot(model), torch.get_rng_state()
+    graph = channel_graph(model, picture)
+    group = graph.groups_of("second.0.weight")[0]
+    with pytest.raises(
+        UserError, match=r"was not thinned and is unchanged: in the model's own forward: shape '\[-1, 320\]'"
+    ):
+        remove_units(model, graph, {group.name: [0]}, picture)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.second[0].out_channels == 5
+    assert model.training
+    assert not model.second.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_silent_difference_is_refused(chain):
+    """The proof itself: a graph that forgets a coupling is caught by numbers, not by shapes."""
+
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+        def forward(self, x):
+            return self.last(self.first(x)) / self.first.out_channels
+
+    model = Weighted()
+    graph = channel_graph(model, PICTURE)
+    with pytest.raises(UserError, match="outputs of the masked and of the thinned model differ by"):
+        remove_units(model, graph, {"first.weight[0]": [0]}, PICTURE)
+    assert model.first.out_channels == 6
+
+
+def test_a_literal_view_pins_what_is_behind_it():
+    graph = prunable_graph(LiteralView(), torch.randn(2, 3, 8, 8))
+    assert [group.name for group in graph.groups(prunable_only=True)] == ["first.0.weight[0]"]
+    assert "a trial showed that its size is fixed in the code" in graph.why_pinned("second.0.weight")[0]
+
+
+def test_layer_norm_only_where_inexactness_is_allowed():
+    model, inputs = build("transformer")
+    assert prunable_graph(model, inputs).why_pinned("0.weight")
+    graph = prunable_graph(model, inputs, allow_inexact=True)
+    (group,) = graph.groups_of("0.weight")
+    result = remove_units(model, graph, {group.name: [0]}, inputs, allow_inexact=True)
+    assert model[1].norm1.normalized_shape == (11,)
+    assert result.difference > 1e-6
+
+
+def test_the_dropout_of_a_block_is_not_drawn_in_the_proof(chain):
+    model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Dropout(0.5), nn.Conv2d(6, 2, 1))
+    assert thin(model, {"0.weight": filter_mask(model[0].weight, [1])}, PICTURE).difference < 1e-5
+
+
+def test_masks_of_nothing_are_errors(chain):
+    with pytest.raises(UserError, match=r"a mask is named '0.0.wight', and the model has no such parameter"):
+        thin(chain, {"0.0.wight": torch.ones(1, dtype=torch.bool)}, PICTURE)
+    with pytest.raises(UserError, match=r"the mask of 0.0.weight has shape \(6,\), the parameter \(6, 3, 3, 3\)"):
+        thin(chain, {"0.0.weight": torch.ones(6, dtype=torch.bool)}, PICTURE)
+
+
+def test_a_recipe_for_another_model_is_refused(chain):
+    recipe = Recipe({"0.0.weight": {0: torch.arange(4)}}, {"0.0.weight": {0: 7}})
+    with pytest.raises(UserError, match=r"0.0.weight should have size 7 in dimension 0 and has shape \(6, 3, 3, 3\)"):
+        recipe.apply(chain)
+    with pytest.raises(UserError, match="it has no module 'nowhere'"):
+        Recipe(attributes={"nowhere": {"groups": 1}}).apply(chain)
+
+
+def test_a_model_that_does_not_run_is_named(chain):
+    graph = channel_graph(chain, PICTURE)
+    with pytest.raises(UserError, match=r"Sequential does not run on the example inputs: .* \(in '0.0'\)"):
+        remove_units(chain, graph, {"0.0.weight[0]": [0]}, torch.randn(2, 5, 5, 5))
+
+
+def test_real_inputs_are_two_to_four_samples_that_differ():
+    (one,) = real_inputs(torch.zeros(1, 3, 4))
+    (many,) = real_inputs(torch.randn(9, 3, 4))
+    tokens, state = real_inputs((torch.tensor([[1, 2]]), torch.full((3, 4), float("nan"))))
+    assert one.shape == (2, 3, 4)
+    assert not torch.equal(one[0], one[1])
+    assert many.shape == (4, 3, 4)
+    assert tokens.tolist() == [[1, 2]]
+    assert state.isfinite().all()
