@@ -46,7 +46,7 @@ class PruningPolicy(Policy):
 
     Raises:
         ValueError: `mask_gradients` without `mask_on_forward_only`; `levels` for a pruner without
-            levels, or of weights that it does not prune.
+            levels, or of weights that it does not prune; a window that the pruner cannot work in.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class PruningPolicy(Policy):
             raise ValueError("mask_gradients needs mask_on_forward_only: true; otherwise masks hold anyway")
         if levels and type(pruner).override_levels is Pruner.override_levels:
             raise ValueError(f"{type(pruner).__name__} takes no 'levels' in its policy")
+        pruner.check_window(window)
         for selector in levels or {}:
             if not expand(selector, pruner.weights):
                 help_text = did_you_mean(selector, pruner.weights)

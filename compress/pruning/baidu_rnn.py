@@ -56,7 +56,11 @@ class BaiduRNNPruner(Pruner):
         self.weights = weights
 
     def threshold(self, epoch: int, window: EpochWindow) -> float:
-        """eps at that epoch."""
+        """eps at that epoch.
+
+        Raises:
+            ValueError: the ramp lies so far behind the window's end that the slope would not be positive.
+        """
         start, ramp, step = window.first, window.first + self.ramp_epoch_offset, window.frequency
         length = 2 * (ramp - start) + 3 * (window.ending_epoch - ramp)
         if length <= 0:
@@ -65,6 +69,10 @@ class BaiduRNNPruner(Pruner):
         if epoch < ramp:
             return slope * (epoch - start + 1) / step
         return slope * (ramp - start + 1 + self.ramp_slope_mult * (epoch - ramp + 1)) / step
+
+    def check_window(self, window: EpochWindow) -> None:
+        """The ramp must not lie far behind the window's end."""
+        self.threshold(window.first, window)
 
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
         """Keeps |w| > eps."""

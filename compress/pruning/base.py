@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.context import StepContext
+from compress.errors import UserError
 from compress.levels import LevelArgument, Sparsity
 from compress.pruning.probe import ForwardListener
 from compress.window import EpochWindow
@@ -87,6 +88,13 @@ class Pruner(ForwardListener, ABC):
         """What is wrong with these settings for this model, a sentence each; asked once, before training."""
         return []
 
+    def check_window(self, window: EpochWindow) -> None:
+        """Is told the policy's epochs before training.
+
+        Raises:
+            ValueError: it cannot work in such a window.
+        """
+
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
         """The fraction of zeros that it will ask for, by weight; {} where only data can tell."""
         return {}
@@ -120,6 +128,15 @@ class GradientSums:
             if parameter.grad is not None:
                 self.add(name, parameter.grad)
 
-    def of(self, name: str, like: Tensor) -> Tensor:
-        """The sum, on the device of `like`; zeros where nothing was added."""
-        return self.sums[name].to(like.device) if name in self.sums else torch.zeros_like(like)
+    def of(self, name: str, device: torch.device) -> Tensor:
+        """The sum of that name, on a device.
+
+        Raises:
+            UserError: nothing was added, so that nothing can be ranked.
+        """
+        if name not in self.sums:
+            raise UserError(
+                f"pruner of {name!r}: this weight had no gradient (it is frozen, or the forward pass does not use it), "
+                "so it cannot be ranked by one; leave it out of weights"
+            )
+        return self.sums[name].to(device)

@@ -110,7 +110,7 @@ class SNIPPruner(GlobalPruner):
 
     def scores(self, weights: Mapping[str, Tensor], ctx: StepContext) -> dict[str, Tensor]:
         """|sum of gradients * w|."""
-        return {name: (self.gradients.of(name, weights[name]) * weights[name]).abs() for name in self.weights}
+        return {name: (self.gradients.of(name, weights[name].device) * weights[name]).abs() for name in self.weights}
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far."""
@@ -164,7 +164,7 @@ class MovementPruner(GlobalPruner):
 
     def scores(self, weights: Mapping[str, Tensor], ctx: StepContext) -> dict[str, Tensor]:
         """The movement so far."""
-        return {name: self.movement.of(name, weights[name]) for name in self.weights}
+        return {name: self.movement.of(name, weights[name].device) for name in self.weights}
 
     def state_dict(self) -> dict[str, Any]:
         """The movement so far."""

@@ -50,7 +50,7 @@ class GradientFilterPruner(FilterPruner):
 
     def scores(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext) -> Tensor:
         """The sums."""
-        return self.gathered.of(name, as_groups(weight, tile)[:, 0])
+        return self.gathered.of(name, weight.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The sums so far."""

@@ -48,6 +48,14 @@ class LotteryTicketPruner(Pruner):
         self.pruning_rate = pruning_rate
         self.saved: dict[str, Tensor] = {}
 
+    def check_window(self, window: EpochWindow) -> None:
+        """It takes an epoch to save in and one to prune in."""
+        if len(window.epochs) < 2:
+            raise ValueError(
+                f"LotteryTicketPruner would prune nothing in {window}: its first firing epoch only saves what to rewind "
+                "to, each later one prunes; give two epochs at least"
+            )
+
     def level(self, epoch: int, window: EpochWindow) -> float:
         """Fraction of zeros after that epoch's round."""
         rounds = sum(1 for firing in window.epochs if firing <= epoch) - 1

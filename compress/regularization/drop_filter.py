@@ -70,5 +70,11 @@ class DropFilterRegularizer(Regularizer):
 
     def faults(self, model: nn.Module) -> list[str]:
         """Weights that have no filters."""
+        found = []
         parameters = canonical_parameters(model)
-        return [f"{name!r} has no filters" for name in self.weights if parameters[name].dim() < 2]
+        for name in self.weights:
+            try:
+                self._tilings.tile(model, name, parameters[name].shape, "Filters")
+            except ValueError as e:
+                found.append(str(e))
+        return found

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.criteria import global_masks, level_mask, mask_smallest, nm_mask, zeros_of
-from compress.errors import ScheduleError
+from compress.errors import ScheduleError, UserError
 from compress.pruning.baidu_rnn import BaiduRNNPruner
 from compress.window import EpochWindow
 from tests.compress.harness import Run, one_policy, tiny_net
@@ -131,6 +131,35 @@ def test_baidu_ramp_after_the_end_is_refused():
     pruner = BaiduRNNPruner(q=0.2, ramp_epoch_offset=30, ramp_slope_mult=2.0, weights=["a"])
     with pytest.raises(ValueError, match="too far behind the end"):
         pruner.threshold(0, EpochWindow.of_range(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("instance", "message"),
+    [
+        ({"class": "LotteryTicketPruner", "weights": ["fc.weight"]}, "would prune nothing in epochs 0"),
+        (
+            {
+                "class": "BaiduRNNPruner",
+                "q": 0.1,
+                "ramp_epoch_offset": 9,
+                "ramp_slope_mult": 2.0,
+                "weights": ["fc.weight"],
+            },
+            "too far behind the end",
+        ),
+    ],
+)
+def test_windows_that_cannot_work_are_refused(instance, message):
+    with pytest.raises(ScheduleError, match=message):
+        Run(one_policy("pruners", instance, [0]))
+
+
+@pytest.mark.parametrize("cls", ["SNIPPruner", "MovementPruner", "TaylorRankedFilterPruner"])
+def test_a_frozen_weight_cannot_be_ranked_by_its_gradient(cls):
+    run = Run(one_policy("pruners", {"class": cls, "weights": ["conv1.weight"], "desired_sparsity": 0.5}, [0]))
+    run.net.conv1.weight.requires_grad_(False)
+    with pytest.raises(UserError, match="had no gradient"):
+        run.epoch(0)
 
 
 def test_global_magnitude_has_one_threshold():
