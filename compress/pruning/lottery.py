@@ -52,8 +52,8 @@ class LotteryTicketPruner(Pruner):
         """It takes an epoch to save in and one to prune in."""
         if len(window.epochs) < 2:
             raise ValueError(
-                f"LotteryTicketPruner would prune nothing in {window}: its first firing epoch only saves what to rewind "
-                "to, each later one prunes; give two epochs at least"
+                f"LotteryTicketPruner would prune nothing in {window}: its first firing epoch only saves the "
+                "weights to rewind to, each later one prunes; give two epochs at least"
             )
 
     def level(self, epoch: int, window: EpochWindow) -> float:
