@@ -69,6 +69,7 @@ class Value:
         return [dim for dim, ids in enumerate(self.units) if ids is not None]
 
     def without_zero(self) -> Value:
+        """The same value, of which nothing is known to be zero where its unit is."""
         return replace(self, zero=(False,) * len(self.shape))
 
 

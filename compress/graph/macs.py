@@ -58,10 +58,12 @@ class MacsReport:
 
     @property
     def total(self) -> int:
+        """Multiply-accumulates of one forward pass."""
         return sum(row.macs for row in self.rows)
 
     @property
     def parameters(self) -> int:
+        """Elements of all parameters, shared ones once."""
         return sum(row.parameters for row in self.rows)
 
     def by_module(self) -> dict[str, int]:

@@ -247,6 +247,7 @@ def layer_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 
 def prelu(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """A slope for each channel goes with its channel; a single slope stays."""
     x, weight = c.read(node.args[0]), c.read(node.args[1])
     units = list(x.units)
     if len(weight.shape) and weight.shape[0] > 1:

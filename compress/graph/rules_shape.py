@@ -111,11 +111,13 @@ def permuted(x: Value, order: list[int]) -> Value:
 
 
 def permute(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Channels move with their dimension."""
     x = c.read(node.args[0])
     return permuted(x, [dim % len(x.shape) for dim in a["dims"]])
 
 
 def transpose(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """transpose, t, mT: two dimensions change places."""
     x = c.read(node.args[0])
     order = list(range(len(x.shape)))
     one, other = list(a.values())[1:3] if len(a) > 2 else (-1, -2)
@@ -266,6 +268,7 @@ def index(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 
 def flip(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """A flipped dimension has its channels in reverse order."""
     x = c.read(node.args[0])
     dims = {dim % len(x.shape) for dim in a["dims"]}
     units = tuple(ids[::-1] if ids is not None and k in dims else ids for k, ids in enumerate(x.units))

@@ -47,6 +47,7 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
+        """Whether the thinned model ran and its outputs agree within the tolerance."""
         return not self.reason and self.difference <= self.tolerance
 
 
