@@ -5,6 +5,7 @@ the entry points (`train.py`, `test.py`) own. Everything may import this module;
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -47,6 +48,14 @@ class ScheduleError(UserError):
         title = "1 fault" if count == 1 else f"{count} faults"
         lines = [f"the schedule has {title}; nothing was started:"]
         super().__init__("\n".join(lines + [f"  {fault}" for fault in self.faults]))
+
+
+def shown(value: object) -> str:
+    """What was given, for a message: at most about a hundred characters, however large or deep it is."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxlist, short.maxdict, short.maxstring, short.maxother = 3, 8, 6, 80, 80
+    text = short.repr(value)
+    return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

@@ -18,7 +18,7 @@ from compress.config import checks
 from compress.config.families import FAMILIES, Family, Instance
 from compress.config.loader import Document, Path, load_text
 from compress.config.schema import Report, check_arguments, expand_selectors
-from compress.errors import ScheduleError, UserError, did_you_mean
+from compress.errors import ScheduleError, UserError, did_you_mean, shown
 from compress.lr.torch_schedulers import REFUSED
 from compress.policies.base import Policy
 from compress.scheduler import CompressionScheduler
@@ -61,7 +61,21 @@ def file_config(
         text = FilePath(filename).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"the schedule {str(filename)!r} cannot be read: {e}") from e
-    return _build(load_text(text, str(filename)), model, optimizer, epochs, strict, seed)
+    return build_text(text, str(filename), model, optimizer, epochs, strict=strict, seed=seed)
+
+
+def build_text(
+    text: str,
+    name: str,
+    model: nn.Module,
+    optimizer: Optimizer,
+    epochs: int | None = None,
+    *,
+    strict: bool = False,
+    seed: int = 0,
+) -> CompressionScheduler:
+    """Builds the scheduler of a YAML schedule that is text already; `name` stands for it in reports."""
+    return _build(load_text(text, name), model, optimizer, epochs, strict, seed)
 
 
 def dict_config(
@@ -99,7 +113,7 @@ def _build(
 def _check_top_level(data: Any, report: Report) -> dict[str, Any]:
     """The known sections of the document, each of the right form; the rest is reported."""
     if not isinstance(data, Mapping):
-        found = "is empty" if data is None else f"holds {type(data).__name__} {data!r:.60}"
+        found = "is empty" if data is None else f"holds {type(data).__name__} {shown(data)}"
         report.add(f"the schedule {found}; it should hold sections such as 'pruners' and 'policies'", ())
         return {}
     sections: dict[str, Any] = {}
@@ -109,15 +123,15 @@ def _check_top_level(data: Any, report: Report) -> dict[str, Any]:
             report.add(f"unknown section {key!r}; {did_you_mean(str(key), TOP_LEVEL)}", (str(key),))
         elif key == "version":
             if value != 1:
-                report.add(f"given {value!r}; this bench reads version 1", (key,))
+                report.add(f"given {shown(value)}; this bench reads version 1", (key,))
             sections[key] = value
         elif key == "fine_tuning_epochs":
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                report.add(f"given {value!r}; it should be a whole number of epochs, 0 or more", (key,))
+                report.add(f"given {shown(value)}; it should be a whole number of epochs, 0 or more", (key,))
             sections[key] = value
         elif not isinstance(value, form):
             wanted = "a list of policies" if key == "policies" else "instances, `NAME: {class: CLASS, ...}`"
-            report.add(f"given {value!r}, but section {key!r} holds {wanted}", (key,))
+            report.add(f"given {shown(value)}, but section {key!r} holds {wanted}", (key,))
         else:
             sections[key] = value
     if "policies" not in data:
@@ -154,15 +168,18 @@ def _build_instance(
 ) -> Instance | None:
     path: Path = (family.section, name)
     if not isinstance(given, Mapping) or "class" not in given:
-        report.add(f"given {given!r}; an instance is written `{name}: {{class: CLASS, ...arguments}}`", path)
+        report.add(f"given {shown(given)}; an instance is written `{name}: {{class: CLASS, ...arguments}}`", path)
         return None
     class_name = given["class"]
+    if not isinstance(class_name, str):
+        report.add(f"given {shown(class_name)}; a class is named by text", (*path, "class"))
+        return None
     if class_name in REFUSED and family.section == "lr_schedulers":
         report.add(f"{class_name} is refused: {REFUSED[class_name]}", (*path, "class"))
         return None
     if class_name not in family.registry:
         known = did_you_mean(str(class_name), family.registry)
-        report.add(f"unknown class {class_name!r} in {family.section}; {known}", (*path, "class"))
+        report.add(f"unknown class {shown(class_name)} in {family.section}; {known}", (*path, "class"))
         return None
     cls = family.registry.get(class_name)
     written = {key: value for key, value in given.items() if key != "class"}
@@ -222,7 +239,7 @@ def _build_policy(
         return None
     component, inner = entry[family.key], (*path, family.key)
     if not isinstance(component, Mapping) or "instance_name" not in component:
-        report.add(f"given {component!r}; write `{family.key}: {{instance_name: NAME}}`", inner)
+        report.add(f"given {shown(component)}; write `{family.key}: {{instance_name: NAME}}`", inner)
         return None
     for key in component:
         if key not in ("instance_name", "args"):
@@ -246,7 +263,7 @@ def _build_policy(
 def _family_of(entry: Any, path: Path, report: Report) -> Family | None:
     keys = [family.key for family in FAMILIES]
     if not isinstance(entry, Mapping):
-        report.add(f"given {entry!r}; a policy is a mapping with one of {', '.join(keys)}", path)
+        report.add(f"given {shown(entry)}; a policy is a mapping with one of {', '.join(keys)}", path)
         return None
     for key in entry:
         if key not in (*keys, *WINDOW_KEYS):

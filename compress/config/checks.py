@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from compress.config.families import FAMILIES, Instance
 from compress.config.loader import Path
 from compress.config.schema import Report
+from compress.errors import shown
 from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
@@ -27,7 +28,7 @@ def make_window(given: Mapping[str, Any]) -> EpochWindow:
     """
     numbers = given["epochs"] if "epochs" in given else list(given.values())
     if not isinstance(numbers, list) or any(isinstance(n, bool) or not isinstance(n, int) for n in numbers):
-        raise ValueError(f"given {dict(given)!r}; epochs and frequency are whole numbers, epochs a list of them")
+        raise ValueError(f"given {shown(dict(given))}; epochs and frequency are whole numbers, epochs a list of them")
     if "epochs" in given:
         return EpochWindow.of_list(given["epochs"])
     missing = [key for key in ("starting_epoch", "ending_epoch") if key not in given]

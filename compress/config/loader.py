@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from compress.errors import Fault, ScheduleError
+from compress.errors import Fault, ScheduleError, shown
 
 Path = tuple[str | int, ...]
+MAX_VALUES, MAX_DEPTH = 100_000, 40  # with aliases written out: a few lines of them can stand for billions of values
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,10 +71,25 @@ def load_text(text: str, name: str) -> Document:
         root = loader.get_single_node()
         document = Document(None, name)
         if root is not None:
+            _check_size(root)
             document.data = _read(loader, root, (), document)
         return document
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ScheduleError([Fault(_explain(e), _position(e, name))]) from e
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Refuses what would not end, or not end soon: aliases that contain themselves, or each other many times."""
+    waiting, count = [(root, 0)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise yaml.constructor.ConstructorError(None, None, _TOO_LARGE, node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            waiting += [(child, depth + 1) for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(child, depth + 1) for child in node.value]
 
 
 def _read(loader: _Loader, node: yaml.Node, path: Path, document: Document) -> Any:
@@ -97,17 +113,20 @@ def _read_mapping(loader: _Loader, node: yaml.MappingNode, path: Path, document:
         here = (*path, key if isinstance(key, int) and not isinstance(key, bool) else str(key))
         mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         if key in data:
-            first = document.marks[here][0]
-            message = f"the key {key!r} is here twice (first in line {first}); this later one counts"
+            first = document.marks.get(here, mark)[0]
+            message = f"the key {shown(key)} is here twice (first in line {first}); this later one counts"
             document.faults.append(Fault(message, f"{document.name}:{mark[0]}:{mark[1]}", dotted(here), fatal=False))
         document.marks[here] = mark
         data[key] = _read(loader, value_node, here, document)
     return data
 
 
+_TOO_LARGE = f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} values, or an alias contains itself"
+
+
 def _explain(error: Exception) -> str:
     if isinstance(error, RecursionError):
-        return "this YAML is nested too deeply, or an alias contains itself"
+        return f"this is not plain YAML: {_TOO_LARGE}"
     if isinstance(error, yaml.MarkedYAMLError):
         parts = [part for part in (error.context, error.problem) if part]
         return "this is not plain YAML: " + ", ".join(parts)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from compress.config.loader import Document, Path, dotted
-from compress.errors import Fault, did_you_mean
+from compress.errors import Fault, did_you_mean, shown
 from compress.policies.base import Policy
 from compress.registry import InstanceOf
 from compress.selectors import SelectorOf, expand, expand_mapping
@@ -72,7 +72,7 @@ def check_arguments(target: type, given: Any, path: Path, report: Report) -> dic
         every argument by name, defaults filled in; None when there were faults, which are in the report.
     """
     if not isinstance(given, Mapping):
-        report.add(f"given {given!r}, but the arguments of {target.__name__} are written as `name: value`", path)
+        report.add(f"given {shown(given)}, but the arguments of {target.__name__} are written as `name: value`", path)
         return None
     model = arguments_model(target)
     try:
@@ -138,9 +138,8 @@ def _expand_dict(
     marker = _selector_of(args[0])
     if marker is None:
         return value
-    for selector in value:
-        _matches(selector, marker, names, (*path, selector), report)
-    return value if report.fatal else expand_mapping(value, names[marker.kind])
+    found = [_matches(selector, marker, names, (*path, selector), report) for selector in value]
+    return expand_mapping(value, names[marker.kind]) if all(found) else value
 
 
 def check_instance(
@@ -151,9 +150,9 @@ def check_instance(
     if "class" not in given:
         report.add(f"the class is missing; {did_you_mean('', registry)}", path)
         return dict(given)
-    if given["class"] not in registry:
+    if not isinstance(given["class"], str) or given["class"] not in registry:
         known = did_you_mean(str(given["class"]), registry)
-        report.add(f"unknown class {given['class']!r} in {registry.section}; {known}", (*path, "class"))
+        report.add(f"unknown class {shown(given['class'])} in {registry.section}; {known}", (*path, "class"))
         return dict(given)
     cls = registry.get(given["class"])
     arguments = check_arguments(cls, {key: value for key, value in given.items() if key != "class"}, path, report)
@@ -181,12 +180,12 @@ def _matches(
     try:
         found = expand(selector, pool)
     except re.error as e:
-        report.add(f"given {selector!r}, which is not a regular expression: {e}", path)
+        report.add(f"given {shown(selector)}, which is not a regular expression: {e}", path)
         return []
     if not found:
         help_text = did_you_mean(selector, pool)
         report.add(
-            f"{selector!r} matches no {marker.kind} of this model, so nothing would be done; {help_text}",
+            f"{shown(selector)} matches no {marker.kind} of this model, so nothing would be done; {help_text}",
             path,
         )
     return found
@@ -225,7 +224,7 @@ def _explain(error: dict[str, Any], target: type, model: type[BaseModel]) -> str
         owner = "args" if issubclass(target, Policy) else target.__name__
         return f"{owner} has no argument {name!r}; {did_you_mean(name, known)}"
     message = error["msg"].removeprefix("Input ").removeprefix("should").strip()
-    return f"given {error['input']!r}; {name} should {message}"
+    return f"given {shown(error['input'])}; {name} should {message}"
 
 
 def describe_type(model: type[BaseModel], name: str) -> str:
