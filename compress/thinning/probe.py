@@ -14,7 +14,6 @@ from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, Place, graph_of, traces_of
 from compress.graph.coupling import Choices
 from compress.graph.trace import ExampleInputs
-from compress.thinning.complete import masks_of
 from compress.thinning.plan import owner_of, plan_recipe
 from compress.thinning.verify import ForwardFailed, Outcome, real_inputs, trial
 
@@ -56,9 +55,8 @@ def remove_one_of_each(model: nn.Module, graph: ChannelGraph, inputs: ExampleInp
     """Try to remove the last unit of every prunable group, in eval mode."""
     removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
     recipe = plan_recipe(model, graph, removed)
-    masks = masks_of(graph, removed, dict(model.named_parameters()))
     try:
-        return trial(model, recipe, masks, inputs, modes=("eval",))
+        return trial(model, recipe, {}, inputs, modes=("eval",))
     except ForwardFailed as error:
         raise UserError(
             f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"

@@ -19,20 +19,11 @@ from torch import Tensor, nn
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
-from compress.thinning.complete import Masks, complete_masks, masks_of, zero_masks
+from compress.thinning.complete import Masks, complete_masks, zero_masks
 from compress.thinning.plan import plan_recipe
 from compress.thinning.probe import prunable_graph
-from compress.thinning.recipe import Recipe, slice_optimizer, tensors_of
-from compress.thinning.verify import (
-    ForwardFailed,
-    Observation,
-    Outcome,
-    difference,
-    observe,
-    real_inputs,
-    restored,
-    trial,
-)
+from compress.thinning.recipe import Recipe, slice_optimizer
+from compress.thinning.verify import ForwardFailed, Outcome, real_inputs, trial
 
 
 @dataclass(frozen=True)
@@ -42,11 +33,11 @@ class Thinned:
     Attributes:
         recipe: what was removed; empty if nothing could be.
         removed: group name -> the units that went.
-        masks: the masks of before, completed over whole units and cut to the new shapes.
+        masks: the masks given, cut to the new shapes.
         notes: why cleared units stay all the same.
         difference: largest relative difference of thinned and masked model that the proof found.
-        masking_change: relative change of the output by masking the rest of each unit (0 if the masks given
-            covered it all), as against the weights as they were.
+        masking_change: relative change of the eval output by masking the rest of each unit, such as a bias (0 if
+            all that went was zero already).
     """
 
     recipe: Recipe
@@ -113,27 +104,26 @@ def remove_units(
     Raises:
         UserError: as for `thin`.
     """
-    parameters = dict(model.named_parameters())
-    whole = masks_of(graph, removed, parameters, masks)
+    given = masks or {}
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
     if not any(removed.values()):
-        return Thinned(Recipe(), {}, whole, notes)
+        return Thinned(Recipe(), {}, dict(given), notes)
     recipe = plan_recipe(model, graph, removed)
-    inputs = real_inputs(example_inputs, next(iter(parameters.values())).device)
+    inputs = real_inputs(example_inputs, next(model.parameters()).device)
     try:
-        outcome = trial(model, recipe, whole, inputs)
-        change = masking_change(model, whole, masks or {}, inputs)
+        outcome = trial(model, recipe, given, inputs)
     except ForwardFailed as error:
         raise UserError(
             f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
         ) from error
     if not outcome.passed and not (allow_inexact and not outcome.reason):
         raise UserError(_refusal(model, outcome))
-    shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
-    put_on(model, whole)
+    put_on(model, given)
     recipe.apply(model)
     if optimizer is not None:
         slice_optimizer(recipe, model, optimizer, shapes)
-    return Thinned(recipe, dict(removed), recipe.slice_all(whole), notes, outcome.difference, change)
+    cut = recipe.slice_all(given)
+    return Thinned(recipe, dict(removed), cut, notes, outcome.difference, outcome.masking_change)
 
 
 @torch.no_grad()
@@ -142,23 +132,6 @@ def put_on(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
         if name in masks:
             parameter.masked_fill_(~masks[name].to(parameter.device), 0)
-
-
-def masking_change(
-    model: nn.Module, masks: Mapping[str, Tensor], given: Mapping[str, Tensor], inputs: ExampleInputs
-) -> float:
-    """Relative change of the eval output when masks `given` are completed to `masks`; the model is left alone."""
-    weights = dict(model.named_parameters())
-    if not any(weights[name].detach()[~mask].any() for name, mask in masks.items()):
-        return 0.0
-    seen: list[Observation] = []
-    for put in (given, masks):
-        with restored(model):
-            for name, tensor in tensors_of(model).items():
-                if name in put:
-                    tensor.data = tensor.data.masked_fill(~put[name].to(tensor.device), 0)
-            seen.append(observe(model, real_inputs(inputs), "eval"))
-    return difference(Recipe(), *seen)
 
 
 def _refusal(model: nn.Module, outcome: Outcome) -> str:

@@ -37,6 +37,7 @@ class Outcome:
         module: where the two runs part or the thinned one fails; '' is the model itself.
         reason: the error that the thinned model raised; empty if it ran.
         modes: the modes that were compared (a model that cannot run in training mode is compared in eval).
+        masking_change: relative change of the eval output by masking what goes (measured together with `train`).
     """
 
     difference: float
@@ -44,6 +45,7 @@ class Outcome:
     module: str = ""
     reason: str = ""
     modes: tuple[str, ...] = ("eval",)
+    masking_change: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -85,8 +87,8 @@ def trial(
 
     Args:
         model: any module.
-        recipe: fits the model.
-        masks: parameter name -> bool, True = kept: what the recipe takes out is masked in it.
+        recipe: fits the model; what it takes out is masked for the comparison.
+        masks: parameter name -> bool, True = kept: what else is masked.
         inputs: real numbers, at least two samples (`real_inputs`).
         modes: `eval` and `train`, in the order of the comparison.
 
@@ -112,26 +114,49 @@ def _trial(
     dtype: torch.dtype | None,
 ) -> Outcome:
     """One trial in one floating-point type; None is the model's own."""
+    change = 0.0
     with restored(model):
         cast(model, dtype)
         arguments = cast_inputs(as_arguments(inputs), dtype)
-        with torch.no_grad():
-            for name, tensor in tensors_of(model).items():
-                if name in masks:
-                    tensor.data = tensor.data.masked_fill(~masks[name], 0)
-        expected = {modes[0]: observe(model, arguments, modes[0])}
+        put_on_copies(model, masks)
+        tolerance = TOLERANCE[_floating(model)]
+        before = observe(model, arguments, "eval") if "train" in modes else None
+        altered = mask_removed(model, recipe)
+        expected = {modes[0]: observe(model, arguments, modes[0]) if altered or before is None else before}
+        if before is not None:
+            change = difference(Recipe(), before, expected["eval"])
         for mode in modes[1:]:
             with contextlib.suppress(ForwardFailed):
                 expected[mode] = observe(model, arguments, mode)
-        tolerance = TOLERANCE[_floating(model)]
         recipe.apply(model)
         worst = 0.0
-        for mode, before in expected.items():
+        for mode, masked in expected.items():
             try:
-                worst = max(worst, difference(recipe, before, observe(model, arguments, mode)))
+                worst = max(worst, difference(recipe, masked, observe(model, arguments, mode)))
             except ForwardFailed as error:
                 return Outcome(float("inf"), tolerance, error.module, str(error), tuple(expected))
-    return Outcome(worst, tolerance, modes=tuple(expected))
+    return Outcome(worst, tolerance, modes=tuple(expected), masking_change=change)
+
+
+@torch.no_grad()
+def put_on_copies(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Mask parameters without writing into their memory."""
+    for name, tensor in tensors_of(model).items():
+        if name in masks:
+            tensor.data = tensor.data.masked_fill(~masks[name].to(tensor.device), 0)
+
+
+@torch.no_grad()
+def mask_removed(model: nn.Module, recipe: Recipe) -> bool:
+    """Zero whatever parameters lose, in copies of their memory; whether anything was not zero before."""
+    altered = False
+    for name, parameter in model.named_parameters():
+        for dim, kept in recipe.kept.get(name, {}).items():
+            stays = torch.zeros(parameter.shape[dim], dtype=torch.bool).index_fill_(0, kept.cpu(), True)
+            gone = (~stays).nonzero().flatten().to(parameter.device)
+            altered |= bool(parameter.index_select(dim, gone).any())
+            parameter.data = parameter.data.index_fill(dim, gone, 0)
+    return altered
 
 
 def difference(recipe: Recipe, before: Observation, after: Observation) -> float:
