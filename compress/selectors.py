@@ -11,17 +11,20 @@ A selector is resolved once, when the schedule is built; algorithms receive full
     ['tail.weight']
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, TypeVar
 
+import regex
 from pydantic import BeforeValidator
 from torch import nn
 
+from compress.errors import shown
+
 WRAPPERS = frozenset({"module", "_orig_mod"})  # left by DataParallel / DistributedDataParallel and torch.compile
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+MAX_EXPRESSION, MATCH_SECONDS = 1000, 0.2
 V = TypeVar("V")
 
 
@@ -90,18 +93,33 @@ def expand(selector: str, names: Iterable[str]) -> list[str]:
         names: canonical names.
 
     Raises:
-        re.error: the expression after `re:` is not a regular expression.
+        ValueError: what follows `re:` is not a regular expression, or takes too long.
     """
     pool = list(names)
     if selector in pool:
         return [selector]
     if selector.startswith("re:"):
-        pattern = re.compile(selector[3:])
-        return [name for name in pool if pattern.fullmatch(name)]
+        return _matching(selector[3:], pool)
     wanted = canonical(selector)
     if wanted in pool:
         return [wanted]
     return [name for name in pool if fnmatchcase(name, wanted)]
+
+
+def _matching(expression: str, pool: list[str]) -> list[str]:
+    """The names that a regular expression matches; `regex` can be stopped, where `re` may go on for hours."""
+    if len(expression) > MAX_EXPRESSION:
+        raise ValueError(f"a regular expression of {len(expression)} characters; at most {MAX_EXPRESSION} are read")
+    try:
+        pattern = regex.compile(expression)
+        return [name for name in pool if pattern.fullmatch(name, timeout=MATCH_SECONDS)]
+    except regex.error as e:
+        raise ValueError(f"given {shown(expression)}, which is not a regular expression: {e}") from e
+    except TimeoutError as e:
+        raise ValueError(
+            f"the regular expression {shown(expression)} takes too long: a repetition inside a repetition has too many "
+            "ways to match; write it with one"
+        ) from e
 
 
 def expand_mapping(values: Mapping[str, V], names: Iterable[str]) -> dict[str, V]:

@@ -6,6 +6,8 @@ Here: `EpochWindow`. Not here: what happens in those epochs. Used by policies, l
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+MAX_EPOCHS = 100_000  # a plan has a row for each epoch; no run is longer
+
 
 @dataclass(frozen=True)
 class EpochWindow:
@@ -26,7 +28,8 @@ class EpochWindow:
         """Every `frequency`-th epoch of [starting_epoch, ending_epoch).
 
         Raises:
-            ValueError: the range is empty or reversed, or the frequency is below 1 or longer than the range.
+            ValueError: the range is empty, reversed or beyond `MAX_EPOCHS`, or the frequency is below 1 or longer
+                than the range.
         """
         if not 0 <= starting_epoch < ending_epoch:
             raise ValueError(
@@ -38,6 +41,7 @@ class EpochWindow:
                 f"frequency {frequency} must be between 1 and the length of the range, "
                 f"{ending_epoch - starting_epoch} epochs"
             )
+        _check_length(ending_epoch)
         return cls(range(starting_epoch, ending_epoch, frequency), ending_epoch, frequency)
 
     @classmethod
@@ -45,11 +49,12 @@ class EpochWindow:
         """Exactly these epochs, in any order.
 
         Raises:
-            ValueError: there are none, or one is negative.
+            ValueError: there are none, or one is negative or beyond `MAX_EPOCHS`.
         """
         ordered = tuple(sorted(set(epochs)))
         if not ordered or ordered[0] < 0:
             raise ValueError(f"epochs {list(ordered)} must name at least one epoch, each 0 or later")
+        _check_length(ordered[-1] + 1)
         return cls(ordered, ordered[-1] + 1)
 
     @property
@@ -77,3 +82,8 @@ class EpochWindow:
             step = f" every {self.frequency}" if self.frequency > 1 else ""
             return f"epochs {self.first}..{self.ending_epoch - 1}{step}"
         return "epochs " + ", ".join(map(str, self.epochs))
+
+
+def _check_length(ending_epoch: int) -> None:
+    if ending_epoch > MAX_EPOCHS:
+        raise ValueError(f"epoch {ending_epoch - 1} is given; a run has at most {MAX_EPOCHS} epochs")

@@ -206,9 +206,9 @@ def _construct(
             for fault in faults:
                 report.add(fault, path)
             return Instance(instance.name, instance.cls, instance.arguments, algorithm)
-        checks.try_lr_scheduler(instance, context["optimizer"])
-    except (ValueError, TypeError, ZeroDivisionError) as e:
-        report.add(str(e), path)
+        checks.try_lr_scheduler(instance, EpochWindow.of_list([0]), context["optimizer"])
+    except checks.CONSTRUCTOR_FAULTS as e:
+        report.add(checks.in_words(e), path)
         return None
     return instance
 
@@ -254,9 +254,11 @@ def _build_policy(
     if instance is None or window is None or args is None:
         return None
     try:
+        if not family.shared:
+            checks.try_lr_scheduler(instance, window, optimizer)
         return family.make(instance, window, optimizer, args)
-    except ValueError as e:
-        report.add(str(e), (*inner, "args"))
+    except checks.CONSTRUCTOR_FAULTS as e:
+        report.add(checks.in_words(e), (*inner, "args"))
         return None
 
 

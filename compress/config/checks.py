@@ -3,6 +3,7 @@
 Here: pure checks that add to a report. Not here: single arguments (schema.py).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
 from compress.window import EpochWindow
+
+CONSTRUCTOR_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)  # torch's raise any of them
 
 
 def make_window(given: Mapping[str, Any]) -> EpochWindow:
@@ -38,6 +41,11 @@ def make_window(given: Mapping[str, Any]) -> EpochWindow:
             "(exclusive) and frequency, or by `epochs: [..]`"
         )
     return EpochWindow.of_range(given["starting_epoch"], given["ending_epoch"], given.get("frequency", 1))
+
+
+def in_words(error: Exception) -> str:
+    """The message of an error; the name of its kind where the message alone says nothing, such as `KeyError: 'x'`."""
+    return str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
 
 
 def is_lr(policy: Policy) -> bool:
@@ -76,15 +84,20 @@ def check_unused(data: Mapping[str, Any], report: Report) -> None:
                 report.add(message, (family.section, str(name)), fatal=False)
 
 
-def try_lr_scheduler(instance: Instance, optimizer: Optimizer) -> None:
-    """Makes the scheduler on a shadow of the optimizer and steps it once, so that its faults show now.
+def try_lr_scheduler(instance: Instance, window: EpochWindow, optimizer: Optimizer) -> None:
+    """Rehearses the scheduler on a shadow of the optimizer over the policy's epochs, so that its faults show now.
 
     Raises:
-        ValueError, TypeError, ZeroDivisionError: as its constructor or its step does.
+        ValueError: a rate comes out that is negative or not a number.
+        CONSTRUCTOR_FAULTS: as its constructor or its step does.
     """
     shadow = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=0.1, momentum=0.9)
     defaults = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
     shadow.param_groups[0].update(defaults)
-    policy = LRPolicy(instance.name, EpochWindow.of_list([0]), shadow, instance.cls, instance.arguments)
-    policy.begin(0)
-    policy.end(0, None)
+    policy = LRPolicy(instance.name, window, shadow, instance.cls, instance.arguments)
+    for epoch in window.epochs:
+        policy.begin(epoch)
+        policy.end(epoch, None)
+        rate = float(shadow.param_groups[0]["lr"])
+        if not 0.0 <= rate < math.inf:
+            raise ValueError(f"{instance.cls.__name__} sets a learning rate of {rate:g} after epoch {epoch}")

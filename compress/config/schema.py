@@ -179,8 +179,8 @@ def _matches(
     pool = list(names[marker.kind])
     try:
         found = expand(selector, pool)
-    except re.error as e:
-        report.add(f"given {shown(selector)}, which is not a regular expression: {e}", path)
+    except ValueError as e:
+        report.add(str(e), path)
         return []
     if not found:
         help_text = did_you_mean(selector, pool)

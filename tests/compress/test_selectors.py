@@ -1,7 +1,5 @@
 """Selectors: exact, glob, regular expression; wrappers' names ignored."""
 
-import re
-
 import pytest
 import torch
 from torch import nn
@@ -29,8 +27,18 @@ def test_expand(selector: str, expected: list[str]) -> None:
 
 
 def test_a_wrong_expression_raises() -> None:
-    with pytest.raises(re.error):
+    with pytest.raises(ValueError, match=r"given '\(', which is not a regular expression: missing \)"):
         expand("re:(", NAMES)
+
+
+def test_an_expression_that_would_never_end_is_stopped() -> None:
+    with pytest.raises(ValueError, match="takes too long: a repetition inside a repetition"):
+        expand("re:(a|aa)+!", ["a" * 80])
+
+
+def test_an_endless_expression_is_not_read() -> None:
+    with pytest.raises(ValueError, match="of 5000 characters; at most 1000"):
+        expand("re:" + "a" * 5000, NAMES)
 
 
 def test_exact_beats_glob_and_star_is_last() -> None:

@@ -1,0 +1,122 @@
+"""Broken schedules give a working scheduler or one clean report: never another exception, never a hang."""
+
+import logging
+import random
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from compress.config import dict_config
+from compress.config.build import build_text
+from compress.config.families import FAMILIES
+from compress.errors import ScheduleError, UserError
+from models.C2SRCNN.model import Net
+from tests.compress.config.mutate import BOMB, mutate
+from tests.compress.harness import tiny_net
+from tests.compress.test_contract import sample_of
+
+ROOT = Path(__file__).resolve().parents[3]
+SECONDS = 20  # for one case; most take milliseconds, the longest run that is allowed some seconds
+CHUNK = 100
+
+
+def _samples() -> list[str]:
+    """A schedule from the docstring's sample of every class that has one."""
+    found = []
+    for family in FAMILIES:
+        for name in family.registry:
+            cls = family.registry.get(name)
+            if not cls.__module__.startswith("compress."):
+                continue
+            data = yaml.safe_load(sample_of(cls))
+            (instance,) = data[family.section]
+            window = {"starting_epoch": 0, "ending_epoch": 4, "frequency": 1}
+            data["policies"] = [{family.key: {"instance_name": instance}, **window}]
+            found.append(yaml.safe_dump(data, sort_keys=False))
+    return found
+
+
+FILES = sorted([*(ROOT / "schedules").rglob("*.yaml"), *(ROOT / "tests" / "original_schedules").glob("*.yaml")])
+SOURCES: list[tuple[str, Callable[[], nn.Module]]] = [
+    *((path.read_text(encoding="utf-8"), lambda: Net(2)) for path in FILES),
+    *((text, tiny_net) for text in _samples()),
+]
+
+
+@contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """Raises TimeoutError in what takes longer."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"more than {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def outcome(text: str, make: Callable[[], nn.Module]) -> str:
+    """`works` or `refused`; anything else raises."""
+    net = make()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+    try:
+        with limited(SECONDS):
+            scheduler = build_text(text, "fuzz.yaml", net, optimizer)
+            scheduler.preview()
+            scheduler.cut_short(3)
+            yaml.safe_dump(scheduler.resolved)
+    except UserError as e:
+        assert "fault" in str(e)
+        assert len(str(e)) < 200_000
+        return "refused"
+    return "works"
+
+
+def run_cases(first: int, count: int) -> dict[str, int]:
+    """Cases by number, so that one can be run again; gives how often each outcome came."""
+    logging.getLogger("compress").setLevel(logging.ERROR)
+    counts = {"works": 0, "refused": 0}
+    for number in range(first, first + count):
+        rng = random.Random(number)
+        text, make = SOURCES[number % len(SOURCES)]
+        text = mutate(text, rng)
+        try:
+            counts[outcome(text, make)] += 1
+        except Exception as e:
+            raise AssertionError(f"case {number}: {type(e).__name__}: {e}\n{text[:3000]}") from e
+    return counts
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Warnings of schedules are not of interest here."""
+    level = logging.getLogger("compress").level
+    yield
+    logging.getLogger("compress").setLevel(level)
+
+
+def test_the_sources_themselves_work_or_need_what_is_to_come() -> None:
+    assert [outcome(text, make) for text, make in SOURCES[len(FILES) :]] == ["works"] * len(_samples())
+
+
+@pytest.mark.parametrize("first", range(0, 300, CHUNK))
+def test_broken_schedules_work_or_are_refused(first: int) -> None:
+    counts = run_cases(first, CHUNK)
+    assert min(counts.values()) > 5, "the mutator breaks everything, or nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(300, 2000, CHUNK))
+def test_more_broken_schedules_work_or_are_refused(first: int) -> None:
+    run_cases(first, CHUNK)
