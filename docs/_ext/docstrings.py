@@ -9,10 +9,9 @@ import re
 import typing
 from typing import Any
 
+import sources
 from sphinx.application import Sphinx
 from sphinx.util.inspect import stringify_signature
-
-import sources
 
 HEADERS = ("Args:", "Attributes:", "Returns:", "Raises:", "Yields:", "Example:", "Examples:")
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
@@ -83,9 +82,7 @@ def plain_signature(
         given = inspect.signature(obj)
     except (NameError, TypeError, ValueError):
         return None
-    parameters = [
-        each.replace(annotation=hints.get(each.name, each.annotation)) for each in given.parameters.values()
-    ]
+    parameters = [each.replace(annotation=hints.get(each.name, each.annotation)) for each in given.parameters.values()]
     if what == "method" and parameters and parameters[0].name in ("self", "cls"):
         del parameters[0]
     result = inspect.Signature.empty if what == "class" else hints.get("return", inspect.Signature.empty)

@@ -5,11 +5,10 @@ Here: which event calls what. Not here: the work (pages.py, docstrings.py, sourc
 
 from typing import Any
 
-from sphinx.application import Sphinx
-from sphinx.util import logging
-
 import docstrings
 import pages
+from sphinx.application import Sphinx
+from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,14 @@ class's own. Not here: the API reference (autodoc).
 """
 
 import inspect
+import json
 import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import sources
+
 from compress.config.document import first_sentence
 from compress.config.families import FAMILIES
 from compress.config.schema import arguments_model, describe_type
@@ -55,7 +57,7 @@ def find_places(docs: Path) -> list[str]:
 
 
 def _chosen(words: str) -> list[str]:
-    """`pruners` means all of our classes; `pruners ranked filters` those of these modules, `pruners - ranked` the rest."""
+    """`pruners`: all of our classes; `pruners ranked`: those of these modules; `pruners - ranked`: all others."""
     section, *modules = words.split()
     without = modules[:1] == ["-"]
     registry = SECTIONS[section]
@@ -225,7 +227,7 @@ def _arguments(cls: type, parts: dict[str, list[str]], up: str) -> str:
 
 
 def _as_yaml(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, float) else f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _meanings(lines: list[str]) -> dict[str, str]:

@@ -1,0 +1,160 @@
+"""The manual is true: public names have docstrings, YAML examples load, commands parse, the loop on the page runs."""
+
+import importlib
+import importlib.util
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from compress.config import file_config
+from compress.config.__main__ import main as config_main
+from compress.config.families import FAMILIES
+from options.Normal_options.test_options import TestOptions
+from options.Normal_options.train_options import TrainOptions
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+NETWORK = re.compile(r"^% network: (\S+)$", re.MULTILINE)
+
+
+def blocks(language: str) -> list[Any]:
+    """Page, line and text of every block in that language, for `parametrize`."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in BLOCK.finditer(text):
+            if match[2] == language:
+                line = text.count("\n", 0, match.start()) + 1
+                body = "\n".join(row.removeprefix(match[1]) for row in match[3].splitlines()) + "\n"
+                found.append(pytest.param(page, body, id=f"{page.name}:{line}"))
+    return found
+
+
+YAML = blocks("yaml")
+COMMANDS = [
+    pytest.param(line, id=line)
+    for line in sorted({line for block in blocks("sh") for line in block.values[1].splitlines()})
+    if line.startswith("python ")
+]
+
+
+def network_of(page: Path) -> nn.Module:
+    """The network that a page's examples are for: its line `% network: MODULE:NAME`."""
+    places = set(NETWORK.findall(page.read_text(encoding="utf-8")))
+    assert len(places) == 1, f"{page.name} needs one line `% network: MODULE:NAME`, it has {sorted(places)}"
+    module, name = places.pop().split(":")
+    network: Callable[[], nn.Module] = getattr(importlib.import_module(module), name)
+    return network()
+
+
+def source_checks() -> ModuleType:
+    """docs/_ext/sources.py, which is no package of ours."""
+    spec = importlib.util.spec_from_file_location("manual_sources", DOCS / "_ext" / "sources.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    assert source_checks().undocumented() == []
+
+
+def test_a_missing_docstring_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = source_checks()
+    (tmp_path / "compress").mkdir()
+    (tmp_path / "compress" / "a.py").write_text('"""A."""\nclass B:\n    def c(self): ...\n    def _d(self): ...\n')
+    monkeypatch.setattr(checks, "ROOT", tmp_path)
+    assert checks.undocumented() == ["compress/a.py:2: B", "compress/a.py:3: B.c"]
+    assert checks.public_names() == {"B": ["compress.a.B"]}
+
+
+def test_the_number_of_examples_is_known() -> None:
+    assert len(YAML) >= 12
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize(("page", "text"), YAML)
+def test_every_schedule_in_the_manual_loads_without_a_warning(page: Path, text: str, tmp_path: Path) -> None:
+    data = yaml.safe_load(text)
+    if "policies" not in data:  # a fragment: its instances get a policy each
+        keys = {family.section: family.key for family in FAMILIES}
+        entries = [{keys[s]: {"instance_name": name}, "epochs": [0]} for s in keys for name in data.get(s, {})]
+        assert entries, f"{page.name}: a yaml block without instances; mark a fragment as `text`"
+        text += yaml.safe_dump({"policies": entries})
+    path = tmp_path / "example.yaml"
+    path.write_text(text, encoding="utf-8")
+    model = network_of(page)
+    scheduler = file_config(model, torch.optim.Adam(model.parameters(), 1e-3), path, strict=True)
+    assert scheduler.policies
+    assert scheduler.preview().rows
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(line.partition(" > ")[0])[1:]
+    monkeypatch.chdir(ROOT)
+    if words[:1] == ["train.py"]:
+        TrainOptions().parse(words[1:])
+    elif words[:1] == ["test.py"]:
+        TestOptions().parse(words[1:])
+    elif words[:2] == ["-m", "compress.config"]:
+        assert config_main(words[2:]) == 0
+    else:
+        assert words[:2] in (["-m", "sphinx"], ["-m", "venv"]), line
+
+
+def test_the_loop_of_the_manual_trains_and_prunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = DOCS / "loops.md"
+    (schedule,) = (block.values[1] for block in YAML if block.values[0] == page)
+    (loop,) = (
+        each.values[1] for each in blocks("python") if each.values[0] == page and "for epoch in" in each.values[1]
+    )
+    (tmp_path / "schedule.yaml").write_text(schedule, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    model = network_of(page)
+    loader = [(torch.randn(4, 3, 6, 6), torch.randint(5, (4,))) for _ in range(2)]
+    names: dict[str, Any] = {"model": model, "loader": loader, "criterion": nn.CrossEntropyLoss()}
+    exec(loop, names)
+    assert 0.45 < names["scheduler"].masks["conv1.weight"].sparsity() < 0.55
+
+
+def test_the_pruner_of_the_manual_works() -> None:
+    (text,) = (block.values[1] for block in blocks("python") if "class SmallestHalfPruner" in block.values[1])
+    names: dict[str, Any] = {"__name__": "manual"}
+    exec(text.replace("@PRUNERS.register\n", ""), names)
+    weight = torch.arange(8.0)
+    mask = names["SmallestHalfPruner"](["w"]).masks({"w": weight}, None, None)["w"]
+    assert mask.tolist() == [False] * 4 + [True] * 4
+
+
+def test_files_that_the_guide_names_are_there() -> None:
+    for page in (DOCS / "extend.md", DOCS / "start.md", DOCS / "design.md"):
+        for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|md|json))`", page.read_text(encoding="utf-8")):
+            assert (ROOT / name).is_file() or "smallest_half" in name, f"{page.name} names {name}"
+
+
+@pytest.mark.slow
+def test_the_manual_builds_without_a_warning(tmp_path: Path) -> None:
+    sphinx = pytest.importorskip("sphinx.cmd.build")
+    paths, modules = list(sys.path), set(sys.modules)
+    try:
+        assert sphinx.build_main(["-q", "-W", "-b", "html", str(DOCS), str(tmp_path / "html")]) == 0
+    finally:
+        sys.path[:] = paths
+        for name in set(sys.modules) - modules:
+            if name in ("manual", "pages", "sources", "docstrings"):
+                del sys.modules[name]
+    assert (tmp_path / "html" / "index.html").is_file()
