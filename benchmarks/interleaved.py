@@ -1,0 +1,55 @@
+"""Timing two or more ways to do the same, fairly on a noisy machine.
+
+Here: rounds that take turns in one process, and ratios of neighbours. Not here: what is timed.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Work = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Time of one way over the time of the first, round by round.
+
+    Attributes:
+        values: one ratio a round.
+        milliseconds: median time of one repetition of this way.
+    """
+
+    values: list[float]
+    milliseconds: float
+
+    def __str__(self) -> str:
+        values = self.values
+        return f"min {min(values):.3f}  median {statistics.median(values):.3f}  max {max(values):.3f}"
+
+
+def compare(ways: Mapping[str, Work], rounds: int, repetitions: int) -> dict[str, Ratios]:
+    """Runs every way in each round, in an order that turns, and compares each with the first.
+
+    Args:
+        ways: name -> work; the first is what the others are compared with.
+        rounds: how many ratios.
+        repetitions: of the work within one round.
+    """
+    names = list(ways)
+    for work in ways.values():
+        for _ in range(2):
+            work()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(rounds):
+        turn = i % len(names)
+        for name in names[turn:] + names[:turn]:
+            started = time.perf_counter()
+            for _ in range(repetitions):
+                ways[name]()
+            seconds[name].append((time.perf_counter() - started) / repetitions)
+    first = seconds[names[0]]
+    return {
+        name: Ratios([a / b for a, b in zip(own, first, strict=True)], 1000 * statistics.median(own))
+        for name, own in seconds.items()
+    }
