@@ -1,17 +1,16 @@
 """Settings of the manual: python -m sphinx -W -b html docs doc/html (no network is used)."""
 
-import os
 import sys
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS / "_ext")]
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # importing is all that the build does
 
 project = "Compression training bench"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "manual"]
 exclude_patterns = ["_ext", "_static"]
+smartquotes = False  # they would make a dash of the two in `--plan`
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]

@@ -238,6 +238,8 @@ def _words(info: Mapping[str, Any]) -> str:
     if "enum" in info or "const" in info:
         return "one of " + ", ".join(map(str, info.get("enum", [info.get("const")])))
     kind = str(info.get("type", "any value"))
+    if "class" in info.get("properties", {}):
+        return f"{info['properties']['class']['description']} in place"
     if kind == "array":
         return f"list of {_words(info.get('items', {}))}"
     if kind == "object" and isinstance(info.get("additionalProperties"), dict):

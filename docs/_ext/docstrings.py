@@ -16,6 +16,7 @@ from sphinx.util.inspect import stringify_signature
 HEADERS = ("Args:", "Attributes:", "Returns:", "Raises:", "Yields:", "Example:", "Examples:")
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 LINKS = {short: full[0] for short, full in sources.public_names().items() if len(full) == 1}
+FULL = {name for full in sources.public_names().values() for name in full}
 
 
 def to_rst(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
@@ -40,6 +41,11 @@ def to_rst(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: 
         else:
             prose.append(line)
     lines[:] = out + escaped(prose, section)
+
+
+def skip_field_numbers(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: Any) -> bool | None:
+    """Leaves out the fields of named tuples, which their class describes (event `autodoc-skip-member`)."""
+    return True if (inspect.getdoc(obj) or "").startswith("Alias for field number") else None
 
 
 def _is_excerpt(line: str, before: list[str]) -> bool:
@@ -67,7 +73,7 @@ def escaped(lines: list[str], section: str = "") -> list[str]:
 def _code(text: str) -> str:
     if text in LINKS:
         return f":py:obj:`{text} <{LINKS[text]}>`"
-    return f"``{text}``"
+    return f":py:obj:`{text}`" if text in FULL else f"``{text}``"
 
 
 def plain_signature(

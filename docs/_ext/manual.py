@@ -29,5 +29,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", check)
     app.connect("source-read", fill_page)
     app.connect("autodoc-process-docstring", docstrings.to_rst, priority=100)
+    app.connect("autodoc-skip-member", docstrings.skip_field_numbers)
     app.connect("autodoc-process-signature", docstrings.plain_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
