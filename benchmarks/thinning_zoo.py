@@ -55,8 +55,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="width of the pictures, pixels (default: 64, some models other)")
     parser.add_argument("--float32", action="store_true", help="do not convert to float64")
     parser.add_argument("--timeout", type=int, default=900, help="seconds for one model")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads; 1 on a machine that is shared")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.one:
         print(json.dumps(row_of(options.one, options.size, options.float32)))
         return
@@ -69,7 +71,7 @@ def main() -> None:
 
 def run(name: str, options: argparse.Namespace) -> dict:
     """One model in a process of its own."""
-    command = [sys.executable, __file__, "--one", name]
+    command = [sys.executable, __file__, "--one", name, "--threads", str(options.threads)]
     command += ["--size", str(options.size)] if options.size else []
     try:
         done = subprocess.run(
@@ -113,7 +115,6 @@ def build(name: str, size: int | None, float32: bool) -> tuple[nn.Module, torch.
 
 def row_of(name: str, size: int | None, float32: bool) -> dict:
     """Everything that the table says about one model."""
-    torch.set_num_threads(2)
     model, batch = build(name, size, float32)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     train_step(model, batch, optimizer)

@@ -44,7 +44,8 @@ class ChannelGroup:
     Attributes:
         name: the first parameter and dimension in it, such as `layer1.0.conv1.weight[0]`.
         units: how many there are; unless pinned, up to `units - 1` of them can be removed.
-        members: place -> for each position of that dimension its unit in this group, -1 for another group's.
+        members: place -> for each position of that dimension its unit in this group, -1 for another group's. A
+            place may also be a number of a module that has no tensors (`norm.num_features` of a bare norm).
         pinned: why nothing of it can be removed; empty if it can.
         parameters_per_unit: elements of parameters that go with one unit (the mean over the units).
         macs_per_unit: multiply-accumulates of layers with weights that go with one unit, for the traced batch.
@@ -78,7 +79,7 @@ class ChannelGraph:
     """All groups of a model.
 
     Attributes:
-        parameters: full names of the parameters (members that are not among them are buffers).
+        parameters: full names of the parameters (members that are not among them are buffers or attributes).
         reads: places where a weight meets the channels that come in; all other places of a group write it.
         block_weights: weights of grouped convolutions from which whole groups go, so that their number changes.
         asked: the calls that keep their shape in one of several ways, and how many ways there are.

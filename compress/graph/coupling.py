@@ -160,6 +160,15 @@ class Coupling:
             self.tensors[name] = Value.of(shape, dict(units), dict.fromkeys(range(len(shape)), masked))
         return self.tensors[name]
 
+    def attribute(self, name: str, ids: Ids) -> None:
+        """A number of the calling module that counts these channels, although no tensor of it does."""
+        assert self._node is not None
+        place = f"{module_of(self._node)}.{name}".lstrip(".")
+        if place in self.tensors:
+            self.join(self.tensors[place].units[0], ids)
+        else:
+            self.tensors[place] = Value.of((len(ids),), {0: ids}, {})
+
     def caller(self) -> nn.Module | None:
         """The module that made the current call."""
         assert self._node is not None

@@ -209,6 +209,9 @@ def channel_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     for name in ("weight", "bias", "running_mean", "running_var"):
         if a.get(name) is not None and x.shape[1] > 1:
             ids = c.join(ids, c.read(a[name]).units[0])
+    bare = all(a.get(name) is None for name in ("weight", "bias", "running_mean"))
+    if bare and ids is not None and c.owner(nn.modules.batchnorm._NormBase) is not None:
+        c.attribute("num_features", ids)
     affine = all(a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
     for space in x.units[2:]:
         c.pin(space, "normalised along")
@@ -224,8 +227,8 @@ def group_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
             ids = c.join(ids, c.read(a[name]).units[0])
     if ids is not None:
         c.units.tie_along(ids.reshape(groups, -1), 1)
-        if c.owner(nn.GroupNorm) is None:
-            c.pin(ids, "the number of groups is a literal")
+        if c.owner(nn.GroupNorm) is None or a.get("weight") is None:
+            c.pin(ids, "the number of groups is not that of a module with weights")
     for space in x.units[2:]:
         c.pin(space, "normalised along")
     affine = all(a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))

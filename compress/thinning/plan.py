@@ -32,11 +32,16 @@ def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, lis
     staying: dict[Place, np.ndarray] = {}
     for group in graph.groups():
         for (name, dim), gone in gone_positions(group, removed.get(group.name, [])).items():
-            stays = staying.setdefault((name, dim), np.ones(tensors[name].shape[dim], dtype=bool))
+            size = len(group.members[name, dim])
+            stays = staying.setdefault((name, dim), np.ones(size, dtype=bool))
             stays[gone] = False
     kept: dict[str, dict[int, torch.Tensor]] = {}
     sizes: dict[str, dict[int, int]] = {}
+    counts: dict[str, dict[str, Any]] = {}
     for (name, dim), stays in staying.items():
+        if name not in tensors:  # a number of a module without tensors, such as a bare norm's num_features
+            counts.setdefault(owner_of(name), {})[name.rpartition(".")[2]] = int(stays.sum())
+            continue
         kept.setdefault(name, {})[dim] = torch.as_tensor(np.flatnonzero(stays))
         sizes.setdefault(name, {})[dim] = len(stays)
     headed = {
@@ -44,7 +49,7 @@ def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, lis
         for name, module in model.named_modules()
         if (spec := head_spec(module)) and (projection := _joined(name, spec.projection)) in kept
     }
-    attributes = _attributes(model, graph, kept)
+    attributes = counts | _attributes(model, graph, kept)
     for name, values in headed.items():
         attributes.setdefault(name, {}).update(values)
     return Recipe(kept, sizes, attributes, tuple(headed))

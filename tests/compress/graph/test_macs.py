@@ -113,6 +113,7 @@ def test_a_model_that_cannot_be_traced_is_named():
         count_macs(Loops(), torch.zeros(2))
 
 
+@pytest.mark.slow
 def test_vit_counts_attention():
     model = torchvision.models.vit_b_16(weights=None)
     assert count_macs(model, torch.zeros(1, 3, 224, 224)).total == 17_563_828_224
