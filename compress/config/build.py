@@ -120,7 +120,7 @@ def _check_top_level(data: Any, report: Report) -> dict[str, Any]:
     for key, value in data.items():
         form: type = list if key == "policies" else Mapping
         if key not in TOP_LEVEL:
-            report.add(f"unknown section {key!r}; {did_you_mean(str(key), TOP_LEVEL)}", (str(key),))
+            report.add(f"unknown section {shown(key)}; {did_you_mean(str(key), TOP_LEVEL)}", (str(key),))
         elif key == "version":
             if value != 1:
                 report.add(f"given {shown(value)}; this bench reads version 1", (key,))
@@ -131,7 +131,7 @@ def _check_top_level(data: Any, report: Report) -> dict[str, Any]:
             sections[key] = value
         elif not isinstance(value, form):
             wanted = "a list of policies" if key == "policies" else "instances, `NAME: {class: CLASS, ...}`"
-            report.add(f"given {shown(value)}, but section {key!r} holds {wanted}", (key,))
+            report.add(f"given {shown(value)}, but section {shown(key)} holds {wanted}", (key,))
         else:
             sections[key] = value
     if "policies" not in data:
@@ -244,11 +244,11 @@ def _build_policy(
     for key in component:
         if key not in ("instance_name", "args"):
             help_text = did_you_mean(str(key), ("instance_name", "args"))
-            report.add(f"unknown key {key!r} of a {family.key}; {help_text}", (*inner, str(key)))
+            report.add(f"unknown key {shown(key)} of a {family.key}; {help_text}", (*inner, str(key)))
     name = str(component["instance_name"])
     if name not in data.get(family.section, {}):
         known = did_you_mean(name, map(str, data.get(family.section, {})))
-        report.add(f"{family.section} has no instance {name!r}; {known}", (*inner, "instance_name"))
+        report.add(f"{family.section} has no instance {shown(name)}; {known}", (*inner, "instance_name"))
     instance = instances[family.section].get(name)
     args = check_arguments(family.policy_class, component.get("args") or {}, (*inner, "args"), report)
     if instance is None or window is None or args is None:
@@ -270,7 +270,7 @@ def _family_of(entry: Any, path: Path, report: Report) -> Family | None:
     for key in entry:
         if key not in (*keys, *WINDOW_KEYS):
             help_text = did_you_mean(str(key), (*keys, *WINDOW_KEYS))
-            report.add(f"unknown policy key {key!r}; {help_text}", (*path, str(key)))
+            report.add(f"unknown policy key {shown(key)}; {help_text}", (*path, str(key)))
     present = [family for family in FAMILIES if family.key in entry]
     if len(present) != 1:
         count = "none" if not present else " and ".join(family.key for family in present)

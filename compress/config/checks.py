@@ -18,6 +18,7 @@ from compress.errors import shown
 from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
+from compress.policies.regularization import RegularizationPolicy
 from compress.window import EpochWindow
 
 CONSTRUCTOR_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)  # torch's raise any of them
@@ -54,7 +55,7 @@ def is_lr(policy: Policy) -> bool:
 
 
 def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, report: Report) -> None:
-    """Warns of policies outside the run and of two pruners on one weight in one epoch."""
+    """Warns of policies outside the run, two pruners on one weight in one epoch, and a mask kept that is never made."""
     pruning = [(path, policy) for path, policy in entries if isinstance(policy, PruningPolicy)]
     for i, (path, later) in enumerate(pruning):
         for _, other in pruning[:i]:
@@ -64,6 +65,9 @@ def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, repor
                 message = f"{other.name!r} prunes {shared[0]!r} in epoch {epoch} too; this later policy's mask counts"
                 report.add(message, path, fatal=False)
     for path, policy in entries:
+        if isinstance(policy, RegularizationPolicy) and policy.keeps_nothing:
+            message = f"keep_mask keeps nothing: {policy.name!r} has no threshold_criteria, so it makes no mask"
+            report.add(message, path, fatal=False)
         if epochs is not None and policy.window.first >= epochs:
             message = f"{policy.name!r} never acts: the run ends after epoch {epochs - 1}, it starts in {policy.window}"
             report.add(message, path, fatal=False)
@@ -80,7 +84,7 @@ def check_unused(data: Mapping[str, Any], report: Report) -> None:
         }
         for name in data.get(family.section, {}):
             if str(name) not in named:
-                message = f"no policy uses {name!r}, so it never acts"
+                message = f"no policy uses {shown(name)}, so it never acts"
                 report.add(message, (family.section, str(name)), fatal=False)
 
 

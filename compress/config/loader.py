@@ -56,7 +56,8 @@ def dotted(path: Path) -> str:
     """A path as a reader writes it: `policies[0].pruner.args`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        name = str(part) if len(str(part)) <= 80 else f"{str(part)[:77]}..."
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else name
     return text
 
 

@@ -222,7 +222,7 @@ def _explain(error: dict[str, Any], target: type, model: type[BaseModel]) -> str
         return f"{target.__name__} needs the argument {name!r}: {describe_type(model, name)}"
     if error["type"] == "extra_forbidden":
         owner = "args" if issubclass(target, Policy) else target.__name__
-        return f"{owner} has no argument {name!r}; {did_you_mean(name, known)}"
+        return f"{owner} has no argument {shown(name)}; {did_you_mean(name, known)}"
     message = error["msg"].removeprefix("Input ").removeprefix("should").strip()
     return f"given {shown(error['input'])}; {name} should {message}"
 

@@ -24,19 +24,19 @@ class RegularizationPolicy(Policy):
         name: the instance's name.
         window: the firing epochs.
         regularizer: what to add.
-        keep_mask: keep the last threshold's zeros for good; needs a regularizer with `threshold_criteria`.
-
-    Raises:
-        ValueError: `keep_mask` without a threshold.
+        keep_mask: keep the last threshold's zeros for good; keeps nothing without `threshold_criteria`.
     """
 
     def __init__(self, name: str, window: EpochWindow, regularizer: Regularizer, *, keep_mask: bool = False) -> None:
         super().__init__(name, window)
-        if keep_mask and getattr(regularizer, "threshold_criteria", None) is None:
-            raise ValueError(f"keep_mask needs {name!r} to have threshold_criteria: without one it makes no mask")
         self.regularizer = regularizer
         self.keep_mask = keep_mask
         self._changed = False
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether a mask is to be kept that this regularizer never makes."""
+        return self.keep_mask and getattr(self.regularizer, "threshold_criteria", None) is None
 
     @property
     def weights(self) -> list[str]:

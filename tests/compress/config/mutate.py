@@ -16,7 +16,8 @@ VALUES: tuple[Any, ...] = (
     {"instance_name": []}, b"\x00", "2001-01-01", ["re:(", {}], {"*": 0.5}, {"*": [0.1, "Filters"]},
 )  # fmt: skip
 SNIPPETS = (
-    "&a [*a]", "*nothing", "<<: 3", "<<: {a: b}", "? [a, b]", "!!python/name:os.system", "!!set {a, b}", "!!omap [a: 1]",
+    "&a [*a]", "*nothing", "<<: 3", "<<: {a: b}", "? [a, b]", "!!python/name:os.system", "!!set {a, b}",
+    "!!omap [a: 1]",
     "!!binary aGk=", "!!float x", "!!int x", "!!timestamp x", "2001-99-99", "---", "...", "%YAML 9.9", "\t", "{", "]",
     '"', "'", "|", ">", ": :", "- - -", "#", "\u0000", "\u202e", "\ufeff", "é", "💥", "1" * 5000, "[" * 3000,
     "&x {y: 1}", "1: 1", "true: 1", "~: 1", ".nan: 1", "0x1F", "1_000", "12:30:45", "!local x", "epochs: [1, 2]",
