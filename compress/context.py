@@ -3,7 +3,7 @@
 Here: `StepContext`, and the loss terms that `before_backward_pass` hands on. Not here: behaviour.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ class StepContext:
         step: minibatch of the epoch, counted from 0 (one minibatch = one optimizer update); -1 outside of one.
         steps_per_epoch: how many there are; 0 outside of a minibatch.
         metrics: validation metrics by name, at an epoch's end.
+        recipes: what thinning has removed so far, one recipe (plain data) each time; a thinner appends its own.
     """
 
     epoch: int
@@ -35,6 +36,7 @@ class StepContext:
     step: int = -1
     steps_per_epoch: int = 0
     metrics: dict[str, Any] | None = None
+    recipes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_last_step(self) -> bool:

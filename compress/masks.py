@@ -6,7 +6,7 @@ the masks are (pruning/) and when they are made (policies/). The scheduler owns 
 A mask is a bool tensor of the parameter's shape, True = kept: a quarter of the bytes of a float32 weight.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -143,6 +143,7 @@ class MaskTable(Mapping[str, ParameterMasker]):
     """Every parameter of a model by its canonical name -> its `ParameterMasker`."""
 
     def __init__(self, model: nn.Module) -> None:
+        self.awaited: set[str] = set()  # pruning policies whose masks of this epoch are still to come
         self._maskers = {name: ParameterMasker(name, p) for name, p in canonical_parameters(model).items()}
 
     def __getitem__(self, name: str) -> ParameterMasker:
@@ -153,6 +154,19 @@ class MaskTable(Mapping[str, ParameterMasker]):
 
     def __len__(self) -> int:
         return len(self._maskers)
+
+    def take_cut(self, masks: Mapping[str, Tensor], cut: Callable[[str, Tensor], Tensor]) -> None:
+        """Follows parameters that thinning has cut.
+
+        Args:
+            masks: name -> mask of the new shape; one that switches nothing off is dropped.
+            cut: name and tensor of the parameter's old shape -> the part that stays.
+        """
+        for name, masker in self._maskers.items():
+            if name in masks:
+                masker.mask = None if bool(masks[name].all()) else masks[name]
+            if masker.unmasked_copy is not None:
+                masker.unmasked_copy = None if masker.mask is None else cut(name, masker.unmasked_copy)
 
     def masked(self) -> list[ParameterMasker]:
         """The maskers that hold a mask now."""

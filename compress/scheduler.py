@@ -21,6 +21,7 @@ from compress.errors import UserError
 from compress.masks import MaskTable
 from compress.plan import Plan, make_plan
 from compress.policies.base import HOOKS, Policy
+from compress.thinning.recipe import Recipe, cut_state
 
 STATE_VERSION = 1
 
@@ -38,6 +39,7 @@ class CompressionScheduler:
     Attributes:
         masks: name -> `ParameterMasker` of every parameter.
         policies: the policies.
+        recipes: what thinning has removed from the model so far, in order, as plain data.
         resolved: see above; `{}` when the scheduler was built by hand.
     """
 
@@ -54,6 +56,7 @@ class CompressionScheduler:
         self.masks = MaskTable(model)
         self.policies: list[Policy] = list(policies or [])
         self.resolved = resolved or {}
+        self.recipes: list[dict[str, Any]] = []
         self._optimizer = optimizer
         self.generator = torch.Generator().manual_seed(seed)
         self._epoch = -1
@@ -172,6 +175,7 @@ class CompressionScheduler:
         """Everything that a resumed run needs, as plain data and tensors (loads with `weights_only=True`)."""
         return {
             "version": STATE_VERSION,
+            "recipes": list(self.recipes),
             "masks": self.masks.state_dict(),
             "policies": [{"name": policy.name, "state": policy.state_dict()} for policy in self.policies],
             "generator": self.generator.get_state(),
@@ -191,6 +195,9 @@ class CompressionScheduler:
         )
         if saved != here:
             raise UserError(f"the checkpoint was made with the policies {saved}, the schedule has {here}")
+        for recipe in state["recipes"][len(self.recipes) :]:
+            Recipe.from_dict(recipe).apply(self.model)
+        self.recipes[:] = state["recipes"]
         self.masks.load_state_dict(state["masks"])
         for policy, entry in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(entry["state"])
@@ -207,7 +214,18 @@ class CompressionScheduler:
 
     def _notify(self, hook: str, ctx: StepContext) -> None:
         for policy in self._acting[hook]:
+            thinned = len(self.recipes)
             getattr(policy, hook)(ctx)
+            for recipe in self.recipes[thinned:]:
+                self._cut_states(Recipe.from_dict(recipe))
+
+    def _cut_states(self, recipe: Recipe) -> None:
+        """Whatever policies remember element by element follows the thinned parameters."""
+        for policy in self.policies:
+            state = policy.state_dict()
+            cut = cut_state(state, recipe)
+            if cut is not state:
+                policy.load_state_dict(cut)
 
     def _context(
         self,
@@ -217,4 +235,6 @@ class CompressionScheduler:
         steps_per_epoch: int = 0,
         metrics: dict[str, Any] | None = None,
     ) -> StepContext:
-        return StepContext(epoch, self.model, self.masks, self.generator, optimizer, step, steps_per_epoch, metrics)
+        return StepContext(
+            epoch, self.model, self.masks, self.generator, optimizer, step, steps_per_epoch, metrics, self.recipes
+        )

@@ -48,6 +48,14 @@ class Watched(Policy):
         """The real policy's."""
         return self.policy.plan(epoch)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The real policy's."""
+        return self.policy.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The real policy's."""
+        self.policy.load_state_dict(state)
+
     def watch(self, hook: str, ctx: StepContext) -> None:
         """Calls a hook of the real policy and compares before and after."""
         if not self.epochs or self.epochs[-1] != ctx.epoch:

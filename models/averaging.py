@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress.masks import MaskTable
 from compress.selectors import canonical_parameters
+from compress.thinning.recipe import Recipe
 
 
 class AveragedWeights:
@@ -23,10 +24,18 @@ class AveragedWeights:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self._followed = 0
 
-    def update(self, model: nn.Module) -> None:
-        """One more step of the network."""
+    def update(self, model: nn.Module, recipes: list[dict[str, Any]]) -> None:
+        """One more step of the network, which may have been thinned by these recipes since it was new."""
+        self.follow(recipes)
         self._averaged.update_parameters(model)
+
+    def follow(self, recipes: list[dict[str, Any]]) -> None:
+        """Thins the average like the network, by the recipes that it has not seen yet."""
+        for recipe in recipes[self._followed :]:
+            Recipe.from_dict(recipe).apply(self._averaged.module)
+        self._followed = len(recipes)
 
     @torch.no_grad()
     def masked(self, model: nn.Module, masks: MaskTable) -> nn.Module:

@@ -135,7 +135,7 @@ class BaseTrainer:
             optimizer.step()
             compression_scheduler.on_minibatch_end(epoch, step, steps, optimizer)
             if self.averaged is not None:
-                self.averaged.update(self.model)
+                self.averaged.update(self.model, compression_scheduler.recipes)
             means.add(loss, own_loss, terms)
             bar.note(lambda: f"loss {means.mean('loss'):.4f} lr {optimizer.param_groups[0]['lr']:.2g}{self._so_far()}")
         return means.values()
@@ -236,7 +236,7 @@ class BaseTrainer:
 
     def finish(self) -> dict[str, Any]:
         """Measures the best network on the validation data, writes the summary and shows it."""
-        run_state.load_evaluated(self.model, load_checkpoint(self.folders.best))
+        self.model = run_state.rebuild(self.build_model(), load_checkpoint(self.folders.best)).to(self.device)
         summary = make_summary(
             run=self.folders.name,
             optform=self.config.optform,

@@ -17,7 +17,7 @@ from apputils.runs import Run
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, write_summary
 from models.environment import choose_device, set_up
-from models.run_state import load_evaluated
+from models.run_state import rebuild
 
 logger = logging.getLogger("run")
 
@@ -67,8 +67,7 @@ class BaseTester:
         Raises:
             UserError: the weights do not fit.
         """
-        model = self.new_network(self.checkpoint["network"]["arguments"])
-        load_evaluated(model, self.checkpoint)
+        model = rebuild(self.new_network(self.checkpoint["network"]["arguments"]), self.checkpoint)
         return model.to(self.device).eval()
 
     def run(self, opt: Any) -> dict[str, Any]:

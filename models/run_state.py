@@ -1,6 +1,6 @@
 """What a checkpoint of a run holds, and how a run is made of it again.
 
-Here: `gather`, `restore`, `load_evaluated`, the options of a resumed run. Not here: files (apputils/checkpoint.py).
+Here: `gather`, `restore`, `rebuild`, the options of a resumed run. Not here: files (apputils/checkpoint.py).
 Everything is plain data and tensors; the structure of the network is its constructor's arguments.
 """
 
@@ -13,6 +13,7 @@ from torch import nn
 from apputils.checkpoint import load_checkpoint
 from apputils.runs import find_run
 from compress.errors import UserError
+from compress.thinning.recipe import Recipe
 from models.environment import random_state, restore_random_state
 from models.ranking import EpochScore
 
@@ -46,11 +47,12 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
 
 def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     """Puts a trainer, freshly built, where the checkpoint left off."""
+    trainer.compression_scheduler.load_state_dict(checkpoint["scheduler"])  # first: it thins the network
     load_network(trainer.model, checkpoint["model"])
     if trainer.averaged is not None:
+        trainer.averaged.follow(trainer.compression_scheduler.recipes)
         trainer.averaged.load_state_dict(checkpoint["averaged"])
     trainer.optimizer.load_state_dict(checkpoint["optimizer"])
-    trainer.compression_scheduler.load_state_dict(checkpoint["scheduler"])
     trainer.history = checkpoint["history"]
     trainer.best = EpochScore(**checkpoint["best"]) if checkpoint["best"] else None
     trainer.first_epoch = checkpoint["epoch"] + 1
@@ -58,10 +60,19 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     restore_random_state(checkpoint["random_state"])
 
 
-def load_evaluated(model: nn.Module, checkpoint: dict[str, Any]) -> None:
-    """Loads the weights that count for quality: the averaged ones if the run kept them."""
+def rebuild(model: nn.Module, checkpoint: dict[str, Any]) -> nn.Module:
+    """A new network becomes the checkpoint's: thinned as it was, with the weights that count for quality.
+
+    Those are the averaged ones if the run kept them.
+
+    Raises:
+        UserError: the checkpoint is of another network.
+    """
+    for recipe in checkpoint["scheduler"]["recipes"]:
+        Recipe.from_dict(recipe).apply(model)
     averaged = checkpoint["averaged"]
     load_network(model, averaged["model"] if averaged else checkpoint["model"])
+    return model
 
 
 def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:

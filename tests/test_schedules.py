@@ -38,6 +38,14 @@ def test_the_first_schedule_prunes_the_six_weights_from_5_to_40_percent() -> Non
     assert set(rows[-1].levels.values()) == {0.4}
 
 
+def test_the_original_filter_schedule_loads_unchanged() -> None:
+    model = Net(2)
+    path = ORIGINAL / "filter_prune.yaml"
+    scheduler = file_config(model, torch.optim.Adam(model.parameters(), 1e-3), path, strict=True)
+    assert [type(policy).__name__ for policy in scheduler.policies] == ["PruningPolicy", "ThinningPolicy"]
+    assert scheduler.scheduled_weights == SIX
+
+
 def test_the_original_agp_schedule_loads_unchanged() -> None:
     model = Net(2)
     path = ORIGINAL / "agp_prune.yaml"

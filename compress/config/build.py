@@ -48,7 +48,7 @@ def file_config(
         model: the network; selectors are resolved against its parameters.
         optimizer: of the training loop.
         filename: the schedule.
-        example_inputs: what graph-based parts trace with.
+        example_inputs: what graph-based parts trace with; without them they take the first batch that they see.
         epochs: the run's length, for the checks that need it.
         strict: warnings are errors.
         seed: of the scheduler's random generator.
@@ -61,7 +61,7 @@ def file_config(
         text = FilePath(filename).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"the schedule {str(filename)!r} cannot be read: {e}") from e
-    return build_text(text, str(filename), model, optimizer, epochs, strict=strict, seed=seed)
+    return build_text(text, str(filename), model, optimizer, example_inputs, epochs, strict=strict, seed=seed)
 
 
 def build_text(
@@ -69,13 +69,15 @@ def build_text(
     name: str,
     model: nn.Module,
     optimizer: Optimizer,
+    example_inputs: ExampleInputs | None = None,
     epochs: int | None = None,
     *,
     strict: bool = False,
     seed: int = 0,
 ) -> CompressionScheduler:
     """Builds the scheduler of a YAML schedule that is text already; `name` stands for it in reports."""
-    return _build(load_text(text, name), model, optimizer, epochs, strict, seed)
+    context = {"model": model, "optimizer": optimizer, "example_inputs": example_inputs}
+    return _build(load_text(text, name), context, epochs, strict, seed)
 
 
 def dict_config(
@@ -89,15 +91,17 @@ def dict_config(
     seed: int = 0,
 ) -> CompressionScheduler:
     """Builds the scheduler of a schedule given as plain data, which is left as it was; see `file_config`."""
-    return _build(Document(schedule, "schedule"), model, optimizer, epochs, strict, seed)
+    context = {"model": model, "optimizer": optimizer, "example_inputs": example_inputs}
+    return _build(Document(schedule, "schedule"), context, epochs, strict, seed)
 
 
 def _build(
-    document: Document, model: nn.Module, optimizer: Optimizer, epochs: int | None, strict: bool, seed: int
+    document: Document, context: dict[str, Any], epochs: int | None, strict: bool, seed: int
 ) -> CompressionScheduler:
-    report = Report(document)
+    """Builds from a document; `context` is what constructors may be given beside the schedule's arguments."""
+    report, model, optimizer = Report(document), context["model"], context["optimizer"]
     data = _check_top_level(document.data, report)
-    instances = _build_instances(data, model, optimizer, report)
+    instances = _build_instances(data, context, report)
     entries = _build_policies(data, instances, optimizer, report)
     checks.check_policies(entries, epochs, report)
     checks.check_unused(data, report)
@@ -139,9 +143,8 @@ def _check_top_level(data: Any, report: Report) -> dict[str, Any]:
     return sections
 
 
-def _build_instances(
-    data: dict[str, Any], model: nn.Module, optimizer: Optimizer, report: Report
-) -> dict[str, dict[str, Instance]]:
+def _build_instances(data: dict[str, Any], context: dict[str, Any], report: Report) -> dict[str, dict[str, Instance]]:
+    model = context["model"]
     names = {
         "weight": list(canonical_parameters(model)),
         "module": [canonical(name) for name, _ in model.named_modules() if name],
@@ -150,9 +153,7 @@ def _build_instances(
     for family in FAMILIES:
         section = found.setdefault(family.section, {})
         for name, given in data.get(family.section, {}).items():
-            instance = _build_instance(
-                family, str(name), given, names, report, {"model": model, "optimizer": optimizer}
-            )
+            instance = _build_instance(family, str(name), given, names, report, context)
             if instance is not None:
                 section[str(name)] = instance
     return found
@@ -258,7 +259,7 @@ def _build_policy(
             checks.try_lr_scheduler(instance, window, optimizer)
         return family.make(instance, window, optimizer, args)
     except checks.CONSTRUCTOR_FAULTS as e:
-        report.add(checks.in_words(e), (*inner, "args"))
+        report.add(checks.in_words(e), (*inner, "args") if "args" in component else inner)
         return None
 
 

@@ -19,6 +19,7 @@ from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
 from compress.policies.regularization import RegularizationPolicy
+from compress.policies.thinning import ThinningPolicy
 from compress.window import EpochWindow
 
 CONSTRUCTOR_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)  # torch's raise any of them
@@ -64,13 +65,28 @@ def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, repor
             if shared and epoch is not None:
                 message = f"{other.name!r} prunes {shared[0]!r} in epoch {epoch} too; this later policy's mask counts"
                 report.add(message, path, fatal=False)
-    for path, policy in entries:
+    for i, (path, policy) in enumerate(entries):
+        if isinstance(policy, ThinningPolicy) and not any(_makes_zeros(each, policy) for _, each in entries[:i]):
+            message = (
+                f"nothing before {policy.name!r} makes zeros (a pruner, or a regularizer with threshold_criteria), "
+                "so it would remove nothing"
+            )
+            report.add(message, path, fatal=False)
         if isinstance(policy, RegularizationPolicy) and policy.keeps_nothing:
             message = f"keep_mask keeps nothing: {policy.name!r} has no threshold_criteria, so it makes no mask"
             report.add(message, path, fatal=False)
         if epochs is not None and policy.window.first >= epochs:
             message = f"{policy.name!r} never acts: the run ends after epoch {epochs - 1}, it starts in {policy.window}"
             report.add(message, path, fatal=False)
+
+
+def _makes_zeros(policy: Policy, thinner: ThinningPolicy) -> bool:
+    """Whether a policy that stands before the thinner acts by the thinner's last epoch and leaves zeros."""
+    if policy.window.first > thinner.window.last:
+        return False
+    if isinstance(policy, RegularizationPolicy):
+        return getattr(policy.regularizer, "threshold_criteria", None) is not None
+    return isinstance(policy, PruningPolicy)
 
 
 def check_unused(data: Mapping[str, Any], report: Report) -> None:

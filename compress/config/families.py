@@ -29,12 +29,14 @@ import compress.pruning.structure
 import compress.pruning.threshold
 import compress.regularization.drop_filter
 import compress.regularization.groups
-import compress.regularization.l1  # noqa: F401
+import compress.regularization.l1
+import compress.thinning.removers  # noqa: F401
 from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
 from compress.policies.regularization import RegularizationPolicy
-from compress.registry import LR_SCHEDULERS, PRUNERS, REGULARIZERS, Registry
+from compress.policies.thinning import ThinningPolicy
+from compress.registry import EXTENSIONS, LR_SCHEDULERS, PRUNERS, REGULARIZERS, Registry
 from compress.window import EpochWindow
 
 
@@ -84,6 +86,10 @@ def _regularization(instance: Instance, window: EpochWindow, optimizer: Optimize
     return RegularizationPolicy(instance.name, window, instance.algorithm, **args)
 
 
+def _thinning(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
+    return ThinningPolicy(instance.name, window, instance.algorithm, **args)
+
+
 def _lr(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
     return LRPolicy(instance.name, window, optimizer, instance.cls, instance.arguments)
 
@@ -91,5 +97,6 @@ def _lr(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dic
 FAMILIES = (
     Family("pruners", "pruner", PRUNERS, PruningPolicy, _pruning),
     Family("regularizers", "regularizer", REGULARIZERS, RegularizationPolicy, _regularization),
+    Family("extensions", "extension", EXTENSIONS, ThinningPolicy, _thinning),
     Family("lr_schedulers", "lr_scheduler", LR_SCHEDULERS, LRPolicy, _lr, shared=False),
 )

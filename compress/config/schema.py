@@ -109,8 +109,11 @@ def _expand(value: Any, hint: Any, names: Mapping[str, Iterable[str]], path: Pat
         return _expand_annotated(value, args, names, path, report)
     if origin is list and isinstance(value, list):
         found = [_expand(item, args[0], names, (*path, i), report) for i, item in enumerate(value)]
-        if _selector_of(args[0]) is None:
+        marker = _selector_of(args[0])
+        if marker is None:
             return found
+        if not value:
+            _add_empty(marker, path, report)
         return list(dict.fromkeys(name for group in found for name in group))
     if origin is dict and isinstance(value, dict):
         return _expand_dict(value, args, names, path, report)
@@ -138,6 +141,8 @@ def _expand_dict(
     marker = _selector_of(args[0])
     if marker is None:
         return value
+    if not value:
+        _add_empty(marker, path, report)
     found = [_matches(selector, marker, names, (*path, selector), report) for selector in value]
     return expand_mapping(value, names[marker.kind]) if all(found) else value
 
@@ -189,6 +194,10 @@ def _matches(
             path,
         )
     return found
+
+
+def _add_empty(marker: SelectorOf, path: Path, report: Report) -> None:
+    report.add(f"given no {marker.kind} at all, so nothing would be done", path)
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -92,7 +92,9 @@ class PruningPolicy(Policy):
         """New masks, unless the pruner must see minibatches first; the weights are touched at the first minibatch."""
         if self.levels is not None:
             self.pruner.override_levels(self.levels)
-        if not self.gathering.start():
+        if self.gathering.start():
+            ctx.masks.awaited.add(self.name)
+        else:
             self._renew_masks(ctx)
 
     def on_minibatch_begin(self, ctx: StepContext) -> None:
@@ -190,6 +192,7 @@ class PruningPolicy(Policy):
         return [ctx.masks[name] for name in (*self.pruner.weights, *self._others)]
 
     def _renew_masks(self, ctx: StepContext) -> None:
+        ctx.masks.awaited.discard(self.name)
         weights = {name: ctx.masks[name].parameter.detach() for name in self.pruner.weights}
         masks = self.pruner.masks(self.gathering.folded(weights, ctx), ctx, self.window)
         self._others += [name for name in masks if name not in weights and name not in self._others]

@@ -153,3 +153,28 @@ def slice_optimizer(
         for key, value in state.items():
             if isinstance(value, Tensor) and tuple(value.shape) == tuple(shapes[name]):
                 state[key] = recipe.slice(name, value)
+
+
+def cut_state(state: Any, recipe: Recipe) -> Any:
+    """Plain state in which tensors stored under a thinned parameter's name are cut like it.
+
+    A tensor counts when it has the parameter's size before the thinning in every dimension that was cut; a scalar kept
+    under that name stays. The very same object comes back when nothing had to be cut.
+    """
+    if isinstance(state, list):
+        items = [cut_state(item, recipe) for item in state]
+        return items if any(new is not old for new, old in zip(items, state, strict=True)) else state
+    if not isinstance(state, Mapping):
+        return state
+    found = {
+        key: recipe.slice(key, value)
+        if isinstance(value, Tensor) and _of_old_size(recipe, key, value)
+        else cut_state(value, recipe)
+        for key, value in state.items()
+    }
+    return found if any(found[key] is not value for key, value in state.items()) else state
+
+
+def _of_old_size(recipe: Recipe, name: Any, tensor: Tensor) -> bool:
+    sizes = recipe.sizes.get(name, {})
+    return bool(sizes) and all(dim < tensor.dim() and tensor.shape[dim] == size for dim, size in sizes.items())

@@ -54,6 +54,34 @@ def test_a_resumed_run_is_the_same_run(trainer_of: TrainerOf, extra: list[str]) 
     assert len(Path("logs/cut/metrics.csv").read_text().splitlines()) == 5
 
 
+FILTERS = """\
+pruners:
+  p: {class: L1RankedStructureParameterPruner, reg_regims: {mid_part.1.weight: [0.5, 3D]}}
+extensions:
+  t: {class: FilterRemover}
+policies:
+  - pruner: {instance_name: p}
+    epochs: [1]
+  - extension: {instance_name: t}
+    epochs: [1]
+fine_tuning_epochs: 2
+"""
+
+
+def test_a_run_that_was_thinned_resumes_to_the_bit_and_is_rebuilt_from_data(trainer_of: TrainerOf) -> None:
+    Path("filters.yaml").write_text(FILTERS)
+    trainer = trainer_of("--compress=filters.yaml", "--run=whole", "--ema=0.8")
+    summary = trainer.run()
+    assert trainer.model.mid_part[1].out_channels == 16
+    assert summary["params"] < 43_468
+    trainer_of("--compress=filters.yaml", "--run=cut", "--nEpochs=2", "--ema=0.8").run()
+    trainer_of("--resume=cut", "--nEpochs=4").run()
+    whole, cut = (load_checkpoint(Path("checkpoints") / run / "last.pt") for run in ("whole", "cut"))
+    assert same(whole["model"], cut["model"])
+    assert str(whole["averaged"]) == str(cut["averaged"])
+    assert str(whole["optimizer"]) == str(cut["optimizer"])
+
+
 def test_resume_refuses_options_that_would_make_it_another_run(trainer_of: TrainerOf) -> None:
     trainer_of(SPARSE, "--nEpochs=1", "--run=a").run()
     with pytest.raises(UserError, match="--lr=0.5: the run a was trained with 0.003"):

@@ -1,0 +1,60 @@
+"""The schedule's thinners (section `extensions`): `FilterRemover`, `ChannelRemover`, `StructureRemover`.
+
+Here: what they may be told. Not here: when they act (policies/thinning.py) and how units leave a network (thin.py).
+"""
+
+from typing import Literal
+
+from compress.graph.trace import ExampleInputs
+from compress.registry import EXTENSIONS
+
+
+@EXTENSIONS.alias("ChannelRemover")
+@EXTENSIONS.alias("FilterRemover")
+@EXTENSIONS.register
+class StructureRemover:
+    """Takes the filters and channels that masks have cleared out of the network: it becomes physically smaller.
+
+    One class under Distiller's three names. A unit leaves with everything that is coupled to it (filter, bias,
+    BatchNorm, the channels of whatever reads it), found through the network's graph. Before it returns it proves on
+    real tensors that the thinned network computes what the masked one did; otherwise nothing has changed, and the error
+    names the module and the reason. The optimizer stays the same object, its per-element state is cut.
+
+    When to use: in the epoch of a structured pruner, listed after it, or later; any number of times.
+
+    Sample:
+        pruners:
+          filter_pruner:
+            class: L1RankedStructureParameterPruner
+            reg_regims: {'conv1.weight': [0.5, '3D']}
+        extensions:
+          net_thinner:
+            class: FilterRemover
+            thinning_func_str: remove_filters
+        policies:
+          - pruner: {instance_name: filter_pruner}
+            epochs: [1]
+          - extension: {instance_name: net_thinner}
+            epochs: [1]
+
+    Args:
+        thinning_func_str: Distiller's name of what is removed; here every cleared unit goes, whichever is written.
+        arch: accepted for Distiller's schedules; the graph is traced, so it has no effect.
+        dataset: accepted for Distiller's schedules; the example inputs tell the shape, so it has no effect.
+        allow_inexact: also remove what changes the output a little (channels under a norm over them); the change is
+            measured and told.
+    """
+
+    def __init__(
+        self,
+        thinning_func_str: Literal["remove_filters", "remove_channels", "contract_model"] = "contract_model",
+        arch: str | None = None,
+        dataset: str | None = None,
+        allow_inexact: bool = False,
+        example_inputs: ExampleInputs | None = None,
+    ) -> None:
+        self.thinning_func_str = thinning_func_str
+        self.arch = arch
+        self.dataset = dataset
+        self.allow_inexact = allow_inexact
+        self.example_inputs = example_inputs
