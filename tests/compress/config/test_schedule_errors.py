@@ -10,6 +10,7 @@ from torch import nn
 
 from compress.config import dict_config, file_config
 from compress.errors import ScheduleError, UserError
+from tests.compress.config.mutate import BOMB
 
 GOOD = """\
 version: 1
@@ -25,6 +26,8 @@ policies:
     ending_epoch: 4
     frequency: 1
 """
+RANGE = "    starting_epoch: 0\n    ending_epoch: 4\n    frequency: 1"
+LR = "policies:\n  - lr_scheduler: {instance_name: l}\n    starting_epoch: 0\n    ending_epoch: 4"
 
 
 def build(net: nn.Module, tmp_path: Path, text: str, **settings: Any) -> Any:
@@ -67,6 +70,31 @@ CASES = [
     ("    ending_epoch: 4\n", "", "ending_epoch missing: say when it acts"),
     ("starting_epoch: 0", "starting_epoch: zero", "epochs and frequency are whole numbers"),
     ("  - pruner: {instance_name: p}\n    starting_epoch", "  - starting_epoch", "this one names none"),
+    ("ending_epoch: 4", "ending_epoch: -2", "are an empty range; ending_epoch must be greater than starting_epoch >= 0"),
+    ("    frequency: 1", "    frequency: 0", "frequency 0 must be between 1 and the length of the range"),
+    (RANGE, "    epochs: []", "must name at least one epoch"),
+    (RANGE, "    epochs: [3, -1]", "must name at least one epoch, each 0 or later"),
+    (RANGE, "    epochs: 3", "epochs a list of them"),
+    (RANGE, "    epochs: [1000000]", "epoch 1000000 is given; a run has at most 100000 epochs"),
+    ("ending_epoch: 4", "ending_epoch: 1000000000", "epoch 999999999 is given; a run has at most 100000 epochs"),
+    ("[0.weight]", "['nothing*']", r"weights\[0\]: 'nothing\*' matches no weight of this model, so nothing would be done; "
+     "there are: 0.weight, 0.bias"),
+    ("[0.weight]", "['re:nothing.*']", r"'re:nothing.\*' matches no weight of this model"),
+    ("[0.weight]", "[]", "7:5: pruners.p.weights: given no weight at all, so nothing would be done"),
+    ("[0.weight]", "{a: b}", "weights should be a valid list"),
+    ("0.5", "true", "given True; final_sparsity should be a valid number"),
+    ("0.5", ".nan", "given nan; final_sparsity should be"),
+    ("    class: AutomatedGradualPruner\n", "", r"an instance is written `p: \{class: CLASS"),
+    ("class: AutomatedGradualPruner", "class: [x]", r"4:5: pruners.p.class: given \['x'\]; a class is named by text"),
+    ("policies:", "policy:", "unknown section 'policy'; did you mean 'policies'"),
+    ("policies:", "lr_schedulers: {l: {class: LambdaLR}}\npolicies:", "lr_schedulers.l.class: LambdaLR is refused: its "
+     "lr_lambda is a function"),
+    ("policies:", f"lr_schedulers: {{l: {{class: ExponentialLR, gamma: 1.0e+308}}}}\n{LR}", r"policies\[0\].lr_scheduler: "
+     "ExponentialLR sets a learning rate of inf after epoch 1"),
+    ("policies:", f"lr_schedulers: {{l: {{class: OneCycleLR, max_lr: 1, total_steps: 1, cycle_momentum: false}}}}\n{LR}",
+     "Tried to step 2 times. The specified number of total steps is 1"),
+    ("{instance_name: p}", "{instance_name: p}\n    regularizer: {instance_name: p}", "this one names pruner and regularizer"),
+    ("{instance_name: p}", "{instance_name: p, args: {levels: {0.weight: 0.5}}}", "takes no 'levels' in its policy"),
     ("policies:", "fine_tuning_epochs: -1\npolicies:", "whole number of epochs, 0 or more"),
 ]  # fmt: skip
 
@@ -93,6 +121,10 @@ def test_all_faults_come_in_one_report(net: nn.Module, tmp_path: Path) -> None:
         ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("pruners: !!python/name:os.system x", "could not determine a constructor"),
         ("&a [*a]", "an alias contains itself"),
+        (BOMB, "more than 40 levels or 100,000 values, or an alias contains itself"),
+        ("[" * 50 + "]" * 50, "more than 40 levels"),
+        ("a: 1" + "0" * 5000, "this is not plain YAML: Exceeds the limit"),
+        ("{1: a, true: b}", "holds|unknown section"),
         ("? [a, b]\n: 1", "a key must be plain text"),
         ("", "the schedule is empty"),
         ("- 1", "holds list"),
@@ -126,6 +158,33 @@ def test_warnings_are_logged_and_are_errors_if_strict(
     assert len(caplog.records) == 1
     with pytest.raises(ScheduleError, match=message):
         build(net, tmp_path, text, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [("re:(", "is not a regular expression"), ("2.weight", "'2.weight' is none of the weights that 'p' prunes")],
+)
+def test_levels_of_a_policy_are_checked_too(net: nn.Module, selector: str, message: str) -> None:
+    schedule = {
+        "pruners": {"p": {"class": "SparsityLevelParameterPruner", "levels": {"0.weight": 0.5}}},
+        "policies": [{"pruner": {"instance_name": "p", "args": {"levels": {selector: 0.5}}}, "epochs": [0]}],
+    }
+    with pytest.raises(ScheduleError, match=message):
+        dict_config(net, torch.optim.SGD(net.parameters(), 0.1), schedule)
+
+
+def test_module_is_ignored_anywhere(net: nn.Module, tmp_path: Path) -> None:
+    for name in ("module.0.weight", "0.module.weight", "_orig_mod.module.0.weight", "module.0.w*"):
+        assert build(net, tmp_path, GOOD.replace("[0.weight]", f"[{name}]")).scheduled_weights == ["0.weight"]
+    compiled = nn.ModuleDict({"_orig_mod": net})  # as torch.compile names its parameters
+    for wrapped in (nn.DataParallel(net), compiled):
+        assert build(wrapped, tmp_path, GOOD).scheduled_weights == ["0.weight"]
+
+
+def test_a_value_that_is_huge_is_cut_in_the_report(net: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(ScheduleError, match=r"given '?x+\.\.\.x+'?;") as caught:
+        build(net, tmp_path, GOOD.replace("0.5", "x" * 50_000))
+    assert len(str(caught.value)) < 400
 
 
 def test_a_policy_outside_the_run_is_a_warning(net: nn.Module, tmp_path: Path) -> None:
