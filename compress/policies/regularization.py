@@ -43,6 +43,10 @@ class RegularizationPolicy(Policy):
         """The regularizer's weights."""
         return self.regularizer.weights
 
+    def settled(self, epoch: int) -> bool:
+        """Whether the last firing epoch has come, where a threshold makes zeros."""
+        return getattr(self.regularizer, "threshold_criteria", None) is None or epoch >= self.window.last
+
     def on_minibatch_begin(self, ctx: StepContext) -> None:
         """What regularizers do to weights for one minibatch."""
         if type(self.regularizer).before_forward is Regularizer.before_forward:
