@@ -99,6 +99,13 @@ def run_cases(first: int, count: int) -> dict[str, int]:
     return counts
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> None:
+    """The first scheduler imports much of torch, which is not what the limit is for."""
+    net = tiny_net()
+    build_text(SOURCES[-1][0], "warm.yaml", net, torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)).preview()
+
+
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     """Warnings of schedules are not of interest here."""
