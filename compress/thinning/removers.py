@@ -43,6 +43,7 @@ class StructureRemover:
         dataset: accepted for Distiller's schedules; the example inputs tell the shape, so it has no effect.
         allow_inexact: also remove what changes the output a little (channels under a norm over them); the change is
             measured and told.
+        example_inputs: not written in a schedule: what `file_config` was given; None takes the first batch seen.
     """
 
     def __init__(

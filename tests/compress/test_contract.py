@@ -65,7 +65,7 @@ def test_every_argument_is_in_the_docstring(section, name):
 def test_sample_loads_through_file_config(section, name, tmp_path):
     data = yaml.safe_load(sample_of(SECTIONS[section].get(name)))
     (instance,) = data[section]
-    assert data[section][instance]["class"] == name
+    assert SECTIONS[section].get(data[section][instance]["class"]) is SECTIONS[section].get(name)
     key = next(family.key for family in FAMILIES if family.section == section)
     data["policies"] = [{key: {"instance_name": instance}, "starting_epoch": 0, "ending_epoch": 4, "frequency": 1}]
     path = tmp_path / "sample.yaml"
