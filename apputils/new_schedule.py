@@ -13,7 +13,7 @@ from compress.errors import UserError, did_you_mean
 from compress.selectors import canonical_parameters
 
 TEMPLATES = Path(__file__).parent / "schedule_templates"
-MODELINE = "# yaml-language-server: $schema=../schedule.schema.json"
+MODELINE = "# yaml-language-server: $schema=schedules/schedule.schema.json"
 
 
 def families() -> list[str]:

@@ -8,6 +8,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from PIL import Image
+
 from compress.errors import UserError
 from data.embedded import Part
 from data.pictures import Picture
@@ -29,7 +31,7 @@ def folder_pictures(directory: Path, part: Part) -> list[Picture]:
 
     `directory` is either a folder of pictures or a folder with `train_aug` or `train`, and perhaps
     `validation` and `test` (inside `images/` too). Without a validation folder, 10 % of the training
-    files, chosen by a hash of the name, are validation and not training. The test part is the `test`
+    files that open, chosen by a hash of the name, are validation and not training. The test part is the `test`
     folder or, for a plain folder, all its files.
 
     Raises:
@@ -42,7 +44,7 @@ def folder_pictures(directory: Path, part: Part) -> list[Picture]:
     if _part_folder(root, "validation"):
         return _files(own or root)
     files = _files(_part_folder(root, "train") or root)
-    chosen = validation_groups({_group(file) for file in files}, directory)
+    chosen = validation_groups({_group(file) for file in files if _opens(file)}, directory)
     return [file for file in files if (_group(file) in chosen) == (part == "validation")]
 
 
@@ -50,11 +52,20 @@ def validation_groups(groups: set[str], directory: Path) -> set[str]:
     """A tenth of the names, at least one: those with the smallest SHA-256, whatever order they came in."""
     if len(groups) < 2:
         raise UserError(
-            f"{directory} holds a single picture; training needs at least two, one of them for validation. "
+            f"{directory} holds {'a single readable picture' if groups else 'no readable picture'}; training needs at least two, one of them for validation. "
             "Add pictures or name another folder with --traindata DIR"
         )
     count = max(1, round(VALIDATION_FRACTION * len(groups)))
     return set(sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
+
+
+def _opens(picture: Picture) -> bool:
+    """Whether the file begins like a picture: one that does not is never held out, it is named in the training part."""
+    try:
+        with Image.open(picture.path):
+            return True
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
 
 
 def _group(picture: Picture) -> str:

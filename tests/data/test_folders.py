@@ -71,7 +71,7 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
 
 def test_a_single_picture_cannot_be_split(make_pictures: MakePictures) -> None:
     directory = make_pictures("one", 1)
-    with pytest.raises(UserError, match="holds a single picture; training needs at least two"):
+    with pytest.raises(UserError, match="holds a single readable picture; training needs at least two"):
         folder_pictures(directory, "train")
     assert names(directory, "test") == ["0"]
 
@@ -85,3 +85,14 @@ def test_a_folder_that_cannot_be_listed(make_pictures: MakePictures, monkeypatch
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(UserError, match="closed cannot be read: Permission denied"):
         folder_pictures(directory, "test")
+
+
+def test_a_file_that_is_no_picture_is_never_the_held_out_part(make_pictures: MakePictures) -> None:
+    directory = make_pictures("mixed", 5)
+    for name in ("broken.png", "zz_bad.png", "a.png"):
+        (directory / name).write_text("no picture")
+    held_out = folder_pictures(directory, "validation")
+    assert [picture.path.name for picture in held_out] != []
+    assert all(picture.path.stem.isdigit() for picture in held_out)
+    names = {picture.path.name for picture in folder_pictures(directory, "train")}
+    assert {"broken.png", "zz_bad.png", "a.png"} <= names  # where they are named and left out
