@@ -52,7 +52,8 @@ def validation_groups(groups: set[str], directory: Path) -> set[str]:
     """A tenth of the names, at least one: those with the smallest SHA-256, whatever order they came in."""
     if len(groups) < 2:
         raise UserError(
-            f"{directory} holds {'a single readable picture' if groups else 'no readable picture'}; training needs at least two, one of them for validation. "
+            f"{directory} holds {'a single' if groups else 'no'} readable picture; training needs at least two, one of "
+            "them for validation. "
             "Add pictures or name another folder with --traindata DIR"
         )
     count = max(1, round(VALIDATION_FRACTION * len(groups)))
