@@ -170,6 +170,14 @@ def write_tables(path: Path, tables: dict[str, pd.DataFrame], percent: Sequence[
     book.save(path)
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as plain data for JSON: shapes are lists, NaN is None."""
+    return [
+        {str(name): list(value) if isinstance(value, list | tuple) else _plain(value) for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]
+
+
 def shape_text(shape: Sequence[int]) -> str:
     """`(1, 3, 8, 8)` -> `1 x 3 x 8 x 8`."""
     return " x ".join(map(str, shape))
