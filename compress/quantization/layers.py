@@ -1,0 +1,270 @@
+"""Layers that quantize, and their exchange for the float ones.
+
+Here: one subclass of each layer type; an instance takes over the float layer's parameters, buffers, hooks and names,
+so that masks, optimizers, schedules and recipes go on working. Not here: how values are rounded (pieces.py), which
+layer gets what (placement.py). The float layer itself, its class and every other network stay as they were.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compress.quantization.pieces import ActivationQuantizer, WeightQuantizer
+
+
+class QuantLayer(nn.Module):
+    """What quantized layers have in common.
+
+    Attributes:
+        weight_quantizer: of the weight; None leaves it float.
+        bias_quantizer: of the bias.
+        input_quantizer: of the layer's input; for inputs that nothing has quantized where they were made.
+        channel_axis: the weight's dimension of output channels.
+    """
+
+    weight: Tensor
+    weight_quantizer: WeightQuantizer | None
+    bias_quantizer: WeightQuantizer | None
+    input_quantizer: ActivationQuantizer | None
+    channel_axis: ClassVar[int] = 0
+    _normed_by: tuple[nn.Module, ...]
+
+    @property
+    def batch_norm(self) -> nn.Module | None:
+        """The BatchNorm whose scale the weight is quantized with, because it will be folded into it; or None."""
+        return self._normed_by[0] if self._normed_by else None
+
+    def fold_scale(self) -> Tensor | None:
+        """gamma / sqrt(running variance + eps) of `batch_norm`, in a shape that multiplies the weight."""
+        norm: Any = self.batch_norm
+        if norm is None:
+            return None
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        scale = scale if norm.weight is None else scale * norm.weight.detach()
+        shape = [1] * self.weight.dim()
+        shape[self.channel_axis] = -1
+        return scale.reshape(shape)
+
+    def quantized_weight(self) -> Tensor:
+        """The weight that the layer computes with. With a `batch_norm` it is Q(w s) / s, s being the fold's scale.
+
+        arXiv 1806.08342, section 3.2.2: the weight is quantized as it will be once the BatchNorm is folded into it,
+        with its running statistics; the BatchNorm behind then normalises as ever.
+        """
+        if self.weight_quantizer is None:
+            return self.weight
+        scale = self.fold_scale()
+        if scale is None:
+            return self.weight_quantizer(self.weight)
+        quantized = self.weight_quantizer(self.weight * scale)
+        return torch.where(scale == 0, 0.0, quantized / torch.where(scale == 0, 1.0, scale))
+
+    def quantized_bias(self) -> Tensor | None:
+        """The bias that the layer computes with."""
+        bias: Any = self.bias
+        if bias is None or self.bias_quantizer is None:
+            return bias
+        return self.bias_quantizer(bias)
+
+    def quantized_input(self, input: Tensor) -> Tensor:
+        """The input that the layer computes with."""
+        return input if self.input_quantizer is None else self.input_quantizer(input)
+
+
+class _QuantConv(QuantLayer):
+    _conv_forward: Any
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(self.quantized_input(input), self.quantized_weight(), self.quantized_bias())
+
+
+class QuantConv1d(_QuantConv, nn.Conv1d):
+    """`nn.Conv1d` with quantized weight, bias and input."""
+
+
+class QuantConv2d(_QuantConv, nn.Conv2d):
+    """`nn.Conv2d` with quantized weight, bias and input."""
+
+
+class QuantConv3d(_QuantConv, nn.Conv3d):
+    """`nn.Conv3d` with quantized weight, bias and input."""
+
+
+class _QuantConvTranspose(QuantLayer):
+    channel_axis = 1
+    operation: ClassVar[Any]
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        own: Any = self
+        padding = own._output_padding(
+            input, output_size, own.stride, own.padding, own.kernel_size, input.dim() - 2, own.dilation
+        )
+        return type(self).operation(
+            self.quantized_input(input), self.quantized_weight(), self.quantized_bias(),
+            own.stride, own.padding, padding, own.groups, own.dilation,
+        )  # fmt: skip
+
+
+class QuantConvTranspose1d(_QuantConvTranspose, nn.ConvTranspose1d):
+    """`nn.ConvTranspose1d` with quantized weight, bias and input."""
+
+    operation = staticmethod(functional.conv_transpose1d)
+
+
+class QuantConvTranspose2d(_QuantConvTranspose, nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d` with quantized weight, bias and input."""
+
+    operation = staticmethod(functional.conv_transpose2d)
+
+
+class QuantConvTranspose3d(_QuantConvTranspose, nn.ConvTranspose3d):
+    """`nn.ConvTranspose3d` with quantized weight, bias and input."""
+
+    operation = staticmethod(functional.conv_transpose3d)
+
+
+class QuantLinear(QuantLayer, nn.Linear):
+    """`nn.Linear` with quantized weight, bias and input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return functional.linear(self.quantized_input(input), self.quantized_weight(), self.quantized_bias())
+
+
+class QuantEmbedding(QuantLayer, nn.Embedding):
+    """`nn.Embedding` with a quantized weight; per channel means per row."""
+
+    bias: None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Indices (...) -> (..., embedding_dim)."""
+        return functional.embedding(
+            input, self.quantized_weight(), self.padding_idx, None, 2.0, self.scale_grad_by_freq, self.sparse
+        )
+
+
+class QuantActivation(nn.Module):
+    """What quantized activations have in common: the output is rounded.
+
+    Attributes:
+        output_quantizer: of the output.
+    """
+
+    output_quantizer: ActivationQuantizer
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The float activation's output, rounded."""
+        return self.output_quantizer(super().forward(input))
+
+
+class QuantReLU(QuantActivation, nn.ReLU):
+    """`nn.ReLU`, rounded. The quantizer's clip at 0 is the ReLU, so that two passes over memory are saved."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """relu(input), rounded."""
+        return self.output_quantizer(input)
+
+
+class QuantReLU6(QuantActivation, nn.ReLU6):
+    """`nn.ReLU6`, rounded."""
+
+
+class QuantPReLU(QuantActivation, nn.PReLU):
+    """`nn.PReLU`, rounded; its slope stays float."""
+
+
+class QuantLeakyReLU(QuantActivation, nn.LeakyReLU):
+    """`nn.LeakyReLU`, rounded."""
+
+
+class QuantGELU(QuantActivation, nn.GELU):
+    """`nn.GELU`, rounded."""
+
+
+class QuantSiLU(QuantActivation, nn.SiLU):
+    """`nn.SiLU`, rounded."""
+
+
+class QuantHardswish(QuantActivation, nn.Hardswish):
+    """`nn.Hardswish`, rounded."""
+
+
+class QuantMish(QuantActivation, nn.Mish):
+    """`nn.Mish`, rounded."""
+
+
+class QuantELU(QuantActivation, nn.ELU):
+    """`nn.ELU`, rounded."""
+
+
+class QuantTanh(QuantActivation, nn.Tanh):
+    """`nn.Tanh`, rounded."""
+
+
+class QuantHardtanh(QuantActivation, nn.Hardtanh):
+    """`nn.Hardtanh`, rounded."""
+
+
+class QuantSigmoid(QuantActivation, nn.Sigmoid):
+    """`nn.Sigmoid`, rounded."""
+
+
+class QuantHardsigmoid(QuantActivation, nn.Hardsigmoid):
+    """`nn.Hardsigmoid`, rounded."""
+
+
+LAYERS: dict[type[nn.Module], type[QuantLayer]] = {
+    nn.Conv1d: QuantConv1d,
+    nn.Conv2d: QuantConv2d,
+    nn.Conv3d: QuantConv3d,
+    nn.ConvTranspose1d: QuantConvTranspose1d,
+    nn.ConvTranspose2d: QuantConvTranspose2d,
+    nn.ConvTranspose3d: QuantConvTranspose3d,
+    nn.Linear: QuantLinear,
+    nn.Embedding: QuantEmbedding,
+}
+ACTIVATIONS: dict[type[nn.Module], type[QuantActivation]] = {
+    nn.ReLU: QuantReLU,
+    nn.ReLU6: QuantReLU6,
+    nn.PReLU: QuantPReLU,
+    nn.LeakyReLU: QuantLeakyReLU,
+    nn.GELU: QuantGELU,
+    nn.SiLU: QuantSiLU,
+    nn.Hardswish: QuantHardswish,
+    nn.Mish: QuantMish,
+    nn.ELU: QuantELU,
+    nn.Tanh: QuantTanh,
+    nn.Hardtanh: QuantHardtanh,
+    nn.Sigmoid: QuantSigmoid,
+    nn.Hardsigmoid: QuantHardsigmoid,
+}
+UNSIGNED = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)  # activations that are never negative
+
+
+def quantized(
+    module: nn.Module, pieces: dict[str, WeightQuantizer | ActivationQuantizer], norm: nn.Module | None = None
+) -> nn.Module:
+    """The quantized twin of a float layer: the same parameters, buffers, hooks and flags under the same names.
+
+    Args:
+        module: of a type in `LAYERS` or `ACTIVATIONS`; it is left as it was.
+        pieces: `weight_quantizer`, `bias_quantizer`, `input_quantizer`, or `output_quantizer` -> fake quantizer.
+        norm: the BatchNorm that follows, if the weight is to be quantized as folded with it.
+    """
+    cls = LAYERS.get(type(module)) or ACTIVATIONS[type(module)]
+    twin = cls.__new__(cls)
+    twin.__dict__.update(module.__dict__)
+    for own in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        twin.__dict__[own] = module.__dict__[own].copy()
+    if isinstance(twin, QuantLayer):
+        twin._normed_by = () if norm is None else (norm,)
+        slots = ("weight_quantizer", "bias_quantizer", "input_quantizer")
+    else:
+        slots = ("output_quantizer",)
+    for slot in slots:
+        twin.add_module(slot, pieces.get(slot))
+    for piece in pieces.values():
+        piece.train(module.training)
+    return twin

@@ -1,0 +1,108 @@
+"""What stands between a tensor and its quantized values: the base of every weight and activation quantizer.
+
+Here: `FakeQuantizer` with its two kinds, and the table by which saved structure names them. Not here: the algorithms'
+own (one file each), the layers that hold them (layers.py).
+
+A fake quantizer rounds to its grid in the forward pass and lets gradients through (straight-through estimator, Bengio
+et al. 2013, arXiv 1308.3432, section 4); its tensors stay float.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compress.quantization.grid import Grid
+
+
+class FakeQuantizer(nn.Module):
+    """Rounds a tensor to a grid. The constructor's arguments are plain data and are all that a copy needs.
+
+    Attributes:
+        bits: of the grid, 1 to 16.
+        frozen: whether ranges and clips stay as they are.
+    """
+
+    bits: int
+    frozen: bool
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.frozen = False
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments: plain data."""
+        return {"bits": self.bits}
+
+    def grid(self) -> Grid | None:
+        """The numbers that it yields now; None where it has no affine grid, or no range yet."""
+        raise NotImplementedError
+
+    def freeze(self) -> None:
+        """Ranges stay from now on; parameters are no longer trained."""
+        self.frozen = True
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+    def extra_repr(self) -> str:
+        """For `print(model)`."""
+        return ", ".join(f"{name}={value}" for name, value in self.settings().items())
+
+
+class WeightQuantizer(FakeQuantizer):
+    """For weights and biases: what is exactly zero (masked) stays exactly zero, also where the grid has no zero."""
+
+    def start(self, weight: Tensor) -> None:
+        """Is told the weight once, before it quantizes for the first time; sets what begins at its values."""
+
+
+class ActivationQuantizer(FakeQuantizer):
+    """For activations.
+
+    Attributes:
+        signed: whether the range reaches below zero.
+    """
+
+    def __init__(self, bits: int, signed: bool) -> None:
+        super().__init__(bits)
+        self.signed = signed
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments: plain data."""
+        return {"bits": self.bits, "signed": self.signed}
+
+    def clip_range(self) -> tuple[float, float]:
+        """The smallest and the largest value that it yields; (-inf, inf) while it has no range."""
+        grid = self.grid()
+        return (-float("inf"), float("inf")) if grid is None else grid.clip_range()
+
+
+class Pieces:
+    """Class name -> class of the fake quantizers, by which saved structure names them."""
+
+    table: ClassVar[dict[str, type[FakeQuantizer]]] = {}
+
+    @classmethod
+    def register(cls, piece: type[FakeQuantizer]) -> type[FakeQuantizer]:
+        """Decorator; a name taken by another class raises ValueError."""
+        if cls.table.setdefault(piece.__name__, piece) is not piece:
+            raise ValueError(f"the fake quantizer {piece.__name__!r} is registered twice")
+        return piece
+
+
+def described(piece: FakeQuantizer) -> dict[str, Any]:
+    """A fake quantizer as plain data."""
+    return {"class": type(piece).__name__, **piece.settings()}
+
+
+def made(description: dict[str, Any]) -> FakeQuantizer:
+    """A fake quantizer from plain data, new."""
+    settings = {key: value for key, value in description.items() if key != "class"}
+    return Pieces.table[description["class"]](**settings)
+
+
+def constant(value: float, like: Tensor | None = None) -> Tensor:
+    """A float32 scalar on a tensor's device."""
+    return torch.tensor(value, dtype=torch.float32, device=None if like is None else like.device)
