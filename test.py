@@ -14,7 +14,7 @@ def main() -> None:
 
     opt, checkpoint = find_subject(opt)
     application = find_application(checkpoint["optform"])
-    testing_loader = application.load("testing_loader")(opt, checkpoint["network"]["arguments"])
+    testing_loader = application.load("testing_loader")(opt, checkpoint)
     application.load("tester")(opt, testing_loader).run(opt)
 
 

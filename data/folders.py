@@ -6,6 +6,7 @@ decoding, which also finds the unreadable ones (`store.py`). Called by `data.py`
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -56,8 +57,12 @@ def validation_groups(groups: set[str], directory: Path) -> set[str]:
             "them for validation. "
             "Add pictures or name another folder with --traindata DIR"
         )
-    count = max(1, round(VALIDATION_FRACTION * len(groups)))
-    return set(sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
+    return smallest_hashes(groups, max(1, round(VALIDATION_FRACTION * len(groups))))
+
+
+def smallest_hashes(names: Iterable[str], count: int) -> set[str]:
+    """The `count` names with the smallest SHA-256: a choice that depends on nothing but the names."""
+    return set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
 
 
 def _opens(picture: Picture) -> bool:
@@ -96,10 +101,20 @@ def _part_folder(root: Path, part: Part) -> Path | None:
 
 def _files(folder: Path) -> list[Picture]:
     """All picture files directly in `folder`."""
+    pictures = picture_files(folder)
+    if not pictures:
+        raise UserError(f"{folder} holds no picture; files ending in {', '.join(ENDINGS)} are read")
+    return pictures
+
+
+def picture_files(folder: Path) -> list[Picture]:
+    """The files directly in a folder that are pictures by their ending, sorted by name; perhaps none.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    if not paths:
-        raise UserError(f"{folder} holds no picture; files ending in {', '.join(ENDINGS)} are read")
     return [Picture(path.stem, path) for path in paths]

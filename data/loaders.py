@@ -4,7 +4,7 @@ Here: `DataLoader` settings. Not here: the data sets (data.py). What a batch hol
 index), whatever the number of workers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +14,33 @@ from data.data import get_testing_set, get_training_set, get_validation_set
 from data.sampling import EpochSampler
 
 
-def training_loader(dataset: Dataset[Any], batch_size: int, workers: int, seed: int) -> DataLoader[Any]:
-    """Shuffled minibatches; the last one of an epoch may be smaller. Its sampler has `set_epoch`."""
+def training_loader(
+    dataset: Dataset[Any],
+    batch_size: int,
+    workers: int,
+    seed: int,
+    collate_fn: Callable[[Any], Any] | None = None,
+) -> DataLoader[Any]:
+    """Shuffled minibatches; the last one of an epoch may be smaller. Its sampler has `set_epoch`.
+
+    Args:
+        collate_fn: samples -> minibatch; None stacks them.
+    """
     sampler = EpochSampler(len(dataset), seed)  # type: ignore[arg-type]
     return DataLoader(
-        dataset, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
-    )
+        dataset, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False,
+        collate_fn=collate_fn,
+    )  # fmt: skip
+
+
+def batches_in_order(dataset: Dataset[Any], batch_size: int) -> DataLoader[Any]:
+    """Minibatches in order, of a data set that makes whole minibatches."""
+    return DataLoader(dataset, batch_size, collate_fn=as_it_is)
+
+
+def as_it_is(batch: Any) -> Any:
+    """A `collate_fn` for data sets that make whole minibatches."""
+    return batch
 
 
 def evaluation_loader(dataset: Dataset[Any]) -> DataLoader[Any]:
@@ -47,7 +68,8 @@ def sr_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
     )
 
 
-def sr_testing_loader(opt: Any, network: Mapping[str, Any]) -> DataLoader[Any]:
-    """Testing loader of super-resolution, from the test options and the network's arguments (the upscale factor)."""
-    wanted = SimpleNamespace(testdata=opt.testdata, upscale_factor=network["upscale_factor"])
+def sr_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
+    """Testing loader of super-resolution, from the test options and the checkpoint (its upscale factor)."""
+    scale = checkpoint["network"]["arguments"]["upscale_factor"]
+    wanted = SimpleNamespace(testdata=opt.testdata, upscale_factor=scale)
     return evaluation_loader(get_testing_set(wanted))

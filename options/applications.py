@@ -25,7 +25,7 @@ class Application:
         train_options: class with `parse(arguments)`.
         test_options: the same for `test.py`.
         training_loaders: function of the options -> (training loader, validation loader).
-        testing_loader: function of the test options (with the network's arguments) -> testing loader.
+        testing_loader: function of the test options and the checkpoint -> testing loader.
         trainer: class(config, training_loader, validation_loader) with `run()`.
         tester: class(config, testing_loader) with `run(opt)`.
     """

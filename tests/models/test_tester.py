@@ -19,7 +19,7 @@ from tests.models.conftest import TrainerOf
 
 def evaluation(*arguments: str) -> tuple[XSRCNNTester, SimpleNamespace]:
     opt, checkpoint = find_subject(TestOptions().parse(["--testdata=pictures/val", *arguments]))
-    return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint["network"]["arguments"])), opt
+    return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)), opt
 
 
 def test_the_network_is_rebuilt_from_the_checkpoint(trainer_of: TrainerOf) -> None:
