@@ -1,0 +1,106 @@
+"""What this machine can do, and where a network's layers stand below its roof.
+
+Here: two short measurements and the plot. Not here: the layers' numbers (macs.py), measured latency of a network.
+Called by `macs_display`.
+
+The roofline model (Williams et al. 2009, CACM 52:4): a layer of arithmetic intensity I runs at no more than
+min(peak, I * bandwidth). The plot shows that bound for each layer, not a measured speed.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from apputils.macs import MacsTable
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device as measured.
+
+    Attributes:
+        device: `cpu`, or the name of the GPU.
+        threads: CPU threads of torch.
+        flops: of a float32 matrix product, a second.
+        bandwidth: bytes a second of a copy, read and write together.
+    """
+
+    device: str
+    threads: int
+    flops: float
+    bandwidth: float
+
+    @property
+    def ridge(self) -> float:
+        """The intensity from which on arithmetic is the limit, floating point operations a byte."""
+        return self.flops / self.bandwidth
+
+    def bound(self, intensity: float) -> float:
+        """The most floating point operations a second at that intensity."""
+        return min(self.flops, intensity * self.bandwidth)
+
+
+def measure_machine(device: torch.device, side: int = 768, megabytes: int = 64) -> Machine:
+    """Times a matrix product and a copy, the best of five each; a fraction of a second.
+
+    Args:
+        device: to measure.
+        side: of the square float32 matrices.
+        megabytes: that are copied; more than the caches hold.
+    """
+    left, right = (torch.ones(side, side, device=device) for _ in range(2))
+    source = torch.ones(megabytes * 2**18, device=device)
+    target = torch.empty_like(source)
+    product = _best(lambda: torch.mm(left, right), device)
+    copy = _best(lambda: target.copy_(source), device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return Machine(name, torch.get_num_threads(), 2 * side**3 / product, 2 * source.nbytes / copy)
+
+
+def _best(act: Callable[[], object], device: torch.device, rounds: int = 5) -> float:
+    """Seconds of the fastest round; the first call only warms up."""
+    seconds = []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        act()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
+    """Writes the layers below the roof as PNG: a dot a layer, its area the share of MACs, the largest ones named."""
+    layers = table.layers[table.layers["intensity"] > 0]
+    figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    lowest = min([machine.ridge, *layers["intensity"]]) / 3
+    highest = max([machine.ridge, *layers["intensity"]]) * 3
+    corners = [lowest, machine.ridge, highest]
+    axes.plot(corners, [machine.bound(each) / 1e9 for each in corners], color="black", label="roof, as measured")
+    axes.axvline(machine.ridge, color="gray", linestyle=":", label=f"ridge: {machine.ridge:.1f} FLOP/byte")
+    memory = layers["intensity"] < machine.ridge
+    for bound, part in (("memory", layers[memory]), ("arithmetic", layers[~memory])):
+        share = 100 * part["share"].sum()
+        heights = [machine.bound(each) / 1e9 for each in part["intensity"]]
+        label = f"bound by {bound}: {share:.0f} % of the MACs"
+        axes.scatter(part["intensity"], heights, s=20 + 1500 * part["share"], alpha=0.5, label=label)
+    named = layers.sort_values("share", ascending=False).drop_duplicates("intensity").head(6)
+    for i, (_, layer) in enumerate(named.iterrows()):
+        same = int((layers["intensity"] == layer["intensity"]).sum()) - 1
+        text = (layer["layer"] or layer["kind"]) + (f" (+{same})" if same else "")
+        spot = (layer["intensity"], machine.bound(layer["intensity"]) / 1e9)
+        arrow = {"arrowstyle": "-", "color": "gray", "linewidth": 0.6}
+        offset = (14, -22 - 16 * (i % 3)) if i % 2 else (-14, -30 - 16 * (i % 3))
+        side = "left" if i % 2 else "right"
+        axes.annotate(text, spot, offset, textcoords="offset points", ha=side, fontsize="x-small", arrowprops=arrow)
+    axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity, FLOP/byte", ylabel="bound, GFLOP/s")
+    axes.set_title(f"Roofline of {machine.device}, {machine.threads} threads: bounds, not measured speeds")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="lower right", fontsize="small", markerscale=0.4)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
