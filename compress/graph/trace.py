@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.fx import Node
 
 from compress.errors import UserError
@@ -60,16 +61,7 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
     Raises:
         UserError: the model cannot be traced; the message carries the tracer's own first line.
     """
-    arguments = as_arguments(example_inputs)
-    try:
-        with _mode(model, training), _quiet():
-            program = torch.export.export(model, arguments, strict=False)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(
-            f"{type(model).__name__} cannot be traced from the example inputs "
-            f"({_describe(arguments)}, {'training' if training else 'eval'} mode): {reason}"
-        ) from error
+    program = export_model(model, example_inputs, training)
     signature = program.graph_signature
     canonical = canonical_names(model)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -85,6 +77,20 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
         results=[node for node in nodes if node.name in returned],
         training=training,
     )
+
+
+def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> ExportedProgram:
+    """The traced pass as torch's own program, which can also be run; arguments and errors as in `trace_model`."""
+    arguments = as_arguments(example_inputs)
+    try:
+        with _mode(model, training), _quiet():
+            return torch.export.export(model, arguments, strict=False)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"{type(model).__name__} cannot be traced from the example inputs "
+            f"({_describe(arguments)}, {'training' if training else 'eval'} mode): {reason}"
+        ) from error
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:
