@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from compress.config.syntax import explain
 from compress.errors import Fault, ScheduleError, shown
 
 Path = tuple[str | int, ...]
@@ -76,7 +77,7 @@ def load_text(text: str, name: str) -> Document:
             document.data = _read(loader, root, (), document)
         return document
     except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise ScheduleError([Fault(_explain(e), _position(e, name))]) from e
+        raise ScheduleError([_fault(e, text, name)]) from e
 
 
 def _check_size(root: yaml.Node) -> None:
@@ -125,15 +126,12 @@ def _read_mapping(loader: _Loader, node: yaml.MappingNode, path: Path, document:
 _TOO_LARGE = f"more than {MAX_DEPTH} levels or {MAX_VALUES:,} values, or an alias contains itself"
 
 
-def _explain(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return f"this is not plain YAML: {_TOO_LARGE}"
-    if isinstance(error, yaml.MarkedYAMLError):
-        parts = [part for part in (error.context, error.problem) if part]
-        return "this is not plain YAML: " + ", ".join(parts)
-    return f"this is not plain YAML: {error}"
-
-
-def _position(error: Exception, name: str) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return name if mark is None else f"{name}:{mark.line + 1}:{mark.column + 1}"
+def _fault(error: Exception, text: str, name: str) -> Fault:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        message, (line, column) = explain(error, text)
+        return Fault(message, f"{name}:{line}:{column}")
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return Fault(f"the character U+{ord(text[error.position]):04X} may not stand in YAML", f"{name}:{line}:1")
+    problem = _TOO_LARGE if isinstance(error, RecursionError) else str(error)
+    return Fault(f"this is not plain YAML: {problem}", name)

@@ -117,9 +117,9 @@ def test_all_faults_come_in_one_report(net: nn.Module, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "s.yaml:1:5: this is not plain YAML"),
-        ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
-        ("pruners: !!python/name:os.system x", "could not determine a constructor"),
+        ("a: [", "s.yaml:1:5: the file ends inside"),
+        ("!!python/object/apply:os.system ['true']", "would make an object"),
+        ("pruners: !!python/name:os.system x", "would make an object"),
         ("&a [*a]", "an alias contains itself"),
         (BOMB, "more than 40 levels or 100,000 values, or an alias contains itself"),
         ("[" * 50 + "]" * 50, "more than 40 levels"),
@@ -128,7 +128,7 @@ def test_all_faults_come_in_one_report(net: nn.Module, tmp_path: Path) -> None:
         ("? [a, b]\n: 1", "a key must be plain text"),
         ("", "the schedule is empty"),
         ("- 1", "holds list"),
-        ("a: 1\n---\nb: 2", "expected a single document"),
+        ("a: 1\n---\nb: 2", "a second document begins here"),
         ("policies: 3", "holds a list of policies"),
         ("policies: [3]", "a policy is a mapping"),
         ("pruners: {p: 3}\npolicies: []", "an instance is written"),
