@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.masks import MaskTable
+from compress.thinning.current import CurrentGraph
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class StepContext:
         steps_per_epoch: how many there are; 0 outside of a minibatch.
         metrics: validation metrics by name, at an epoch's end.
         recipes: what thinning has removed so far, one recipe (plain data) each time; a thinner appends its own.
+        graph: the network's coupled channels, traced when asked for; None where a scheduler has none.
     """
 
     epoch: int
@@ -37,6 +39,7 @@ class StepContext:
     steps_per_epoch: int = 0
     metrics: dict[str, Any] | None = None
     recipes: list[dict[str, Any]] = field(default_factory=list)
+    graph: CurrentGraph | None = None
 
     @property
     def is_last_step(self) -> bool:

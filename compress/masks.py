@@ -22,7 +22,8 @@ class ParameterMasker:
     Attributes:
         name: canonical name of the parameter.
         parameter: the parameter itself.
-        mask: bool, the parameter's shape, True = kept; None while nothing is masked.
+        mask: bool, the parameter's shape, True = kept; None while nothing is masked. What the pruner that names this
+            weight wants, and what those want that mask it along with a weight of theirs.
         use_double_copies: the optimizer updates an unmasked copy; forward, validation, saving and export see
             the masked weight.
         mask_on_forward_only: the mask is not applied again after the optimizer's step.
@@ -35,6 +36,8 @@ class ParameterMasker:
         self.name = name
         self.parameter = parameter
         self.mask: Tensor | None = None
+        self.own: Tensor | None = None
+        self.coupled: dict[str, Tensor] = {}
         self.use_double_copies = False
         self.mask_on_forward_only = False
         self.mask_gradients = False
@@ -47,8 +50,13 @@ class ParameterMasker:
         """Whether masked elements go on being updated, so that the mask holds on forward only."""
         return self.mask_on_forward_only or self.use_double_copies
 
-    def set_mask(self, mask: Tensor | None) -> None:
+    def set_mask(self, mask: Tensor | None, coupled_by: str | None = None) -> None:
         """Takes a new mask; the weight itself is not touched before `apply`.
+
+        Args:
+            mask: replaces the one that was given before in the same way; None takes it back.
+            coupled_by: the policy that masks this parameter along with a weight that it names; None for a policy that
+                names this parameter itself. Whatever any of them masks is masked.
 
         Raises:
             ValueError: the mask is not bool or not of the parameter's shape.
@@ -58,8 +66,22 @@ class ParameterMasker:
                 f"{self.name}: a mask must be bool and of shape {tuple(self.parameter.shape)}, "
                 f"not {mask.dtype} {tuple(mask.shape)}"
             )
-        self.mask = mask
+        if coupled_by is None:
+            self.own = mask
+        else:
+            self.coupled.pop(coupled_by, None)
+            if mask is not None:
+                self.coupled[coupled_by] = mask
+        parts = [each for each in (self.own, *self.coupled.values()) if each is not None]
+        self.mask = parts[0] if parts else None
+        for each in parts[1:]:
+            self.mask = self.mask & each
         self._new = True
+
+    def take_cut(self, mask: Tensor | None) -> None:
+        """Takes the mask of a parameter that thinning has cut; one that switches nothing off is dropped."""
+        self.mask = self.own = None if mask is None or bool(mask.all()) else mask
+        self.coupled = {}
 
     def apply_if_needed(self) -> None:
         """Applies a mask that is new or that was not applied after the optimizer's step."""
@@ -111,6 +133,8 @@ class ParameterMasker:
         """The mask, the flags and the copy as plain data and tensors."""
         return {
             "mask": self.mask,
+            "own": self.own if self.coupled else None,
+            "coupled": dict(self.coupled),
             "use_double_copies": self.use_double_copies,
             "mask_on_forward_only": self.mask_on_forward_only,
             "mask_gradients": self.mask_gradients,
@@ -132,6 +156,10 @@ class ParameterMasker:
             )
         device = self.parameter.device
         self.mask = None if mask is None else mask.to(device)
+        self.coupled = {owner: each.to(device) for owner, each in state["coupled"].items()}
+        self.own = self.mask
+        if self.coupled:
+            self.own = None if state["own"] is None else state["own"].to(device)
         self.unmasked_copy = None if copy is None else copy.to(device)
         self.use_double_copies = bool(state["use_double_copies"])
         self.mask_on_forward_only = bool(state["mask_on_forward_only"])
@@ -164,7 +192,7 @@ class MaskTable(Mapping[str, ParameterMasker]):
         """
         for name, masker in self._maskers.items():
             if name in masks:
-                masker.mask = None if bool(masks[name].all()) else masks[name]
+                masker.take_cut(masks[name])
             if masker.unmasked_copy is not None:
                 masker.unmasked_copy = None if masker.mask is None else cut(name, masker.unmasked_copy)
 
@@ -194,4 +222,5 @@ class MaskTable(Mapping[str, ParameterMasker]):
             if name in state:
                 masker.load_state_dict(state[name])
             else:
-                masker.mask = masker.unmasked_copy = None
+                masker.take_cut(None)
+                masker.unmasked_copy = None

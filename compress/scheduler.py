@@ -21,6 +21,7 @@ from compress.errors import UserError
 from compress.masks import MaskTable
 from compress.plan import Plan, make_plan
 from compress.policies.base import HOOKS, Policy
+from compress.thinning.current import CurrentGraph
 from compress.thinning.recipe import Recipe, cut_state
 
 STATE_VERSION = 1
@@ -35,8 +36,10 @@ class CompressionScheduler:
         optimizer: whose learning rates a preview starts from.
         seed: of the scheduler's own random generator, which random pruners draw from.
         resolved: the schedule as plain data with defaults filled in and selectors expanded.
+        graph: of the model; None makes one that takes its example inputs from the first batch seen.
 
     Attributes:
+        graph: the model's coupled channels as they are now.
         masks: name -> `ParameterMasker` of every parameter.
         policies: the policies.
         recipes: what thinning has removed from the model so far, in order, as plain data.
@@ -51,8 +54,10 @@ class CompressionScheduler:
         optimizer: Optimizer | None = None,
         seed: int = 0,
         resolved: dict[str, Any] | None = None,
+        graph: CurrentGraph | None = None,
     ) -> None:
         self.model = model
+        self.graph = graph if graph is not None else CurrentGraph(model)
         self.masks = MaskTable(model)
         self.policies: list[Policy] = list(policies or [])
         self.resolved = resolved or {}
@@ -197,6 +202,7 @@ class CompressionScheduler:
             raise UserError(f"the checkpoint was made with the policies {saved}, the schedule has {here}")
         for recipe in state["recipes"][len(self.recipes) :]:
             Recipe.from_dict(recipe).apply(self.model)
+        self.graph.forget()
         self.recipes[:] = state["recipes"]
         self.masks.load_state_dict(state["masks"])
         for policy, entry in zip(self.policies, state["policies"], strict=True):
@@ -235,6 +241,5 @@ class CompressionScheduler:
         steps_per_epoch: int = 0,
         metrics: dict[str, Any] | None = None,
     ) -> StepContext:
-        return StepContext(
-            epoch, self.model, self.masks, self.generator, optimizer, step, steps_per_epoch, metrics, self.recipes
-        )
+        now = (optimizer, step, steps_per_epoch, metrics)
+        return StepContext(epoch, self.model, self.masks, self.generator, *now, self.recipes, self.graph)

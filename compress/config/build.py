@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from compress.config import checks
+from compress.config.coupling import check_coupling
 from compress.config.families import FAMILIES, Family, Instance
 from compress.config.loader import Document, Path, load_text
 from compress.config.schema import Report, check_arguments, expand_selectors
@@ -23,6 +24,7 @@ from compress.lr.torch_schedulers import REFUSED
 from compress.policies.base import Policy
 from compress.scheduler import CompressionScheduler
 from compress.selectors import canonical, canonical_parameters
+from compress.thinning.current import CurrentGraph
 from compress.window import EpochWindow
 
 logger = logging.getLogger("compress")
@@ -105,13 +107,15 @@ def _build(
     entries = _build_policies(data, instances, optimizer, report)
     checks.check_policies(entries, epochs, report)
     checks.check_unused(data, report)
+    graph = CurrentGraph(model, context["example_inputs"])
+    check_coupling(entries, graph, report)
     if report.fatal or (strict and report.faults):
         raise ScheduleError(report.in_order())
     for fault in report.in_order():
         logger.warning("%s", fault)
     policies = [policy for _, policy in sorted(entries, key=lambda entry: checks.is_lr(entry[1]))]
     resolved = _resolve(data, instances)
-    return CompressionScheduler(model, policies, optimizer=optimizer, seed=seed, resolved=resolved)
+    return CompressionScheduler(model, policies, optimizer=optimizer, seed=seed, resolved=resolved, graph=graph)
 
 
 def _check_top_level(data: Any, report: Report) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class PruningPolicy(Policy):
             )
         if self.discard_masks_at_minibatch_end:
             for masker in self._maskers(ctx):
-                masker.set_mask(None)
+                masker.set_mask(None, coupled_by=self.name if masker.name in self._others else None)
 
     def on_epoch_end(self, ctx: StepContext) -> None:
         """The masks become permanent after the last firing epoch, if asked."""
@@ -195,10 +195,15 @@ class PruningPolicy(Policy):
         ctx.masks.awaited.discard(self.name)
         weights = {name: ctx.masks[name].parameter.detach() for name in self.pruner.weights}
         masks = self.pruner.masks(self.gathering.folded(weights, ctx), ctx, self.window)
-        self._others += [name for name in masks if name not in weights and name not in self._others]
+        for name in set(self._others) - set(masks):
+            ctx.masks[name].set_mask(None, coupled_by=self.name)
+        self._others = [name for name in masks if name not in weights]
         for name, mask in masks.items():
-            ctx.masks[name].set_mask(mask)
-            ctx.masks[name].forward_scale = self.pruner.forward_scale(mask)
+            if name in weights:
+                ctx.masks[name].set_mask(mask)
+                ctx.masks[name].forward_scale = self.pruner.forward_scale(name, mask)
+            else:
+                ctx.masks[name].set_mask(mask, coupled_by=self.name)
             self._tell_if_nothing_is_left(name, mask)
         for masker in self._maskers(ctx):
             masker.use_double_copies = self.use_double_copies

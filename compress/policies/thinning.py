@@ -7,12 +7,10 @@ Here: `ThinningPolicy`: once in each firing epoch, as soon as the masks of the e
 import logging
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from compress.context import StepContext
+from compress.errors import UserError
 from compress.policies.base import Policy
-from compress.selectors import canonical
+from compress.thinning.current import CurrentGraph
 from compress.thinning.removers import StructureRemover
 from compress.thinning.thin import Thinned, thin
 from compress.window import EpochWindow
@@ -36,7 +34,6 @@ class ThinningPolicy(Policy):
         super().__init__(name, window)
         self.remover = remover
         self._done_in = -1
-        self._seen: tuple[Any, ...] | None = None
 
     def settled(self, epoch: int) -> bool:
         """Whether the last firing epoch has come."""
@@ -61,23 +58,28 @@ class ThinningPolicy(Policy):
     def _thin_if_due(self, ctx: StepContext) -> None:
         if self._done_in == ctx.epoch:
             return
-        inputs = self.remover.example_inputs if self.remover.example_inputs is not None else self._seen
-        if inputs is None:
-            _watch_first_call(ctx.model, self)
+        if ctx.graph is None:
+            raise UserError(
+                f"extension {self.name!r}: this scheduler has no graph to thin with; build it by file_config"
+            )
+        if ctx.graph.inputs is None:
+            ctx.graph.watch()
         elif not ctx.masks.awaited:
             self._done_in = ctx.epoch
-            self._thin(ctx, inputs)
+            self._thin(ctx, ctx.graph)
 
-    def _thin(self, ctx: StepContext, inputs: Tensor | tuple[Any, ...]) -> None:
-        model = _unwrapped(ctx.model)
+    def _thin(self, ctx: StepContext, current: CurrentGraph) -> None:
+        model, inputs = current.network, current.inputs
         masks = {masker.name: masker.mask for masker in ctx.masks.masked() if masker.mask is not None}
         before = sum(parameter.numel() for parameter in model.parameters())
-        result = thin(model, masks, inputs, ctx.optimizer, allow_inexact=self.remover.allow_inexact)
+        inexact = self.remover.allow_inexact
+        result = thin(model, masks, inputs, ctx.optimizer, current.get(inexact), allow_inexact=inexact)
         for note in result.notes:
             logger.warning("%s: %s", self.name, note)
         if not result.removed:
             logger.warning("%s: no whole filter or channel is masked, so nothing was removed", self.name)
             return
+        current.forget()
         ctx.masks.take_cut(result.masks, result.recipe.slice)
         ctx.recipes.append(result.recipe.to_dict())
         after = sum(parameter.numel() for parameter in model.parameters())
@@ -91,17 +93,3 @@ def _story(name: str, epoch: int, result: Thinned, before: int, after: int) -> s
         f"{before:,} -> {after:,}; proved on real tensors: outputs differ by {result.difference:.1e} relative "
         f"(masking the rest of each unit changed them by {result.masking_change:.1e})"
     )
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
-    inner = [module for name, module in model.named_modules() if canonical(name) == ""]
-    return inner[-1]
-
-
-def _watch_first_call(model: nn.Module, policy: ThinningPolicy) -> None:
-    def keep(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        policy._seen = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
-        handle.remove()
-
-    handle: torch.utils.hooks.RemovableHandle = model.register_forward_pre_hook(keep)

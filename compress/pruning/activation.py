@@ -17,7 +17,7 @@ from compress.groups import FilterGroup, Tile, group_count
 from compress.pruning.agp_names import with_agp
 from compress.pruning.base import LevelArgument
 from compress.pruning.filters import FilterPruner
-from compress.pruning.structure import GroupDependency
+from compress.pruning.structure import GroupDependency, MaxSparsity, RoundTo
 from compress.selectors import WeightSelectors
 
 
@@ -33,8 +33,10 @@ class ActivationRankedPruner(FilterPruner):
         group_type: FilterGroup = "Filters",
         group_dependency: GroupDependency | None = None,
         batches: Annotated[int, Field(ge=1)] = 8,
+        round_to: RoundTo = 1,
+        max_sparsity: MaxSparsity = 1.0,
     ) -> None:
-        super().__init__(weights, desired_sparsity, group_type, group_dependency)
+        super().__init__(weights, desired_sparsity, group_type, group_dependency, round_to, max_sparsity)
         self.batches = batches
         self.begin_gathering()
 
@@ -100,8 +102,11 @@ class ActivationAPoZRankedFilterPruner(ActivationRankedPruner):
         weights: selectors of the weights to prune.
         desired_sparsity: fraction of filters to prune, [0, 1], or a level in place (`compress/levels.py`).
         group_type: `Filters` or `3D`, which mean the same.
-        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None ranks each.
+        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None lets
+            weights that the network couples vote together, and ranks the others each.
         batches: minibatches to look at in each firing epoch before it masks, >= 1.
+        round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
+        max_sparsity: at most this fraction of a group goes, (0, 1].
 
     Raises:
         UserError: no activation function follows a layer, or one that is never zero.
@@ -143,8 +148,11 @@ class ActivationMeanRankedFilterPruner(ActivationRankedPruner):
         weights: selectors of the weights to prune.
         desired_sparsity: fraction of filters to prune, [0, 1], or a level in place (`compress/levels.py`).
         group_type: `Filters` or `3D`, which mean the same.
-        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None ranks each.
+        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None lets
+            weights that the network couples vote together, and ranks the others each.
         batches: minibatches to look at in each firing epoch before it masks, >= 1.
+        round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
+        max_sparsity: at most this fraction of a group goes, (0, 1].
 
     Raises:
         UserError: no activation function follows a layer.

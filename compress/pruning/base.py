@@ -72,8 +72,8 @@ class Pruner(ForwardListener, ABC):
         """New values of parameters, by name, to go with new masks; default none."""
         return {}
 
-    def forward_scale(self, mask: Tensor) -> float:
-        """Factor of the surviving weights in forward passes; counts only with `use_double_copies`."""
+    def forward_scale(self, name: str, mask: Tensor) -> float:
+        """Factor of the surviving elements of one of its weights in forward passes, with `use_double_copies` only."""
         return 1.0
 
     def override_levels(self, levels: Any) -> None:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from compress.context import StepContext
 from compress.criteria import global_masks, mask_smallest
 from compress.levels import LevelArgument, as_level
 from compress.pruning.base import Pruner
-from compress.pruning.coupling import coupled_masks
+from compress.pruning.coupling import agreed_masks
 from compress.pruning.structure import groups_to_prune
 from compress.registry import PRUNERS
 from compress.selectors import WeightSelectors, norm_scales
@@ -54,19 +53,18 @@ class BatchNormScalePruner(Pruner):
         self.scope = scope
 
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
-        """Masks of the scales, and of the shifts beside them."""
+        """Masks of the scales and shifts, and of whole channels where all coupled scales agree."""
         level = self.level.at(ctx.epoch, window)
         scores = {name: weights[name].abs() for name in self.weights}
         if self.scope == "global":
             kept = global_masks(scores, level)
         else:
             kept = {name: mask_smallest(s, groups_to_prune(level, s.numel())) for name, s in scores.items()}
-        found: dict[str, Tensor] = {}
+        found = agreed_masks(ctx, {(name, 0): keep for name, keep in kept.items()})
         for name, keep in kept.items():
-            found.update(coupled_masks(ctx.model, name, tuple(keep.shape), (1,), keep))
             shift = name.removesuffix("weight") + "bias"
             if shift in ctx.masks:  # a channel is off only if its shift is too
-                found[shift] = torch.clone(keep)
+                found[shift] = keep.clone()
         return found
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:

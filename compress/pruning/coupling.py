@@ -1,24 +1,98 @@
 """What goes together with a group: the one place where a structured mask grows beyond its own weight.
 
-Here: `coupled_masks`, which every structured pruner calls. Not here: which groups go.
+Here: from votes or decisions on filters and channels to the masks of whole coupled units, by the network's graph. Not
+here: importances and numbers (the pruners), the graph and the choice within a group (`compress/thinning/ranking.py`).
+Called by every structured pruner.
+
+Without a graph (no example inputs, or a network that cannot be traced) each weight is masked alone, and that is told.
 """
 
-from torch import Tensor, nn
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
-from compress.groups import Tile, spread
+import torch
+from torch import Tensor
+
+from compress.context import StepContext
+from compress.errors import UserError
+from compress.graph.channels import ChannelGraph, Place
+from compress.groups import Tile
+from compress.thinning.ranking import KeepUnits, Ranked, Vote, agreed_units, rank_groups
+
+Combine = Literal["mean", "first"]
 
 
-def coupled_masks(model: nn.Module, name: str, shape: tuple[int, ...], tile: Tile, keep: Tensor) -> dict[str, Tensor]:
-    """The masks that follow from keeping some groups of one weight.
+def channel_dim(shape: Sequence[int], tile: Tile) -> int | None:
+    """The dimension whose positions the groups are: 0 for filters, 1 for channels; None for rows, kernels, blocks.
+
+    Example: the tile (1, 4, 3, 3) of a weight (8, 4, 3, 3) has its groups along dimension 0, (1, 1, 3, 3) nowhere.
+    """
+    cut = [dim for dim, (size, edge) in enumerate(zip(shape, tile, strict=True)) if edge < size]
+    if not cut:
+        cut = [0] if shape and shape[0] == 1 else []
+    return cut[0] if len(cut) == 1 and tile[cut[0]] == 1 else None
+
+
+def graph_for(ctx: StepContext, places: Sequence[Place]) -> ChannelGraph | None:
+    """The network's graph, if there is one that knows at least one of these places; else it is told why not."""
+    if ctx.graph is None or not places:
+        return None
+    try:
+        graph = ctx.graph.get()
+    except UserError as e:
+        ctx.graph.watch()
+        names = ", ".join(name for name, _ in places)
+        ctx.graph.tell_once(f"{names}: each is masked by itself, without what is coupled to it: {e}")
+        return None
+    return graph if known(graph, places) else None
+
+
+def known(graph: ChannelGraph, places: Sequence[Place]) -> list[Place]:
+    """Those of the places that the graph has channels for."""
+    members = {place for group in graph.groups() for place in group.members}
+    return [place for place in places if place in members]
+
+
+def ranked_masks(
+    ctx: StepContext, graph: ChannelGraph, votes: Sequence[Vote], keep_units: KeepUnits, combine: Combine
+) -> dict[str, Tensor]:
+    """The masks of whole units that votes choose: parameter name -> bool mask."""
+    assert ctx.graph is not None
+    return _told(ctx, rank_groups(graph, ctx.graph.network, votes, keep_units, combine))
+
+
+def agreed_masks(ctx: StepContext, kept: Mapping[Place, Tensor]) -> dict[str, Tensor]:
+    """The masks of what weights clear, and of the whole coupled units on which all of them agree.
 
     Args:
-        model: the network.
-        name: of the weight.
-        shape: of the weight.
-        tile: of its groups.
-        keep: bool tensor of shape (groups,), True = kept.
-
-    Returns:
-        parameter name -> bool mask: today the weight's own alone.
+        ctx: the moment.
+        kept: place of each named weight -> bool, shape (size of that dimension,), True = kept.
     """
-    return {name: spread(keep, shape, tile)}
+    graph = graph_for(ctx, list(kept))
+    coupled = known(graph, list(kept)) if graph is not None else []
+    found = {place[0]: along(ctx, place, keep) for place, keep in kept.items() if place not in coupled}
+    if graph is not None and coupled:
+        assert ctx.graph is not None
+        agreed = agreed_units(graph, ctx.graph.network, {place: kept[place] for place in coupled})
+        found.update(_told(ctx, agreed))
+    return found
+
+
+def along(ctx: StepContext, place: Place, keep: Tensor) -> Tensor:
+    """One value a position of a dimension -> a mask of the parameter's shape."""
+    name, dim = place
+    shape = ctx.masks[name].parameter.shape
+    return keep.reshape([-1 if each == dim else 1 for each in range(len(shape))]).expand(shape).contiguous()
+
+
+def _told(ctx: StepContext, ranked: Ranked) -> dict[str, Tensor]:
+    """The masks; what could not be done as asked, and what is masked along, is logged once."""
+    assert ctx.graph is not None
+    for note in ranked.notes:
+        ctx.graph.tell_once(note)
+    along = dict.fromkeys(name for names in ranked.unnamed.values() for name in names)
+    if along:
+        ctx.graph.tell_once(f"masked along, as they are coupled: {', '.join(along)}", logging.INFO)
+    device = {name: masker.parameter.device for name, masker in ctx.masks.items()}
+    return {name: mask.to(device.get(name, torch.device("cpu"))) for name, mask in ranked.masks.items()}

@@ -12,7 +12,7 @@ from compress.groups import FilterGroup, Tile, as_groups, group_count
 from compress.levels import as_level
 from compress.pruning.agp_names import with_agp
 from compress.pruning.base import LevelArgument
-from compress.pruning.structure import GroupDependency, StructurePruner, Target
+from compress.pruning.structure import GroupDependency, MaxSparsity, RoundTo, StructurePruner, Target
 from compress.selectors import WeightSelectors
 from compress.window import EpochWindow
 
@@ -26,9 +26,12 @@ class FilterPruner(StructurePruner):
         desired_sparsity: LevelArgument,
         group_type: FilterGroup = "Filters",
         group_dependency: GroupDependency | None = None,
+        round_to: RoundTo = 1,
+        max_sparsity: MaxSparsity = 1.0,
     ) -> None:
         level = as_level(desired_sparsity)
-        super().__init__({name: Target(level, group_type) for name in weights}, group_dependency)
+        targets = {name: Target(level, group_type) for name in weights}
+        super().__init__(targets, group_dependency, round_to=round_to, max_sparsity=max_sparsity)
 
 
 @with_agp
@@ -51,7 +54,10 @@ class FPGMRankedFilterPruner(FilterPruner):
         weights: selectors of the weights to prune.
         desired_sparsity: fraction of filters to prune, [0, 1], or a level in place (`compress/levels.py`).
         group_type: `Filters` or `3D`, which mean the same.
-        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None ranks each.
+        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None lets
+            weights that the network couples vote together, and ranks the others each.
+        round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
+        max_sparsity: at most this fraction of a group goes, (0, 1].
     """
 
     def scores(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext) -> Tensor:
@@ -80,6 +86,8 @@ class RandomRankedFilterPruner(FilterPruner):
         desired_sparsity: fraction of filters to prune, [0, 1], or a level in place (`compress/levels.py`).
         group_type: `Filters` or `3D`, which mean the same.
         group_dependency: `Leader` draws for the first weight and prunes the same filters of the others.
+        round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
+        max_sparsity: at most this fraction of a group goes, (0, 1].
     """
 
     def scores(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext) -> Tensor:
@@ -111,24 +119,27 @@ class BernoulliFilterPruner(FilterPruner):
         desired_sparsity: probability that a filter goes, [0, 1], or a level in place (`compress/levels.py`).
         group_type: `Filters` or `3D`, which mean the same.
         group_dependency: `Leader` draws for the first weight and prunes the same filters of the others.
+        round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
+        max_sparsity: at most this fraction of a group goes, (0, 1].
     """
 
-    def keep(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext, window: EpochWindow) -> Tensor:
-        """A draw for each filter; the highest stays in any case."""
-        draws = self.scores(name, weight, tile, ctx)
-        level = self.fraction(name, ctx, window)
-        keep = draws >= level
+    combine = "first"
+
+    def keep(self, scores: Tensor, level: float) -> Tensor:
+        """Those whose draw reaches the level; the highest stays in any case."""
+        keep = scores >= level
         if level < 1.0:
-            keep[draws.argmax()] = True
+            keep[scores.argmax()] = True
         return keep
 
     def scores(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext) -> Tensor:
         """Random numbers in [0, 1)."""
         return torch.rand(group_count(weight.shape, tile), generator=ctx.generator).to(weight.device)
 
-    def forward_scale(self, mask: Tensor) -> float:
-        """1 / the kept fraction."""
-        kept = int(torch.count_nonzero(mask)) / mask.numel()
+    def forward_scale(self, name: str, mask: Tensor) -> float:
+        """1 / the kept fraction of filters."""
+        alive = mask.movedim(self.dims[name] or 0, 0).flatten(1).any(dim=1)
+        kept = int(torch.count_nonzero(alive)) / len(alive)
         return 1.0 / kept if kept else 1.0
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:

@@ -13,7 +13,7 @@ from compress.groups import FilterGroup, Tile, as_groups
 from compress.pruning.agp_names import with_agp
 from compress.pruning.base import GradientSums, LevelArgument
 from compress.pruning.filters import FilterPruner
-from compress.pruning.structure import GroupDependency
+from compress.pruning.structure import GroupDependency, MaxSparsity, RoundTo
 from compress.selectors import WeightSelectors
 
 
@@ -27,8 +27,10 @@ class GradientFilterPruner(FilterPruner):
         group_type: FilterGroup = "Filters",
         group_dependency: GroupDependency | None = None,
         batches: Annotated[int, Field(ge=1)] = 1,
+        round_to: RoundTo = 1,
+        max_sparsity: MaxSparsity = 1.0,
     ) -> None:
-        super().__init__(weights, desired_sparsity, group_type, group_dependency)
+        super().__init__(weights, desired_sparsity, group_type, group_dependency, round_to, max_sparsity)
         self.batches = batches
         self.gathered = GradientSums()
 
@@ -82,8 +84,11 @@ class GradientRankedFilterPruner(GradientFilterPruner):
         weights: selectors of the weights to prune.
         desired_sparsity: fraction of filters to prune, [0, 1], or a level in place (`compress/levels.py`).
         group_type: `Filters` or `3D`, which mean the same.
-        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None ranks each.
+        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None lets
+            weights that the network couples vote together, and ranks the others each.
         batches: minibatches to look at in each firing epoch before it masks, >= 1.
+        round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
+        max_sparsity: at most this fraction of a group goes, (0, 1].
     """
 
     def criterion(self, products: Tensor) -> Tensor:
@@ -112,8 +117,11 @@ class TaylorRankedFilterPruner(GradientFilterPruner):
         weights: selectors of the weights to prune.
         desired_sparsity: fraction of filters to prune, [0, 1], or a level in place (`compress/levels.py`).
         group_type: `Filters` or `3D`, which mean the same.
-        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None ranks each.
+        group_dependency: `Leader` ranks the first weight and prunes the same filters of the others; None lets
+            weights that the network couples vote together, and ranks the others each.
         batches: minibatches to look at in each firing epoch before it masks, >= 1.
+        round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
+        max_sparsity: at most this fraction of a group goes, (0, 1].
     """
 
     def criterion(self, products: Tensor) -> Tensor:

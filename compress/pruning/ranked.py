@@ -12,7 +12,7 @@ from compress.groups import GroupName, Tile, group_norms, group_size
 from compress.levels import ConstantLevel, as_level
 from compress.pruning.agp_names import with_agp
 from compress.pruning.base import LevelArgument, Sparsity
-from compress.pruning.structure import GroupDependency, Rounding, StructurePruner, Target
+from compress.pruning.structure import GroupDependency, MaxSparsity, Rounding, RoundTo, StructurePruner, Target
 from compress.registry import PRUNERS
 from compress.selectors import AsPair, WeightSelector, WeightSelectors
 from compress.window import EpochWindow
@@ -40,10 +40,12 @@ class NormRankedPruner(StructurePruner):
         noise: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0,
         rounding: Rounding = "floor",
         reg_regims: dict[WeightSelector, RankedRegime] | None = None,
+        round_to: RoundTo = 1,
+        max_sparsity: MaxSparsity = 1.0,
     ) -> None:
         blocks = kwargs.get("block_shape") if kwargs and block_shape is None else block_shape
         targets = _targets(weights, desired_sparsity, group_type, reg_regims)
-        super().__init__(targets, group_dependency, blocks, group_size, rounding)
+        super().__init__(targets, group_dependency, blocks, group_size, rounding, round_to, max_sparsity)
         self.noise = noise
 
     def scores(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext) -> Tensor:
@@ -94,13 +96,16 @@ class L1RankedStructureParameterPruner(NormRankedPruner):
         weights: selectors of the weights to prune.
         desired_sparsity: fraction of groups to prune, [0, 1], or a level in place (`compress/levels.py`).
         group_type: kind of group: `Filters` (the same as `3D`), `Channels`, `Rows`, `Cols`, `2D`, `Blocks`.
-        group_dependency: `Leader` ranks the first weight and prunes the same groups of the others; None ranks each.
+        group_dependency: `Leader` ranks the first weight and prunes the same groups of the others; None lets
+            weights that the network couples vote together, and ranks the others each.
         block_shape: of `Blocks`: filters, channels, height, width.
         kwargs: `{block_shape: [..]}`, Distiller's way to write it.
         group_size: the number of pruned groups is a multiple of it, >= 1.
         noise: probability that this time the norms are multiplied by normal random numbers, [0, 1].
         rounding: of s * n: `floor`, `nearest` or `ceil`.
         reg_regims: weight selector -> [fraction, kind of group]; instead of weights, desired_sparsity and group_type.
+        round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
+        max_sparsity: at most this fraction of a group goes, (0, 1].
 
     Raises:
         ValueError: neither form of arguments is complete, or both are given.
@@ -130,13 +135,16 @@ class L2RankedStructureParameterPruner(NormRankedPruner):
         weights: selectors of the weights to prune.
         desired_sparsity: fraction of groups to prune, [0, 1], or a level in place (`compress/levels.py`).
         group_type: kind of group: `Filters` (the same as `3D`), `Channels`, `Rows`, `Cols`, `2D`, `Blocks`.
-        group_dependency: `Leader` ranks the first weight and prunes the same groups of the others; None ranks each.
+        group_dependency: `Leader` ranks the first weight and prunes the same groups of the others; None lets
+            weights that the network couples vote together, and ranks the others each.
         block_shape: of `Blocks`: filters, channels, height, width.
         kwargs: `{block_shape: [..]}`, Distiller's way to write it.
         group_size: the number of pruned groups is a multiple of it, >= 1.
         noise: probability that this time the norms are multiplied by normal random numbers, [0, 1].
         rounding: of s * n: `floor`, `nearest` or `ceil`.
         reg_regims: weight selector -> [fraction, kind of group]; instead of weights, desired_sparsity and group_type.
+        round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
+        max_sparsity: at most this fraction of a group goes, (0, 1].
 
     Raises:
         ValueError: neither form of arguments is complete, or both are given.
@@ -176,6 +184,7 @@ class RandomLevelStructureParameterPruner(NormRankedPruner):
     """
 
     order = 1
+    combine = "first"
 
     def __init__(
         self,

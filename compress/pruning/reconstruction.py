@@ -113,7 +113,7 @@ class FMReconstructionChannelPruner(StructurePruner):
             square, cross, count = self.equations[name]
             square, cross = sum_over_ranks(square), sum_over_ranks(cross)
             samples = int(sum_over_ranks(torch.tensor(count)))
-            columns = masks[name].flatten(1)[0].cpu()  # the same for each filter
+            columns = masks[name].flatten(1).any(dim=0).cpu()  # the same for each filter that stays
             if samples < int(columns.sum()):
                 logger.warning("%r: %d samples are too few to rebuild its weights; they stay", name, samples)
                 continue

@@ -10,21 +10,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from compress.context import StepContext
 from compress.criteria import ThresholdCriteria, groups_above, mask_smallest
-from compress.groups import GroupName, Tile, Tilings, group_count
+from compress.graph.channels import Place
+from compress.groups import GroupName, Tile, Tilings, group_count, spread
 from compress.levels import Level
 from compress.pruning.base import Pruner
-from compress.pruning.coupling import coupled_masks
+from compress.pruning.coupling import Combine, agreed_masks, channel_dim, graph_for, known, ranked_masks
 from compress.pruning.threshold import Threshold
 from compress.registry import PRUNERS
 from compress.selectors import AsPair, WeightSelector, canonical_parameters
+from compress.thinning.ranking import Vote
 from compress.window import EpochWindow
 
 Rounding = Literal["floor", "nearest", "ceil"]
 GroupDependency = Literal["Leader"]
+RoundTo = Annotated[int, Field(ge=1)]
+MaxSparsity = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 @dataclass(frozen=True)
@@ -61,13 +67,24 @@ def groups_to_prune(fraction: float, count: int, multiple: int = 1, rounding: Ro
 class StructurePruner(Pruner):
     """Ranks the groups of each weight, and prunes the lowest.
 
+    Filters and channels go with everything that the network's graph couples to them: the named weights of a coupled
+    group vote (the mean of their normalised scores), the others follow. Rows, kernels and blocks go alone.
+
     Args:
         targets: weight -> what is asked of it, in order.
         group_dependency: `Leader` ranks the first weight only, and prunes the same groups of all others.
         block_shape: of `Blocks`.
         group_size: the number of pruned groups is rounded down to a multiple of it.
         rounding: of fraction * groups.
+        round_to: what is left of a group is rounded up to a multiple of it.
+        max_sparsity: at most this fraction of the groups goes, whatever the level.
+
+    Attributes:
+        combine: whose scores decide in a coupled group: `mean` of all votes, or the `first` one.
+        dims: weight -> the dimension along which its groups lie; None for rows, kernels and blocks.
     """
+
+    combine: Combine = "mean"
 
     def __init__(
         self,
@@ -76,37 +93,53 @@ class StructurePruner(Pruner):
         block_shape: list[int] | None = None,
         group_size: int = 1,
         rounding: Rounding = "floor",
+        round_to: int = 1,
+        max_sparsity: float = 1.0,
     ) -> None:
         self.targets = dict(targets)
         self.weights = list(targets)
         self.group_dependency = group_dependency
         self.group_size = group_size
         self.rounding = rounding
+        self.round_to = round_to
+        self.max_sparsity = max_sparsity
+        if group_dependency == "Leader":
+            self.combine = "first"
+        self.dims: dict[str, int | None] = {}
         self._tilings = Tilings(block_shape)
 
     @abstractmethod
     def scores(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext) -> Tensor:
         """Importance of each group: shape (groups,); the lowest go."""
 
-    def keep(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext, window: EpochWindow) -> Tensor:
+    def keep(self, scores: Tensor, level: float) -> Tensor:
         """Which groups stay: bool tensor of shape (groups,)."""
-        count = group_count(weight.shape, tile)
-        zeros = groups_to_prune(self.fraction(name, ctx, window), count, self.group_size, self.rounding)
-        return mask_smallest(self.scores(name, weight, tile, ctx), zeros)
+        zeros = groups_to_prune(min(level, self.max_sparsity), len(scores), self.group_size, self.rounding)
+        left = math.ceil((len(scores) - zeros) / self.round_to) * self.round_to
+        return mask_smallest(scores, max(0, len(scores) - left))
 
     def fraction(self, name: str, ctx: StepContext, window: EpochWindow) -> float:
         """Which part of the weight's groups to prune now."""
         return self.targets[name].level.at(ctx.epoch, window)
 
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
-        """Masks that switch whole groups off."""
+        """Masks that switch whole groups off, and what is coupled to them."""
+        tiles = {name: self.tile(name, weights[name], ctx.model) for name in self.weights}
+        self.dims = {name: channel_dim(weights[name].shape, tiles[name]) for name in self.weights}
+        graph = graph_for(ctx, [(name, dim) for name, dim in self.dims.items() if dim is not None])
         found: dict[str, Tensor] = {}
-        keep = None
-        for name in self.weights:
-            tile = self.tile(name, weights[name], ctx.model)
-            if keep is None or self.group_dependency is None:
-                keep = self.keep(name, weights[name], tile, ctx, window)
-            found.update(coupled_masks(ctx.model, name, tuple(weights[name].shape), tile, keep))
+        votes: list[Vote] = []
+        scores, level = torch.empty(0), 0.0
+        for place, (name, tile) in enumerate(tiles.items()):
+            if place == 0 or self.group_dependency is None:
+                scores, level = self.scores(name, weights[name], tile, ctx), self.fraction(name, ctx, window)
+            dim = self.dims[name]
+            if graph is not None and dim is not None and known(graph, [(name, dim)]):
+                votes.append(Vote(name, dim, scores, level))
+            else:
+                found[name] = spread(self.keep(scores, level), weights[name].shape, tile)
+        if graph is not None and votes:
+            found.update(ranked_masks(ctx, graph, votes, self.keep, self.combine))
         return found
 
     def tile(self, name: str, weight: Tensor, model: nn.Module) -> Tile:
@@ -180,14 +213,19 @@ class StructureParameterPruner(Pruner):
         self._tilings = Tilings(block_shape)
 
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
-        """Keeps the groups above the threshold."""
+        """Keeps the groups above the threshold; a coupled unit goes when all weights named here agree."""
         found: dict[str, Tensor] = {}
+        kept: dict[Place, Tensor] = {}
         for name, (threshold, group) in self.regimes.items():
             weight = weights[name]
             tile = self._tilings.tile(ctx.model, name, weight.shape, group)
             keep = groups_above(weight, tile, threshold, self.threshold_criteria)
-            found.update(coupled_masks(ctx.model, name, tuple(weight.shape), tile, keep))
-        return found
+            dim = channel_dim(weight.shape, tile)
+            if dim is None:
+                found[name] = spread(keep, weight.shape, tile)
+            else:
+                kept[name, dim] = keep
+        return {**found, **agreed_masks(ctx, kept)}
 
     def faults(self, model: nn.Module) -> list[str]:
         """Weights that have no such groups."""

@@ -8,20 +8,23 @@ structured pruners.
     Group {a.weight rows, b.weight rows, c.weight columns} of 3 units. Votes, level 0.4:
     a.weight [1, 2, 3] -> normalised [0.5, 1.0, 1.5];  b.weight [30, 10, 20] -> [1.5, 0.5, 1.0]
     mean [1.0, 0.75, 1.25]; floor(0.4 * 3) = 1 unit goes: unit 1. Combined by `first`, unit 0 would go.
+
+Units of a pinned group cannot leave the network; there each vote masks its own weight, and a note says why.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup, Place
-from compress.thinning.complete import masks_of
+from compress.thinning.complete import gone_positions, masks_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class Vote:
         name: canonical name of the parameter.
         dim: the dimension whose positions are ranked: 0 for the filters of a convolution, 1 for its channels.
         scores: importance of each position, shape (size of that dimension,); the least important go first.
-        level: fraction of the units that should be masked, [0, 1).
+        level: fraction of the units that should be masked, [0, 1].
     """
 
     name: str
@@ -58,13 +61,16 @@ class Ranked:
     notes: tuple[str, ...]
 
 
+KeepUnits = Callable[[Tensor, float], Tensor]
+"""Scores of a group's units, shape (units,), and a level -> bool, True = kept."""
+
+
 def rank_groups(
     graph: ChannelGraph,
     model: nn.Module,
     votes: Sequence[Vote],
-    combine: str = "mean",
-    round_to: int = 1,
-    max_sparsity: float = 1.0,
+    keep_units: KeepUnits,
+    combine: Literal["mean", "first"] = "mean",
 ) -> Ranked:
     """Choose the least important units of every group that a vote names.
 
@@ -72,66 +78,140 @@ def rank_groups(
         graph: from `prunable_graph`.
         model: gives the shapes of the masks.
         votes: one per named weight.
+        keep_units: which units of a group stay, from their scores.
         combine: `mean` of the normalised votes, or `first`: the vote that comes first decides.
-        round_to: what is left of a group is rounded up to a multiple of this; 1 rounds nothing.
-        max_sparsity: at most this fraction of a group is masked, (0, 1]; one unit is left in any case.
 
     Raises:
-        UserError: votes on one group differ in their level, or a vote names a place that the graph does not know.
+        UserError: votes on one group differ in their level (only for `mean`), or a vote names a place that the graph
+            does not know.
     """
+    _check_places(graph, votes)
+    chosen: dict[str, np.ndarray] = {}
+    for group in graph.groups():
+        own = voters(group, votes)
+        if own:
+            level = own[0].level if combine == "first" else common_level(own)
+            keep = keep_units(_combined(group, own[:1] if combine == "first" else own), level)
+            chosen[group.name] = np.flatnonzero(~keep.cpu().numpy())
+    return masks_of_units(graph, model, [(vote.name, vote.dim) for vote in votes], chosen)
+
+
+def agreed_units(graph: ChannelGraph, model: nn.Module, kept: Mapping[Place, Tensor]) -> Ranked:
+    """The units that all named weights of a group clear; what a weight clears alone is masked in it alone.
+
+    Args:
+        graph: from `prunable_graph`.
+        model: gives the shapes of the masks.
+        kept: place -> bool, shape (size of that dimension,), True = kept.
+    """
+    chosen: dict[str, np.ndarray] = {}
+    for group in graph.groups():
+        own = [place for place in group.members if place in kept]
+        if own:
+            cleared = [_cleared(group, place, kept[place].cpu().numpy()) for place in own]
+            chosen[group.name] = np.flatnonzero(np.logical_and.reduce(cleared))
+    ranked = masks_of_units(graph, model, list(kept), chosen)
+    parameters = dict(model.named_parameters())
+    alone = {place: np.flatnonzero(~keep.cpu().numpy()) for place, keep in kept.items()}
+    return replace(ranked, masks=masked_positions(alone, parameters, ranked.masks))
+
+
+def masks_of_units(
+    graph: ChannelGraph, model: nn.Module, named: Sequence[Place], chosen: Mapping[str, np.ndarray]
+) -> Ranked:
+    """The masks of chosen units: of whole units where they can go, of the named weights alone where they are pinned."""
+    parameters = dict(model.named_parameters())
     removed: dict[str, list[int]] = {}
     unnamed: dict[str, list[str]] = {}
     notes: list[str] = []
-    _check_places(graph, votes)
+    alone: dict[Place, np.ndarray] = {}
+    names = {name for name, _ in named}
     for group in graph.groups():
-        own = [vote for vote in votes if (vote.name, vote.dim) in group.members]
-        if not own:
+        units = chosen.get(group.name, np.empty(0, int)).tolist()
+        if not units:
             continue
-        count = _count(group, _level(group, own), round_to, max_sparsity)
         if group.pinned:
-            notes.append(f"{group.name}: {group.units} units stay: {'; '.join(group.pinned)}")
-        elif count:
-            scores = _combined(group, own[:1] if combine == "first" else own)
-            removed[group.name] = sorted(np.argsort(scores, kind="stable")[:count].tolist())
-            named = {vote.name for vote in own}
-            members = dict.fromkeys(name for name, _ in group.members if name in graph.parameters)
-            unnamed[group.name] = [name for name in members if name not in named]
-    masks = masks_of(graph, removed, dict(model.named_parameters()))
+            positions = gone_positions(group, units)
+            here = [place for place in positions if place in named]
+            for place in here:
+                alone[place] = np.concatenate([alone.get(place, np.empty(0, int)), positions[place]])
+            which = ", ".join(name for name, _ in here)
+            notes.append(f"{which}: masked in place, they cannot leave the network: {'; '.join(group.pinned)}")
+            continue
+        removed[group.name] = units
+        members = dict.fromkeys(name for name, _ in group.members if name in graph.parameters)
+        unnamed[group.name] = [name for name in members if name not in names]
+    masks = masks_of(graph, removed, parameters)
+    masks = masked_positions(alone, parameters, masks)
+    for name in names - set(masks):  # nothing of it goes
+        masks[name] = torch.ones_like(parameters[name], dtype=torch.bool)
     return Ranked(masks, removed, unnamed, tuple(notes))
 
 
+def masked_positions(
+    gone: Mapping[Place, np.ndarray], parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The masks with single positions of places masked as well."""
+    found = dict(masks)
+    for (name, dim), positions in gone.items():
+        if name not in found:
+            found[name] = torch.ones_like(parameters[name], dtype=torch.bool)
+        found[name].index_fill_(dim, torch.as_tensor(positions, device=found[name].device), False)
+    return found
+
+
+def voters(group: ChannelGroup, votes: Sequence[Vote]) -> list[Vote]:
+    """The votes on a group, in their order."""
+    return [vote for vote in votes if (vote.name, vote.dim) in group.members]
+
+
 def unit_scores(group: ChannelGroup, place: Place, scores: np.ndarray) -> np.ndarray:
-    """Mean score of each unit's positions in one place, normalised to a mean of 1 over the group; shape (units,)."""
+    """Mean score of each unit's positions in one place, shape (units,)."""
     unit_of = group.members[place]
     inside = unit_of >= 0
     sums = np.bincount(unit_of[inside], weights=scores[inside], minlength=group.units)
-    means = sums / np.bincount(unit_of[inside], minlength=group.units)
-    scale = np.abs(means).mean()
-    return np.asarray(means / scale if scale > 0 else means)
+    return np.asarray(sums / np.bincount(unit_of[inside], minlength=group.units))
 
 
-def _combined(group: ChannelGroup, votes: Sequence[Vote]) -> np.ndarray:
-    arrays = [vote.scores.detach().double().cpu().numpy() for vote in votes]
-    pairs = zip(votes, arrays, strict=True)
-    return np.asarray(np.mean([unit_scores(group, (v.name, v.dim), scores) for v, scores in pairs], axis=0))
+def normalised(scores: np.ndarray) -> np.ndarray:
+    """Scores divided by the mean of their absolute values."""
+    scale = np.abs(scores).mean()
+    return np.asarray(scores / scale if scale > 0 else scores)
 
 
-def _count(group: ChannelGroup, level: float, round_to: int, max_sparsity: float) -> int:
-    """How many units go; 1e-9 keeps 0.29 * 100 from being 28."""
-    wanted = math.floor(min(level, max_sparsity) * group.units + 1e-9)
-    left = math.ceil((group.units - wanted) / round_to) * round_to
-    return max(0, min(group.units - left, group.units - 1))
+def common_level(votes: Sequence[Vote]) -> float:
+    """The level that coupled weights share.
 
-
-def _level(group: ChannelGroup, votes: Sequence[Vote]) -> float:
+    Raises:
+        UserError: they differ; each is named.
+    """
     levels = {vote.level for vote in votes}
     if len(levels) > 1:
-        listed = ", ".join(f"{vote.name} {vote.level:g}" for vote in votes)
-        raise UserError(
-            f"these weights are coupled, their channels go together, and they are given different levels: {listed}; "
-            "give them one level, or name only one of them"
-        )
+        raise UserError(differing_levels({vote.name: vote.level for vote in votes}))
     return levels.pop()
+
+
+def differing_levels(levels: Mapping[str, float]) -> str:
+    """What is wrong with coupled weights that have different levels, in words."""
+    listed = ", ".join(f"{name} {level:g}" for name, level in levels.items())
+    return (
+        f"these weights are coupled, their channels go together, and they are given different levels: {listed}; "
+        "give them one level, or name only one of them"
+    )
+
+
+def _combined(group: ChannelGroup, votes: Sequence[Vote]) -> Tensor:
+    """The scores of a group's units; those of a single vote are left as they are."""
+    scores = [unit_scores(group, (v.name, v.dim), v.scores.detach().double().cpu().numpy()) for v in votes]
+    return torch.from_numpy(scores[0] if len(scores) == 1 else np.mean([normalised(each) for each in scores], axis=0))
+
+
+def _cleared(group: ChannelGroup, place: Place, kept: np.ndarray) -> np.ndarray:
+    """For each unit whether none of its positions in a place is kept."""
+    unit_of = group.members[place]
+    cleared = np.ones(group.units, dtype=bool)
+    cleared[unit_of[(unit_of >= 0) & kept]] = False
+    return cleared
 
 
 def _check_places(graph: ChannelGraph, votes: Sequence[Vote]) -> None:

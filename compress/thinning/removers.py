@@ -5,7 +5,6 @@ Here: what they may be told. Not here: when they act (policies/thinning.py) and 
 
 from typing import Literal
 
-from compress.graph.trace import ExampleInputs
 from compress.registry import EXTENSIONS
 
 
@@ -43,7 +42,6 @@ class StructureRemover:
         dataset: accepted for Distiller's schedules; the example inputs tell the shape, so it has no effect.
         allow_inexact: also remove what changes the output a little (channels under a norm over them); the change is
             measured and told.
-        example_inputs: not written in a schedule: what `file_config` was given; None takes the first batch seen.
     """
 
     def __init__(
@@ -52,10 +50,8 @@ class StructureRemover:
         arch: str | None = None,
         dataset: str | None = None,
         allow_inexact: bool = False,
-        example_inputs: ExampleInputs | None = None,
     ) -> None:
         self.thinning_func_str = thinning_func_str
         self.arch = arch
         self.dataset = dataset
         self.allow_inexact = allow_inexact
-        self.example_inputs = example_inputs

@@ -1,0 +1,82 @@
+"""Checks of structured pruners against the network's graph: coupled weights must agree.
+
+Here: differing levels inside one coupled group, and two instances that prune one group in one epoch. Not here: the
+graph, the ranking. The network is traced only for a schedule in which one of them could occur.
+"""
+
+from itertools import combinations
+
+from compress.config.loader import Path
+from compress.config.schema import Report
+from compress.errors import UserError
+from compress.graph.channels import Place
+from compress.policies.base import Policy
+from compress.policies.pruning import PruningPolicy
+from compress.pruning.coupling import channel_dim
+from compress.pruning.structure import StructurePruner
+from compress.selectors import canonical_parameters
+from compress.thinning.current import CurrentGraph
+from compress.thinning.ranking import differing_levels
+
+Entry = tuple[Path, PruningPolicy, dict[str, Place]]
+
+
+def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, report: Report) -> None:
+    """Adds a fault for each group of coupled weights whose levels differ, and warns where two instances meet in one."""
+    structured = [
+        (path, policy, _places(policy.pruner, graph))
+        for path, policy in entries
+        if isinstance(policy, PruningPolicy) and isinstance(policy.pruner, StructurePruner)
+    ]
+    disputed = [entry for entry in structured if _may_differ(entry)]
+    if graph.inputs is None or not (disputed or len({policy.name for _, policy, _ in structured}) > 1):
+        return
+    try:
+        groups = [group for group in graph.get().groups() if not group.pinned]
+    except UserError:
+        return  # told when the pruner asks for it
+    for group in groups:
+        for path, policy, places in disputed:
+            named = [name for name, place in places.items() if place in group.members]
+            levels = _differing(policy, named)
+            if levels:
+                report.add(differing_levels(levels), path)
+        for (_, first, ours), (path, second, theirs) in combinations(structured, 2):
+            met = [next((n for n, p in places.items() if p in group.members), None) for places in (ours, theirs)]
+            epoch = next((e for e in second.window.epochs if first.window.fires(e)), None)
+            if all(met) and epoch is not None and first.name != second.name and not set(ours) & set(theirs):
+                report.add(
+                    f"{met[1]!r} is coupled to {met[0]!r}, which {first.name!r} prunes in epoch {epoch} too: their "
+                    "channels go together, so more of them go than either asks for; name both in one instance",
+                    path,
+                    fatal=False,
+                )
+
+
+def _places(pruner: StructurePruner, graph: CurrentGraph) -> dict[str, Place]:
+    """Weight -> the dimension that the pruner ranks, for filters and channels."""
+    parameters = canonical_parameters(graph.model)
+    found = {}
+    for name in pruner.weights:
+        try:
+            dim = channel_dim(parameters[name].shape, pruner.tile(name, parameters[name], graph.model))
+        except ValueError:
+            continue  # reported by `faults`
+        if dim is not None:
+            found[name] = (name, dim)
+    return found
+
+
+def _may_differ(entry: Entry) -> bool:
+    _, policy, places = entry
+    return policy.pruner.combine == "mean" and bool(_differing(policy, list(places)))  # type: ignore[attr-defined]
+
+
+def _differing(policy: PruningPolicy, names: list[str]) -> dict[str, float]:
+    """The levels of these weights in the first firing epoch in which they are not all the same; {} if they are."""
+    for epoch in policy.window.epochs:
+        planned = policy.plan(epoch)
+        levels = {name: planned[name] for name in names if name in planned}
+        if len(set(levels.values())) > 1:
+            return levels
+    return {}

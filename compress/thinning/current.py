@@ -1,0 +1,91 @@
+"""The channel graph of a network as it is now.
+
+Here: `CurrentGraph`, one for each scheduler: traced when a part first asks for it, kept until thinning changes the
+network. Not here: the graph (`compress/graph`), who asks (structured pruners, the thinners).
+"""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import UserError
+from compress.graph.channels import ChannelGraph
+from compress.graph.trace import ExampleInputs
+from compress.selectors import canonical
+from compress.thinning.probe import prunable_graph
+
+logger = logging.getLogger("compress")
+
+
+class CurrentGraph:
+    """Traces a network when it is asked, and again after `forget`.
+
+    Args:
+        model: wrapped ones (DataParallel, torch.compile) are fine; the network inside is traced.
+        example_inputs: a tensor or the tuple of `forward`'s arguments; None takes the first batch that the network is
+            called with once `watch` was called.
+
+    Attributes:
+        inputs: the example inputs, None as long as there are none.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: ExampleInputs | None = None) -> None:
+        self.model = model
+        self.inputs = example_inputs
+        self._graphs: dict[bool, ChannelGraph] = {}
+        self._refusal: str | None = None
+        self._told: set[str] = set()
+        self._watching: torch.utils.hooks.RemovableHandle | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The network inside its wrappings."""
+        return unwrapped(self.model)
+
+    def get(self, allow_inexact: bool = False) -> ChannelGraph:
+        """The graph.
+
+        Raises:
+            UserError: there are no example inputs yet, or the network cannot be traced; the reason is told.
+        """
+        if self.inputs is None:
+            raise UserError("no example_inputs were given and no batch was seen yet, so the network cannot be traced")
+        if self._refusal is not None:
+            raise UserError(self._refusal)
+        if allow_inexact not in self._graphs:
+            try:
+                self._graphs[allow_inexact] = prunable_graph(self.network, self.inputs, allow_inexact)
+            except UserError as e:
+                self._refusal = str(e)
+                raise
+        return self._graphs[allow_inexact]
+
+    def forget(self) -> None:
+        """The network has changed: what was traced no longer holds."""
+        self._graphs.clear()
+        self._refusal = None
+
+    def watch(self) -> None:
+        """Without example inputs: keeps the first batch that the network is called with."""
+        if self.inputs is None and self._watching is None:
+            self._watching = self.model.register_forward_pre_hook(self._keep)
+
+    def tell_once(self, text: str, level: int = logging.WARNING) -> None:
+        """Logs a sentence, unless it was logged before."""
+        if text not in self._told:
+            self._told.add(text)
+            logger.log(level, "%s", text)
+
+    def _keep(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self.inputs = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
+        if self._watching is not None:
+            self._watching.remove()
+            self._watching = None
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
+    inner = [module for name, module in model.named_modules() if canonical(name) == ""]
+    return inner[-1]
