@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -89,18 +91,23 @@ def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
         heights = [machine.bound(each) / 1e9 for each in part["intensity"]]
         label = f"bound by {bound}: {share:.0f} % of the MACs"
         axes.scatter(part["intensity"], heights, s=20 + 1500 * part["share"], alpha=0.5, label=label)
-    named = layers.sort_values("share", ascending=False).drop_duplicates("intensity").head(6)
-    for i, (_, layer) in enumerate(named.iterrows()):
+    places = np.log10(layers["intensity"].to_numpy(dtype=float)).round(1)  # names closer than this would overlap
+    named = layers.assign(place=places).sort_values("share", ascending=False).drop_duplicates("place").head(6)
+    for _, layer in named.iterrows():
         same = int((layers["intensity"] == layer["intensity"]).sum()) - 1
         text = (layer["layer"] or layer["kind"]) + (f" (+{same})" if same else "")
         spot = (layer["intensity"], machine.bound(layer["intensity"]) / 1e9)
-        arrow = {"arrowstyle": "-", "color": "gray", "linewidth": 0.6}
-        offset = (14, -22 - 16 * (i % 3)) if i % 2 else (-14, -30 - 16 * (i % 3))
-        side = "left" if i % 2 else "right"
-        axes.annotate(text, spot, offset, textcoords="offset points", ha=side, fontsize="x-small", arrowprops=arrow)
+        how: dict[str, Any] = {
+            "textcoords": "offset points",
+            "rotation": -55,
+            "rotation_mode": "anchor",
+            "va": "center",
+        }
+        axes.annotate(text, spot, (4, -14), fontsize="x-small", **how)
     axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity, FLOP/byte", ylabel="bound, GFLOP/s")
     axes.set_title(f"Roofline of {machine.device}, {machine.threads} threads: bounds, not measured speeds")
+    axes.set_ylim(bottom=min(machine.bound(lowest), machine.flops / 30) / 1e9)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="lower right", fontsize="small", markerscale=0.4)
+    axes.legend(loc="lower right", fontsize="small", markerscale=0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
