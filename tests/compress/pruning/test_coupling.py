@@ -75,7 +75,7 @@ def test_all_named_weights_of_a_group_vote() -> None:
 
 
 def test_differing_levels_in_one_group_are_a_fault_of_the_schedule() -> None:
-    schedule = pruning([], weights=None, desired_sparsity=None)
+    schedule = pruning([])
     schedule["pruners"]["it"] = {
         "class": "L1RankedStructureParameterPruner",
         "reg_regims": {"0.weight": [0.25, "3D"], LAST: [0.5, "3D"]},
