@@ -184,6 +184,7 @@ class CompressionScheduler:
             "masks": self.masks.state_dict(),
             "policies": [{"name": policy.name, "state": policy.state_dict()} for policy in self.policies],
             "generator": self.generator.get_state(),
+            "inputs": self.graph.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -203,6 +204,7 @@ class CompressionScheduler:
         for recipe in state["recipes"][len(self.recipes) :]:
             Recipe.from_dict(recipe).apply(self.model)
         self.graph.forget()
+        self.graph.load_state_dict(state["inputs"])
         self.recipes[:] = state["recipes"]
         self.masks.load_state_dict(state["masks"])
         for policy, entry in zip(self.policies, state["policies"], strict=True):

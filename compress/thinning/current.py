@@ -37,6 +37,7 @@ class CurrentGraph:
         self._graphs: dict[bool, ChannelGraph] = {}
         self._refusal: str | None = None
         self._told: set[str] = set()
+        self._seen: list[Any] | None = None
         self._watching: torch.utils.hooks.RemovableHandle | None = None
 
     @property
@@ -72,6 +73,18 @@ class CurrentGraph:
         if self.inputs is None and self._watching is None:
             self._watching = self.model.register_forward_pre_hook(self._keep)
 
+    def state_dict(self) -> list[Any] | None:
+        """The inputs that were seen, by shape and type, so that a resumed run has them from the start; None if given."""
+        return self._seen
+
+    def load_state_dict(self, state: list[Any] | None) -> None:
+        """Restores what `state_dict` gave."""
+        if state is not None and self.inputs is None:
+            self.inputs = tuple(
+                torch.zeros(each["shape"], dtype=each["dtype"]) if isinstance(each, dict) else each for each in state
+            )
+            self._seen = state
+
     def tell_once(self, text: str, level: int = logging.WARNING) -> None:
         """Logs a sentence, unless it was logged before."""
         if text not in self._told:
@@ -80,6 +93,7 @@ class CurrentGraph:
 
     def _keep(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         self.inputs = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
+        self._seen = [{"shape": list(x.shape), "dtype": x.dtype} if isinstance(x, Tensor) else x for x in arguments]
         if self._watching is not None:
             self._watching.remove()
             self._watching = None
