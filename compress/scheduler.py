@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compress.context import LossComponent, PolicyLoss, StepContext
+from compress.distillation.teachers import Teachers
 from compress.errors import UserError
 from compress.masks import MaskTable
 from compress.plan import Plan, make_plan
@@ -37,12 +38,14 @@ class CompressionScheduler:
         seed: of the scheduler's own random generator, which random pruners draw from.
         resolved: the schedule as plain data with defaults filled in and selectors expanded.
         graph: of the model; None makes one that takes its example inputs from the first batch seen.
+        teachers: of the distillers.
 
     Attributes:
         graph: the model's coupled channels as they are now.
         masks: name -> `ParameterMasker` of every parameter.
         policies: the policies.
         recipes: what thinning has removed from the model so far, in order, as plain data.
+        teachers: what the distillers learn from; empty without distillers.
         resolved: see above; `{}` when the scheduler was built by hand.
     """
 
@@ -55,8 +58,10 @@ class CompressionScheduler:
         seed: int = 0,
         resolved: dict[str, Any] | None = None,
         graph: CurrentGraph | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
         self.model = model
+        self.teachers = teachers if teachers is not None else Teachers()
         self.graph = graph if graph is not None else CurrentGraph(model)
         self.masks = MaskTable(model)
         self.policies: list[Policy] = list(policies or [])
@@ -176,11 +181,17 @@ class CompressionScheduler:
             )
         return lines
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as plain data and tensors (loads with `weights_only=True`)."""
+    def state_dict(self, teachers: bool = True) -> dict[str, Any]:
+        """Everything that a resumed run needs, as plain data and tensors (loads with `weights_only=True`).
+
+        Args:
+            teachers: with the teachers' weights, which never change; a loop that saves often may leave them out and
+                save `self.teachers.state_dict()` once, to be put in as `state["teachers"]` before it is loaded.
+        """
         return {
             "version": STATE_VERSION,
             "recipes": list(self.recipes),
+            "teachers": self.teachers.state_dict(weights=teachers),
             "masks": self.masks.state_dict(),
             "policies": [{"name": policy.name, "state": policy.state_dict()} for policy in self.policies],
             "generator": self.generator.get_state(),
@@ -200,6 +211,7 @@ class CompressionScheduler:
         )
         if saved != here:
             raise UserError(f"the checkpoint was made with the policies {saved}, the schedule has {here}")
+        self.teachers.load_state_dict(state.get("teachers", {}), self.model, state["recipes"], len(self.recipes))
         for recipe in state["recipes"][len(self.recipes) :]:
             Recipe.from_dict(recipe).apply(self.model)
         self.graph.forget()

@@ -63,7 +63,8 @@ class Watched(Policy):
         before = _state(ctx)
         getattr(self.policy, hook)(ctx)
         for what, after in _state(ctx).items():
-            names = {name for name, value in after.items() if not _same(before[what].get(name), value)}
+            known = {**before[what], **after}  # a gradient may have been taken away
+            names = {name for name in known if not _same(before[what].get(name), after.get(name))}
             if names:
                 self.changes.setdefault(what, set()).update(names)
 
