@@ -45,6 +45,7 @@ class CompressionScheduler:
         masks: name -> `ParameterMasker` of every parameter.
         policies: the policies.
         recipes: what thinning has removed from the model so far, in order, as plain data.
+        structures: what quantization has exchanged in the model, as plain data; empty while it is float.
         teachers: what the distillers learn from; empty without distillers.
         resolved: see above; `{}` when the scheduler was built by hand.
     """
@@ -67,13 +68,17 @@ class CompressionScheduler:
         self.policies: list[Policy] = list(policies or [])
         self.resolved = resolved or {}
         self.recipes: list[dict[str, Any]] = []
+        self.structures: list[dict[str, Any]] = []
         self._optimizer = optimizer
         self.generator = torch.Generator().manual_seed(seed)
         self._epoch = -1
         self._acting: dict[str, list[Policy]] = {hook: [] for hook in HOOKS}
+        for policy in self.policies:
+            policy.prepare(model, optimizer)
 
     def add_policy(self, policy: Policy) -> None:
         """Appends a policy; it acts after those already there."""
+        policy.prepare(self.model, self._optimizer)
         self.policies.append(policy)
         self._epoch = -1
 
@@ -191,6 +196,7 @@ class CompressionScheduler:
         return {
             "version": STATE_VERSION,
             "recipes": list(self.recipes),
+            "structures": list(self.structures),
             "teachers": self.teachers.state_dict(weights=teachers),
             "masks": self.masks.state_dict(),
             "policies": [{"name": policy.name, "state": policy.state_dict()} for policy in self.policies],
@@ -219,6 +225,7 @@ class CompressionScheduler:
         self.masks.load_state_dict(state["masks"])
         for policy, entry in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(entry["state"])
+        self.structures[:] = state.get("structures", [])
         self.generator.set_state(state["generator"].cpu())
 
     def _enter(self, epoch: int) -> None:
@@ -254,4 +261,4 @@ class CompressionScheduler:
         metrics: dict[str, Any] | None = None,
     ) -> StepContext:
         now = (optimizer, step, steps_per_epoch, metrics)
-        return StepContext(epoch, self.model, self.masks, self.generator, *now, self.recipes, self.graph)
+        return StepContext(epoch, self.model, self.masks, self.generator, *now, self.recipes, self.graph, self.structures)

@@ -87,6 +87,7 @@ def _state(ctx: StepContext) -> dict[str, State]:
         "mask": {name: None if m.mask is None else m.mask.clone() for name, m in ctx.masks.items()},
         "weight": {name: m.parameter.detach().clone() for name, m in ctx.masks.items()},
         "gradient": {n: m.parameter.grad.clone() for n, m in ctx.masks.items() if m.parameter.grad is not None},
+        "layer": {name: type(module).__name__ for name, module in ctx.model.named_modules()},
         "learning rate": {f"group {i}": float(group["lr"]) for i, group in enumerate(groups)},
     }
 

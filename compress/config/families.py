@@ -32,6 +32,11 @@ import compress.pruning.semi_structured
 import compress.pruning.splicing
 import compress.pruning.structure
 import compress.pruning.threshold
+import compress.quantization.dorefa
+import compress.quantization.lsq
+import compress.quantization.pact
+import compress.quantization.range_linear
+import compress.quantization.wrpn
 import compress.regularization.drop_filter
 import compress.regularization.groups
 import compress.regularization.l1
@@ -43,10 +48,11 @@ from compress.policies.distillation import DistillationPolicy
 from compress.policies.freezing import FreezePolicy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
+from compress.policies.quantization import QuantizationPolicy
 from compress.policies.regularization import RegularizationPolicy
 from compress.policies.stages import StagedPolicy
 from compress.policies.thinning import ThinningPolicy
-from compress.registry import DISTILLERS, EXTENSIONS, LR_SCHEDULERS, PRUNERS, REGULARIZERS, Registry
+from compress.registry import DISTILLERS, EXTENSIONS, LR_SCHEDULERS, PRUNERS, QUANTIZERS, REGULARIZERS, Registry
 from compress.window import EpochWindow
 
 
@@ -96,6 +102,10 @@ def _regularization(instance: Instance, window: EpochWindow, optimizer: Optimize
     return RegularizationPolicy(instance.name, window, instance.algorithm, **args)
 
 
+def _quantization(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
+    return QuantizationPolicy(instance.name, window, instance.algorithm, **args)
+
+
 def _distillation(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
     policy = StagedPolicy if issubclass(instance.cls, StagedDistillation) else DistillationPolicy
     return policy(instance.name, window, instance.algorithm, **args)
@@ -113,6 +123,7 @@ def _lr(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dic
 FAMILIES = (
     Family("pruners", "pruner", PRUNERS, PruningPolicy, _pruning),
     Family("regularizers", "regularizer", REGULARIZERS, RegularizationPolicy, _regularization),
+    Family("quantizers", "quantizer", QUANTIZERS, QuantizationPolicy, _quantization),
     Family("distillers", "distiller", DISTILLERS, DistillationPolicy, _distillation),
     Family("extensions", "extension", EXTENSIONS, ThinningPolicy, _extension),
     Family("lr_schedulers", "lr_scheduler", LR_SCHEDULERS, LRPolicy, _lr, shared=False),
