@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from compress.errors import UserError, did_you_mean
 
 
@@ -85,6 +87,21 @@ def newest_runs() -> list[Run]:
     if not files:
         raise UserError("there is no run in checkpoints/ yet; train one first: python train.py --optform=SR")
     return [Run(path.parent.name) for path in files]
+
+
+def recorded_optform(run: str | None, model: str | None) -> str | None:
+    """The application of the run that is meant, as its logs have it; None if they do not tell. Quick: no torch.
+
+    Args:
+        run: its name, or None for the newest.
+        model: a checkpoint's path, which stands in the run's folder.
+    """
+    try:
+        name = Path(model).parent.name if model else run or newest_runs()[0].name
+        options = yaml.safe_load((Run(name).logs / "options.yaml").read_text(encoding="utf-8"))
+        return str(options["optform"])
+    except (UserError, OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return None
 
 
 def find_run(name: str | None) -> Run:

@@ -28,6 +28,7 @@ class StepContext:
         metrics: validation metrics by name, at an epoch's end.
         recipes: what thinning has removed so far, one recipe (plain data) each time; a thinner appends its own.
         graph: the network's coupled channels, traced when asked for; None where a scheduler has none.
+        structures: what quantization has exchanged so far, as plain data; a quantizer's policy appends its own.
     """
 
     epoch: int
@@ -40,6 +41,7 @@ class StepContext:
     metrics: dict[str, Any] | None = None
     recipes: list[dict[str, Any]] = field(default_factory=list)
     graph: CurrentGraph | None = None
+    structures: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_last_step(self) -> bool:

@@ -18,3 +18,10 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     total = value.detach().to(device, copy=True)
     torch.distributed.all_reduce(total)
     return total.to(value.device)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a tensor over all processes; the tensor itself where there is one process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    return sum_over_ranks(value) / torch.distributed.get_world_size()

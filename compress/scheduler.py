@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compress.context import LossComponent, PolicyLoss, StepContext
+from compress.distillation.teachers import Teachers
 from compress.errors import UserError
 from compress.masks import MaskTable
 from compress.plan import Plan, make_plan
@@ -37,12 +38,15 @@ class CompressionScheduler:
         seed: of the scheduler's own random generator, which random pruners draw from.
         resolved: the schedule as plain data with defaults filled in and selectors expanded.
         graph: of the model; None makes one that takes its example inputs from the first batch seen.
+        teachers: of the distillers.
 
     Attributes:
         graph: the model's coupled channels as they are now.
         masks: name -> `ParameterMasker` of every parameter.
         policies: the policies.
         recipes: what thinning has removed from the model so far, in order, as plain data.
+        structures: what quantization has exchanged in the model, as plain data; empty while it is float.
+        teachers: what the distillers learn from; empty without distillers.
         resolved: see above; `{}` when the scheduler was built by hand.
     """
 
@@ -55,20 +59,26 @@ class CompressionScheduler:
         seed: int = 0,
         resolved: dict[str, Any] | None = None,
         graph: CurrentGraph | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
         self.model = model
+        self.teachers = teachers if teachers is not None else Teachers()
         self.graph = graph if graph is not None else CurrentGraph(model)
         self.masks = MaskTable(model)
         self.policies: list[Policy] = list(policies or [])
         self.resolved = resolved or {}
         self.recipes: list[dict[str, Any]] = []
+        self.structures: list[dict[str, Any]] = []
         self._optimizer = optimizer
         self.generator = torch.Generator().manual_seed(seed)
         self._epoch = -1
         self._acting: dict[str, list[Policy]] = {hook: [] for hook in HOOKS}
+        for policy in self.policies:
+            policy.prepare(model, optimizer)
 
     def add_policy(self, policy: Policy) -> None:
         """Appends a policy; it acts after those already there."""
+        policy.prepare(self.model, self._optimizer)
         self.policies.append(policy)
         self._epoch = -1
 
@@ -176,11 +186,18 @@ class CompressionScheduler:
             )
         return lines
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as plain data and tensors (loads with `weights_only=True`)."""
+    def state_dict(self, teachers: bool = True) -> dict[str, Any]:
+        """Everything that a resumed run needs, as plain data and tensors (loads with `weights_only=True`).
+
+        Args:
+            teachers: with the teachers' weights, which never change; a loop that saves often may leave them out and
+                save `self.teachers.state_dict()` once, to be put in as `state["teachers"]` before it is loaded.
+        """
         return {
             "version": STATE_VERSION,
             "recipes": list(self.recipes),
+            "structures": list(self.structures),
+            "teachers": self.teachers.state_dict(weights=teachers),
             "masks": self.masks.state_dict(),
             "policies": [{"name": policy.name, "state": policy.state_dict()} for policy in self.policies],
             "generator": self.generator.get_state(),
@@ -201,6 +218,7 @@ class CompressionScheduler:
         )
         if saved != here:
             raise UserError(f"the checkpoint was made with the policies {saved}, the schedule has {here}")
+        self.teachers.load_state_dict(state.get("teachers", {}), self.model, state["recipes"], len(self.recipes))
         for recipe in state["recipes"][len(self.recipes) :]:
             Recipe.from_dict(recipe).apply(self.model)
         self.graph.forget()
@@ -209,6 +227,7 @@ class CompressionScheduler:
         self.masks.load_state_dict(state["masks"])
         for policy, entry in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(entry["state"])
+        self.structures[:] = state.get("structures", [])
         self.generator.set_state(state["generator"].cpu())
 
     def _enter(self, epoch: int) -> None:
@@ -244,4 +263,4 @@ class CompressionScheduler:
         metrics: dict[str, Any] | None = None,
     ) -> StepContext:
         now = (optimizer, step, steps_per_epoch, metrics)
-        return StepContext(epoch, self.model, self.masks, self.generator, *now, self.recipes, self.graph)
+        return StepContext(epoch, self.model, self.masks, self.generator, *now, self.recipes, self.graph, self.structures)

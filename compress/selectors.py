@@ -30,9 +30,15 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class SelectorOf:
-    """Marks a string of a constructor's signature as a selector of `kind`, for the schedule's schema."""
+    """Marks a string of a constructor's signature as a selector of `kind`, for the schedule's schema.
+
+    Attributes:
+        kind: what is selected.
+        expression: what is neither a name nor a glob that matches is tried as a regular expression, as Distiller does.
+    """
 
     kind: Literal["weight", "module"]
+    expression: bool = False
 
 
 def _as_list(value: Any) -> Any:
@@ -41,6 +47,7 @@ def _as_list(value: Any) -> Any:
 
 WeightSelector = Annotated[str, SelectorOf("weight")]
 ModuleSelector = Annotated[str, SelectorOf("module")]
+ModuleOrExpression = Annotated[str, SelectorOf("module", expression=True)]
 AsPair = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # YAML has lists only
 WeightSelectors = Annotated[list[WeightSelector], BeforeValidator(_as_list)]
 
@@ -85,12 +92,13 @@ def norm_scales(model: nn.Module, wanted: list[str] | None) -> list[str]:
     return scales if wanted is None else wanted
 
 
-def expand(selector: str, names: Iterable[str]) -> list[str]:
+def expand(selector: str, names: Iterable[str], expression: bool = False) -> list[str]:
     """The names that a selector means, in the order of `names`; empty when there are none.
 
     Args:
         selector: an exact name, a glob (`layer*.conv?.weight`) or `re:REGEX` (the whole name must match).
         names: canonical names.
+        expression: try what matches nothing so far as a regular expression of the whole name, without `re:`.
 
     Raises:
         ValueError: what follows `re:` is not a regular expression, or takes too long.
@@ -103,7 +111,16 @@ def expand(selector: str, names: Iterable[str]) -> list[str]:
     wanted = canonical(selector)
     if wanted in pool:
         return [wanted]
-    return [name for name in pool if fnmatchcase(name, wanted)]
+    found = [name for name in pool if fnmatchcase(name, wanted)]
+    return found or (_matching_if_valid(selector, pool) if expression else [])
+
+
+def _matching_if_valid(expression: str, pool: list[str]) -> list[str]:
+    """The names that a regular expression matches; none if it is none."""
+    try:
+        return _matching(expression, pool)
+    except ValueError:
+        return []
 
 
 def _matching(expression: str, pool: list[str]) -> list[str]:
@@ -122,8 +139,8 @@ def _matching(expression: str, pool: list[str]) -> list[str]:
         ) from e
 
 
-def expand_mapping(values: Mapping[str, V], names: Iterable[str]) -> dict[str, V]:
-    """Selectors as keys -> one value a name.
+def expand_mapping(values: Mapping[str, V], names: Iterable[str], expression: bool = False) -> dict[str, V]:
+    """Selectors as keys -> one value a name; `expression` as in `expand`.
 
     An exact name wins over a pattern, an earlier pattern over a later one, and `*` is always the last.
 
@@ -133,6 +150,6 @@ def expand_mapping(values: Mapping[str, V], names: Iterable[str]) -> dict[str, V
     pool = list(names)
     found: dict[str, V] = {}
     for selector in sorted(values, key=lambda key: (key == "*", canonical(key) not in pool)):
-        for name in expand(selector, pool):
+        for name in expand(selector, pool, expression):
             found.setdefault(name, values[selector])
     return {name: found[name] for name in pool if name in found}

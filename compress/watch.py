@@ -63,7 +63,8 @@ class Watched(Policy):
         before = _state(ctx)
         getattr(self.policy, hook)(ctx)
         for what, after in _state(ctx).items():
-            names = {name for name, value in after.items() if not _same(before[what].get(name), value)}
+            known = {**before[what], **after}  # a gradient may have been taken away
+            names = {name for name in known if not _same(before[what].get(name), after.get(name))}
             if names:
                 self.changes.setdefault(what, set()).update(names)
 
@@ -86,6 +87,7 @@ def _state(ctx: StepContext) -> dict[str, State]:
         "mask": {name: None if m.mask is None else m.mask.clone() for name, m in ctx.masks.items()},
         "weight": {name: m.parameter.detach().clone() for name, m in ctx.masks.items()},
         "gradient": {n: m.parameter.grad.clone() for n, m in ctx.masks.items() if m.parameter.grad is not None},
+        "layer": {name: type(module).__name__ for name, module in ctx.model.named_modules()},
         "learning rate": {f"group {i}": float(group["lr"]) for i, group in enumerate(groups)},
     }
 

@@ -28,6 +28,7 @@ from models.averaging import AveragedWeights
 from models.environment import choose_device, set_up
 from models.means import Means
 from models.ranking import EpochScore
+from models.sizes import BestOfEachSize
 
 logger = logging.getLogger("run")
 
@@ -71,6 +72,16 @@ class BaseTrainer:
     def build_model(self) -> nn.Module:
         """The network, new, on any device."""
         raise NotImplementedError
+
+    def start_model(self, model: nn.Module) -> None:
+        """Weights that a new run starts from, in place; by default those that the network made itself."""
+
+    def task_facts(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the task as plain data, such as the names of classes."""
+        return {}
+
+    def check_task(self, saved: dict[str, Any]) -> None:
+        """Compares the task with what the resumed run's checkpoint kept of it; raises UserError if they differ."""
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer; Adam at `--lr` unless an application knows better."""
@@ -162,11 +173,15 @@ class BaseTrainer:
         """
         config = self.config
         set_up(config.seed, config.threads)
-        self.model = self.build_model().to(self.device, memory_format=self.memory_format)
+        model = self.build_model()
+        if checkpoint is None:
+            self.start_model(model)
+        self.model = model.to(self.device, memory_format=self.memory_format)
         self.optimizer = self.build_optimizer(self.model)
         self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
         self.compression_scheduler = self.build_scheduler(checkpoint)
         self.forward = torch.compile(self.model) if config.compile else self.model
+        self.sizes = BestOfEachSize(self.compression_scheduler)
         self.epochs = config.nEpochs or self.compression_scheduler.suggested_epochs or self.default_epochs
 
     def steps_per_epoch(self) -> int:
@@ -225,14 +240,17 @@ class BaseTrainer:
         )  # fmt: skip
 
     def save(self) -> None:
-        """Writes `last`, and `best` when this epoch is better than every one before."""
+        """Writes `last`; `best` when this epoch is better than every one before; the best of each size that thins."""
         is_best = self.best is None or self.score.beats(self.best)
         if is_best:
             self.best = self.score
+        of_its_size = self.sizes.add(self.evaluated_model(), self.score, self.example_inputs())
         content = run_state.gather(self)
         save_checkpoint(self.folders.last, content)
         if is_best:
             save_checkpoint(self.folders.best, content)
+        if of_its_size:
+            save_checkpoint(self.sizes.path(self.folders), content)
 
     def finish(self) -> dict[str, Any]:
         """Measures the best network on the validation data, writes the summary and shows it."""
@@ -250,6 +268,7 @@ class BaseTrainer:
         )
         write_summary(self.folders.results / "summary.json", summary)
         logger.info("%s", summary_table(summary))
+        self.sizes.tell(self.folders, self.quality)
         logger.info("%s", whereabouts(self.folders))
         self.files.close()
         return summary

@@ -51,6 +51,10 @@ class BaseTester:
         """The trivial method's name and its metrics on the test data."""
         raise NotImplementedError
 
+    def details(self, model: nn.Module) -> dict[str, Any]:
+        """More that the summary keeps, under its key `details`, as plain data."""
+        return {}
+
     def write_pictures(self, model: nn.Module, folder: Path) -> int:
         """Writes what can be looked at; returns the number of pictures."""
         return 0
@@ -90,8 +94,9 @@ class BaseTester:
             cost=Cost.of(model, self.example_inputs()),
             checkpoint=Path(opt.model),
         )
+        summary["details"] = self.details(model)
         path = self.folders.results / "test_summary.json"
         write_summary(path, summary)
         logger.info("%s", summary_table(summary))
-        logger.info("written: %s, %d pictures in %s/", path, count, pictures)
+        logger.info("written: %s%s", path, f", {count} pictures in {pictures}/" if count else "")
         return summary

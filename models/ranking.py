@@ -20,8 +20,11 @@ class EpochScore:
     quality: float
 
     def beats(self, other: "EpochScore") -> bool:
-        """Settled epochs beat others; among settled ones quality decides, before that sparsity and then quality."""
+        """Settled epochs beat others; among settled ones quality decides, before that sparsity and then quality.
+
+        Of equals the later one wins: it has trained longer.
+        """
         return self._key() > other._key()
 
-    def _key(self) -> tuple[bool, float, float]:
-        return self.settled, 0.0 if self.settled else self.sparsity, self.quality
+    def _key(self) -> tuple[bool, float, float, int]:
+        return self.settled, 0.0 if self.settled else self.sparsity, self.quality, self.epoch

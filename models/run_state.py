@@ -41,12 +41,15 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
         "epoch": trainer.score.epoch,
         "history": trainer.history,
         "best": dataclasses.asdict(trainer.best) if trainer.best else None,
+        "sizes": trainer.sizes.state_dict(),
+        "task": trainer.task_facts(),
         "seconds": trainer.seconds,
     }
 
 
 def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     """Puts a trainer, freshly built, where the checkpoint left off."""
+    trainer.check_task(checkpoint["task"])
     trainer.compression_scheduler.load_state_dict(checkpoint["scheduler"])  # first: it thins the network
     load_network(trainer.model, checkpoint["model"])
     if trainer.averaged is not None:
@@ -55,6 +58,7 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     trainer.optimizer.load_state_dict(checkpoint["optimizer"])
     trainer.history = checkpoint["history"]
     trainer.best = EpochScore(**checkpoint["best"]) if checkpoint["best"] else None
+    trainer.sizes.load_state_dict(checkpoint["sizes"])
     trainer.first_epoch = checkpoint["epoch"] + 1
     trainer.seconds = checkpoint["seconds"]
     restore_random_state(checkpoint["random_state"])

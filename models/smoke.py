@@ -22,6 +22,7 @@ MOST_EPOCHS = 16
 WORDS = {  # what changed -> how it is said, of {0} things called {1}
     "mask": "masks of {0} weights",
     "weight": "values of {0} weights",
+    "layer": "kinds of {0} modules",
     "gradient": "gradients of {0} weights",
     "learning rate": "learning rate of {1}",
     "loss term": "loss term {1}",

@@ -58,6 +58,16 @@ APPLICATIONS = {
             trainer="models.C2SRCNN.solver:C2SRCNNTrainer",
             tester="models.test_solver:XSRCNNTester",
         ),
+        Application(
+            name="Classify",
+            purpose="classification of pictures (lenet5, resnet20, torchvision:NAME, ...)",
+            train_options="options.Classify_options.train_options:TrainOptions",
+            test_options="options.Classify_options.test_options:TestOptions",
+            training_loaders="data.Classify_data.loaders:classify_training_loaders",
+            testing_loader="data.Classify_data.loaders:classify_testing_loader",
+            trainer="models.Classify.solver:ClassifyTrainer",
+            tester="models.Classify.tester:ClassifyTester",
+        ),
     )
 }
 

@@ -15,7 +15,7 @@ ROOMS = {  # room -> what it may import of ours
 }
 LAYERS = [  # inside compress/, from the bottom; a module imports its own layer and those below
     {"errors", "window", "distributed"},
-    {"registry", "selectors", "criteria", "groups", "levels", "state"},
+    {"registry", "selectors", "criteria", "groups", "levels", "state", "freezing"},
     {"masks"},
     {"graph"},
     {"thinning"},

@@ -10,6 +10,11 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+import compress.distillation.features
+import compress.distillation.outputs
+import compress.distillation.similarity
+import compress.distillation.staged
+import compress.freezing
 import compress.lr.closed_form
 import compress.lr.composed
 import compress.lr.torch_schedulers
@@ -27,16 +32,27 @@ import compress.pruning.semi_structured
 import compress.pruning.splicing
 import compress.pruning.structure
 import compress.pruning.threshold
+import compress.quantization.dorefa
+import compress.quantization.lsq
+import compress.quantization.pact
+import compress.quantization.range_linear
+import compress.quantization.wrpn
 import compress.regularization.drop_filter
 import compress.regularization.groups
 import compress.regularization.l1
 import compress.thinning.removers  # noqa: F401
+from compress.distillation.staged import StagedDistillation
+from compress.freezing import LayerFreezer
 from compress.policies.base import Policy
+from compress.policies.distillation import DistillationPolicy
+from compress.policies.freezing import FreezePolicy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
+from compress.policies.quantization import QuantizationPolicy
 from compress.policies.regularization import RegularizationPolicy
+from compress.policies.stages import StagedPolicy
 from compress.policies.thinning import ThinningPolicy
-from compress.registry import EXTENSIONS, LR_SCHEDULERS, PRUNERS, REGULARIZERS, Registry
+from compress.registry import DISTILLERS, EXTENSIONS, LR_SCHEDULERS, PRUNERS, QUANTIZERS, REGULARIZERS, Registry
 from compress.window import EpochWindow
 
 
@@ -86,8 +102,18 @@ def _regularization(instance: Instance, window: EpochWindow, optimizer: Optimize
     return RegularizationPolicy(instance.name, window, instance.algorithm, **args)
 
 
-def _thinning(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
-    return ThinningPolicy(instance.name, window, instance.algorithm, **args)
+def _quantization(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
+    return QuantizationPolicy(instance.name, window, instance.algorithm, **args)
+
+
+def _distillation(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
+    policy = StagedPolicy if issubclass(instance.cls, StagedDistillation) else DistillationPolicy
+    return policy(instance.name, window, instance.algorithm, **args)
+
+
+def _extension(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
+    policy = FreezePolicy if issubclass(instance.cls, LayerFreezer) else ThinningPolicy
+    return policy(instance.name, window, instance.algorithm, **args)
 
 
 def _lr(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
@@ -97,6 +123,8 @@ def _lr(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dic
 FAMILIES = (
     Family("pruners", "pruner", PRUNERS, PruningPolicy, _pruning),
     Family("regularizers", "regularizer", REGULARIZERS, RegularizationPolicy, _regularization),
-    Family("extensions", "extension", EXTENSIONS, ThinningPolicy, _thinning),
+    Family("quantizers", "quantizer", QUANTIZERS, QuantizationPolicy, _quantization),
+    Family("distillers", "distiller", DISTILLERS, DistillationPolicy, _distillation),
+    Family("extensions", "extension", EXTENSIONS, ThinningPolicy, _extension),
     Family("lr_schedulers", "lr_scheduler", LR_SCHEDULERS, LRPolicy, _lr, shared=False),
 )

@@ -6,7 +6,8 @@ To add a family: one file here that overrides the hooks it needs, one entry in `
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from compress.context import PolicyLoss, StepContext
 from compress.window import EpochWindow
@@ -32,6 +33,9 @@ class Policy:
     def __init__(self, name: str, window: EpochWindow) -> None:
         self.name = name
         self.window = window
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
+        """Called once, when the scheduler takes the policy: before training and before anything is resumed."""
 
     def on_epoch_begin(self, ctx: StepContext) -> None:
         """Before the first minibatch of an epoch."""
@@ -63,6 +67,10 @@ class Policy:
 
     def plan(self, epoch: int) -> dict[str, float]:
         """What it will ask for at a firing epoch: quantity (such as a weight's name) -> value. Data-driven: {}."""
+        return {}
+
+    def bits(self, epoch: int) -> dict[str, str]:
+        """Layer -> its bits in words (`W4 A8`) in an epoch, fired or not; {} for what does not quantize."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

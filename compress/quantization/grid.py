@@ -31,12 +31,12 @@ class Grid:
     @property
     def fits_int8(self) -> bool:
         """Whether the integers fit int8 as they are."""
-        return -128 <= self.low and self.high <= 127
+        return self.low >= -128 and self.high <= 127
 
     @property
     def fits_uint8(self) -> bool:
         """Whether the integers fit uint8 as they are."""
-        return 0 <= self.low and self.high <= 255
+        return self.low >= 0 and self.high <= 255
 
     def integers(self, values: Tensor) -> Tensor:
         """The nearest integers (int64, of the values' shape); ties go to even, what lies outside to the end."""

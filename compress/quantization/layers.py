@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.quantization.pieces import ActivationQuantizer, WeightQuantizer
+from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, WeightQuantizer
 
 
 class QuantLayer(nn.Module):
@@ -215,6 +215,43 @@ class QuantHardsigmoid(QuantActivation, nn.Hardsigmoid):
     """`nn.Hardsigmoid`, rounded."""
 
 
+class LateFrozen(nn.Module):
+    """A BatchNorm that is folded into the layer in front of it once training is over.
+
+    Attributes:
+        held: whether it uses its running statistics in training too (arXiv 1806.08342, section 3.2.2).
+    """
+
+    held: bool
+
+    def train(self, mode: bool = True) -> Any:
+        """As every module's, but a held one stays in evaluation mode."""
+        return super().train(mode and not self.held)
+
+    def hold(self) -> None:
+        """Running statistics from now on."""
+        self.held = True
+        self.eval()
+
+
+class LateFrozenBatchNorm1d(LateFrozen, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` that may be held."""
+
+
+class LateFrozenBatchNorm2d(LateFrozen, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` that may be held."""
+
+
+class LateFrozenBatchNorm3d(LateFrozen, nn.BatchNorm3d):
+    """`nn.BatchNorm3d` that may be held."""
+
+
+SLOTS = ("weight_quantizer", "bias_quantizer", "input_quantizer", "output_quantizer")
+NORMS: dict[type[nn.Module], type[LateFrozen]] = {
+    nn.BatchNorm1d: LateFrozenBatchNorm1d,
+    nn.BatchNorm2d: LateFrozenBatchNorm2d,
+    nn.BatchNorm3d: LateFrozenBatchNorm3d,
+}
 LAYERS: dict[type[nn.Module], type[QuantLayer]] = {
     nn.Conv1d: QuantConv1d,
     nn.Conv2d: QuantConv2d,
@@ -243,9 +280,7 @@ ACTIVATIONS: dict[type[nn.Module], type[QuantActivation]] = {
 UNSIGNED = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)  # activations that are never negative
 
 
-def quantized(
-    module: nn.Module, pieces: dict[str, WeightQuantizer | ActivationQuantizer], norm: nn.Module | None = None
-) -> nn.Module:
+def quantized(module: nn.Module, pieces: dict[str, FakeQuantizer], norm: nn.Module | None = None) -> nn.Module:
     """The quantized twin of a float layer: the same parameters, buffers, hooks and flags under the same names.
 
     Args:
@@ -253,18 +288,27 @@ def quantized(
         pieces: `weight_quantizer`, `bias_quantizer`, `input_quantizer`, or `output_quantizer` -> fake quantizer.
         norm: the BatchNorm that follows, if the weight is to be quantized as folded with it.
     """
-    cls = LAYERS.get(type(module)) or ACTIVATIONS[type(module)]
+    twin = _twin(module, LAYERS.get(type(module)) or ACTIVATIONS[type(module)])
+    if isinstance(twin, QuantLayer):
+        twin._normed_by = () if norm is None else (norm,)
+    for slot in SLOTS[:3] if isinstance(twin, QuantLayer) else SLOTS[3:]:
+        twin.add_module(slot, pieces.get(slot))
+    for piece in pieces.values():
+        piece.train(module.training)
+    return twin
+
+
+def normed(module: nn.Module) -> nn.Module:
+    """The twin of a BatchNorm that may be held."""
+    twin = _twin(module, NORMS[type(module)])
+    twin.held = False
+    return twin
+
+
+def _twin(module: nn.Module, cls: type[Any]) -> Any:
+    """A module of another class with the same parameters, buffers, children, hooks and flags."""
     twin = cls.__new__(cls)
     twin.__dict__.update(module.__dict__)
     for own in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
         twin.__dict__[own] = module.__dict__[own].copy()
-    if isinstance(twin, QuantLayer):
-        twin._normed_by = () if norm is None else (norm,)
-        slots = ("weight_quantizer", "bias_quantizer", "input_quantizer")
-    else:
-        slots = ("output_quantizer",)
-    for slot in slots:
-        twin.add_module(slot, pieces.get(slot))
-    for piece in pieces.values():
-        piece.train(module.training)
     return twin

@@ -57,13 +57,19 @@ class WeightQuantizer(FakeQuantizer):
     def start(self, weight: Tensor) -> None:
         """Is told the weight once, before it quantizes for the first time; sets what begins at its values."""
 
+    def refresh(self, weight: Tensor) -> None:
+        """Takes the range of the weight as it is now; what has a learned or a fixed range does nothing."""
+
 
 class ActivationQuantizer(FakeQuantizer):
     """For activations.
 
     Attributes:
         signed: whether the range reaches below zero.
+        statistics: names of the buffers that processes average.
     """
+
+    statistics: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, bits: int, signed: bool) -> None:
         super().__init__(bits)
@@ -106,3 +112,11 @@ def made(description: dict[str, Any]) -> FakeQuantizer:
 def constant(value: float, like: Tensor | None = None) -> Tensor:
     """A float32 scalar on a tensor's device."""
     return torch.tensor(value, dtype=torch.float32, device=None if like is None else like.device)
+
+
+def integer_range(bits: int, signed: bool) -> tuple[int, int]:
+    """The integers of an activation with zero point 0: [0, 2^bits - 1], or signed and symmetric."""
+    if not signed:
+        return 0, 2**bits - 1
+    high = 2 ** (bits - 1) - 1
+    return -high, high

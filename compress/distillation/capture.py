@@ -1,0 +1,179 @@
+"""What a network takes in and gives out, taken by forward hooks.
+
+Here: `Call`, `Capture` (the student, in the training loop's own forward pass) and `run` (the teacher, or any network,
+here and now). Not here: what is made of it (distillers, `test.py --dump-features`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from compress.errors import UserError, did_you_mean
+from compress.selectors import canonical
+from compress.thinning.current import unwrapped
+
+Features = dict[str, Tensor]
+OUTPUT = ""  # the layer's name that stands for the whole network
+
+
+@dataclass
+class Call:
+    """One forward pass.
+
+    Attributes:
+        args: positional arguments of `forward`.
+        kwargs: keyword arguments.
+        autocast: device type, whether autocast was on there, and its type.
+        layers: layer's name -> what it gave, with its gradient; a layer called several times has its last output.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    autocast: tuple[str, bool, torch.dtype] = ("cpu", False, torch.bfloat16)
+    layers: Features = field(default_factory=dict)
+
+
+def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
+    """Every layer by canonical name; `OUTPUT` is the network itself, inside of whatever wraps it."""
+    found = {canonical(name): module for name, module in model.named_modules(remove_duplicate=False)}
+    return {**found, OUTPUT: unwrapped(model)}
+
+
+def check_layers(model: nn.Module, layers: Iterable[str], whose: str) -> None:
+    """Raises ValueError for names that are no layer of the network, with the nearest ones."""
+    known = modules_by_name(model)
+    for layer in layers:
+        if layer not in known:
+            raise ValueError(f"{whose} has no layer {layer!r}; {did_you_mean(layer, [name for name in known if name])}")
+
+
+def main_tensor(output: Any, layer: str) -> Tensor:
+    """The tensor of an output: itself, `logits` or else the first of a mapping, the first of a tuple or list.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = output
+    if isinstance(found, Mapping):
+        found = found["logits"] if "logits" in found else next(iter(found.values()), None)
+    if isinstance(found, tuple | list):
+        found = next(iter(found), None)
+    if not isinstance(found, Tensor):
+        raise UserError(f"the layer {layer or 'output'!r} gives a {type(output).__name__}, in which there is no tensor")
+    return found
+
+
+class Capture:
+    """Takes note of a network's forward passes in training mode, from `watch` to `release`.
+
+    A forward pass in eval mode, or of a layer on its own, is ignored. Of several passes the last one counts.
+
+    Attributes:
+        call: the last finished pass, None while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self._open: list[Call | None] = []  # passes under way, None for those in eval mode
+        self._watched: set[str] = set()
+        self._handles: list[RemovableHandle] = []
+
+    def watch(self, model: nn.Module, layers: Iterable[str]) -> None:
+        """Hooks further layers of the network; those that are hooked already stay."""
+        modules = modules_by_name(model)
+        if not self._handles:
+            root = modules[OUTPUT]
+            self._handles.append(root.register_forward_pre_hook(self._begin, prepend=True, with_kwargs=True))
+            self._handles.append(root.register_forward_hook(self._end))
+        for layer in dict.fromkeys(layers):
+            if layer != OUTPUT and layer not in self._watched:
+                self._watched.add(layer)
+                self._handles.append(modules[layer].register_forward_hook(self._note(layer)))
+
+    def release(self) -> None:
+        """Removes the hooks and forgets every tensor."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._watched.clear()
+        self._open.clear()
+        self.call = None
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        known = Call(args, kwargs, _autocast((*args, *kwargs.values()))) if module.training else None
+        self._open.append(known)
+
+    def _note(self, layer: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            call = self._open[-1] if self._open else None
+            if call is not None:  # a copy, since an in-place ReLU behind the layer would overwrite it
+                call.layers[layer] = main_tensor(output, layer).clone()
+
+        return hook
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        call = self._open.pop() if self._open else None
+        if call is not None:
+            call.layers[OUTPUT] = main_tensor(output, OUTPUT)
+            self.call = call
+
+
+def run(network: nn.Module, call: Call, layers: Iterable[str], gradients: bool = False) -> Features:
+    """Calls a network, as it stands, with the inputs of a call; returns what the layers gave.
+
+    Raises:
+        UserError: a layer was not called.
+    """
+    found: Features = {}
+
+    def noting(layer: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            found[layer] = main_tensor(output, layer).clone()
+
+        return hook
+
+    wanted = list(dict.fromkeys(layers))
+    modules = modules_by_name(network)
+    handles = [modules[layer].register_forward_hook(noting(layer)) for layer in wanted if layer != OUTPUT]
+    device, enabled, dtype = call.autocast
+    try:
+        with torch.set_grad_enabled(gradients), torch.autocast(device, dtype, enabled=enabled):
+            output = modules[OUTPUT](*call.args, **call.kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if OUTPUT in wanted:
+        found[OUTPUT] = main_tensor(output, OUTPUT)
+    return chosen(found, wanted, type(modules[OUTPUT]).__name__)
+
+
+def evaluated(network: nn.Module, call: Call, layers: Iterable[str], gradients: bool = False) -> Features:
+    """`run` in eval mode, which changes no statistics and draws no random numbers; modes are put back."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        return run(network, call, layers, gradients)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def chosen(found: Features, layers: Iterable[str], whose: str) -> Features:
+    """The named layers' outputs.
+
+    Raises:
+        UserError: one of them was not called in that forward pass.
+    """
+    missing = [layer for layer in layers if layer not in found]
+    if missing:
+        raise UserError(f"{whose} has a layer {missing[0]!r}, but its forward pass did not call it")
+    return {layer: found[layer] for layer in layers}
+
+
+def _autocast(values: Iterable[Any]) -> tuple[str, bool, torch.dtype]:
+    device = next((value.device.type for value in values if isinstance(value, Tensor)), "cpu")
+    return device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)

@@ -1,0 +1,87 @@
+"""The distances that distillers add to the loss: pure functions of tensors.
+
+Here: the formulas. Not here: which tensors are compared, with which factor (the distillers' files). All compute in
+float32 and take the mean over the batch, so that a value does not depend on the batch's size.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compress.errors import UserError
+
+Distance = Literal["l1", "l2"]
+
+
+def channel_dim(feature: Tensor) -> int:
+    """Where the channels of a feature are: the last dimension of (N, C) and of tokens (N, L, C), else dimension 1."""
+    return 1 if feature.dim() > 3 else feature.dim() - 1
+
+
+def softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(teacher / T || student / T) of logits, the mean over the batch (and over positions, if there are any).
+
+    Args:
+        student: logits, (N, C) or (N, C, ...).
+        teacher: the same shape.
+        temperature: T, > 0. The factor T^2 keeps the gradient's size, which falls with 1 / T^2.
+    """
+    dim = channel_dim(student)
+    own = functional.log_softmax(student.float().movedim(dim, -1).flatten(0, -2) / temperature, dim=-1)
+    wanted = functional.log_softmax(teacher.float().movedim(dim, -1).flatten(0, -2) / temperature, dim=-1)
+    return temperature**2 * functional.kl_div(own, wanted, reduction="batchmean", log_target=True)
+
+
+def distance(student: Tensor, teacher: Tensor, kind: Distance) -> Tensor:
+    """Mean over all elements of |student - teacher| (`l1`) or of its square (`l2`)."""
+    pixelwise = functional.l1_loss if kind == "l1" else functional.mse_loss
+    return pixelwise(student.float(), teacher.float())
+
+
+def attention_map(feature: Tensor) -> Tensor:
+    """Where a layer looks: squares summed over its channels, a vector of length 1 for each sample, (N, positions)."""
+    energy = feature.float().square().sum(channel_dim(feature)).flatten(1)
+    return functional.normalize(energy, dim=1)
+
+
+def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of the attention maps, summed over positions, the mean over the batch, in [0, 2]."""
+    return (attention_map(student) - attention_map(teacher)).square().sum(1).mean()
+
+
+def similarity(feature: Tensor) -> Tensor:
+    """How alike the samples of a batch look to a layer: Gram matrix of the samples, each row of length 1, (N, N)."""
+    flat = feature.float().flatten(1)
+    return functional.normalize(flat @ flat.T, dim=1)
+
+
+def similarity_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared Frobenius distance of the two similarity matrices, divided by N^2."""
+    return (similarity(student) - similarity(teacher)).square().mean()
+
+
+def same_positions(student: Tensor, teacher: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """Both features at the smaller of their heights and widths (adaptive average pooling); others must be of one size.
+
+    Args:
+        student: (N, C, ...).
+        teacher: (N, D, ...).
+        layer: of the student, for the message.
+
+    Raises:
+        UserError: the features cannot be laid over each other.
+    """
+    sizes = student.shape[2:], teacher.shape[2:]
+    if student.dim() == teacher.dim() == 4 and sizes[0] != sizes[1]:
+        common = (min(sizes[0][0], sizes[1][0]), min(sizes[0][1], sizes[1][1]))
+        return functional.adaptive_avg_pool2d(student, common), functional.adaptive_avg_pool2d(teacher, common)
+    dim = channel_dim(student)
+    left, right = (torch.Size(size for i, size in enumerate(each.shape) if i != dim) for each in (student, teacher))
+    if left != right:
+        raise UserError(
+            f"the student's {layer or 'output'!r} gives {tuple(student.shape)} and the teacher's layer for it "
+            f"{tuple(teacher.shape)}: only height and width of (N, C, H, W) may differ"
+        )
+    return student, teacher

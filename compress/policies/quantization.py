@@ -1,0 +1,118 @@
+"""WHEN a network becomes quantized: the policy of every training-time quantizer.
+
+Here: `QuantizationPolicy`. Not here: what is exchanged for what (quantization/).
+"""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from compress.context import StepContext
+from compress.distributed import mean_over_ranks
+from compress.policies.base import Policy
+from compress.quantization.base import Quantizer
+from compress.quantization.pieces import ActivationQuantizer
+from compress.window import EpochWindow
+
+logger = logging.getLogger("compress")
+
+
+class QuantizationPolicy(Policy):
+    """Exchanges the layers when its first epoch begins, and freezes ranges, clips and steps when its last one ends.
+
+    Before its first epoch the network is float; after its last one it stays quantized. The quantizer's own parameters
+    are the optimizer's from the moment the schedule is built, without gradients until the first epoch.
+
+    Args:
+        name: the instance's name.
+        window: the firing epochs.
+        quantizer: what to exchange.
+    """
+
+    def __init__(self, name: str, window: EpochWindow, quantizer: Quantizer) -> None:
+        super().__init__(name, window)
+        self.quantizer = quantizer
+        self._model: nn.Module | None = None
+        self._since: int | None = None
+        self._frozen = False
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
+        """Makes the fake quantizers and gives their parameters to the optimizer."""
+        self._model = model
+        self.quantizer.prepare(model, optimizer)
+        for note in self.quantizer.notes:
+            logger.warning("%s: %s", self.name, note)
+
+    def settled(self, epoch: int) -> bool:
+        """Whether the network is quantized when `epoch` ends."""
+        return epoch >= self.window.first
+
+    def bits(self, epoch: int) -> dict[str, str]:
+        """Layer -> its bits in words; {} while the network is float."""
+        return self.quantizer.bits_table() if epoch >= self.window.first else {}
+
+    def on_epoch_begin(self, ctx: StepContext) -> None:
+        """Exchanges the layers the first time; holds the folded BatchNorms once it is time."""
+        if self._since is None:
+            ctx.structures.append(self._convert(ctx.model, ctx.epoch))
+            logger.info("%s: quantized from epoch %d on: %s", self.name, ctx.epoch, self._story())
+        late = self.quantizer.freeze_bn_after
+        if late is not None and self._since is not None and ctx.epoch >= self._since + late:
+            self.quantizer.hold_norms(ctx.model)
+
+    def before_parameter_optimization(self, ctx: StepContext) -> None:
+        """Averages the gradients of the quantizer's own parameters over processes."""
+        parameters = [parameter for piece in self.quantizer.pieces() for parameter in piece.parameters()]
+        _average([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+    def on_minibatch_end(self, ctx: StepContext) -> None:
+        """Averages observed ranges over processes; after an epoch's last step weights' ranges are brought up to date."""
+        pieces = [piece for piece in self.quantizer.pieces() if isinstance(piece, ActivationQuantizer)]
+        _average([getattr(piece, name) for piece in pieces for name in piece.statistics])
+        if ctx.is_last_step:
+            self.quantizer.refresh(ctx.model)
+
+    def on_epoch_end(self, ctx: StepContext) -> None:
+        """After the last epoch ranges, clips and steps stay as they are."""
+        if ctx.epoch == self.window.last and not self._frozen:
+            self.quantizer.freeze(ctx.model)
+            self._frozen = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Since which epoch the network is quantized, and whether ranges are frozen."""
+        return {"since": self._since, "frozen": self._frozen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Exchanges the layers if they were; the network's tensors are loaded after this."""
+        if state["since"] is not None and self._since is None:
+            assert self._model is not None, "the scheduler prepares its policies"
+            self._convert(self._model, state["since"])
+        if state["frozen"] and not self._frozen and self._model is not None:
+            self.quantizer.freeze(self._model)
+        self._frozen = state["frozen"]
+
+    def _convert(self, model: nn.Module, epoch: int) -> dict[str, Any]:
+        structure = self.quantizer.convert(model)
+        self._since = epoch
+        return structure
+
+    def _story(self) -> str:
+        counts: dict[str, int] = {}
+        for bits in self.quantizer.bits_table().values():
+            counts[bits] = counts.get(bits, 0) + 1
+        made = ", ".join(f"{count} x {bits}" for bits, count in counts.items())
+        left = "; ".join(f"{name} ({why})" for name, why in self.quantizer.left_float.items())
+        return f"{made}; float: {left or 'nothing'}"
+
+
+@torch.no_grad()
+def _average(tensors: list[Tensor]) -> None:
+    """Each tensor becomes its mean over all processes, by one message."""
+    if not tensors or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    flat = mean_over_ranks(torch.cat([tensor.reshape(-1).float() for tensor in tensors]))
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.reshape(tensor.shape))

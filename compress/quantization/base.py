@@ -1,0 +1,376 @@
+"""WHAT to quantize and how: the base of every training-time quantizer.
+
+Here: `Quantizer`, the arguments that all share, and which layer gets which fake quantizer. Not here: when
+(policies/quantization.py), the exchange of layers (structure.py), the algorithms (one file each). To add one: its fake
+quantizers and its `Quantizer` in a file of this folder, one import line in `compress/config/families.py`, one test.
+
+Two phases: `prepare` decides, makes the fake quantizers and gives their parameters to the optimizer; `convert`
+exchanges the layers. Between the two the network is float, and may be pruned and thinned.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, with_config
+from torch import nn
+from torch.optim import Optimizer
+from typing_extensions import TypedDict
+
+from compress.errors import UserError
+from compress.quantization.bias import LinearBias
+from compress.quantization.layers import ACTIVATIONS, LAYERS, UNSIGNED, LateFrozen, QuantLayer
+from compress.quantization.pieces import FakeQuantizer, described
+from compress.quantization.placement import Graph, read_graph
+from compress.quantization.structure import PiecesOf, Structure, apply, foldable, weights_read
+from compress.selectors import ModuleOrExpression, canonical
+
+FLOAT = 32
+Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32] | None
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+class LayerBits(TypedDict, total=False):
+    """Bits of one layer, where they differ from the others'; null or 32 leaves it float."""
+
+    bits_weights: Bits
+    bits_activations: Bits
+    bits_bias: Bits
+
+
+Override = Bits | LayerBits
+Overrides = dict[ModuleOrExpression, Override] | None
+
+
+class Quantizer(ABC):
+    """Exchanges layers for quantized ones. The constructor's signature is the schedule's schema.
+
+    Attributes:
+        quantizes_model_input: whether what the first layers read is quantized too.
+        bits_inputs: bits of the network's input; None takes those of activations.
+        group_options: of the optimizer group of the fake quantizers' parameters; None takes the optimizer's own.
+        fewest_weight_bits: below which the algorithm has no weights.
+        fewest_activation_bits: below which it has no activations.
+        folds: whether weights are quantized as folded with the BatchNorm behind them.
+        freeze_bn_after: epochs after which those BatchNorms are held; None until the policy ends.
+        structure: what gets what, as plain data; None before `prepare`.
+        left_float: layer or activation -> why it stays float.
+        notes: what the user should know, a sentence each.
+    """
+
+    quantizes_model_input: bool = True
+    fewest_weight_bits: ClassVar[int] = 1
+    fewest_activation_bits: ClassVar[int] = 1
+    bits_inputs: int | None = None
+    folds: bool = False
+    freeze_bn_after: int | None = None
+
+    def __init__(
+        self,
+        bits_activations: Bits,
+        bits_weights: Bits,
+        bits_bias: Bits,
+        quantize_bias: bool | None,
+        overrides: Overrides,
+        first_last_bits: Bits,
+        example_inputs: Any,
+    ) -> None:
+        if quantize_bias is False and _is_on(bits_bias):
+            raise ValueError(f"quantize_bias is false and bits_bias is {bits_bias}; leave one of the two out")
+        if quantize_bias and bits_bias is None:
+            bits_bias = bits_weights
+        self.bits = {"weights": bits_weights, "activations": bits_activations, "bias": bits_bias}
+        self.overrides = dict(overrides or {})
+        self.first_last_bits = first_last_bits
+        self.example_inputs = example_inputs
+        self.group_options: dict[str, float | None] = {}
+        self.structure: Structure | None = None
+        self.left_float: dict[str, str] = {}
+        self.notes: list[str] = []
+        self._pieces: PiecesOf = {}
+        self._converted = False
+
+    # What an algorithm gives --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def weight_piece(self, bits: int, axis: int) -> FakeQuantizer:
+        """The fake quantizer of a weight; `axis` is its dimension of output channels."""
+
+    @abstractmethod
+    def activation_piece(self, bits: int, signed: bool, is_input: bool) -> FakeQuantizer:
+        """The fake quantizer of an activation; `is_input` for the network's input."""
+
+    def bias_piece(self, bits: int) -> FakeQuantizer:
+        """The fake quantizer of a bias."""
+        return LinearBias(bits)
+
+    # What the policy calls ----------------------------------------------------------------------------------------
+
+    def faults(self, model: nn.Module) -> list[str]:
+        """What is wrong with these settings for this model, a sentence each; asked once, before training."""
+        model = unwrapped(model)
+        found = [*self._faults_of_bits(), *self._faults_of_overrides(model)]
+        if found:
+            return found
+        try:
+            decided = self._decide(model)
+        except UserError as e:
+            return [str(e)]
+        if not decided:
+            kinds = ", ".join(kind.__name__ for kind in (*LAYERS, *ACTIVATIONS))
+            return [f"nothing of this {type(model).__name__} would be quantized; it takes {kinds}"]
+        for name, slots in decided.items():
+            found += [f"{name}: {message}" for slot, spec in slots.items() for message in self._fault_of(slot, *spec)]
+        return found
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
+        """Decides what gets what, makes the fake quantizers and gives their parameters to the optimizer.
+
+        Raises:
+            UserError: it was called before; there are parameters to train but no optimizer.
+        """
+        if self.structure is not None:
+            raise UserError(f"{type(self).__name__} is prepared already; make a new one for another network")
+        inner = unwrapped(model)
+        self._pieces = {
+            name: {slot: self._piece(slot, *spec) for slot, spec in slots.items()}
+            for name, slots in self._decide(inner).items()
+        }
+        device = next((each.device for each in (*model.parameters(), *model.buffers())), None)
+        for piece in self.pieces():
+            piece.to(device)
+        layers = {name: {slot: described(p) for slot, p in slots.items()} for name, slots in self._pieces.items()}
+        self.structure = {"layers": layers, "folded": self._foldings(inner)}
+        self._add_group(optimizer)
+
+    def convert(self, model: nn.Module) -> Structure:
+        """Exchanges the layers; returns the structure.
+
+        Raises:
+            UserError: it is not prepared, or was converted before.
+        """
+        if self.structure is None or self._converted:
+            state = "not prepared yet" if self.structure is None else "converted already"
+            raise UserError(f"{type(self).__name__} is {state}; prepare and convert are called once each")
+        apply(model, self.structure, self._pieces)
+        self._converted = True
+        return self.structure
+
+    def pieces(self) -> Iterator[FakeQuantizer]:
+        """Every fake quantizer."""
+        return (piece for slots in self._pieces.values() for piece in slots.values())
+
+    def freeze(self, model: nn.Module) -> None:
+        """Ranges, clips and steps stay as they are; folded BatchNorms use their running statistics."""
+        self.refresh(model)
+        for piece in self.pieces():
+            piece.freeze()
+        self.hold_norms(model)
+
+    def hold_norms(self, model: nn.Module) -> None:
+        """The folded BatchNorms use their running statistics from now on."""
+        for module in model.modules():
+            if isinstance(module, LateFrozen) and not module.held:
+                module.hold()
+
+    def refresh(self, model: nn.Module) -> None:
+        """Weights' ranges become those of the weights as the optimizer left them, for validation and saving."""
+        for module in model.modules():
+            if isinstance(module, QuantLayer):
+                for piece, value in weights_read(module):
+                    piece.refresh(value.detach())
+
+    def bits_table(self) -> dict[str, str]:
+        """Layer -> its bits in words, such as `W4 A8`, in the network's order."""
+        letters = {"weight_quantizer": "W", "bias_quantizer": "B", "input_quantizer": "A", "output_quantizer": "A"}
+        return {
+            name: " ".join(f"{letters[slot]}{piece.bits}" for slot, piece in slots.items())
+            for name, slots in self._pieces.items()
+        }
+
+    def take_folding(self, folds: bool, freeze_bn_after: int | None) -> None:
+        """Takes the arguments of BatchNorm folding.
+
+        Raises:
+            ValueError: they contradict each other, or there is nothing to trace with.
+        """
+        if freeze_bn_after is not None and not folds:
+            raise ValueError("freeze_bn_after needs fold_batchnorm: true; nothing is folded otherwise")
+        if folds and self.example_inputs is None:
+            raise ValueError("fold_batchnorm needs example_inputs, by which the BatchNorm behind each layer is found")
+        self.folds, self.freeze_bn_after = folds, freeze_bn_after
+
+    # Which layer gets what ----------------------------------------------------------------------------------------
+
+    def _decide(self, model: nn.Module) -> dict[str, dict[str, tuple[Any, ...]]]:
+        """Layer -> slot -> what `_piece` takes."""
+        self.left_float, self.notes = {}, []
+        modules = {canonical(name): each for name, each in model.named_modules() if canonical(name)}
+        layers = {name: each for name, each in modules.items() if type(each) in LAYERS and self._takes(name, each)}
+        bits = {name: self._bits(name, "activations") for name in modules}
+        acting = {name: each for name, each in modules.items() if type(each) in ACTIVATIONS}
+        chosen = {name for name in acting if _is_on(bits[name])}
+        graph = self._read(model, layers, chosen, set(acting) - chosen)
+        decided: dict[str, dict[str, tuple[Any, ...]]] = {}
+        for name, module in modules.items():
+            slots: dict[str, tuple[Any, ...]] = {}
+            if name in layers:
+                slots = self._layer_slots(name, module, graph, list(layers))
+            elif name in chosen:
+                if graph is None or name in graph.useful:
+                    slots = {"output_quantizer": (bits[name], not isinstance(module, UNSIGNED), False)}
+                else:
+                    self.left_float[name] = "no quantized layer reads its output"
+            elif name in acting:
+                self.left_float[name] = "activations stay float here"
+            elif any(True for _ in module.parameters(recurse=False)) and not foldable(module):
+                self.left_float.setdefault(name, f"{type(module).__name__} has no quantized form")
+            if slots:
+                decided[name] = slots
+        return decided
+
+    def _read(self, model: nn.Module, layers: Any, chosen: set[str], left: set[str]) -> Graph | None:
+        if self.example_inputs is None:
+            if _is_on(self.bits["activations"]):
+                self.notes.append(
+                    "without example_inputs only activation modules are quantized: what functions, sums and "
+                    "concatenations make stays float"
+                )
+            return None
+        graph = read_graph(model, self.example_inputs, layers, chosen, left)
+        for name in sorted(chosen & graph.useful):
+            if graph.calls[name] > 1:
+                self.notes.append(f"{name} is called {graph.calls[name]} times, and all its calls share one range")
+        return graph
+
+    def _takes(self, name: str, module: nn.Module) -> bool:
+        """Whether a layer of a known type is quantized at all."""
+        if isinstance(module, nn.Embedding) and module.max_norm is not None:
+            self.left_float[name] = "max_norm changes its weight in place"
+        elif name in self.overrides and self.overrides[name] in (None, FLOAT):
+            self.left_float[name] = "overrides"
+        else:
+            return True
+        return False
+
+    def _layer_slots(
+        self, name: str, module: Any, graph: Graph | None, layers: list[str]
+    ) -> dict[str, tuple[Any, ...]]:
+        order = graph.order if graph is not None and graph.order else layers
+        ends = (order[0], order[-1]) if order else ()
+        weights = self._bits(name, "weights", at_end=name in ends)
+        slots: dict[str, tuple[Any, ...]] = {}
+        if _is_on(weights):
+            slots["weight_quantizer"] = (weights, LAYERS[type(module)].channel_axis)
+        else:
+            self.left_float[f"{name}.weight"] = "its bits are 32"
+        bias = self._bits(name, "bias")
+        if _is_on(bias) and getattr(module, "bias", None) is not None:
+            slots["bias_quantizer"] = (bias,)
+        reading = self._reading_slot(name, module, graph, first=bool(order) and name == order[0])
+        if reading is not None:
+            slots["input_quantizer"] = reading
+        return slots
+
+    def _reading_slot(self, name: str, module: nn.Module, graph: Graph | None, first: bool) -> tuple[Any, ...] | None:
+        """The fake quantizer of what a layer reads, unless it was quantized where it was made."""
+        bits = self._bits(name, "activations")
+        if isinstance(module, nn.Embedding) or not _is_on(bits):
+            return None
+        if graph is None:
+            return (self.bits_inputs or bits, True, True) if first and self.quantizes_model_input else None
+        readings = graph.readings.get(name)
+        if readings is None:
+            self.left_float[f"{name}.input"] = "the traced forward pass does not call it"
+            return None
+        is_input = all(each.is_input for each in readings)
+        if is_input and not self.quantizes_model_input:
+            self.left_float[f"{name}.input"] = "the network's input"
+        elif any(each.left_float for each in readings):
+            self.left_float[f"{name}.input"] = "its activation stays float"
+        elif not all(each.quantized for each in readings):
+            width = (self.bits_inputs or bits) if is_input else bits
+            return (width, any(each.signed for each in readings), is_input) if _is_on(width) else None
+        return None
+
+    def _bits(self, name: str, kind: str, at_end: bool = False) -> int | None:
+        override = self.overrides.get(name, {})
+        if not isinstance(override, dict):
+            return override if kind != "bias" else (self.bits["bias"] if _is_on(override) else None)
+        default = self.first_last_bits if at_end and self.first_last_bits is not None else self.bits[kind]
+        return override.get(f"bits_{kind}", default)  # type: ignore[return-value]
+
+    def _piece(self, slot: str, *spec: Any) -> FakeQuantizer:
+        if slot == "weight_quantizer":
+            return self.weight_piece(*spec)
+        return self.bias_piece(*spec) if slot == "bias_quantizer" else self.activation_piece(*spec)
+
+    def _foldings(self, model: nn.Module) -> dict[str, str]:
+        """Layer -> the BatchNorm that it is quantized with."""
+        if not self.folds:
+            return {}
+        modules = {canonical(name): each for name, each in model.named_modules()}
+        graph = read_graph(model, self.example_inputs, self._pieces, (), ())
+        return {
+            name: norm
+            for name, norm in graph.norms.items()
+            if "weight_quantizer" in self._pieces.get(name, {})
+            and foldable(modules[norm])
+            and getattr(modules[name], "groups", 1) * LAYERS[type(modules[name])].channel_axis <= 1
+        }
+
+    def _add_group(self, optimizer: Optimizer | None) -> None:
+        parameters = [parameter for piece in self.pieces() for parameter in piece.parameters()]
+        if not parameters:
+            return
+        if optimizer is None:
+            raise UserError(f"{type(self).__name__} has parameters to train; give the scheduler the optimizer")
+        options = {"lr": optimizer.param_groups[0]["lr"], **_given(self.group_options)}
+        named = "param_names" in optimizer.param_groups[0]
+        members: list[Any] = [(f"quantizer.{i}", each) for i, each in enumerate(parameters)] if named else parameters
+        optimizer.add_param_group({"params": members, **options})
+
+    # Faults -------------------------------------------------------------------------------------------------------
+
+    def _faults_of_bits(self) -> list[str]:
+        if any(_is_on(bits) for bits in (self.bits["weights"], self.bits["activations"])) or self.overrides:
+            return []
+        return ["bits_weights and bits_activations are both 32 or null, so nothing would be quantized"]
+
+    def _faults_of_overrides(self, model: nn.Module) -> list[str]:
+        modules = {canonical(name): each for name, each in model.named_modules()}
+        kinds, found = {*LAYERS, *ACTIVATIONS}, []
+        for name in self.overrides:
+            if type(modules[name]) in kinds:
+                continue
+            inside = [each for each in modules if each.startswith(f"{name}.") and type(modules[each]) in kinds]
+            if not inside:
+                found.append(f"overrides: {name!r} is a {type(modules[name]).__name__}, which is never quantized")
+            elif not set(inside) & set(self.overrides):
+                found.append(f"overrides: {name!r} holds layers but is none; write '{name}.*'")
+        return found
+
+    def _fault_of(self, slot: str, bits: int, *rest: Any) -> list[str]:
+        if slot in ("weight_quantizer", "bias_quantizer"):
+            fewest, what = self.fewest_weight_bits, slot.removesuffix("_quantizer")
+            if slot == "bias_quantizer" and type(self).bias_piece is Quantizer.bias_piece:
+                fewest = 1
+        else:
+            fewest, what = max(self.fewest_activation_bits, 2 if rest[0] else 1), "activation"
+        if bits >= fewest:
+            return []
+        why = ", because it may be negative" if what == "activation" and rest[0] else ""
+        return [f"given {bits} bit for the {what}; {type(self).__name__} needs at least {fewest} there{why}"]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
+    return [module for name, module in model.named_modules() if canonical(name) == ""][-1]
+
+
+def _is_on(bits: int | None) -> bool:
+    return bits is not None and bits != FLOAT
+
+
+def _given(options: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in options.items() if value is not None}

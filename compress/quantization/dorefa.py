@@ -1,0 +1,174 @@
+"""DoReFa-Net: `DorefaQuantizer`, and its weights and activations, which PACT shares in part.
+
+Here: eq. 7 to 11 of arXiv 1606.06160 but for its quantized gradients. Not here: when (policies/quantization.py).
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from compress.quantization.base import Bits, Overrides, Quantizer
+from compress.quantization.functions import fake_quantize, straight_through
+from compress.quantization.grid import Grid
+from compress.quantization.pieces import (
+    ActivationQuantizer,
+    FakeQuantizer,
+    Pieces,
+    WeightQuantizer,
+    constant,
+    integer_range,
+)
+from compress.registry import QUANTIZERS
+
+WeightScale = Literal["unit", "max"]
+
+
+@Pieces.register
+class DorefaWeight(WeightQuantizer):
+    """arXiv 1606.06160, eq. 9: tanh(w) / max |tanh(w)| rounded to odd multiples of 1 / (2^bits - 1); 1 bit: eq. 7.
+
+    One bit is sign(w) times the mean |w|. What is exactly zero stays zero, which the paper's grid has not, and does not
+    count in that mean.
+
+    Args:
+        bits: 1 to 16.
+        scale: `unit` as in the paper: the largest weight becomes 1. `max`: the result is multiplied by max |w|, so
+            that the layer keeps its magnitude; for networks without BatchNorm.
+    """
+
+    def __init__(self, bits: int, scale: WeightScale = "unit") -> None:
+        super().__init__(bits)
+        self.scale = scale
+        self.register_buffer("magnitude", constant(1.0))
+
+    magnitude: Tensor
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"bits": self.bits, "scale": self.scale}
+
+    def start(self, weight: Tensor) -> None:
+        """The magnitude of the weight as it is."""
+        self.refresh(weight)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The rounded weight, of its shape."""
+        if self.training:
+            self.refresh(weight)
+        if self.bits == 1:
+            return straight_through(weight, weight.detach().sign() * self.magnitude)
+        levels = 2**self.bits - 1
+        squeezed = weight.tanh()
+        largest = squeezed.abs().max().clamp_min(1e-12)
+        half = squeezed / (2 * largest) + 0.5
+        with torch.no_grad():
+            odd = torch.round(half * levels).mul_(2).sub_(levels).mul_(self.magnitude / levels)
+            odd.masked_fill_(weight == 0, 0.0)
+        slope = 2 * half if self.scale == "unit" else 2 * half * self.magnitude
+        return straight_through(slope, odd)
+
+    def grid(self) -> Grid | None:
+        """Odd integers over 2^bits - 1, and 0; None for more than 7 bits, whose integers do not fit int8."""
+        if self.bits > 7:
+            return None
+        levels = 2**self.bits - 1
+        zero = torch.zeros((), dtype=torch.int64, device=self.magnitude.device)
+        return Grid(self.magnitude / levels, zero, -levels, levels)
+
+    @torch.no_grad()
+    def refresh(self, weight: Tensor) -> None:
+        """The magnitude of the weight as it is."""
+        if self.frozen:
+            return
+        if self.bits == 1:
+            self.magnitude.copy_(weight.abs().sum() / torch.count_nonzero(weight).clamp_min(1))
+        elif self.scale == "max":
+            self.magnitude.copy_(weight.abs().max())
+
+
+@Pieces.register
+class FixedRangeActivation(ActivationQuantizer):
+    """Clips to [0, 1] and rounds to multiples of 1 / (2^bits - 1) (arXiv 1606.06160, eq. 11 and section 2.5).
+
+    After a signed activation it clips to [-1, 1] and rounds to multiples of 1 / (2^(bits - 1) - 1).
+
+    Args:
+        bits: 1 to 16; at least 2 when signed.
+        signed: whether values below zero are to be kept.
+    """
+
+    def __init__(self, bits: int, signed: bool) -> None:
+        super().__init__(bits, signed)
+        self._low, self._high = integer_range(bits, signed)
+        self.register_buffer("step", constant(1.0 / self._high), persistent=False)
+
+    step: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rounded activation, of its shape."""
+        return fake_quantize(x, self.step, self._low, self._high)
+
+    def grid(self) -> Grid:
+        """Always the same."""
+        zero = torch.zeros((), dtype=torch.int64, device=self.step.device)
+        return Grid(self.step, zero, self._low, self._high)
+
+
+@QUANTIZERS.register
+class DorefaQuantizer(Quantizer):
+    """Weights squeezed by tanh to [-1, 1], activations clipped to [0, 1], both rounded to k bits.
+
+    Paper: Zhou et al. 2016, DoReFa-Net, arXiv 1606.06160, eq. 7 to 11; gradients stay float, as in Distiller. What
+    differs: a zero weight stays zero (masks hold); signed activations (PReLU, GELU, a sum, ...) are clipped to [-1, 1]
+    and rounded symmetrically instead of losing everything below zero; a bias is rounded linearly, because tanh and the
+    division by the largest would replace it by another.
+
+    When to use: very few bits, weights above all. It has no ranges to learn, so it needs a network whose activations
+    suit [0, 1]: BatchNorm in front of them, or training from the start.
+
+    Sample:
+        quantizers:
+          dorefa:
+            class: DorefaQuantizer
+            bits_activations: 8
+            bits_weights: 4
+            overrides: {conv1: null}
+
+    Args:
+        bits_activations: bits of activations, 1 to 8 or 16; 32 leaves them float.
+        bits_weights: bits of weights, likewise.
+        bits_bias: bits of biases; null leaves them float.
+        quantize_bias: true takes `bits_weights` for biases where `bits_bias` is not given.
+        overrides: module selector -> null (stays float), bits of both, or a mapping with `bits_weights`,
+            `bits_activations`, `bits_bias`.
+        first_last_bits: bits of the first and last layer's weights, 32 for float; null treats them as the others.
+        weight_scale: `unit` as in the paper, `max` keeps each layer's largest weight, for networks without BatchNorm.
+        example_inputs: what the network is traced with, given by the builder.
+    """
+
+    quantizes_model_input = False
+
+    def __init__(
+        self,
+        bits_activations: Bits = 32,
+        bits_weights: Bits = 32,
+        bits_bias: Bits = None,
+        quantize_bias: bool | None = None,
+        overrides: Overrides = None,
+        first_last_bits: Bits = None,
+        weight_scale: WeightScale = "unit",
+        example_inputs: Any = None,
+    ) -> None:
+        super().__init__(
+            bits_activations, bits_weights, bits_bias, quantize_bias, overrides, first_last_bits, example_inputs
+        )
+        self.weight_scale = weight_scale
+
+    def weight_piece(self, bits: int, axis: int) -> FakeQuantizer:
+        """DoReFa's weights."""
+        return DorefaWeight(bits, self.weight_scale)
+
+    def activation_piece(self, bits: int, signed: bool, is_input: bool) -> FakeQuantizer:
+        """Clipped to [0, 1] or [-1, 1]."""
+        return FixedRangeActivation(bits, signed)

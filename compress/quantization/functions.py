@@ -1,0 +1,139 @@
+"""Rounding with straight-through gradients: pure tensor functions.
+
+Here: the roundings and their gradients, each one autograd function, because on a CPU the time goes into passes over
+memory: four in the forward pass (divide, clamp, round, multiply, in place), one in the backward pass. Not here: who
+chooses scales (one file an algorithm).
+
+Inside [low * scale, high * scale] the gradient passes as it is, at the ends and outside it is zero:
+
+    >>> x = torch.tensor([-1.0, 0.3, 0.6, 2.0], requires_grad=True)
+    >>> fake_quantize(x, torch.tensor(0.5), 0, 3).tolist()
+    [0.0, 0.5, 0.5, 1.5]
+    >>> fake_quantize(x, torch.tensor(0.5), 0, 3).sum().backward(); x.grad.tolist()
+    [0.0, 1.0, 1.0, 0.0]
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Bound = int | Tensor  # a multiple of the scale; a tensor where it depends on data and stays on a GPU
+
+
+def fake_quantize(x: Tensor, scale: Tensor, low: Bound, high: Bound, scale_gradient: float = 0.0) -> Tensor:
+    """The nearest multiple of `scale` within low * scale and high * scale; ties go to even multiples.
+
+    Args:
+        x: any shape.
+        scale: > 0; shape () or one that broadcasts against x. With `scale_gradient` it has LSQ's gradient
+            (arXiv 1902.08153, eq. 3): round(x / scale) - x / scale inside, `low` or `high` outside.
+        low: the smallest multiple.
+        high: the largest multiple.
+        scale_gradient: factor of the scale's gradient (eq. 4 there); 0 gives it none.
+    """
+    return _FakeQuantize.apply(x, scale, low, high, scale_gradient)
+
+
+def clipped_quantize(x: Tensor, clip: Tensor, low: int, high: int) -> Tensor:
+    """`fake_quantize` with scale = clip / high and PACT's gradient of the clip (arXiv 1805.06085, eq. 3).
+
+    The clip's gradient is 1 where x >= clip, -1 where a signed x <= low * scale (by symmetry), else 0.
+    """
+    return _ClippedQuantize.apply(x, clip, low, high)
+
+
+def straight_through(x: Tensor, values: Tensor) -> Tensor:
+    """Exactly `values` in the forward pass, the gradient of x in the backward pass."""
+    return _StraightThrough.apply(x, values)
+
+
+def rounded(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
+    """The values of `fake_quantize`, without gradients."""
+    return torch.div(x, scale).clamp_(low, high).round_().mul_(scale)
+
+
+def affine(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Scale and zero point (a whole number, float) of `levels` steps from low to high, of their shape.
+
+    The range is widened to hold 0, so that 0 is on the grid; an empty range has scale 1.
+    """
+    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    scale = (high - low) / levels
+    scale = torch.where(scale > 0, scale, 1.0)
+    return scale, torch.round(-low / scale)
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of a * b, in one pass where both lie in memory alike."""
+    if a.stride() == b.stride() and a.dtype == b.dtype and _dense(a):
+        return torch.dot(a.as_strided((a.numel(),), (1,)), b.as_strided((b.numel(),), (1,)))
+    return (a * b).sum()
+
+
+def _dense(x: Tensor) -> bool:
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+def _inside(grad: Tensor, x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
+    """The gradient where low * scale < x < high * scale, else 0."""
+    plain = isinstance(low, int) and isinstance(high, int) and scale.dim() == 0
+    if plain and x.is_cpu and not torch.compiler.is_compiling():
+        step = float(scale)
+        return torch.ops.aten.hardtanh_backward(grad, x, low * step, high * step)
+    return torch.where((x > low * scale) & (x < high * scale), grad, 0.0)
+
+
+class _FakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound, factor: float) -> Tensor:
+        y = rounded(x, scale, low, high)
+        ctx.bounds, ctx.factor = (low, high), factor
+        ctx.save_for_backward(x, scale, *([y] if factor else []))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, *rest = ctx.saved_tensors
+        inside = _inside(grad, x, scale, *ctx.bounds)
+        if not rest or not ctx.needs_input_grad[1]:
+            return inside, None, None, None, None
+        if scale.dim() == 0:
+            total = inner(grad, rest[0]) - inner(inside, x)
+        else:
+            total = (grad * rest[0] - inside * x).sum_to_size(scale.shape)
+        return inside, (total * ctx.factor / scale).to(scale.dtype), None, None, None
+
+
+class _ClippedQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, clip: Tensor, low: int, high: int) -> Tensor:
+        ctx.bounds = (low, high)
+        ctx.save_for_backward(x, clip)
+        return rounded(x, clip / high, low, high)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, clip = ctx.saved_tensors
+        low, high = ctx.bounds
+        inside = _inside(grad, x, clip / high, low, high)
+        of_clip = None
+        if ctx.needs_input_grad[1]:
+            of_clip = torch.where(x >= clip, grad, 0.0).sum()
+            if low < 0:
+                of_clip = of_clip - torch.where(x <= clip * (low / high), grad, 0.0).sum()
+            of_clip = of_clip.to(clip.dtype)
+        return inside, of_clip, None, None
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, None

@@ -1,0 +1,118 @@
+"""PACT: `PACTQuantizer` and its learned clip of activations.
+
+Here: arXiv 1805.06085. Not here: its weights, which are DoReFa's, when (policies/quantization.py).
+"""
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compress.quantization.base import Bits, Overrides, Quantizer
+from compress.quantization.dorefa import DorefaWeight, WeightScale
+from compress.quantization.functions import clipped_quantize
+from compress.quantization.grid import Grid
+from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, Pieces, integer_range
+from compress.registry import QUANTIZERS
+
+SMALLEST_CLIP = 1e-4
+
+
+@Pieces.register
+class ClippedActivation(ActivationQuantizer):
+    """Clips to [0, clip] and rounds to multiples of clip / (2^bits - 1) (arXiv 1805.06085, eq. 1 to 3).
+
+    After a signed activation the range is [-clip, clip] and the steps clip / (2^(bits - 1) - 1). The clip's gradient is
+    1 where x >= clip (-1 where x <= -clip), 0 elsewhere.
+
+    Args:
+        bits: 1 to 16; at least 2 when signed.
+        signed: whether values below zero are to be kept.
+        init: the clip that training starts from, > 0.
+    """
+
+    def __init__(self, bits: int, signed: bool, init: float = 8.0) -> None:
+        super().__init__(bits, signed)
+        self.init = init
+        self._low, self._high = integer_range(bits, signed)
+        self.clip = nn.Parameter(torch.tensor(float(init)))
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().settings(), "init": self.init}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rounded activation, of its shape."""
+        return clipped_quantize(x, self.clip.clamp_min(SMALLEST_CLIP), self._low, self._high)
+
+    def grid(self) -> Grid:
+        """Of the clip as it is now."""
+        step = self.clip.detach().clamp_min(SMALLEST_CLIP) / self._high
+        return Grid(step, torch.zeros((), dtype=torch.int64, device=step.device), self._low, self._high)
+
+
+@QUANTIZERS.register
+class PACTQuantizer(Quantizer):
+    """Activations clipped at a value that is learned with the weights; weights as DoReFa's.
+
+    Paper: Choi et al. 2018, PACT, arXiv 1805.06085, eq. 1 to 3; the L2 penalty on the clips of section 3.2 is the weight
+    decay of their own optimizer group. What differs: signed activations get the range [-clip, clip].
+
+    When to use: few bits for activations; it finds each layer's range by itself, where DoReFa takes [0, 1].
+
+    Sample:
+        quantizers:
+          pact:
+            class: PACTQuantizer
+            bits_activations: 4
+            bits_weights: 4
+            act_clip_init_val: 8.0
+            act_clip_decay: 0.0002
+            overrides: {'conv1|fc': {bits_weights: 8}}
+
+    Args:
+        bits_activations: bits of activations, 1 to 8 or 16; 32 leaves them float.
+        bits_weights: bits of weights, likewise.
+        bits_bias: bits of biases; null leaves them float.
+        quantize_bias: true takes `bits_weights` for biases where `bits_bias` is not given.
+        overrides: module selector -> null (stays float), bits of both, or a mapping with `bits_weights`,
+            `bits_activations`, `bits_bias`.
+        act_clip_init_val: the clip that training starts from, > 0.
+        act_clip_decay: weight decay of the clips, >= 0; null takes the optimizer's own.
+        act_clip_lr: learning rate of the clips, >= 0; null takes the optimizer's own.
+        first_last_bits: bits of the first and last layer's weights, 32 for float; null treats them as the others.
+        weight_scale: `unit` as in the paper, `max` keeps each layer's largest weight, for networks without BatchNorm.
+        example_inputs: what the network is traced with, given by the builder.
+    """
+
+    quantizes_model_input = False
+
+    def __init__(
+        self,
+        bits_activations: Bits = 32,
+        bits_weights: Bits = 32,
+        bits_bias: Bits = None,
+        quantize_bias: bool | None = None,
+        overrides: Overrides = None,
+        act_clip_init_val: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 8.0,
+        act_clip_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None,
+        act_clip_lr: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None,
+        first_last_bits: Bits = None,
+        weight_scale: WeightScale = "unit",
+        example_inputs: Any = None,
+    ) -> None:
+        super().__init__(
+            bits_activations, bits_weights, bits_bias, quantize_bias, overrides, first_last_bits, example_inputs
+        )
+        self.act_clip_init_val = act_clip_init_val
+        self.weight_scale = weight_scale
+        self.group_options = {"weight_decay": act_clip_decay, "lr": act_clip_lr}
+
+    def weight_piece(self, bits: int, axis: int) -> FakeQuantizer:
+        """DoReFa's weights."""
+        return DorefaWeight(bits, self.weight_scale)
+
+    def activation_piece(self, bits: int, signed: bool, is_input: bool) -> FakeQuantizer:
+        """A learned clip."""
+        return ClippedActivation(bits, signed, self.act_clip_init_val)

@@ -1,0 +1,268 @@
+"""Linear quantization by observed ranges: `QuantAwareTrainRangeLinearQuantizer`.
+
+Here: weights by their own range, activations by a moving average of theirs (arXiv 1712.05877 and 1806.08342). Not here:
+when (policies/quantization.py), how the BatchNorm's scale enters the weight (layers.py).
+"""
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import ConfigDict, Field, with_config
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from compress.quantization.base import Bits, Overrides, Quantizer
+from compress.quantization.functions import affine, fake_quantize, rounded, straight_through
+from compress.quantization.grid import Grid
+from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
+from compress.registry import QUANTIZERS
+
+Mode = Literal["SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED"]
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+class Modes(TypedDict):
+    """A mode each for activations and weights."""
+
+    activations: Mode
+    weights: Mode
+
+
+def integers_of(mode: Mode, bits: int) -> tuple[int, int]:
+    """The smallest and the largest integer of a mode."""
+    if mode == "ASYMMETRIC_UNSIGNED":
+        return 0, 2**bits - 1
+    high = 2 ** (bits - 1) - 1
+    return (-high if mode == "SYMMETRIC_RESTRICTED" else -high - 1), high
+
+
+def scale_and_zero(low: Tensor, high: Tensor, mode: Mode, bits: int) -> tuple[Tensor, Tensor]:
+    """Scale and zero point (a whole number, float) of ranges, each of shape () or (channels,).
+
+    Symmetric: the larger end becomes (2^bits - 1) / 2 steps, restricted: 2^(bits - 1) - 1. Asymmetric: the whole range
+    becomes 2^bits - 1 steps, 0 always on one of them.
+    """
+    smallest, largest = integers_of(mode, bits)
+    if mode.startswith("SYMMETRIC"):
+        scale = torch.maximum(high, -low) * (2.0 / (largest - smallest))
+        return torch.where(scale > 0, scale, 1.0), torch.zeros_like(scale)
+    scale, zero = affine(low, high, largest - smallest)
+    return scale, zero + smallest
+
+
+@Pieces.register
+class RangeWeight(WeightQuantizer):
+    """Rounds to the range of the weight as it is; gradients pass as they are.
+
+    Args:
+        bits: 2 to 16.
+        mode: of the integers.
+        axis: the dimension of output channels, each with a scale of its own; None for one scale.
+    """
+
+    def __init__(self, bits: int, mode: Mode = "SYMMETRIC", axis: int | None = None) -> None:
+        super().__init__(bits)
+        self.mode: Mode = mode
+        self.axis = axis
+        self.register_buffer("step", constant(1.0))
+        self.register_buffer("zero_point", constant(0.0))
+
+    step: Tensor
+    zero_point: Tensor
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"bits": self.bits, "mode": self.mode, "axis": self.axis}
+
+    @torch.no_grad()
+    def start(self, weight: Tensor) -> None:
+        """The range of the weight as it is, one value for each channel that it has by now."""
+        self.step, self.zero_point = self._range_of(weight)
+
+    @torch.no_grad()
+    def refresh(self, weight: Tensor) -> None:
+        """The range of the weight as it is."""
+        if not self.frozen:
+            step, zero_point = self._range_of(weight)
+            self.step.copy_(step)
+            self.zero_point.copy_(zero_point)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The rounded weight, of its shape."""
+        if self.training:
+            self.refresh(weight)
+        with torch.no_grad():
+            step, zero_point = self._along(self.step, weight), self._along(self.zero_point, weight)
+            low, high = integers_of(self.mode, self.bits)
+            symmetric = self.mode.startswith("SYMMETRIC")
+            bounds = (low, high) if symmetric else (low - zero_point, high - zero_point)
+            values = rounded(weight, step, *bounds)
+        return straight_through(weight, values)
+
+    def grid(self) -> Grid:
+        """Of the range noted last."""
+        return Grid(self.step, self.zero_point.to(torch.int64), *integers_of(self.mode, self.bits), axis=self.axis)
+
+    def _range_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        if self.axis is None:
+            low, high = torch.aminmax(weight.detach())
+        else:
+            rows = weight.detach().movedim(self.axis, 0).flatten(1)
+            low, high = torch.aminmax(rows, dim=1)
+        return scale_and_zero(low, high, self.mode, self.bits)
+
+    def _along(self, values: Tensor, weight: Tensor) -> Tensor:
+        if self.axis is None:
+            return values
+        shape = [1] * weight.dim()
+        shape[self.axis] = -1
+        return values.reshape(shape)
+
+
+@Pieces.register
+class RangeActivation(ActivationQuantizer):
+    """Rounds to a moving average of the minima and maxima of minibatches.
+
+    The average starts without a bias towards zero: it is divided by the sum of its weights, 1 - decay^n. Before the
+    first minibatch there is no range, and the activation passes as it is.
+
+    Args:
+        bits: 2 to 16.
+        signed: whether values below zero are to be kept; if not, the smallest integer stands for 0.
+        mode: of the integers; a symmetric one takes [0, 2^bits - 1] where nothing is below zero.
+        decay: share of the old average that a minibatch keeps, [0, 1).
+    """
+
+    def __init__(self, bits: int, signed: bool, mode: Mode = "SYMMETRIC", decay: float = 0.999) -> None:
+        super().__init__(bits, signed)
+        self.mode: Mode = "ASYMMETRIC_UNSIGNED" if mode.startswith("SYMMETRIC") and not signed else mode
+        self.decay = decay
+        self.register_buffer("ranges", torch.zeros(3))  # averages of minimum and maximum, the sum of their weights
+
+    ranges: Tensor
+    statistics = ("ranges",)
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().settings(), "mode": self.mode, "decay": self.decay}
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Adds a minibatch to the average."""
+        low, high = torch.aminmax(x.detach())
+        if not self.signed:
+            low, high = torch.zeros_like(low), high.clamp_min(0)
+        new = torch.stack([low, high, torch.ones_like(low)]).to(self.ranges)
+        self.ranges.lerp_(new, 1.0 - self.decay)
+
+    def scale_and_zero(self) -> tuple[Tensor, Tensor]:
+        """Of the average as it is now."""
+        low, high = self.ranges[:2] / self.ranges[2].clamp_min(1e-30)
+        return scale_and_zero(low, high, self.mode, self.bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rounded activation, of its shape."""
+        if self.training and not self.frozen:
+            self.observe(x)
+        elif not torch.compiler.is_compiling() and float(self.ranges[2]) == 0.0:
+            return x if self.signed else x.clamp_min(0)
+        low, high = integers_of(self.mode, self.bits)
+        with torch.no_grad():
+            scale, zero = self.scale_and_zero()
+        if self.mode.startswith("SYMMETRIC"):
+            return fake_quantize(x, scale, low, high)
+        if not self.signed and low == 0:
+            return fake_quantize(x, scale, 0, high)
+        if x.is_cpu and not torch.compiler.is_compiling():
+            shift = int(zero)
+            return fake_quantize(x, scale, low - shift, high - shift)
+        return fake_quantize(x, scale, low - zero, high - zero)
+
+    def grid(self) -> Grid | None:
+        """Of the average as it is now; None before the first minibatch."""
+        if float(self.ranges[2]) == 0.0:
+            return None
+        scale, zero = self.scale_and_zero()
+        return Grid(scale, zero.to(torch.int64), *integers_of(self.mode, self.bits))
+
+
+@QUANTIZERS.register
+class QuantAwareTrainRangeLinearQuantizer(Quantizer):
+    """Weights rounded to their own range, activations to a moving average of theirs: what integer kernels run.
+
+    Paper: Jacob et al. 2017, arXiv 1712.05877, and Krishnamoorthi 2018, arXiv 1806.08342, whose section 3.2.2 is
+    `fold_batchnorm` and `freeze_bn_after`. Arguments as in Distiller. What differs: `mode` has its effect; a symmetric
+    mode spends all 2^bits integers on activations that are never negative; the input of every layer is quantized where
+    it is read unless it was quantized where it was made (functional activations, sums, concatenations).
+
+    When to use: 8 bits for integer kernels on CPU or GPU, when quantizing after training costs too much quality.
+
+    Sample:
+        quantizers:
+          qat:
+            class: QuantAwareTrainRangeLinearQuantizer
+            bits_activations: 8
+            bits_weights: 8
+            per_channel_wts: true
+
+    Args:
+        bits_activations: bits of activations, 2 to 8 or 16; 32 leaves them float.
+        bits_weights: bits of weights, likewise.
+        bits_bias: bits of biases; null leaves them float (int8 kernels add biases of 32 bits).
+        quantize_bias: true takes `bits_weights` for biases where `bits_bias` is not given.
+        overrides: module selector -> null (stays float), bits of both, or a mapping with `bits_weights`,
+            `bits_activations`, `bits_bias`.
+        mode: `SYMMETRIC`, `SYMMETRIC_RESTRICTED`, `ASYMMETRIC_SIGNED` or `ASYMMETRIC_UNSIGNED`, or a mapping with
+            one each for `activations` and `weights`.
+        ema_decay: share of the old average of ranges that a minibatch keeps, [0, 1).
+        per_channel_wts: a scale for each output channel of a weight instead of one.
+        quantize_inputs: quantize the network's input too.
+        num_bits_inputs: bits of the network's input; null takes `bits_activations`.
+        fold_batchnorm: quantize weights as they will be once the BatchNorm behind is folded into them.
+        freeze_bn_after: epochs after the first quantized one from which on those BatchNorms use their running
+            statistics; null leaves them until the policy ends. Only with `fold_batchnorm`.
+        first_last_bits: bits of the first and last layer's weights, 32 for float; null treats them as the others.
+        example_inputs: what the network is traced with, given by the builder.
+    """
+
+    fewest_weight_bits = 2
+    fewest_activation_bits = 2
+
+    def __init__(
+        self,
+        bits_activations: Bits = 32,
+        bits_weights: Bits = 32,
+        bits_bias: Bits = None,
+        quantize_bias: bool | None = None,
+        overrides: Overrides = None,
+        mode: Mode | Modes = "SYMMETRIC",
+        ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999,
+        per_channel_wts: bool = False,
+        quantize_inputs: bool = True,
+        num_bits_inputs: Bits = None,
+        fold_batchnorm: bool = False,
+        freeze_bn_after: Annotated[int, Field(ge=0)] | None = None,
+        first_last_bits: Bits = None,
+        example_inputs: Any = None,
+    ) -> None:
+        super().__init__(
+            bits_activations, bits_weights, bits_bias, quantize_bias, overrides, first_last_bits, example_inputs
+        )
+        self.modes: Modes = mode if isinstance(mode, dict) else {"activations": mode, "weights": mode}
+        self.ema_decay = ema_decay
+        self.per_channel = per_channel_wts
+        self.quantizes_model_input = quantize_inputs
+        self.bits_inputs = num_bits_inputs
+        self.take_folding(fold_batchnorm, freeze_bn_after)
+
+    def weight_piece(self, bits: int, axis: int) -> FakeQuantizer:
+        """The weight's own range."""
+        return RangeWeight(bits, self.modes["weights"], axis if self.per_channel else None)
+
+    def bias_piece(self, bits: int) -> FakeQuantizer:
+        """The bias's own range, one scale."""
+        return RangeWeight(bits, self.modes["weights"])
+
+    def activation_piece(self, bits: int, signed: bool, is_input: bool) -> FakeQuantizer:
+        """A moving average of the range."""
+        return RangeActivation(bits, signed, self.modes["activations"], self.ema_decay)

@@ -1,0 +1,1 @@
+"""Data of classification (`--optform=Classify`): labelled pictures in, normalised minibatches out."""

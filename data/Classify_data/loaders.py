@@ -1,0 +1,82 @@
+"""Loaders of classification, for the table of applications."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from compress.errors import UserError
+from data.Classify_data.augment import Augmentation
+from data.Classify_data.dataset import ClassifySet
+from data.Classify_data.folders import unlabelled
+from data.Classify_data.known import AUTO, KNOWN, mean_and_std
+from data.Classify_data.places import DIGITS, find_layout
+from data.Classify_data.source import UNLABELLED, Source
+from data.Classify_data.store import PictureStore
+from data.Classify_data.task import Task, check_classes
+from data.loaders import as_it_is, batches_in_order, training_loader
+
+EVALUATION_BATCH = 128
+
+
+def classify_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and validation loader from the training options.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    training = training_set(config)
+    layout = find_layout(config.traindata, config.dataset)
+    held_out = _labelled(layout.open("validation"))
+    check_classes(held_out.classes, training.task.classes, held_out.where)
+    validation = ClassifySet(PictureStore(held_out, training.task.size, training.task.channels), training.task)
+    return (
+        training_loader(training, config.batchSize, config.workers, config.seed, collate_fn=as_it_is),
+        batches_in_order(validation, EVALUATION_BATCH),
+    )
+
+
+def classify_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
+    """Testing loader from the test options and the checkpoint, whose classes and normalisation it keeps.
+
+    Without `--testdata` it is the test part of the data that the network was trained on.
+
+    Raises:
+        UserError: the data cannot be used, or have other classes.
+    """
+    task, options = Task.from_dict(checkpoint["task"]), checkpoint["options"]
+    if opt.predict is not None:
+        source: Source = unlabelled(Path(opt.predict))
+    else:
+        source = _labelled(find_layout(opt.testdata or options["traindata"], options["dataset"]).open("test"))
+        check_classes(source.classes, task.classes, source.where)
+    return batches_in_order(ClassifySet(PictureStore(source, task.size, task.channels), task), EVALUATION_BATCH)
+
+
+def training_set(config: Any) -> ClassifySet:
+    """The training pictures, augmented, with the task that follows from them and from the options."""
+    source = _labelled(find_layout(config.traindata, config.dataset, config.download).open("train"))
+    channels = config.channels or source.channels
+    store = PictureStore(source, config.size, channels)
+    mean, std = mean_and_std(config.mean_std or _default_mean_std(config), store)
+    counts = Counter(store.source.labels)
+    majority = tuple(label for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    task = Task(source.classes, channels, config.size, mean, std, majority)
+    moved = Augmentation(config.shift, config.rotate, config.zoom, config.flip)
+    return ClassifySet(store, task, moved, config.seed)
+
+
+def _default_mean_std(config: Any) -> str:
+    """That of a known set, else measured."""
+    name = config.dataset.removeprefix("torchvision:").lower()
+    return name if config.traindata is None and name in KNOWN and name != DIGITS else AUTO
+
+
+def _labelled(source: Source) -> Source:
+    """The pictures that have a label."""
+    known = [i for i, label in enumerate(source.labels) if label != UNLABELLED]
+    if not known:
+        raise UserError(f"{source.where} holds no picture with a label, so nothing can be learned or measured from it")
+    return source if len(known) == len(source) else source.subset(known)

@@ -1,0 +1,125 @@
+"""Labelled pictures, wherever they come from.
+
+Here: `ArraySource` (pixels in memory), `FileSource` (files), and the held-out part. Not here: layouts of data sets
+(digits.py, folders.py, cifar.py, arrays.py), tensors (dataset.py).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.folders import smallest_hashes
+from data.pictures import Picture, Pixels
+
+UNLABELLED = -1
+VALIDATION_FRACTION = 0.1
+
+
+class Source(ABC):
+    """Pictures with labels.
+
+    Args:
+        classes: names; a label is a place in it.
+        labels: of each picture; `UNLABELLED` where there is none.
+        names: of each picture, for reports and for the choice of the held-out part.
+        where: what messages call the whole.
+    """
+
+    def __init__(self, classes: Sequence[str], labels: Sequence[int], names: Sequence[str], where: str) -> None:
+        self.classes, self.labels, self.names = tuple(classes), [int(each) for each in labels], list(names)
+        self.where = where
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def load(self, index: int) -> Pixels:
+        """Pixels of a picture, (height, width, 1 or 3), 0..255; raises one of `DECODE_ERRORS` if that fails."""
+
+    @abstractmethod
+    def subset(self, indices: Iterable[int]) -> "Source":
+        """Some of the pictures, with the same classes."""
+
+    @property
+    def channels(self) -> int:
+        """1 if the pictures are grey, else 3; the first one decides."""
+        return int(self.load(0).shape[-1])
+
+
+class ArraySource(Source):
+    """Pictures in one array, (N, height, width, 1 or 3), 8 bits."""
+
+    def __init__(
+        self, images: Pixels, labels: Sequence[int], classes: Sequence[str], where: str, names: Sequence[str] = ()
+    ) -> None:
+        super().__init__(classes, labels, names or [f"{i:05d}" for i in range(len(images))], where)
+        self.images = images
+
+    def load(self, index: int) -> Pixels:
+        """The picture at that place."""
+        return self.images[index]
+
+    def subset(self, indices: Iterable[int]) -> "ArraySource":
+        """Copies of some of the pictures."""
+        chosen = list(indices)
+        labels, names = [self.labels[i] for i in chosen], [self.names[i] for i in chosen]
+        return ArraySource(self.images[chosen], labels, self.classes, self.where, names)
+
+
+class FileSource(Source):
+    """Picture files."""
+
+    def __init__(self, pictures: Sequence[Picture], labels: Sequence[int], classes: Sequence[str], where: str) -> None:
+        super().__init__(classes, labels, [picture.name for picture in pictures], where)
+        self.pictures = list(pictures)
+
+    def load(self, index: int) -> Pixels:
+        """The decoded file."""
+        return self.pictures[index].load()
+
+    def subset(self, indices: Iterable[int]) -> "FileSource":
+        """Some of the files."""
+        chosen = list(indices)
+        pictures, labels = [self.pictures[i] for i in chosen], [self.labels[i] for i in chosen]
+        return FileSource(pictures, labels, self.classes, self.where)
+
+    def path(self, index: int) -> Path:
+        """The file of a picture."""
+        return self.pictures[index].path
+
+
+class LazySource(Source):
+    """Pictures that some other data set object hands out one by one."""
+
+    def __init__(self, load: Callable[[int], Any], labels: Sequence[int], classes: Sequence[str], where: str) -> None:
+        super().__init__(classes, labels, [f"{i:05d}" for i in range(len(labels))], where)
+        self._load, self._places = load, list(range(len(labels)))
+
+    def load(self, index: int) -> Pixels:
+        """The picture as (height, width, 1 or 3)."""
+        pixels = np.asarray(self._load(self._places[index]), dtype=np.uint8)
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+
+    def subset(self, indices: Iterable[int]) -> "LazySource":
+        """Some of the pictures."""
+        chosen = list(indices)
+        part = LazySource(self._load, [self.labels[i] for i in chosen], self.classes, self.where)
+        part.names, part._places = [self.names[i] for i in chosen], [self._places[i] for i in chosen]
+        return part
+
+
+def hold_out(source: Source) -> tuple[list[int], list[int]]:
+    """Training and validation indices: a tenth of each class, chosen by a hash of the pictures' names.
+
+    A class of one picture keeps it for training; of two to fourteen, one is held out.
+    """
+    held: set[int] = set()
+    for label in range(len(source.classes)):
+        members = {f"{source.names[i]}:{i}": i for i in range(len(source)) if source.labels[i] == label}
+        if len(members) > 1:
+            count = max(1, round(VALIDATION_FRACTION * len(members)))
+            held |= {members[name] for name in smallest_hashes(members, count)}
+    return [i for i in range(len(source)) if i not in held], sorted(held)

@@ -1,0 +1,1 @@
+"""Classification: its networks (`--arch`), trainer and tester."""

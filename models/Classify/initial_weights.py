@@ -1,0 +1,66 @@
+"""How a network starts: `--init`, `--pretrained`, `--weights`.
+
+Here: which of the three. Not here: pairing tensors with parameters (apputils/matching.py), files
+(apputils/checkpoint.py).
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from apputils.checkpoint import load_weights
+from apputils.matching import match_weights
+from compress.errors import UserError
+
+logger = logging.getLogger("run")
+
+MAKERS = {
+    "kaiming": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
+    "xavier": nn.init.xavier_uniform_,
+    "orthogonal": nn.init.orthogonal_,
+}
+
+
+def start(model: nn.Module, config: Any) -> None:
+    """Sets a new network's weights as the options say; what was loaded and what was not is logged.
+
+    Raises:
+        UserError: weights cannot be had, or none of them fits.
+    """
+    if config.pretrained and config.weights:
+        raise UserError("give --pretrained or --weights, not both")
+    initialise(model, config.init)
+    if config.pretrained:
+        logger.info("%s", match_weights(model, _library_weights(config.arch)).story("the library's trained weights"))
+    elif config.weights:
+        found = match_weights(model, load_weights(Path(config.weights)), by_order=config.match == "order")
+        logger.info("%s", found.story(config.weights))
+
+
+def initialise(model: nn.Module, how: str) -> None:
+    """Fills convolutions and linear layers anew, biases with zeros; `own` leaves what the network made itself."""
+    if how == "own":
+        return
+    for module in model.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
+            MAKERS[how](module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _library_weights(arch: str) -> dict[str, Tensor]:
+    library, _, name = arch.partition(":")
+    try:
+        if library == "torchvision":
+            from torchvision.models import get_model_weights
+
+            return dict(get_model_weights(name).DEFAULT.get_state_dict(progress=True))
+        if library == "timm":
+            import timm
+
+            return dict(timm.create_model(name, pretrained=True).state_dict())
+    except (OSError, RuntimeError, AttributeError) as e:
+        raise UserError(f"--pretrained: the weights of {arch} cannot be fetched: {e}") from e
+    raise UserError(f"--pretrained: only torchvision:NAME and timm:NAME have trained weights; --arch={arch} has none")

@@ -1,0 +1,89 @@
+"""Training of classifiers: what classification adds to the shared loop.
+
+Here: network, optimizer, loss and metric. Not here: the loop (models/base_solver.py).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from data.Classify_data.loaders import training_set
+from data.Classify_data.task import Task, check_classes
+from models.base_solver import BaseTrainer
+from models.Classify.initial_weights import start
+from models.Classify.optimizers import make_optimizer
+from models.Classify.quality import answers, beside_majority, loss, scores
+from models.Classify.zoo import build_network
+
+SETTINGS = ("width_mult", "base", "dropout", "exits")  # options that are the network's, where they are given
+
+
+class ClassifyTrainer(BaseTrainer):
+    """Trains the network of `--arch` with cross entropy; the metric is top-1 accuracy (percent)."""
+
+    quality = "top1"
+
+    def build_model(self) -> nn.Module:
+        """A new network for the classes and pictures of the training set."""
+        task, settings = self.task, {}
+        for name in SETTINGS:
+            value = getattr(self.config, name)
+            if value is not None:
+                settings[name] = value.split(",") if name == "exits" else value
+        return build_network(self.config.arch, len(task.classes), task.channels, task.size, settings)
+
+    def start_model(self, model: nn.Module) -> None:
+        """`--init`, `--pretrained`, `--weights`."""
+        start(model, self.config)
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of `--optimizer`."""
+        return make_optimizer(model, self.config)
+
+    @property
+    def task(self) -> Task:
+        """The classes and the form of the pictures."""
+        if self.training_loader is None:  # a plan needs no pictures, but their classes
+            return training_set(self.config).task
+        return self.training_loader.dataset.task  # type: ignore[attr-defined,no-any-return]
+
+    def task_facts(self) -> dict[str, Any]:
+        """The task."""
+        return self.task.to_dict()
+
+    def check_task(self, saved: dict[str, Any]) -> None:
+        """The classes must be those of the run that is resumed.
+
+        Raises:
+            UserError: they are not.
+        """
+        check_classes(self.task.classes, Task.from_dict(saved).classes, "the training data")
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One picture."""
+        task = self.task
+        return (torch.zeros(1, task.channels, task.size, task.size, device=self.device),)
+
+    def compute_loss(self, batch: Any) -> Tensor:
+        """Cross entropy; that of each early exit is added with its weight."""
+        images, labels = (each.to(self.device, non_blocking=True) for each in batch)
+        outputs = self.forward(images)
+        last, *early = outputs if isinstance(outputs, tuple) else (outputs,)
+        total = self._loss(last, labels)
+        for logits in early:
+            total = total + self.config.exit_weight * self._loss(logits, labels)
+        return total
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+
+    def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        """Accuracy (percent) and loss on the validation pictures."""
+        given = answers(model, self.validation_loader, self.device)
+        return {**scores(given), "val_loss": loss(given)}
+
+    def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
+        """Accuracy beside the majority class's, on the validation pictures."""
+        return beside_majority(answers(model, self.validation_loader, self.device), self.task)

@@ -1,0 +1,77 @@
+"""Evaluation of classifiers: accuracy beside the majority class, confusion matrix, predictions.
+
+Here: `ClassifyTester`. Not here: the shared evaluation (models/base_tester.py), scores (quality.py).
+"""
+
+import csv
+import logging
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apputils.Classify_apputils.confusion import Confusion
+from data.Classify_data.task import Task
+from models.base_tester import BaseTester
+from models.Classify.quality import BASELINE, Answers, answers, majority_scores, scores
+from models.Classify.zoo import build_network
+
+logger = logging.getLogger("run")
+
+
+class ClassifyTester(BaseTester):
+    """Measures a classifier's checkpoint by top-1 and top-5 accuracy (percent)."""
+
+    def new_network(self, arguments: dict[str, Any]) -> nn.Module:
+        """The network of the checkpoint's arguments."""
+        return build_network(**arguments)
+
+    @cached_property
+    def task(self) -> Task:
+        """Classes and form of the pictures, as trained."""
+        return Task.from_dict(self.checkpoint["task"])
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One picture."""
+        return (torch.zeros(1, self.task.channels, self.task.size, self.task.size, device=self.device),)
+
+    def test(self, model: nn.Module) -> dict[str, float]:
+        """Accuracy on the test pictures; writes nothing."""
+        return scores(self.answers(model))
+
+    def baseline(self) -> tuple[str, dict[str, float]]:
+        """The majority class of the training pictures."""
+        return BASELINE, majority_scores(self.testing_loader.dataset.store.labels, self.task)  # type: ignore[attr-defined]
+
+    def answers(self, model: nn.Module) -> Answers:
+        """What the network says of the test pictures."""
+        return answers(model, self.testing_loader, self.device)
+
+    def run(self, opt: Any) -> dict[str, Any]:
+        """Measures; with `--predict` writes what the network takes each picture for instead."""
+        return self.predict() if opt.predict is not None else super().run(opt)
+
+    def details(self, model: nn.Module) -> dict[str, Any]:
+        """Accuracy of each class; the confusion matrix is written beside the summary."""
+        given = self.answers(model)
+        confusion = Confusion.of(self.task.classes, given.labels, given.logits.argmax(1))
+        logger.info("%s", confusion.table())
+        for path in confusion.write(self.folders.results):
+            logger.info("written: %s", path)
+        return {"classes": confusion.rows()}
+
+    def predict(self) -> dict[str, Any]:
+        """Writes `predictions.csv`: picture, class, probability."""
+        given = self.answers(self.build_model())
+        sure, label = given.logits.softmax(1).max(1)
+        path = self.folders.results / "predictions.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        names = self.testing_loader.dataset.source.names  # type: ignore[attr-defined]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["picture", "class", "probability"])
+            for name, place, probability in zip(names, label.tolist(), sure.tolist(), strict=True):
+                writer.writerow([name, self.task.classes[place], f"{probability:.4f}"])
+        logger.info("written: %s, %d pictures", path, len(names))
+        return {"predictions": str(path), "pictures": len(names)}

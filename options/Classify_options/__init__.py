@@ -1,0 +1,1 @@
+"""Options of classification (`--optform=Classify`)."""

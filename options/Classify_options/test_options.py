@@ -1,0 +1,25 @@
+"""Test options of classification."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from options.base_options import TestConfig
+from options.option import option, parse
+
+
+@dataclass(frozen=True)
+class ClassifyTestConfig(TestConfig):
+    """Options of `test.py` for classification; classes, size and normalisation are the checkpoint's."""
+
+    testdata: str | None = option(None, "test pictures (default: the test part of the data it was trained on)")
+    predict: str | None = option(None, "folder of pictures without labels: write predictions.csv, measure nothing")
+
+
+class TestOptions:
+    """The command line of `test.py` for classification."""
+
+    __test__ = False  # pytest: not a test class
+
+    def parse(self, arguments: Sequence[str] | None = None) -> ClassifyTestConfig:
+        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2."""
+        return parse(ClassifyTestConfig, "test.py", "Evaluates a classifier.", arguments)

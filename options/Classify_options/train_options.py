@@ -1,0 +1,60 @@
+"""Training options of classification."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from options.base_options import TrainConfig, parse_training
+from options.option import option
+
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
+INITIALISATIONS = ("own", "kaiming", "xavier", "orthogonal")
+
+
+@dataclass(frozen=True)
+class ClassifyTrainConfig(TrainConfig):
+    """Options of `train.py --optform=Classify`."""
+
+    optform: str = option("Classify", "the application")
+    traindata: str | None = option(
+        None, "class folders, CIFAR-10's python batches, HDF5 or .npz (default: the data set of --dataset)"
+    )
+    dataset: str = option("digits", "digits (inside scikit-learn) or torchvision:NAME, where --traindata is not given")
+    download: bool = option(False, "let torchvision fetch the data set")
+    size: int = option(32, "height and width that the network sees, pixels", minimum=8)
+    channels: int | None = option(None, "1 (grey) or 3 (RGB); default: as the pictures are", choices=(1, 3))
+    mean_std: str | None = option(
+        None, "auto, imagenet, cifar10, mnist, ... or M[,M,M]/S[,S,S] (default: the known set's, else auto)"
+    )
+    shift: float = option(0.06, "largest shift of a training picture, a fraction of its side", minimum=0.0)
+    rotate: float = option(10.0, "largest turn of a training picture, degrees", minimum=0.0)
+    zoom: float = option(0.1, "largest change of a training picture's size, a fraction", minimum=0.0)
+    flip: bool = option(False, "mirror every second training picture")
+    arch: str = option("lenet5", "the network: resnet20, studentnet, ..., torchvision:NAME or timm:NAME")
+    width_mult: float | None = option(None, "factor of the network's channels, where it takes one", minimum=0.0)
+    base: int | None = option(None, "channels of studentnet's first layer", minimum=1)
+    dropout: float | None = option(None, "before the classifier, where the network takes one", minimum=0.0)
+    exits: str | None = option(None, "early exits of the CIFAR ResNets: layer1, layer2 or layer1,layer2")
+    exit_weight: float = option(0.3, "weight of each early exit's loss beside the network's own", minimum=0.0)
+    init: str = option("own", "initialisation of convolutions and linear layers", choices=INITIALISATIONS)
+    pretrained: bool = option(False, "start from the library's trained weights (torchvision:, timm:), downloaded")
+    weights: str | None = option(None, "start from the weights in this file, as far as they fit")
+    match: str = option("name", "pair the weights of --weights by name or by order", choices=("name", "order"))
+    optimizer: str = option("adam", "the optimizer", choices=OPTIMIZERS)
+    momentum: float = option(0.9, "of --optimizer=momentum and rmsprop", minimum=0.0)
+    weight_decay: float = option(1e-4, "of weights, not of norms and biases", minimum=0.0)
+    decay_all: bool = option(False, "weight decay on norms and biases too")
+    label_smoothing: float = option(0.0, "share of the target spread over all classes", minimum=0.0)
+    batchSize: int = option(64, "pictures in a minibatch", minimum=1)
+    lr: float = option(2e-3, "learning rate, where the schedule does not set it", minimum=0.0)
+
+
+class TrainOptions:
+    """The command line of `train.py` for classification."""
+
+    def parse(self, arguments: Sequence[str] | None = None) -> ClassifyTrainConfig:
+        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
+
+        Raises:
+            UserError: the schedule of `--compress` is not found.
+        """
+        return parse_training(ClassifyTrainConfig, "Trains a classifier under a schedule.", arguments)
