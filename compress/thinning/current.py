@@ -74,7 +74,7 @@ class CurrentGraph:
             self._watching = self.model.register_forward_pre_hook(self._keep)
 
     def state_dict(self) -> list[Any] | None:
-        """The inputs that were seen, by shape and type, so that a resumed run has them from the start; None if given."""
+        """The inputs that were seen, by shape and type, for a resumed run; None if they were given."""
         return self._seen
 
     def load_state_dict(self, state: list[Any] | None) -> None:
