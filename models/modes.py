@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from apputils.groups_view import group_tables
 from apputils.new_schedule import new_schedule
 from apputils.plan_view import draw_plan, plan_table
 from apputils.runs import new_run
 from apputils.weights import weight_table
 from compress.errors import UserError
+from compress.thinning.probe import prunable_graph
 from models.base_solver import BaseTrainer
 from models.run_state import resumed
 from models.smoke import smoke
@@ -73,6 +75,11 @@ def _list_weights(application: Parts, config: Any) -> None:
     sys.stdout.write(weight_table(_built(application, config).model) + "\n")
 
 
+def _list_groups(application: Parts, config: Any) -> None:
+    trainer = _built(application, config)
+    sys.stdout.write(group_tables(prunable_graph(trainer.model, trainer.example_inputs())) + "\n")
+
+
 def _new_schedule(application: Parts, config: Any) -> None:
     trainer = _built(application, config)
     sys.stdout.write(new_schedule(config.new_schedule, trainer.model, config.optform))
@@ -82,5 +89,6 @@ MODES: dict[str, Callable[[Parts, Any], None]] = {
     "plan": _plan,
     "smoke": _smoke,
     "list_weights": _list_weights,
+    "list_groups": _list_groups,
     "new_schedule": _new_schedule,
 }

@@ -21,6 +21,7 @@ import compress.lr.torch_schedulers
 import compress.pruning.activation
 import compress.pruning.baidu_rnn
 import compress.pruning.batch_norm
+import compress.pruning.budget
 import compress.pruning.filters
 import compress.pruning.global_ranking
 import compress.pruning.gradient

@@ -84,6 +84,7 @@ class ChannelGraph:
         block_weights: weights of grouped convolutions from which whole groups go, so that their number changes.
         asked: the calls that keep their shape in one of several ways, and how many ways there are.
         risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.probe`).
+        macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
     """
 
     _groups: tuple[ChannelGroup, ...]
@@ -92,6 +93,7 @@ class ChannelGraph:
     block_weights: frozenset[str]
     asked: dict[tuple[object, ...], int]
     risky: frozenset[str]
+    macs: dict[str, int]
 
     def groups(self, prunable_only: bool = False) -> tuple[ChannelGroup, ...]:
         """The groups in the order of the model's parameters."""
@@ -149,13 +151,15 @@ def graph_of(
     for name, dim in pins:
         if name in coupling.tensors:
             coupling.units.pin(coupling.tensors[name].units[dim], "a trial showed that its size is fixed in the code")
+    macs = weight_macs(traces[0])
     return ChannelGraph(
-        tuple(_groups_of(coupling, weight_macs(traces[0]))),
+        tuple(_groups_of(coupling, macs)),
         frozenset(coupling.parameters),
         frozenset(coupling.reads),
         frozenset(coupling.block_weights),
         dict(coupling.asked),
         frozenset(coupling.risky),
+        macs,
     )
 
 

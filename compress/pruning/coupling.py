@@ -59,7 +59,7 @@ def ranked_masks(
 ) -> dict[str, Tensor]:
     """The masks of whole units that votes choose: parameter name -> bool mask."""
     assert ctx.graph is not None
-    return _told(ctx, rank_groups(graph, ctx.graph.network, votes, keep_units, combine))
+    return told(ctx, rank_groups(graph, ctx.graph.network, votes, keep_units, combine))
 
 
 def agreed_masks(ctx: StepContext, kept: Mapping[Place, Tensor]) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ def agreed_masks(ctx: StepContext, kept: Mapping[Place, Tensor]) -> dict[str, Te
     if graph is not None and coupled:
         assert ctx.graph is not None
         agreed = agreed_units(graph, ctx.graph.network, {place: kept[place] for place in coupled})
-        found.update(_told(ctx, agreed))
+        found.update(told(ctx, agreed))
     return found
 
 
@@ -86,8 +86,8 @@ def along(ctx: StepContext, place: Place, keep: Tensor) -> Tensor:
     return keep.reshape([-1 if each == dim else 1 for each in range(len(shape))]).expand(shape).contiguous()
 
 
-def _told(ctx: StepContext, ranked: Ranked) -> dict[str, Tensor]:
-    """The masks; what could not be done as asked, and what is masked along, is logged once."""
+def told(ctx: StepContext, ranked: Ranked) -> dict[str, Tensor]:
+    """The masks, on the parameters' devices; what could not be done as asked and what is masked along is logged once."""
     assert ctx.graph is not None
     for note in ranked.notes:
         ctx.graph.tell_once(note)

@@ -91,7 +91,8 @@ def rank_groups(
         own = voters(group, votes)
         if own:
             level = own[0].level if combine == "first" else common_level(own)
-            keep = keep_units(_combined(group, own[:1] if combine == "first" else own), level)
+            deciding = own[:1] if combine == "first" else own
+            keep = keep_units(combined(group, deciding, normalise=len(deciding) > 1), level)
             chosen[group.name] = np.flatnonzero(~keep.cpu().numpy())
     return masks_of_units(graph, model, [(vote.name, vote.dim) for vote in votes], chosen)
 
@@ -200,10 +201,10 @@ def differing_levels(levels: Mapping[str, float]) -> str:
     )
 
 
-def _combined(group: ChannelGroup, votes: Sequence[Vote]) -> Tensor:
-    """The scores of a group's units; those of a single vote are left as they are."""
+def combined(group: ChannelGroup, votes: Sequence[Vote], normalise: bool = True) -> Tensor:
+    """The mean over the votes of the scores of a group's units, shape (units,), normalised or as they are."""
     scores = [unit_scores(group, (v.name, v.dim), v.scores.detach().double().cpu().numpy()) for v in votes]
-    return torch.from_numpy(scores[0] if len(scores) == 1 else np.mean([normalised(each) for each in scores], axis=0))
+    return torch.from_numpy(np.mean([normalised(each) for each in scores] if normalise else scores, axis=0))
 
 
 def _cleared(group: ChannelGroup, place: Place, kept: np.ndarray) -> np.ndarray:

@@ -42,6 +42,17 @@ def test_list_weights_prints_names_ready_to_paste(trainer_of: TrainerOf, capsys:
     assert "Conv2d" in row
 
 
+def test_list_groups_tells_what_goes_together_and_why_the_rest_stays(
+    trainer_of: TrainerOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--list-groups")
+    text = capsys.readouterr().out
+    row = next(line for line in text.splitlines() if line.startswith("mid_part.1.weight[0] "))
+    assert row.split()[1:4] == ["32", "31", "577"]  # 9 * 32 of the filter, its bias, 9 * 32 of its readers
+    assert row.endswith("mid_part.1.weight[0], mid_part.1.bias[0], mid_part.3.weight[1]")
+    assert "network output" in text
+
+
 @pytest.mark.parametrize("family", families())
 def test_a_new_schedule_is_good_for_the_network_as_it_stands(
     trainer_of: TrainerOf, capsys: pytest.CaptureFixture[str], family: str

@@ -119,7 +119,7 @@ def test_gammas_decide_together() -> None:
 
 
 def test_without_example_inputs_each_weight_is_masked_alone_and_that_is_told(caplog) -> None:
-    model, optimizer, scheduler = started(pruning([LAST]), inputs=None)
+    model, _, scheduler = started(pruning([LAST]), inputs=None)
     assert len(gone(model, LAST)) == 2
     assert gone(model, "0.weight") == []
     assert "4.conv2.weight: each is masked by itself, without what is coupled to it: no example_inputs" in caplog.text

@@ -1,0 +1,79 @@
+"""What a network costs once units are gone: parameters, MACs, measured latency.
+
+Here: costs of a choice of units, before anything is removed. Not here: the choice (`compress/pruning/budget.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import nn
+
+from compress.graph.channels import ChannelGraph, Place
+from compress.graph.trace import ExampleInputs
+from compress.thinning.complete import gone_positions
+from compress.thinning.plan import plan_recipe
+from compress.thinning.verify import real_inputs
+
+Cost = Literal["macs", "params", "latency"]
+Removed = Mapping[str, list[int]]
+
+
+def parameter_count(graph: ChannelGraph, model: nn.Module, removed: Removed) -> float:
+    """Elements of all parameters that are left."""
+    gone = removed_positions(graph, removed)
+    return sum(_left(name, tuple(p.shape), gone) * p.numel() for name, p in model.named_parameters())
+
+
+def weight_macs_left(graph: ChannelGraph, model: nn.Module, removed: Removed) -> float:
+    """Multiply-accumulates, for the traced batch, of the layers with weights; each shrinks with its weight."""
+    gone = removed_positions(graph, removed)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    return sum(_left(name, shapes[name], gone) * macs for name, macs in graph.macs.items() if name in shapes)
+
+
+def latency_ratio(
+    graph: ChannelGraph, model: nn.Module, inputs: ExampleInputs, removed: Removed, rounds: int = 7
+) -> float:
+    """Median over interleaved rounds of a thinned copy's forward time over the model's, in eval mode."""
+    device = next(model.parameters()).device
+    arguments = real_inputs(inputs, device)
+    dense = copy.deepcopy(model).eval()
+    thinned = plan_recipe(model, graph, removed).apply(copy.deepcopy(model)).eval()
+    ratios = []
+    with torch.inference_mode():
+        for _ in range(2):  # warm up
+            dense(*arguments), thinned(*arguments)
+        for _ in range(rounds):
+            first, second = _seconds(dense, arguments, device), _seconds(thinned, arguments, device)
+            ratios.append(second / first)
+    return statistics.median(ratios)
+
+
+def removed_positions(graph: ChannelGraph, removed: Removed) -> dict[Place, int]:
+    """Place -> how many of its positions go."""
+    found: dict[Place, int] = {}
+    for group in graph.groups():
+        for place, positions in gone_positions(group, removed.get(group.name, [])).items():
+            found[place] = found.get(place, 0) + len(positions)
+    return found
+
+
+def _left(name: str, shape: tuple[int, ...], gone: Mapping[Place, int]) -> float:
+    return math.prod(1 - gone.get((name, dim), 0) / size for dim, size in enumerate(shape) if size)
+
+
+def _seconds(model: nn.Module, arguments: tuple[object, ...], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    model(*arguments)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
