@@ -1,8 +1,8 @@
 """The teachers of a run: what `teacher: NAME` in a schedule means here, and the file that keeps them.
 
 Here: `RunTeachers`. Not here: what is learned from them (compress/distillation). A teacher never changes, so its weights
-are written once, to `teachers.pt` beside the checkpoints, and not with each epoch; a resumed run takes them from there,
-whatever has become of the file that they came from.
+are written once, to `teachers.pt` beside the checkpoints, and not with each epoch; a resumed run takes them from
+there, whatever has become of the file that they came from.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from torch import nn
 
 from apputils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from apputils.runs import Run
-from compress.distillation.teachers import SELF, Teachers
+from compress.distillation.teachers import Teachers
 from compress.errors import UserError
 from compress.thinning.recipe import Recipe
 from models.run_state import load_network, rebuild
@@ -31,13 +31,11 @@ class RunTeachers:
 
     Args:
         optform: the application.
-        architecture: makes a new network of an architecture of the application; None where it has only one.
+        architecture: makes a new network of an architecture of the application.
         resumed: the run whose teachers are taken again; None for a new run.
     """
 
-    def __init__(
-        self, optform: str, architecture: Callable[[str], nn.Module] | None = None, resumed: str | None = None
-    ) -> None:
+    def __init__(self, optform: str, architecture: Callable[[str], nn.Module], resumed: str | None = None) -> None:
         self._optform = optform
         self._architecture = architecture
         self._sources: dict[str, dict[str, Any]] = {}
@@ -93,9 +91,6 @@ class RunTeachers:
             return network, checkpoint["scheduler"]["recipes"], checkpoint["optform"]
         if not equals:
             raise UserError(f"there is no teacher {name!r}; a teacher is {MEANINGS}")
-        if self._architecture is None:
-            raise UserError(f"the teacher {name!r}: this application has no architectures to choose from; give {SELF!r}, "
-                            "a checkpoint or a run")  # fmt: skip
         network = self._architecture(architecture)
         load_network(network, load_weights(Path(weights)))
         return network, (), self._optform
