@@ -43,6 +43,11 @@ class Run:
         return self.checkpoints / "last.pt"
 
     @property
+    def teachers(self) -> Path:
+        """The teachers of a run that distils, written once."""
+        return self.checkpoints / "teachers.pt"
+
+    @property
     def best(self) -> Path:
         """The checkpoint of the best epoch."""
         return self.checkpoints / "best.pt"

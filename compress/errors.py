@@ -44,10 +44,16 @@ class ScheduleError(UserError):
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)
-        count = len(self.faults)
-        title = "1 fault" if count == 1 else f"{count} faults"
-        lines = [f"the schedule has {title}; nothing was started:"]
+        fatal = sum(fault.fatal for fault in self.faults)
+        warnings = len(self.faults) - fatal
+        counts = [_count(n, kind) for n, kind in ((fatal, "fault"), (warnings, "warning")) if n]
+        strict = ", which strict makes errors" if not fatal else ""
+        lines = [f"the schedule has {' and '.join(counts)}{strict}; nothing was started:"]
         super().__init__("\n".join(lines + [f"  {fault}" for fault in self.faults]))
+
+
+def _count(number: int, kind: str) -> str:
+    return f"{number} {kind}" if number == 1 else f"{number} {kind}s"
 
 
 def shown(value: object) -> str:
@@ -58,12 +64,19 @@ def shown(value: object) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """The `count` names of `known` that look most like `name`, best first; case is ignored."""
+def nearest(name: str, known: Iterable[str], count: int = 3, alike: float = 0.6) -> list[str]:
+    """The `count` names of `known` that look most like `name`, best first; case is ignored.
+
+    Args:
+        name: what was given.
+        known: what there is.
+        count: how many at most.
+        alike: how near they must be, [0, 1].
+    """
     by_lower: dict[str, str] = {}
     for candidate in known:
         by_lower.setdefault(candidate.lower(), candidate)
-    found = difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.6)
+    found = difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=alike)
     return [by_lower[lower] for lower in found]
 
 

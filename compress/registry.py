@@ -71,7 +71,8 @@ class InstanceOf:
     def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """For editors: a mapping with one of the registered classes."""
         names = {"enum": list(self.registry), "description": f"a class of {self.registry.section}"}
-        return {**handler(core), "properties": {"class": names}, "required": ["class"]}
+        marked = {"properties": {"class": names}, "required": ["class"], "instances": self.registry.section}
+        return {**handler(core), **marked}
 
 
 PRUNERS = Registry("pruners")

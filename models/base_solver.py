@@ -22,6 +22,7 @@ from apputils.runs import Run, find_run, new_run
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, whereabouts, write_summary
 from compress.config import dict_config, file_config
+from compress.errors import UserError
 from compress.scheduler import CompressionScheduler
 from models import run_state
 from models.averaging import AveragedWeights
@@ -29,6 +30,7 @@ from models.environment import choose_device, set_up
 from models.means import Means
 from models.ranking import EpochScore
 from models.sizes import BestOfEachSize
+from models.teachers import RunTeachers
 
 logger = logging.getLogger("run")
 
@@ -75,6 +77,10 @@ class BaseTrainer:
 
     def start_model(self, model: nn.Module) -> None:
         """Weights that a new run starts from, in place; by default those that the network made itself."""
+
+    def build_architecture(self, name: str) -> nn.Module:
+        """A new network of another architecture for the same task, as a teacher; raises UserError if there is none."""
+        raise UserError(f"--optform={self.config.optform} has no architecture {name!r}: its network is always the same")
 
     def task_facts(self) -> dict[str, Any]:
         """What a checkpoint keeps of the task as plain data, such as the names of classes."""
@@ -179,6 +185,7 @@ class BaseTrainer:
         self.model = model.to(self.device, memory_format=self.memory_format)
         self.optimizer = self.build_optimizer(self.model)
         self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
+        self.teachers = RunTeachers(config.optform, self.build_architecture, config.resume if checkpoint else None)
         self.compression_scheduler = self.build_scheduler(checkpoint)
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.sizes = BestOfEachSize(self.compression_scheduler)
@@ -196,6 +203,7 @@ class BaseTrainer:
         """The scheduler of `--compress`, of the resumed run's schedule, or an empty one."""
         config, parts = self.config, (self.model, self.optimizer)
         settings = {"example_inputs": self.example_inputs(), "epochs": config.nEpochs, "seed": config.seed}
+        settings["teachers"] = self.teachers
         if checkpoint is not None and checkpoint["schedule"]:
             return dict_config(*parts, checkpoint["schedule"], **settings)
         if checkpoint is None and config.compress:
@@ -245,6 +253,7 @@ class BaseTrainer:
         if is_best:
             self.best = self.score
         of_its_size = self.sizes.add(self.evaluated_model(), self.score, self.example_inputs())
+        self.teachers.save(self.compression_scheduler.teachers, self.folders)
         content = run_state.gather(self)
         save_checkpoint(self.folders.last, content)
         if is_best:

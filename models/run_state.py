@@ -33,7 +33,7 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
         "model": trainer.model.state_dict(),
         "averaged": trainer.averaged.state_dict() if trainer.averaged is not None else None,
         "optimizer": trainer.optimizer.state_dict(),
-        "scheduler": trainer.compression_scheduler.state_dict(),
+        "scheduler": trainer.compression_scheduler.state_dict(teachers=False),
         "schedule": trainer.compression_scheduler.resolved,
         "scheduled_weights": trainer.compression_scheduler.scheduled_weights,
         "random_state": random_state(),
@@ -50,7 +50,7 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
 def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     """Puts a trainer, freshly built, where the checkpoint left off."""
     trainer.check_task(checkpoint["task"])
-    trainer.compression_scheduler.load_state_dict(checkpoint["scheduler"])  # first: it thins the network
+    trainer.compression_scheduler.load_state_dict(trainer.teachers.with_weights(checkpoint["scheduler"]))  # first: it thins the network
     load_network(trainer.model, checkpoint["model"])
     if trainer.averaged is not None:
         trainer.averaged.follow(trainer.compression_scheduler.recipes)

@@ -1,6 +1,6 @@
-"""Checks that need more than one value: windows, overlaps, unused instances, the run's length.
+"""Checks that need more than one policy: overlaps, unused instances, the run's length.
 
-Here: pure checks that add to a report. Not here: single arguments (schema.py).
+Here: pure checks that add to a report. Not here: single arguments (schema.py), single windows (windows.py).
 """
 
 import math
@@ -13,36 +13,19 @@ from torch.optim import Optimizer
 
 from compress.config.families import FAMILIES, Instance
 from compress.config.loader import Path
-from compress.config.schema import Report
+from compress.config.report import Report
+from compress.distillation.teachers import SELF
 from compress.errors import shown
 from compress.policies.base import Policy
+from compress.policies.distillation import DistillationPolicy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
+from compress.policies.quantization import QuantizationPolicy
 from compress.policies.regularization import RegularizationPolicy
 from compress.policies.thinning import ThinningPolicy
 from compress.window import EpochWindow
 
 CONSTRUCTOR_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)  # torch's raise any of them
-
-
-def make_window(given: Mapping[str, Any]) -> EpochWindow:
-    """The window of a policy's keys: `epochs`, or `starting_epoch`, `ending_epoch` and `frequency` (default 1).
-
-    Raises:
-        ValueError: keys are missing, of a wrong type, or make an empty range.
-    """
-    numbers = given["epochs"] if "epochs" in given else list(given.values())
-    if not isinstance(numbers, list) or any(isinstance(n, bool) or not isinstance(n, int) for n in numbers):
-        raise ValueError(f"given {shown(dict(given))}; epochs and frequency are whole numbers, epochs a list of them")
-    if "epochs" in given:
-        return EpochWindow.of_list(given["epochs"])
-    missing = [key for key in ("starting_epoch", "ending_epoch") if key not in given]
-    if missing:
-        raise ValueError(
-            f"{' and '.join(missing)} missing: say when it acts, by starting_epoch (inclusive), ending_epoch "
-            "(exclusive) and frequency, or by `epochs: [..]`"
-        )
-    return EpochWindow.of_range(given["starting_epoch"], given["ending_epoch"], given.get("frequency", 1))
 
 
 def in_words(error: Exception) -> str:
@@ -65,6 +48,7 @@ def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, repor
             if shared and epoch is not None:
                 message = f"{other.name!r} prunes {shared[0]!r} in epoch {epoch} too; this later policy's mask counts"
                 report.add(message, path, fatal=False)
+    check_quantizers(entries, report)
     for i, (path, policy) in enumerate(entries):
         if isinstance(policy, ThinningPolicy) and not any(_makes_zeros(each, policy) for _, each in entries[:i]):
             message = (
@@ -72,12 +56,30 @@ def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, repor
                 "so it would remove nothing"
             )
             report.add(message, path, fatal=False)
+        if isinstance(policy, DistillationPolicy):
+            for message in _distiller_doubts(policy, [each for _, each in entries[:i]], pruning):
+                report.add(message, path, fatal=False)
         if isinstance(policy, RegularizationPolicy) and policy.keeps_nothing:
             message = f"keep_mask keeps nothing: {policy.name!r} has no threshold_criteria, so it makes no mask"
             report.add(message, path, fatal=False)
         if epochs is not None and policy.window.first >= epochs:
             message = f"{policy.name!r} never acts: the run ends after epoch {epochs - 1}, it starts in {policy.window}"
             report.add(message, path, fatal=False)
+
+
+def check_quantizers(entries: list[tuple[Path, Policy]], report: Report) -> None:
+    """A network is quantized once, by one policy, and thinned before that."""
+    quantizing = [policy for _, policy in entries if isinstance(policy, QuantizationPolicy)]
+    for path, policy in entries:
+        if policy in quantizing[1:]:
+            message = f"{quantizing[0].name!r} quantizes the network already; a schedule has one such policy"
+            report.add(message, path)
+        if quantizing and isinstance(policy, ThinningPolicy) and policy.window.last >= quantizing[0].window.first:
+            message = (
+                f"{policy.name!r} thins in epoch {policy.window.last}, when {quantizing[0].name!r} has quantized the "
+                f"network (from epoch {quantizing[0].window.first} on); thin in an earlier epoch than that"
+            )
+            report.add(message, path)
 
 
 def _makes_zeros(policy: Policy, thinner: ThinningPolicy) -> bool:
@@ -89,16 +91,37 @@ def _makes_zeros(policy: Policy, thinner: ThinningPolicy) -> bool:
     return isinstance(policy, PruningPolicy)
 
 
-def check_unused(data: Mapping[str, Any], report: Report) -> None:
-    """Warns of instances that no policy uses."""
-    entries = data.get("policies", [])
+def _distiller_doubts(
+    policy: DistillationPolicy, before: list[Policy], pruning: list[tuple[Path, PruningPolicy]]
+) -> list[str]:
+    """What a distiller does to the policies around it that may not be meant."""
+    found = []
+    factor = policy.distiller.student_wt
+    for other in before:
+        if factor != 1.0 and isinstance(other, RegularizationPolicy | DistillationPolicy) and _meet(policy, other):
+            found.append(
+                f"student_wt {factor:g} of {policy.name!r} also multiplies the terms of {other.name!r}, which is "
+                "listed before it; list the distiller first"
+            )
+    for _, pruner in pruning:
+        if policy.distiller.teacher == SELF and pruner.window.first < policy.window.first:
+            found.append(
+                f"the teacher 'self' of {policy.name!r} is copied in epoch {policy.window.first}, and {pruner.name!r} "
+                f"prunes from epoch {pruner.window.first} on: the teacher is the pruned network, not the dense one"
+            )
+    return found
+
+
+def _meet(one: Policy, other: Policy) -> bool:
+    return any(other.window.fires(epoch) for epoch in one.window.epochs)
+
+
+def check_unused(data: Mapping[str, Any], named: set[str], report: Report) -> None:
+    """Warns of instances that no policy uses; `named` is what the policies name, misspelt names as what they mean."""
+    if not data.get("policies"):
+        return  # told already
     for family in FAMILIES:
-        named = {
-            str(entry[family.key].get("instance_name"))
-            for entry in entries
-            if isinstance(entry, Mapping) and isinstance(entry.get(family.key), Mapping)
-        }
-        for name in data.get(family.section, {}):
+        for name in data.get(family.section) or {}:
             if str(name) not in named:
                 message = f"no policy uses {shown(name)}, so it never acts"
                 report.add(message, (family.section, str(name)), fatal=False)

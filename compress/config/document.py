@@ -10,6 +10,9 @@ from typing import Any
 from compress.config.families import FAMILIES, Family
 from compress.config.schema import arguments_model, describe_type
 from compress.errors import UserError, did_you_mean
+from compress.registry import LEVELS, SECTIONS, Registry
+
+REGISTRIES = {**SECTIONS, LEVELS.section: LEVELS}
 
 WINDOW = {
     "starting_epoch": {"type": "integer", "minimum": 0, "description": "first epoch in which it acts (inclusive)"},
@@ -30,6 +33,8 @@ def list_classes() -> str:
     for family in FAMILIES:
         lines.append(f"{family.section}:")
         lines += [f"  {name}: {first_sentence(family.registry.get(name))}" for name in family.registry]
+    lines.append("levels, written in place of a number:")
+    lines += [f"  {name}: {first_sentence(LEVELS.get(name))}" for name in LEVELS]
     return "\n".join(lines)
 
 
@@ -39,6 +44,10 @@ def describe(name: str) -> str:
     Raises:
         UserError: no such class.
     """
+    if name in LEVELS:
+        arguments = "\n".join(f"  {line}" for line in _argument_lines(LEVELS.get(name)))
+        text = inspect.cleandoc(LEVELS.get(name).__doc__ or "")
+        return f"{name} (a level, written in place)\n\n{text}\n\nArguments:\n{arguments}"
     for family in FAMILIES:
         if name in family.registry:
             cls = family.registry.get(name)
@@ -48,7 +57,7 @@ def describe(name: str) -> str:
                 f"{name} ({family.section})\n\n{inspect.cleandoc(cls.__doc__ or '')}\n\n"
                 f"Arguments:\n{arguments}\n\nArguments of its policy ({family.key}: args):\n{policy}"
             )
-    known = [each for family in FAMILIES for each in family.registry]
+    known = [*(each for family in FAMILIES for each in family.registry), *LEVELS]
     raise UserError(f"no class {name!r}; {did_you_mean(name, known)}")
 
 
@@ -87,7 +96,7 @@ def schedule_schema() -> dict[str, Any]:
 
 
 def _section(family: Family, definitions: dict[str, Any]) -> dict[str, Any]:
-    classes = [{"$ref": f"#/$defs/{_define_class(family, name, definitions)}"} for name in family.registry]
+    classes = [{"$ref": f"#/$defs/{_define_class(family.registry, name, definitions)}"} for name in family.registry]
     instance = {
         "type": "object",
         "required": ["class"],
@@ -97,13 +106,15 @@ def _section(family: Family, definitions: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": instance}
 
 
-def _define_class(family: Family, name: str, definitions: dict[str, Any]) -> str:
-    cls = family.registry.get(name)
+def _define_class(registry: Registry, name: str, definitions: dict[str, Any]) -> str:
+    cls, key = registry.get(name), f"{registry.section}.{name}"
+    if key in definitions:
+        return key
+    definitions[key] = {}  # holds the place: a class may take others of its own section
     schema = _arguments(cls, definitions)
     schema["description"] = first_sentence(cls)
     schema["properties"] = {"class": {"const": name}, **schema.get("properties", {})}
     schema["required"] = ["class", *schema.get("required", [])]
-    key = f"{family.section}.{name}"
     definitions[key] = schema
     return key
 
@@ -130,4 +141,19 @@ def _arguments(target: type, definitions: dict[str, Any]) -> dict[str, Any]:
     schema = arguments_model(target).model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(schema.pop("$defs", {}))
     schema.pop("title", None)
+    _look_inside(schema, definitions)
     return schema
+
+
+def _look_inside(node: Any, definitions: dict[str, Any]) -> None:
+    """Gives every instance in place the schema of its classes' own arguments."""
+    if isinstance(node, dict) and isinstance(node.get("instances"), str):
+        registry = REGISTRIES[node["instances"]]
+        known = [_define_class(registry, name, definitions) for name in registry]
+        kept = {key: node[key] for key in ("type", "required") if key in node}
+        node.clear()
+        names = {"enum": list(registry), "description": f"a class of {registry.section}"}
+        node.update(kept, properties={"class": names}, oneOf=[{"$ref": f"#/$defs/{key}"} for key in known])
+    else:
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            _look_inside(child, definitions)

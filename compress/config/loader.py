@@ -43,6 +43,10 @@ class Document:
     marks: dict[Path, tuple[int, int]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
+    def rename(self, key: str, name: str) -> None:
+        """What stands below a misspelt section can be found under its right name too."""
+        self.marks.update({(name, *path[1:]): mark for path, mark in self.marks.items() if path[:1] == (key,)})
+
     def where(self, path: Path) -> str:
         """`file:line:column` of a path, or of the nearest part above it that has a position."""
         while path and path not in self.marks:

@@ -38,6 +38,11 @@ class ClassifyTrainer(BaseTrainer):
         """`--init`, `--pretrained`, `--weights`."""
         start(model, self.config)
 
+    def build_architecture(self, name: str) -> nn.Module:
+        """A new network of another `--arch` for the same classes and pictures."""
+        task = self.task
+        return build_network(name, len(task.classes), task.channels, task.size)
+
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of `--optimizer`."""
         return make_optimizer(model, self.config)

@@ -13,6 +13,7 @@ import yaml
 from compress.config.__main__ import main
 from compress.config.document import schedule_schema
 from compress.config.families import FAMILIES
+from compress.registry import LEVELS as LEVEL_CLASSES
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMITTED = ROOT / "schedules" / "schedule.schema.json"
@@ -45,10 +46,10 @@ def test_show_gives_arguments_ranges_and_sample(capsys: pytest.CaptureFixture[st
     assert "final_sparsity: number, > 0, <= 1, required" in shown
     assert "arXiv 1710.01878" in shown
     assert "Sample:" in shown
-    assert "keep_mask: boolean, default False" in shown
+    assert "keep_mask: true or false, default False" in shown
 
 
-@pytest.mark.parametrize("name", [name for family in FAMILIES for name in family.registry])
+@pytest.mark.parametrize("name", [*(name for family in FAMILIES for name in family.registry), *LEVEL_CLASSES])
 def test_every_class_can_be_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", name]) == 0
     assert "Arguments:" in capsys.readouterr().out
@@ -121,6 +122,11 @@ def test_every_shipped_schedule_validates(path: Path, validator: jsonschema.Draf
     validator.validate(yaml.safe_load(text))
 
 
+def test_a_level_in_place_validates(validator: jsonschema.Draft202012Validator) -> None:
+    level = {"class": "AgpLevel", "initial_sparsity": 0, "final_sparsity": 0.5}
+    validator.validate({**GOOD, "pruners": {"p": {"class": "SparsityLevelParameterPruner", "levels": {"a": level}}}})
+
+
 def test_the_small_schedule_validates(validator: jsonschema.Draft202012Validator) -> None:
     validator.validate(GOOD)
 
@@ -134,6 +140,9 @@ WRONG = {
     "missing argument": {"pruners": {"p": {"class": "SparsityLevelParameterPruner"}}},
     "text for a number": {"pruners": {"p": {**LEVELS, "levels": {"a": "0.5"}}}},
     "out of range": {"pruners": {"p": {**LEVELS, "levels": {"a": 1.5}}}},
+    "a level's unknown argument": {"pruners": {"p": {**LEVELS, "levels": {"a": {"class": "LinearLevel", "to": 1}}}}},
+    "a level out of range": {"pruners": {"p": {**LEVELS, "levels": {"a": {"class": "ConstantLevel", "sparsity": 2}}}}},
+    "an unknown level": {"pruners": {"p": {**LEVELS, "levels": {"a": {"class": "CubicLevel"}}}}},
     "version": {"version": 2},
     "no list": {"policies": {}},
     "two families": {"policies": [{"pruner": {"instance_name": "p"}, "regularizer": {"instance_name": "p"}, **WINDOW}]},

@@ -47,8 +47,9 @@ CASES = [
      "'initial_sparsty'; did you mean 'initial_sparsity'"),
     ("    final_sparsity: 0.5\n", "", "3:3: pruners.p.final_sparsity: AutomatedGradualPruner needs the argument "
      "'final_sparsity': number, > 0, <= 1"),
-    ("0.5", "'0.5'", "6:5: pruners.p.final_sparsity: given '0.5'; final_sparsity should be a valid number"),
-    ("0.5", "1.5", "6:5: pruners.p.final_sparsity: given 1.5; final_sparsity should be less than or equal to 1"),
+    ("0.5", "'0.5'", "6:5: pruners.p.final_sparsity: given '0.5'; final_sparsity should be a number, > 0, <= 1 "
+     r"\(it is text here: write 0.5 without quotes\)"),
+    ("0.5", "1.5", "6:5: pruners.p.final_sparsity: given 1.5; final_sparsity should be a number, > 0, <= 1"),
     ("0.5", "0.05", "3:3: pruners.p: final_sparsity 0.05 must be above initial_sparsity 0.1"),
     ("[0.weight]", "[0.wieght]", r"7:15: pruners.p.weights\[0\]: '0.wieght' matches no weight of this model, so nothing "
      "would be done; did you mean '0.weight'"),
@@ -57,7 +58,8 @@ CASES = [
     ("version: 1", "version: 2", "1:1: version: given 2; this bench reads version 1"),
     ("instance_name: p", "instance_name: q", r"9:14: policies\[0\].pruner.instance_name: pruners has no instance 'q'; "
      "there are: p"),
-    ("instance_name: p", "instance: p", "write `pruner: {instance_name: NAME}`"),
+    ("instance_name: p", "instance: p", r"9:14: policies\[0\].pruner.instance: unknown key "
+     "'instance' of a pruner; did you mean 'instance_name'"),
     ("{instance_name: p}", "{instance_name: p, arg: {}}", "unknown key 'arg' of a pruner; did you mean 'args'"),
     ("{instance_name: p}", "{instance_name: p, args: {keep_masks: true}}", "args has no argument 'keep_masks'; did you "
      "mean 'keep_mask'"),
@@ -65,29 +67,34 @@ CASES = [
     ("    frequency: 1", "    frequncy: 1", r"12:5: policies\[0\].frequncy: unknown policy key 'frequncy'; did you mean "
      "'frequency'"),
     ("    frequency: 1", "    epochs: [1]", "both epochs and starting_epoch, ending_epoch; give either"),
-    ("    frequency: 1", "    frequency: 9", "frequency 9 must be between 1 and the length of the range, 4 epochs"),
-    ("ending_epoch: 4", "ending_epoch: 0", r"9:5: policies\[0\]: the epochs 0 .* are an empty range"),
+    ("    frequency: 1", "    frequency: 9", r"12:5: policies\[0\].frequency: given 9; frequency should be at "
+     "most the length of the range, 4 epochs"),
+    ("ending_epoch: 4", "ending_epoch: 0", r"11:5: policies\[0\].ending_epoch: given 0; ending_epoch should be "
+     "a whole number, >= 1"),
     ("    ending_epoch: 4\n", "", "ending_epoch missing: say when it acts"),
-    ("starting_epoch: 0", "starting_epoch: zero", "epochs and frequency are whole numbers"),
+    ("starting_epoch: 0", "starting_epoch: zero", r"10:5: policies\[0\].starting_epoch: given 'zero'; starting_epoch "
+     "should be a whole number, >= 0; epochs are counted from 0"),
     ("  - pruner: {instance_name: p}\n    starting_epoch", "  - starting_epoch", "this one names none"),
-    ("ending_epoch: 4", "ending_epoch: -2", "are an empty range; ending_epoch must be greater than starting_epoch >= 0"),
-    ("    frequency: 1", "    frequency: 0", "frequency 0 must be between 1 and the length of the range"),
-    (RANGE, "    epochs: []", "must name at least one epoch"),
-    (RANGE, "    epochs: [3, -1]", "must name at least one epoch, each 0 or later"),
-    (RANGE, "    epochs: 3", "epochs a list of them"),
-    (RANGE, "    epochs: [1000000]", "epoch 1000000 is given; a run has at most 100000 epochs"),
-    ("ending_epoch: 4", "ending_epoch: 1000000000", "epoch 999999999 is given; a run has at most 100000 epochs"),
+    ("ending_epoch: 4", "ending_epoch: -2", "given -2; ending_epoch should be a whole number, >= 1"),
+    ("    frequency: 1", "    frequency: 0", "given 0; frequency should be a whole number, >= 1"),
+    (RANGE, "    epochs: []", r"given \[\]; epochs should be a list of at least one whole number"),
+    (RANGE, "    epochs: [3, -1]", r"10:17: policies\[0\].epochs\[1\]: given -1; epochs\[1\] should be a "
+     "whole number, >= 0"),
+    (RANGE, "    epochs: 3", r"given 3; epochs should be a list .*: write `epochs: \[3\]`"),
+    (RANGE, "    epochs: [1000000]", "given 1000000; .* should be at most 100000, the longest run"),
+    ("ending_epoch: 4", "ending_epoch: 1000000000", "given 1000000000; ending_epoch should be at most "
+     "100000, the longest run there is"),
     ("[0.weight]", "['nothing*']", r"weights\[0\]: 'nothing\*' matches no weight of this model, so nothing would be done; "
      "there are: 0.weight, 0.bias"),
     ("[0.weight]", "['re:nothing.*']", r"'re:nothing.\*' matches no weight of this model"),
     ("[0.weight]", "[]", "7:5: pruners.p.weights: given no weight at all, so nothing would be done"),
-    ("[0.weight]", "{a: b}", "weights should be a valid list"),
-    ("0.5", "true", "given True; final_sparsity should be a valid number"),
+    ("[0.weight]", "{a: b}", "given {'a': 'b'}; weights should be a list of text"),
+    ("0.5", "true", "given True; final_sparsity should be a number"),
     ("0.5", ".nan", "given nan; final_sparsity should be"),
     ("    class: AutomatedGradualPruner\n", "", r"an instance is written `p: \{class: CLASS"),
     ("class: AutomatedGradualPruner", "class: [x]", r"4:5: pruners.p.class: given \['x'\]; a class is named by text"),
     ("policies:", "policy:", "unknown section 'policy'; did you mean 'policies'"),
-    ("policies:", "lr_schedulers: {l: {class: LambdaLR}}\npolicies:", "lr_schedulers.l.class: LambdaLR is refused: its "
+    ("policies:", f"lr_schedulers: {{l: {{class: LambdaLR}}}}\n{LR}", "lr_schedulers.l.class: LambdaLR is refused: its "
      "lr_lambda is a function"),
     ("policies:", f"lr_schedulers: {{l: {{class: ExponentialLR, gamma: 1.0e+308}}}}\n{LR}", r"policies\[0\].lr_scheduler: "
      "ExponentialLR sets a learning rate of inf after epoch 1"),
@@ -95,8 +102,37 @@ CASES = [
      "Tried to step 2 times. The specified number of total steps is 1"),
     ("{instance_name: p}", "{instance_name: p}\n    regularizer: {instance_name: p}", "this one names pruner and regularizer"),
     ("{instance_name: p}", "{instance_name: p, args: {levels: {0.weight: 0.5}}}", "takes no 'levels' in its policy"),
+    ("0.5", "80", r"given 80; final_sparsity should be a number, > 0, <= 1 \(80 % is written 0.8\)"),
+    ("0.5", "80%", r"given '80%'; .* \(80% is written 0.8\)"),
+    ("0.5", "0,5", r"given '0,5'; .* \(write 0.5, with a point\)"),
+    ("starting_epoch: 0", "starting_epoch: '0'", r"given '0'; starting_epoch .* write 0 without quotes"),
+    ("ending_epoch: 4", "ending_epoch: 4.0", r"11:5: policies\[0\].ending_epoch: given 4.0; .* \(write 4\)"),
+    ("ending_epoch: 4", "ending_epoch: true", r"given True; ending_epoch should be a whole number, >= 1"),
+    ("starting_epoch: 0", "starting_epoch: 7", r"11:5: policies\[0\].ending_epoch: given 4; ending_epoch \(exclusive\) "
+     "should be above starting_epoch, 7"),
+    ("class: AutomatedGradualPruner", "class: StepLR", "4:5: pruners.p.class: StepLR is no class of pruners: it belongs in "
+     "lr_schedulers"),
+    ("class: AutomatedGradualPruner", "class: AgpLevel", "it is a level, which is written in place of a number"),
+    ("class: AutomatedGradualPruner", "class: CosineAnealingLR", "did you mean 'CosineAnnealingLR' of lr_schedulers"),
+    ("class: AutomatedGradualPruner", "clas: AutomatedGradualPruner", r"the class is missing: .*\(is 'clas' meant for it\?\)"),
+    ("[0.weight]", "[0.weight 2.weight]", "'0.weight 2.weight' matches no weight .*; it holds more than one name: in"),
+    ("pruner: {instance_name: p}", "pruner: p", r"9:5: policies\[0\].pruner: given 'p'; write `pruner: {instance_name: p}`"),
+    ("pruner: {instance_name: p}", "pruner:\n    instance_name: p", "instance_name stands beside 'pruner'; indent it further"),
+    ("{instance_name: p}", "{instance_name: p, frequency: 1}", "frequency stands inside of 'pruner'; they belong beside it"),
+    ("pruner: {instance_name: p}", "prunner: {instance_name: p}", "unknown policy key 'prunner'; did you mean 'pruner'"),
+    ("pruner: {instance_name: p}", "lr_scheduler: {instance_name: p}", "'p' is one of the pruners: write `pruner: "
+     "{instance_name: p}`"),
+    ("{instance_name: p}", "{instance_name: p, args: {keep_mask: 1}}", "given 1; keep_mask should be true or false"),
+    ("policies:", "regularizers:\npolicies:", "the section is empty, but 'regularizers' holds instances"),
     ("policies:", "fine_tuning_epochs: -1\npolicies:", "whole number of epochs, 0 or more"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message"), CASES)
+def test_one_fault_is_one_line(net: nn.Module, tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        build(net, tmp_path, GOOD.replace(old, new))
+    assert len(caught.value.faults) == 1, caught.value
 
 
 @pytest.mark.parametrize(("old", "new", "message"), CASES)
@@ -106,12 +142,96 @@ def test_faults_are_found_with_their_place(net: nn.Module, tmp_path: Path, old: 
         build(net, tmp_path, GOOD.replace(old, new))
 
 
+def lines(net: nn.Module, tmp_path: Path, text: str, **settings: Any) -> list[str]:
+    """The lines of a report, the folder taken off."""
+    with pytest.raises(ScheduleError) as caught:
+        build(net, tmp_path, text, **settings)
+    return str(caught.value).replace(f"{tmp_path}/", "").splitlines()
+
+
+def test_selectors_are_checked_beside_a_wrong_number(net: nn.Module, tmp_path: Path) -> None:
+    _, number, selector = lines(net, tmp_path, GOOD.replace("0.5", "1.5").replace("[0.weight]", "[0.wieght, 2.weight]"))
+    assert "6:5: pruners.p.final_sparsity: given 1.5" in number
+    assert "7:15: pruners.p.weights[0]: '0.wieght' matches no weight" in selector
+
+
+def test_selectors_are_checked_beside_a_wrong_entry_of_their_own_list_or_mapping(
+    net: nn.Module, tmp_path: Path
+) -> None:
+    assert len(lines(net, tmp_path, GOOD.replace("[0.weight]", "[3, 0.wieght]"))) == 3
+    pruner = "class: SparsityLevelParameterPruner\n    levels: {0.weight: 1.5, 2.wieght: 0.5}"
+    start, end = GOOD.index("class:"), GOOD.index("policies:")
+    _, level, name = lines(net, tmp_path, f"{GOOD[:start]}{pruner}\n{GOOD[end:]}")
+    assert (
+        "5:14: pruners.p.levels.0.weight: given 1.5; levels.0.weight should be a number, >= 0, <= 1 or class of"
+        in level
+    )
+    assert "5:29: pruners.p.levels.2.wieght: '2.wieght' matches no weight" in name
+
+
+def test_the_constructor_and_the_policy_are_checked_beside_a_wrong_selector(net: nn.Module, tmp_path: Path) -> None:
+    text = (
+        GOOD.replace("0.5", "0.05")
+        .replace("[0.weight]", "[0.wieght, 2.weight]")
+        .replace("frequency: 1", "frequency: 9")
+    )
+    report = "\n".join(lines(net, tmp_path, text))
+    assert "3 faults" in report
+    assert "final_sparsity 0.05 must be above initial_sparsity 0.1" in report
+    text = GOOD.replace("[0.weight]", "[0.wieght, 2.weight]").replace("{instance_name: p}", "{instance_name: p, args: "
+                                                                       "{mask_gradients: true}}")  # fmt: skip
+    assert "needs mask_on_forward_only" in "\n".join(lines(net, tmp_path, text))
+
+
+def test_a_misspelt_section_or_class_is_read_on(net: nn.Module, tmp_path: Path) -> None:
+    text = GOOD.replace("pruners:", "prunners:").replace("0.5", "1.5")
+    _, section, number = lines(net, tmp_path, text)
+    assert "2:1: prunners: unknown section 'prunners'; did you mean 'pruners'?" in section
+    assert "6:5: pruners.p.final_sparsity: given 1.5" in number
+    assert len(lines(net, tmp_path, GOOD.replace("GradualPruner", "GradualPrunner").replace("0.5", "1.5"))) == 3
+
+
+def test_an_instance_in_the_wrong_section_is_one_fault(net: nn.Module, tmp_path: Path) -> None:
+    text = GOOD.replace("policies:", "  l: {class: StepLR, step_size: 2}\npolicies:\n  - lr_scheduler: {instance_name: l}\n"
+                        "    epochs: [0]")  # fmt: skip
+    _, fault = lines(net, tmp_path, text)
+    assert "8:7: pruners.l.class: StepLR is no class of pruners: it belongs in lr_schedulers" in fault
+
+
+def test_a_level_in_place_is_one_fault_and_names_what_it_may_be(net: nn.Module, tmp_path: Path) -> None:
+    pruner = "class: SparsityLevelParameterPruner\n    levels: {0.weight: LEVEL}"
+    text = f"{GOOD[: GOOD.index('class:')]}{pruner}\n{GOOD[GOOD.index('policies:') :]}"
+    for given, message in {
+        "half": "given 'half'; levels.0.weight should be a number, >= 0, <= 1 or class of levels in place",
+        "1.5": "given 1.5; levels.0.weight should be",
+        "{class: LinearLevel, initial_sparsity: 0, final_sparsity: 7}": "levels.0.weight.final_sparsity: given 7; final_sp",
+        "{class: LinearLevl}": "levels.0.weight.class: unknown class 'LinearLevl' in levels; did you mean 'LinearLevel'",
+        "{initial_sparsity: 1}": "levels.0.weight.class: the class is missing; there are: AgpLevel",
+    }.items():
+        _, fault = lines(net, tmp_path, text.replace("LEVEL", given))
+        assert message in fault
+
+
+def test_warnings_are_counted_as_warnings(net: nn.Module, tmp_path: Path) -> None:
+    unused = "  q: {class: SparsityLevelParameterPruner, levels: {'*': 0.1}}\npolicies:"
+    text = GOOD.replace("policies:", unused)
+    title, *_ = lines(net, tmp_path, text.replace("0.5", "1.5"))
+    assert title == "the schedule has 1 fault and 1 warning; nothing was started:"
+    title, *_ = lines(net, tmp_path, text, strict=True)
+    assert title == "the schedule has 1 warning, which strict makes errors; nothing was started:"
+
+
+def test_an_empty_list_of_policies_is_a_warning(net: nn.Module, tmp_path: Path) -> None:
+    _, warning = lines(net, tmp_path, "policies: []", strict=True)
+    assert warning == "  s.yaml:1:1: policies: warning: the list is empty, so nothing of this schedule ever acts"
+
+
 def test_all_faults_come_in_one_report(net: nn.Module, tmp_path: Path) -> None:
     text = GOOD.replace("0.5", "1.5").replace("[0.weight]", "[3]").replace("frequency: 1", "frequency: 9")
     with pytest.raises(ScheduleError) as caught:
         build(net, tmp_path, text)
     assert len(caught.value.faults) == 3
-    assert [fault.where.split(":")[-2] for fault in caught.value.faults] == ["6", "7", "9"]
+    assert [fault.where.split(":")[-2] for fault in caught.value.faults] == ["6", "7", "12"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,134 @@
+"""The sections of a schedule -> instances: classes, arguments, selectors, objects.
+
+Here: `Instances`. Not here: what an argument may be (schema.py, selecting.py), policies (entries.py).
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from compress.config import checks
+from compress.config.families import FAMILIES, Family, Instance
+from compress.config.loader import Path
+from compress.config.report import Report
+from compress.config.schema import arguments_model, check_arguments
+from compress.config.selecting import Selection
+from compress.errors import did_you_mean, nearest, shown
+from compress.lr.torch_schedulers import REFUSED
+from compress.registry import LEVELS
+from compress.selectors import canonical, canonical_parameters
+from compress.window import EpochWindow
+
+ALIKE = 0.85  # a class name this near to a known one is checked as that one, so that its other faults show too
+
+
+class Instances:
+    """Makes the instances of one schedule.
+
+    An instance with a fault is still looked at whole: its selectors are looked up although a number is wrong, and it is
+    made of the weights that were found although a selector matched nothing, so that one report tells everything.
+
+    Args:
+        context: what constructors may be given beside the schedule's arguments: `model`, `optimizer`, ...
+        report: takes the faults.
+
+    Attributes:
+        misplaced: (section, name) of instances that stand in another section than their class belongs in.
+    """
+
+    def __init__(self, context: dict[str, Any], report: Report) -> None:
+        self.context = context
+        self.report = report
+        self.misplaced: set[tuple[str, str]] = set()
+        model = context["model"]
+        self._names = {
+            "weight": list(canonical_parameters(model)),
+            "module": [canonical(name) for name, _ in model.named_modules() if name],
+        }
+
+    def build(self, data: Mapping[str, Any]) -> dict[str, dict[str, Instance]]:
+        """Section -> name -> instance, of those that could be made."""
+        found: dict[str, dict[str, Instance]] = {}
+        for family in FAMILIES:
+            section = found.setdefault(family.section, {})
+            for name, given in (data.get(family.section) or {}).items():
+                instance = self._instance(family, str(name), given)
+                if instance is not None:
+                    section[str(name)] = instance
+        return found
+
+    def _instance(self, family: Family, name: str, given: Any) -> Instance | None:
+        path: Path = (family.section, name)
+        if not isinstance(given, Mapping):
+            form = f"an instance is written `{name[:80]}: {{class: CLASS, ...arguments}}`"
+            self.report.add(f"given {shown(given)}; {form}", path)
+            return None
+        if "class" not in given:
+            close = nearest("class", map(str, given), 1)
+            more = f" (is {close[0]!r} meant for it?)" if close else ""
+            self.report.add(
+                f"the class is missing: an instance is written `{name[:80]}: {{class: CLASS, ...}}`{more}", path
+            )
+            return None
+        home, cls = self._class(family, name, given["class"], (*path, "class"))
+        if cls is None:
+            return None
+        written = {key: value for key, value in given.items() if key != "class"}
+        if home is not family and not {str(key) for key in written} <= set(arguments_model(cls).model_fields):
+            return None  # the class is what is wrong, not the section
+        arguments = check_arguments(cls, written, path, self.report)
+        selection = Selection(self._names, self.report)
+        chosen = selection.expand(written if arguments is None else arguments, cls, path)
+        if arguments is None or selection.unusable or home is not family:
+            return None
+        return self._construct(family, Instance(name, cls, chosen, None), path)
+
+    def _class(self, family: Family, name: str, given: Any, path: Path) -> tuple[Family, type | None]:
+        """The family that a class belongs in, and the class; a fault is reported."""
+        if not isinstance(given, str):
+            self.report.add(f"given {shown(given)}; a class is named by text", path)
+            return family, None
+        if given in family.registry:
+            return family, family.registry.get(given)
+        if given in REFUSED:
+            self.report.add(f"{given} is refused: {REFUSED[given]}", path)
+            return family, None
+        home = next((other for other in FAMILIES if given in other.registry), None)
+        if home is not None:
+            self.report.add(f"{given} is no class of {family.section}: it belongs in {home.section}", path)
+            self.misplaced.add((home.section, name))
+            return home, home.registry.get(given)
+        self.report.add(f"unknown class {shown(given)} in {family.section}; {_class_help(given, family)}", path)
+        close = nearest(given, family.registry, 1, ALIKE)
+        return family, family.registry.get(close[0]) if close else None
+
+    def _construct(self, family: Family, instance: Instance, path: Path) -> Instance | None:
+        """Makes the algorithm; one that each policy makes for itself is tried out on a shadow of the optimizer."""
+        context = self.context
+        try:
+            if family.shared:
+                wanted = inspect.signature(instance.cls).parameters
+                given = {key: value for key, value in context.items() if key in wanted}
+                algorithm = instance.cls(**instance.arguments, **given)
+                if hasattr(algorithm, "prepare") and family.section != "quantizers":  # theirs is the policy's to call
+                    algorithm.prepare(context["model"], context["teachers"], context["example_inputs"])
+                for fault in algorithm.faults(context["model"]) if hasattr(algorithm, "faults") else []:
+                    self.report.add(fault, path)
+                return Instance(instance.name, instance.cls, instance.arguments, algorithm)
+            checks.try_lr_scheduler(instance, EpochWindow.of_list([0]), context["optimizer"])
+        except checks.CONSTRUCTOR_FAULTS as e:
+            self.report.add(checks.in_words(e), path)
+            return None
+        return instance
+
+
+def _class_help(name: str, family: Family) -> str:
+    """The nearest classes of the section, else of another one."""
+    if nearest(name, family.registry):
+        return did_you_mean(name, family.registry)
+    if name in LEVELS:
+        return "it is a level, which is written in place of a number, as in `desired_sparsity: {class: ...}`"
+    for other in FAMILIES:
+        if close := nearest(name, other.registry, 1):
+            return f"did you mean {close[0]!r} of {other.section}?"
+    return did_you_mean(name, family.registry)

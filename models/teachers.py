@@ -1,0 +1,104 @@
+"""The teachers of a run: what `teacher: NAME` in a schedule means here, and the file that keeps them.
+
+Here: `RunTeachers`. Not here: what is learned from them (compress/distillation). A teacher never changes, so its weights
+are written once, to `teachers.pt` beside the checkpoints, and not with each epoch; a resumed run takes them from
+there, whatever has become of the file that they came from.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from apputils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from apputils.runs import Run
+from compress.distillation.teachers import Teachers
+from compress.errors import UserError
+from compress.thinning.recipe import Recipe
+from models.run_state import load_network, rebuild
+from models.whole import new_network
+
+MEANINGS = (
+    "`self`, a checkpoint file, the name of a run in checkpoints/, or ARCHITECTURE=FILE with an architecture of the "
+    "application and a file of its weights"
+)
+
+
+class RunTeachers:
+    """Finds teachers by name, and saves them.
+
+    Args:
+        optform: the application.
+        architecture: makes a new network of an architecture of the application.
+        resumed: the run whose teachers are taken again; None for a new run.
+    """
+
+    def __init__(self, optform: str, architecture: Callable[[str], nn.Module], resumed: str | None = None) -> None:
+        self._optform = optform
+        self._architecture = architecture
+        self._sources: dict[str, dict[str, Any]] = {}
+        self._saved: list[str] = []
+        self._file: dict[str, Any] | None = None
+        if resumed is not None and Run(resumed).teachers.is_file():
+            self._file = load_checkpoint(Run(resumed).teachers)
+            self._sources = dict(self._file["sources"])
+
+    def __call__(self, name: str) -> nn.Module:
+        """The network of that name, trained.
+
+        Raises:
+            UserError: there is none.
+        """
+        with torch.random.fork_rng():  # a new network draws random weights; the run's numbers stay the same
+            if name in self._sources:
+                return _of_source(self._sources[name])
+            network, recipes, optform = self._find(name)
+        self._sources[name] = {
+            "optform": optform,
+            "network": {"class": type(network).__name__, "arguments": getattr(network, "arguments", None)},
+            "recipes": list(recipes),
+        }
+        return network
+
+    def with_weights(self, scheduler_state: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint's scheduler state with the teachers' weights put in.
+
+        Raises:
+            UserError: the file of the teachers is missing.
+        """
+        names = list(scheduler_state.get("teachers", {}))
+        if not names:
+            return scheduler_state
+        if self._file is None or not set(names) <= set(self._file["teachers"]):
+            raise UserError(f"the run's teachers.pt, which keeps the teachers {', '.join(names)}, is missing")
+        return {**scheduler_state, "teachers": {name: self._file["teachers"][name] for name in names}}
+
+    def save(self, teachers: Teachers, run: Run) -> None:
+        """Writes the file if a teacher is there that is not in it yet."""
+        if teachers.names != self._saved:
+            save_checkpoint(run.teachers, {"sources": self._sources, "teachers": teachers.state_dict()})
+            self._saved = teachers.names
+
+    def _find(self, name: str) -> tuple[nn.Module, Sequence[dict[str, Any]], str]:
+        """Network, thinnings it has gone through, application."""
+        architecture, equals, weights = name.partition("=")
+        path = Path(name) if Path(name).is_file() else Run(name).best
+        if path.is_file():
+            checkpoint = load_checkpoint(path)
+            network = rebuild(new_network(checkpoint), checkpoint)
+            return network, checkpoint["scheduler"]["recipes"], checkpoint["optform"]
+        if not equals:
+            raise UserError(f"there is no teacher {name!r}; a teacher is {MEANINGS}")
+        network = self._architecture(architecture)
+        load_network(network, load_weights(Path(weights)))
+        return network, (), self._optform
+
+
+def _of_source(source: dict[str, Any]) -> nn.Module:
+    """A network of the same structure; its weights come with the scheduler's state."""
+    network = new_network(source)
+    for recipe in source["recipes"]:
+        Recipe.from_dict(recipe).apply(network)
+    return network
