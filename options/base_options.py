@@ -36,11 +36,14 @@ class TrainConfig:
     compile: bool = option(False, "torch.compile the training step's forward pass")
     threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
     ema: float = option(0.0, "decay of averaged weights, which evaluation and `best` then use; 0 = none", minimum=0.0)
+    histograms: bool = option(False, "histograms of the weights in TensorBoard, each epoch")
+    activation_stats: bool = option(
+        False, "statistics of layers' outputs in validation, each epoch: TensorBoard and logs/<run>/activations.csv"
+    )
     strict: bool = option(False, "warnings of the schedule are errors")
     plan: bool = option(False, "show what the schedule will do in each epoch, and draw it; nothing is trained")
     smoke: bool = option(False, "try the schedule: every policy fires on a few batches, in about a minute")
     list_weights: bool = option(False, "print the names of the weights, ready to paste into a schedule")
-    list_groups: bool = option(False, "print the channels that go together, and why others cannot leave the network")
     new_schedule: str | None = option(None, "print a commented schedule of a family (agp, ...) for this network")
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 

@@ -87,7 +87,7 @@ def along(ctx: StepContext, place: Place, keep: Tensor) -> Tensor:
 
 
 def told(ctx: StepContext, ranked: Ranked) -> dict[str, Tensor]:
-    """The masks, on the parameters' devices; what could not be done as asked and what is masked along is logged once."""
+    """The masks, on the parameters' devices; what could not be done and what is masked along is logged once."""
     assert ctx.graph is not None
     for note in ranked.notes:
         ctx.graph.tell_once(note)
