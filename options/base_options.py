@@ -36,6 +36,10 @@ class TrainConfig:
     compile: bool = option(False, "torch.compile the training step's forward pass")
     threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
     ema: float = option(0.0, "decay of averaged weights, which evaluation and `best` then use; 0 = none", minimum=0.0)
+    histograms: bool = option(False, "histograms of the weights in TensorBoard, each epoch")
+    activation_stats: bool = option(
+        False, "statistics of layers' outputs in validation, each epoch: TensorBoard and logs/<run>/activations.csv"
+    )
     strict: bool = option(False, "warnings of the schedule are errors")
     plan: bool = option(False, "show what the schedule will do in each epoch, and draw it; nothing is trained")
     smoke: bool = option(False, "try the schedule: every policy fires on a few batches, in about a minute")
