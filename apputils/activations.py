@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from apputils.activation_collectors import COLLECTORS, Collector, Counts
-from apputils.workbook import Workbook
+from apputils.workbook import Workbook, shape_text
 
 LAST_DIMENSION = (nn.Linear, nn.LayerNorm, nn.Embedding)  # layers whose channels come last
 NUMBERS = ("sparsity", "mean", "min", "max", "std")
@@ -147,6 +147,16 @@ def write_activations(report: ActivationReport, path: Path) -> None:
     book.add_table("histograms", histogram_rows(report), note="outputs that are not zero")
     book.save(path)
     report.layers.to_csv(path.with_suffix(".csv"), index=False)
+
+
+def append_activations(report: ActivationReport, path: Path, epoch: int) -> None:
+    """Adds an epoch's rows to a CSV whose first column is `epoch`; rows of this epoch and later ones are replaced."""
+    rows = report.layers.assign(shape=[shape_text(shape) for shape in report.layers["shape"]])
+    rows.insert(0, "epoch", epoch)
+    if path.exists():
+        before = pd.read_csv(path)
+        rows = pd.concat([before[before["epoch"] < epoch], rows])
+    rows.to_csv(path, index=False)
 
 
 def histogram_rows(report: ActivationReport) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 """What a run writes while it trains: text log, CSV and TensorBoard events under logs/<run>/.
 
-Here: `RunLogger`. Not here: what is measured. Called by the base solver.
+Here: `RunLogger`. Not here: what is measured. Called by the base solver. TensorBoard's tags: the loss, its components
+and metrics by their own names; `lr`, `sparsity`, `sparsity/<weight>`; `weights/<weight>` (histograms);
+`activations/<layer>/<statistic>`; `pictures/<name>`.
 """
 
 import csv
@@ -11,8 +13,11 @@ from typing import Any
 
 import yaml
 from tensorboardX import SummaryWriter
+from torch import Tensor, nn
 
+from apputils.activations import NUMBERS, ActivationReport, append_activations
 from apputils.runs import Run
+from compress.selectors import canonical_parameters
 
 logger = logging.getLogger("run")
 
@@ -55,6 +60,26 @@ class RunLogger:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(history)
+
+    def log_histograms(self, epoch: int, model: nn.Module) -> None:
+        """Sends histograms of the weights (two or more dimensions) to TensorBoard, without what is exactly zero."""
+        for name, parameter in canonical_parameters(model).items():
+            values = parameter.detach()[parameter.detach() != 0].float().cpu()
+            if parameter.dim() > 1 and len(values):
+                self._events.add_histogram(f"weights/{name}", values.numpy(), epoch)
+
+    def log_activations(self, epoch: int, report: ActivationReport) -> None:
+        """Sends statistics of layers' outputs to TensorBoard, and adds them to `activations.csv`; nothing if empty."""
+        for row in report.layers.to_dict("records"):
+            for name in NUMBERS:
+                self._events.add_scalar(f"activations/{row['layer']}/{name}", row[name], epoch)
+        if len(report.layers):
+            append_activations(report, self.folder / "activations.csv", epoch)
+
+    def log_pictures(self, epoch: int, pictures: Mapping[str, Tensor]) -> None:
+        """Sends pictures, RGB (3, H, W) in [0, 1] by name, to TensorBoard."""
+        for name, picture in pictures.items():
+            self._events.add_image(f"pictures/{name}", picture.detach().float().clamp(0, 1).cpu().numpy(), epoch)
 
     def close(self) -> None:
         """Closes the files; the text log takes no more lines."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from apputils.activations import ActivationReport, ActivationStatistics
 from apputils.checkpoint import load_checkpoint, save_checkpoint
 from apputils.logger import RunLogger
 from apputils.progress import Bar
@@ -105,6 +106,10 @@ class BaseTrainer:
         """The final quality: metric -> {baseline's name: value, "model": value}."""
         raise NotImplementedError
 
+    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        """Pictures for TensorBoard after each epoch: name -> RGB (3, H, W) in [0, 1]; none by default."""
+        return {}
+
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Inputs that the network can be traced with, on its device; MACs are counted for their size."""
         raise NotImplementedError
@@ -123,7 +128,10 @@ class BaseTrainer:
             losses = self.train(epoch, self.compression_scheduler)
             rate = self.optimizer.param_groups[0]["lr"]  # policies move it at an epoch's begin and end only
             speed = len(self.training_loader.dataset) / (time.perf_counter() - started)
-            metrics = self.validate(self.evaluated_model(), epoch)
+            model = self.evaluated_model()
+            with ActivationStatistics(model, enabled=self.config.activation_stats) as activations:
+                metrics = self.validate(model, epoch)
+            self.note_network(epoch, model, activations.report())
             self.compression_scheduler.on_epoch_end(epoch, self.optimizer, self.scheduler_metrics(losses, metrics))
             self.note_epoch(epoch, {**losses, **metrics, "lr": rate, "images_per_second": speed})
             self.seconds += time.perf_counter() - started
@@ -231,6 +239,13 @@ class BaseTrainer:
         quality = metrics[self.quality]
         low, high = (-quality, quality) if self.higher_is_better else (quality, -quality)
         return {**losses, **metrics, "min": metrics.get("loss", low), "max": high}
+
+    def note_network(self, epoch: int, model: nn.Module, activations: ActivationReport) -> None:
+        """Sends what the options ask for of the network's inside, and example pictures, to TensorBoard."""
+        self.files.log_activations(epoch, activations)
+        self.files.log_pictures(epoch, self.example_pictures(model))
+        if self.config.histograms:
+            self.files.log_histograms(epoch, model)
 
     def note_epoch(self, epoch: int, numbers: dict[str, float]) -> None:
         """Adds an epoch to the history, the log and the files, and remembers whether it is the best."""

@@ -30,6 +30,17 @@ def outputs(
         model.train(was_training)
 
 
+def centre_of(item: EvaluationItem, side: int) -> EvaluationItem:
+    """The middle of a picture: at most `side` pixels high and wide in the low resolution."""
+    scale = item.high.shape[-1] // item.low.shape[-1]
+    top, left = (max(size - side, 0) // 2 for size in item.low.shape[-2:])
+    low = item.low[:, top : top + side, left : left + side]
+    rows, columns = (
+        slice(scale * start, scale * (start + size)) for start, size in zip((top, left), low.shape[1:], strict=True)
+    )
+    return item._replace(low=low, bicubic=item.bicubic[:, rows, columns], high=item.high[:, rows, columns])
+
+
 def evaluate(
     model: nn.Module, items: Iterable[EvaluationItem], device: torch.device, metrics: Iterable[str] = METRICS
 ) -> dict[str, float]:

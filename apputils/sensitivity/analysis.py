@@ -3,23 +3,40 @@
 Here: the order of things. Not here: the parts. Called by `apputils.platform_summaries` and the tester.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pandas as pd
 from torch import nn
 
-SenseType = Literal["element", "filter", "channel", "bits"]
-TestFunction = Callable[[nn.Module], float | Mapping[str, float]]
+from apputils.progress import Bar
+from apputils.sensitivity.changes import SenseType, Subject, as_levels, find_subjects
+from apputils.sensitivity.evaluation import Evaluation, TestFunction, as_metrics, directions
+from apputils.sensitivity.meter import in_place
+from apputils.sensitivity.picture import draw
+from apputils.sensitivity.record import Record, open_record
+from apputils.sensitivity.replay import choose_meter
+from apputils.sensitivity.schedule import check_schedule, write_schedule
+from apputils.sensitivity.suggestion import Goal, chosen, goal_of, suggest
+from apputils.sensitivity.workbook import write_workbook
+from apputils.sensitivity.workers import Task, measure_all
+from compress.errors import UserError
+
+logger = logging.getLogger("run")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an analysis is done; none of it changes the numbers, except `stop_at_loss`, which leaves some out.
+    """How an analysis is done; none of it changes a number, `weights` and `stop_at_loss` leave some out.
 
     Attributes:
+        weights: names or globs of the weights; None: those of all convolutions and linear layers.
         jobs: processes; each gets its share of the threads.
         tolerance: the loss that the suggestion allows each weight, in units of `metric`, >= 0; None: 1 % of the dense
             network's value.
@@ -27,12 +44,13 @@ class Settings:
         higher_is_better: for each metric whether more of it is better; those left out are told by their names
             (`loss`, `error`, ... : lower).
         stop_at_loss: once a weight's loss of `metric` is above this, its further levels are left out; None: none is.
-        cache_bytes: most memory of one process for values computed once and used again.
+        cache_bytes: most memory for values computed once and used again.
         resume: go on with a half-written analysis beside the workbook.
         schedule_file: where the suggestion is written as a schedule; None: nowhere.
         optform: the application, for the command in that schedule's header.
     """
 
+    weights: Sequence[str] | None = None
     jobs: int = 1
     tolerance: float | None = None
     metric: str | None = None
@@ -67,5 +85,71 @@ def sensitivity_analysis(
     Returns:
         one row a weight and level: `weight`, `level`, `zeros` (fraction of zeros in the weight), and a column a metric;
         the dense network is level 0 (32 bits).
+
+    Raises:
+        UserError: something the user can mend; what was measured is kept, and the next call goes on with it.
     """
-    raise NotImplementedError
+    settings, path = settings or Settings(), _checked(Path(sensitivity_file))
+    if settings.jobs < 1:
+        raise UserError(f"jobs {settings.jobs}: it must be 1 or more; nothing was measured")
+    if settings.schedule_file is not None:
+        check_schedule(sense_type)
+    harm = as_levels(sense_type, levels)
+    subjects = find_subjects(model, sense_type, settings.weights)
+    meter = choose_meter(model, test_func, subjects, settings.cache_bytes)
+    dense = meter.dense()
+    goal = _goal(dense, test_func, settings)
+    record = open_record(path.with_suffix(".json"), model, sense_type, subjects, dense, settings.resume)
+    names = [each.name for each in subjects]
+    task = Task(
+        sense_type, harm, names, {name: record.done(name) for name in names}, dense, goal,
+        settings.stop_at_loss, settings.cache_bytes,
+    )  # fmt: skip
+    logger.info("sensitivity by %s: %d weights x %d levels", sense_type, len(subjects), len(harm))
+    started = time.perf_counter()
+    _gather(record, measure_all(model, test_func, meter, subjects, task, settings.jobs), task)
+    table = record.table(names, harm)
+    suggestion = suggest(table, goal, sense_type)
+    together = _together(model, test_func, subjects, chosen(suggestion, sense_type))
+    write_workbook(path, table, suggestion, goal, together, sense_type)
+    draw(path.with_suffix(".png"), table, goal, sense_type)
+    record.finish({"suggestion": suggestion.to_dict("records"), "goal": vars(goal), "together": together})
+    logger.info("sensitivity: %.1f s, written: %s, .png, .json", time.perf_counter() - started, path)
+    if settings.schedule_file is not None:
+        write_schedule(settings.schedule_file, suggestion, goal, together, sense_type, settings.optform)
+    return table
+
+
+def _checked(path: Path) -> Path:
+    if path.suffix != ".xlsx":
+        raise UserError(f"{path}: the workbook's name must end in .xlsx; nothing was measured")
+    return path
+
+
+def _goal(dense: dict[str, float], test_func: Any, settings: Settings) -> Goal:
+    offered = test_func.higher_is_better if isinstance(test_func, Evaluation) else {}
+    told = directions(dense, {**offered, **(settings.higher_is_better or {})})
+    return goal_of(dense, told, settings.metric, settings.tolerance)
+
+
+def _gather(record: Record, measured: Any, task: Task) -> None:
+    """Remembers each row as it comes, whatever stops the work."""
+    left = sum(level not in task.done[name] for name in task.names for level in task.levels)
+    bar = Bar(measured, left, "sensitivity", "level")
+    try:
+        for name, row in bar:
+            record.add(name, row)
+            bar.note(functools.partial(str, name))
+    finally:
+        record.write()
+
+
+def _together(
+    model: nn.Module, test_func: TestFunction, subjects: Sequence[Subject], levels: Mapping[str, float]
+) -> dict[str, float]:
+    """The metrics with every suggested level at once: losses add up, which no single weight shows."""
+    with contextlib.ExitStack() as stack:
+        for each in subjects:
+            if each.name in levels:
+                stack.enter_context(in_place(each.parameter, each.change(each.parameter.detach(), levels[each.name])))
+        return as_metrics(test_func(model))

@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from models.base_solver import BaseTrainer
 from models.C2SRCNN.model import Net
-from models.sr_quality import beside_bicubic, evaluate
+from models.sr_quality import beside_bicubic, centre_of, evaluate, outputs
+
+EXAMPLE_SIDE = 64  # pixels of the low resolution
 
 
 class C2SRCNNTrainer(BaseTrainer):
@@ -37,6 +39,12 @@ class C2SRCNNTrainer(BaseTrainer):
     def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
         """Y-PSNR on the validation pictures."""
         return evaluate(model, self.validation_loader, self.device, ["psnr"])
+
+    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        """The middle of the first validation picture: the network's output, bicubic and the target side by side."""
+        item = centre_of(self.validation_loader.dataset[0], EXAMPLE_SIDE)
+        [(_, output)] = outputs(model, [item], self.device)
+        return {"output_bicubic_target": torch.cat([output, item.bicubic, item.high], dim=2)}
 
     def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
         """PSNR and SSIM beside bicubic's, on the validation pictures."""

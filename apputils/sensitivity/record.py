@@ -1,0 +1,175 @@
+"""What an analysis has measured so far, on disk after each level, so that a stopped one goes on.
+
+Here: `Record`, a JSON file beside the workbook, and the fingerprint that ties it to the network and the settings. Not
+here: measuring. The finished file is the analysis's result as data.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from apputils.sensitivity.changes import Subject, dense_level
+from compress.errors import UserError
+from compress.selectors import canonical_parameters
+
+logger = logging.getLogger("run")
+KIND = "sensitivity analysis"
+FORMAT = 1
+SECONDS = 2.0  # between two writings
+SAME = 1e-6  # relative: what the dense metrics may differ between two machines' sums
+
+
+class Record:
+    """Levels measured, by weight.
+
+    Args:
+        path: the JSON file.
+        content: what is in it.
+    """
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path, self.content = path, content
+        self._written = 0.0
+
+    @property
+    def dense(self) -> dict[str, float]:
+        """The dense network's metrics."""
+        return _numbers(self.content["dense"])
+
+    def done(self, weight: str) -> dict[float, dict[str, Any]]:
+        """Level -> row, of a weight's levels measured so far."""
+        rows = self.content["weights"].get(weight, [])
+        return {float(row["level"]): {**row, "metrics": _numbers(row["metrics"])} for row in rows}
+
+    def add(self, weight: str, row: dict[str, Any]) -> None:
+        """Remembers one measured level; the file is written every two seconds."""
+        self.content["weights"].setdefault(weight, []).append(row)
+        if time.monotonic() - self._written > SECONDS:
+            self.write()
+
+    def finish(self, extra: dict[str, Any]) -> None:
+        """Marks the analysis as whole, and adds what came of it."""
+        self.content.update(complete=True, **extra)
+        self.write()
+
+    def write(self) -> None:
+        """Writes the file, whole or not at all.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(_plain(self.content), indent=1) + "\n", encoding="utf-8")
+            temporary.replace(self.path)
+        except OSError as e:
+            temporary.unlink(missing_ok=True)
+            raise UserError(f"the record {self.path} could not be written: {e}") from e
+        self._written = time.monotonic()
+
+    def table(self, weights: Sequence[str], levels: Sequence[float]) -> pd.DataFrame:
+        """One row a weight and level, the dense one first; levels that were left out have none."""
+        first = dense_level(self.content["sense_type"])
+        rows = []
+        for weight in weights:
+            zeros = self.content["dense_zeros"][weight]
+            rows.append({"weight": weight, "level": first, "zeros": zeros, **self.dense})
+            done = self.done(weight)
+            for row in (done[level] for level in levels if level in done):
+                rows.append({"weight": weight, "level": row["level"], "zeros": row["zeros"], **row["metrics"]})
+        return pd.DataFrame(rows)
+
+
+def fingerprint(model: nn.Module, sense_type: str) -> str:
+    """SHA-256 of the kind of analysis, and of every parameter and buffer with its name, type and shape."""
+    digest = hashlib.sha256(f"{KIND} {FORMAT} {sense_type}".encode())
+    for name, tensor in [*canonical_parameters(model).items(), *model.named_buffers()]:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def open_record(
+    path: Path, model: nn.Module, sense_type: str, subjects: Sequence[Subject], dense: dict[str, float], resume: bool
+) -> Record:
+    """The half-written record at `path` if it is of this network, analysis and test data; else a new one, saying why.
+
+    Raises:
+        UserError: there is a file of that name that is no record.
+    """
+    content = {
+        "kind": KIND,
+        "format": FORMAT,
+        "sense_type": sense_type,
+        "fingerprint": fingerprint(model, sense_type),
+        "complete": False,
+        "dense": dense,
+        "dense_zeros": {each.name: zeros_in(each.parameter) for each in subjects},
+        "weights": {},
+    }
+    found = _read(path)
+    if found is None or found["complete"] or not resume:
+        return Record(path, content)
+    stale = _stale(found, content)
+    if stale:
+        logger.warning("%s is not gone on with: %s; the analysis starts anew", path, stale)
+        return Record(path, content)
+    count = sum(map(len, found["weights"].values()))
+    logger.info("going on with %s: %d levels are measured already", path, count)
+    found["dense_zeros"].update(content["dense_zeros"])
+    return Record(path, found)
+
+
+def zeros_in(tensor: Any) -> float:
+    """Fraction of zeros."""
+    return 1.0 - int(tensor.count_nonzero()) / tensor.numel()
+
+
+def _stale(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Why a half-written record cannot be gone on with; empty when it can."""
+    if found["fingerprint"] != wanted["fingerprint"]:
+        return "it is of other weights or another kind of analysis"
+    old, new = _numbers(found["dense"]), wanted["dense"]
+    if old.keys() != new.keys():
+        return f"it measured {', '.join(old)}, now it is {', '.join(new)}"
+    for name, value in new.items():
+        same = math.isclose(value, old[name], rel_tol=SAME) or (math.isnan(value) and math.isnan(old[name]))
+        if not same:
+            return f"the dense network's {name} was {old[name]:.6g} then and is {value:.6g} now (other test data?)"
+    return ""
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} is there and cannot be read as a sensitivity record: {e}; move it away") from e
+    if not isinstance(content, dict) or content.get("kind") != KIND or content.get("format") != FORMAT:
+        raise UserError(f"{path} is there and is no sensitivity record of this version; move it away")
+    return content
+
+
+def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _plain(value: Any) -> Any:
+    """For strict JSON: NaN and infinities as text, which `float` reads again."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

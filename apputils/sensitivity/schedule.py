@@ -1,0 +1,86 @@
+"""The suggestion as a schedule that is ready to train.
+
+Here: its text. Not here: which levels (suggestion.py). Weights that tolerate nothing are written as comments.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from apputils.new_schedule import MODELINE
+from apputils.sensitivity.changes import GROUPS
+from apputils.sensitivity.suggestion import Goal, chosen
+from apputils.sensitivity.workbook import suggestion_note
+from compress.errors import UserError
+
+logger = logging.getLogger("run")
+WRITTEN = ("element", *GROUPS)
+
+TEXT = """\
+{modeline}
+# Purpose: the levels that a sensitivity analysis by {sense_type} suggests, pruned at once, then fine-tuning.
+# Command: python train.py --optform={optform} --compress={path}
+# Measured on the test data before any training, {note}
+version: 1
+fine_tuning_epochs: 10        # epochs after the last policy has ended
+
+pruners:
+  suggested:
+{pruner}
+
+policies:
+  - pruner: {{instance_name: suggested}}
+    epochs: [10]              # train densely for ten epochs, then prune once
+"""
+
+
+def check_schedule(sense_type: str) -> None:
+    """Refuses what cannot be written, before anything is measured.
+
+    Raises:
+        UserError: there is no schedule for this type of analysis.
+    """
+    if sense_type not in WRITTEN:
+        raise UserError(
+            f"a schedule is written for an analysis by {', '.join(WRITTEN)}, not by {sense_type}; nothing was measured"
+        )
+
+
+def write_schedule(
+    path: Path, suggestion: pd.DataFrame, goal: Goal, together: Mapping[str, float], sense_type: str, optform: str
+) -> None:
+    """Writes the schedule.
+
+    Raises:
+        UserError: no weight tolerates anything, or the file cannot be written.
+    """
+    levels = chosen(suggestion, sense_type)
+    if not levels:
+        raise UserError(f"no weight can be pruned with {goal}; no schedule was written, allow a larger tolerance")
+    text = TEXT.format(
+        modeline=MODELINE,
+        sense_type=sense_type,
+        optform=optform,
+        path=path,
+        note=suggestion_note(goal, together),
+        pruner=_pruner(levels, list(suggestion["weight"]), sense_type),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise UserError(f"the schedule {path} could not be written: {e}") from e
+    logger.info("written: %s; python train.py --optform=%s --compress=%s trains it", path, optform, path)
+
+
+def _pruner(levels: Mapping[str, float], names: list[str], sense_type: str) -> str:
+    element = sense_type == "element"
+    kind = "SparsityLevelParameterPruner" if element else "L1RankedStructureParameterPruner"
+    lines = [f"    class: {kind}", "    levels:" if element else "    reg_regims:"]
+    for name in names:
+        level = f"{levels.get(name, 0.0):g}"
+        value = level if element else f"[{level}, {GROUPS[sense_type]}]"
+        lines.append(f"      {name}: {value}" if name in levels else f"      # {name}: tolerates no level")
+    return "\n".join(lines)

@@ -1,0 +1,92 @@
+"""A level for each weight, for a loss that is tolerated.
+
+Here: the choice, as pure functions of the analysis's table. Not here: how it is written (workbook.py, schedule.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from apputils.sensitivity.changes import dense_level
+from apputils.sensitivity.evaluation import loss_of
+from compress.errors import UserError, did_you_mean
+
+SHARE = 0.01  # of the dense value: the tolerance when none is given
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is tolerated.
+
+    Attributes:
+        metric: its name.
+        tolerance: the loss allowed to each weight alone, in the metric's unit.
+        dense: the dense network's value.
+        higher_is_better: of the metric.
+    """
+
+    metric: str
+    tolerance: float
+    dense: float
+    higher_is_better: bool
+
+    def loss(self, value: float) -> float:
+        """How much worse than dense."""
+        return loss_of(value, self.dense, self.higher_is_better)
+
+    def __str__(self) -> str:
+        return f"{self.metric} at most {self.tolerance:.4g} worse than the dense network's {self.dense:.6g}"
+
+
+def goal_of(
+    dense: Mapping[str, float], higher_is_better: Mapping[str, bool], metric: str | None, tolerance: float | None
+) -> Goal:
+    """The goal, its gaps filled: the first metric, 1 % of the dense value.
+
+    Raises:
+        UserError: there is no such metric, or the tolerance is negative.
+    """
+    name = next(iter(dense)) if metric is None else metric
+    if name not in dense:
+        raise UserError(f"metric {name!r} is not measured; {did_you_mean(name, dense)}")
+    if tolerance is not None and not tolerance >= 0:
+        raise UserError(f"tolerance {tolerance}: it must be 0 or more, in units of {name}")
+    allowed = SHARE * abs(dense[name]) if tolerance is None else tolerance
+    return Goal(name, allowed, dense[name], higher_is_better[name])
+
+
+def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:
+    """For each weight the hardest level whose loss, and that of every milder level, is tolerated.
+
+    Args:
+        table: of the analysis, each weight's levels in the order of growing harm.
+        goal: what is tolerated.
+        sense_type: of the analysis.
+
+    Returns:
+        one row a weight: `weight`, `level` (the dense one where nothing is tolerated), `zeros`, the metric, `loss`.
+    """
+    rows = []
+    for weight, own in table.groupby("weight", sort=False):
+        tolerated = own[goal.metric].map(goal.loss).le(goal.tolerance + 1e-12).cummin()
+        best = own[tolerated].iloc[-1]  # the dense row is always tolerated
+        if sense_type != "bits" and best["zeros"] <= own["zeros"].iloc[0]:
+            best = own.iloc[0]  # a level so low that it prunes nothing is none
+        value = float(best[goal.metric])
+        rows.append(
+            {
+                "weight": weight,
+                "level": float(best["level"]),
+                "zeros": float(best["zeros"]),
+                goal.metric: value,
+                "loss": goal.loss(value),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def chosen(suggestion: pd.DataFrame, sense_type: str) -> dict[str, float]:
+    """Weight -> level, of those that are changed at all."""
+    levels = dict(zip(suggestion["weight"], suggestion["level"], strict=True))
+    return {name: float(level) for name, level in levels.items() if level != dense_level(sense_type)}
