@@ -44,6 +44,7 @@ class TrainConfig:
     plan: bool = option(False, "show what the schedule will do in each epoch, and draw it; nothing is trained")
     smoke: bool = option(False, "try the schedule: every policy fires on a few batches, in about a minute")
     list_weights: bool = option(False, "print the names of the weights, ready to paste into a schedule")
+    list_groups: bool = option(False, "print the channels that go together, and why others cannot leave the network")
     new_schedule: str | None = option(None, "print a commented schedule of a family (agp, ...) for this network")
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
