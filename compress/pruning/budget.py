@@ -17,7 +17,6 @@ from compress.distributed import sum_over_ranks
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.groups import Tilings, group_norms, group_size
-from compress.levels import AgpLevel
 from compress.pruning.base import Pruner
 from compress.pruning.coupling import channel_dim, told
 from compress.pruning.structure import MaxSparsity, RoundTo
@@ -56,7 +55,8 @@ class GlobalRankedGroupPruner(Pruner):
         target: `macs`, `params` (both counted) or `latency` (measured on this machine, on the example inputs; ranked by
             MACs; the masks of two runs may differ).
         norm: `L1` or `L2`, over the length of the filter.
-        gradual: reach the budget over the policy's firing epochs along the cubic of automated gradual pruning.
+        gradual: reach the budget over the policy's firing epochs along the cubic of automated gradual pruning; the
+            first of them already removes its part.
         round_to: what is left of a group is rounded up to a multiple of it, such as 8, >= 1.
         max_sparsity: at most this fraction of a group goes, (0, 1].
 
@@ -152,9 +152,11 @@ class GlobalRankedGroupPruner(Pruner):
         return lambda removed: count(graph, model, removed) / dense
 
     def _budget(self, ctx: StepContext, window: EpochWindow) -> float:
+        """What may be left now; of n firing epochs the k-th removes (1 - to) * (1 - (1 - k/n)^3)."""
         if not self.gradual:
             return self.to
-        return 1.0 - AgpLevel(0.0, 1.0 - self.to).at(ctx.epoch, window)
+        fired = sum(epoch <= ctx.epoch for epoch in window.epochs) / len(window.epochs)
+        return 1.0 - (1.0 - self.to) * (1.0 - (1.0 - fired) ** 3)
 
     def state_dict(self) -> dict[str, Any]:
         """The dense network's cost, and what is left of it."""

@@ -55,7 +55,7 @@ def test_the_thinned_network_meets_the_budget_of_parameters() -> None:
 
 def test_a_gradual_budget_shrinks_the_dense_networks_cost_also_after_thinning() -> None:
     left = [macs(model) / macs(DENSE) for model, _ in run(epochs=(0, 1, 2, 3), to=0.4, gradual=True)]
-    assert left[0] == 1.0
+    assert 0.6 < left[0] <= 1 - 0.6 * (1 - 0.75**3)
     assert left == sorted(left, reverse=True)
     assert 0.34 < left[-1] <= 0.4
 
