@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from apputils.checkpoint import load_checkpoint
+from apputils.features import Samples, chosen_layers, dump_features
 from apputils.runs import Run
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, write_summary
@@ -63,6 +64,10 @@ class BaseTester:
         """Inputs that the network can be traced with; MACs are counted for their size."""
         raise NotImplementedError
 
+    def samples(self) -> Samples:
+        """The network's inputs and their labels, None where there are none, in minibatches; by default as loaded."""
+        return self.testing_loader
+
     # The evaluation -----------------------------------------------------------------------------------------------
 
     def build_model(self) -> nn.Module:
@@ -74,9 +79,23 @@ class BaseTester:
         model = rebuild(self.new_network(self.checkpoint["network"]["arguments"]), self.checkpoint)
         return model.to(self.device).eval()
 
+    def dump_features(self, opt: Any) -> dict[str, Any]:
+        """Writes intermediate outputs; returns the file's name and the number of samples."""
+        model, path = self.build_model(), Path(opt.dump_features)
+        shapes = dump_features(model, chosen_layers(model, opt.layers), self.samples(), opt.num, path)
+        for layer, found in shapes.items():
+            logger.info("%s: %d samples of %s", layer, len(found), "different sizes" if len(set(found)) > 1 else found[0])
+        logger.info("written: %s, %.1f MB", path, path.stat().st_size / 1e6)
+        return {"features": str(path), "samples": len(next(iter(shapes.values())))}
+
     def run(self, opt: Any) -> dict[str, Any]:
-        """Measures, writes pictures and `test_summary.json`, shows the table; returns the summary."""
+        """Measures, writes pictures and `test_summary.json`, shows the table; returns the summary.
+
+        With `--dump-features` it writes intermediate outputs instead.
+        """
         set_up(0, opt.threads)
+        if opt.dump_features is not None:
+            return self.dump_features(opt)
         started = time.perf_counter()
         model = self.build_model()
         logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"] + 1, self.device)

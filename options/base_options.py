@@ -61,6 +61,11 @@ class TestConfig:
         None, "folder of test pictures (default: dataset/ if there, else embedded photographs)"
     )
     run: str | None = option(None, "the run to evaluate (default: the newest)")
+    dump_features: str | None = option(
+        None, "write what the --layers give for the first --num samples to this .npz file instead of evaluating"
+    )
+    layers: str | None = option(None, "for --dump-features: names of layers, or patterns such as 'conv*', by commas")
+    num: int = option(200, "for --dump-features: samples at most", minimum=1)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)")
     threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
 
