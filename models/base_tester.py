@@ -98,7 +98,7 @@ class BaseTester:
             return self.dump_features(opt)
         started = time.perf_counter()
         model = self.build_model()
-        logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"] + 1, self.device)
+        logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"], self.device)
         own, (name, trivial) = self.test(model), self.baseline()
         pictures = self.folders.results / "images"
         count = self.write_pictures(model, pictures)
