@@ -47,8 +47,8 @@ def dump_features(
 ) -> dict[str, list[tuple[int, ...]]]:
     """Runs the network in eval mode on the first `number` samples and writes what the layers gave.
 
-    Arrays are named like the layers, float32, (samples, ...); where the samples' outputs have different sizes, as of whole
-    pictures, each has an array of its own, `LAYER/00000`. `labels` is there where samples have labels.
+    Arrays are named like the layers, float32, (samples, ...); where the samples' outputs have different sizes, as of
+    whole pictures, each has an array of its own, `LAYER/00000`. `labels` is there where samples have labels.
 
     Args:
         model: on its device.
@@ -105,6 +105,9 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     temporary = path.with_name(f".{path.name}.tmp.npz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"--dump-features={path} could not be written: {e}") from e
+    try:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
         temporary.replace(path)
     except OSError as e:

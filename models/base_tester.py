@@ -84,7 +84,8 @@ class BaseTester:
         model, path = self.build_model(), Path(opt.dump_features)
         shapes = dump_features(model, chosen_layers(model, opt.layers), self.samples(), opt.num, path)
         for layer, found in shapes.items():
-            logger.info("%s: %d samples of %s", layer, len(found), "different sizes" if len(set(found)) > 1 else found[0])
+            size = found[0] if len(set(found)) == 1 else "different sizes"
+            logger.info("%s: %d samples of %s", layer, len(found), size)
         logger.info("written: %s, %.1f MB", path, path.stat().st_size / 1e6)
         return {"features": str(path), "samples": len(next(iter(shapes.values())))}
 
