@@ -31,8 +31,8 @@ def _check_terms(policy: DistillationPolicy, before: list[Policy], path: Path, r
         meet = any(other.window.fires(epoch) for epoch in policy.window.epochs)
         if factor != 1.0 and meet and isinstance(other, RegularizationPolicy | DistillationPolicy):
             message = (
-                f"student_wt {factor:g} of {policy.name!r} also multiplies the terms of {other.name!r}, which is listed "
-                "before it; list the distiller first"
+                f"student_wt {factor:g} of {policy.name!r} also multiplies the terms of {other.name!r}, which is "
+                "listed before it; list the distiller first"
             )
             report.add(message, path, fatal=False)
 
