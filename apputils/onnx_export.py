@@ -144,7 +144,7 @@ def transform_to_onnx(
     _check_arguments(model, quantize_flag, mode)
     kind = mode if quantize_flag else "float"
     dummies = dummy_input if isinstance(dummy_input, tuple) else (dummy_input,)
-    inputs = _inputs_to_check(check_inputs, dummies)
+    inputs = inputs_to_check(check_inputs, dummies)
     ready = deployable(model, "qdq" if kind == "qdq" else "clip", Choices(settings.reduce_range, settings.clip_first))
     program, notes = _exported(ready.model, dummies, settings.opset)
     if kind == "qdq":
@@ -175,8 +175,8 @@ def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:
 
 def _exported(model: nn.Module, dummies: Inputs, opset: int | None) -> tuple[Any, list[str]]:
     """The exporter's program and notes. Sizes are tried free, then free where the network allows it."""
-    examples = tuple(_example(each) for each in dummies)
-    named = tuple(_free(each, index) for index, each in enumerate(examples))
+    examples = tuple(example_of(each) for each in dummies)
+    named = tuple(free_sizes(each, index) for index, each in enumerate(examples))
     try:
         return _trace(model, examples, named, opset), []
     except Exception:  # the exporter's errors share no base class; the second try tells what is wrong
@@ -222,7 +222,7 @@ def _reason(model: nn.Module, error: Exception) -> str:
     return f"{type(model).__name__} cannot be exported to ONNX: {text}; nothing was written"
 
 
-def _example(dummy: Tensor) -> Tensor:
+def example_of(dummy: Tensor) -> Tensor:
     """Zeros of a dummy's shape and type; a batch of 1 becomes 2, because the exporter takes a size of 1 for fixed."""
     shape = list(dummy.shape)
     if shape and shape[0] == 1:
@@ -230,7 +230,7 @@ def _example(dummy: Tensor) -> Tensor:
     return torch.zeros(shape, dtype=dummy.dtype)
 
 
-def _free(example: Tensor, index: int) -> dict[int, str]:
+def free_sizes(example: Tensor, index: int) -> dict[int, str]:
     """Names of the sizes that may change: batch, and of pictures height and width."""
     names = {0: "batch"} if example.dim() else {}
     spatial = {3: ["length"], 4: ["height", "width"], 5: ["depth", "height", "width"]}.get(example.dim(), [])
@@ -240,7 +240,7 @@ def _free(example: Tensor, index: int) -> dict[int, str]:
     return names
 
 
-def _inputs_to_check(check_inputs: CheckInputs | None, dummies: Inputs) -> list[Inputs]:
+def inputs_to_check(check_inputs: CheckInputs | None, dummies: Inputs) -> list[Inputs]:
     if check_inputs is None:
         source = torch.Generator().manual_seed(0)
         return [tuple(_noise(each, source) for each in dummies)]

@@ -228,7 +228,8 @@ class Rounded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same."""
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.low, self.high)
+        integers = (torch.round(x / self.scale) + self.zero_point).clamp(self.low, self.high)
+        return (integers - self.zero_point) * self.scale
 
 
 def _replace(model: nn.Module, name: str, form: Form, choices: Choices, result: Deployable) -> None:

@@ -50,11 +50,18 @@ class Loop:
 
 
 class Scheduled(Loop):
-    """The same with a schedule's six hooks, in the middle of epoch 1."""
+    """The same with a schedule's six hooks, in the middle of epoch 1; traced with `example` where that is given."""
 
-    def __init__(self, model: nn.Module, batch: Batch, loss: Callable[..., Tensor], schedule: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        loss: Callable[..., Tensor],
+        schedule: dict[str, Any],
+        example: Tensor | None = None,
+    ) -> None:
         super().__init__(model, batch, loss)
-        self.scheduler: CompressionScheduler = dict_config(model, self.optimizer, schedule)
+        self.scheduler: CompressionScheduler = dict_config(model, self.optimizer, schedule, example)
         self.scheduler.on_epoch_begin(1, self.optimizer)
         self.count = 0
 

@@ -1,12 +1,14 @@
 """What will act in each epoch, found without training.
 
 Here: `Plan` and `make_plan`, which asks the policies and rehearses the learning-rate policies on a shadow of the
-optimizer. Not here: printing and drawing (apputils). Called by `CompressionScheduler.preview`.
+optimizer. Not here: drawing (apputils/plan_view.py). Called by `CompressionScheduler.preview`.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
+from tabulate import tabulate
 from torch import nn
 from torch.optim import Optimizer
 
@@ -24,6 +26,7 @@ class PlanRow:
         levels: weight -> fraction of zeros asked for by now (it stays after the policy's end).
         learning_rates: of each parameter group of the optimizer, while this epoch runs.
         reach: instance name -> number of weights that it acts on, of the policies that fire.
+        bits: layer -> its bits in words (`W4 A8`), while the network is quantized.
     """
 
     epoch: int
@@ -31,11 +34,25 @@ class PlanRow:
     levels: dict[str, float] = field(default_factory=dict)
     learning_rates: tuple[float, ...] = ()
     reach: dict[str, int] = field(default_factory=dict)
+    bits: dict[str, str] = field(default_factory=dict)
+
+    def acting_text(self) -> str:
+        """The policies that fire, with the number of weights that each acts on."""
+        return ", ".join(f"{name} ({self.reach[name]})" if self.reach.get(name) else name for name in self.acting)
+
+    def bits_text(self) -> str:
+        """How many layers have which bits: `W4 (6), A8 (5)`; W weight, B bias, A activation."""
+        counts = Counter(self.bits.values())
+        return ", ".join(f"{words} ({count})" for words, count in counts.items()) or "float"
+
+    def contents(self) -> tuple[object, ...]:
+        """What a plan shows of an epoch."""
+        return self.acting, self.levels, self.learning_rates, self.bits
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of all epochs, in order."""
+    """The rows of all epochs, in order; as text, a table of those in which something changes."""
 
     rows: tuple[PlanRow, ...]
 
@@ -44,13 +61,41 @@ class Plan:
         kept: list[PlanRow] = []
         for row in self.rows:
             last = kept[-1] if kept else None
-            if last is None or (row.acting, row.levels, row.learning_rates) != (
-                last.acting,
-                last.levels,
-                last.learning_rates,
-            ):
+            if last is None or row.contents() != last.contents():
                 kept.append(row)
         return kept
+
+    def level_groups(self) -> dict[str, list[float | None]]:
+        """Weights that follow the same levels, under one name: `mid_part.1.weight (+3)` -> level of each epoch."""
+        names = list(dict.fromkeys(name for row in self.rows for name in row.levels))
+        curves: dict[tuple[float | None, ...], list[str]] = {}
+        for name in names:
+            curves.setdefault(tuple(row.levels.get(name) for row in self.rows), []).append(name)
+        return {
+            members[0] + (f" (+{len(members) - 1})" if len(members) > 1 else ""): list(curve)
+            for curve, members in curves.items()
+        }
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "no epochs: no policy acts"
+        groups, quantizes = self.level_groups(), any(row.bits for row in self.rows)
+        rows = []
+        for row in self.changes():
+            levels = [_percent(curve[row.epoch]) for curve in groups.values()]
+            rates = " ".join(f"{rate:.3g}" for rate in dict.fromkeys(row.learning_rates))
+            bits = [row.bits_text()] if quantizes else []
+            rows.append([row.epoch, row.acting_text(), *levels, *bits, rates])
+        zeros, bits = [f"zeros of {name}" for name in groups], ["bits (layers)"] if quantizes else []
+        headers = ["epoch", "acting (weights)", *zeros, *bits, "learning rate"]
+        text = tabulate(rows, headers, disable_numparse=True, maxheadercolwidths=24, maxcolwidths=60)
+        by_layer = "".join(f"\n{layer}: {words}" for layer, words in self.rows[-1].bits.items())
+        end = f"epochs 0..{len(self.rows) - 1}, counted from 0; those like the one before them are left out"
+        return f"{text}\n{end}{by_layer}"
+
+
+def _percent(level: float | None) -> str:
+    return "" if level is None else f"{100 * level:.2f} %"
 
 
 def make_plan(policies: list[Policy], optimizer: Optimizer | None, epochs: int) -> Plan:
@@ -63,7 +108,8 @@ def make_plan(policies: list[Policy], optimizer: Optimizer | None, epochs: int) 
         for policy in firing:
             levels = {**levels, **policy.plan(epoch)}
         reach = {policy.name: len(policy.weights) for policy in firing}
-        rows.append(PlanRow(epoch, tuple(policy.name for policy in firing), levels, rates[epoch], reach))
+        bits = {layer: words for policy in policies for layer, words in policy.bits(epoch).items()}
+        rows.append(PlanRow(epoch, tuple(policy.name for policy in firing), levels, rates[epoch], reach, bits))
     return Plan(tuple(rows))
 
 

@@ -262,5 +262,5 @@ class CompressionScheduler:
         steps_per_epoch: int = 0,
         metrics: dict[str, Any] | None = None,
     ) -> StepContext:
-        now = (optimizer, step, steps_per_epoch, metrics)
-        return StepContext(epoch, self.model, self.masks, self.generator, *now, self.recipes, self.graph, self.structures)
+        now, so_far = (optimizer, step, steps_per_epoch, metrics), (self.recipes, self.graph, self.structures)
+        return StepContext(epoch, self.model, self.masks, self.generator, *now, *so_far)

@@ -145,7 +145,7 @@ class BaseTrainer:
             self.training_loader.sampler.set_epoch(epoch)
         self.model.train()
         compression_scheduler.on_epoch_begin(epoch, optimizer)
-        title, batches = f"epoch {epoch + 1}/{self.epochs}", islice(self.training_loader, steps)
+        title, batches = f"epoch {epoch}/{self.epochs - 1}", islice(self.training_loader, steps)
         bar = Bar(batches, steps, title, "img", self.training_loader.batch_size)
         for step, batch in enumerate(bar):
             compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
@@ -222,8 +222,8 @@ class BaseTrainer:
         """Says what is about to happen, and warns of a run that ends inside a policy."""
         count = sum(parameter.numel() for parameter in self.model.parameters())
         logger.info(
-            "run %s: epochs %d to %d, %d steps each, %s, %s parameters",
-            self.folders.name, self.first_epoch + 1, self.epochs, len(self.training_loader), self.device, f"{count:,}",
+            "run %s: epochs %d..%d (counted from 0), %d steps each, %s, %s parameters",
+            self.folders.name, self.first_epoch, self.epochs - 1, len(self.training_loader), self.device, f"{count:,}",
         )  # fmt: skip
         for warning in self.compression_scheduler.cut_short(self.epochs):
             logger.warning("%s", warning)
@@ -258,7 +258,7 @@ class BaseTrainer:
         self.files.log_epoch(self.history)
         logger.info(
             "epoch %d/%d  loss %.5f  %s %.3f  lr %.2e  sparsity %.1f %%  %.0f images/s",
-            epoch + 1, self.epochs, numbers["loss"], self.quality, numbers[self.quality], numbers["lr"],
+            epoch, self.epochs - 1, numbers["loss"], self.quality, numbers[self.quality], numbers["lr"],
             100 * zeros.scheduled, numbers["images_per_second"],
         )  # fmt: skip
 

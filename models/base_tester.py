@@ -12,12 +12,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from apputils.checkpoint import load_checkpoint
+from apputils.features import Samples, chosen_layers, dump_features
+from apputils.onnx_model import ExportedModel, is_exported
 from apputils.runs import Run
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, write_summary
 from models.environment import choose_device, set_up
+from models.exported import evaluate_exported, export_run, seen_inputs
 from models.run_state import rebuild
+from models.subject import load_subject
 
 logger = logging.getLogger("run")
 
@@ -26,7 +29,7 @@ class BaseTester:
     """Evaluates one checkpoint.
 
     Args:
-        config: the test options; `config.model` is the checkpoint's path.
+        config: the test options; `config.model` is the path of a checkpoint or of an exported file.
         testing_loader: what `test` measures on.
     """
 
@@ -34,7 +37,7 @@ class BaseTester:
         self.config = config
         self.testing_loader = testing_loader
         self.device = choose_device(config.device)
-        self.checkpoint = load_checkpoint(Path(config.model))
+        self.checkpoint = load_subject(Path(config.model))
         self.folders = Run(self.checkpoint["run"])
 
     # What an application gives ------------------------------------------------------------------------------------
@@ -63,24 +66,50 @@ class BaseTester:
         """Inputs that the network can be traced with; MACs are counted for their size."""
         raise NotImplementedError
 
+    def samples(self) -> Samples:
+        """The network's inputs and their labels, None where there are none, in minibatches; by default as loaded."""
+        return self.testing_loader
+
     # The evaluation -----------------------------------------------------------------------------------------------
 
     def build_model(self) -> nn.Module:
-        """The network of the checkpoint, rebuilt from data, with the weights that count for quality.
+        """The checkpoint's network, rebuilt from data, with the weights that count for quality; or the exported file.
 
         Raises:
-            UserError: the weights do not fit.
+            UserError: the weights do not fit, or the file cannot be run.
         """
+        if is_exported(self.config.model):
+            return ExportedModel(self.config.model, self.config.threads)
         model = rebuild(self.new_network(self.checkpoint["network"]["arguments"]), self.checkpoint)
         return model.to(self.device).eval()
 
+    def dump_features(self, opt: Any) -> dict[str, Any]:
+        """Writes intermediate outputs; returns the file's name and the number of samples."""
+        model, path = self.build_model(), Path(opt.dump_features)
+        shapes = dump_features(model, chosen_layers(model, opt.layers), self.samples(), opt.num, path)
+        for layer, found in shapes.items():
+            size = found[0] if len(set(found)) == 1 else "different sizes"
+            logger.info("%s: %d samples of %s", layer, len(found), size)
+        logger.info("written: %s, %.1f MB", path, path.stat().st_size / 1e6)
+        return {"features": str(path), "samples": len(next(iter(shapes.values())))}
+
     def run(self, opt: Any) -> dict[str, Any]:
-        """Measures, writes pictures and `test_summary.json`, shows the table; returns the summary."""
+        """Measures, writes pictures and `test_summary.json`, shows the table; returns the summary.
+
+        With `--dump-features` it writes intermediate outputs instead. The network is exported too (`--no-export` leaves
+        that out); an exported file is only measured.
+        """
         set_up(0, opt.threads)
+        if opt.dump_features is not None:
+            return self.dump_features(opt)
+        if is_exported(opt.model):
+            return evaluate_exported(self, opt)
         started = time.perf_counter()
         model = self.build_model()
-        logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"] + 1, self.device)
-        own, (name, trivial) = self.test(model), self.baseline()
+        logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"], self.device)
+        with seen_inputs(model) as inputs:
+            own = self.test(model)
+        name, trivial = self.baseline()
         pictures = self.folders.results / "images"
         count = self.write_pictures(model, pictures)
         summary = make_summary(
@@ -99,4 +128,6 @@ class BaseTester:
         write_summary(path, summary)
         logger.info("%s", summary_table(summary))
         logger.info("written: %s%s", path, f", {count} pictures in {pictures}/" if count else "")
+        if opt.export:
+            export_run(self, model, inputs, own, opt.threads)
         return summary

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 from apputils.groups_view import group_tables
 from apputils.new_schedule import new_schedule
-from apputils.plan_view import draw_plan, plan_table
+from apputils.plan_view import draw_plan
 from apputils.runs import new_run
-from apputils.weights import weight_table
+from apputils.weights import weight_list
 from compress.errors import UserError
 from compress.thinning.probe import prunable_graph
 from models.base_solver import BaseTrainer
+from models.environment import choose_device
 from models.run_state import resumed
 from models.smoke import smoke
 
@@ -37,6 +38,7 @@ def act(application: Parts, config: Any) -> None:
     Raises:
         UserError: something the user can mend.
     """
+    choose_device(config.device)  # first: a device that is not there is told before data are loaded
     modes = [name for name in MODES if getattr(config, name)]
     if len(modes) > 1:
         raise UserError(f"give one of {', '.join('--' + name.replace('_', '-') for name in modes)}")
@@ -55,9 +57,11 @@ def _built(application: Parts, config: Any) -> BaseTrainer:
 
 
 def _plan(application: Parts, config: Any) -> None:
+    if config.compress is None:
+        raise UserError("--plan shows what a schedule will do in each epoch; name one with --compress")
     trainer = _built(application, config)
     plan = trainer.compression_scheduler.preview(trainer.epochs)
-    sys.stdout.write(plan_table(plan) + "\n")
+    sys.stdout.write(f"{plan}\n")
     run = new_run(config.run, f"{trainer.stem()}-plan")
     path = run.logs / "plan.png"
     draw_plan(plan, path)
@@ -72,7 +76,7 @@ def _smoke(application: Parts, config: Any) -> None:
 
 
 def _list_weights(application: Parts, config: Any) -> None:
-    sys.stdout.write(weight_table(_built(application, config).model) + "\n")
+    sys.stdout.write(weight_list(_built(application, config).model) + "\n")
 
 
 def _list_groups(application: Parts, config: Any) -> None:

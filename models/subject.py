@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from apputils.checkpoint import load_checkpoint
+from apputils.onnx_model import description_of, is_exported
 from apputils.runs import find_run, newest_runs
 from compress.errors import UserError
+from models.environment import choose_device
 
 
 def find_subject(opt: Any) -> tuple[Any, dict[str, Any]]:
@@ -15,18 +17,29 @@ def find_subject(opt: Any) -> tuple[Any, dict[str, Any]]:
     `--model` names the file; else it is the best checkpoint of `--run`, else of the newest run (of `--optform`).
 
     Raises:
-        UserError: there is no such checkpoint, or it belongs to another application than `--optform`.
+        UserError: there is no such checkpoint, it belongs to another application than `--optform`, or there is no such
+            device as `--device`.
     """
+    choose_device(opt.device)  # first: a device that is not there is told before data are loaded
     if opt.model is not None and opt.run is not None:
         raise UserError("give --model or --run, not both")
     if opt.model is None and opt.run is None and opt.optform is not None:
         path = _newest_of(opt.optform)
     else:
         path = Path(opt.model) if opt.model is not None else find_run(opt.run).best
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_subject(path)
     if opt.optform not in (None, checkpoint["optform"]):
         raise UserError(f"{path} is of --optform={checkpoint['optform']}, not {opt.optform}")
     return dataclasses.replace(opt, model=str(path), optform=checkpoint["optform"]), checkpoint
+
+
+def load_subject(path: Path) -> dict[str, Any]:
+    """The checkpoint at a path, or what an exported file keeps of its checkpoint.
+
+    Raises:
+        UserError: see `load_checkpoint` and `description_of`.
+    """
+    return description_of(path) if is_exported(path) else load_checkpoint(path)
 
 
 def _newest_of(optform: str) -> Path:

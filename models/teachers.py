@@ -1,8 +1,8 @@
 """The teachers of a run: what `teacher: NAME` in a schedule means here, and the file that keeps them.
 
-Here: `RunTeachers`. Not here: what is learned from them (compress/distillation). A teacher never changes, so its weights
-are written once, to `teachers.pt` beside the checkpoints, and not with each epoch; a resumed run takes them from
-there, whatever has become of the file that they came from.
+Here: `RunTeachers`. Not here: what is learned from them (compress/distillation). A teacher never changes, so its
+weights are written once, to `teachers.pt` beside the checkpoints, and not with each epoch; a resumed run takes them
+from there, whatever has become of the file that they came from.
 """
 
 from collections.abc import Callable, Sequence

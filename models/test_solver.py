@@ -3,6 +3,7 @@
 Here: `XSRCNNTester`. Not here: the shared evaluation (base_tester.py), the metrics (sr_quality.py).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ class XSRCNNTester(BaseTester):
     def test(self, model: nn.Module) -> dict[str, float]:
         """Mean PSNR and SSIM of the test pictures; writes nothing."""
         return evaluate(model, self.testing_loader, self.device)
+
+    def samples(self) -> Iterator[tuple[Tensor, None]]:
+        """One low-resolution picture at a time."""
+        return ((item.low[None], None) for item in self.testing_loader)
 
     def baseline(self) -> tuple[str, dict[str, float]]:
         """Bicubic."""

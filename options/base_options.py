@@ -10,27 +10,35 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from options.option import option, parse
-from options.schedules import find_schedule
+from options.schedules import find_schedule, schedule_families
+
+GROUPS = {
+    "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "lr"),
+    "look at a schedule, without training": ("plan", "smoke", "strict", "list_weights", "list_groups", "new_schedule"),
+    "the run": ("run", "resume", "seed", "ema"),
+    "the machine": ("device", "threads", "workers", "amp", "compile"),
+    "written beside the log": ("histograms", "activation_stats"),
+}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Options of `train.py`."""
 
-    optform: str = option("SR", "the application: SR, ...")
+    optform: str = option("SR", "the application: SR, Classify, ...", metavar="NAME")
     compress: str | None = option(
-        None, "the YAML schedule: a path, or a name in schedules/<optform>/; none trains plainly"
+        None, "the YAML schedule: a path, or a name in schedules/<optform>/; none trains plainly", metavar="SCHEDULE"
     )
     traindata: str | None = option(
-        None, "folder of training pictures (default: dataset/ if there, else embedded photographs)"
+        None, "folder of training pictures (default: dataset/ if there, else embedded photographs)", metavar="FOLDER"
     )
     batchSize: int = option(16, "samples in a minibatch", minimum=1)
     nEpochs: int | None = option(None, "epochs (default: as many as the schedule needs)", minimum=1)
     lr: float = option(1e-3, "learning rate at the start", minimum=0.0)
     seed: int = option(0, "of every random choice", minimum=0)
-    run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/")
-    resume: str | None = option(None, "go on with this run after its last finished epoch")
-    device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)")
+    run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/", metavar="NAME")
+    resume: str | None = option(None, "go on with this run after its last finished epoch", metavar="RUN")
+    device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)", metavar="DEVICE")
     workers: int = option(0, "processes that load data; 0 loads in the main one", minimum=0)
     amp: bool = option(False, "bfloat16 autocast in the forward pass")
     compile: bool = option(False, "torch.compile the training step's forward pass")
@@ -43,9 +51,11 @@ class TrainConfig:
     strict: bool = option(False, "warnings of the schedule are errors")
     plan: bool = option(False, "show what the schedule will do in each epoch, and draw it; nothing is trained")
     smoke: bool = option(False, "try the schedule: every policy fires on a few batches, in about a minute")
-    list_weights: bool = option(False, "print the names of the weights, ready to paste into a schedule")
+    list_weights: bool = option(False, "print the weights as YAML, ready to paste into a schedule")
     list_groups: bool = option(False, "print the channels that go together, and why others cannot leave the network")
-    new_schedule: str | None = option(None, "print a commented schedule of a family (agp, ...) for this network")
+    new_schedule: str | None = option(
+        None, f"print a commented schedule for this network; FAMILY: {', '.join(schedule_families())}", metavar="FAMILY"
+    )
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
 
@@ -56,11 +66,17 @@ class TestConfig:
     __test__ = False  # pytest: not a test class
 
     optform: str | None = option(None, "the application (default: that of the run)")
-    model: str | None = option(None, "a checkpoint file (default: the best of --run)")
+    model: str | None = option(None, "a checkpoint, or an exported .onnx or .pt2 file (default: the best of --run)")
     testdata: str | None = option(
         None, "folder of test pictures (default: dataset/ if there, else embedded photographs)"
     )
     run: str | None = option(None, "the run to evaluate (default: the newest)")
+    dump_features: str | None = option(
+        None, "write what the --layers give for the first --num samples to this .npz file instead of evaluating"
+    )
+    export: bool = option(True, "export the network into results/<run>/ as ONNX and .pt2, check and time the files")
+    layers: str | None = option(None, "for --dump-features: names of layers, or patterns such as 'conv*', by commas")
+    num: int = option(200, "for --dump-features: samples at most", minimum=1)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)")
     threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
 
@@ -75,7 +91,7 @@ def parse_training(cls: type[C], purpose: str, arguments: Sequence[str] | None =
         UserError: there is no such schedule.
         SystemExit: 2 after a wrong argument, 0 after `--help`.
     """
-    config = parse(cls, "train.py", purpose, arguments)
+    config = parse(cls, "train.py", purpose, arguments, GROUPS)
     if config.compress is None:
         return config
     return dataclasses.replace(config, compress=find_schedule(config.compress, config.optform))

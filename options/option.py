@@ -6,19 +6,30 @@ which options exist (base_options.py and the applications' packages). Imports no
 
 import argparse
 import dataclasses
+import math
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 from compress.errors import did_you_mean
 
 T = TypeVar("T")
+KINDS = {int: ("N", "a whole number"), float: ("X", "a number"), str: ("TEXT", "text")}  # metavar, words
+NOTE = "Switches (options without a value) are off by default; --no-NAME puts one off. --some-name may be --some_name."
 
 
-def option(default: Any, help_text: str, *, choices: Sequence[Any] | None = None, minimum: float | None = None) -> Any:
-    """A field of an options dataclass: its default, what it means, and what it may be."""
-    return dataclasses.field(default=default, metadata={"help": help_text, "choices": choices, "minimum": minimum})
+def option(
+    default: Any,
+    help_text: str,
+    *,
+    choices: Sequence[Any] | None = None,
+    minimum: float | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """A field of an options dataclass: its default, what it means, what it may be, and how its value is called."""
+    metadata = {"help": help_text, "choices": choices, "minimum": minimum, "metavar": metavar}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,14 +38,26 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            first = unknown.split()[0].split("=")[0]
-            known = [text for action in self._actions for text in action.option_strings]
-            message = f"unknown option {first!r}; {did_you_mean(first, known)}"
+            message = self._unknown(unknown.split()[0])
+        message = message.removeprefix("argument ")
         sys.stderr.write(f"{self.prog}: error: {message}; nothing was started (--help lists the options)\n")
         sys.exit(2)
 
+    def _unknown(self, word: str) -> str:
+        first = word.split("=")[0]
+        if not first.startswith("-"):
+            return f"{first!r} belongs to no option; give a schedule by --compress=FILE, others by --NAME=VALUE"
+        known = [text for action in self._actions for text in action.option_strings if action.help != argparse.SUPPRESS]
+        return f"unknown option {first!r}; {did_you_mean(first, known)}"
 
-def parse(cls: type[T], prog: str, description: str, arguments: Sequence[str] | None = None) -> T:
+
+def parse(
+    cls: type[T],
+    prog: str,
+    description: str,
+    arguments: Sequence[str] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> T:
     """Fills an options dataclass from the command line; a field `explicit` gets the names of the options given.
 
     Args:
@@ -42,46 +65,74 @@ def parse(cls: type[T], prog: str, description: str, arguments: Sequence[str] | 
         prog: the command's name, for messages.
         description: one sentence for `--help`.
         arguments: without the program's name; None takes sys.argv's.
+        groups: title -> fields, for `--help`; a field in none of them is listed with the application's own.
 
     Raises:
         SystemExit: 2 after a wrong argument, 0 after `--help`.
     """
-    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
-    hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for name, field in fields.items():
-        if "help" in field.metadata:
-            _add(parser, field, _plain_type(hints[name]))
-    given = vars(parser.parse_args(arguments))
+    parser = _parser(cls, fields, prog, description, groups or {})
+    given = vars(parser.parse_args([_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]))
     if "explicit" in fields:
         given["explicit"] = frozenset(given)
     return cls(**given)
 
 
-def _add(parser: _Parser, field: dataclasses.Field[Any], kind: type) -> None:
-    default = "" if field.default in (None, False) else f" (default: {field.default})"
-    shared: dict[str, Any] = {
-        "default": argparse.SUPPRESS,
-        "help": field.metadata["help"].replace("%", "%%") + default,
-        "dest": field.name,
-    }
-    names = list(dict.fromkeys((f"--{field.name}", f"--{field.name.replace('_', '-')}")))
+def _parser(
+    cls: type, fields: Mapping[str, dataclasses.Field[Any]], prog: str, description: str,
+    groups: Mapping[str, Sequence[str]],
+) -> _Parser:  # fmt: skip
+    parser = _Parser(
+        prog=prog,
+        usage=f"python {prog} [OPTIONS]",
+        description=description,
+        epilog=NOTE,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=110),
+    )
+    hints, listed = get_type_hints(cls), {name for names in groups.values() for name in names}
+    own = [name for name, field in fields.items() if "help" in field.metadata and name not in listed]
+    for title, names in {**groups, f"of {fields['optform'].default or 'every application'}": own}.items():
+        group = parser.add_argument_group(title) if groups else parser
+        for name in names:
+            _add(group, fields[name], _plain_type(hints[name]))
+    return parser
+
+
+def _dashed(word: str) -> str:
+    """`--new_schedule=agp` -> `--new-schedule=agp`: both spellings are one option."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else word
+
+
+def _add(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind: type) -> None:
+    told = "default" in field.metadata["help"] or field.default is None or field.default is False
+    default = "" if told else f" (default: {field.default})"
+    name = field.name.replace("_", "-")
+    shared: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": field.name}
+    text = field.metadata["help"].replace("%", "%%") + default
     if kind is bool:
-        parser.add_argument(*names, action=argparse.BooleanOptionalAction, **shared)
-    else:
-        convert = _at_least(kind, field.metadata["minimum"])
-        metavar = None if field.metadata["choices"] else kind.__name__.upper().replace("STR", "TEXT")
-        parser.add_argument(*names, type=convert, choices=field.metadata["choices"], metavar=metavar, **shared)
+        parser.add_argument(f"--{name}", action="store_true", help=text, **shared)
+        parser.add_argument(f"--no-{name}", action="store_false", help=argparse.SUPPRESS, **shared)
+        return
+    choices = field.metadata["choices"]
+    metavar = field.metadata["metavar"] or (None if choices else KINDS[kind][0])
+    convert = _convert(kind, field.metadata["minimum"])
+    parser.add_argument(f"--{name}", type=convert, choices=choices, metavar=metavar, help=text, **shared)
 
 
-def _at_least(kind: type, minimum: float | None) -> Callable[[str], Any]:
+def _convert(kind: type, minimum: float | None) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
-        value = kind(text)
-        if minimum is not None and not value >= minimum:
+        try:
+            value = kind(text)
+        except ValueError as e:
+            raise argparse.ArgumentTypeError(f"given {text!r}, it must be {KINDS[kind][1]}") from e
+        if kind is float and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"given {text}, it must be a finite number")
+        if minimum is not None and value < minimum:
             raise argparse.ArgumentTypeError(f"given {text}, it must be {minimum} or more")
         return value
 
-    convert.__name__ = kind.__name__
     return convert
 
 

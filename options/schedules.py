@@ -1,4 +1,4 @@
-"""Where `--compress` looks for a schedule."""
+"""Where `--compress` looks for a schedule, and the families of `--new-schedule`."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,11 @@ from pathlib import Path
 from compress.errors import UserError, did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def schedule_families() -> list[str]:
+    """What `--new-schedule` may be; its templates are one file each."""
+    return sorted(path.stem for path in (ROOT / "apputils" / "schedule_templates").glob("*.yaml"))
 
 
 def find_schedule(name: str, optform: str) -> str:

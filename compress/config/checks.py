@@ -11,13 +11,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from compress.config.distilling import check_distillers
 from compress.config.families import FAMILIES, Instance
 from compress.config.loader import Path
 from compress.config.report import Report
-from compress.distillation.teachers import SELF
 from compress.errors import shown
 from compress.policies.base import Policy
-from compress.policies.distillation import DistillationPolicy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
 from compress.policies.quantization import QuantizationPolicy
@@ -49,6 +48,7 @@ def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, repor
                 message = f"{other.name!r} prunes {shared[0]!r} in epoch {epoch} too; this later policy's mask counts"
                 report.add(message, path, fatal=False)
     check_quantizers(entries, report)
+    check_distillers(entries, report)
     for i, (path, policy) in enumerate(entries):
         if isinstance(policy, ThinningPolicy) and not any(_makes_zeros(each, policy) for _, each in entries[:i]):
             message = (
@@ -56,9 +56,6 @@ def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, repor
                 "so it would remove nothing"
             )
             report.add(message, path, fatal=False)
-        if isinstance(policy, DistillationPolicy):
-            for message in _distiller_doubts(policy, [each for _, each in entries[:i]], pruning):
-                report.add(message, path, fatal=False)
         if isinstance(policy, RegularizationPolicy) and policy.keeps_nothing:
             message = f"keep_mask keeps nothing: {policy.name!r} has no threshold_criteria, so it makes no mask"
             report.add(message, path, fatal=False)
@@ -89,31 +86,6 @@ def _makes_zeros(policy: Policy, thinner: ThinningPolicy) -> bool:
     if isinstance(policy, RegularizationPolicy):
         return getattr(policy.regularizer, "threshold_criteria", None) is not None
     return isinstance(policy, PruningPolicy)
-
-
-def _distiller_doubts(
-    policy: DistillationPolicy, before: list[Policy], pruning: list[tuple[Path, PruningPolicy]]
-) -> list[str]:
-    """What a distiller does to the policies around it that may not be meant."""
-    found = []
-    factor = policy.distiller.student_wt
-    for other in before:
-        if factor != 1.0 and isinstance(other, RegularizationPolicy | DistillationPolicy) and _meet(policy, other):
-            found.append(
-                f"student_wt {factor:g} of {policy.name!r} also multiplies the terms of {other.name!r}, which is "
-                "listed before it; list the distiller first"
-            )
-    for _, pruner in pruning:
-        if policy.distiller.teacher == SELF and pruner.window.first < policy.window.first:
-            found.append(
-                f"the teacher 'self' of {policy.name!r} is copied in epoch {policy.window.first}, and {pruner.name!r} "
-                f"prunes from epoch {pruner.window.first} on: the teacher is the pruned network, not the dense one"
-            )
-    return found
-
-
-def _meet(one: Policy, other: Policy) -> bool:
-    return any(other.window.fires(epoch) for epoch in one.window.epochs)
 
 
 def check_unused(data: Mapping[str, Any], named: set[str], report: Report) -> None:

@@ -15,6 +15,7 @@ from compress.distributed import mean_over_ranks
 from compress.policies.base import Policy
 from compress.quantization.base import Quantizer
 from compress.quantization.pieces import ActivationQuantizer
+from compress.quantization.structure import refresh_weights
 from compress.window import EpochWindow
 
 logger = logging.getLogger("compress")
@@ -69,11 +70,11 @@ class QuantizationPolicy(Policy):
         _average([parameter.grad for parameter in parameters if parameter.grad is not None])
 
     def on_minibatch_end(self, ctx: StepContext) -> None:
-        """Averages observed ranges over processes; after an epoch's last step weights' ranges are brought up to date."""
+        """Averages observed ranges over processes; after an epoch's last step weights' ranges follow."""
         pieces = [piece for piece in self.quantizer.pieces() if isinstance(piece, ActivationQuantizer)]
         _average([getattr(piece, name) for piece in pieces for name in piece.statistics])
         if ctx.is_last_step:
-            self.quantizer.refresh(ctx.model)
+            refresh_weights(ctx.model)
 
     def on_epoch_end(self, ctx: StepContext) -> None:
         """After the last epoch ranges, clips and steps stay as they are."""

@@ -19,10 +19,10 @@ from typing_extensions import TypedDict
 
 from compress.errors import UserError
 from compress.quantization.bias import LinearBias
-from compress.quantization.layers import ACTIVATIONS, LAYERS, UNSIGNED, LateFrozen, QuantLayer
+from compress.quantization.layers import ACTIVATIONS, LAYERS, UNSIGNED, LateFrozen
 from compress.quantization.pieces import FakeQuantizer, described
 from compress.quantization.placement import Graph, read_graph
-from compress.quantization.structure import PiecesOf, Structure, apply, foldable, weights_read
+from compress.quantization.structure import PiecesOf, Structure, apply, foldable, refresh_weights
 from compress.selectors import ModuleOrExpression, canonical
 
 FLOAT = 32
@@ -162,7 +162,7 @@ class Quantizer(ABC):
 
     def freeze(self, model: nn.Module) -> None:
         """Ranges, clips and steps stay as they are; folded BatchNorms use their running statistics."""
-        self.refresh(model)
+        refresh_weights(model)
         for piece in self.pieces():
             piece.freeze()
         self.hold_norms(model)
@@ -172,13 +172,6 @@ class Quantizer(ABC):
         for module in model.modules():
             if isinstance(module, LateFrozen) and not module.held:
                 module.hold()
-
-    def refresh(self, model: nn.Module) -> None:
-        """Weights' ranges become those of the weights as the optimizer left them, for validation and saving."""
-        for module in model.modules():
-            if isinstance(module, QuantLayer):
-                for piece, value in weights_read(module):
-                    piece.refresh(value.detach())
 
     def bits_table(self) -> dict[str, str]:
         """Layer -> its bits in words, such as `W4 A8`, in the network's order."""

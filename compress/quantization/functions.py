@@ -85,6 +85,14 @@ def _inside(grad: Tensor, x: Tensor, scale: Tensor, low: Bound, high: Bound) -> 
     return torch.where((x > low * scale) & (x < high * scale), grad, 0.0)
 
 
+def _above(grad: Tensor, x: Tensor, clip: Tensor) -> Tensor:
+    """The sum of the gradient where x >= clip."""
+    if x.is_cpu and not torch.compiler.is_compiling():
+        below = torch.nextafter(clip, clip.new_zeros(()))
+        return torch.ops.aten.threshold_backward(grad, x, float(below)).sum()
+    return torch.where(x >= clip, grad, 0.0).sum()
+
+
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound, factor: float) -> Tensor:
@@ -122,9 +130,9 @@ class _ClippedQuantize(torch.autograd.Function):
         inside = _inside(grad, x, clip / high, low, high)
         of_clip = None
         if ctx.needs_input_grad[1]:
-            of_clip = torch.where(x >= clip, grad, 0.0).sum()
+            of_clip = _above(grad, x, clip)
             if low < 0:
-                of_clip = of_clip - torch.where(x <= clip * (low / high), grad, 0.0).sum()
+                of_clip = of_clip - _above(grad, -x, clip * (-low / high))
             of_clip = of_clip.to(clip.dtype)
         return inside, of_clip, None, None
 

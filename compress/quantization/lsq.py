@@ -119,9 +119,9 @@ class LearnedStepActivation(ActivationQuantizer):
 class LSQQuantizer(Quantizer):
     """Weights and activations rounded to multiples of step sizes that are learned with the weights.
 
-    Paper: Esser et al. 2019, Learned Step Size Quantization, arXiv 1902.08153; the first and the last layer have 8 bits
-    there (`first_last_bits`). What differs: a step per output channel on demand, and BatchNorm folded and frozen late as
-    in arXiv 1806.08342, section 3.2.2.
+    Paper: Esser et al. 2019, Learned Step Size Quantization, arXiv 1902.08153; the first and last layer have 8 bits
+    there (`first_last_bits`). What differs: a step per output channel on demand, and BatchNorm folded and frozen late
+    as in arXiv 1806.08342, section 3.2.2.
 
     When to use: the best quality of these at 2 to 4 bits; start from a trained network (a later `starting_epoch`).
 

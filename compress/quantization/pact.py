@@ -56,8 +56,8 @@ class ClippedActivation(ActivationQuantizer):
 class PACTQuantizer(Quantizer):
     """Activations clipped at a value that is learned with the weights; weights as DoReFa's.
 
-    Paper: Choi et al. 2018, PACT, arXiv 1805.06085, eq. 1 to 3; the L2 penalty on the clips of section 3.2 is the weight
-    decay of their own optimizer group. What differs: signed activations get the range [-clip, clip].
+    Paper: Choi et al. 2018, PACT, arXiv 1805.06085, eq. 1 to 3; the L2 penalty on the clips of section 3.2 is the
+    weight decay of their own optimizer group. What differs: signed activations get the range [-clip, clip].
 
     When to use: few bits for activations; it finds each layer's range by itself, where DoReFa takes [0, 1].
 

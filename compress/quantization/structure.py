@@ -13,6 +13,7 @@ was trained.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
@@ -103,6 +104,14 @@ def weights_read(module: QuantLayer) -> list[tuple[WeightQuantizer, Tensor]]:
     if module.bias_quantizer is not None and module.bias is not None:
         found.append((module.bias_quantizer, module.bias))
     return found
+
+
+@torch.no_grad()
+def refresh_weights(model: nn.Module) -> None:
+    """Weights' ranges become those of the weights as they are, for validation and saving; learned steps stay."""
+    for module in model.modules():
+        for piece, value in weights_read(module) if isinstance(module, QuantLayer) else []:
+            piece.refresh(value)
 
 
 def foldable(module: nn.Module) -> bool:

@@ -8,16 +8,18 @@ from typing import Literal
 from compress.registry import EXTENSIONS
 
 
+@EXTENSIONS.alias("ResnetCifarChannelRemover")
+@EXTENSIONS.alias("ResnetCifarFilterRemover")
 @EXTENSIONS.alias("ChannelRemover")
 @EXTENSIONS.alias("FilterRemover")
 @EXTENSIONS.register
 class StructureRemover:
     """Takes the filters and channels that masks have cleared out of the network: it becomes physically smaller.
 
-    One class under Distiller's three names. A unit leaves with everything that is coupled to it (filter, bias,
-    BatchNorm, the channels of whatever reads it), found through the network's graph. Before it returns it proves on
-    real tensors that the thinned network computes what the masked one did; otherwise nothing has changed, and the error
-    names the module and the reason. The optimizer stays the same object, its per-element state is cut.
+    One class under Distiller's names of both generations. A unit leaves with everything that is coupled to it (filter,
+    bias, BatchNorm, the channels of whatever reads it), found through the network's graph. Before it returns it proves
+    on real tensors that the thinned network computes what the masked one did; otherwise nothing has changed, and the
+    error names the module and the reason. The optimizer stays the same object, its per-element state is cut.
 
     When to use: in the epoch of a structured pruner, listed after it, or later; any number of times.
 
@@ -46,7 +48,14 @@ class StructureRemover:
 
     def __init__(
         self,
-        thinning_func_str: Literal["remove_filters", "remove_channels", "contract_model"] = "contract_model",
+        thinning_func_str: Literal[
+            "remove_filters",
+            "remove_channels",
+            "contract_model",
+            "resnet_cifar_remove_filters",
+            "resnet_cifar_remove_channels",
+            "vgg_remove_filters",
+        ] = "contract_model",
         arch: str | None = None,
         dataset: str | None = None,
         allow_inexact: bool = False,

@@ -21,6 +21,13 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 TRAINING = tuple(f"data_batch_{i}" for i in range(1, 6))
 
 
+def _as_bytes(text: str, encoding: str) -> bytes:
+    """How protocol 2 writes bytes: `_codecs.encode(text, "latin1")`, and nothing else of that function."""
+    if encoding != "latin1":
+        raise UserError(f"it asks for the encoding {encoding!r}, which no array needs; it was not read")
+    return text.encode("latin1")
+
+
 class SafeUnpickler(pickle.Unpickler):
     """Makes numpy arrays and plain types only; anything else is refused before it is made."""
 
@@ -29,10 +36,11 @@ class SafeUnpickler(pickle.Unpickler):
         ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _as_bytes,
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """One of the four names above.
+        """One of the names above.
 
         Raises:
             UserError: any other name.

@@ -6,15 +6,16 @@ Here: `ArraySource` (pixels in memory), `FileSource` (files), and the held-out p
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from data.folders import smallest_hashes
-from data.pictures import Picture, Pixels
+from data.pictures import DECODE_ERRORS, Picture, Pixels
 
 UNLABELLED = -1
+GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 VALIDATION_FRACTION = 0.1
 
 
@@ -86,9 +87,16 @@ class FileSource(Source):
         pictures, labels = [self.pictures[i] for i in chosen], [self.labels[i] for i in chosen]
         return FileSource(pictures, labels, self.classes, self.where)
 
-    def path(self, index: int) -> Path:
-        """The file of a picture."""
-        return self.pictures[index].path
+    @property
+    def channels(self) -> int:
+        """1 if the first file that opens is stored as grey, else 3."""
+        for picture in self.pictures:
+            try:
+                with Image.open(picture.path) as image:
+                    return 1 if image.mode in GREY else 3
+            except DECODE_ERRORS:
+                continue
+        return 3
 
 
 class LazySource(Source):

@@ -4,7 +4,7 @@ Here: `ResNetCifar`, `PreactResNet20` and the named depths. The names of layers 
 (`layer1.0.conv1`, `layer2.0.downsample.0`, `fc`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class ResNetCifar(nn.Module):
     """Three stages of `blocks` blocks with 16, 32 and 64 channels (He et al. 2015, arXiv 1512.03385, section 4.2).
 
     In training mode a network with exits returns a tuple: its own logits, then those of each exit. In eval mode it
-    returns its own logits alone; `at_exits` gives them all.
+    returns its own logits alone; exits.py leaves early.
 
     Args:
         blocks: in each stage; the depth is 6 * blocks + 2.
@@ -73,6 +73,10 @@ class ResNetCifar(nn.Module):
         exits: stages behind which there is an early exit (Teerapittayanon et al. 2016, BranchyNet, arXiv 1709.01686).
         width_mult: factor of the channels, > 0.
         dropout: before the classifier, [0, 1).
+
+    Attributes:
+        stage_names: from the input on.
+        exit_names: the stages behind which there is an exit, from the input on.
 
     Raises:
         ValueError: an exit behind something that is no stage, or behind the last one.
@@ -103,38 +107,26 @@ class ResNetCifar(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(widths[3], num_classes),
         )
+        self.stage_names, self.exit_names = list(STAGES), [stage for stage in STAGES if stage in exits]
         if exits:
-            heads = {stage: _head(widths[STAGES.index(stage) + 1], num_classes) for stage in STAGES if stage in exits}
+            heads = {stage: _head(widths[STAGES.index(stage) + 1], num_classes) for stage in self.exit_names}
             self.exits = nn.ModuleDict(heads)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        if self.training and self.exit_names:
-            *early, last = self.at_exits(x)
-            return last, *early
-        for stage in self._stages(x):
-            x = stage
-        return self._classify(x)
-
-    @property
-    def exit_names(self) -> list[str]:
-        """The stages behind which there is an exit, from the input on."""
-        return list(self.exits) if hasattr(self, "exits") else []
-
-    def at_exits(self, x: Tensor) -> Iterator[Tensor]:
-        """The logits at each exit, the last being the network's own; what nobody asks for is not computed."""
-        for name, features in zip(STAGES, self._stages(x), strict=True):
-            if name in self.exit_names:
-                yield self.exits[name](features)
-        yield self._classify(features)
-
-    def _stages(self, x: Tensor) -> Iterator[Tensor]:
-        x = self.relu(self.bn1(self.conv1(x)))
+        x, early = self.stem(x), []
         for name in STAGES:
             x = self.get_submodule(name)(x)
-            yield x
+            if self.training and name in self.exit_names:
+                early.append(self.exits[name](x))
+        return (self.classify(x), *early) if early else self.classify(x)
 
-    def _classify(self, features: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Tensor:
+        """What is in front of the first stage."""
+        return self.relu(self.bn1(self.conv1(x)))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """What the last stage gave -> logits (n, classes)."""
         return self.fc(self.dropout(torch.flatten(self.avgpool(features), 1)))
 
 

@@ -9,11 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor, nn
 
 from apputils.Classify_apputils.confusion import Confusion
 from data.Classify_data.task import Task
 from models.base_tester import BaseTester
+from models.Classify.exits import THRESHOLDS, exit_table
 from models.Classify.quality import BASELINE, Answers, answers, majority_scores, scores
 from models.Classify.zoo import build_network
 
@@ -59,7 +61,16 @@ class ClassifyTester(BaseTester):
         logger.info("%s", confusion.table())
         for path in confusion.write(self.folders.results):
             logger.info("written: %s", path)
-        return {"classes": confusion.rows()}
+        return {"classes": confusion.rows(), **self._exits(model)}
+
+    def _exits(self, model: nn.Module) -> dict[str, Any]:
+        """Accuracy against average MACs, of a network with early exits."""
+        if not getattr(model, "exit_names", None):
+            return {}
+        picture = self.example_inputs()[0]
+        rows = [each.to_dict() for each in exit_table(model, self.testing_loader, self.device, picture, THRESHOLDS)]
+        logger.info("early exits behind %s, and the end:\n%s", ", ".join(model.exit_names), tabulate(rows, "keys"))
+        return {"exits": rows}
 
     def predict(self) -> dict[str, Any]:
         """Writes `predictions.csv`: picture, class, probability."""

@@ -1,11 +1,13 @@
 """`--plan`, `--smoke`, `--list-weights`, `--new-schedule`: what `train.py` does beside training."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from apputils.new_schedule import families
 from compress.config import file_config
@@ -35,11 +37,13 @@ def test_plan_prints_a_table_and_draws(trainer_of: TrainerOf, capsys: pytest.Cap
 
 def test_list_weights_prints_names_ready_to_paste(trainer_of: TrainerOf, capsys: pytest.CaptureFixture[str]) -> None:
     run("--list-weights")
-    lines = capsys.readouterr().out.splitlines()
-    row = next(line for line in lines if line.startswith("mid_part.1.weight "))
-    assert "32 x 32 x 3 x 3" in row
-    assert "9,216" in row
-    assert "Conv2d" in row
+    text = capsys.readouterr().out
+    named = [name for name, parameter in Net(2).named_parameters() if parameter.dim() > 1]
+    assert yaml.safe_load(text) == {"weights": named}
+    row = next(line for line in text.splitlines() if line.startswith("      - mid_part.1.weight "))
+    assert re.search(r"# 32 x 32 x 3 x 3 +9,216  Conv2d$", row)
+    pruner = f"pruners:\n  p:\n    class: NMPruner\n    n: 1\n    m: 1\n{text}"
+    assert yaml.safe_load(pruner)["pruners"]["p"]["weights"] == named
 
 
 def test_list_groups_tells_what_goes_together_and_why_the_rest_stays(
@@ -62,6 +66,17 @@ def test_a_new_schedule_is_good_for_the_network_as_it_stands(
     model = Net(2)
     scheduler = file_config(model, torch.optim.Adam(model.parameters(), 1e-3), "new.yaml", strict=True)
     assert scheduler.preview().rows
+
+
+def test_plan_needs_a_schedule(trainer_of: TrainerOf) -> None:
+    with pytest.raises(UserError, match="--plan shows what a schedule will do in each epoch; name one with --compress"):
+        run("--plan")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_a_device_that_is_not_there_is_told_before_data_are_loaded(trainer_of: TrainerOf) -> None:
+    with pytest.raises(UserError, match="--device=cuda: this machine offers no CUDA device"):
+        act(find_application("SR"), TrainOptions().parse(["--traindata=nowhere", "--device=cuda"]))
 
 
 def test_an_unknown_family_lists_those_that_exist(trainer_of: TrainerOf) -> None:

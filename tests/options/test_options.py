@@ -1,15 +1,20 @@
 """Command lines: typed options, clear refusals, where schedules are found."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from apputils.new_schedule import families
 from compress.errors import UserError
 from options.applications import APPLICATIONS, find_application, named_on_command_line
+from options.base_options import GROUPS
 from options.Normal_options.test_options import TestOptions
 from options.Normal_options.train_options import TrainOptions
 from options.schedules import find_schedule
+
+GROUPS_NAMES = [name for names in GROUPS.values() for name in names]
 
 
 def test_defaults_and_what_was_given() -> None:
@@ -32,9 +37,13 @@ def test_every_promised_option_exists() -> None:
     ("arguments", "message"),
     [
         (["--batchsize=4"], "unknown option '--batchsize'; did you mean '--batchSize'"),
-        (["--batchSize=x"], "invalid int value: 'x'"),
+        (["--batchSize=x"], "--batchSize: given 'x', it must be a whole number"),
         (["--batchSize=0"], "given 0, it must be 1 or more"),
         (["--upscale_factor=5"], "choose from 2, 3, 4"),
+        (["--lr=nan"], "--lr: given nan, it must be a finite number"),
+        (["--patch_sise=3"], "unknown option '--patch-sise'; did you mean '--patch-size'"),
+        (["--device"], "--device: expected one argument"),
+        (["agp.yaml"], "'agp.yaml' belongs to no option; give a schedule by --compress=FILE"),
         (["--nEp=3"], "unknown option '--nEp'"),
     ],
 )
@@ -43,6 +52,36 @@ def test_wrong_options_end_with_2(capsys: pytest.CaptureFixture[str], arguments:
         TrainOptions().parse(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def help_of(capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        TrainOptions().parse(["--help"])
+    assert ended.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_shows_one_spelling_with_defaults_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
+    assert "_" not in re.sub(r"--some_name|schedules/<optform>|logs/<run>", "", " ".join(re.findall(r"--\S+", text)))
+    assert not re.findall(r"--no-(?!NAME)", text)
+    assert "--batchSize N crops in a minibatch (default: 8)" in text
+    for title in (*GROUPS, "of SR"):
+        assert f"{title}:" in text
+    for name in GROUPS_NAMES:
+        assert f"--{name.replace('_', '-')} " in text
+
+
+def test_help_lists_the_families_of_new_schedule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"FAMILY: {', '.join(families())}" in help_of(capsys)
+
+
+def test_both_spellings_are_one_option() -> None:
+    for given in ("--new_schedule=agp_x", "--new-schedule=agp_x"):
+        assert TrainOptions().parse([given]).new_schedule == "agp_x"
+    assert TrainOptions().parse(["--patch_size", "32"]).patch_size == 32
+    assert not TrainOptions().parse(["--amp", "--no-amp"]).amp
+    assert TrainOptions().parse(["--no-amp"]).explicit == {"amp"}
 
 
 def test_the_application_is_found_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_a_deep_wide_teacher_and_a_shallow_thin_student() -> None:
     hidden = student.conv1(x)
     wanted = teacher[:3](x)
     adapted = functional.conv2d(hidden, adaptors["params"][0][:, :, None, None])
-    assert terms["it_loss/conv1"] == pytest.approx(float((adapted - wanted).square().mean()), rel=1e-4)
+    assert terms["it_loss/conv1"] == pytest.approx(float((adapted - wanted).detach().square().mean()), rel=1e-4)
     before = [matrix.detach().clone() for matrix in adaptors["params"]]
     run.epoch(0)
     assert all(not torch.equal(a, b) for a, b in zip(before, adaptors["params"], strict=True))
@@ -306,3 +306,29 @@ def test_doubtful_orders_are_warned_of() -> None:
         taught(schedule, strict=True)
     assert "student_wt 0.5 of 'kd' also multiplies the terms of 'l1'" in str(caught.value)
     assert "the teacher is the pruned network, not the dense one" in str(caught.value)
+
+
+def test_a_teacher_that_would_be_a_quantized_copy_is_a_fault() -> None:
+    def schedule(begin: int, first: bool) -> dict[str, Any]:
+        learning = {"distiller": {"instance_name": "kd"}, "starting_epoch": begin, "ending_epoch": 4}
+        quantizing = {"quantizer": {"instance_name": "q"}, "starting_epoch": 1, "ending_epoch": 4}
+        return {
+            "quantizers": {"q": {"class": "DorefaQuantizer", "bits_weights": 4, "bits_activations": 4}},
+            "distillers": {"kd": {"class": "KnowledgeDistillation", "teacher": "self"}},
+            "policies": [learning, quantizing] if first else [quantizing, learning],
+        }
+
+    for begin, first in ((2, True), (1, False)):
+        with pytest.raises(ScheduleError, match="when 'q' has quantized the network; begin it before that"):
+            taught(schedule(begin, first))
+    run = taught(schedule(1, True))
+    for epoch in range(3):
+        run.epoch(epoch)
+    teacher, student = run.scheduler.teachers.find("self", run.net), run.net
+    assert type(teacher.get_submodule("conv1")) is nn.Conv2d
+    assert type(student.conv1) is not nn.Conv2d
+    state = run.scheduler.state_dict()
+    again = taught(schedule(1, True))
+    again.scheduler.load_state_dict(state)
+    restored = again.scheduler.teachers.find("self", again.net)
+    assert all(torch.equal(value, restored.state_dict()[name]) for name, value in teacher.state_dict().items())

@@ -127,6 +127,20 @@ def test_baidu_threshold_follows_its_two_slopes():
     assert [pruner.threshold(e, window) for e in range(4, 10)] == pytest.approx(expected)
 
 
+def test_baidu_takes_the_ramp_as_an_epoch_too():
+    window, weights = EpochWindow.of_range(4, 10, 1), ["a"]
+    offset = BaiduRNNPruner(q=0.2, ramp_epoch_offset=2, ramp_slope_mult=2.0, weights=weights)
+    epoch = BaiduRNNPruner(0.2, 2.0, weights, ramp_epoch=6, initial_sparsity=0.05, final_sparsity=0.9)
+    assert [epoch.threshold(e, window) for e in range(4, 10)] == [offset.threshold(e, window) for e in range(4, 10)]
+    with pytest.raises(ValueError, match="ramp_epoch 6 lies before epochs 7"):
+        epoch.check_window(EpochWindow.of_range(7, 9))
+    for wrong in ({}, {"ramp_epoch": 1, "ramp_epoch_offset": 1}):
+        with pytest.raises(ValueError, match="give ramp_epoch_offset .* or ramp_epoch"):
+            BaiduRNNPruner(0.2, 2.0, weights, **wrong)
+    with pytest.raises(ValueError, match=r"final_sparsity 0.1 must be above initial_sparsity 0.5"):
+        BaiduRNNPruner(0.2, 2.0, weights, ramp_epoch=1, initial_sparsity=0.5, final_sparsity=0.1)
+
+
 def test_baidu_ramp_after_the_end_is_refused():
     pruner = BaiduRNNPruner(q=0.2, ramp_epoch_offset=30, ramp_slope_mult=2.0, weights=["a"])
     with pytest.raises(ValueError, match="too far behind the end"):

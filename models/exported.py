@@ -1,0 +1,154 @@
+"""A run's network as exported files: written and proved after the evaluation, and evaluated themselves.
+
+Here: `export_run` (results/<run>/export.json and the files beside it), `evaluate_exported` (`test.py --model
+FILE.onnx`), `seen_inputs`. Not here: exporting itself (apputils/onnx_export.py, pt2_export.py), metrics (the
+applications).
+"""
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from apputils.onnx_export import ExportSettings, transform_to_onnx
+from apputils.onnx_model import ExportedModel, describing
+from apputils.onnx_qdq import is_quantized
+from apputils.onnx_session import has_vnni
+from apputils.pt2_export import export_pt2
+from apputils.summary import write_summary
+from compress.errors import UserError
+
+if TYPE_CHECKING:
+    from models.base_tester import BaseTester
+
+logger = logging.getLogger("run")
+MOST_INPUTS, LARGEST_BATCH = 3, 4
+
+
+@contextmanager
+def seen_inputs(model: nn.Module) -> Iterator[list[tuple[Tensor, ...]]]:
+    """The first few inputs that a network is given inside the block, on the CPU: real ones, to compare files on."""
+    seen: list[tuple[Tensor, ...]] = []
+
+    def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if len(seen) < MOST_INPUTS and all(isinstance(each, Tensor) for each in inputs):
+            seen.append(tuple(each.detach()[:LARGEST_BATCH].cpu().clone() for each in inputs))
+
+    handle = model.register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class _Export:
+    """What all files of one run are made from."""
+
+    tester: "BaseTester"
+    model: nn.Module
+    inputs: list[tuple[Tensor, ...]]
+    threads: int
+
+    @property
+    def dummies(self) -> tuple[Tensor, ...]:
+        return tuple(each.cpu() for each in self.tester.example_inputs())
+
+    def onnx(self, model: nn.Module, file: Path, mode: str, against: Mapping[str, Path]) -> dict[str, Any]:
+        """One ONNX file, its report and its quality."""
+        settings = ExportSettings(against=against, threads=self.threads, description=describing(self.tester.checkpoint))
+        given: Any = "qdq" if mode == "qdq" else "clip"
+        report = transform_to_onnx(model, file, self.dummies, mode != "float", given, self.inputs, settings)
+        logger.info("%s", report)
+        return {**report.to_dict(), "quality": self.quality(file)}
+
+    def quality(self, file: Path) -> dict[str, float]:
+        """The task's metrics through the file, as a plain session computes it on this CPU."""
+        return self.tester.test(ExportedModel(file, self.threads))
+
+
+def export_run(
+    tester: "BaseTester",
+    model: nn.Module,
+    inputs: list[tuple[Tensor, ...]],
+    quality: dict[str, float],
+    threads: int | None,
+) -> dict[str, Any]:
+    """Writes the network of a run as ONNX and `.pt2` files into results/<run>/, and their reports as export.json.
+
+    A float network gives network.onnx; a quantized one network_clip.onnx and network_int8.onnx. Both are timed against
+    the dense network, which has the checkpoint's arguments and is neither thinned nor quantized.
+
+    Args:
+        tester: of the run.
+        model: its network.
+        inputs: real ones.
+        quality: the network's own metrics.
+        threads: for timing and evaluating; None is 1.
+
+    Returns:
+        what export.json holds; with `error` where something cannot be exported, which is said and stops nothing.
+    """
+    export, folder = _Export(tester, model, inputs, threads or 1), tester.folders.results
+    result: dict[str, Any] = {"run": tester.folders.name, "vnni": has_vnni(), "quality": quality, "files": {}}
+    started = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as dense_folder:
+            _write_files(export, folder, Path(dense_folder), result)
+    except UserError as e:
+        logger.warning("not exported: %s", e)
+        result["error"] = str(e)
+    result["seconds"] = round(time.perf_counter() - started, 1)
+    write_summary(folder / "export.json", result)
+    logger.info("written: %s, %s", folder / "export.json", ", ".join(result["files"]))
+    return result
+
+
+def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict[str, Any]) -> None:
+    tester, files = export.tester, result["files"]
+    against = {}
+    if is_quantized(export.model) or tester.checkpoint["scheduler"]["recipes"]:
+        dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
+        against["dense"] = dense_folder / "dense.onnx"
+        transform_to_onnx(dense, against["dense"], export.dummies, False, check_inputs=export.inputs)
+    if is_quantized(export.model):
+        against["float"] = folder / "network_clip.onnx"
+        only_dense = {name: file for name, file in against.items() if name == "dense"}
+        files["network_clip.onnx"] = export.onnx(export.model, against["float"], "clip", only_dense)
+        files["network_int8.onnx"] = export.onnx(export.model, folder / "network_int8.onnx", "qdq", against)
+    else:
+        files["network.onnx"] = export.onnx(export.model, folder / "network.onnx", "float", against)
+    description = describing(tester.checkpoint)
+    pt2 = export_pt2(export.model, folder / "network.pt2", export.dummies, export.inputs, description)
+    logger.info("%s: %s bytes, difference to the network: %s", pt2.file, f"{pt2.bytes:,}", pt2.difference)
+    files["network.pt2"] = pt2.to_dict()
+
+
+def evaluate_exported(tester: "BaseTester", opt: Any) -> dict[str, Any]:
+    """Measures an exported file by the application's metrics and writes them beside the run's other results."""
+    file = Path(opt.model)
+    started = time.perf_counter()
+    model = tester.build_model()
+    logger.info("testing %s, exported from run %s", file, tester.folders.name)
+    own, (name, trivial) = tester.test(model), tester.baseline()
+    summary = {
+        "run": tester.folders.name,
+        "optform": tester.checkpoint["optform"],
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "quality": {metric: {name: trivial[metric], "model": own[metric]} for metric in own},
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    path = tester.folders.results / f"exported_{file.stem}{file.suffix.replace('.', '_')}.json"
+    write_summary(path, summary)
+    rows = [[metric, trivial[metric], own[metric], own[metric] - trivial[metric]] for metric in own]
+    logger.info("\n%s\n", tabulate(rows, ["quality", name, file.name, "gain"], floatfmt=".4f"))
+    logger.info("written: %s", path)
+    return summary

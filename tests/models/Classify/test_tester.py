@@ -1,0 +1,63 @@
+"""The tester: classes of the checkpoint, confusion matrix, predictions, early exits."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from apputils.runs import recorded_optform
+from compress.errors import UserError
+from data.Classify_data.loaders import classify_testing_loader
+from models.Classify.tester import ClassifyTester
+from models.subject import find_subject
+from options.Classify_options.test_options import TestOptions
+from tests.models.Classify.conftest import ClassifierOf
+
+
+def evaluate(*arguments: str) -> dict:
+    opt, checkpoint = find_subject(TestOptions().parse(list(arguments)))
+    return ClassifyTester(opt, classify_testing_loader(opt, checkpoint)).run(opt)
+
+
+def test_the_test_part_of_the_training_data_is_measured(classifier_of: ClassifierOf) -> None:
+    classifier_of("--nEpochs=4", "--run=a").run()
+    summary = evaluate()
+    assert json.loads(Path("results/a/test_summary.json").read_text()) == summary
+    classes = summary["details"]["classes"]
+    assert [row["class"] for row in classes] == ["dark", "grey", "light"]
+    assert [row["pictures"] for row in classes] == [4, 4, 4]
+    mean = sum(row["accuracy"] for row in classes) / 3
+    assert summary["quality"]["top1"]["model"] == pytest.approx(mean)
+    assert {"classes.csv", "confusion.csv", "confusion.png"} <= {each.name for each in Path("results/a").iterdir()}
+    assert recorded_optform(None, None) == recorded_optform("a", None) == "Classify"
+    assert recorded_optform(None, "checkpoints/a/best.pt") == "Classify"
+    assert recorded_optform(None, "elsewhere/best.pt") is None
+
+
+def test_other_classes_are_refused(classifier_of: ClassifierOf) -> None:
+    classifier_of("--nEpochs=1", "--run=a").run()
+    shutil.rmtree("pictures/test/dark")
+    with pytest.raises(UserError, match=r"2 instead of 3\); missing: dark"):
+        evaluate("--testdata=pictures/test")
+
+
+def test_predictions_of_pictures_without_labels(classifier_of: ClassifierOf) -> None:
+    classifier_of("--nEpochs=8", "--lr=0.01", "--run=a").run()
+    for name in ("dark", "light"):
+        Path("new").mkdir(exist_ok=True)
+        shutil.copy(f"pictures/test/{name}/0.png", f"new/{name}.png")
+    assert evaluate("--predict=new")["pictures"] == 2
+    rows = list(csv.DictReader(Path("results/a/predictions.csv").read_text().splitlines()))
+    assert [(row["picture"], row["class"]) for row in rows] == [("dark", "dark"), ("light", "light")]
+    assert all(1 / 3 < float(row["probability"]) <= 1 for row in rows)
+
+
+def test_early_exits_are_reported(classifier_of: ClassifierOf) -> None:
+    classifier_of("--arch=resnet20", "--width-mult=0.25", "--exits=layer1", "--nEpochs=1", "--run=a").run()
+    summary = evaluate()
+    rows = summary["details"]["exits"]
+    assert rows[-1]["threshold"] == 1.0
+    assert rows[0]["average_macs"] <= rows[-1]["average_macs"]
+    assert all(sum(row["left"]) == pytest.approx(1) for row in rows)

@@ -1,0 +1,104 @@
+"""Every architecture is built from plain data, and says what it cannot do."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from apputils.checkpoint import load_checkpoint, save_checkpoint
+from compress.errors import UserError
+from compress.selectors import canonical_parameters
+from models.Classify.zoo import ARCHITECTURES, build_network, settings_of
+
+SMALL = {"width_mult": 0.125}
+SIZES = {"alexnet_bn": 64, "resnet_signs": 64}
+LARGE = {"alexnet_bn"}
+
+
+@pytest.mark.parametrize(
+    "arch", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in ARCHITECTURES]
+)
+def test_a_network_comes_back_from_its_arguments(arch: str, tmp_path: Path) -> None:
+    size = SIZES.get(arch, 32)
+    settings = SMALL if "width_mult" in settings_of(arch) else {}
+    network = build_network(arch, 7, 1, size, settings)
+    save_checkpoint(tmp_path / "a.pt", {"arguments": network.arguments, "model": network.state_dict()})
+    saved = load_checkpoint(tmp_path / "a.pt")
+    again = build_network(**saved["arguments"])
+    again.load_state_dict(saved["model"])
+    pictures = torch.randn(2, 1, size, size)
+    assert network.train()(pictures).shape == (2, 7)
+    network.load_state_dict(saved["model"])  # training moved the norms' statistics
+    assert torch.equal(network.eval()(pictures), again.eval()(pictures))
+
+
+def test_published_sizes() -> None:
+    count = lambda name, *shape: sum(p.numel() for p in build_network(name, *shape).parameters())  # noqa: E731
+    assert count("simplenet", 10, 3, 32) == 62_006  # Distiller's, LeNet-5's classical form for CIFAR
+    assert count("resnet20", 10, 3, 32) == 272_474  # 0.27 M (He et al. 2015, table 6) with 1 x 1 shortcuts
+    assert count("lenet5", 10, 1, 32) == 222_128
+    assert 23.4e6 < count("resnet_signs", 6, 3, 64) < 23.7e6
+    assert count("mobilenet", 1000, 3, 224) == 4_231_976
+
+
+def test_distillers_names() -> None:
+    names = canonical_parameters(build_network("resnet20", 10))
+    assert {
+        "conv1.weight",
+        "layer1.0.conv1.weight",
+        "layer2.0.downsample.0.weight",
+        "layer3.2.bn2.weight",
+        "fc.weight",
+    } <= set(names)
+    vgg = canonical_parameters(build_network("vgg16_named", 10, 3, 32, SMALL))
+    assert {"conv1_1.weight", "conv5_3.weight", "fc7.weight", "classifier.weight"} <= set(vgg)
+
+
+def test_the_named_vgg_tells_what_each_layer_gave() -> None:
+    network = build_network("vgg6_named", 5, 3, 32, SMALL).eval()
+    pictures = torch.randn(2, 3, 32, 32)
+    logits, given = network(pictures, features=True)
+    assert torch.equal(logits, network(pictures))
+    assert torch.equal(given["classifier"], logits)
+    assert torch.equal(given["conv1_1"], network.conv1_1(pictures))
+    assert list(given)[:3] == ["conv1_1", "bn1_1", "relu1_1"]
+
+
+def test_shortcuts_are_what_plain20_lacks() -> None:
+    assert not any("downsample" in name for name, _ in build_network("plain20", 10).named_parameters())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_torchvisions_networks(channels: int) -> None:
+    network = build_network("torchvision:squeezenet1_1", 4, channels, 64).eval()
+    assert network(torch.randn(1, channels, 64, 64)).shape == (1, 4)
+    assert network.arguments["arch"] == "torchvision:squeezenet1_1"
+
+
+@pytest.mark.parametrize(
+    ("arch", "settings", "size", "message"),
+    [
+        ("resnet21", {}, 32, "--arch=resnet21: no such architecture; did you mean .*'resnet20'"),
+        ("os:system", {}, 32, "no such architecture"),
+        ("torchvision:resnet19", {}, 32, "torchvision:resnet19: no such classifier; did you mean"),
+        ("torchvision:resnet18", {"width_mult": 2}, 32, "torchvision:resnet18: .*width_mult"),
+        ("lenet5", {"width_mult": 2.0}, 32, "--width_mult means nothing for --arch=lenet5; it takes --dropout"),
+        ("simplenet", {"dropout": 0.5}, 32, "it takes no settings"),
+        ("lenet5", {}, 12, "cannot be built for pictures of 12 pixels: it needs 16"),
+        ("vgg_cifar", {}, 28, "it needs 32"),
+        ("vgg6_named", {}, 28, "it needs 32"),
+        ("alexnet_bn", {}, 32, "it needs 63"),
+        ("simplenet_mnist", {}, 12, "it needs 16"),
+        ("simplenet", {}, 12, "it needs 16"),
+        ("resnet20", {"exits": ["layer3"]}, 32, "an exit is behind layer1 or layer2; given layer3"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(arch: str, settings: dict, size: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_network(arch, 10, 3, size, settings)
+
+
+def test_timm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    with pytest.raises(UserError, match="needs the package timm, which is not installed"):
+        build_network("timm:resnet18", 10)
