@@ -13,6 +13,7 @@ from compress.policies.base import Policy
 from compress.thinning.current import CurrentGraph
 from compress.thinning.removers import StructureRemover
 from compress.thinning.thin import Thinned, thin
+from compress.thinning.wrapping import rewrap
 from compress.window import EpochWindow
 
 logger = logging.getLogger("compress")
@@ -80,6 +81,7 @@ class ThinningPolicy(Policy):
             logger.warning("%s: no whole filter or channel is masked, so nothing was removed", self.name)
             return
         current.forget()
+        rewrap(ctx.model)
         ctx.masks.take_cut(result.masks, result.recipe.slice)
         ctx.recipes.append(result.recipe.to_dict())
         after = sum(parameter.numel() for parameter in model.parameters())

@@ -60,7 +60,9 @@ class Recipe:
         for name, tensor in tensors_of(model).items():
             if name in self.kept:
                 grad, tensor.grad = tensor.grad, None
-                tensor.data = self.slice(name, tensor.data)
+                sliced = self.slice(name, tensor.data)
+                _forget_gradient_node(tensor)
+                tensor.data = sliced
                 tensor.grad = None if grad is None else self.slice(name, grad)
         for name, values in self.attributes.items():
             for attribute, value in values.items():
@@ -135,6 +137,17 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
+def _forget_gradient_node(tensor: Tensor) -> None:
+    """Makes autograd build a new node for a parameter's gradient, of its new shape.
+
+    While a loss of an earlier minibatch is alive (a loop's variable keeps it), so is the old node, and autograd would
+    take it again and refuse the new gradient's shape. It lets go of the node when the type of the data changes.
+    """
+    other = torch.float64 if tensor.dtype != torch.float64 else torch.float32
+    if tensor.requires_grad:
+        tensor.data = tensor.data.new_empty(0, dtype=other)
+
+
 def slice_optimizer(
     recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, shapes: Mapping[str, Any]
 ) -> None:

@@ -149,3 +149,18 @@ def test_given_example_inputs_are_used_at_the_first_minibatch() -> None:
     scheduler.on_epoch_begin(1)
     scheduler.on_minibatch_begin(1, 0, 4)
     assert net.conv1.out_channels == 4
+
+
+def test_a_loop_that_keeps_its_last_loss_alive_trains_on() -> None:
+    run = Run(schedule())
+    for epoch in range(3):
+        run.scheduler.on_epoch_begin(epoch, run.optimizer)
+        for step in range(2):
+            run.scheduler.on_minibatch_begin(epoch, step, 2, run.optimizer)  # thins while `loss` of epoch 0 lives
+            loss = run.net(batch(epoch, step)).square().mean()
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+            run.scheduler.on_minibatch_end(epoch, step, 2, run.optimizer)
+    assert run.net.conv1.weight.grad is not None
+    assert run.net.conv1.weight.grad.shape == (4, 3, 3, 3)

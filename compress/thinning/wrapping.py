@@ -1,0 +1,36 @@
+"""DistributedDataParallel around a network that has been thinned.
+
+Here: `rewrap`, in place, so that the training loop's object stays the same one. Not here: thinning itself. torch.compile
+needs nothing: its guards see the new shapes.
+"""
+
+import gc
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+HOOKS = [name for name in vars(nn.Module()) if "hooks" in name]
+
+
+def rewrap(model: nn.Module) -> None:
+    """Gives every DistributedDataParallel in a model buckets of the parameters' present shapes.
+
+    Its reducer was made for the old shapes, and hangs on the parameters by hooks that go with it.
+    """
+    for wrapper in [each for each in model.modules() if isinstance(each, DistributedDataParallel)]:
+        network, hooks = wrapper.module, {name: getattr(wrapper, name) for name in HOOKS}
+        settings = {
+            "device_ids": wrapper.device_ids,
+            "output_device": wrapper.output_device,
+            "dim": wrapper.dim,
+            "forward_sync_buffers": wrapper.forward_sync_buffers,
+            "process_group": wrapper.process_group,
+            "find_unused_parameters": wrapper.find_unused_parameters,
+            "gradient_as_bucket_view": wrapper.gradient_as_bucket_view,
+            "static_graph": wrapper.static_graph,
+        }
+        wrapper.__dict__.clear()  # the old reducer goes first, and its hooks with it
+        gc.collect()
+        fresh = DistributedDataParallel(network, **settings)
+        wrapper.__dict__.update(vars(fresh))
+        wrapper.__dict__.update(hooks)

@@ -1,0 +1,68 @@
+"""Thinning under DistributedDataParallel: two processes shrink alike and train on."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from compress.config import dict_config
+from tests.compress.harness import tiny_net
+
+SCHEDULE = {
+    "pruners": {"it": {"class": "L1RankedStructureParameterPruner", "weights": ["conv1.weight"], "desired_sparsity": 0.5}},
+    "extensions": {"thinner": {"class": "FilterRemover"}},
+    "policies": [
+        {"pruner": {"instance_name": "it"}, "epochs": [1]},
+        {"extension": {"instance_name": "thinner"}, "epochs": [1]},
+    ],
+}  # fmt: skip
+STEPS = 3
+
+
+def without_norms() -> nn.Module:
+    net = tiny_net().double()
+    net.bn1, net.bn2 = nn.Identity(), nn.Identity()
+    return net
+
+
+def pictures(epoch: int, step: int) -> torch.Tensor:
+    return torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(10 * epoch + step)).double()
+
+
+def train(model: nn.Module, rank: int, ranks: int) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = dict_config(model, optimizer, SCHEDULE, example_inputs=pictures(0, 0))
+    for epoch in range(3):
+        scheduler.on_epoch_begin(epoch, optimizer)
+        for step in range(STEPS):
+            scheduler.on_minibatch_begin(epoch, step, STEPS, optimizer)
+            loss = model(pictures(epoch, step)[rank::ranks]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            scheduler.before_parameter_optimization(epoch, step, STEPS, optimizer)
+            optimizer.step()
+            scheduler.on_minibatch_end(epoch, step, STEPS, optimizer)
+        scheduler.on_epoch_end(epoch, optimizer)
+
+
+def work(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = DistributedDataParallel(without_norms())
+    train(model, rank, 2)
+    torch.save(model.module.state_dict(), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_thin_alike_and_end_where_one_process_does(tmp_path: Path) -> None:
+    multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    alone = without_norms()
+    train(alone, 0, 1)
+    assert first["conv1.weight"].shape == (4, 3, 3, 3)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], copy.deepcopy(value), rtol=1e-9, atol=1e-12)
