@@ -132,7 +132,7 @@ def test_the_loop_of_the_manual_trains_and_prunes(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("package", ["lightning", "transformers"])
-def test_the_adapters_of_the_manual_are_made_as_shown(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_adapters_shown_are_made(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(package)
     page = DOCS / "loops.md"
     (schedule,) = (block.values[1] for block in YAML if block.values[0] == page)
