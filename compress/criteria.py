@@ -5,6 +5,7 @@ Here: scores and exact selection. Not here: settings, state, names, time.
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -52,12 +53,33 @@ def mask_smallest(scores: Tensor, zeros: int) -> Tensor:
         return torch.ones_like(scores, dtype=torch.bool)
     if zeros >= scores.numel():
         return torch.zeros_like(scores, dtype=torch.bool)
+    if _is_plain(scores):
+        array = scores.reshape(-1).numpy()
+        return torch.from_numpy(_mask_smallest(array, array.copy(), zeros)).reshape(scores.shape)
     threshold = kth_smallest(scores, zeros)
     mask = scores > threshold
     surplus = scores.numel() - int(torch.count_nonzero(mask)) - zeros  # ties at the threshold that stay
     if surplus:
         ties = torch.nonzero(scores.reshape(-1) == threshold).reshape(-1)
-        mask.view(-1)[ties[-surplus:]] = True
+        flat = mask.reshape(-1)
+        flat[ties[-surplus:]] = True
+        mask = flat.reshape(mask.shape)
+    return mask
+
+
+def _is_plain(scores: Tensor) -> bool:
+    """Whether numpy sees the elements in their order without a copy."""
+    return scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64) and scores.is_contiguous()
+
+
+def _mask_smallest(scores: np.ndarray, copy: np.ndarray, zeros: int) -> np.ndarray:
+    """`mask_smallest` of a flat array, with a copy of it that is left partitioned; 0 < zeros < size."""
+    copy.partition(zeros - 1)
+    threshold = copy[zeros - 1]
+    mask = np.greater(scores, threshold)
+    surplus = scores.size - np.count_nonzero(mask) - zeros
+    if surplus:
+        mask[np.flatnonzero(scores == threshold)[-surplus:]] = True
     return mask
 
 
@@ -81,6 +103,44 @@ def level_mask(weight: Tensor, level: float) -> Tensor:
         bool tensor of the weight's shape, True = kept.
     """
     return mask_smallest(weight.detach().abs(), zeros_of(level, weight.numel()))
+
+
+def level_masks(weights: Mapping[str, Tensor], levels: Mapping[str, float]) -> dict[str, Tensor]:
+    """`level_mask` of many weights: on the CPU with as many threads as torch has, and two buffers for each.
+
+    Args:
+        weights: name -> weight, any shape.
+        levels: name -> fraction of zeros, [0, 1], of each weight to prune.
+
+    Returns:
+        name -> bool tensor of the weight's shape, True = kept, in the order of `levels`.
+    """
+    plain = [name for name in levels if _is_plain(weights[name]) and zeros_of(levels[name], weights[name].numel()) > 0]
+    plain = sorted((name for name in plain if levels[name] < 1.0), key=lambda name: -weights[name].numel())
+    workers = min(torch.get_num_threads(), len(plain))
+    if workers > 1:  # numpy lets other threads run while it works
+        with ThreadPoolExecutor(workers) as pool:
+            parts = list(pool.map(lambda i: _level_masks(weights, levels, plain[i::workers]), range(workers)))
+    else:
+        parts = [_level_masks(weights, levels, plain)]
+    found = {name: mask for part in parts for name, mask in part.items()}
+    return {name: found[name] if name in found else level_mask(weights[name], levels[name]) for name in levels}
+
+
+def _level_masks(weights: Mapping[str, Tensor], levels: Mapping[str, float], names: list[str]) -> dict[str, Tensor]:
+    """The masks of one thread; fresh memory for each weight would cost as much as the work itself."""
+    largest = max((weights[name].numel() for name in names), default=0)
+    buffers: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = {}
+    masks = {}
+    for name in names:
+        weight = weights[name].detach().reshape(-1).numpy()
+        pair = buffers.setdefault(weight.dtype, (np.empty(largest, weight.dtype), np.empty(largest, weight.dtype)))
+        scores, copy = (buffer[: weight.size] for buffer in pair)
+        np.abs(weight, out=scores)
+        copy[:] = scores
+        mask = _mask_smallest(scores, copy, zeros_of(levels[name], weight.size))
+        masks[name] = torch.from_numpy(mask).reshape(weights[name].shape)
+    return masks
 
 
 def global_masks(scores: Mapping[str, Tensor], level: float) -> dict[str, Tensor]:

@@ -6,8 +6,9 @@ Here: `BaseTester.run`: rebuild, measure, picture, summary. Not here: networks a
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -15,11 +16,13 @@ from torch.utils.data import DataLoader
 from apputils.features import Samples, chosen_layers, dump_features
 from apputils.onnx_model import ExportedModel, is_exported
 from apputils.runs import Run
+from apputils.sensitivity.evaluation import Evaluation
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, write_summary
 from models.environment import choose_device, set_up
 from models.exported import evaluate_exported, export_run, seen_inputs
 from models.run_state import rebuild
+from models.sensitivity import SensitivityRequest
 from models.subject import load_subject
 
 logger = logging.getLogger("run")
@@ -31,7 +34,12 @@ class BaseTester:
     Args:
         config: the test options; `config.model` is the path of a checkpoint or of an exported file.
         testing_loader: what `test` measures on.
+
+    Attributes:
+        higher_is_better: for each metric whether more of it is better.
     """
+
+    higher_is_better: ClassVar[Mapping[str, bool]] = {}
 
     def __init__(self, config: Any, testing_loader: DataLoader[Any]) -> None:
         self.config = config
@@ -53,6 +61,10 @@ class BaseTester:
     def baseline(self) -> tuple[str, dict[str, float]]:
         """The trivial method's name and its metrics on the test data."""
         raise NotImplementedError
+
+    def evaluation(self) -> Evaluation | None:
+        """The evaluation taken apart, which the sensitivity analysis runs faster than `test`; None: there is none."""
+        return None
 
     def details(self, model: nn.Module) -> dict[str, Any]:
         """More that the summary keeps, under its key `details`, as plain data."""
@@ -100,6 +112,7 @@ class BaseTester:
         that out); an exported file is only measured.
         """
         set_up(0, opt.threads)
+        sensitivity = SensitivityRequest.of(opt)
         if opt.dump_features is not None:
             return self.dump_features(opt)
         if is_exported(opt.model):
@@ -130,4 +143,5 @@ class BaseTester:
         logger.info("written: %s%s", path, f", {count} pictures in {pictures}/" if count else "")
         if opt.export:
             export_run(self, model, inputs, own, opt.threads)
+        sensitivity.run(self, model)
         return summary

@@ -3,7 +3,7 @@
 Here: means over pictures. Not here: the metrics themselves (apputils/metrics.py). Called by the solver and the tester.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,14 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean of each metric over the pictures: `psnr` in dB, `ssim`; Y channel, border cut by the scale."""
     return _mean([_quality(item, output, metrics) for item, output in outputs(model, items, device)])
+
+
+def quality_of_outputs(
+    items: Sequence[EvaluationItem], outputs: Iterable[Tensor], metrics: Iterable[str] = tuple(METRICS)
+) -> dict[str, float]:
+    """The same of outputs that are there: one picture (1, 3, H, W) each, not clamped, in the items' order."""
+    made = (output[0].clamp(0, 1).float().cpu() for output in outputs)
+    return _mean([_quality(item, picture, metrics) for item, picture in zip(items, made, strict=True)])
 
 
 def evaluate_bicubic(items: Iterable[EvaluationItem], metrics: Iterable[str] = METRICS) -> dict[str, float]:

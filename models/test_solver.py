@@ -4,20 +4,24 @@ Here: `XSRCNNTester`. Not here: the shared evaluation (base_tester.py), the metr
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from apputils.images import save_image, side_by_side
+from apputils.sensitivity.evaluation import Evaluation
 from models.base_tester import BaseTester
 from models.C2SRCNN.model import Net
-from models.sr_quality import BASELINE, evaluate, evaluate_bicubic, outputs
+from models.sr_quality import BASELINE, METRICS, evaluate, evaluate_bicubic, outputs, quality_of_outputs
 
 
 class XSRCNNTester(BaseTester):
     """Measures a super-resolution checkpoint by PSNR (dB) and SSIM of the Y channel."""
+
+    higher_is_better: ClassVar[dict[str, bool]] = {"psnr": True, "ssim": True}
 
     def new_network(self, arguments: dict[str, Any]) -> nn.Module:
         """`Net` with the checkpoint's arguments."""
@@ -35,6 +39,13 @@ class XSRCNNTester(BaseTester):
     def samples(self) -> Iterator[tuple[Tensor, None]]:
         """One low-resolution picture at a time."""
         return ((item.low[None], None) for item in self.testing_loader)
+
+    def evaluation(self) -> Evaluation:
+        """The test pictures, and PSNR (with `--full` SSIM too) of what a network makes of them."""
+        items = list(self.testing_loader)
+        metrics = tuple(METRICS) if self.config.full else ("psnr",)
+        inputs = [item.low[None].to(self.device) for item in items]
+        return Evaluation(inputs, partial(quality_of_outputs, items, metrics=metrics), self.higher_is_better)
 
     def baseline(self) -> tuple[str, dict[str, float]]:
         """Bicubic."""

@@ -75,6 +75,19 @@ class TestConfig:
         None, "write what the --layers give for the first --num samples to this .npz file instead of evaluating"
     )
     export: bool = option(True, "export the network into results/<run>/ as ONNX and .pt2, check and time the files")
+    sense: str = option(
+        "element",
+        "sensitivity analysis: what each weight costs when its elements, filters or channels are pruned, or its bits",
+        choices=("element", "filter", "channel", "bits", "none"),
+    )
+    full: bool = option(False, "the analysis takes all levels and metrics instead of a few; minutes longer")
+    jobs: int = option(1, "processes that share the sensitivity analysis", minimum=1)
+    tolerance: float | None = option(
+        None, "the loss that a suggested level may cost a weight, in the metric's unit (default: 1 %)", minimum=0.0
+    )
+    write_schedule: str | None = option(
+        None, "write the suggested levels as a schedule; tolerance=X is the loss tolerated", metavar="tolerance=X"
+    )
     layers: str | None = option(None, "for --dump-features: names of layers, or patterns such as 'conv*', by commas")
     num: int = option(200, "for --dump-features: samples at most", minimum=1)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)")

@@ -18,14 +18,13 @@ from torch import nn
 from compress.config import file_config
 from compress.config.__main__ import main as config_main
 from compress.config.families import FAMILIES
-from options.Normal_options.test_options import TestOptions
-from options.Normal_options.train_options import TrainOptions
+from options.applications import DEFAULT, find_application, named_on_command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-NETWORK = re.compile(r"^% network: (\S+)$", re.MULTILINE)
+NETWORK = re.compile(r"^(?:%|<!--) network: (\S+)(?: -->)?$", re.MULTILINE)
 
 
 def blocks(language: str) -> list[Any]:
@@ -106,10 +105,11 @@ def test_every_schedule_in_the_manual_loads_without_a_warning(page: Path, text: 
 def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line.partition(" > ")[0])[1:]
     monkeypatch.chdir(ROOT)
+    application = find_application(named_on_command_line("--optform", words) or DEFAULT)
     if words[:1] == ["train.py"]:
-        TrainOptions().parse(words[1:])
+        application.load("train_options")().parse(words[1:])
     elif words[:1] == ["test.py"]:
-        TestOptions().parse(words[1:])
+        application.load("test_options")().parse(words[1:])
     elif words[:2] == ["-m", "compress.config"]:
         assert config_main(words[2:]) == 0
     else:
@@ -131,6 +131,27 @@ def test_the_loop_of_the_manual_trains_and_prunes(tmp_path: Path, monkeypatch: p
     assert 0.45 < names["scheduler"].masks["conv1.weight"].sparsity() < 0.55
 
 
+@pytest.mark.parametrize("package", ["lightning", "transformers"])
+def test_the_adapters_shown_are_made(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(package)
+    page = DOCS / "loops.md"
+    (schedule,) = (block.values[1] for block in YAML if block.values[0] == page)
+    (code,) = (each.values[1] for each in blocks("python") if f"compress.integrations.{package}" in each.values[1])
+    (tmp_path / "schedule.yaml").write_text(schedule, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    model = network_of(page)
+    names: dict[str, Any] = {"Trainer": lambda *given, **named: named, "model": model, "arguments": None, "data": None}
+    names["torch"] = torch
+    exec(code, names)
+    (callback,) = names["trainer"]["callbacks"]
+    assert type(callback).__module__ == f"compress.integrations.{package}"
+    if package == "lightning":
+        scheduler = names["schedule"](model, torch.optim.SGD(model.parameters(), 0.1))
+    else:
+        scheduler = callback.scheduler
+    assert scheduler.scheduled_weights == ["conv1.weight", "conv2.weight", "fc.weight"]
+
+
 def test_the_pruner_of_the_manual_works() -> None:
     (text,) = (block.values[1] for block in blocks("python") if "class SmallestHalfPruner" in block.values[1])
     names: dict[str, Any] = {"__name__": "manual"}
@@ -138,6 +159,18 @@ def test_the_pruner_of_the_manual_works() -> None:
     weight = torch.arange(8.0)
     mask = names["SmallestHalfPruner"](["w"]).masks({"w": weight}, None, None)["w"]
     assert mask.tolist() == [False] * 4 + [True] * 4
+
+
+def test_pages_read_on_their_own_show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    pages = importlib.import_module("pages")
+    text = (DOCS / "schedule.md").read_text(encoding="utf-8")
+    pages.find_places(DOCS)
+    for section in ("pruners", "regularizers"):
+        table = f"<!-- policy: {section} -->\n\n{pages.policy(section, '')}\n<!-- end -->"
+        assert table in text, f"docs/schedule.md: the arguments of the policies of {section} should be\n{table}"
+    for page in (DOCS / "schedule.md", DOCS / "loops.md"):
+        assert not re.findall(r"\{py:|\{ref\}|\[\]\(|^% ", page.read_text(encoding="utf-8"), re.MULTILINE), page.name
 
 
 def test_files_that_the_guide_names_are_there() -> None:

@@ -40,7 +40,7 @@ def hint(value: Any, wanted: str) -> str:
         return f" (it is text here: write {value.strip()} without quotes)"
     if isinstance(value, float) and "whole number" in wanted and value.is_integer():
         return f" (write {value:.0f})"
-    if isinstance(value, int | float) and not isinstance(value, bool) and 1 < value <= 100 and _is_fraction(wanted):
+    if isinstance(value, int | float) and not isinstance(value, bool) and 5 <= value <= 100 and _is_fraction(wanted):
         return f" ({value:g} % is written {value / 100:g})"
     if _is_text(value) and "one of " in wanted:
         close = nearest(value, re.findall(r"[\w+]+", wanted.partition("one of ")[2]), 1)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from compress.context import StepContext
-from compress.criteria import level_mask
+from compress.criteria import level_masks
 from compress.levels import AgpLevel, LevelArgument, as_level
 from compress.pruning.base import Pruner
 from compress.registry import PRUNERS
@@ -45,7 +45,7 @@ class SparsityLevelParameterPruner(Pruner):
 
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
         """A mask with exactly round(level * n) zeros for each weight."""
-        return {name: level_mask(weights[name], level) for name, level in self.plan(ctx.epoch, window).items()}
+        return level_masks(weights, self.plan(ctx.epoch, window))
 
     def override_levels(self, levels: Any) -> None:
         """Replaces the levels of the weights named."""
@@ -94,8 +94,7 @@ class AutomatedGradualPruner(Pruner):
 
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
         """A mask with exactly round(s * n) zeros for each weight, s of this epoch."""
-        level = self.level.at(ctx.epoch, window)
-        return {name: level_mask(weights[name], level) for name in self.weights}
+        return level_masks(weights, self.plan(ctx.epoch, window))
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
         """The cubic level, the same for each weight."""

@@ -18,7 +18,9 @@ from compress.config.families import FAMILIES
 from compress.config.schema import arguments_model, describe_type
 from compress.registry import LEVELS, SECTIONS, Registry
 
-MARKER = re.compile(r"^<!-- (algorithms|torch|levels|policy|modules): *(.*?) *-->$", re.MULTILINE)
+MARKER = re.compile(  # what follows up to the end mark is the same for readers of the plain Markdown, kept by a test
+    r"^<!-- (algorithms|torch|levels|policy|modules): *(.*?) *-->$(?:\n\n(?:\|.*\n)+<!-- end -->$)?", re.MULTILINE
+)
 HEADERS = ("Sample:", "Args:", "Attributes:", "Raises:")
 REGISTRIES = {**SECTIONS, LEVELS.section: LEVELS}
 PLACES: dict[str, str] = {}  # class name -> page#anchor, filled by `find_places`

@@ -44,6 +44,12 @@ def scores(given: Answers) -> dict[str, float]:
     return {f"top{k}": top_k(given, k) for k in (1, 5)}
 
 
+def scores_of_outputs(labels: Tensor, outputs: Iterable[Tensor]) -> dict[str, float]:
+    """`top1`, `top5` and `loss` of logits that are there, minibatch by minibatch in the labels' order."""
+    given = Answers(torch.cat([each.float().cpu() for each in outputs]), labels)
+    return {**scores(given), "loss": loss(given)}
+
+
 def top_k(given: Answers, k: int) -> float:
     """Percent of pictures whose class is among the k largest logits."""
     best = given.logits.topk(min(k, given.logits.shape[1]), dim=1).indices

@@ -5,18 +5,19 @@ Here: `ClassifyTester`. Not here: the shared evaluation (models/base_tester.py),
 
 import csv
 import logging
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, ClassVar
 
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
 from apputils.Classify_apputils.confusion import Confusion
+from apputils.sensitivity.evaluation import Evaluation
 from data.Classify_data.task import Task
 from models.base_tester import BaseTester
 from models.Classify.exits import THRESHOLDS, exit_table
-from models.Classify.quality import BASELINE, Answers, answers, majority_scores, scores
+from models.Classify.quality import BASELINE, Answers, answers, majority_scores, scores, scores_of_outputs
 from models.Classify.zoo import build_network
 
 logger = logging.getLogger("run")
@@ -24,6 +25,8 @@ logger = logging.getLogger("run")
 
 class ClassifyTester(BaseTester):
     """Measures a classifier's checkpoint by top-1 and top-5 accuracy (percent)."""
+
+    higher_is_better: ClassVar[dict[str, bool]] = {"top1": True, "top5": True, "loss": False}
 
     def new_network(self, arguments: dict[str, Any]) -> nn.Module:
         """The network of the checkpoint's arguments."""
@@ -41,6 +44,12 @@ class ClassifyTester(BaseTester):
     def test(self, model: nn.Module) -> dict[str, float]:
         """Accuracy on the test pictures; writes nothing."""
         return scores(self.answers(model))
+
+    def evaluation(self) -> Evaluation:
+        """The test pictures, and the accuracy and loss of what a network says of them."""
+        batches = [(images.to(self.device), labels) for images, labels in self.testing_loader]
+        labels = torch.cat([given for _, given in batches])
+        return Evaluation([images for images, _ in batches], partial(scores_of_outputs, labels), self.higher_is_better)
 
     def baseline(self) -> tuple[str, dict[str, float]]:
         """The majority class of the training pictures."""

@@ -157,7 +157,7 @@ def schedule(**instance):
         ({"class": "ChainedScheduler", "schedulers": [{"class": "StepLR"}]}, "needs the argument 'step_size'"),
         ({"class": "ChainedScheduler", "schedulers": []}, "at least one part"),
         ({"class": "ChainedScheduler", "schedulers": [{"class": "ReduceLROnPlateau"}]}, "follows a metric"),
-        ({"class": "WarmupLR", "warmup_epochs": 0}, "greater than or equal to 1"),
+        ({"class": "WarmupLR", "warmup_epochs": 0}, "given 0; warmup_epochs should be a whole number, >= 1"),
     ],
 )
 def test_faults_are_found_before_training(instance, message):

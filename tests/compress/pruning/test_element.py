@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.criteria import global_masks, level_mask, mask_smallest, nm_mask, zeros_of
+from compress.criteria import global_masks, level_mask, level_masks, mask_smallest, nm_mask, zeros_of
 from compress.errors import ScheduleError, UserError
 from compress.pruning.baidu_rnn import BaiduRNNPruner
 from compress.window import EpochWindow
@@ -117,6 +117,32 @@ def test_splicing_brings_weights_back():
     expected = torch.where(size >= base * 1.2, True, torch.where(size < base * 0.8, False, first))
     assert torch.equal(run.mask("conv1.weight"), expected)
     assert run.mask("conv1.weight")[~first].all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_masks_of_many_weights_are_those_of_each(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    draw = torch.Generator().manual_seed(1)
+    weights = {f"w{i}": torch.randint(-4, 5, (7, 3 + i), generator=draw).float() for i in range(5)}
+    weights |= {
+        "double": torch.randn(4, 5, generator=draw).double(),
+        "half": torch.randn(4, 5, generator=draw).bfloat16(),
+        "turned": torch.randint(-2, 3, (6, 4, 3, 3), generator=draw).float().to(memory_format=torch.channels_last),
+        "one": torch.randn(1),
+    }
+    levels = dict(zip(weights, (0.0, 0.3, 0.5, 0.77, 1.0, 0.5, 0.5, 0.5, 0.4), strict=True))
+    try:
+        masks = level_masks(weights, levels)
+    finally:
+        torch.set_num_threads(before)
+    assert list(masks) == list(levels)
+    for name, weight in weights.items():
+        scores = weight.abs().reshape(-1).float().numpy()
+        expected = np.ones(scores.size, bool)  # the independent computation: a stable sort
+        expected[np.argsort(scores, kind="stable")[: zeros_of(levels[name], scores.size)]] = False
+        assert masks[name].reshape(-1).tolist() == expected.tolist(), name
+        assert masks[name].shape == weight.shape
 
 
 def test_baidu_threshold_follows_its_two_slopes():
@@ -276,14 +302,14 @@ def test_levels_compose_into_ranked_pruners(cls, level, expected):
             {"class": "SplicingPruner", "sensitivities": {"*": 1.0}, "low_thresh_mult": 2.0, "hi_thresh_mult": 1.0},
             "must not be above",
         ),
-        ({"class": "SNIPPruner", "weights": ["*"], "desired_sparsity": 1.5}, "less than or equal to 1"),
+        ({"class": "SNIPPruner", "weights": ["*"], "desired_sparsity": 1.5}, "given 1.5; desired_sparsity should be"),
         (
             {"class": "SNIPPruner", "weights": ["*"], "desired_sparsity": {"class": "LinearLevl"}},
             "no class|unknown class 'LinearLevl' in levels; did you mean 'LinearLevel'",
         ),
         (
             {"class": "SNIPPruner", "weights": ["*"], "desired_sparsity": {"class": "ConstantLevel", "sparsity": 2.0}},
-            "sparsity.*less than or equal to 1",
+            "given 2.0; sparsity should be a number, >= 0, <= 1",
         ),
         (
             {

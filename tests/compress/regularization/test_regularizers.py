@@ -185,7 +185,7 @@ def test_drop_filter_and_double_copies_do_not_mix():
         ({"class": "GroupLassoRegularizer", "reg_regims": {"conv1.weight": [0.1, "3DD"]}}, "given '3DD'"),
         (
             {"class": "GroupLassoRegularizer", "reg_regims": {"conv1.weight": [-0.1, "3D"]}},
-            "greater than or equal to 0",
+            "should be a number, >= 0",
         ),
         (
             {"class": "DropFilterRegularizer", "reg_regims": {"conv1.bias": 0.5}},

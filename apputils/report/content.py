@@ -1,0 +1,154 @@
+"""What the report says, as plain data: `report.json`.
+
+Here: collecting it from the checkpoint, the summary and the files that the analyses left in results/<run>/. Not here:
+how it looks (page.py, book.py), what an analysis measures. A part whose file is absent is None, and the page says so.
+"""
+
+import json
+import os
+import platform
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from apputils.macs import MacsTable
+from apputils.report.removed import removed_units
+from apputils.report.timeline import policies_of
+from apputils.runs import Run
+from apputils.workbook import records
+
+MODES = frozenset({"plan", "smoke", "list_weights", "new_schedule", "resume", "run"})  # no part of how a run trains
+
+
+def gather(run: Run, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], dense: MacsTable) -> dict[str, Any]:
+    """The report as plain data.
+
+    Args:
+        run: whose results/ folder is read.
+        checkpoint: of the evaluated network.
+        summary: of the evaluation, in the form of apputils/summary.py.
+        dense: cost of the network before anything was removed.
+    """
+    folder = run.results
+    macs = read_json(folder / "macs.json")
+    content = {
+        "run": run.name,
+        "optform": checkpoint["optform"],
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "checkpoint": summary["checkpoint"],
+        "epoch": checkpoint["epoch"],
+        "quality": summary["quality"],
+        "details": summary.get("details") or {},
+        "summary": dict(summary),
+        "history": checkpoint["history"],
+        "policies": policies_of(checkpoint["schedule"]),
+        "schedule": checkpoint["schedule"],
+        "sparsity": read_json(folder / "sparsity.json"),
+        "macs": macs,
+        "dense": {"total": dense.total, "layers": records(dense.layers)},
+        "sensitivity": find_sensitivity(folder),
+        "export": find_exports(folder),
+        "activations": read_table(folder / "activations.csv"),
+        "removed": removed_units(checkpoint["scheduler"]["recipes"]),
+        "seed": checkpoint["options"].get("seed"),
+        "commands": commands(checkpoint["options"], summary["checkpoint"]),
+        "environment": environment(),
+    }
+    return {**content, "sizes": sizes(content, checkpoint)}
+
+
+def sizes(content: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of what a network costs: name, the dense network's, the network's now."""
+    dense, summary = content["dense"]["total"], content["summary"]
+    rows = [
+        {"what": "parameters", "dense": dense["parameters"], "now": summary["params"]},
+        {"what": "MACs", "dense": dense["macs"], "now": summary["macs"]},
+    ]
+    if content["sparsity"]:
+        total = content["sparsity"]["total"]
+        alive = total["all_parameters"] - total["all_zeros"]
+        rows.append({"what": "parameters that are not zero", "dense": dense["parameters"], "now": alive})
+    if content["macs"]:
+        total = content["macs"]["total"]
+        rows.append({"what": "MACs, zeros skipped", "dense": dense["effective_macs"], "now": total["effective_macs"]})
+        name, key = "activation bytes alive at once", "peak_activation_bytes"
+        rows.append({"what": name, "dense": dense[key], "now": total[key]})
+        if "bitops" in total:
+            rows.append({"what": "BitOps", "dense": 32 * 32 * dense["macs"], "now": total["bitops"]})
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint["model"].values())
+    rows.append({"what": "bytes of the state dict", "dense": None, "now": stored})
+    return rows
+
+
+def find_sensitivity(folder: Path) -> list[dict[str, Any]]:
+    """The finished sensitivity analyses in a folder, by the kind that their record names."""
+    found = [(path, read_json(path)) for path in sorted(folder.glob("*.json"))]
+    return [
+        {**content, "file": path.name, "written": _date(path)}
+        for path, content in found
+        if isinstance(content, dict) and content.get("kind") == "sensitivity analysis" and content.get("complete")
+    ]
+
+
+def find_exports(folder: Path) -> list[dict[str, Any]]:
+    """The export reports of `export.json`, which holds one, or several by name or in a list."""
+    content = read_json(folder / "export.json")
+    if content is None:
+        return []
+    several = [content] if "mode" in content else content.values() if isinstance(content, dict) else content
+    date = _date(folder / "export.json")
+    return [{**each, "written": date} for each in several if isinstance(each, dict) and "mode" in each]
+
+
+def commands(options: Mapping[str, Any], checkpoint: str) -> dict[str, str]:
+    """What to type to train the same network, with every option written out, and to evaluate this one."""
+    words = ["python", "train.py"]
+    for name, value in options.items():
+        if name in MODES or value is None or value is False:
+            continue
+        words.append(f"--{name}" if value is True else f"--{name}={value}")
+    return {"train": shlex.join(words), "test": shlex.join(["python", "test.py", f"--model={checkpoint}"])}
+
+
+def environment() -> dict[str, str]:
+    """Where this evaluation ran."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "CPU cores": str(os.cpu_count()),
+        "CPU threads of torch": str(torch.get_num_threads()),
+        "GPU": gpu,
+    }
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def read_table(path: Path) -> list[dict[str, Any]] | None:
+    """The rows of a CSV file, in which a layer may be called `0`; None if there is none."""
+    return records(pd.read_csv(path, dtype={"layer": str})) if path.is_file() else None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if lines:
+            return lines[0].split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _date(path: Path) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))

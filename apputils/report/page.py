@@ -1,0 +1,79 @@
+"""`report.html`: one file that needs nothing else.
+
+Here: the template filled in. Not here: the content (content.py), charts (charts.py), looks (templates/).
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from apputils.report import charts
+from apputils.report.pictures import pictures_of
+from apputils.report.svg import number
+from apputils.workbook import shape_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(content: Mapping[str, Any], results: Path) -> str:
+    """The page.
+
+    Args:
+        content: what `gather` gave.
+        results: the run's folder, for its drawing (`arch.svg`) and pictures (`images/`).
+    """
+    world = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    world.filters.update(number=number, whole=_whole, percent=_percent, shape=shape_text, figure=_figure)
+    return world.get_template("page.html.j2").render(
+        report=content,
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        script=Markup((TEMPLATES / "script.js").read_text(encoding="utf-8")),
+        schedule_yaml=yaml.safe_dump(_lists(content["schedule"]), sort_keys=False, allow_unicode=True),
+        timeline=charts.schedule_chart(content),
+        training=charts.training_charts(content),
+        sparsity=charts.sparsity_chart(content),
+        costs=charts.cost_charts(content),
+        sensitivity=charts.sensitivity_charts(content),
+        latency=charts.latency_charts(content),
+        activations=charts.activation_chart(content),
+        architecture=architecture(results / "arch.svg"),
+        pictures=pictures_of(results / "images"),
+    )
+
+
+def architecture(path: Path) -> Markup | None:
+    """Graphviz's SVG without its XML head, its size left to the page; None if there is none."""
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8")
+    svg = text[text.index("<svg") :]
+    size = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ', svg)
+    width = f"{float(size[1]):.0f}" if size else "800"
+    return Markup(re.sub(r'<svg width="[^"]*" height="[^"]*"', f'<svg data-width="{width}"', svg, count=1))
+
+
+def _whole(value: Any) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _percent(value: Any) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _figure(value: Any) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, which is how YAML has them."""
+    if isinstance(value, Mapping):
+        return {name: _lists(each) for name, each in value.items()}
+    return [_lists(each) for each in value] if isinstance(value, list | tuple) else value

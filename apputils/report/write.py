@@ -1,0 +1,68 @@
+"""`write_report`: report.html, report.xlsx and report.json of a run.
+
+Here: the order of things. Called by the tester, after the analyses.
+"""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from apputils.macs import MacsTable
+from apputils.report.book import write_book
+from apputils.report.content import gather
+from apputils.report.page import render
+from apputils.runs import Run
+from compress.errors import UserError
+
+logger = logging.getLogger("run")
+
+
+def write_report(
+    run: Run, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], dense: MacsTable
+) -> dict[str, Any]:
+    """Writes the report of an evaluated run to results/<run>/.
+
+    Args:
+        run: what the analyses left in its results/ folder is taken in.
+        checkpoint: of the evaluated network.
+        summary: of the evaluation.
+        dense: cost of the network before anything was removed.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    content: dict[str, Any] = finite(gather(run, checkpoint, summary, dense))
+    folder = run.results
+    _write(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_book(folder / "report.xlsx", content)
+    _write(folder / "report.html", render(content, folder))
+    logger.info("the report: %s/report.html (and .xlsx, .json)", folder)
+    return content
+
+
+def finite(value: Any) -> Any:
+    """Plain data as JSON has it: NaN and infinity are None, tuples lists."""
+    if isinstance(value, Mapping):
+        return {str(name): finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as e:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written: {e}") from e

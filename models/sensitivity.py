@@ -1,0 +1,95 @@
+"""The sensitivity analysis of `test.py`: its options, and the levels that it takes.
+
+Here: `SensitivityRequest`. Not here: the analysis (apputils/sensitivity), what is measured (the applications' testers).
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from torch import nn
+
+from apputils.sensitivity.analysis import Settings, sensitivity_analysis
+from apputils.sensitivity.changes import SenseType
+from apputils.sensitivity.evaluation import Evaluation, TestFunction
+from apputils.sensitivity.schedule import check_schedule
+from compress.errors import UserError
+
+if TYPE_CHECKING:
+    from models.base_tester import BaseTester
+
+logger = logging.getLogger("run")
+COARSE, COARSE_BITS = (0.3, 0.5, 0.7, 0.9), (8.0, 4.0, 2.0)  # without --full
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class SensitivityRequest:
+    """What the options ask for.
+
+    Attributes:
+        sense_type: of the analysis; `none` leaves it out.
+        full: all levels.
+        jobs: processes.
+        tolerance: the loss allowed to each weight, in the first metric's unit; None: 1 % of the dense value.
+        write: whether the suggestion is written as a schedule.
+    """
+
+    sense_type: str
+    full: bool
+    jobs: int
+    tolerance: float | None
+    write: bool
+
+    @classmethod
+    def of(cls, opt: Any) -> "SensitivityRequest":
+        """Reads the options; asked before anything is measured.
+
+        Raises:
+            UserError: they contradict each other, or a value means nothing.
+        """
+        tolerance, write = opt.tolerance, opt.write_schedule is not None
+        if write:
+            if opt.sense == NONE:
+                raise UserError("--write-schedule needs an analysis; leave --sense=none out; nothing was started")
+            check_schedule(opt.sense)
+            tolerance = _tolerance(opt.write_schedule, opt.tolerance)
+        return cls(opt.sense, opt.full, opt.jobs, tolerance, write)
+
+    def run(self, tester: "BaseTester", model: nn.Module) -> pd.DataFrame | None:
+        """Writes results/<run>/sensitivity_<type>.xlsx, .png, .json, and .yaml if asked; returns the table."""
+        if self.sense_type == NONE:
+            return None
+        stem = tester.folders.results / f"sensitivity_{self.sense_type}"
+        coarse = COARSE_BITS if self.sense_type == "bits" else COARSE
+        settings = Settings(
+            jobs=self.jobs,
+            tolerance=self.tolerance,
+            higher_is_better=tester.higher_is_better,
+            schedule_file=Path(f"{stem}.yaml") if self.write else None,
+            optform=tester.checkpoint["optform"],
+        )
+        test_func: TestFunction | Evaluation = tester.evaluation() or tester.test
+        sense_type: Any | SenseType = self.sense_type
+        levels = None if self.full else coarse
+        return sensitivity_analysis(model, stem.with_suffix(".xlsx"), test_func, sense_type, levels, settings)
+
+
+def _tolerance(text: str, other: float | None) -> float:
+    """The number of `tolerance=0.1`."""
+    name, _, number = text.partition("=")
+    try:
+        value = float(number if name == "tolerance" else text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise UserError(
+            f"--write-schedule={text}: give tolerance=X, 0 or more in the metric's unit; nothing was started"
+        )
+    if other not in (None, value):
+        raise UserError(
+            f"--write-schedule={text} and --tolerance={other} contradict each other; give one; nothing was started"
+        )
+    return value

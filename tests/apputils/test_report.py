@@ -1,0 +1,240 @@
+"""The report: its numbers are the files', its page stands alone."""
+
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from apputils.activations import ActivationStatistics, write_activations
+from apputils.macs import macs_table
+from apputils.platform_summaries import draw_model_to_file, macs_display, sparsity_display
+from apputils.report.content import commands
+from apputils.report.removed import removed_units
+from apputils.report.svg import bar_chart, line_chart, number, ticks, timeline
+from apputils.report.timeline import policies_of, runs_of
+from apputils.report.write import finite, write_report
+from apputils.runs import Run
+
+EXAMPLE = torch.empty(1, 3, 8, 8)
+SCHEDULE = {
+    "pruners": {"agp": {"class": "AutomatedGradualPruner"}},
+    "lr_schedulers": {"<lr>": {"class": "StepLR"}},
+    "policies": [
+        {"pruner": {"instance_name": "agp"}, "starting_epoch": 0, "ending_epoch": 3, "frequency": 2},
+        {"lr_scheduler": {"instance_name": "<lr>"}, "epochs": [1]},
+    ],
+}
+RECIPES = [
+    {"kept": {"0.weight": {0: torch.tensor([0, 2, 3, 5])}}, "sizes": {"0.weight": {0: 6}}},
+    {"kept": {"0.weight": {0: torch.tensor([1, 3])}}, "sizes": {"0.weight": {0: 4}}},
+]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], Path]]:
+    """A run with every analysis, one picture, one sensitivity record and one export report; made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place := tmp_path_factory.mktemp("run"))
+        content, folder = write_example(network())
+        yield content, place / folder
+
+
+def network() -> nn.Sequential:
+    """The shared `net`, with two dead filters of four."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 2),
+    )  # fmt: skip
+    net[0].weight.data[:2] = 0
+    return net
+
+
+def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
+    """Everything that a run may have, written below the present folder."""
+    run, folder = Run("<run>"), Path("results/<run>")
+    sparsity_display(net, folder / "sparsity.xlsx")
+    macs_display(net, folder / "macs.xlsx", EXAMPLE)
+    draw_model_to_file(net, folder / "arch.png", EXAMPLE)
+    with torch.no_grad(), ActivationStatistics(net) as activations:
+        net(torch.randn(2, 3, 8, 8))
+    write_activations(activations.report(), folder / "activations.xlsx")
+    (folder / "images").mkdir()
+    for kind, color in (("bicubic", "red"), ("output", "green"), ("target", "blue"), ("input", "white")):
+        size = (8, 8) if kind == "input" else (16, 16)
+        Image.new("RGB", size, color).save(folder / "images" / f"one_{kind}.png")
+    rows = [{"level": level, "zeros": level, "metrics": {"psnr": 30 - level}} for level in (0.0, 0.5)]
+    record = {"kind": "sensitivity analysis", "complete": True, "sense_type": "element", "dense": {"psnr": 30.0}}
+    (folder / "sense.json").write_text(json.dumps({**record, "weights": {"0.weight": rows}}))
+    latency = {"file": {"milliseconds": 2.5}, "dense": {"milliseconds": 5.0}}
+    export = {"file": "net.onnx", "mode": "float", "bytes": 1234, "compared_with": "the network", "threads": 1}
+    export |= {"difference": {"max_abs": 1e-6}, "latency": latency, "warnings": ["<careful>"]}
+    (folder / "export.json").write_text(json.dumps({"float": export}))
+    checkpoint = {
+        "optform": "SR", "epoch": 1, "schedule": SCHEDULE, "model": net.state_dict(),
+        "history": [
+            {"epoch": e, "loss": 1.0 / (e + 1), "agp_loss": 0.1, "psnr": 20.0 + e, "lr": 1e-3, "sparsity": 0.25 * e,
+             "sparsity/0.weight": 0.5 * e, "images_per_second": 9.0} for e in (0, 1)
+        ],
+        "options": {"optform": "SR", "seed": 3, "amp": True, "compile": False, "run": "x", "compress": "a b.yaml"},
+        "scheduler": {"recipes": RECIPES},
+    }  # fmt: skip
+    summary = {
+        "quality": {"psnr": {"bicubic": 19.0, "model": 21.0}}, "params": 270, "macs": 100, "checkpoint": "c.pt",
+    }  # fmt: skip
+    return write_report(run, checkpoint, summary, macs_table(net, EXAMPLE)), folder
+
+
+REFERENCES = frozenset({"src", "href", "xlink:href", "srcset", "data", "poster", "action"})
+
+
+class Page(HTMLParser):
+    """What a page refers to, and whether its elements are closed."""
+
+    VOID = frozenset({"meta", "link", "input", "img", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in REFERENCES]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in REFERENCES]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "option" and self.open[-1] != "option":
+            return
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone_and_has_every_part(written: tuple[dict[str, Any], Path]) -> None:
+    text = (written[1] / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert all(source.startswith(("#", "data:")) for source in page.sources)
+    assert "@import" not in text
+    assert "url(" not in text.split("</style>")[0]
+    for title in (
+        "Policies by epoch", "Loss and its components", "psnr", "Learning rate", "Zeros in scheduled weights",
+        "Zeros by weight", "MACs by layer", "Parameters by layer", "psnr when one weight is changed",
+        "Latency, float file", "Zeros in outputs of layers",
+    ):  # fmt: skip
+        assert f"<figcaption>{title}" in text, title
+    assert text.count('class="chart"') == 11
+    assert "conv2d" in text
+    assert "Conv2d 3x3, 3 to 4" in text  # the drawing
+    assert text.count("<img ") == 3  # the input has another size
+
+
+def test_what_people_name_things_is_no_html(written: tuple[dict[str, Any], Path]) -> None:
+    text = (written[1] / "report.html").read_text()
+    assert "<run>" not in text
+    assert "<lr>" not in text
+    assert "<careful>" not in text
+    assert "&lt;careful&gt;" in text
+
+
+def test_numbers_are_those_of_the_analyses(written: tuple[dict[str, Any], Path]) -> None:
+    content, folder = written
+    net = network()
+    assert json.loads((folder / "report.json").read_text()) == content
+    size = {row["what"]: (row["dense"], row["now"]) for row in content["sizes"]}
+    elements = sum(p.numel() for p in net.parameters())
+    assert size["parameters"] == (elements, 270)
+    assert size["parameters that are not zero"] == (elements, elements - 54)
+    macs = 64 * (4 * 27 + 4 * 36) + 8
+    assert size["MACs"] == (macs, 100)
+    assert size["MACs, zeros skipped"][1] == macs - 64 * 54
+    assert content["policies"][0] == {
+        "name": "agp", "family": "pruner", "class": "AutomatedGradualPruner", "epochs": [0, 2],
+    }  # fmt: skip
+    assert content["sensitivity"][0]["file"] == "sense.json"
+    assert content["export"][0]["bytes"] == 1234
+
+
+def test_the_workbook_has_the_same_numbers_and_charts(written: tuple[dict[str, Any], Path]) -> None:
+    content, folder = written
+    book = openpyxl.load_workbook(folder / "report.xlsx")
+    rows = {row[0]: row[1:] for row in book["size"].iter_rows(min_row=2, values_only=True)}
+    assert rows["MACs"] == (content["sizes"][1]["dense"], 100)
+    assert [row[0].value for row in book["training"].iter_rows(min_row=2)] == [0, 1]
+    curve = list(book["sensitivity element psnr"].iter_rows(min_row=2, values_only=True))
+    assert curve == [(0, 30), (0.5, 29.5)]
+    assert all(book[name]._charts for name in ("size", "training", "sparsity", "macs", "sensitivity element psnr"))
+    assert dict(zip(*book["export"].iter_rows(values_only=True), strict=True))["difference.max_abs"] == 1e-6
+
+
+def test_a_run_without_analyses_says_what_is_absent(net: nn.Module, here: Path) -> None:
+    checkpoint = {
+        "optform": "SR", "epoch": 0, "schedule": {}, "history": [], "options": {}, "scheduler": {"recipes": []},
+        "model": net.state_dict(),
+    }  # fmt: skip
+    summary = {"quality": {"acc": {"majority": 0.1, "model": 0.9}}, "params": 1, "macs": 1, "checkpoint": "c.pt"}
+    write_report(Run("a"), checkpoint, summary, macs_table(net, EXAMPLE))
+    text = Path("results/a/report.html").read_text()
+    assert text.count('class="absent"') >= 6
+    assert "trained plainly" in text
+
+
+def test_removed_units_have_the_dense_networks_numbers() -> None:
+    [row] = removed_units(RECIPES)
+    assert row == {"weight": "0.weight", "dimension": 0, "before": 6, "now": 2, "removed": [0, 1, 3, 4]}
+
+
+def test_the_command_has_every_option_and_survives_a_shell() -> None:
+    found = commands({"seed": 3, "amp": True, "compile": False, "run": "x", "compress": "a b.yaml"}, "c.pt")
+    assert found["train"] == "python train.py --seed=3 --amp '--compress=a b.yaml'"
+
+
+def test_epochs_of_policies() -> None:
+    assert [row["epochs"] for row in policies_of(SCHEDULE)] == [[0, 2], [1]]
+    assert runs_of([0, 1, 2, 5]) == [(0, 3), (5, 6)]
+
+
+def test_curves_lie_where_their_numbers_are() -> None:
+    svg = line_chart("t", {"a": [(0, 0.0), (10, 1.0), (5, float("nan"))]}, "x", "y").svg
+    spots = [(float(x), float(y)) for x, y in re.findall(r'<circle [^>]*cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    assert spots == [(62.0, 200.0), (626.0, 12.0)]
+
+
+def test_bars_are_as_long_as_their_numbers() -> None:
+    svg = bar_chart("t", [("a", {"s": 50.0}), ("b", {"s": 100.0})], "%", most=100.0).svg
+    first, second = (float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', svg))
+    assert first == pytest.approx(second / 2, abs=0.1)
+
+
+def test_a_timeline_has_a_bar_for_each_stretch() -> None:
+    svg = timeline("t", [("a", "pruner", [(0, 2), (5, 6)])], 10).svg
+    assert "epochs 0 to 1" in svg
+    assert "epoch 5" in svg
+    assert svg.count("<rect") == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "first", "last"), [(0.13, 0.92, 0, 1), (0, 0, 0, 1), (-3, 12, -5, 15), (5, 5, 2, 8)]
+)
+def test_ticks_enclose_the_range(low: float, high: float, first: float, last: float) -> None:
+    marks = ticks(low, high)
+    assert marks[0] <= low <= high <= marks[-1]
+    assert (marks[0], marks[-1]) == (first, last)
+
+
+def test_numbers_in_few_digits() -> None:
+    assert [number(each) for each in (0, 0.04612, 9248, 43468, 2.12e9)] == ["0", "0.04612", "9248", "43.5 k", "2.12 G"]
+
+
+def test_what_json_cannot_hold_is_none() -> None:
+    assert finite({"a": float("nan"), 1: (float("inf"), 2)}) == {"a": None, "1": [None, 2]}
