@@ -3,11 +3,14 @@
     python benchmarks/thinning_zoo.py                          # all classifiers, about an hour on two cores
     python benchmarks/thinning_zoo.py 'resnet*' swin_t         # by name or glob
     python benchmarks/thinning_zoo.py --size 224 --float32 resnet50     # time and memory at full size
+    python benchmarks/thinning_zoo.py --family segmentation    # or detection (the backbones), or video
+    python benchmarks/thinning_zoo.py --compare                # Torch-Pruning's verdict and time beside ours
 
 Of each group 30 % of the units go, by L1 norm; the classifier's outputs stay. A row says `ok` if the thinned
 network equals the masked one (float64, 1e-8 relative, in eval and in training mode), a training step with the
 same optimizer works afterwards, and a fresh network takes recipe and weights and computes the same.
-Each model runs in a process of its own, so that the peak of memory is its own.
+Each model runs in a process of its own, so that the peak of memory is its own. Torch-Pruning (an optional package) does
+not check what its network computes: `runs` says that pruning by 30 % and a forward pass went through.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import numpy as np
 import torch
 import torchvision
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup
@@ -43,6 +47,12 @@ SIZES = {"vit_h": 56, "vit": 64, "swin": 128, "maxvit": 224, "inception": 299, "
 """Pictures are `--size` wide except where the architecture or float64 convolutions on a CPU ask for another size."""
 IN_FLOAT32 = ("vit_h_14", "regnet_y_128gf")
 """Too large for float64 in 20 GB."""
+FAMILIES = {
+    "classification": torchvision.models,
+    "segmentation": torchvision.models.segmentation,
+    "detection": torchvision.models.detection,
+    "video": torchvision.models.video,
+}
 HEADER = (
     f"{'model':<22}{'ok':>4}{'groups':>8}{'pinned':>8}{'units':>8}{'removed':>9}{'params':>8}{'MACs':>7}"
     f"{'graph s':>9}{'thin s':>8}{'GB':>6}{'differs':>10}  note"
@@ -56,36 +66,49 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true", help="do not convert to float64")
     parser.add_argument("--timeout", type=int, default=900, help="seconds for one model")
     parser.add_argument("--threads", type=int, default=2, help="torch threads; 1 on a machine that is shared")
+    parser.add_argument("--family", choices=sorted(FAMILIES), default="classification")
+    parser.add_argument("--compare", action="store_true", help="Torch-Pruning on the same models")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--competitor", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.competitor:
+        print(json.dumps(competitor_row(options.competitor, options.size)))
+        return
     if options.one:
         print(json.dumps(row_of(options.one, options.size, options.float32)))
         return
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = torchvision.models.list_models(module=FAMILIES[options.family])
     names = [name for name in known if any(fnmatch.fnmatch(name, glob) for glob in options.models)]
     print(HEADER, flush=True)
     rows = [run(name, options) for name in names]
     print(f"{sum(row['ok'] for row in rows)} of {len(rows)} models are thinned and proven equal")
+    if options.compare:
+        print(f"Torch-Pruning runs on {sum(row['competitor'].startswith('runs') for row in rows)} of {len(rows)}")
 
 
 def run(name: str, options: argparse.Namespace) -> dict:
     """One model in a process of its own."""
-    command = [sys.executable, __file__, "--one", name, "--threads", str(options.threads)]
-    command += ["--size", str(options.size)] if options.size else []
-    try:
-        done = subprocess.run(
-            command + ["--float32"] * (options.float32 or name in IN_FLOAT32),
-            capture_output=True,
-            text=True,
-            timeout=options.timeout,
-        )
-        last = (done.stdout.strip().splitlines() or ["{}"])[-1]
-        row = json.loads(last) if done.returncode == 0 else {"ok": False, "note": done.stderr.strip()[-200:]}
-    except subprocess.TimeoutExpired:
-        row = {"ok": False, "note": f"over {options.timeout} s"}
+    float32 = ["--float32"] * (options.float32 or name in IN_FLOAT32)
+    row = child(["--one", name, *float32], options)
+    if options.compare:
+        row["competitor"] = child(["--competitor", name], options)["note"]
+        row["note"] += f"  Torch-Pruning: {row['competitor']}"
     print(format_row(name, row), flush=True)
     return row
+
+
+def child(arguments: list[str], options: argparse.Namespace) -> dict:
+    """The row that this script prints in a process of its own."""
+    command = [sys.executable, __file__, *arguments, "--threads", str(options.threads)]
+    command += ["--family", options.family] + (["--size", str(options.size)] if options.size else [])
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=options.timeout)
+    except subprocess.TimeoutExpired:
+        return {"ok": False, "note": f"over {options.timeout} s"}
+    if done.returncode:
+        return {"ok": False, "note": (done.stderr.strip() or f"ended by signal {-done.returncode}")[-200:]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def format_row(name: str, row: dict) -> str:
@@ -103,13 +126,18 @@ def build(name: str, size: int | None, float32: bool) -> tuple[nn.Module, torch.
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     width = size or next((value for prefix, value in SIZES.items() if name.startswith(prefix)), 64)
+    family = family_of(name)
     settings = {"image_size": width} if name.startswith("vit") else {}
+    if family in ("segmentation", "detection"):
+        settings["weights_backbone"] = None
     model = torchvision.models.get_model(name, weights=None, **settings)
+    model = model.backbone if family == "detection" else model
     with torch.no_grad():  # scales of 1e-6 and shifts of 0 would hide a channel that is lost
         for parameter in model.parameters():
             if parameter.dim() == 1 or parameter.abs().max() < 1e-5:
                 parameter.copy_(torch.rand_like(parameter) + 0.5)
-    batch = torch.randn(2, 3, width, width)
+    frames = (16,) if family == "video" else ()
+    batch = torch.randn(2, 3, *frames, width, width)
     return (model, batch) if float32 else (model.double(), batch.double())
 
 
@@ -147,15 +175,38 @@ def row_of(name: str, size: int | None, float32: bool) -> dict:
     }
 
 
+def family_of(name: str) -> str:
+    """The key of `FAMILIES` under which torchvision lists a model."""
+    return next(key for key, module in FAMILIES.items() if name in torchvision.models.list_models(module=module))
+
+
 def train_step(model: nn.Module, batch: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """One step on random labels, auxiliary heads included."""
+    """One step that uses every output, auxiliary heads included."""
     model.train()
-    outputs = model(batch)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    loss = sum(nn.functional.cross_entropy(out, torch.tensor([0, 1])) for out in outputs if out is not None)
+    leaves = [leaf for leaf in pytree.tree_leaves(model(batch)) if isinstance(leaf, torch.Tensor)]
     optimizer.zero_grad()
-    loss.backward()
+    sum(leaf.square().mean() for leaf in leaves).backward()
     optimizer.step()
+
+
+def competitor_row(name: str, size: int | None) -> dict:
+    """What Torch-Pruning makes of a model as it is, with the classifier's outputs kept."""
+    import torch_pruning
+
+    model, batch = build(name, size, float32=True)
+    keep = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1000]
+    start = time.perf_counter()
+    try:
+        importance = torch_pruning.importance.MagnitudeImportance(p=1)
+        pruner = torch_pruning.pruner.MagnitudePruner(
+            model.eval(), batch, importance=importance, pruning_ratio=FRACTION, ignored_layers=keep
+        )
+        pruner.step()
+        seconds = time.perf_counter() - start
+        model(batch)
+    except Exception as error:  # whatever it raises is its verdict
+        return {"note": f"{type(error).__name__}: {error}".replace("\n", " ")[:120]}
+    return {"note": f"runs, {seconds:.1f} s"}
 
 
 def weakest(model: nn.Module, graph: ChannelGraph) -> dict[str, list[int]]:
