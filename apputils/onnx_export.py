@@ -9,6 +9,7 @@ Here: `transform_to_onnx` and its report. Not here: quantizers (onnx_qdq.py), gr
 
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,6 +38,8 @@ class ExportSettings:
         reduce_range: 7-bit weights in `qdq` mode, for x86 CPUs without VNNI, where 8 x 8 bits can saturate.
         clip_first: grids narrower than 8 bits are clipped in front of QuantizeLinear, as compilers but onnxruntime
             expect it, instead of behind it, where onnxruntime still fuses the layer.
+        complete: round to 8 bits, over the range that they have on `check_inputs`, the outputs that training left
+            unrounded, so that every layer has an integer kernel; see onnx_complete.py. Not what was trained any more.
         against: name -> ONNX file that the new one is timed against, such as the float and the dense one.
         threads: for timing.
         description: plain data kept in the file's metadata; `test.py --model FILE.onnx` reads it.
@@ -45,6 +48,7 @@ class ExportSettings:
     opset: int | None = None
     reduce_range: bool = False
     clip_first: bool = False
+    complete: bool = False
     against: Mapping[str, Path] = field(default_factory=dict)
     threads: int = 1
     description: Mapping[str, Any] = field(default_factory=dict)
@@ -151,6 +155,7 @@ def transform_to_onnx(
         from apputils.onnx_passes import improve  # imports onnx_ir, which may be missing until `needed` has said so
 
         improve(program.model)
+        notes += _completed(program.model, inputs, check_inputs is not None) if settings.complete else []
     _strip(program.model)
     program.model.metadata_props[METADATA] = json.dumps({**settings.description, "mode": kind})
     file = Path(onnx_file)
@@ -210,6 +215,16 @@ def _strip(model: Any) -> None:
     for value in [*model.graph.inputs, *model.graph.initializers.values()]:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()
+
+
+def _completed(model: Any, inputs: list[Inputs], real: bool) -> list[str]:
+    from apputils.onnx_complete import complete  # as above
+
+    if not real:
+        raise UserError("ExportSettings(complete=True) calibrates on real inputs; give check_inputs")
+    with tempfile.TemporaryDirectory() as folder:
+        added = complete(model, inputs, Path(folder))
+    return [f"{len(added)} outputs are rounded that were not rounded in training (complete=True)"] if added else []
 
 
 def _reason(model: nn.Module, error: Exception) -> str:

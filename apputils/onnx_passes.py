@@ -106,7 +106,7 @@ def fold_batch_norm(graph: ir.Graph) -> None:
     """BatchNormalization(Conv(x, weight, bias)) -> Conv(x, weight', bias'); also ConvTranspose and Gemm.
 
     Channel c's scale is multiplied by |gamma / sqrt(variance + eps)|; where that is negative the integers change sign.
-    A layer whose integers cannot (-128, or a zero point) keeps its normalization.
+    Where they cannot (-128, or a zero point) the scale does, which ONNX and onnxruntime allow.
     """
     for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
         layer = norm.inputs[0].producer() if norm.inputs[0] is not None else None
@@ -254,19 +254,19 @@ def _groups(layer: ir.Node) -> int:
 
 
 def _scaled(weight: Weight, factor: Array, axis: int, groups: int) -> Weight | None:
-    """A weight times a factor per output channel; None where its integers cannot change sign."""
+    """A weight times a factor per output channel; None where its scales run along something else."""
     if groups > 1:  # a transposed convolution's groups share the scales of dimension 1
         return None
     if weight.scale.ndim and weight.axis != axis:
         return None
-    if (factor < 0).any() and ((weight.integers == -128).any() or weight.zero_point.any()):
-        return None
-    sign = np.where(factor < 0, -1, 1).astype(np.int8)
     shape = [1] * weight.integers.ndim
     shape[axis] = -1
-    scale = weight.scales(len(factor)) * np.abs(factor)
+    others = tuple(i for i in range(weight.integers.ndim) if i != axis)
+    turned = (factor < 0) & (weight.integers.min(axis=others) > -128) & (not weight.zero_point.any())
+    sign = np.where(turned, -1, 1).astype(np.int8)
+    scale = weight.scales(len(factor)) * factor * sign
     integers = weight.integers * sign.reshape(shape)
-    nothing = scale <= _NOTHING * scale.max()  # and a bias over such a scale would not fit 32 bits
+    nothing = np.abs(scale) <= _NOTHING * np.abs(scale).max()  # and a bias over such a scale would not fit 32 bits
     integers = np.where(nothing.reshape(shape), _zero_of(weight), integers)
     scale = np.where(nothing, 1.0, scale).astype(np.float32)
     zeros = np.broadcast_to(weight.zero_point, (len(factor),)).astype(np.int8)

@@ -13,8 +13,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from apputils.activations import ActivationReport, ActivationStatistics, write_activations
 from apputils.features import Samples, chosen_layers, dump_features
+from apputils.macs import macs_table
 from apputils.onnx_model import ExportedModel, is_exported
+from apputils.platform_summaries import draw_model_to_file, macs_display, sparsity_display
+from apputils.report.write import write_report
 from apputils.runs import Run
 from apputils.sensitivity.evaluation import Evaluation
 from apputils.sparsity import Sparsity
@@ -26,6 +30,7 @@ from models.sensitivity import SensitivityRequest
 from models.subject import load_subject
 
 logger = logging.getLogger("run")
+WATCHED_CALLS = 8  # forward passes whose activations are gathered
 
 
 class BaseTester:
@@ -120,7 +125,8 @@ class BaseTester:
         started = time.perf_counter()
         model = self.build_model()
         logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"], self.device)
-        with seen_inputs(model) as inputs:
+        activations = ActivationStatistics(model, WATCHED_CALLS, enabled=opt.report)
+        with seen_inputs(model) as inputs, activations:
             own = self.test(model)
         name, trivial = self.baseline()
         pictures = self.folders.results / "images"
@@ -144,4 +150,16 @@ class BaseTester:
         if opt.export:
             export_run(self, model, inputs, own, opt.threads)
         sensitivity.run(self, model)
+        if opt.report:
+            self.report(model, summary, activations.report())
         return summary
+
+    def report(self, model: nn.Module, summary: Mapping[str, Any], activations: ActivationReport) -> None:
+        """What the network is made of and what it costs, as tables and pictures, and the page that shows it all."""
+        folder, example = self.folders.results, self.example_inputs()
+        sparsity_display(model, folder / "sparsity.xlsx")
+        macs_display(model, folder / "macs.xlsx", example)
+        draw_model_to_file(model, folder / "arch.png", example)
+        write_activations(activations, folder / "activations.xlsx")
+        dense = self.new_network(self.checkpoint["network"]["arguments"]).to(self.device)
+        write_report(self.folders, self.checkpoint, summary, macs_table(dense, example))

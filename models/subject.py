@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import compress.config.families  # noqa: F401  a checkpoint names fake quantizers, which are registered there
 from apputils.checkpoint import load_checkpoint
 from apputils.onnx_model import description_of, is_exported
 from apputils.runs import find_run, newest_runs

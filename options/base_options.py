@@ -75,6 +75,7 @@ class TestConfig:
         None, "write what the --layers give for the first --num samples to this .npz file instead of evaluating"
     )
     export: bool = option(True, "export the network into results/<run>/ as ONNX and .pt2, check and time the files")
+    report: bool = option(True, "tables and pictures of the network, and results/<run>/report.html with everything")
     sense: str = option(
         "element",
         "sensitivity analysis: what each weight costs when its elements, filters or channels are pruned, or its bits",

@@ -40,6 +40,7 @@ class _Parser(argparse.ArgumentParser):
         if unknown != message:
             message = self._unknown(unknown.split()[0])
         message = message.removeprefix("argument ")
+        message = message.replace("ignored explicit argument", "it is a switch, given without a value, not")
         sys.stderr.write(f"{self.prog}: error: {message}; nothing was started (--help lists the options)\n")
         sys.exit(2)
 
@@ -140,4 +141,4 @@ def _plain_type(hint: Any) -> type:
     """`str | None` -> `str`."""
     if isinstance(hint, types.UnionType):
         return next(kind for kind in get_args(hint) if kind is not type(None))
-    return hint  # type: ignore[no-any-return]
+    return hint

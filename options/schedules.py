@@ -26,7 +26,7 @@ def find_schedule(name: str, optform: str) -> str:
     for candidate in (Path(name), *(folder / name for folder in folders)):
         if candidate.is_file():
             return min(str(candidate), os.path.relpath(candidate), key=len)
-    there = sorted({path.name for folder in folders for path in folder.glob("*.y*ml")})
+    there = sorted({path.name for folder in (Path(name).parent, *folders) for path in folder.glob("*.y*ml")})
     raise UserError(
         f"--compress={name}: no such file here, in schedules/{optform}/ or in schedules/; {did_you_mean(name, there)}"
     )

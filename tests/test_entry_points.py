@@ -91,3 +91,18 @@ def test_test_without_a_run_says_what_to_do(tmp_path: Path) -> None:
     ended = command("test.py", folder=tmp_path)
     assert ended.returncode == 2
     assert "train one first" in ended.stderr
+
+
+def test_a_classifier_is_trained_and_tested(tmp_path: Path) -> None:
+    """On the embedded digits; `test.py` finds out by itself which application the run is of."""
+    trained = command(
+        "train.py", "--optform=Classify", "--arch=simplenet", "--size=16", "--nEpochs=3", "--run=digits",
+        folder=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert "majority class" in trained.stdout
+    tested = command("test.py", folder=tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    summary = json.loads((tmp_path / "results/digits/test_summary.json").read_text())
+    assert summary["quality"]["top1"]["model"] > 50 > summary["quality"]["top1"]["majority class"]
+    assert sum(row["pictures"] for row in summary["details"]["classes"]) == 357

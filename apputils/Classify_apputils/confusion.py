@@ -88,7 +88,9 @@ class Confusion:
             axes.set_yticks(places, self.classes)
             for row, column in self.counts.nonzero().tolist():
                 colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, int(self.counts[row, column]), ha="center", va="center", color=colour, size=8)
+                axes.text(
+                    column, row, str(int(self.counts[row, column])), ha="center", va="center", color=colour, size=8
+                )
         figure.savefig(path)
 
     def _mistake(self, label: int) -> str:

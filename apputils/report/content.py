@@ -97,13 +97,11 @@ def find_sensitivity(folder: Path) -> list[dict[str, Any]]:
 
 
 def find_exports(folder: Path) -> list[dict[str, Any]]:
-    """The export reports of `export.json`, which holds one, or several by name or in a list."""
-    content = read_json(folder / "export.json")
-    if content is None:
-        return []
-    several = [content] if "mode" in content else content.values() if isinstance(content, dict) else content
-    date = _date(folder / "export.json")
-    return [{**each, "written": date} for each in several if isinstance(each, dict) and "mode" in each]
+    """The exported files that `export.json` tells of, each with what was found out about it."""
+    content = read_json(folder / "export.json") or {"files": {}}
+    common = {"mode": "pt2", "compared_with": "the network", "latency": {}, "warnings": [], "difference": {}}
+    date = _date(folder / "export.json") if content["files"] else ""
+    return [{**common, **each, "written": date} for each in content["files"].values()]
 
 
 def commands(options: Mapping[str, Any], checkpoint: str) -> dict[str, str]:

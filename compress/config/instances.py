@@ -126,9 +126,12 @@ def _class_help(name: str, family: Family) -> str:
     """The nearest classes of the section, else of another one."""
     if nearest(name, family.registry):
         return did_you_mean(name, family.registry)
+    initials = [known for known in family.registry if "".join(filter(str.isupper, known)) == name]
+    if initials:
+        return f"did you mean {initials[0]!r}?"
     if name in LEVELS:
         return "it is a level, which is written in place of a number, as in `desired_sparsity: {class: ...}`"
     for other in FAMILIES:
         if close := nearest(name, other.registry, 1):
             return f"did you mean {close[0]!r} of {other.section}?"
-    return did_you_mean(name, family.registry)
+    return f"{did_you_mean(name, family.registry)}; `python -m compress.config list` tells what each is for"

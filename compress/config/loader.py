@@ -120,7 +120,7 @@ def _read_mapping(loader: _Loader, node: yaml.MappingNode, path: Path, document:
         mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         if key in data:
             first = document.marks.get(here, mark)[0]
-            message = f"the key {shown(key)} is here twice (first in line {first}); this later one counts"
+            message = f"the key {shown(key)} stands twice (first in line {first}, which is lost); the later one counts"
             document.faults.append(Fault(message, f"{document.name}:{mark[0]}:{mark[1]}", dotted(here), fatal=False))
         document.marks[here] = mark
         data[key] = _read(loader, value_node, here, document)

@@ -51,7 +51,8 @@ def check_arguments(target: type, given: Any, path: Path, report: Report) -> dic
         every argument by name, defaults filled in; None when there were faults, which are in the report.
     """
     if not isinstance(given, Mapping):
-        report.add(f"given {shown(given)}, but the arguments of {target.__name__} are written as `name: value`", path)
+        owner = "args" if issubclass(target, Policy) else f"the arguments of {target.__name__}"
+        report.add(f"given {shown(given)}, but {owner} are written as `name: value`", path)
         return None
     model, written = arguments_model(target), {str(key): value for key, value in given.items()}
     try:
@@ -88,13 +89,12 @@ def _faults(
 def _place(loc: tuple[str | int, ...], given: Any) -> Path:
     """The part of pydantic's location that leads through the data (it also names union members and keys)."""
     place: Path = ()
+    data: Any = given
     for part in loc:
-        if (isinstance(given, Mapping) and part in given) or (
-            isinstance(given, list | tuple) and isinstance(part, int) and part < len(given)
-        ):
-            given = given[part]
-        else:
+        listed = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+        if not listed and not (isinstance(data, Mapping) and part in data):
             break
+        data = data[part]
         place = (*place, part)
     return place
 
@@ -103,7 +103,7 @@ def _explain(error: dict[str, Any], place: Path, given: Any, model: type[BaseMod
     if error["loc"][-1] == "[key]":
         message = error["msg"].removeprefix("Input should be a valid ").replace("integer", "whole number")
         return f"the key {shown(error['input'])} of {dotted(place[:-1])} should be a {message}"
-    value = given
+    value: Any = given
     for part in place:
         value = value[part]
     wanted = words_at(model, place)

@@ -21,7 +21,8 @@ def check_sections(data: Any, report: Report) -> dict[str, Any]:
     section of a wrong form is None.
     """
     if not isinstance(data, Mapping):
-        found = "is empty" if data is None else f"holds {type(data).__name__} {shown(data)}"
+        kind = "text" if isinstance(data, str) else type(data).__name__
+        found = "is empty" if data is None else f"holds {kind} {shown(data)}"
         report.add(f"the schedule {found}; it should hold sections such as 'pruners' and 'policies'", ())
         return {}
     sections: dict[str, Any] = {}

@@ -120,7 +120,7 @@ class Selection:
             self.report.add(str(e), path)
             return []
         if not found:
-            help_text = _slip(selector) or did_you_mean(selector, pool)
+            help_text = _slip(selector, pool) or did_you_mean(selector, pool)
             message = f"{shown(selector)} matches no {marker.kind} of this model, so nothing would be done; {help_text}"
             self.report.add(message, path)
         return found
@@ -129,8 +129,10 @@ class Selection:
         self.report.add(f"given no {marker.kind} at all, so nothing would be done", path)
 
 
-def _slip(selector: str) -> str:
-    """What is wrong with a selector that holds a space: two entries became one text."""
+def _slip(selector: str, pool: list[str]) -> str:
+    """What is wrong with a selector that is a layer's name, or holds a space because two entries became one text."""
+    if f"{selector}.weight" in pool:
+        return f"did you mean '{selector}.weight'?"
     if selector.startswith("re:") or not any(c.isspace() or c == "," for c in selector):
         return ""
     return "it holds more than one name: in `[..]` a comma between them, in a list a line beginning with '- ' for each"

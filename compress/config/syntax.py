@@ -166,9 +166,10 @@ def _documents(error: yaml.MarkedYAMLError, lines: list[str]) -> Slip | None:
 
 
 def _braces(error: yaml.MarkedYAMLError, lines: list[str]) -> Slip | None:
-    if "unhashable key" not in _problem(error):
+    if not re.search("unhashable key|key must be plain text", _problem(error)):
         return None
-    return "a key must be plain text; `{{..}}` is one brace too many", *_problem_place(error)
+    more = "; `{{` is one brace too many" if "{{" in lines[_problem_place(error)[0]] else ""
+    return f"a key must be plain text{more}", *_problem_place(error)
 
 
 FINDERS: tuple[Callable[[yaml.MarkedYAMLError, list[str]], Slip | None], ...] = (

@@ -9,6 +9,7 @@ from typing import Any
 from compress.config.loader import Path
 from compress.config.report import Report
 from compress.config.words import should_be
+from compress.errors import nearest
 from compress.window import MAX_EPOCHS, EpochWindow
 
 WINDOW_KEYS = ("starting_epoch", "ending_epoch", "frequency", "epochs")
@@ -18,6 +19,9 @@ LOWEST = {"starting_epoch": 0, "ending_epoch": 1, "frequency": 1}
 def window_of(entry: Mapping[str, Any], path: Path, report: Report) -> EpochWindow | None:
     """The window of a policy's keys; None when there were faults, which are in the report."""
     given = {key: entry[key] for key in WINDOW_KEYS if key in entry}
+    misspelt = {key for word in entry if word not in WINDOW_KEYS for key in nearest(str(word), WINDOW_KEYS, 1)}
+    if misspelt - set(given):
+        return None  # told as an unknown key
     before = len(report.faults)
     if "epochs" in given:
         _check_list(given, path, report)
@@ -36,8 +40,7 @@ def _check_list(given: Mapping[str, Any], path: Path, report: Report) -> None:
         others = ", ".join(key for key in given if key != "epochs")
         report.add(f"both epochs and {others}; give either `epochs: [..]` or the range", path)
     elif not isinstance(epochs, list) or not epochs:
-        more = f": write `epochs: [{epochs}]`" if _is_whole(epochs) else ""
-        report.add(should_be(epochs, "epochs", "list of at least one whole number, >= 0") + more, path)
+        report.add(should_be(epochs, "epochs", "list of at least one whole number, >= 0"), path)
     else:
         for i, epoch in enumerate(epochs):
             _check_number(epoch, f"epochs[{i}]", 0, (*path, i), report)

@@ -24,7 +24,8 @@ def describe_type(model: type[BaseModel], name: str) -> str:
 def should_be(value: Any, name: str, wanted: str) -> str:
     """`given 80; final_sparsity should be a number, > 0, <= 1 (80 % is written 0.8)`."""
     article = "a " if wanted.startswith(("number", "whole number", "list", "mapping", "pair", "class")) else ""
-    return f"given {shown(value)}; {name} should be {article}{wanted}{hint(value, wanted)}"
+    given = "it is empty" if value is None else f"given {shown(value)}"
+    return f"{given}; {name} should be {article}{wanted}{hint(value, wanted)}"
 
 
 def hint(value: Any, wanted: str) -> str:
@@ -38,6 +39,8 @@ def hint(value: Any, wanted: str) -> str:
         if number[2] == ",":
             return f" (write {number[1]}.{number[3]}, with a point)"
         return f" (it is text here: write {value.strip()} without quotes)"
+    if isinstance(value, int | float) and re.match(r"list of (at least one )?(whole )?number", wanted):
+        return f" (write [{value}])"
     if isinstance(value, float) and "whole number" in wanted and value.is_integer():
         return f" (write {value:.0f})"
     if isinstance(value, int | float) and not isinstance(value, bool) and 5 <= value <= 100 and _is_fraction(wanted):
@@ -85,7 +88,7 @@ def words_of(info: Mapping[str, Any]) -> str:
     if "prefixItems" in info:
         return "list of " + " and ".join(f"({words_of(item)})" for item in info["prefixItems"])
     if kind == "array":
-        return f"list of {words_of(info.get('items', {}))}"
+        return f"list of {words_of(info.get('items', {})).replace('number', 'numbers', 1)}"
     if kind == "object" and isinstance(info.get("additionalProperties"), dict):
         return f"mapping of name: {words_of(info['additionalProperties'])}"
     return ", ".join([KINDS.get(kind, kind), *(f"{sign} {info[key]:g}" for key, sign in LIMITS.items() if key in info)])

@@ -4,7 +4,8 @@ Here: `Call`, `Capture` (the student, in the training loop's own forward pass) a
 here and now). Not here: what is made of it (distillers, `test.py --dump-features`).
 """
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +71,8 @@ def main_tensor(output: Any, layer: str) -> Tensor:
 class Capture:
     """Takes note of a network's forward passes in training mode, from `watch` to `release`.
 
-    A forward pass in eval mode, or of a layer on its own, is ignored. Of several passes the last one counts.
+    A forward pass in eval mode, or of a layer on its own, is ignored. Of several passes the last one counts. A network
+    under torch.compile is heard too: code compiled before a layer was watched is dropped, and compiled again.
 
     Attributes:
         call: the last finished pass, None while there was none.
@@ -80,11 +82,17 @@ class Capture:
         self.call: Call | None = None
         self._open: list[Call | None] = []  # passes under way, None for those in eval mode
         self._watched: set[str] = set()
+        self._heard: set[str] = set()  # layers whose hooks are in the code compiled so far
+        self._active = False  # hooks that were compiled in stay when they are removed
         self._handles: list[RemovableHandle] = []
 
-    def watch(self, model: nn.Module, layers: Iterable[str]) -> None:
+    def watch(self, model: nn.Module, layers: Collection[str]) -> None:
         """Hooks further layers of the network; those that are hooked already stay."""
         modules = modules_by_name(model)
+        self._active = True
+        if not {OUTPUT, *layers} <= self._heard:
+            self.forget_compiled()
+            self._heard |= {OUTPUT, *layers}
         if not self._handles:
             root = modules[OUTPUT]
             self._handles.append(root.register_forward_pre_hook(self._begin, prepend=True, with_kwargs=True))
@@ -96,6 +104,7 @@ class Capture:
 
     def release(self) -> None:
         """Removes the hooks and forgets every tensor."""
+        self._active = False
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -103,20 +112,27 @@ class Capture:
         self._open.clear()
         self.call = None
 
+    def forget_compiled(self) -> None:
+        """torch.compile does not look whether hooks have come or gone, so what it has compiled is dropped."""
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()
+
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._active:
+            return
         known = Call(args, kwargs, _autocast((*args, *kwargs.values()))) if module.training else None
         self._open.append(known)
 
     def _note(self, layer: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            call = self._open[-1] if self._open else None
+            call = self._open[-1] if self._active and self._open else None
             if call is not None:  # a copy, since an in-place ReLU behind the layer would overwrite it
                 call.layers[layer] = main_tensor(output, layer).clone()
 
         return hook
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
-        call = self._open.pop() if self._open else None
+        call = self._open.pop() if self._active and self._open else None
         if call is not None:
             call.layers[OUTPUT] = main_tensor(output, OUTPUT)
             self.call = call

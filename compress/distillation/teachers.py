@@ -5,7 +5,7 @@ student is hooked once. Not here: what is learned from them (the distillers), wh
 """
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ class Teachers:
         self._wanted: dict[str, list[str]] = {}
         self._answers: dict[str, Features] = {}
         self._answered: Call | None = None
+        self._epoch = -1
 
     # Who they are -------------------------------------------------------------------------------------------------
 
@@ -99,9 +100,15 @@ class Teachers:
             return found if isinstance(found, nn.Module) else found()
         return self._source(name)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """A distiller acts in this epoch; after epochs without one, what was compiled in them hears no student."""
+        if self._epoch not in (epoch - 1, epoch):
+            self._capture.forget_compiled()
+        self._epoch = epoch
+
     # A minibatch --------------------------------------------------------------------------------------------------
 
-    def watch(self, model: nn.Module, layers: Iterable[str], teacher: str, teacher_layers: Iterable[str]) -> None:
+    def watch(self, model: nn.Module, layers: Collection[str], teacher: str, teacher_layers: Iterable[str]) -> None:
         """Before the student's forward pass: what one distiller will want of student and teacher."""
         if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
             raise UserError(

@@ -37,6 +37,7 @@ class DistillationPolicy(Policy):
 
     def on_epoch_begin(self, ctx: StepContext) -> None:
         """A teacher `self` is copied when it begins, before any weight of this epoch is masked."""
+        self.distiller.teachers.begin_epoch(ctx.epoch)
         self._start(ctx)
 
     def on_minibatch_begin(self, ctx: StepContext) -> None:

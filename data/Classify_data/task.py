@@ -37,7 +37,8 @@ class Task:
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "Task":
         """What `to_dict` gave."""
-        return Task(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return Task(**plain)
 
 
 def check_classes(found: Sequence[str], wanted: Sequence[str], where: str) -> None:

@@ -154,7 +154,9 @@ class PreactResNet20(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
+        x = self.conv1(x)
+        for stage in STAGES:
+            x = self.get_submodule(stage)(x)
         return self.fc(self.dropout(torch.flatten(self.avgpool(self.final_relu(self.final_bn(x))), 1)))
 
 

@@ -63,5 +63,6 @@ class ResNetSigns(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for i in range(len(BLOCKS)):
+            x = self.get_submodule(f"layer{i + 1}")(x)
         return self.fc(self.dropout(torch.flatten(self.avgpool(x), 1)))

@@ -52,7 +52,7 @@ class ClassifyTrainer(BaseTrainer):
         """The classes and the form of the pictures."""
         if self.training_loader is None:  # a plan needs no pictures, but their classes
             return training_set(self.config).task
-        return self.training_loader.dataset.task  # type: ignore[attr-defined,no-any-return]
+        return self.training_loader.dataset.task  # type: ignore[attr-defined]
 
     def task_facts(self) -> dict[str, Any]:
         """The task."""

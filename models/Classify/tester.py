@@ -74,11 +74,12 @@ class ClassifyTester(BaseTester):
 
     def _exits(self, model: nn.Module) -> dict[str, Any]:
         """Accuracy against average MACs, of a network with early exits."""
-        if not getattr(model, "exit_names", None):
+        names: list[str] = getattr(model, "exit_names", [])
+        if not names:
             return {}
         picture = self.example_inputs()[0]
         rows = [each.to_dict() for each in exit_table(model, self.testing_loader, self.device, picture, THRESHOLDS)]
-        logger.info("early exits behind %s, and the end:\n%s", ", ".join(model.exit_names), tabulate(rows, "keys"))
+        logger.info("early exits behind %s, and the end:\n%s", ", ".join(names), tabulate(rows, "keys"))
         return {"exits": rows}
 
     def predict(self) -> dict[str, Any]:

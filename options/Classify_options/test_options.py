@@ -11,8 +11,12 @@ from options.option import option, parse
 class ClassifyTestConfig(TestConfig):
     """Options of `test.py` for classification; classes, size and normalisation are the checkpoint's."""
 
-    testdata: str | None = option(None, "test pictures (default: the test part of the data it was trained on)")
-    predict: str | None = option(None, "folder of pictures without labels: write predictions.csv, measure nothing")
+    testdata: str | None = option(
+        None, "test pictures (default: the test part of the data it was trained on)", metavar="PLACE"
+    )
+    predict: str | None = option(
+        None, "folder of pictures without labels: write predictions.csv, measure nothing", metavar="FOLDER"
+    )
 
 
 class TestOptions:

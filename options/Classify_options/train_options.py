@@ -14,11 +14,15 @@ INITIALISATIONS = ("own", "kaiming", "xavier", "orthogonal")
 class ClassifyTrainConfig(TrainConfig):
     """Options of `train.py --optform=Classify`."""
 
-    optform: str = option("Classify", "the application")
+    optform: str = option("Classify", "the application", metavar="NAME")
     traindata: str | None = option(
-        None, "class folders, CIFAR-10's python batches, HDF5 or .npz (default: the data set of --dataset)"
+        None,
+        "class folders, CIFAR-10's python batches, HDF5 or .npz (default: the data set of --dataset)",
+        metavar="PLACE",
     )
-    dataset: str = option("digits", "digits (inside scikit-learn) or torchvision:NAME, where --traindata is not given")
+    dataset: str = option(
+        "digits", "digits (inside scikit-learn) or torchvision:NAME, where --traindata is not given", metavar="NAME"
+    )
     download: bool = option(False, "let torchvision fetch the data set")
     size: int = option(32, "height and width that the network sees, pixels", minimum=8)
     channels: int | None = option(None, "1 (grey) or 3 (RGB); default: as the pictures are", choices=(1, 3))
@@ -29,15 +33,19 @@ class ClassifyTrainConfig(TrainConfig):
     rotate: float = option(10.0, "largest turn of a training picture, degrees", minimum=0.0)
     zoom: float = option(0.1, "largest change of a training picture's size, a fraction", minimum=0.0)
     flip: bool = option(False, "mirror every second training picture")
-    arch: str = option("lenet5", "the network: resnet20, studentnet, ..., torchvision:NAME or timm:NAME")
+    arch: str = option(
+        "lenet5", "the network: resnet20, studentnet, ..., torchvision:NAME or timm:NAME", metavar="NAME"
+    )
     width_mult: float | None = option(None, "factor of the network's channels, where it takes one", minimum=0.0)
     base: int | None = option(None, "channels of studentnet's first layer", minimum=1)
     dropout: float | None = option(None, "before the classifier, where the network takes one", minimum=0.0)
-    exits: str | None = option(None, "early exits of the CIFAR ResNets: layer1, layer2 or layer1,layer2")
+    exits: str | None = option(
+        None, "early exits of the CIFAR ResNets: layer1, layer2 or layer1,layer2", metavar="STAGES"
+    )
     exit_weight: float = option(0.3, "weight of each early exit's loss beside the network's own", minimum=0.0)
     init: str = option("own", "initialisation of convolutions and linear layers", choices=INITIALISATIONS)
     pretrained: bool = option(False, "start from the library's trained weights (torchvision:, timm:), downloaded")
-    weights: str | None = option(None, "start from the weights in this file, as far as they fit")
+    weights: str | None = option(None, "start from the weights in this file, as far as they fit", metavar="FILE")
     match: str = option("name", "pair the weights of --weights by name or by order", choices=("name", "order"))
     optimizer: str = option("adam", "the optimizer", choices=OPTIMIZERS)
     momentum: float = option(0.9, "of --optimizer=momentum and rmsprop", minimum=0.0)

@@ -80,6 +80,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "views": views,
 }
 
+QUICK = ("resnet", "concat", "reused", "views")  # residuals, branches, one layer several times, flattening
+
 
 def shaken(model: nn.Module) -> nn.Module:
     """With BatchNorm statistics as after training."""
@@ -109,8 +111,8 @@ def check(model: nn.Module, evaluation: Evaluation, cache_bytes: int = 2**28) ->
     assert fast.dense() == pytest.approx(dense)
     ordered = fast.order(subjects)
     assert {each.name for each in ordered} == {each.name for each in subjects}
-    for subject in [*ordered, ordered[0], ordered[-1], *ordered[::2]]:
-        for level in (0.3, 0.9):
+    for subject in [*ordered, ordered[0], ordered[-1]]:
+        for level in (0.5, 0.9):
             value = subject.change(subject.parameter.detach(), level)
             expected = plain.changed(subject, value)
             assert fast.changed(subject, value) == pytest.approx(expected, rel=2e-5, abs=1e-9), subject.name
@@ -118,7 +120,9 @@ def check(model: nn.Module, evaluation: Evaluation, cache_bytes: int = 2**28) ->
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_the_same_numbers_as_the_whole_network(name: str) -> None:
     torch.manual_seed(0)
     model = shaken(NETWORKS[name]())
@@ -131,11 +135,11 @@ def test_shared_weights_several_inputs_and_outputs() -> None:
     check(Tied(), Evaluation(inputs, lambda outputs: as_is(each["sum"] for each in outputs)))
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 40_000])
+@pytest.mark.parametrize("cache_bytes", [pytest.param(0, marks=pytest.mark.slow), 8_000])
 def test_without_memory_for_what_is_kept(cache_bytes: int) -> None:
     torch.manual_seed(0)
-    model = shaken(resnet_cifar(1, (4, 8, 8)))
-    check(model, Evaluation(list(torch.rand(4, 2, 3, 16, 16)), as_is), cache_bytes)
+    model = shaken(NETWORKS["concat"]())
+    check(model, Evaluation(list(torch.rand(3, 2, 3, 8, 8)), as_is), cache_bytes)
 
 
 def test_kept_values_stay_within_the_memory_allowed() -> None:
@@ -154,7 +158,7 @@ def test_kept_values_stay_within_the_memory_allowed() -> None:
 
 def test_batches_of_different_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    sizes = [(16, 16), (12, 20), (16, 16), (9, 9)]
+    sizes = [(8, 8), (8, 9), (8, 8)]
     evaluation = Evaluation([torch.rand(1, 3, *size) for size in sizes], as_is)
     check(Net(2, 8, 8).eval(), evaluation)
     monkeypatch.setattr("apputils.sensitivity.replay.MOST_PROGRAMS", 1)  # the others run the network itself
@@ -162,8 +166,8 @@ def test_batches_of_different_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_modes_are_put_back_and_batch_norm_is_not_trained() -> None:
-    model = shaken(resnet_cifar(1, (4, 8, 8))).train()
-    model[1].eval()
+    model = shaken(NETWORKS["concat"]()).train()
+    model[1][1].eval()
     flags = [module.training for module in model.modules()]
     check(model, Evaluation([torch.rand(2, 3, 16, 16)], as_is))
     assert [module.training for module in model.modules()] == flags

@@ -19,6 +19,6 @@ def test_did_you_mean_lists_everything_when_nothing_is_near() -> None:
 
 def test_a_report_names_every_fault_with_its_place() -> None:
     error = ScheduleError([Fault("too large", "a.yaml:3:1", "pruners.p.x"), Fault("unused", fatal=False)])
-    assert "2 faults" in str(error)
+    assert "1 fault and 1 warning" in str(error)
     assert "a.yaml:3:1: pruners.p.x: too large" in str(error)
     assert "warning: unused" in str(error)

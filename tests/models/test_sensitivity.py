@@ -15,7 +15,7 @@ from tests.models.conftest import TrainerOf
 from tests.models.test_tester import evaluation as built
 
 
-def test_the_builtfers_its_evaluation_taken_apart(trainer_of: TrainerOf) -> None:
+def test_the_tester_offers_its_evaluation_taken_apart(trainer_of: TrainerOf) -> None:
     trainer_of("--compress=schedule.yaml", "--run=a").run()
     tester, _ = built("--full")
     model = tester.build_model()
@@ -27,7 +27,7 @@ def test_a_coarse_analysis_by_default_and_its_schedule_trains(
     trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer_of("--compress=schedule.yaml", "--run=a").run()
-    tester, opt = built("--no-export", "--write-schedule=tolerance=1.5")
+    tester, opt = built("--no-export", "--no-report", "--write-schedule=tolerance=1.5")
     tester.run(opt)
     assert "runs the whole network each time" not in caplog.text
     stem = Path("results/a/sensitivity_element")

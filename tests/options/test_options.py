@@ -42,6 +42,7 @@ def test_every_promised_option_exists() -> None:
         (["--upscale_factor=5"], "choose from 2, 3, 4"),
         (["--lr=nan"], "--lr: given nan, it must be a finite number"),
         (["--patch_sise=3"], "unknown option '--patch-sise'; did you mean '--patch-size'"),
+        (["--strict=yes"], "--strict: it is a switch, given without a value, not 'yes'"),
         (["--device"], "--device: expected one argument"),
         (["agp.yaml"], "'agp.yaml' belongs to no option; give a schedule by --compress=FILE"),
         (["--nEp=3"], "unknown option '--nEp'"),
@@ -108,6 +109,12 @@ def test_a_schedule_is_looked_up_as_given_then_in_its_application(here: Path) ->
     assert found.parts[-3:] == ("schedules", "SR", "agp_prune.yaml")
     (here / "agp_prune.yaml").write_text("version: 1")
     assert find_schedule("agp_prune.yaml", "SR") == "agp_prune.yaml"
+
+
+def test_a_missing_schedule_may_be_one_of_the_present_folder(here: Path) -> None:
+    (here / "mine.yaml").write_text("version: 1")
+    with pytest.raises(UserError, match="did you mean 'mine.yaml'"):
+        find_schedule("mine.yml", "SR")
 
 
 def test_a_missing_schedule_says_what_is_there(here: Path) -> None:

@@ -80,7 +80,7 @@ CASES = [
     (RANGE, "    epochs: []", r"given \[\]; epochs should be a list of at least one whole number"),
     (RANGE, "    epochs: [3, -1]", r"10:17: policies\[0\].epochs\[1\]: given -1; epochs\[1\] should be a "
      "whole number, >= 0"),
-    (RANGE, "    epochs: 3", r"given 3; epochs should be a list .*: write `epochs: \[3\]`"),
+    (RANGE, "    epochs: 3", r"given 3; epochs should be a list .* \(write \[3\]\)"),
     (RANGE, "    epochs: [1000000]", "given 1000000; .* should be at most 100000, the longest run"),
     ("ending_epoch: 4", "ending_epoch: 1000000000", "given 1000000000; ending_epoch should be at most "
      "100000, the longest run there is"),
@@ -116,6 +116,12 @@ CASES = [
     ("class: AutomatedGradualPruner", "class: CosineAnealingLR", "did you mean 'CosineAnnealingLR' of lr_schedulers"),
     ("class: AutomatedGradualPruner", "clas: AutomatedGradualPruner", r"the class is missing: .*\(is 'clas' meant for it\?\)"),
     ("[0.weight]", "[0.weight 2.weight]", "'0.weight 2.weight' matches no weight .*; it holds more than one name: in"),
+    ("[0.weight]", "", "7:5: pruners.p.weights: it is empty; weights should be a list of text"),
+    ("[0.weight]", "['5']", "'5' matches no weight of this model, .*; did you mean '5.weight'"),
+    ("class: AutomatedGradualPruner", "class: AGP", "unknown class 'AGP' in pruners; did you mean 'AutomatedGradualPruner'"),
+    ("class: AutomatedGradualPruner", "class: Zzz", "`python -m compress.config list` tells what each is for"),
+    ("starting_epoch: 0", "start_epoch: 0", r"10:5: policies\[0\].start_epoch: unknown policy key 'start_epoch'; did you"),
+    ("{instance_name: p}", "{instance_name: p, args: [keep_mask]}", r"given \['keep_mask'\], but args are written as"),
     ("pruner: {instance_name: p}", "pruner: p", r"9:5: policies\[0\].pruner: given 'p'; write `pruner: {instance_name: p}`"),
     ("pruner: {instance_name: p}", "pruner:\n    instance_name: p", "instance_name stands beside 'pruner'; indent it further"),
     ("{instance_name: p}", "{instance_name: p, frequency: 1}", "frequency stands inside of 'pruner'; they belong beside it"),
@@ -263,8 +269,8 @@ def test_what_is_no_schedule_is_refused(net: nn.Module, tmp_path: Path, text: st
 
 WARNINGS = [
     ("policies:", "  q: {class: SparsityLevelParameterPruner, levels: {'*': 0.1}}\npolicies:", "no policy uses 'q'"),
-    ("    final_sparsity: 0.5", "    final_sparsity: 0.4\n    final_sparsity: 0.5", "7:5: .*key 'final_sparsity' is here "
-     r"twice \(first in line 6\)"),
+    ("    final_sparsity: 0.5", "    final_sparsity: 0.4\n    final_sparsity: 0.5", "7:5: .*key 'final_sparsity' stands "
+     r"twice \(first in line 6, which is lost\)"),
     ("policies:", "policies:\n  - pruner: {instance_name: p}\n    epochs: [2]", "'p' prunes '0.weight' in epoch 2 too"),
 ]  # fmt: skip
 
