@@ -38,7 +38,7 @@ class QuantizationPolicy(Policy):
         self.quantizer = quantizer
         self._model: nn.Module | None = None
         self._since: int | None = None
-        self._frozen = False
+        self._held = self._frozen = False
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Makes the fake quantizers and gives their parameters to the optimizer."""
@@ -59,10 +59,12 @@ class QuantizationPolicy(Policy):
         """Exchanges the layers the first time; holds the folded BatchNorms once it is time."""
         if self._since is None:
             ctx.structures.append(self._convert(ctx.model, ctx.epoch))
+            _average([parameter for piece in self.quantizer.pieces() for parameter in piece.parameters()])
             logger.info("%s: quantized from epoch %d on: %s", self.name, ctx.epoch, self._story())
         late = self.quantizer.freeze_bn_after
         if late is not None and self._since is not None and ctx.epoch >= self._since + late:
             self.quantizer.hold_norms(ctx.model)
+            self._held = True
 
     def before_parameter_optimization(self, ctx: StepContext) -> None:
         """Averages the gradients of the quantizer's own parameters over processes."""
@@ -83,17 +85,19 @@ class QuantizationPolicy(Policy):
             self._frozen = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Since which epoch the network is quantized, and whether ranges are frozen."""
-        return {"since": self._since, "frozen": self._frozen}
+        """Since which epoch the network is quantized, and whether BatchNorms are held and ranges frozen."""
+        return {"since": self._since, "held": self._held, "frozen": self._frozen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Exchanges the layers if they were; the network's tensors are loaded after this."""
         if state["since"] is not None and self._since is None:
             assert self._model is not None, "the scheduler prepares its policies"
             self._convert(self._model, state["since"])
+        if state["held"] and self._model is not None:
+            self.quantizer.hold_norms(self._model)
         if state["frozen"] and not self._frozen and self._model is not None:
             self.quantizer.freeze(self._model)
-        self._frozen = state["frozen"]
+        self._held, self._frozen = state["held"], state["frozen"]
 
     def _convert(self, model: nn.Module, epoch: int) -> dict[str, Any]:
         structure = self.quantizer.convert(model)

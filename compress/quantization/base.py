@@ -39,6 +39,7 @@ class LayerBits(TypedDict, total=False):
 
 
 Override = Bits | LayerBits
+Decision = dict[str, dict[str, tuple[Any, ...]]]  # layer -> slot -> what `Quantizer._piece` takes
 Overrides = dict[ModuleOrExpression, Override] | None
 
 
@@ -88,6 +89,8 @@ class Quantizer(ABC):
         self.left_float: dict[str, str] = {}
         self.notes: list[str] = []
         self._pieces: PiecesOf = {}
+        self._graph: Graph | None = None
+        self._decided: tuple[nn.Module, Decision] | None = None
         self._converted = False
 
     # What an algorithm gives --------------------------------------------------------------------------------------
@@ -195,16 +198,21 @@ class Quantizer(ABC):
 
     # Which layer gets what ----------------------------------------------------------------------------------------
 
-    def _decide(self, model: nn.Module) -> dict[str, dict[str, tuple[Any, ...]]]:
-        """Layer -> slot -> what `_piece` takes."""
+    def _decide(self, model: nn.Module) -> Decision:
+        """What each layer gets; a model is traced once for the checks and for the real thing."""
+        if self._decided is None or self._decided[0] is not model:
+            self._decided = (model, self._decide_anew(model))
+        return self._decided[1]
+
+    def _decide_anew(self, model: nn.Module) -> Decision:
         self.left_float, self.notes = {}, []
         modules = {canonical(name): each for name, each in model.named_modules() if canonical(name)}
         layers = {name: each for name, each in modules.items() if type(each) in LAYERS and self._takes(name, each)}
         bits = {name: self._bits(name, "activations") for name in modules}
         acting = {name: each for name, each in modules.items() if type(each) in ACTIVATIONS}
         chosen = {name for name in acting if _is_on(bits[name])}
-        graph = self._read(model, layers, chosen, set(acting) - chosen)
-        decided: dict[str, dict[str, tuple[Any, ...]]] = {}
+        graph = self._graph = self._read(model, layers, chosen, set(acting) - chosen)
+        decided: Decision = {}
         for name, module in modules.items():
             slots: dict[str, tuple[Any, ...]] = {}
             if name in layers:
@@ -231,9 +239,12 @@ class Quantizer(ABC):
                 )
             return None
         graph = read_graph(model, self.example_inputs, layers, chosen, left)
-        for name in sorted(chosen & graph.useful):
-            if graph.calls[name] > 1:
-                self.notes.append(f"{name} is called {graph.calls[name]} times, and all its calls share one range")
+        shared = [name for name in graph.calls if name in chosen & graph.useful and graph.calls[name] > 1]
+        if shared:
+            self.notes.append(
+                f"{len(shared)} activation modules are called more than once, and all calls of one share its range: "
+                + ", ".join(shared)
+            )
         return graph
 
     def _takes(self, name: str, module: nn.Module) -> bool:
@@ -300,13 +311,12 @@ class Quantizer(ABC):
 
     def _foldings(self, model: nn.Module) -> dict[str, str]:
         """Layer -> the BatchNorm that it is quantized with."""
-        if not self.folds:
+        if not self.folds or self._graph is None:
             return {}
         modules = {canonical(name): each for name, each in model.named_modules()}
-        graph = read_graph(model, self.example_inputs, self._pieces, (), ())
         return {
             name: norm
-            for name, norm in graph.norms.items()
+            for name, norm in self._graph.norms.items()
             if "weight_quantizer" in self._pieces.get(name, {})
             and foldable(modules[norm])
             and getattr(modules[name], "groups", 1) * LAYERS[type(modules[name])].channel_axis <= 1

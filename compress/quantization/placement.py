@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 from torch.fx import Node
 
-from compress.graph.trace import Trace, module_of, operation_name, trace_model
+from compress.graph.trace import module_of, operation_name, trace_model
 from compress.selectors import canonical
 
 WEIGHTED = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"}
@@ -90,17 +90,17 @@ def read_graph(
         UserError: the model cannot be traced.
     """
     trace = trace_model(model, example_inputs)
-    calls = [(node, canonical(module_of(node))) for node in trace.operations]
-    walk = _Walk(trace, set(layers), set(activations), set(float_activations))
+    names = _first_names(model)
+    calls = [(node, names[canonical(module_of(node))]) for node in trace.operations]
+    walk = _Walk(names, set(layers), set(activations), set(float_activations))
     graph = Graph({})
     for node, name in calls:
         if _is_layer(node) and name in walk.layers:
             graph.readings.setdefault(name, []).append(walk.reading(node.args[0]))
         if name in walk.activations and walk.reaches_layer(node):
             graph.useful.add(name)
-        norm = _norm_behind(node)
-        if norm is not None and _is_layer(node):
-            graph.norms[name] = norm
+        if _is_layer(node) and (norm := _norm_behind(node)) is not None:
+            graph.norms[name] = names[canonical(module_of(norm))]
         if _is_layer(node) or operation_name(node) == "embedding" or name in walk.activations:
             graph.calls[name] += 1
     ordered = [name for node, name in calls if name in walk.layers and (_is_layer(node) or _embeds(node))]
@@ -111,16 +111,22 @@ def read_graph(
     return graph
 
 
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Every canonical name of a module -> its first one; a module may have several."""
+    first: dict[int, str] = {}
+    named = model.named_modules(remove_duplicate=False)
+    return {canonical(name): first.setdefault(id(module), canonical(name)) for name, module in named}
+
+
 class _Walk:
     """Walks back from what a layer reads to what made it."""
 
-    def __init__(self, trace: Trace, layers: set[str], activations: set[str], left: set[str]) -> None:
-        self.layers, self.activations, self.left = layers, activations, left
-        self.trace = trace
+    def __init__(self, names: dict[str, str], layers: set[str], activations: set[str], left: set[str]) -> None:
+        self.names, self.layers, self.activations, self.left = names, layers, activations, left
 
     def reading(self, operand: Any) -> Reading:
         source = _source(operand)
-        name = canonical(module_of(source))
+        name = self.names[canonical(module_of(source))]
         return Reading(
             quantized=name in self.activations,
             left_float=name in self.left,
@@ -133,7 +139,7 @@ class _Walk:
         seen, todo = {node}, [node]
         while todo:
             for user in todo.pop().users:
-                if _is_layer(user) and canonical(module_of(user)) in self.layers:
+                if _is_layer(user) and self.names[canonical(module_of(user))] in self.layers:
                     return True
                 if user not in seen:
                     seen.add(user)
@@ -212,8 +218,6 @@ def _embeds(node: Node) -> bool:
     return node.op == "call_function" and operation_name(node) == "embedding"
 
 
-def _norm_behind(node: Node) -> str | None:
+def _norm_behind(node: Node) -> Node | None:
     users = list(node.users)
-    if len(users) != 1 or operation_name(users[0]) != "batch_norm":
-        return None
-    return canonical(module_of(users[0]))
+    return users[0] if len(users) == 1 and operation_name(users[0]) == "batch_norm" else None
