@@ -72,8 +72,9 @@ def sensitivity_charts(content: Content) -> list[Chart]:
     charts = []
     for analysis in content["sensitivity"]:
         for metric, dense in analysis["dense"].items():
+            start = [] if analysis["sense_type"] == "bits" else [(0.0, _value(dense))]  # nothing pruned
             curves = {
-                weight: sorted((row["level"], _value(row["metrics"].get(metric))) for row in rows)
+                weight: sorted({*start, *((row["level"], _value(row["metrics"].get(metric))) for row in rows)})
                 for weight, rows in analysis["weights"].items()
             }
             title = f"{metric} when one weight is changed ({analysis['sense_type']}; unchanged: {_value(dense):.4g})"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -75,8 +77,14 @@ def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
     (folder / "sense.json").write_text(json.dumps({**record, "weights": {"0.weight": rows}}))
     latency = {"file": {"milliseconds": 2.5}, "dense": {"milliseconds": 5.0}}
     export = {"file": "net.onnx", "mode": "float", "bytes": 1234, "compared_with": "the network", "threads": 1}
-    export |= {"difference": {"max_abs": 1e-6}, "latency": latency, "warnings": ["<careful>"]}
-    (folder / "export.json").write_text(json.dumps({"float": export}))
+    export |= {
+        "difference": {"max": 1e-6, "mean": 1e-7, "largest": 1.0, "inputs": 2},
+        "latency": latency,
+        "warnings": ["<careful>"],
+    }
+    (folder / "export.json").write_text(
+        json.dumps({"files": {"net.onnx": export, "net.pt2": {"file": "net.pt2", "bytes": 9}}})
+    )
     checkpoint = {
         "optform": "SR", "epoch": 1, "schedule": SCHEDULE, "model": net.state_dict(),
         "history": [
@@ -174,7 +182,31 @@ def test_the_workbook_has_the_same_numbers_and_charts(written: tuple[dict[str, A
     curve = list(book["sensitivity element psnr"].iter_rows(min_row=2, values_only=True))
     assert curve == [(0, 30), (0.5, 29.5)]
     assert all(book[name]._charts for name in ("size", "training", "sparsity", "macs", "sensitivity element psnr"))
-    assert dict(zip(*book["export"].iter_rows(values_only=True), strict=True))["difference.max_abs"] == 1e-6
+    head, first, second = book["export"].iter_rows(values_only=True)
+    assert dict(zip(head, first, strict=True))["difference.max"] == 1e-6
+    assert dict(zip(head, second, strict=True))["file"] == "net.pt2"
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_page_without_errors_or_requests(written: tuple[dict[str, Any], Path]) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium on this machine")
+    page = written[1].resolve() / "report.html"
+    log = written[1] / "net.json"
+    quiet = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    quiet += [f"--user-data-dir={written[1] / 'profile'}", "--virtual-time-budget=2000", "--enable-logging=stderr"]
+    asked = [f"--log-net-log={log}", "--dump-dom", f"{page.as_uri()}?theme=dark"]
+    done = subprocess.run([browser, *quiet, *asked], capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert 'data-theme="dark"' in done.stdout  # the script ran
+    assert 'class="left"' in done.stdout
+    assert done.stdout.count('class="chart"') == 11
+    events = re.sub(r",?\s*$", "", log.read_text())
+    found = json.loads(events if events.endswith("}") else events + "]}")
+    ours = [event["params"] for event in found["events"] if "initiator" in event.get("params", {})]
+    away = [each["url"] for each in ours if each["initiator"] != "not an origin" and each["url"].startswith("http")]
+    assert away == []
 
 
 def test_a_run_without_analyses_says_what_is_absent(net: nn.Module, here: Path) -> None:
