@@ -11,7 +11,8 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -150,11 +151,13 @@ def transform_to_onnx(
     dummies = dummy_input if isinstance(dummy_input, tuple) else (dummy_input,)
     inputs = inputs_to_check(check_inputs, dummies)
     ready = deployable(model, "qdq" if kind == "qdq" else "clip", Choices(settings.reduce_range, settings.clip_first))
-    program, notes = _exported(ready.model, dummies, settings.opset)
-    if kind == "qdq":
-        from apputils.onnx_passes import improve  # imports onnx_ir, which may be missing until `needed` has said so
+    with _quiet():
+        program, notes = _exported(ready.model, dummies, settings.opset)
+        if kind == "qdq":
+            from apputils.onnx_passes import improve  # onnx_ir may be missing until `needed` has said so
 
-        improve(program.model)
+            improve(program.model)
+    if kind == "qdq":
         notes += _completed(program.model, inputs, check_inputs is not None) if settings.complete else []
     _strip(program.model)
     program.model.metadata_props[METADATA] = json.dumps({**settings.description, "mode": kind})
@@ -196,14 +199,23 @@ def _exported(model: nn.Module, dummies: Inputs, opset: int | None) -> tuple[Any
 def _trace(model: nn.Module, examples: Inputs, dynamic: Any, opset: int | None) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        level = logging.getLogger("torch.onnx").level
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        try:
-            return torch.onnx.export(
-                model, examples, dynamo=True, opset_version=opset, dynamic_shapes=dynamic, verbose=False
-            )
-        finally:
-            logging.getLogger("torch.onnx").setLevel(level)
+        return torch.onnx.export(
+            model, examples, dynamo=True, opset_version=opset, dynamic_shapes=dynamic, verbose=False
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's own log lines, which speak of its passes, are left out."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnx_ir", "onnxscript")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
 
 
 def _strip(model: Any) -> None:

@@ -79,6 +79,7 @@ def export_pt2(
     dummies = dummy_input if isinstance(dummy_input, tuple) else (dummy_input,)
     inputs = inputs_to_check(check_inputs, dummies)
     program, fixed = _program(deployable(model, "torch").model, dummies)
+    program.example_inputs = None  # of the dummy's size, which may be many times the network's
     path = Path(file)
     temporary = path.with_name(f".{path.stem}.tmp.pt2")
     try:
