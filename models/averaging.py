@@ -10,6 +10,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress.masks import MaskTable
+from compress.quantization.structure import apply, refresh_weights
+from compress.scheduler import CompressionScheduler
 from compress.selectors import canonical_parameters
 from compress.thinning.recipe import Recipe
 
@@ -24,18 +26,31 @@ class AveragedWeights:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-        self._followed = 0
+        self._thinned = self._quantized = 0  # how many recipes and structures it has followed
 
-    def update(self, model: nn.Module, recipes: list[dict[str, Any]]) -> None:
-        """One more step of the network, which may have been thinned by these recipes since it was new."""
-        self.follow(recipes)
+    def update(self, model: nn.Module, scheduler: CompressionScheduler) -> None:
+        """One more step of the network, which the scheduler may have thinned or quantized since it was new."""
+        self.follow(scheduler, model)
         self._averaged.update_parameters(model)
 
-    def follow(self, recipes: list[dict[str, Any]]) -> None:
-        """Thins the average like the network, by the recipes that it has not seen yet."""
-        for recipe in recipes[self._followed :]:
-            Recipe.from_dict(recipe).apply(self._averaged.module)
-        self._followed = len(recipes)
+    def follow(self, scheduler: CompressionScheduler, model: nn.Module | None = None) -> None:
+        """Thins and quantizes the average like the network, as far as that is new.
+
+        Args:
+            scheduler: what it has done to the network.
+            model: the network, whose values the average takes for what quantization added; None leaves them new.
+        """
+        averaged = self._averaged.module
+        for recipe in scheduler.recipes[self._thinned :]:
+            Recipe.from_dict(recipe).apply(averaged)
+        self._thinned = len(scheduler.recipes)
+        for structure in scheduler.structures[self._quantized :]:
+            known = set(averaged.state_dict())
+            apply(averaged, structure)
+            if model is not None:
+                added = {name: value for name, value in model.state_dict().items() if name not in known}
+                averaged.load_state_dict(added, strict=False)
+        self._quantized = len(scheduler.structures)
 
     @torch.no_grad()
     def masked(self, model: nn.Module, masks: MaskTable) -> nn.Module:
@@ -47,6 +62,7 @@ class AveragedWeights:
                 parameter.masked_fill_(~mask, 0)
         for own, source in zip(averaged.buffers(), model.buffers(), strict=True):
             own.copy_(source)
+        refresh_weights(averaged)
         return averaged
 
     def state_dict(self) -> dict[str, Any]:

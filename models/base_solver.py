@@ -160,7 +160,7 @@ class BaseTrainer:
             optimizer.step()
             compression_scheduler.on_minibatch_end(epoch, step, steps, optimizer)
             if self.averaged is not None:
-                self.averaged.update(self.model, compression_scheduler.recipes)
+                self.averaged.update(self.model, compression_scheduler)
             means.add(loss, own_loss, terms)
             bar.note(lambda: f"loss {means.mean('loss'):.4f} lr {optimizer.param_groups[0]['lr']:.2g}{self._so_far()}")
         return means.values()

@@ -13,6 +13,7 @@ from torch import nn
 from apputils.checkpoint import load_checkpoint
 from apputils.runs import find_run
 from compress.errors import UserError
+from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
 from models.environment import random_state, restore_random_state
 from models.ranking import EpochScore
@@ -53,7 +54,7 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     trainer.compression_scheduler.load_state_dict(trainer.teachers.with_weights(checkpoint["scheduler"]))  # first: it thins the network
     load_network(trainer.model, checkpoint["model"])
     if trainer.averaged is not None:
-        trainer.averaged.follow(trainer.compression_scheduler.recipes)
+        trainer.averaged.follow(trainer.compression_scheduler)
         trainer.averaged.load_state_dict(checkpoint["averaged"])
     trainer.optimizer.load_state_dict(checkpoint["optimizer"])
     trainer.history = checkpoint["history"]
@@ -65,7 +66,7 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
 
 
 def rebuild(model: nn.Module, checkpoint: dict[str, Any]) -> nn.Module:
-    """A new network becomes the checkpoint's: thinned as it was, with the weights that count for quality.
+    """A new network becomes the checkpoint's: thinned and quantized alike, with the weights that count for quality.
 
     Those are the averaged ones if the run kept them.
 
@@ -74,6 +75,8 @@ def rebuild(model: nn.Module, checkpoint: dict[str, Any]) -> nn.Module:
     """
     for recipe in checkpoint["scheduler"]["recipes"]:
         Recipe.from_dict(recipe).apply(model)
+    for structure in checkpoint["scheduler"].get("structures", []):
+        apply(model, structure)
     averaged = checkpoint["averaged"]
     load_network(model, averaged["model"] if averaged else checkpoint["model"])
     return model
