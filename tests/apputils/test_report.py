@@ -195,6 +195,7 @@ def test_a_browser_shows_the_page_without_errors_or_requests(written: tuple[dict
     page = written[1].resolve() / "report.html"
     log = written[1] / "net.json"
     quiet = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    quiet.append("--host-resolver-rules=MAP * ~NOTFOUND")
     quiet += [f"--user-data-dir={written[1] / 'profile'}", "--virtual-time-budget=2000", "--enable-logging=stderr"]
     asked = [f"--log-net-log={log}", "--dump-dom", f"{page.as_uri()}?theme=dark"]
     done = subprocess.run([browser, *quiet, *asked], capture_output=True, text=True, timeout=120, check=True)
