@@ -22,7 +22,8 @@ TEXT = """\
 {modeline}
 # Purpose: the levels that a sensitivity analysis by {sense_type} suggests, pruned at once, then fine-tuning.
 # Command: python train.py --optform={optform} --compress={path}
-# Measured on the test data before any training, {note}
+# Measured on the test data before any training,
+#   {note}
 version: 1
 fine_tuning_epochs: 10        # epochs after the last policy has ended
 
@@ -64,7 +65,7 @@ def write_schedule(
         sense_type=sense_type,
         optform=optform,
         path=path,
-        note=suggestion_note(goal, together),
+        note=suggestion_note(goal, together).replace("; ", ";\n#   "),
         pruner=_pruner(levels, list(suggestion["weight"]), sense_type),
     )
     try:

@@ -65,7 +65,7 @@ def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:
         sense_type: of the analysis.
 
     Returns:
-        one row a weight: `weight`, `level` (the dense one where nothing is tolerated), `zeros`, the metric, `loss`.
+        one row a weight: `weight`, `level` (the dense one where nothing is tolerated), `zeros`, the metric, `worse by`.
     """
     rows = []
     for weight, own in table.groupby("weight", sort=False):
@@ -80,7 +80,7 @@ def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:
                 "level": float(best["level"]),
                 "zeros": float(best["zeros"]),
                 goal.metric: value,
-                "loss": goal.loss(value),
+                "worse by": goal.loss(value),  # a metric may be called `loss`
             }
         )
     return pd.DataFrame(rows)

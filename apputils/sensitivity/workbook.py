@@ -51,8 +51,8 @@ def suggestion_note(goal: Goal, together: Mapping[str, float]) -> str:
     """What the suggestion means, and what all of it at once costs."""
     value = together[goal.metric]
     return (
-        f"each weight alone: {goal}; all of these levels at once, without training: {goal.metric} {value:.6g} "
-        f"({goal.loss(value):.4g} worse)"
+        f"each weight alone: {goal}; "
+        f"all of these levels at once, without training: {goal.metric} {value:.6g} ({goal.loss(value):.4g} worse)"
     )
 
 

@@ -213,6 +213,9 @@ def test_the_hardest_level_before_the_first_that_is_not_tolerated() -> None:
     assert dict(zip(found["weight"], found["level"], strict=True)) == {"a": 0.3, "b": 0.0}  # b's 0.3 prunes nothing
     assert chosen(found, "element") == {"a": 0.3}
     assert chosen(suggest(table, Goal("psnr", 0.2, 10.0, True), "element"), "element") == {"a": 0.7}
+    renamed = suggest(table.rename(columns={"psnr": "loss"}), Goal("loss", 0.1, 10.0, True), "element")
+    assert list(renamed["loss"]) == [9.95, 10.0]
+    assert list(renamed["worse by"]) == pytest.approx([0.05, 0.0])
 
 
 def test_the_workbook_has_values_native_charts_and_a_suggestion(
@@ -233,7 +236,7 @@ def test_the_workbook_has_values_native_charts_and_a_suggestion(
     assert "'loss'!" in charts[1].series[0].val.numRef.f
     suggestion = pd.read_excel(path, sheet_name="suggestion", header=2)
     assert list(suggestion["weight"]) == ["conv.weight", "depthwise.weight", "head.weight"]
-    assert (suggestion["loss"] <= 0.2).all()
+    assert (suggestion["worse by"] <= 0.2).all()
     assert (suggestion["level"] > 0).any()
     assert drawn == [path.with_suffix(".png")]
     record = json.loads(path.with_suffix(".json").read_text())
