@@ -27,7 +27,7 @@ from compress.errors import UserError
 from compress.graph.coupling import Choices, Coupling
 from compress.graph.macs import macs_of
 from compress.graph.rules import RULES
-from compress.graph.trace import ExampleInputs, Trace, trace_model
+from compress.graph.trace import ExampleInputs, Trace, asks_for_training, trace_model
 from compress.graph.units import Ids
 
 Place = tuple[str, int]
@@ -164,8 +164,10 @@ def graph_of(
 
 
 def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
-    """Eval mode, and training mode where it can be traced (a batch of one may not pass a batch norm)."""
+    """Eval mode, and training mode if the code asks for it and it can be traced (not for a batch of one, say)."""
     traces = [trace_model(model, example_inputs)]
+    if not asks_for_training(model):
+        return traces
     try:
         traces.append(trace_model(model, example_inputs, training=True))
     except UserError:

@@ -15,6 +15,7 @@ their channels are coupled (`channels.py`); both read the trace.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,6 +78,20 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
         results=[node for node in nodes if node.name in returned],
         training=training,
     )
+
+
+def asks_for_training(model: nn.Module) -> bool:
+    """Whether some module's own code may compute something else in training mode, such as an auxiliary head.
+
+    torch's layers are known; of every other class the source is searched for the word `training`. A class whose source
+    cannot be had may do anything.
+    """
+    classes = {cls for module in model.modules() for cls in type(module).__mro__}
+    foreign = [cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins"))]
+    try:
+        return any("training" in inspect.getsource(cls) for cls in foreign)
+    except (OSError, TypeError):
+        return True
 
 
 def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> ExportedProgram:
