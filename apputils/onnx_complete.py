@@ -60,7 +60,7 @@ def _open_values(graph: ir.Graph) -> list[ir.Value]:
 
 def _behind(value: ir.Value) -> ir.Value:
     """The output of the Relu or Clip that alone reads a value, else the value."""
-    uses = value.uses()
+    uses = list(value.uses())
     if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in _MERGED:
         return uses[0].node.outputs[0]
     return value
@@ -112,8 +112,8 @@ def _insert(graph: ir.Graph, value: ir.Value, low: float, high: float) -> None:
         constants.append(made)
     integers = ir.node("QuantizeLinear", [value, *constants], name=f"{value.name}_q")
     values = ir.node("DequantizeLinear", [integers.outputs[0], *constants], name=f"{value.name}_dq")
-    for node, kind in ((integers, ir.DataType.UINT8), (values, ir.DataType.FLOAT)):
-        node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = f"{node.name}_out", value.shape, kind
+    for node, dtype in ((integers, ir.DataType.UINT8), (values, ir.DataType.FLOAT)):
+        node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = f"{node.name}_out", value.shape, dtype
     producer: Any = value.producer()
     graph.insert_after(producer, [integers, values])
 

@@ -146,7 +146,7 @@ def unfold_transposed(graph: ir.Graph) -> None:
         conv = ir.node("Conv", inputs, {"pads": plan.pads, "group": plan.groups}, name=f"{name}_conv")
         made = [conv]
         if plan.stride > 1:
-            shuffle = {"blocksize": plan.stride, "mode": "CRD"}
+            shuffle: dict[str, Any] = {"blocksize": plan.stride, "mode": "CRD"}
             made.append(ir.node("DepthToSpace", [conv.outputs[0]], shuffle, name=f"{name}_shuffle"))
         if any(plan.surplus):
             made.append(_crop(graph, made[-1].outputs[0], plan.surplus, name))
@@ -245,7 +245,7 @@ _CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1}
 
 def _channel_axis(layer: ir.Node) -> int:
     """The weight's dimension of output channels."""
-    turned = layer.op_type == "Gemm" and layer.attributes.get_int("transB", 0)
+    turned = layer.op_type == "Gemm" and bool(layer.attributes.get_int("transB", None))
     return 0 if turned else _CHANNEL_AXIS[layer.op_type]
 
 

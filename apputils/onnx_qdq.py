@@ -191,6 +191,8 @@ class QuantizeDequantize(nn.Module):
 
     scale: Tensor
     zero_point: Tensor
+    least: Tensor
+    highest: Tensor
 
     def __init__(self, scale: float, zero_point: int, highest: int, clip_first: bool) -> None:
         super().__init__()
