@@ -51,7 +51,8 @@ def straight_through(x: Tensor, values: Tensor) -> Tensor:
 
 def rounded(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
     """The values of `fake_quantize`, without gradients."""
-    return torch.div(x, scale).clamp_(low, high).round_().mul_(scale)
+    ends: Any = (low, high)  # two numbers or two tensors
+    return torch.div(x, scale).clamp_(*ends).round_().mul_(scale)
 
 
 def affine(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:

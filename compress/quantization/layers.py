@@ -307,7 +307,7 @@ def normed(module: nn.Module) -> nn.Module:
 
 def _twin(module: nn.Module, cls: type[Any]) -> Any:
     """A module of another class with the same parameters, buffers, children, hooks and flags."""
-    twin = cls.__new__(cls)
+    twin: Any = object.__new__(cls)
     twin.__dict__.update(module.__dict__)
     for own in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
         twin.__dict__[own] = module.__dict__[own].copy()

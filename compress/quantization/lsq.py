@@ -78,7 +78,8 @@ class LearnedStepActivation(ActivationQuantizer):
 
     def __init__(self, bits: int, signed: bool) -> None:
         super().__init__(bits, signed)
-        self._low, self._high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        self._low: int = -(2 ** (bits - 1)) if signed else 0
+        self._high: int = self._low + 2**bits - 1
         self.step = nn.Parameter(torch.ones(()))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self._has_step = False

@@ -101,8 +101,9 @@ def weights_read(module: QuantLayer) -> list[tuple[WeightQuantizer, Tensor]]:
     if module.weight_quantizer is not None:
         scale = module.fold_scale()
         found.append((module.weight_quantizer, module.weight if scale is None else module.weight * scale))
-    if module.bias_quantizer is not None and module.bias is not None:
-        found.append((module.bias_quantizer, module.bias))
+    bias: Any = module.bias
+    if module.bias_quantizer is not None and bias is not None:
+        found.append((module.bias_quantizer, bias))
     return found
 
 
