@@ -6,6 +6,7 @@ the masks are (pruning/) and when they are made (policies/). The scheduler owns 
 A mask is a bool tensor of the parameter's shape, True = kept: a quarter of the bytes of a float32 weight.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -73,9 +74,7 @@ class ParameterMasker:
             if mask is not None:
                 self.coupled[coupled_by] = mask
         parts = [each for each in (self.own, *self.coupled.values()) if each is not None]
-        self.mask = parts[0] if parts else None
-        for each in parts[1:]:
-            self.mask = self.mask & each
+        self.mask = functools.reduce(torch.logical_and, parts) if parts else None
         self._new = True
 
     def take_cut(self, mask: Tensor | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.context import StepContext
 from compress.errors import UserError
+from compress.graph.trace import ExampleInputs
 from compress.policies.base import Policy
 from compress.thinning.current import CurrentGraph
 from compress.thinning.removers import StructureRemover
@@ -67,10 +68,10 @@ class ThinningPolicy(Policy):
             ctx.graph.watch()
         elif not ctx.masks.awaited:
             self._done_in = ctx.epoch
-            self._thin(ctx, ctx.graph)
+            self._thin(ctx, ctx.graph, ctx.graph.inputs)
 
-    def _thin(self, ctx: StepContext, current: CurrentGraph) -> None:
-        model, inputs = current.network, current.inputs
+    def _thin(self, ctx: StepContext, current: CurrentGraph, inputs: ExampleInputs) -> None:
+        model = current.network
         masks = {masker.name: masker.mask for masker in ctx.masks.masked() if masker.mask is not None}
         before = sum(parameter.numel() for parameter in model.parameters())
         inexact = self.remover.allow_inexact
