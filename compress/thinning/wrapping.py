@@ -1,7 +1,7 @@
 """DistributedDataParallel around a network that has been thinned.
 
-Here: `rewrap`, in place, so that the training loop's object stays the same one. Not here: thinning itself. torch.compile
-needs nothing: its guards see the new shapes.
+Here: `rewrap`, in place, so that the training loop's object stays the same one. Not here: thinning itself.
+torch.compile needs nothing: its guards see the new shapes.
 """
 
 import gc
