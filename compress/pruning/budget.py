@@ -35,8 +35,8 @@ class GlobalRankedGroupPruner(Pruner):
     Convolutional Neural Networks for Resource Efficient Inference, arXiv 1611.06440, section 2.2 and eq. 10 (there a
     difference, here a quotient). A coupled group's unit has the mean of its named filters' norms, each divided by its
     layer's mean, as importance; importance over the cost of one unit ranks all units of all groups, and the lowest go,
-    as few as meet the budget. A group is never emptied. The budget is of the network as it was when the pruner first acted, also after
-    thinning.
+    as few as meet the budget. A group is never emptied. The budget is of the network as it was when the pruner first
+    acted, also after thinning.
 
     When to use: when the goal is a number of the device ("half the MACs"), not a fraction of each layer; with a
     `FilterRemover` in the same epoch.
