@@ -36,6 +36,7 @@ import compress.pruning.threshold
 import compress.quantization.dorefa
 import compress.quantization.lsq
 import compress.quantization.pact
+import compress.quantization.post_training.quantizer
 import compress.quantization.range_linear
 import compress.quantization.wrpn
 import compress.regularization.drop_filter

@@ -1,0 +1,178 @@
+"""AdaRound: whether each weight is rounded up or down is learned, layer by layer.
+
+Here: the soft rounding, its loss, and `adaround`. Paper: Nagel et al. 2020, "Up or down? Adaptive rounding for
+post-training quantization", arXiv 2004.10568: minimise || W x - W~ x~ ||^2 + lambda sum(1 - |2 h(V) - 1|^beta) over V
+(eq. 21-24), with x~ what the layer reads in the network quantized so far. What differs: the activation function
+behind the layer is left out of the loss (their eq. 25); a weight that is exactly zero stays zero, so that pruning
+holds; the learned rounding is taken only where it beats rounding to nearest.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from compress.quantization.layers import QuantLayer
+from compress.quantization.post_training.folding import along
+from compress.quantization.post_training.replay import passing, set_aside
+
+logger = logging.getLogger("compress")
+ZETA, GAMMA = 1.1, -0.1  # the stretch of the sigmoid (section 3.2)
+LAMBDA, BETAS, WARM_UP = 0.01, (20.0, 2.0), 0.2  # of the regularizer; its share of the steps without it
+SAMPLES = 16  # a step takes that many
+LEARNING_RATE = 1e-2
+
+
+def soft_rounding(v: Tensor) -> Tensor:
+    """h(V) = clip(sigmoid(V) (zeta - gamma) + gamma, 0, 1), eq. 23: 0 rounds down, 1 rounds up."""
+    return (torch.sigmoid(v) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+
+
+def start_of(fraction: Tensor) -> Tensor:
+    """V whose soft rounding is the fraction in [0, 1) that rounding down cuts off: the float weight."""
+    return -torch.log((ZETA - GAMMA) / (fraction - GAMMA) - 1)
+
+
+def regularizer(h: Tensor, beta: float) -> Tensor:
+    """sum(1 - |2 h - 1|^beta), eq. 24: 0 where every h is 0 or 1."""
+    return (1 - (2 * h - 1).abs().pow(beta)).sum()
+
+
+def beta_at(step: int, steps: int) -> float:
+    """The regularizer's exponent: from 20 to 2 by a cosine, after the warm-up."""
+    first, last = BETAS
+    share = (step / steps - WARM_UP) / (1 - WARM_UP)
+    return last + (first - last) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """Of one layer.
+
+    Attributes:
+        name: of the layer.
+        nearest: mean square error of its output with weights rounded to nearest.
+        learned: the same with the learned rounding.
+        changed: share of the weights that are not rounded to nearest now, [0, 1].
+    """
+
+    name: str
+    nearest: float
+    learned: float
+    changed: float
+
+
+def adaround(
+    quantized: nn.Module, reference: nn.Module, layers: Sequence[str], batches: Sequence[Any], steps: int
+) -> list[LayerResult]:
+    """Sets the weights of each layer, in this order, to their learned values on the grid, in place.
+
+    Args:
+        quantized: with ranges.
+        reference: the float network of the same weights and module names.
+        layers: with weight quantizers, in the order of execution.
+        batches: calibration data.
+        steps: of Adam, a layer; the paper takes 10,000.
+    """
+    results = []
+    for i, name in enumerate(layers):
+        started = time.perf_counter()
+        result = _learn(quantized, reference, name, batches, steps)
+        results.append(result)
+        logger.info(
+            "AdaRound: layer %d of %d (%s), error %.3g -> %.3g, %.1f %% rounded otherwise, %.1f s",
+            i + 1, len(layers), name, result.nearest, result.learned, 100 * result.changed,
+            time.perf_counter() - started,
+        )  # fmt: skip
+    return results
+
+
+def _learn(
+    quantized: nn.Module, reference: nn.Module, name: str, batches: Sequence[Any], steps: int
+) -> LayerResult:
+    layer: Any = quantized.get_submodule(name)
+    inputs = torch.cat([_rounded_input(layer, x) for x, _ in passing(quantized, layer, batches)])
+    targets = torch.cat([y for _, y in passing(reference, reference.get_submodule(name), batches)])
+    candidates = Candidates(layer)
+    with set_aside(layer):
+        learned = candidates.hard(_optimise(layer, candidates, inputs, targets, steps))
+        nearest = candidates.nearest()
+        errors = [_error(layer, weight, inputs, targets) for weight in (nearest, learned)]
+    chosen = learned if errors[1] < errors[0] else nearest
+    with torch.no_grad():
+        layer.weight.copy_(chosen)
+    changed = float((chosen != nearest).double().mean())
+    return LayerResult(name, errors[0], min(errors), changed)
+
+
+class Candidates:
+    """A weight and its two neighbours on the grid.
+
+    Args:
+        layer: with a weight quantizer that has a range.
+    """
+
+    def __init__(self, layer: QuantLayer) -> None:
+        assert layer.weight_quantizer is not None
+        self.weight = layer.weight.detach().clone()
+        self.grid = layer.weight_quantizer.grid()
+        assert self.grid is not None, "a post-training range is a grid"
+        shape = [] if self.grid.axis is None else along(self.weight, self.grid.axis)
+        self.scale, self.zero = self.grid.scale.reshape(shape), self.grid.zero_point.reshape(shape)
+        ratio = self.weight / self.scale
+        self.down = torch.floor(ratio)
+        self.fraction = ratio - self.down
+
+    def values(self, up: Tensor) -> Tensor:
+        """The weight with `up` in [0, 1] added to what it is rounded down to, within the grid; zeros stay zero."""
+        assert self.grid is not None
+        multiples = torch.clamp(self.down + up, self.grid.low - self.zero, self.grid.high - self.zero)
+        return torch.where(self.weight == 0, 0.0, multiples * self.scale)
+
+    def hard(self, v: Tensor) -> Tensor:
+        """The weight with the rounding that V stands for."""
+        return self.values((soft_rounding(v) >= 0.5).to(self.weight))
+
+    def nearest(self) -> Tensor:
+        """The weight rounded to nearest."""
+        return self.values(torch.round(self.down + self.fraction) - self.down)
+
+
+def _optimise(layer: nn.Module, candidates: Candidates, inputs: Tensor, targets: Tensor, steps: int) -> Tensor:
+    """V after Adam; samples are drawn by a generator of its own, so that the result does not depend on others."""
+    v = start_of(candidates.fraction).requires_grad_()
+    optimizer = torch.optim.Adam([v], LEARNING_RATE)
+    draw = torch.Generator().manual_seed(0)
+    unit = targets.square().mean().clamp_min(1e-30)  # so that lambda means the same for every layer
+    for step in range(steps):
+        chosen = torch.randint(len(inputs), (min(SAMPLES, len(inputs)),), generator=draw).to(inputs.device)
+        h = soft_rounding(v)
+        output = functional_call(layer, {"weight": candidates.values(h)}, (inputs[chosen],))
+        loss = (output - targets[chosen]).square().mean() / unit
+        if step >= WARM_UP * steps:
+            loss = loss + LAMBDA * regularizer(h, beta_at(step, steps)) / v.numel()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return v.detach()
+
+
+@torch.no_grad()
+def _error(layer: nn.Module, weight: Tensor, inputs: Tensor, targets: Tensor) -> float:
+    total = 0.0
+    for x, y in zip(inputs.split(SAMPLES), targets.split(SAMPLES), strict=True):
+        output = functional_call(layer, {"weight": weight}, (x,))
+        total += float((output - y).square().sum(dtype=torch.float64))
+    return total / targets.numel()
+
+
+@torch.no_grad()
+def _rounded_input(layer: Any, x: Tensor) -> Tensor:
+    quantizer = layer.input_quantizer
+    return x if quantizer is None else quantizer(x)

@@ -1,0 +1,172 @@
+"""Cross-layer equalization: the same function with weights whose channels are equally wide.
+
+Here: the scales, which pairs of layers they may pass between, and `equalize`. Not here: BatchNorm folding, which comes
+first (folding.py). Paper: Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction",
+arXiv 1906.04721, section 4.1. Because relu(s x) = s relu(x) for s > 0, output channel i of one layer may be divided by
+s_i and the weights of the next layer that read it multiplied by s_i.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from compress.graph.trace import ExampleInputs, module_of, operation_name, trace_model
+from compress.quantization.layers import LAYERS
+from compress.quantization.placement import WEIGHTED
+from compress.quantization.post_training.folding import Bias, Norms, along
+from compress.selectors import canonical
+
+logger = logging.getLogger("compress")
+HOMOGENEOUS = {"relu", "leaky_relu", "prelu", "dropout", "feature_dropout", "clone", "contiguous", "detach"}
+POOLING = {  # f(s x) = s f(x) for s > 0 in each channel, where channels are the second dimension
+    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d",
+}  # fmt: skip
+SWEEPS = 40  # over all pairs, at most
+STILL = 1e-3  # a sweep in which no scale is further from 1 is the last
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two layers with only homogeneous operations between them.
+
+    Attributes:
+        first: whose output channels are divided.
+        second: which reads them, and nobody else does.
+    """
+
+    first: str
+    second: str
+
+
+def scales(first: Tensor, second: Tensor) -> Tensor:
+    """s_i = sqrt(r1_i r2_i) / r2_i (eq. 11), r = the largest |weight| of a channel: after it both ranges are equal.
+
+    Args:
+        first: (channels, n): the rows of the first weight, one an output channel.
+        second: (channels, m): what reads that channel in the second weight.
+
+    Returns:
+        (channels,); 1 where a channel has no weight on either side.
+    """
+    r1, r2 = first.abs().amax(1), second.abs().amax(1)
+    usable = (r1 > 0) & (r2 > 0)
+    return torch.where(usable, torch.sqrt(r1 * r2) / torch.where(usable, r2, 1.0), 1.0)
+
+
+def find_pairs(model: nn.Module, example_inputs: ExampleInputs, norms: Norms) -> list[Pair]:
+    """The pairs of a network, in the order of execution."""
+    trace = trace_model(model, example_inputs)
+    first: dict[int, str] = {}
+    names = {canonical(name): first.setdefault(id(m), canonical(name)) for name, m in
+             model.named_modules(remove_duplicate=False)}  # fmt: skip
+    layers: dict[Node, str] = {}
+    for node in trace.operations:
+        name = names[canonical(module_of(node))]
+        if _plain(node) in WEIGHTED and type(model.get_submodule(name)) in LAYERS:
+            layers[node] = name
+    single = _used_once(model, list(layers.values()))
+    returned = set(trace.results)
+    pairs = []
+    for node, name in layers.items():
+        reader = _sole_reader(node, names, norms.get(name), returned)
+        if reader in layers and name in single and layers[reader] in single:
+            pair = Pair(name, layers[reader])
+            if _fits(model, pair):
+                pairs.append(pair)
+    return pairs
+
+
+def _sole_reader(node: Node, names: dict[str, str], norm: str | None, returned: Collection[Node]) -> Any:
+    """The layer that alone reads a layer's output through homogeneous operations, or None."""
+    convolution = _plain(node) != "linear"
+    while len(node.users) == 1 and node not in returned:
+        (user,) = node.users
+        if _plain(user) in WEIGHTED:
+            return user if user.args[0] is node else None
+        folded = _plain(user) == "batch_norm" and names[canonical(module_of(user))] == norm
+        if not (folded or _keeps_channels(user, convolution)) or user.args[0] is not node:
+            return None
+        node = user
+    return None
+
+
+def _keeps_channels(node: Node, convolution: bool) -> bool:
+    """Whether an operation is homogeneous and leaves channels in order; behind a linear layer they are the last."""
+    name = _plain(node)
+    return name in HOMOGENEOUS or (convolution and (name in POOLING or (name == "flatten" and node.args[1:] == (1,))))
+
+
+def _used_once(model: nn.Module, calls: list[str]) -> set[str]:
+    """The layers that are called once and whose weight is no other layer's."""
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    counts = Counter(calls)
+    return {name for name in calls if counts[name] == 1 and owners[id(model.get_submodule(name).weight)] == 1}
+
+
+def _plain(node: Node) -> str:
+    name = operation_name(node)
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def _fits(model: nn.Module, pair: Pair) -> bool:
+    """Whether the channels of both can be told apart: grouped layers are left out unless they are depthwise."""
+    first: Any = model.get_submodule(pair.first)
+    second: Any = model.get_submodule(pair.second)
+    if getattr(first, "groups", 1) > 1 and LAYERS[type(first)].channel_axis == 1:
+        return False
+    channels, groups = output_rows(first).shape[0], getattr(second, "groups", 1)
+    depthwise = groups == channels == second.weight.shape[0] and LAYERS[type(second)].channel_axis == 0
+    return (groups == 1 or depthwise) and len(input_rows(second)) % channels == 0
+
+
+def output_rows(layer: Any) -> Tensor:
+    """A weight as (output channels, n)."""
+    return layer.weight.movedim(LAYERS[type(layer)].channel_axis, 0).flatten(1)
+
+
+def input_rows(layer: Any) -> Tensor:
+    """A weight as (input channels, n); a depthwise one reads each channel by its own filter."""
+    axis = 0 if getattr(layer, "groups", 1) > 1 else 1 - LAYERS[type(layer)].channel_axis
+    return layer.weight.movedim(axis, 0).flatten(1)
+
+
+@torch.no_grad()
+def equalize(model: nn.Module, pairs: Collection[Pair], norms: Norms) -> None:
+    """Scales every pair until no scale changes, in place; the network computes what it computed.
+
+    Args:
+        model: float, its BatchNorms folded.
+        pairs: of `find_pairs`.
+        norms: layer -> the BatchNorm that was folded into it.
+    """
+    for sweep in range(SWEEPS):
+        moved = max((_equalize(model, pair, norms) for pair in pairs), default=0.0)
+        if moved < STILL:
+            break
+    logger.info("equalized %d pairs of layers in %d sweeps", len(pairs), sweep + 1)
+
+
+def _equalize(model: nn.Module, pair: Pair, norms: Norms) -> float:
+    """One pair; returns how far its scales were from 1."""
+    first: Any = model.get_submodule(pair.first)
+    second: Any = model.get_submodule(pair.second)
+    outputs = output_rows(first)
+    inputs = input_rows(second)
+    repeat = len(inputs) // len(outputs)  # a flattened channel is several inputs of a linear layer
+    s = scales(outputs, inputs.reshape(len(outputs), -1))
+    first.weight.div_(s.reshape(along(first.weight, LAYERS[type(first)].channel_axis)))
+    axis = 0 if getattr(second, "groups", 1) > 1 else 1 - LAYERS[type(second)].channel_axis
+    second.weight.mul_(s.repeat_interleave(repeat).reshape(along(second.weight, axis)))
+    norm = norms.get(pair.first)
+    Bias(first, None if norm is None else model.get_submodule(norm)).scale(1 / s)
+    return float((s - 1).abs().max())

@@ -1,0 +1,92 @@
+"""BatchNorm folded into the layer in front of it, before anything is rounded.
+
+Here: `fold_batch_norms`, and where a folded layer keeps its bias. Not here: which BatchNorm belongs to which layer
+(placement.py). The BatchNorm stays in the network as a plain addition of the folded bias (mean 0, variance 1, scale 1),
+so that names and shapes of all tensors are those of the float network and a checkpoint of one fits the other; the ONNX
+exporter takes it away.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.quantization.layers import LAYERS
+
+Norms = Mapping[str, str]  # layer -> its BatchNorm
+
+
+@torch.no_grad()
+def fold_batch_norms(model: nn.Module, norms: Norms) -> None:
+    """Puts each BatchNorm's scale into its layer's weight (arXiv 1806.08342, eq. 20-21), in place.
+
+    W' = W gamma / sqrt(variance + eps), b' = beta + (b - mean) gamma / sqrt(variance + eps).
+    """
+    for name, norm_name in norms.items():
+        layer: Any = model.get_submodule(name)
+        norm: Any = model.get_submodule(norm_name)
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        scale = scale if norm.weight is None else scale * norm.weight
+        shift = -norm.running_mean * scale
+        if layer.bias is not None:
+            shift = shift + layer.bias * scale
+            layer.bias.zero_()
+        layer.weight.mul_(scale.reshape(along(layer.weight, LAYERS[type(layer)].channel_axis)))
+        if norm.weight is not None:
+            norm.bias.add_(shift)
+            norm.weight.fill_(1.0)
+            norm.running_mean.zero_()
+        else:
+            norm.running_mean.copy_(-shift)
+        norm.running_var.fill_(1.0 - norm.eps)
+
+
+def along(tensor: Tensor, axis: int) -> list[int]:
+    """The shape in which one number a channel multiplies a tensor along `axis`."""
+    return [-1 if i == axis % tensor.dim() else 1 for i in range(tensor.dim())]
+
+
+class Bias:
+    """What is added to each output channel of a layer: its own bias, or that of the BatchNorm folded into it.
+
+    Args:
+        layer: float or quantized.
+        norm: its folded BatchNorm, if any.
+    """
+
+    def __init__(self, layer: nn.Module, norm: nn.Module | None) -> None:
+        self.layer, self.norm = layer, norm
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a tensor to add to."""
+        return self.norm is not None or getattr(self.layer, "bias", None) is not None
+
+    @property
+    def output(self) -> nn.Module:
+        """The module whose output holds the bias."""
+        return self.layer if self.norm is None else self.norm
+
+    @torch.no_grad()
+    def add(self, change: Tensor) -> None:
+        """Adds (channels,) to the bias."""
+        norm: Any = self.norm
+        if norm is None:
+            self.layer.get_parameter("bias").add_(change)
+        elif norm.bias is not None:
+            norm.bias.add_(change)
+        else:
+            norm.running_mean.sub_(change)
+
+    @torch.no_grad()
+    def scale(self, factor: Tensor) -> None:
+        """Multiplies the bias by (channels,); a layer without one has none to multiply."""
+        norm: Any = self.norm
+        if norm is None:
+            if self.exists:
+                self.layer.get_parameter("bias").mul_(factor)
+        elif norm.bias is not None:
+            norm.bias.mul_(factor)
+        else:
+            norm.running_mean.mul_(factor)

@@ -1,0 +1,82 @@
+"""Statistics of activations as YAML, in Distiller's layout, and read again.
+
+Here: `write_statistics`, `read_statistics`. Not here: what is in them (statistics.py).
+
+    (network): {equalization: false}
+    conv1:
+      inputs: {0: {min: 0.0, max: 1.0, avg_min: ..., avg_max: ..., mean: ..., std: ..., b: ..., shape: (8, 3, 32, 32)}}
+    relu1:
+      output: {min: ..., max: ..., ..., histogram: [12, 0, 3, ...]}
+
+A file of Distiller's has no histogram and no moving average: the methods that need them say so.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from compress.errors import UserError
+from compress.quantization.post_training.statistics import TensorStatistics
+
+ABOUT = "(network)"  # no module can be called so
+NUMBERS = ("min", "max", "avg_min", "avg_max", "moving_min", "moving_max", "mean", "std", "b")
+NEEDED = ("min", "max")
+Found = dict[str, TensorStatistics]  # `conv1.input_quantizer`, `relu1.output_quantizer` -> its activation's
+
+
+def write_statistics(path: Path, found: Mapping[str, TensorStatistics], equalization: bool) -> None:
+    """Writes statistics by the names of the fake quantizers; the folder is made if needed."""
+    data: dict[str, Any] = {ABOUT: {"equalization": equalization}}
+    for name, stats in found.items():
+        layer, _, slot = name.rpartition(".")
+        row: dict[str, Any] = {key: float(getattr(stats, key)) for key in NUMBERS}
+        row |= {"shape": str(tuple(stats.shape)), "histogram": [int(count) for count in stats.histogram]}
+        data.setdefault(layer, {}).update({"output": row} if slot == "output_quantizer" else {"inputs": {0: row}})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120)
+    path.write_text(f"# Statistics of activations over calibration data.\n{text}", encoding="utf-8")
+
+
+def read_statistics(path: Path, equalization: bool) -> Found:
+    """Reads what `write_statistics` or Distiller wrote, by the names of the fake quantizers.
+
+    Raises:
+        UserError: it cannot be read, is no such file, or was gathered on an equalized network and this is none, or the
+            other way round.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as e:
+        raise UserError(f"model_activation_stats: {path} cannot be read: {str(e).splitlines()[0]}") from e
+    if not isinstance(data, dict) or not all(isinstance(each, dict) for each in data.values()):
+        raise UserError(f"model_activation_stats: {path} holds no statistics of activations, by layers")
+    equalized = bool(data.pop(ABOUT, {}).get("equalization", False))
+    if equalized != equalization:
+        words = ("of an equalized", "is not") if equalized else ("of a not equalized", "is")
+        raise UserError(
+            f"model_activation_stats: {path} was gathered on the activations {words[0]} network, and this one "
+            f"{words[1]}; calibrate anew, or set equalization: {str(equalized).lower()}"
+        )
+    found: Found = {}
+    for layer, kinds in data.items():
+        inputs = kinds.get("inputs")
+        first = inputs.get(0) if isinstance(inputs, dict) else None
+        for slot, row in (("input_quantizer", first), ("output_quantizer", kinds.get("output"))):
+            if row is not None:
+                found[f"{layer}.{slot}"] = _parsed(row, f"{path}: {layer}")
+    return found
+
+
+def _parsed(row: Any, where: str) -> TensorStatistics:
+    if not isinstance(row, dict) or any(key not in row for key in NEEDED):
+        raise UserError(f"model_activation_stats: {where} lacks {' or '.join(NEEDED)}")
+    try:
+        numbers = {key: float(row[key]) for key in NUMBERS if key in row}
+        histogram = np.asarray(row.get("histogram", []), dtype=np.float64)
+    except (TypeError, ValueError) as e:
+        raise UserError(f"model_activation_stats: {where} holds what is no number: {e}") from e
+    missing = [key for key in NUMBERS if key not in row]
+    return TensorStatistics(**numbers, histogram=histogram, missing=tuple(missing))
