@@ -6,7 +6,7 @@ Here: `BaseTester.run`: rebuild, measure, picture, summary. Not here: networks a
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,8 +23,10 @@ from apputils.runs import Run
 from apputils.sensitivity.evaluation import Evaluation
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, write_summary
+from compress.errors import UserError
 from models.environment import choose_device, set_up
 from models.exported import evaluate_exported, export_run, seen_inputs
+from models.post_training import QuantizeRequest
 from models.run_state import rebuild
 from models.sensitivity import SensitivityRequest
 from models.subject import load_subject
@@ -87,6 +89,10 @@ class BaseTester:
         """The network's inputs and their labels, None where there are none, in minibatches; by default as loaded."""
         return self.testing_loader
 
+    def training_data(self) -> tuple[Iterable[Any], Any]:
+        """Minibatches that the run was trained with, the network's input first in each, and the validation loader."""
+        raise UserError(f"{type(self).__name__} gives no training data, so nothing can be calibrated")
+
     # The evaluation -----------------------------------------------------------------------------------------------
 
     def build_model(self) -> nn.Module:
@@ -117,11 +123,15 @@ class BaseTester:
         that out); an exported file is only measured.
         """
         set_up(0, opt.threads)
-        sensitivity = SensitivityRequest.of(opt)
+        sensitivity, quantization = SensitivityRequest.of(opt), QuantizeRequest.of(opt)
         if opt.dump_features is not None:
             return self.dump_features(opt)
         if is_exported(opt.model):
+            if quantization is not None:
+                raise UserError(f"--quantize needs a checkpoint, and {opt.model} is an exported file; nothing was done")
             return evaluate_exported(self, opt)
+        if quantization is not None:
+            return quantization.run(self, opt)
         started = time.perf_counter()
         model = self.build_model()
         logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"], self.device)

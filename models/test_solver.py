@@ -3,9 +3,10 @@
 Here: `XSRCNNTester`. Not here: the shared evaluation (base_tester.py), the metrics (sr_quality.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from apputils.images import save_image, side_by_side
 from apputils.sensitivity.evaluation import Evaluation
+from data.loaders import sr_training_loaders
 from models.base_tester import BaseTester
 from models.C2SRCNN.model import Net
 from models.sr_quality import BASELINE, METRICS, evaluate, evaluate_bicubic, outputs, quality_of_outputs
@@ -46,6 +48,10 @@ class XSRCNNTester(BaseTester):
         metrics = tuple(METRICS) if self.config.full else ("psnr",)
         inputs = [item.low[None].to(self.device) for item in items]
         return Evaluation(inputs, partial(quality_of_outputs, items, metrics=metrics), self.higher_is_better)
+
+    def training_data(self) -> tuple[Iterable[Any], Any]:
+        """Training crops and validation pictures of the run."""
+        return sr_training_loaders(SimpleNamespace(**self.checkpoint["options"]))
 
     def baseline(self) -> tuple[str, dict[str, float]]:
         """Bicubic."""

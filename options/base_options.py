@@ -89,6 +89,17 @@ class TestConfig:
     write_schedule: str | None = option(
         None, "write the suggested levels as a schedule; tolerance=X is the loss tolerated", metavar="tolerance=X"
     )
+    quantize: str | None = option(
+        None, "quantize after training, measured beside float: a file of settings, `auto` (the cheapest that keeps the "
+        "metric) or `mixed` (bits for each layer under --bits-budget)", metavar="SETTINGS",
+    )  # fmt: skip
+    max_drop: float | None = option(
+        None, "for --quantize=auto: what the metric may lose, in its unit (default: 0.1)", minimum=0.0
+    )
+    bits_budget: str | None = option(
+        None, "for --quantize=mixed: size:X or bitops:X, X a share of the float network's", metavar="KIND:X"
+    )
+    calibration: int = option(16, "for --quantize: minibatches of training data to calibrate with", minimum=1)
     layers: str | None = option(None, "for --dump-features: names of layers, or patterns such as 'conv*', by commas")
     num: int = option(200, "for --dump-features: samples at most", minimum=1)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)")

@@ -36,7 +36,6 @@ import compress.pruning.threshold
 import compress.quantization.dorefa
 import compress.quantization.lsq
 import compress.quantization.pact
-import compress.quantization.post_training.quantizer
 import compress.quantization.range_linear
 import compress.quantization.wrpn
 import compress.regularization.drop_filter
@@ -54,6 +53,7 @@ from compress.policies.quantization import QuantizationPolicy
 from compress.policies.regularization import RegularizationPolicy
 from compress.policies.stages import StagedPolicy
 from compress.policies.thinning import ThinningPolicy
+from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.registry import DISTILLERS, EXTENSIONS, LR_SCHEDULERS, PRUNERS, QUANTIZERS, REGULARIZERS, Registry
 from compress.window import EpochWindow
 
@@ -105,6 +105,11 @@ def _regularization(instance: Instance, window: EpochWindow, optimizer: Optimize
 
 
 def _quantization(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
+    if issubclass(instance.cls, PostTrainLinearQuantizer):
+        raise ValueError(
+            f"{instance.cls.__name__} quantizes a network that is trained, so it has no policy: keep it in a file of "
+            "its own and give that to `python test.py --quantize=FILE`"
+        )
     return QuantizationPolicy(instance.name, window, instance.algorithm, **args)
 
 

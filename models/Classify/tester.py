@@ -5,7 +5,9 @@ Here: `ClassifyTester`. Not here: the shared evaluation (models/base_tester.py),
 
 import csv
 import logging
+from collections.abc import Iterable
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from apputils.Classify_apputils.confusion import Confusion
 from apputils.sensitivity.evaluation import Evaluation
+from data.Classify_data.loaders import classify_training_loaders
 from data.Classify_data.task import Task
 from models.base_tester import BaseTester
 from models.Classify.exits import THRESHOLDS, exit_table
@@ -50,6 +53,11 @@ class ClassifyTester(BaseTester):
         batches = [(images.to(self.device), labels) for images, labels in self.testing_loader]
         labels = torch.cat([given for _, given in batches])
         return Evaluation([images for images, _ in batches], partial(scores_of_outputs, labels), self.higher_is_better)
+
+    def training_data(self) -> tuple[Iterable[Any], Any]:
+        """Training and validation pictures of the run, in the form that it was trained with."""
+        options = {**self.checkpoint["options"], "workers": 0, "download": False}
+        return classify_training_loaders(SimpleNamespace(**options))
 
     def baseline(self) -> tuple[str, dict[str, float]]:
         """The majority class of the training pictures."""

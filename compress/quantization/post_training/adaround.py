@@ -93,9 +93,7 @@ def adaround(
     return results
 
 
-def _learn(
-    quantized: nn.Module, reference: nn.Module, name: str, batches: Sequence[Any], steps: int
-) -> LayerResult:
+def _learn(quantized: nn.Module, reference: nn.Module, name: str, batches: Sequence[Any], steps: int) -> LayerResult:
     layer: Any = quantized.get_submodule(name)
     inputs = torch.cat([_rounded_input(layer, x) for x, _ in passing(quantized, layer, batches)])
     targets = torch.cat([y for _, y in passing(reference, reference.get_submodule(name), batches)])

@@ -149,11 +149,11 @@ def equalize(model: nn.Module, pairs: Collection[Pair], norms: Norms) -> None:
         pairs: of `find_pairs`.
         norms: layer -> the BatchNorm that was folded into it.
     """
-    for sweep in range(SWEEPS):
-        moved = max((_equalize(model, pair, norms) for pair in pairs), default=0.0)
-        if moved < STILL:
-            break
-    logger.info("equalized %d pairs of layers in %d sweeps", len(pairs), sweep + 1)
+    sweeps, moved = 0, float("inf")
+    while pairs and moved >= STILL and sweeps < SWEEPS:
+        moved = max(_equalize(model, pair, norms) for pair in pairs)
+        sweeps += 1
+    logger.info("equalized %d pairs of layers in %d sweeps", len(pairs), sweeps)
 
 
 def _equalize(model: nn.Module, pair: Pair, norms: Norms) -> float:

@@ -5,6 +5,7 @@ A histogram counts |bins| equal cells from `low` to `high`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -37,14 +38,21 @@ def least_error_clip(error: Callable[[float], float], widest: float) -> float:
 
 def least_error_range(error: Callable[[float, float], float], low: float, high: float) -> tuple[float, float]:
     """The same for both ends of a range that holds 0, each in turn given the other, until neither moves."""
-    ends = (low, high)
+    lower, upper = low, high
     for _ in range(ROUNDS):
-        upper = least_error_clip(lambda each: error(ends[0], each), high) if high > 0 else high
-        lower = -least_error_clip(lambda each: error(-each, upper), -low) if low < 0 else low
-        if (lower, upper) == ends:
+        before = (lower, upper)
+        if high > 0:
+            upper = least_error_clip(partial(error, lower), high)
+        if low < 0:
+            lower = -least_error_clip(partial(_downwards, error, upper), -low)
+        if (lower, upper) == before:
             break
-        ends = (lower, upper)
-    return ends
+    return lower, upper
+
+
+def _downwards(error: Callable[[float, float], float], upper: float, distance: float) -> float:
+    """The error of a range that reaches so far below zero."""
+    return error(-distance, upper)
 
 
 def relative_entropy(reference: Array, candidate: Array) -> float:

@@ -24,7 +24,12 @@ from compress.quantization.post_training.bias_correction import correct_biases
 from compress.quantization.post_training.equalization import equalize, find_pairs
 from compress.quantization.post_training.folding import fold_batch_norms
 from compress.quantization.post_training.ranges import (
-    NEED_HISTOGRAM, OF_WEIGHTS, Clipping, Method, activation_range, weight_range,
+    NEED_HISTOGRAM,
+    OF_WEIGHTS,
+    Clipping,
+    Method,
+    activation_range,
+    weight_range,
 )  # fmt: skip
 from compress.quantization.post_training.replay import set_aside
 from compress.quantization.post_training.statistics import TensorStatistics, observe
@@ -145,7 +150,8 @@ class PostTrainLinearQuantizer(Quantizer):
             raise ValueError(f"clip_n_stds has no effect with clip_acts: {self.clip_acts}; it belongs to N_STD")
         if self.also_clip_weights and self.clip_acts not in OF_WEIGHTS:
             raise ValueError(
-                f"also_clip_weights: clip_acts: {self.clip_acts} chooses no range of weights; {', '.join(OF_WEIGHTS)} do"
+                f"also_clip_weights: {self.clip_acts}, given for clip_acts, chooses no range of weights; "
+                f"{', '.join(OF_WEIGHTS)} do"
             )
 
     def weight_piece(self, bits: int, axis: int) -> FakeQuantizer:
@@ -171,7 +177,7 @@ class PostTrainLinearQuantizer(Quantizer):
         Raises:
             UserError: there are no data, the settings do not fit the network, or statistics are missing.
         """
-        network = self._copy(model, batches)
+        network = self.float_copy(model, batches)
         reference = copy.deepcopy(network)  # folded and equalized: what everything is compared with
         self.prepare(network, None)
         self.convert(network)
@@ -193,7 +199,8 @@ class PostTrainLinearQuantizer(Quantizer):
 
     # Steps --------------------------------------------------------------------------------------------------------
 
-    def _copy(self, model: nn.Module, batches: Sequence[Any]) -> nn.Module:
+    def float_copy(self, model: nn.Module, batches: Sequence[Any]) -> nn.Module:
+        """A copy in evaluation mode, still float, folded and equalized as told; errors as of `quantize`."""
         if not batches:
             raise UserError("there are no calibration data; give at least one batch of training data")
         if any(isinstance(module, QuantLayer | QuantActivation) for module in model.modules()):

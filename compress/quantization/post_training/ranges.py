@@ -14,7 +14,11 @@ from torch import Tensor
 
 from compress.quantization.post_training.aciq import gauss_clip, laplace_clip
 from compress.quantization.post_training.histogram import (
-    least_entropy_cells, least_error_clip, least_error_range, percentile, square_error,
+    least_entropy_cells,
+    least_error_clip,
+    least_error_range,
+    percentile,
+    square_error,
 )  # fmt: skip
 from compress.quantization.post_training.statistics import TensorStatistics
 from compress.quantization.range_linear import Mode, integers_of, scale_and_zero
@@ -40,7 +44,9 @@ class Clipping:
     percent: float = 99.99
 
 
-def activation_range(stats: TensorStatistics, how: Clipping, bits: int, mode: Mode, signed: bool) -> tuple[float, float]:
+def activation_range(
+    stats: TensorStatistics, how: Clipping, bits: int, mode: Mode, signed: bool
+) -> tuple[float, float]:
     """The range of an activation.
 
     Of an activation that is never negative, `GAUSS` and `LAPLACE` take the values as the positive half of a
@@ -74,9 +80,7 @@ def _by_width(stats: TensorStatistics, how: Clipping, bits: int, signed: bool) -
     return centre - distance, centre + distance
 
 
-def _by_histogram(
-    stats: TensorStatistics, how: Clipping, bits: int, mode: Mode, signed: bool
-) -> tuple[float, float]:
+def _by_histogram(stats: TensorStatistics, how: Clipping, bits: int, mode: Mode, signed: bool) -> tuple[float, float]:
     peak, counts = stats.peak, stats.histogram
     if peak == 0:
         return 0.0, 0.0

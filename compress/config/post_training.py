@@ -1,0 +1,65 @@
+"""A file of post-training settings -> its quantizer, or one report of every fault.
+
+Here: `load_post_training`. Not here: the quantizer (quantization/post_training). Called by `test.py --quantize`.
+
+    version: 1
+    quantizers:
+      ptq: {class: PostTrainLinearQuantizer, bits_activations: 8, bits_parameters: 8}
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.config.instances import Instances
+from compress.config.loader import load_text
+from compress.config.report import Report
+from compress.errors import ScheduleError, UserError, did_you_mean, shown
+from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
+
+KNOWN = ("version", "quantizers")
+FORM = "a file of post-training settings holds `quantizers: {NAME: {class: PostTrainLinearQuantizer, ...}}`"
+
+
+def load_post_training(model: nn.Module, path: Path, example_inputs: Any) -> PostTrainLinearQuantizer:
+    """The one quantizer of a file.
+
+    Args:
+        model: that will be quantized; selectors are resolved against its modules.
+        path: the YAML file.
+        example_inputs: what the network is traced with.
+
+    Raises:
+        UserError: the file cannot be read.
+        ScheduleError: every fault of it, in one report.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"the post-training settings {str(path)!r} cannot be read: {e}") from e
+    report = Report(document := load_text(text, str(path)))
+    data = document.data
+    if not isinstance(data, dict) or not isinstance(data.get("quantizers"), dict):
+        report.add(f"given {shown(data)}; {FORM}", ())
+        raise ScheduleError(report.in_order())
+    for key in data:
+        if key not in KNOWN:
+            report.add(
+                f"the section {shown(key)} has no place here; {FORM}; {did_you_mean(str(key), KNOWN)}", (str(key),)
+            )
+    if data.get("version", 1) != 1:
+        report.add(f"given {shown(data['version'])}; this bench reads version 1", ("version",))
+    if len(data["quantizers"]) != 1:
+        report.add(f"it holds {len(data['quantizers'])} quantizers; {FORM}, one of them", ("quantizers",))
+    context = {"model": model, "optimizer": None, "example_inputs": example_inputs, "teachers": None}
+    found = Instances(context, report).build({"quantizers": data["quantizers"]})["quantizers"]
+    for name, instance in found.items():
+        if not isinstance(instance.algorithm, PostTrainLinearQuantizer):
+            message = (
+                f"{instance.cls.__name__} quantizes in training: give it a policy and `python train.py --compress`"
+            )
+            report.add(message, ("quantizers", name, "class"))
+    if report.fatal:
+        raise ScheduleError(report.in_order())
+    return next(iter(found.values())).algorithm

@@ -1,0 +1,213 @@
+"""A run's network quantized after training: `test.py --quantize`.
+
+Here: `QuantizeRequest`: which settings, calibration data, float beside quantized, files. Not here: quantization itself
+(compress/quantization/post_training), exported files (exported.py).
+
+    python test.py --quantize=ptq.yaml                       a file of settings
+    python test.py --quantize=auto --max-drop=0.1            the ladder: the cheapest that keeps the metric
+    python test.py --quantize=mixed --bits-budget=size:0.15  bits for each layer under a budget
+"""
+
+import copy
+import itertools
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from tabulate import tabulate
+from torch import nn
+
+from apputils.checkpoint import save_checkpoint
+from apputils.onnx_qdq import is_quantized
+from apputils.sensitivity.evaluation import directions, loss_of
+from apputils.summary import write_summary
+from compress.config.post_training import load_post_training
+from compress.errors import UserError, did_you_mean
+from compress.quantization.post_training.ladder import Ladder, climb
+from compress.quantization.post_training.mixed_precision import Kind, MixedPrecision
+from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
+from models.exported import export_run, seen_inputs
+
+if TYPE_CHECKING:
+    from models.base_tester import BaseTester
+
+logger = logging.getLogger("run")
+AUTO, MIXED, MAX_DROP = "auto", "mixed", 0.1
+SCHEDULES = Path(__file__).resolve().parent.parent / "schedules"
+
+
+@dataclass(frozen=True)
+class QuantizeRequest:
+    """What the options ask for.
+
+    Attributes:
+        settings: `auto`, `mixed`, or a file's name.
+        max_drop: of `auto`, in the unit of the first metric.
+        budget: of `mixed`, a share of the float network's cost.
+        kind: of that cost.
+        batches: minibatches of training data to calibrate with.
+    """
+
+    settings: str
+    max_drop: float
+    budget: float
+    kind: Kind
+    batches: int
+
+    @classmethod
+    def of(cls, opt: Any) -> "QuantizeRequest | None":
+        """Reads the options; None without `--quantize`.
+
+        Raises:
+            UserError: they contradict each other, or a value means nothing.
+        """
+        given = opt.quantize
+        for name, value, owner in (("max-drop", opt.max_drop, AUTO), ("bits-budget", opt.bits_budget, MIXED)):
+            if value is not None and given != owner:
+                raise UserError(f"--{name} belongs to --quantize={owner}; nothing was started")
+        if given is None:
+            return None
+        if given == MIXED and opt.bits_budget is None:
+            raise UserError("--quantize=mixed needs --bits-budget=size:X or bitops:X, a share of the float network's")
+        kind, budget = _budget(opt.bits_budget) if opt.bits_budget is not None else ("size", 1.0)
+        return cls(given, MAX_DROP if opt.max_drop is None else opt.max_drop, budget, kind, opt.calibration)
+
+    def run(self, tester: "BaseTester", opt: Any) -> dict[str, Any]:
+        """Quantizes, measures float and quantized on the test data, writes; returns what post_training.json holds.
+
+        In results/<run>/: quantized.pt, which `test.py --model` takes, activation_stats.yaml, and the exported files.
+        """
+        started, model = time.perf_counter(), tester.build_model()
+        if is_quantized(model):
+            raise UserError(f"--quantize: the network of {opt.model} is quantized already; nothing was done")
+        result: dict[str, Any] = {"run": tester.folders.name, "settings": self.settings}
+        network, quantizer = self._quantized(tester, model, result)
+        own = tester.test(model)
+        with seen_inputs(network) as inputs:
+            quality = tester.test(network)
+        name, trivial = tester.baseline()
+        result["quality"] = {
+            metric: {name: trivial[metric], "float": own[metric], "quantized": quality[metric]} for metric in own
+        }
+        result |= {"bits": quantizer.bits_table(), "float_parts": quantizer.left_float, "notes": quantizer.notes}
+        result["seconds"] = round(time.perf_counter() - started, 1)
+        self._write(tester, network, quantizer, result)
+        logger.info("\n%s\n", _quality_table(result["quality"], name))
+        if opt.export:
+            export_run(tester, network, inputs, quality, opt.threads)
+        return result
+
+    def _quantized(
+        self, tester: "BaseTester", model: nn.Module, result: dict[str, Any]
+    ) -> tuple[nn.Module, PostTrainLinearQuantizer]:
+        training, validation = tester.training_data()
+        batches = [batch[0].to(tester.device) for batch in itertools.islice(training, self.batches)]
+        samples = sum(len(batch) for batch in batches)
+        logger.info("calibrating with %d training samples in %d minibatches", samples, len(batches))
+        if self.settings == AUTO:
+            ladder = self._climb(tester, model, batches, validation, result)
+            assert ladder.network is not None
+            assert ladder.quantizer is not None
+            return ladder.network, ladder.quantizer
+        path = self._mixed(tester, model, batches) if self.settings == MIXED else self._file(tester)
+        quantizer = load_post_training(model, path, batches[0])
+        return quantizer.quantize(model, batches), quantizer
+
+    def _climb(
+        self, tester: "BaseTester", model: nn.Module, batches: list[Any], validation: Iterable[Any],
+        result: dict[str, Any],
+    ) -> Ladder:  # fmt: skip
+        judge = copy.copy(tester)  # the rung is chosen on validation data: test data must not choose anything
+        judge.testing_loader = validation  # type: ignore[assignment]
+        dense = judge.test(model)
+        metric = next(iter(dense))
+        better = directions(dense, tester.higher_is_better)[metric]
+        ladder = climb(
+            model, batches, lambda net: loss_of(judge.test(net)[metric], dense[metric], better), self.max_drop
+        )
+        assert ladder.chosen is not None
+        result["ladder"] = {
+            "metric": metric,
+            "data": "validation",
+            "max_drop": self.max_drop,
+            "chosen": ladder.chosen.name,
+            "within": ladder.within,
+            "rungs": [vars(rung) for rung in ladder.tried],
+        }
+        logger.info("\n%s\n", _ladder_table(ladder, metric))
+        if not ladder.within:
+            logger.warning(
+                "no rung stays within %g of %s; the least bad one, %r, is kept. Train with a quantizer, or "
+                "leave sensitive layers float by overrides", self.max_drop, metric, ladder.chosen.name,
+            )  # fmt: skip
+        return ladder
+
+    def _mixed(self, tester: "BaseTester", model: nn.Module, batches: list[Any]) -> Path:
+        plan = MixedPrecision(self.budget, self.kind).pick(model, batches)
+        path = tester.folders.results / "mixed.yaml"
+        plan.write(path)
+        rows = [[name, bits, plan.losses[name][bits]] for name, bits in plan.bits.items()]
+        logger.info("\n%s\n", tabulate(rows, ["layer", "bits", "noise"], floatfmt=".2e"))
+        logger.info("written: %s, %.1f %% of the float network's %s", path, 100 * plan.cost, plan.kind)
+        return path
+
+    def _file(self, tester: "BaseTester") -> Path:
+        folders = (SCHEDULES / tester.checkpoint["optform"], SCHEDULES)
+        for path in (Path(self.settings), *(folder / self.settings for folder in folders)):
+            if path.is_file():
+                return path
+        there = sorted({path.name for folder in folders for path in folder.glob("ptq*.y*ml")})
+        raise UserError(
+            f"--quantize={self.settings}: no such file here, in schedules/{tester.checkpoint['optform']}/ or in "
+            f"schedules/, and neither {AUTO} nor {MIXED}; {did_you_mean(self.settings, [*there, AUTO, MIXED])}"
+        )
+
+    def _write(
+        self, tester: "BaseTester", network: nn.Module, quantizer: PostTrainLinearQuantizer, result: dict[str, Any]
+    ) -> None:
+        folder, scheduler = tester.folders.results, tester.checkpoint["scheduler"]
+        content = {
+            **tester.checkpoint,
+            "model": network.state_dict(),
+            "averaged": None,
+            "scheduler": {**scheduler, "structures": [*scheduler.get("structures", []), quantizer.structure]},
+        }
+        save_checkpoint(folder / "quantized.pt", content)
+        quantizer.write_statistics(folder / "activation_stats.yaml")
+        write_summary(folder / "post_training.json", result)
+        for note in quantizer.notes:
+            logger.warning("%s", note)
+        left = "; ".join(f"{name} ({why})" for name, why in quantizer.left_float.items())
+        logger.info("stays float: %s", left or "nothing")
+        logger.info("written: %s, quantized.pt, activation_stats.yaml", folder / "post_training.json")
+
+
+def _budget(text: str) -> tuple[Kind, float]:
+    """Kind and share of `size:0.15`."""
+    kind, _, number = text.partition(":")
+    try:
+        share = float(number)
+    except ValueError:
+        share = 0.0
+    for known in get_args(Kind):
+        if kind == known and 0 < share <= 1:
+            return known, share
+    raise UserError(
+        f"--bits-budget={text}: give size:X or bitops:X, X a share of the float network's, (0, 1]; nothing was started"
+    )
+
+
+def _quality_table(quality: dict[str, dict[str, float]], baseline: str) -> str:
+    rows = [
+        [metric, each[baseline], each["float"], each["quantized"], each["quantized"] - each["float"]]
+        for metric, each in quality.items()
+    ]
+    return tabulate(rows, ["quality", baseline, "float", "quantized", "change"], floatfmt=".4f")
+
+
+def _ladder_table(ladder: Ladder, metric: str) -> str:
+    rows = [[rung.name, rung.drop, rung.seconds, "chosen" if rung is ladder.chosen else ""] for rung in ladder.tried]
+    return tabulate(rows, ["rung", f"drop of {metric}", "seconds", ""], floatfmt=".4f")
