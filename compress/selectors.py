@@ -57,6 +57,12 @@ def canonical(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
+    inner = [module for name, module in model.named_modules() if canonical(name) == ""]
+    return inner[-1]
+
+
 def canonical_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter by its canonical name, in the model's order.
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import UserError, did_you_mean
-from compress.selectors import canonical
-from compress.thinning.current import unwrapped
+from compress.selectors import canonical, unwrapped
 
 Features = dict[str, Tensor]
 OUTPUT = ""  # the layer's name that stands for the whole network

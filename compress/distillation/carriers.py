@@ -15,8 +15,7 @@ from compress.graph.coupling import Coupling
 from compress.graph.rules import RULES
 from compress.graph.trace import Trace, shape_of, trace_model
 from compress.graph.units import Ids
-from compress.selectors import canonical
-from compress.thinning.current import unwrapped
+from compress.selectors import canonical, unwrapped
 
 Carrier = tuple[str, int]
 """A parameter's full name, and the dimension of it along which the channels lie in the same order."""

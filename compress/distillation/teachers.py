@@ -13,7 +13,7 @@ from torch import nn
 
 from compress.distillation.capture import Call, Capture, Features, chosen, run
 from compress.errors import UserError, did_you_mean
-from compress.thinning.current import unwrapped
+from compress.selectors import unwrapped
 from compress.thinning.recipe import Recipe
 
 SELF = "self"

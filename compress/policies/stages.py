@@ -17,7 +17,7 @@ from compress.distillation.staged import StagedDistillation
 from compress.errors import UserError
 from compress.freezing import HeldStatistics, norms_of, take_from_update
 from compress.policies.distillation import DistillationPolicy
-from compress.thinning.current import unwrapped
+from compress.selectors import unwrapped
 from compress.window import EpochWindow
 
 

@@ -23,7 +23,7 @@ from compress.quantization.layers import ACTIVATIONS, LAYERS, UNSIGNED, LateFroz
 from compress.quantization.pieces import FakeQuantizer, described
 from compress.quantization.placement import Graph, read_graph
 from compress.quantization.structure import PiecesOf, Structure, apply, foldable, refresh_weights
-from compress.selectors import ModuleOrExpression, canonical
+from compress.selectors import ModuleOrExpression, canonical, unwrapped
 
 FLOAT = 32
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32] | None
@@ -364,11 +364,6 @@ class Quantizer(ABC):
             return []
         why = ", because it may be negative" if what == "activation" and rest[0] else ""
         return [f"given {bits} bit for the {what}; {type(self).__name__} needs at least {fewest} there{why}"]
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
-    return [module for name, module in model.named_modules() if canonical(name) == ""][-1]
 
 
 def _is_on(bits: int | None) -> bool:

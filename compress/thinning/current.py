@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
-from compress.selectors import canonical
+from compress.selectors import unwrapped
 from compress.thinning.probe import prunable_graph
 
 logger = logging.getLogger("compress")
@@ -97,9 +97,3 @@ class CurrentGraph:
         if self._watching is not None:
             self._watching.remove()
             self._watching = None
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
-    inner = [module for name, module in model.named_modules() if canonical(name) == ""]
-    return inner[-1]

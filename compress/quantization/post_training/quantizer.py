@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, with_config
 from torch import nn
 
 from compress.errors import UserError
-from compress.quantization.base import Bits, LayerBits, Quantizer, unwrapped
+from compress.quantization.base import Bits, LayerBits, Quantizer
 from compress.quantization.layers import QuantActivation, QuantLayer
 from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer
 from compress.quantization.post_training.adaround import LayerResult, adaround
@@ -37,7 +37,7 @@ from compress.quantization.post_training.statistics_file import read_statistics,
 from compress.quantization.range_linear import Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
 from compress.quantization.structure import structure_of
 from compress.registry import QUANTIZERS
-from compress.selectors import ModuleOrExpression
+from compress.selectors import ModuleOrExpression, unwrapped
 
 logger = logging.getLogger("compress")
 
