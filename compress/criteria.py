@@ -198,9 +198,14 @@ def groups_above(weight: Tensor, tile: Tile, threshold: float, criterion: Thresh
     Returns:
         bool tensor of shape (groups,), True = above.
     """
+    return group_magnitudes(weight, tile, criterion) > threshold
+
+
+def group_magnitudes(weight: Tensor, tile: Tile, criterion: ThresholdCriteria) -> Tensor:
+    """What `groups_above` compares: the largest or the mean absolute value of each group, shape (groups,)."""
     if criterion == "Max":
-        return group_norms(weight, tile, math.inf) > threshold
-    return group_norms(weight, tile, 1) / group_size(tile) > threshold
+        return group_norms(weight, tile, math.inf)
+    return group_norms(weight, tile, 1) / group_size(tile)
 
 
 def geometric_median_distances(groups: Tensor) -> Tensor:

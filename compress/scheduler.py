@@ -202,6 +202,7 @@ class CompressionScheduler:
             "policies": [{"name": policy.name, "state": policy.state_dict()} for policy in self.policies],
             "generator": self.generator.get_state(),
             "inputs": self.graph.state_dict(),
+            "reasons": dict(self.graph.reasons),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -223,6 +224,7 @@ class CompressionScheduler:
             Recipe.from_dict(recipe).apply(self.model)
         self.graph.forget()
         self.graph.load_state_dict(state["inputs"])
+        self.graph.reasons.update(state.get("reasons", {}))
         self.recipes[:] = state["recipes"]
         self.masks.load_state_dict(state["masks"])
         for policy, entry in zip(self.policies, state["policies"], strict=True):

@@ -12,6 +12,7 @@ from compress.errors import UserError
 from compress.graph.trace import ExampleInputs
 from compress.policies.base import Policy
 from compress.thinning.current import CurrentGraph
+from compress.thinning.reasons import reasons_for
 from compress.thinning.removers import StructureRemover
 from compress.thinning.thin import Thinned, thin
 from compress.thinning.wrapping import rewrap
@@ -81,10 +82,11 @@ class ThinningPolicy(Policy):
         if not result.removed:
             logger.warning("%s: no whole filter or channel is masked, so nothing was removed", self.name)
             return
+        reasons = reasons_for(result.removed, current.reasons)
         current.forget()
         rewrap(ctx.model)
         ctx.masks.take_cut(result.masks, result.recipe.slice)
-        ctx.recipes.append(result.recipe.to_dict())
+        ctx.recipes.append({**result.recipe.to_dict(), "reasons": reasons})
         after = sum(parameter.numel() for parameter in model.parameters())
         logger.info("%s", _story(self.name, ctx.epoch, result, before, after))
 

@@ -60,12 +60,21 @@ class BatchNormScalePruner(Pruner):
             kept = global_masks(scores, level)
         else:
             kept = {name: mask_smallest(s, groups_to_prune(level, s.numel())) for name, s in scores.items()}
-        found = agreed_masks(ctx, {(name, 0): keep for name, keep in kept.items()})
+        places = {(name, 0): keep for name, keep in kept.items()}
+        found = agreed_masks(ctx, places, {(name, 0): scores[name] for name in kept}, self._threshold(scores, kept))
         for name, keep in kept.items():
             shift = name.removesuffix("weight") + "bias"
             if shift in ctx.masks:  # a channel is off only if its shift is too
                 found[shift] = keep.clone()
         return found
+
+    def _threshold(self, scores: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> float | None:
+        """The largest |gamma| that goes, which spans all layers; None where each layer has its own."""
+        if self.scope == "layer":
+            return None
+        return max(
+            (float(score[~kept[name]].max()) for name, score in scores.items() if not kept[name].all()), default=0.0
+        )
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
         """The level; with scope `global`, of all channels together."""

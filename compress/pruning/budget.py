@@ -5,6 +5,7 @@ Here: the ranking per unit of cost, and the search for how many go. Not here: co
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -92,7 +93,8 @@ class GlobalRankedGroupPruner(Pruner):
             raise UserError(f"{type(self).__name__} ranks the groups of a graph, and this scheduler has none")
         graph = ctx.graph.get()
         votes = [self._vote(name, weights[name], ctx) for name in self.weights]
-        order = self._order(graph, votes)
+        scores = self._scores(graph, votes)
+        order = self._order(graph, scores)
         cost = self._cost(graph, ctx)
         budget = self._budget(ctx, window)
         count, reached = fewest(len(order), lambda k: cost(self._chosen(graph, order[:k])), budget)
@@ -105,23 +107,32 @@ class GlobalRankedGroupPruner(Pruner):
         self._last = (int(parameter_count(graph, ctx.graph.network, {})), reached)
         chosen = {name: np.asarray(units) for name, units in self._chosen(graph, order[:count]).items()}
         places = [(vote.name, vote.dim) for vote in votes]
-        return told(ctx, masks_of_units(graph, ctx.graph.network, places, chosen))
+        ranked = masks_of_units(graph, ctx.graph.network, places, chosen)
+        known = {name: torch.from_numpy(each) for name, each in scores.items()}
+        highest = max(
+            (float(scores[name][units].max()) for name, units in chosen.items() if len(units)), default=None
+        )
+        return told(ctx, replace(ranked, scores=known, threshold=highest))
 
     def _vote(self, name: str, weight: Tensor, ctx: StepContext) -> Vote:
         tile = self._tilings.tile(ctx.model, name, weight.shape, "Filters")
         scores = group_norms(weight.detach(), tile, self.order) / group_size(tile)
         return Vote(name, channel_dim(weight.shape, tile) or 0, scores, 0.0)
 
-    def _order(self, graph: ChannelGraph, votes: list[Vote]) -> list[tuple[str, int]]:
+    def _scores(self, graph: ChannelGraph, votes: list[Vote]) -> dict[str, np.ndarray]:
+        """Importance over the cost of each unit, of every group that the votes name, shape (units,)."""
+        voted = [(group, voters(group, votes)) for group in graph.groups(prunable_only=True)]
+        return {group.name: combined(group, own).numpy() / unit_cost(group, self.target) for group, own in voted if own}
+
+    def _order(self, graph: ChannelGraph, scores: Mapping[str, np.ndarray]) -> list[tuple[str, int]]:
         """Every unit that may go, least important for its cost first; the last of a group that may not are left out."""
         found: list[tuple[float, str, int]] = []
         for group in graph.groups(prunable_only=True):
-            own = voters(group, votes)
-            if own:
-                scores = combined(group, own).numpy() / unit_cost(group, self.target)
+            if group.name in scores:
+                own = scores[group.name]
                 most = min(math.floor(self.max_sparsity * group.units + 1e-9), group.prunable)
-                ranked = np.argsort(scores, kind="stable")[:most]
-                found += [(float(scores[unit]), group.name, int(unit)) for unit in ranked]
+                ranked = np.argsort(own, kind="stable")[:most]
+                found += [(float(own[unit]), group.name, int(unit)) for unit in ranked]
         return [(name, unit) for _, name, unit in sorted(found)]
 
     def _chosen(self, graph: ChannelGraph, units: list[tuple[str, int]]) -> dict[str, list[int]]:

@@ -9,6 +9,7 @@ Without a graph (no example inputs, or a network that cannot be traced) each wei
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, Place
 from compress.groups import Tile
 from compress.thinning.ranking import KeepUnits, Ranked, Vote, agreed_units, rank_groups
+from compress.thinning.reasons import reasons_of
 
 Combine = Literal["mean", "first"]
 
@@ -62,20 +64,27 @@ def ranked_masks(
     return told(ctx, rank_groups(graph, ctx.graph.network, votes, keep_units, combine))
 
 
-def agreed_masks(ctx: StepContext, kept: Mapping[Place, Tensor]) -> dict[str, Tensor]:
+def agreed_masks(
+    ctx: StepContext,
+    kept: Mapping[Place, Tensor],
+    scores: Mapping[Place, Tensor] | None = None,
+    threshold: float | None = None,
+) -> dict[str, Tensor]:
     """The masks of what weights clear, and of the whole coupled units on which all of them agree.
 
     Args:
         ctx: the moment.
         kept: place of each named weight -> bool, shape (size of that dimension,), True = kept.
+        scores: the same places -> importances; for the report of why a unit went.
+        threshold: at or below which an importance means that the position goes, where it is one number.
     """
     graph = graph_for(ctx, list(kept))
     coupled = known(graph, list(kept)) if graph is not None else []
     found = {place[0]: along(ctx, place, keep) for place, keep in kept.items() if place not in coupled}
     if graph is not None and coupled:
         assert ctx.graph is not None
-        agreed = agreed_units(graph, ctx.graph.network, {place: kept[place] for place in coupled})
-        found.update(told(ctx, agreed))
+        agreed = agreed_units(graph, ctx.graph.network, {place: kept[place] for place in coupled}, scores)
+        found.update(told(ctx, replace(agreed, threshold=threshold)))
     return found
 
 
@@ -87,8 +96,12 @@ def along(ctx: StepContext, place: Place, keep: Tensor) -> Tensor:
 
 
 def told(ctx: StepContext, ranked: Ranked) -> dict[str, Tensor]:
-    """The masks, on the parameters' devices; what could not be done and what is masked along is logged once."""
+    """The masks, on the parameters' devices; what could not be done and what is masked along is logged once.
+
+    Why units went is kept with the graph until the network is thinned (`compress/thinning/reasons.py`).
+    """
     assert ctx.graph is not None
+    ctx.graph.reasons.update(reasons_of(ranked, ctx.epoch))
     for note in ranked.notes:
         ctx.graph.tell_once(note)
     along = dict.fromkeys(name for names in ranked.unnamed.values() for name in names)

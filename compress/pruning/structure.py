@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compress.context import StepContext
-from compress.criteria import ThresholdCriteria, groups_above, mask_smallest
+from compress.criteria import ThresholdCriteria, group_magnitudes, mask_smallest
 from compress.graph.channels import Place
 from compress.groups import GroupName, Tile, Tilings, group_count, spread
 from compress.levels import Level
@@ -216,16 +216,21 @@ class StructureParameterPruner(Pruner):
         """Keeps the groups above the threshold; a coupled unit goes when all weights named here agree."""
         found: dict[str, Tensor] = {}
         kept: dict[Place, Tensor] = {}
+        scores: dict[Place, Tensor] = {}
         for name, (threshold, group) in self.regimes.items():
             weight = weights[name]
             tile = self._tilings.tile(ctx.model, name, weight.shape, group)
-            keep = groups_above(weight, tile, threshold, self.threshold_criteria)
+            sizes = group_magnitudes(weight, tile, self.threshold_criteria)
+            keep = sizes > threshold
             dim = channel_dim(weight.shape, tile)
             if dim is None:
                 found[name] = spread(keep, weight.shape, tile)
             else:
                 kept[name, dim] = keep
-        return {**found, **agreed_masks(ctx, kept)}
+                scores[name, dim] = sizes
+        thresholds = {threshold for threshold, _ in self.regimes.values()}
+        reason = (scores, thresholds.pop()) if len(thresholds) == 1 else (None, None)  # several cannot be shown as one
+        return {**found, **agreed_masks(ctx, kept, *reason)}
 
     def faults(self, model: nn.Module) -> list[str]:
         """Weights that have no such groups."""

@@ -15,6 +15,7 @@ from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.selectors import unwrapped
 from compress.thinning.probe import prunable_graph
+from compress.thinning.reasons import Reasons
 
 logger = logging.getLogger("compress")
 
@@ -29,11 +30,13 @@ class CurrentGraph:
 
     Attributes:
         inputs: the example inputs, None as long as there are none.
+        reasons: why the pruners mask whole units of the network as it is now; see reasons.py.
     """
 
     def __init__(self, model: nn.Module, example_inputs: ExampleInputs | None = None) -> None:
         self.model = model
         self.inputs = example_inputs
+        self.reasons: Reasons = {}
         self._graphs: dict[bool, ChannelGraph] = {}
         self._refusal: str | None = None
         self._told: set[str] = set()
@@ -66,6 +69,7 @@ class CurrentGraph:
     def forget(self) -> None:
         """The network has changed: what was traced no longer holds."""
         self._graphs.clear()
+        self.reasons.clear()
         self._refusal = None
 
     def watch(self) -> None:

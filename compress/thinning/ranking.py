@@ -15,7 +15,7 @@ Units of a pinned group cannot leave the network; there each vote masks its own 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -53,12 +53,17 @@ class Ranked:
         removed: group name -> its units that are masked, in order.
         unnamed: group name -> parameters that are masked although no vote names them.
         notes: what could not be done as asked (pinned groups), one sentence each.
+        scores: group name -> importance of each of its units, shape (units,); groups whose ranking knows none are
+            left out.
+        threshold: what importances were compared with, where it is one number; None where a fixed number of units went.
     """
 
     masks: dict[str, Tensor]
     removed: dict[str, list[int]]
     unnamed: dict[str, list[str]]
     notes: tuple[str, ...]
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
+    threshold: float | None = None
 
 
 KeepUnits = Callable[[Tensor, float], Tensor]
@@ -87,31 +92,44 @@ def rank_groups(
     """
     _check_places(graph, votes)
     chosen: dict[str, np.ndarray] = {}
+    scores: dict[str, Tensor] = {}
     for group in graph.groups():
         own = voters(group, votes)
         if own:
             level = own[0].level if combine == "first" else common_level(own)
             deciding = own[:1] if combine == "first" else own
-            keep = keep_units(combined(group, deciding, normalise=len(deciding) > 1), level)
+            scores[group.name] = combined(group, deciding, normalise=len(deciding) > 1)
+            keep = keep_units(scores[group.name], level)
             chosen[group.name] = np.flatnonzero(~keep.cpu().numpy())
-    return masks_of_units(graph, model, [(vote.name, vote.dim) for vote in votes], chosen)
+    return replace(masks_of_units(graph, model, [(vote.name, vote.dim) for vote in votes], chosen), scores=scores)
 
 
-def agreed_units(graph: ChannelGraph, model: nn.Module, kept: Mapping[Place, Tensor]) -> Ranked:
+def agreed_units(
+    graph: ChannelGraph,
+    model: nn.Module,
+    kept: Mapping[Place, Tensor],
+    scores: Mapping[Place, Tensor] | None = None,
+) -> Ranked:
     """The units that all named weights of a group clear; what a weight clears alone is masked in it alone.
 
     Args:
         graph: from `prunable_graph`.
         model: gives the shapes of the masks.
         kept: place -> bool, shape (size of that dimension,), True = kept.
+        scores: place -> the importances that `kept` was made of, same shape, in one unit for all places; a group's
+            unit has the largest of its places', for that one decides.
     """
     chosen: dict[str, np.ndarray] = {}
+    known: dict[str, Tensor] = {}
     for group in graph.groups():
         own = [place for place in group.members if place in kept]
         if own:
             cleared = [_cleared(group, place, kept[place].cpu().numpy()) for place in own]
             chosen[group.name] = np.flatnonzero(np.logical_and.reduce(cleared))
-    ranked = masks_of_units(graph, model, list(kept), chosen)
+        if own and scores is not None and all(place in scores for place in own):
+            largest = [_largest(group, place, scores[place].detach().double().cpu().numpy()) for place in own]
+            known[group.name] = torch.from_numpy(np.maximum.reduce(largest))
+    ranked = replace(masks_of_units(graph, model, list(kept), chosen), scores=known)
     parameters = dict(model.named_parameters())
     alone = {place: np.flatnonzero(~keep.cpu().numpy()) for place, keep in kept.items()}
     return replace(ranked, masks=masked_positions(alone, parameters, ranked.masks))
@@ -172,6 +190,14 @@ def unit_scores(group: ChannelGroup, place: Place, scores: np.ndarray) -> np.nda
     inside = unit_of >= 0
     sums = np.bincount(unit_of[inside], weights=scores[inside], minlength=group.units)
     return np.asarray(sums / np.bincount(unit_of[inside], minlength=group.units))
+
+
+def _largest(group: ChannelGroup, place: Place, scores: np.ndarray) -> np.ndarray:
+    """Largest score of each unit's positions in one place, shape (units,)."""
+    unit_of = group.members[place]
+    found = np.full(group.units, -np.inf)
+    np.maximum.at(found, unit_of[unit_of >= 0], scores[unit_of >= 0])
+    return found
 
 
 def normalised(scores: np.ndarray) -> np.ndarray:
