@@ -1,4 +1,4 @@
-"""Evaluates the newest run, or the one named: python test.py [--run=NAME | --model=CHECKPOINT]"""
+"""Evaluates the newest run, or the one named, or compares several: python test.py [--run=NAME | --compare all]"""
 
 from apputils.console import exit_codes
 from apputils.runs import recorded_optform
@@ -12,8 +12,12 @@ def main() -> None:
     options = find_application(named_on_command_line("--optform") or recorded or DEFAULT).load("test_options")
     opt = options().parse()
 
-    from models.subject import find_subject  # imports torch, which --help and wrong options need not wait for
+    from models.comparison import compare  # imports torch, which --help and wrong options need not wait for
+    from models.subject import find_subject
 
+    if opt.compare or opt.benchmark:
+        compare(opt, find_application)
+        return
     opt, checkpoint = find_subject(opt)
     application = find_application(checkpoint["optform"])
     testing_loader = application.load("testing_loader")(opt, checkpoint)

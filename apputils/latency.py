@@ -31,7 +31,8 @@ class Latency:
         milliseconds: median over the rounds.
         low: first quartile, in milliseconds.
         high: third quartile, in milliseconds.
-        ratio: median over the rounds of this way's time / the first way's time of the same round.
+        ratio: median over the rounds of this way's time / the first way's time of the same round (or another's that
+            was asked for).
         ratio_low: first quartile of that ratio.
         ratio_high: third quartile of that ratio.
         rounds: how many rounds.
@@ -58,13 +59,16 @@ class Latency:
         )
 
 
-def measure_latency(ways: Mapping[str, Way], rounds: int = 15, seconds: float = 0.05) -> dict[str, Latency]:
+def measure_latency(
+    ways: Mapping[str, Way], rounds: int = 15, seconds: float = 0.05, against: Mapping[str, str] | None = None
+) -> dict[str, Latency]:
     """Times ways that do the same, in turns.
 
     Args:
         ways: name -> function without arguments; the first is what the others' ratios refer to.
         rounds: how many times each way has its turn, >= 2; who begins changes from round to round.
         seconds: least time of a turn; a way is called as often as that needs (found out while warming up).
+        against: name -> name of the way that its ratio refers to, for those that do not refer to the first.
 
     Raises:
         ValueError: no ways, or fewer than two rounds.
@@ -78,8 +82,8 @@ def measure_latency(ways: Mapping[str, Way], rounds: int = 15, seconds: float = 
         turn = i % len(names)
         for name in names[turn:] + names[:turn]:
             taken[name].append(_seconds(ways[name], calls[name]))
-    first = taken[names[0]]
-    return {name: _latency(taken[name], first, calls[name]) for name in names}
+    reference = {name: (against or {}).get(name, names[0]) for name in names}
+    return {name: _latency(taken[name], taken[reference[name]], calls[name]) for name in names}
 
 
 def torch_way(model: nn.Module, inputs: tuple[Tensor, ...]) -> Way:

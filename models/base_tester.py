@@ -69,6 +69,10 @@ class BaseTester:
         """The trivial method's name and its metrics on the test data."""
         raise NotImplementedError
 
+    def measured_on(self) -> dict[str, Any]:
+        """What quality is measured on, as plain data; networks are compared only where it is equal."""
+        return {}
+
     def evaluation(self) -> Evaluation | None:
         """The evaluation taken apart, which the sensitivity analysis runs faster than `test`; None: there is none."""
         return None

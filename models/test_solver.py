@@ -38,6 +38,11 @@ class XSRCNNTester(BaseTester):
         """Mean PSNR and SSIM of the test pictures; writes nothing."""
         return evaluate(model, self.testing_loader, self.device)
 
+    def measured_on(self) -> dict[str, Any]:
+        """The pictures by their names, and the scale."""
+        names = ", ".join(item.name for item in self.testing_loader)
+        return {"pictures": names, "scale": self.checkpoint["network"]["arguments"]["upscale_factor"]}
+
     def samples(self) -> Iterator[tuple[Tensor, None]]:
         """One low-resolution picture at a time."""
         return ((item.low[None], None) for item in self.testing_loader)

@@ -10,7 +10,7 @@ import math
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from compress.errors import did_you_mean
 
@@ -74,6 +74,7 @@ def parse(
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     parser = _parser(cls, fields, prog, description, groups or {})
     given = vars(parser.parse_args([_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]))
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if "explicit" in fields:
         given["explicit"] = frozenset(given)
     return cls(**given)
@@ -117,6 +118,8 @@ def _add(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind
         parser.add_argument(f"--no-{name}", action="store_false", help=argparse.SUPPRESS, **shared)
         return
     choices = field.metadata["choices"]
+    if get_origin(kind) is tuple:
+        kind, shared["nargs"] = get_args(kind)[0], "+"
     metavar = field.metadata["metavar"] or (None if choices else KINDS[kind][0])
     convert = _convert(kind, field.metadata["minimum"])
     parser.add_argument(f"--{name}", type=convert, choices=choices, metavar=metavar, help=text, **shared)
@@ -138,7 +141,7 @@ def _convert(kind: type, minimum: float | None) -> Callable[[str], Any]:
 
 
 def _plain_type(hint: Any) -> type:
-    """`str | None` -> `str`."""
+    """`str | None` -> `str`; `tuple[str, ...]`, an option with several values, stays."""
     if isinstance(hint, types.UnionType):
         return next(kind for kind in get_args(hint) if kind is not type(None))
     return hint

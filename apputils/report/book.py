@@ -43,6 +43,11 @@ def write_book(path: Path, content: Mapping[str, Any]) -> None:
     _table(book, "export", [_scalars(each) for each in content["export"]])
     removed = [{**row, "removed": ", ".join(map(str, row["removed"]))} for row in content["removed"]]
     _table(book, "removed", removed)
+    reasons = [
+        {**row, "removed": ", ".join(map(str, row["removed"])), "scores": ", ".join(f"{s:.6g}" for s in row["scores"])}
+        for row in content["reasons"]
+    ]
+    _table(book, "why removed", reasons)
     facts = {"run": content["run"], "seed": content["seed"], **content["commands"], **content["environment"]}
     book.add_table("reproduce", pd.DataFrame([{"fact": name, "value": value} for name, value in facts.items()]))
     book.save(path)

@@ -10,6 +10,7 @@ from apputils.report.svg import Chart, bar_chart, line_chart, timeline
 from apputils.report.timeline import runs_of
 
 Content = Mapping[str, Any]
+MOST_GROUPS = 24
 NO_CURVES = frozenset({"epoch", "lr", "sparsity", "images_per_second"})
 
 
@@ -91,6 +92,23 @@ def latency_charts(content: Content) -> list[Chart]:
         if rows:
             title = f"Latency, {export['mode']} file and others, {export.get('threads')} threads"
             charts.append(bar_chart(title, rows, "ms"))
+    return charts
+
+
+def importance_charts(content: Content) -> list[Chart]:
+    """The importances of each group that lost units, in order, beside the threshold; the first `MOST_GROUPS`."""
+    charts = []
+    for row in content["reasons"][:MOST_GROUPS]:
+        gone = set(row["removed"])
+        order = sorted(range(row["units"]), key=lambda unit: row["scores"][unit])
+        ranked = [(place, row["scores"][unit], unit in gone) for place, unit in enumerate(order)]
+        series = {
+            "removed": [(place, score) for place, score, went in ranked if went],
+            "kept": [(place, score) for place, score, went in ranked if not went],
+            "threshold": [(0, row["threshold"]), (row["units"] - 1, row["threshold"])],
+        }
+        title = f"{row['group']}, ranked in epoch {row['epoch']}"
+        charts.append(line_chart(title, series, "units by importance", "importance"))
     return charts
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from apputils.macs import MacsTable
-from apputils.report.removed import removed_units
+from apputils.report.removed import reasons_of_removal, removed_units, unexplained
 from apputils.report.timeline import policies_of
 from apputils.runs import Run
 from apputils.workbook import records
@@ -57,6 +57,8 @@ def gather(run: Run, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], 
         "export_error": (read_json(folder / "export.json") or {}).get("error"),
         "activations": read_table(folder / "activations.csv"),
         "removed": removed_units(checkpoint["scheduler"]["recipes"]),
+        "reasons": reasons_of_removal(checkpoint["scheduler"]["recipes"]),
+        "unexplained": unexplained(checkpoint["scheduler"]["recipes"]),
         "seed": checkpoint["options"].get("seed"),
         "commands": commands(checkpoint["options"], summary["checkpoint"]),
         "environment": environment(),

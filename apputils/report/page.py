@@ -27,26 +27,40 @@ def render(content: Mapping[str, Any], results: Path) -> str:
         content: what `gather` gave.
         results: the run's folder, for its drawing (`arch.svg`) and pictures (`images/`).
     """
-    world = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    return (
+        world()
+        .get_template("page.html.j2")
+        .render(
+            report=content,
+            schedule_yaml=yaml.safe_dump(_lists(content["schedule"]), sort_keys=False, allow_unicode=True),
+            timeline=charts.schedule_chart(content),
+            training=charts.training_charts(content),
+            sparsity=charts.sparsity_chart(content),
+            costs=charts.cost_charts(content),
+            sensitivity=charts.sensitivity_charts(content),
+            latency=charts.latency_charts(content),
+            importance=charts.importance_charts(content),
+            activations=charts.activation_chart(content),
+            architecture=architecture(results / "arch.svg"),
+            pictures=pictures_of(results / "images"),
+        )
+    )
+
+
+def world(*more: Path) -> jinja2.Environment:
+    """Templates with the filters, style and script that all pages share.
+
+    Args:
+        more: folders of templates beside the report's.
+    """
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*more, TEMPLATES]), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    world.filters.update(number=number, whole=_whole, percent=_percent, shape=shape_text, figure=_figure)
-    return world.get_template("page.html.j2").render(
-        report=content,
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "script.js").read_text(encoding="utf-8")),
-        schedule_yaml=yaml.safe_dump(_lists(content["schedule"]), sort_keys=False, allow_unicode=True),
-        timeline=charts.schedule_chart(content),
-        training=charts.training_charts(content),
-        sparsity=charts.sparsity_chart(content),
-        costs=charts.cost_charts(content),
-        sensitivity=charts.sensitivity_charts(content),
-        latency=charts.latency_charts(content),
-        activations=charts.activation_chart(content),
-        architecture=architecture(results / "arch.svg"),
-        pictures=pictures_of(results / "images"),
-    )
+    found.filters.update(number=number, whole=_whole, percent=_percent, shape=shape_text, figure=_figure)
+    for name, file in (("style", "style.css"), ("script", "script.js")):
+        found.globals[name] = Markup((TEMPLATES / file).read_text(encoding="utf-8"))
+    return found
 
 
 def architecture(path: Path) -> Markup | None:

@@ -1,13 +1,11 @@
-"""Which filters and channels thinning has taken out, by their numbers in the dense network.
+"""Which filters and channels thinning has taken out, and why.
 
-Here: the recipes of a checkpoint, composed. Not here: why a pruner chose them; a checkpoint names the pruner and when
-it acted, not each group's importance.
+Here: the recipes of a checkpoint, composed, and why units went as far as the recipes keep it. Not here: importances
+(compress/thinning/reasons.py).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-SIDES = {0: "first dimension (filters)", 1: "second dimension (channels)"}
 
 
 def removed_units(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -36,3 +34,28 @@ def removed_units(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         gone = sorted(set(range(before[name, dim])) - set(left))
         rows.append({"weight": name, "dimension": dim, "before": before[name, dim], "now": len(left), "removed": gone})
     return rows
+
+
+def reasons_of_removal(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a group and thinning, as far as the recipes keep it: older checkpoints do not.
+
+    Returns:
+        group, epoch (of the ranking), units (before), removed (unit numbers), scores (importance of each unit),
+        threshold, highest_removed and lowest_kept (importances; None if none is kept).
+    """
+    rows = []
+    for recipe in recipes:
+        for group, each in recipe.get("reasons", {}).items():
+            scores, gone = [float(score) for score in each["scores"]], {int(unit) for unit in each["removed"]}
+            kept = [score for unit, score in enumerate(scores) if unit not in gone]
+            rows.append({
+                "group": group, "epoch": int(each["epoch"]), "units": len(scores), "removed": sorted(gone),
+                "scores": scores, "threshold": float(each["threshold"]),
+                "highest_removed": max(scores[unit] for unit in gone), "lowest_kept": min(kept, default=None),
+            })  # fmt: skip
+    return rows
+
+
+def unexplained(recipes: Sequence[Mapping[str, Any]]) -> int:
+    """How many thinnings came without any reason."""
+    return sum(not recipe.get("reasons") for recipe in recipes)

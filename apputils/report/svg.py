@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines, bars, a timeline. Colours are CSS variables, so that a page's theme decides.
+"""Charts as inline SVG: lines, bars, points, a timeline. Colours are CSS variables, so that a page's theme decides.
 
 Here: geometry and text. Not here: which charts there are (page.py). A chart is 640 units wide and scales with the page;
 every mark carries a `<title>`, which browsers show when pointed at.
@@ -75,6 +75,25 @@ def bar_chart(
             parts.append(_text(left + width + 4, y + thick - 4, number(values[name]), "value"))
     legend = tuple((name, color(i)) for i, name in enumerate(names)) if len(names) > 1 else ()
     return Chart(title, _svg(title, height, parts), legend)
+
+
+def scatter_chart(
+    title: str, points: Mapping[str, tuple[float, float]], x_label: str, y_label: str, front: Points = (),
+    height: int = 300,
+) -> Chart:  # fmt: skip
+    """Named points, and a dashed line through those of `front`; the x axis begins at 0."""
+    xs, ys = [x for x, _ in points.values()] or [1.0], [y for _, y in points.values()] or [0.0, 1.0]
+    x_ticks, y_ticks = ticks(0.0, max(xs), 7), ticks(min(ys), max(ys))
+    place_x = _scale(0.0, x_ticks[-1], LEFT, WIDTH - RIGHT)
+    place_y = _scale(y_ticks[0], y_ticks[-1], height - 40, TOP)
+    parts = [_grid(y_ticks, place_y), _x_axis(x_ticks, place_x, height, x_label, (0.0, x_ticks[-1]))]
+    parts.append(_text(12, (TOP + height - 40) / 2, y_label, "axis-name", turned=True))
+    path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in front)
+    parts.append(f'<polyline class="front" points="{path}"/>')
+    for i, (name, (x, y)) in enumerate(points.items()):
+        spot, tip = f'cx="{place_x(x):.1f}" cy="{place_y(y):.1f}"', escape(f"{name}: {number(y)} at {number(x)}")
+        parts.append(f'<circle class="dot {color(i)}" {spot} r="5"><title>{tip}</title></circle>')
+    return Chart(title, _svg(title, height, parts), tuple((name, color(i)) for i, name in enumerate(points)))
 
 
 def timeline(title: str, rows: Sequence[tuple[str, str, Sequence[tuple[int, int]]]], epochs: int) -> Chart:

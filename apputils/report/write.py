@@ -40,9 +40,9 @@ def write_report(
     """
     content: dict[str, Any] = finite(gather(run, checkpoint, summary, dense))
     folder = run.results
-    _write(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_book(folder / "report.xlsx", content)
-    _write(folder / "report.html", render(content, folder))
+    write_text(folder / "report.html", render(content, folder))
     logger.info("the report: %s/report.html (and .xlsx, .json)", folder)
     return content
 
@@ -56,8 +56,12 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -109,9 +109,7 @@ class GlobalRankedGroupPruner(Pruner):
         places = [(vote.name, vote.dim) for vote in votes]
         ranked = masks_of_units(graph, ctx.graph.network, places, chosen)
         known = {name: torch.from_numpy(each) for name, each in scores.items()}
-        highest = max(
-            (float(scores[name][units].max()) for name, units in chosen.items() if len(units)), default=None
-        )
+        highest = max((float(scores[name][units].max()) for name, units in chosen.items() if len(units)), default=None)
         return told(ctx, replace(ranked, scores=known, threshold=highest))
 
     def _vote(self, name: str, weight: Tensor, ctx: StepContext) -> Vote:

@@ -59,6 +59,11 @@ class ClassifyTester(BaseTester):
         options = {**self.checkpoint["options"], "workers": 0, "download": False}
         return classify_training_loaders(SimpleNamespace(**options))
 
+    def measured_on(self) -> dict[str, Any]:
+        """The pictures and the classes."""
+        source = self.testing_loader.dataset.store.source  # type: ignore[attr-defined]
+        return {"pictures": f"{len(source.labels)} of {source.where}", "classes": ", ".join(self.task.classes)}
+
     def baseline(self) -> tuple[str, dict[str, float]]:
         """The majority class of the training pictures."""
         return BASELINE, majority_scores(self.testing_loader.dataset.store.labels, self.task)  # type: ignore[attr-defined]

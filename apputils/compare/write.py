@@ -1,0 +1,110 @@
+"""`write_comparison`: compare.html, compare.xlsx and compare.json, and the table for a screen.
+
+Here: rows put together, and the order of things. Not here: measuring (candidate.py, timing.py), looks (page.py).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from apputils.compare.candidate import Candidate, cost_row
+from apputils.compare.page import render
+from apputils.compare.timing import Timing, time_rows
+from apputils.report.content import environment
+from apputils.report.write import finite, write_text
+from apputils.workbook import Workbook
+
+COUNTS = ("parameters", "macs", "effective_macs", "bitops", "file_bytes", "file_gzip_bytes")
+
+
+def compared(
+    candidates: Sequence[Candidate], directions: Mapping[str, bool], timing: Timing, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Measures the candidates; everything that the page says, as plain data.
+
+    Args:
+        candidates: the first is what ratios of time refer to.
+        directions: metric -> whether higher is better.
+        timing: how time is taken.
+        about: optform, written, measured_on, baseline (name), baseline_quality, command, notes; handed through.
+    """
+    times = time_rows(candidates, timing)
+    rows = [
+        {"name": each.name, **each.facts, **each.quality, **cost_row(each), **time}
+        for each, time in zip(candidates, times, strict=True)
+    ]
+    content = {
+        **about,
+        "metrics": {name: bool(directions.get(name, True)) for name in candidates[0].quality},
+        "rows": rows,
+        "timing": {**asdict(timing), "device": str(candidates[0].inputs[0].device)},
+        "input_shapes": [list(each.shape) for each in candidates[0].inputs],
+        "environment": environment(),
+    }
+    return dict(finite(content))
+
+
+def write_comparison(folder: Path, content: Mapping[str, Any]) -> None:
+    """Writes the page, the workbook and the data.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    write_text(folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    _write_book(folder / "compare.xlsx", content)
+    write_text(folder / "compare.html", render(content))
+
+
+def table_text(content: Mapping[str, Any]) -> str:
+    """The table for a screen."""
+    metrics = list(content["metrics"])
+    head = ["network", *metrics, "parameters", "MACs", "zeros", "file", "torch, ms", "onnxruntime, ms"]
+    lines = [[content["baseline"], *(f"{content['baseline_quality'][name]:.4f}" for name in metrics)]]
+    for row in content["rows"]:
+        lines.append(
+            [row["name"], *(_shown(row[name], "{:.4f}") for name in metrics), f"{row['parameters']:,}"]
+            + [f"{row['macs']:,}", f"{row['sparsity']:.1%}", _shown(row["file_bytes"], "{:,}")]
+            + [_time(row, runtime) for runtime in ("torch", "onnxruntime")]
+        )
+    timing = content["timing"]
+    note = (
+        f"median [quartiles] of {timing['rounds']} rounds in turns, {timing['threads']} threads; (x) is the time over "
+        "that of the first network in the same rounds"
+    )
+    align = ["left"] + ["right"] * (len(head) - 1)
+    return tabulate(lines, head, disable_numparse=True, colalign=align) + f"\n{note}"
+
+
+def _time(row: Mapping[str, Any], runtime: str) -> str:
+    if row[f"{runtime}_ms"] is None:
+        return "-"
+    low, high = row[f"{runtime}_low"], row[f"{runtime}_high"]
+    return f"{row[f'{runtime}_ms']:.4g} [{low:.4g}, {high:.4g}] ({row[f'{runtime}_ratio']:.2f}x)"
+
+
+def _shown(value: Any, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _write_book(path: Path, content: Mapping[str, Any]) -> None:
+    book = Workbook()
+    table = pd.DataFrame(content["rows"])
+    for name in COUNTS:
+        table[name] = table[name].astype("Int64")
+    timing = content["timing"]
+    note = f"times in milliseconds: medians of {timing['rounds']} rounds in turns, {timing['threads']} threads"
+    sheet = book.add_table("compare", table, percent=["sparsity"], note=note)
+    for metric in content["metrics"]:
+        book.add_chart(sheet, "bar", x="name", series=[metric], title=metric)
+    book.add_chart(sheet, "bar", x="name", series=["torch_ms", "onnxruntime_ms"], title="Latency", y_title="ms")
+    book.add_chart(sheet, "bar", x="name", series=["macs", "effective_macs"], title="MACs", y_title="MACs")
+    baseline = [{"metric": name, content["baseline"]: value} for name, value in content["baseline_quality"].items()]
+    book.add_table("baseline", pd.DataFrame(baseline))
+    facts = {**timing, **content["environment"], "command": content["command"]}
+    book.add_table("reproduce", pd.DataFrame([{"fact": name, "value": value} for name, value in facts.items()]))
+    book.save(path)

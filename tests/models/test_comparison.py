@@ -1,0 +1,81 @@
+"""`python test.py --compare`: which networks are meant, and which are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from apputils.checkpoint import load_checkpoint, save_checkpoint
+from compress.errors import UserError
+from models.comparison import compare, find_subjects
+from options.applications import find_application
+from options.Normal_options.test_options import TestOptions
+from tests.models.conftest import TrainerOf
+
+
+def options(*arguments: str) -> Any:
+    return TestOptions().parse(["--testdata=pictures/val", "--device=cpu", *arguments])
+
+
+@pytest.fixture
+def two_runs(trainer_of: TrainerOf) -> None:
+    """Runs `a` (plain) and `b` (pruned, narrower), of one application."""
+    trainer_of("--nEpochs=1", "--run=a").run()
+    trainer_of("--compress=schedule.yaml", "--nEpochs=4", "--run=b", "--shrunk=8").run()
+
+
+def renamed(source: str, name: str, **changes: Any) -> None:
+    """A copy of a run's checkpoints with changes."""
+    content = {
+        key: value for key, value in load_checkpoint(Path(f"checkpoints/{source}/best.pt")).items() if key != "format"
+    }
+    for file in ("best.pt", "last.pt"):
+        save_checkpoint(Path(f"checkpoints/{name}/{file}"), {**content, **changes})
+
+
+def test_two_architectures_of_one_application(two_runs: None, caplog: pytest.LogCaptureFixture) -> None:
+    threads = torch.get_num_threads()
+    with caplog.at_level("INFO"):
+        content = compare(options("--compare", "a", "checkpoints/b/last.pt", "--batch=2"), find_application)
+    torch.set_num_threads(threads)
+    first, second = content["rows"]
+    assert (first["name"], second["name"]) == ("a", "checkpoints/b/last.pt")
+    assert second["parameters"] < first["parameters"]
+    assert second["sparsity"] > first["sparsity"]
+    assert content["input_shapes"] == [[2, 3, 360, 640]]
+    assert content["baseline_quality"]["psnr"] > 0
+    assert all(row["onnxruntime_ms"] > 0 and row["torch_ms"] > 0 and row["file_bytes"] > 0 for row in content["rows"])
+    [folder] = Path("results").glob("compare-SR-*")
+    assert (folder / "compare.html").is_file()
+    assert "ratio" not in caplog.text or "threads" in caplog.text
+
+
+def test_who_may_be_compared(two_runs: None) -> None:
+    renamed("a", "c", optform="Classify")
+    found, notes = find_subjects(options("--compare", "all", "--optform=SR"))
+    assert {each.name for each in found} == {"a", "b"}
+    assert "1 runs of other applications (Classify) are left out: their metrics are not mixed" in notes[0]
+    with pytest.raises(
+        UserError, match=r"not mixed.*of --optform=SR: a; of --optform=Classify: c;"
+    ):
+        find_subjects(options("--compare", "a", "c"))
+    with pytest.raises(UserError, match=r"there is no run 'aa'"):
+        find_subjects(options("--compare", "aa"))
+    with pytest.raises(UserError, match=r"give `all` alone"):
+        find_subjects(options("--compare", "all", "a"))
+    with pytest.raises(UserError, match=r"of --optform=Classify: c, not of SR"):
+        find_subjects(options("--compare", "c", "--optform=SR"))
+    with pytest.raises(UserError, match=r"exported files are not compared"):
+        find_subjects(options("--compare", "a", "x.onnx"))
+    with pytest.raises(UserError, match=r"no run in checkpoints/ is of --optform=Deblur"):
+        find_subjects(options("--compare", "all", "--optform=Deblur"))
+    [alone], _ = find_subjects(options("--benchmark", "--run=b"))
+    assert alone.name == "b"
+
+
+def test_other_data_are_refused(two_runs: None) -> None:
+    network = load_checkpoint(Path("checkpoints/a/best.pt"))["network"]
+    renamed("a", "four", network={**network, "arguments": {**network["arguments"], "upscale_factor": 4}})
+    with pytest.raises(UserError, match=r"a is measured on pictures val0, scale 2; four on pictures val0, scale 4"):
+        compare(options("--compare", "a", "four"), find_application)
