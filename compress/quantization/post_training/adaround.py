@@ -3,7 +3,8 @@
 Here: the soft rounding, its loss, and `adaround`. Paper: Nagel et al. 2020, "Up or down? Adaptive rounding for
 post-training quantization", arXiv 2004.10568: minimise || W x - W~ x~ ||^2 + lambda sum(1 - |2 h(V) - 1|^beta) over V
 (eq. 21-24), with x~ what the layer reads in the network quantized so far. What differs: the activation function
-behind the layer is left out of the loss (their eq. 25); a weight that is exactly zero stays zero, so that pruning
+behind the layer is left out of the loss (their eq. 25); the error is taken relative to the mean square of the targets,
+so that one lambda serves all layers; a weight that is exactly zero stays zero, so that pruning
 holds; the learned rounding is taken only where it beats rounding to nearest.
 """
 
@@ -24,9 +25,9 @@ from compress.quantization.post_training.replay import passing, set_aside
 
 logger = logging.getLogger("compress")
 ZETA, GAMMA = 1.1, -0.1  # the stretch of the sigmoid (section 3.2)
-LAMBDA, BETAS, WARM_UP = 0.01, (20.0, 2.0), 0.2  # of the regularizer; its share of the steps without it
+LAMBDA, BETAS, WARM_UP = 0.1, (20.0, 2.0), 0.2  # of the regularizer; its share of the steps without it
 SAMPLES = 16  # a step takes that many
-LEARNING_RATE = 1e-2
+LEARNING_RATE = 3e-2
 
 
 def soft_rounding(v: Tensor) -> Tensor:
