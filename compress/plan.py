@@ -118,7 +118,7 @@ def rehearse_learning_rates(
 ) -> list[tuple[float, ...]]:
     """The learning rates of each epoch, from copies of the policies on a shadow optimizer.
 
-    `ReduceLROnPlateau` depends on metrics, so its rate stays where it is.
+    Policies of other optimizers are left out. `ReduceLROnPlateau` depends on metrics, so its rate stays where it is.
     """
     if optimizer is None:
         return [()] * epochs
@@ -126,7 +126,9 @@ def rehearse_learning_rates(
     shadow.param_groups[:] = [
         {**group, "params": [], "lr": group.get("initial_lr", group["lr"])} for group in optimizer.param_groups
     ]
-    copies = [policy.on(shadow) for policy in policies if isinstance(policy, LRPolicy)]
+    copies = [
+        policy.on(shadow) for policy in policies if isinstance(policy, LRPolicy) and policy.optimizer is optimizer
+    ]
     rates = []
     for epoch in range(epochs):
         firing = [policy for policy in copies if policy.window.fires(epoch)]

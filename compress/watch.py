@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from compress.context import PolicyLoss, StepContext
 from compress.policies.base import HOOKS, Policy
+from compress.policies.lr import LRPolicy
 
 State = dict[str, Any]
 
@@ -60,13 +62,17 @@ class Watched(Policy):
         """Calls a hook of the real policy and compares before and after."""
         if not self.epochs or self.epochs[-1] != ctx.epoch:
             self.epochs.append(ctx.epoch)
-        before = _state(ctx)
+        before = self._state(ctx)
         getattr(self.policy, hook)(ctx)
-        for what, after in _state(ctx).items():
+        for what, after in self._state(ctx).items():
             known = {**before[what], **after}  # a gradient may have been taken away
             names = {name for name in known if not _same(before[what].get(name), after.get(name))}
             if names:
                 self.changes.setdefault(what, set()).update(names)
+
+    def _state(self, ctx: StepContext) -> dict[str, State]:
+        optimizer = self.policy.optimizer if isinstance(self.policy, LRPolicy) else ctx.optimizer
+        return _state(ctx, optimizer)
 
 
 def _watching(hook: str) -> Any:
@@ -81,8 +87,8 @@ for _hook in HOOKS:
         setattr(Watched, _hook, _watching(_hook))
 
 
-def _state(ctx: StepContext) -> dict[str, State]:
-    groups = ctx.optimizer.param_groups if ctx.optimizer is not None else []
+def _state(ctx: StepContext, optimizer: Optimizer | None) -> dict[str, State]:
+    groups = optimizer.param_groups if optimizer is not None else []
     return {
         "mask": {name: None if m.mask is None else m.mask.clone() for name, m in ctx.masks.items()},
         "weight": {name: m.parameter.detach().clone() for name, m in ctx.masks.items()},

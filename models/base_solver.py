@@ -9,7 +9,7 @@ import logging
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,13 @@ from models.teachers import RunTeachers
 logger = logging.getLogger("run")
 
 
+class Companion(NamedTuple):
+    """A network that is trained beside the one that is wanted, such as a GAN's discriminator, with its optimizer."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
 class BaseTrainer:
     """Trains one network under a compression schedule.
 
@@ -49,15 +56,19 @@ class BaseTrainer:
         higher_is_better: whether more of it is better.
         default_epochs: length of a run that has neither `--nEpochs` nor a schedule.
         memory_format: of the network's weights and of image batches.
+        optimizer_name: what a learning-rate policy calls the network's optimizer (`optimizer: NAME`).
+        companions: name -> what `build_companions` gave; their optimizers go by these names.
     """
 
     quality: ClassVar[str] = "quality"
     higher_is_better: ClassVar[bool] = True
     default_epochs: ClassVar[int] = 30
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    optimizer_name: ClassVar[str] = "model"
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    companions: dict[str, Companion]
 
     def __init__(self, config: Any, training_loader: DataLoader[Any], validation_loader: DataLoader[Any]) -> None:
         self.config = config
@@ -94,9 +105,20 @@ class BaseTrainer:
         """The optimizer; Adam at `--lr` unless an application knows better."""
         return torch.optim.Adam(model.parameters(), lr=self.config.lr)
 
+    def build_companions(self) -> dict[str, Companion]:
+        """Networks trained beside `self.model`, on its device, by name; saved and resumed like it. None by default.
+
+        `compute_loss` updates them; the loop's step stays one update of `self.model`, and the hooks fire once for it.
+        """
+        return {}
+
     def compute_loss(self, batch: Any) -> Tensor:
         """The loss of one minibatch, a scalar; forward through `self.forward`, not through `self.model`."""
         raise NotImplementedError
+
+    def note_loss(self, name: str, value: Tensor) -> None:
+        """Logs the epoch's mean of a scalar that `compute_loss` knows, such as a part of the loss."""
+        self.means.note(name, value)
 
     def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
         """Metrics of a network on the validation data, by name."""
@@ -141,6 +163,7 @@ class BaseTrainer:
     def train(self, epoch: int, compression_scheduler: CompressionScheduler) -> dict[str, float]:
         """One epoch; returns the mean of the loss and of each of its components."""
         steps, means, optimizer = self.steps_per_epoch(), Means(), self.optimizer
+        self.means = means
         if hasattr(self.training_loader.sampler, "set_epoch"):
             self.training_loader.sampler.set_epoch(epoch)
         self.model.train()
@@ -192,6 +215,7 @@ class BaseTrainer:
             self.start_model(model)
         self.model = model.to(self.device, memory_format=self.memory_format)
         self.optimizer = self.build_optimizer(self.model)
+        self.companions = self.build_companions()
         self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
         self.teachers = RunTeachers(config.optform, self.build_architecture, config.resume if checkpoint else None)
         self.compression_scheduler = self.build_scheduler(checkpoint)
@@ -212,11 +236,18 @@ class BaseTrainer:
         config, parts = self.config, (self.model, self.optimizer)
         settings = {"example_inputs": self.example_inputs(), "epochs": config.nEpochs, "seed": config.seed}
         settings["teachers"] = self.teachers
+        settings["optimizers"] = self.optimizers
         if checkpoint is not None and checkpoint["schedule"]:
             return dict_config(*parts, checkpoint["schedule"], **settings)
         if checkpoint is None and config.compress:
             return file_config(*parts, config.compress, **settings, strict=config.strict)
         return CompressionScheduler(self.model, optimizer=self.optimizer, seed=config.seed)
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """All optimizers by the names that learning-rate policies use, the network's own first."""
+        others = {name: companion.optimizer for name, companion in self.companions.items()}
+        return {self.optimizer_name: self.optimizer, **others}
 
     def announce(self) -> None:
         """Says what is about to happen, and warns of a run that ends inside a policy."""

@@ -18,9 +18,13 @@ class Means:
         if terms:
             named += [("own_loss", own_loss), *((term.name, term.value) for term in terms)]
         for name, value in named:
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self.note(name, value)
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Adds one scalar."""
+        value = value.detach()
+        self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._counts[name] = self._counts.get(name, 0) + 1
 
     def mean(self, name: str) -> float:
         """The mean so far."""

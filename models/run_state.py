@@ -34,6 +34,10 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
         "model": trainer.model.state_dict(),
         "averaged": trainer.averaged.state_dict() if trainer.averaged is not None else None,
         "optimizer": trainer.optimizer.state_dict(),
+        "companions": {
+            name: {"model": each.network.state_dict(), "optimizer": each.optimizer.state_dict()}
+            for name, each in trainer.companions.items()
+        },
         "scheduler": trainer.compression_scheduler.state_dict(teachers=False),
         "schedule": trainer.compression_scheduler.resolved,
         "scheduled_weights": trainer.compression_scheduler.scheduled_weights,
@@ -57,6 +61,9 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
         trainer.averaged.follow(trainer.compression_scheduler)
         trainer.averaged.load_state_dict(checkpoint["averaged"])
     trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+    for name, companion in trainer.companions.items():
+        load_network(companion.network, checkpoint["companions"][name]["model"])
+        companion.optimizer.load_state_dict(checkpoint["companions"][name]["optimizer"])
     trainer.history = checkpoint["history"]
     trainer.best = EpochScore(**checkpoint["best"]) if checkpoint["best"] else None
     trainer.sizes.load_state_dict(checkpoint["sizes"])

@@ -17,6 +17,7 @@ from models.run_state import rebuild
 BUILDERS = {  # optform -> what makes a network of the checkpoint's arguments
     "SR": "models.C2SRCNN.model:Net",
     "Classify": "models.Classify.zoo:build_network",
+    "Deblur": "models.Deblur.networks:build_networks",
 }
 
 

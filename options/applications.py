@@ -68,6 +68,16 @@ APPLICATIONS = {
             trainer="models.Classify.solver:ClassifyTrainer",
             tester="models.Classify.tester:ClassifyTester",
         ),
+        Application(
+            name="Deblur",
+            purpose="deblurring of photographs (DeblurGAN)",
+            train_options="options.Deblur_options.train_options:TrainOptions",
+            test_options="options.Deblur_options.test_options:TestOptions",
+            training_loaders="data.Deblur_data.loaders:deblur_training_loaders",
+            testing_loader="data.Deblur_data.loaders:deblur_testing_loader",
+            trainer="models.Deblur.solver:DeblurTrainer",
+            tester="models.Deblur.tester:DeblurTester",
+        ),
     )
 }
 

@@ -42,6 +42,7 @@ def file_config(
     strict: bool = False,
     seed: int = 0,
     teachers: Source | None = None,
+    optimizers: Mapping[str, Optimizer] | None = None,
 ) -> CompressionScheduler:
     """Builds the scheduler of a YAML schedule.
 
@@ -55,6 +56,8 @@ def file_config(
         seed: of the scheduler's random generator.
         teachers: finds the network that a distiller's `teacher: NAME` means: a mapping of networks, or of functions
             that make them, or one function of the name. `self` is always known.
+        optimizers: those of the loop by name, where it has several: what `optimizer: NAME` of a learning-rate policy
+            may be.
 
     Raises:
         UserError: the file cannot be read.
@@ -64,7 +67,7 @@ def file_config(
         text = FilePath(filename).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"the schedule {str(filename)!r} cannot be read: {_why(e, FilePath(filename))}") from e
-    settings: dict[str, Any] = {"strict": strict, "seed": seed, "teachers": teachers}
+    settings: dict[str, Any] = {"strict": strict, "seed": seed, "teachers": teachers, "optimizers": optimizers}
     return build_text(text, str(filename), model, optimizer, example_inputs, epochs, **settings)
 
 
@@ -79,10 +82,11 @@ def build_text(
     strict: bool = False,
     seed: int = 0,
     teachers: Source | None = None,
+    optimizers: Mapping[str, Optimizer] | None = None,
 ) -> CompressionScheduler:
     """Builds the scheduler of a YAML schedule that is text already; `name` stands for it in reports."""
     context = {"model": model, "optimizer": optimizer, "example_inputs": example_inputs, "teachers": Teachers(teachers)}
-    return _build(load_text(text, name), context, epochs, strict, seed)
+    return _build(load_text(text, name), context, epochs, strict, seed, optimizers)
 
 
 def dict_config(
@@ -95,21 +99,27 @@ def dict_config(
     strict: bool = False,
     seed: int = 0,
     teachers: Source | None = None,
+    optimizers: Mapping[str, Optimizer] | None = None,
 ) -> CompressionScheduler:
     """Builds the scheduler of a schedule given as plain data, which is left as it was; see `file_config`."""
     context = {"model": model, "optimizer": optimizer, "example_inputs": example_inputs, "teachers": Teachers(teachers)}
-    return _build(Document(schedule, "schedule"), context, epochs, strict, seed)
+    return _build(Document(schedule, "schedule"), context, epochs, strict, seed, optimizers)
 
 
 def _build(
-    document: Document, context: dict[str, Any], epochs: int | None, strict: bool, seed: int
+    document: Document,
+    context: dict[str, Any],
+    epochs: int | None,
+    strict: bool,
+    seed: int,
+    optimizers: Mapping[str, Optimizer] | None,
 ) -> CompressionScheduler:
     """Builds from a document; `context` is what constructors may be given beside the schedule's arguments."""
     report, model, optimizer = Report(document), context["model"], context["optimizer"]
     data = check_sections(document.data, report)
     instances = Instances(context, report)
     found = instances.build(data)
-    reader = Entries(data, found, instances.misplaced, optimizer, report)
+    reader = Entries(data, found, instances.misplaced, optimizer, report, dict(optimizers or {}))
     entries = reader.policies()
     checks.check_policies(entries, epochs, report)
     checks.check_unused(data, reader.named, report)

@@ -21,6 +21,10 @@ WINDOW = {
     "epochs": {"type": "array", "items": {"type": "integer", "minimum": 0}, "description": "exactly these epochs"},
 }
 
+OPTIMIZER = {
+    "optimizer": {"type": "string", "description": "whose rates are set, where the loop has several optimizers"}
+}
+
 
 def first_sentence(cls: type) -> str:
     """What a class is for, from its docstring."""
@@ -131,7 +135,7 @@ def _policy(family: Family, definitions: dict[str, Any]) -> dict[str, Any]:
         "type": "object",
         "required": [family.key],
         "additionalProperties": False,
-        "properties": {family.key: component, **WINDOW},
+        "properties": {family.key: component, **({} if family.shared else OPTIMIZER), **WINDOW},
         "oneOf": [ranged, listed],
     }
 

@@ -20,6 +20,7 @@ from compress.errors import did_you_mean, nearest, shown
 from compress.policies.base import Policy
 
 COMPONENT_KEYS = ("instance_name", "args")
+OPTIMIZER = "optimizer"  # key of a learning-rate policy: the optimizer's name, where the loop has several
 BY_KEY = {family.key: family for family in FAMILIES}
 
 
@@ -33,6 +34,7 @@ class Entries:
         misplaced: (section, name) of instances that stand in another section than their class belongs in.
         optimizer: of the training loop.
         report: takes the faults.
+        optimizers: all of the loop's by name, where it has several.
         named: what the entries call instances, misspelt names as what they are nearest to.
     """
 
@@ -41,6 +43,7 @@ class Entries:
     misplaced: set[tuple[str, str]]
     optimizer: Optimizer
     report: Report
+    optimizers: Mapping[str, Optimizer] = field(default_factory=dict)
     named: set[str] = field(default_factory=set)
 
     def policies(self) -> list[tuple[Path, Policy]]:
@@ -62,12 +65,13 @@ class Entries:
         inner = (*path, key)
         instance = self._instance(family, str(component["instance_name"]), (*inner, "instance_name"))
         args = check_arguments(family.policy_class, component.get("args") or {}, (*inner, "args"), self.report)
-        if instance is None or window is None or args is None:
+        optimizer = self._optimizer(family, entry, path)
+        if instance is None or window is None or args is None or optimizer is None:
             return None
         try:
             if not family.shared:
-                checks.try_lr_scheduler(instance, window, self.optimizer)
-            return family.make(instance, window, self.optimizer, args)
+                checks.try_lr_scheduler(instance, window, optimizer)
+            return family.make(instance, window, optimizer, args)
         except checks.CONSTRUCTOR_FAULTS as e:
             self.report.add(checks.in_words(e), (*inner, "args") if "args" in component else inner)
             return None
@@ -75,7 +79,7 @@ class Entries:
     def _family(self, entry: Mapping[Any, Any], path: Path) -> tuple[Family | None, Any]:
         """The family that an entry is of, and the key under which it names its instance (it may be misspelt)."""
         present = [key for key in entry if key in BY_KEY]
-        unknown = [key for key in entry if key not in (*BY_KEY, *WINDOW_KEYS)]
+        unknown = [key for key in entry if key not in (*BY_KEY, *WINDOW_KEYS, OPTIMIZER)]
         misspelt = [
             key for key in unknown if not present and nearest(str(key), BY_KEY, 1) and isinstance(entry[key], Mapping)
         ]
@@ -96,6 +100,21 @@ class Entries:
             self.named |= {str(name) for family in FAMILIES for name in self.data.get(family.section) or {}}
         self.named |= {name for key in unknown for name in _names_in(entry[key])}
         return None, None
+
+    def _optimizer(self, family: Family, entry: Mapping[str, Any], path: Path) -> Optimizer | None:
+        """The optimizer that an entry names, the network's own if it names none; a wrong name is reported."""
+        if OPTIMIZER not in entry:
+            return self.optimizer
+        name, path = entry[OPTIMIZER], (*path, OPTIMIZER)
+        if family.shared:
+            self.report.add(f"{OPTIMIZER} is for learning-rate policies only; a {family.key} acts on weights", path)
+        elif not self.optimizers:
+            self.report.add(f"given {shown(name)}; this training has a single optimizer: leave the key out", path)
+        elif name not in self.optimizers:
+            self.report.add(f"there is no optimizer {shown(name)}; {did_you_mean(str(name), self.optimizers)}", path)
+        else:
+            return self.optimizers[name]
+        return None
 
     def _with_nested_epochs(self, entry: Mapping[str, Any], key: Any, path: Path) -> Mapping[str, Any]:
         """The entry with the epochs that were written a level too deep, which is reported."""

@@ -1,0 +1,1 @@
+"""What deblurring measures."""

@@ -1,0 +1,35 @@
+"""Quality of a restored picture as deblurring papers report it: PSNR and SSIM of RGB, without a border cut.
+
+Here: pure functions on picture tensors. Not here: super-resolution's convention (apputils/metrics.py), means over
+pictures (models/Deblur/quality.py). Pictures are clamped and rounded to 8 bits first, as if written to a file.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+
+def psnr_rgb(output: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio over all three colours, dB; infinite for equal pictures.
+
+    Args:
+        output: RGB (3, H, W), nominally in [0, 1].
+        target: the same shape.
+    """
+    first, second = levels(output), levels(target)
+    if np.array_equal(first, second):
+        return float("inf")
+    return float(peak_signal_noise_ratio(second, first, data_range=255))
+
+
+def ssim_rgb(output: Tensor, target: Tensor) -> float:
+    """Mean over the colours of structural similarity, in [-1, 1] (Wang et al. 2004: Gaussian window, sigma 1.5)."""
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(levels(target), levels(output), data_range=255, channel_axis=0, **window))
+
+
+def levels(picture: Tensor) -> NDArray[np.uint8]:
+    """RGB in [0, 1] -> 0..255, the same shape."""
+    rounded: NDArray[np.uint8] = picture.detach().cpu().mul(255).round().clamp(0, 255).byte().numpy()
+    return rounded

@@ -1,0 +1,1 @@
+"""Deblurring: pairs of blurred and sharp pictures."""

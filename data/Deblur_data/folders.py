@@ -1,0 +1,80 @@
+"""A user's own pairs: which files of a folder belong together, and to which part.
+
+Here: `blurred/` beside `sharp/`, GoPro's layout, pictures that hold both halves, and plain sharp pictures. Not here:
+decoding (source.py).
+"""
+
+from pathlib import Path
+
+from compress.errors import UserError
+from data.Deblur_data.source import PairFiles
+from data.embedded import Part
+from data.folders import picture_files, validation_groups
+from data.pictures import Picture
+
+PARTS: dict[Part, tuple[str, ...]] = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test",),
+}
+BLURRED, SHARP = ("blurred", "blur"), "sharp"
+FORMS = "blurred/ and sharp/ with equal file names, GoPro's <scene>/blur and <scene>/sharp, or pictures A|B"
+
+
+def pairs_of(directory: Path, part: Part, sharp_only: bool = False) -> list[PairFiles]:
+    """The pairs of one part, sorted by name.
+
+    `directory` holds pairs, or `train`, perhaps `validation` and `test`, or is itself such a `train`. Without a
+    validation folder, a tenth of the training pairs, chosen by a hash of the name, is validation; of GoPro's layout a
+    tenth of the scenes. Without a test folder, all pairs of a plain folder are the test part.
+
+    Args:
+        sharp_only: the pictures are sharp ones, of which pairs are made.
+
+    Raises:
+        UserError: no such folder, no pairs in it, or a picture without its other half.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not a folder; give one with {FORMS}")
+    root = directory.parent if directory.name in PARTS["train"] else directory
+    own = next((root / name for name in PARTS[part] if (root / name).is_dir()), None)
+    if part == "test":
+        return _pairs(own or directory, sharp_only)
+    if any((root / name).is_dir() for name in PARTS["validation"]):
+        return _pairs(own or directory, sharp_only)
+    train = root / "train"
+    pairs = _pairs(train if train.is_dir() else directory, sharp_only)
+    chosen = validation_groups({pair.group for pair in pairs}, directory)
+    return [pair for pair in pairs if (pair.group in chosen) == (part == "validation")]
+
+
+def _pairs(folder: Path, sharp_only: bool) -> list[PairFiles]:
+    if sharp_only:
+        found = [PairFiles(each.name, each, group=each.path.name) for each in picture_files(folder)]
+    elif (folder / SHARP).is_dir():
+        found = _beside(folder)
+    elif scenes := sorted(path for path in folder.iterdir() if (path / SHARP).is_dir()):
+        found = [pair for scene in scenes for pair in _beside(scene, scene.name)]
+    else:
+        found = [PairFiles(each.name, each, group=each.path.name) for each in picture_files(folder)]
+    if not found:
+        raise UserError(f"{folder} holds no pairs; known forms: {FORMS}")
+    return found
+
+
+def _beside(folder: Path, scene: str = "") -> list[PairFiles]:
+    """`blurred/` and `sharp/` of one folder."""
+    blurred = next((folder / name for name in BLURRED if (folder / name).is_dir()), None)
+    if blurred is None:
+        raise UserError(f"{folder} has {SHARP}/ but no {' or '.join(f'{name}/' for name in BLURRED)} beside it")
+    halves: list[dict[str, Picture]] = [
+        {picture.path.name: picture for picture in picture_files(each)} for each in (folder / SHARP, blurred)
+    ]
+    alone = sorted(halves[0].keys() ^ halves[1].keys())
+    if alone:
+        lacking = "sharp" if alone[0] in halves[1] else blurred.name
+        raise UserError(f"{folder}: {alone[0]} is not in {lacking}/ ({len(alone)} pictures have no other half)")
+    return [
+        PairFiles(f"{scene}_{picture.name}" if scene else picture.name, picture, halves[1][name], scene or name)
+        for name, picture in halves[0].items()
+    ]

@@ -1,0 +1,77 @@
+"""Loaders of deblurring, for the table of applications.
+
+Here: the choice between a user's pairs and the embedded photographs. Not here: the pairs (source.py, folders.py).
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from compress.errors import UserError
+from data.Deblur_data.dataset import SIDE_MULTIPLE, DeblurCrops, DeblurPictures
+from data.Deblur_data.folders import pairs_of
+from data.Deblur_data.source import BlurredPictures, FilePairs, PairSource
+from data.embedded import Part, embedded_pictures
+from data.loaders import evaluation_loader, training_loader
+
+DEFAULT_DIR = Path("dataset/Deblur/train")
+MIDDLE = 256  # pixels: of embedded photographs the middle is measured
+
+_logger = logging.getLogger("run")
+
+
+def deblur_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and validation loader from the training options.
+
+    Raises:
+        UserError: the data cannot be used, or `--patch-size` is no multiple of 4.
+    """
+    if config.patch_size % SIDE_MULTIPLE:
+        raise UserError(f"--patch-size={config.patch_size}: it must be a multiple of {SIDE_MULTIPLE} pixels")
+    place, settings = _place(config.traindata), (config.sharp_only, config.blur_length)
+    if place is None:
+        _logger.info(
+            "no --traindata given: blurring the photographs inside scikit-image and scikit-learn; "
+            "--traindata DIR takes your own pairs"
+        )
+    crops = DeblurCrops(source_of(place, "train", *settings), config.patch_size, config.samples, config.seed)
+    return (
+        training_loader(crops, config.batchSize, config.workers, config.seed),
+        evaluation_loader(DeblurPictures(source_of(place, "validation", *settings))),
+    )
+
+
+def deblur_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
+    """Testing loader from the test options; without `--testdata` the test part of the data that it was trained on.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    trained = checkpoint["options"]
+    place = Path(opt.testdata) if opt.testdata is not None else _place(trained["traindata"])
+    sharp_only = opt.sharp_only or (opt.testdata is None and trained["sharp_only"])
+    return evaluation_loader(DeblurPictures(source_of(place, "test", sharp_only, trained["blur_length"])))
+
+
+def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -> PairSource:
+    """The pairs of one part.
+
+    Args:
+        place: a folder; None is the embedded photographs.
+        part: train, validation or test.
+        sharp_only: the folder holds sharp pictures, which are blurred here.
+        length: of the camera's way, pixels.
+    """
+    if place is None:
+        return BlurredPictures(embedded_pictures(part), length, MIDDLE)
+    pairs = pairs_of(place, part, sharp_only)
+    return BlurredPictures([each.sharp for each in pairs], length) if sharp_only else FilePairs(pairs)
+
+
+def _place(given: str | None) -> Path | None:
+    if given is not None:
+        return Path(given)
+    return DEFAULT_DIR if DEFAULT_DIR.is_dir() else None

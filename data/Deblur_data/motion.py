@@ -1,0 +1,98 @@
+"""Blur of a camera that moves while the shutter is open.
+
+Here: random trajectories, the kernels (point spread functions) made of them, and pictures blurred by a kernel. Not
+here: which pictures are blurred and with which seed (dataset.py, make_pairs.py).
+"""
+
+import math
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from data.pictures import Pixels
+
+POINTS = 2000  # of a trajectory, as in DeblurGAN
+Trajectory = NDArray[np.complex128]
+Kernel = NDArray[np.float32]
+
+
+def random_trajectory(draw: np.random.Generator, length: float, points: int = POINTS) -> Trajectory:
+    """A camera's way during one exposure, by Boracchi and Foi's Markov process.
+
+    Source: Boracchi and Foi 2012, Modeling the performance of image restoration from motion blur, section III, with the
+    parameters of Kupyn et al. 2018 (arXiv 1711.07064), algorithm 1. Speed is constant; in each step the direction is
+    perturbed at random, drawn back to the start, and now and then thrown round. How anxious the hand is, how strong
+    these three are and where it first goes are drawn for each trajectory.
+
+    Args:
+        draw: makes every random choice.
+        length: of the whole way, pixels, > 0.
+        points: its samples, >= 2, equally spaced in time.
+
+    Returns:
+        (points,), x + i y in pixels, from 0.
+    """
+    anxiety, inertia, big_shake, gaussian = draw.uniform(0.0, (0.1, 0.7, 0.2, 10.0)).tolist()
+    stride = length / (points - 1)
+    angle = draw.uniform(0.0, 2 * math.pi)
+    velocity = stride * complex(math.cos(angle), math.sin(angle))
+    shaken = draw.random(points - 1) < big_shake * anxiety
+    turns = np.exp(1j * (math.pi + draw.random(points - 1) - 0.5))
+    noise = draw.standard_normal(points - 1) + 1j * draw.standard_normal(points - 1)
+    kicks = (anxiety * gaussian * stride * noise).tolist()
+    place, way = 0j, [0j]
+    for kick, shake, turn in zip(kicks, shaken.tolist(), turns.tolist(), strict=True):
+        velocity += kick - anxiety * inertia * stride * place + (2 * velocity * turn if shake else 0.0)
+        velocity *= stride / abs(velocity)
+        place += velocity
+        way.append(place)
+    return np.array(way)
+
+
+def kernel_of(trajectory: Trajectory) -> Kernel:
+    """The point spread function of a trajectory: each of its points leaves the same light in the four nearest pixels.
+
+    Its centre of mass is the centre, so that a picture is blurred where it is and not moved.
+
+    Args:
+        trajectory: from `random_trajectory`.
+
+    Returns:
+        (side, side), its sum 1; the side, pixels, is the smallest odd one that the trajectory fits into.
+    """
+    centred = trajectory - trajectory.mean()
+    radius = math.ceil(max(np.abs(centred.real).max(), np.abs(centred.imag).max(), 1.0))
+    x, y, last = centred.real + radius, centred.imag + radius, 2 * radius - 1
+    left, top = np.minimum(np.floor(x), last).astype(int), np.minimum(np.floor(y), last).astype(int)
+    right, below = x - left, y - top
+    kernel = np.zeros((2 * radius + 1, 2 * radius + 1))
+    for rows, columns, light in (
+        (top, left, (1 - below) * (1 - right)),
+        (top, left + 1, (1 - below) * right),
+        (top + 1, left, below * (1 - right)),
+        (top + 1, left + 1, below * right),
+    ):
+        np.add.at(kernel, (rows, columns), light)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def random_kernel(draw: np.random.Generator, length: float) -> Kernel:
+    """A random kernel whose trajectory is between half of `length` and `length` pixels long."""
+    return kernel_of(random_trajectory(draw, draw.uniform(0.5, 1.0) * length))
+
+
+def blur(pixels: Pixels, kernel: Kernel) -> Pixels:
+    """Convolution inside the picture: (3, H, W), 0..255 -> (3, H - side + 1, W - side + 1), rounded to 8 bits."""
+    picture = torch.from_numpy(np.ascontiguousarray(pixels)).float()[:, None]
+    weight = torch.from_numpy(kernel[::-1, ::-1].copy())[None, None]  # torch's convolution does not turn the kernel
+    blurred = functional.conv2d(picture, weight)[:, 0]
+    return cast(Pixels, blurred.round().clamp(0, 255).byte().numpy())
+
+
+def blur_whole(pixels: Pixels, kernel: Kernel) -> Pixels:
+    """The same at the picture's own size: what lies outside mirrors what lies inside."""
+    margin = kernel.shape[0] // 2
+    return blur(np.pad(pixels, ((0, 0), (margin, margin), (margin, margin)), mode="symmetric"), kernel)

@@ -1,0 +1,214 @@
+"""Sources of pairs: sharp pictures that are blurred when they are asked for, and pairs that are files.
+
+Here: one pair's pixels, whole or cut. Not here: which files (folders.py), tensors (dataset.py), blur
+(motion.py).
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from compress.errors import UserError
+from data.Deblur_data.motion import blur, blur_whole, random_kernel
+from data.pictures import DECODE_ERRORS, Picture, Pixels
+
+RECENT = 32  # decoded pictures that are kept
+BLURS = 2  # of each picture that is measured
+EVALUATION_SEED = 2018  # of the blur of measured pictures, whatever the run's seed: runs stay comparable
+SMALLEST = 32  # pixels, of a side
+
+_logger = logging.getLogger(__name__)
+
+
+class NamedPair(NamedTuple):
+    """A whole pair: (3, H, W) each, 0..255."""
+
+    name: str
+    blurred: Pixels
+    sharp: Pixels
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The files of one pair.
+
+    Attributes:
+        name: what reports call it.
+        sharp: the sharp picture; or the picture that holds both, blurred on the left, if `blurred` is None.
+        blurred: the blurred picture.
+        group: pairs of one group stay on one side of a split, such as the frames of one scene.
+    """
+
+    name: str
+    sharp: Picture
+    blurred: Picture | None = None
+    group: str = ""
+
+    def load(self) -> tuple[Pixels, Pixels]:
+        """(blurred, sharp), (3, H, W) each. Raises one of `DECODE_ERRORS`; ValueError if sizes do not fit."""
+        if self.blurred is None:
+            both = _planes(self.sharp)
+            half = both.shape[2] // 2
+            blurred, sharp = both[:, :, :half], both[:, :, half : 2 * half]
+        else:
+            blurred, sharp = _planes(self.blurred), _planes(self.sharp)
+        if blurred.shape != sharp.shape:
+            raise ValueError(
+                f"blurred is {blurred.shape[2]} x {blurred.shape[1]} pixels, sharp {sharp.shape[2]} x {sharp.shape[1]}"
+            )
+        if min(sharp.shape[1:]) < SMALLEST:
+            raise ValueError(f"a side is below {SMALLEST} pixels")
+        return blurred, sharp
+
+
+class PairSource(ABC):
+    """Pairs by number."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of pairs."""
+
+    @abstractmethod
+    def crop(self, index: int, side: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """A random crop (blurred, sharp), (3, side, side) each; a picture that is smaller is mirrored at its edges."""
+
+    @abstractmethod
+    def whole(self, index: int) -> NamedPair:
+        """A whole pair, the same each time."""
+
+
+class BlurredPictures(PairSource):
+    """Sharp pictures, blurred by random camera motion when they are asked for.
+
+    A crop has a kernel of its own; whole pictures are measured under `BLURS` fixed kernels each.
+
+    Args:
+        pictures: sharp ones; unusable ones are logged and left out.
+        length: of the camera's way, pixels.
+        middle: measure only the middle, at most so many pixels high and wide; None measures whole pictures.
+
+    Raises:
+        UserError: no usable picture.
+    """
+
+    def __init__(self, pictures: Sequence[Picture], length: float, middle: int | None = None) -> None:
+        self.length, self.middle = length, middle
+        self.pictures = usable([PairFiles(each.name, each) for each in pictures], _sharp_alone)
+        self._recent = Recent()
+
+    def __len__(self) -> int:
+        return BLURS * len(self.pictures)
+
+    def crop(self, index: int, side: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """See `PairSource`. It is cut wider than it will be, so that it holds what was blurred into it."""
+        kernel = random_kernel(draw, self.length)
+        margin = kernel.shape[0] // 2
+        wide = _cut(self._sharp(index % len(self.pictures)), side + 2 * margin, draw)
+        return blur(wide, kernel), wide[:, margin : margin + side, margin : margin + side]
+
+    def whole(self, index: int) -> NamedPair:
+        """See `PairSource`."""
+        place, number = index // BLURS, index % BLURS
+        sharp = self._sharp(place)
+        kernel = random_kernel(np.random.default_rng((EVALUATION_SEED, place, number)), self.length)
+        blurred = blur_whole(sharp, kernel)
+        if self.middle is not None:
+            blurred, sharp = (_middle(each, self.middle) for each in (blurred, sharp))
+        return NamedPair(f"{self.pictures[place].name}_{number}", blurred, sharp)
+
+    def _sharp(self, place: int) -> Pixels:
+        return self._recent.get(place, lambda: (_sharp_alone(self.pictures[place]),))[0]
+
+
+class FilePairs(PairSource):
+    """Pairs that are files.
+
+    Args:
+        pairs: unusable ones are logged and left out.
+
+    Raises:
+        UserError: no usable pair.
+    """
+
+    def __init__(self, pairs: Sequence[PairFiles]) -> None:
+        self.pairs = usable(pairs, PairFiles.load)
+        self._recent = Recent()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def crop(self, index: int, side: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """See `PairSource`."""
+        both = _cut(np.concatenate(self._pair(index % len(self.pairs))), side, draw)
+        return both[:3], both[3:]
+
+    def whole(self, index: int) -> NamedPair:
+        """See `PairSource`."""
+        return NamedPair(self.pairs[index].name, *self._pair(index))
+
+    def _pair(self, index: int) -> tuple[Pixels, ...]:
+        return self._recent.get(index, self.pairs[index].load)
+
+
+class Recent:
+    """The pixels that were decoded last, `RECENT` entries of them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Pixels, ...]] = {}
+
+    def get(self, index: int, load: Callable[[], tuple[Pixels, ...]]) -> tuple[Pixels, ...]:
+        """The entry; one that is not there is loaded, and the oldest leaves."""
+        if index not in self._kept:
+            self._kept[index] = load()
+            if len(self._kept) > RECENT:
+                del self._kept[next(iter(self._kept))]
+        return self._kept[index]
+
+
+def usable(pairs: Sequence[PairFiles], load: Callable[[PairFiles], object]) -> list[PairFiles]:
+    """Those that load; the others are logged with the reason.
+
+    Raises:
+        UserError: none does.
+    """
+    kept = []
+    for pair in pairs:
+        try:
+            load(pair)
+        except DECODE_ERRORS as error:
+            _logger.warning("skipped %s: %s", pair.sharp.path, error)
+        else:
+            kept.append(pair)
+    if not kept:
+        where = f" in {pairs[0].sharp.path.parent}" if pairs else ""
+        raise UserError(f"no usable picture{where}: {len(pairs)} of {len(pairs)} files were skipped")
+    return kept
+
+
+def _sharp_alone(pair: PairFiles) -> Pixels:
+    pixels = _planes(pair.sharp)
+    if min(pixels.shape[1:]) < SMALLEST:
+        raise ValueError(f"a side is below {SMALLEST} pixels")
+    return pixels
+
+
+def _planes(picture: Picture) -> Pixels:
+    return np.ascontiguousarray(picture.load().transpose(2, 0, 1))
+
+
+def _cut(pixels: Pixels, side: int, draw: np.random.Generator) -> Pixels:
+    """A random square; where the picture is smaller, its edges are mirrored."""
+    lacking = [max(side - size, 0) for size in pixels.shape[1:]]
+    if any(lacking):
+        pixels = np.pad(pixels, ((0, 0), *((each // 2, each - each // 2) for each in lacking)), mode="symmetric")
+    top, left = (int(draw.integers(size - side + 1)) for size in pixels.shape[1:])
+    return pixels[:, top : top + side, left : left + side]
+
+
+def _middle(pixels: Pixels, side: int) -> Pixels:
+    top, left = (max(size - side, 0) // 2 for size in pixels.shape[1:])
+    return pixels[:, top : top + side, left : left + side]

@@ -1,0 +1,122 @@
+"""Training of DeblurGAN: what a conditional GAN adds to the shared loop.
+
+Here: both networks, the discriminator's updates, losses and metric. Not here: the loop (models/base_solver.py), whose
+step is one update of the generator: the scheduler's hooks fire once for it, however often
+the discriminator was updated.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from models.base_solver import BaseTrainer, Companion
+from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, gradient_penalty
+from models.Deblur.model import Discriminator, Generator
+from models.Deblur.networks import Networks, prefixes_of
+from models.Deblur.quality import beside_blurred, evaluate, outputs
+
+BETAS = (0.5, 0.999)  # of Adam, usual for GANs (Radford et al. 2016, arXiv 1511.06434)
+EXAMPLE_SIDE = 256  # pixels
+
+
+class DeblurTrainer(BaseTrainer):
+    """Trains a generator against a discriminator; the metric is PSNR (dB) of RGB on whole validation pictures."""
+
+    quality = "psnr"
+    optimizer_name = "netG"
+
+    prefixes: frozenset[str] = frozenset()  # of the schedule's names
+
+    def build(self, checkpoint: dict[str, Any] | None = None) -> None:
+        """See `BaseTrainer`; the schedule's names decide which networks it sees."""
+        self.prefixes = frozenset(prefixes_of(self._schedule(checkpoint)))
+        self.adversarial = ADVERSARIAL[self.config.gan]
+        self.critic_steps = self.config.critic_steps or self.adversarial.critic_steps
+        super().build(checkpoint)
+
+    def build_model(self) -> nn.Module:
+        """A new generator, or `Networks` where the schedule tells the two apart."""
+        config = self.config
+        generator = {"ngf": config.ngf, "blocks": config.blocks, "kind": config.netG, "norm": config.norm}
+        generator["halvings"] = config.halvings
+        if not self.prefixes:
+            return Generator(**generator)
+        return Networks(generator, {"ndf": self.config.ndf} if "netD" in self.prefixes else None)
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Adam of the generator."""
+        generator = model.netG if isinstance(model, Networks) else model
+        return torch.optim.Adam(generator.parameters(), lr=self.config.lr, betas=BETAS)
+
+    def build_companions(self) -> dict[str, Companion]:
+        """The discriminator, `netD`, with its Adam."""
+        inside = self.model.netD if isinstance(self.model, Networks) else None
+        critic = inside if inside is not None else Discriminator(self.config.ndf).to(self.device)
+        return {"netD": Companion(critic, torch.optim.Adam(critic.parameters(), lr=self.config.lr, betas=BETAS))}
+
+    @cached_property
+    def content(self) -> Any:
+        """The content loss, of (restored, sharp)."""
+        return content_loss(self.config.content, self.config.vgg_weights, self.device)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One picture of 256 x 256 pixels."""
+        return (torch.zeros(1, 3, EXAMPLE_SIDE, EXAMPLE_SIDE, device=self.device),)
+
+    def compute_loss(self, batch: Any) -> Tensor:
+        """Updates the discriminator on the batch, then gives the generator's loss: content and adversarial."""
+        blurred, sharp = (each.to(self.device, non_blocking=True) for each in batch)
+        restored = self.forward(blurred)
+        content = self.content(restored, sharp)
+        if self.config.adversarial == 0:
+            return content
+        critic = self.companions["netD"].network
+        for _ in range(self.critic_steps):
+            self._update_critic(sharp, restored.detach())
+        critic.requires_grad_(False)
+        adversarial = self.adversarial.generator(critic(restored))
+        critic.requires_grad_(True)
+        self.note_loss("content", content)
+        self.note_loss("adversarial", adversarial)
+        return content + self.config.adversarial * adversarial
+
+    def _update_critic(self, sharp: Tensor, restored: Tensor) -> None:
+        critic, optimizer = self.companions["netD"]
+        loss = self.adversarial.critic(critic(sharp), critic(restored))
+        if self.adversarial.penalised:
+            loss = loss + GRADIENT_PENALTY * gradient_penalty(critic, sharp, restored)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        self.note_loss("critic", loss)
+        for masker in self.compression_scheduler.masks.masked():  # pruned netD weights: momentum moved them
+            if masker.name.startswith("netD.") and not masker.may_recover:
+                masker.apply()
+
+    def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        """PSNR on the validation pictures."""
+        return evaluate(model, self.validation_loader, self.device, ["psnr"])
+
+    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        """The first validation picture: blurred, restored and sharp side by side."""
+        [(item, output)] = outputs(model, [self.validation_loader.dataset[0]], self.device)
+        return {"blurred_output_target": torch.cat([item.blurred, output, item.sharp], dim=2)}
+
+    def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
+        """PSNR and SSIM beside the blurred pictures', on the validation pictures."""
+        return beside_blurred(model, self.validation_loader, self.device)
+
+    def _schedule(self, checkpoint: dict[str, Any] | None) -> Any:
+        """The schedule as plain data; what is wrong with it is told when it is built."""
+        if checkpoint is not None:
+            return checkpoint["schedule"]
+        if self.config.compress is None:
+            return None
+        try:
+            return yaml.safe_load(Path(self.config.compress).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError):
+            return None

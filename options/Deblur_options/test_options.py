@@ -1,0 +1,27 @@
+"""Test options of deblurring."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from options.base_options import TestConfig
+from options.option import option, parse
+
+
+@dataclass(frozen=True)
+class DeblurTestConfig(TestConfig):
+    """Options of `test.py` for deblurring; the network and how blur is made are the checkpoint's."""
+
+    testdata: str | None = option(
+        None, "folder of test pairs (default: the test part of the data it was trained on)", metavar="FOLDER"
+    )
+    sharp_only: bool = option(False, "--testdata holds sharp pictures; they are blurred with fixed seeds")
+
+
+class TestOptions:
+    """The command line of `test.py` for deblurring."""
+
+    __test__ = False  # pytest: not a test class
+
+    def parse(self, arguments: Sequence[str] | None = None) -> DeblurTestConfig:
+        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2."""
+        return parse(DeblurTestConfig, "test.py", "Evaluates a deblurring network.", arguments)

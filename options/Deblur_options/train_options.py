@@ -1,0 +1,63 @@
+"""Training options of deblurring, and the paper's as a preset."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from options.base_options import TrainConfig, parse_training
+from options.option import option
+
+GAN_LOSSES = ("lsgan", "wgan-gp", "vanilla")
+PRESETS = {  # values of options that are not given themselves
+    "paper": {  # Kupyn et al. 2018, section 5
+        "norm": "instance", "halvings": 2, "ngf": 64, "blocks": 9, "ndf": 64, "patch_size": 256, "batchSize": 1,
+        "lr": 1e-4, "gan": "wgan-gp", "content": "perceptual", "adversarial": 0.01, "blur_length": 60.0,
+        "nEpochs": 300,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DeblurTrainConfig(TrainConfig):
+    """Options of `train.py --optform=Deblur`."""
+
+    optform: str = option("Deblur", "the application", metavar="NAME")
+    traindata: str | None = option(
+        None, "folder of pairs (default: dataset/Deblur/train if there, else embedded photographs)", metavar="FOLDER"
+    )
+    sharp_only: bool = option(False, "--traindata holds sharp pictures; they are blurred as they are drawn")
+    blur_length: float = option(40.0, "longest way of the camera where blur is made, pixels", minimum=2.0)
+    batchSize: int = option(4, "crops in a minibatch", minimum=1)
+    patch_size: int = option(64, "side of a training crop, pixels, a multiple of 4", minimum=16)
+    samples: int = option(480, "training crops in an epoch", minimum=1)
+    lr: float = option(1e-3, "Adam's learning rate of both networks, where the schedule does not set it", minimum=0.0)
+    netG: str = option("resnet", "the generator", choices=("resnet", "mobile"))
+    norm: str = option("none", "norm in the generator", choices=("none", "instance"))
+    ngf: int = option(12, "channels of the generator's first layer", minimum=1)
+    halvings: int = option(1, "times that the generator halves the resolution before its blocks", choices=(1, 2))
+    blocks: int = option(3, "residual blocks of the generator", minimum=0)
+    ndf: int = option(16, "channels of the discriminator's first layer", minimum=1)
+    gan: str = option("lsgan", "the adversarial loss", choices=GAN_LOSSES)
+    critic_steps: int | None = option(
+        None, "updates of the discriminator for each of the generator (default: 5 for wgan-gp, else 1)", minimum=1
+    )
+    adversarial: float = option(0.001, "weight of the adversarial loss beside the content loss", minimum=0.0)
+    content: str = option("l1-ssim", "the content loss", choices=("l1-ssim", "perceptual"))
+    vgg_weights: str | None = option(None, "torchvision's VGG19 weights, for --content=perceptual", metavar="FILE")
+    preset: str | None = option(None, "paper: DeblurGAN's own sizes, losses and rates", choices=tuple(PRESETS))
+
+
+class TrainOptions:
+    """The command line of `train.py` for deblurring."""
+
+    def parse(self, arguments: Sequence[str] | None = None) -> DeblurTrainConfig:
+        """The options given (sys.argv's by default), then the preset's, the rest by default.
+
+        A wrong one ends with exit code 2.
+
+        Raises:
+            UserError: the schedule of `--compress` is not found.
+        """
+        config = parse_training(DeblurTrainConfig, "Trains DeblurGAN under a schedule.", arguments)
+        chosen = PRESETS.get(config.preset or "", {})
+        return dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in config.explicit})

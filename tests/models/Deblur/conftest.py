@@ -1,0 +1,62 @@
+"""A tiny deblurring run: noise pictures, a generator of a few channels, few steps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.Deblur_data.loaders import deblur_training_loaders
+from models.Deblur.solver import DeblurTrainer
+from models.run_state import resumed
+from options.Deblur_options.train_options import TrainOptions
+
+DeblurrerOf = Callable[..., DeblurTrainer]
+
+SCHEDULE = """\
+version: 1
+pruners:
+  agp: {class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: 0.5, weights: ['blocks.*.weight']}
+lr_schedulers:
+  halve: {class: MultiStepLR, milestones: [1, 3], gamma: 0.5}
+  tenth: {class: MultiStepLR, milestones: [1], gamma: 0.1}
+policies:
+  - pruner: {instance_name: agp}
+    starting_epoch: 0
+    ending_epoch: 3
+    frequency: 1
+  - lr_scheduler: {instance_name: halve}
+    starting_epoch: 0
+    ending_epoch: 4
+    frequency: 1
+  - lr_scheduler: {instance_name: tenth}
+    optimizer: netD
+    starting_epoch: 0
+    ending_epoch: 4
+    frequency: 1
+"""
+SMALL = ["--samples=6", "--patch-size=32", "--batchSize=2", "--ngf=2", "--blocks=1", "--ndf=2", "--sharp-only",
+         "--traindata=pictures", "--blur-length=12"]  # fmt: skip
+
+
+@pytest.fixture
+def deblurrer_of(here: Path) -> DeblurrerOf:
+    """`deblurrer_of("--nEpochs=2", ...)` builds a trainer on four tiny sharp pictures, in an empty present folder."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 3), ("val", 1), ("test", 1)):
+        folder = here / "pictures" / part
+        folder.mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(draw.integers(0, 256, (44, 52, 3), dtype=np.uint8)).save(folder / f"{part}{i}.png")
+    (here / "schedule.yaml").write_text(SCHEDULE)
+
+    def make(*arguments: Any) -> DeblurTrainer:
+        given = [str(each) for each in arguments]
+        if not any(each.startswith("--resume") for each in given):
+            given = [*SMALL, *given]
+        config = resumed(TrainOptions().parse(["--optform=Deblur", *given]))
+        return DeblurTrainer(config, *deblur_training_loaders(config))
+
+    return make

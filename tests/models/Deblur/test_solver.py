@@ -1,0 +1,149 @@
+"""DeblurGAN under the shared loop: both optimizers, hooks once per generator update, resume, names, presets."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from apputils.checkpoint import load_checkpoint
+from compress.errors import ScheduleError
+from compress.policies.base import HOOKS
+from models.smoke import smoke
+from models.whole import load_network
+from tests.models.Deblur.conftest import SCHEDULE, DeblurrerOf
+
+SPARSE = "--compress=schedule.yaml"
+
+
+def last(run: str) -> dict[str, Any]:
+    return load_checkpoint(Path("checkpoints") / run / "last.pt")
+
+
+def test_hooks_fire_once_per_generator_update_in_order(deblurrer_of: DeblurrerOf) -> None:
+    trainer = deblurrer_of("--gan=wgan-gp", "--nEpochs=1")
+    trainer.build()
+    critic, calls = trainer.companions["netD"], []
+    for hook in HOOKS:
+        real = getattr(trainer.compression_scheduler, hook)
+
+        def called(*given: Any, hook: str = hook, real: Any = real, **named: Any) -> Any:
+            calls.append(hook)
+            return real(*given, **named)
+
+        setattr(trainer.compression_scheduler, hook, called)
+    steps: list[str] = []
+    trainer.optimizer.register_step_post_hook(lambda *_: (calls.append("step"), steps.append("G")))
+    critic.optimizer.register_step_post_hook(lambda *_: steps.append("D"))
+    losses = trainer.train(0, trainer.compression_scheduler)
+    update = ["on_minibatch_begin", "before_backward_pass", "before_parameter_optimization", "step", "on_minibatch_end"]
+    assert calls == ["on_epoch_begin", *(3 * update)]
+    assert "".join(steps) == 3 * "DDDDDG"
+    assert losses["loss"] == pytest.approx(losses["content"] + 0.001 * losses["adversarial"], rel=1e-5)
+
+
+@pytest.mark.parametrize("gan", ["lsgan", "wgan-gp", "vanilla"])
+def test_the_critic_learns_and_the_generator_too(deblurrer_of: DeblurrerOf, gan: str) -> None:
+    trainer = deblurrer_of(f"--gan={gan}", "--critic-steps=1", "--nEpochs=1")
+    trainer.build()
+    networks = {"netG": trainer.model, "netD": trainer.companions["netD"].network}
+    before = copy.deepcopy({name: each.state_dict() for name, each in networks.items()})
+    trainer.train(0, trainer.compression_scheduler)
+    for name, network in networks.items():
+        assert any(not torch.equal(value, before[name][key]) for key, value in network.state_dict().items())
+        assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_resumed_run_is_the_same_run_of_both_networks(deblurrer_of: DeblurrerOf) -> None:
+    deblurrer_of(SPARSE, "--gan=wgan-gp", "--critic-steps=2", "--nEpochs=4", "--run=whole").run()
+    deblurrer_of(SPARSE, "--gan=wgan-gp", "--critic-steps=2", "--nEpochs=2", "--run=cut").run()
+    torch.rand(7)  # whatever happened in between
+    Path("schedule.yaml").unlink()  # the resolved schedule is in the checkpoint
+    deblurrer_of("--resume=cut", "--nEpochs=4").run()
+    whole, cut = last("whole"), last("cut")
+    assert all(torch.equal(value, cut["model"][name]) for name, value in whole["model"].items())
+    critics = [each["companions"]["netD"] for each in (whole, cut)]
+    assert all(torch.equal(value, critics[1]["model"][name]) for name, value in critics[0]["model"].items())
+    assert str(critics[0]["optimizer"]) == str(critics[1]["optimizer"])
+    assert str(whole["optimizer"]) == str(cut["optimizer"])
+    assert [row["psnr"] for row in whole["history"]] == [row["psnr"] for row in cut["history"]]
+
+
+def test_learning_rates_are_per_optimizer(deblurrer_of: DeblurrerOf) -> None:
+    trainer = deblurrer_of(SPARSE, "--lr=0.01", "--nEpochs=2", "--run=a")
+    trainer.run()
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
+    assert trainer.companions["netD"].optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
+    assert [row.learning_rates for row in trainer.compression_scheduler.preview(2).rows] == [(0.01,), (0.005,)]
+
+
+def test_an_optimizer_that_is_not_there_is_told_with_the_nearest(deblurrer_of: DeblurrerOf) -> None:
+    Path("schedule.yaml").write_text(SCHEDULE.replace("optimizer: netD", "optimizer: netDD"))
+    with pytest.raises(ScheduleError, match=r"there is no optimizer 'netDD'; did you mean 'netD'"):
+        deblurrer_of(SPARSE).build()
+
+
+BOTH = """\
+version: 1
+pruners:
+  g: {class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: 0.5, weights: [netG.blocks.0.conv1.weight]}
+  d: {class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: 0.5, weights: ['netD.layers.2.weight']}
+policies:
+  - pruner: {instance_name: g}
+    epochs: [0, 1]
+  - pruner: {instance_name: d}
+    epochs: [0, 1]
+"""
+
+
+def test_a_schedule_may_name_weights_of_both_networks(deblurrer_of: DeblurrerOf) -> None:
+    Path("both.yaml").write_text(BOTH)
+    trainer = deblurrer_of("--compress=both.yaml", "--gan=wgan-gp", "--run=a")
+    trainer.run()
+    assert trainer.compression_scheduler.scheduled_weights == ["netG.blocks.0.conv1.weight", "netD.layers.2.weight"]
+    state = last("a")
+    critic = state["companions"]["netD"]["model"]
+    for weight in (state["model"]["netG.blocks.0.conv1.weight"], critic["layers.2.weight"]):
+        assert int((weight == 0).sum()) == weight.numel() // 2
+    picture = torch.rand(1, 3, 32, 32)
+    network = load_network("checkpoints/a/best.pt")
+    assert torch.equal(network(picture), network.netG(picture))
+    deblurrer_of("--resume=a", "--nEpochs=3").run()
+
+
+def test_the_prefix_of_the_generator_alone_leaves_the_discriminator_out(deblurrer_of: DeblurrerOf) -> None:
+    Path("both.yaml").write_text(SCHEDULE.replace("'blocks.*.weight'", "'netG.blocks.*.weight'"))
+    trainer = deblurrer_of("--compress=both.yaml")
+    trainer.build()
+    assert all(name.startswith("netG.") for name, _ in trainer.model.named_parameters())
+    assert len(trainer.compression_scheduler.scheduled_weights) == 2
+
+
+def test_the_smoke_run_sees_the_rate_of_the_discriminator(deblurrer_of: DeblurrerOf, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    smoke(deblurrer_of(SPARSE))
+    assert "passed" in caplog.text
+
+
+def test_the_papers_preset(deblurrer_of: DeblurrerOf) -> None:
+    trainer = deblurrer_of("--preset=paper")
+    config = trainer.config
+    assert (config.ngf, config.blocks, config.patch_size) == (2, 1, 32)  # given: they stay
+    assert (config.gan, config.content, config.norm, config.lr, config.nEpochs) == (
+        "wgan-gp", "perceptual", "instance", 1e-4, 300,
+    )  # fmt: skip
+
+
+def test_the_perceptual_loss_runs_and_without_weights_a_line_says_so(
+    deblurrer_of: DeblurrerOf, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(Path.cwd()))
+    torch.hub.set_dir(str(Path.cwd()))
+    trainer = deblurrer_of("--content=perceptual", "--adversarial=0", "--nEpochs=1")
+    trainer.build()
+    trainer.train(0, trainer.compression_scheduler)
+    assert not isinstance(trainer.content, nn.Module)
+    assert "the content loss is L1 + SSIM; --vgg-weights FILE names them" in caplog.text
