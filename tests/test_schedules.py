@@ -9,19 +9,28 @@ import yaml
 
 from apputils.runs import new_run
 from compress.config import file_config
+from compress.config.post_training import load_post_training
 from models.base_solver import BaseTrainer
 from models.C2SRCNN.model import Net
 from models.ranking import EpochScore
 from options.applications import find_application
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = sorted((ROOT / "schedules").rglob("*.yaml"))
+ALL = sorted((ROOT / "schedules").rglob("*.yaml"))
+AFTER_TRAINING = [path for path in ALL if "PostTrainLinearQuantizer" in path.read_text(encoding="utf-8")]
+SHIPPED = [path for path in ALL if path not in AFTER_TRAINING]
 ORIGINAL = ROOT / "tests" / "original_schedules"
 SIX = ["mid_part.0.0.weight", *(f"mid_part.{i}.weight" for i in (1, 3, 5, 7)), "mid_part.9.0.weight"]
 
 
 def test_the_number_of_schedules_is_known() -> None:
     assert len(SHIPPED) == 29  # raise it with each schedule, so that none is missed by the tests below
+
+
+@pytest.mark.parametrize("path", AFTER_TRAINING, ids=lambda path: path.name)
+def test_settings_of_post_training_load(path: Path) -> None:
+    assert f"python test.py --quantize={path.name}" in path.read_text(encoding="utf-8").split("version:")[0]
+    load_post_training(Net(2), path, torch.zeros(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)

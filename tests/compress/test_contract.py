@@ -11,6 +11,7 @@ from torch.optim import lr_scheduler
 
 from compress.config import file_config
 from compress.config.families import FAMILIES
+from compress.config.post_training import load_post_training
 from compress.registry import SECTIONS
 from tests.compress.harness import tiny_net
 
@@ -66,6 +67,11 @@ def test_sample_loads_through_file_config(section, name, tmp_path):
     data = yaml.safe_load(sample_of(SECTIONS[section].get(name)))
     (instance,) = data[section]
     assert SECTIONS[section].get(data[section][instance]["class"]) is SECTIONS[section].get(name)
+    if name == "PostTrainLinearQuantizer":  # it has no policy and a file of its own
+        path = tmp_path / "sample.yaml"
+        path.write_text(yaml.safe_dump(data))
+        assert load_post_training(tiny_net(), path, torch.zeros(1, 3, 6, 6))
+        return
     key = next(family.key for family in FAMILIES if family.section == section)
     data["policies"] = [{key: {"instance_name": instance}, "starting_epoch": 0, "ending_epoch": 4, "frequency": 1}]
     path = tmp_path / "sample.yaml"
