@@ -268,6 +268,7 @@ def free_sizes(example: Tensor, index: int) -> dict[int, str]:
 
 
 def inputs_to_check(check_inputs: CheckInputs | None, dummies: Inputs) -> list[Inputs]:
+    """What the exported file is compared on: the inputs given, or noise of the dummy inputs' shapes and types."""
     if check_inputs is None:
         source = torch.Generator().manual_seed(0)
         return [tuple(_noise(each, source) for each in dummies)]
