@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from models.base_solver import BaseTrainer
 
 C = TypeVar("C")
-MAY_CHANGE = frozenset({"optform", "resume", "nEpochs", "device", "workers", "threads"})
+MAY_CHANGE = frozenset(
+    {"optform", "resume", "nEpochs", "device", "workers", "threads", "histograms", "activation_stats"}
+)
 
 
 def gather(trainer: "BaseTrainer") -> dict[str, Any]:
@@ -55,7 +57,9 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
 def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     """Puts a trainer, freshly built, where the checkpoint left off."""
     trainer.check_task(checkpoint["task"])
-    trainer.compression_scheduler.load_state_dict(trainer.teachers.with_weights(checkpoint["scheduler"]))  # first: it thins the network
+    trainer.compression_scheduler.load_state_dict(
+        trainer.teachers.with_weights(checkpoint["scheduler"])
+    )  # first: it thins the network
     load_network(trainer.model, checkpoint["model"])
     if trainer.averaged is not None:
         trainer.averaged.follow(trainer.compression_scheduler)

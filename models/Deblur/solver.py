@@ -19,7 +19,7 @@ from models.Deblur.model import Discriminator, Generator
 from models.Deblur.networks import Networks, prefixes_of
 from models.Deblur.quality import beside_blurred, evaluate, outputs
 
-BETAS = (0.5, 0.999)  # of Adam, usual for GANs (Radford et al. 2016, arXiv 1511.06434)
+CRITIC_BETAS = (0.5, 0.999)  # of Adam, usual for discriminators (Radford et al. 2016, arXiv 1511.06434)
 EXAMPLE_SIDE = 256  # pixels
 
 
@@ -50,13 +50,13 @@ class DeblurTrainer(BaseTrainer):
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Adam of the generator."""
         generator = model.netG if isinstance(model, Networks) else model
-        return torch.optim.Adam(generator.parameters(), lr=self.config.lr, betas=BETAS)
+        return torch.optim.Adam(generator.parameters(), lr=self.config.lr)
 
     def build_companions(self) -> dict[str, Companion]:
         """The discriminator, `netD`, with its Adam."""
         inside = self.model.netD if isinstance(self.model, Networks) else None
         critic = inside if inside is not None else Discriminator(self.config.ndf).to(self.device)
-        return {"netD": Companion(critic, torch.optim.Adam(critic.parameters(), lr=self.config.lr, betas=BETAS))}
+        return {"netD": Companion(critic, torch.optim.Adam(critic.parameters(), lr=self.config.lr, betas=CRITIC_BETAS))}
 
     @cached_property
     def content(self) -> Any:

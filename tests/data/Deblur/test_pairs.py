@@ -1,0 +1,121 @@
+"""Pairs: made on the fly, made by the command, and in every known layout."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compress.errors import UserError
+from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
+from data.Deblur_data.folders import pairs_of
+from data.Deblur_data.loaders import source_of
+from data.Deblur_data.make_pairs import command
+from data.Deblur_data.source import FilePairs
+from data.sampling import SampleKey
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = (40, 50)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+
+
+def pixels(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float() / 255
+
+
+def test_crops_follow_from_seed_epoch_and_sample_alone(tmp_path: Path) -> None:
+    for i in range(3):
+        picture(tmp_path / f"{i}.png", i)
+    made = [DeblurCrops(source_of(tmp_path, "test", True, 12.0), 32, 6, seed) for seed in (5, 5, 6)]
+    key = SampleKey(2, 4)
+    first, again, other = (each[key] for each in made)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[1], other[1])
+    assert first[0].shape == first[1].shape == (3, 32, 32)
+    assert not torch.equal(first[0], first[1])
+
+
+def test_a_crop_larger_than_the_picture_is_mirrored(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 0, (33, 36))
+    blurred, sharp = DeblurCrops(source_of(tmp_path, "test", True, 12.0), 48, 2)[0]
+    assert blurred.shape == sharp.shape == (3, 48, 48)
+
+
+def test_measured_pictures_are_the_same_each_time_and_cut_to_four(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 0, (41, 50))
+    items = [DeblurPictures(source_of(tmp_path, "test", True, 12.0)) for _ in range(2)]
+    assert [item.name for item in items[0]] == ["a_0", "a_1"]
+    for one, two in zip(*items, strict=True):
+        assert torch.equal(one.blurred, two.blurred)
+        assert one.sharp.shape == (3, 40, 48)
+    assert not torch.equal(items[0][0].blurred, items[0][1].blurred)
+
+
+def test_the_embedded_photographs_are_split_by_picture() -> None:
+    names = {
+        part: {item.name[:-2] for item in DeblurPictures(source_of(None, part, False, 20.0))} for part in ("test",)
+    }
+    assert names["test"] == {"brick", "camera", "coffee", "ihc"}
+
+
+def test_made_pairs_are_read_back_and_a_second_call_changes_nothing(tmp_path: Path) -> None:
+    for i in range(2):
+        picture(tmp_path / "src" / f"{i}.png", i)
+    for _ in range(2):
+        command([str(tmp_path / "src"), str(tmp_path / "dst"), "--count=2", "--length=12"])
+        blurred = {path.name: path.read_bytes() for path in (tmp_path / "dst" / "blurred").iterdir()}
+        (tmp_path / "dst" / "sharp" / "0_1.png").unlink()  # as if interrupted
+    command([str(tmp_path / "src"), str(tmp_path / "dst"), "--count=2", "--length=12"])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "dst" / "blurred").iterdir()} == blurred
+    items = DeblurPictures(source_of(tmp_path / "dst", "test", False, 0.0))
+    assert [item.name for item in items] == ["0_0", "0_1", "1_0", "1_1"]
+    assert torch.equal(items[2].sharp, pixels(tmp_path / "src" / "1.png")[:, :, :48])
+
+
+def test_a_wrong_source_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        command([str(tmp_path / "nowhere"), str(tmp_path / "dst")])
+
+
+def test_pictures_that_hold_both_halves(tmp_path: Path) -> None:
+    picture(tmp_path / "train" / "a.png", 0, (40, 80))
+    pair = DeblurPictures(FilePairs(pairs_of(tmp_path / "train", "test")))[0]
+    both = pixels(tmp_path / "train" / "a.png")
+    assert torch.equal(pair.blurred, both[:, :, :40])
+    assert torch.equal(pair.sharp, both[:, :, 40:])
+
+
+def test_gopros_scenes_stay_together(tmp_path: Path) -> None:
+    for scene in range(5):
+        for kind in ("blur", "sharp"):
+            for frame in range(3):
+                picture(tmp_path / "train" / f"GOPR{scene}" / kind / f"{frame}.png", frame)
+    held_out, train = pairs_of(tmp_path, "validation"), pairs_of(tmp_path, "train")
+    assert (len(held_out), len(train)) == (3, 12)
+    assert len({pair.group for pair in held_out}) == 1
+    assert not {pair.group for pair in held_out} & {pair.group for pair in train}
+    assert pairs_of(tmp_path / "train", "train") == train  # named by its train folder
+
+
+def test_a_picture_without_its_other_half_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "sharp" / "a.png", 0)
+    picture(tmp_path / "sharp" / "b.png", 1)
+    picture(tmp_path / "blurred" / "a.png", 0)
+    with pytest.raises(UserError, match=r"b.png is not in blurred/ \(1 pictures have no other half\)"):
+        pairs_of(tmp_path, "test")
+
+
+def test_pairs_of_two_sizes_are_left_out_and_none_is_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    picture(tmp_path / "sharp" / "a.png", 0, (40, 50))
+    picture(tmp_path / "blurred" / "a.png", 0, (40, 48))
+    with pytest.raises(UserError, match="no usable picture"):
+        FilePairs(pairs_of(tmp_path, "test"))
+    assert "blurred is 48 x 40 pixels, sharp 50 x 40" in caplog.text
+
+
+def test_a_folder_without_pairs_names_the_forms(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UserError, match="known forms: blurred/ and sharp/"):
+        pairs_of(tmp_path, "test")
