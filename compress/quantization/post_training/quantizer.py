@@ -143,7 +143,8 @@ class PostTrainLinearQuantizer(Quantizer):
         self._check()
 
     def _check(self) -> None:
-        methods = {self.clip_acts, *(each.get("clip_acts") for each in self.overrides.values() if _is_mapping(each))}
+        methods = {self.clip_acts}
+        methods |= {self._clipping_method(layer) for layer in self.overrides}
         if "N_STD" in methods and self.n_stds is None:
             raise ValueError("clip_acts: N_STD needs clip_n_stds, the standard deviations on either side of the mean")
         if "N_STD" not in methods and self.n_stds is not None:
@@ -271,10 +272,12 @@ class PostTrainLinearQuantizer(Quantizer):
                 )
         return stats
 
+    def _clipping_method(self, layer: str) -> Method:
+        override: Any = self.overrides.get(layer)
+        return override.get("clip_acts", self.clip_acts) if isinstance(override, dict) else self.clip_acts
+
     def _clipping(self, layer: str) -> Clipping:
-        override = self.overrides.get(layer)
-        method = override.get("clip_acts", self.clip_acts) if isinstance(override, dict) else self.clip_acts
-        return Clipping(method, self.n_stds, self.percentile)  # type: ignore[arg-type]
+        return Clipping(self._clipping_method(layer), self.n_stds, self.percentile)
 
     def _set_weights(self, network: nn.Module) -> None:
         how = Clipping(self.clip_acts if self.also_clip_weights else "NONE", self.n_stds, self.percentile)
@@ -302,7 +305,3 @@ NEEDS = {
     "AVG": ("avg_min", "avg_max"), "MOVING_AVERAGE": ("moving_min", "moving_max"), "N_STD": ("mean", "std"),
     "GAUSS": ("mean", "std"), "LAPLACE": ("mean", "b"),
 }  # fmt: skip
-
-
-def _is_mapping(override: Any) -> bool:
-    return isinstance(override, dict)

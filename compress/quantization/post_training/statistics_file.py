@@ -74,7 +74,7 @@ def _parsed(row: Any, where: str) -> TensorStatistics:
     if not isinstance(row, dict) or any(key not in row for key in NEEDED):
         raise UserError(f"model_activation_stats: {where} lacks {' or '.join(NEEDED)}")
     try:
-        numbers = {key: float(row[key]) for key in NUMBERS if key in row}
+        numbers: dict[str, Any] = {key: float(row[key]) for key in NUMBERS if key in row}
         histogram = np.asarray(row.get("histogram", []), dtype=np.float64)
     except (TypeError, ValueError) as e:
         raise UserError(f"model_activation_stats: {where} holds what is no number: {e}") from e
