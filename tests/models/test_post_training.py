@@ -17,7 +17,7 @@ from options.Normal_options.test_options import TestOptions
 from tests.models.conftest import TrainerOf
 
 
-def tester_of(*arguments: str) -> Any:
+def subject_of(*arguments: str) -> Any:
     opt, checkpoint = find_subject(TestOptions().parse(["--testdata=pictures/val", "--no-report", "--sense=none",
                                                         "--calibration=2", *arguments]))  # fmt: skip
     return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)), opt
@@ -25,7 +25,7 @@ def tester_of(*arguments: str) -> Any:
 
 def test_quantized_float_and_reloaded(trainer_of: TrainerOf) -> None:
     trainer_of("--nEpochs=1", "--run=a").run()
-    tester, opt = tester_of("--quantize=ptq.yaml", "--no-export")
+    tester, opt = subject_of("--quantize=ptq.yaml", "--no-export")
     result = tester.run(opt)
     assert json.loads(Path("results/a/post_training.json").read_text()) == result
     psnr = result["quality"]["psnr"]
@@ -33,18 +33,18 @@ def test_quantized_float_and_reloaded(trainer_of: TrainerOf) -> None:
     assert psnr["quantized"] != psnr["float"]
     assert psnr["quantized"] == pytest.approx(psnr["float"], abs=0.3)
     assert result["bits"]["mid_part.1"].startswith("W8")
-    again, _ = tester_of("--model=results/a/quantized.pt")
+    again, _ = subject_of("--model=results/a/quantized.pt")
     assert again.test(again.build_model())["psnr"] == pytest.approx(psnr["quantized"])
     stats = yaml.safe_load(Path("results/a/activation_stats.yaml").read_text())
     assert stats["first_part.1"]["output"]["shape"] == "(4, 32, 12, 12)"  # training crops, in training minibatches
-    refused, opt = tester_of("--model=results/a/quantized.pt", "--quantize=auto")
+    refused, opt = subject_of("--model=results/a/quantized.pt", "--quantize=auto")
     with pytest.raises(UserError, match="is quantized already"):
         refused.run(opt)
 
 
 def test_the_ladder_is_judged_by_validation_data(trainer_of: TrainerOf, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer_of("--nEpochs=1", "--run=a").run()
-    tester, opt = tester_of("--quantize=auto", "--max-drop=5", "--no-export")
+    tester, opt = subject_of("--quantize=auto", "--max-drop=5", "--no-export")
     loaders = []
     monkeypatch.setattr(XSRCNNTester, "test", lambda self, model: loaders.append(self.testing_loader) or {"psnr": 30.0})
     result = tester.run(opt)
@@ -55,7 +55,7 @@ def test_the_ladder_is_judged_by_validation_data(trainer_of: TrainerOf, monkeypa
 
 def test_mixed_writes_its_settings(trainer_of: TrainerOf) -> None:
     trainer_of("--nEpochs=1", "--run=a").run()
-    tester, opt = tester_of("--quantize=mixed", "--bits-budget=size:0.15", "--no-export")
+    tester, opt = subject_of("--quantize=mixed", "--bits-budget=size:0.15", "--no-export")
     result = tester.run(opt)
     overrides = yaml.safe_load(Path("results/a/mixed.yaml").read_text())["quantizers"]["mixed"]["overrides"]
     sizes = {name: tester.build_model().get_submodule(name).weight.numel() for name in overrides}
@@ -68,7 +68,7 @@ def test_mixed_writes_its_settings(trainer_of: TrainerOf) -> None:
 @pytest.mark.slow
 def test_it_is_exported_as_int8(trainer_of: TrainerOf) -> None:
     trainer_of("--nEpochs=1", "--run=a").run()
-    tester, opt = tester_of("--quantize=ptq.yaml")
+    tester, opt = subject_of("--quantize=ptq.yaml")
     result = tester.run(opt)
     files = json.loads(Path("results/a/export.json").read_text())["files"]
     exported = files["network_int8.onnx"]
@@ -93,7 +93,7 @@ def test_wrong_requests_are_refused_before_anything_is_done(arguments: list[str]
 
 def test_a_file_that_is_not_there(trainer_of: TrainerOf) -> None:
     trainer_of("--nEpochs=1", "--run=a").run()
-    tester, opt = tester_of("--quantize=ptqq.yaml")
+    tester, opt = subject_of("--quantize=ptqq.yaml")
     with pytest.raises(UserError, match=r"--quantize=ptqq.yaml: no such file.*did you mean 'ptq.yaml'"):
         tester.run(opt)
     assert not torch.is_inference_mode_enabled()

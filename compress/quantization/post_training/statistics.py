@@ -144,7 +144,8 @@ def _run(
     try:
         for i, batch in enumerate(batches):
             model(*as_arguments(batch))
-            logger.info("calibrating, %s: batch %d of %d", what, i + 1, len(batches))
+            if 4 * (i + 1) // len(batches) > 4 * i // len(batches):  # a line a quarter
+                logger.info("calibrating, %s: batch %d of %d", what, i + 1, len(batches))
     finally:
         for handle in handles:
             handle.remove()
