@@ -23,6 +23,7 @@ import pandas as pd
 from openpyxl.chart import BarChart, LineChart, Reference, ScatterChart, Series
 from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
+from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from compress.errors import UserError
@@ -68,7 +69,7 @@ class Workbook:
             percent: columns of fractions, shown in per cent (the cell holds the fraction).
             note: a sentence above the table.
         """
-        sheet = self.book.create_sheet(self._free_title(title))
+        sheet = self.add_sheet(title)
         head = 1
         if note is not None:
             sheet.cell(1, 1, note).font = Font(italic=True)
@@ -130,8 +131,11 @@ class Workbook:
         (on or data.sheet).add_chart(chart, where)
 
     def add_sheet(self, title: str) -> Worksheet:
-        """An empty sheet, for charts; `title` as in `add_table`."""
-        return self.book.create_sheet(self._free_title(title))
+        """An empty sheet, for charts; `title` as in `add_table`. It is printed as wide as a page, lying."""
+        sheet = self.book.create_sheet(self._free_title(title))
+        sheet.page_setup.orientation, sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = "landscape", 1, 0
+        sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+        return sheet
 
     def save(self, path: Path) -> None:
         """Writes the file, whole or not at all; the folder is made if needed.

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from apputils.sparsity_table import GRANULARITIES
 from apputils.workbook import Workbook
 
 
@@ -25,13 +26,13 @@ def write_book(path: Path, content: Mapping[str, Any]) -> None:
         for of, value in values.items()
     ]
     book.add_table("quality", pd.DataFrame(quality))
-    sizes = book.add_table("size", pd.DataFrame(content["sizes"]))
+    sizes = book.add_table("size", pd.DataFrame(content["sizes"]).convert_dtypes())  # a gap leaves counts whole
     book.add_chart(sizes, "bar", x="what", series=["dense", "now"], title="Dense and now", y_title="count")
     _training(book, content["history"])
     policies = [{**p, "epochs": ", ".join(map(str, p["epochs"]))} for p in content["policies"]]
     _table(book, "schedule", policies)
     if content["sparsity"]:
-        sheet = book.add_table("sparsity", pd.DataFrame(content["sparsity"]["weights"]), percent=["fine", "filters"])
+        sheet = book.add_table("sparsity", pd.DataFrame(content["sparsity"]["weights"]), percent=GRANULARITIES)
         book.add_chart(sheet, "bar", x="weight", series=["fine", "filters"], title="Zeros", y_title="fraction")
     if content["macs"]:
         sheet = book.add_table("macs", pd.DataFrame(content["macs"]["layers"]), percent=["share"])

@@ -4,7 +4,7 @@ Here: the template filled in. Not here: the content (content.py), charts (charts
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def world(*more: Path) -> jinja2.Environment:
         loader=jinja2.FileSystemLoader([*more, TEMPLATES]), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    found.filters.update(number=number, whole=_whole, percent=_percent, shape=shape_text, figure=_figure)
+    found.filters.update(number=number, whole=_whole, percent=_percent, shape=_shape, figure=_figure)
     for name, file in (("style", "style.css"), ("script", "script.js")):
         found.globals[name] = Markup((TEMPLATES / file).read_text(encoding="utf-8"))
     return found
@@ -80,6 +80,11 @@ def _whole(value: Any) -> str:
 
 def _percent(value: Any) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _shape(value: Sequence[int]) -> str:
+    """On one line."""
+    return shape_text(value).replace(" ", "\u00a0")
 
 
 def _figure(value: Any) -> str:

@@ -18,8 +18,9 @@ from torch import nn
 from apputils.activations import ActivationStatistics, write_activations
 from apputils.macs import macs_table
 from apputils.platform_summaries import draw_model_to_file, macs_display, sparsity_display
+from apputils.report.charts import importance_charts
 from apputils.report.content import commands
-from apputils.report.removed import removed_units
+from apputils.report.removed import reasons_of_removal, removed_units, unexplained
 from apputils.report.svg import bar_chart, line_chart, number, ticks, timeline
 from apputils.report.timeline import policies_of, runs_of
 from apputils.report.write import finite, write_report
@@ -225,6 +226,23 @@ def test_a_run_without_analyses_says_what_is_absent(net: nn.Module, here: Path) 
 def test_removed_units_have_the_dense_networks_numbers() -> None:
     [row] = removed_units(RECIPES)
     assert row == {"weight": "0.weight", "dimension": 0, "before": 6, "now": 2, "removed": [0, 1, 3, 4]}
+
+
+def test_why_units_were_removed_is_shown_with_the_threshold() -> None:
+    reason = {"epoch": 2, "scores": torch.tensor([0.5, 0.25, 1.0]), "threshold": 0.25, "removed": [1]}
+    [row] = reasons_of_removal([RECIPES[0], {**RECIPES[1], "reasons": {"0.weight[0]": reason}}])
+    assert (row["group"], row["epoch"], row["units"], row["removed"]) == ("0.weight[0]", 2, 3, [1])
+    assert (row["highest_removed"], row["lowest_kept"], row["threshold"]) == (0.25, 0.5, 0.25)
+    assert unexplained([RECIPES[0], {**RECIPES[1], "reasons": {"0.weight[0]": reason}}]) == 1
+    [chart] = importance_charts({"reasons": [row]})
+    tips = re.findall(r"<title>([^<]*)</title>", chart.svg)
+    assert tips == [
+        "removed: 0.25 at 0",
+        "kept: 0.5 at 1",
+        "kept: 1 at 2",
+        "threshold: 0.25 at 0",
+        "threshold: 0.25 at 2",
+    ]
 
 
 def test_the_command_has_every_option_and_survives_a_shell() -> None:

@@ -56,3 +56,10 @@ def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="could not be written"):
         write_tables(tmp_path / "t.xlsx", {"values": FRAME})
     assert [path.name for path in tmp_path.iterdir()] == ["t.xlsx"]
+
+
+def test_a_sheet_prints_as_wide_as_a_page() -> None:
+    sheet = Workbook().add_table("values", pd.DataFrame({"a": [1]})).sheet
+    assert sheet.page_setup.orientation == "landscape"
+    assert (sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight) == (1, 0)
+    assert sheet.sheet_properties.pageSetUpPr.fitToPage

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress.errors import UserError
 from compress.graph.macs import count_macs
+from models.C2SRCNN.model import Net
 from tests.compress.graph.nets import resnet_cifar
 
 
@@ -119,9 +120,48 @@ def test_vit_counts_attention():
     assert count_macs(model, torch.zeros(1, 3, 224, 224)).total == 17_563_828_224
 
 
+ZOO = [
+    "alexnet", "vgg11", "squeezenet1_1", "googlenet", "resnet50", "resnext50_32x4d", "densenet121",
+    "mobilenet_v3_small", "shufflenet_v2_x1_0", "efficientnet_b0", "swin_t",
+]  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "mobilenet_v3_small", "shufflenet_v2_x1_0", "swin_t"])
+@pytest.mark.parametrize("name", ZOO)
 def test_zoo_agrees_with_the_flop_counter(name):
     model = torchvision.models.get_model(name, weights=None).eval()
     picture = torch.zeros(1, 3, 224, 224)
+    assert 2 * count_macs(model, picture).total == flops(model, picture)
+
+
+@pytest.mark.parametrize(("scale", "features", "shrunk"), [(2, 32, 32), (3, 16, 8), (4, 24, 12)])
+def test_super_resolution_agrees_with_the_flop_counter(scale, features, shrunk):
+    model, picture = Net(scale, features, shrunk).eval(), torch.zeros(1, 3, 18, 26)
+    assert 2 * count_macs(model, picture).total == flops(model, picture)
+
+
+class SubPixel(nn.Sequential):
+    """ESPCN-like (Shi et al. 2016): convolutions at low resolution, then a shuffle."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(3, 16, 5, padding=2), nn.Tanh(), nn.Conv2d(16, 8, 3, padding=1), nn.Tanh(),
+            nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2),
+        )  # fmt: skip
+
+
+class Transposed(nn.Sequential):
+    """FSRCNN-like (Dong et al. 2016): a transposed convolution enlarges at the end."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 12, 5, padding=2), nn.PReLU(), nn.Conv2d(12, 4, 1), nn.Conv2d(4, 4, 3, padding=1),
+            nn.Conv2d(4, 12, 1),
+            nn.ConvTranspose2d(12, 1, 9, stride=2, padding=4, output_padding=1),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "channels"), [(SubPixel, 3), (Transposed, 1)])
+def test_other_super_resolution_networks_agree(make, channels):
+    model, picture = make().eval(), torch.zeros(1, channels, 12, 14)
     assert 2 * count_macs(model, picture).total == flops(model, picture)
