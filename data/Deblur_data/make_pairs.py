@@ -8,14 +8,14 @@ import argparse
 import hashlib
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
-from apputils.console import exit_codes
-from apputils.progress import Bar
 from compress.errors import UserError
 from data.Deblur_data.motion import blur_whole, random_kernel
 from data.folders import picture_files
@@ -43,7 +43,8 @@ def make_pairs(source: Path, target: Path, count: int = 1, length: float = 40.0,
     pictures = picture_files(source)
     for kind in ("blurred", "sharp"):
         (target / kind).mkdir(parents=True, exist_ok=True)
-    made = sum(_pairs_of(each, target, count, length, seed) for each in Bar(pictures, len(pictures), "pairs", "img", 1))
+    bar = tqdm(pictures, "pairs", disable=not sys.stderr.isatty(), leave=False)
+    made = sum(_pairs_of(each, target, count, length, seed) for each in bar)
     if not made:
         raise UserError(f"{source} holds no picture that can be read, so no pairs were made")
     return made
@@ -72,12 +73,8 @@ def _write(pixels: Pixels, path: Path) -> None:
     os.replace(unfinished, path)
 
 
-def command(arguments: Sequence[str] | None = None) -> None:
-    """The command line.
-
-    Raises:
-        UserError: a wrong folder or number.
-    """
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code, 2 after a fault of the user's."""
     parser = argparse.ArgumentParser(prog="python -m data.Deblur_data.make_pairs", description="Blurs sharp pictures.")
     parser.add_argument("source", type=Path, metavar="SRC", help="folder of sharp pictures")
     parser.add_argument("target", type=Path, metavar="DST", help="folder of pairs: blurred/ and sharp/")
@@ -85,19 +82,19 @@ def command(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--length", type=float, default=40.0, help="longest way of the camera, pixels (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the blur (default: 0)")
     given = parser.parse_args(arguments)
-    if not given.source.is_dir():
-        raise UserError(f"{given.source} is not a folder")
-    if given.count < 1 or not 2 <= given.length < 10_000 or given.seed < 0:
-        raise UserError("--count is 1 or more, --length from 2 to 10000 pixels, --seed 0 or more")
-    made = make_pairs(given.source, given.target, given.count, given.length, given.seed)
-    logger.info("%d pairs in %s", made, given.target)
-
-
-@exit_codes
-def main() -> None:
-    """The entry point."""
-    command()
+    try:
+        if not given.source.is_dir():
+            raise UserError(f"{given.source} is not a folder")
+        if given.count < 1 or not 2 <= given.length < 10_000 or given.seed < 0:
+            raise UserError("--count is 1 or more, --length from 2 to 10000 pixels, --seed 0 or more")
+        print(
+            f"{make_pairs(given.source, given.target, given.count, given.length, given.seed)} pairs in {given.target}"
+        )
+    except UserError as e:
+        sys.stderr.write(f"error: {e}\n")
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,7 +11,7 @@ from compress.errors import UserError
 from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
 from data.Deblur_data.folders import pairs_of
 from data.Deblur_data.loaders import source_of
-from data.Deblur_data.make_pairs import command
+from data.Deblur_data.make_pairs import main
 from data.Deblur_data.source import FilePairs
 from data.sampling import SampleKey
 
@@ -64,19 +64,22 @@ def test_made_pairs_are_read_back_and_a_second_call_changes_nothing(tmp_path: Pa
     for i in range(2):
         picture(tmp_path / "src" / f"{i}.png", i)
     for _ in range(2):
-        command([str(tmp_path / "src"), str(tmp_path / "dst"), "--count=2", "--length=12"])
+        main([str(tmp_path / "src"), str(tmp_path / "dst"), "--count=2", "--length=12"])
         blurred = {path.name: path.read_bytes() for path in (tmp_path / "dst" / "blurred").iterdir()}
         (tmp_path / "dst" / "sharp" / "0_1.png").unlink()  # as if interrupted
-    command([str(tmp_path / "src"), str(tmp_path / "dst"), "--count=2", "--length=12"])
+    main([str(tmp_path / "src"), str(tmp_path / "dst"), "--count=2", "--length=12"])
     assert {path.name: path.read_bytes() for path in (tmp_path / "dst" / "blurred").iterdir()} == blurred
     items = DeblurPictures(source_of(tmp_path / "dst", "test", False, 0.0))
     assert [item.name for item in items] == ["0_0", "0_1", "1_0", "1_1"]
     assert torch.equal(items[2].sharp, pixels(tmp_path / "src" / "1.png")[:, :, :48])
 
 
-def test_a_wrong_source_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere is not a folder"):
-        command([str(tmp_path / "nowhere"), str(tmp_path / "dst")])
+def test_a_wrong_source_or_number_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere"), str(tmp_path / "dst")]) == 2
+    assert main([str(tmp_path), str(tmp_path / "dst"), "--count=0"]) == 2
+    told = capsys.readouterr().err
+    assert "nowhere is not a folder" in told
+    assert "--count is 1 or more" in told
 
 
 def test_pictures_that_hold_both_halves(tmp_path: Path) -> None:
