@@ -219,5 +219,5 @@ def _width(name: str, values: list[Any]) -> float:
 
 def _shown(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1e5 else f"{value:.3e}"
+        return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3e}"
     return f"{value:,}" if isinstance(value, int) else str(value or "")

@@ -63,3 +63,8 @@ def test_a_sheet_prints_as_wide_as_a_page() -> None:
     assert sheet.page_setup.orientation == "landscape"
     assert (sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight) == (1, 0)
     assert sheet.sheet_properties.pageSetUpPr.fitToPage
+
+
+def test_a_column_is_wide_enough_for_small_numbers() -> None:
+    sheet = Workbook().add_table("values", pd.DataFrame({"a": [-1.25e-5]})).sheet
+    assert sheet.column_dimensions["A"].width >= len("-1.250E-05")
