@@ -43,10 +43,17 @@ def one_policy(section: str, instance: dict[str, Any], epochs: list[int], **args
 class Run:
     """One training run: network, optimizer, scheduler; `run.epoch(e)` trains one epoch."""
 
-    def __init__(self, schedule: dict[str, Any], net: nn.Module | None = None, steps: int = 4, lr: float = 0.1) -> None:
+    def __init__(
+        self,
+        schedule: dict[str, Any],
+        net: nn.Module | None = None,
+        steps: int = 4,
+        lr: float = 0.1,
+        example_inputs: torch.Tensor | None = None,
+    ) -> None:
         self.net = net or tiny_net()
         self.optimizer = torch.optim.SGD(self.net.parameters(), lr=lr, momentum=0.9)
-        self.scheduler: CompressionScheduler = dict_config(self.net, self.optimizer, schedule)
+        self.scheduler: CompressionScheduler = dict_config(self.net, self.optimizer, schedule, example_inputs)
         self.steps = steps
         self.terms: list[str] = []
 

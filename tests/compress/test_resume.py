@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from compress.registry import PRUNERS, REGULARIZERS
-from tests.compress.harness import Run
+from tests.compress.harness import Run, batch
 from tests.compress.test_contract import sample_of
 
 EPOCHS, STEPS = 2, 3
@@ -31,7 +31,8 @@ def make(section: str, name: str, args: dict) -> Run:
     if "batches" in inspect.signature(registry.get(name)).parameters:
         instance["batches"] = 2
     entry = {section.removesuffix("s"): {"instance_name": "it", "args": args}, "epochs": list(range(EPOCHS))}
-    return Run({section: {"it": instance}, "policies": [entry]}, steps=STEPS)
+    inputs = batch(0, 0) if name == "GlobalRankedGroupPruner" else None  # it needs a graph at once
+    return Run({section: {"it": instance}, "policies": [entry]}, steps=STEPS, example_inputs=inputs)
 
 
 def train(run: Run, first: int, last: int) -> None:

@@ -371,7 +371,7 @@ def test_grouped_convolutions_are_not_reconstructed():
         (ranked(weights=["conv1.weight", "conv2.weight"], group_dependency="Leader"), "4 groups, its leader"),
         (ranked(reg_regims={"conv1.weight": [0.5, "3D"]}), "either weights and desired_sparsity"),
         ({"class": "L1RankedStructureParameterPruner", "weights": ["*"]}, "are both needed"),
-        (ranked("FPGMRankedFilterPruner", group_type="Channels"), "should be 'Filters' or '3D'"),
+        (ranked("FPGMRankedFilterPruner", group_type="Channels"), "should be one of Filters, 3D"),
         (
             {
                 "class": "RandomLevelStructureParameterPruner",
