@@ -47,7 +47,5 @@ def test_they_run(path: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> No
     widgets = notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
     shown = [each["state"].get("outputs", []) for each in widgets.values() if each["model_name"] == "OutputModel"]
     assert shown
-    assert all(
-        each and each[0]["output_type"] == "display_data" for each in shown
-    )  # a figure, no error
+    assert all(each and each[0]["output_type"] == "display_data" for each in shown)  # a figure, no error
     assert list((here / "results" / "notebook").glob("*.xlsx"))

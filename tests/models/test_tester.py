@@ -18,7 +18,9 @@ from tests.models.conftest import TrainerOf
 
 
 def evaluation(*arguments: str) -> tuple[XSRCNNTester, SimpleNamespace]:
-    opt, checkpoint = find_subject(TestOptions().parse(["--testdata=pictures/val", "--no-export", "--no-report", *arguments]))
+    opt, checkpoint = find_subject(
+        TestOptions().parse(["--testdata=pictures/val", "--no-export", "--no-report", *arguments])
+    )
     return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)), opt
 
 

@@ -48,5 +48,5 @@ def test_weights_alone_go_into_a_wrapped_network_and_back(classifier_of: Classif
 
 def test_an_application_without_a_builder_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pt", {"optform": "Sound", "network": {"arguments": {}}})
-    with pytest.raises(UserError, match="--optform=Sound cannot be built here; SR, Classify can"):
+    with pytest.raises(UserError, match="--optform=Sound cannot be built here; SR, Classify, Deblur can"):
         load_network(tmp_path / "a.pt")

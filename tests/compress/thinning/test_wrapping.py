@@ -12,7 +12,7 @@ from compress.config import dict_config
 from tests.compress.harness import tiny_net
 
 SCHEDULE = {
-    "pruners": {"it": {"class": "L1RankedStructureParameterPruner", "weights": ["conv1.weight"], "desired_sparsity": 0.5}},
+    "pruners": {"it": {"class": "FPGMRankedFilterPruner", "weights": ["conv1.weight"], "desired_sparsity": 0.5}},
     "extensions": {"thinner": {"class": "FilterRemover"}},
     "policies": [
         {"pruner": {"instance_name": "it"}, "epochs": [1]},
