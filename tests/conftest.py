@@ -1,6 +1,7 @@
-"""What every test shares: two CPU threads at most, a seed, tiny networks, a working folder of its own."""
+"""What every test shares: two CPU threads at most (one of each of pytest-xdist's workers), a seed, tiny networks, a working folder of its own."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(autouse=True)
