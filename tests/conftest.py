@@ -1,4 +1,4 @@
-"""What every test shares: two CPU threads at most (one of each of pytest-xdist's workers), a seed, tiny networks, a working folder of its own."""
+"""What every test shares: two CPU threads at most (one in a parallel run), a seed, tiny networks, its own folder."""
 
 import logging
 import os

@@ -24,8 +24,8 @@ class Generator(nn.Module):
     starts at the input's own quality. Strided convolutions (the paper has two), residual blocks at the low resolution,
     as many transposed convolutions.
 
-    The paper's instance norm takes each picture's contrast away, which the residual then cannot follow. Small networks
-    restore better without it, and then start from He's initialization.
+    The paper's instance norm takes each picture's contrast away, which the residual must follow; the default is
+    without it, from He's initialization (which of the two restores better here has not been measured).
 
     Args:
         ngf: channels of the first layer; each halving doubles them.
