@@ -13,6 +13,7 @@ from compress.config.post_training import load_post_training
 from models.base_solver import BaseTrainer
 from models.C2SRCNN.model import Net
 from models.ranking import EpochScore
+from models.smoke import smoke
 from options.applications import find_application
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,20 +40,35 @@ def test_every_schedule_loads_without_a_warning_and_plans(
 ) -> None:
     """For the network that the last command in its header trains; those before it train its teachers."""
     monkeypatch.chdir(tmp_path)
-    header = path.read_text(encoding="utf-8").split("version:")[0]
-    *teachers, own = re.findall(r"python train\.py (--optform=.*)", header)
-    for command in teachers:
-        save_untrained(built(command))
-    trainer = built(own)
+    trainer = trainer_of_header(path)
     assert Path(trainer.config.compress).resolve() == path
     assert trainer.compression_scheduler.preview().rows
 
 
-def built(command: str) -> BaseTrainer:
-    """What a command would train, without data."""
+@pytest.mark.slow  # those of SR are tried in tests/models/test_modes.py, on small pictures
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path.parent.name != "SR"], ids=lambda path: path.name)
+def test_every_schedule_passes_a_smoke_run_on_the_embedded_data(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    smoke(trainer_of_header(path, with_data=True))
+
+
+def trainer_of_header(path: Path, with_data: bool = False) -> BaseTrainer:
+    """What the last command in a schedule's header trains; the networks of those before it are saved untrained."""
+    header = path.read_text(encoding="utf-8").split("version:")[0]
+    *teachers, own = re.findall(r"python train\.py (--optform=.*)", header)
+    for command in teachers:
+        save_untrained(built(command))
+    return built(own, with_data)
+
+
+def built(command: str, with_data: bool = False) -> BaseTrainer:
+    """What a command would train."""
     application = find_application(command.split()[0].removeprefix("--optform="))
     config = application.load("train_options")().parse([*command.split(), "--strict"])
-    trainer: BaseTrainer = application.load("trainer")(config, None, None)
+    loaders = application.load("training_loaders")(config) if with_data else (None, None)
+    trainer: BaseTrainer = application.load("trainer")(config, *loaders)
     trainer.build()
     return trainer
 
