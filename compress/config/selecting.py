@@ -78,7 +78,7 @@ class Selection:
             return found
         if not value:
             self._add_empty(marker, path)
-        names = list(dict.fromkeys(name for group in found for name in group))
+        names = list(dict.fromkeys(name for group in found for name in group or []))  # null is reported as no text
         self.unusable |= not names
         return names
 

@@ -54,6 +54,7 @@ CASES = [
     ("[0.weight]", "[0.wieght]", r"7:15: pruners.p.weights\[0\]: '0.wieght' matches no weight of this model, so nothing "
      "would be done; did you mean '0.weight'"),
     ("[0.weight]", "['re:(']", "is not a regular expression"),
+    ("[0.weight]", "[0.weight, null]", r"weights\[1\]: it is empty; weights\[1\] should be text"),
     ("pruners:", "prunners:", "2:1: prunners: unknown section 'prunners'; did you mean 'pruners'"),
     ("version: 1", "version: 2", "1:1: version: given 2; this bench reads version 1"),
     ("instance_name: p", "instance_name: q", r"9:14: policies\[0\].pruner.instance_name: pruners has no instance 'q'; "
