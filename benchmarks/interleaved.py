@@ -1,8 +1,10 @@
 """Timing two or more ways to do the same, fairly on a noisy machine.
 
-Here: rounds that take turns in one process, and ratios of neighbours. Not here: what is timed.
+Here: rounds that take turns in one process, ratios of neighbours, and the options of such benchmarks. Not here: what is
+timed.
 """
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -53,3 +55,13 @@ def compare(ways: Mapping[str, Work], rounds: int, repetitions: int) -> dict[str
         name: Ratios([a / b for a, b in zip(own, first, strict=True)], 1000 * statistics.median(own))
         for name, own in seconds.items()
     }
+
+
+def options_of(description: str | None) -> argparse.Namespace:
+    """The options of a benchmark of training steps: rounds, steps, threads, only."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=4, help="steps of a loop before the next one has its turn")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="only the rows whose name holds this text")
+    return parser.parse_args()

@@ -7,7 +7,6 @@ Every quantizer with 8-bit weights and activations, on ResNet-20 (batch 64) and 
 loop of the same round: minimum, median, maximum.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.interleaved import compare
+from benchmarks.interleaved import compare, options_of
 from benchmarks.networks import resnet20
 from benchmarks.step_overhead import Batch, Loop, Scheduled, one
 from models.C2SRCNN.model import Net
@@ -49,12 +48,7 @@ def rows(name: str, make: Callable[[], nn.Module], batch: Batch, loss: Callable[
 
 def main() -> None:
     """Prints every row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=4, help="steps of a loop before the next one has its turn")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="only the rows whose name holds this text")
-    options = parser.parse_args()
+    options = options_of(__doc__)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     pictures = (torch.rand(8, 3, 32, 32), torch.rand(8, 3, 64, 64))

@@ -8,7 +8,6 @@ convolution; `torch.nn.utils.prune` and `torch.ao.pruning` get the same masks. T
 over all convolutions of ResNet-50 against numpy's partition of each weight.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch.nn.utils import prune
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.interleaved import compare
+from benchmarks.interleaved import compare, options_of
 from benchmarks.networks import resnet20
 from compress.config import dict_config
 from compress.criteria import level_mask
@@ -172,12 +171,7 @@ def epoch_rows(options: Any) -> None:
 
 def main() -> None:
     """Prints every row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=4, help="steps of a loop before the next one has its turn")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="only the rows whose name holds this text")
-    options = parser.parse_args()
+    options = options_of(__doc__)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     pictures = (torch.rand(8, 3, 32, 32), torch.rand(8, 3, 64, 64))

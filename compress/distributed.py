@@ -1,10 +1,22 @@
 """Statistics that every process must agree on.
 
-Here: one sum over ranks. Not here: setting processes up, which `torchrun` and the training loop do.
+Here: sums and means over ranks. Not here: setting processes up, which `torchrun` and the training loop do.
 """
 
 import torch.distributed
 from torch import Tensor
+
+
+def several_processes() -> bool:
+    """Whether this is one of several processes that train together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def of_first_rank(value: int) -> int:
+    """The whole number that the first process has, in every process."""
+    if not several_processes():
+        return value
+    return int(sum_over_ranks(torch.tensor(value if torch.distributed.get_rank() == 0 else 0)))
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -12,7 +24,7 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
     Gloo takes CPU tensors and NCCL takes CUDA tensors: the sum travels on the device that the backend wants.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not several_processes():
         return value
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
     total = value.detach().to(device, copy=True)
@@ -22,6 +34,6 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean of a tensor over all processes; the tensor itself where there is one process."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not several_processes():
         return value
     return sum_over_ranks(value) / torch.distributed.get_world_size()

@@ -15,6 +15,7 @@ Not here: removing anything (`compress.thinning`). Called by structured pruners,
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,11 @@ class ChannelGraph:
     asked: dict[tuple[object, ...], int]
     risky: frozenset[str]
     macs: dict[str, int]
+
+    @functools.cached_property
+    def places(self) -> frozenset[Place]:
+        """Every dimension of a tensor that has channels."""
+        return frozenset(place for group in self._groups for place in group.members)
 
     def groups(self, prunable_only: bool = False) -> tuple[ChannelGroup, ...]:
         """The groups in the order of the model's parameters."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compress.context import StepContext
-from compress.distributed import mean_over_ranks
+from compress.distributed import mean_over_ranks, several_processes
 from compress.policies.base import Policy
 from compress.quantization.base import Quantizer
 from compress.quantization.pieces import ActivationQuantizer
@@ -68,13 +68,16 @@ class QuantizationPolicy(Policy):
 
     def before_parameter_optimization(self, ctx: StepContext) -> None:
         """Averages the gradients of the quantizer's own parameters over processes."""
+        if not several_processes():
+            return
         parameters = [parameter for piece in self.quantizer.pieces() for parameter in piece.parameters()]
         _average([parameter.grad for parameter in parameters if parameter.grad is not None])
 
     def on_minibatch_end(self, ctx: StepContext) -> None:
         """Averages observed ranges over processes; after an epoch's last step weights' ranges follow."""
-        pieces = [piece for piece in self.quantizer.pieces() if isinstance(piece, ActivationQuantizer)]
-        _average([getattr(piece, name) for piece in pieces for name in piece.statistics])
+        if several_processes():
+            pieces = [piece for piece in self.quantizer.pieces() if isinstance(piece, ActivationQuantizer)]
+            _average([getattr(piece, name) for piece in pieces for name in piece.statistics])
         if ctx.is_last_step:
             refresh_weights(ctx.model)
 
@@ -116,7 +119,7 @@ class QuantizationPolicy(Policy):
 @torch.no_grad()
 def _average(tensors: list[Tensor]) -> None:
     """Each tensor becomes its mean over all processes, by one message."""
-    if not tensors or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not tensors or not several_processes():
         return
     flat = mean_over_ranks(torch.cat([tensor.reshape(-1).float() for tensor in tensors]))
     for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):

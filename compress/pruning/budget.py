@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from compress.context import StepContext
-from compress.distributed import sum_over_ranks
+from compress.distributed import of_first_rank
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.groups import Tilings, group_norms, group_size
@@ -98,7 +98,7 @@ class GlobalRankedGroupPruner(Pruner):
         cost = self._cost(graph, ctx)
         budget = self._budget(ctx, window)
         count, reached = fewest(len(order), lambda k: cost(self._chosen(graph, order[:k])), budget)
-        count = int(sum_over_ranks(torch.tensor(count if _first_rank() else 0)))
+        count = of_first_rank(count)
         if reached > budget:
             ctx.graph.tell_once(
                 f"the budget of {budget:.1%} of the {self.target} is out of reach with max_sparsity "
@@ -195,7 +195,3 @@ def fewest(most: int, cost: Callable[[int], float], budget: float) -> tuple[int,
         else:
             low = middle + 1
     return low, cost(low)
-
-
-def _first_rank() -> bool:
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

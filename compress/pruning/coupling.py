@@ -52,8 +52,7 @@ def graph_for(ctx: StepContext, places: Sequence[Place]) -> ChannelGraph | None:
 
 def known(graph: ChannelGraph, places: Sequence[Place]) -> list[Place]:
     """Those of the places that the graph has channels for."""
-    members = {place for group in graph.groups() for place in group.members}
-    return [place for place in places if place in members]
+    return [place for place in places if place in graph.places]
 
 
 def ranked_masks(

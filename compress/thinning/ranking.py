@@ -242,7 +242,6 @@ def _cleared(group: ChannelGroup, place: Place, kept: np.ndarray) -> np.ndarray:
 
 
 def _check_places(graph: ChannelGraph, votes: Sequence[Vote]) -> None:
-    known = {place for group in graph.groups() for place in group.members}
     for vote in votes:
-        if (vote.name, vote.dim) not in known:
+        if (vote.name, vote.dim) not in graph.places:
             raise UserError(f"{vote.name}: dimension {vote.dim} has no channels that the model's graph knows of")
