@@ -3,12 +3,15 @@
     python benchmarks/step_overhead.py [--rounds 15] [--steps 4] [--threads 2] [--only TEXT]
 
 All loops of a row group run in this process and take turns in short rounds, so that a machine that slows down slows
-all. Printed is the ratio to the bare loop of the same round: minimum, median, maximum. "AGP" rows mask 40 % of every
+all. Printed is the ratio to the bare loop of the same round: minimum, median, maximum; and the time inside the hooks
+alone as a part of the step, median, which the noise of the rest does not reach. "AGP" rows mask 40 % of every
 convolution; `torch.nn.utils.prune` and `torch.ao.pruning` get the same masks. The last rows time AGP's `on_epoch_begin`
 over all convolutions of ResNet-50 against numpy's partition of each weight.
 """
 
+import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,19 +66,27 @@ class Scheduled(Loop):
         self.scheduler: CompressionScheduler = dict_config(model, self.optimizer, schedule, example)
         self.scheduler.on_epoch_begin(1, self.optimizer)
         self.count = 0
+        self.inside: list[float] = []  # seconds in the hooks of each step
 
     def __call__(self) -> None:
         """One step under the schedule."""
-        scheduler, optimizer, steps = self.scheduler, self.optimizer, 10**6
+        scheduler, optimizer, moment = self.scheduler, self.optimizer, (1, self.count + 1, 10**6)
         self.count += 1
-        scheduler.on_minibatch_begin(1, self.count, steps, optimizer)
+        self.inside.append(0.0)
+        self._hook(scheduler.on_minibatch_begin, *moment, optimizer)
         loss = self.loss(self.model(self.batch[0]), self.batch[1])
-        loss = scheduler.before_backward_pass(1, self.count, steps, loss, optimizer)
+        loss = self._hook(scheduler.before_backward_pass, *moment, loss, optimizer)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        scheduler.before_parameter_optimization(1, self.count, steps, optimizer)
+        self._hook(scheduler.before_parameter_optimization, *moment, optimizer)
         optimizer.step()
-        scheduler.on_minibatch_end(1, self.count, steps, optimizer)
+        self._hook(scheduler.on_minibatch_end, *moment, optimizer)
+
+    def _hook(self, hook: Callable[..., Any], *arguments: Any) -> Any:
+        started = time.perf_counter()
+        answer = hook(*arguments)
+        self.inside[-1] += time.perf_counter() - started
+        return answer
 
 
 def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
@@ -148,7 +159,10 @@ def step_rows(
     ways.update(others(make, batch, loss))
     chosen = {key: way for key, way in ways.items() if key == "bare" or options.only in key}
     for key, ratios in compare(chosen, options.rounds, options.steps).items():
-        print(f"{name:10s} {key:26s} {ratios.milliseconds:8.1f} ms/step   ratio to bare: {ratios}", flush=True)
+        way = chosen[key]
+        share = 1000 * statistics.median(way.inside) / ratios.milliseconds if isinstance(way, Scheduled) else 0.0
+        alone = f"   hooks alone {share:.1%}" if share else ""
+        print(f"{name:10s} {key:26s} {ratios.milliseconds:8.1f} ms/step   ratio to bare: {ratios}{alone}", flush=True)
 
 
 def epoch_rows(options: Any) -> None:
