@@ -10,9 +10,9 @@ from options.option import option
 GAN_LOSSES = ("lsgan", "wgan-gp", "vanilla")
 PRESETS = {  # values of options that are not given themselves
     "paper": {  # Kupyn et al. 2018, section 5
-        "norm": "instance", "halvings": 2, "ngf": 64, "blocks": 9, "ndf": 64, "patch_size": 256, "batchSize": 1,
-        "lr": 1e-4, "gan": "wgan-gp", "content": "perceptual", "adversarial": 0.01, "blur_length": 60.0,
-        "nEpochs": 300,
+        "norm": "instance", "halvings": 2, "ngf": 64, "blocks": 9, "dropout": 0.5, "ndf": 64, "patch_size": 256,
+        "batchSize": 1, "lr": 1e-4, "gan": "wgan-gp", "content": "perceptual", "adversarial": 0.01,
+        "blur_length": 60.0, "nEpochs": 300,
     },
 }  # fmt: skip
 
@@ -29,14 +29,15 @@ class DeblurTrainConfig(TrainConfig):
     blur_length: float = option(40.0, "longest way of the camera where blur is made, pixels", minimum=2.0)
     batchSize: int = option(4, "crops in a minibatch", minimum=1)
     patch_size: int = option(64, "side of a training crop, pixels, a multiple of 4", minimum=16)
-    samples: int = option(1200, "training crops in an epoch", minimum=1)
+    samples: int = option(1000, "training crops in an epoch", minimum=1)
     lr: float = option(1e-3, "Adam's learning rate of both networks, where the schedule does not set it", minimum=0.0)
     netG: str = option("resnet", "the generator", choices=("resnet", "mobile"))
     norm: str = option("none", "norm in the generator", choices=("none", "instance"))
     ngf: int = option(12, "channels of the generator's first layer", minimum=1)
     halvings: int = option(1, "times that the generator halves the resolution before its blocks", choices=(1, 2))
     blocks: int = option(3, "residual blocks of the generator", minimum=0)
-    ndf: int = option(16, "channels of the discriminator's first layer", minimum=1)
+    dropout: float = option(0.0, "share of values dropped in each block while training, below 1", minimum=0.0)
+    ndf: int = option(8, "channels of the discriminator's first layer", minimum=1)
     gan: str = option("lsgan", "the adversarial loss", choices=GAN_LOSSES)
     critic_steps: int | None = option(
         None, "updates of the discriminator for each of the generator (default: 5 for wgan-gp, else 1)", minimum=1
