@@ -25,7 +25,7 @@ class Generator(nn.Module):
     as many transposed convolutions.
 
     The paper's instance norm takes each picture's contrast away, which the residual must follow; the default is
-    without it, from He's initialization (which of the two restores better here has not been measured).
+    without it, from He's initialization (docs/deblur.md compares the two).
 
     Args:
         ngf: channels of the first layer; each halving doubles them.
