@@ -50,8 +50,8 @@ def set_up(seed: int, threads: int | None) -> None:
 def keep_freed_memory() -> bool:
     """Freed memory stays with the process instead of going back to the system and being asked for again in each step.
 
-    glibc returns large blocks (activations) when they are freed, and the system clears every page of theirs when they are
-    next touched: `benchmarks/memory.py` measures what that costs. A step's peak stays the same. See mallopt(3).
+    glibc returns large blocks (activations) when they are freed, and the system clears every page of them when they are
+    needed again: `benchmarks/memory.py` measures what that costs. A step's peak stays the same. See mallopt(3).
 
     Returns:
         whether it was set; False where the C library is not glibc.
