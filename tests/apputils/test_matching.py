@@ -86,7 +86,8 @@ def test_weights_are_found_in_each_form(net: nn.Module, tmp_path: Path, form: st
 
 def test_a_pickled_module_is_refused_unless_trusted(net: nn.Module, tmp_path: Path, capsys: Any) -> None:
     torch.save(net, tmp_path / "net.pt")
-    with pytest.raises(UserError, match=r"refused.*it names torch\.nn\.\S+Sequential\. If.*python -m apputils.checkpoint import .*net.pt --trust-pickle"):
+    advice = r"python -m apputils.checkpoint import .*net.pt --trust-pickle"
+    with pytest.raises(UserError, match=rf"refused.*it names torch\.nn\.\S+Sequential\. If.*{advice}"):
         load_weights(tmp_path / "net.pt")
     assert main(["import", str(tmp_path / "net.pt")]) == 2
     assert "runs whatever code is in it" in capsys.readouterr().err
