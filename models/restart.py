@@ -27,8 +27,9 @@ NO_ID = ("", "none")  # what torchrun gives where no rendezvous is named
 
 def run_to_go_on_with() -> str | None:
     """The run that this command has begun before and that has a checkpoint; None if this is no restart."""
-    name = told_by_first(_own_run() if is_first() else None)
-    if name is None or not Run(name).last.is_file():
+    name = _own_run() if is_first() else None
+    name = told_by_first(name if name is not None and Run(name).kept_files() else None)
+    if name is None:
         return None
     logger.info("started again by torchrun: going on with the run %s after its last checkpoint", name)
     return name

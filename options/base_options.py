@@ -15,7 +15,7 @@ from options.schedules import find_schedule, schedule_families
 GROUPS = {
     "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "accumulate", "lr"),
     "look at a schedule, without training": ("plan", "smoke", "strict", "list_weights", "list_groups", "new_schedule"),
-    "the run": ("run", "resume", "seed", "ema"),
+    "the run": ("run", "resume", "keep", "seed", "ema"),
     "the machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
     "several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),
     "written beside the log": ("histograms", "activation_stats"),
@@ -40,6 +40,7 @@ class TrainConfig:
     seed: int = option(0, "of every random choice", minimum=0)
     run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/", metavar="NAME")
     resume: str | None = option(None, "go on with this run after its last finished epoch", metavar="RUN")
+    keep: int = option(2, "checkpoints that are kept: the last one, and those before it", minimum=1)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)", metavar="DEVICE")
     workers: int = option(0, "processes that load data; 0 loads in the main one", minimum=0)
     amp: bool = option(False, "bfloat16 autocast in the forward pass")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from compress.distributed import rank
 from data.loaders import training_loader
 from data.sampling import sample_key
 from models.base_solver import BaseTrainer
@@ -99,8 +100,9 @@ def tiny_trainer(*arguments: Any, schedule: str | None = None, samples: int = SA
     """A trainer of a `TinyNet` with those options of the command line and arguments of the network."""
     given = [str(each) for each in arguments]
     if schedule is not None:
-        Path("tiny.yaml").write_text(schedule)
-        given.append("--compress=tiny.yaml")
+        path = Path(f"tiny{rank()}.yaml")  # one of each process: they write at the same time
+        path.write_text(schedule)
+        given.append(f"--compress={path}")
     config = resumed(TrainOptions().parse(given))
     data = TinySet(samples)
     trainer = TinyTrainer(config, training_loader(data, config.batchSize, config.workers, config.seed), data)  # type: ignore[arg-type]
