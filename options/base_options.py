@@ -89,6 +89,10 @@ class TestConfig:
     )
     full: bool = option(False, "the analysis takes all levels and metrics instead of a few; minutes longer")
     jobs: int = option(1, "processes that share the sensitivity analysis", minimum=1)
+    sense_weights: str | None = option(
+        None, "the analysis takes only these weights, names or globs by commas: one machine's share; an analysis "
+        "without this option takes over what the shares have measured", metavar="GLOBS",
+    )  # fmt: skip
     tolerance: float | None = option(
         None, "the loss that a suggested level may cost a weight, in the metric's unit (default: 1 %)", minimum=0.0
     )

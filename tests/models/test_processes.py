@@ -3,6 +3,7 @@
 All scenarios run in one pair of processes (`work`), which is what takes long; each test reads what one of them left.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,7 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
 def work(number: int, folder: str, port: int) -> None:
     """One of the two processes."""
     torch.set_num_threads(1)
+    logging.getLogger().setLevel(logging.INFO)
     os.chdir(folder)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port)}  # fmt: skip
@@ -141,7 +143,9 @@ def losses(results: tuple[Any, Any]) -> torch.Tensor:
 def test_two_processes_have_the_losses_of_one(both: Both, here: Path, name: str, options: dict[str, Any]) -> None:
     alone = _run("--run=alone", *ONE, **options)
     assert len(alone["losses"]) == 50
-    torch.testing.assert_close(losses(both(name)), torch.tensor(alone["losses"]).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        losses(both(name)), torch.tensor(alone["losses"], dtype=torch.float64), rtol=0, atol=1e-9
+    )
     for number in (0, 1):
         found = both(name)[number]
         torch.testing.assert_close(found["means"], alone["means"], rtol=0, atol=1e-9)
