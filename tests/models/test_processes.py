@@ -62,6 +62,7 @@ def _run(*arguments: Any, **more: Any) -> dict[str, Any]:
         trainer.note_epoch(epoch, {**losses, **metrics, "lr": 0.0, "images_per_second": 1.0})
         trainer.save()
         kept = {name: each.clone() for name, each in trainer.model.state_dict().items()}
+    trainer.files.close()
     return {"losses": trainer.losses, "model": kept, "means": [row["loss"] for row in trainer.history]}
 
 
@@ -85,6 +86,8 @@ def drifted() -> str:
         trainer.save()
     except UserError as e:
         return str(e)
+    finally:
+        trainer.files.close()
     return ""
 
 
