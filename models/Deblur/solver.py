@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from compress.distributed import average
 from compress.errors import UserError
 from models.base_solver import BaseTrainer, Companion
 from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, gradient_penalty
@@ -100,6 +101,7 @@ class DeblurTrainer(BaseTrainer):
             loss = loss + GRADIENT_PENALTY * gradient_penalty(critic, sharp, restored)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average([each.grad for each in critic.parameters() if each.grad is not None])
         optimizer.step()
         self.note_loss("critic", loss)
         for masker in self.compression_scheduler.masks.masked():  # pruned netD weights: momentum moved them
