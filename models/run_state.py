@@ -16,6 +16,7 @@ from compress.errors import UserError
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
 from models.environment import random_state, restore_random_state
+from models.mid_epoch import Middle
 from models.ranking import EpochScore
 
 if TYPE_CHECKING:
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 MAY_CHANGE = frozenset(
-    {"optform", "resume", "nEpochs", "device", "workers", "threads", "histograms", "activation_stats", "keep"}
-)
+    {
+        "optform", "resume", "nEpochs", "device", "workers", "threads", "histograms", "activation_stats",
+        "keep", "checkpoint_every", "on_nan",
+    }
+)  # fmt: skip
 
 
 def gather(trainer: "BaseTrainer") -> dict[str, Any]:
-    """The checkpoint of a trainer after an epoch."""
+    """The checkpoint of a trainer, after an epoch or inside one."""
     return {
         "run": trainer.folders.name,
         "optform": trainer.config.optform,
@@ -45,7 +49,8 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
         "scheduled_weights": trainer.compression_scheduler.scheduled_weights,
         "random_state": random_state(),
         "options": plain_options(trainer.config),
-        "epoch": trainer.score.epoch,
+        "epoch": trainer.first_epoch - 1,
+        "middle": trainer.middle.state_dict() if trainer.middle else None,
         "history": trainer.history,
         "best": dataclasses.asdict(trainer.best) if trainer.best else None,
         "sizes": trainer.sizes.state_dict(),
@@ -72,6 +77,7 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     trainer.best = EpochScore(**checkpoint["best"]) if checkpoint["best"] else None
     trainer.sizes.load_state_dict(checkpoint["sizes"])
     trainer.first_epoch = checkpoint["epoch"] + 1
+    trainer.middle = Middle.of(checkpoint, trainer.steps_per_epoch(), trainer.device)
     trainer.seconds = checkpoint["seconds"]
     restore_random_state(checkpoint["random_state"])
 
