@@ -5,7 +5,9 @@ Here: `exit_codes`, `Interrupted` and `say_on_screen`. Not here: log files (logg
 
 import errno
 import logging
+import os
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import TextIO
@@ -14,6 +16,7 @@ from compress.errors import UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130
+SECONDS_LATER = 3.0
 BY_SIGNAL = 128  # and the signal's number, as shells have it: 130 after SIGINT, 143 after SIGTERM
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -42,7 +45,7 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except UserError as e:
-            sys.stderr.write(f"error: {e}\n")
+            _tell(f"error: {e}")
             sys.exit(USER_ERROR)
         except Interrupted as e:
             sys.stderr.write(f"{e}\n")
@@ -50,13 +53,22 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
         except OSError as e:
             if e.errno not in NO_SPACE:
                 raise
-            sys.stderr.write(f"error: the disk is full: {e}; the last good checkpoint is left, --resume=RUN goes on\n")
+            _tell(f"error: the disk is full: {e}; the last good checkpoint is left, --resume=RUN goes on")
             sys.exit(USER_ERROR)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; what was saved is in checkpoints/, --resume=RUN goes on from there\n")
             sys.exit(INTERRUPTED)
 
     return wrapper
+
+
+def _tell(text: str) -> None:
+    """Of several processes that fail alike the first one says why; `torchrun` then ends the others before they do."""
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        time.sleep(SECONDS_LATER)
+        text = f"process {rank}: {text}"
+    sys.stderr.write(f"{text}\n")
 
 
 def say_on_screen() -> None:

@@ -10,7 +10,10 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+import torch
+
 from apputils.console import Interrupted
+from compress.distributed import several_processes, sum_over_ranks
 
 logger = logging.getLogger("run")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -39,6 +42,13 @@ class Interrupts:
         for each, handler in self._before.items():
             signal.signal(each, handler)
         self._before = {}
+
+    def agreed(self) -> bool:
+        """Whether a signal came to this process, or to one of those that train with it: all end after one step."""
+        if several_processes():
+            came = sum_over_ranks(torch.tensor(float(self.asked or 0)))
+            self.asked = self.asked or (signal.SIGTERM if came else None)
+        return self.asked is not None
 
     def end_if_asked(self, run: str) -> None:
         """Ends the run; everything is saved.

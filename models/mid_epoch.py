@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from compress.distributed import rank, world_size
 from compress.errors import UserError
+from models.accumulation import grouped
 from models.environment import random_state, restore_random_state
 from models.means import Means
 
@@ -27,7 +29,7 @@ class Middle:
         steps: of the whole epoch.
         means: of the losses so far.
         began: random state before the loader was iterated.
-        now: random state when the checkpoint was saved, of a run that was resumed inside this epoch.
+        now: random state to go on with, of a run that was resumed inside this epoch.
     """
 
     def __init__(self, steps: int) -> None:
@@ -41,7 +43,9 @@ class Middle:
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any], steps: int, device: torch.device) -> "Middle | None":
-        """What a checkpoint says; None where its epoch was finished.
+        """What a checkpoint says of this process; None where its epoch was finished.
+
+        The present random state is the checkpoint's.
 
         Args:
             checkpoint: its content.
@@ -51,33 +55,39 @@ class Middle:
         Raises:
             UserError: an epoch has another number of steps here.
         """
-        state = checkpoint["middle"]
-        if state is None:
+        if checkpoint["middle"] is None:
             return None
-        if state["steps"] != steps:
+        states = [checkpoint["middle"], *checkpoint["middles"]]
+        state = states[min(rank(), len(states) - 1)]
+        if state["steps"] != steps or len(states) != world_size():
             raise UserError(
-                f"the checkpoint was written after {state['step']} of {state['steps']} steps of an epoch, which has "
-                f"{steps} steps here: the data or the size of a minibatch are not what they were"
+                f"the checkpoint was written after {state['step']} of {state['steps']} steps of an epoch in "
+                f"{len(states)} processes; here an epoch has {steps} steps in {world_size()}: inside an epoch a run "
+                "goes on only with the same data, minibatches and number of processes"
             )
         middle = cls(steps)
-        middle.step, middle.began, middle.now = state["step"], state["began"], checkpoint["random_state"]
+        middle.step, middle.began, middle.now = state["step"], state["began"], random_state()
         middle.means.load_state_dict(state["means"], device)
         return middle
 
-    def batches(self, loader: DataLoader[Any]) -> Iterator[Any]:
-        """The minibatches that are left; the sampler knows the epoch already."""
+    def groups(self, loader: DataLoader[Any], size: int = 1) -> Iterator[list[Any]]:
+        """The minibatches of each update that is left; the sampler knows the epoch already.
+
+        Args:
+            loader: of the training data.
+            size: minibatches in an update.
+        """
         if self.now is None:
-            return islice(loader, self.steps)
+            return islice(grouped(iter(loader), size), self.steps)
         restore_random_state(self.began)
-        if can_skip(loader):
-            loader.sampler.start_at(self.step * int(loader.batch_size or 1))  # type: ignore[attr-defined]
-            batches = iter(loader)
-        else:
-            batches = iter(loader)
-            for _ in islice(batches, self.step):
-                pass
+        skips = can_skip(loader)
+        if skips:
+            loader.sampler.start_at(self.step * size * int(loader.batch_size or 1))  # type: ignore[attr-defined]
+        groups = grouped(iter(loader), size)
+        for _ in range(0 if skips else self.step):
+            next(groups)
         restore_random_state(self.now)
-        return islice(batches, self.steps - self.step)
+        return islice(groups, self.steps - self.step)
 
 
 def can_skip(loader: DataLoader[Any]) -> bool:

@@ -10,6 +10,7 @@ the first bad step is remembered on the device, and asked for every `EVERY` step
 
 import copy
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,13 +65,13 @@ class NanGuard:
         if self.mode == "skip" or place in self.left_out:
             self._kept = _state(self.trainer)
 
-    def passes(self, place: Place, loss: Tensor, batch: Any) -> bool:
+    def passes(self, place: Place, loss: Tensor, group: Sequence[Any]) -> bool:
         """Whether a loss may go backward; False undoes what the forward pass changed.
 
         Args:
             place: epoch and step.
             loss: scalar.
-            batch: the minibatch that it came from.
+            group: the minibatches that it came from.
 
         Raises:
             NotFinite: it is not finite, and the step is not to be left out.
@@ -83,7 +84,7 @@ class NanGuard:
             return True
         if _finite(loss):
             return True
-        fault = self._fault(place, loss, batch)
+        fault = self._fault(place, loss, group)
         if self.mode != "skip" or not_finite_weights(self.trainer.model):  # there is no way back from such weights
             raise fault
         logger.warning("%s; the step is left out (--on-nan=skip)", fault)
@@ -126,14 +127,15 @@ class NanGuard:
         if step >= 0:
             raise NotFinite((place[0], step), f"epoch {place[0]}, step {step}: the loss was not finite. {_ADVICE}")
 
-    def _fault(self, place: Place, loss: Tensor, batch: Any) -> NotFinite:
-        where = first_not_finite(self.trainer, batch)
+    def _fault(self, place: Place, loss: Tensor, group: Sequence[Any]) -> NotFinite:
+        where = first_not_finite(self.trainer, group)
         blamed = (place[0], max(place[1] - 1, 0)) if where.weights else place  # the update before made them so
         return NotFinite(
             blamed, f"epoch {place[0]}, step {place[1]}: the loss is {float(loss):g}; {where.words}. {_ADVICE}"
         )
 
     def _undo(self) -> bool:
+        self.trainer.optimizer.zero_grad(set_to_none=True)  # what minibatches before it in an update have given
         if self._kept is not None:
             _restore(self.trainer, self._kept)
         return False

@@ -4,7 +4,7 @@ Here: `first_not_finite`, one forward pass with hooks. Not here: what is done ab
 once, after the fact.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,12 +31,12 @@ class Finding(NamedTuple):
     weights: bool = False
 
 
-def first_not_finite(trainer: "BaseTrainer", batch: Any) -> Finding:
-    """Repeats the forward pass of a minibatch and looks at what each module gives.
+def first_not_finite(trainer: "BaseTrainer", group: Sequence[Any]) -> Finding:
+    """Repeats the forward passes of an update's minibatches and looks at what each module gives.
 
     Random numbers are put back; buffers, such as running means, and companions are moved once more.
     """
-    if not finite(batch):
+    if not finite(group):
         return Finding("the minibatch itself holds numbers that are not finite")
     broken = not_finite_weights(trainer.model)
     if broken:
@@ -44,7 +44,8 @@ def first_not_finite(trainer: "BaseTrainer", batch: Any) -> Finding:
         return Finding(f"the weights {broken[0]}{more} were not finite before it: the update before made them so", True)
     found: list[str] = []
     with _as_before(trainer), _watched(trainer.model, found):
-        trainer.compute_loss(batch)
+        for batch in group:
+            trainer.loss_of(batch)
     if found:
         return Finding(f"the first module that gave numbers that are not finite is {found[0]}")
     return Finding("every module gives finite numbers, so the loss itself or a term that a policy adds is not finite")

@@ -31,7 +31,11 @@ class Tiny:
         self.model = self.forward = nn.Sequential(parts)
         other = nn.Linear(1, 1)
         self.companions = {"netD": Companion(other, torch.optim.Adam(other.parameters()))}
+        self.optimizer = torch.optim.SGD(self.model.parameters())
         self.means = Means()
+
+    def loss_of(self, batch: Tensor) -> Tensor:
+        return self.compute_loss(batch)
 
     def compute_loss(self, batch: Tensor) -> Tensor:
         loss: Tensor = self.forward(batch).mean()
@@ -48,7 +52,7 @@ def tried(mode: str, batch: Tensor, change: Any = None) -> tuple[Tiny, NanGuard,
     if change:
         change(trainer)
     guard.before_step(BAD)
-    return trainer, guard, guard.passes(BAD, trainer.compute_loss(batch), batch)
+    return trainer, guard, guard.passes(BAD, trainer.compute_loss(batch), [batch])
 
 
 def test_a_finite_loss_passes() -> None:
@@ -88,7 +92,7 @@ def test_weights_that_the_update_before_broke_are_named_and_that_update_is_blame
 def test_a_loss_that_no_module_explains(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Tiny("stop")
     with pytest.raises(NotFinite, match="every module gives finite numbers"):
-        NanGuard(trainer).passes(BAD, torch.tensor(math.nan), torch.ones(2, 1, 3, 3))  # type: ignore[arg-type]
+        NanGuard(trainer).passes(BAD, torch.tensor(math.nan), [torch.ones(2, 1, 3, 3)])  # type: ignore[arg-type]
 
 
 def test_a_skipped_step_leaves_no_trace() -> None:
@@ -107,11 +111,11 @@ def test_on_cuda_the_first_bad_step_is_found_later() -> None:
     guard = NanGuard(Tiny("stop"))  # type: ignore[arg-type]
     guard._waits = False  # as on CUDA
     for step in range(EVERY - 1):
-        assert guard.passes((3, step), torch.tensor(math.nan if step in (7, 9) else 1.0), None)
+        assert guard.passes((3, step), torch.tensor(math.nan if step in (7, 9) else 1.0), [])
     with pytest.raises(NotFinite, match="epoch 3, step 7: the loss was not finite") as e:
-        guard.passes((3, EVERY - 1), torch.tensor(1.0), None)
+        guard.passes((3, EVERY - 1), torch.tensor(1.0), [])
     assert e.value.place == (3, 7)
-    assert guard.passes((3, EVERY), torch.tensor(math.inf), None)
+    assert guard.passes((3, EVERY), torch.tensor(math.inf), [])
     with pytest.raises(NotFinite, match=f"step {EVERY}"):
         guard.before_saving((3, EVERY))
 
