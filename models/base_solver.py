@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -43,6 +44,7 @@ from models.rank_check import check_ranks
 from models.ranking import EpochScore
 from models.replicas import Replicas, synchronized
 from models.restart import close_run, open_run
+from models.resumption import shape_as
 from models.sizes import BestOfEachSize
 from models.teachers import RunTeachers
 
@@ -255,8 +257,9 @@ class BaseTrainer:
         self.held.callback(self.files.close)
         self.files.write_settings(run_state.plain_options(config), self.compression_scheduler.resolved)
         self.announce()
-        if checkpoint is None:
+        if checkpoint is None or config.reset_optimizer or config.reset_schedule:
             self.save_all()  # from here on the run can be resumed, whatever happens to it
+            self.config = replace(config, reset_optimizer=False, reset_schedule=False)  # that is done
 
     def take(self, folders: Run) -> None:
         """Makes a run this process's own.
@@ -301,6 +304,8 @@ class BaseTrainer:
         model = self.build_model()
         if checkpoint is None:
             self.start_model(model)
+        elif config.reset_schedule:
+            shape_as(model, checkpoint["scheduler"])
         if config.channels_last:
             self.memory_format = torch.channels_last
         self.model = synchronized(model, config.sync_batchnorm).to(self.device, memory_format=self.memory_format)
@@ -336,9 +341,10 @@ class BaseTrainer:
         settings = {"example_inputs": self.example_inputs(), "epochs": config.nEpochs, "seed": config.seed}
         settings["teachers"] = self.teachers
         settings["optimizers"] = self.optimizers
-        if checkpoint is not None and checkpoint["schedule"]:
+        own = checkpoint is not None and not config.reset_schedule
+        if own and checkpoint["schedule"]:
             return dict_config(*parts, checkpoint["schedule"], **settings)
-        if checkpoint is None and config.compress:
+        if not own and config.compress:
             return file_config(*parts, config.compress, **settings, strict=config.strict)
         return CompressionScheduler(self.model, optimizer=self.optimizer, seed=config.seed)
 

@@ -16,6 +16,7 @@ GROUPS = {
     "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "accumulate", "lr"),
     "look at a schedule, without training": ("plan", "smoke", "strict", "list_weights", "list_groups", "new_schedule"),
     "the run": ("run", "resume", "checkpoint_every", "keep", "on_nan", "seed", "ema"),
+    "go on with another run": ("reset_optimizer", "reset_schedule"),
     "the machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
     "several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),
     "written beside the log": ("histograms", "activation_stats"),
@@ -40,6 +41,12 @@ class TrainConfig:
     seed: int = option(0, "of every random choice", minimum=0)
     run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/", metavar="NAME")
     resume: str | None = option(None, "go on with this run from its last checkpoint", metavar="RUN")
+    reset_optimizer: bool = option(
+        False, "with --resume: the optimizer starts anew, at the run's present learning rates or at --lr"
+    )
+    reset_schedule: bool = option(
+        False, "with --resume: go on under --compress, or plainly without it; what is masked or thinned stays so"
+    )
     checkpoint_every: int = option(
         0, "save every N updates too, not only after each epoch; 0 = only then", minimum=0, metavar="N"
     )

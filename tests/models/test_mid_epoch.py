@@ -92,10 +92,8 @@ def test_another_number_of_steps_is_refused(trainer_of: TrainerOf) -> None:
     with dies_at(C2SRCNNTrainer, "compute_loss", 2):
         assert death_of(trainer_of("--nEpochs=1", "--run=a", *EVERY).run)
     trainer = trainer_of("--resume=a")
-    trainer.training_loader = DataLoader(trainer.training_loader.dataset, 5)
-    with pytest.raises(
-        UserError, match="after 1 of 3 steps of an epoch in 1 processes; here an epoch has 44 steps in 1"
-    ):
+    trainer.training_loader = DataLoader(trainer.training_loader.dataset, 3)
+    with pytest.raises(UserError, match="after 1 of 3 steps .* in 1 processes; here an epoch has 4 steps in 1"):
         trainer.run()
 
 
