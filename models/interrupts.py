@@ -5,6 +5,7 @@ at once. Not here: what is saved (run_state.py). Called by the base solver.
 """
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -29,6 +30,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._process = os.getpid()
 
     def __enter__(self) -> "Interrupts":
         self.asked = None
@@ -60,6 +62,8 @@ class Interrupts:
             raise Interrupted(self.asked, f"{self.asked.name}: saved; --resume={run} goes on from here")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader's worker, which Ctrl-C reaches too: it goes on giving samples
+            return
         self.asked = signal.Signals(number)
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
