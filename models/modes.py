@@ -14,7 +14,6 @@ from apputils.new_schedule import new_schedule
 from apputils.plan_view import draw_plan
 from apputils.runs import new_run
 from apputils.weights import weight_list
-from compress.errors import UserError
 from compress.thinning.probe import prunable_graph
 from models.base_solver import BaseTrainer
 from models.environment import choose_device
@@ -39,12 +38,10 @@ def act(application: Parts, config: Any) -> None:
         UserError: something the user can mend.
     """
     choose_device(config.device)  # first: a device that is not there is told before data are loaded
-    modes = [name for name in MODES if getattr(config, name)]
-    if len(modes) > 1:
-        raise UserError(f"give one of {', '.join('--' + name.replace('_', '-') for name in modes)}")
-    if modes:
-        MODES[modes[0]](application, config)
-        return
+    for name, mode in MODES.items():
+        if getattr(config, name):  # one at most, see options/rules.py
+            mode(application, config)
+            return
     config = resumed(config)
     application.load("trainer")(config, *application.load("training_loaders")(config)).run()
 
@@ -57,8 +54,6 @@ def _built(application: Parts, config: Any) -> BaseTrainer:
 
 
 def _plan(application: Parts, config: Any) -> None:
-    if config.compress is None:
-        raise UserError("--plan shows what a schedule will do in each epoch; name one with --compress")
     trainer = _built(application, config)
     plan = trainer.compression_scheduler.preview(trainer.epochs)
     sys.stdout.write(f"{plan}\n")
@@ -69,8 +64,6 @@ def _plan(application: Parts, config: Any) -> None:
 
 
 def _smoke(application: Parts, config: Any) -> None:
-    if config.compress is None:
-        raise UserError("--smoke tries a schedule; name one with --compress")
     trainer = application.load("trainer")(config, *application.load("training_loaders")(config))
     smoke(trainer)
 

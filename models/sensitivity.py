@@ -14,7 +14,6 @@ from torch import nn
 from apputils.sensitivity.analysis import Settings, sensitivity_analysis
 from apputils.sensitivity.changes import SenseType
 from apputils.sensitivity.evaluation import Evaluation, TestFunction
-from apputils.sensitivity.schedule import check_schedule
 from compress.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,13 +47,10 @@ class SensitivityRequest:
         """Reads the options; asked before anything is measured.
 
         Raises:
-            UserError: they contradict each other, or a value means nothing.
+            UserError: two tolerances, or a value means nothing; what goes together is in options/rules.py.
         """
         tolerance, write = opt.tolerance, opt.write_schedule is not None
         if write:
-            if opt.sense == NONE:
-                raise UserError("--write-schedule needs an analysis; leave --sense=none out; nothing was started")
-            check_schedule(opt.sense)
             tolerance = _tolerance(opt.write_schedule, opt.tolerance)
         return cls(opt.sense, opt.full, opt.jobs, tolerance, write)
 

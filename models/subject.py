@@ -22,8 +22,6 @@ def find_subject(opt: Any) -> tuple[Any, dict[str, Any]]:
             device as `--device`.
     """
     choose_device(opt.device)  # first: a device that is not there is told before data are loaded
-    if opt.model is not None and opt.run is not None:
-        raise UserError("give --model or --run, not both")
     if opt.model is None and opt.run is None and opt.optform is not None:
         path = _newest_of(opt.optform)
     else:

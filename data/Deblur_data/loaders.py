@@ -10,8 +10,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from compress.errors import UserError
-from data.Deblur_data.dataset import SIDE_MULTIPLE, DeblurCrops, DeblurPictures
+from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
 from data.Deblur_data.folders import pairs_of
 from data.Deblur_data.source import BlurredPictures, FilePairs, PairSource
 from data.embedded import Part, embedded_pictures
@@ -27,10 +26,8 @@ def deblur_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[An
     """Training and validation loader from the training options.
 
     Raises:
-        UserError: the data cannot be used, or `--patch-size` is no multiple of 4.
+        UserError: the data cannot be used.
     """
-    if config.patch_size % SIDE_MULTIPLE:
-        raise UserError(f"--patch-size={config.patch_size}: it must be a multiple of {SIDE_MULTIPLE} pixels")
     place, settings = _place(config.traindata), (config.sharp_only, config.blur_length)
     if place is None:
         _logger.info(
