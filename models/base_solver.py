@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 
 from apputils.activations import ActivationReport, ActivationStatistics
 from apputils.checkpoint import load_checkpoint, save_checkpoint
+from apputils.kept import load_last, save_last
 from apputils.logger import RunLogger
 from apputils.progress import Bar
-from apputils.runs import Run, find_run, new_run
+from apputils.runs import Run, new_run, run_to_resume
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, whereabouts, write_summary
 from compress.config import dict_config, file_config
@@ -193,7 +194,7 @@ class BaseTrainer:
     def prepare(self) -> None:
         """Builds everything that the loop needs, restores it when a run is resumed, and opens the run's files."""
         config = self.config
-        checkpoint = load_checkpoint(find_run(config.resume).last) if config.resume else None
+        checkpoint = load_last(run_to_resume(config.resume)) if config.resume else None
         self.build(checkpoint)
         if checkpoint is not None:
             run_state.restore(self, checkpoint)
@@ -294,18 +295,21 @@ class BaseTrainer:
         )  # fmt: skip
 
     def save(self) -> None:
-        """Writes `last`; `best` when this epoch is better than every one before; the best of each size that thins."""
+        """Writes `best` when this epoch is better than every one before, the best of each size that thins, `last`.
+
+        `last` comes last: a run that is killed in between goes on from the one before, and writes the others again.
+        """
         is_best = self.best is None or self.score.beats(self.best)
         if is_best:
             self.best = self.score
         of_its_size = self.sizes.add(self.evaluated_model(), self.score, self.example_inputs())
         self.teachers.save(self.compression_scheduler.teachers, self.folders)
         content = run_state.gather(self)
-        save_checkpoint(self.folders.last, content)
         if is_best:
             save_checkpoint(self.folders.best, content)
         if of_its_size:
             save_checkpoint(self.sizes.path(self.folders), content)
+        save_last(self.folders, content, self.config.keep)
 
     def finish(self) -> dict[str, Any]:
         """Measures the best network on the validation data, writes the summary and shows it."""

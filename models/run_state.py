@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
-from apputils.checkpoint import load_checkpoint
-from apputils.runs import find_run
+from apputils.kept import load_last
+from apputils.runs import run_to_resume
 from compress.errors import UserError
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 MAY_CHANGE = frozenset(
-    {"optform", "resume", "nEpochs", "device", "workers", "threads", "histograms", "activation_stats"}
+    {"optform", "resume", "nEpochs", "device", "workers", "threads", "histograms", "activation_stats", "keep"}
 )
 
 
@@ -119,7 +119,7 @@ def resumed(config: C) -> C:
     """
     if config.resume is None:  # type: ignore[attr-defined]
         return config
-    checkpoint = load_checkpoint(find_run(config.resume).last)  # type: ignore[attr-defined]
+    checkpoint = load_last(run_to_resume(config.resume))  # type: ignore[attr-defined]
     saved = checkpoint["options"]
     for name in sorted(config.explicit - MAY_CHANGE):  # type: ignore[attr-defined]
         if getattr(config, name) != saved.get(name):

@@ -23,7 +23,7 @@ MOST_CHANNELS = 4096
 GROUPS = {
     "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "lr"),
     "look at a schedule, without training": ("plan", "smoke", "strict", "list_weights", "list_groups", "new_schedule"),
-    "the run": ("run", "resume", "seed", "ema"),
+    "the run": ("run", "resume", "keep", "seed", "ema"),
     "the machine": ("device", "threads", "workers", "amp", "compile"),
     "written beside the log": ("histograms", "activation_stats"),
 }
@@ -46,6 +46,7 @@ class TrainConfig:
     seed: int = option(0, "of every random choice", minimum=0, maximum=2**63 - 1)
     run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/", metavar="NAME")
     resume: str | None = option(None, "go on with this run after its last finished epoch", metavar="RUN")
+    keep: int = option(2, "checkpoints that are kept: the last one, and those before it", minimum=1)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)", metavar="DEVICE")
     workers: int = option(0, "processes that load data; 0 loads in the main one", minimum=0, maximum=PROCESSES)
     amp: bool = option(False, "bfloat16 autocast in the forward pass")
