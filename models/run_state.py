@@ -15,6 +15,7 @@ from apputils.runs import run_to_resume
 from compress.errors import UserError
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
+from models.checkpoint_form import Unfit
 from models.environment import random_state, restore_random_state
 from models.ranking import EpochScore
 
@@ -54,6 +55,7 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
     }
 
 
+@Unfit("the run cannot go on from this checkpoint")
 def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     """Puts a trainer, freshly built, where the checkpoint left off."""
     trainer.check_task(checkpoint["task"])
@@ -76,6 +78,7 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     restore_random_state(checkpoint["random_state"])
 
 
+@Unfit("the network of this checkpoint cannot be made again")
 def rebuild(model: nn.Module, checkpoint: dict[str, Any]) -> nn.Module:
     """A new network becomes the checkpoint's: thinned and quantized alike, with the weights that count for quality.
 

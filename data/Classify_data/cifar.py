@@ -4,7 +4,6 @@ Here: `data_batch_1` ... `data_batch_5`, `test_batch`, `batches.meta` as publish
 pickles themselves (plain_pickle.py), writing them as class folders (convert.py).
 """
 
-import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from compress.errors import UserError, printable
 from data.Classify_data.layout import Layout
-from data.Classify_data.plain_pickle import ERRORS, read_plain
+from data.Classify_data.plain_pickle import ERRORS, Refused, read_plain
 from data.Classify_data.source import ArraySource
 
 INNER = "cifar-10-batches-py"
@@ -30,7 +29,7 @@ def read_batch(path: Path) -> dict[str, Any]:
     try:
         content = read_plain(path)
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
-    except pickle.UnpicklingError as e:
+    except Refused as e:
         raise UserError(f"{path} is refused: {e}") from e
     except ERRORS as e:
         raise UserError(f"{path} cannot be read as a batch of CIFAR-10: {type(e).__name__}: {e}") from e

@@ -21,11 +21,15 @@ ERRORS = (
 )  # fmt: skip
 
 
+class Refused(ValueError):
+    """A pickle that would make something else than plain data and arrays of numbers."""
+
+
 def read_plain(path: Path) -> Any:
     """The content of a pickle; arrays are numpy's.
 
     Raises:
-        pickle.UnpicklingError: it names anything but numpy's arrays and types of numbers; nothing of it was made.
+        Refused: it names anything but numpy's arrays and types of numbers; nothing of it was made.
         one of `ERRORS`: it is no such file.
     """
     if path.stat().st_size > MOST_BYTES:
@@ -40,7 +44,7 @@ class _Type:
     def __init__(self, code: Any) -> None:
         text = code.decode("ascii") if isinstance(code, bytes) else code
         if text not in NUMBERS:
-            raise pickle.UnpicklingError(f"it holds values of the type {str(text)[:20]!r}, which are no numbers")
+            raise Refused(f"it holds values of the type {str(text)[:20]!r}, which are no numbers")
         self.dtype = np.dtype(text)
 
     def __setstate__(self, state: Any) -> None:
@@ -56,7 +60,7 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, columns_first, values = state
         if not isinstance(kind, _Type) or not isinstance(values, bytes):
-            raise pickle.UnpicklingError("it holds an array of something else than numbers")
+            raise Refused("it holds an array of something else than numbers")
         if not all(type(size) is int and size >= 0 for size in shape):
             raise ValueError(f"an array has the shape {shape!r:.60}")
         if math.prod(shape) * kind.dtype.itemsize != len(values):
@@ -75,7 +79,7 @@ def _new_type(code: Any, *_: Any) -> _Type:
 def _as_bytes(text: str, encoding: Any) -> bytes:
     """How protocol 2 writes bytes: `_codecs.encode(text, "latin1")`, and nothing else of that function."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r:.40}, which no array needs")
+        raise Refused(f"it asks for the encoding {encoding!r:.40}, which no array needs")
     return text.encode("latin1")
 
 
@@ -94,7 +98,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # the read
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in of a name."""
         if (module, name) not in STAND_INS:
-            raise pickle.UnpicklingError(
+            raise Refused(
                 f"it holds {module[:60]}.{name[:60]}, which is neither an array nor plain data; it was not read"
             )
         return STAND_INS[module, name]
