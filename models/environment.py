@@ -3,13 +3,17 @@
 Here: choosing and restoring them. Not here: what is trained. Called by the base solver and tester.
 """
 
+import ctypes
 import random
+import sys
 from typing import Any
 
 import numpy as np
 import torch
 
 from compress.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,12 +38,28 @@ def choose_device(name: str) -> torch.device:
 
 
 def set_up(seed: int, threads: int | None) -> None:
-    """Seeds python, numpy and torch, and sets the number of CPU threads."""
+    """Seeds python, numpy and torch, sets the number of CPU threads, and lets the process keep its memory."""
     if threads:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     random.seed(seed)
     np.random.seed(seed % 2**32)  # for users' own code; ours draws from (seed, epoch, sample)
     torch.manual_seed(seed)
+
+
+def keep_freed_memory() -> bool:
+    """Freed memory stays with the process instead of going back to the system and being asked for again in each step.
+
+    glibc returns large blocks (activations) when they are freed, and the system clears every page of them when they are
+    needed again: `benchmarks/memory.py` measures what that costs. A step's peak stays the same. See mallopt(3).
+
+    Returns:
+        whether it was set; False where the C library is not glibc.
+    """
+    setter = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if setter is None or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        return False
+    return bool(setter(M_MMAP_MAX, 0)) and bool(setter(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def random_state() -> dict[str, Any]:

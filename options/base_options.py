@@ -113,7 +113,7 @@ class TestConfig:
         None, "for --quantize=mixed: size:X or bitops:X, X a share of the float network's", metavar="KIND:X"
     )
     calibration: int = option(
-        16, "for --quantize: minibatches of training data to calibrate with", minimum=1, maximum=MOST
+        16, "for --quantize and --bits: minibatches of training data to calibrate with", minimum=1, maximum=MOST
     )
     compare: tuple[str, ...] | None = option(
         None, "networks side by side instead of evaluating one: runs or checkpoints; `all` takes every run of the "
@@ -121,6 +121,10 @@ class TestConfig:
     )  # fmt: skip
     benchmark: bool = option(False, "time the network, or those of --compare, for longer: 30 rounds in turns")
     batch: int = option(1, "for --compare and --benchmark: samples in a forward pass", minimum=1, maximum=MOST)
+    bits: int | None = option(
+        None, "for --compare and --benchmark: also each network quantized after training to this many bits",
+        choices=(4, 5, 6, 7, 8),
+    )  # fmt: skip
     layers: str | None = option(None, "for --dump-features: names of layers, or patterns such as 'conv*', by commas")
     num: int = option(200, "for --dump-features: samples at most", minimum=1, maximum=MOST_SAMPLES)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)", metavar="DEVICE")

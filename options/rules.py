@@ -159,7 +159,8 @@ TESTED: tuple[Rule, ...] = (
     Rule(("dump_features",), lambda c: c.layers, "needs --layers=NAME,NAME..., the layers whose outputs are written"),
     Rule(("dump_features",), lambda c: c.dump_features.endswith(".npz"), "writes a file of the kind .npz; name it so"),
     Rule(("dump_features", "quantize"), lambda c: not _exported(c), "needs a checkpoint, not an exported file"),
-    Rule(("calibration",), lambda c: c.quantize, "belongs to --quantize"),
+    Rule(("bits",), lambda c: c.compare or c.benchmark, "belongs to --compare and --benchmark"),
+    Rule(("calibration",), lambda c: c.quantize or c.bits, "belongs to --quantize and --bits"),
     Rule(("max_drop",), lambda c: c.quantize == "auto", "belongs to --quantize=auto"),
     Rule(("bits_budget",), lambda c: c.quantize == "mixed", "belongs to --quantize=mixed"),
     Rule(
