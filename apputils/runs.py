@@ -105,7 +105,7 @@ def check_new_name(name: str) -> None:
 def is_plain_name(name: object) -> bool:
     """Whether a name can be one folder below another: printable, without '/', not '.' or '..'."""
     plain = isinstance(name, str) and name.isprintable() and not set(name) & set("/\\")
-    return plain and name not in ("", ".", "..") and len(name) <= LONGEST_NAME  # type: ignore[arg-type,operator]
+    return plain and name not in ("", ".", "..") and len(name) <= LONGEST_NAME  # type: ignore[arg-type]
 
 
 def _claim(run: Run) -> bool:

@@ -147,14 +147,15 @@ def built(make: Callable[[dict[str, Any]], nn.Module], checkpoint: Mapping[str, 
     Raises:
         UserError: it cannot be built, or would be far larger than what the file holds.
     """
-    arguments = checkpoint["network"]["arguments"]
     with Unfit("the network of this checkpoint cannot be built"):
+        arguments = _plain(checkpoint["network"]["arguments"])
         try:
             with torch.device("meta"):
                 size = sum(parameter.numel() for parameter in make(arguments).parameters())
         except NotImplementedError:  # a constructor that computes with tensors' values
             size = 0
-        stored = sum(tensor.numel() for tensor in checkpoint["model"].values())
+        weights = checkpoint.get("model")  # a teacher's source has none beside it
+        stored = sum(tensor.numel() for tensor in weights.values()) if weights is not None else size
         if size > MOST_GROWTH * stored + ALWAYS:
             raise ValueError(f"it would have {size:,} parameters, and the file holds {stored:,}")
         return make(arguments)
