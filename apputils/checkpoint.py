@@ -12,6 +12,7 @@ Here: `save_checkpoint`, `load_checkpoint`, `load_weights`, and three commands. 
 import argparse
 import os
 import pickle
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -176,7 +177,7 @@ def _unpickled(path: Path) -> tuple[str, Any]:
     except pickle.UnpicklingError as e:
         kind = UserError if is_zip(path) else Damaged  # a file of zeros, such as a power failure leaves, is no zip
         raise kind(
-            f"{path} is refused: it is no checkpoint of this bench, or holds code: {_first(e)}. If you trust whoever "
+            f"{path} is refused: it is no checkpoint of this bench, or holds code: {_refused(e)}. If you trust whoever "
             f"made it: python -m apputils.checkpoint import {path} --trust-pickle"
         ) from e
     except UNREADABLE as e:
@@ -197,6 +198,12 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path} holds no named tensors; a state dict, or a dict with one under {', '.join(STATE_KEYS)}"
         )
     return {canonical(name): tensor for name, tensor in found.items()}
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """What torch did not make; its advice to read the file nevertheless is left out."""
+    found = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+    return f"it names {found[1]}" if found else "it is no plain data"
 
 
 def _first(error: Exception) -> str:

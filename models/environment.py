@@ -4,6 +4,7 @@ Here: choosing and restoring them. Not here: what is trained. Called by the base
 """
 
 import ctypes
+import os
 import random
 import sys
 from typing import Any
@@ -23,7 +24,7 @@ def choose_device(name: str) -> torch.device:
         UserError: no such device here, or CUDA was asked for and is absent.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _own("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as e:
@@ -34,7 +35,26 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"--device={name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device={name} is not supported; give cpu, cuda, cuda:N or auto")
-    return device
+    if device.index is not None and "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"--device={name}: each of several processes takes a CUDA device of its own; give cuda or auto")
+    return _own(device.type) if device.index is None else device
+
+
+def local_rank() -> int:
+    """This process's number on this machine, from 0; 0 without `torchrun`."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _own(kind: str) -> torch.device:
+    """The device of that type that is this process's."""
+    if kind == "cpu" or "LOCAL_RANK" not in os.environ:
+        return torch.device(kind)
+    if local_rank() >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_rank()} of this machine (counted from 0) has no CUDA device: there are "
+            f"{torch.cuda.device_count()}; start at most as many with --nproc-per-node, or give --device=cpu"
+        )
+    return torch.device(kind, local_rank())
 
 
 def set_up(seed: int, threads: int | None) -> None:

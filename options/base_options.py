@@ -21,10 +21,11 @@ LARGEST_SIDE = 4096  # pixels of what a network is trained on
 MOST_CHANNELS = 4096
 
 GROUPS = {
-    "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "lr"),
+    "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "accumulate", "lr"),
     "look at a schedule, without training": ("plan", "smoke", "strict", "list_weights", "list_groups", "new_schedule"),
     "the run": ("run", "resume", "keep", "seed", "ema"),
-    "the machine": ("device", "threads", "workers", "amp", "compile"),
+    "the machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
+    "several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),
     "written beside the log": ("histograms", "activation_stats"),
 }
 
@@ -40,17 +41,21 @@ class TrainConfig:
     traindata: str | None = option(
         None, "folder of training pictures (default: dataset/ if there, else embedded photographs)", metavar="FOLDER"
     )
-    batchSize: int = option(16, "samples in a minibatch", minimum=1, maximum=MOST)
+    batchSize: int = option(16, "samples in a minibatch of one process", minimum=1, maximum=MOST)
+    accumulate: int = option(1, "minibatches whose gradients make one update of the weights", minimum=1, maximum=MOST)
     nEpochs: int | None = option(None, "epochs (default: as many as the schedule needs)", minimum=1, maximum=MAX_EPOCHS)
     lr: float = option(1e-3, "learning rate at the start", minimum=0.0)
     seed: int = option(0, "of every random choice", minimum=0, maximum=2**63 - 1)
     run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/", metavar="NAME")
     resume: str | None = option(None, "go on with this run after its last finished epoch", metavar="RUN")
-    keep: int = option(2, "checkpoints that are kept: the last one, and those before it", minimum=1)
+    keep: int = option(2, "checkpoints that are kept: the last one, and those before it", minimum=1, maximum=MOST)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)", metavar="DEVICE")
     workers: int = option(0, "processes that load data; 0 loads in the main one", minimum=0, maximum=PROCESSES)
     amp: bool = option(False, "bfloat16 autocast in the forward pass")
     compile: bool = option(False, "torch.compile the training step's forward pass")
+    channels_last: bool = option(False, "weights and pictures in memory with their channels last")
+    sync_batchnorm: bool = option(False, "BatchNorm by the statistics of all processes' samples; CUDA")
+    check_ranks: bool = option(False, "compare network, masks and states of all processes by hash after each epoch")
     threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1, maximum=PROCESSES)
     ema: float = option(
         0.0, "decay of averaged weights, which evaluation and `best` then use; 0 = none", minimum=0.0, below=1.0
@@ -96,6 +101,10 @@ class TestConfig:
     )
     full: bool = option(False, "the analysis takes all levels and metrics instead of a few; minutes longer")
     jobs: int = option(1, "processes that share the sensitivity analysis", minimum=1, maximum=PROCESSES)
+    sense_weights: str | None = option(
+        None, "the analysis takes only these weights, names or globs by commas: one machine's share; an analysis "
+        "without this option takes over what the shares have measured", metavar="GLOBS",
+    )  # fmt: skip
     tolerance: float | None = option(
         None, "the loss that a suggested level may cost a weight, in the metric's unit (default: 1 %)", minimum=0.0
     )

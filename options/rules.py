@@ -81,7 +81,7 @@ def check_training(config: Any, own: Sequence[Rule] = ()) -> None:
     check(config, RESUMED if config.resume is not None else (*NEW, *own))
     if config.resume is not None:
         find_run(config.resume)
-    if config.run is not None:
+    if config.run is not None and "RANK" not in os.environ:  # several processes share a new run, and one makes it
         check_new_name(config.run)
     families = schedule_families()
     if config.new_schedule not in (None, *families):
@@ -169,12 +169,12 @@ TESTED: tuple[Rule, ...] = (
         "mixed needs --bits-budget=size:X or bitops:X, a share of the float network's",
     ),
     Rule(
-        ("sense", "full", "jobs", "tolerance", "write_schedule"),
+        ("sense", "full", "jobs", "sense_weights", "tolerance", "write_schedule"),
         _evaluates,
         "belongs to the sensitivity analysis, which the other options or an exported file leave out",
     ),
     Rule(
-        ("full", "jobs", "tolerance", "write_schedule"),
+        ("full", "jobs", "sense_weights", "tolerance", "write_schedule"),
         lambda c: c.sense != "none",
         "belongs to the sensitivity analysis, which --sense=none leaves out",
     ),

@@ -61,7 +61,7 @@ def unlabelled(place: Path) -> FileSource:
 
 
 def _by_folder(folder: Path) -> FileSource:
-    classes = folders_in(folder)
+    classes = _class_folders(folder)
     pictures: list[Picture] = []
     labels: list[int] = []
     for label, each in enumerate(classes):
@@ -88,10 +88,15 @@ def _by_name(folder: Path) -> FileSource:
     return FileSource(pictures, labels, classes, str(folder))
 
 
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(folders_in(folder), key=lambda path: _natural(path.name))
+
+
 def _first(place: Path, names: tuple[str, ...]) -> Path | None:
     return next((place / name for name in names if (place / name).is_dir()), None)
 
 
-def _natural(name: str) -> tuple[int, str]:
+def _natural(name: str) -> tuple[bool, int, str]:
     """Numbers in their order, before other names."""
-    return (int(name), "") if name.isdigit() else (1 << 60, name)
+    number = name.isascii() and name.isdigit()
+    return not number, int(name) if number else 0, name

@@ -97,6 +97,11 @@ def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
     }  # fmt: skip
     summary = {
         "quality": {"psnr": {"bicubic": 19.0, "model": 21.0}}, "params": 270, "macs": 100, "checkpoint": "c.pt",
+        "details": {
+            "classes": [{"class": "<cat>", "accuracy": 97.22222}, {"class": "dog", "accuracy": None}],
+            "exits": [{"threshold": 0.5, "left": [0.25, 0.75]}],
+            "remark": "no table",
+        },
     }  # fmt: skip
     return write_report(run, checkpoint, summary, macs_table(net, EXAMPLE)), folder
 
@@ -186,6 +191,18 @@ def test_the_workbook_has_the_same_numbers_and_charts(written: tuple[dict[str, A
     head, first, second = book["export"].iter_rows(values_only=True)
     assert dict(zip(head, first, strict=True))["difference.max"] == 1e-6
     assert dict(zip(head, second, strict=True))["file"] == "net.pt2"
+
+
+def test_what_the_tester_tells_beyond_its_metrics_is_shown(written: tuple[dict[str, Any], Path]) -> None:
+    text = (written[1] / "report.html").read_text()
+    table = text[text.index('aria-label="classes"') :].split("</table>")[0]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", table) == ["&lt;cat&gt;", "97.2222", "dog", ""]
+    assert "0.25, 0.75" in text
+    assert 'aria-label="remark"' not in text
+    book = openpyxl.load_workbook(written[1] / "report.xlsx")
+    assert list(book["classes"].iter_rows(values_only=True)) == [
+        ("class", "accuracy"), ("<cat>", 97.22222), ("dog", None),
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

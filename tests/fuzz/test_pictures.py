@@ -158,7 +158,7 @@ def test_a_format_that_starts_a_program_is_not_opened(place: Path, monkeypatch: 
 
 NAMES = [
     "with spaces.png", "ünï çödé 😀.png", "new\nline.png", "tab\tbell\x07.png", "\x1b]0;title\x07.png", "-rf.png",
-    "=cmd|' C calc'!A0.png", "<script>.png", "%s %n {0}.png", "a" * 200 + ".png", b"no utf-8 \xff\xfe.png",
+    "²³.png", "=cmd|' C calc'!A0.png", "<script>.png", "%s %n {0}.png", "a" * 200 + ".png", b"no utf-8 \xff\xfe.png",
 ]  # fmt: skip
 
 
