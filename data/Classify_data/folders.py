@@ -98,5 +98,5 @@ def _first(place: Path, names: tuple[str, ...]) -> Path | None:
 
 def _natural(name: str) -> tuple[bool, int, str]:
     """Numbers in their order, before other names."""
-    number = name.isascii() and name.isdigit()
+    number = name.isascii() and name.isdecimal()
     return not number, int(name) if number else 0, name
