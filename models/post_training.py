@@ -92,7 +92,7 @@ class QuantizeRequest:
         self._write(tester, network, quantizer, result)
         logger.info("\n%s\n", _quality_table(result["quality"], name))
         if opt.export:
-            export_run(tester, network, inputs, quality, opt.threads)
+            export_run(tester, network, inputs, quality, opt)
         return result
 
     def _quantized(

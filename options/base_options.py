@@ -93,6 +93,13 @@ class TestConfig:
         None, "write what the --layers give for the first --num samples to this .npz file instead of evaluating"
     )
     export: bool = option(True, "export the network into results/<run>/ as ONNX and .pt2, check and time the files")
+    reduce_range: bool = option(
+        False, "integer files get 7-bit weights, for x86 CPUs without VNNI, where 8 x 8 bits can saturate"
+    )
+    complete: bool = option(
+        False, "integer files: also round the outputs that training left unrounded, so that every layer runs in "
+        "integers; no longer quite what was trained, and measured as such",
+    )  # fmt: skip
     report: bool = option(True, "tables and pictures of the network, and results/<run>/report.html with everything")
     sense: str = option(
         "element",
