@@ -42,9 +42,6 @@ def resumed(config: C) -> C:
     """
     given: Any = config
     if given.resume is None:
-        idle = [f"--{name.replace('_', '-')}" for name in RESETS if getattr(given, name)]
-        if idle:
-            raise UserError(f"{' and '.join(idle)} is for a run that goes on: give --resume=RUN with it")
         return config
     checkpoint = load_last(run_to_resume(given.resume))
     if checkpoint["optform"] != given.optform:
@@ -55,7 +52,7 @@ def resumed(config: C) -> C:
     found = differences.of_options(explicit, saved, may_change)
     if found:
         raise UserError(_refusal(given.resume, found))
-    if "compress" in explicit and not given.reset_schedule:
+    if explicit.keys() >= {"compress", "resume"} and not given.reset_schedule:
         logger.warning("the schedule is the run's own, from its checkpoint; --reset-schedule reads the file again")
     changed = {name: value for name, value in explicit.items() if name in may_change}
     if given.reset_schedule:

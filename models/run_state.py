@@ -16,6 +16,7 @@ from compress.errors import UserError
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
 from models import differences
+from models.checkpoint_form import Unfit
 from models.environment import random_state, restore_random_state
 from models.mid_epoch import Middle
 from models.processes import of_every_process, set_apart
@@ -69,6 +70,7 @@ def trained(trainer: "BaseTrainer") -> dict[str, Any]:
     }
 
 
+@Unfit("the run cannot go on from this checkpoint")
 def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     """Puts a trainer, freshly built, where the checkpoint left off."""
     config, state = trainer.config, checkpoint["scheduler"]
@@ -115,6 +117,7 @@ def _restore_random_state(checkpoint: dict[str, Any]) -> None:
         set_apart(checkpoint["options"]["seed"])
 
 
+@Unfit("the network of this checkpoint cannot be made again")
 def rebuild(model: nn.Module, checkpoint: dict[str, Any]) -> nn.Module:
     """A new network becomes the checkpoint's: thinned and quantized alike, with the weights that count for quality.
 
