@@ -131,7 +131,7 @@ class NanGuard:
         where = first_not_finite(self.trainer, group)
         blamed = (place[0], max(place[1] - 1, 0)) if where.weights else place  # the update before made them so
         return NotFinite(
-            blamed, f"epoch {place[0]}, step {place[1]}: the loss is {float(loss):g}; {where.words}. {_ADVICE}"
+            blamed, f"epoch {place[0]}, step {place[1]}: the loss is {float(loss.detach()):g}; {where.words}. {_ADVICE}"
         )
 
     def _undo(self) -> bool:
