@@ -11,13 +11,13 @@ import torch
 SHOWN = 4  # names of a kind
 
 
-def of_weights(here: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
-    """What is missing, unknown or of another shape; [] if every name and shape is the same."""
+def of_shapes(here: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """What is missing, unknown or of another shape; [] if every tensor's name and shape is the same."""
     missing, unknown = [name for name in here if name not in saved], [name for name in saved if name not in here]
     shapes = [
-        f"{name} is {tuple(saved[name].shape)} there and {tuple(here[name].shape)} here"
+        f"{name} is {_shape(saved[name])} there and {_shape(here[name])} here"
         for name in here
-        if name in saved and getattr(saved[name], "shape", None) != getattr(here[name], "shape", None)
+        if name in saved and saved[name] != here[name]
     ]
     lines = [f"{len(missing)} tensors of this network are not in it: {_some(missing)}"] * bool(missing)
     lines += [f"{len(unknown)} tensors in it are not of this network: {_some(unknown)}"] * bool(unknown)
@@ -43,6 +43,10 @@ def of_machines(saved: Mapping[str, Any] | None) -> str | None:
     here = machine()
     found = [f"{name} {saved[name]} there, {here[name]} here" for name in here if saved and saved[name] != here[name]]
     return f"{'; '.join(found)}: the resumed run may differ in the last bits of its weights" if found else None
+
+
+def _shape(shape: Any) -> str:
+    return "no tensor" if shape is None else str(tuple(shape))
 
 
 def _some(names: Collection[str]) -> str:

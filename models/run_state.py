@@ -141,14 +141,13 @@ def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:
     Raises:
         UserError: names or shapes differ.
     """
-    found = differences.of_weights(model.state_dict(), state)
-    if found:
-        raise UserError(f"the checkpoint does not fit this network ({type(model).__name__}): " + "; ".join(found))
+    here = {name: getattr(tensor, "shape", None) for name, tensor in model.state_dict().items()}
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state)  # first: modules may take what they lack, such as a counter of older versions
     except RuntimeError as e:
-        lines = " ".join(str(e).split())
-        raise UserError(f"the checkpoint does not fit this network: {lines[:400]}") from e
+        there = {name: getattr(tensor, "shape", None) for name, tensor in state.items()}
+        found = "; ".join(differences.of_shapes(here, there)) or " ".join(str(e).split())[:400]
+        raise UserError(f"the checkpoint does not fit this network ({type(model).__name__}): {found}") from e
 
 
 def plain_options(config: Any) -> dict[str, Any]:

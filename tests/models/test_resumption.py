@@ -11,6 +11,7 @@ from apputils.checkpoint import load_checkpoint
 from compress.errors import UserError
 from models import differences
 from models.resumption import restore_optimizer
+from models.run_state import load_network
 from tests.models.Classify.conftest import ClassifierOf
 from tests.models.Classify.conftest import classifier_of as classifier_of
 from tests.models.conftest import TrainerOf
@@ -99,14 +100,16 @@ def test_groups_that_differ_are_told() -> None:
 
 
 def test_another_network_is_told_in_words() -> None:
-    here = {"a.weight": torch.ones(2, 3), "b": torch.ones(1), "same": torch.ones(1)}
-    saved = {"a.weight": torch.ones(4, 3), "c": torch.ones(1), "same": torch.ones(1)}
-    assert differences.of_weights(here, saved) == [
+    here = {"a.weight": torch.Size((2, 3)), "b": torch.Size((1,)), "same": torch.Size((1,)), "n": torch.Size((1,))}
+    saved = {"a.weight": torch.Size((4, 3)), "c": torch.Size((1,)), "same": torch.Size((1,)), "n": None}
+    assert differences.of_shapes(here, saved) == [
         "1 tensors of this network are not in it: b",
         "1 tensors in it are not of this network: c",
-        "1 tensors are of another shape: a.weight is (4, 3) there and (2, 3) here",
+        "2 tensors are of another shape: a.weight is (4, 3) there and (2, 3) here, n is no tensor there and (1,) here",
     ]
-    assert differences.of_weights(here, here) == []
+    assert differences.of_shapes(here, here) == []
+    with pytest.raises(UserError, match=r"fit this network .Linear.: 1 tensors of this .*: bias; .*shape: weight"):
+        load_network(torch.nn.Linear(2, 2), {"weight": torch.ones(3, 2)})
 
 
 def test_another_machine_is_told() -> None:
