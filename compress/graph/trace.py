@@ -83,11 +83,15 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
 def asks_for_training(model: nn.Module) -> bool:
     """Whether some module's own code may compute something else in training mode, such as an auxiliary head.
 
-    torch's layers are known; of every other class the source is searched for the word `training`. A class whose source
-    cannot be had may do anything.
+    torch's layers are known; of every other class the source is searched for the word `training`, unless the class says
+    of itself that it is `alike_in_training`. A class whose source cannot be had may do anything.
     """
     classes = {cls for module in model.modules() for cls in type(module).__mro__}
-    foreign = [cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins"))]
+    foreign = [
+        cls
+        for cls in classes
+        if not cls.__module__.startswith(("torch.nn.", "builtins")) and not getattr(cls, "alike_in_training", False)
+    ]
     try:
         return any("training" in inspect.getsource(cls) for cls in foreign)
     except (OSError, TypeError):
@@ -137,6 +141,16 @@ def module_of(node: Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(stack.values()))[0] if stack else ""
     return str(path).split("@")[0]
+
+
+def source_of(node: Any) -> Any:
+    """What a part was cut from: a packed weight for its rows of the queries; else the node itself."""
+    while isinstance(node, Node) and node.op == "call_function" and operation_name(node) in PARTS:
+        node = node.args[0]
+    return node
+
+
+PARTS = ("getitem", "split_with_sizes", "split", "chunk", "slice", "narrow")
 
 
 def shape_of(node: Any) -> tuple[int, ...]:
