@@ -36,8 +36,8 @@ class GlobalRankedGroupPruner(Pruner):
     Convolutional Neural Networks for Resource Efficient Inference, arXiv 1611.06440, section 2.2 and eq. 10 (there a
     difference, here a quotient). A coupled group's unit has the mean of its named filters' norms, each divided by its
     layer's mean, as importance; importance over the cost of one unit ranks all units of all groups, and the lowest go,
-    as few as meet the budget. A group is never emptied. The budget is of the network as it was when the pruner first
-    acted, also after thinning.
+    as few as meet the budget. A group is never emptied. Of an attention's projection both its heads and the positions
+    within its heads are ranked. The budget is of the network as it was when the pruner first acted, also after thinning.
 
     When to use: when the goal is a number of the device ("half the MACs"), not a fraction of each layer; with a
     `FilterRemover` in the same epoch.
@@ -115,7 +115,7 @@ class GlobalRankedGroupPruner(Pruner):
     def _vote(self, name: str, weight: Tensor, ctx: StepContext) -> Vote:
         tile = self._tilings.tile(ctx.model, name, weight.shape, "Filters")
         scores = group_norms(weight.detach(), tile, self.order) / group_size(tile)
-        return Vote(name, channel_dim(weight.shape, tile) or 0, scores, 0.0)
+        return Vote(name, channel_dim(weight.shape, tile) or 0, scores, 0.0, None)
 
     def _scores(self, graph: ChannelGraph, votes: list[Vote]) -> dict[str, np.ndarray]:
         """Importance over the cost of each unit, of every group that the votes name, shape (units,)."""
