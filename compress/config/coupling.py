@@ -37,7 +37,8 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
         return  # told when the pruner asks for it
     for group in groups:
         for path, policy, places in disputed:
-            within = {name for name in places if policy.pruner.targets[name].group == WITHIN_HEADS}
+            targets = policy.pruner.targets  # type: ignore[attr-defined]
+            within = {name for name in places if targets[name].group == WITHIN_HEADS}
             named = [n for n, place in places.items() if place in group.members and (n in within) == group.within_heads]
             levels = _differing(policy, named)
             if levels:

@@ -3,8 +3,9 @@
 Here: `trace`, which runs `torch.export` (non-strict) on shapes only and gives back the operations in
 the order of execution; each knows the module it ran in and the parameters it reads. In-place and composite
 operations stay as the model wrote them (`relu_`, `linear`, `scaled_dot_product_attention`, `lstm`), so that
-about a hundred rules cover what networks do. Not here: what the operations cost (`macs.py`) and which of
-their channels are coupled (`channels.py`); both read the trace.
+about a hundred rules cover what networks do. There is no second tracer to fall back on: what torch.export cannot
+follow is code that looks at values, and symbolic tracing (torch.fx) cannot follow it either. Not here: what the
+operations cost (`macs.py`) and which of their channels are coupled (`channels.py`); both read the trace.
 
     trace = trace_model(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 9, 9))
     [operation_name(node) for node in trace.operations]     # ['conv2d', 'relu']
@@ -16,9 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
+import logging
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,12 +109,29 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
     try:
         with _mode(model, training), _quiet():
             return torch.export.export(model, arguments, strict=False)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except FAILURES as error:
+        reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         raise UserError(
             f"{type(model).__name__} cannot be traced from the example inputs "
-            f"({_describe(arguments)}, {'training' if training else 'eval'} mode): {reason}"
+            f"({_describe(arguments)}, {'training' if training else 'eval'} mode): "
+            f"{type(error).__name__}: {reason}{_place(error)}. A trace has shapes and no values: if the model runs on "
+            "these inputs, take what looks at values (`if x.sum() > 0`, `.item()`, `.numpy()`) out of `forward`, or "
+            "write it as `torch.where`"
         ) from error
+
+
+FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, ArithmeticError)
+"""What a model's own code raises when it cannot be run on shapes alone, or not at all."""
+
+
+def _place(error: BaseException) -> str:
+    """The line of the model's own code that failed: the innermost one outside torch; '' if there is none."""
+    torch_folder = str(Path(torch.__file__).parent)
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(torch_folder)
+    ]
+    own = [frame for frame in frames if frame.name != export_model.__name__]
+    return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:
@@ -176,10 +198,19 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The tracer warns of every attribute that a recurrent layer caches; it puts them back itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """The tracer warns of every attribute that a recurrent layer caches; it puts them back itself.
+
+    Before it fails it prints the operations so far; the error says what matters.
+    """
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _describe(arguments: tuple[Any, ...]) -> str:
