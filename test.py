@@ -13,8 +13,10 @@ def main() -> None:
     opt = options().parse()
 
     from models.comparison import compare  # imports torch, which --help and wrong options need not wait for
+    from models.processes import in_one_process
     from models.subject import find_subject
 
+    in_one_process("test.py")
     if opt.compare or opt.benchmark:
         compare(opt, find_application)
         return

@@ -1,8 +1,8 @@
 """Checkpoints: written whole or not at all, loaded without running anything.
 
 Here: `save_checkpoint`, `load_checkpoint`, `load_weights`, and three commands. Not here: what is in one
-(models/run_state.py). A checkpoint is plain data and tensors, so that `torch.load(weights_only=True)` reads it: no
-code, no class of ours.
+(models/run_state.py), which ones a run keeps (kept.py). A checkpoint is plain data and tensors, so that
+`torch.load(weights_only=True)` reads it: no code, no class of ours. Behind them stands a checksum (seal.py).
 
     python -m apputils.checkpoint weights FILE OUT                   the weights alone, names without `module.`
     python -m apputils.checkpoint network FILE OUT                   structure and weights, without the run's state
@@ -12,21 +12,28 @@ code, no class of ours.
 import argparse
 import os
 import pickle
+import re
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.errors import UserError
+from apputils.seal import Sealing, check_seal, is_zip
+from compress.errors import UserError, shown
 from compress.selectors import canonical
 
-FORMAT = 1
+FORMAT = 2
+SEALED = 2  # the first format whose files have a checksum
 OF_THE_RUN = ("optimizer", "random_state", "history")  # what a network alone does not need
 STATE_KEYS = ("model", "state_dict", "model_state_dict", "net")  # where files from elsewhere keep their weights
+
+
+class Damaged(UserError):
+    """A file that is not as it was written: cut off, or changed since."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -39,7 +46,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: it cannot be written (a full disk, no permission); the last good file is left as it was.
     """
-    save_plain(path, {"format": FORMAT, **content})
+    _save(path, {"format": FORMAT, **content}, sealed=True)
 
 
 def save_plain(path: Path, content: Mapping[str, Any]) -> None:
@@ -48,30 +55,68 @@ def save_plain(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         UserError: as for `save_checkpoint`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _save(path, dict(content), sealed=False)
+
+
+def _save(path: Path, content: dict[str, Any], sealed: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            torch.save(dict(content), file)
+            sealing = Sealing(file)
+            torch.save(content, sealing)  # type: ignore[arg-type]
+            if sealed:
+                sealing.close()
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as e:  # torch wraps a failed write in a RuntimeError
         temporary.unlink(missing_ok=True)
         raise UserError(f"the checkpoint {path} could not be written: {e}; the last good one is left as it was") from e
 
 
+def _sync_folder(folder: Path) -> None:
+    """A renamed file has its name for good only when the folder is on the disk."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU.
+    """Reads a checkpoint onto the CPU; one of an older format becomes one of today's.
 
     Raises:
-        UserError: no such file, damaged, of another format, or holding something that would run code.
+        Damaged: it is not as it was written.
+        UserError: no such file, of a newer format or none of ours, or holding something that would run code.
     """
     content = _read(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    number = _format(content)
+    if not 1 <= number <= FORMAT:
         given = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{path} is of format {given!r}; this version reads format {FORMAT}")
-    return content
+        newer = ": a newer version of this bench wrote it" if number else ""
+        raise UserError(f"{path} is of format {shown(given)}{newer}; this version reads formats 1 to {FORMAT}")
+    for older in range(number, FORMAT):
+        content = MIGRATIONS[older](content)
+    return {**content, "format": FORMAT}
+
+
+def _format(content: Any) -> int:
+    """The number of our format; 0 for anything else."""
+    given = content.get("format") if isinstance(content, dict) else None
+    return given if isinstance(given, int) and given > 0 else 0
+
+
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 was written at epochs' ends only, without a checksum."""
+    return {**content, "middle": None}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}  # from a format to the next
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -83,7 +128,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         UserError: no such file, damaged, without tensors, or holding code: a pickled module is refused.
     """
     content = _read(path)
-    if isinstance(content, Mapping) and content.get("format") == FORMAT:
+    if 1 <= _format(content) <= FORMAT:
         content = (content.get("averaged") or content)["model"]
     return _tensors(content, path)
 
@@ -103,17 +148,29 @@ def import_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> Any:
+    """What a file holds, if it is as it was written."""
+    seal, content = _unpickled(path)
+    if seal == "none" and SEALED <= _format(content) <= FORMAT:
+        raise Damaged(f"{path} is damaged: the checksum at its end is missing, so the file was cut off or written anew")
+    return content
+
+
+def _unpickled(path: Path) -> tuple[str, Any]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        seal = check_seal(path)
+        if seal == "damaged":
+            raise Damaged(f"{path} is damaged: its checksum is not that of its content")
+        return seal, torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}") from e
     except pickle.UnpicklingError as e:
-        raise UserError(
-            f"{path} is refused: it is no checkpoint of this bench, or holds code: {_first(e)}. If you trust whoever "
+        kind = UserError if is_zip(path) else Damaged  # a file of zeros, such as a power failure leaves, is no zip
+        raise kind(
+            f"{path} is refused: it is no checkpoint of this bench, or holds code: {_refused(e)}. If you trust whoever "
             f"made it: python -m apputils.checkpoint import {path} --trust-pickle"
         ) from e
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as e:
-        raise UserError(f"{path} cannot be read as a checkpoint, it may be damaged: {_first(e)}") from e
+        raise Damaged(f"{path} cannot be read as a checkpoint, it may be damaged: {_first(e)}") from e
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
@@ -130,6 +187,12 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path} holds no named tensors; a state dict, or a dict with one under {', '.join(STATE_KEYS)}"
         )
     return {canonical(name): tensor for name, tensor in found.items()}
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """What torch did not make; its advice to read the file nevertheless is left out."""
+    found = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+    return f"it names {found[1]}" if found else "it is no plain data"
 
 
 def _first(error: Exception) -> str:

@@ -4,7 +4,9 @@ Here: `exit_codes` and `say_on_screen`. Not here: log files (logger.py). Imports
 """
 
 import logging
+import os
 import sys
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import TextIO
@@ -13,6 +15,7 @@ from compress.errors import UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130
+SECONDS_LATER = 3.0
 
 
 def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
@@ -24,13 +27,22 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except UserError as e:
-            sys.stderr.write(f"error: {e}\n")
+            _tell(f"error: {e}")
             sys.exit(USER_ERROR)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; what was saved is in checkpoints/, --resume=RUN goes on from there\n")
             sys.exit(INTERRUPTED)
 
     return wrapper
+
+
+def _tell(text: str) -> None:
+    """Of several processes that fail alike the first one says why; `torchrun` then ends the others before they do."""
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        time.sleep(SECONDS_LATER)
+        text = f"process {rank}: {text}"
+    sys.stderr.write(f"{text}\n")
 
 
 def say_on_screen() -> None:

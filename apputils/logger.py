@@ -1,8 +1,8 @@
 """What a run writes while it trains: text log, CSV and TensorBoard events under logs/<run>/.
 
-Here: `RunLogger`. Not here: what is measured. Called by the base solver. TensorBoard's tags: the loss, its components
-and metrics by their own names; `lr`, `sparsity`, `sparsity/<weight>`; `weights/<weight>` (histograms);
-`activations/<layer>/<statistic>`; `pictures/<name>`.
+Here: `RunLogger`, and `NoFiles` in its place. Not here: what is measured. Called by the base solver. TensorBoard's
+tags: the loss, its components and metrics by their own names; `lr`, `sparsity`, `sparsity/<weight>`; `weights/<weight>`
+(histograms); `activations/<layer>/<statistic>`; `pictures/<name>`.
 """
 
 import csv
@@ -86,3 +86,28 @@ class RunLogger:
         self._events.close()
         logging.getLogger().removeHandler(self._handler)
         self._handler.close()
+
+
+class NoFiles(RunLogger):
+    """Takes the same and writes nothing: of several processes the first one writes."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write_settings(self, options: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def log_epoch(self, history: list[dict[str, float]]) -> None:
+        """Nothing."""
+
+    def log_histograms(self, epoch: int, model: nn.Module) -> None:
+        """Nothing."""
+
+    def log_activations(self, epoch: int, report: ActivationReport) -> None:
+        """Nothing."""
+
+    def log_pictures(self, epoch: int, pictures: Mapping[str, Tensor]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""

@@ -50,8 +50,8 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
     Args:
         model: the network.
         weights: tensors by name; `module.` and `_orig_mod.` in names are ignored.
-        by_order: pair tensors by position instead of by name: each of the network's takes the next one of its shape,
-            for a file whose names differ but whose layers do not.
+        by_order: pair tensors by position and shape instead of by name, for a file whose names differ but whose layers
+            do not, or hardly.
 
     Raises:
         UserError: nothing fits.
@@ -78,12 +78,25 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
 
 
 def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
-    """Own name -> given name: each takes the first tensor of its shape behind the one that was taken last."""
+    """Own name -> given name: as many pairs of equal shape as there can be without one crossing another.
+
+    That is the longest common subsequence of the two lists of shapes; a layer that only one side has costs no other.
+    """
+    names, others = list(own), list(given)
+    shapes, other_shapes = [own[name].shape for name in names], [given[name].shape for name in others]
+    longest = [[0] * (len(others) + 1) for _ in range(len(names) + 1)]  # of what is left from here on
+    for i in reversed(range(len(names))):
+        for j in reversed(range(len(others))):
+            same = shapes[i] == other_shapes[j]
+            longest[i][j] = longest[i + 1][j + 1] + 1 if same else max(longest[i + 1][j], longest[i][j + 1])
     pairs: dict[str, str] = {}
-    left = list(given)
-    for name, tensor in own.items():
-        found = next((i for i, other in enumerate(left) if given[other].shape == tensor.shape), None)
-        if found is not None:
-            pairs[name] = left[found]
-            left = left[found + 1 :]
+    i = j = 0
+    while i < len(names) and j < len(others):
+        if shapes[i] == other_shapes[j]:
+            pairs[names[i]] = others[j]
+            i, j = i + 1, j + 1
+        elif longest[i + 1][j] >= longest[i][j + 1]:
+            i += 1
+        else:
+            j += 1
     return pairs

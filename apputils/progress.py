@@ -9,11 +9,13 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from compress.distributed import is_first
+
 T = TypeVar("T")
 
 
 class Bar(Iterable[T]):
-    """An iterable shown as a bar while it is iterated, on a terminal only.
+    """An iterable shown as a bar while it is iterated, on a terminal only, by the first process.
 
     Args:
         items: what to iterate.
@@ -31,7 +33,7 @@ class Bar(Iterable[T]):
             title,
             total,
             leave=False,
-            disable=not sys.stderr.isatty(),
+            disable=not (sys.stderr.isatty() and is_first()),
             unit=unit,
             unit_scale=per_item or False,
             dynamic_ncols=True,

@@ -34,13 +34,23 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """`last.pt` and `best.pt`."""
+        """`last.pt` and those before it, `best.pt`."""
         return Path("checkpoints") / self.name
 
     @property
     def last(self) -> Path:
-        """The checkpoint after the last finished epoch."""
-        return self.checkpoints / "last.pt"
+        """The newest checkpoint, from which `--resume` goes on."""
+        return self.kept(0)
+
+    def kept(self, number: int) -> Path:
+        """The checkpoint `number` saves before the newest: `last.pt`, `last.1.pt`, ..."""
+        return self.checkpoints / (f"last.{number}.pt" if number else "last.pt")
+
+    def kept_files(self) -> list[Path]:
+        """Those that there are, the newest first."""
+        numbered = [path for path in self.checkpoints.glob("last.*.pt") if path.name.split(".")[1].isdigit()]
+        before = sorted(numbered, key=lambda path: int(path.name.split(".")[1]))
+        return [path for path in (self.last, *before) if path.is_file()]
 
     @property
     def teachers(self) -> Path:
@@ -83,15 +93,39 @@ def _claim(run: Run) -> bool:
 
 
 def newest_runs() -> list[Run]:
-    """The runs that have a checkpoint, the newest first.
+    """The runs that have finished an epoch, the newest first.
 
     Raises:
         UserError: there is none.
     """
-    files = sorted(Path("checkpoints").glob("*/last.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    if not files:
+    runs = [run for run in started_runs() if run.best.is_file()]
+    if not runs:
         raise UserError("there is no run in checkpoints/ yet; train one first: python train.py --optform=SR")
-    return [Run(path.parent.name) for path in files]
+    return runs
+
+
+def started_runs() -> list[Run]:
+    """The runs that `--resume` can go on with, the newest first."""
+    runs = [Run(folder.name) for folder in Path("checkpoints").glob("*")]
+    ages = {run: max(path.stat().st_mtime for path in run.kept_files()) for run in runs if run.kept_files()}
+    return sorted(ages, key=lambda run: ages[run], reverse=True)
+
+
+def run_to_resume(name: str) -> Run:
+    """The run of that name, if there is a checkpoint to go on from.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = started_runs()
+    if Run(name) in runs:
+        return Run(name)
+    if Run(name).logs.is_dir():
+        raise UserError(
+            f"the run {name!r} ended before it had saved anything, so there is nothing to go on from; start it again "
+            f"under another name, or under this one after removing {Run(name).logs}"
+        )
+    raise UserError(f"there is no run {name!r} with a checkpoint; {did_you_mean(name, [run.name for run in runs])}")
 
 
 def recorded_optform(run: str | None, model: str | None) -> str | None:

@@ -1,7 +1,10 @@
 """Statistics that every process must agree on.
 
-Here: sums and means over ranks. Not here: setting processes up, which `torchrun` and the training loop do.
+Here: sums, means and the first process's values. Not here: setting processes up, which `torchrun` and the training loop
+do (models/processes.py in this bench).
 """
+
+from collections.abc import Iterable
 
 import torch.distributed
 from torch import Tensor
@@ -12,11 +15,26 @@ def several_processes() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
+def rank() -> int:
+    """This process's number, from 0; 0 where there is one process."""
+    return torch.distributed.get_rank() if several_processes() else 0
+
+
+def world_size() -> int:
+    """How many processes train together; 1 where there is one."""
+    return torch.distributed.get_world_size() if several_processes() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks for all."""
+    return rank() == 0
+
+
 def of_first_rank(value: int) -> int:
     """The whole number that the first process has, in every process."""
     if not several_processes():
         return value
-    return int(sum_over_ranks(torch.tensor(value if torch.distributed.get_rank() == 0 else 0)))
+    return int(sum_over_ranks(torch.tensor(value if is_first() else 0)))
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -36,4 +54,30 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean of a tensor over all processes; the tensor itself where there is one process."""
     if not several_processes():
         return value
-    return sum_over_ranks(value) / torch.distributed.get_world_size()
+    return sum_over_ranks(value) / world_size()
+
+
+@torch.no_grad()
+def average(tensors: Iterable[Tensor]) -> None:
+    """Each floating tensor becomes its mean over all processes, in place, by one message for each type."""
+    if not several_processes():
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+    for group in by_type.values():
+        flat = mean_over_ranks(torch.cat([tensor.reshape(-1) for tensor in group]))
+        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(part.reshape(tensor.shape))
+
+
+@torch.no_grad()
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Each tensor becomes the first process's, in place; nothing where there is one process."""
+    if not several_processes():
+        return
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    for tensor in tensors:
+        value = tensor.detach().to(device, copy=True).contiguous()
+        torch.distributed.broadcast(value, 0)
+        tensor.copy_(value)

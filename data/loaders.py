@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from compress.distributed import rank, world_size
 from data.data import get_testing_set, get_training_set, get_validation_set
 from data.sampling import EpochSampler
 
@@ -23,10 +24,13 @@ def training_loader(
 ) -> DataLoader[Any]:
     """Shuffled minibatches; the last one of an epoch may be smaller. Its sampler has `set_epoch`.
 
+    Several processes get equal shares of each epoch, this one its own; together they see what one process would.
+
     Args:
+        batch_size: samples in a minibatch of this process.
         collate_fn: samples -> minibatch; None stacks them.
     """
-    sampler = EpochSampler(len(dataset), seed)  # type: ignore[arg-type]
+    sampler = EpochSampler(len(dataset), seed, rank=rank(), world_size=world_size())  # type: ignore[arg-type]
     return DataLoader(
         dataset, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False,
         collate_fn=collate_fn,

@@ -6,6 +6,7 @@ checkpoint content (run_state.py), summaries (apputils/summary.py). An applicati
 """
 
 import logging
+import math
 import time
 from itertools import islice
 from pathlib import Path
@@ -17,19 +18,27 @@ from torch.utils.data import DataLoader
 
 from apputils.activations import ActivationReport, ActivationStatistics
 from apputils.checkpoint import load_checkpoint, save_checkpoint
-from apputils.logger import RunLogger
+from apputils.kept import load_last, save_last
+from apputils.logger import NoFiles, RunLogger
 from apputils.progress import Bar
-from apputils.runs import Run, find_run, new_run
+from apputils.runs import run_to_resume
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, whereabouts, write_summary
 from compress.config import dict_config, file_config
+from compress.distributed import is_first, world_size
 from compress.errors import UserError
 from compress.scheduler import CompressionScheduler
 from models import run_state
+from models.accumulation import grouped, mean_loss
 from models.averaging import AveragedWeights
+from models.combinations import refuse_combinations
 from models.environment import choose_device, set_up
 from models.means import Means
+from models.processes import set_apart, told_by_first
+from models.rank_check import check_ranks
 from models.ranking import EpochScore
+from models.replicas import Replicas, synchronized
+from models.restart import close_run, open_run
 from models.sizes import BestOfEachSize
 from models.teachers import RunTeachers
 
@@ -55,7 +64,7 @@ class BaseTrainer:
         quality: the metric that chooses `best`, a key of what `validate` returns.
         higher_is_better: whether more of it is better.
         default_epochs: length of a run that has neither `--nEpochs` nor a schedule.
-        memory_format: of the network's weights and of image batches.
+        memory_format: of the network's weights and of image batches; `--channels-last` sets it.
         optimizer_name: what a learning-rate policy calls the network's optimizer (`optimizer: NAME`).
         companions: name -> what `build_companions` gave; their optimizers go by these names.
     """
@@ -63,7 +72,7 @@ class BaseTrainer:
     quality: ClassVar[str] = "quality"
     higher_is_better: ClassVar[bool] = True
     default_epochs: ClassVar[int] = 30
-    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    memory_format: torch.memory_format = torch.contiguous_format
     optimizer_name: ClassVar[str] = "model"
 
     model: nn.Module
@@ -152,7 +161,7 @@ class BaseTrainer:
             speed = len(self.training_loader.dataset) / (time.perf_counter() - started)
             model = self.evaluated_model()
             with ActivationStatistics(model, enabled=self.config.activation_stats) as activations:
-                metrics = self.validate(model, epoch)
+                metrics = told_by_first(self.validate(model, epoch))  # each process measures everything
             self.note_network(epoch, model, activations.report())
             self.compression_scheduler.on_epoch_end(epoch, self.optimizer, self.scheduler_metrics(losses, metrics))
             self.note_epoch(epoch, {**losses, **metrics, "lr": rate, "images_per_second": speed})
@@ -167,18 +176,19 @@ class BaseTrainer:
         if hasattr(self.training_loader.sampler, "set_epoch"):
             self.training_loader.sampler.set_epoch(epoch)
         self.model.train()
+        self.replicas.begin_epoch()
         compression_scheduler.on_epoch_begin(epoch, optimizer)
-        title, batches = f"epoch {epoch}/{self.epochs - 1}", islice(self.training_loader, steps)
-        bar = Bar(batches, steps, title, "img", self.training_loader.batch_size)
-        for step, batch in enumerate(bar):
+        groups = islice(grouped(self.training_loader, self.config.accumulate), steps)
+        bar = Bar(groups, steps, f"epoch {epoch}/{self.epochs - 1}", "img", self.samples_per_update)
+        for step, group in enumerate(bar):
             compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
-                own_loss = self.compute_loss(batch)
+            optimizer.zero_grad(set_to_none=True)
+            own_loss = mean_loss(group, self.loss_of, self.replicas.locally)
             loss, terms = compression_scheduler.before_backward_pass(
                 epoch, step, steps, own_loss, optimizer, return_loss_components=True
             )
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            self.replicas.settle()
             compression_scheduler.before_parameter_optimization(epoch, step, steps, optimizer)
             optimizer.step()
             compression_scheduler.on_minibatch_end(epoch, step, steps, optimizer)
@@ -186,19 +196,28 @@ class BaseTrainer:
                 self.averaged.update(self.model, compression_scheduler)
             means.add(loss, own_loss, terms)
             bar.note(lambda: f"loss {means.mean('loss'):.4f} lr {optimizer.param_groups[0]['lr']:.2g}{self._so_far()}")
+        self.replicas.end_epoch()
         return means.values()
+
+    def loss_of(self, batch: Any) -> Tensor:
+        """`compute_loss`, under `--amp` in bfloat16 where that is safe."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+            return self.compute_loss(batch)
 
     # Around the loop ----------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Builds everything that the loop needs, restores it when a run is resumed, and opens the run's files."""
         config = self.config
-        checkpoint = load_checkpoint(find_run(config.resume).last) if config.resume else None
+        checkpoint = load_last(run_to_resume(config.resume)) if config.resume else None
         self.build(checkpoint)
         if checkpoint is not None:
             run_state.restore(self, checkpoint)
-        self.folders = Run(config.resume) if config.resume else new_run(config.run, self.stem())
-        self.files = RunLogger(self.folders, self.first_epoch)
+        else:
+            set_apart(config.seed)
+        check_ranks(run_state.trained(self), "before the first step")
+        self.folders = open_run(config.resume, config.run, self.stem())
+        self.files = RunLogger(self.folders, self.first_epoch) if is_first() else NoFiles()
         self.files.write_settings(run_state.plain_options(config), self.compression_scheduler.resolved)
         self.announce()
 
@@ -213,19 +232,30 @@ class BaseTrainer:
         model = self.build_model()
         if checkpoint is None:
             self.start_model(model)
-        self.model = model.to(self.device, memory_format=self.memory_format)
+        if config.channels_last:
+            self.memory_format = torch.channels_last
+        self.model = synchronized(model, config.sync_batchnorm).to(self.device, memory_format=self.memory_format)
         self.optimizer = self.build_optimizer(self.model)
         self.companions = self.build_companions()
         self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
         self.teachers = RunTeachers(config.optform, self.build_architecture, config.resume if checkpoint else None)
         self.compression_scheduler = self.build_scheduler(checkpoint)
-        self.forward = torch.compile(self.model) if config.compile else self.model
+        others = [each for companion in self.companions.values() for each in companion.network.parameters()]
+        self.replicas = Replicas(self.model, torch.compile(self.model) if config.compile else self.model, others)
+        self.forward = self.replicas
         self.sizes = BestOfEachSize(self.compression_scheduler)
         self.epochs = config.nEpochs or self.compression_scheduler.suggested_epochs or self.default_epochs
+        refuse_combinations(self)
 
     def steps_per_epoch(self) -> int:
         """Optimizer updates in an epoch."""
-        return min(len(self.training_loader), self.steps_limit or len(self.training_loader))
+        steps = math.ceil(len(self.training_loader) / self.config.accumulate)
+        return min(steps, self.steps_limit or steps)
+
+    @property
+    def samples_per_update(self) -> int:
+        """Over all processes: `--batchSize` is of one process and one forward pass."""
+        return self.config.batchSize * self.config.accumulate * world_size()
 
     def stem(self) -> str:
         """What a new run's name begins with: the application and the schedule."""
@@ -253,8 +283,9 @@ class BaseTrainer:
         """Says what is about to happen, and warns of a run that ends inside a policy."""
         count = sum(parameter.numel() for parameter in self.model.parameters())
         logger.info(
-            "run %s: epochs %d..%d (counted from 0), %d steps each, %s, %s parameters",
-            self.folders.name, self.first_epoch, self.epochs - 1, len(self.training_loader), self.device, f"{count:,}",
+            "run %s: epochs %d..%d (counted from 0), %d steps each, %s, %s parameters%s",
+            self.folders.name, self.first_epoch, self.epochs - 1, self.steps_per_epoch(), self.device, f"{count:,}",
+            self._factors(),
         )  # fmt: skip
         for warning in self.compression_scheduler.cut_short(self.epochs):
             logger.warning("%s", warning)
@@ -273,6 +304,8 @@ class BaseTrainer:
 
     def note_network(self, epoch: int, model: nn.Module, activations: ActivationReport) -> None:
         """Sends what the options ask for of the network's inside, and example pictures, to TensorBoard."""
+        if not is_first():
+            return
         self.files.log_activations(epoch, activations)
         self.files.log_pictures(epoch, self.example_pictures(model))
         if self.config.histograms:
@@ -294,21 +327,34 @@ class BaseTrainer:
         )  # fmt: skip
 
     def save(self) -> None:
-        """Writes `last`; `best` when this epoch is better than every one before; the best of each size that thins."""
+        """Writes `best` when this epoch is better than every one before, the best of each size that thins, `last`.
+
+        `last` comes last: a run that is killed in between goes on from the one before, and writes the others again.
+        """
         is_best = self.best is None or self.score.beats(self.best)
         if is_best:
             self.best = self.score
         of_its_size = self.sizes.add(self.evaluated_model(), self.score, self.example_inputs())
-        self.teachers.save(self.compression_scheduler.teachers, self.folders)
+        if self.config.check_ranks:
+            check_ranks(run_state.trained(self), f"after epoch {self.score.epoch}")
         content = run_state.gather(self)
-        save_checkpoint(self.folders.last, content)
+        if not is_first():
+            return
+        self.teachers.save(self.compression_scheduler.teachers, self.folders)
         if is_best:
             save_checkpoint(self.folders.best, content)
         if of_its_size:
             save_checkpoint(self.sizes.path(self.folders), content)
+        save_last(self.folders, content, self.config.keep)
 
     def finish(self) -> dict[str, Any]:
-        """Measures the best network on the validation data, writes the summary and shows it."""
+        """Measures the best network on the validation data, writes the summary and shows it.
+
+        Of several processes the first does so; the others return nothing.
+        """
+        if not is_first():
+            return {}
+        close_run(self.folders)
         self.model = run_state.rebuild(self.build_model(), load_checkpoint(self.folders.best)).to(self.device)
         summary = make_summary(
             run=self.folders.name,
@@ -327,6 +373,15 @@ class BaseTrainer:
         logger.info("%s", whereabouts(self.folders))
         self.files.close()
         return summary
+
+    def _factors(self) -> str:
+        """What an update sees, where that is more than a minibatch."""
+        processes, parts = world_size(), self.config.accumulate
+        if self.samples_per_update == self.config.batchSize:
+            return ""
+        named = [f"--batchSize={self.config.batchSize}"] + [f"{processes} processes"] * (processes > 1)
+        named += [f"{parts} accumulated"] * (parts > 1)
+        return f"; {self.samples_per_update} samples an update = {' x '.join(named)}"
 
     def _so_far(self) -> str:
         if not self.history:

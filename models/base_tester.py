@@ -162,7 +162,7 @@ class BaseTester:
         logger.info("%s", summary_table(summary))
         logger.info("written: %s%s", path, f", {count} pictures in {pictures}/" if count else "")
         if opt.export:
-            export_run(self, model, inputs, own, opt.threads)
+            export_run(self, model, inputs, own, opt)
         sensitivity.run(self, model)
         if opt.report:
             self.report(model, summary, activations.report())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from apputils.compare.candidate import Candidate
 from apputils.compare.timing import BENCHMARK, Timing
@@ -29,6 +30,7 @@ from compress.errors import UserError
 from models.base_tester import BaseTester
 from models.environment import choose_device, set_up
 from models.exported import seen_inputs
+from models.post_training import quantized_copy
 from models.subject import load_subject
 
 logger = logging.getLogger("run")
@@ -74,8 +76,9 @@ def compare(opt: Any, application_of: Callable[[str], Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         pairs = zip(subjects, testers, strict=True)
         candidates = [
-            _candidate(subject, tester, opt, Path(folder) / f"{place}.onnx", notes)
+            candidate
             for place, (subject, tester) in enumerate(Bar(pairs, len(subjects), "networks", "network"))
+            for candidate in _candidates(subject, tester, opt, Path(folder) / f"{place}.onnx", notes)
         ]
         logger.info("timing %d networks in turns, %d rounds", len(candidates), timing.rounds)
         about = _about(subjects[0], testers[0], [*notes, *more])
@@ -176,9 +179,24 @@ def _on_the_same_data(
     return [s for s, _ in chosen], [t for _, t in chosen], notes
 
 
-def _candidate(subject: Named, tester: BaseTester, opt: Any, file: Path, notes: list[str]) -> Candidate:
-    """One network, its quality, its ONNX file, and inputs to time it with."""
+def _candidates(subject: Named, tester: BaseTester, opt: Any, file: Path, notes: list[str]) -> list[Candidate]:
+    """A checkpoint's network; with `--bits` also what quantizing it after training gives, if it is float."""
     model = tester.build_model()
+    found = [_candidate(subject.name, model, subject, tester, opt, file, notes)]
+    if opt.bits is None:
+        return found
+    if is_quantized(model):
+        notes.append(f"{subject.name} is quantized already; --bits={opt.bits} leaves it as it is")
+        return found
+    small = quantized_copy(tester, model, opt.bits, opt.calibration)
+    name = f"{subject.name}, {opt.bits} bits"
+    return [*found, _candidate(name, small, subject, tester, opt, file.with_suffix(".int.onnx"), notes)]
+
+
+def _candidate(
+    name: str, model: nn.Module, subject: Named, tester: BaseTester, opt: Any, file: Path, notes: list[str]
+) -> Candidate:
+    """A network, its quality, its ONNX file, and inputs to time it with."""
     with seen_inputs(model) as seen:
         quality = tester.test(model)
     generator = torch.Generator().manual_seed(0)
@@ -190,10 +208,10 @@ def _candidate(subject: Named, tester: BaseTester, opt: Any, file: Path, notes: 
             model, file, tuple(x[:1] for x in inputs), quantized, "qdq" if quantized else "clip", seen[:1]
         )
     except UserError as e:
-        notes.append(f"{subject.name} is not exported, so it has no file and no time in onnxruntime: {e}")
-    facts = {"architecture": _architecture(subject.checkpoint), "schedule": _schedule(subject.checkpoint)}
+        notes.append(f"{name} is not exported, so it has no file and no time in onnxruntime: {e}")
+    facts = {"architecture": _architecture(subject.checkpoint, quantized), "schedule": _schedule(subject.checkpoint)}
     on_device = tuple(each.to(tester.device) for each in inputs)
-    return Candidate(subject.name, model, on_device, quality, file if file.is_file() else None, facts)
+    return Candidate(name, model, on_device, quality, file if file.is_file() else None, facts)
 
 
 def _about(subject: Named, tester: BaseTester, notes: list[str]) -> dict[str, Any]:
@@ -209,11 +227,11 @@ def _about(subject: Named, tester: BaseTester, notes: list[str]) -> dict[str, An
     }
 
 
-def _architecture(checkpoint: dict[str, Any]) -> str:
-    """The network's class or name, and how often it was thinned or quantized."""
+def _architecture(checkpoint: dict[str, Any], quantized: bool) -> str:
+    """The network's class or name, and whether it was thinned or quantized."""
     arguments, scheduler = checkpoint["network"]["arguments"], checkpoint["scheduler"]
     name = str(arguments.get("arch", checkpoint["network"]["class"]))
-    done = ["thinned"] * bool(scheduler["recipes"]) + ["quantized"] * bool(scheduler.get("structures"))
+    done = ["thinned"] * bool(scheduler["recipes"]) + ["quantized"] * quantized
     return ", ".join([name, *done])
 
 

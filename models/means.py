@@ -1,8 +1,10 @@
 """Running means of an epoch's losses, without waiting for the device at each step."""
 
+import torch
 from torch import Tensor
 
 from compress.context import LossComponent
+from compress.distributed import mean_over_ranks, several_processes
 
 
 class Means:
@@ -27,9 +29,13 @@ class Means:
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def mean(self, name: str) -> float:
-        """The mean so far."""
+        """The mean so far, of this process."""
         return float(self._sums[name]) / self._counts[name]
 
     def values(self) -> dict[str, float]:
-        """All means."""
-        return {name: self.mean(name) for name in self._sums}
+        """All means, over all processes."""
+        means = {name: self.mean(name) for name in self._sums}
+        if not several_processes():
+            return means
+        over_all = mean_over_ranks(torch.tensor(list(means.values()), dtype=torch.float64))
+        return dict(zip(means, over_all.tolist(), strict=True))

@@ -4,6 +4,7 @@ Here: the choice. Not here: the parts (base_solver.py, smoke.py, apputils/plan_v
 application is given by the entry point, so that nothing here knows any.
 """
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from compress.errors import UserError
 from compress.thinning.probe import prunable_graph
 from models.base_solver import BaseTrainer
 from models.environment import choose_device
+from models.processes import first_of_machine_first, in_one_process, process_group
+from models.restart import run_to_go_on_with
 from models.run_state import resumed
 from models.smoke import smoke
 
@@ -38,15 +41,19 @@ def act(application: Parts, config: Any) -> None:
     Raises:
         UserError: something the user can mend.
     """
-    choose_device(config.device)  # first: a device that is not there is told before data are loaded
+    device = choose_device(config.device)  # first: a device that is not there is told before data are loaded
     modes = [name for name in MODES if getattr(config, name)]
     if len(modes) > 1:
         raise UserError(f"give one of {', '.join('--' + name.replace('_', '-') for name in modes)}")
     if modes:
+        in_one_process(f"--{modes[0].replace('_', '-')}")
         MODES[modes[0]](application, config)
         return
-    config = resumed(config)
-    application.load("trainer")(config, *application.load("training_loaders")(config)).run()
+    with process_group(device):
+        config = resumed(dataclasses.replace(config, resume=config.resume or run_to_go_on_with()))
+        with first_of_machine_first():
+            loaders = application.load("training_loaders")(config)
+        application.load("trainer")(config, *loaders).run()
 
 
 def _built(application: Parts, config: Any) -> BaseTrainer:

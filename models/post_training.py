@@ -26,6 +26,7 @@ from apputils.sensitivity.evaluation import directions, loss_of
 from apputils.summary import write_summary
 from compress.config.post_training import load_post_training
 from compress.errors import UserError, did_you_mean
+from compress.quantization.base import Bits
 from compress.quantization.post_training.ladder import Ladder, climb
 from compress.quantization.post_training.mixed_precision import Kind, MixedPrecision
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
@@ -97,14 +98,13 @@ class QuantizeRequest:
         self._write(tester, network, quantizer, result)
         logger.info("\n%s\n", _quality_table(result["quality"], name))
         if opt.export:
-            export_run(tester, network, inputs, quality, opt.threads)
+            export_run(tester, network, inputs, quality, opt)
         return result
 
     def _quantized(
         self, tester: "BaseTester", model: nn.Module, result: dict[str, Any]
     ) -> tuple[nn.Module, PostTrainLinearQuantizer]:
-        training, validation = tester.training_data()
-        batches = [batch[0].to(tester.device) for batch in itertools.islice(training, self.batches)]
+        batches, validation = calibration_data(tester, self.batches)
         samples = sum(len(batch) for batch in batches)
         logger.info("calibrating with %d training samples in %d minibatches", samples, len(batches))
         if self.settings == AUTO:
@@ -183,6 +183,26 @@ class QuantizeRequest:
         left = "; ".join(f"{name} ({why})" for name, why in quantizer.left_float.items())
         logger.info("stays float: %s", left or "nothing")
         logger.info("written: %s, quantized.pt, activation_stats.yaml", folder / "post_training.json")
+
+
+def calibration_data(tester: "BaseTester", count: int) -> tuple[list[Any], Any]:
+    """The inputs of `count` minibatches of the training data on the tester's device, and the validation data."""
+    training, validation = tester.training_data()
+    return [batch[0].to(tester.device) for batch in itertools.islice(training, count)], validation
+
+
+def quantized_copy(tester: "BaseTester", model: nn.Module, bits: Bits, batches: int) -> nn.Module:
+    """A float network quantized after training: weights per channel, activations by their extremes; model stays float.
+
+    Args:
+        tester: of its task, whose training data calibrates.
+        model: float, in eval mode.
+        bits: of weights and activations.
+        batches: minibatches to calibrate with.
+    """
+    inputs, _ = calibration_data(tester, batches)
+    settings = {"bits_activations": bits, "bits_parameters": bits, "per_channel_wts": True}
+    return PostTrainLinearQuantizer(**settings, example_inputs=inputs[0]).quantize(model, inputs)
 
 
 def _budget(text: str) -> tuple[Kind, float]:

@@ -5,34 +5,57 @@ Everything is plain data and tensors; the structure of the network is its constr
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
-from apputils.checkpoint import load_checkpoint
-from apputils.runs import find_run
+from apputils.kept import load_last
+from apputils.runs import run_to_resume
+from compress.distributed import rank, world_size
 from compress.errors import UserError
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
 from models.environment import random_state, restore_random_state
+from models.processes import of_every_process, set_apart
 from models.ranking import EpochScore
 
 if TYPE_CHECKING:
     from models.base_solver import BaseTrainer
 
 C = TypeVar("C")
-MAY_CHANGE = frozenset(
-    {"optform", "resume", "nEpochs", "device", "workers", "threads", "histograms", "activation_stats"}
-)
+logger = logging.getLogger("run")
+OF_THE_MACHINE = ("device", "workers", "threads", "histograms", "activation_stats", "keep", "check_ranks")
+MAY_CHANGE = frozenset({"optform", "resume", "nEpochs", *OF_THE_MACHINE})
 
 
 def gather(trainer: "BaseTrainer") -> dict[str, Any]:
     """The checkpoint of a trainer after an epoch."""
+    states = of_every_process(random_state())
     return {
         "run": trainer.folders.name,
         "optform": trainer.config.optform,
         "network": {"class": type(trainer.model).__name__, "arguments": dict(trainer.model.arguments)},
+        **trained(trainer),
+        "schedule": trainer.compression_scheduler.resolved,
+        "scheduled_weights": trainer.compression_scheduler.scheduled_weights,
+        "random_state": states[0],
+        "random_states": states[1:],
+        "processes": world_size(),
+        "options": plain_options(trainer.config),
+        "epoch": trainer.score.epoch,
+        "history": trainer.history,
+        "best": dataclasses.asdict(trainer.best) if trainer.best else None,
+        "sizes": trainer.sizes.state_dict(),
+        "task": trainer.task_facts(),
+        "seconds": trainer.seconds,
+    }
+
+
+def trained(trainer: "BaseTrainer") -> dict[str, Any]:
+    """What training changes, which is the same in every process."""
+    return {
         "model": trainer.model.state_dict(),
         "averaged": trainer.averaged.state_dict() if trainer.averaged is not None else None,
         "optimizer": trainer.optimizer.state_dict(),
@@ -41,16 +64,6 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
             for name, each in trainer.companions.items()
         },
         "scheduler": trainer.compression_scheduler.state_dict(teachers=False),
-        "schedule": trainer.compression_scheduler.resolved,
-        "scheduled_weights": trainer.compression_scheduler.scheduled_weights,
-        "random_state": random_state(),
-        "options": plain_options(trainer.config),
-        "epoch": trainer.score.epoch,
-        "history": trainer.history,
-        "best": dataclasses.asdict(trainer.best) if trainer.best else None,
-        "sizes": trainer.sizes.state_dict(),
-        "task": trainer.task_facts(),
-        "seconds": trainer.seconds,
     }
 
 
@@ -73,7 +86,22 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     trainer.sizes.load_state_dict(checkpoint["sizes"])
     trainer.first_epoch = checkpoint["epoch"] + 1
     trainer.seconds = checkpoint["seconds"]
-    restore_random_state(checkpoint["random_state"])
+    _restore_random_state(checkpoint)
+
+
+def _restore_random_state(checkpoint: dict[str, Any]) -> None:
+    """This process's; where the run had another number of processes, it is another run from here on."""
+    states = [checkpoint["random_state"], *checkpoint.get("random_states", [])]
+    if len(states) != world_size():
+        logger.warning(
+            "the run was trained in %d processes and goes on in %d: weights, masks and all states are taken over, but "
+            "minibatches are shared out in another way, so the run is not the same to the bit",
+            len(states), world_size(),
+        )  # fmt: skip
+    if rank() < len(states):
+        restore_random_state(states[rank()])
+    else:
+        set_apart(checkpoint["options"]["seed"])
 
 
 def rebuild(model: nn.Module, checkpoint: dict[str, Any]) -> nn.Module:
@@ -119,7 +147,7 @@ def resumed(config: C) -> C:
     """
     if config.resume is None:  # type: ignore[attr-defined]
         return config
-    checkpoint = load_checkpoint(find_run(config.resume).last)  # type: ignore[attr-defined]
+    checkpoint = load_last(run_to_resume(config.resume))  # type: ignore[attr-defined]
     saved = checkpoint["options"]
     for name in sorted(config.explicit - MAY_CHANGE):  # type: ignore[attr-defined]
         if getattr(config, name) != saved.get(name):

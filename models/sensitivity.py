@@ -3,7 +3,9 @@
 Here: `SensitivityRequest`. Not here: the analysis (apputils/sensitivity), what is measured (the applications' testers).
 """
 
+import hashlib
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,8 @@ class SensitivityRequest:
         jobs: processes.
         tolerance: the loss allowed to each weight, in the first metric's unit; None: 1 % of the dense value.
         write: whether the suggestion is written as a schedule.
+        weights: names or globs of the weights that are analysed, one machine's share; None: all, and what shares of
+            other machines have measured is taken over.
     """
 
     sense_type: str
@@ -42,6 +46,7 @@ class SensitivityRequest:
     jobs: int
     tolerance: float | None
     write: bool
+    weights: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, opt: Any) -> "SensitivityRequest":
@@ -51,20 +56,31 @@ class SensitivityRequest:
             UserError: they contradict each other, or a value means nothing.
         """
         tolerance, write = opt.tolerance, opt.write_schedule is not None
+        weights = None if opt.sense_weights is None else tuple(opt.sense_weights.split(","))
+        if weights is not None and (opt.sense == NONE or write):
+            given = "--sense=none" if opt.sense == NONE else "--write-schedule"
+            raise UserError(
+                f"--sense-weights analyses a share of the weights, which {given} has no use for; give that to the "
+                "analysis that takes the shares together; nothing was started"
+            )
         if write:
             if opt.sense == NONE:
                 raise UserError("--write-schedule needs an analysis; leave --sense=none out; nothing was started")
             check_schedule(opt.sense)
             tolerance = _tolerance(opt.write_schedule, opt.tolerance)
-        return cls(opt.sense, opt.full, opt.jobs, tolerance, write)
+        return cls(opt.sense, opt.full, opt.jobs, tolerance, write, weights)
 
     def run(self, tester: "BaseTester", model: nn.Module) -> pd.DataFrame | None:
         """Writes results/<run>/sensitivity_<type>.xlsx, .png, .json, and .yaml if asked; returns the table."""
         if self.sense_type == NONE:
             return None
-        stem = tester.folders.results / f"sensitivity_{self.sense_type}"
+        whole = tester.folders.results / f"sensitivity_{self.sense_type}"
+        stem = whole if self.weights is None else Path(f"{whole}_part_{_slug(self.weights)}")
+        parts = sorted(whole.parent.glob(f"{whole.name}_part_*.json")) if self.weights is None else []
         coarse = COARSE_BITS if self.sense_type == "bits" else COARSE
         settings = Settings(
+            weights=self.weights,
+            parts=parts,
             jobs=self.jobs,
             tolerance=self.tolerance,
             higher_is_better=tester.higher_is_better,
@@ -75,6 +91,13 @@ class SensitivityRequest:
         sense_type: Any | SenseType = self.sense_type
         levels = None if self.full else coarse
         return sensitivity_analysis(model, stem.with_suffix(".xlsx"), test_func, sense_type, levels, settings)
+
+
+def _slug(weights: tuple[str, ...]) -> str:
+    """Selectors as a part of a file name, different for different ones: `layer1.*` -> `layer1-1a2b3c4d`."""
+    text = ",".join(weights)
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", text)[:40].rstrip("-")
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _tolerance(text: str, other: float | None) -> float:

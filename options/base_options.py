@@ -13,10 +13,11 @@ from options.option import option, parse
 from options.schedules import find_schedule, schedule_families
 
 GROUPS = {
-    "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "lr"),
+    "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "accumulate", "lr"),
     "look at a schedule, without training": ("plan", "smoke", "strict", "list_weights", "list_groups", "new_schedule"),
-    "the run": ("run", "resume", "seed", "ema"),
-    "the machine": ("device", "threads", "workers", "amp", "compile"),
+    "the run": ("run", "resume", "keep", "seed", "ema"),
+    "the machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
+    "several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),
     "written beside the log": ("histograms", "activation_stats"),
 }
 
@@ -32,16 +33,21 @@ class TrainConfig:
     traindata: str | None = option(
         None, "folder of training pictures (default: dataset/ if there, else embedded photographs)", metavar="FOLDER"
     )
-    batchSize: int = option(16, "samples in a minibatch", minimum=1)
+    batchSize: int = option(16, "samples in a minibatch of one process", minimum=1)
+    accumulate: int = option(1, "minibatches whose gradients make one update of the weights", minimum=1)
     nEpochs: int | None = option(None, "epochs (default: as many as the schedule needs)", minimum=1)
     lr: float = option(1e-3, "learning rate at the start", minimum=0.0)
     seed: int = option(0, "of every random choice", minimum=0)
     run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/", metavar="NAME")
     resume: str | None = option(None, "go on with this run after its last finished epoch", metavar="RUN")
+    keep: int = option(2, "checkpoints that are kept: the last one, and those before it", minimum=1)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)", metavar="DEVICE")
     workers: int = option(0, "processes that load data; 0 loads in the main one", minimum=0)
     amp: bool = option(False, "bfloat16 autocast in the forward pass")
     compile: bool = option(False, "torch.compile the training step's forward pass")
+    channels_last: bool = option(False, "weights and pictures in memory with their channels last")
+    sync_batchnorm: bool = option(False, "BatchNorm by the statistics of all processes' samples; CUDA")
+    check_ranks: bool = option(False, "compare network, masks and states of all processes by hash after each epoch")
     threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
     ema: float = option(0.0, "decay of averaged weights, which evaluation and `best` then use; 0 = none", minimum=0.0)
     histograms: bool = option(False, "histograms of the weights in TensorBoard, each epoch")
@@ -75,6 +81,13 @@ class TestConfig:
         None, "write what the --layers give for the first --num samples to this .npz file instead of evaluating"
     )
     export: bool = option(True, "export the network into results/<run>/ as ONNX and .pt2, check and time the files")
+    reduce_range: bool = option(
+        False, "integer files get 7-bit weights, for x86 CPUs without VNNI, where 8 x 8 bits can saturate"
+    )
+    complete: bool = option(
+        False, "integer files: also round the outputs that training left unrounded, so that every layer runs in "
+        "integers; no longer quite what was trained, and measured as such",
+    )  # fmt: skip
     report: bool = option(True, "tables and pictures of the network, and results/<run>/report.html with everything")
     sense: str = option(
         "element",
@@ -83,6 +96,10 @@ class TestConfig:
     )
     full: bool = option(False, "the analysis takes all levels and metrics instead of a few; minutes longer")
     jobs: int = option(1, "processes that share the sensitivity analysis", minimum=1)
+    sense_weights: str | None = option(
+        None, "the analysis takes only these weights, names or globs by commas: one machine's share; an analysis "
+        "without this option takes over what the shares have measured", metavar="GLOBS",
+    )  # fmt: skip
     tolerance: float | None = option(
         None, "the loss that a suggested level may cost a weight, in the metric's unit (default: 1 %)", minimum=0.0
     )
@@ -99,13 +116,19 @@ class TestConfig:
     bits_budget: str | None = option(
         None, "for --quantize=mixed: size:X or bitops:X, X a share of the float network's", metavar="KIND:X"
     )
-    calibration: int = option(16, "for --quantize: minibatches of training data to calibrate with", minimum=1)
+    calibration: int = option(
+        16, "for --quantize and --bits: minibatches of training data to calibrate with", minimum=1
+    )
     compare: tuple[str, ...] | None = option(
         None, "networks side by side instead of evaluating one: runs or checkpoints; `all` takes every run of the "
         "application", metavar="RUN_OR_CHECKPOINT",
     )  # fmt: skip
     benchmark: bool = option(False, "time the network, or those of --compare, for longer: 30 rounds in turns")
     batch: int = option(1, "for --compare and --benchmark: samples in a forward pass", minimum=1)
+    bits: int | None = option(
+        None, "for --compare and --benchmark: also each network quantized after training to this many bits",
+        choices=(4, 5, 6, 7, 8),
+    )  # fmt: skip
     layers: str | None = option(None, "for --dump-features: names of layers, or patterns such as 'conv*', by commas")
     num: int = option(200, "for --dump-features: samples at most", minimum=1)
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)")

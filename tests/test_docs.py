@@ -44,7 +44,7 @@ YAML = blocks("yaml")
 COMMANDS = [
     pytest.param(line, id=line)
     for line in sorted({line for block in blocks("sh") for line in block.values[1].splitlines()})
-    if line.startswith("python ")
+    if line.startswith(("python ", "torchrun "))
 ]
 
 
@@ -104,6 +104,8 @@ def test_every_schedule_in_the_manual_loads_without_a_warning(page: Path, text: 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line.partition(" > ")[0])[1:]
+    if line.startswith("torchrun "):
+        words = words[words.index("--") + 1 :]
     monkeypatch.chdir(ROOT)
     application = find_application(named_on_command_line("--optform", words) or DEFAULT)
     if words[:1] == ["train.py"]:

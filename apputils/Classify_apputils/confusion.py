@@ -52,6 +52,15 @@ class Confusion:
             for i, name in enumerate(self.classes)
         ]
 
+    def matrix_rows(self) -> list[dict[str, Any]]:
+        """The matrix, a row a true class with a count for each answer; nothing for more than thirty classes."""
+        if len(self.classes) > MOST_WRITTEN:
+            return []
+        return [
+            {"true class": name, **{f"as {answer}": count for answer, count in zip(self.classes, row, strict=True)}}
+            for name, row in zip(self.classes, self.counts.tolist(), strict=True)
+        ]
+
     def table(self) -> str:
         """The rows for a screen, the least accurate first; at most thirty."""
         rows = sorted(self.rows(), key=lambda row: 101.0 if row["accuracy"] is None else row["accuracy"])

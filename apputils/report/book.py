@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from apputils.report.details import detail_tables
 from apputils.sparsity_table import GRANULARITIES
 from apputils.workbook import Workbook
 
@@ -26,6 +27,8 @@ def write_book(path: Path, content: Mapping[str, Any]) -> None:
         for of, value in values.items()
     ]
     book.add_table("quality", pd.DataFrame(quality))
+    for table in detail_tables(content["details"]):
+        book.add_table(table.name, pd.DataFrame(table.rows, columns=table.heads))
     sizes = book.add_table("size", pd.DataFrame(content["sizes"]).convert_dtypes())  # a gap leaves counts whole
     book.add_chart(sizes, "bar", x="what", series=["dense", "now"], title="Dense and now", y_title="count")
     _training(book, content["history"])

@@ -13,6 +13,7 @@ import yaml
 from markupsafe import Markup
 
 from apputils.report import charts
+from apputils.report.details import detail_tables
 from apputils.report.pictures import pictures_of
 from apputils.report.svg import number
 from apputils.workbook import shape_text
@@ -43,6 +44,7 @@ def render(content: Mapping[str, Any], results: Path) -> str:
             activations=charts.activation_chart(content),
             architecture=architecture(results / "arch.svg"),
             pictures=pictures_of(results / "images"),
+            details=detail_tables(content["details"]),
         )
     )
 
@@ -57,7 +59,7 @@ def world(*more: Path) -> jinja2.Environment:
         loader=jinja2.FileSystemLoader([*more, TEMPLATES]), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    found.filters.update(number=number, whole=_whole, percent=_percent, shape=_shape, figure=_figure)
+    found.filters.update(number=number, whole=_whole, percent=_percent, shape=_shape, figure=_figure, short=_short)
     for name, file in (("style", "style.css"), ("script", "script.js")):
         found.globals[name] = Markup((TEMPLATES / file).read_text(encoding="utf-8"))
     return found
@@ -89,6 +91,13 @@ def _shape(value: Sequence[int]) -> str:
 
 def _figure(value: Any) -> str:
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _short(value: Any) -> str:
+    """Whole numbers in full, others with at most four digits behind the point."""
+    if value is None:
+        return ""
+    return f"{value:,.4f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def _lists(value: Any) -> Any:

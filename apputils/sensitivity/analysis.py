@@ -20,7 +20,7 @@ from apputils.sensitivity.changes import SenseType, Subject, as_levels, find_sub
 from apputils.sensitivity.evaluation import Evaluation, TestFunction, as_metrics, directions
 from apputils.sensitivity.meter import in_place
 from apputils.sensitivity.picture import draw
-from apputils.sensitivity.record import Record, open_record
+from apputils.sensitivity.record import Record, open_record, take_parts
 from apputils.sensitivity.replay import choose_meter
 from apputils.sensitivity.schedule import check_schedule, write_schedule
 from apputils.sensitivity.suggestion import Goal, chosen, goal_of, suggest
@@ -46,6 +46,7 @@ class Settings:
         stop_at_loss: once a weight's loss of `metric` is above this, its further levels are left out; None: none is.
         cache_bytes: most memory for values computed once and used again.
         resume: go on with a half-written analysis beside the workbook.
+        parts: records (`.json`) of analyses of some of the weights, done elsewhere; what is in them is not done again.
         schedule_file: where the suggestion is written as a schedule; None: nowhere.
         optform: the application, for the command in that schedule's header.
     """
@@ -58,6 +59,7 @@ class Settings:
     stop_at_loss: float | None = None
     cache_bytes: int = 2**30
     resume: bool = True
+    parts: Sequence[Path] = ()
     schedule_file: Path | None = None
     optform: str = "SR"
 
@@ -100,6 +102,7 @@ def sensitivity_analysis(
     dense = meter.dense()
     goal = _goal(dense, test_func, settings)
     record = open_record(path.with_suffix(".json"), model, sense_type, subjects, dense, settings.resume)
+    take_parts(record, settings.parts)
     names = [each.name for each in subjects]
     task = Task(
         sense_type, harm, names, {name: record.done(name) for name in names}, dense, goal,

@@ -131,6 +131,29 @@ def open_record(
     return Record(path, found)
 
 
+def take_parts(record: Record, paths: Sequence[Path]) -> None:
+    """Takes over what other analyses have measured of the same network, such as one machine's share of the weights.
+
+    Raises:
+        UserError: a file is no record.
+    """
+    for path in paths:
+        found = _read(path)
+        if found is None:
+            continue
+        stale = _stale(found, record.content)
+        if stale:
+            logger.warning("%s is not taken over: %s", path, stale)
+            continue
+        taken = 0
+        for weight, rows in found["weights"].items():
+            known = record.done(weight)
+            new = [row for row in rows if float(row["level"]) not in known]
+            record.content["weights"].setdefault(weight, []).extend(new)
+            taken += len(new)
+        logger.info("taken over from %s: %d levels", path, taken)
+
+
 def zeros_in(tensor: Any) -> float:
     """Fraction of zeros."""
     return 1.0 - int(tensor.count_nonzero()) / tensor.numel()

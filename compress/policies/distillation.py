@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from compress.context import LossComponent, PolicyLoss, StepContext
 from compress.distillation.base import Distiller
 from compress.distillation.capture import OUTPUT
-from compress.distributed import sum_over_ranks
+from compress.distributed import average
 from compress.policies.base import Policy
 from compress.window import EpochWindow
 
@@ -62,11 +62,7 @@ class DistillationPolicy(Policy):
 
     def before_parameter_optimization(self, ctx: StepContext) -> None:
         """Gradients of adaptors, which no DistributedDataParallel knows, become the mean over the processes."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return
-        for parameter in self.distiller.parameters():
-            if parameter.grad is not None:
-                parameter.grad = sum_over_ranks(parameter.grad) / torch.distributed.get_world_size()
+        average([each.grad for each in self.distiller.parameters() if each.grad is not None])
 
     def on_minibatch_end(self, ctx: StepContext) -> None:
         """No hook and no tensor is left."""

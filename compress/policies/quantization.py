@@ -6,12 +6,11 @@ Here: `QuantizationPolicy`. Not here: what is exchanged for what (quantization/)
 import logging
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from compress.context import StepContext
-from compress.distributed import mean_over_ranks, several_processes
+from compress.distributed import average, several_processes
 from compress.policies.base import Policy
 from compress.quantization.base import Quantizer
 from compress.quantization.pieces import ActivationQuantizer
@@ -59,7 +58,7 @@ class QuantizationPolicy(Policy):
         """Exchanges the layers the first time; holds the folded BatchNorms once it is time."""
         if self._since is None:
             ctx.structures.append(self._convert(ctx.model, ctx.epoch))
-            _average([parameter for piece in self.quantizer.pieces() for parameter in piece.parameters()])
+            average([parameter for piece in self.quantizer.pieces() for parameter in piece.parameters()])
             logger.info("%s: quantized from epoch %d on: %s", self.name, ctx.epoch, self._story())
         late = self.quantizer.freeze_bn_after
         if late is not None and self._since is not None and ctx.epoch >= self._since + late:
@@ -71,13 +70,13 @@ class QuantizationPolicy(Policy):
         if not several_processes():
             return
         parameters = [parameter for piece in self.quantizer.pieces() for parameter in piece.parameters()]
-        _average([parameter.grad for parameter in parameters if parameter.grad is not None])
+        average([parameter.grad for parameter in parameters if parameter.grad is not None])
 
     def on_minibatch_end(self, ctx: StepContext) -> None:
         """Averages observed ranges over processes; after an epoch's last step weights' ranges follow."""
         if several_processes():
             pieces = [piece for piece in self.quantizer.pieces() if isinstance(piece, ActivationQuantizer)]
-            _average([getattr(piece, name) for piece in pieces for name in piece.statistics])
+            average([getattr(piece, name) for piece in pieces for name in piece.statistics])
         if ctx.is_last_step:
             refresh_weights(ctx.model)
 
@@ -114,13 +113,3 @@ class QuantizationPolicy(Policy):
         made = ", ".join(f"{count} x {bits}" for bits, count in counts.items())
         left = "; ".join(f"{name} ({why})" for name, why in self.quantizer.left_float.items())
         return f"{made}; float: {left or 'nothing'}"
-
-
-@torch.no_grad()
-def _average(tensors: list[Tensor]) -> None:
-    """Each tensor becomes its mean over all processes, by one message."""
-    if not tensors or not several_processes():
-        return
-    flat = mean_over_ranks(torch.cat([tensor.reshape(-1).float() for tensor in tensors]))
-    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(part.reshape(tensor.shape))

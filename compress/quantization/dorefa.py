@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.quantization.base import Bits, Overrides, Quantizer
-from compress.quantization.functions import fake_quantize, straight_through
+from compress.quantization.functions import fake_quantize, squeezed_quantize, straight_through
 from compress.quantization.grid import Grid
 from compress.quantization.pieces import (
     ActivationQuantizer,
@@ -58,15 +58,7 @@ class DorefaWeight(WeightQuantizer):
             self.refresh(weight)
         if self.bits == 1:
             return straight_through(weight, weight.detach().sign() * self.magnitude)
-        levels = 2**self.bits - 1
-        squeezed = weight.tanh()
-        largest = squeezed.abs().max().clamp_min(1e-12)
-        half = squeezed / (2 * largest) + 0.5
-        with torch.no_grad():
-            odd = torch.round(half * levels).mul_(2).sub_(levels).mul_(self.magnitude / levels)
-            odd.masked_fill_(weight == 0, 0.0)
-        slope = 2 * half if self.scale == "unit" else 2 * half * self.magnitude
-        return straight_through(slope, odd)
+        return squeezed_quantize(weight, 2**self.bits - 1, self.magnitude, rescale=self.scale == "max")
 
     def grid(self) -> Grid | None:
         """Odd integers over 2^bits - 1, and 0; None for more than 7 bits, whose integers do not fit int8."""

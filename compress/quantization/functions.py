@@ -44,6 +44,20 @@ def clipped_quantize(x: Tensor, clip: Tensor, low: int, high: int) -> Tensor:
     return _ClippedQuantize.apply(x, clip, low, high)
 
 
+def squeezed_quantize(weight: Tensor, levels: int, magnitude: Tensor, rescale: bool) -> Tensor:
+    """DoReFa's weights (arXiv 1606.06160, eq. 9): t = tanh(w) / max |tanh(w)| rounded to odd multiples of 1 / levels.
+
+    What is exactly zero stays zero, which that grid has not. The gradient is that of t, also through its maximum.
+
+    Args:
+        weight: any shape.
+        levels: 2^bits - 1.
+        magnitude: shape (); factor of the values.
+        rescale: whether it is a factor of the gradient too.
+    """
+    return _SqueezedQuantize.apply(weight, levels, magnitude, rescale)
+
+
 def straight_through(x: Tensor, values: Tensor) -> Tensor:
     """Exactly `values` in the forward pass, the gradient of x in the backward pass."""
     return _StraightThrough.apply(x, values)
@@ -136,6 +150,29 @@ class _ClippedQuantize(torch.autograd.Function):
                 of_clip = of_clip - _above(grad, -x, clip * (-low / high))
             of_clip = of_clip.to(clip.dtype)
         return inside, of_clip, None, None
+
+
+class _SqueezedQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, levels: int, magnitude: Tensor, rescale: bool) -> Tensor:
+        squeezed = weight.tanh()
+        largest = squeezed.abs().argmax()
+        top = squeezed.flatten()[largest].abs().clamp_min(1e-12)
+        ctx.save_for_backward(squeezed, largest, top, magnitude)
+        ctx.rescale = rescale
+        odd = torch.mul(squeezed, levels / (2 * top)).add_(levels / 2).round_().mul_(2).sub_(levels)
+        return odd.mul_(magnitude / levels).masked_fill_(weight == 0, 0.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        squeezed, largest, top, magnitude = ctx.saved_tensors
+        factor = (magnitude if ctx.rescale else 1.0) / top
+        inside = torch.ops.aten.tanh_backward(grad, squeezed).mul_(factor)
+        at_top = squeezed.flatten()[largest]
+        of_top = inner(grad, squeezed) * factor / top * at_top.sign() * (1 - at_top**2)
+        flat = inside.flatten().index_add_(0, largest[None], of_top[None], alpha=-1)
+        return flat.view_as(grad), None, None, None
 
 
 class _StraightThrough(torch.autograd.Function):

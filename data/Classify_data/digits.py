@@ -23,7 +23,7 @@ SPLIT: dict[Part, tuple[int, ...]] = {"train": (0, 1, 3, 4, 6, 8, 9), "validatio
 
 
 def digits() -> Layout:
-    """The digits: 1,259 pictures for training, 180 for validation, 358 for testing."""
+    """The digits: 1,259 pictures for training, 181 for validation, 357 for testing."""
     return Layout("embedded digits", WHERE, {part: partial(_part, part) for part in SPLIT})
 
 

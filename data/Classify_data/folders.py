@@ -89,13 +89,15 @@ def _by_name(folder: Path) -> FileSource:
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(found, key=lambda path: _natural(path.name))
 
 
 def _first(place: Path, names: tuple[str, ...]) -> Path | None:
     return next((place / name for name in names if (place / name).is_dir()), None)
 
 
-def _natural(name: str) -> tuple[int, str]:
+def _natural(name: str) -> tuple[bool, int, str]:
     """Numbers in their order, before other names."""
-    return (int(name), "") if name.isdigit() else (1 << 60, name)
+    number = name.isascii() and name.isdigit()
+    return not number, int(name) if number else 0, name

@@ -73,7 +73,9 @@ class ClassifyTrainer(BaseTrainer):
 
     def compute_loss(self, batch: Any) -> Tensor:
         """Cross entropy; that of each early exit is added with its weight."""
-        images, labels = (each.to(self.device, non_blocking=True) for each in batch)
+        images, labels = batch
+        images = images.to(self.device, memory_format=self.memory_format, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
         outputs = self.forward(images)
         last, *early = outputs if isinstance(outputs, tuple) else (outputs,)
         total = self._loss(last, labels)

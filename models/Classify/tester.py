@@ -83,7 +83,7 @@ class ClassifyTester(BaseTester):
         logger.info("%s", confusion.table())
         for path in confusion.write(self.folders.results):
             logger.info("written: %s", path)
-        return {"classes": confusion.rows(), **self._exits(model)}
+        return {"classes": confusion.rows(), "confusion": confusion.matrix_rows(), **self._exits(model)}
 
     def _exits(self, model: nn.Module) -> dict[str, Any]:
         """Accuracy against average MACs, of a network with early exits."""

@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from compress.distributed import average
 from models.base_solver import BaseTrainer, Companion
 from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, gradient_penalty
 from models.Deblur.model import Discriminator, Generator
@@ -69,7 +70,7 @@ class DeblurTrainer(BaseTrainer):
 
     def compute_loss(self, batch: Any) -> Tensor:
         """Updates the discriminator on the batch, then gives the generator's loss: content and adversarial."""
-        blurred, sharp = (each.to(self.device, non_blocking=True) for each in batch)
+        blurred, sharp = (each.to(self.device, memory_format=self.memory_format, non_blocking=True) for each in batch)
         restored = self.forward(blurred)
         content = self.content(restored, sharp)
         if self.config.adversarial == 0:
@@ -91,6 +92,7 @@ class DeblurTrainer(BaseTrainer):
             loss = loss + GRADIENT_PENALTY * gradient_penalty(critic, sharp, restored)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average([each.grad for each in critic.parameters() if each.grad is not None])
         optimizer.step()
         self.note_loss("critic", loss)
         for masker in self.compression_scheduler.masks.masked():  # pruned netD weights: momentum moved them

@@ -52,7 +52,7 @@ class ClassifyTrainConfig(TrainConfig):
     weight_decay: float = option(1e-4, "of weights, not of norms and biases", minimum=0.0)
     decay_all: bool = option(False, "weight decay on norms and biases too")
     label_smoothing: float = option(0.0, "share of the target spread over all classes", minimum=0.0)
-    batchSize: int = option(64, "pictures in a minibatch", minimum=1)
+    batchSize: int = option(64, "pictures in a minibatch of one process", minimum=1)
     lr: float = option(2e-3, "learning rate, where the schedule does not set it", minimum=0.0)
 
 

@@ -27,7 +27,7 @@ class DeblurTrainConfig(TrainConfig):
     )
     sharp_only: bool = option(False, "--traindata holds sharp pictures; they are blurred as they are drawn")
     blur_length: float = option(40.0, "longest way of the camera where blur is made, pixels", minimum=2.0)
-    batchSize: int = option(4, "crops in a minibatch", minimum=1)
+    batchSize: int = option(4, "crops in a minibatch of one process", minimum=1)
     patch_size: int = option(64, "side of a training crop, pixels, a multiple of 4", minimum=16)
     samples: int = option(1200, "training crops in an epoch", minimum=1)
     lr: float = option(1e-3, "Adam's learning rate of both networks, where the schedule does not set it", minimum=0.0)

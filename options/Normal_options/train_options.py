@@ -12,7 +12,7 @@ class SRTrainConfig(TrainConfig):
     """Options of `train.py --optform=SR`."""
 
     upscale_factor: int = option(2, "how many times larger the output is", choices=(2, 3, 4))
-    batchSize: int = option(8, "crops in a minibatch", minimum=1)
+    batchSize: int = option(8, "crops in a minibatch of one process", minimum=1)
     lr: float = option(3e-3, "Adam's learning rate, where the schedule does not set it", minimum=0.0)
     patch_size: int = option(64, "side of a training crop, pixels of the high resolution", minimum=16)
     samples: int = option(1200, "training crops in an epoch", minimum=1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from apputils.checkpoint import load_checkpoint, save_checkpoint
+from apputils.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from compress.errors import UserError
 
 
@@ -73,5 +73,17 @@ def test_a_missing_file_and_another_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no checkpoint"):
         load_checkpoint(tmp_path / "none.pt")
     torch.save({"format": 99}, tmp_path / "new.pt")
-    with pytest.raises(UserError, match="is of format 99; this version reads format 1"):
+    with pytest.raises(UserError, match="is of format 99: a newer version .* wrote it; this version reads formats 1"):
         load_checkpoint(tmp_path / "new.pt")
+
+
+@pytest.mark.parametrize("number", [None, "2", 0, -1, 1.0, torch.arange(3)])
+def test_what_is_no_number_of_a_format_is_refused(tmp_path: Path, number: Any) -> None:
+    torch.save({"format": number}, tmp_path / "odd.pt")
+    with pytest.raises(UserError, match="this version reads formats 1"):
+        load_checkpoint(tmp_path / "odd.pt")
+
+
+def test_format_1_had_no_checksum_and_becomes_todays(tmp_path: Path) -> None:
+    torch.save({"format": 1, "epoch": 3}, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt") == {"format": FORMAT, "epoch": 3, "middle": None}

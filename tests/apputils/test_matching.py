@@ -1,5 +1,6 @@
 """Weights from elsewhere: by name, by order, in part, under other wrappers; pickles only when trusted."""
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def test_weights_are_found_in_each_form(net: nn.Module, tmp_path: Path, form: st
 
 def test_a_pickled_module_is_refused_unless_trusted(net: nn.Module, tmp_path: Path, capsys: Any) -> None:
     torch.save(net, tmp_path / "net.pt")
-    with pytest.raises(UserError, match=r"refused.*python -m apputils.checkpoint import .*net.pt --trust-pickle"):
+    advice = r"python -m apputils.checkpoint import .*net.pt --trust-pickle"
+    with pytest.raises(UserError, match=rf"refused.*it names torch\.nn\.\S+Sequential\. If.*{advice}"):
         load_weights(tmp_path / "net.pt")
     assert main(["import", str(tmp_path / "net.pt")]) == 2
     assert "runs whatever code is in it" in capsys.readouterr().err
@@ -112,3 +114,15 @@ def test_files_without_tensors(tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(b"nothing")
     assert main(["import", str(tmp_path / "b.pt"), "--trust-pickle"]) == 2
     assert main(["weights", str(tmp_path / "none.pt"), str(tmp_path / "c.pt")]) == 2
+
+
+def test_by_order_a_layer_that_only_one_side_has_costs_no_other() -> None:
+    def of(*widths: int) -> nn.Sequential:
+        return nn.Sequential(*(nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(widths)))
+
+    own, other = of(3, 4, 5, 5, 6, 7), of(3, 4, 5, 6, 7, 5, 5)  # the file's (5, 5) is its last: taking it costs two
+    found = match_weights(own, {f"x{i}": w for i, w in enumerate(other.state_dict().values())}, by_order=True)
+    assert found.loaded == ["0.weight", "1.weight", "3.weight", "4.weight"]
+    assert torch.equal(own[3].weight, other[2].weight)
+    assert found.missing == ["2.weight"]
+    assert found.unused == ["x4", "x5"]

@@ -58,6 +58,20 @@ def test_two_architectures_of_one_application(
     assert "7 rounds in turns, 1 threads" in caplog.text
 
 
+def test_bits_adds_each_network_quantized_after_training(two_runs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(XSRCNNTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
+    threads = torch.get_num_threads()
+    content = compare(options("--compare", "a", "--bits=8", "--calibration=1"), find_application)
+    torch.set_num_threads(threads)
+    full, small = content["rows"]
+    assert (full["name"], small["name"]) == ("a", "a, 8 bits")
+    assert (full["bitops"], small["architecture"]) == (None, "Net, quantized")
+    assert small["bitops"] == pytest.approx(64 * small["macs"], rel=0.2)
+    assert small["file_bytes"] < full["file_bytes"]
+    assert small["psnr"] != full["psnr"]
+    assert small["psnr"] == pytest.approx(full["psnr"], abs=1.0)
+
+
 def test_who_may_be_compared(two_runs: None) -> None:
     renamed("a", "c", optform="Classify")
     found, notes = find_subjects(options("--compare", "all", "--optform=SR"))

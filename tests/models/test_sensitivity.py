@@ -71,3 +71,42 @@ def test_requests() -> None:
     assert request() == SensitivityRequest("element", False, 1, None, False)
     assert request("--write-schedule=tolerance=0.1", "--jobs=2") == SensitivityRequest("element", False, 2, 0.1, True)
     assert request("--tolerance=0.2", "--sense=bits", "--full") == SensitivityRequest("bits", True, 1, 0.2, False)
+
+
+def test_shares_of_the_weights_become_one_analysis(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:
+    """Two shares, then the whole, which measures only what neither has: the same numbers as in one go."""
+    caplog.set_level("INFO")
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
+    tester, opt = built("--no-export", "--no-report")
+    model = tester.build_model()
+    SensitivityRequest.of(opt).run(tester, model)
+    whole = Path("results/a/sensitivity_element.json")
+    alone = json.loads(whole.read_text())["weights"]
+    whole.unlink()
+    for share in ("mid_part.0.*,mid_part.1.*", "mid_part.3.weight"):
+        _, opt = built("--no-export", "--no-report", f"--sense-weights={share}")
+        SensitivityRequest.of(opt).run(tester, model)
+    parts = sorted(Path("results/a").glob("sensitivity_element_part_*.json"))
+    assert [len(json.loads(part.read_text())["weights"]) for part in parts] == [2, 1]
+    for part in parts:  # a number that only the share can have given shows that it was taken over
+        content = json.loads(part.read_text())
+        for rows in content["weights"].values():
+            rows[0]["zeros"] = -1.0
+        part.write_text(json.dumps(content))
+    _, opt = built("--no-export", "--no-report")
+    SensitivityRequest.of(opt).run(tester, model)
+    together = json.loads(whole.read_text())["weights"]
+    assert together.keys() == alone.keys()
+    shared = [name for name in together if together[name][0]["zeros"] == -1.0]
+    assert len(shared) == 3
+    for name in alone:
+        for own, other in zip(alone[name], together[name], strict=True):
+            assert own["level"] == other["level"]
+            assert own["metrics"] == pytest.approx(other["metrics"], abs=1e-5)
+    assert "levels" in caplog.text
+    assert caplog.text.count("taken over from") == 2
+
+
+def test_a_share_has_no_schedule() -> None:
+    with pytest.raises(UserError, match="--sense-weights analyses a share of the weights, which --write-schedule"):
+        SensitivityRequest.of(TestOptions().parse(["--sense-weights=a*", "--write-schedule=0.1"]))

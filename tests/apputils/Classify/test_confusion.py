@@ -22,6 +22,8 @@ def test_counts_against_scikit_learn(tmp_path: Path) -> None:
     matrix = list(csv.reader((tmp_path / "r/confusion.csv").read_text().splitlines()))
     assert matrix[0] == ["true class", *"abcde"]
     assert [int(each) for each in matrix[3][1:]] == confusion.counts[2].tolist()
+    assert [list(row.values())[1:] for row in confusion.matrix_rows()] == confusion.counts.tolist()
+    assert list(confusion.matrix_rows()[0])[:2] == ["true class", "as a"]
     assert (tmp_path / "r/confusion.png").stat().st_size > 1000
 
 

@@ -21,6 +21,11 @@ def test_class_folders_in_the_order_of_names(make_classes: MakeClasses) -> None:
     assert (len(layout.open("validation")), len(layout.open("test"))) == (2, 3)
 
 
+def test_class_folders_named_by_numbers_are_in_their_order(make_classes: MakeClasses) -> None:
+    layout = place_layout(make_classes("s", {f"train/{name}": 2 for name in ("10", "9", "x", "02", "b", "100")}))
+    assert layout.open("train").classes == ("02", "9", "10", "100", "b", "x")
+
+
 def test_without_a_validation_part_some_of_each_class_are_held_out(make_classes: MakeClasses) -> None:
     layout = place_layout(make_classes("s", {"train/a": 20, "train/b": 4, "test/a": 1, "test/b": 1}))
     training, validation = layout.open("train"), layout.open("validation")

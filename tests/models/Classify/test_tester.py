@@ -30,6 +30,12 @@ def test_the_test_part_of_the_training_data_is_measured(classifier_of: Classifie
     assert [row["pictures"] for row in classes] == [4, 4, 4]
     mean = sum(row["accuracy"] for row in classes) / 3
     assert summary["quality"]["top1"]["model"] == pytest.approx(mean)
+    assert [row[f"as {row['true class']}"] for row in summary["details"]["confusion"]] == [
+        round(row["accuracy"] * 4 / 100) for row in classes
+    ]
+    page = Path("results/a/report.html").read_text()
+    assert 'aria-label="classes"' in page
+    assert 'aria-label="confusion"' in page
     assert {"classes.csv", "confusion.csv", "confusion.png"} <= {each.name for each in Path("results/a").iterdir()}
     assert recorded_optform(None, None) == recorded_optform("a", None) == "Classify"
     assert recorded_optform(None, "checkpoints/a/best.pt") == "Classify"

@@ -1,0 +1,59 @@
+"""The checksum at a file's end."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from apputils.checkpoint import Damaged, load_checkpoint, save_checkpoint
+from apputils.seal import LENGTH, check_seal
+from compress.errors import UserError
+
+CONTENT = {"weights": torch.arange(4000.0), "name": "x"}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, CONTENT)
+    return path
+
+
+def test_the_checksum_is_that_of_all_bytes_before_it_and_torch_reads_the_file(file: Path) -> None:
+    data = file.read_bytes()
+    assert data[-LENGTH:] == b"\nsha256 " + hashlib.sha256(data[:-LENGTH]).hexdigest().encode() + b"\n"
+    assert check_seal(file) == "whole"
+    assert torch.equal(torch.load(file, weights_only=True)["weights"], CONTENT["weights"])
+
+
+def test_every_flipped_bit_is_found(file: Path) -> None:
+    data = file.read_bytes()
+    for place in [*range(0, len(data), 97), *range(len(data) - LENGTH - 30, len(data))]:
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        file.write_bytes(flipped)
+        with pytest.raises(Damaged, match=r"last.pt"):
+            load_checkpoint(file)
+
+
+def test_every_cut_is_found(file: Path) -> None:
+    data = file.read_bytes()
+    for length in [*range(0, len(data), 211), *range(len(data) - LENGTH - 2, len(data))]:
+        file.write_bytes(data[:length])
+        with pytest.raises(Damaged, match=r"last.pt"):
+            load_checkpoint(file)
+
+
+def test_a_file_of_zeros_and_added_bytes_are_damage(file: Path) -> None:
+    data = file.read_bytes()
+    for changed in (bytes(len(data)), data + b"\0", data + data):
+        file.write_bytes(changed)
+        with pytest.raises(Damaged):
+            load_checkpoint(file)
+
+
+def test_a_file_that_is_not_there_is_not_damaged(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no checkpoint") as e:
+        load_checkpoint(tmp_path / "last.pt")
+    assert not isinstance(e.value, Damaged)
