@@ -11,10 +11,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TextIO
 
-from compress.errors import UserError
+from compress.errors import UserError, printable
 
 USER_ERROR = 2
 INTERRUPTED = 130
+LAYOUT = "\n\t"  # of our own messages
 SECONDS_LATER = 3.0
 
 
@@ -27,7 +28,7 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except UserError as e:
-            _tell(f"error: {e}")
+            _tell(f"error: {printable(e, LAYOUT)}")
             sys.exit(USER_ERROR)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; what was saved is in checkpoints/, --resume=RUN goes on from there\n")
@@ -59,5 +60,13 @@ def say_on_screen() -> None:
 def _screen(stream: TextIO, lowest: int, highest: int, form: str) -> logging.Handler:
     handler = logging.StreamHandler(stream)
     handler.addFilter(lambda record: lowest <= record.levelno <= highest)
-    handler.setFormatter(logging.Formatter(form))
+    handler.setFormatter(Printable(form))
     return handler
+
+
+class Printable(logging.Formatter):
+    """Lines in which names from outside steer no terminal: what cannot be printed is written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        return printable(super().format(record), LAYOUT)

@@ -17,6 +17,7 @@ from compress.distributed import rank, world_size
 from compress.errors import UserError
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
+from models.checkpoint_form import Unfit
 from models.environment import random_state, restore_random_state
 from models.processes import of_every_process, set_apart
 from models.ranking import EpochScore
@@ -67,6 +68,7 @@ def trained(trainer: "BaseTrainer") -> dict[str, Any]:
     }
 
 
+@Unfit("the run cannot go on from this checkpoint")
 def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     """Puts a trainer, freshly built, where the checkpoint left off."""
     trainer.check_task(checkpoint["task"])
@@ -104,6 +106,7 @@ def _restore_random_state(checkpoint: dict[str, Any]) -> None:
         set_apart(checkpoint["options"]["seed"])
 
 
+@Unfit("the network of this checkpoint cannot be made again")
 def rebuild(model: nn.Module, checkpoint: dict[str, Any]) -> nn.Module:
     """A new network becomes the checkpoint's: thinned and quantized alike, with the weights that count for quality.
 

@@ -37,6 +37,7 @@ class DeblurTrainer(BaseTrainer):
         self.prefixes = frozenset(prefixes_of(self._schedule(checkpoint)))
         self.adversarial = ADVERSARIAL[self.config.gan]
         self.critic_steps = self.config.critic_steps or self.adversarial.critic_steps
+        _ = self.content  # now: a wrong --vgg-weights is told before training starts
         super().build(checkpoint)
 
     def build_model(self) -> nn.Module:
