@@ -2,15 +2,15 @@
 
 from apputils.console import exit_codes
 from apputils.runs import recorded_optform
-from options.applications import DEFAULT, find_application, named_on_command_line
+from options.applications import application_on_command_line, find_application, named_on_command_line
 
 
 @exit_codes
 def main() -> None:
     """Parses, builds and runs."""
     recorded = recorded_optform(named_on_command_line("--run"), named_on_command_line("--model"))
-    options = find_application(named_on_command_line("--optform") or recorded or DEFAULT).load("test_options")
-    opt = options().parse()
+    application = application_on_command_line(recorded)
+    opt = application.load("test_options")().parse()
 
     from models.comparison import compare  # imports torch, which --help and wrong options need not wait for
     from models.processes import in_one_process
@@ -21,7 +21,9 @@ def main() -> None:
         compare(opt, find_application)
         return
     opt, checkpoint = find_subject(opt)
-    application = find_application(checkpoint["optform"])
+    if checkpoint["optform"] != application.name:  # the run's logs, which tell it without torch, are gone
+        application = find_application(checkpoint["optform"])
+        opt, checkpoint = find_subject(application.load("test_options")().parse())
     testing_loader = application.load("testing_loader")(opt, checkpoint)
     application.load("tester")(opt, testing_loader).run(opt)
 

@@ -1,13 +1,13 @@
 """Trains a network under a compression schedule: python train.py --optform=SR --compress=agp_prune.yaml"""
 
 from apputils.console import exit_codes
-from options.applications import DEFAULT, find_application, named_on_command_line
+from options.applications import application_on_command_line
 
 
 @exit_codes
 def main() -> None:
     """Parses, builds and runs."""
-    application = find_application(named_on_command_line("--optform") or DEFAULT)
+    application = application_on_command_line()
     config = application.load("train_options")().parse()
 
     from models.modes import act  # imports torch, which --help and wrong options need not wait for

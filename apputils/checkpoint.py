@@ -22,12 +22,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apputils.bounds import check_archive, check_tensors
 from apputils.seal import Sealing, check_seal, is_zip
 from compress.errors import UserError, shown
 from compress.selectors import canonical
 
 FORMAT = 2
 SEALED = 2  # the first format whose files have a checksum
+UNREADABLE = (
+    OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, MemoryError,
+    ArithmeticError, NotImplementedError, zipfile.BadZipFile,
+)  # fmt: skip
 OF_THE_RUN = ("optimizer", "random_state", "history")  # what a network alone does not need
 STATE_KEYS = ("model", "state_dict", "model_state_dict", "net")  # where files from elsewhere keep their weights
 
@@ -113,7 +118,7 @@ def _format(content: Any) -> int:
 
 def _from_1(content: dict[str, Any]) -> dict[str, Any]:
     """Format 1 was written at epochs' ends only, without a checksum."""
-    return {**content, "middle": None}
+    return {**content, "middle": None, "middles": []}
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}  # from a format to the next
@@ -129,7 +134,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     content = _read(path)
     if 1 <= _format(content) <= FORMAT:
-        content = (content.get("averaged") or content)["model"]
+        averaged = content.get("averaged")
+        content = averaged if isinstance(averaged, Mapping) and averaged else content
+        content = content.get("model")
     return _tensors(content, path)
 
 
@@ -160,7 +167,11 @@ def _unpickled(path: Path) -> tuple[str, Any]:
         seal = check_seal(path)
         if seal == "damaged":
             raise Damaged(f"{path} is damaged: its checksum is not that of its content")
-        return seal, torch.load(path, map_location="cpu", weights_only=True)
+        if is_zip(path):
+            check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(content)
+        return seal, content
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}") from e
     except pickle.UnpicklingError as e:
@@ -169,7 +180,7 @@ def _unpickled(path: Path) -> tuple[str, Any]:
             f"{path} is refused: it is no checkpoint of this bench, or holds code: {_refused(e)}. If you trust whoever "
             f"made it: python -m apputils.checkpoint import {path} --trust-pickle"
         ) from e
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as e:
+    except UNREADABLE as e:
         raise Damaged(f"{path} cannot be read as a checkpoint, it may be damaged: {_first(e)}") from e
 
 

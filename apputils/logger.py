@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 
 from apputils.activations import NUMBERS, ActivationReport, append_activations
+from apputils.console import Printable
 from apputils.runs import Run
 from compress.selectors import canonical_parameters
 
@@ -35,7 +36,7 @@ class RunLogger:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._events = SummaryWriter(str(self.folder), purge_step=first_epoch)
         self._handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handler.setFormatter(Printable("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(self._handler)
 
     def write_settings(self, options: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:

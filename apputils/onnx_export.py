@@ -347,8 +347,9 @@ def _kernel_warnings(kind: str, kernels: Mapping[str, int], reduce_range: bool) 
     if has_vnni() is False and not reduce_range:
         found.append(
             "this CPU has no VNNI: onnxruntime's uint8 x int8 kernels can saturate on it, so the file may give other "
-            "results here than compared above (without saturation). ExportSettings(reduce_range=True) stores 7-bit "
-            "weights, which cannot saturate; so does training with 7-bit weights"
+            "results here than compared above (without saturation). `test.py --reduce-range` "
+            "(ExportSettings(reduce_range=True)) stores 7-bit weights, which cannot saturate; so does training with "
+            "7-bit weights"
         )
     return found
 

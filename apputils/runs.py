@@ -9,7 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from compress.errors import UserError, did_you_mean
+from compress.errors import UserError, did_you_mean, shown
+
+LONGEST_NAME = 100  # characters
+_TAKEN = "--run={0}: there is a run of that name; --resume={0} goes on with it; nothing was started"
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,35 @@ def new_run(name: str | None, stem: str) -> Run:
         UserError: the name is no plain folder name, or taken.
     """
     if name is not None:
-        if Path(name).name != name or name in ("", ".", ".."):
-            raise UserError(f"--run={name}: a run's name is one folder name, without '/'")
+        check_new_name(name)
         if not _claim(Run(name)):
-            raise UserError(f"--run={name}: there is a run of that name; --resume={name} goes on with it")
+            raise UserError(_TAKEN.format(name))
         return Run(name)
-    base = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    plain = "".join(character if is_plain_name(character) else "_" for character in stem[:LONGEST_NAME])
+    base = f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
     candidates = (Run(base if i == 0 else f"{base}-{i}") for i in range(1000))
     return next(run for run in candidates if _claim(run))  # two that start in the same second get two folders
+
+
+def check_new_name(name: str) -> None:
+    """Whether a new run may have this name.
+
+    Raises:
+        UserError: it is no plain folder name, or taken.
+    """
+    if not is_plain_name(name):
+        raise UserError(
+            f"--run={shown(name)}: a run's name is one folder name of at most {LONGEST_NAME} printable characters, "
+            "without '/'; nothing was started"
+        )
+    if Run(name).logs.exists():
+        raise UserError(_TAKEN.format(name))
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a name can be one folder below another: printable, without '/', not '.' or '..'."""
+    plain = isinstance(name, str) and name.isprintable() and not set(name) & set("/\\")
+    return plain and name not in ("", ".", "..") and len(name) <= LONGEST_NAME  # type: ignore[arg-type]
 
 
 def _claim(run: Run) -> bool:
@@ -138,8 +162,8 @@ def recorded_optform(run: str | None, model: str | None) -> str | None:
     try:
         name = Path(model).parent.name if model else run or newest_runs()[0].name
         options = yaml.safe_load((Run(name).logs / "options.yaml").read_text(encoding="utf-8"))
-        return str(options["optform"])
-    except (UserError, OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return options["optform"] if isinstance(options["optform"], str) else None
+    except (UserError, OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError):
         return None
 
 

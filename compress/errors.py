@@ -64,6 +64,19 @@ def shown(value: object) -> str:
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
+def printable(text: object, keep: str = "") -> str:
+    """Text in which what cannot be printed is written out, such as `\\n` and `\\x1b`: for names from outside.
+
+    Args:
+        text: whose `str` is taken.
+        keep: characters that stay as they are.
+    """
+    plain = str(text).encode("utf-8", "backslashreplace").decode()  # bytes of a file name that are no UTF-8
+    if plain.isprintable():
+        return plain
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in plain)
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3, alike: float = 0.6) -> list[str]:
     """The `count` names of `known` that look most like `name`, best first; case is ignored.
 

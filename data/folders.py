@@ -9,11 +9,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image
-
-from compress.errors import UserError
+from compress.errors import UserError, printable
 from data.embedded import Part
-from data.pictures import Picture
+from data.pictures import DECODE_ERRORS, Picture, opened
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VALIDATION_FRACTION = 0.1
@@ -62,15 +60,17 @@ def validation_groups(groups: set[str], directory: Path) -> set[str]:
 
 def smallest_hashes(names: Iterable[str], count: int) -> set[str]:
     """The `count` names with the smallest SHA-256: a choice that depends on nothing but the names."""
-    return set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count])
+    return set(
+        sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest())[:count]
+    )
 
 
 def _opens(picture: Picture) -> bool:
     """Whether the file begins like a picture: one that does not is never held out, it is named in the training part."""
     try:
-        with Image.open(picture.path):
+        with opened(picture.path):
             return True
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except DECODE_ERRORS:
         return False
 
 
@@ -117,4 +117,16 @@ def picture_files(folder: Path) -> list[Picture]:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    return [Picture(path.stem, path) for path in paths]
+    return [Picture(printable(path.stem), path) for path in paths]
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders directly in a folder, sorted by name, without hidden ones.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error

@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from compress.distributed import rank, world_size
+from compress.errors import UserError
 from data.data import get_testing_set, get_training_set, get_validation_set
 from data.sampling import EpochSampler
 
@@ -72,8 +73,25 @@ def sr_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
     )
 
 
+def trained_with(checkpoint: Mapping[str, Any], name: str, kind: Any) -> Any:
+    """A training option that a checkpoint keeps.
+
+    Args:
+        checkpoint: of a run.
+        name: of the option.
+        kind: its type, or several as `str | None`.
+
+    Raises:
+        UserError: the checkpoint has no such option, or one of another kind.
+    """
+    value = checkpoint["options"].get(name, checkpoint)
+    if not isinstance(value, kind):
+        raise UserError(f"the checkpoint does not say with which --{name} it was trained, so there are no data for it")
+    return value
+
+
 def sr_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
     """Testing loader of super-resolution, from the test options and the checkpoint (its upscale factor)."""
-    scale = checkpoint["network"]["arguments"]["upscale_factor"]
+    scale = checkpoint["network"]["arguments"].get("upscale_factor")
     wanted = SimpleNamespace(testdata=opt.testdata, upscale_factor=scale)
     return evaluation_loader(get_testing_set(wanted))

@@ -14,6 +14,9 @@ from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]
 
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MOST_PIXELS = 1 << 26  # a file of some kilobytes can stand for any number of pixels
+
 # What Pillow raises, depending on the format, for a file that is damaged, cut short or absurdly large.
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -32,8 +35,24 @@ class Picture:
 
     def load(self) -> Pixels:
         """Decodes the file: (height, width, 3), 0..255. Raises one of `DECODE_ERRORS` if that fails."""
-        with Image.open(self.path) as image:
+        with opened(self.path) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture file, its head read; close it.
+
+    Only the formats of `FORMATS` are tried, whatever the file's ending: Pillow knows others that start a program.
+
+    Raises:
+        one of `DECODE_ERRORS`: it is none of these, or would take more than `MOST_PIXELS` pixels.
+    """
+    image = Image.open(path, formats=FORMATS)
+    pixels = image.width * image.height
+    if pixels > MOST_PIXELS:
+        image.close()
+        raise ValueError(f"it would take {pixels:,} pixels; at most {MOST_PIXELS:,} are read")
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Pixels:

@@ -78,9 +78,11 @@ class PairStore(Sequence[Pair]):
     def _fill(self, pictures: Sequence[Picture], smallest: int, memory_budget: int) -> None:
         used = 0
         for picture, pair in zip(pictures, _decoded(pictures, self.scale), strict=True):
-            if pair is None or min(pair.high.shape[1:]) < smallest:
-                reason = "cannot be decoded" if pair is None else f"has a side below {smallest} pixels"
-                _logger.warning("skipped %s: it %s", picture.path, reason)
+            if isinstance(pair, Exception):
+                _logger.warning("skipped %s: it cannot be decoded (%s)", picture.path, pair)
+                continue
+            if min(pair.high.shape[1:]) < smallest:
+                _logger.warning("skipped %s: it has a side below %d pixels", picture.path, smallest)
                 continue
             used += pair.low.nbytes + pair.high.nbytes
             if used <= memory_budget:
@@ -98,8 +100,8 @@ class PairStore(Sequence[Pair]):
             _logger.warning("%d of %d pictures were skipped", skipped, len(pictures))
 
 
-def _decoded(pictures: Sequence[Picture], scale: int) -> Iterator[Pair | None]:
-    """Pairs in order, None for a file that does not decode; a few are decoded ahead, side by side."""
+def _decoded(pictures: Sequence[Picture], scale: int) -> Iterator[Pair | Exception]:
+    """Pairs in order, the error for a file that does not decode; a few are decoded ahead, side by side."""
     workers = min(8, cpu_count() or 1)
     remaining = iter(pictures)
     with ThreadPoolExecutor(workers) as pool:
@@ -107,12 +109,11 @@ def _decoded(pictures: Sequence[Picture], scale: int) -> Iterator[Pair | None]:
             yield from pool.map(lambda picture: _try_pair(picture, scale), batch)
 
 
-def _try_pair(picture: Picture, scale: int) -> Pair | None:
+def _try_pair(picture: Picture, scale: int) -> Pair | Exception:
     try:
         return _make_pair(picture, scale)
     except DECODE_ERRORS as error:
-        _logger.debug("%s: %s", picture.path, error)
-        return None
+        return error
 
 
 def _make_pair(picture: Picture, scale: int) -> Pair:

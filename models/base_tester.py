@@ -24,6 +24,7 @@ from apputils.sensitivity.evaluation import Evaluation
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, write_summary
 from compress.errors import UserError
+from models.checkpoint_form import built
 from models.environment import choose_device, set_up
 from models.exported import evaluate_exported, export_run, seen_inputs
 from models.post_training import QuantizeRequest
@@ -107,7 +108,7 @@ class BaseTester:
         """
         if is_exported(self.config.model):
             return ExportedModel(self.config.model, self.config.threads)
-        model = rebuild(self.new_network(self.checkpoint["network"]["arguments"]), self.checkpoint)
+        model = rebuild(built(self.new_network, self.checkpoint), self.checkpoint)
         return model.to(self.device).eval()
 
     def dump_features(self, opt: Any) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class BaseTester:
         logger.info("%s", summary_table(summary))
         logger.info("written: %s%s", path, f", {count} pictures in {pictures}/" if count else "")
         if opt.export:
-            export_run(self, model, inputs, own, opt.threads)
+            export_run(self, model, inputs, own, opt)
         sensitivity.run(self, model)
         if opt.report:
             self.report(model, summary, activations.report())

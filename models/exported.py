@@ -56,6 +56,8 @@ class _Export:
     model: nn.Module
     inputs: list[tuple[Tensor, ...]]
     threads: int
+    reduce_range: bool = False
+    complete: bool = False
 
     @property
     def dummies(self) -> tuple[Tensor, ...]:
@@ -63,8 +65,14 @@ class _Export:
 
     def onnx(self, model: nn.Module, file: Path, mode: str, against: Mapping[str, Path]) -> dict[str, Any]:
         """One ONNX file, its report and its quality."""
-        settings = ExportSettings(against=against, threads=self.threads, description=describing(self.tester.checkpoint))
         given: Any = "qdq" if mode == "qdq" else "clip"
+        settings = ExportSettings(
+            reduce_range=mode == "qdq" and self.reduce_range,
+            complete=mode == "qdq" and self.complete,
+            against=against,
+            threads=self.threads,
+            description=describing(self.tester.checkpoint),
+        )
         report = transform_to_onnx(model, file, self.dummies, mode != "float", given, self.inputs, settings)
         logger.info("%s", report)
         return {**report.to_dict(), "quality": self.quality(file)}
@@ -79,7 +87,7 @@ def export_run(
     model: nn.Module,
     inputs: list[tuple[Tensor, ...]],
     quality: dict[str, float],
-    threads: int | None,
+    opt: Any,
 ) -> dict[str, Any]:
     """Writes the network of a run as ONNX and `.pt2` files into results/<run>/, and their reports as export.json.
 
@@ -91,12 +99,13 @@ def export_run(
         model: its network.
         inputs: real ones.
         quality: the network's own metrics.
-        threads: for timing and evaluating; None is 1.
+        opt: the test options: threads for timing and evaluating (1 if none are given), choices for integer files.
 
     Returns:
         what export.json holds; with `error` where something cannot be exported, which is said and stops nothing.
     """
-    export, folder = _Export(tester, model, inputs, threads or 1), tester.folders.results
+    export = _Export(tester, model, inputs, opt.threads or 1, opt.reduce_range, opt.complete)
+    folder = tester.folders.results
     result: dict[str, Any] = {"run": tester.folders.name, "vnni": has_vnni(), "quality": quality, "files": {}}
     started = time.perf_counter()
     try:

@@ -15,13 +15,12 @@ from apputils.new_schedule import new_schedule
 from apputils.plan_view import draw_plan
 from apputils.runs import new_run
 from apputils.weights import weight_list
-from compress.errors import UserError
 from compress.thinning.probe import prunable_graph
 from models.base_solver import BaseTrainer
 from models.environment import choose_device
 from models.processes import first_of_machine_first, in_one_process, process_group
 from models.restart import run_to_go_on_with
-from models.run_state import resumed
+from models.resumption import resumed
 from models.smoke import smoke
 
 logger = logging.getLogger("run")
@@ -42,13 +41,11 @@ def act(application: Parts, config: Any) -> None:
         UserError: something the user can mend.
     """
     device = choose_device(config.device)  # first: a device that is not there is told before data are loaded
-    modes = [name for name in MODES if getattr(config, name)]
-    if len(modes) > 1:
-        raise UserError(f"give one of {', '.join('--' + name.replace('_', '-') for name in modes)}")
-    if modes:
-        in_one_process(f"--{modes[0].replace('_', '-')}")
-        MODES[modes[0]](application, config)
-        return
+    for name, mode in MODES.items():
+        if getattr(config, name):  # one at most, see options/rules.py
+            in_one_process(f"--{name.replace('_', '-')}")
+            mode(application, config)
+            return
     with process_group(device):
         config = resumed(dataclasses.replace(config, resume=config.resume or run_to_go_on_with()))
         with first_of_machine_first():
@@ -64,8 +61,6 @@ def _built(application: Parts, config: Any) -> BaseTrainer:
 
 
 def _plan(application: Parts, config: Any) -> None:
-    if config.compress is None:
-        raise UserError("--plan shows what a schedule will do in each epoch; name one with --compress")
     trainer = _built(application, config)
     plan = trainer.compression_scheduler.preview(trainer.epochs)
     sys.stdout.write(f"{plan}\n")
@@ -76,8 +71,6 @@ def _plan(application: Parts, config: Any) -> None:
 
 
 def _smoke(application: Parts, config: Any) -> None:
-    if config.compress is None:
-        raise UserError("--smoke tries a schedule; name one with --compress")
     trainer = application.load("trainer")(config, *application.load("training_loaders")(config))
     smoke(trainer)
 

@@ -63,18 +63,12 @@ class QuantizeRequest:
         """Reads the options; None without `--quantize`.
 
         Raises:
-            UserError: they contradict each other, or a value means nothing.
+            UserError: a value means nothing; what goes together is in options/rules.py.
         """
-        given = opt.quantize
-        for name, value, owner in (("max-drop", opt.max_drop, AUTO), ("bits-budget", opt.bits_budget, MIXED)):
-            if value is not None and given != owner:
-                raise UserError(f"--{name} belongs to --quantize={owner}; nothing was started")
-        if given is None:
+        if opt.quantize is None:
             return None
-        if given == MIXED and opt.bits_budget is None:
-            raise UserError("--quantize=mixed needs --bits-budget=size:X or bitops:X, a share of the float network's")
         kind, budget = _budget(opt.bits_budget) if opt.bits_budget is not None else ("size", 1.0)
-        return cls(given, MAX_DROP if opt.max_drop is None else opt.max_drop, budget, kind, opt.calibration)
+        return cls(opt.quantize, MAX_DROP if opt.max_drop is None else opt.max_drop, budget, kind, opt.calibration)
 
     def run(self, tester: "BaseTester", opt: Any) -> dict[str, Any]:
         """Quantizes, measures float and quantized on the test data, writes; returns what post_training.json holds.
@@ -98,7 +92,7 @@ class QuantizeRequest:
         self._write(tester, network, quantizer, result)
         logger.info("\n%s\n", _quality_table(result["quality"], name))
         if opt.export:
-            export_run(tester, network, inputs, quality, opt.threads)
+            export_run(tester, network, inputs, quality, opt)
         return result
 
     def _quantized(

@@ -16,7 +16,6 @@ from torch import nn
 from apputils.sensitivity.analysis import Settings, sensitivity_analysis
 from apputils.sensitivity.changes import SenseType
 from apputils.sensitivity.evaluation import Evaluation, TestFunction
-from apputils.sensitivity.schedule import check_schedule
 from compress.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class SensitivityRequest:
         """Reads the options; asked before anything is measured.
 
         Raises:
-            UserError: they contradict each other, or a value means nothing.
+            UserError: two tolerances, or a value means nothing; what goes together is in options/rules.py.
         """
         tolerance, write = opt.tolerance, opt.write_schedule is not None
         weights = None if opt.sense_weights is None else tuple(opt.sense_weights.split(","))
@@ -64,9 +63,6 @@ class SensitivityRequest:
                 "analysis that takes the shares together; nothing was started"
             )
         if write:
-            if opt.sense == NONE:
-                raise UserError("--write-schedule needs an analysis; leave --sense=none out; nothing was started")
-            check_schedule(opt.sense)
             tolerance = _tolerance(opt.write_schedule, opt.tolerance)
         return cls(opt.sense, opt.full, opt.jobs, tolerance, write, weights)
 

@@ -9,6 +9,7 @@ from apputils.checkpoint import load_checkpoint
 from apputils.onnx_model import description_of, is_exported
 from apputils.runs import find_run, newest_runs
 from compress.errors import UserError
+from models.checkpoint_form import check_exported, check_run
 from models.environment import choose_device
 
 
@@ -22,8 +23,6 @@ def find_subject(opt: Any) -> tuple[Any, dict[str, Any]]:
             device as `--device`.
     """
     choose_device(opt.device)  # first: a device that is not there is told before data are loaded
-    if opt.model is not None and opt.run is not None:
-        raise UserError("give --model or --run, not both")
     if opt.model is None and opt.run is None and opt.optform is not None:
         path = _newest_of(opt.optform)
     else:
@@ -40,11 +39,13 @@ def load_subject(path: Path) -> dict[str, Any]:
     Raises:
         UserError: see `load_checkpoint` and `description_of`.
     """
-    return description_of(path) if is_exported(path) else load_checkpoint(path)
+    if is_exported(path):
+        return check_exported(description_of(path), path)
+    return check_run(load_checkpoint(path), path)
 
 
 def _newest_of(optform: str) -> Path:
     for run in newest_runs():
-        if load_checkpoint(run.best)["optform"] == optform:
+        if load_subject(run.best)["optform"] == optform:
             return run.best
     raise UserError(f"no run in checkpoints/ is of --optform={optform}; train one first")

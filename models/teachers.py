@@ -17,6 +17,7 @@ from apputils.runs import Run
 from compress.distillation.teachers import Teachers
 from compress.errors import UserError
 from compress.thinning.recipe import Recipe
+from models.checkpoint_form import check_run
 from models.run_state import load_network, rebuild
 from models.whole import new_network
 
@@ -86,7 +87,7 @@ class RunTeachers:
         architecture, equals, weights = name.partition("=")
         path = Path(name) if Path(name).is_file() else Run(name).best
         if path.is_file():
-            checkpoint = load_checkpoint(path)
+            checkpoint = check_run(load_checkpoint(path), path)
             network = rebuild(new_network(checkpoint), checkpoint)
             return network, checkpoint["scheduler"]["recipes"], checkpoint["optform"]
         if not equals:

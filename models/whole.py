@@ -12,6 +12,7 @@ from torch import nn
 
 from apputils.checkpoint import load_checkpoint
 from compress.errors import UserError
+from models.checkpoint_form import built, check_run
 from models.run_state import rebuild
 
 BUILDERS = {  # optform -> what makes a network of the checkpoint's arguments
@@ -27,15 +28,19 @@ def load_network(path: str | Path) -> nn.Module:
     Raises:
         UserError: the file cannot be read, or is of an application without a builder here.
     """
-    checkpoint = load_checkpoint(Path(path))
+    checkpoint = check_run(load_checkpoint(Path(path)), path)
     return rebuild(new_network(checkpoint), checkpoint).eval()
 
 
 def new_network(checkpoint: dict[str, Any]) -> nn.Module:
-    """The network of a checkpoint, new: neither thinned nor trained."""
+    """The network of a checkpoint, new: neither thinned nor trained.
+
+    Raises:
+        UserError: there is no such application, or its network cannot be built with these arguments.
+    """
     optform = checkpoint["optform"]
     if optform not in BUILDERS:
         raise UserError(f"networks of --optform={optform} cannot be built here; {', '.join(BUILDERS)} can")
     module, name = BUILDERS[optform].split(":")
-    network: nn.Module = getattr(importlib.import_module(module), name)(**checkpoint["network"]["arguments"])
-    return network
+    make = getattr(importlib.import_module(module), name)
+    return built(lambda arguments: make(**arguments), checkpoint)

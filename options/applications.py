@@ -94,6 +94,16 @@ def find_application(name: str) -> Application:
     return APPLICATIONS[name]
 
 
+def application_on_command_line(otherwise: str | None = None) -> Application:
+    """The application of `--optform`; where that is not given, the one called `otherwise`, or the default.
+
+    Raises:
+        UserError: there is no such application.
+    """
+    named = named_on_command_line("--optform")
+    return find_application((otherwise or DEFAULT) if named is None else named)
+
+
 def named_on_command_line(option: str, arguments: Sequence[str] | None = None) -> str | None:
     """The value of an option among the arguments (sys.argv's by default), None if it is not there."""
     words = list(sys.argv[1:] if arguments is None else arguments)

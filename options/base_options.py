@@ -9,13 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from compress.window import MAX_EPOCHS
 from options.option import option, parse
+from options.rules import Rule, check_testing, check_training
 from options.schedules import find_schedule, schedule_families
+
+MOST = 65_536  # samples in a minibatch, minibatches
+MOST_SAMPLES = 100_000_000
+PROCESSES = 1024  # processes or threads
+LARGEST_SIDE = 4096  # pixels of what a network is trained on
+MOST_CHANNELS = 4096
 
 GROUPS = {
     "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "accumulate", "lr"),
     "look at a schedule, without training": ("plan", "smoke", "strict", "list_weights", "list_groups", "new_schedule"),
-    "the run": ("run", "resume", "keep", "seed", "ema"),
+    "the run": ("run", "resume", "checkpoint_every", "keep", "on_nan", "seed", "ema"),
+    "go on with another run": ("reset_optimizer", "reset_schedule"),
     "the machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
     "several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),
     "written beside the log": ("histograms", "activation_stats"),
@@ -33,23 +42,38 @@ class TrainConfig:
     traindata: str | None = option(
         None, "folder of training pictures (default: dataset/ if there, else embedded photographs)", metavar="FOLDER"
     )
-    batchSize: int = option(16, "samples in a minibatch of one process", minimum=1)
-    accumulate: int = option(1, "minibatches whose gradients make one update of the weights", minimum=1)
-    nEpochs: int | None = option(None, "epochs (default: as many as the schedule needs)", minimum=1)
+    batchSize: int = option(16, "samples in a minibatch of one process", minimum=1, maximum=MOST)
+    accumulate: int = option(1, "minibatches whose gradients make one update of the weights", minimum=1, maximum=MOST)
+    nEpochs: int | None = option(None, "epochs (default: as many as the schedule needs)", minimum=1, maximum=MAX_EPOCHS)
     lr: float = option(1e-3, "learning rate at the start", minimum=0.0)
-    seed: int = option(0, "of every random choice", minimum=0)
+    seed: int = option(0, "of every random choice", minimum=0, maximum=2**63 - 1)
     run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/", metavar="NAME")
-    resume: str | None = option(None, "go on with this run after its last finished epoch", metavar="RUN")
-    keep: int = option(2, "checkpoints that are kept: the last one, and those before it", minimum=1)
+    resume: str | None = option(None, "go on with this run from its last checkpoint", metavar="RUN")
+    reset_optimizer: bool = option(
+        False, "with --resume: the optimizer starts anew, at the run's present learning rates or at --lr"
+    )
+    reset_schedule: bool = option(
+        False, "with --resume: go on under --compress, or plainly without it; what is masked or thinned stays so"
+    )
+    checkpoint_every: int = option(
+        0, "save every N updates too, not only after each epoch; 0 = only then", minimum=0, maximum=MOST, metavar="N"
+    )
+    keep: int = option(2, "checkpoints that are kept: the last one, and those before it", minimum=1, maximum=MOST)
+    on_nan: str = option(
+        "stop", "when the loss is NaN or infinite: stop, skip the minibatch, or rollback to the last checkpoint and "
+        "leave the minibatch out", choices=("stop", "skip", "rollback"),
+    )  # fmt: skip
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)", metavar="DEVICE")
-    workers: int = option(0, "processes that load data; 0 loads in the main one", minimum=0)
+    workers: int = option(0, "processes that load data; 0 loads in the main one", minimum=0, maximum=PROCESSES)
     amp: bool = option(False, "bfloat16 autocast in the forward pass")
     compile: bool = option(False, "torch.compile the training step's forward pass")
     channels_last: bool = option(False, "weights and pictures in memory with their channels last")
     sync_batchnorm: bool = option(False, "BatchNorm by the statistics of all processes' samples; CUDA")
     check_ranks: bool = option(False, "compare network, masks and states of all processes by hash after each epoch")
-    threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
-    ema: float = option(0.0, "decay of averaged weights, which evaluation and `best` then use; 0 = none", minimum=0.0)
+    threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1, maximum=PROCESSES)
+    ema: float = option(
+        0.0, "decay of averaged weights, which evaluation and `best` then use; 0 = none", minimum=0.0, below=1.0
+    )
     histograms: bool = option(False, "histograms of the weights in TensorBoard, each epoch")
     activation_stats: bool = option(
         False, "statistics of layers' outputs in validation, each epoch: TensorBoard and logs/<run>/activations.csv"
@@ -72,15 +96,24 @@ class TestConfig:
     __test__ = False  # pytest: not a test class
 
     optform: str | None = option(None, "the application (default: that of the run)")
-    model: str | None = option(None, "a checkpoint, or an exported .onnx or .pt2 file (default: the best of --run)")
-    testdata: str | None = option(
-        None, "folder of test pictures (default: dataset/ if there, else embedded photographs)"
+    model: str | None = option(
+        None, "a checkpoint, or an exported .onnx or .pt2 file (default: the best of --run)", metavar="FILE"
     )
-    run: str | None = option(None, "the run to evaluate (default: the newest)")
+    testdata: str | None = option(
+        None, "folder of test pictures (default: dataset/ if there, else embedded photographs)", metavar="FOLDER"
+    )
+    run: str | None = option(None, "the run to evaluate (default: the newest)", metavar="RUN")
     dump_features: str | None = option(
         None, "write what the --layers give for the first --num samples to this .npz file instead of evaluating"
     )
     export: bool = option(True, "export the network into results/<run>/ as ONNX and .pt2, check and time the files")
+    reduce_range: bool = option(
+        False, "integer files get 7-bit weights, for x86 CPUs without VNNI, where 8 x 8 bits can saturate"
+    )
+    complete: bool = option(
+        False, "integer files: also round the outputs that training left unrounded, so that every layer runs in "
+        "integers; no longer quite what was trained, and measured as such",
+    )  # fmt: skip
     report: bool = option(True, "tables and pictures of the network, and results/<run>/report.html with everything")
     sense: str = option(
         "element",
@@ -88,7 +121,7 @@ class TestConfig:
         choices=("element", "filter", "channel", "bits", "none"),
     )
     full: bool = option(False, "the analysis takes all levels and metrics instead of a few; minutes longer")
-    jobs: int = option(1, "processes that share the sensitivity analysis", minimum=1)
+    jobs: int = option(1, "processes that share the sensitivity analysis", minimum=1, maximum=PROCESSES)
     sense_weights: str | None = option(
         None, "the analysis takes only these weights, names or globs by commas: one machine's share; an analysis "
         "without this option takes over what the shares have measured", metavar="GLOBS",
@@ -110,35 +143,56 @@ class TestConfig:
         None, "for --quantize=mixed: size:X or bitops:X, X a share of the float network's", metavar="KIND:X"
     )
     calibration: int = option(
-        16, "for --quantize and --bits: minibatches of training data to calibrate with", minimum=1
+        16, "for --quantize and --bits: minibatches of training data to calibrate with", minimum=1, maximum=MOST
     )
     compare: tuple[str, ...] | None = option(
         None, "networks side by side instead of evaluating one: runs or checkpoints; `all` takes every run of the "
         "application", metavar="RUN_OR_CHECKPOINT",
     )  # fmt: skip
     benchmark: bool = option(False, "time the network, or those of --compare, for longer: 30 rounds in turns")
-    batch: int = option(1, "for --compare and --benchmark: samples in a forward pass", minimum=1)
+    batch: int = option(1, "for --compare and --benchmark: samples in a forward pass", minimum=1, maximum=MOST)
     bits: int | None = option(
         None, "for --compare and --benchmark: also each network quantized after training to this many bits",
         choices=(4, 5, 6, 7, 8),
     )  # fmt: skip
     layers: str | None = option(None, "for --dump-features: names of layers, or patterns such as 'conv*', by commas")
-    num: int = option(200, "for --dump-features: samples at most", minimum=1)
-    device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)")
-    threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1)
+    num: int = option(200, "for --dump-features: samples at most", minimum=1, maximum=MOST_SAMPLES)
+    device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)", metavar="DEVICE")
+    threads: int | None = option(None, "CPU threads (default: torch's)", minimum=1, maximum=PROCESSES)
+    explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
 
 C = TypeVar("C", bound=TrainConfig)
+T = TypeVar("T", bound=TestConfig)
 
 
-def parse_training(cls: type[C], purpose: str, arguments: Sequence[str] | None = None) -> C:
+def parse_training(cls: type[C], purpose: str, arguments: Sequence[str] | None = None, rules: Sequence[Rule] = ()) -> C:
     """The command line of `train.py` as an application's options, with the schedule's file found.
 
+    Args:
+        cls: the options of the application.
+        purpose: one sentence for `--help`.
+        arguments: without the program's name; None takes sys.argv's.
+        rules: of the application, see options/rules.py.
+
     Raises:
-        UserError: there is no such schedule.
+        UserError: there is no such schedule, run, file or folder, or options do not go together.
         SystemExit: 2 after a wrong argument, 0 after `--help`.
     """
     config = parse(cls, "train.py", purpose, arguments, GROUPS)
+    check_training(config, rules)
     if config.compress is None:
         return config
     return dataclasses.replace(config, compress=find_schedule(config.compress, config.optform))
+
+
+def parse_testing(cls: type[T], purpose: str, arguments: Sequence[str] | None = None, rules: Sequence[Rule] = ()) -> T:
+    """The command line of `test.py` as an application's options; the arguments are those of `parse_training`.
+
+    Raises:
+        UserError: there is no such run, file or folder, or options do not go together.
+        SystemExit: 2 after a wrong argument, 0 after `--help`.
+    """
+    config = parse(cls, "test.py", purpose, arguments)
+    check_testing(config, rules)
+    return config

@@ -7,15 +7,22 @@ which options exist (base_options.py and the applications' packages). Imports no
 import argparse
 import dataclasses
 import math
+import operator
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
-from compress.errors import did_you_mean
+from compress.errors import did_you_mean, shown
 
 T = TypeVar("T")
 KINDS = {int: ("N", "a whole number"), float: ("X", "a number"), str: ("TEXT", "text")}  # metavar, words
+BOUNDS: Mapping[str, tuple[Callable[[float, float], bool], str]] = {  # bound -> whether it holds, in words
+    "minimum": (operator.ge, "{} or more"),
+    "maximum": (operator.le, "{} at most"),
+    "above": (operator.gt, "more than {}"),
+    "below": (operator.lt, "less than {}"),
+}
 NOTE = "Switches (options without a value) are off by default; --no-NAME puts one off. --some-name may be --some_name."
 
 
@@ -25,10 +32,25 @@ def option(
     *,
     choices: Sequence[Any] | None = None,
     minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
     metavar: str | None = None,
 ) -> Any:
-    """A field of an options dataclass: its default, what it means, what it may be, and how its value is called."""
-    metadata = {"help": help_text, "choices": choices, "minimum": minimum, "metavar": metavar}
+    """A field of an options dataclass.
+
+    Args:
+        default: its value where it is not given.
+        help_text: what it means.
+        choices: the values that it may have; None: any of its type.
+        minimum: the smallest number allowed.
+        maximum: the largest number allowed.
+        above: a number that it must exceed.
+        below: a number that it must stay below.
+        metavar: how `--help` calls its value.
+    """
+    bounds = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
+    metadata = {"help": help_text, "choices": choices, "bounds": bounds, "metavar": metavar}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -121,20 +143,24 @@ def _add(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind
     if get_origin(kind) is tuple:
         kind, shared["nargs"] = get_args(kind)[0], "+"
     metavar = field.metadata["metavar"] or (None if choices else KINDS[kind][0])
-    convert = _convert(kind, field.metadata["minimum"])
+    convert = _convert(kind, field.metadata["bounds"])
     parser.add_argument(f"--{name}", type=convert, choices=choices, metavar=metavar, help=text, **shared)
 
 
-def _convert(kind: type, minimum: float | None) -> Callable[[str], Any]:
+def _convert(kind: type, bounds: Mapping[str, float | None]) -> Callable[[str], Any]:
     def convert(text: str) -> Any:
+        if not text.strip():
+            raise argparse.ArgumentTypeError(f"given nothing, it must be {KINDS[kind][1]}")
         try:
             value = kind(text)
         except ValueError as e:
-            raise argparse.ArgumentTypeError(f"given {text!r}, it must be {KINDS[kind][1]}") from e
+            raise argparse.ArgumentTypeError(f"given {shown(text)}, it must be {KINDS[kind][1]}") from e
         if kind is float and not math.isfinite(value):
             raise argparse.ArgumentTypeError(f"given {text}, it must be a finite number")
-        if minimum is not None and value < minimum:
-            raise argparse.ArgumentTypeError(f"given {text}, it must be {minimum} or more")
+        for name, bound in bounds.items():
+            holds, words = BOUNDS[name]
+            if bound is not None and not holds(value, bound):
+                raise argparse.ArgumentTypeError(f"given {text}, it must be {words.format(bound)}")
         return value
 
     return convert

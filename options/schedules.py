@@ -24,9 +24,15 @@ def find_schedule(name: str, optform: str) -> str:
     """
     folders = (ROOT / "schedules" / optform, ROOT / "schedules")
     for candidate in (Path(name), *(folder / name for folder in folders)):
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return min(str(candidate), os.path.relpath(candidate), key=len)
-    there = sorted({path.name for folder in (Path(name).parent, *folders) for path in folder.glob("*.y*ml")})
+    if os.path.isdir(name):
+        inside = sorted(path.name for path in Path(name).glob("*.y*ml"))
+        holds = f"it holds {', '.join(inside[:12])}" if inside else "and there is no schedule in it"
+        raise UserError(f"--compress={name}: that is a folder, {holds}; name a file; nothing was started")
+    near = (folder for folder in (Path(name).parent, *folders) if os.path.isdir(folder))
+    there = sorted({path.name for folder in near for path in folder.glob("*.y*ml")})
     raise UserError(
-        f"--compress={name}: no such file here, in schedules/{optform}/ or in schedules/; {did_you_mean(name, there)}"
+        f"--compress={name}: no such file here, in schedules/{optform}/ or in schedules/; {did_you_mean(name, there)}; "
+        "nothing was started"
     )

@@ -57,7 +57,7 @@ def test_train_then_test(folder: Path) -> None:
         (["--optform=XX"], "--optform=XX is no application; there are --optform=SR"),
         (["--compress=none.yaml"], "--compress=none.yaml: no such file"),
         (["--nEpoch=3"], "unknown option '--nEpoch'; did you mean '--nEpochs'"),
-        (["--traindata=nowhere"], "nowhere is not a folder"),
+        (["--traindata=nowhere"], "--traindata=nowhere: there is no such folder"),
         (["--resume=never"], "there is no run"),
         (["--traindata=pictures", "--compress=typo.yaml"], "did you mean 'mid_part.1.weight'"),
     ],

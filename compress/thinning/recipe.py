@@ -87,6 +87,25 @@ class Recipe:
                 raise UserError(
                     f"this recipe does not fit {type(model).__name__}: it has no module {name!r}; nothing was changed"
                 )
+        self._check_values(modules)
+
+    def _check_values(self, modules: Mapping[str, nn.Module]) -> None:
+        """A recipe may come from a file: it must not exchange a method, nor make a tensor larger."""
+        for name, values in self.attributes.items():
+            for attribute in values:
+                if not isinstance(vars(modules[name]).get(attribute, ""), int | tuple | None):
+                    raise UserError(
+                        f"this recipe is damaged: {name!r} has no number {attribute!r}; nothing was changed"
+                    )
+        for name, dims in self.kept.items():
+            for dim, indices in dims.items():
+                size = self.sizes.get(name, {}).get(dim, 0)
+                if (
+                    indices.numel() > size
+                    or indices.is_floating_point()
+                    or not ((indices >= 0) & (indices < size)).all()
+                ):
+                    raise UserError(f"this recipe is damaged: it keeps of {name} what is not in [0, {size})")
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
         """The part of a tensor that stays; it has the shape that the parameter had before (a mask, a moment)."""

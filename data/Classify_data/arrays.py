@@ -8,14 +8,16 @@ Here: which arrays hold pictures, labels and class names. Nothing is unpickled. 
 """
 
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress.errors import UserError
+from compress.errors import UserError, printable
 from data.Classify_data.layout import Layout
 from data.Classify_data.source import ArraySource
 from data.embedded import Part
@@ -26,6 +28,7 @@ NAMES: dict[Part, tuple[tuple[str, str], ...]] = {
     "validation": (("val_set_x", "val_set_y"), ("x_val", "y_val")),
     "test": (("test_set_x", "test_set_y"), ("x_test", "y_test")),
 }
+MOST_BYTES, MOST_CLASSES = 4 << 30, 65_536  # of one array; a small file can stand for any number of both
 CLASS_NAMES = ("list_classes", "classes")
 
 
@@ -47,45 +50,94 @@ def array_layout(place: Path) -> Layout | None:
     return Layout("arrays", str(place), parts)
 
 
+ERRORS = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, EOFError, MemoryError, SyntaxError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy and h5py raise for a file that is damaged or claims what it does not hold."""
+
+
 def _keys(path: Path) -> list[str]:
     with _opened(path) as file:
-        return [str(key) for key in file]
+        return [printable(key) for key in file]
 
 
-def _opened(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, whatever goes wrong with it inside the block being a UserError."""
     try:
-        if path.suffix.lower() == ".npz":
-            return np.load(path, allow_pickle=False)
-        import h5py  # only who has such files waits for it
+        with _open(path) as file:
+            yield file
+    except ERRORS as e:
+        text = str(e).strip().splitlines() or [type(e).__name__]
+        raise UserError(f"{path}: the arrays cannot be read: {text[0][:200]}") from e
 
-        return h5py.File(path, "r")
-    except (OSError, ValueError, zipfile.BadZipFile) as e:
-        raise UserError(f"{path} cannot be read: {e}") from e
+
+def _open(path: Path) -> Any:
+    if path.suffix.lower() == ".npz":
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is no archive of arrays")
+        return file
+    import h5py  # only who has such files waits for it
+
+    return h5py.File(path, "r")
+
+
+def _array(file: Any, key: str) -> Any:
+    """An array of a file, if the file itself holds it and it is of a bearable size."""
+    if isinstance(file, np.lib.npyio.NpzFile):
+        archive = file.zip
+        size = sum(each.file_size for each in archive.infolist() if each.filename in (key, f"{key}.npy"))
+    else:
+        size = _held_bytes(file, key)
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"{key} has {size:,} bytes, and at most {MOST_BYTES:,} are read; write larger sets as class folders"
+        )
+    return np.asarray(file[key])
+
+
+def _held_bytes(file: Any, key: str) -> int:
+    """Bytes of an HDF5 data set; ValueError for what would be read from somewhere else."""
+    import h5py
+
+    if not isinstance(file.get(key, getlink=True), h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
+        raise ValueError(f"{key} is no data set in this file")
+    dataset = file[key]
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"{key} takes its values from other files, which is not done")
+    return int(dataset.size or 0) * dataset.dtype.itemsize
 
 
 def _read(path: Path, x: str, y: str) -> ArraySource:
     with _opened(path) as file:
-        try:
-            images, labels = np.asarray(file[x]), np.asarray(file[y])
-            names = _class_names(file)
-        except (OSError, ValueError) as e:
-            raise UserError(f"{path}: the arrays cannot be read: {e}") from e
+        images, labels = _array(file, x), _array(file, y)
+        names = _class_names(file)
     labels = labels.reshape(-1)
-    if images.ndim not in (3, 4) or len(images) != len(labels) or not np.issubdtype(labels.dtype, np.integer):
+    if (
+        images.ndim not in (3, 4)
+        or images.size == 0
+        or images.dtype.kind not in "buif"
+        or len(images) != len(labels)
+        or not np.issubdtype(labels.dtype, np.integer)
+    ):
         raise UserError(
-            f"{path}: {x} has shape {images.shape} and {y} holds {len(labels)} values of {labels.dtype}; "
-            "expected (N, H, W) or (N, H, W, 1 or 3) and N whole numbers"
+            f"{path}: {x} has shape {images.shape} of {images.dtype} and {y} holds {len(labels)} values of "
+            f"{labels.dtype}; expected numbers (N, H, W) or (N, H, W, 1 or 3) and N whole numbers"
         )
-    classes = names or tuple(str(i) for i in range(int(labels.max()) + 1))
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
-        raise UserError(f"{path}: {y} has labels from {labels.min()} to {labels.max()}, for {len(classes)} classes")
+    lowest, highest = int(labels.min()), int(labels.max())
+    classes = names or tuple(str(i) for i in range(min(highest + 1, MOST_CLASSES)))
+    if not 0 <= lowest <= highest < len(classes):
+        raise UserError(f"{path}: {y} has labels from {lowest} to {highest}, for {len(classes)} classes")
     return ArraySource(_as_pixels(images, f"{path}: {x}"), labels.tolist(), classes, str(path))
 
 
 def _class_names(file: Mapping[str, Any]) -> tuple[str, ...]:
     for key in CLASS_NAMES:
         if key in file:
-            return tuple(each.decode() if isinstance(each, bytes) else str(each) for each in np.asarray(file[key]))
+            given = _array(file, key).reshape(-1).tolist()
+            return tuple(printable(each.decode() if isinstance(each, bytes) else each) for each in given)
     return ()
 
 

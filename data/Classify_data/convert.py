@@ -47,7 +47,11 @@ def convert_cifar(source: Path, target: Path) -> str:
     layout = cifar_layout(source)
     if layout is None:
         raise UserError(f"{source} holds no data_batch_1; name the folder cifar-10-batches-py, or the one around it")
-    counts = [f"{part}: {_write(layout.parts[part](), target / part)} pictures" for part in PARTS]
+    source_parts = {part: layout.parts[part]() for part in PARTS}
+    for name in {name for each in source_parts.values() for name in each.classes}:
+        if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
+            raise UserError(f"{source}: the class name {name!r} cannot be a folder below {target}; nothing was written")
+    counts = [f"{part}: {_write(each, target / part)} pictures" for part, each in source_parts.items()]
     return f"written and counted: {target}: {', '.join(counts)}"
 
 

@@ -7,11 +7,11 @@ import re
 from functools import partial
 from pathlib import Path
 
-from compress.errors import UserError
+from compress.errors import UserError, printable
 from data.Classify_data.layout import Layout
 from data.Classify_data.source import UNLABELLED, FileSource
 from data.embedded import Part
-from data.folders import ENDINGS, picture_files
+from data.folders import ENDINGS, folders_in, picture_files
 from data.pictures import Picture
 
 PART_FOLDERS: dict[Part, tuple[str, ...]] = {
@@ -32,7 +32,7 @@ def folder_layout(place: Path) -> Layout | None:
     if parts:
         openers = {part: partial(open_part, folder) for part, folder in parts.items()}
         return Layout("class folders", str(place), openers)
-    if place.is_dir() and (_class_folders(place) or picture_files(place)):
+    if place.is_dir() and (folders_in(place) or picture_files(place)):
         return Layout("class folders", str(place), {}, partial(open_part, place))
     return None
 
@@ -43,7 +43,7 @@ def open_part(folder: Path) -> FileSource:
     Raises:
         UserError: a class without a picture, or no picture at all.
     """
-    return _by_folder(folder) if _class_folders(folder) else _by_name(folder)
+    return _by_folder(folder) if folders_in(folder) else _by_name(folder)
 
 
 def unlabelled(place: Path) -> FileSource:
@@ -68,9 +68,9 @@ def _by_folder(folder: Path) -> FileSource:
         files = picture_files(each)
         if not files:
             raise UserError(f"the class {each.name!r} is empty: {each} holds no picture ({', '.join(ENDINGS)})")
-        pictures += [Picture(f"{each.name}/{file.name}", file.path) for file in files]
+        pictures += [Picture(f"{printable(each.name)}/{file.name}", file.path) for file in files]
         labels += [label] * len(files)
-    return FileSource(pictures, labels, [each.name for each in classes], str(folder))
+    return FileSource(pictures, labels, [printable(each.name) for each in classes], str(folder))
 
 
 def _by_name(folder: Path) -> FileSource:
@@ -89,8 +89,7 @@ def _by_name(folder: Path) -> FileSource:
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    return sorted(found, key=lambda path: _natural(path.name))
+    return sorted(folders_in(folder), key=lambda path: _natural(path.name))
 
 
 def _first(place: Path, names: tuple[str, ...]) -> Path | None:
@@ -99,5 +98,5 @@ def _first(place: Path, names: tuple[str, ...]) -> Path | None:
 
 def _natural(name: str) -> tuple[bool, int, str]:
     """Numbers in their order, before other names."""
-    number = name.isascii() and name.isdigit()
+    number = name.isascii() and name.isdecimal()
     return not number, int(name) if number else 0, name

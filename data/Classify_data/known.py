@@ -3,6 +3,8 @@
 Here: `mean_and_std`. Values are of [0, 1] pixels, one for each channel.
 """
 
+import math
+
 import torch
 
 from compress.errors import UserError
@@ -60,6 +62,6 @@ def _given(text: str) -> MeanStd:
         raise UserError(
             f"--mean-std={text}: give auto, one of {', '.join(KNOWN)}, or numbers such as 0.49,0.48,0.45/0.25,0.24,0.26"
         ) from e
-    if min(std) <= 0:
-        raise UserError(f"--mean-std={text}: a standard deviation is above 0")
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise UserError(f"--mean-std={text}: they are finite numbers, and a standard deviation is above 0")
     return mean, std

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from data.Classify_data.places import DIGITS, find_layout
 from data.Classify_data.source import UNLABELLED, Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task, check_classes
-from data.loaders import as_it_is, batches_in_order, training_loader
+from data.loaders import as_it_is, batches_in_order, trained_with, training_loader
 
 EVALUATION_BATCH = 128
 
@@ -46,11 +47,14 @@ def classify_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoad
     Raises:
         UserError: the data cannot be used, or have other classes.
     """
-    task, options = Task.from_dict(checkpoint["task"]), checkpoint["options"]
+    task = Task.from_dict(checkpoint["task"])
+    trained = partial(trained_with, checkpoint)
     if opt.predict is not None:
         source: Source = unlabelled(Path(opt.predict))
     else:
-        source = _labelled(find_layout(opt.testdata or options["traindata"], options["dataset"]).open("test"))
+        source = _labelled(
+            find_layout(opt.testdata or trained("traindata", str | None), trained("dataset", str)).open("test")
+        )
         check_classes(source.classes, task.classes, source.where)
     return batches_in_order(ClassifySet(PictureStore(source, task.size, task.channels), task), EVALUATION_BATCH)
 

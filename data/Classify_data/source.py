@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data.folders import smallest_hashes
-from data.pictures import DECODE_ERRORS, Picture, Pixels
+from data.pictures import DECODE_ERRORS, Picture, Pixels, opened
 
 UNLABELLED = -1
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
@@ -92,7 +91,7 @@ class FileSource(Source):
         """1 if the first file that opens is stored as grey, else 3."""
         for picture in self.pictures:
             try:
-                with Image.open(picture.path) as image:
+                with opened(picture.path) as image:
                     return 1 if image.mode in GREY else 3
             except DECODE_ERRORS:
                 continue

@@ -3,11 +3,16 @@
 Here: `Task`, and the check that other data have the same classes in the same order. Not here: pictures.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from compress.errors import UserError
+
+LARGEST_SIDE = 4096  # pixels
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,22 @@ class Task:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "Task":
-        """What `to_dict` gave."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return Task(**plain)
+        """What `to_dict` gave.
+
+        Raises:
+            UserError: something else, such as from a file that was changed.
+        """
+        try:
+            task = TypeAdapter(Task).validate_python(dict(data))
+        except ValidationError as e:
+            first = e.errors()[0]
+            raise UserError(f"the classes cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
+        per_channel = len(task.mean) == len(task.std) == task.channels and all(map(math.isfinite, task.mean + task.std))
+        if task.channels not in (1, 3) or not 1 <= task.size <= LARGEST_SIDE or not per_channel or min(task.std) <= 0:
+            raise UserError("the classes cannot be read: the form of the pictures makes no sense")
+        if not task.classes or not task.majority or not set(task.majority) <= set(range(len(task.classes))):
+            raise UserError("the classes cannot be read: the majority class is none of them")
+        return task
 
 
 def check_classes(found: Sequence[str], wanted: Sequence[str], where: str) -> None:

@@ -6,10 +6,10 @@ decoding (source.py).
 
 from pathlib import Path
 
-from compress.errors import UserError
+from compress.errors import UserError, printable
 from data.Deblur_data.source import PairFiles
 from data.embedded import Part
-from data.folders import picture_files, validation_groups
+from data.folders import folders_in, picture_files, validation_groups
 from data.pictures import Picture
 
 PARTS: dict[Part, tuple[str, ...]] = {
@@ -53,7 +53,7 @@ def _pairs(folder: Path, sharp_only: bool) -> list[PairFiles]:
         found = [PairFiles(each.name, each, group=each.path.name) for each in picture_files(folder)]
     elif (folder / SHARP).is_dir():
         found = _beside(folder)
-    elif scenes := sorted(path for path in folder.iterdir() if (path / SHARP).is_dir()):
+    elif scenes := [path for path in folders_in(folder) if (path / SHARP).is_dir()]:
         found = [pair for scene in scenes for pair in _beside(scene, scene.name)]
     else:
         found = [PairFiles(each.name, each, group=each.path.name) for each in picture_files(folder)]
@@ -75,6 +75,8 @@ def _beside(folder: Path, scene: str = "") -> list[PairFiles]:
         lacking = "sharp" if alone[0] in halves[1] else blurred.name
         raise UserError(f"{folder}: {alone[0]} is not in {lacking}/ ({len(alone)} pictures have no other half)")
     return [
-        PairFiles(f"{scene}_{picture.name}" if scene else picture.name, picture, halves[1][name], scene or name)
+        PairFiles(
+            f"{printable(scene)}_{picture.name}" if scene else picture.name, picture, halves[1][name], scene or name
+        )
         for name, picture in halves[0].items()
     ]

@@ -5,19 +5,20 @@ Here: the choice between a user's pairs and the embedded photographs. Not here: 
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from compress.errors import UserError
-from data.Deblur_data.dataset import SIDE_MULTIPLE, DeblurCrops, DeblurPictures
+from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
 from data.Deblur_data.folders import pairs_of
 from data.Deblur_data.source import BlurredPictures, FilePairs, PairSource
 from data.embedded import Part, embedded_pictures
-from data.loaders import evaluation_loader, training_loader
+from data.loaders import evaluation_loader, trained_with, training_loader
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
+LONGEST_BLUR = 256.0  # pixels
 MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 
 _logger = logging.getLogger("run")
@@ -27,10 +28,8 @@ def deblur_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[An
     """Training and validation loader from the training options.
 
     Raises:
-        UserError: the data cannot be used, or `--patch-size` is no multiple of 4.
+        UserError: the data cannot be used.
     """
-    if config.patch_size % SIDE_MULTIPLE:
-        raise UserError(f"--patch-size={config.patch_size}: it must be a multiple of {SIDE_MULTIPLE} pixels")
     place, settings = _place(config.traindata), (config.sharp_only, config.blur_length)
     if place is None:
         _logger.info(
@@ -50,10 +49,11 @@ def deblur_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader
     Raises:
         UserError: the data cannot be used.
     """
-    trained = checkpoint["options"]
-    place = Path(opt.testdata) if opt.testdata is not None else _place(trained["traindata"])
-    sharp_only = opt.sharp_only or (opt.testdata is None and trained["sharp_only"])
-    return evaluation_loader(DeblurPictures(source_of(place, "test", sharp_only, trained["blur_length"])))
+    trained = partial(trained_with, checkpoint)
+    place = Path(opt.testdata) if opt.testdata is not None else _place(trained("traindata", str | None))
+    sharp_only = opt.sharp_only or (opt.testdata is None and trained("sharp_only", bool))
+    length = min(max(trained("blur_length", int | float), 2.0), LONGEST_BLUR)
+    return evaluation_loader(DeblurPictures(source_of(place, "test", sharp_only, length)))
 
 
 def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -> PairSource:

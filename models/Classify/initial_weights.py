@@ -29,8 +29,6 @@ def start(model: nn.Module, config: Any) -> None:
     Raises:
         UserError: weights cannot be had, or none of them fits.
     """
-    if config.pretrained and config.weights:
-        raise UserError("give --pretrained or --weights, not both")
     initialise(model, config.init)
     if config.pretrained:
         logger.info("%s", match_weights(model, _library_weights(config.arch)).story("the library's trained weights"))

@@ -15,9 +15,7 @@ from models.base_solver import BaseTrainer
 from models.Classify.initial_weights import start
 from models.Classify.optimizers import make_optimizer
 from models.Classify.quality import answers, beside_majority, loss, scores
-from models.Classify.zoo import build_network
-
-SETTINGS = ("width_mult", "base", "dropout", "exits")  # options that are the network's, where they are given
+from models.Classify.zoo import SETTINGS, build_network
 
 
 class ClassifyTrainer(BaseTrainer):

@@ -16,6 +16,8 @@ from models.Classify.foreign import from_timm, from_torchvision
 
 GIVEN = ("num_classes", "in_channels", "image_size")  # by the data; the other arguments are settings
 
+SETTINGS = ("width_mult", "base", "dropout", "exits")  # options of `train.py` that are a network's
+
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "alexnet_bn": alexnet_bn.AlexNetBN,
     "lenet5": lenet.LeNet5,
@@ -57,6 +59,8 @@ def build_network(
         UserError: there is no such architecture, it does not take a setting, or it cannot have this size.
     """
     chosen = dict(settings or {})
+    if set(chosen) - set(SETTINGS):  # a checkpoint may come from anyone, and libraries take settings that load files
+        raise UserError(f"a network's settings are {', '.join(SETTINGS)}; given are {', '.join(map(str, chosen))}")
     prefix, colon, name = arch.partition(":")
     if colon and prefix in FOREIGN:
         network = FOREIGN[prefix](name, num_classes, in_channels, image_size, chosen)

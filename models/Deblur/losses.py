@@ -118,11 +118,9 @@ def content_loss(name: str, vgg_weights: str | None, device: torch.device) -> Ca
     """The content loss of `--content`; without VGG19's weights a line says so and `l1_ssim` takes its place.
 
     Raises:
-        UserError: `--vgg-weights` is not such a file, or is given without `--content=perceptual`.
+        UserError: `--vgg-weights` is not such a file.
     """
     if name != "perceptual":
-        if vgg_weights is not None:
-            raise UserError(f"--vgg-weights is for --content=perceptual; given --content={name}")
         return l1_ssim
     path = Path(vgg_weights) if vgg_weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
     if vgg_weights is None and not path.is_file():

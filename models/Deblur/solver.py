@@ -14,7 +14,6 @@ import yaml
 from torch import Tensor, nn
 
 from compress.distributed import average
-from compress.errors import UserError
 from models.base_solver import BaseTrainer, Companion
 from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, gradient_penalty
 from models.Deblur.model import Discriminator, Generator
@@ -40,17 +39,12 @@ class DeblurTrainer(BaseTrainer):
         self.prefixes = frozenset(prefixes_of(self._schedule(checkpoint)))
         self.adversarial = ADVERSARIAL[self.config.gan]
         self.critic_steps = self.config.critic_steps or self.adversarial.critic_steps
+        _ = self.content  # now: a wrong --vgg-weights is told before training starts
         super().build(checkpoint)
 
     def build_model(self) -> nn.Module:
-        """A new generator, or `Networks` where the schedule tells the two apart.
-
-        Raises:
-            UserError: `--dropout` is not below 1.
-        """
+        """A new generator, or `Networks` where the schedule tells the two apart."""
         config = self.config
-        if config.dropout >= 1:
-            raise UserError(f"--dropout={config.dropout:g}: it must be below 1; nothing was trained")
         generator = {"ngf": config.ngf, "blocks": config.blocks, "kind": config.netG, "norm": config.norm}
         generator |= {"halvings": config.halvings, "dropout": config.dropout}
         if not self.prefixes:
@@ -123,7 +117,7 @@ class DeblurTrainer(BaseTrainer):
 
     def _schedule(self, checkpoint: dict[str, Any] | None) -> Any:
         """The schedule as plain data; what is wrong with it is told when it is built."""
-        if checkpoint is not None:
+        if checkpoint is not None and not self.config.reset_schedule:
             return checkpoint["schedule"]
         if self.config.compress is None:
             return None

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import TestConfig
-from options.option import option, parse
+from options.base_options import TestConfig, parse_testing
+from options.option import option
+from options.rules import Rule
+
+RULES = (Rule(("predict",), lambda c: c.testdata is None, "takes its pictures from its own folder, not --testdata"),)
 
 
 @dataclass(frozen=True)
@@ -25,5 +28,9 @@ class TestOptions:
     __test__ = False  # pytest: not a test class
 
     def parse(self, arguments: Sequence[str] | None = None) -> ClassifyTestConfig:
-        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2."""
-        return parse(ClassifyTestConfig, "test.py", "Evaluates a classifier.", arguments)
+        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
+
+        Raises:
+            UserError: see `parse_testing`.
+        """
+        return parse_testing(ClassifyTestConfig, "Evaluates a classifier.", arguments, RULES)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import TrainConfig, parse_training
+from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, TrainConfig, parse_training
 from options.option import option
+from options.rules import Rule
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 INITIALISATIONS = ("own", "kaiming", "xavier", "orthogonal")
@@ -24,21 +25,23 @@ class ClassifyTrainConfig(TrainConfig):
         "digits", "digits (inside scikit-learn) or torchvision:NAME, where --traindata is not given", metavar="NAME"
     )
     download: bool = option(False, "let torchvision fetch the data set")
-    size: int = option(32, "height and width that the network sees, pixels", minimum=8)
+    size: int = option(32, "height and width that the network sees, pixels", minimum=8, maximum=LARGEST_SIDE)
     channels: int | None = option(None, "1 (grey) or 3 (RGB); default: as the pictures are", choices=(1, 3))
     mean_std: str | None = option(
         None, "auto, imagenet, cifar10, mnist, ... or M[,M,M]/S[,S,S] (default: the known set's, else auto)"
     )
-    shift: float = option(0.06, "largest shift of a training picture, a fraction of its side", minimum=0.0)
-    rotate: float = option(10.0, "largest turn of a training picture, degrees", minimum=0.0)
-    zoom: float = option(0.1, "largest change of a training picture's size, a fraction", minimum=0.0)
+    shift: float = option(0.06, "largest shift of a training picture, a fraction of its side", minimum=0.0, maximum=1.0)
+    rotate: float = option(10.0, "largest turn of a training picture, degrees", minimum=0.0, maximum=180.0)
+    zoom: float = option(0.1, "largest change of a training picture's size, a fraction", minimum=0.0, below=1.0)
     flip: bool = option(False, "mirror every second training picture")
     arch: str = option(
         "lenet5", "the network: resnet20, studentnet, ..., torchvision:NAME or timm:NAME", metavar="NAME"
     )
-    width_mult: float | None = option(None, "factor of the network's channels, where it takes one", minimum=0.0)
-    base: int | None = option(None, "channels of studentnet's first layer", minimum=1)
-    dropout: float | None = option(None, "before the classifier, where the network takes one", minimum=0.0)
+    width_mult: float | None = option(
+        None, "factor of the network's channels, where it takes one", above=0.0, maximum=100.0
+    )
+    base: int | None = option(None, "channels of studentnet's first layer", minimum=1, maximum=MOST_CHANNELS)
+    dropout: float | None = option(None, "before the classifier, where the network takes one", minimum=0.0, below=1.0)
     exits: str | None = option(
         None, "early exits of the CIFAR ResNets: layer1, layer2 or layer1,layer2", metavar="STAGES"
     )
@@ -48,12 +51,38 @@ class ClassifyTrainConfig(TrainConfig):
     weights: str | None = option(None, "start from the weights in this file, as far as they fit", metavar="FILE")
     match: str = option("name", "pair the weights of --weights by name or by order", choices=("name", "order"))
     optimizer: str = option("adam", "the optimizer", choices=OPTIMIZERS)
-    momentum: float = option(0.9, "of --optimizer=momentum and rmsprop", minimum=0.0)
+    momentum: float = option(0.9, "of --optimizer=momentum and rmsprop", minimum=0.0, below=1.0)
     weight_decay: float = option(1e-4, "of weights, not of norms and biases", minimum=0.0)
     decay_all: bool = option(False, "weight decay on norms and biases too")
-    label_smoothing: float = option(0.0, "share of the target spread over all classes", minimum=0.0)
-    batchSize: int = option(64, "pictures in a minibatch of one process", minimum=1)
+    label_smoothing: float = option(0.0, "share of the target spread over all classes", minimum=0.0, below=1.0)
+    batchSize: int = option(64, "pictures in a minibatch of one process", minimum=1, maximum=MOST)
     lr: float = option(2e-3, "learning rate, where the schedule does not set it", minimum=0.0)
+
+
+def _of_a_library(config: ClassifyTrainConfig) -> bool:
+    return config.arch.startswith(("torchvision:", "timm:"))
+
+
+RULES = (
+    Rule(("dataset",), lambda c: c.traindata is None, "names a data set, and --traindata another; give one"),
+    Rule(
+        ("download",),
+        lambda c: c.dataset.startswith("torchvision:") and c.traindata is None,
+        "fetches the data set of --dataset=torchvision:NAME; there is nothing else to fetch",
+    ),
+    Rule(("exit_weight",), lambda c: c.exits, "weighs the losses of early exits; name them with --exits"),
+    Rule(("match",), lambda c: c.weights, "says how the file of --weights is read; name that too"),
+    Rule(("pretrained",), lambda c: c.weights is None, "and --weights are two ways to start; give one"),
+    Rule(
+        ("pretrained",), _of_a_library, "is for --arch=torchvision:NAME and timm:NAME; others have no trained weights"
+    ),
+    Rule(
+        ("momentum",),
+        lambda c: c.optimizer in ("momentum", "rmsprop"),
+        "means nothing to the optimizer; it is of --optimizer=momentum and --optimizer=rmsprop",
+    ),
+    Rule(("decay_all",), lambda c: c.weight_decay > 0, "says what decays, and --weight-decay=0 lets nothing"),
+)
 
 
 class TrainOptions:
@@ -63,6 +92,6 @@ class TrainOptions:
         """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
 
         Raises:
-            UserError: the schedule of `--compress` is not found.
+            UserError: see `parse_training`.
         """
-        return parse_training(ClassifyTrainConfig, "Trains a classifier under a schedule.", arguments)
+        return parse_training(ClassifyTrainConfig, "Trains a classifier under a schedule.", arguments, RULES)

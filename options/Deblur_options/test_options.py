@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import TestConfig
-from options.option import option, parse
+from options.base_options import TestConfig, parse_testing
+from options.option import option
+from options.rules import Rule
+
+RULES = (Rule(("sharp_only",), lambda c: c.testdata, "says what --testdata holds; name that too"),)
 
 
 @dataclass(frozen=True)
@@ -23,5 +26,9 @@ class TestOptions:
     __test__ = False  # pytest: not a test class
 
     def parse(self, arguments: Sequence[str] | None = None) -> DeblurTestConfig:
-        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2."""
-        return parse(DeblurTestConfig, "test.py", "Evaluates a deblurring network.", arguments)
+        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
+
+        Raises:
+            UserError: see `parse_testing`.
+        """
+        return parse_testing(DeblurTestConfig, "Evaluates a deblurring network.", arguments, RULES)

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import TrainConfig, parse_training
+from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, MOST_SAMPLES, TrainConfig, parse_training
 from options.option import option
+from options.rules import Rule, check
 
 GAN_LOSSES = ("lsgan", "wgan-gp", "vanilla")
 PRESETS = {  # values of options that are not given themselves
@@ -26,26 +27,48 @@ class DeblurTrainConfig(TrainConfig):
         None, "folder of pairs (default: dataset/Deblur/train if there, else embedded photographs)", metavar="FOLDER"
     )
     sharp_only: bool = option(False, "--traindata holds sharp pictures; they are blurred as they are drawn")
-    blur_length: float = option(40.0, "longest way of the camera where blur is made, pixels", minimum=2.0)
-    batchSize: int = option(4, "crops in a minibatch of one process", minimum=1)
-    patch_size: int = option(64, "side of a training crop, pixels, a multiple of 4", minimum=16)
-    samples: int = option(400, "training crops in an epoch", minimum=1)
+    blur_length: float = option(
+        40.0, "longest way of the camera where blur is made, pixels", minimum=2.0, maximum=256.0
+    )
+    batchSize: int = option(4, "crops in a minibatch of one process", minimum=1, maximum=MOST)
+    patch_size: int = option(64, "side of a training crop, pixels, a multiple of 4", minimum=16, maximum=LARGEST_SIDE)
+    samples: int = option(400, "training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
     lr: float = option(1e-3, "Adam's learning rate of both networks, where the schedule does not set it", minimum=0.0)
     netG: str = option("resnet", "the generator", choices=("resnet", "mobile"))
     norm: str = option("none", "norm in the generator", choices=("none", "instance"))
-    ngf: int = option(12, "channels of the generator's first layer", minimum=1)
+    ngf: int = option(12, "channels of the generator's first layer", minimum=1, maximum=MOST_CHANNELS)
     halvings: int = option(1, "times that the generator halves the resolution before its blocks", choices=(1, 2))
-    blocks: int = option(3, "residual blocks of the generator", minimum=0)
-    dropout: float = option(0.0, "share of values dropped in each block while training, below 1", minimum=0.0)
-    ndf: int = option(8, "channels of the discriminator's first layer", minimum=1)
+    blocks: int = option(3, "residual blocks of the generator", minimum=0, maximum=1000)
+    dropout: float = option(
+        0.0, "share of values that each block drops while training, 0.5 in the paper", minimum=0.0, maximum=0.9
+    )
+    ndf: int = option(8, "channels of the discriminator's first layer", minimum=1, maximum=MOST_CHANNELS)
     gan: str = option("lsgan", "the adversarial loss", choices=GAN_LOSSES)
     critic_steps: int | None = option(
-        None, "updates of the discriminator for each of the generator (default: 5 for wgan-gp, else 1)", minimum=1
-    )
+        None, "updates of the discriminator for each of the generator (default: 5 for wgan-gp, else 1)",
+        minimum=1, maximum=1000,
+    )  # fmt: skip
     adversarial: float = option(0.001, "weight of the adversarial loss beside the content loss", minimum=0.0)
     content: str = option("l1-ssim", "the content loss", choices=("l1-ssim", "perceptual"))
     vgg_weights: str | None = option(None, "torchvision's VGG19 weights, for --content=perceptual", metavar="FILE")
     preset: str | None = option(None, "paper: DeblurGAN's own sizes, losses and rates", choices=tuple(PRESETS))
+
+
+RULES = (
+    Rule(("patch_size",), lambda c: c.patch_size % 4 == 0, "must be a multiple of 4 pixels"),
+    Rule(("sharp_only",), lambda c: c.traindata, "says what --traindata holds; name that too"),
+    Rule(
+        ("blur_length",),
+        lambda c: c.traindata is None or c.sharp_only,
+        "is of blur that is made, and --traindata holds blurred pictures; --sharp-only says that it does not",
+    ),
+    Rule(("vgg_weights",), lambda c: c.content == "perceptual", "is for --content=perceptual"),
+    Rule(
+        ("critic_steps", "gan", "ndf"),
+        lambda c: c.adversarial > 0,
+        "is about the discriminator, which --adversarial=0 leaves out",
+    ),
+)
 
 
 class TrainOptions:
@@ -57,8 +80,11 @@ class TrainOptions:
         A wrong one ends with exit code 2.
 
         Raises:
-            UserError: the schedule of `--compress` is not found.
+            UserError: see `parse_training`.
         """
         config = parse_training(DeblurTrainConfig, "Trains DeblurGAN under a schedule.", arguments)
         chosen = PRESETS.get(config.preset or "", {})
-        return dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in config.explicit})
+        config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in config.explicit})
+        if config.resume is None:
+            check(config, RULES)  # after the preset, which may be what an option needs
+        return config

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import TestConfig
-from options.option import parse
+from options.base_options import TestConfig, parse_testing
 
 
 @dataclass(frozen=True)
@@ -18,5 +17,9 @@ class TestOptions:
     __test__ = False  # pytest: not a test class
 
     def parse(self, arguments: Sequence[str] | None = None) -> SRTestConfig:
-        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2."""
-        return parse(SRTestConfig, "test.py", "Evaluates a super-resolution network.", arguments)
+        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
+
+        Raises:
+            UserError: see `parse_testing`.
+        """
+        return parse_testing(SRTestConfig, "Evaluates a super-resolution network.", arguments)

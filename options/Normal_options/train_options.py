@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import TrainConfig, parse_training
+from options.base_options import LARGEST_SIDE, MOST, MOST_SAMPLES, TrainConfig, parse_training
 from options.option import option
 
 
@@ -12,10 +12,12 @@ class SRTrainConfig(TrainConfig):
     """Options of `train.py --optform=SR`."""
 
     upscale_factor: int = option(2, "how many times larger the output is", choices=(2, 3, 4))
-    batchSize: int = option(8, "crops in a minibatch of one process", minimum=1)
+    batchSize: int = option(8, "crops in a minibatch of one process", minimum=1, maximum=MOST)
     lr: float = option(3e-3, "Adam's learning rate, where the schedule does not set it", minimum=0.0)
-    patch_size: int = option(64, "side of a training crop, pixels of the high resolution", minimum=16)
-    samples: int = option(1200, "training crops in an epoch", minimum=1)
+    patch_size: int = option(
+        64, "side of a training crop, pixels of the high resolution", minimum=16, maximum=LARGEST_SIDE
+    )
+    samples: int = option(1200, "training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
 
 
 class TrainOptions:
@@ -25,6 +27,6 @@ class TrainOptions:
         """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
 
         Raises:
-            UserError: the schedule of `--compress` is not found.
+            UserError: see `parse_training`.
         """
         return parse_training(SRTrainConfig, "Trains a super-resolution network under a schedule.", arguments)

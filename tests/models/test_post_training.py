@@ -74,6 +74,12 @@ def test_it_is_exported_as_int8(trainer_of: TrainerOf) -> None:
     exported = files["network_int8.onnx"]
     assert exported["quality"]["psnr"] == pytest.approx(result["quality"]["psnr"]["quantized"], abs=0.5)
     assert all(each["stored"] == "int8" and each["error"] < 1e-6 for each in exported["weights"])
+    tester, opt = subject_of("--quantize=ptq.yaml", "--reduce-range", "--complete")
+    tester.run(opt)
+    other = json.loads(Path("results/a/export.json").read_text())["files"]["network_int8.onnx"]
+    assert all(each["error"] > 1e-6 for each in other["weights"])  # 7 bits
+    assert any("outputs are rounded that were not" in warning for warning in other["warnings"])
+    assert not any("--reduce-range" in warning for warning in other["warnings"])
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def test_the_newest_run_the_one_named_or_a_file(trainer_of: TrainerOf) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--run=a", "--model=x.pt"], "give --model or --run, not both"),
-        (["--model=x.pt"], "there is no checkpoint x.pt"),
+        (["--run=a", "--model=schedule.yaml"], "--model excludes --run"),
+        (["--model=x.pt"], "--model=x.pt: there is no such file"),
         (["--optform=Other"], "no run in checkpoints/ is of --optform=Other"),
         (["--optform=Other", "--run=a"], "is of --optform=SR, not Other"),
     ],

@@ -47,6 +47,9 @@ def test_weights_alone_go_into_a_wrapped_network_and_back(classifier_of: Classif
 
 
 def test_an_application_without_a_builder_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "a.pt", {"optform": "Sound", "network": {"arguments": {}}})
+    checkpoint = {"optform": "Sound", "network": {"arguments": {}}}
     with pytest.raises(UserError, match="--optform=Sound cannot be built here; SR, Classify, Deblur can"):
+        new_network(checkpoint)
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    with pytest.raises(UserError, match=r"a.pt is no checkpoint of a run: run: Field required"):
         load_network(tmp_path / "a.pt")

@@ -78,8 +78,8 @@ def test_help_lists_the_families_of_new_schedule(capsys: pytest.CaptureFixture[s
 
 
 def test_both_spellings_are_one_option() -> None:
-    for given in ("--new_schedule=agp_x", "--new-schedule=agp_x"):
-        assert TrainOptions().parse([given]).new_schedule == "agp_x"
+    for given in ("--new_schedule=group_lasso", "--new-schedule=group_lasso"):
+        assert TrainOptions().parse([given]).new_schedule == "group_lasso"
     assert TrainOptions().parse(["--patch_size", "32"]).patch_size == 32
     assert not TrainOptions().parse(["--amp", "--no-amp"]).amp
     assert TrainOptions().parse(["--no-amp"]).explicit == {"amp"}

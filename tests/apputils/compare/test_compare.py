@@ -18,6 +18,7 @@ from apputils.compare.timing import Timing
 from apputils.compare.write import compared, table_text, write_comparison
 from apputils.latency import measure_latency
 from apputils.report.svg import scatter_chart
+from tests.browser import show
 
 ABOUT = {
     "optform": "SR", "written": "today", "measured_on": "<pictures>", "baseline": "bicubic",
@@ -98,6 +99,17 @@ def test_the_page_has_a_plot_for_each_metric_and_cost_that_differs(content: dict
     assert "loss over MACs" in titles
     assert not [title for title in titles if "onnxruntime" in title or "file" in title]
     assert render(content).count('class="chart"') == len(titles) + 2
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_page_without_errors_or_requests(content: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "compare.html"
+    file.write_text(render(content))
+    page = show(file, tmp_path)
+    assert page.console == []
+    assert page.html.count('class="chart"') == len(pareto_charts(content)) + 2
+    assert "&lt;b&gt;" in page.html
+    assert page.requests == []
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_npz_with_fractions(tmp_path: Path, stretched: bool) -> None:
     ("arrays", "message"),
     [
         ({"pictures": np.zeros((2, 4, 4))}, "no arrays of pictures named train_set_x or x_train; it holds pictures"),
-        ({"x_test": np.zeros((2, 4, 4)), "y_test": [0]}, r"shape \(2, 4, 4\) and y_test holds 1 values"),
+        ({"x_test": np.zeros((2, 4, 4)), "y_test": [0]}, r"shape \(2, 4, 4\) of float64 and y_test holds 1 values"),
         ({"x_test": np.zeros((2, 4, 4, 5)), "y_test": [0, 1]}, "has 5 colours"),
         ({"x_test": np.full((2, 4, 4), 300), "y_test": [0, 1]}, "values outside"),
         ({"x_test": np.zeros((2, 4, 4)), "y_test": [0, 5], "classes": ["a", "b"]}, "labels from 0 to 5, for 2 classes"),
@@ -63,5 +63,5 @@ def test_wrong_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], messag
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     for name in ("a.npz", "a.h5"):
         (tmp_path / name).write_bytes(b"nothing")
-        with pytest.raises(UserError, match=f"{name} cannot be read"):
+        with pytest.raises(UserError, match=f"{name}: the arrays cannot be read"):
             place_layout(tmp_path / name)

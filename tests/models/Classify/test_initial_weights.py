@@ -30,9 +30,9 @@ def test_own_leaves_the_network_alone(net: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pretrained", "--weights=x.pt"], "give --pretrained or --weights, not both"),
-        (["--pretrained"], "only torchvision:NAME and timm:NAME have trained weights; --arch=lenet5 has none"),
-        (["--weights=absent.pt"], "there is no checkpoint absent.pt"),
+        (["--pretrained", "--weights=.", "--arch=timm:x"], "--pretrained and --weights are two ways to start"),
+        (["--pretrained"], "is for --arch=torchvision:NAME and timm:NAME; others have no trained weights"),
+        (["--weights=absent.pt"], "--weights=absent.pt: there is no such file"),
     ],
 )
 def test_weights_that_cannot_be_had(net: nn.Module, arguments: list[str], message: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from apputils.checkpoint import load_checkpoint
-from compress.errors import ScheduleError, UserError
+from compress.errors import ScheduleError
 from compress.policies.base import HOOKS
 from models.smoke import smoke
 from models.whole import load_network
@@ -136,11 +136,6 @@ def test_the_papers_preset(deblurrer_of: DeblurrerOf) -> None:
     assert (config.gan, config.content, config.norm, config.lr, config.nEpochs) == (
         "wgan-gp", "perceptual", "instance", 1e-4, 300,
     )  # fmt: skip
-
-
-def test_dropout_is_a_share(deblurrer_of: DeblurrerOf) -> None:
-    with pytest.raises(UserError, match=r"--dropout=1.5: it must be below 1"):
-        deblurrer_of("--dropout=1.5").build()
 
 
 def test_the_perceptual_loss_runs_and_without_weights_a_line_says_so(

@@ -1,0 +1,185 @@
+"""Options that cannot go together, or of which one means nothing without another: refused before anything starts.
+
+Here: `Rule`, `check`, and the rules that every application's options share. Not here: what one value may be (option.py)
+and the rules of one application, which stand beside its options as `RULES`. Imports no torch: a refusal must be quick.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from apputils.runs import check_new_name, find_run, run_to_resume
+from compress.errors import UserError, did_you_mean
+from options.schedules import schedule_families
+
+MODES = ("plan", "smoke", "list_weights", "list_groups", "new_schedule")  # instead of training
+PLACES = ("FOLDER", "FILE", "PLACE")  # how `--help` calls the value of an option that names what must be there
+EXPORTED = (".onnx", ".pt2")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an option asks of the others, if it was given.
+
+    Attributes:
+        options: the names it is about; a rule of several asks the same of each.
+        holds: of the whole options object; False refuses.
+        words: what follows `--OPTION` in the message.
+    """
+
+    options: tuple[str, ...]
+    holds: Callable[[Any], object]
+    words: str
+
+
+def check(config: Any, rules: Iterable[Rule]) -> None:
+    """Refuses options that break a rule, all of them in one message.
+
+    Args:
+        config: an options object with `explicit`, the names of those that were given.
+        rules: an option that was not given breaks none.
+
+    Raises:
+        UserError: a rule is broken, or a file or folder that is named is not there.
+    """
+    faults = [
+        f"--{dashed(name)} {rule.words}"
+        for rule in rules
+        for name in rule.options
+        if name in config.explicit and getattr(config, name) not in (None, False) and not rule.holds(config)
+    ]
+    faults += _missing_places(config)
+    if faults:
+        raise UserError("\n  ".join([*dict.fromkeys(faults), "nothing was started"]))
+
+
+def alone(names: Sequence[str]) -> list[Rule]:
+    """Rules by which at most one of some options is given; the first of them that is given speaks."""
+    return [
+        Rule((name,), partial(_speaks_for_one, names, name), f"excludes {_listed(names, name)}; give one of them")
+        for name in names
+    ]
+
+
+def dashed(name: str) -> str:
+    """`list_weights` -> `list-weights`, as it is typed."""
+    return name.replace("_", "-")
+
+
+def check_training(config: Any, own: Sequence[Rule] = ()) -> None:
+    """Checks training options; those of a resumed run are the saved ones, so that only what concerns it counts.
+
+    Args:
+        config: the options.
+        own: rules of the application.
+
+    Raises:
+        UserError: see `check`; or there is no such run or family, or a new run's name cannot be used.
+    """
+    check(config, RESUMED if config.resume is not None else (*NEW, *own))
+    if config.resume is not None:
+        run_to_resume(config.resume)
+    if config.run is not None and "RANK" not in os.environ:  # several processes share a new run, and one makes it
+        check_new_name(config.run)
+    families = schedule_families()
+    if config.new_schedule not in (None, *families):
+        near = did_you_mean(config.new_schedule, families)
+        raise UserError(f"--new-schedule={config.new_schedule}: no such family; {near}; nothing was started")
+
+
+def check_testing(config: Any, own: Sequence[Rule] = ()) -> None:
+    """Checks test options, like `check_training`."""
+    check(config, (*TESTED, *own))
+    if config.run is not None:
+        find_run(config.run)
+
+
+def _speaks_for_one(names: Sequence[str], name: str, config: Any) -> bool:
+    others = _others(config, names, name)
+    return not others or names.index(others[0]) < names.index(name)
+
+
+def _others(config: Any, names: Iterable[str], name: str) -> list[str]:
+    return [other for other in names if other != name and getattr(config, other, None) not in (None, False)]
+
+
+def _listed(names: Iterable[str], without: str) -> str:
+    return ", ".join(f"--{dashed(name)}" for name in names if name != without)
+
+
+def _missing_places(config: Any) -> list[str]:
+    """Faults of options whose value names a file or folder that is not there."""
+    faults = []
+    for name, field in type(config).__dataclass_fields__.items():
+        value = getattr(config, name)
+        wanted = field.metadata.get("metavar")
+        if name in config.explicit and wanted in PLACES and value is not None and not os.path.exists(value):
+            what = {"FOLDER": "folder", "FILE": "file"}.get(wanted, "file or folder")
+            faults.append(f"--{dashed(name)}={value}: there is no such {what}")
+    return faults
+
+
+def _trains(config: Any) -> bool:
+    return not any(getattr(config, name) for name in MODES)
+
+
+def _evaluates(config: Any) -> bool:
+    """Whether `test.py` measures a checkpoint, which alone has a sensitivity analysis."""
+    elsewhere = _others(config, ("compare", "benchmark", "dump_features", "quantize", "predict"), "")
+    return not elsewhere and not _exported(config)
+
+
+def _exported(config: Any) -> bool:
+    return config.model is not None and config.model.endswith(EXPORTED)
+
+
+NEW: tuple[Rule, ...] = (
+    *alone(MODES),
+    Rule(("plan", "smoke"), lambda c: c.compress, "is about a schedule; name one with --compress"),
+    Rule(("strict",), lambda c: c.compress, "is about a schedule; name one with --compress"),
+    Rule(
+        ("reset_optimizer", "reset_schedule"), lambda c: False, "is for a run that goes on; give --resume=RUN with it"
+    ),
+    Rule(("run",), lambda c: _trains(c) or c.plan, "names what is written, and nothing is with the other option"),
+)
+RESUMED: tuple[Rule, ...] = (
+    Rule(
+        MODES,
+        lambda c: False,
+        "looks at a new run's schedule, and --resume goes on with a run; of that run, give the same options and "
+        "--compress=logs/RUN/schedule.yaml, without --resume",
+    ),
+    Rule(("run",), lambda c: False, "names a new run, and --resume goes on with one under its own name"),
+)
+TESTED: tuple[Rule, ...] = (
+    *alone(("compare", "dump_features", "quantize", "predict")),
+    *alone(("model", "run", "compare")),
+    Rule(("benchmark",), lambda c: not _others(c, ("dump_features", "quantize", "predict"), ""), "only measures time"),
+    Rule(("batch",), lambda c: c.compare or c.benchmark, "belongs to --compare and --benchmark"),
+    Rule(("layers", "num"), lambda c: c.dump_features, "belongs to --dump-features"),
+    Rule(("dump_features",), lambda c: c.layers, "needs --layers=NAME,NAME..., the layers whose outputs are written"),
+    Rule(("dump_features",), lambda c: c.dump_features.endswith(".npz"), "writes a file of the kind .npz; name it so"),
+    Rule(("dump_features", "quantize"), lambda c: not _exported(c), "needs a checkpoint, not an exported file"),
+    Rule(("bits",), lambda c: c.compare or c.benchmark, "belongs to --compare and --benchmark"),
+    Rule(("calibration",), lambda c: c.quantize or c.bits, "belongs to --quantize and --bits"),
+    Rule(("max_drop",), lambda c: c.quantize == "auto", "belongs to --quantize=auto"),
+    Rule(("bits_budget",), lambda c: c.quantize == "mixed", "belongs to --quantize=mixed"),
+    Rule(
+        ("quantize",),
+        lambda c: c.quantize != "mixed" or c.bits_budget,
+        "mixed needs --bits-budget=size:X or bitops:X, a share of the float network's",
+    ),
+    Rule(
+        ("sense", "full", "jobs", "sense_weights", "tolerance", "write_schedule"),
+        _evaluates,
+        "belongs to the sensitivity analysis, which the other options or an exported file leave out",
+    ),
+    Rule(
+        ("full", "jobs", "sense_weights", "tolerance", "write_schedule"),
+        lambda c: c.sense != "none",
+        "belongs to the sensitivity analysis, which --sense=none leaves out",
+    ),
+    Rule(("write_schedule",), lambda c: c.sense != "bits", "writes levels of pruning, and --sense=bits measures none"),
+)
