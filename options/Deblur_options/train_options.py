@@ -40,7 +40,7 @@ class DeblurTrainConfig(TrainConfig):
     halvings: int = option(1, "times that the generator halves the resolution before its blocks", choices=(1, 2))
     blocks: int = option(3, "residual blocks of the generator", minimum=0, maximum=1000)
     dropout: float = option(
-        0.0, "share of values that each block drops while training, 0.5 in the paper", minimum=0.0, maximum=0.9
+        0.0, "share of values that each block drops while training, 0.5 in the paper", minimum=0.0, below=1.0
     )
     ndf: int = option(8, "channels of the discriminator's first layer", minimum=1, maximum=MOST_CHANNELS)
     gan: str = option("lsgan", "the adversarial loss", choices=GAN_LOSSES)

@@ -143,7 +143,7 @@ def test_the_perceptual_loss_runs_and_without_weights_a_line_says_so(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(Path.cwd()))
     torch.hub.set_dir(str(Path.cwd()))
-    trainer = deblurrer_of("--content=perceptual", "--adversarial=0", "--nEpochs=1")
+    trainer = deblurrer_of("--content=perceptual", "--nEpochs=1")
     trainer.build()
     trainer.train(0, trainer.compression_scheduler)
     assert not isinstance(trainer.content, nn.Module)

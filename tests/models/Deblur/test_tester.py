@@ -55,7 +55,7 @@ def test_a_thinned_run_is_evaluated_and_exported(deblurrer_of: DeblurrerOf) -> N
 
 
 def evaluator_of(run: str, *arguments: str) -> DeblurTester:
-    given = TestOptions().parse([f"--model=checkpoints/{run}/best.pt", "--sense=none", "--no-report", *arguments])
+    given = TestOptions().parse([f"--model=checkpoints/{run}/best.pt", *arguments])
     return DeblurTester(given, deblur_testing_loader(given, load_checkpoint(Path(given.model))))
 
 
