@@ -230,8 +230,8 @@ def test_damaged_onnx_files(here: Path, examples: int) -> None:
     assert watched.refused
 
 
-@tiers(few=6, many=300)
-def test_damaged_pt2_files(here: Path, examples: int) -> None:
+@pytest.mark.slow
+def test_damaged_pt2_files(here: Path) -> None:
     whole = pt2_file(here)
     run_exported(here / "small.pt2")
 
@@ -239,7 +239,7 @@ def test_damaged_pt2_files(here: Path, examples: int) -> None:
         (here / "a.pt2").write_bytes(case.content)
         run_exported(here / "a.pt2")
 
-    assert fuzz(damaged({"a": whole}, most=2), examples, work).refused
+    assert fuzz(damaged({"a": whole}, most=2), 200, work).refused
 
 
 @pytest.mark.parametrize(
