@@ -13,7 +13,7 @@ from compress.graph.channels import Place
 from compress.policies.base import Policy
 from compress.policies.pruning import PruningPolicy
 from compress.pruning.coupling import channel_dim
-from compress.pruning.structure import StructurePruner
+from compress.pruning.structure import WITHIN_HEADS, StructurePruner
 from compress.selectors import canonical_parameters
 from compress.thinning.current import CurrentGraph
 from compress.thinning.ranking import differing_levels
@@ -37,7 +37,9 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
         return  # told when the pruner asks for it
     for group in groups:
         for path, policy, places in disputed:
-            named = [name for name, place in places.items() if place in group.members]
+            targets = policy.pruner.targets  # type: ignore[attr-defined]
+            within = {name for name in places if targets[name].group == WITHIN_HEADS}
+            named = [n for n, place in places.items() if place in group.members and (n in within) == group.within_heads]
             levels = _differing(policy, named)
             if levels:
                 report.add(differing_levels(levels), path)

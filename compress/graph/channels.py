@@ -18,17 +18,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from compress.errors import UserError
-from compress.graph.coupling import Choices, Coupling
+from compress.graph.coupling import Choices, Coupling, Heads
 from compress.graph.macs import macs_of
 from compress.graph.rules import RULES
-from compress.graph.trace import ExampleInputs, Trace, asks_for_training, trace_model
+from compress.graph.trace import ExampleInputs, Trace, asks_for_training, source_of, trace_model
 from compress.graph.units import Ids
 
 Place = tuple[str, int]
@@ -50,6 +50,8 @@ class ChannelGroup:
         pinned: why nothing of it can be removed; empty if it can.
         parameters_per_unit: elements of parameters that go with one unit (the mean over the units).
         macs_per_unit: multiply-accumulates of layers with weights that go with one unit, for the traced batch.
+        within_heads: whether a unit is the same position of every head of an attention; another group has the heads
+            themselves as units, so that the two meet in the same rows, and a row goes when either of its units does.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ChannelGroup:
     pinned: tuple[str, ...]
     parameters_per_unit: float
     macs_per_unit: float
+    within_heads: bool = False
 
     @property
     def prunable(self) -> int:
@@ -85,6 +88,7 @@ class ChannelGraph:
         block_weights: weights of grouped convolutions from which whole groups go, so that their number changes.
         asked: the calls that keep their shape in one of several ways, and how many ways there are.
         risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.probe`).
+        tried_heads: modules whose positions within heads can go, if a trial bears it out.
         macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
     """
 
@@ -94,6 +98,7 @@ class ChannelGraph:
     block_weights: frozenset[str]
     asked: dict[tuple[object, ...], int]
     risky: frozenset[str]
+    tried_heads: frozenset[str]
     macs: dict[str, int]
 
     @functools.cached_property
@@ -110,8 +115,9 @@ class ChannelGraph:
         return [group for group in self._groups if (parameter, dim) in group.members]
 
     def why_pinned(self, parameter: str, dim: int = 0) -> tuple[str, ...]:
-        """All reasons that keep positions of this dimension; empty where all but one can go."""
-        return tuple(dict.fromkeys(r for group in self.groups_of(parameter, dim) for r in group.pinned))
+        """All reasons that keep positions of this dimension; empty where all but one can go (by whole heads)."""
+        groups = [group for group in self.groups_of(parameter, dim) if not group.within_heads]
+        return tuple(dict.fromkeys(reason for group in groups for reason in group.pinned))
 
     def describe(self) -> str:
         """One line per group, prunable ones first."""
@@ -139,8 +145,11 @@ def graph_of(
     pins: Iterable[Place] = (),
     distrusted: Collection[str] = (),
     allow_inexact: bool = False,
+    heads: Heads | None = None,
 ) -> ChannelGraph:
     """The graph of traces that exist already.
+
+    Attention is walked twice: whole heads as units, then the same positions of every head.
 
     Args:
         model: the traced model.
@@ -149,22 +158,35 @@ def graph_of(
         pins: places that must stay, whatever the graph says (found by a trial).
         distrusted: see `Coupling`.
         allow_inexact: see `channel_graph`.
+        heads: which modules are known to follow; `within` is set here.
     """
-    coupling = Coupling(model, RULES, choices, distrusted, allow_inexact)
-    with torch.random.fork_rng(devices=[]):
-        for trace in traces:
-            coupling.walk(trace)
-    for name, dim in pins:
-        if name in coupling.tensors:
-            coupling.units.pin(coupling.tensors[name].units[dim], "a trial showed that its size is fixed in the code")
-    macs = weight_macs(traces[0])
+    heads, macs = heads or Heads(), weight_macs(traces[0])
+
+    def walked(heads: Heads) -> Coupling:
+        coupling = Coupling(model, RULES, choices, distrusted, allow_inexact, heads)
+        with torch.random.fork_rng(devices=[]):
+            for trace in traces:
+                coupling.walk(trace)
+        for name, dim in pins:
+            if name in coupling.tensors:
+                ids = coupling.tensors[name].units[dim]
+                coupling.units.pin(ids, "a trial showed that its size is fixed in the code")
+        return coupling
+
+    coupling = walked(replace(heads, within=False))
+    groups, tried = _groups_of(coupling, macs), set()
+    if coupling.has_heads:
+        inner = walked(replace(heads, within=True))
+        groups += _groups_of(inner, macs, within_heads=True)
+        tried = set(inner.within) - {*heads.explicit, *heads.rigid}
     return ChannelGraph(
-        tuple(_groups_of(coupling, macs)),
+        tuple(_own_names(groups)),
         frozenset(coupling.parameters),
         frozenset(coupling.reads),
         frozenset(coupling.block_weights),
         dict(coupling.asked),
         frozenset(coupling.risky),
+        frozenset(tried),
         macs,
     )
 
@@ -186,14 +208,17 @@ def weight_macs(trace: Trace) -> dict[str, int]:
     found: dict[str, int] = {}
     for node in trace.operations:
         macs = macs_of(node)
-        names = {trace.tensor_names[n] for n in node.all_input_nodes if n in trace.tensor_names} if macs else ()
-        for name in names:
+        sources = {source_of(read) for read in node.all_input_nodes} if macs else set()
+        for name in {trace.tensor_names[source] for source in sources if source in trace.tensor_names}:
             found[name] = found.get(name, 0) + macs
     return found
 
 
-def _groups_of(coupling: Coupling, macs: dict[str, int]) -> list[ChannelGroup]:
-    """Sort the units by what they cover; units that cover the same, and are pinned alike, are a group."""
+def _groups_of(coupling: Coupling, macs: dict[str, int], within_heads: bool = False) -> list[ChannelGroup]:
+    """Sort the units by what they cover; units that cover the same, and are pinned alike, are a group.
+
+    `within_heads` leaves those out that are no positions within heads: they are the same as without it.
+    """
     covers: dict[int, list[tuple[Place, int]]] = {}
     roots: dict[Place, Ids] = {}
     for name in _ordered(coupling):
@@ -203,6 +228,10 @@ def _groups_of(coupling: Coupling, macs: dict[str, int]) -> list[ChannelGroup]:
             roots[name, dim] = coupling.units.roots(ids)
             for root, count in zip(*(x.tolist() for x in np.unique(roots[name, dim], return_counts=True)), strict=True):
                 covers.setdefault(root, []).append(((name, dim), count))
+    if within_heads:
+        own = [coupling.units.roots(ids) for found in coupling.within.values() for ids in found]
+        inner = set(np.concatenate(own).tolist()) if own else set()
+        covers = {root: covered for root, covered in covers.items() if root in inner}
     pinned = coupling.units.pinned()
     kinds: dict[tuple[Cover, tuple[str, ...] | None], list[int]] = {}
     for root, covered in covers.items():
@@ -210,8 +239,28 @@ def _groups_of(coupling: Coupling, macs: dict[str, int]) -> list[ChannelGroup]:
     groups = []
     for (cover, reasons), units in kinds.items():
         if reasons != ():
-            groups.append(_group(coupling, cover, reasons or (), sorted(units), roots, macs))
+            group = _group(coupling, cover, reasons or (), sorted(units), roots, macs)
+            groups.append(replace(group, within_heads=within_heads))
     return groups
+
+
+def _own_names(groups: list[ChannelGroup]) -> list[ChannelGroup]:
+    """No two groups of one name: parts of one tensor can belong to several. Then a later one has another member's.
+
+    A packed projection's groups: `in_proj_weight[0]` the heads, `in_proj_weight[0] within heads` queries and keys,
+    `out_proj.weight[1] within heads` the values.
+    """
+    taken: set[str] = set()
+    found = []
+    for group in groups:
+        ending = " within heads" if group.within_heads else ""
+        names = [f"{name}[{dim}]{ending}" for name, dim in group.members]
+        weights = [name for name in names if "weight[" in name]
+        counted = [f"{names[0]} ({number})" for number in range(2, len(groups) + 2)]
+        name = next(name for name in (names[0], *weights, *counted) if name not in taken)
+        taken.add(name)
+        found.append(replace(group, name=name))
+    return found
 
 
 def _group(

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from compress.graph.trace import Trace, module_of, operation_name, shape_of
+from compress.graph.trace import Trace, module_of, operation_name, shape_of, source_of
 from compress.graph.units import Ids, Units
 
 
@@ -73,6 +73,21 @@ class Value:
         return replace(self, zero=(False,) * len(self.shape))
 
 
+@dataclass(frozen=True)
+class Heads:
+    """How views that cut channels into heads and their positions are read.
+
+    Attributes:
+        within: the same positions of all heads go together, instead of whole heads.
+        explicit: modules whose number and sizes of heads are numbers that a removal sets.
+        rigid: modules whose code holds the size of a head as a literal, found by a trial.
+    """
+
+    within: bool = False
+    explicit: Collection[str] = ()
+    rigid: Collection[str] = ()
+
+
 Result = Value | list[Value]
 Rule = Callable[["Coupling", Node, dict[str, Any]], Result]
 Choices = dict[tuple[Any, ...], int]
@@ -89,6 +104,7 @@ class Coupling:
             way), the way to take instead of the first; filled by the probe that tries them.
         distrusted: modules whose code holds sizes as literals, found by the same probe: their views pin.
         allow_inexact: tie channels through norms over the channel dimension instead of pinning them.
+        heads: how attention is cut; see `Heads`.
     """
 
     def __init__(
@@ -98,18 +114,22 @@ class Coupling:
         choices: Choices | None = None,
         distrusted: Collection[str] = (),
         allow_inexact: bool = False,
+        heads: Heads | None = None,
     ) -> None:
         self.units = Units()
         self.rules = rules
         self.choices = choices or {}
         self.distrusted = distrusted
         self.allow_inexact = allow_inexact
+        self.heads = heads or Heads()
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
         self.tensors: dict[str, Value] = {}
         self.block_weights: set[str] = set()
         self.asked: dict[tuple[Any, ...], int] = {}
         self.risky: set[str] = set()
+        self.has_heads = False
+        self.within: dict[str, list[Ids]] = {}
         self.reads: set[tuple[str, int]] = set()
         self._values: dict[Node, Result] = {}
         self._node: Node | None = None
@@ -169,6 +189,12 @@ class Coupling:
         else:
             self.tensors[place] = Value.of((len(ids),), {0: ids}, {})
 
+    @property
+    def node(self) -> Node:
+        """The current call."""
+        assert self._node is not None
+        return self._node
+
     def caller(self) -> nn.Module | None:
         """The module that made the current call."""
         assert self._node is not None
@@ -182,6 +208,8 @@ class Coupling:
     def choose(self, options: Sequence[Any], ids: Ids) -> Any | None:
         """The first of several ways to keep the shape that `ids` are in, or a later one where a trial failed."""
         assert self._node is not None
+        if self.explicit():
+            return options[0]
         key = choice_key(self._node)
         self.asked[key] = len(options)
         self.doubt(ids)
@@ -191,13 +219,33 @@ class Coupling:
     def doubt(self, ids: Ids) -> None:
         """The current call's sizes may be literals in the code of its module: worth a trial."""
         assert self._node is not None
+        if self.explicit():
+            return
         self.risky.add(module_of(self._node))
         if module_of(self._node) in self.distrusted:
             self.pin(ids, "a trial showed that its size is fixed in the code")
 
+    def explicit(self) -> bool:
+        """Whether the calling module takes the sizes of its heads from numbers that follow a removal."""
+        assert self._node is not None
+        return module_of(self._node) in self.heads.explicit
+
+    def moved_on(self) -> bool:
+        """Whether a trial has shown that the current call does not keep its shape in the first way."""
+        assert self._node is not None
+        return self.choices.get(choice_key(self._node), 0) > 0
+
+    def cut_within(self, ids: Ids) -> None:
+        """These are the positions within the heads of the current call."""
+        assert self._node is not None
+        module = module_of(self._node)
+        self.within.setdefault(module, []).append(ids)
+        if module in self.heads.rigid:
+            self.pin(ids, "a trial showed that the size of a head is fixed in the code")
+
     def reads_along(self, argument: Any, dim: int) -> None:
         """This dimension of a weight meets the channels that come in, not those that go out."""
-        name = self.name_of(argument)
+        name = self.name_of(source_of(argument))
         if name is not None:
             self.reads.add((name, dim))
 

@@ -81,7 +81,8 @@ def _stays_zero(node: Node, flags: list[bool]) -> bool:
 def like(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """zeros_like and its kin: new numbers in the shape of another tensor."""
     x = c.read(node.args[0])
-    return Value.of(x.shape, dict(enumerate(x.units)), {}) if x.shape == shape_of(node) else fixed_result(node)
+    zero = dict.fromkeys(range(len(x.shape)), operation_name(node) == "zeros_like")
+    return Value.of(x.shape, dict(enumerate(x.units)), zero) if x.shape == shape_of(node) else fixed_result(node)
 
 
 def passes(c: Coupling, node: Node, a: dict[str, Any]) -> Result:

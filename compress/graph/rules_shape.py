@@ -74,21 +74,57 @@ def _spread(c: Coupling, x: Value, dim: int, old: list[int], sizes: list[int]) -
     varying = [k for k, size in enumerate(sizes) if size > 1 and not same_units(c.units, block, k)]
     if not varying:
         varying = [int(np.argmax(sizes))]
-    chosen = c.choose(_ways(c, sizes, varying), ids) if len(varying) > 1 else varying[0]
+    chosen = _chosen(c, sizes, varying, ids) if len(varying) > 1 else varying[0]
     if chosen is None:
         c.pin(ids, "the sizes of the view are literals")
         return None, None
     for axis in reversed([k for k in range(len(sizes)) if k != chosen]):
         block = c.units.tie_along(block, axis) if axis in varying else np.take(block, 0, axis=axis)
+    if len(varying) > 1:
+        _note_heads(c, sizes, varying, chosen, block)
     return chosen, block
+
+
+def _chosen(c: Coupling, sizes: list[int], varying: list[int], ids: Ids) -> int | None:
+    """Which of the new dimensions gives way."""
+    if c.heads.within and _heads(c, sizes, varying) is not None and not c.moved_on():
+        c.doubt(ids)
+        return len(sizes) - 1
+    chosen: int | None = c.choose(_ways(c, sizes, varying), ids)
+    return chosen
+
+
+def _heads(c: Coupling, sizes: list[int], varying: list[int]) -> int | None:
+    """The dimension that counts heads, of a view into heads and positions, by the number that the module keeps."""
+    found = [k for k in varying if k < len(sizes) - 1 and sizes[k] == _number(c, HEAD_COUNTS)[1]]
+    return found[-1] if found and len(sizes) - 1 in varying else None
+
+
+def _note_heads(c: Coupling, sizes: list[int], varying: list[int], chosen: int, block: Ids) -> None:
+    """The numbers by which a module's code makes the view follow, if it goes by them; a trial tells."""
+    if _heads(c, sizes, varying) is None or c.moved_on():
+        return
+    c.has_heads = True
+    within = chosen == len(sizes) - 1
+    name, size = _number(c, HEAD_SIZES if within else HEAD_COUNTS)
+    if size == sizes[chosen] and not c.explicit():
+        c.attribute(name, block)
+    if within:
+        c.cut_within(block)
+
+
+def _number(c: Coupling, names: tuple[str, ...]) -> tuple[str, int | None]:
+    """The first of these attributes that the calling module has as a whole number."""
+    caller = c.caller()
+    found = {name: getattr(caller, name, None) for name in names}
+    return next(((name, value) for name, value in found.items() if isinstance(value, int)), ("", None))
 
 
 def _ways(c: Coupling, sizes: list[int], varying: list[int]) -> list[int]:
     """The dimension of the heads first where the module knows their number; then the largest."""
     ordered = sorted(varying, key=lambda k: -sizes[k])
-    caller = c.caller()
-    heads = next((value for name in HEAD_COUNTS if (value := getattr(caller, name, None))), None)
-    if isinstance(heads, int):
+    heads = _number(c, HEAD_COUNTS)[1]
+    if heads:
         candidates = [k for k in varying if k < len(sizes) - 1]
         exact = [k for k in candidates if sizes[k] == heads][-1:]
         multiple = [k for k in candidates if sizes[k] % heads == 0][-1:]
@@ -98,7 +134,8 @@ def _ways(c: Coupling, sizes: list[int], varying: list[int]) -> list[int]:
 
 
 LITERAL_SIZES = ("view", "reshape", "unflatten", "_unsafe_view")
-HEAD_COUNTS = ("num_heads", "n_heads", "heads", "nhead")
+HEAD_COUNTS = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads", "n_head")
+HEAD_SIZES = ("head_dim", "dim_head", "head_size", "d_head", "d_k", "attention_head_size")
 
 
 def permuted(x: Value, order: list[int]) -> Value:
@@ -127,11 +164,17 @@ def transpose(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 
 def expand(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """expand, expand_as, broadcast_to: dimensions of size 1 grow; nothing is removed from those."""
+    """expand, expand_as, broadcast_to: dimensions of size 1 grow, to a literal size or to that of the other tensor."""
     x, shape = c.read(node.args[0]), shape_of(node)
     shift = len(shape) - len(x.shape)
     units = {shift + dim: ids for dim, ids in enumerate(x.units) if ids is not None}
-    return Value.of(shape, units, {shift + dim: flag for dim, flag in enumerate(x.zero)})
+    zero = {shift + dim: flag for dim, flag in enumerate(x.zero)}
+    if operation_name(node) == "expand_as":
+        other = c.read(node.args[1])
+        for dim, ids in enumerate(other.units):
+            if ids is not None and (dim < shift or x.shape[dim - shift] < shape[dim]):
+                units[dim], zero[dim] = ids, False
+    return Value.of(shape, units, zero)
 
 
 def repeat(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -222,7 +265,9 @@ def _part(c: Coupling, x: Value, dim: int, start: int, size: int) -> Value:
         return Value(shape, x.units, x.zero)
     units: dict[int, Ids | None] = {k: found for k, found in enumerate(x.units) if k != dim}
     even = size > 1 and x.shape[dim] % size == 0 and start % size == 0
-    if not even or c.choose(["equal parts"], ids) is None:
+    if c.explicit() and operation_name(c.node) == "split_with_sizes":
+        units[dim] = ids[start : start + size]  # query, key and value may lose different ones
+    elif not even or c.choose(["equal parts"], ids) is None:
         c.pin(ids, "cut at a position that the code fixes")
     else:
         c.units.tie_along(ids.reshape(-1, size), 0)

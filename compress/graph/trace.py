@@ -3,8 +3,9 @@
 Here: `trace`, which runs `torch.export` (non-strict) on shapes only and gives back the operations in
 the order of execution; each knows the module it ran in and the parameters it reads. In-place and composite
 operations stay as the model wrote them (`relu_`, `linear`, `scaled_dot_product_attention`, `lstm`), so that
-about a hundred rules cover what networks do. Not here: what the operations cost (`macs.py`) and which of
-their channels are coupled (`channels.py`); both read the trace.
+about a hundred rules cover what networks do. There is no second tracer to fall back on: what torch.export cannot
+follow is code that looks at values, and symbolic tracing (torch.fx) cannot follow it either. Not here: what the
+operations cost (`macs.py`) and which of their channels are coupled (`channels.py`); both read the trace.
 
     trace = trace_model(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 9, 9))
     [operation_name(node) for node in trace.operations]     # ['conv2d', 'relu']
@@ -16,9 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
+import logging
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,11 +88,15 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
 def asks_for_training(model: nn.Module) -> bool:
     """Whether some module's own code may compute something else in training mode, such as an auxiliary head.
 
-    torch's layers are known; of every other class the source is searched for the word `training`. A class whose source
-    cannot be had may do anything.
+    torch's layers are known; of every other class the source is searched for the word `training`, unless the class says
+    of itself that it is `alike_in_training`. A class whose source cannot be had may do anything.
     """
     classes = {cls for module in model.modules() for cls in type(module).__mro__}
-    foreign = [cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins"))]
+    foreign = [
+        cls
+        for cls in classes
+        if not cls.__module__.startswith(("torch.nn.", "builtins")) and not getattr(cls, "alike_in_training", False)
+    ]
     try:
         return any("training" in inspect.getsource(cls) for cls in foreign)
     except (OSError, TypeError):
@@ -100,12 +109,29 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
     try:
         with _mode(model, training), _quiet():
             return torch.export.export(model, arguments, strict=False)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except FAILURES as error:
+        reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         raise UserError(
             f"{type(model).__name__} cannot be traced from the example inputs "
-            f"({_describe(arguments)}, {'training' if training else 'eval'} mode): {reason}"
+            f"({_describe(arguments)}, {'training' if training else 'eval'} mode): "
+            f"{type(error).__name__}: {reason}{_place(error)}. A trace has shapes and no values: if the model runs on "
+            "these inputs, take what looks at values (`if x.sum() > 0`, `.item()`, `.numpy()`) out of `forward`, or "
+            "write it as `torch.where`"
         ) from error
+
+
+FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, ArithmeticError)
+"""What a model's own code raises when it cannot be run on shapes alone, or not at all."""
+
+
+def _place(error: BaseException) -> str:
+    """The line of the model's own code that failed: the innermost one outside torch; '' if there is none."""
+    torch_folder = str(Path(torch.__file__).parent)
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(torch_folder)
+    ]
+    own = [frame for frame in frames if frame.name != export_model.__name__]
+    return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:
@@ -139,6 +165,16 @@ def module_of(node: Node) -> str:
     return str(path).split("@")[0]
 
 
+def source_of(node: Any) -> Any:
+    """What a part was cut from: a packed weight for its rows of the queries; else the node itself."""
+    while isinstance(node, Node) and node.op == "call_function" and operation_name(node) in PARTS:
+        node = node.args[0]
+    return node
+
+
+PARTS = ("getitem", "split_with_sizes", "split", "chunk", "slice", "narrow")
+
+
 def shape_of(node: Any) -> tuple[int, ...]:
     """Shape of the tensor that the node yields; () for what is no single tensor."""
     value = node.meta.get("val") if isinstance(node, Node) else None
@@ -162,10 +198,19 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The tracer warns of every attribute that a recurrent layer caches; it puts them back itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """The tracer warns of every attribute that a recurrent layer caches; it puts them back itself.
+
+    Before it fails it prints the operations so far; the error says what matters.
+    """
+    log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _describe(arguments: tuple[Any, ...]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.context import StepContext
 from compress.distributed import of_first_rank
@@ -22,7 +22,7 @@ from compress.pruning.base import Pruner
 from compress.pruning.coupling import channel_dim, told
 from compress.pruning.structure import MaxSparsity, RoundTo
 from compress.registry import PRUNERS
-from compress.selectors import WeightSelectors
+from compress.selectors import WeightSelectors, canonical_parameters
 from compress.thinning.budget import Cost, Removed, latency_ratio, parameter_count, weight_macs_left
 from compress.thinning.ranking import Vote, combined, masks_of_units, voters
 from compress.window import EpochWindow
@@ -36,8 +36,8 @@ class GlobalRankedGroupPruner(Pruner):
     Convolutional Neural Networks for Resource Efficient Inference, arXiv 1611.06440, section 2.2 and eq. 10 (there a
     difference, here a quotient). A coupled group's unit has the mean of its named filters' norms, each divided by its
     layer's mean, as importance; importance over the cost of one unit ranks all units of all groups, and the lowest go,
-    as few as meet the budget. A group is never emptied. The budget is of the network as it was when the pruner first
-    acted, also after thinning.
+    as few as meet the budget. A group is never emptied. Of an attention's projection both its heads and the positions
+    within its heads are ranked. The budget is of the network as it was when the pruner first acted, thinned or not.
 
     When to use: when the goal is a number of the device ("half the MACs"), not a fraction of each layer; with a
     `FilterRemover` in the same epoch.
@@ -115,7 +115,7 @@ class GlobalRankedGroupPruner(Pruner):
     def _vote(self, name: str, weight: Tensor, ctx: StepContext) -> Vote:
         tile = self._tilings.tile(ctx.model, name, weight.shape, "Filters")
         scores = group_norms(weight.detach(), tile, self.order) / group_size(tile)
-        return Vote(name, channel_dim(weight.shape, tile) or 0, scores, 0.0)
+        return Vote(name, channel_dim(weight.shape, tile) or 0, scores, 0.0, None)
 
     def _scores(self, graph: ChannelGraph, votes: list[Vote]) -> dict[str, np.ndarray]:
         """Importance over the cost of each unit, of every group that the votes name, shape (units,)."""
@@ -166,6 +166,17 @@ class GlobalRankedGroupPruner(Pruner):
             return self.to
         fired = sum(epoch <= ctx.epoch for epoch in window.epochs) / len(window.epochs)
         return 1.0 - (1.0 - self.to) * (1.0 - (1.0 - fired) ** 3)
+
+    def faults(self, model: nn.Module) -> list[str]:
+        """Weights that have no filters."""
+        found = []
+        parameters = canonical_parameters(model)
+        for name in self.weights:
+            try:
+                self._tilings.tile(model, name, parameters[name].shape, "Filters")
+            except ValueError as e:
+                found.append(str(e))
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """The dense network's cost, and what is left of it."""

@@ -8,16 +8,24 @@ from pydantic import Field
 from torch import Tensor
 
 from compress.context import StepContext
-from compress.groups import GroupName, Tile, group_norms, group_size
+from compress.groups import Tile, group_norms, group_size
 from compress.levels import ConstantLevel, as_level
 from compress.pruning.agp_names import with_agp
 from compress.pruning.base import LevelArgument, Sparsity
-from compress.pruning.structure import GroupDependency, MaxSparsity, Rounding, RoundTo, StructurePruner, Target
+from compress.pruning.structure import (
+    GroupDependency,
+    MaxSparsity,
+    RankedGroup,
+    Rounding,
+    RoundTo,
+    StructurePruner,
+    Target,
+)
 from compress.registry import PRUNERS
 from compress.selectors import AsPair, WeightSelector, WeightSelectors
 from compress.window import EpochWindow
 
-RankedRegime = Annotated[tuple[Sparsity, GroupName], AsPair]
+RankedRegime = Annotated[tuple[Sparsity, RankedGroup], AsPair]
 
 
 BlockArguments = dict[Literal["block_shape"], list[int]]  # `kwargs` as Distiller's schedules write it
@@ -32,7 +40,7 @@ class NormRankedPruner(StructurePruner):
         self,
         weights: WeightSelectors | None = None,
         desired_sparsity: LevelArgument | None = None,
-        group_type: GroupName = "Filters",
+        group_type: RankedGroup = "Filters",
         group_dependency: GroupDependency | None = None,
         block_shape: list[int] | None = None,
         kwargs: BlockArguments | None = None,
@@ -95,7 +103,8 @@ class L1RankedStructureParameterPruner(NormRankedPruner):
     Args:
         weights: selectors of the weights to prune.
         desired_sparsity: fraction of groups to prune, [0, 1], or a level in place (`compress/levels.py`).
-        group_type: kind of group: `Filters` (the same as `3D`), `Channels`, `Rows`, `Cols`, `2D`, `Blocks`.
+        group_type: kind of group: `Filters` (the same as `3D`), `Channels`, `Rows`, `Cols`, `2D`, `Blocks`; of an
+            attention's projection, `Filters` are its heads and `HeadDims` the same positions of every head.
         group_dependency: `Leader` ranks the first weight and prunes the same groups of the others; None lets
             weights that the network couples vote together, and ranks the others each.
         block_shape: of `Blocks`: filters, channels, height, width.
@@ -134,7 +143,8 @@ class L2RankedStructureParameterPruner(NormRankedPruner):
     Args:
         weights: selectors of the weights to prune.
         desired_sparsity: fraction of groups to prune, [0, 1], or a level in place (`compress/levels.py`).
-        group_type: kind of group: `Filters` (the same as `3D`), `Channels`, `Rows`, `Cols`, `2D`, `Blocks`.
+        group_type: kind of group: `Filters` (the same as `3D`), `Channels`, `Rows`, `Cols`, `2D`, `Blocks`; of an
+            attention's projection, `Filters` are its heads and `HeadDims` the same positions of every head.
         group_dependency: `Leader` ranks the first weight and prunes the same groups of the others; None lets
             weights that the network couples vote together, and ranks the others each.
         block_shape: of `Blocks`: filters, channels, height, width.
@@ -172,7 +182,8 @@ class RandomLevelStructureParameterPruner(NormRankedPruner):
             weights: ['conv*.weight']
 
     Args:
-        group_type: kind of group: `Filters` (the same as `3D`), `Channels`, `Rows`, `Cols`, `2D`, `Blocks`.
+        group_type: kind of group: `Filters` (the same as `3D`), `Channels`, `Rows`, `Cols`, `2D`, `Blocks`; of an
+            attention's projection, `Filters` are its heads and `HeadDims` the same positions of every head.
         sparsity_range: smallest and largest fraction of groups, each in [0, 1].
         weights: selectors of the weights to prune.
         group_dependency: `Leader` draws and ranks for the first weight only.
@@ -188,7 +199,7 @@ class RandomLevelStructureParameterPruner(NormRankedPruner):
 
     def __init__(
         self,
-        group_type: GroupName,
+        group_type: RankedGroup,
         sparsity_range: Annotated[tuple[Sparsity, Sparsity], AsPair],
         weights: WeightSelectors,
         group_dependency: GroupDependency | None = None,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compress.context import StepContext
 from compress.criteria import ThresholdCriteria, group_magnitudes, mask_smallest
+from compress.errors import UserError
 from compress.graph.channels import Place
 from compress.groups import GroupName, Tile, Tilings, group_count, spread
 from compress.levels import Level
@@ -29,6 +30,8 @@ from compress.window import EpochWindow
 
 Rounding = Literal["floor", "nearest", "ceil"]
 GroupDependency = Literal["Leader"]
+WITHIN_HEADS = "HeadDims"
+RankedGroup = Literal["Filters", "3D", "Channels", "Rows", "Cols", "2D", "Blocks", "HeadDims"]
 RoundTo = Annotated[int, Field(ge=1)]
 MaxSparsity = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -68,7 +71,8 @@ class StructurePruner(Pruner):
     """Ranks the groups of each weight, and prunes the lowest.
 
     Filters and channels go with everything that the network's graph couples to them: the named weights of a coupled
-    group vote (the mean of their normalised scores), the others follow. Rows, kernels and blocks go alone.
+    group vote (the mean of their normalised scores), the others follow. Rows, kernels and blocks go alone. Of an
+    attention's projection, `Filters` are whole heads, and `HeadDims` the same position of every head.
 
     Args:
         targets: weight -> what is asked of it, in order.
@@ -134,8 +138,11 @@ class StructurePruner(Pruner):
             if place == 0 or self.group_dependency is None:
                 scores, level = self.scores(name, weights[name], tile, ctx), self.fraction(name, ctx, window)
             dim = self.dims[name]
+            within = self.targets[name].group == WITHIN_HEADS
             if graph is not None and dim is not None and known(graph, [(name, dim)]):
-                votes.append(Vote(name, dim, scores, level))
+                votes.append(Vote(name, dim, scores, level, within))
+            elif within:
+                raise UserError(f"{name}: HeadDims are found by the network's graph, and there is none that knows it")
             else:
                 found[name] = spread(self.keep(scores, level), weights[name].shape, tile)
         if graph is not None and votes:
@@ -172,7 +179,7 @@ def ranked_group(group: str) -> str:
     Ranked pruners follow Distiller, for which the rows of a linear layer are those of the matrix that its input is
     multiplied with, the transpose of what PyTorch stores: one row is one input feature.
     """
-    return {"Rows": "Cols", "Cols": "Rows"}.get(group, group)
+    return {"Rows": "Cols", "Cols": "Rows", WITHIN_HEADS: "Filters"}.get(group, group)
 
 
 ThresholdRegime = Annotated[tuple[Threshold, GroupName], AsPair]

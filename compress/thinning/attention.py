@@ -1,191 +1,40 @@
-"""Attention modules that keep working when they lose heads.
+"""Attention modules that keep working when they lose heads, or a part of every head.
 
-`nn.MultiheadAttention` and the attention of torchvision's Swin and MaxViT derive the size of a head, and with
-it the scale of the softmax, from the width of the network, which does not shrink when a head goes. Here: the
-same computation with the number and the size of the heads as numbers of their own. The module stays the same
-object with the same parameters and hooks; its class becomes a subclass of what it was. Not here: which heads
-go. To teach thinning another attention, write a mix-in and enter it in `SPECS`.
+Here: which kinds of attention are known, and how a module becomes one with explicit head sizes: it stays the same
+object with the same parameters and hooks; its class becomes a subclass of what it was. Not here: what that subclass
+computes (`attention_modules.py`), and what goes (`compress/graph`). To teach thinning another attention, write a
+mix-in and enter it in `SPECS`.
+
+Worked example: `nn.MultiheadAttention(4, 2)`, 2 heads of size 2. Rows of `in_proj_weight` (12, 4), columns of
+`out_proj.weight` (4, 4):
+
+    row           0   1   2   3 | 4   5   6   7 | 8   9  10  11        column of out_proj   0   1   2   3
+    part          query         | key           | value
+    head          0   0   1   1 | 0   0   1   1 | 0   0   1   1                             0   0   1   1
+    position      0   1   0   1 | 0   1   0   1 | 0   1   0   1                             0   1   0   1
+
+    unit of a group                       rows                 columns    what it leaves
+    head 1                                2 3 6 7 10 11        2 3        num_heads 1
+    position 0 of every query and key     0 2 4 6                         head_dim 1
+    position 0 of every value             8 10                 0 2        value_dim 1
+
+A score is the sum over positions of query times key, so a position of which both are zero adds nothing; it is then
+multiplied with `scale`, which stays 1/sqrt(2). All three units at once leave row 1 of the queries, row 5 of the keys,
+row 9 of the values and column 1.
 """
 
 from __future__ import annotations
 
-import math
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-
-class Headed(nn.Module):
-    """Marks the subclasses made here. `head_dim` is the size of one head, whatever the width of the network."""
-
-    head_dim: int
-
-
-class HeadedMultihead(Headed):
-    """`nn.MultiheadAttention.forward` with inner width num_heads * head_dim."""
-
-    num_heads: int
-    batch_first: bool
-    dropout: float
-    in_proj_weight: Tensor
-    in_proj_bias: Tensor | None
-    out_proj: nn.Linear
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        key_padding_mask: Tensor | None = None,
-        need_weights: bool = True,
-        attn_mask: Tensor | None = None,
-        average_attn_weights: bool = True,
-        is_causal: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Shapes and meaning as in `nn.MultiheadAttention`; (N, L, E) inside."""
-        batched, first = query.dim() == 3, self.batch_first
-        sources = [_batch_first(x, batched, first) for x in (query, key, value)]
-        parts = zip(sources, self.in_proj_weight.chunk(3), self._biases(), strict=True)
-        q, k, v = (self._heads(functional.linear(x, weight, bias)) for x, weight, bias in parts)
-        mask = self._mask(q, attn_mask, key_padding_mask)
-        dropout = self.dropout if self.training else 0.0
-        weights = None
-        if need_weights:
-            scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
-            weights = (scores if mask is None else scores + mask).softmax(-1)
-            weights = functional.dropout(weights, dropout)
-            mixed = weights @ v
-            weights = weights.mean(1) if average_attn_weights else weights
-            weights = weights if batched else weights.squeeze(0)
-        else:
-            mixed = functional.scaled_dot_product_attention(q, k, v, mask, dropout)
-        out = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        if not batched:
-            return out.squeeze(0), weights
-        return (out if first else out.transpose(0, 1)), weights
-
-    def _biases(self) -> list[Tensor | None]:
-        return [None] * 3 if self.in_proj_bias is None else list(self.in_proj_bias.chunk(3))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        """(N, L, heads * size) -> (N, heads, L, size)."""
-        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-
-    def _mask(self, q: Tensor, attn_mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
-        """Both masks as numbers to add to the scores, (N or 1, heads or 1, L, S)."""
-        found = None
-        if attn_mask is not None:
-            found = _additive(attn_mask, q.dtype)
-            found = found.unflatten(0, (-1, self.num_heads)) if found.dim() == 3 else found[None, None]
-        if padding is not None:
-            extra = _additive(padding if padding.dim() == 2 else padding[None], q.dtype)[:, None, None]
-            found = extra if found is None else found + extra
-        return found
-
-
-def _batch_first(x: Tensor, batched: bool, first: bool) -> Tensor:
-    if not batched:
-        return x.unsqueeze(0)
-    return x if first else x.transpose(0, 1)
-
-
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    if mask.dtype != torch.bool:
-        return mask.to(dtype)
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask, float("-inf"))
-
-
-class HeadedWindow(Headed):
-    """Swin's (shifted) window attention, both versions, with inner width num_heads * head_dim."""
-
-    num_heads: int
-    window_size: list[int]
-    shift_size: list[int]
-    attention_dropout: float
-    dropout: float
-    qkv: nn.Linear
-    proj: nn.Linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (N, H, W, C) -> the same shape. Windows of (h, w) pixels attend within themselves."""
-        height, width = x.shape[1:3]
-        h, w = self.window_size
-        x = functional.pad(x, (0, 0, 0, -width % w, 0, -height % h))
-        rows, columns = x.shape[1] // h, x.shape[2] // w
-        shift = [s if count > 1 else 0 for s, count in zip(self.shift_size, (rows, columns), strict=True)]
-        if any(shift):
-            x = x.roll((-shift[0], -shift[1]), (1, 2))
-        mask = _shift_mask(x, (h, w), shift) if any(shift) else None
-        out = _join_windows(self._attend(_windows(x, h, w), mask), rows, columns, h, w)
-        if any(shift):
-            out = out.roll((shift[0], shift[1]), (1, 2))
-        return out[:, :height, :width].contiguous()
-
-    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x (N * windows, T, C) -> the same shape."""
-        qkv = functional.linear(x, self.qkv.weight, self._bias())
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-        scale = getattr(self, "logit_scale", None)
-        if scale is None:
-            scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
-        else:
-            scores = functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-2, -1)
-            scores = scores * scale.clamp(max=math.log(100.0)).exp()
-        scores = scores + self.get_relative_position_bias()  # type: ignore[operator]
-        if mask is not None:
-            scores = (scores.unflatten(0, (-1, mask.shape[0])) + mask[None, :, None]).flatten(0, 1)
-        weights = functional.dropout(scores.softmax(-1), self.attention_dropout, self.training)
-        return functional.dropout(self.proj((weights @ v).transpose(1, 2).flatten(2)), self.dropout, self.training)
-
-    def _bias(self) -> Tensor | None:
-        """The second version has no bias for the keys, whatever the parameter holds."""
-        bias = self.qkv.bias
-        if bias is None or not hasattr(self, "logit_scale"):
-            return bias
-        q, k, v = bias.chunk(3)
-        return torch.cat([q, torch.zeros_like(k), v])
-
-
-def _windows(x: Tensor, h: int, w: int) -> Tensor:
-    """(N, rows*h, columns*w, C) -> (N*rows*columns, h*w, C)."""
-    return x.unflatten(2, (-1, w)).unflatten(1, (-1, h)).transpose(2, 3).flatten(3, 4).flatten(0, 2)
-
-
-def _join_windows(x: Tensor, rows: int, columns: int, h: int, w: int) -> Tensor:
-    """The inverse of `_windows`."""
-    return x.unflatten(1, (h, w)).unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-
-
-def _shift_mask(x: Tensor, window: tuple[int, int], shift: list[int]) -> Tensor:
-    """-100 between pixels that the shift made neighbours although they are not; (windows, T, T)."""
-    regions = x.new_zeros(x.shape[1:3])
-    for axis, (size, step) in enumerate(zip(window, shift, strict=True)):
-        place = torch.arange(regions.shape[axis], device=x.device) - regions.shape[axis]
-        zone = (place >= -size).to(x.dtype) + (place >= -step).to(x.dtype) * (step > 0)
-        regions = regions * 3 + (zone[:, None] if axis == 0 else zone)
-    flat = _windows(regions[None, :, :, None], *window)[..., 0]
-    return torch.zeros_like(flat[:, :, None] - flat[:, None]).masked_fill(flat[:, :, None] != flat[:, None], -100.0)
-
-
-class HeadedRelative(Headed):
-    """MaxViT's attention within a window or a grid, with inner width n_heads * head_dim."""
-
-    n_heads: int
-    scale_factor: float
-    to_qkv: nn.Linear
-    merge: nn.Linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, G, P, D) -> the same shape."""
-        heads = (self.n_heads, self.head_dim)
-        q, k, v = (part.unflatten(-1, heads).transpose(2, 3) for part in self.to_qkv(x).chunk(3, dim=-1))
-        scores = q @ (k * self.scale_factor).transpose(-2, -1)
-        weights = (scores + self.get_relative_positional_bias()).softmax(-1)  # type: ignore[operator]
-        out: Tensor = self.merge((weights @ v).transpose(2, 3).flatten(3))
-        return out
+from compress.thinning.attention_modules import Headed, HeadedMultihead, HeadedRelative, HeadedWindow
 
 
 @dataclass(frozen=True)
@@ -193,57 +42,103 @@ class HeadSpec:
     """How one kind of attention holds its heads.
 
     Attributes:
-        mixin: computes with an explicit head size.
-        projection: the weight whose rows are query, key and value, each (heads * size).
+        mixin: computes with explicit head sizes.
+        projections: the weights whose rows are query, key and value, each by heads: one weight, or three.
         count: the attribute that holds the number of heads.
     """
 
     mixin: type[Headed]
-    projection: str
+    projections: tuple[str, ...]
     count: str
 
 
+WINDOW = HeadSpec(HeadedWindow, ("qkv.weight",), "num_heads")
 SPECS = {
-    "torch.nn.modules.activation.MultiheadAttention": HeadSpec(HeadedMultihead, "in_proj_weight", "num_heads"),
-    "torchvision.models.swin_transformer.ShiftedWindowAttention": HeadSpec(HeadedWindow, "qkv.weight", "num_heads"),
-    "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": HeadSpec(HeadedWindow, "qkv.weight", "num_heads"),
+    "torch.nn.modules.activation.MultiheadAttention": HeadSpec(HeadedMultihead, ("in_proj_weight",), "num_heads"),
+    "torchvision.models.swin_transformer.ShiftedWindowAttention": WINDOW,
+    "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": WINDOW,
     "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": HeadSpec(
-        HeadedRelative, "to_qkv.weight", "n_heads"
+        HeadedRelative, ("to_qkv.weight",), "n_heads"
     ),
 }
 """Exact class of a module -> its heads. By name, so that torchvision need not be there."""
+SEPARATE = HeadSpec(HeadedMultihead, ("q_proj_weight", "k_proj_weight", "v_proj_weight"), "num_heads")
+"""`nn.MultiheadAttention` whose keys or values have a width of their own (`kdim`, `vdim`)."""
 
 
 def head_spec(module: nn.Module) -> HeadSpec | None:
     """How this module holds its heads; None if nothing is known of it, or if it has parts that we do not compute."""
     kind = next(kind for kind in type(module).__mro__ if not issubclass(kind, Headed))
     spec = SPECS.get(f"{kind.__module__}.{kind.__qualname__}")
-    if spec is None or isinstance(module, Headed) or not isinstance(module, nn.MultiheadAttention):
-        return spec
-    whole = module._qkv_same_embed_dim and module.bias_k is None and not module.add_zero_attn
-    return spec if whole else None
+    if isinstance(module, nn.MultiheadAttention) and spec is not None:
+        if module.bias_k is not None or module.add_zero_attn:
+            return None
+        spec = spec if module.in_proj_weight is not None else SEPARATE
+    if spec is None:
+        return None
+    own = dict(module.named_parameters())  # a wrapped layer (quantized, say) holds its weight under another name
+    return spec if all(name in own for name in spec.projections) else None
 
 
 def as_headed(module: nn.Module) -> None:
-    """Turn a module into its subclass with an explicit head size; one that is already stays as it is."""
+    """Turn a module into its subclass with explicit head sizes; one that is already stays as it is."""
     spec = head_spec(module)
     assert spec is not None, type(module)
     if not isinstance(module, Headed):
-        module.__dict__["head_dim"] = _head_size(module, spec)
+        size = _rows(module, spec) // 3 // getattr(module, spec.count)
+        module.__dict__.update(head_dim=size, value_dim=size, scale=size**-0.5)
         module.__class__ = _subclass(spec.mixin, type(module))
         if isinstance(module, nn.MultiheadAttention):
             module._qkv_same_embed_dim = False  # keeps nn.TransformerEncoderLayer off its fused path
+
+
+@contextlib.contextmanager
+def all_headed(model: nn.Module) -> Iterator[frozenset[str]]:
+    """Every known attention in a model computes with explicit head sizes inside; gives their names."""
+    known = {name: module for name, module in model.named_modules() if head_spec(module) is not None}
+    before = [(module, type(module), dict(module.__dict__)) for module in known.values()]
+    try:
+        for module in known.values():
+            as_headed(module)
+        yield frozenset(known)
+    finally:
+        for module, kind, attributes in before:
+            module.__class__ = kind
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
 
 
 def _subclass(mixin: type[Headed], kind: type[nn.Module]) -> type[nn.Module]:
     return type(f"Headed{kind.__name__}", (mixin, kind), {})
 
 
-def _head_size(module: nn.Module, spec: HeadSpec) -> int:
-    rows = module.get_parameter(spec.projection).shape[0]
-    return int(rows // 3 // getattr(module, spec.count))
+def _rows(module: nn.Module, spec: HeadSpec) -> int:
+    return sum(module.get_parameter(name).shape[0] for name in spec.projections)
 
 
-def head_attributes(module: nn.Module, spec: HeadSpec, rows: int) -> dict[str, Any]:
-    """The number of heads when `rows` rows of the projection are left."""
-    return {spec.count: rows // 3 // _head_size(module, spec)}
+def head_attributes(module: nn.Module, spec: HeadSpec, kept: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The number and sizes of the heads that are left.
+
+    Args:
+        module: as it is before.
+        spec: its kind.
+        kept: projection -> the rows that stay; one that is not named keeps all.
+    """
+    heads = getattr(module, spec.count)
+    even = _rows(module, spec) // 3 // heads
+    size, value = (module.head_dim, module.value_dim) if isinstance(module, Headed) else (even, even)
+    stays = np.concatenate([_staying(module.get_parameter(name).shape[0], kept.get(name)) for name in spec.projections])
+    query = stays[: heads * size].reshape(heads, size)
+    values = stays[2 * heads * size :].reshape(heads, value)
+    return {
+        spec.count: int(query.any(1).sum()),
+        "head_dim": int(query.any(0).sum()),
+        "value_dim": int(values.any(0).sum()),
+    }
+
+
+def _staying(rows: int, kept: torch.Tensor | None) -> np.ndarray:
+    stays = np.full(rows, kept is None)
+    if kept is not None:
+        stays[kept.cpu().numpy()] = True
+    return stays

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -57,11 +58,14 @@ def latency_ratio(
 
 
 def removed_positions(graph: ChannelGraph, removed: Removed) -> dict[Place, int]:
-    """Place -> how many of its positions go."""
+    """Place -> how many of its positions go; one that goes with two units (its head's, and within heads) once."""
     found: dict[Place, int] = {}
+    gone: dict[Place, np.ndarray] = {}
     for group in graph.groups():
         for place, positions in gone_positions(group, removed.get(group.name, [])).items():
-            found[place] = found.get(place, 0) + len(positions)
+            known = gone.get(place)
+            gone[place] = positions if known is None else np.union1d(known, positions)
+            found[place] = len(gone[place])
     return found
 
 

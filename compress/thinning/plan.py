@@ -44,11 +44,7 @@ def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, lis
             continue
         kept.setdefault(name, {})[dim] = torch.as_tensor(np.flatnonzero(stays))
         sizes.setdefault(name, {})[dim] = len(stays)
-    headed = {
-        name: head_attributes(module, spec, _new_shape(tensors[projection], kept[projection])[0])
-        for name, module in model.named_modules()
-        if (spec := head_spec(module)) and (projection := _joined(name, spec.projection)) in kept
-    }
+    headed = _heads(model, kept)
     attributes = counts | _attributes(model, graph, kept)
     for name, values in headed.items():
         attributes.setdefault(name, {}).update(values)
@@ -60,8 +56,16 @@ def owner_of(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
-def _joined(module: str, name: str) -> str:
-    return f"{module}.{name}" if module else name
+def _heads(model: nn.Module, kept: Mapping[str, Mapping[int, torch.Tensor]]) -> dict[str, dict[str, Any]]:
+    """Attention modules whose projections change -> the number and sizes of their heads."""
+    found = {}
+    for name, module in model.named_modules():
+        spec = head_spec(module)
+        full = {own: f"{name}.{own}".lstrip(".") for own in spec.projections} if spec else {}
+        if spec and any(projection in kept for projection in full.values()):
+            rows = {own: kept[projection][0] for own, projection in full.items() if 0 in kept.get(projection, {})}
+            found[name] = head_attributes(module, spec, rows)
+    return found
 
 
 def _attributes(

@@ -12,8 +12,9 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, Place, graph_of, traces_of
-from compress.graph.coupling import Choices
+from compress.graph.coupling import Choices, Heads
 from compress.graph.trace import ExampleInputs
+from compress.thinning.attention import all_headed
 from compress.thinning.plan import owner_of, plan_recipe
 from compress.thinning.verify import ForwardFailed, Outcome, real_inputs, trial
 
@@ -31,19 +32,23 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
     Raises:
         UserError: the model cannot be traced or does not run, or no graph was found that holds.
     """
-    traces = traces_of(model, example_inputs)
+    with all_headed(model) as explicit:
+        traces = traces_of(model, example_inputs)
     inputs = real_inputs(example_inputs)
     choices: Choices = {}
     pins: set[Place] = set()
     distrusted: set[str] = set()
+    rigid: set[str] = set()
     for _ in range(ATTEMPTS):
-        graph = graph_of(model, traces, choices, pins, distrusted, allow_inexact)
+        graph = graph_of(model, traces, choices, pins, distrusted, allow_inexact, Heads(False, explicit, rigid))
         if not graph.risky:
             return graph
         outcome = remove_one_of_each(model, graph, inputs)
         if outcome.passed or (allow_inexact and not outcome.reason):
             return graph
-        if not _give_way(graph, outcome.module, choices, pins, distrusted):
+        stiff = _stiff(graph, outcome)
+        rigid |= stiff
+        if not stiff and not _give_way(graph, outcome.module, choices, pins, distrusted):
             raise UserError(
                 f"removing channels from {type(model).__name__} fails in module {outcome.module!r}: "
                 f"{outcome.reason or f'outputs differ by {outcome.difference:.1e}'}"
@@ -61,6 +66,13 @@ def remove_one_of_each(model: nn.Module, graph: ChannelGraph, inputs: ExampleInp
         raise UserError(
             f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
         ) from error
+
+
+def _stiff(graph: ChannelGraph, outcome: Outcome) -> set[str]:
+    """Modules that may be at fault for removing positions within their heads: the failing one, or all of them."""
+    if outcome.reason:
+        return {outcome.module} & graph.tried_heads
+    return set(graph.tried_heads)
 
 
 def _give_way(graph: ChannelGraph, module: str, choices: Choices, pins: set[Place], distrusted: set[str]) -> bool:

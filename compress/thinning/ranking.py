@@ -36,12 +36,15 @@ class Vote:
         dim: the dimension whose positions are ranked: 0 for the filters of a convolution, 1 for its channels.
         scores: importance of each position, shape (size of that dimension,); the least important go first.
         level: fraction of the units that should be masked, [0, 1].
+        within_heads: of an attention's projection: rank the same positions of every head (True), whole heads (False),
+            or both (None).
     """
 
     name: str
     dim: int
     scores: Tensor
     level: float
+    within_heads: bool | None = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,11 @@ def masked_positions(
 
 def voters(group: ChannelGroup, votes: Sequence[Vote]) -> list[Vote]:
     """The votes on a group, in their order."""
-    return [vote for vote in votes if (vote.name, vote.dim) in group.members]
+    return [
+        vote
+        for vote in votes
+        if (vote.name, vote.dim) in group.members and vote.within_heads in (None, group.within_heads)
+    ]
 
 
 def unit_scores(group: ChannelGroup, place: Place, scores: np.ndarray) -> np.ndarray:
@@ -245,3 +252,8 @@ def _check_places(graph: ChannelGraph, votes: Sequence[Vote]) -> None:
     for vote in votes:
         if (vote.name, vote.dim) not in graph.places:
             raise UserError(f"{vote.name}: dimension {vote.dim} has no channels that the model's graph knows of")
+        if vote.within_heads and not any(g.within_heads for g in graph.groups_of(vote.name, vote.dim)):
+            raise UserError(
+                f"{vote.name}: HeadDims are positions within the heads of an attention, and the model's graph knows no "
+                f"heads in dimension {vote.dim} of it; Filters ranks all of its rows"
+            )
