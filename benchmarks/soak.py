@@ -57,6 +57,7 @@ SMALL = [
     "--batchSize=4",
     "--compress=soak.yaml",
     "--ema=0.9",
+    "--upscale-factor=4",
 ]
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,17 @@ def test_arrays_that_lie_elsewhere_or_are_absurdly_large_are_refused(here: Path)
                 file["train_set_x"] = np.zeros((1, 8, 8, 3), np.uint8)
         with pytest.raises(UserError, match=r"no data set in this file|other files|bytes, and at most|labels from"):
             place_layout(here / f"{name}.h5").open("train")
+
+
+@pytest.mark.parametrize(
+    "head", [b"{'descr': '<f8', 'fortran_order': False, ", b"{" * 3000, b"\x00", b"('", b"\xff\xfe"]
+)
+def test_an_archive_whose_head_is_broken_is_refused(here: Path, head: bytes) -> None:
+    with zipfile.ZipFile("a.npz", "w") as archive:
+        for name in ("x_train.npy", "y_train.npy"):
+            archive.writestr(name, b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    with pytest.raises(UserError, match=r"a.npz: the arrays cannot be read"):
+        place_layout(here / "a.npz").open("train")
 
 
 def test_an_archive_of_objects_runs_nothing(here: Path) -> None:
