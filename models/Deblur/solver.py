@@ -115,7 +115,7 @@ class DeblurTrainer(BaseTrainer):
 
     def _schedule(self, checkpoint: dict[str, Any] | None) -> Any:
         """The schedule as plain data; what is wrong with it is told when it is built."""
-        if checkpoint is not None:
+        if checkpoint is not None and not self.config.reset_schedule:
             return checkpoint["schedule"]
         if self.config.compress is None:
             return None
