@@ -175,6 +175,12 @@ def test_a_malicious_batch_is_refused_and_its_payload_does_not_run(here: Path, n
     assert not mark.exists()
 
 
+def test_a_batch_cannot_change_what_reads_it(here: Path) -> None:
+    (here / "batch").write_bytes(b"\x80\x02cnumpy\ndtype\n}X\x0c\x00\x00\x00__defaults__)sb.")
+    with pytest.raises(UserError, match="it would change a function"):
+        read_batch(here / "batch")
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -182,6 +188,7 @@ def test_a_malicious_batch_is_refused_and_its_payload_does_not_run(here: Path, n
         b"\x80\x04B\xff\xff\xff\x7f.",  # bytes that are not there
         b"\x80\x02Nr\xff\xff\xff\x7f.",  # the memo's place 2^31
         b"(" * 100_000 + b".",
+        b"\x80\x02J\x01.",  # a number that is cut off
         b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86tR.",  # an array of 2^62 values
     ],
 )
