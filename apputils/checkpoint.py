@@ -118,7 +118,7 @@ def _format(content: Any) -> int:
 
 def _from_1(content: dict[str, Any]) -> dict[str, Any]:
     """Format 1 was written at epochs' ends only, without a checksum."""
-    return {**content, "middle": None}
+    return {**content, "middle": None, "middles": []}
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}  # from a format to the next

@@ -1,8 +1,9 @@
 """How an entry point speaks: one clear line instead of a traceback, exit codes, log lines on screen.
 
-Here: `exit_codes` and `say_on_screen`. Not here: log files (logger.py). Imports no torch.
+Here: `exit_codes`, `Interrupted` and `say_on_screen`. Not here: log files (logger.py). Imports no torch.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -16,11 +17,28 @@ from compress.errors import UserError, printable
 USER_ERROR = 2
 INTERRUPTED = 130
 LAYOUT = "\n\t"  # of our own messages
-SECONDS_LATER = 3.0
+SECONDS_LATER = 10.0
+BY_SIGNAL = 128  # and the signal's number, as shells have it: 130 after SIGINT, 143 after SIGTERM
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Interrupted(Exception):
+    """A signal ended the run in an orderly way.
+
+    Attributes:
+        code: for the process to exit with.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.code = BY_SIGNAL + number
 
 
 def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorator of an entry point: a `UserError` is printed as it stands and ends with exit code 2."""
+    """Decorator of an entry point: a `UserError` is printed as it stands and ends with exit code 2.
+
+    So does a full disk. An `Interrupted` run ends with 128 and the signal's number.
+    """
 
     @wraps(main)
     def wrapper() -> None:
@@ -29,6 +47,14 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except UserError as e:
             _tell(f"error: {printable(e, LAYOUT)}")
+            sys.exit(USER_ERROR)
+        except Interrupted as e:
+            sys.stderr.write(f"{e}\n")
+            sys.exit(e.code)
+        except OSError as e:
+            if e.errno not in NO_SPACE:
+                raise
+            _tell(f"error: the disk is full: {e}; the last good checkpoint is left, --resume=RUN goes on")
             sys.exit(USER_ERROR)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; what was saved is in checkpoints/, --resume=RUN goes on from there\n")

@@ -199,6 +199,7 @@ class CompressionScheduler:
             "structures": list(self.structures),
             "teachers": self.teachers.state_dict(weights=teachers),
             "masks": self.masks.state_dict(),
+            "awaited": sorted(self.masks.awaited),
             "policies": [{"name": policy.name, "state": policy.state_dict()} for policy in self.policies],
             "generator": self.generator.get_state(),
             "inputs": self.graph.state_dict(),
@@ -227,6 +228,7 @@ class CompressionScheduler:
         self.graph.reasons.update(state.get("reasons", {}))
         self.recipes[:] = state["recipes"]
         self.masks.load_state_dict(state["masks"])
+        self.masks.awaited = set(state.get("awaited", ()))
         for policy, entry in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(entry["state"])
         self.structures[:] = state.get("structures", [])

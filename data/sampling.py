@@ -52,11 +52,15 @@ class EpochSampler(Sampler[SampleKey]):
             raise ValueError(f"rank is {rank}; it must be in [0, {world_size})")
         self.samples, self.seed, self.shuffle = samples, seed, shuffle
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch (from 0) whose keys the next iteration yields."""
-        self.epoch = epoch
+        """Chooses the epoch (from 0) whose keys the next iteration yields, all of them."""
+        self.epoch, self.start = epoch, 0
+
+    def start_at(self, position: int) -> None:
+        """Leaves out the first keys of this process, `position` of them, until `set_epoch` is called again."""
+        self.start = position
 
     def __len__(self) -> int:
         return -(-self.samples // self.world_size)
@@ -66,4 +70,5 @@ class EpochSampler(Sampler[SampleKey]):
         if self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
         shared = np.resize(order, len(self) * self.world_size)  # repeats from the start to fill up
-        return (SampleKey(self.epoch, int(index)) for index in shared[self.rank :: self.world_size])
+        own = shared[self.rank :: self.world_size]
+        return (SampleKey(self.epoch, int(index)) for index in own[self.start :])

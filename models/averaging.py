@@ -52,6 +52,10 @@ class AveragedWeights:
                 averaged.load_state_dict(added, strict=False)
         self._quantized = len(scheduler.structures)
 
+    def made_after(self, scheduler: CompressionScheduler) -> None:
+        """It was copied from a network that the scheduler's thinnings and quantization had shaped already."""
+        self._thinned, self._quantized = len(scheduler.recipes), len(scheduler.structures)
+
     @torch.no_grad()
     def masked(self, model: nn.Module, masks: MaskTable) -> nn.Module:
         """The averaged network with the present masks and buffers; what is masked is exactly zero."""

@@ -8,7 +8,9 @@ checkpoint content (run_state.py), summaries (apputils/summary.py). An applicati
 import logging
 import math
 import time
-from itertools import islice
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,10 +20,11 @@ from torch.utils.data import DataLoader
 
 from apputils.activations import ActivationReport, ActivationStatistics
 from apputils.checkpoint import load_checkpoint, save_checkpoint
-from apputils.kept import load_last, save_last
+from apputils.kept import load_last, progress, remove_leftovers, save_last
+from apputils.lock import hold
 from apputils.logger import NoFiles, RunLogger
 from apputils.progress import Bar
-from apputils.runs import run_to_resume
+from apputils.runs import Run, run_to_resume
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, whereabouts, write_summary
 from compress.config import dict_config, file_config
@@ -29,16 +32,19 @@ from compress.distributed import is_first, world_size
 from compress.errors import UserError
 from compress.scheduler import CompressionScheduler
 from models import run_state
-from models.accumulation import grouped, mean_loss
+from models.accumulation import mean_loss
 from models.averaging import AveragedWeights
 from models.combinations import refuse_combinations
 from models.environment import choose_device, set_up
-from models.means import Means
+from models.interrupts import Interrupts
+from models.mid_epoch import Middle, doubts
+from models.nan_guard import NanGuard, NotFinite
 from models.processes import set_apart, told_by_first
 from models.rank_check import check_ranks
 from models.ranking import EpochScore
 from models.replicas import Replicas, synchronized
 from models.restart import close_run, open_run
+from models.resumption import shape_as
 from models.sizes import BestOfEachSize
 from models.teachers import RunTeachers
 
@@ -87,7 +93,11 @@ class BaseTrainer:
         self.history: list[dict[str, float]] = []
         self.best: EpochScore | None = None
         self.first_epoch = 0
-        self.seconds = 0.0
+        self.seconds, self.since = 0.0, time.perf_counter()  # of work so far; when it was counted last
+        self.folders: Run | None = None  # None while nothing is written, as in a smoke run
+        self.middle: Middle | None = None  # where a run that was resumed inside an epoch stands
+        self.interrupts = Interrupts()
+        self.nan_guard = NanGuard(self)
         self.steps_limit: int | None = None  # of an epoch, for a smoke run
 
     # What an application gives ------------------------------------------------------------------------------------
@@ -152,51 +162,69 @@ class BaseTrainer:
 
         Raises:
             UserError: something the user can mend; what was saved is kept.
+            Interrupted: SIGINT or SIGTERM came, and the run is saved.
         """
-        self.prepare()
-        for epoch in range(self.first_epoch, self.epochs):
-            started = time.perf_counter()
-            losses = self.train(epoch, self.compression_scheduler)
-            rate = self.optimizer.param_groups[0]["lr"]  # policies move it at an epoch's begin and end only
-            speed = len(self.training_loader.dataset) / (time.perf_counter() - started)
-            model = self.evaluated_model()
-            with ActivationStatistics(model, enabled=self.config.activation_stats) as activations:
-                metrics = told_by_first(self.validate(model, epoch))  # each process measures everything
-            self.note_network(epoch, model, activations.report())
-            self.compression_scheduler.on_epoch_end(epoch, self.optimizer, self.scheduler_metrics(losses, metrics))
-            self.note_epoch(epoch, {**losses, **metrics, "lr": rate, "images_per_second": speed})
-            self.seconds += time.perf_counter() - started
-            self.save()
-        return self.finish()
+        with ExitStack() as self.held:  # the run's lock and files
+            with self.interrupts:
+                self.prepare()
+                while self.first_epoch < self.epochs:
+                    try:
+                        self.run_epoch(self.first_epoch)
+                    except NotFinite as fault:
+                        self.go_back(fault)
+            return self.finish()
+
+    def run_epoch(self, epoch: int) -> None:
+        """Trains, validates and saves one epoch, from where it was left."""
+        started, done = time.perf_counter(), self.middle.step if self.middle else 0
+        losses = self.train(epoch, self.compression_scheduler)
+        rate = self.optimizer.param_groups[0]["lr"]  # policies move it at an epoch's begin and end only
+        share = 1 - done / self.steps_per_epoch()
+        speed = share * len(self.training_loader.dataset) / (time.perf_counter() - started)
+        model = self.evaluated_model()
+        with ActivationStatistics(model, enabled=self.config.activation_stats) as activations:
+            metrics = told_by_first(self.validate(model, epoch))  # each process measures everything
+        self.note_network(epoch, model, activations.report())
+        self.compression_scheduler.on_epoch_end(epoch, self.optimizer, self.scheduler_metrics(losses, metrics))
+        self.note_epoch(epoch, {**losses, **metrics, "lr": rate, "images_per_second": speed})
+        self.first_epoch = epoch + 1
+        self.save()
+        self.interrupts.end_if_asked(self.folders.name)
 
     def train(self, epoch: int, compression_scheduler: CompressionScheduler) -> dict[str, float]:
-        """One epoch; returns the mean of the loss and of each of its components."""
-        steps, means, optimizer = self.steps_per_epoch(), Means(), self.optimizer
-        self.means = means
+        """One epoch, from where it was left; returns the mean of the loss and of each of its components."""
+        steps, optimizer, resumed, guard = self.steps_per_epoch(), self.optimizer, self.middle, self.nan_guard
         if hasattr(self.training_loader.sampler, "set_epoch"):
             self.training_loader.sampler.set_epoch(epoch)
         self.model.train()
         self.replicas.begin_epoch()
-        compression_scheduler.on_epoch_begin(epoch, optimizer)
-        groups = islice(grouped(self.training_loader, self.config.accumulate), steps)
-        bar = Bar(groups, steps, f"epoch {epoch}/{self.epochs - 1}", "img", self.samples_per_update)
-        for step, group in enumerate(bar):
+        if resumed is None:
+            compression_scheduler.on_epoch_begin(epoch, optimizer)
+        middle = self.middle = resumed or Middle(steps)
+        means = self.means = middle.means
+        groups, first = middle.groups(self.training_loader, self.config.accumulate), middle.step
+        bar = Bar(groups, steps - first, f"epoch {epoch}/{self.epochs - 1}", "img", self.samples_per_update)
+        for step, group in enumerate(bar, first):
             compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
+            guard.before_step((epoch, step))
             optimizer.zero_grad(set_to_none=True)
             own_loss = mean_loss(group, self.loss_of, self.replicas.locally)
             loss, terms = compression_scheduler.before_backward_pass(
                 epoch, step, steps, own_loss, optimizer, return_loss_components=True
             )
-            loss.backward()
-            self.replicas.settle()
+            if guard.passes((epoch, step), loss, group):
+                loss.backward()
+                self.replicas.settle()
+                means.add(loss, own_loss, terms)
             compression_scheduler.before_parameter_optimization(epoch, step, steps, optimizer)
             optimizer.step()
             compression_scheduler.on_minibatch_end(epoch, step, steps, optimizer)
             if self.averaged is not None:
                 self.averaged.update(self.model, compression_scheduler)
-            means.add(loss, own_loss, terms)
+            self.note_step(epoch, step + 1)
             bar.note(lambda: f"loss {means.mean('loss'):.4f} lr {optimizer.param_groups[0]['lr']:.2g}{self._so_far()}")
         self.replicas.end_epoch()
+        self.middle = None
         return means.values()
 
     def loss_of(self, batch: Any) -> Tensor:
@@ -204,22 +232,66 @@ class BaseTrainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             return self.compute_loss(batch)
 
+    def note_step(self, epoch: int, done: int) -> None:
+        """After an update: saves the run inside the epoch, if that is due, and ends it if a signal came."""
+        self.middle.step, every = done, self.config.checkpoint_every
+        due = every and (epoch * self.middle.steps + done) % every == 0
+        if self.folders is not None and (self.interrupts.agreed() or due):
+            self.save_all()
+            self.interrupts.end_if_asked(self.folders.name)
+
     # Around the loop ----------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Builds everything that the loop needs, restores it when a run is resumed, and opens the run's files."""
-        config = self.config
-        checkpoint = load_last(run_to_resume(config.resume)) if config.resume else None
+        config, checkpoint = self.config, None
+        if config.resume:
+            self.take(run_to_resume(config.resume))
+            checkpoint = load_last(self.folders)
+        self.set_to(checkpoint)
+        check_ranks(run_state.trained(self), "before the first step")
+        folders = open_run(config.resume, config.run, self.stem())
+        if self.folders is None:
+            self.take(folders)
+        self.files = RunLogger(self.folders, self.first_epoch) if is_first() else NoFiles()
+        self.held.callback(self.files.close)
+        self.files.write_settings(run_state.plain_options(config), self.compression_scheduler.resolved)
+        self.announce()
+        if checkpoint is None or config.reset_optimizer or config.reset_schedule:
+            self.save_all()  # from here on the run can be resumed, whatever happens to it
+            self.config = replace(config, reset_optimizer=False, reset_schedule=False)  # that is done
+
+    def take(self, folders: Run) -> None:
+        """Makes a run this process's own.
+
+        Raises:
+            UserError: another process has it.
+        """
+        if is_first():
+            self.held.enter_context(hold(folders))
+            remove_leftovers(folders)
+        self.folders = folders
+
+    def set_to(self, checkpoint: dict[str, Any] | None) -> None:
+        """Builds everything new and puts it where a checkpoint left off."""
         self.build(checkpoint)
         if checkpoint is not None:
             run_state.restore(self, checkpoint)
         else:
-            set_apart(config.seed)
-        check_ranks(run_state.trained(self), "before the first step")
-        self.folders = open_run(config.resume, config.run, self.stem())
-        self.files = RunLogger(self.folders, self.first_epoch) if is_first() else NoFiles()
-        self.files.write_settings(run_state.plain_options(config), self.compression_scheduler.resolved)
-        self.announce()
+            set_apart(self.config.seed)
+        self.since = time.perf_counter()
+
+    def go_back(self, fault: NotFinite) -> None:
+        """After a loss that was not finite: to the last checkpoint, if `--on-nan=rollback` asks for it.
+
+        Raises:
+            NotFinite: it does not.
+        """
+        if not self.nan_guard.can_go_back(fault):
+            raise fault
+        checkpoint = load_last(self.folders)
+        logger.warning("%s\ngoing back to the last checkpoint: %s", fault, progress(checkpoint))
+        self.set_to(checkpoint)
 
     def build(self, checkpoint: dict[str, Any] | None = None) -> None:
         """Network, optimizer and scheduler, new; nothing is written.
@@ -232,13 +304,15 @@ class BaseTrainer:
         model = self.build_model()
         if checkpoint is None:
             self.start_model(model)
+        elif config.reset_schedule:
+            shape_as(model, checkpoint["scheduler"])
         if config.channels_last:
             self.memory_format = torch.channels_last
         self.model = synchronized(model, config.sync_batchnorm).to(self.device, memory_format=self.memory_format)
         self.optimizer = self.build_optimizer(self.model)
         self.companions = self.build_companions()
         self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
-        self.teachers = RunTeachers(config.optform, self.build_architecture, config.resume if checkpoint else None)
+        self.teachers = RunTeachers(config.optform, self.build_architecture, self.folders.name if checkpoint else None)
         self.compression_scheduler = self.build_scheduler(checkpoint)
         others = [each for companion in self.companions.values() for each in companion.network.parameters()]
         self.replicas = Replicas(self.model, torch.compile(self.model) if config.compile else self.model, others)
@@ -267,9 +341,10 @@ class BaseTrainer:
         settings = {"example_inputs": self.example_inputs(), "epochs": config.nEpochs, "seed": config.seed}
         settings["teachers"] = self.teachers
         settings["optimizers"] = self.optimizers
-        if checkpoint is not None and checkpoint["schedule"]:
+        own = checkpoint is not None and not config.reset_schedule
+        if own and checkpoint["schedule"]:
             return dict_config(*parts, checkpoint["schedule"], **settings)
-        if checkpoint is None and config.compress:
+        if not own and config.compress:
             return file_config(*parts, config.compress, **settings, strict=config.strict)
         return CompressionScheduler(self.model, optimizer=self.optimizer, seed=config.seed)
 
@@ -287,6 +362,9 @@ class BaseTrainer:
             self.folders.name, self.first_epoch, self.epochs - 1, self.steps_per_epoch(), self.device, f"{count:,}",
             self._factors(),
         )  # fmt: skip
+        if self.config.checkpoint_every or self.middle:
+            for doubt in doubts(self.training_loader, self.device):
+                logger.warning("saving inside an epoch: %s", doubt)
         for warning in self.compression_scheduler.cut_short(self.epochs):
             logger.warning("%s", warning)
 
@@ -327,7 +405,7 @@ class BaseTrainer:
         )  # fmt: skip
 
     def save(self) -> None:
-        """Writes `best` when this epoch is better than every one before, the best of each size that thins, `last`.
+        """Writes what a finished epoch leaves: `best` if it is better than every one before, the best of each size.
 
         `last` comes last: a run that is killed in between goes on from the one before, and writes the others again.
         """
@@ -335,16 +413,26 @@ class BaseTrainer:
         if is_best:
             self.best = self.score
         of_its_size = self.sizes.add(self.evaluated_model(), self.score, self.example_inputs())
+        self.save_all([self.folders.best] * is_best + [self.sizes.path(self.folders)] * of_its_size)
+
+    def save_all(self, also: Sequence[Path] = ()) -> None:
+        """Writes the run as it is now to the other paths given, and to `last`; the one place that writes checkpoints.
+
+        Raises:
+            NotFinite: weights are not finite; what was saved before is left.
+        """
+        epoch, step = self.first_epoch - 1, self.steps_per_epoch() - 1
+        self.nan_guard.before_saving((epoch + 1, self.middle.step - 1) if self.middle else (epoch, step))
         if self.config.check_ranks:
-            check_ranks(run_state.trained(self), f"after epoch {self.score.epoch}")
+            check_ranks(run_state.trained(self), f"after epoch {epoch}")
+        now = time.perf_counter()
+        self.seconds, self.since = self.seconds + now - self.since, now
         content = run_state.gather(self)
         if not is_first():
             return
         self.teachers.save(self.compression_scheduler.teachers, self.folders)
-        if is_best:
-            save_checkpoint(self.folders.best, content)
-        if of_its_size:
-            save_checkpoint(self.sizes.path(self.folders), content)
+        for path in also:
+            save_checkpoint(path, content)
         save_last(self.folders, content, self.config.keep)
 
     def finish(self) -> dict[str, Any]:
@@ -371,7 +459,6 @@ class BaseTrainer:
         logger.info("%s", summary_table(summary))
         self.sizes.tell(self.folders, self.quality)
         logger.info("%s", whereabouts(self.folders))
-        self.files.close()
         return summary
 
     def _factors(self) -> str:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from apputils.runs import is_plain_name
@@ -89,7 +89,7 @@ class _Run(_Described):
 
     options: dict[str, Any]
     task: dict[str, Any]
-    epoch: NonNegativeInt
+    epoch: Annotated[int, Field(ge=-1)]  # -1 before the first one is finished
     model: dict[str, Tensor]
     averaged: _Averaged | None
     scheduler: _Scheduler

@@ -1,5 +1,9 @@
 """Running means of an epoch's losses, without waiting for the device at each step."""
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,13 +33,22 @@ class Means:
         self._counts[name] = self._counts.get(name, 0) + 1
 
     def mean(self, name: str) -> float:
-        """The mean so far, of this process."""
-        return float(self._sums[name]) / self._counts[name]
+        """The mean so far, of this process; NaN before anything was added."""
+        return float(self._sums[name]) / self._counts[name] if name in self._sums else math.nan
 
     def values(self) -> dict[str, float]:
-        """All means, over all processes."""
-        means = {name: self.mean(name) for name in self._sums}
+        """All means, over all processes; that of `loss` first."""
+        means = {name: self.mean(name) for name in dict.fromkeys(("loss", *self._sums))}
         if not several_processes():
             return means
         over_all = mean_over_ranks(torch.tensor(list(means.values()), dtype=torch.float64))
         return dict(zip(means, over_all.tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums and counts so far of this process, as plain data and tensors."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restores what `state_dict` gave, on a device."""
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._counts = dict(state["counts"])

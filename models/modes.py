@@ -20,7 +20,7 @@ from models.base_solver import BaseTrainer
 from models.environment import choose_device
 from models.processes import first_of_machine_first, in_one_process, process_group
 from models.restart import run_to_go_on_with
-from models.run_state import resumed
+from models.resumption import resumed
 from models.smoke import smoke
 
 logger = logging.getLogger("run")

@@ -1,39 +1,38 @@
 """What a checkpoint of a run holds, and how a run is made of it again.
 
-Here: `gather`, `restore`, `rebuild`, the options of a resumed run. Not here: files (apputils/checkpoint.py).
+Here: `gather`, `restore`, `rebuild`. Not here: files (apputils/checkpoint.py), options (resumption.py).
 Everything is plain data and tensors; the structure of the network is its constructor's arguments.
 """
 
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from apputils.kept import load_last
-from apputils.runs import run_to_resume
 from compress.distributed import rank, world_size
 from compress.errors import UserError
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
+from models import differences
 from models.checkpoint_form import Unfit
 from models.environment import random_state, restore_random_state
+from models.mid_epoch import Middle
 from models.processes import of_every_process, set_apart
 from models.ranking import EpochScore
+from models.resumption import RESETS, keep_of_old_schedule, restore_optimizer
 
 if TYPE_CHECKING:
     from models.base_solver import BaseTrainer
 
-C = TypeVar("C")
 logger = logging.getLogger("run")
-OF_THE_MACHINE = ("device", "workers", "threads", "histograms", "activation_stats", "keep", "check_ranks")
-MAY_CHANGE = frozenset({"optform", "resume", "nEpochs", *OF_THE_MACHINE})
 
 
 def gather(trainer: "BaseTrainer") -> dict[str, Any]:
-    """The checkpoint of a trainer after an epoch."""
+    """The checkpoint of a trainer, after an epoch or inside one."""
     states = of_every_process(random_state())
+    inside = of_every_process(trainer.middle.state_dict()) if trainer.middle else None
     return {
         "run": trainer.folders.name,
         "optform": trainer.config.optform,
@@ -44,8 +43,11 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
         "random_state": states[0],
         "random_states": states[1:],
         "processes": world_size(),
+        "machine": differences.machine(),
         "options": plain_options(trainer.config),
-        "epoch": trainer.score.epoch,
+        "epoch": trainer.first_epoch - 1,
+        "middle": inside[0] if inside else None,
+        "middles": inside[1:] if inside else [],
         "history": trainer.history,
         "best": dataclasses.asdict(trainer.best) if trainer.best else None,
         "sizes": trainer.sizes.state_dict(),
@@ -71,24 +73,33 @@ def trained(trainer: "BaseTrainer") -> dict[str, Any]:
 @Unfit("the run cannot go on from this checkpoint")
 def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     """Puts a trainer, freshly built, where the checkpoint left off."""
+    config, state = trainer.config, checkpoint["scheduler"]
     trainer.check_task(checkpoint["task"])
-    trainer.compression_scheduler.load_state_dict(
-        trainer.teachers.with_weights(checkpoint["scheduler"])
-    )  # first: it thins the network
+    if differs := differences.of_machines(checkpoint.get("machine")):
+        logger.warning("%s", differs)
+    if config.reset_schedule:
+        keep_of_old_schedule(trainer, state)
+    else:  # first: it thins the network
+        trainer.compression_scheduler.load_state_dict(trainer.teachers.with_weights(state))
     load_network(trainer.model, checkpoint["model"])
     if trainer.averaged is not None:
         trainer.averaged.follow(trainer.compression_scheduler)
         trainer.averaged.load_state_dict(checkpoint["averaged"])
-    trainer.optimizer.load_state_dict(checkpoint["optimizer"])
+    how = config.reset_optimizer, config.lr if "lr" in config.explicit else None
+    restore_optimizer(trainer.optimizer, checkpoint["optimizer"], *how)
     for name, companion in trainer.companions.items():
         load_network(companion.network, checkpoint["companions"][name]["model"])
-        companion.optimizer.load_state_dict(checkpoint["companions"][name]["optimizer"])
+        restore_optimizer(companion.optimizer, checkpoint["companions"][name]["optimizer"], *how)
     trainer.history = checkpoint["history"]
     trainer.best = EpochScore(**checkpoint["best"]) if checkpoint["best"] else None
     trainer.sizes.load_state_dict(checkpoint["sizes"])
     trainer.first_epoch = checkpoint["epoch"] + 1
     trainer.seconds = checkpoint["seconds"]
     _restore_random_state(checkpoint)
+    if config.reset_schedule and checkpoint["middle"]:
+        logger.warning("the epoch under way begins again, under the new schedule")
+        checkpoint = {**checkpoint, "middle": None}
+    trainer.middle = Middle.of(checkpoint, trainer.steps_per_epoch(), trainer.device)
 
 
 def _restore_random_state(checkpoint: dict[str, Any]) -> None:
@@ -130,36 +141,16 @@ def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:
     Raises:
         UserError: names or shapes differ.
     """
+    here = {name: getattr(tensor, "shape", None) for name, tensor in model.state_dict().items()}
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state)  # first: modules may take what they lack, such as a counter of older versions
     except RuntimeError as e:
-        lines = " ".join(str(e).split())
-        raise UserError(f"the checkpoint does not fit this network: {lines[:400]}") from e
+        there = {name: getattr(tensor, "shape", None) for name, tensor in state.items()}
+        found = "; ".join(differences.of_shapes(here, there)) or " ".join(str(e).split())[:400]
+        raise UserError(f"the checkpoint does not fit this network ({type(model).__name__}): {found}") from e
 
 
 def plain_options(config: Any) -> dict[str, Any]:
-    """The options as plain data."""
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "explicit"}
-
-
-def resumed(config: C) -> C:
-    """The options of a resumed run: the saved ones, with those that may change taken from the command line.
-
-    Raises:
-        UserError: there is no such run, or an option was given that would make it another run.
-    """
-    if config.resume is None:  # type: ignore[attr-defined]
-        return config
-    checkpoint = load_last(run_to_resume(config.resume))  # type: ignore[attr-defined]
-    saved = checkpoint["options"]
-    for name in sorted(config.explicit - MAY_CHANGE):  # type: ignore[attr-defined]
-        if getattr(config, name) != saved.get(name):
-            raise UserError(
-                f"--{name}={getattr(config, name)}: the run {config.resume} was trained with {saved.get(name)}, "  # type: ignore[attr-defined]
-                f"and a resumed run is the same run; leave it out, or start a new run. May change: "
-                + ", ".join(sorted(MAY_CHANGE - {"optform", "resume"}))
-            )
-    if checkpoint["optform"] != config.optform:  # type: ignore[attr-defined]
-        raise UserError(f"the run is of --optform={checkpoint['optform']}; give that")
-    changed = {name: getattr(config, name) for name in config.explicit & MAY_CHANGE}  # type: ignore[attr-defined]
-    return dataclasses.replace(config, **{**saved, **changed})  # type: ignore[type-var]
+    """The options as plain data, without what is done once, when a run is resumed."""
+    done = {"explicit", *RESETS}
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in done}

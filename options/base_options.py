@@ -23,7 +23,8 @@ MOST_CHANNELS = 4096
 GROUPS = {
     "what is trained": ("optform", "compress", "traindata", "nEpochs", "batchSize", "accumulate", "lr"),
     "look at a schedule, without training": ("plan", "smoke", "strict", "list_weights", "list_groups", "new_schedule"),
-    "the run": ("run", "resume", "keep", "seed", "ema"),
+    "the run": ("run", "resume", "checkpoint_every", "keep", "on_nan", "seed", "ema"),
+    "go on with another run": ("reset_optimizer", "reset_schedule"),
     "the machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
     "several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),
     "written beside the log": ("histograms", "activation_stats"),
@@ -47,8 +48,21 @@ class TrainConfig:
     lr: float = option(1e-3, "learning rate at the start", minimum=0.0)
     seed: int = option(0, "of every random choice", minimum=0, maximum=2**63 - 1)
     run: str | None = option(None, "the run's name: its folder under logs/, results/ and checkpoints/", metavar="NAME")
-    resume: str | None = option(None, "go on with this run after its last finished epoch", metavar="RUN")
+    resume: str | None = option(None, "go on with this run from its last checkpoint", metavar="RUN")
+    reset_optimizer: bool = option(
+        False, "with --resume: the optimizer starts anew, at the run's present learning rates or at --lr"
+    )
+    reset_schedule: bool = option(
+        False, "with --resume: go on under --compress, or plainly without it; what is masked or thinned stays so"
+    )
+    checkpoint_every: int = option(
+        0, "save every N updates too, not only after each epoch; 0 = only then", minimum=0, maximum=MOST, metavar="N"
+    )
     keep: int = option(2, "checkpoints that are kept: the last one, and those before it", minimum=1, maximum=MOST)
+    on_nan: str = option(
+        "stop", "when the loss is NaN or infinite: stop, skip the minibatch, or rollback to the last checkpoint and "
+        "leave the minibatch out", choices=("stop", "skip", "rollback"),
+    )  # fmt: skip
     device: str = option("auto", "cuda, cuda:N, cpu or auto (CUDA if there is one)", metavar="DEVICE")
     workers: int = option(0, "processes that load data; 0 loads in the main one", minimum=0, maximum=PROCESSES)
     amp: bool = option(False, "bfloat16 autocast in the forward pass")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from apputils.runs import check_new_name, find_run
+from apputils.runs import check_new_name, find_run, run_to_resume
 from compress.errors import UserError, did_you_mean
 from options.schedules import schedule_families
 
@@ -80,7 +80,7 @@ def check_training(config: Any, own: Sequence[Rule] = ()) -> None:
     """
     check(config, RESUMED if config.resume is not None else (*NEW, *own))
     if config.resume is not None:
-        find_run(config.resume)
+        run_to_resume(config.resume)
     if config.run is not None and "RANK" not in os.environ:  # several processes share a new run, and one makes it
         check_new_name(config.run)
     families = schedule_families()
@@ -139,6 +139,9 @@ NEW: tuple[Rule, ...] = (
     *alone(MODES),
     Rule(("plan", "smoke"), lambda c: c.compress, "is about a schedule; name one with --compress"),
     Rule(("strict",), lambda c: c.compress, "is about a schedule; name one with --compress"),
+    Rule(
+        ("reset_optimizer", "reset_schedule"), lambda c: False, "is for a run that goes on; give --resume=RUN with it"
+    ),
     Rule(("run",), lambda c: _trains(c) or c.plan, "names what is written, and nothing is with the other option"),
 )
 RESUMED: tuple[Rule, ...] = (

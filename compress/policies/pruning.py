@@ -90,8 +90,6 @@ class PruningPolicy(Policy):
 
     def on_epoch_begin(self, ctx: StepContext) -> None:
         """New masks, unless the pruner must see minibatches first; the weights are touched at the first minibatch."""
-        if self.levels is not None:
-            self.pruner.override_levels(self.levels)
         if self.gathering.start():
             ctx.masks.awaited.add(self.name)
         else:
@@ -193,6 +191,8 @@ class PruningPolicy(Policy):
 
     def _renew_masks(self, ctx: StepContext) -> None:
         ctx.masks.awaited.discard(self.name)
+        if self.levels is not None:
+            self.pruner.override_levels(self.levels)
         weights = {name: ctx.masks[name].parameter.detach() for name in self.pruner.weights}
         masks = self.pruner.masks(self.gathering.folded(weights, ctx), ctx, self.window)
         for name in set(self._others) - set(masks):

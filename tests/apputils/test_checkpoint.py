@@ -86,4 +86,4 @@ def test_what_is_no_number_of_a_format_is_refused(tmp_path: Path, number: Any) -
 
 def test_format_1_had_no_checksum_and_becomes_todays(tmp_path: Path) -> None:
     torch.save({"format": 1, "epoch": 3}, tmp_path / "old.pt")
-    assert load_checkpoint(tmp_path / "old.pt") == {"format": FORMAT, "epoch": 3, "middle": None}
+    assert load_checkpoint(tmp_path / "old.pt") == {"format": FORMAT, "epoch": 3, "middle": None, "middles": []}

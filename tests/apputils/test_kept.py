@@ -3,6 +3,9 @@
 import errno
 import logging
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +91,25 @@ def test_a_full_disk_leaves_what_is_there(here: Path, monkeypatch: pytest.Monkey
 def test_where_a_checkpoint_stands() -> None:
     assert progress({"epoch": -1, "middle": None}) == "before the first epoch"
     assert progress({"epoch": 3, "middle": {"step": 5, "steps": 9}}) == "epoch 4, 5 of 9 steps"
+
+
+@pytest.fixture
+def small_disk(here: Path) -> Iterator[None]:
+    """`checkpoints/` is a disk of 1 MiB."""
+    Path("checkpoints").mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "checkpoints"], check=False, capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("needs the right to mount a small disk")
+    yield
+    subprocess.run(["umount", "checkpoints"], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk: None) -> None:
+    save_last(RUN, {"epoch": 0, "weights": torch.ones(100_000)}, keep=2)  # 0.4 MB
+    save_last(RUN, {"epoch": 1, "weights": torch.ones(100_000)}, keep=2)
+    with pytest.raises(UserError, match=r"could not be written: .*; the last good one is left"):
+        save_last(RUN, {"epoch": 2, "weights": torch.ones(100_000)}, keep=2)
+    assert names() == ["last.1.pt", "last.pt"]
+    assert load_last(RUN)["epoch"] == 1

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.loaders import sr_training_loaders
 from models.C2SRCNN.solver import C2SRCNNTrainer
-from models.run_state import resumed
+from models.resumption import resumed
 from options.Normal_options.train_options import TrainOptions
 
 TrainerOf = Callable[..., C2SRCNNTrainer]

@@ -35,7 +35,6 @@ CASES: list[tuple[list[str], dict[str, Any], str]] = [
     (["--sync-batchnorm"], {}, "--sync-batchnorm: the network has no BatchNorm"),
     (["--sync-batchnorm"], {"bn": True, "schedule": FOLDED}, "--sync-batchnorm with fold_batchnorm"),
     (["--check-ranks"], {}, "--check-ranks: there is one process and nothing to compare"),
-    (["--ema=1"], {}, "--ema: at a decay of 1 or more the average never moves"),
 ]
 
 
@@ -52,15 +51,21 @@ def test_a_gan_is_not_accumulated(deblurrer_of: DeblurrerOf) -> None:  # noqa: F
         deblurrer_of("--accumulate=2").build()
 
 
+def test_several_processes_are_not_compiled(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combinations, "world_size", lambda: 2)
+    with pytest.raises(UserError, match="--compile in several processes: torch.compile together with"):
+        tiny_trainer("--compile").build()
+
+
 def test_several_faults_are_one_report(here: Path) -> None:
     with pytest.raises(UserError, match="more minibatches than an epoch.*; --check-ranks: there is one process"):
         tiny_trainer("--accumulate=900", "--check-ranks").build()
 
 
 def test_every_combination_has_a_case() -> None:
-    known = " ".join(case[2] for case in CASES) + "--accumulate with a GAN"
+    known = " ".join(case[2] for case in CASES) + "--accumulate with a GAN --compile in several processes"
     assert all(each.options in known for each in COMBINATIONS)
-    assert len(COMBINATIONS) == len(CASES) + 1
+    assert len(COMBINATIONS) == len(CASES) + 2
 
 
 def test_what_can_work_passes(here: Path) -> None:

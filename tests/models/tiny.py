@@ -12,7 +12,7 @@ from compress.distributed import rank
 from data.loaders import training_loader
 from data.sampling import sample_key
 from models.base_solver import BaseTrainer
-from models.run_state import resumed
+from models.resumption import resumed
 from options.Normal_options.train_options import TrainOptions
 
 SAMPLES = 100

@@ -66,3 +66,15 @@ def test_two_processes_thin_alike_and_end_where_one_process_does(tmp_path: Path)
     for name, value in alone.state_dict().items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], copy.deepcopy(value), rtol=1e-9, atol=1e-12)
+
+
+def test_a_network_with_sync_batchnorm_is_thinned_as_the_other() -> None:
+    """In one process SyncBatchNorm is BatchNorm: the same channels go, and the same network is left."""
+    left = []
+    for convert in (lambda net: net, nn.SyncBatchNorm.convert_sync_batchnorm):
+        torch.manual_seed(0)
+        model = convert(tiny_net().double())
+        train(model, 0, 1)
+        left.append(model.state_dict())
+    assert left[0]["conv1.weight"].shape == (4, 3, 3, 3)
+    torch.testing.assert_close(left[1], left[0], rtol=0, atol=0)

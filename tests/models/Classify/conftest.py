@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.Classify_data.loaders import classify_training_loaders
 from models.Classify.solver import ClassifyTrainer
-from models.run_state import resumed
+from models.resumption import resumed
 from options.Classify_options.train_options import TrainOptions
 
 ClassifierOf = Callable[..., ClassifyTrainer]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.Deblur_data.loaders import deblur_training_loaders
 from models.Deblur.solver import DeblurTrainer
-from models.run_state import resumed
+from models.resumption import resumed
 from options.Deblur_options.train_options import TrainOptions
 
 DeblurrerOf = Callable[..., DeblurTrainer]

@@ -1,0 +1,74 @@
+"""SIGINT (Ctrl-C) and SIGTERM end a run after the step that is under way, with everything saved.
+
+Here: `Interrupts` takes note of the first signal; the second one finds the system's own handler, which ends the process
+at once. Not here: what is saved (run_state.py). Called by the base solver.
+"""
+
+import logging
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from apputils.console import Interrupted
+from compress.distributed import several_processes, sum_over_ranks
+
+logger = logging.getLogger("run")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """A context in which signals are noted instead of ending the process; nothing outside of the main thread.
+
+    Attributes:
+        asked: the signal that came, None while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.asked: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._process = os.getpid()
+
+    def __enter__(self) -> "Interrupts":
+        self.asked = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = {each: signal.signal(each, self._note) for each in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+        self._before = {}
+
+    def agreed(self) -> bool:
+        """Whether a signal came to this process, or to one of those that train with it: all end after one step."""
+        if several_processes():
+            came = sum_over_ranks(torch.tensor(float(self.asked or 0)))
+            self.asked = self.asked or (signal.SIGTERM if came else None)
+        return self.asked is not None
+
+    def end_if_asked(self, run: str) -> None:
+        """Ends the run, in all processes alike; everything is saved.
+
+        Raises:
+            Interrupted: a signal came.
+        """
+        if self.agreed():
+            assert self.asked is not None
+            raise Interrupted(self.asked, f"{self.asked.name}: saved; --resume={run} goes on from here")
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader's worker, which Ctrl-C reaches too: it goes on giving samples
+            return
+        self.asked = signal.Signals(number)
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        logger.warning(
+            "%s: the run ends, and is saved, after this step (during validation: after it); once more ends it at once",
+            self.asked.name,
+        )

@@ -1,0 +1,96 @@
+"""Which module gave the first number that is not finite.
+
+Here: `first_not_finite`, one forward pass with hooks. Not here: what is done about it (nan_guard.py), which calls it
+once, after the fact.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from compress.selectors import canonical
+from models.environment import random_state, restore_random_state
+from models.means import Means
+
+if TYPE_CHECKING:
+    from models.base_solver import BaseTrainer
+
+
+class Finding(NamedTuple):
+    """What the search found.
+
+    Attributes:
+        words: for a message.
+        weights: whether weights were not finite before the step.
+    """
+
+    words: str
+    weights: bool = False
+
+
+def first_not_finite(trainer: "BaseTrainer", group: Sequence[Any]) -> Finding:
+    """Repeats the forward passes of an update's minibatches and looks at what each module gives.
+
+    Random numbers are put back; buffers, such as running means, and companions are moved once more.
+    """
+    if not finite(group):
+        return Finding("the minibatch itself holds numbers that are not finite")
+    broken = not_finite_weights(trainer.model)
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        return Finding(f"the weights {broken[0]}{more} were not finite before it: the update before made them so", True)
+    found: list[str] = []
+    with _as_before(trainer), _watched(trainer.model, found):
+        for batch in group:
+            trainer.loss_of(batch)
+    if found:
+        return Finding(f"the first module that gave numbers that are not finite is {found[0]}")
+    return Finding("every module gives finite numbers, so the loss itself or a term that a policy adds is not finite")
+
+
+def finite(value: Any) -> bool:
+    """Whether all floating-point numbers in tensors, however they are packed, are finite."""
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    if isinstance(value, Mapping):
+        return all(finite(each) for each in value.values())
+    return all(finite(each) for each in value) if isinstance(value, Iterable) and not isinstance(value, str) else True
+
+
+def not_finite_weights(model: nn.Module) -> list[str]:
+    """Names of parameters that hold NaN or infinity."""
+    return [canonical(name) for name, parameter in model.named_parameters() if not finite(parameter.detach())]
+
+
+@contextmanager
+def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
+    """Adds to `found` each module whose output is not finite, in the order in which they finish."""
+
+    def hook_of(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not finite(output):
+                found.append(f"{name or 'the network'} ({type(module).__name__})")
+
+        return hook
+
+    handles = [module.register_forward_hook(hook_of(canonical(name))) for name, module in model.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _as_before(trainer: "BaseTrainer") -> Iterator[None]:
+    """Random state, means and the compiled forward pass come back afterwards."""
+    state, means, forward = random_state(), trainer.means, trainer.forward
+    trainer.means, trainer.forward = Means(), trainer.model
+    try:
+        yield
+    finally:
+        restore_random_state(state)
+        trainer.means, trainer.forward = means, forward

@@ -1,0 +1,118 @@
+"""The options of a run that is resumed, and what `--reset-optimizer` and `--reset-schedule` do.
+
+Here: which options may differ from the run's own, and the two ways to go on deliberately with another run. Not here:
+what a checkpoint holds (run_state.py). Called by modes.py and the base solver.
+"""
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from torch import nn
+from torch.optim import Optimizer
+
+from apputils.kept import load_last
+from apputils.runs import run_to_resume
+from compress.errors import UserError
+from compress.quantization.structure import apply
+from compress.thinning.recipe import Recipe
+from models import differences
+
+if TYPE_CHECKING:
+    from models.base_solver import BaseTrainer
+
+C = TypeVar("C")
+logger = logging.getLogger("run")
+OF_THE_MACHINE = (
+    "device", "workers", "threads", "histograms", "activation_stats", "keep", "checkpoint_every", "on_nan",
+    "check_ranks",
+)  # fmt: skip
+RESETS = {  # the option that lets others change -> those
+    "reset_optimizer": ("lr", "optimizer", "momentum", "weight_decay", "decay_all"),
+    "reset_schedule": ("compress", "strict"),
+}
+MAY_CHANGE = frozenset({"optform", "resume", "nEpochs", *OF_THE_MACHINE, *RESETS})
+
+
+def resumed(config: C) -> C:
+    """The options of a resumed run: the saved ones, with those that may change taken from the command line.
+
+    Raises:
+        UserError: there is no such run, or options were given that would make it another run.
+    """
+    given: Any = config
+    if given.resume is None:
+        return config
+    checkpoint = load_last(run_to_resume(given.resume))
+    if checkpoint["optform"] != given.optform:
+        raise UserError(f"the run is of --optform={checkpoint['optform']}; give that")
+    saved = checkpoint["options"]
+    may_change = MAY_CHANGE.union(*(names for reset, names in RESETS.items() if getattr(given, reset)))
+    explicit = {name: getattr(given, name) for name in given.explicit}
+    found = differences.of_options(explicit, saved, may_change)
+    if found:
+        raise UserError(_refusal(given.resume, found))
+    if explicit.keys() >= {"compress", "resume"} and not given.reset_schedule:
+        logger.warning("the schedule is the run's own, from its checkpoint; --reset-schedule reads the file again")
+    changed = {name: value for name, value in explicit.items() if name in may_change}
+    if given.reset_schedule:
+        changed["compress"] = given.compress
+    return dataclasses.replace(config, **{**saved, **changed})  # type: ignore[type-var]
+
+
+def _refusal(run: str, found: dict[str, str]) -> str:
+    ways = {reset: [name for name in names if name in found] for reset, names in RESETS.items()}
+    hints = [f"--{reset.replace('_', '-')} lets {', '.join(names)} change" for reset, names in ways.items() if names]
+    allowed = ", ".join(sorted(MAY_CHANGE - {"optform", "resume", *RESETS}))
+    return (
+        f"the run {run} cannot go on as another run:\n  " + "\n  ".join(found.values()) + "\nA resumed run is the same "
+        f"run: leave them out, or start a new run. May change: {allowed}" + "".join(f". {hint}" for hint in hints)
+    )
+
+
+def shape_as(model: nn.Module, scheduler_state: dict[str, Any]) -> None:
+    """Thins and quantizes a new network as a checkpoint's was, before another schedule is made for it."""
+    for recipe in scheduler_state["recipes"]:
+        Recipe.from_dict(recipe).apply(model)
+    for structure in scheduler_state.get("structures", []):
+        apply(model, structure)
+
+
+def keep_of_old_schedule(trainer: "BaseTrainer", scheduler_state: dict[str, Any]) -> None:
+    """After `shape_as`: what the old schedule has done to the network stays done, masks included."""
+    scheduler = trainer.compression_scheduler
+    scheduler.recipes[:] = scheduler_state["recipes"]
+    scheduler.structures[:] = scheduler_state.get("structures", [])
+    scheduler.masks.load_state_dict(scheduler_state["masks"])
+    if trainer.averaged is not None:
+        trainer.averaged.made_after(scheduler)
+
+
+def restore_optimizer(optimizer: Optimizer, state: dict[str, Any], reset: bool, rate: float | None) -> None:
+    """The saved optimizer; with `reset` a new one that only goes on with the saved learning rates.
+
+    Args:
+        optimizer: new.
+        state: of the checkpoint.
+        reset: whether its moments are forgotten.
+        rate: that was given for the new one, None to go on with the saved ones.
+
+    Raises:
+        UserError: the groups of parameters differ.
+    """
+    groups = state["param_groups"]
+    if reset:
+        for group, saved in zip(optimizer.param_groups, groups, strict=False):
+            group.update({key: saved[key] for key in ("lr", "initial_lr") if key in saved and rate is None})
+        return
+    here = [len(group["params"]) for group in optimizer.param_groups]
+    there = [len(group["params"]) for group in groups]
+    if here != there:
+        raise UserError(
+            f"the checkpoint's optimizer has groups of {there} parameters, here there are groups of {here}: another "
+            "schedule or network; --reset-optimizer starts it anew"
+        )
+    try:
+        optimizer.load_state_dict(state)
+    except (KeyError, ValueError) as e:
+        raise UserError(f"the checkpoint's optimizer does not fit ({e}); --reset-optimizer starts it anew") from e

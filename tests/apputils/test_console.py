@@ -1,0 +1,39 @@
+"""Exit codes of the entry points."""
+
+import errno
+from typing import Any
+
+import pytest
+
+from apputils.console import Interrupted, exit_codes
+from compress.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (UserError("no such thing"), 2, "error: no such thing"),
+        (Interrupted(2, "SIGINT: saved"), 130, "SIGINT: saved"),
+        (Interrupted(15, "SIGTERM: saved"), 143, "SIGTERM: saved"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "logs/a/metrics.csv"), 2, "the disk is full"),
+    ],
+)
+def test_how_a_run_ends(error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @exit_codes
+    def main() -> Any:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+    assert words in capsys.readouterr().err
+
+
+def test_other_faults_of_the_system_keep_their_traceback() -> None:
+    @exit_codes
+    def main() -> Any:
+        raise PermissionError(errno.EACCES, "no")
+
+    with pytest.raises(PermissionError):
+        main()
