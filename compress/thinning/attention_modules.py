@@ -157,7 +157,7 @@ class HeadedWindow(Headed):
 
     def _position_bias(self, window: list[int]) -> Tensor:
         """(1, heads, T, T) for the T pixels of a window."""
-        return self.get_relative_position_bias()  # type: ignore[operator, no-any-return]
+        return self.get_relative_position_bias()  # type: ignore[operator]
 
     def _attend(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         """x (N * windows, T, C) -> the same shape."""
@@ -192,7 +192,7 @@ class HeadedWindow3d(HeadedWindow):
         return [min(pair) for pair in zip(self.window_size, sizes, strict=True)], shift
 
     def _position_bias(self, window: list[int]) -> Tensor:
-        return self.get_relative_position_bias(window)  # type: ignore[operator, no-any-return]
+        return self.get_relative_position_bias(window)  # type: ignore[operator]
 
 
 def _windows(x: Tensor, window: list[int]) -> Tensor:
