@@ -11,6 +11,7 @@ kept; NAME is `--name`. A run that is there already is not trained again if its 
 """
 
 import argparse
+import dataclasses
 import logging
 import statistics
 import sys
@@ -67,19 +68,19 @@ def run(arguments: Sequence[str]) -> str:
     found: dict[int, Quality] = {}
     for seed in given.seeds:
         started = time.perf_counter()
-        found[seed] = one(application, [*training, f"--seed={seed}", f"--run={name}-s{seed}"], given.validation)
+        found[seed] = one(application, [*training, f"--seed={seed}"], f"{name}-s{seed}", given.validation)
         scores = ", ".join(f"{metric} {values['model']:.4f}" for metric, values in found[seed].items())
         print(f"seed {seed}: {scores}, {time.perf_counter() - started:.0f} s", flush=True)
     return f"\n{table(found)}\n\nmeasured on the {'validation' if given.validation else 'test'} data; runs {name}-s*"
 
 
-def one(application: Application, training: Sequence[str], validation: bool) -> Quality:
-    """Trains with one seed, unless the run is there, and measures.
+def one(application: Application, training: Sequence[str], run_name: str, validation: bool) -> Quality:
+    """Trains with one seed, unless the run of that name is there, and measures.
 
     Raises:
         UserError: a fault of the options, or another run of that name.
     """
-    config = application.load("train_options")().parse(training)
+    config = dataclasses.replace(application.load("train_options")().parse(training), run=run_name)
     quality: Quality = (_finished(config) or trained(application, config))["quality"]
     if validation:
         return quality
@@ -99,7 +100,7 @@ def _finished(config: Any) -> dict[str, Any] | None:
     summary: dict[str, Any] | None = read_json(Run(config.run).results / "summary.json")
     if summary is not None:
         saved = load_checkpoint(Run(config.run).last)["options"]
-        others = [name for name, value in plain_options(config).items() if saved.get(name) != value]
+        others = [name for name, value in plain_options(config).items() if saved.get(name, value) != value]
         if others:
             raise UserError(f"there is a run {config.run} with another --{others[0]}; give another --name")
     return summary

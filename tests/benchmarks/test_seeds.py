@@ -20,9 +20,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The options and whether validation alone was asked for, of each training that would be done."""
     found: list[Any] = []
 
-    def one(application: Any, training: list[str], validation: bool) -> seeds.Quality:
+    def one(application: Any, training: list[str], run_name: str, validation: bool) -> seeds.Quality:
         config = application.load("train_options")().parse(training)
-        found.append((config.run, config.arch, validation))
+        found.append((run_name, config.arch, validation))
         return {"top1": {"majority class": 10.0, "model": ACCURACY[config.seed]}}
 
     monkeypatch.setattr(seeds, "one", one)

@@ -20,6 +20,7 @@ from models.C2SRCNN.model import Net
 from tests.compress.config.mutate import mutate
 from tests.compress.harness import tiny_net
 from tests.compress.test_contract import sample_of
+from tests.fuzz.watch import MOST_GROWTH, resident
 
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS = 20  # for one case; most take milliseconds, the longest run that is allowed some seconds
@@ -125,6 +126,9 @@ def test_broken_schedules_work_or_are_refused(first: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(300, 2000, CHUNK))
-def test_more_broken_schedules_work_or_are_refused(first: int) -> None:
-    run_cases(first, CHUNK)
+@pytest.mark.parametrize("first", range(300, 10_300, 1000))
+def test_ten_thousand_broken_schedules_work_or_are_refused(first: int) -> None:
+    run_cases(first, 200)
+    memory = resident()
+    run_cases(first + 200, 800)
+    assert resident() - memory < MOST_GROWTH
