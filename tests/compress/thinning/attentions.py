@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 
 class Weighted(nn.Module):
@@ -71,6 +72,8 @@ KNOWN = {
     "encoder layer": (lambda: nn.TransformerEncoderLayer(12, 3, 16, 0.0, batch_first=True), SEQUENCE),
     "Swin": (lambda: window(ShiftedWindowAttention), MAP),
     "Swin v2": (lambda: window(ShiftedWindowAttentionV2), MAP),
+    "Swin, padded": (lambda: window(ShiftedWindowAttention), (2, 3, 5, 12)),
+    "Swin, video": (lambda: ShiftedWindowAttention3d(12, [2, 2, 2], [1, 1, 1], 3), (1, 2, 4, 3, 12)),
     "MaxViT": (lambda: RelativePositionalMultiHeadAttention(12, 4, 4), BLOCKED),
 }
 WRITTEN = {"written out": (Written, SEQUENCE)}

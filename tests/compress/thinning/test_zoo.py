@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
         ("shufflenet_v2_x1_0", 19),
         ("googlenet", 61),
         ("mobilenet_v3_small", 27),
-        ("swin_t", 24),
-        ("vit_b_32", 24),
+        ("swin_t", 48),
+        ("vit_b_32", 48),
         ("maxvit_t", 69),
     ],
 )
