@@ -69,7 +69,7 @@ def _is_fraction(wanted: str) -> bool:
 def words_at(model: type[BaseModel], place: Iterable[str | int]) -> str | None:
     """The type at a place inside an argument, such as `levels`, `conv1.weight`; None if the schema does not tell."""
     name, *rest = place
-    nodes = [_properties(model).get(name, {})]
+    nodes = [_properties(model).get(str(name), {})]
     for part in rest:
         nodes = [child for node in nodes for option in node.get("anyOf", [node]) for child in _children(option, part)]
     return " or ".join(dict.fromkeys(map(words_of, nodes))) or None
