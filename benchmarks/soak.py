@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.loaders import sr_training_loaders
 from models.C2SRCNN.solver import C2SRCNNTrainer
-from models.run_state import resumed
+from models.resumption import resumed
 from options.Normal_options.train_options import TrainOptions
 
 MOST_GROWTH = 50 << 20  # bytes an hour

@@ -13,6 +13,7 @@ from compress.config.syntax import explain
 from compress.errors import Fault, ScheduleError, shown
 
 Path = tuple[str | int, ...]
+MAX_CHARACTERS = 200_000  # which take YAML's reader some seconds
 MAX_VALUES, MAX_DEPTH = 100_000, 40  # with aliases written out: a few lines of them can stand for billions of values
 
 
@@ -72,6 +73,9 @@ def load_text(text: str, name: str) -> Document:
     Raises:
         ScheduleError: it is not YAML, it is not one document, or it holds a tag that would make an object.
     """
+    if len(text) > MAX_CHARACTERS:
+        message = f"it has {len(text):,} characters; a schedule has at most {MAX_CHARACTERS:,}, some thousand lines"
+        raise ScheduleError([Fault(message, name)])
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
