@@ -49,7 +49,7 @@ def test_dropout_is_for_training_alone() -> None:
     assert torch.equal(generator(picture), generator(picture))
 
 
-@pytest.mark.slow  # half a minute
+@pytest.mark.slow  # a minute
 def test_the_papers_configuration_trains_two_steps(deblurrer_of: DeblurrerOf) -> None:
     """Sizes, crops and losses are the paper's (without VGG19's weights, the content loss says so)."""
     sizes = ["--ngf=64", "--blocks=9", "--ndf=64", "--patch-size=256", "--batchSize=1", "--blur-length=60"]

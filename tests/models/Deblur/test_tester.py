@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from apputils.checkpoint import load_checkpoint
+from apputils.report.pictures import pictures_of
 from compress.errors import UserError
 from data.Deblur_data.loaders import deblur_testing_loader
 from models.comparison import compare
@@ -50,6 +51,8 @@ def test_a_thinned_run_is_evaluated_and_exported(deblurrer_of: DeblurrerOf) -> N
     assert {path.name for path in Path("results/a/images").iterdir()} == {
         f"test0_{i}_{kind}.png" for i in (0, 1) for kind in ("blurred", "output", "target", "side_by_side")
     }
+    pictures = pictures_of(Path("results/a/images"))  # the report lays the output over the first
+    assert [list(picture.versions) for picture in pictures] == 2 * [["blurred", "output", "target"]]
     exported = json.loads(Path("results/a/export.json").read_text())["files"]["network.onnx"]
     assert exported["quality"]["psnr"] == pytest.approx(own["model"], abs=0.01)
 
