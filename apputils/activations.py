@@ -9,6 +9,7 @@ tester, and by the base solver with `--activation-stats`.
     write_activations(report, Path("results/run/activations.xlsx"))      # and activations.csv
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from apputils.workbook import Workbook, shape_text
 
 LAST_DIMENSION = (nn.Linear, nn.LayerNorm, nn.Embedding)  # layers whose channels come last
 NUMBERS = ("sparsity", "mean", "min", "max", "std")
+
+
+logger = logging.getLogger("run")
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,20 @@ def write_activations(report: ActivationReport, path: Path) -> None:
 
 
 def append_activations(report: ActivationReport, path: Path, epoch: int) -> None:
-    """Adds an epoch's rows to a CSV whose first column is `epoch`; rows of this epoch and later ones are replaced."""
+    """Adds an epoch's rows to a CSV whose first column is `epoch`; rows of this epoch and later ones are replaced.
+
+    A damaged file is kept beside the new one, and that is said: it is no reason to end a run.
+    """
     rows = report.layers.assign(shape=[shape_text(shape) for shape in report.layers["shape"]])
     rows.insert(0, "epoch", epoch)
     if path.exists():
-        before = pd.read_csv(path)
-        rows = pd.concat([before[before["epoch"] < epoch], rows])
+        try:
+            before = pd.read_csv(path)
+            rows = pd.concat([before[before["epoch"] < epoch], rows])
+        except (ValueError, LookupError, TypeError, OverflowError, MemoryError) as e:
+            kept = path.with_name(f"{path.name}.damaged")
+            path.replace(kept)
+            logger.warning("%s cannot be gone on with (%s); it is kept as %s", path, str(e)[:200], kept.name)
     rows.to_csv(path, index=False)
 
 

@@ -17,7 +17,7 @@ from compress.errors import UserError, printable
 USER_ERROR = 2
 INTERRUPTED = 130
 LAYOUT = "\n\t"  # of our own messages
-SECONDS_LATER = 3.0
+SECONDS_LATER = 10.0
 BY_SIGNAL = 128  # and the signal's number, as shells have it: 130 after SIGINT, 143 after SIGTERM
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 

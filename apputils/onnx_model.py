@@ -17,6 +17,7 @@ from apputils.pt2_export import load_pt2
 from compress.errors import UserError
 
 SUFFIXES = (".onnx", ".pt2")
+ENDLESS = ("Loop", "Scan")
 _BULK = {"model", "averaged", "optimizer", "scheduler", "schedule", "random_state", "history", "best", "format"}
 
 
@@ -35,6 +36,8 @@ class ExportedModel(nn.Module):
     def __init__(self, file: str | Path, threads: int | None = None, exact: bool = False) -> None:
         super().__init__()
         self.file = Path(file)
+        if self.file.suffix == ".onnx":
+            _look_through(self.file)
         self._session = open_session(file, threads=threads, exact=exact) if self.file.suffix == ".onnx" else None
         self._program = None if self._session else load_pt2(file)[0]
 
@@ -87,10 +90,34 @@ def description_of(path: str | Path) -> dict[str, Any]:
 
 
 def _of_onnx(file: Path) -> dict[str, Any]:
-    onnx = needed("onnx", "reading an ONNX file")
+    model = _loaded(file)
     try:
-        model = onnx.load(str(file), load_external_data=False)
         text = next((each.value for each in model.metadata_props if each.key == METADATA), "{}")
         return dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as e:
+        raise UserError(f"what {file} keeps of its checkpoint cannot be read: {str(e)[:200]}") from e
+
+
+def _loaded(file: Path) -> Any:
+    """The file as onnx reads it, weights outside of it left alone."""
+    if not file.is_file():
+        raise UserError(f"there is no file {file}")
+    onnx = needed("onnx", "reading an ONNX file")
+    try:
+        return onnx.load(str(file), load_external_data=False)
     except Exception as e:  # onnx's errors share no base class
         raise UserError(f"{file} cannot be read as an ONNX file, it may be damaged: {str(e)[:200]}") from e
+
+
+def _look_through(file: Path) -> None:
+    """Refuses a file whose weights are elsewhere, and one that could run for ever; none of ours is such."""
+    model = _loaded(file)
+    waiting = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        if any(each.data_location == each.EXTERNAL for each in getattr(graph, "initializer", ())):
+            raise UserError(f"{file} is refused: it has weights outside of the file, which could be any file")
+        for node in graph.node:
+            if node.op_type in ENDLESS:
+                raise UserError(f"{file} is refused: its graph has a {node.op_type}, which could run for ever")
+            waiting += [each for attribute in node.attribute for each in (attribute.g, *attribute.graphs) if each.node]

@@ -305,7 +305,7 @@ def kill_all(kinds: list[str], kills: int, chance: random.Random) -> list[Killed
     for place, kind in enumerate(kinds):
         whole = finished([*options_of(kind), f"--run={whole_name(kind)}"])
         for number in range(kills // len(kinds) + (place < kills % len(kinds))):
-            row = one_kill(kind, whole, number, chance)
+            row = one_kill(kind, whole, place + number, chance)
             rows.append(row)
             print(f"{row.kind:20} {row.phase:18} {row.where:10} {row.resumed:36} {row.verdict}", flush=True)
     print("\n" + tabulate(sorted(Counter(row.phase for row in rows).items()), ["killed in", "times"]))

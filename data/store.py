@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compress.errors import UserError
+from compress.errors import UserError, printable
 from data.pictures import DECODE_ERRORS, Picture, Pixels, crop_to_multiple, down_sample
 
 MEMORY_BUDGET = 1 << 30  # bytes of decoded pairs kept by one data set
@@ -79,10 +79,10 @@ class PairStore(Sequence[Pair]):
         used = 0
         for picture, pair in zip(pictures, _decoded(pictures, self.scale), strict=True):
             if isinstance(pair, Exception):
-                _logger.warning("skipped %s: it cannot be decoded (%s)", picture.path, pair)
+                _logger.warning("skipped %s: it cannot be decoded (%s)", printable(picture.path), printable(pair))
                 continue
             if min(pair.high.shape[1:]) < smallest:
-                _logger.warning("skipped %s: it has a side below %d pixels", picture.path, smallest)
+                _logger.warning("skipped %s: it has a side below %d pixels", printable(picture.path), smallest)
                 continue
             used += pair.low.nbytes + pair.high.nbytes
             if used <= memory_budget:

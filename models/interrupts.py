@@ -53,12 +53,13 @@ class Interrupts:
         return self.asked is not None
 
     def end_if_asked(self, run: str) -> None:
-        """Ends the run; everything is saved.
+        """Ends the run, in all processes alike; everything is saved.
 
         Raises:
             Interrupted: a signal came.
         """
-        if self.asked is not None:
+        if self.agreed():
+            assert self.asked is not None
             raise Interrupted(self.asked, f"{self.asked.name}: saved; --resume={run} goes on from here")
 
     def _note(self, number: int, frame: FrameType | None) -> None:

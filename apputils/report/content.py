@@ -22,6 +22,7 @@ from apputils.report.removed import reasons_of_removal, removed_units, unexplain
 from apputils.report.timeline import policies_of
 from apputils.runs import Run
 from apputils.workbook import records
+from compress.errors import UserError
 
 MODES = frozenset({"plan", "smoke", "list_weights", "new_schedule", "resume", "run"})  # no part of how a run trains
 
@@ -133,13 +134,27 @@ def environment() -> dict[str, str]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; None if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """The content of a JSON file; None if there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path} cannot be read: {str(e)[:200]}; remove it, and test again") from e
 
 
 def read_table(path: Path) -> list[dict[str, Any]] | None:
-    """The rows of a CSV file, in which a layer may be called `0`; None if there is none."""
-    return records(pd.read_csv(path, dtype={"layer": str})) if path.is_file() else None
+    """The rows of a CSV file, in which a layer may be called `0`; None if there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return records(pd.read_csv(path, dtype={"layer": str})) if path.is_file() else None
+    except (ValueError, LookupError, TypeError, OverflowError, MemoryError) as e:
+        raise UserError(f"{path} cannot be read: {str(e)[:200]}; remove it, and test again") from e
 
 
 def _processor() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-KINDS = ("bicubic", "output", "target")  # those that have the output's size and can be laid over it
+KINDS = ("bicubic", "blurred", "output", "target")  # baselines first; all of the output's size can be laid over it
 MOST, SIDE = 4, 480  # pictures on a page, and their pixels at most
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from apputils.sensitivity.changes import Subject, dense_level
@@ -178,11 +179,33 @@ def _read(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path} is there and cannot be read as a sensitivity record: {e}; move it away") from e
     if not isinstance(content, dict) or content.get("kind") != KIND or content.get("format") != FORMAT:
         raise UserError(f"{path} is there and is no sensitivity record of this version; move it away")
+    try:
+        _Form.model_validate(content)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(map(str, first["loc"]))[:80]
+        raise UserError(f"{path} is there and is damaged: {where}: {first['msg'][:200]}; move it away") from e
     return content
+
+
+class _Row(BaseModel):
+    level: float
+    metrics: dict[str, float]
+
+
+class _Form(BaseModel):
+    """What of a record is relied on."""
+
+    sense_type: str
+    fingerprint: str
+    complete: bool
+    dense: dict[str, float]
+    dense_zeros: dict[str, float]
+    weights: dict[str, list[_Row]]
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:

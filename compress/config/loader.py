@@ -13,6 +13,8 @@ from compress.config.syntax import explain
 from compress.errors import Fault, ScheduleError, shown
 
 Path = tuple[str | int, ...]
+MAX_CHARACTERS = 200_000  # which take YAML's reader some seconds
+MAX_BITS = 1024  # of a whole number
 MAX_VALUES, MAX_DEPTH = 100_000, 40  # with aliases written out: a few lines of them can stand for billions of values
 
 
@@ -72,6 +74,9 @@ def load_text(text: str, name: str) -> Document:
     Raises:
         ScheduleError: it is not YAML, it is not one document, or it holds a tag that would make an object.
     """
+    if len(text) > MAX_CHARACTERS:
+        message = f"it has {len(text):,} characters; a schedule has at most {MAX_CHARACTERS:,}, some thousand lines"
+        raise ScheduleError([Fault(message, name)])
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -105,7 +110,10 @@ def _read(loader: _Loader, node: yaml.Node, path: Path, document: Document) -> A
         return _read_mapping(loader, node, path, document)
     if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
         return [_read(loader, child, (*path, i), document) for i, child in enumerate(node.value)]
-    return loader.construct_object(node, deep=True)
+    value = loader.construct_object(node, deep=True)
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:  # Python will not even write it
+        raise yaml.constructor.ConstructorError(None, None, "a whole number far too large", node.start_mark)
+    return value
 
 
 def _read_mapping(loader: _Loader, node: yaml.MappingNode, path: Path, document: Document) -> dict[Any, Any]:

@@ -64,6 +64,9 @@ def check_arguments(target: type, given: Any, path: Path, report: Report) -> dic
     return {name: getattr(checked, name) for name in model.model_fields}
 
 
+MOST_FAULTS = 20  # wrong values of one instance that are told one by one
+
+
 def _faults(
     error: ValidationError, given: Mapping[str, Any], target: type, model: type[BaseModel]
 ) -> list[tuple[Path, str]]:
@@ -79,10 +82,13 @@ def _faults(
         if name not in meant:
             found.append(((name,), f"{owner} needs the argument {name!r}: {describe_type(model, name)}"))
     wrong = {_place(each["loc"], given): each for each in error.errors(include_url=False) if each["loc"][0] in known}
-    for place, each in wrong.items():
-        inner = any(other != place and other[: len(place)] == place for other in wrong)
-        if place and not inner:
-            found.append((place, _explain(dict(each), place, given, model)))
+    around = {place[:length] for place in wrong for length in range(len(place))}  # what holds a wrong value
+    innermost = [place for place in wrong if place and place not in around]
+    for place in innermost[:MOST_FAULTS]:
+        found.append((place, _explain(dict(wrong[place]), place, given, model)))
+    if len(innermost) > MOST_FAULTS:
+        more = f"{len(innermost) - MOST_FAULTS} more values are wrong, the last of them {dotted(innermost[-1])}"
+        found.append((innermost[MOST_FAULTS][:1], more))
     return found
 
 

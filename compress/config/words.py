@@ -6,6 +6,7 @@ faults (schema.py, windows.py).
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,7 +19,13 @@ LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveM
 
 def describe_type(model: type[BaseModel], name: str) -> str:
     """One argument's type and range in words, such as `number, >= 0, < 1` or `list of text`."""
-    return words_of(model.model_json_schema()["properties"][name])
+    return words_of(_properties(model)[name])
+
+
+@cache
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of each argument."""
+    return dict(model.model_json_schema()["properties"])
 
 
 def should_be(value: Any, name: str, wanted: str) -> str:
@@ -62,7 +69,7 @@ def _is_fraction(wanted: str) -> bool:
 def words_at(model: type[BaseModel], place: Iterable[str | int]) -> str | None:
     """The type at a place inside an argument, such as `levels`, `conv1.weight`; None if the schema does not tell."""
     name, *rest = place
-    nodes = [model.model_json_schema()["properties"].get(name, {})]
+    nodes = [_properties(model).get(str(name), {})]
     for part in rest:
         nodes = [child for node in nodes for option in node.get("anyOf", [node]) for child in _children(option, part)]
     return " or ".join(dict.fromkeys(map(words_of, nodes))) or None

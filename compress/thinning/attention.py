@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.thinning.attention_modules import Headed, HeadedMultihead, HeadedRelative, HeadedWindow
+from compress.thinning.attention_modules import Headed, HeadedMultihead, HeadedRelative, HeadedWindow, HeadedWindow3d
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,16 @@ class HeadSpec:
     count: str
 
 
+HEAD_SIZES = ("head_dim", "value_dim")
+"""Numbers that a module has once its head sizes are explicit."""
 WINDOW = HeadSpec(HeadedWindow, ("qkv.weight",), "num_heads")
 SPECS = {
     "torch.nn.modules.activation.MultiheadAttention": HeadSpec(HeadedMultihead, ("in_proj_weight",), "num_heads"),
     "torchvision.models.swin_transformer.ShiftedWindowAttention": WINDOW,
     "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": WINDOW,
+    "torchvision.models.video.swin_transformer.ShiftedWindowAttention3d": HeadSpec(
+        HeadedWindow3d, ("qkv.weight",), "num_heads"
+    ),
     "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": HeadSpec(
         HeadedRelative, ("to_qkv.weight",), "n_heads"
     ),

@@ -1,9 +1,9 @@
 """Attention that keeps its own number and size of heads.
 
-Here: what `nn.MultiheadAttention` and the attention of torchvision's Swin and MaxViT compute, with the number of
-heads, the size of a query and key, the size of a value and the scale of the softmax as numbers of their own. There
-these follow from the width of the network, which does not shrink when a head, or a part of every head, goes. Not here:
-which module gets which of these (`attention.py`), and what goes.
+Here: what `nn.MultiheadAttention` and the attention of torchvision's Swin (pictures and video) and MaxViT compute, with
+the number of heads, the size of a query and key, the size of a value and the scale of the softmax as numbers of their
+own. There these follow from the width of the network, which does not shrink when a head, or a part of every head, goes.
+Not here: which module gets which of these (`attention.py`), and what goes.
 """
 
 from __future__ import annotations
@@ -134,21 +134,32 @@ class HeadedWindow(Headed):
     proj: nn.Linear
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, H, W, C) -> the same shape. Windows of (h, w) pixels attend within themselves."""
-        height, width = x.shape[1:3]
-        h, w = self.window_size
-        x = functional.pad(x, (0, 0, 0, -width % w, 0, -height % h))
-        rows, columns = x.shape[1] // h, x.shape[2] // w
-        shift = [s if count > 1 else 0 for s, count in zip(self.shift_size, (rows, columns), strict=True)]
+        """x (N, H, W, C), or (N, T, H, W, C) -> the same shape. The pixels of a window attend to one another."""
+        sizes = list(x.shape[1:-1])
+        window, shift = self._window(sizes)
+        dims = tuple(range(1, len(sizes) + 1))
+        pads = [-size % edge for size, edge in zip(sizes, window, strict=True)]
+        x = functional.pad(x, (0, 0, *(each for pad in reversed(pads) for each in (0, pad))))
+        counts = [x.shape[dim] // edge for dim, edge in zip(dims, window, strict=True)]
+        mask = None
         if any(shift):
-            x = x.roll((-shift[0], -shift[1]), (1, 2))
-        mask = _shift_mask(x, (h, w), shift) if any(shift) else None
-        out = _join_windows(self._attend(_windows(x, h, w), mask), rows, columns, h, w)
+            x = x.roll([-step for step in shift], dims)
+            mask = _shift_mask(x, window, shift)
+        out = _join_windows(self._attend(_windows(x, window), self._position_bias(window), mask), counts, window)
         if any(shift):
-            out = out.roll((shift[0], shift[1]), (1, 2))
-        return out[:, :height, :width].contiguous()
+            out = out.roll(shift, dims)
+        return out[(slice(None), *(slice(size) for size in sizes))].contiguous()
 
-    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _window(self, sizes: list[int]) -> tuple[list[int], list[int]]:
+        """Edges of a window, and by how much windows are shifted: not at all along a side that is one window."""
+        pairs = zip(self.shift_size, self.window_size, sizes, strict=True)
+        return self.window_size, [step if size > edge else 0 for step, edge, size in pairs]
+
+    def _position_bias(self, window: list[int]) -> Tensor:
+        """(1, heads, T, T) for the T pixels of a window."""
+        return self.get_relative_position_bias()  # type: ignore[operator]
+
+    def _attend(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         """x (N * windows, T, C) -> the same shape."""
         parts = functional.linear(x, self.qkv.weight, self._bias()).split(self._parts(self.num_heads), -1)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
@@ -158,7 +169,7 @@ class HeadedWindow(Headed):
         else:
             scores = functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-2, -1)
             scores = scores * scale.clamp(max=math.log(100.0)).exp()
-        scores = scores + self.get_relative_position_bias()  # type: ignore[operator]
+        scores = scores + bias
         if mask is not None:
             scores = (scores.unflatten(0, (-1, mask.shape[0])) + mask[None, :, None]).flatten(0, 1)
         weights = functional.dropout(scores.softmax(-1), self.attention_dropout, self.training)
@@ -173,24 +184,46 @@ class HeadedWindow(Headed):
         return torch.cat([q, torch.zeros_like(k), v])
 
 
-def _windows(x: Tensor, h: int, w: int) -> Tensor:
-    """(N, rows*h, columns*w, C) -> (N*rows*columns, h*w, C)."""
-    return x.unflatten(2, (-1, w)).unflatten(1, (-1, h)).transpose(2, 3).flatten(3, 4).flatten(0, 2)
+class HeadedWindow3d(HeadedWindow):
+    """The same over time, height and width (video); a window is never larger than the map."""
+
+    def _window(self, sizes: list[int]) -> tuple[list[int], list[int]]:
+        _, shift = super()._window(sizes)
+        return [min(pair) for pair in zip(self.window_size, sizes, strict=True)], shift
+
+    def _position_bias(self, window: list[int]) -> Tensor:
+        return self.get_relative_position_bias(window)  # type: ignore[operator]
 
 
-def _join_windows(x: Tensor, rows: int, columns: int, h: int, w: int) -> Tensor:
-    """The inverse of `_windows`."""
-    return x.unflatten(1, (h, w)).unflatten(0, (-1, rows, columns)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+def _windows(x: Tensor, window: list[int]) -> Tensor:
+    """(N, rows*h, columns*w, C) -> (N*rows*columns, h*w, C), of any number of dimensions."""
+    count = len(window)
+    for dim in range(count, 0, -1):
+        x = x.unflatten(dim, (-1, window[dim - 1]))
+    inside = [2 * dim for dim in range(1, count + 1)]
+    x = x.permute(0, *(dim - 1 for dim in inside), *inside, 2 * count + 1)
+    return x.flatten(count + 1, 2 * count).flatten(0, count)
 
 
-def _shift_mask(x: Tensor, window: tuple[int, int], shift: list[int]) -> Tensor:
+def _join_windows(x: Tensor, counts: list[int], window: list[int]) -> Tensor:
+    """The inverse of `_windows`; counts: windows along each dimension."""
+    count = len(window)
+    x = x.unflatten(1, window).unflatten(0, (-1, *counts))
+    order = [each for dim in range(1, count + 1) for each in (dim, dim + count)]
+    x = x.permute(0, *order, 2 * count + 1)
+    for dim in range(1, count + 1):
+        x = x.flatten(dim, dim + 1)
+    return x
+
+
+def _shift_mask(x: Tensor, window: list[int], shift: list[int]) -> Tensor:
     """-100 between pixels that the shift made neighbours although they are not; (windows, T, T)."""
-    regions = x.new_zeros(x.shape[1:3])
+    regions = x.new_zeros(x.shape[1:-1])
     for axis, (size, step) in enumerate(zip(window, shift, strict=True)):
         place = torch.arange(regions.shape[axis], device=x.device) - regions.shape[axis]
         zone = (place >= -size).to(x.dtype) + (place >= -step).to(x.dtype) * (step > 0)
-        regions = regions * 3 + (zone[:, None] if axis == 0 else zone)
-    flat = _windows(regions[None, :, :, None], *window)[..., 0]
+        regions = regions * 3 + zone.reshape([-1 if dim == axis else 1 for dim in range(regions.dim())])
+    flat = _windows(regions[None, ..., None], window)[..., 0]
     return torch.zeros_like(flat[:, :, None] - flat[:, None]).masked_fill(flat[:, :, None] != flat[:, None], -100.0)
 
 

@@ -39,6 +39,7 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
     pins: set[Place] = set()
     distrusted: set[str] = set()
     rigid: set[str] = set()
+    fellows = Fellows(model)
     for _ in range(ATTEMPTS):
         graph = graph_of(model, traces, choices, pins, distrusted, allow_inexact, Heads(False, explicit, rigid))
         if not graph.risky:
@@ -46,9 +47,9 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
         outcome = remove_one_of_each(model, graph, inputs)
         if outcome.passed or (allow_inexact and not outcome.reason):
             return graph
-        stiff = _stiff(graph, outcome)
+        stiff = graph.tried_heads & (fellows.of(outcome.module) if outcome.reason else graph.tried_heads)
         rigid |= stiff
-        if not stiff and not _give_way(graph, outcome.module, choices, pins, distrusted):
+        if not stiff and not _give_way(graph, outcome.module, fellows, choices, pins, distrusted):
             raise UserError(
                 f"removing channels from {type(model).__name__} fails in module {outcome.module!r}: "
                 f"{outcome.reason or f'outputs differ by {outcome.difference:.1e}'}"
@@ -68,23 +69,29 @@ def remove_one_of_each(model: nn.Module, graph: ChannelGraph, inputs: ExampleInp
         ) from error
 
 
-def _stiff(graph: ChannelGraph, outcome: Outcome) -> set[str]:
-    """Modules that may be at fault for removing positions within their heads: the failing one, or all of them."""
-    if outcome.reason:
-        return {outcome.module} & graph.tried_heads
-    return set(graph.tried_heads)
+class Fellows:
+    """Modules that fail alike: once a second module of a class has failed, all of that class are changed at once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._kinds = {name: type(module) for name, module in model.named_modules(remove_duplicate=False)}
+        self._failed: dict[type[nn.Module], set[str]] = {}
+
+    def of(self, module: str) -> set[str]:
+        """The failing module, and its fellows."""
+        kind = self._kinds[module]
+        failed = self._failed.setdefault(kind, set())
+        failed.add(module)
+        return {module} if len(failed) == 1 else {name for name, each in self._kinds.items() if each is kind}
 
 
-def _give_way(graph: ChannelGraph, module: str, choices: Choices, pins: set[Place], distrusted: set[str]) -> bool:
+def _give_way(
+    graph: ChannelGraph, module: str, fellows: Fellows, choices: Choices, pins: set[Place], distrusted: set[str]
+) -> bool:
     """Change the first thing that may be at fault, from the failing module outwards; False if nothing is left."""
     for name in _outwards(module):
-        open_choices = [key for key, ways in graph.asked.items() if key[0] == name and choices.get(key, 0) < ways]
-        for key in open_choices:
-            choices[key] = choices.get(key, 0) + 1
-        if open_choices:
-            return True
-        if name in graph.risky and name not in distrusted:
-            distrusted.add(name)
+        if _change(graph, name, choices, distrusted):
+            for other in fellows.of(name) - {name}:
+                _change(graph, other, choices, distrusted)
             return True
         own = {place for place in graph.reads if owner_of(place[0]) == name} - pins
         if own:
@@ -93,6 +100,17 @@ def _give_way(graph: ChannelGraph, module: str, choices: Choices, pins: set[Plac
     rest = graph.risky - distrusted
     distrusted |= rest
     return bool(rest)
+
+
+def _change(graph: ChannelGraph, name: str, choices: Choices, distrusted: set[str]) -> bool:
+    """Another way to split a module's views, or none any more; False if that has been tried."""
+    open_choices = [key for key, ways in graph.asked.items() if key[0] == name and choices.get(key, 0) < ways]
+    for key in open_choices:
+        choices[key] = choices.get(key, 0) + 1
+    if not open_choices and name in graph.risky and name not in distrusted:
+        distrusted.add(name)
+        return True
+    return bool(open_choices)
 
 
 def _outwards(module: str) -> list[str]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.graph.trace import canonical_names
-from compress.thinning.attention import as_headed
+from compress.thinning.attention import HEAD_SIZES, as_headed, head_spec
 
 Attribute = int | tuple[int, ...] | None
 
@@ -91,8 +91,12 @@ class Recipe:
 
     def _check_values(self, modules: Mapping[str, nn.Module]) -> None:
         """A recipe may come from a file: it must not exchange a method, nor make a tensor larger."""
+        for name in self.headed:
+            if head_spec(modules[name]) is None:
+                raise UserError(f"this recipe is damaged: {name!r} is no attention that is known; nothing was changed")
         for name, values in self.attributes.items():
-            for attribute in values:
+            own = HEAD_SIZES if name in self.headed else ()  # a module has them from then on
+            for attribute in set(values) - set(own):
                 if not isinstance(vars(modules[name]).get(attribute, ""), int | tuple | None):
                     raise UserError(
                         f"this recipe is damaged: {name!r} has no number {attribute!r}; nothing was changed"

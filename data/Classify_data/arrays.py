@@ -7,6 +7,7 @@ Here: which arrays hold pictures, labels and class names. Nothing is unpickled. 
     .npz   the same names, or x_train, y_train, x_test, y_test, classes; also val_set_x, x_val
 """
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -52,7 +53,7 @@ def array_layout(place: Path) -> Layout | None:
 
 ERRORS = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, NotImplementedError, EOFError, MemoryError, SyntaxError,
-    zipfile.BadZipFile, zlib.error,
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError,
 )  # fmt: skip
 """What numpy and h5py raise for a file that is damaged or claims what it does not hold."""
 

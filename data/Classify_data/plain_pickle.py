@@ -8,6 +8,8 @@ answered by a stand-in of ours, so that neither the file's code nor numpy's unpi
 import io
 import math
 import pickle
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ MOST_BYTES = 1 << 28  # of a file; a batch of CIFAR-10 has 31 million
 NUMBERS = frozenset({"b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"})
 ERRORS = (
     OSError, pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, RecursionError,
-    MemoryError, OverflowError,
+    MemoryError, OverflowError, AssertionError, struct.error,
 )  # fmt: skip
 
 
@@ -83,12 +85,27 @@ def _as_bytes(text: str, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+class _StandIn:
+    """A function that a pickle may call and cannot change."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise Refused("it would change a function")
+
+
 STAND_INS = {
-    ("numpy.core.multiarray", "_reconstruct"): _new_array,
-    ("numpy._core.multiarray", "_reconstruct"): _new_array,
-    ("numpy", "ndarray"): _new_array,
-    ("numpy", "dtype"): _new_type,
-    ("_codecs", "encode"): _as_bytes,
+    ("numpy.core.multiarray", "_reconstruct"): _StandIn(_new_array),
+    ("numpy._core.multiarray", "_reconstruct"): _StandIn(_new_array),
+    ("numpy", "ndarray"): _StandIn(_new_array),
+    ("numpy", "dtype"): _StandIn(_new_type),
+    ("_codecs", "encode"): _StandIn(_as_bytes),
 }
 
 

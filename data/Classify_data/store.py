@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from compress.errors import UserError
+from compress.errors import UserError, printable
 from data.Classify_data.source import Source
 from data.pictures import DECODE_ERRORS, Pixels
 
@@ -77,7 +77,9 @@ class PictureStore:
         try:
             return fit(source.load(index), self.size, self.channels)
         except DECODE_ERRORS as e:
-            _logger.warning("skipped %s of %s: it cannot be decoded (%s)", source.names[index], source.where, e)
+            _logger.warning(
+                "skipped %s of %s: it cannot be decoded (%s)", source.names[index], source.where, printable(e)
+            )
             return None
 
 

@@ -8,7 +8,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,6 +80,10 @@ class PairSource(ABC):
     def whole(self, index: int) -> NamedPair:
         """A whole pair, the same each time."""
 
+    def facts(self) -> dict[str, Any]:
+        """What whole pairs follow from beside the pictures, as plain data; none of pairs that are files."""
+        return {}
+
 
 class BlurredPictures(PairSource):
     """Sharp pictures, blurred by random camera motion when they are asked for.
@@ -119,6 +123,10 @@ class BlurredPictures(PairSource):
         if self.middle is not None:
             blurred, sharp = (_middle(each, self.middle) for each in (blurred, sharp))
         return NamedPair(f"{self.pictures[place].name}_{number}", blurred, sharp)
+
+    def facts(self) -> dict[str, Any]:
+        """See `PairSource`."""
+        return {"blur": f"up to {self.length:g} pixels long"}
 
     def _sharp(self, place: int) -> Pixels:
         return self._recent.get(place, lambda: (_sharp_alone(self.pictures[place]),))[0]

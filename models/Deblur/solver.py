@@ -29,6 +29,8 @@ class DeblurTrainer(BaseTrainer):
 
     quality = "psnr"
     optimizer_name = "netG"
+    default_epochs = 12
+    memory_format = torch.channels_last  # a step of the generator takes 0.9 of the time on a CPU
 
     prefixes: frozenset[str] = frozenset()  # of the schedule's names
 
@@ -44,7 +46,7 @@ class DeblurTrainer(BaseTrainer):
         """A new generator, or `Networks` where the schedule tells the two apart."""
         config = self.config
         generator = {"ngf": config.ngf, "blocks": config.blocks, "kind": config.netG, "norm": config.norm}
-        generator["halvings"] = config.halvings
+        generator |= {"halvings": config.halvings, "dropout": config.dropout}
         if not self.prefixes:
             return Generator(**generator)
         return Networks(generator, {"ndf": self.config.ndf} if "netD" in self.prefixes else None)

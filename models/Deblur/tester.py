@@ -3,9 +3,10 @@
 Here: `DeblurTester`. Not here: the shared evaluation (models/base_tester.py), the metrics (quality.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from apputils.Deblur_apputils.metrics import psnr_rgb
 from apputils.images import save_image, side_by_side
 from apputils.sensitivity.evaluation import Evaluation
+from data.Deblur_data.loaders import deblur_training_loaders
+from data.Deblur_data.source import PairSource
 from models.base_tester import BaseTester
 from models.Deblur.networks import build_networks
 from models.Deblur.quality import BASELINE, METRICS, evaluate, evaluate_blurred, outputs, quality_of_outputs
@@ -36,6 +39,15 @@ class DeblurTester(BaseTester):
     def test(self, model: nn.Module) -> dict[str, float]:
         """Mean PSNR and SSIM of the test pictures; writes nothing."""
         return evaluate(model, self.testing_loader, self.device)
+
+    def measured_on(self) -> dict[str, Any]:
+        """The pictures by their names, and how they are blurred."""
+        source: PairSource = self.testing_loader.dataset.source  # type: ignore[attr-defined]
+        return {"pictures": ", ".join(item.name for item in self.testing_loader), **source.facts()}
+
+    def training_data(self) -> tuple[Iterable[Any], Any]:
+        """Training crops and validation pictures of the run; its workers are not started for a few minibatches."""
+        return deblur_training_loaders(SimpleNamespace(**{**self.checkpoint["options"], "workers": 0}))
 
     def samples(self) -> Iterator[tuple[Tensor, None]]:
         """One blurred picture at a time."""

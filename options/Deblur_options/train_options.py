@@ -11,9 +11,9 @@ from options.rules import Rule, check
 GAN_LOSSES = ("lsgan", "wgan-gp", "vanilla")
 PRESETS = {  # values of options that are not given themselves
     "paper": {  # Kupyn et al. 2018, section 5
-        "norm": "instance", "halvings": 2, "ngf": 64, "blocks": 9, "ndf": 64, "patch_size": 256, "batchSize": 1,
-        "lr": 1e-4, "gan": "wgan-gp", "content": "perceptual", "adversarial": 0.01, "blur_length": 60.0,
-        "nEpochs": 300,
+        "norm": "instance", "halvings": 2, "ngf": 64, "blocks": 9, "dropout": 0.5, "ndf": 64, "patch_size": 256,
+        "batchSize": 1, "lr": 1e-4, "gan": "wgan-gp", "content": "perceptual", "adversarial": 0.01,
+        "blur_length": 60.0, "nEpochs": 300,
     },
 }  # fmt: skip
 
@@ -32,14 +32,17 @@ class DeblurTrainConfig(TrainConfig):
     )
     batchSize: int = option(4, "crops in a minibatch of one process", minimum=1, maximum=MOST)
     patch_size: int = option(64, "side of a training crop, pixels, a multiple of 4", minimum=16, maximum=LARGEST_SIDE)
-    samples: int = option(1200, "training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
+    samples: int = option(400, "training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
     lr: float = option(1e-3, "Adam's learning rate of both networks, where the schedule does not set it", minimum=0.0)
     netG: str = option("resnet", "the generator", choices=("resnet", "mobile"))
     norm: str = option("none", "norm in the generator", choices=("none", "instance"))
     ngf: int = option(12, "channels of the generator's first layer", minimum=1, maximum=MOST_CHANNELS)
     halvings: int = option(1, "times that the generator halves the resolution before its blocks", choices=(1, 2))
     blocks: int = option(3, "residual blocks of the generator", minimum=0, maximum=1000)
-    ndf: int = option(16, "channels of the discriminator's first layer", minimum=1, maximum=MOST_CHANNELS)
+    dropout: float = option(
+        0.0, "share of values that each block drops while training, 0.5 in the paper", minimum=0.0, below=1.0
+    )
+    ndf: int = option(8, "channels of the discriminator's first layer", minimum=1, maximum=MOST_CHANNELS)
     gan: str = option("lsgan", "the adversarial loss", choices=GAN_LOSSES)
     critic_steps: int | None = option(
         None, "updates of the discriminator for each of the generator (default: 5 for wgan-gp, else 1)",

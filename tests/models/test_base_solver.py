@@ -84,7 +84,7 @@ def test_a_run_that_was_thinned_resumes_to_the_bit_and_is_rebuilt_from_data(trai
 
 def test_resume_refuses_options_that_would_make_it_another_run(trainer_of: TrainerOf) -> None:
     trainer_of(SPARSE, "--nEpochs=1", "--run=a").run()
-    with pytest.raises(UserError, match="--lr=0.5: the run a was trained with 0.003"):
+    with pytest.raises(UserError, match="--lr=0.5: the run was trained with 0.003"):
         trainer_of("--resume=a", "--lr=0.5")
 
 

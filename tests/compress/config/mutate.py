@@ -94,7 +94,14 @@ def mutate_tree(text: str, rng: random.Random) -> str:
         parent.insert(rng.randrange(len(parent) + 1), copy.deepcopy(parent[key]))
     else:
         parent[key] = copy.deepcopy(rng.choice(VALUES))
-    return yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+    return _dumped(tree, text)
+
+
+def _dumped(tree: Any, otherwise: str) -> str:
+    try:
+        return yaml.safe_dump(tree, allow_unicode=True, sort_keys=False)
+    except ValueError:  # a whole number of more than 4,300 digits, after several changes
+        return otherwise
 
 
 def _places(tree: Any) -> list[tuple[Any, Any]]:

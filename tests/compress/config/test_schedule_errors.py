@@ -1,6 +1,7 @@
 """Every fault of a schedule in one report: its place, what was given, what is allowed, the nearest name."""
 # ruff: noqa: E501 - a case reads best on few lines
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from compress.config import dict_config, file_config
+from compress.config.build import build_text
 from compress.errors import ScheduleError, UserError
 from tests.compress.config.mutate import BOMB
 
@@ -354,3 +356,30 @@ def test_the_resolved_schedule_builds_the_same_scheduler(net: nn.Module) -> None
     assert once.resolved == twice.resolved
     assert once.preview() == twice.preview()
     assert twice.suggested_epochs == 5
+
+
+def test_thousands_of_wrong_values_are_told_soon_and_in_few_lines(net: nn.Module) -> None:
+    text = (
+        "pruners:\n  p: {class: NMPruner, weights: [" + ", ".join(map(str, range(5000))) + "]}\n"
+        "policies:\n  - pruner: {instance_name: p}\n    epochs: [0]\n"
+    )
+    started = time.process_time()
+    with pytest.raises(ScheduleError, match=r"4980 more values are wrong, the last of them weights\[4999\]") as refused:
+        build_text(text, "many.yaml", net, torch.optim.SGD(net.parameters(), 0.1))
+    assert len(str(refused.value).splitlines()) < 30
+    assert time.process_time() - started < 5
+
+
+def test_a_file_that_is_far_too_long_is_refused_at_once(net: nn.Module) -> None:
+    started = time.process_time()
+    with pytest.raises(ScheduleError, match="it has 10,000,000 characters; a schedule has at most 200,000"):
+        build_text("- a\n" * 2_500_000, "long.yaml", net, torch.optim.SGD(net.parameters(), 0.1))
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("number", ["0" + "1" * 5000, "0x" + "f" * 5000, "1" + "0" * 400])
+def test_a_number_that_python_will_not_write_is_a_fault(net: nn.Module, number: str) -> None:
+    text = GOOD.replace("starting_epoch: 0", f"starting_epoch: {number}")
+    with pytest.raises(ScheduleError, match=r"large.yaml:10:21: .*a whole number far too large") as refused:
+        build_text(text, "large.yaml", net, torch.optim.SGD(net.parameters(), 0.1))
+    assert len(str(refused.value)) < 1000

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.errors import UserError
 from compress.graph.macs import count_macs
 from compress.thinning.attention import all_headed, as_headed
 from compress.thinning.attention_modules import Headed
@@ -205,3 +206,11 @@ def test_the_export_of_thinned_attention_computes_the_same(name, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "thinned.onnx")
     (found,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
     torch.testing.assert_close(torch.from_numpy(found), forward(model, inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_a_recipe_that_names_no_attention_is_refused():
+    model, _ = build_attention("Swin")
+    with pytest.raises(UserError, match="'qkv' is no attention that is known; nothing was changed"):
+        Recipe(headed=("qkv",)).apply(model)
+    with pytest.raises(UserError, match="'qkv' has no number 'head_dim'"):
+        Recipe(attributes={"qkv": {"head_dim": 1}}).apply(model)

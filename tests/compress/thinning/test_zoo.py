@@ -16,9 +16,9 @@ pytestmark = pytest.mark.slow
         ("shufflenet_v2_x1_0", 19),
         ("googlenet", 61),
         ("mobilenet_v3_small", 27),
-        ("swin_t", 24),
-        ("vit_b_32", 24),
-        ("maxvit_t", 69),
+        ("swin_t", 48),
+        ("vit_b_32", 48),
+        ("maxvit_t", 113),
     ],
 )
 def test_thinned_proven_trained_and_reloaded(name, groups):

@@ -2,13 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from apputils.checkpoint import load_checkpoint
+from apputils.report.pictures import pictures_of
+from compress.errors import UserError
 from data.Deblur_data.loaders import deblur_testing_loader
+from models.comparison import compare
 from models.Deblur.tester import DeblurTester
+from options.applications import find_application
 from options.Deblur_options.test_options import TestOptions
 from tests.models.Deblur.conftest import DeblurrerOf
 
@@ -46,8 +51,53 @@ def test_a_thinned_run_is_evaluated_and_exported(deblurrer_of: DeblurrerOf) -> N
     assert {path.name for path in Path("results/a/images").iterdir()} == {
         f"test0_{i}_{kind}.png" for i in (0, 1) for kind in ("blurred", "output", "target", "side_by_side")
     }
+    pictures = pictures_of(Path("results/a/images"))  # the report lays the output over the first
+    assert [list(picture.versions) for picture in pictures] == 2 * [["blurred", "output", "target"]]
     exported = json.loads(Path("results/a/export.json").read_text())["files"]["network.onnx"]
     assert exported["quality"]["psnr"] == pytest.approx(own["model"], abs=0.01)
+
+
+def evaluator_of(run: str, *arguments: str) -> DeblurTester:
+    given = TestOptions().parse([f"--model=checkpoints/{run}/best.pt", *arguments])
+    return DeblurTester(given, deblur_testing_loader(given, load_checkpoint(Path(given.model))))
+
+
+def compared(*words: str) -> dict[str, Any]:
+    return compare(TestOptions().parse(["--compare", *words, "--threads=1"]), find_application)
+
+
+def test_runs_under_another_blur_are_not_compared(deblurrer_of: DeblurrerOf) -> None:
+    deblurrer_of("--nEpochs=1", "--run=a").run()
+    deblurrer_of("--nEpochs=1", "--run=b", "--blur-length=20").run()
+    assert evaluator_of("a").measured_on() == {"pictures": "test0_0, test0_1", "blur": "up to 12 pixels long"}
+    with pytest.raises(UserError, match=r"a is measured on .* 12 pixels long; b on pictures test0_0, test0_1, blur up"):
+        compared("a", "b")
+
+
+@pytest.mark.slow
+def test_two_runs_side_by_side(deblurrer_of: DeblurrerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    deblurrer_of("--nEpochs=1", "--run=a").run()
+    deblurrer_of("--nEpochs=1", "--run=b", "--ngf=3").run()
+    monkeypatch.setattr(DeblurTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
+    content = compared("a", "b")
+    assert content["baseline"] == "blurred"
+    own = [evaluator.test(evaluator.build_model())["psnr"] for evaluator in map(evaluator_of, "ab")]
+    assert [row["psnr"] for row in content["rows"]] == pytest.approx(own)
+    assert all(row["onnxruntime_ms"] > 0 for row in content["rows"])
+
+
+def test_a_run_is_quantized_after_training(deblurrer_of: DeblurrerOf) -> None:
+    deblurrer_of("--nEpochs=1", "--run=a", "--workers=1").run()
+    tester = evaluator_of("a", "--quantize=auto", "--max-drop=5", "--no-export", "--calibration=2")
+    training, validation = tester.training_data()
+    assert [tuple(each.shape) for each in next(iter(training))] == [(2, 3, 32, 32)] * 2
+    assert [item.name for item in validation] == ["val0_0", "val0_1"]
+    result = tester.run(tester.config)
+    psnr = result["quality"]["psnr"]
+    assert result["ladder"]["within"]
+    assert set(psnr) == {"blurred", "float", "quantized"}
+    assert psnr["quantized"] == pytest.approx(psnr["float"], abs=5)
+    assert psnr["quantized"] != psnr["float"]
 
 
 @pytest.mark.parametrize(("kind", "norm"), [("resnet", "instance"), ("mobile", "none")])

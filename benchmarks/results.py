@@ -1,0 +1,300 @@
+"""Every row of the table of speed, measured and written to benchmarks/RESULTS.md.
+
+    python benchmarks/results.py [--only NAME] [--rounds 15] [--threads 1]
+
+Each row is measured in this process, what is compared taking turns; the start-up and each line of ours alone are in
+processes of their own. A row that is measured again replaces its old numbers and leaves the others, so that a long
+table can be made row by row: `--only step` and so on. Printed are medians with the smallest and the largest value.
+"""
+
+import argparse
+import functools
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import deploy, qat_step, step_overhead, throughput
+from benchmarks.field_qat import field
+from benchmarks.interleaved import Ratios, compare
+from benchmarks.networks import resnet20
+from models.C2SRCNN.model import Net
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT, PAGE = ROOT / "benchmarks" / "results.json", ROOT / "benchmarks" / "RESULTS.md"
+PACKAGES = ("torch", "torchvision", "numpy", "onnxruntime", "torchao", "brevitas", "nncf", "torch-pruning")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measured number.
+
+    Attributes:
+        what: is measured.
+        against: what it is compared with.
+        measured: median and spread, in words.
+        goal: in words; empty for what others reach.
+        met: whether the goal is reached; None where there is none.
+    """
+
+    what: str
+    against: str
+    measured: str
+    goal: str = ""
+    met: bool | None = None
+
+
+def ratio_line(what: str, ratios: Ratios, goal: float | None, against: str = "bare loop") -> Line:
+    """Time over that of the first way; the goal is on the median."""
+    median = statistics.median(ratios.values)
+    text = f"{median:.3f} [{min(ratios.values):.3f}, {max(ratios.values):.3f}], {ratios.milliseconds:.1f} ms"
+    return Line(what, against, text, f"<= {goal}" if goal else "", median <= goal if goal else None)
+
+
+def cases() -> dict[str, tuple[Callable[[], nn.Module], step_overhead.Batch, Callable[..., Any]]]:
+    """The two networks of the step's rows, with a batch and a loss."""
+    torch.manual_seed(0)
+    pictures = (torch.rand(8, 3, 32, 32), torch.rand(8, 3, 64, 64))
+    labelled = (torch.rand(64, 3, 32, 32), torch.randint(10, (64,)))
+    return {
+        "C2SRCNN": (lambda: Net(2), pictures, functional.l1_loss),
+        "ResNet-20": (resnet20, labelled, functional.cross_entropy),
+    }
+
+
+def step(options: Any) -> Iterator[Line]:
+    """The training step with AGP's masks, and with regularizers."""
+    for name, (make, batch, loss) in cases().items():
+        ways: dict[str, Any] = {"bare": step_overhead.Loop(make(), batch, loss)}
+        schedules = step_overhead.schedules(make())
+        goals = {"AGP": 1.02, "group lasso + L1": 1.05}
+        for key in goals:
+            ways[key] = step_overhead.Scheduled(make(), batch, loss, schedules[key])
+        ways.update(step_overhead.others(make, batch, loss))
+        measured = compare(ways, options.rounds, 4)
+        for key, ratios in list(measured.items())[1:]:
+            inside = statistics.median(ways[key].inside) * 1000 if key in goals else 0.0
+            line = ratio_line(f"step, {name}, {key}", ratios, goals.get(key))
+            alone = f"; hooks alone {inside / ratios.milliseconds:.1%} of the step" if key in goals else ""
+            yield Line(line.what, line.against, line.measured + alone, line.goal, line.met)
+
+
+def qat(options: Any) -> Iterator[Line]:
+    """A QAT step at 8/8 bits, ours and the field's."""
+    torch.manual_seed(0)
+    own = qat_step.QUANTIZERS["QAT per channel"]
+    networks = cases()
+    pictures = networks["C2SRCNN"][1]
+    sets = {
+        "SR, 64 channels": (lambda: Net(2, 64, 64), pictures, functional.l1_loss),
+        "ResNet-20": networks["ResNet-20"],
+    }
+    for name, (make, batch, loss) in sets.items():
+        schedule = step_overhead.one("quantizer", {**own, "bits_activations": 8, "bits_weights": 8})
+        ways: dict[str, Any] = {"bare": step_overhead.Loop(make(), batch, loss)}
+        ways["ours"] = step_overhead.Scheduled(make(), batch, loss, schedule, batch[0])
+        found, absent = field(make, batch, loss)
+        measured = compare({**ways, **found}, options.rounds, 3)
+        for key, ratios in list(measured.items())[1:]:
+            yield ratio_line(f"QAT step 8/8, {name}, {key}", ratios, 1.15 if key == "ours" else None)
+        for key, why in absent.items():
+            yield Line(f"QAT step 8/8, {name}, {key}", "bare loop", f"not measured: {why}")
+
+
+def agp(options: Any) -> Iterator[Line]:
+    """AGP's masks of all convolutions of ResNet-50 against numpy's partition of each weight."""
+    import numpy as np
+    from torchvision.models import resnet50
+
+    from compress.config import dict_config
+
+    model = resnet50(weights=None)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scheduler = dict_config(model, optimizer, step_overhead.schedules(model)["AGP"])
+    arrays = [m.weight.detach().abs().reshape(-1).numpy() for m in step_overhead.convolutions(model).values()]
+
+    def partition() -> None:
+        for array in arrays:
+            np.partition(array, int(step_overhead.LEVEL * array.size))
+
+    ways = {"numpy.partition": partition, "AGP": lambda: scheduler.on_epoch_begin(1, optimizer)}
+    ratios = compare(ways, options.rounds, 1)["AGP"]
+    yield ratio_line("AGP mask update, all convolutions of ResNet-50", ratios, 1.1, "numpy.partition per weight")
+
+
+def sensitivity(options: Any) -> Iterator[Line]:
+    """The sensitivity analysis against the plain loop; every seventh weight, as all take ten minutes."""
+    done = script("sensitivity.py", "--every", "7", "--threads", str(options.threads))
+    last = done.strip().splitlines()[-1]
+    faster = float(last.split()[0])
+    what = "sensitivity analysis, ResNet-20, every 7th weight x 10 levels, 512 pictures"
+    yield Line(what, "prune-and-evaluate loop", last, ">= 3 times faster", faster >= 3)
+
+
+def thinning(options: Any) -> Iterator[Line]:
+    """ResNet-50; the whole zoo takes an hour: benchmarks/thinning_zoo.py --compare."""
+    done = script("thinning_zoo.py", "resnet50", "--threads", str(options.threads), "--compare")
+    row = next(each for each in done.splitlines() if each.startswith("resnet50")).split()
+    seconds = float(row[8]) + float(row[9])
+    told = " ".join(row)[-60:]
+    yield Line(
+        "thinning of ResNet-50, proof included", "Torch-Pruning", f"{seconds:.1f} s; {told}", "<= 5 s", seconds <= 5
+    )
+
+
+def deployed(options: Any) -> Iterator[Line]:
+    """Half the channels in int8 against the dense float file."""
+    goals = {"SR, 64 channels": 6.5, "ResNet-18": 8.0, "ResNet-50": 10.0, "MobileNetV2": 2.8}
+    settings = argparse.Namespace(rounds=options.rounds, threads=options.threads, reduce_range=False)
+    for name, goal in goals.items():
+        row = deploy.rows_of(name, settings)[-1]
+        faster = float(str(row[5]))
+        words = f"{faster:.2f} times faster; ratio {row[4]}"
+        yield Line(f"deployed file, {name}", "dense float file", words, f">= {goal} times", faster >= goal)
+
+
+def pictures(options: Any) -> Iterator[Line]:
+    """Pictures a second in training."""
+    ratios = throughput.measured(max(options.rounds // 3, 3), options.threads)
+    plain, own = ratios["plain loop"], ratios["train.py"]
+    rates = [1 / value for value in own.values]
+    median = statistics.median(rates)
+    speed = 1000 * throughput.SAMPLES / own.milliseconds
+    told = f"{median:.3f} [{min(rates):.3f}, {max(rates):.3f}], {speed:.0f} pictures/s"
+    plainly = f"plain PyTorch loop, {1000 * throughput.SAMPLES / plain.milliseconds:.0f} pictures/s"
+    yield Line("SR training throughput", plainly, told, ">= 1.0", median >= 1.0)
+
+
+def masks(options: Any) -> Iterator[Line]:
+    """Bytes that masks keep."""
+    for name, (make, batch, loss) in cases().items():
+        model = make()
+        for key in ("AGP", "filters", "movement, double copies"):
+            loop = step_overhead.Scheduled(model, batch, loss, step_overhead.schedules(model)[key])
+            loop()
+            covered = kept = copies = 0
+            for masker in loop.scheduler.masks.masked():
+                parameter = model.get_parameter(masker.name)
+                covered += parameter.numel() * parameter.element_size()
+                kept += masker.mask.numel() * masker.mask.element_size()
+                copies += _bytes_beside(masker)
+            told = f"{kept / covered:.3f} ({kept:,} bytes of masks{f', {copies:,} of copies' if copies else ''})"
+            yield Line(f"memory of masks, {name}, {key}", "bytes of the weights", told, "<= 0.25", kept <= covered / 4)
+            model = make()
+
+
+def _bytes_beside(masker: Any) -> int:
+    """Bytes of the other tensors that a masker keeps, such as double copies and the mask in another type."""
+    tensors = [value for value in vars(masker).values() if isinstance(value, torch.Tensor)]
+    others = [each for each in tensors if each is not masker.mask and not isinstance(each, nn.Parameter)]
+    return sum(each.numel() * each.element_size() for each in others)
+
+
+def start(options: Any) -> Iterator[Line]:
+    """`--help` and a refusal, each in a process of its own."""
+    for what, arguments in (("train.py --help", ["--help"]), ("a refused argument", ["--batchSize=x"])):
+        seconds, used = [], resource.getrusage(resource.RUSAGE_CHILDREN)
+        before = used.ru_utime + used.ru_stime
+        for _ in range(max(options.rounds // 2, 5)):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, str(ROOT / "train.py"), *arguments], capture_output=True, check=False)
+            seconds.append(time.perf_counter() - started)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own = (used.ru_utime + used.ru_stime - before) / len(seconds)
+        told = f"{statistics.median(seconds):.2f} s [{min(seconds):.2f}, {max(seconds):.2f}], {own:.2f} s of processor"
+        yield Line(f"start-up, {what}", "-", told, "<= 1.5 s", statistics.median(seconds) <= 1.5)
+
+
+ROWS: Mapping[str, Callable[[Any], Iterator[Line]]] = {
+    "start": start, "step": step, "qat": qat, "agp": agp, "masks": masks, "pictures": pictures, "deploy": deployed,
+    "sensitivity": sensitivity, "thinning": thinning,
+}  # fmt: skip
+
+
+@functools.cache
+def environment() -> str:
+    """Machine and versions, one line."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} absent")
+    machine = names[0] if names else platform.machine()
+    return f"{machine}, {os.cpu_count()} cores, Python {platform.python_version()}; {', '.join(found)}"
+
+
+def script(name: str, *arguments: str) -> str:
+    """What another benchmark prints, in a process of its own."""
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def page(kept: Mapping[str, Any]) -> str:
+    """The Markdown page of all rows measured so far."""
+    text = [
+        "# Speed, against the field",
+        "",
+        "Written by `python benchmarks/results.py`: medians, with the smallest and the largest value, of rounds in",
+        "which the ways take turns in one process.",
+        "",
+    ]
+    for name in (name for name in ROWS if name in kept):
+        row = kept[name]
+        head = (ROWS[name].__doc__ or name).split("\n")[0]
+        text += [
+            f"## {name}: {head}",
+            "",
+            f"{row['date']}, {row['threads']} threads, load {row['load']}; {row['on']}",
+            "",
+        ]
+        text += ["| what | against | measured | goal | |", "|---|---|---|---|---|"]
+        for line in row["lines"]:
+            mark = {True: "met", False: "**not met**", None: ""}[line["met"]]
+            text.append("| " + " | ".join([line["what"], line["against"], line["measured"], line["goal"], mark]) + " |")
+        text.append("")
+    return "\n".join(text)
+
+
+def main() -> None:
+    """Measures, keeps the numbers, writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(ROWS), help="one row")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for name in [options.only] if options.only else ROWS:
+        lines = list(ROWS[name](options))
+        for line in lines:
+            print(f"{line.what:56s} {line.measured}   {line.goal} {'' if line.met is None else line.met}", flush=True)
+        kept = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
+        load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+        kept[name] = {
+            "date": time.strftime("%Y-%m-%d"), "threads": options.threads, "load": load, "on": environment(),
+            "lines": [asdict(line) for line in lines],
+        }  # fmt: skip
+        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+        PAGE.write_text(page(kept))
+
+
+if __name__ == "__main__":
+    main()
