@@ -66,7 +66,8 @@ def trainer_of_header(path: Path, with_data: bool = False) -> BaseTrainer:
 def built(command: str, with_data: bool = False) -> BaseTrainer:
     """What a command would train."""
     application = find_application(command.split()[0].removeprefix("--optform="))
-    config = application.load("train_options")().parse([*command.split(), "--strict"])
+    strict = ["--strict"] * ("--compress" in command)
+    config = application.load("train_options")().parse([*command.split(), *strict])
     loaders = application.load("training_loaders")(config) if with_data else (None, None)
     trainer: BaseTrainer = application.load("trainer")(config, *loaders)
     trainer.build()
@@ -76,6 +77,7 @@ def built(command: str, with_data: bool = False) -> BaseTrainer:
 def save_untrained(trainer: BaseTrainer) -> None:
     """The best checkpoint that its run would leave, before it has learned anything."""
     trainer.folders = new_run(trainer.config.run, "")
+    trainer.training_loader = [()]  # type: ignore[assignment] # epochs of one step
     trainer.score = EpochScore(0, True, 0.0, 0.0)
     trainer.save()
 

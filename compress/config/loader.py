@@ -14,6 +14,7 @@ from compress.errors import Fault, ScheduleError, shown
 
 Path = tuple[str | int, ...]
 MAX_CHARACTERS = 200_000  # which take YAML's reader some seconds
+MAX_BITS = 1024  # of a whole number
 MAX_VALUES, MAX_DEPTH = 100_000, 40  # with aliases written out: a few lines of them can stand for billions of values
 
 
@@ -109,7 +110,10 @@ def _read(loader: _Loader, node: yaml.Node, path: Path, document: Document) -> A
         return _read_mapping(loader, node, path, document)
     if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
         return [_read(loader, child, (*path, i), document) for i, child in enumerate(node.value)]
-    return loader.construct_object(node, deep=True)
+    value = loader.construct_object(node, deep=True)
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:  # Python will not even write it
+        raise yaml.constructor.ConstructorError(None, None, "a whole number far too large", node.start_mark)
+    return value
 
 
 def _read_mapping(loader: _Loader, node: yaml.MappingNode, path: Path, document: Document) -> dict[Any, Any]:

@@ -334,3 +334,9 @@ def test_damaged_tables_and_records(here: Path, net: nn.Module, examples: int) -
     watched = fuzz(damaged(texts), examples, work)
     assert watched.refused
     assert watched.read
+
+
+def test_statistics_that_are_nested_too_deeply(here: Path) -> None:
+    (here / "a.yaml").write_text("a: " + "[" * 5000)
+    with pytest.raises(UserError, match="model_activation_stats: .* cannot be read"):
+        read_statistics(here / "a.yaml", False)

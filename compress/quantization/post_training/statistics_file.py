@@ -49,8 +49,9 @@ def read_statistics(path: Path, equalization: bool) -> Found:
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as e:
-        raise UserError(f"model_activation_stats: {path} cannot be read: {str(e).splitlines()[0]}") from e
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as e:
+        why = (str(e).splitlines() or [type(e).__name__])[0]
+        raise UserError(f"model_activation_stats: {path} cannot be read: {why}") from e
     if not isinstance(data, dict) or not all(isinstance(each, dict) for each in data.values()):
         raise UserError(f"model_activation_stats: {path} holds no statistics of activations, by layers")
     equalized = bool(data.pop(ABOUT, {}).get("equalization", False))

@@ -375,3 +375,11 @@ def test_a_file_that_is_far_too_long_is_refused_at_once(net: nn.Module) -> None:
     with pytest.raises(ScheduleError, match="it has 10,000,000 characters; a schedule has at most 200,000"):
         build_text("- a\n" * 2_500_000, "long.yaml", net, torch.optim.SGD(net.parameters(), 0.1))
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("number", ["0" + "1" * 5000, "0x" + "f" * 5000, "1" + "0" * 400])
+def test_a_number_that_python_will_not_write_is_a_fault(net: nn.Module, number: str) -> None:
+    text = GOOD.replace("starting_epoch: 0", f"starting_epoch: {number}")
+    with pytest.raises(ScheduleError, match=r"large.yaml:10:21: .*a whole number far too large") as refused:
+        build_text(text, "large.yaml", net, torch.optim.SGD(net.parameters(), 0.1))
+    assert len(str(refused.value)) < 1000
