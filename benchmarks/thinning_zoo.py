@@ -43,7 +43,16 @@ from compress.thinning.thin import Thinned, remove_units
 from compress.thinning.verify import observe, relative
 
 FRACTION = 0.3
-SIZES = {"vit_h": 56, "vit": 64, "swin": 128, "maxvit": 224, "inception": 299, "convnext": 32}
+SIZES = {
+    "vit_h": 56,
+    "vit": 64,
+    "swin3d": 64,
+    "swin": 128,
+    "mvit": 224,
+    "maxvit": 224,
+    "inception": 299,
+    "convnext": 32,
+}
 """Pictures are `--size` wide except where the architecture or float64 convolutions on a CPU ask for another size."""
 IN_FLOAT32 = ("vit_h_14", "regnet_y_128gf")
 """Too large for float64 in 20 GB."""

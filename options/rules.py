@@ -172,7 +172,12 @@ TESTED: tuple[Rule, ...] = (
         "mixed needs --bits-budget=size:X or bitops:X, a share of the float network's",
     ),
     Rule(
-        ("sense", "full", "jobs", "sense_weights", "tolerance", "write_schedule"),
+        ("sense",),
+        lambda c: c.sense == "none" or _evaluates(c),
+        "belongs to the sensitivity analysis, which the other options or an exported file leave out",
+    ),
+    Rule(
+        ("full", "jobs", "sense_weights", "tolerance", "write_schedule"),
         _evaluates,
         "belongs to the sensitivity analysis, which the other options or an exported file leave out",
     ),

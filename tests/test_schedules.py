@@ -66,7 +66,8 @@ def trainer_of_header(path: Path, with_data: bool = False) -> BaseTrainer:
 def built(command: str, with_data: bool = False) -> BaseTrainer:
     """What a command would train."""
     application = find_application(command.split()[0].removeprefix("--optform="))
-    config = application.load("train_options")().parse([*command.split(), "--strict"])
+    strict = ["--strict"] * ("--compress" in command)
+    config = application.load("train_options")().parse([*command.split(), *strict])
     loaders = application.load("training_loaders")(config) if with_data else (None, None)
     trainer: BaseTrainer = application.load("trainer")(config, *loaders)
     trainer.build()
@@ -77,7 +78,9 @@ def save_untrained(trainer: BaseTrainer) -> None:
     """The best checkpoint that its run would leave, before it has learned anything."""
     trainer.folders = new_run(trainer.config.run, "")
     trainer.score = EpochScore(0, True, 0.0, 0.0)
-    trainer.save()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "steps_per_epoch", lambda: 1)  # it has no data
+        trainer.save()
 
 
 def test_the_first_schedule_prunes_the_six_weights_from_5_to_40_percent() -> None:

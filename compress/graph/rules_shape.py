@@ -42,6 +42,8 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
             to, ids = _spread(c, x, dim, old, [shape[j] for j in new])
             if to is not None:
                 units[new[to]], zero[new[to]] = ids, x.zero[dim]
+                if len(new) == 1 < len(old):
+                    _note_width(c, ids)
     return Value.of(shape, units, zero)
 
 
@@ -113,6 +115,13 @@ def _note_heads(c: Coupling, sizes: list[int], varying: list[int], chosen: int, 
         c.cut_within(block)
 
 
+def _note_width(c: Coupling, ids: Ids | None) -> None:
+    """The number by which a module's code joins its heads again."""
+    name, size = _number(c, INNER_WIDTHS)
+    if ids is not None and size == len(ids) and not c.explicit():
+        c.attribute(name, ids)
+
+
 def _number(c: Coupling, names: tuple[str, ...]) -> tuple[str, int | None]:
     """The first of these attributes that the calling module has as a whole number."""
     caller = c.caller()
@@ -135,6 +144,7 @@ def _ways(c: Coupling, sizes: list[int], varying: list[int]) -> list[int]:
 
 LITERAL_SIZES = ("view", "reshape", "unflatten", "_unsafe_view")
 HEAD_COUNTS = ("num_heads", "n_heads", "heads", "nhead", "num_attention_heads", "n_head")
+INNER_WIDTHS = ("inner_dim", "all_head_size", "output_dim")
 HEAD_SIZES = ("head_dim", "dim_head", "head_size", "d_head", "d_k", "attention_head_size")
 
 

@@ -18,8 +18,9 @@ from tests.models.conftest import TrainerOf
 
 
 def subject_of(*arguments: str) -> Any:
-    opt, checkpoint = find_subject(TestOptions().parse(["--testdata=pictures/val", "--no-report", "--sense=none",
-                                                        "--calibration=2", *arguments]))  # fmt: skip
+    calibration = ["--calibration=2"] * any(each.startswith("--quantize") for each in arguments)
+    options = ["--testdata=pictures/val", "--no-report", "--sense=none", *calibration, *arguments]
+    opt, checkpoint = find_subject(TestOptions().parse(options))
     return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)), opt
 
 

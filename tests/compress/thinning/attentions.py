@@ -42,6 +42,21 @@ class Written(nn.Module):
         return (q @ k.transpose(-2, -1) * self.scale).softmax(-1)
 
 
+class Joined(Written):
+    """Heads are joined by a number as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner_dim = 12
+
+    def forward(self, x):
+        q, k, v = (
+            layer(x).view(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
+            for layer in (self.q, self.k, self.v)
+        )
+        return self.out((self.attend(q, k) @ v).transpose(1, 2).reshape(*x.shape[:2], self.inner_dim))
+
+
 class ScaledByWidth(Written):
     """The scale of the softmax follows the size of the head: fewer positions would be another scale."""
 
@@ -76,7 +91,7 @@ KNOWN = {
     "Swin, video": (lambda: ShiftedWindowAttention3d(12, [2, 2, 2], [1, 1, 1], 3), (1, 2, 4, 3, 12)),
     "MaxViT": (lambda: RelativePositionalMultiHeadAttention(12, 4, 4), BLOCKED),
 }
-WRITTEN = {"written out": (Written, SEQUENCE)}
+WRITTEN = {"written out": (Written, SEQUENCE), "written out, joined by a number": (Joined, SEQUENCE)}
 
 
 def build_attention(name):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
         ("mobilenet_v3_small", 27),
         ("swin_t", 48),
         ("vit_b_32", 48),
-        ("maxvit_t", 69),
+        ("maxvit_t", 113),
     ],
 )
 def test_thinned_proven_trained_and_reloaded(name, groups):

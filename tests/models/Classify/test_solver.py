@@ -4,13 +4,17 @@ import csv
 import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
 from apputils.checkpoint import load_checkpoint
 from compress.errors import UserError
+from data.Classify_data.loaders import classify_training_loaders
 from models.Classify.optimizers import make_optimizer
 from models.Classify.quality import Answers, loss, majority_scores, scores
+from models.Classify.solver import ClassifyTrainer
 from models.whole import load_network
 from options.Classify_options.train_options import OPTIMIZERS, TrainOptions
 from tests.models.Classify.conftest import ClassifierOf
@@ -60,6 +64,29 @@ def test_the_best_network_of_each_size_is_kept(classifier_of: ClassifierOf) -> N
         (6 + 8 + 400 + 120 + 84 + 3) / (6 + 16 + 400 + 120 + 84 + 3), abs=1e-4
     )
     assert int(rows[1]["MACs"]) < int(rows[0]["MACs"])
+
+
+@pytest.mark.parametrize("arch", ["lenet5", "resnet_signs"])
+def test_the_hand_sign_recipes_learn_from_hdf5(arch: str, here: Path) -> None:
+    """Three colours behind each other, in the two files of the hand signs."""
+    draw = np.random.default_rng(0)
+    Path("signs").mkdir()
+    for part, count in (("train", 24), ("test", 6)):
+        with h5py.File(f"signs/{part}_signs.h5", "w") as file:
+            pictures = draw.integers(0, 60, (count, 64, 64, 3), dtype=np.uint8)
+            for i in range(count):
+                pictures[i, :, :, i % 3] += 190
+            file[f"{part}_set_x"], file[f"{part}_set_y"] = pictures, np.arange(count)[None] % 3
+            file["list_classes"] = np.array([b"red", b"green", b"blue"])
+    small = ["--width-mult=0.0625", "--nEpochs=1"] if arch == "resnet_signs" else ["--nEpochs=4"]
+    config = TrainOptions().parse(
+        [f"--arch={arch}", "--size=64", "--traindata=signs", "--weight-decay=1e-3", f"--compress={arch.split('_')[0]}"
+         "_signs.yaml", "--batchSize=8", "--run=a", *small]
+    )  # fmt: skip
+    summary = ClassifyTrainer(config, *classify_training_loaders(config)).run()
+    assert load_checkpoint(Path("checkpoints/a/best.pt"))["task"]["classes"] == ["red", "green", "blue"]
+    if arch == "lenet5":
+        assert summary["quality"]["top1"]["model"] == 100
 
 
 def test_scores_against_counting() -> None:
