@@ -27,6 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from apputils.console import Interrupted
 from data.loaders import sr_training_loaders
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from models.resumption import resumed
@@ -102,7 +103,11 @@ def soak(seconds: float, every: float) -> list[tuple[float, int, int]]:
     started = told = time.monotonic()
     rows, number = [], 0
     while time.monotonic() - started < seconds or number < 4:
-        one_run(number)
+        try:
+            one_run(number)
+        except Interrupted:
+            print("interrupted; what was measured counts", flush=True)
+            break
         number += 1
         memory, files = state()
         rows.append((time.monotonic() - started, memory, files))
