@@ -51,7 +51,7 @@ class Run:
 
     def kept_files(self) -> list[Path]:
         """Those that there are, the newest first."""
-        numbered = [path for path in self.checkpoints.glob("last.*.pt") if path.name.split(".")[1].isdigit()]
+        numbered = [path for path in self.checkpoints.glob("last.*.pt") if path.name.split(".")[1].isdecimal()]
         before = sorted(numbered, key=lambda path: int(path.name.split(".")[1]))
         return [path for path in (self.last, *before) if path.is_file()]
 

@@ -21,13 +21,13 @@ weight of shape (O, I, h, w):
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from compress.selectors import parameter_owners
+from compress.selectors import canonical_parameters, parameter_owners
 
 GroupName = Literal["Filters", "3D", "Channels", "Rows", "Cols", "2D", "Blocks"]
 FilterGroup = Literal["Filters", "3D"]
@@ -143,6 +143,22 @@ class Tilings:
         if key not in self._known:
             self._known[key] = self._find(model, name, tuple(shape), group)
         return self._known[key]
+
+    def faults(self, model: nn.Module, groups: Mapping[str, str]) -> list[str]:
+        """What is wrong with weights that have no such groups, a sentence each.
+
+        Args:
+            model: whose weights are meant.
+            groups: weight's name -> kind of group.
+        """
+        found = []
+        parameters = canonical_parameters(model)
+        for name, group in groups.items():
+            try:
+                self.tile(model, name, parameters[name].shape, group)
+            except ValueError as e:
+                found.append(str(e))
+        return found
 
     def _find(self, model: nn.Module, name: str, shape: Tile, group: str) -> Tile:
         owner = parameter_owners(model).get(name)

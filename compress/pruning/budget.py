@@ -22,7 +22,7 @@ from compress.pruning.base import Pruner
 from compress.pruning.coupling import channel_dim, told
 from compress.pruning.structure import MaxSparsity, RoundTo
 from compress.registry import PRUNERS
-from compress.selectors import WeightSelectors, canonical_parameters
+from compress.selectors import WeightSelectors
 from compress.thinning.budget import Cost, Removed, latency_ratio, parameter_count, weight_macs_left
 from compress.thinning.ranking import Vote, combined, masks_of_units, voters
 from compress.window import EpochWindow
@@ -169,14 +169,7 @@ class GlobalRankedGroupPruner(Pruner):
 
     def faults(self, model: nn.Module) -> list[str]:
         """Weights that have no filters."""
-        found = []
-        parameters = canonical_parameters(model)
-        for name in self.weights:
-            try:
-                self._tilings.tile(model, name, parameters[name].shape, "Filters")
-            except ValueError as e:
-                found.append(str(e))
-        return found
+        return self._tilings.faults(model, dict.fromkeys(self.weights, "Filters"))
 
     def state_dict(self) -> dict[str, Any]:
         """The dense network's cost, and what is left of it."""

@@ -241,11 +241,4 @@ class StructureParameterPruner(Pruner):
 
     def faults(self, model: nn.Module) -> list[str]:
         """Weights that have no such groups."""
-        found = []
-        parameters = canonical_parameters(model)
-        for name, (_, group) in self.regimes.items():
-            try:
-                self._tilings.tile(model, name, parameters[name].shape, group)
-            except ValueError as e:
-                found.append(str(e))
-        return found
+        return self._tilings.faults(model, {name: group for name, (_, group) in self.regimes.items()})

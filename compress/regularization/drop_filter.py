@@ -15,7 +15,7 @@ from compress.context import StepContext
 from compress.groups import Tilings, group_count, spread
 from compress.registry import REGULARIZERS
 from compress.regularization.base import Regularizer
-from compress.selectors import WeightSelector, canonical_parameters
+from compress.selectors import WeightSelector
 
 DropProbability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -70,11 +70,4 @@ class DropFilterRegularizer(Regularizer):
 
     def faults(self, model: nn.Module) -> list[str]:
         """Weights that have no filters."""
-        found = []
-        parameters = canonical_parameters(model)
-        for name in self.weights:
-            try:
-                self._tilings.tile(model, name, parameters[name].shape, "Filters")
-            except ValueError as e:
-                found.append(str(e))
-        return found
+        return self._tilings.faults(model, dict.fromkeys(self.weights, "Filters"))
