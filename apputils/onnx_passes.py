@@ -105,8 +105,8 @@ def transpose_weights(graph: ir.Graph) -> None:
 def fold_batch_norm(graph: ir.Graph) -> None:
     """BatchNormalization(Conv(x, weight, bias)) -> Conv(x, weight', bias'); also ConvTranspose and Gemm.
 
-    Channel c's scale is multiplied by |gamma / sqrt(variance + eps)|; where that is negative the integers change sign.
-    Where they cannot (-128, or a zero point) the scale does, which ONNX and onnxruntime allow.
+    Channel c's scale is multiplied by gamma / sqrt(variance + eps); where it comes out negative the integers change
+    sign. Where they cannot (-128, or a zero point) it stays negative, which ONNX and onnxruntime allow.
     """
     for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
         layer = norm.inputs[0].producer() if norm.inputs[0] is not None else None
@@ -262,9 +262,10 @@ def _scaled(weight: Weight, factor: Array, axis: int, groups: int) -> Weight | N
     shape = [1] * weight.integers.ndim
     shape[axis] = -1
     others = tuple(i for i in range(weight.integers.ndim) if i != axis)
-    turned = (factor < 0) & (weight.integers.min(axis=others) > -128) & (not weight.zero_point.any())
+    scale = weight.scales(len(factor)) * factor
+    turned = (scale < 0) & (weight.integers.min(axis=others) > -128) & (not weight.zero_point.any())
     sign = np.where(turned, -1, 1).astype(np.int8)
-    scale = weight.scales(len(factor)) * factor * sign
+    scale = scale * sign
     integers = weight.integers * sign.reshape(shape)
     nothing = np.abs(scale) <= _NOTHING * np.abs(scale).max()  # and a bias over such a scale would not fit 32 bits
     integers = np.where(nothing.reshape(shape), _zero_of(weight), integers)

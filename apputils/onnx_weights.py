@@ -26,7 +26,7 @@ class Int8Weight:
 
     Attributes:
         integers: int8, of the weight's shape.
-        scale: float32, > 0; shape () or (channels,).
+        scale: float32, > 0; shape () or (channels,). Below 0 only where -128 had to be turned round, which int8 cannot.
         zero_point: int8, of scale's shape; the integer of 0.0.
         axis: the dimension that `scale` runs along; None for one scale.
         error: largest absolute difference between the weight and what is stored; 0 if it is exact to float32.
@@ -78,7 +78,10 @@ def int8_form(
 def _exact_forms(values: Tensor, grid: Grid, stretch: Tensor | None, limit: int) -> list[Int8Weight | None]:
     step, axis = _steps(grid, stretch, values)
     forms = [_symmetric(values, step, axis, limit), _symmetric(values, step / 2, axis, limit)]
-    return forms if limit == REDUCED else [*forms, _shifted(values, grid, step, axis)]
+    if limit == REDUCED:
+        return forms
+    turned = 1.0 if stretch is None else torch.where(stretch.detach().float().cpu().flatten() < 0, -1.0, 1.0)
+    return [*forms, _shifted(values, grid, step * turned, axis)]
 
 
 def _steps(grid: Grid, stretch: Tensor | None, values: Tensor) -> tuple[Tensor, int | None]:

@@ -79,6 +79,16 @@ def test_a_batch_norms_scale_stretches_the_grid_and_may_turn_it_round() -> None:
     torch.testing.assert_close(found.values(), values * stretch)
 
 
+def test_the_lowest_integer_turned_round_gives_its_channel_a_negative_scale() -> None:
+    made = grid([0.1, 0.2], [0, 0], -128, 127, 0)
+    values = made.values(torch.tensor([[-128, 100, 1], [-128, 127, 1]]))
+    stretch = torch.tensor([[3.0], [-0.5]])
+    found = int8_form(values * stretch, made, 0, stretch)
+    assert found.exact
+    torch.testing.assert_close(found.scale, torch.tensor([0.3, -0.1]))
+    torch.testing.assert_close(found.values(), values * stretch)
+
+
 def test_reduced_range() -> None:
     made = grid(0.1, 0, -127, 127)
     values = on_grid(made, (4, 100))
