@@ -82,11 +82,11 @@ def _brevitas_layer(qnn: Any, layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, nn.Conv2d):
         made = qnn.QuantConv2d(
             layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-            layer.groups, layer.bias is not None, weight_bit_width=8, input_quant=Int8ActPerTensorFloat,
+            layer.groups, bias=layer.bias is not None, weight_bit_width=8, input_quant=Int8ActPerTensorFloat,
         )  # fmt: skip
     elif isinstance(layer, nn.Linear):
         made = qnn.QuantLinear(
-            layer.in_features, layer.out_features, layer.bias is not None, weight_bit_width=8,
+            layer.in_features, layer.out_features, bias=layer.bias is not None, weight_bit_width=8,
             input_quant=Int8ActPerTensorFloat,
         )  # fmt: skip
     else:
