@@ -261,10 +261,11 @@ def page(kept: Mapping[str, Any]) -> str:
     for name in (name for name in ROWS if name in kept):
         row = kept[name]
         head = (ROWS[name].__doc__ or name).split("\n")[0]
+        threads = f"{row['threads']} thread{'' if row['threads'] == 1 else 's'}"
         text += [
             f"## {name}: {head}",
             "",
-            f"{row['date']}, {row['threads']} {'thread' if row['threads'] == 1 else 'threads'}, load {row['load']}; {row['on']}",
+            f"{row['date']}, {threads}, load {row['load']}; {row['on']}",
             "",
         ]
         text += ["| what | against | measured | goal | |", "|---|---|---|---|---|"]
