@@ -29,6 +29,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from apputils.onnx_session import has_vnni
 from benchmarks import deploy, qat_step, step_overhead, throughput
 from benchmarks.field_qat import field
 from benchmarks.interleaved import Ratios, compare
@@ -239,7 +240,7 @@ def environment() -> str:
         except PackageNotFoundError:
             found.append(f"{package} absent")
     machine = names[0] if names else platform.machine()
-    integers = "with VNNI" if any("vnni" in line for line in lines if line.startswith("flags")) else "without VNNI"
+    integers = {True: "with VNNI", False: "without VNNI", None: "VNNI unknown"}[has_vnni()]
     return f"{machine} {integers}, {os.cpu_count()} cores, Python {platform.python_version()}; {', '.join(found)}"
 
 
