@@ -1,7 +1,7 @@
 """Statistics that every process must agree on.
 
-Here: sums, means and the first process's values. Not here: setting processes up, which `torchrun` and the training loop
-do (models/processes.py in this bench).
+Here: sums, maxima, means and the first process's values. Not here: setting processes up, which `torchrun` and the
+training loop do (models/processes.py in this bench).
 """
 
 from collections.abc import Iterable
@@ -38,15 +38,20 @@ def of_first_rank(value: int) -> int:
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes; the tensor itself where there is one process.
+    """The sum of a tensor over all processes; the tensor itself where there is one process."""
+    return _reduced(value, "SUM") if several_processes() else value
 
-    Gloo takes CPU tensors and NCCL takes CUDA tensors: the sum travels on the device that the backend wants.
-    """
-    if not several_processes():
-        return value
+
+def max_over_ranks(value: Tensor) -> Tensor:
+    """The largest of each element over all processes; the tensor itself where there is one process."""
+    return _reduced(value, "MAX") if several_processes() else value
+
+
+def _reduced(value: Tensor, how: str) -> Tensor:
+    """Gloo takes CPU tensors and NCCL takes CUDA tensors: the value travels on the device that the backend wants."""
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
     total = value.detach().to(device, copy=True)
-    torch.distributed.all_reduce(total)
+    torch.distributed.all_reduce(total, getattr(torch.distributed.ReduceOp, how))
     return total.to(value.device)
 
 

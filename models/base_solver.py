@@ -236,7 +236,7 @@ class BaseTrainer:
         """After an update: saves the run inside the epoch, if that is due, and ends it if a signal came."""
         self.middle.step, every = done, self.config.checkpoint_every
         due = every and (epoch * self.middle.steps + done) % every == 0
-        if self.folders is not None and (self.interrupts.agreed() or due):
+        if self.folders is not None and (self.interrupts.agreed or due):
             self.save_all()
             self.interrupts.end_if_asked(self.folders.name)
 

@@ -1,7 +1,8 @@
 """SIGINT (Ctrl-C) and SIGTERM end a run after the step that is under way, with everything saved.
 
 Here: `Interrupts` takes note of the first signal; the second one finds the system's own handler, which ends the process
-at once. Not here: what is saved (run_state.py). Called by the base solver.
+at once. Not here: what is saved (run_state.py), the message of several processes, in which each step tells of a signal
+(nan_guard.py). Called by the base solver.
 """
 
 import logging
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from apputils.console import Interrupted
-from compress.distributed import several_processes, sum_over_ranks
+from compress.distributed import max_over_ranks, several_processes
 
 logger = logging.getLogger("run")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -25,15 +26,17 @@ class Interrupts:
 
     Attributes:
         asked: the signal that came, None while there was none.
+        heard: the same, of any of several processes, as of their last message.
     """
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
+        self.heard: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._process = os.getpid()
 
     def __enter__(self) -> "Interrupts":
-        self.asked = None
+        self.asked = self.heard = None
         if threading.current_thread() is threading.main_thread():
             self._before = {each: signal.signal(each, self._note) for each in SIGNALS}
         return self
@@ -45,12 +48,14 @@ class Interrupts:
             signal.signal(each, handler)
         self._before = {}
 
-    def agreed(self) -> bool:
-        """Whether a signal came to this process, or to one of those that train with it: all end after one step."""
-        if several_processes():
-            came = sum_over_ranks(torch.tensor(float(self.asked or 0)))
-            self.asked = self.asked or (signal.SIGTERM if came else None)
-        return self.asked is not None
+    def hear(self, number: int) -> None:
+        """Takes a message of several processes, alike in all: the largest number of a signal that came, 0 for none."""
+        self.heard = signal.Signals(number) if number else None
+
+    @property
+    def agreed(self) -> signal.Signals | None:
+        """The signal after which all processes end with the same step; sends no message."""
+        return self.heard if several_processes() else self.asked
 
     def end_if_asked(self, run: str) -> None:
         """Ends the run, in all processes alike; everything is saved.
@@ -58,9 +63,10 @@ class Interrupts:
         Raises:
             Interrupted: a signal came.
         """
-        if self.agreed():
-            assert self.asked is not None
-            raise Interrupted(self.asked, f"{self.asked.name}: saved; --resume={run} goes on from here")
+        if several_processes():
+            self.hear(int(max_over_ranks(torch.tensor(self.asked or 0))))
+        if self.agreed:
+            raise Interrupted(self.agreed, f"{self.agreed.name}: saved; --resume={run} goes on from here")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a loader's worker, which Ctrl-C reaches too: it goes on giving samples

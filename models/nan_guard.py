@@ -10,15 +10,16 @@ the first bad step is remembered on the device, and asked for every `EVERY` step
 
 import copy
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.distributed import several_processes, sum_over_ranks
+from compress.distributed import max_over_ranks, several_processes
 from compress.errors import UserError
-from models.nan_search import first_not_finite, not_finite_weights
+from models.nan_search import Finding, first_not_finite, not_finite_weights
 
 if TYPE_CHECKING:
     from models.base_solver import BaseTrainer
@@ -60,9 +61,9 @@ class NanGuard:
         self._kept: dict[str, Any] | None = None
 
     def before_step(self, place: Place) -> None:
-        """Keeps what a forward pass changes, where the step may have to be undone."""
+        """Keeps what a forward pass changes, where the step may have to be undone, or a companion be looked into."""
         self._kept = None
-        if self.mode == "skip" or place in self.left_out:
+        if self.mode == "skip" or place in self.left_out or (self._waits and self.trainer.companions):
             self._kept = _state(self.trainer)
 
     def passes(self, place: Place, loss: Tensor, group: Sequence[Any]) -> bool:
@@ -82,10 +83,13 @@ class NanGuard:
         if not self._waits:
             self._remember(place, loss)
             return True
-        if _finite(loss):
+        good = bool(torch.isfinite(loss.detach()).all())
+        if self._first_of_all(None if good else place[1]) is None:
             return True
-        fault = self._fault(place, loss, group)
-        if self.mode != "skip" or not_finite_weights(self.trainer.model):  # there is no way back from such weights
+        self._put_back()
+        where = first_not_finite(self.trainer, group)
+        fault = _fault(place, loss, where)
+        if self.mode != "skip" or where.weights:  # there is no way back from such weights
             raise fault
         logger.warning("%s; the step is left out (--on-nan=skip)", fault)
         return self._undo()
@@ -97,7 +101,7 @@ class NanGuard:
             NotFinite: there are such weights, or a loss was not finite on the way.
         """
         self._ask(place)
-        broken = not_finite_weights(self.trainer.model)
+        broken = not_finite_weights(self.trainer)
         if broken:
             raise NotFinite(
                 place, f"epoch {place[0]}, step {place[1]}: after this update {', '.join(broken[:3])} "
@@ -123,22 +127,32 @@ class NanGuard:
     def _ask(self, place: Place) -> None:
         if self._first_bad is None:
             return
-        step, self._first_bad = int(self._first_bad), None
-        if step >= 0:
+        own, self._first_bad = int(self._first_bad), None
+        step = self._first_of_all(own if own >= 0 else None)
+        if step is not None:
             raise NotFinite((place[0], step), f"epoch {place[0]}, step {step}: the loss was not finite. {_ADVICE}")
 
-    def _fault(self, place: Place, loss: Tensor, group: Sequence[Any]) -> NotFinite:
-        where = first_not_finite(self.trainer, group)
-        blamed = (place[0], max(place[1] - 1, 0)) if where.weights else place  # the update before made them so
-        return NotFinite(
-            blamed, f"epoch {place[0]}, step {place[1]}: the loss is {float(loss.detach()):g}; {where.words}. {_ADVICE}"
-        )
+    def _first_of_all(self, step: int | None) -> int | None:
+        """The first bad step of any process, of this one's; None where there is none.
+
+        A signal that came to any process is told in the same message: a message costs what it takes to arrive.
+        """
+        if not several_processes():
+            return step
+        signals = self.trainer.interrupts
+        own = torch.tensor([-math.inf if step is None else -step, signals.asked or 0], dtype=torch.float64)
+        earliest, came = max_over_ranks(own).tolist()
+        signals.hear(int(came))
+        return None if earliest == -math.inf else int(-earliest)
 
     def _undo(self) -> bool:
         self.trainer.optimizer.zero_grad(set_to_none=True)  # what minibatches before it in an update have given
+        self._put_back()
+        return False
+
+    def _put_back(self) -> None:
         if self._kept is not None:
             _restore(self.trainer, self._kept)
-        return False
 
 
 _ADVICE = (
@@ -147,10 +161,11 @@ _ADVICE = (
 )
 
 
-def _finite(loss: Tensor) -> bool:
-    """Whether the loss of every process is finite."""
-    good = torch.isfinite(loss.detach()).all()
-    return not bool(sum_over_ranks((~good).float())) if several_processes() else bool(good)
+def _fault(place: Place, loss: Tensor, where: Finding) -> NotFinite:
+    blamed = (place[0], max(place[1] - 1, 0)) if where.weights else place  # the update before made them so
+    return NotFinite(
+        blamed, f"epoch {place[0]}, step {place[1]}: the loss is {float(loss.detach()):g}; {where.words}. {_ADVICE}"
+    )
 
 
 def _state(trainer: "BaseTrainer") -> dict[str, Any]:
@@ -169,4 +184,4 @@ def _restore(trainer: "BaseTrainer", kept: dict[str, Any]) -> None:
         buffers[name].copy_(value)
     for companion, (network, optimizer) in zip(trainer.companions.values(), kept["companions"], strict=True):
         companion.network.load_state_dict(network)
-        companion.optimizer.load_state_dict(optimizer)
+        companion.optimizer.load_state_dict(copy.deepcopy(optimizer))  # it would go on with the tensors themselves

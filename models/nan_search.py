@@ -1,7 +1,7 @@
-"""Which module gave the first number that is not finite.
+"""Which module gave the first number that is not finite, in the network or one trained beside it.
 
-Here: `first_not_finite`, one forward pass with hooks. Not here: what is done about it (nan_guard.py), which calls it
-once, after the fact.
+Here: `first_not_finite`, one forward pass with hooks; `not_finite_weights`. Not here: what is done about it
+(nan_guard.py), which calls it once, after the fact.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,16 +34,17 @@ class Finding(NamedTuple):
 def first_not_finite(trainer: "BaseTrainer", group: Sequence[Any]) -> Finding:
     """Repeats the forward passes of an update's minibatches and looks at what each module gives.
 
+    Companions must be as they were before the step: an update on what is not finite breaks all of their weights.
     Random numbers are put back; buffers, such as running means, and companions are moved once more.
     """
     if not finite(group):
         return Finding("the minibatch itself holds numbers that are not finite")
-    broken = not_finite_weights(trainer.model)
+    broken = not_finite_weights(trainer)
     if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         return Finding(f"the weights {broken[0]}{more} were not finite before it: the update before made them so", True)
     found: list[str] = []
-    with _as_before(trainer), _watched(trainer.model, found):
+    with _as_before(trainer), _watched(_modules(trainer), found):
         for batch in group:
             trainer.loss_of(batch)
     if found:
@@ -60,13 +61,30 @@ def finite(value: Any) -> bool:
     return all(finite(each) for each in value) if isinstance(value, Iterable) and not isinstance(value, str) else True
 
 
-def not_finite_weights(model: nn.Module) -> list[str]:
-    """Names of parameters that hold NaN or infinity."""
-    return [canonical(name) for name, parameter in model.named_parameters() if not finite(parameter.detach())]
+def not_finite_weights(trainer: "BaseTrainer") -> list[str]:
+    """Names of parameters that hold NaN or infinity; a companion's begin with its own name, such as `netD.`."""
+    return [
+        f"{name}.{own}" if name else own
+        for name, module in _modules(trainer).items()
+        for own, parameter in module.named_parameters(recurse=False)
+        if not finite(parameter.detach())
+    ]
+
+
+def _modules(trainer: "BaseTrainer") -> dict[str, nn.Module]:
+    """All modules of the network and its companions, each once: a companion may be a part of the network."""
+    found: dict[str, nn.Module] = {}
+    seen: set[nn.Module] = set()  # which named_modules fills and leaves out
+    networks = {"": trainer.model, **{name: each.network for name, each in trainer.companions.items()}}
+    for prefix, network in networks.items():
+        for name, module in network.named_modules(seen, prefix):
+            short = canonical(name)
+            found[name if short in found else short] = module
+    return found
 
 
 @contextmanager
-def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
+def _watched(modules: Mapping[str, nn.Module], found: list[str]) -> Iterator[None]:
     """Adds to `found` each module whose output is not finite, in the order in which they finish."""
 
     def hook_of(name: str) -> Any:
@@ -76,7 +94,7 @@ def _watched(model: nn.Module, found: list[str]) -> Iterator[None]:
 
         return hook
 
-    handles = [module.register_forward_hook(hook_of(canonical(name))) for name, module in model.named_modules()]
+    handles = [module.register_forward_hook(hook_of(name)) for name, module in modules.items()]
     try:
         yield
     finally:

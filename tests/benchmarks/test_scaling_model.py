@@ -28,6 +28,13 @@ def test_what_is_hidden_costs_nothing_and_the_rest_adds_up() -> None:
     assert (row.communication, row.step, row.efficiency) == pytest.approx((1.5, 2.0, 0.5))
 
 
+def test_small_messages_are_waited_for() -> None:
+    network = Network(1e9, 1e-3, overlap=1.0, machine_workers=2, inner_bandwidth=1e11, small_messages=2)
+    told = model(1.0, 1e6, network, 8)  # four machines
+    assert told.step == pytest.approx(1.0 + 2 * simulated(4, 0.0, 1e9, 1e-3))
+    assert model(1.0, 1e6, network, 2).step == 1.0  # inside a machine the model counts no latency
+
+
 def test_workers_of_a_machine_share_its_network() -> None:
     network = Network(1e9, 0.0, 0.0, machine_workers=8, inner_bandwidth=1e11)
     assert model(1.0, 1e9, network, 8).communication == pytest.approx(ring(8, 1e9, 1e11, 0.0))

@@ -16,6 +16,7 @@ from models.base_solver import Companion
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from models.means import Means
 from models.nan_guard import EVERY, NanGuard, NotFinite
+from models.nan_search import not_finite_weights
 from tests.models.conftest import TrainerOf
 from tests.models.dying import differences, state_of
 
@@ -87,6 +88,76 @@ def test_weights_that_the_update_before_broke_are_named_and_that_update_is_blame
         with pytest.raises(NotFinite, match=r"the weights head.weight were not finite before it") as e:
             tried(mode, torch.ones(2, 1, 3, 3), _broken)
         assert e.value.place == (0, 0)
+
+
+class Judged(Tiny):
+    """Its companion judges what the network gives, and learns from that first, as a discriminator does."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(mode)
+        self.critic = nn.Sequential(OrderedDict(first=nn.Conv2d(1, 2, 1), second=nn.Conv2d(2, 1, 1)))
+        self.companions = {"netD": Companion(self.critic, torch.optim.Adam(self.critic.parameters()))}
+
+    def compute_loss(self, batch: Tensor) -> Tensor:
+        network, optimizer = self.companions["netD"]
+        optimizer.zero_grad()
+        network(batch).mean().backward()
+        optimizer.step()
+        loss: Tensor = network(self.forward(batch)).mean()
+        return loss
+
+
+def judged(mode: str, change: Any) -> tuple[Judged, bool]:
+    trainer = Judged(mode)
+    trainer.compute_loss(torch.ones(2, 1, 3, 3))
+    change(trainer)
+    guard = NanGuard(trainer)  # type: ignore[arg-type]
+    guard.before_step(BAD)
+    return trainer, guard.passes(BAD, trainer.compute_loss(torch.ones(2, 1, 3, 3)), [torch.ones(2, 1, 3, 3)])
+
+
+def _overflowing_critic(trainer: Judged) -> None:
+    trainer.critic.second.register_forward_hook(lambda module, args, output: output * math.nan)
+
+
+def _broken_critic(trainer: Judged) -> None:
+    with torch.no_grad():
+        trainer.critic.second.weight.fill_(math.nan)
+
+
+def test_a_module_of_a_companion_is_named() -> None:
+    """The loss breaks all weights of the companion before it is looked at, so those of before the step tell."""
+    with pytest.raises(NotFinite, match=r"the first module .* not finite is netD.second \(Conv2d\)") as e:
+        judged("stop", _overflowing_critic)
+    assert e.value.place == BAD
+
+
+@pytest.mark.parametrize("mode", ["stop", "skip"])
+def test_weights_of_a_companion_that_were_broken_before_are_named(mode: str) -> None:
+    with pytest.raises(NotFinite, match=r"the weights netD.second.weight were not finite before it") as e:
+        judged(mode, _broken_critic)
+    assert e.value.place == (0, 0)
+
+
+def test_a_skipped_step_leaves_no_trace_in_a_companion() -> None:
+    trainer, passed = judged("skip", _overflowing_critic)
+    assert not passed
+    assert all(torch.isfinite(each).all() for each in trainer.critic.parameters())
+    assert {int(each["step"]) for each in trainer.companions["netD"].optimizer.state.values()} == {1}
+
+
+def test_no_checkpoint_holds_a_broken_companion() -> None:
+    trainer = Judged("stop")
+    _broken_critic(trainer)
+    with pytest.raises(NotFinite, match="after this update netD.second.weight is not finite"):
+        NanGuard(trainer).before_saving(BAD)  # type: ignore[arg-type]
+
+
+def test_a_companion_that_is_a_part_of_the_network_is_named_once() -> None:
+    trainer = Judged("stop")
+    trainer.model = nn.ModuleDict({"netG": trainer.model, "netD": trainer.critic})
+    _broken_critic(trainer)
+    assert not_finite_weights(trainer) == ["netD.second.weight"]  # type: ignore[arg-type]
 
 
 def test_a_loss_that_no_module_explains(monkeypatch: pytest.MonkeyPatch) -> None:
