@@ -57,10 +57,12 @@ def load_last(run: Run) -> dict[str, Any]:
 
 def progress(content: dict[str, Any]) -> str:
     """Where a checkpoint stands, in words."""
-    middle = content.get("middle")
-    if middle:
-        return f"epoch {content['epoch'] + 1}, {middle['step']} of {middle['steps']} steps"
-    return f"epoch {content['epoch']} finished" if content["epoch"] >= 0 else "before the first epoch"
+    epoch, middle = content.get("epoch"), content.get("middle")
+    if not isinstance(epoch, int):  # nobody has looked at its form yet
+        return "which does not say where it stands"
+    if isinstance(middle, dict) and {"step", "steps"} <= middle.keys():
+        return f"epoch {epoch + 1}, {middle['step']} of {middle['steps']} steps"
+    return f"epoch {epoch} finished" if epoch >= 0 else "before the first epoch"
 
 
 def remove_leftovers(run: Run) -> list[Path]:

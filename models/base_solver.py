@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from apputils.activations import ActivationReport, ActivationStatistics
 from apputils.checkpoint import load_checkpoint, save_checkpoint
-from apputils.kept import load_last, progress, remove_leftovers, save_last
+from apputils.kept import progress, remove_leftovers, save_last
 from apputils.lock import hold
 from apputils.logger import NoFiles, RunLogger
 from apputils.progress import Bar
@@ -44,7 +44,7 @@ from models.rank_check import check_ranks
 from models.ranking import EpochScore
 from models.replicas import Replicas, synchronized
 from models.restart import close_run, open_run
-from models.resumption import shape_as
+from models.resumption import last_checkpoint, schedule_text, shape_as
 from models.sizes import BestOfEachSize
 from models.teachers import RunTeachers
 
@@ -247,7 +247,7 @@ class BaseTrainer:
         config, checkpoint = self.config, None
         if config.resume:
             self.take(run_to_resume(config.resume))
-            checkpoint = load_last(self.folders)
+            checkpoint = last_checkpoint(self.folders)
         self.set_to(checkpoint)
         check_ranks(run_state.trained(self), "before the first step")
         folders = open_run(config.resume, config.run, self.stem())
@@ -289,7 +289,7 @@ class BaseTrainer:
         """
         if not self.nan_guard.can_go_back(fault):
             raise fault
-        checkpoint = load_last(self.folders)
+        checkpoint = last_checkpoint(self.folders)
         logger.warning("%s\ngoing back to the last checkpoint: %s", fault, progress(checkpoint))
         self.set_to(checkpoint)
 
@@ -313,6 +313,7 @@ class BaseTrainer:
         self.companions = self.build_companions()
         self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
         self.teachers = RunTeachers(config.optform, self.build_architecture, self.folders.name if checkpoint else None)
+        self.schedule_text = schedule_text(config, checkpoint)
         self.compression_scheduler = self.build_scheduler(checkpoint)
         others = [each for companion in self.companions.values() for each in companion.network.parameters()]
         self.replicas = Replicas(self.model, torch.compile(self.model) if config.compile else self.model, others)
@@ -339,8 +340,7 @@ class BaseTrainer:
         """The scheduler of `--compress`, of the resumed run's schedule, or an empty one."""
         config, parts = self.config, (self.model, self.optimizer)
         settings = {"example_inputs": self.example_inputs(), "epochs": config.nEpochs, "seed": config.seed}
-        settings["teachers"] = self.teachers
-        settings["optimizers"] = self.optimizers
+        settings |= {"teachers": self.teachers, "optimizers": self.optimizers}
         own = checkpoint is not None and not config.reset_schedule
         if own and checkpoint["schedule"]:
             return dict_config(*parts, checkpoint["schedule"], **settings)

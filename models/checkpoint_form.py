@@ -1,7 +1,8 @@
 """What a checkpoint must look like before anything is made of it, and what is said of one that looks otherwise.
 
-Here: `check_run`, `check_exported`, `built`, `Unfit`. Not here: reading files (apputils/checkpoint.py), making networks
-of them (run_state.py). A checkpoint may come from anyone: names in it become folders, numbers in it become sizes.
+Here: `check_run`, `check_resumable`, `check_teachers`, `check_exported`, `built`, `Unfit`. Not here: reading
+files (apputils/checkpoint.py), making networks of them (run_state.py), options (saved_options.py). A checkpoint may
+come from anyone: names in it become folders, numbers in it become sizes.
 """
 
 import math
@@ -18,6 +19,7 @@ from apputils.runs import is_plain_name
 from compress.errors import UserError, shown
 
 LARGEST_NUMBER = 65_536  # of a network's arguments: channels, classes, pixels
+MOST_FAULTS = 9  # that a message names
 MOST_VALUES, DEEPEST = 1000, 5  # of a network's arguments
 MOST_GROWTH, ALWAYS = 1000, 10_000_000  # parameters of the network before it was thinned, for each in the file
 
@@ -74,6 +76,16 @@ class _Scheduler(_Form):
     structures: list[_Structure] = []
 
 
+class _Companion(_Form):
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+class _Middle(_Form):
+    step: int
+    steps: int
+
+
 class _Described(_Form):
     """What an exported file keeps of its checkpoint."""
 
@@ -94,6 +106,35 @@ class _Run(_Described):
     averaged: _Averaged | None
     scheduler: _Scheduler
     scheduled_weights: list[str]
+
+
+class _Resumable(_Run):
+    """What a resumed run reads too."""
+
+    schedule: dict[str, Any]
+    schedule_text: str | None = None
+    optimizer: dict[str, Any]
+    companions: dict[str, _Companion]
+    history: list[dict[str, float]]
+    best: dict[str, Any] | None
+    sizes: list[dict[str, Any]]
+    random_state: dict[str, Any]
+    seconds: float
+    middle: _Middle | None
+    middles: list[_Middle]
+
+
+class _Source(_Form):
+    optform: str
+    network: dict[str, Any]
+    recipes: list[_Recipe]
+
+
+class _Teachers(_Form):
+    """What keeps a run's teachers."""
+
+    sources: dict[str, _Source]
+    teachers: dict[str, Any]
 
 
 class Unfit(ContextDecorator):
@@ -126,6 +167,24 @@ def check_run(content: dict[str, Any], where: object) -> dict[str, Any]:
         UserError: a part is missing or of another kind; the first few are named.
     """
     return _checked(_Run, content, f"{where} is no checkpoint of a run")
+
+
+def check_resumable(content: dict[str, Any], run: str) -> dict[str, Any]:
+    """The checkpoint of a run that is to go on, if it has the form of one.
+
+    Raises:
+        UserError: parts are missing or of another kind.
+    """
+    return _checked(_Resumable, content, f"the run {run} cannot go on from its last checkpoint, which has not its form")
+
+
+def check_teachers(content: dict[str, Any], where: object) -> dict[str, Any]:
+    """The file of a run's teachers, if it has the form of one.
+
+    Raises:
+        UserError: as for `check_run`.
+    """
+    return _checked(_Teachers, content, f"{where} is no file of teachers")
 
 
 def check_exported(content: dict[str, Any], where: object) -> dict[str, Any]:
@@ -165,8 +224,9 @@ def _checked(form: type[BaseModel], content: dict[str, Any], words: str) -> dict
     try:
         form.model_validate(content)
     except ValidationError as e:
-        faults = [f"{'.'.join(map(str, each['loc']))[:80]}: {each['msg'][:120]}" for each in e.errors()[:3]]
-        raise UserError(f"{words}: {'; '.join(faults)}") from e
+        found = [f"{'.'.join(map(str, each['loc']))[:60]}: {each['msg'][:70]}" for each in e.errors()]
+        more = f" and {len(found) - MOST_FAULTS} more" if len(found) > MOST_FAULTS else ""
+        raise UserError(f"{words}: {'; '.join(found[:MOST_FAULTS])}{more}") from e
     except RecursionError as e:
         raise UserError(f"{words}: it is nested too deeply") from e
     return content

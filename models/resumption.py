@@ -6,17 +6,20 @@ what a checkpoint holds (run_state.py). Called by modes.py and the base solver.
 
 import dataclasses
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
 
 from apputils.kept import load_last
-from apputils.runs import run_to_resume
-from compress.errors import UserError
+from apputils.runs import Run, run_to_resume
+from compress.errors import UserError, printable
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
 from models import differences
+from models.checkpoint_form import Unfit, check_resumable
+from models.saved_options import usable
 
 if TYPE_CHECKING:
     from models.base_solver import BaseTrainer
@@ -34,30 +37,64 @@ RESETS = {  # the option that lets others change -> those
 MAY_CHANGE = frozenset({"optform", "resume", "nEpochs", *OF_THE_MACHINE, *RESETS})
 
 
+def last_checkpoint(run: Run) -> dict[str, Any]:
+    """The newest whole checkpoint of a run, in the form that it can go on from.
+
+    Raises:
+        UserError: there is none, or parts are missing or of another kind; all are named.
+    """
+    return check_resumable(load_last(run), run.name)
+
+
 def resumed(config: C) -> C:
     """The options of a resumed run: the saved ones, with those that may change taken from the command line.
 
     Raises:
-        UserError: there is no such run, or options were given that would make it another run.
+        UserError: there is no such run, its checkpoint cannot be gone on from, or options were given that would make
+            it another run.
     """
     given: Any = config
     if given.resume is None:
         return config
-    checkpoint = load_last(run_to_resume(given.resume))
+    checkpoint = last_checkpoint(run_to_resume(given.resume))
     if checkpoint["optform"] != given.optform:
-        raise UserError(f"the run is of --optform={checkpoint['optform']}; give that")
-    saved = checkpoint["options"]
+        raise UserError(f"the run is of --optform={printable(checkpoint['optform'])}; give that")
+    saved = usable(checkpoint["options"], type(config), given.resume)
     may_change = MAY_CHANGE.union(*(names for reset, names in RESETS.items() if getattr(given, reset)))
     explicit = {name: getattr(given, name) for name in given.explicit}
     found = differences.of_options(explicit, saved, may_change)
     if found:
         raise UserError(_refusal(given.resume, found))
     if explicit.keys() >= {"compress", "resume"} and not given.reset_schedule:
-        logger.warning("the schedule is the run's own, from its checkpoint; --reset-schedule reads the file again")
-    changed = {name: value for name, value in explicit.items() if name in may_change}
+        _tell_of_edits(given.compress, checkpoint.get("schedule_text"))
+    changed = {name: value for name, value in explicit.items() if name in may_change} | {"resume": given.resume}
     if given.reset_schedule:
         changed["compress"] = given.compress
     return dataclasses.replace(config, **{**saved, **changed})  # type: ignore[type-var]
+
+
+def schedule_text(config: Any, checkpoint: dict[str, Any] | None) -> str | None:
+    """The schedule as its file has it, comments included; None where there is no file that can be read."""
+    if checkpoint is not None and not config.reset_schedule:
+        return checkpoint.get("schedule_text")
+    return _text(config.compress) if config.compress else None
+
+
+def _text(file: str) -> str | None:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None  # which is told where the schedule is built
+
+
+def _tell_of_edits(file: str, saved: str | None) -> None:
+    """Says how a schedule's file differs from what the run was started with; nothing where it does not."""
+    text = _text(file)
+    changes = differences.of_schedules(text, saved) if text is not None and saved is not None else None
+    if changes == []:
+        return
+    told = ", which differs from the file now:\n  " + "\n  ".join(changes) + "\n" if changes else "; "
+    logger.warning("the schedule is the run's own, from its checkpoint%s--reset-schedule reads the file again", told)
 
 
 def _refusal(run: str, found: dict[str, str]) -> str:
@@ -70,6 +107,7 @@ def _refusal(run: str, found: dict[str, str]) -> str:
     )
 
 
+@Unfit("the network of this checkpoint cannot be made again")
 def shape_as(model: nn.Module, scheduler_state: dict[str, Any]) -> None:
     """Thins and quantizes a new network as a checkpoint's was, before another schedule is made for it."""
     for recipe in scheduler_state["recipes"]:

@@ -39,6 +39,7 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
         "network": {"class": type(trainer.model).__name__, "arguments": dict(trainer.model.arguments)},
         **trained(trainer),
         "schedule": trainer.compression_scheduler.resolved,
+        "schedule_text": trainer.schedule_text,
         "scheduled_weights": trainer.compression_scheduler.scheduled_weights,
         "random_state": states[0],
         "random_states": states[1:],

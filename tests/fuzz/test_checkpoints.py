@@ -1,4 +1,4 @@
-"""Damaged and malicious checkpoints, through everything that `test.py` and `--weights` make of one."""
+"""Damaged and malicious checkpoints, through everything that `test.py`, `--weights` and `--resume` make of one."""
 
 import copy
 import io
@@ -17,7 +17,8 @@ import torch
 from hypothesis import strategies
 from torch import nn
 
-from apputils.checkpoint import load_weights, save_checkpoint
+from apputils.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from apputils.runs import Run
 from compress.errors import UserError
 from compress.quantization.structure import apply
 from data.Classify_data.loaders import classify_testing_loader
@@ -28,6 +29,7 @@ from models.Classify.tester import ClassifyTester
 from models.Classify.zoo import build_network
 from models.Deblur.networks import build_networks
 from models.Deblur.tester import DeblurTester
+from models.resumption import last_checkpoint
 from models.subject import find_subject, load_subject
 from models.test_solver import XSRCNNTester
 from models.whole import load_network
@@ -35,6 +37,8 @@ from options.applications import APPLICATIONS
 from tests.fuzz.damage import Damaged, damaged
 from tests.fuzz.test_pictures import SAMPLES as PICTURES
 from tests.fuzz.watch import fuzz, tiers
+from tests.models.conftest import TrainerOf
+from tests.models.conftest import trainer_of as trainer_of
 
 RECIPE = {
     "kept": {"mid_part.1.weight": {0: torch.arange(6)}, "mid_part.1.bias": {0: torch.arange(6)},
@@ -196,6 +200,30 @@ def test_checkpoints_with_wrong_content(place: Path, examples: int) -> None:
     assert watched.refused
     assert watched.read or examples < 100  # a few of a hundred changes do no harm
     assert sorted(path.name for path in place.iterdir()) == ["a.pt", "pictures"]
+
+
+@tiers(few=12, many=400)
+def test_runs_that_go_on_from_wrong_content(trainer_of: TrainerOf, examples: int) -> None:
+    """`--resume`, up to the step that would come next."""
+    trainer_of("--compress=schedule.yaml", "--nEpochs=1", "--run=a", "--ema=0.9", "--keep=1").run()
+    run = Run("a")
+    whole = load_checkpoint(run.last)
+
+    def work(seed: int) -> None:
+        content, rng = copy.deepcopy(whole), random.Random(seed)
+        part = rng.choice(sorted(whole.keys() - {"format"}))
+        if rng.random() < 0.5 or not isinstance(content[part], dict | list) or not content[part]:
+            content[part] = copy.copy(rng.choice(VALUES))
+        else:
+            changed(content[part], rng)
+        save_checkpoint(run.last, content)
+        trainer = trainer_of("--resume=a", "--nEpochs=2")
+        trainer.folders = run
+        trainer.set_to(last_checkpoint(run))
+
+    watched = fuzz(strategies.integers(0, 2**32), examples, work)
+    assert watched.refused
+    assert watched.read
 
 
 # Malicious on purpose -------------------------------------------------------------------------------------------------

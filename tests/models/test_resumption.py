@@ -2,15 +2,17 @@
 
 import gzip
 import logging
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from apputils.checkpoint import load_checkpoint
+from apputils.checkpoint import load_checkpoint, save_checkpoint
 from compress.errors import UserError
 from models import differences
-from models.resumption import restore_optimizer
+from models.resumption import restore_optimizer, resumed
 from models.run_state import load_network
 from tests.models.Classify.conftest import ClassifierOf
 from tests.models.Classify.conftest import classifier_of as classifier_of
@@ -74,7 +76,12 @@ def test_another_schedule_keeps_what_is_masked(trainer_of: TrainerOf, caplog: py
     assert torch.count_nonzero(content["model"]["mid_part.1.weight"][~masked]) == 0
     with caplog.at_level(logging.WARNING):
         trainer_of("--resume=a", "--compress=other.yaml", "--nEpochs=4")
-    assert "--reset-schedule reads the file again" in caplog.text
+    assert "--reset-schedule" not in caplog.text
+    Path("other.yaml").write_text(PLAIN_RATE.replace("gamma: 0.1", "gamma: 0.2"))
+    trainer_of("--resume=a", "--compress=other.yaml", "--nEpochs=4")
+    assert (
+        "differs from the file now:\n  lr_schedulers.lr.gamma: 0.1 in the run, 0.2 in the file\n--reset" in caplog.text
+    )
 
 
 def test_another_schedule_goes_on_with_the_thinned_network(classifier_of: ClassifierOf) -> None:
@@ -85,6 +92,60 @@ def test_another_schedule_goes_on_with_the_thinned_network(classifier_of: Classi
     assert last()["model"]["conv2.weight"].shape == shape
     classifier_of("--resume=a", "--nEpochs=4").run()
     assert last()["epoch"] == 3
+
+
+@pytest.fixture
+def saved(trainer_of: TrainerOf) -> dict:
+    """The content of the checkpoint of a run `a` that has not begun yet."""
+    trainer = trainer_of("--nEpochs=1", "--run=a")
+    with ExitStack() as trainer.held:
+        trainer.prepare()
+    return last()
+
+
+def test_options_that_this_version_lacks_are_left_out(
+    trainer_of: TrainerOf, saved: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {**saved["options"], "of_another_version": 3, "explicit": [], "seed": 5}
+    save_checkpoint(Path("checkpoints/a/last.pt"), {**saved, "options": options})
+    trainer = trainer_of("--resume=a")
+    assert trainer.config.seed == 5
+    assert "lacks, which are left out: 'of_another_version'; 'explicit'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("options", None, "last checkpoint, which has not its form: options: Input should be a valid dict"),
+        ("options", {"batchSize": "abc"}, "options .* cannot be: batchSize is 'abc': Input should be a valid integer"),
+        ("options", {"batchSize": 0, "lr": float("nan"), "on_nan": "x", "seed": None},
+         "batchSize is 0: .*greater.*; lr is nan: .*finite.*; on_nan is 'x': .* of stop, skip, rollback; seed"),
+        ("history", 5, "history: Input should be a valid list"),
+        ("middle", {"step": 1}, "middle.steps: Field required"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_form_is_told(
+    trainer_of: TrainerOf, saved: dict, part: str, value: object, message: str
+) -> None:
+    save_checkpoint(Path("checkpoints/a/last.pt"), {**saved, part: value})
+    with pytest.raises(UserError, match=message):
+        trainer_of("--resume=a")
+
+
+def test_all_that_is_missing_is_told_at_once(trainer_of: TrainerOf, saved: dict) -> None:
+    for part in ("options", "schedule", "history"):
+        del saved[part]
+    save_checkpoint(Path("checkpoints/a/last.pt"), saved)
+    with pytest.raises(UserError, match="run a cannot go on") as e:
+        trainer_of("--resume=a")
+    assert all(f"{part}: Field required" in str(e.value) for part in ("options", "schedule", "history"))
+
+
+def test_a_run_that_torchrun_started_again_goes_on_with_itself(trainer_of: TrainerOf, saved: dict) -> None:
+    """Its command has no --resume, and neither has what was saved of it."""
+    config = replace(trainer_of("--nEpochs=1").config, resume="a")
+    assert saved["options"]["resume"] is None
+    assert resumed(config).resume == "a"
 
 
 def test_groups_that_differ_are_told() -> None:
@@ -110,6 +171,32 @@ def test_another_network_is_told_in_words() -> None:
     assert differences.of_shapes(here, here) == []
     with pytest.raises(UserError, match=r"fit this network .Linear.: 1 tensors of this .*: bias; .*shape: weight"):
         load_network(torch.nn.Linear(2, 2), {"weight": torch.ones(3, 2)})
+
+
+def test_what_was_changed_in_a_schedule() -> None:
+    run = "pruners:\n  a: {class: X, levels: [0.1, 0.2]}\n  b: {class: Y}\npolicies:\n- {pruner: a, epochs: [1]}\n"
+    assert differences.of_schedules(f"# new words\n{run}", run) == []
+    file = run.replace("0.2", "0.3").replace("  b: {class: Y}\n", "").replace("epochs", "frequency")
+    assert differences.of_schedules(file, run) == [
+        "pruners.a.levels: [0.1, 0.2] in the run, [0.1, 0.3] in the file",
+        "pruners.b.class: 'Y' in the run, nothing in the file",
+        "policies[0].epochs: [1] in the run, nothing in the file",
+        "policies[0].frequency: nothing in the run, [1] in the file",
+    ]
+    many = differences.of_schedules("".join(f"a{i}: 1\n" for i in range(50)), "b: 1\n")
+    assert many is not None
+    assert (len(many), many[-1]) == (13, "and 39 places more")
+    assert differences.of_schedules("a: [", run) is None
+
+
+def test_a_prefix_is_told() -> None:
+    names = {"a.weight": 1, "b.weight": 2}
+    both = {f"netG.{name}": value for name, value in names.items()} | {"netD.c.weight": 3}
+    for here, saved, words in (
+        (both, names, "names here have 'netG.' in"),
+        (names, both, "names there have 'netG.' in"),
+    ):
+        assert words in differences.of_shapes(here, saved)[-1]
 
 
 def test_another_machine_is_told() -> None:
