@@ -17,7 +17,7 @@ from apputils.runs import Run
 from compress.distillation.teachers import Teachers
 from compress.errors import UserError
 from compress.thinning.recipe import Recipe
-from models.checkpoint_form import check_run
+from models.checkpoint_form import check_run, check_teachers
 from models.run_state import load_network, rebuild
 from models.whole import new_network
 
@@ -43,7 +43,7 @@ class RunTeachers:
         self._saved: list[str] = []
         self._file: dict[str, Any] | None = None
         if resumed is not None and Run(resumed).teachers.is_file():
-            self._file = load_checkpoint(Run(resumed).teachers)
+            self._file = _read(Run(resumed))
             self._sources = dict(self._file["sources"])
 
     def __call__(self, name: str) -> nn.Module:
@@ -73,7 +73,7 @@ class RunTeachers:
         if not names:
             return scheduler_state
         if self._file is None or not set(names) <= set(self._file["teachers"]):
-            raise UserError(f"the run's teachers.pt, which keeps the teachers {', '.join(names)}, is missing")
+            raise UserError(f"the run's teachers.pt, which keeps the teachers {', '.join(names)}, is missing. {_AGAIN}")
         return {**scheduler_state, "teachers": {name: self._file["teachers"][name] for name in names}}
 
     def save(self, teachers: Teachers, run: Run) -> None:
@@ -95,6 +95,24 @@ class RunTeachers:
         network = self._architecture(architecture)
         load_network(network, load_weights(Path(weights)))
         return network, (), self._optform
+
+
+_AGAIN = (
+    "Put it back from a copy of the run's folder, or have it made anew from where the teachers came from: --resume=RUN "
+    "--reset-schedule --compress=SCHEDULE, with the run's own schedule, after the damaged file is removed"
+)
+
+
+def _read(run: Run) -> dict[str, Any]:
+    """The file of a run's teachers.
+
+    Raises:
+        UserError: it is damaged; says how to have it made anew.
+    """
+    try:
+        return check_teachers(load_checkpoint(run.teachers), run.teachers)
+    except UserError as e:
+        raise UserError(f"{e}. It keeps the teachers of the run. {_AGAIN}") from e
 
 
 def _of_source(source: dict[str, Any]) -> nn.Module:

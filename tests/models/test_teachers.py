@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from apputils.checkpoint import load_checkpoint, save_plain
+from apputils.checkpoint import load_checkpoint, save_checkpoint, save_plain
 from compress.errors import ScheduleError, UserError
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from models.teachers import RunTeachers
@@ -102,8 +102,23 @@ def test_no_teacher_and_no_file_of_teachers_are_named(trainer_of: TrainerOf) -> 
         trainer_of(schedule("big=big.pt"), "--nEpochs=2").run()
     trainer_of(schedule("self"), "--nEpochs=2", "--run=a").run()
     Path("checkpoints/a/teachers.pt").unlink()
-    with pytest.raises(UserError, match=r"the run's teachers.pt, which keeps the teachers self, is missing"):
+    with pytest.raises(UserError, match=r"the run's teachers.pt, which keeps the teachers self, is missing. Put it"):
         trainer_of("--resume=a", "--nEpochs=4").run()
+
+
+def test_a_damaged_file_of_teachers_is_made_anew_as_its_message_says(trainer_of: TrainerOf) -> None:
+    given = schedule("self")
+    trainer_of(given, "--nEpochs=2", "--run=a").run()
+    file = Path("checkpoints/a/teachers.pt")
+    save_checkpoint(file, {"sources": {}})
+    with pytest.raises(UserError, match=r"is no file of teachers: teachers: Field required. It keeps the teachers"):
+        trainer_of("--resume=a", "--nEpochs=3").run()
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"teachers.pt .*damaged.* --reset-schedule --compress=SCHEDULE, with"):
+        trainer_of("--resume=a", "--nEpochs=3").run()
+    file.unlink()
+    trainer_of("--resume=a", "--nEpochs=3", "--reset-schedule", given).run()
+    trainer_of("--resume=a", "--nEpochs=4").run()
 
 
 def test_an_architecture_with_a_file_of_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
