@@ -1,5 +1,6 @@
 """A network comes back from a file, whole or by its weights alone, wherever it was trained."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from apputils.checkpoint import load_checkpoint, load_weights, main, save_checkp
 from compress.errors import UserError
 from models.whole import load_network, new_network
 from tests.models.Classify.conftest import FILTERS, ClassifierOf, classifier_of  # noqa: F401
+from tests.models.Classify.test_tester import evaluate
 from tests.models.conftest import TrainerOf
 
 
@@ -24,6 +26,16 @@ def test_a_thinned_classifier_comes_back_whole(classifier_of: ClassifierOf) -> N
         network = load_network(path)
         assert network.conv2.out_channels == 8
         assert torch.equal(network(pictures), wanted)
+
+
+def test_a_network_without_its_run_is_tested_and_reported(classifier_of: ClassifierOf) -> None:  # noqa: F811
+    classifier_of("--nEpochs=1", "--run=a").run()
+    assert main(["network", "checkpoints/a/best.pt", "small.pt"]) == 0
+    summary = evaluate("--model=small.pt", "--no-export", "--sense=none")
+    assert summary["checkpoint"] == "small.pt"
+    content = json.loads(Path("results/a/report.json").read_text())
+    assert (content["checkpoint"], content["history"]) == ("small.pt", [])
+    assert "small.pt" in Path("results/a/report.html").read_text()
 
 
 def test_a_super_resolution_network_comes_back(trainer_of: TrainerOf) -> None:
