@@ -66,7 +66,8 @@ def save_plain(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _save(path: Path, content: dict[str, Any], sealed: bool) -> None:
-    temporary, sealing = path.with_name(f".{path.name}.{os.getpid()}.tmp"), None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sealing: Sealing | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
