@@ -29,7 +29,9 @@ def classify_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[
         UserError: the data cannot be used.
     """
     training = training_set(config)
-    layout = find_layout(config.traindata, config.dataset)
+    layout = find_layout(config.traindata, config.dataset, config.download)
+    if config.download:
+        layout.open("test")  # now, while there is a network: some sets keep it in a file of its own
     held_out = _labelled(layout.open("validation"))
     check_classes(held_out.classes, training.task.classes, held_out.where)
     validation = ClassifySet(PictureStore(held_out, training.task.size, training.task.channels), training.task)

@@ -1,12 +1,17 @@
 """Class folders, Food-11's names, the embedded digits: which picture is in which part, with which label."""
 
+import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from torchvision.datasets import MNIST
 
 from compress.errors import UserError
 from data.Classify_data.folders import unlabelled
-from data.Classify_data.loaders import classify_testing_loader, training_set
+from data.Classify_data.loaders import classify_testing_loader, classify_training_loaders, training_set
 from data.Classify_data.places import find_layout, place_layout
 from data.Classify_data.task import check_classes
 from options.Classify_options.test_options import TestOptions
@@ -132,6 +137,38 @@ def test_unknown_forms_and_places_are_refused(tmp_path: Path) -> None:
 def test_torchvisions_files_that_are_not_there(here: Path) -> None:
     with pytest.raises(UserError, match="torchvision:CIFAR10: Dataset not found.*--download fetches it"):
         find_layout(None, "torchvision:CIFAR10").open("train")
+
+
+def test_download_fetches_the_test_part_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    idx_files(here / "dataset" / "MNIST" / "raw", {"train": 40, "t10k": 10})
+    opened, make = [], MNIST.__init__
+
+    def noting(self: MNIST, *arguments: Any, **settings: Any) -> None:
+        opened.append((settings["train"], settings["download"]))
+        make(self, *arguments, **settings)
+
+    monkeypatch.setattr(MNIST, "__init__", noting)
+    config = TrainOptions().parse(["--dataset=torchvision:MNIST", "--download", "--size=8"])
+    training, validation = classify_training_loaders(config)
+    assert (False, True) in opened
+    assert (len(training.dataset), len(validation.dataset)) == (30, 10)
+    checkpoint = {"task": training.dataset.task.to_dict(), "options": vars(config)}
+    opened.clear()
+    testing = classify_testing_loader(TestOptions().parse([]), checkpoint)
+    assert opened == [(False, False)]
+    assert len(testing.dataset) == 10
+
+
+def idx_files(folder: Path, counts: Mapping[str, int]) -> None:
+    """MNIST's four files, with as many noise pictures of 28 x 28, the ten labels in turn."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for part, count in counts.items():
+        head = struct.pack(">4i", 0x803, count, 28, 28)
+        pixels = draw.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+        labels = bytes(i % 10 for i in range(count))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, count) + labels)
 
 
 def test_the_digits_are_split_once_and_for_all() -> None:
