@@ -127,6 +127,10 @@ class TestConfig:
     )
     full: bool = option(False, "the analysis takes all levels and metrics instead of a few; minutes longer")
     jobs: int = option(1, "processes that share the sensitivity analysis", minimum=1, maximum=PROCESSES)
+    sense_data: str = option(
+        "test", "pictures that the analysis measures on; levels for a schedule are better chosen on validation ones",
+        choices=("test", "validation"),
+    )  # fmt: skip
     sense_weights: str | None = option(
         None, "the analysis takes only these weights, names or globs by commas: one machine's share; an analysis "
         "without this option takes over what the shares have measured", metavar="GLOBS",

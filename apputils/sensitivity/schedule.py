@@ -6,6 +6,7 @@ Here: its text. Not here: which levels (suggestion.py). Weights that tolerate no
 import logging
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,6 @@ import pandas as pd
 from apputils.new_schedule import MODELINE
 from apputils.sensitivity.changes import GROUPS
 from apputils.sensitivity.suggestion import Goal, chosen
-from apputils.sensitivity.workbook import suggestion_note
 from compress.errors import UserError
 
 logger = logging.getLogger("run")
@@ -24,9 +24,9 @@ TEXT = """\
 # Purpose: the levels that a sensitivity analysis by {sense_type} suggests, pruned at once, then fine-tuning.
 # Command:
 #   {command}
-# Measured on the test data before any training,
+# Measured on the {data} data before any training,
 #   {note}
-version: 1
+{caution}version: 1
 fine_tuning_epochs: 10        # epochs after the last policy has ended
 
 pruners:
@@ -37,6 +37,27 @@ policies:
   - pruner: {{instance_name: suggested}}
     epochs: [10]              # train densely for ten epochs, then prune once
 """
+
+
+CAUTION = """\
+# The levels are chosen by these test pictures, so the quality that they show afterwards is flattered: judge by others,
+#   or choose the levels with --sense-data=validation.
+"""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the schedule's header tells.
+
+    Attributes:
+        command: what trains the network, without `--compress`.
+        data: which data the levels were chosen on, `test` or `validation`.
+        note: what the levels mean and cost.
+    """
+
+    command: str
+    data: str
+    note: str
 
 
 def check_schedule(sense_type: str) -> None:
@@ -51,10 +72,8 @@ def check_schedule(sense_type: str) -> None:
         )
 
 
-def write_schedule(
-    path: Path, suggestion: pd.DataFrame, goal: Goal, together: Mapping[str, float], sense_type: str, command: str
-) -> None:
-    """Writes the schedule; `command` trains the network, without `--compress`.
+def write_schedule(path: Path, suggestion: pd.DataFrame, goal: Goal, sense_type: str, header: Header) -> None:
+    """Writes the schedule.
 
     Raises:
         UserError: no weight tolerates anything, or the file cannot be written.
@@ -62,12 +81,14 @@ def write_schedule(
     levels = chosen(suggestion, sense_type)
     if not levels:
         raise UserError(f"no weight can be pruned with {goal}; no schedule was written, allow a larger tolerance")
-    command = f"{command} --compress={shlex.quote(str(path))}"
+    command = f"{header.command} --compress={shlex.quote(str(path))}"
     text = TEXT.format(
         modeline=MODELINE,
         sense_type=sense_type,
         command=command,
-        note=suggestion_note(goal, together).replace("; ", ";\n#   "),
+        data=header.data,
+        caution=CAUTION if header.data == "test" else "",
+        note=header.note.replace("; ", ";\n#   "),
         pruner=_pruner(levels, list(suggestion["weight"]), sense_type),
     )
     try:
