@@ -18,6 +18,7 @@ from data.Classify_data.source import UNLABELLED, Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task, check_classes
 from data.loaders import as_it_is, batches_in_order, trained_with, training_loader
+from data.origin import Origin
 
 EVALUATION_BATCH = 128
 
@@ -32,6 +33,7 @@ def classify_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[
     layout = find_layout(config.traindata, config.dataset)
     held_out = _labelled(layout.open("validation"))
     check_classes(held_out.classes, training.task.classes, held_out.where)
+    training.origin = Origin(training.source.where, [*training.source.files(), *held_out.files()])
     validation = ClassifySet(PictureStore(held_out, training.task.size, training.task.channels), training.task)
     return (
         training_loader(training, config.batchSize, config.workers, config.seed, collate_fn=as_it_is),
