@@ -6,6 +6,7 @@ here: decoding, which also finds the unreadable ones (`store.py`). Called by `da
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -73,7 +74,8 @@ def measured_part(
     """
     if given is not None:
         place = Path(given)
-        if trained is not None and place.resolve() == trained.resolve() and not has_test(place):
+        same = trained is not None and os.path.abspath(place) == os.path.abspath(trained)
+        if same and not has_test(place):
             _logger.warning(
                 "--testdata=%s is the folder that the network was trained on, and has no test part: most of these "
                 "pictures were trained on; without --testdata those that were held out are measured", place,
