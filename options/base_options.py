@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from compress.window import MAX_EPOCHS
-from options.command import commands
+from options.command import commands, schedule_command
 from options.option import option, parse
 from options.rules import Rule, check_testing, check_training
 from options.schedules import find_schedule, schedule_families
@@ -89,6 +89,10 @@ class TrainConfig:
     )
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
+    def schedule_command(self) -> str:
+        """What trains this network under another schedule, when `--compress=FILE` is added."""
+        return schedule_command(self.optform, vars(self))
+
 
 @dataclass(frozen=True)
 class TestConfig:
@@ -165,6 +169,10 @@ class TestConfig:
     def commands(self, checkpoint: Mapping[str, Any]) -> dict[str, str]:
         """What to type to train the evaluated network again (`train`), and to evaluate it like this (`test`)."""
         return commands(self, checkpoint)
+
+    def schedule_command(self, checkpoint: Mapping[str, Any]) -> str:
+        """What trains the evaluated network under another schedule, when `--compress=FILE` is added."""
+        return schedule_command(checkpoint["optform"], checkpoint["options"])
 
 
 C = TypeVar("C", bound=TrainConfig)
