@@ -35,8 +35,9 @@ def inline_regions(module: GraphModule) -> None:
         region = getattr(module, source.target)
         inline_regions(region)
         places = [node for node in region.graph.nodes if node.op == "placeholder"]
+        known: dict[Node, Any] = dict(zip(places, call.args[at + 1 :], strict=True))
         with graph.inserting_before(call):
-            results: Any = graph.graph_copy(region.graph, dict(zip(places, call.args[at + 1 :], strict=True)))
+            results: Any = graph.graph_copy(region.graph, known)
         for picked in list(call.users):
             picked.replace_all_uses_with(results[picked.args[1]])
             graph.erase_node(picked)
