@@ -81,7 +81,7 @@ class SensitivityRequest:
             tolerance=self.tolerance,
             higher_is_better=tester.higher_is_better,
             schedule_file=Path(f"{stem}.yaml") if self.write else None,
-            optform=tester.checkpoint["optform"],
+            command=tester.config.schedule_command(tester.checkpoint),
         )
         test_func: TestFunction | Evaluation = tester.evaluation() or tester.test
         sense_type: Any | SenseType = self.sense_type

@@ -48,7 +48,7 @@ class Settings:
         resume: go on with a half-written analysis beside the workbook.
         parts: records (`.json`) of analyses of some of the weights, done elsewhere; what is in them is not done again.
         schedule_file: where the suggestion is written as a schedule; None: nowhere.
-        optform: the application, for the command in that schedule's header.
+        command: what trains this network, for that schedule's header, which adds `--compress`.
     """
 
     weights: Sequence[str] | None = None
@@ -61,7 +61,7 @@ class Settings:
     resume: bool = True
     parts: Sequence[Path] = ()
     schedule_file: Path | None = None
-    optform: str = "SR"
+    command: str = "python train.py"
 
 
 def sensitivity_analysis(
@@ -119,7 +119,7 @@ def sensitivity_analysis(
     record.finish({"suggestion": suggestion.to_dict("records"), "goal": vars(goal), "together": together})
     logger.info("sensitivity: %.1f s, written: %s, .png, .json", time.perf_counter() - started, path)
     if settings.schedule_file is not None:
-        write_schedule(settings.schedule_file, suggestion, goal, together, sense_type, settings.optform)
+        write_schedule(settings.schedule_file, suggestion, goal, together, sense_type, settings.command)
     return table
 
 

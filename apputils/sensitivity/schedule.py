@@ -4,6 +4,7 @@ Here: its text. Not here: which levels (suggestion.py). Weights that tolerate no
 """
 
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +22,8 @@ WRITTEN = ("element", *GROUPS)
 TEXT = """\
 {modeline}
 # Purpose: the levels that a sensitivity analysis by {sense_type} suggests, pruned at once, then fine-tuning.
-# Command: python train.py --optform={optform} --compress={path}
+# Command:
+#   {command}
 # Measured on the test data before any training,
 #   {note}
 version: 1
@@ -50,9 +52,9 @@ def check_schedule(sense_type: str) -> None:
 
 
 def write_schedule(
-    path: Path, suggestion: pd.DataFrame, goal: Goal, together: Mapping[str, float], sense_type: str, optform: str
+    path: Path, suggestion: pd.DataFrame, goal: Goal, together: Mapping[str, float], sense_type: str, command: str
 ) -> None:
-    """Writes the schedule.
+    """Writes the schedule; `command` trains the network, without `--compress`.
 
     Raises:
         UserError: no weight tolerates anything, or the file cannot be written.
@@ -60,11 +62,11 @@ def write_schedule(
     levels = chosen(suggestion, sense_type)
     if not levels:
         raise UserError(f"no weight can be pruned with {goal}; no schedule was written, allow a larger tolerance")
+    command = f"{command} --compress={shlex.quote(str(path))}"
     text = TEXT.format(
         modeline=MODELINE,
         sense_type=sense_type,
-        optform=optform,
-        path=path,
+        command=command,
         note=suggestion_note(goal, together).replace("; ", ";\n#   "),
         pruner=_pruner(levels, list(suggestion["weight"]), sense_type),
     )
@@ -73,7 +75,7 @@ def write_schedule(
         path.write_text(text, encoding="utf-8")
     except OSError as e:
         raise UserError(f"the schedule {path} could not be written: {e}") from e
-    logger.info("written: %s; python train.py --optform=%s --compress=%s trains it", path, optform, path)
+    logger.info("written: %s; %s trains it", path, command)
 
 
 def _pruner(levels: Mapping[str, float], names: list[str], sense_type: str) -> str:

@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from compress.errors import UserError
 from data.folders import smallest_hashes
 from data.pictures import DECODE_ERRORS, Picture, Pixels, opened
 
 UNLABELLED = -1
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 VALIDATION_FRACTION = 0.1
+
+
+class WithoutLabels(UserError):
+    """Pictures are there, and nothing says of which class they are."""
 
 
 class Source(ABC):
