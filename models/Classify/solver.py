@@ -56,16 +56,17 @@ class ClassifyTrainer(BaseTrainer):
         return self.training_loader.dataset.task  # type: ignore[attr-defined]
 
     def task_facts(self) -> dict[str, Any]:
-        """The task."""
-        return self.task.to_dict()
+        """The task, and the files."""
+        return {**super().task_facts(), **self.task.to_dict()}
 
     def check_task(self, saved: dict[str, Any]) -> None:
-        """The classes must be those of the run that is resumed.
+        """The classes must be those of the run that is resumed, and the files too.
 
         Raises:
             UserError: they are not.
         """
         check_classes(self.task.classes, Task.from_dict(saved).classes, "the training data")
+        super().check_task(saved)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """One picture."""
