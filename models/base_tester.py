@@ -158,6 +158,7 @@ class BaseTester:
             checkpoint=Path(opt.model),
         )
         summary["details"] = self.details(model)
+        summary["commands"] = opt.commands(self.checkpoint)
         path = self.folders.results / "test_summary.json"
         write_summary(path, summary)
         logger.info("%s", summary_table(summary))

@@ -133,6 +133,8 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
         files["network_clip.onnx"] = export.onnx(export.model, against["float"], "clip", only_dense)
         files["network_int8.onnx"] = export.onnx(export.model, folder / "network_int8.onnx", "qdq", against)
     else:
+        if export.reduce_range or export.complete:
+            logger.warning("--reduce-range and --complete change nothing here: the network is not quantized")
         files["network.onnx"] = export.onnx(export.model, folder / "network.onnx", "float", against)
     description = describing(tester.checkpoint)
     pt2 = export_pt2(export.model, folder / "network.pt2", export.dummies, export.inputs, description)

@@ -7,7 +7,6 @@ how it looks (page.py, book.py), what an analysis measures. A part whose file is
 import json
 import os
 import platform
-import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +22,6 @@ from apputils.report.timeline import policies_of
 from apputils.runs import Run
 from apputils.workbook import records
 from compress.errors import UserError
-
-MODES = frozenset({"plan", "smoke", "list_weights", "new_schedule", "resume", "run"})  # no part of how a run trains
 
 
 def gather(run: Run, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], dense: MacsTable) -> dict[str, Any]:
@@ -61,7 +58,7 @@ def gather(run: Run, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], 
         "reasons": reasons_of_removal(checkpoint["scheduler"]["recipes"]),
         "unexplained": unexplained(checkpoint["scheduler"]["recipes"]),
         "seed": checkpoint["options"].get("seed"),
-        "commands": commands(checkpoint["options"], summary["checkpoint"]),
+        "commands": summary.get("commands") or {},
         "environment": environment(),
     }
     return {**content, "sizes": sizes(content, checkpoint)}
@@ -106,16 +103,6 @@ def find_exports(folder: Path) -> list[dict[str, Any]]:
     common = {"mode": "pt2", "compared_with": "the network", "latency": {}, "warnings": [], "difference": {}}
     date = _date(folder / "export.json") if content["files"] else ""
     return [{**common, **each, "written": date} for each in content["files"].values()]
-
-
-def commands(options: Mapping[str, Any], checkpoint: str) -> dict[str, str]:
-    """What to type to train the same network, with every option written out, and to evaluate this one."""
-    words = ["python", "train.py"]
-    for name, value in options.items():
-        if name in MODES or value is None or value is False:
-            continue
-        words.append(f"--{name}" if value is True else f"--{name}={value}")
-    return {"train": shlex.join(words), "test": shlex.join(["python", "test.py", f"--model={checkpoint}"])}
 
 
 def environment() -> dict[str, str]:

@@ -4,7 +4,9 @@ Here: its text. Not here: which levels (suggestion.py). Weights that tolerate no
 """
 
 import logging
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +14,6 @@ import pandas as pd
 from apputils.new_schedule import MODELINE
 from apputils.sensitivity.changes import GROUPS
 from apputils.sensitivity.suggestion import Goal, chosen
-from apputils.sensitivity.workbook import suggestion_note
 from compress.errors import UserError
 
 logger = logging.getLogger("run")
@@ -21,10 +22,11 @@ WRITTEN = ("element", *GROUPS)
 TEXT = """\
 {modeline}
 # Purpose: the levels that a sensitivity analysis by {sense_type} suggests, pruned at once, then fine-tuning.
-# Command: python train.py --optform={optform} --compress={path}
-# Measured on the test data before any training,
+# Command:
+#   {command}
+# Measured on the {data} data before any training,
 #   {note}
-version: 1
+{caution}version: 1
 fine_tuning_epochs: 10        # epochs after the last policy has ended
 
 pruners:
@@ -35,6 +37,27 @@ policies:
   - pruner: {{instance_name: suggested}}
     epochs: [10]              # train densely for ten epochs, then prune once
 """
+
+
+CAUTION = """\
+# The levels are chosen by these test pictures, so the quality that they show afterwards is flattered: judge by others,
+#   or choose the levels with --sense-data=validation.
+"""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the schedule's header tells.
+
+    Attributes:
+        command: what trains the network, without `--compress`.
+        data: which data the levels were chosen on, `test` or `validation`.
+        note: what the levels mean and cost.
+    """
+
+    command: str
+    data: str
+    note: str
 
 
 def check_schedule(sense_type: str) -> None:
@@ -49,9 +72,7 @@ def check_schedule(sense_type: str) -> None:
         )
 
 
-def write_schedule(
-    path: Path, suggestion: pd.DataFrame, goal: Goal, together: Mapping[str, float], sense_type: str, optform: str
-) -> None:
+def write_schedule(path: Path, suggestion: pd.DataFrame, goal: Goal, sense_type: str, header: Header) -> None:
     """Writes the schedule.
 
     Raises:
@@ -60,12 +81,14 @@ def write_schedule(
     levels = chosen(suggestion, sense_type)
     if not levels:
         raise UserError(f"no weight can be pruned with {goal}; no schedule was written, allow a larger tolerance")
+    command = f"{header.command} --compress={shlex.quote(str(path))}"
     text = TEXT.format(
         modeline=MODELINE,
         sense_type=sense_type,
-        optform=optform,
-        path=path,
-        note=suggestion_note(goal, together).replace("; ", ";\n#   "),
+        command=command,
+        data=header.data,
+        caution=CAUTION if header.data == "test" else "",
+        note=header.note.replace("; ", ";\n#   "),
         pruner=_pruner(levels, list(suggestion["weight"]), sense_type),
     )
     try:
@@ -73,7 +96,7 @@ def write_schedule(
         path.write_text(text, encoding="utf-8")
     except OSError as e:
         raise UserError(f"the schedule {path} could not be written: {e}") from e
-    logger.info("written: %s; python train.py --optform=%s --compress=%s trains it", path, optform, path)
+    logger.info("written: %s; %s trains it", path, command)
 
 
 def _pruner(levels: Mapping[str, float], names: list[str], sense_type: str) -> str:

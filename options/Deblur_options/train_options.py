@@ -9,6 +9,7 @@ from options.option import option
 from options.rules import Rule, check
 
 GAN_LOSSES = ("lsgan", "wgan-gp", "vanilla")
+SMALLEST_JUDGED = 24  # pixels: the discriminator halves a crop three times and its last layers take 2 x 2 off
 PRESETS = {  # values of options that are not given themselves
     "paper": {  # Kupyn et al. 2018, section 5
         "norm": "instance", "halvings": 2, "ngf": 64, "blocks": 9, "dropout": 0.5, "ndf": 64, "patch_size": 256,
@@ -56,6 +57,11 @@ class DeblurTrainConfig(TrainConfig):
 
 RULES = (
     Rule(("patch_size",), lambda c: c.patch_size % 4 == 0, "must be a multiple of 4 pixels"),
+    Rule(
+        ("patch_size",),
+        lambda c: c.patch_size >= SMALLEST_JUDGED or c.adversarial == 0,
+        f"must be {SMALLEST_JUDGED} or more for the discriminator to judge a patch; --adversarial=0 leaves it out",
+    ),
     Rule(("sharp_only",), lambda c: c.traindata, "says what --traindata holds; name that too"),
     Rule(
         ("blur_length",),
@@ -77,14 +83,15 @@ class TrainOptions:
     def parse(self, arguments: Sequence[str] | None = None) -> DeblurTrainConfig:
         """The options given (sys.argv's by default), then the preset's, the rest by default.
 
-        A wrong one ends with exit code 2.
+        A preset's length is for a run without a schedule: a schedule has its own. A wrong one ends with exit code 2.
 
         Raises:
             UserError: see `parse_training`.
         """
         config = parse_training(DeblurTrainConfig, "Trains DeblurGAN under a schedule.", arguments)
         chosen = PRESETS.get(config.preset or "", {})
-        config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in config.explicit})
+        given = config.explicit | ({"nEpochs"} if config.compress is not None else set())
+        config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in given})
         if config.resume is None:
             check(config, RULES)  # after the preset, which may be what an option needs
         return config

@@ -17,7 +17,6 @@ from apputils.activations import ActivationStatistics, write_activations
 from apputils.macs import macs_table
 from apputils.platform_summaries import draw_model_to_file, macs_display, sparsity_display
 from apputils.report.charts import importance_charts
-from apputils.report.content import commands
 from apputils.report.removed import reasons_of_removal, removed_units, unexplained
 from apputils.report.svg import bar_chart, line_chart, number, ticks, timeline
 from apputils.report.timeline import policies_of, runs_of
@@ -101,6 +100,7 @@ def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
             "exits": [{"threshold": 0.5, "left": [0.25, 0.75]}],
             "remark": "no table",
         },
+        "commands": {"train": "python train.py '--run=<run>'", "test": "python test.py"},
     }  # fmt: skip
     return write_report(run, checkpoint, summary, macs_table(net, EXAMPLE)), folder
 
@@ -157,6 +157,7 @@ def test_what_people_name_things_is_no_html(written: tuple[dict[str, Any], Path]
     assert "<run>" not in text
     assert "<lr>" not in text
     assert "<careful>" not in text
+    assert "python train.py &#39;--run=&lt;run&gt;&#39;\npython test.py" in text
     assert "&lt;careful&gt;" in text
 
 
@@ -248,11 +249,6 @@ def test_why_units_were_removed_is_shown_with_the_threshold() -> None:
         "threshold: 0.25 at 0",
         "threshold: 0.25 at 2",
     ]
-
-
-def test_the_command_has_every_option_and_survives_a_shell() -> None:
-    found = commands({"seed": 3, "amp": True, "compile": False, "run": "x", "compress": "a b.yaml"}, "c.pt")
-    assert found["train"] == "python train.py --seed=3 --amp '--compress=a b.yaml'"
 
 
 def test_epochs_of_policies() -> None:
