@@ -166,7 +166,8 @@ def _plain_name(node: Node) -> str:
 
 def _zero_pad(node: Node) -> bool:
     """Whether it pads with zeros or with the operand's own values."""
-    name, rest = _plain_name(node), node.args[2:]
+    name = _plain_name(node)
+    rest: Any = node.args[2:]
     if name == "constant_pad_nd":
         return not rest or rest[0] in (0, None)
     if name != "pad":
@@ -196,7 +197,7 @@ def _non_negative(node: Node, depth: int = 24) -> bool:
 
 def _subtracts(add: Node) -> bool:
     """Whether the second operand's factor is negative, as in `torch.add(a, b, alpha=-1)`."""
-    factor = add.kwargs.get("alpha", add.args[2] if len(add.args) > 2 else 1)
+    factor: Any = add.kwargs.get("alpha", add.args[2] if len(add.args) > 2 else 1)
     return not isinstance(factor, int | float) or factor < 0
 
 
