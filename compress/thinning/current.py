@@ -103,7 +103,9 @@ class CurrentGraph:
             self._told.add(text)
             logger.log(level, "%s", text)
 
-    def _keep(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _keep(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any] | None = None) -> None:
+        if self._watching is None:  # seen within this very call: a hook before this one has run the network itself
+            return
         self._looked = True
         if not named and not several_processes() and are_real(arguments):
             self.batch = pytree.tree_map(
@@ -112,6 +114,5 @@ class CurrentGraph:
         if self.inputs is None:
             self.inputs = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
             self._seen = [{"shape": list(x.shape), "dtype": x.dtype} if isinstance(x, Tensor) else x for x in arguments]
-        if self._watching is not None:
-            self._watching.remove()
-            self._watching = None
+        self._watching.remove()
+        self._watching = None
