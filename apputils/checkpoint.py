@@ -16,6 +16,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from apputils.bounds import check_archive, check_tensors
+from apputils.console import why
 from apputils.seal import Sealing, check_seal, is_zip
 from compress.errors import UserError, shown
 from compress.selectors import canonical
@@ -65,6 +67,7 @@ def save_plain(path: Path, content: Mapping[str, Any]) -> None:
 
 def _save(path: Path, content: dict[str, Any], sealed: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sealing: Sealing | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -77,8 +80,13 @@ def _save(path: Path, content: dict[str, Any], sealed: bool) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as e:  # torch wraps a failed write in a RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"the checkpoint {path} could not be written: {e}; the last good one is left as it was") from e
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        cause = sealing.fault if sealing is not None and sealing.fault is not None else e
+        reason = why(cause) if isinstance(cause, OSError) else str(cause)
+        raise UserError(
+            f"the checkpoint {path} could not be written: {reason}; the last good one is left as it was"
+        ) from e
 
 
 def _sync_folder(folder: Path) -> None:

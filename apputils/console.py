@@ -1,6 +1,6 @@
 """How an entry point speaks: one clear line instead of a traceback, exit codes, log lines on screen.
 
-Here: `exit_codes`, `Interrupted` and `say_on_screen`. Not here: log files (logger.py). Imports no torch.
+Here: `exit_codes`, `Interrupted`, `say_on_screen` and `why`. Not here: log files (logger.py). Imports no torch.
 """
 
 import errno
@@ -54,13 +54,18 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
         except OSError as e:
             if e.errno not in NO_SPACE:
                 raise
-            _tell(f"error: the disk is full: {e}; the last good checkpoint is left, --resume=RUN goes on")
+            _tell(f"error: {why(e)}; the last good checkpoint is left, --resume=RUN goes on")
             sys.exit(USER_ERROR)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; what was saved is in checkpoints/, --resume=RUN goes on from there\n")
             sys.exit(INTERRUPTED)
 
     return wrapper
+
+
+def why(error: OSError) -> str:
+    """Why something could not be read or written; a full disk is called that."""
+    return f"the disk is full: {error}" if error.errno in NO_SPACE else str(error)
 
 
 def _tell(text: str) -> None:

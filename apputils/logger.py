@@ -11,20 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
 from torch import Tensor, nn
 
 from apputils.activations import NUMBERS, ActivationReport, append_activations
-from apputils.console import Printable
 from apputils.runs import Run
+from apputils.side_files import EventFile, SideFiles, TextLog
 from compress.selectors import canonical_parameters
 
-logger = logging.getLogger("run")
+POWERS = 1e-12 * 1.1 ** np.arange(774)
+BINS = [*-POWERS[::-1], 0.0, *POWERS]  # of histograms, as TensorFlow has them
 
 
 class RunLogger:
-    """Files of one run.
+    """Files of one run. One that cannot be written while it trains, on a full disk, is a warning (side_files.py).
 
     Args:
         run: whose folder takes the files.
@@ -34,9 +36,9 @@ class RunLogger:
     def __init__(self, run: Run, first_epoch: int = 0) -> None:
         self.folder: Path = run.logs
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._events = SummaryWriter(str(self.folder), purge_step=first_epoch)
-        self._handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
-        self._handler.setFormatter(Printable("%(asctime)s %(levelname)s %(message)s"))
+        self._side = SideFiles(self.folder)
+        self._events = EventFile(self.folder, first_epoch, self._side)
+        self._handler = TextLog(self.folder / "log.txt", self._side)
         logging.getLogger().addHandler(self._handler)
 
     def write_settings(self, options: Mapping[str, Any], schedule: Mapping[str, Any]) -> None:
@@ -54,10 +56,11 @@ class RunLogger:
         row = history[-1]
         for name, value in row.items():
             if name != "epoch":
-                self._events.add_scalar(name, value, int(row["epoch"]))
+                self._events.add(summary.scalar(name, value), int(row["epoch"]))
         self._events.flush()
         columns = list(dict.fromkeys(name for each in history for name in each))
-        with (self.folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
+        path = self.folder / "metrics.csv"
+        with self._side.writing(path.name), path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(history)
@@ -67,20 +70,23 @@ class RunLogger:
         for name, parameter in canonical_parameters(model).items():
             values = parameter.detach()[parameter.detach() != 0].float().cpu()
             if parameter.dim() > 1 and len(values):
-                self._events.add_histogram(f"weights/{name}", values.numpy(), epoch)
+                self._events.add(summary.histogram(f"weights/{name}", values.numpy(), BINS), epoch)
 
     def log_activations(self, epoch: int, report: ActivationReport) -> None:
         """Sends statistics of layers' outputs to TensorBoard, and adds them to `activations.csv`; nothing if empty."""
         for row in report.layers.to_dict("records"):
             for name in NUMBERS:
-                self._events.add_scalar(f"activations/{row['layer']}/{name}", row[name], epoch)
+                self._events.add(summary.scalar(f"activations/{row['layer']}/{name}", row[name]), epoch)
+        path = self.folder / "activations.csv"
         if len(report.layers):
-            append_activations(report, self.folder / "activations.csv", epoch)
+            with self._side.writing(path.name):
+                append_activations(report, path, epoch)
 
     def log_pictures(self, epoch: int, pictures: Mapping[str, Tensor]) -> None:
         """Sends pictures, RGB (3, H, W) in [0, 1] by name, to TensorBoard."""
         for name, picture in pictures.items():
-            self._events.add_image(f"pictures/{name}", picture.detach().float().clamp(0, 1).cpu().numpy(), epoch)
+            values = picture.detach().float().clamp(0, 1).cpu().numpy()
+            self._events.add(summary.image(f"pictures/{name}", values), epoch)
 
     def close(self) -> None:
         """Closes the files; the text log takes no more lines."""

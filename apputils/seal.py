@@ -22,16 +22,24 @@ class Sealing:
 
     Args:
         file: open for writing in binary.
+
+    Attributes:
+        fault: why the first write that failed did so; torch raises an error of its own, which does not tell.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.fault: OSError | None = None
         self._sum = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
         """Writes bytes; returns how many."""
         self._sum.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as e:
+            self.fault = self.fault or e
+            raise
 
     def flush(self) -> None:
         """Hands what was written to the system."""

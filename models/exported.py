@@ -144,6 +144,8 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
     tester, files = export.tester, result["files"]
     modes = {"network_clip.onnx": "clip", "network_int8.onnx": "qdq"}
     modes = modes if is_quantized(export.model) else {"network.onnx": "float"}
+    if not is_quantized(export.model) and (export.reduce_range or export.complete):
+        logger.warning("--reduce-range and --complete change nothing here: the network is not quantized")
     for name, mode in modes.items():
         files[name] = export.onnx(folder / name, mode)
     description = describing(tester.checkpoint)

@@ -132,6 +132,12 @@ def _evaluates(config: Any) -> bool:
     return not elsewhere and not _exported(config)
 
 
+def _exports(config: Any) -> bool:
+    """Whether `test.py` exports the network."""
+    elsewhere = _others(config, ("compare", "benchmark", "dump_features", "predict"), "")
+    return config.export and not elsewhere and not _exported(config)
+
+
 def _exported(config: Any) -> bool:
     return config.model is not None and config.model.endswith(EXPORTED)
 
@@ -163,6 +169,11 @@ TESTED: tuple[Rule, ...] = (
     Rule(("dump_features",), lambda c: c.layers, "needs --layers=NAME,NAME..., the layers whose outputs are written"),
     Rule(("dump_features",), lambda c: c.dump_features.endswith(".npz"), "writes a file of the kind .npz; name it so"),
     Rule(("dump_features", "quantize"), lambda c: not _exported(c), "needs a checkpoint, not an exported file"),
+    Rule(
+        ("reduce_range", "complete"),
+        _exports,
+        "is about the integer files of the export, which --no-export, the other options or an exported file leave out",
+    ),
     Rule(("bits",), lambda c: c.compare or c.benchmark, "belongs to --compare and --benchmark"),
     Rule(("calibration",), lambda c: c.quantize or c.bits, "belongs to --quantize and --bits"),
     Rule(("max_drop",), lambda c: c.quantize == "auto", "belongs to --quantize=auto"),

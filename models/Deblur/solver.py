@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
+from compress.config.loader import load_text
 from compress.distributed import average
+from compress.errors import ScheduleError
 from models.base_solver import BaseTrainer, Companion
 from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, gradient_penalty
 from models.Deblur.model import Discriminator, Generator
@@ -122,6 +123,6 @@ class DeblurTrainer(BaseTrainer):
         if self.config.compress is None:
             return None
         try:
-            return yaml.safe_load(Path(self.config.compress).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError):
+            return load_text(Path(self.config.compress).read_text(encoding="utf-8"), self.config.compress).data
+        except (OSError, UnicodeDecodeError, ScheduleError):
             return None

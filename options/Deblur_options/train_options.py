@@ -9,6 +9,7 @@ from options.option import option
 from options.rules import Rule, check
 
 GAN_LOSSES = ("lsgan", "wgan-gp", "vanilla")
+SMALLEST_JUDGED = 24  # pixels: the discriminator halves a crop three times and its last layers take 2 x 2 off
 PRESETS = {  # values of options that are not given themselves
     "paper": {  # Kupyn et al. 2018, section 5
         "norm": "instance", "halvings": 2, "ngf": 64, "blocks": 9, "dropout": 0.5, "ndf": 64, "patch_size": 256,
@@ -56,6 +57,11 @@ class DeblurTrainConfig(TrainConfig):
 
 RULES = (
     Rule(("patch_size",), lambda c: c.patch_size % 4 == 0, "must be a multiple of 4 pixels"),
+    Rule(
+        ("patch_size",),
+        lambda c: c.patch_size >= SMALLEST_JUDGED or c.adversarial == 0,
+        f"must be {SMALLEST_JUDGED} or more for the discriminator to judge a patch; --adversarial=0 leaves it out",
+    ),
     Rule(("sharp_only",), lambda c: c.traindata, "says what --traindata holds; name that too"),
     Rule(
         ("blur_length",),

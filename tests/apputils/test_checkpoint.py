@@ -39,7 +39,7 @@ def test_the_last_good_file_survives_a_failed_write(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"could not be written: .*No space left.*last good one is left"):
+    with pytest.raises(UserError, match=r"not be written: the disk is full: .*No space left.*last good one is left"):
         save_checkpoint(path, {"epoch": 2})
     assert load_checkpoint(path)["epoch"] == 1
     assert [each.name for each in tmp_path.iterdir()] == ["last.pt"]

@@ -1,13 +1,16 @@
 """The checksum at a file's end."""
 
+import errno
 import hashlib
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from apputils.checkpoint import Damaged, load_checkpoint, save_checkpoint
-from apputils.seal import LENGTH, check_seal
+from apputils.seal import LENGTH, Sealing, check_seal
 from compress.errors import UserError
 
 CONTENT = {"weights": torch.arange(4000.0), "name": "x"}
@@ -57,3 +60,24 @@ def test_a_file_that_is_not_there_is_not_damaged(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no checkpoint") as e:
         load_checkpoint(tmp_path / "last.pt")
     assert not isinstance(e.value, Damaged)
+
+
+class Full(BytesIO):
+    """A disk with room for a thousand bytes."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > 1000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+def test_a_full_disk_is_named_where_torch_does_not_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealing = Sealing(Full())
+    with pytest.raises(Exception, match=r"enforce fail|No space|write"):
+        torch.save(CONTENT, sealing)
+    assert sealing.fault is not None
+    assert sealing.fault.errno == errno.ENOSPC
+    monkeypatch.setattr("apputils.checkpoint.Sealing", lambda file: Sealing(Full()))
+    with pytest.raises(UserError, match=r"last.pt could not be written: the disk is full: \[Errno 28\] No space left"):
+        save_checkpoint(tmp_path / "last.pt", CONTENT)
+    assert not list(tmp_path.iterdir())

@@ -50,6 +50,10 @@ SHARED_TESTING = [
     (["--sense=none", "--write-schedule=0.1"], "--write-schedule belongs to the sensitivity analysis"),
     (["--baseline=a", "--quantize=auto"], "--baseline is beside the evaluation of a checkpoint"),
     (["--model=old.onnx", "--jobs=2"], "--jobs belongs to the sensitivity analysis, which .* an exported file leave"),
+    (["--no-export", "--reduce-range"], "--reduce-range is about the integer files of the export, which --no-export"),
+    (["--model=old.onnx", "--complete"], "--complete is about the integer files of the export, .* or an exported file"),
+    (["--compare", "a", "--reduce-range"], "--reduce-range is about the integer files of the export"),
+    (["--benchmark", "--complete"], "--complete is about the integer files of the export"),
     (["--run=never"], "there is no run"),
     (["--model=nowhere"], "--model=nowhere: there is no such file"),
     (["--testdata=nowhere"], "--testdata=nowhere: there is no such (file or )?folder"),
@@ -72,6 +76,8 @@ OWN = {
     ],
     ("Deblur", "train_options"): [
         (["--patch-size=30"], "--patch-size must be a multiple of 4 pixels"),
+        (["--patch-size=16"], "--patch-size must be 24 or more for the discriminator to judge a patch; --adv"),
+        (["--patch-size=20", "--gan=lsgan"], "--patch-size must be 24 or more"),
         (["--sharp-only"], "--sharp-only says what --traindata holds"),
         (["--traindata=.", "--blur-length=9"], "--blur-length is of blur that is made"),
         (["--vgg-weights=mine.yaml"], "--vgg-weights is for --content=perceptual"),
@@ -145,6 +151,18 @@ def test_all_faults_are_told_at_once_and_nothing_else_is_a_fault(place: Path) ->
     assert str(refused.value).count("\n") == 3
     config = options.parse(["--exits=layer1", "--exit-weight=0.5", "--optimizer=momentum", "--momentum=0.5"])
     assert config.exit_weight == 0.5
+
+
+def test_small_crops_are_for_a_generator_alone() -> None:
+    options = APPLICATIONS["Deblur"].load("train_options")()
+    assert options.parse(["--patch-size=16", "--adversarial=0"]).patch_size == 16
+    assert options.parse(["--patch-size=24"]).patch_size == 24
+
+
+def test_choices_of_integer_files_go_with_what_exports() -> None:
+    options = APPLICATIONS["SR"].load("test_options")()
+    assert options.parse(["--reduce-range", "--complete"]).complete
+    assert options.parse(["--reduce-range", "--quantize=auto"]).reduce_range
 
 
 def test_defaults_break_no_rule() -> None:

@@ -12,8 +12,11 @@ from torch import nn
 from apputils.checkpoint import load_checkpoint
 from compress.errors import ScheduleError
 from compress.policies.base import HOOKS
+from models.Deblur.model import Discriminator
 from models.smoke import smoke
 from models.whole import load_network
+from options.Deblur_options.train_options import SMALLEST_JUDGED
+from tests.fuzz.watch import limited
 from tests.models.Deblur.conftest import SCHEDULE, DeblurrerOf
 
 SPARSE = "--compress=schedule.yaml"
@@ -121,6 +124,28 @@ def test_the_prefix_of_the_generator_alone_leaves_the_discriminator_out(deblurre
     trainer.build()
     assert all(name.startswith("netG.") for name, _ in trainer.model.named_parameters())
     assert len(trainer.compression_scheduler.scheduled_weights) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pruners: &a [*a]\n",
+        "a0: &a0 [netG.a, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)),
+    ],
+    ids=["an alias of itself", "aliases of aliases"],
+)
+def test_aliases_without_end_are_refused(deblurrer_of: DeblurrerOf, text: str) -> None:
+    Path("endless.yaml").write_text(text)
+    with limited(10), pytest.raises(ScheduleError, match="or an alias contains itself"):
+        deblurrer_of("--compress=endless.yaml").build()
+
+
+def test_the_smallest_crop_that_the_discriminator_takes() -> None:
+    """A rule of the options refuses smaller ones."""
+    critic = Discriminator(2)
+    assert critic(torch.rand(2, 3, SMALLEST_JUDGED, SMALLEST_JUDGED)).shape == (2, 1, 1, 1)
+    with pytest.raises((RuntimeError, ValueError), match="Kernel size|spatial element"):
+        critic(torch.rand(2, 3, SMALLEST_JUDGED - 4, SMALLEST_JUDGED - 4))
 
 
 def test_the_smoke_run_sees_the_rate_of_the_discriminator(deblurrer_of: DeblurrerOf, caplog: Any) -> None:
