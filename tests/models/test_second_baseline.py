@@ -19,7 +19,7 @@ from tests.models.conftest import TrainerOf
 from tests.models.test_comparison import renamed
 
 
-def tester_of(*arguments: str) -> tuple[XSRCNNTester, Any]:
+def beside(*arguments: str) -> tuple[XSRCNNTester, Any]:
     """As test.py makes it."""
     given = ["--testdata=pictures/val", "--no-export", "--sense=none", "--run=a", *arguments]
     opt, checkpoint = find_subject(TestOptions().parse(given))
@@ -31,10 +31,10 @@ def tester_of(*arguments: str) -> tuple[XSRCNNTester, Any]:
 def test_it_stands_beside_the_trivial_method(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:
     for run, samples in (("a", "--samples=4"), ("dense", "--samples=24")):
         trainer_of("--nEpochs=1", f"--run={run}", samples).run()
-    tester, opt = tester_of("--baseline=dense")
+    tester, opt = beside("--baseline=dense")
     with caplog.at_level("INFO"):
         quality = tester.run(opt)["quality"]
-    alone, _ = tester_of("--baseline=dense")
+    alone, _ = beside("--baseline=dense")
     dense = XSRCNNTester(
         find_subject(TestOptions().parse(["--testdata=pictures/val", "--run=dense"]))[0], alone.testing_loader
     )
@@ -57,7 +57,7 @@ def test_what_cannot_be_a_baseline_is_refused_before_anything_is_measured(traine
     trainer_of("--nEpochs=1", "--run=large", "--samples=4", "--upscale_factor=3").run()
     renamed("a", "other", optform="Classify", task={})
     for run, message in (("other", "is of --optform=Classify"), ("large", "other data: scale 3 instead of 2")):
-        tester, opt = tester_of(f"--baseline={run}")
+        tester, opt = beside(f"--baseline={run}")
         with pytest.raises(UserError, match=message):
             tester.run(opt)
     assert not Path("results/a/test_summary.json").exists()
