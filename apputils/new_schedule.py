@@ -21,14 +21,14 @@ def families() -> list[str]:
     return sorted(path.stem for path in TEMPLATES.glob("*.yaml"))
 
 
-def new_schedule(family: str, model: nn.Module, optform: str) -> str:
+def new_schedule(family: str, model: nn.Module, command: str) -> str:
     """The text of a schedule.
 
     Args:
         family: one of `families()`.
         model: whose weights are named. The first and the last layer are written as comments: they are small and
             usually the most sensitive.
-        optform: the application, for the command in the header.
+        command: what trains this network, for the header, which adds `--compress`.
 
     Raises:
         UserError: no such family.
@@ -40,7 +40,7 @@ def new_schedule(family: str, model: nn.Module, optform: str) -> str:
     template = Template((TEMPLATES / f"{family}.yaml").read_text(encoding="utf-8"))
     return template.substitute(
         modeline=MODELINE,
-        optform=optform,
+        command=command,
         weights=_lines(names, inner, "- NAME"),
         values=_lines(names, inner, "NAME: 0.5"),
         regims=_lines(names, inner, "NAME: [0.0005, Filters]"),

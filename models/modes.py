@@ -86,7 +86,7 @@ def _list_groups(application: Parts, config: Any) -> None:
 
 def _new_schedule(application: Parts, config: Any) -> None:
     trainer = _built(application, config)
-    sys.stdout.write(new_schedule(config.new_schedule, trainer.model, config.optform))
+    sys.stdout.write(new_schedule(config.new_schedule, trainer.model, config.schedule_command()))
 
 
 MODES: dict[str, Callable[[Parts, Any], None]] = {

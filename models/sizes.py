@@ -82,7 +82,7 @@ class BestOfEachSize:
                 "parameters": size.params,
                 "MACs": size.macs,
                 quality: f"{size.quality:.3f}",
-                "best epoch": size.epoch + 1,
+                "best epoch": size.epoch,
                 "checkpoint": f"best_thinned{i}.pt",
             }
             for i, size in enumerate(self.best)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from compress.window import MAX_EPOCHS
-from options.command import commands
+from options.command import commands, schedule_command
 from options.option import option, parse
 from options.rules import Rule, check_testing, check_training
 from options.schedules import find_schedule, schedule_families
@@ -89,6 +89,10 @@ class TrainConfig:
     )
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
+    def schedule_command(self) -> str:
+        """What trains this network under another schedule, when `--compress=FILE` is added."""
+        return schedule_command(self.optform, vars(self))
+
 
 @dataclass(frozen=True)
 class TestConfig:
@@ -127,6 +131,10 @@ class TestConfig:
     )
     full: bool = option(False, "the analysis takes all levels and metrics instead of a few; minutes longer")
     jobs: int = option(1, "processes that share the sensitivity analysis", minimum=1, maximum=PROCESSES)
+    sense_data: str = option(
+        "test", "pictures that the analysis measures on; levels for a schedule are better chosen on validation ones",
+        choices=("test", "validation"),
+    )  # fmt: skip
     sense_weights: str | None = option(
         None, "the analysis takes only these weights, names or globs by commas: one machine's share; an analysis "
         "without this option takes over what the shares have measured", metavar="GLOBS",
@@ -169,6 +177,10 @@ class TestConfig:
     def commands(self, checkpoint: Mapping[str, Any]) -> dict[str, str]:
         """What to type to train the evaluated network again (`train`), and to evaluate it like this (`test`)."""
         return commands(self, checkpoint)
+
+    def schedule_command(self, checkpoint: Mapping[str, Any]) -> str:
+        """What trains the evaluated network under another schedule, when `--compress=FILE` is added."""
+        return schedule_command(checkpoint["optform"], checkpoint["options"])
 
 
 C = TypeVar("C", bound=TrainConfig)

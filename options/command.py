@@ -1,16 +1,19 @@
 """What to type to do again what an options object did.
 
-Here: `commands`: options as a command line that their own parser takes. Not here: the parser (option.py).
+Here: `commands`, `schedule_command`: options as a command line that their own parser takes. Not here: the parser
+(option.py).
 """
 
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from compress.errors import printable
 from options.applications import find_application
 from options.rules import MODES, dashed
 
-OF_ONE_RUN = frozenset({*MODES, "run", "resume"})  # no part of how a run trains
+OF_A_SCHEDULE = frozenset({"compress", "strict", "nEpochs"})
+OF_ONE_RUN = frozenset({*MODES, "run", "resume", "explicit"})  # no part of how a run trains
 
 
 def commands(evaluated: Any, checkpoint: Mapping[str, Any]) -> dict[str, str]:
@@ -23,10 +26,7 @@ def commands(evaluated: Any, checkpoint: Mapping[str, Any]) -> dict[str, str]:
         evaluated: the test options, with `model` filled in.
         checkpoint: of a run.
     """
-    saved = checkpoint["options"]
-    usual = _usual(checkpoint["optform"], saved.get("preset"))
-    given = {"optform": checkpoint["optform"], "seed": saved.get("seed", usual["seed"]), "preset": usual.get("preset")}
-    given |= {name: saved[name] for name, value in usual.items() if name in saved and saved[name] != value}
+    given = _given(checkpoint["optform"], checkpoint["options"])
     testing = {name: value for name, value in vars(evaluated).items() if value != getattr(type(evaluated)(), name)}
     testing = {name: value for name, value in testing.items() if name not in ("explicit", "optform", "run")}
     count = checkpoint.get("processes", 1)
@@ -35,6 +35,24 @@ def commands(evaluated: Any, checkpoint: Mapping[str, Any]) -> dict[str, str]:
         "train": shlex.join([*several, "train.py", *_words(given)]),
         "test": shlex.join(["python", "test.py", *_words(testing)]),
     }
+
+
+def schedule_command(optform: str, saved: Mapping[str, Any]) -> str:
+    """What trains the same network under another schedule, when `--compress=FILE` is added; one line.
+
+    Args:
+        optform: the application.
+        saved: its training options, as a checkpoint has them.
+    """
+    given = {name: value for name, value in _given(optform, saved).items() if name not in OF_A_SCHEDULE}
+    return shlex.join(map(printable, ["python", "train.py", *_words(given)]))
+
+
+def _given(optform: str, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Application, seed, and what differs from its default."""
+    usual = _usual(optform, saved.get("preset"))
+    given = {"optform": optform, "seed": saved.get("seed", usual["seed"]), "preset": usual.get("preset")}
+    return given | {name: saved[name] for name, value in usual.items() if name in saved and saved[name] != value}
 
 
 def _usual(optform: str, preset: Any) -> dict[str, Any]:

@@ -189,12 +189,12 @@ TESTED: tuple[Rule, ...] = (
         "belongs to the sensitivity analysis, which the other options or an exported file leave out",
     ),
     Rule(
-        ("full", "jobs", "sense_weights", "tolerance", "write_schedule"),
+        ("full", "jobs", "sense_data", "sense_weights", "tolerance", "write_schedule"),
         _evaluates,
         "belongs to the sensitivity analysis, which the other options or an exported file leave out",
     ),
     Rule(
-        ("full", "jobs", "sense_weights", "tolerance", "write_schedule"),
+        ("full", "jobs", "sense_data", "sense_weights", "tolerance", "write_schedule"),
         lambda c: c.sense != "none",
         "belongs to the sensitivity analysis, which --sense=none leaves out",
     ),

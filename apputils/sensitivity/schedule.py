@@ -4,15 +4,16 @@ Here: its text. Not here: which levels (suggestion.py). Weights that tolerate no
 """
 
 import logging
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from apputils.new_schedule import MODELINE
-from apputils.sensitivity.changes import GROUPS, SenseType
+from apputils.sensitivity.changes import GROUPS
 from apputils.sensitivity.suggestion import Goal, chosen
-from apputils.sensitivity.workbook import suggestion_note
 from compress.errors import UserError
 
 logger = logging.getLogger("run")
@@ -21,10 +22,11 @@ TRAINABLE = (*range(2, 9), 16)  # bits that the quantizer takes
 HEAD = """\
 {modeline}
 # Purpose: the levels that a sensitivity analysis by {sense_type} suggests, {purpose}.
-# Command: python train.py --optform={optform} --compress={path}
-# Measured on the test data before any training,
+# Command:
+#   {command}
+# Measured on the {data} data before any training,
 #   {note}
-version: 1
+{caution}version: 1
 """
 PRUNING = """\
 fine_tuning_epochs: 10        # epochs after the last policy has ended
@@ -50,11 +52,28 @@ policies:
     ending_epoch: 18
     frequency: 1
 """
+CAUTION = """\
+# The levels are chosen by these test pictures, so the quality that they show afterwards is flattered: judge by others,
+#   or choose the levels with --sense-data=validation.
+"""
 
 
-def write_schedule(
-    path: Path, suggestion: pd.DataFrame, goal: Goal, together: Mapping[str, float], sense_type: SenseType, optform: str
-) -> None:
+@dataclass(frozen=True)
+class Header:
+    """What the schedule's header tells.
+
+    Attributes:
+        command: what trains the network, without `--compress`.
+        data: which data the levels were chosen on, `test` or `validation`.
+        note: what the levels mean and cost.
+    """
+
+    command: str
+    data: str
+    note: str
+
+
+def write_schedule(path: Path, suggestion: pd.DataFrame, goal: Goal, sense_type: str, header: Header) -> None:
     """Writes the schedule.
 
     Raises:
@@ -70,20 +89,22 @@ def write_schedule(
     else:
         instance = _pruner(levels, names, sense_type)
         purpose, body = "pruned at once, then fine-tuning", PRUNING.format(instance=instance)
+    command = f"{header.command} --compress={shlex.quote(str(path))}"
     head = HEAD.format(
         modeline=MODELINE,
         sense_type=sense_type,
-        optform=optform,
-        path=path,
-        note=suggestion_note(goal, together).replace("; ", ";\n#   "),
         purpose=purpose,
+        command=command,
+        data=header.data,
+        caution=CAUTION if header.data == "test" else "",
+        note=header.note.replace("; ", ";\n#   "),
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(head + body, encoding="utf-8")
     except OSError as e:
         raise UserError(f"the schedule {path} could not be written: {e}") from e
-    logger.info("written: %s; python train.py --optform=%s --compress=%s trains it", path, optform, path)
+    logger.info("written: %s; %s trains it", path, command)
 
 
 def _pruner(levels: Mapping[str, float], names: list[str], sense_type: str) -> str:

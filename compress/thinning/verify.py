@@ -214,10 +214,12 @@ def _is_buffer(tensor: Tensor) -> bool:
 
 
 class _NoDropout(TorchDispatchMode):
-    """Random masks keep everything, whatever operation draws them."""
+    """Random masks keep everything, whatever operation draws them, outside the branches of `torch.cond`."""
+
+    supports_higher_order_operators = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(func.overloadpacket)
+        name = str(getattr(func, "overloadpacket", ""))  # `torch.cond` has none
         if name == "aten.bernoulli_":
             return args[0].fill_(1)
         if name == "aten.bernoulli":

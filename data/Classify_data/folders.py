@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compress.errors import UserError, printable
 from data.Classify_data.layout import Layout
-from data.Classify_data.source import UNLABELLED, FileSource
+from data.Classify_data.source import UNLABELLED, FileSource, WithoutLabels
 from data.embedded import Part
 from data.folders import ENDINGS, folders_in, picture_files
 from data.pictures import Picture
@@ -80,7 +80,7 @@ def _by_name(folder: Path) -> FileSource:
     given = [re.match(r"(.+)_[^_]+$", picture.name) for picture in pictures]
     classes = sorted({match[1] for match in given if match}, key=_natural)
     if not classes:
-        raise UserError(
+        raise WithoutLabels(
             f"{folder} holds pictures without labels: neither class folders nor names of the form <class>_<id>; "
             f"python test.py --predict={folder} answers what a trained network takes them for"
         )

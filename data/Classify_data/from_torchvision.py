@@ -35,7 +35,7 @@ def _open(name: str, root: Path, download: bool, arguments: dict[str, Any]) -> L
     try:
         data = getattr(torchvision.datasets, name)(str(root), download=download, **arguments)
     except (RuntimeError, OSError, ValueError) as e:
-        hint = "" if download else "; --download fetches it, where there is a network"
+        hint = "" if download else "; train.py --download fetches it, where there is a network"
         raise UserError(f"--dataset=torchvision:{name}: {str(e).splitlines()[0]}{hint}") from e
     labels = _labels(data)
     classes = [str(each) for each in getattr(data, "classes", None) or range(max(labels) + 1)]

@@ -4,13 +4,20 @@ Here: `Layout`, and which part comes from where when one is missing. Not here: t
 folders.py, cifar.py, arrays.py, from_torchvision.py) and the choice between them (places.py).
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from compress.errors import UserError
-from data.Classify_data.source import Source, hold_out
+from data.Classify_data.source import Source, WithoutLabels, hold_out
 from data.Classify_data.task import check_classes
 from data.embedded import Part
+
+_logger = logging.getLogger("run")
+ALSO_CHOSE = (
+    "the network has not learned from them, but best.pt was chosen by them, so others may score lower; "
+    "--testdata=PLACE measures others"
+)
 
 
 @dataclass(frozen=True)
@@ -29,30 +36,46 @@ class Layout:
     parts: Mapping[Part, Callable[[], Source]]
     whole: Callable[[], Source] | None = None
 
-    def open(self, part: Part) -> Source:
+    def open(self, part: Part, named: bool = False) -> Source:
         """The pictures of one part.
 
-        Without a validation part a tenth of each training class is held out. The test part of a place without one is
-        its validation part, or everything if the place has no parts at all.
+        Without a validation part a tenth of each training class is held out. Where there is no test part, or one
+        without labels, the validation pictures stand in for it, which is logged.
+
+        Args:
+            part: which one.
+            named: this place was named for testing; one without parts is then measured whole.
 
         Raises:
             UserError: there is no such part, or its classes are not those of the training part.
         """
-        if self.whole is not None:
-            source = self.whole()
-            return source if part == "test" else self._share(source, part)
         if part == "test":
-            return self._test()
+            return self._test(named)
+        if self.whole is not None:
+            return self._share(self.whole(), part)
         training = self._opened("train")
         if "validation" not in self.parts:
             return self._share(training, part)
         return training if part == "train" else self._checked("validation", training)
 
-    def _test(self) -> Source:
-        chosen: Part = "test" if "test" in self.parts else "validation"
-        if chosen not in self.parts:
-            raise UserError(f"{self.where} ({self.name}) has no test part; name another place with --testdata")
-        return self._opened(chosen)
+    def _test(self, named: bool) -> Source:
+        if named and self.whole is not None:
+            return self.whole()
+        reason = f"{self.where} ({self.name}) has no test part"
+        if "test" in self.parts:
+            try:
+                return self.parts["test"]()
+            except WithoutLabels as e:
+                reason = str(e)
+        if named and "validation" not in self.parts:
+            raise UserError(f"{reason}; name another place, or one part of this one, with --testdata")
+        source = self.open("validation")
+        stand_in = (
+            "its validation part" if "validation" in self.parts else "the tenth of each class held out of training"
+        )
+        told = "" if named else f"; {ALSO_CHOSE}"
+        _logger.warning("%s: measuring %s, %d pictures%s", reason, stand_in, len(source), told)
+        return source
 
     def _opened(self, part: Part) -> Source:
         if part not in self.parts:

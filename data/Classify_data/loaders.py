@@ -18,6 +18,7 @@ from data.Classify_data.source import UNLABELLED, Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task, check_classes
 from data.loaders import as_it_is, batches_in_order, trained_with, training_loader
+from data.origin import Origin
 
 EVALUATION_BATCH = 128
 
@@ -29,9 +30,12 @@ def classify_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[
         UserError: the data cannot be used.
     """
     training = training_set(config)
-    layout = find_layout(config.traindata, config.dataset)
+    layout = find_layout(config.traindata, config.dataset, config.download)
+    if config.download:
+        layout.open("test")  # now, while there is a network: some sets keep it in a file of its own
     held_out = _labelled(layout.open("validation"))
     check_classes(held_out.classes, training.task.classes, held_out.where)
+    training.origin = Origin(training.source.where, [*training.source.files(), *held_out.files()])
     validation = ClassifySet(PictureStore(held_out, training.task.size, training.task.channels), training.task)
     return (
         training_loader(training, config.batchSize, config.workers, config.seed, collate_fn=as_it_is),
@@ -42,7 +46,8 @@ def classify_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[
 def classify_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
     """Testing loader from the test options and the checkpoint, whose classes and normalisation it keeps.
 
-    Without `--testdata` it is the test part of the data that the network was trained on.
+    Without `--testdata` it is the test part of the data that the network was trained on, and where that has none, what
+    was held out of training.
 
     Raises:
         UserError: the data cannot be used, or have other classes.
@@ -52,9 +57,8 @@ def classify_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoad
     if opt.predict is not None:
         source: Source = unlabelled(Path(opt.predict))
     else:
-        source = _labelled(
-            find_layout(opt.testdata or trained("traindata", str | None), trained("dataset", str)).open("test")
-        )
+        place = opt.testdata or trained("traindata", str | None)
+        source = _labelled(find_layout(place, trained("dataset", str)).open("test", named=opt.testdata is not None))
         check_classes(source.classes, task.classes, source.where)
     return batches_in_order(ClassifySet(PictureStore(source, task.size, task.channels), task), EVALUATION_BATCH)
 

@@ -6,16 +6,22 @@ Here: `ArraySource` (pixels in memory), `FileSource` (files), and the held-out p
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from compress.errors import UserError
 from data.folders import smallest_hashes
 from data.pictures import DECODE_ERRORS, Picture, Pixels, opened
 
 UNLABELLED = -1
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 VALIDATION_FRACTION = 0.1
+
+
+class WithoutLabels(UserError):
+    """Pictures are there, and nothing says of which class they are."""
 
 
 class Source(ABC):
@@ -42,6 +48,10 @@ class Source(ABC):
     @abstractmethod
     def subset(self, indices: Iterable[int]) -> "Source":
         """Some of the pictures, with the same classes."""
+
+    def files(self) -> list[Path]:
+        """The pictures' files; none of pictures that come from one large file or from memory."""
+        return []
 
     @property
     def channels(self) -> int:
@@ -79,6 +89,10 @@ class FileSource(Source):
     def load(self, index: int) -> Pixels:
         """The decoded file."""
         return self.pictures[index].load()
+
+    def files(self) -> list[Path]:
+        """See `Source`."""
+        return [picture.path for picture in self.pictures]
 
     def subset(self, indices: Iterable[int]) -> "FileSource":
         """Some of the files."""

@@ -16,6 +16,7 @@ from models.base_solver import BaseTrainer
 from models.Classify.initial_weights import start
 from models.Classify.optimizers import make_optimizer
 from models.Classify.quality import answers, beside_majority, loss, scores
+from models.Classify.teacher_networks import named_network, pretrained_network
 from models.Classify.zoo import SETTINGS, build_network
 
 SHOWN = 16  # pictures in TensorBoard
@@ -39,10 +40,12 @@ class ClassifyTrainer(BaseTrainer):
         """`--init`, `--pretrained`, `--weights`."""
         start(model, self.config)
 
-    def build_architecture(self, name: str) -> nn.Module:
-        """A new network of another `--arch` for the same classes and pictures."""
+    def build_architecture(self, name: str, pretrained: bool = False) -> nn.Module:
+        """A network of another `--arch`: new, for the same classes, or trained by its library for its own."""
         task = self.task
-        return build_network(name, len(task.classes), task.channels, task.size)
+        if pretrained:
+            return pretrained_network(name, task.channels, task.size)
+        return named_network(name, len(task.classes), task.channels, task.size)
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of `--optimizer`."""
@@ -56,16 +59,17 @@ class ClassifyTrainer(BaseTrainer):
         return self.training_loader.dataset.task  # type: ignore[attr-defined]
 
     def task_facts(self) -> dict[str, Any]:
-        """The task."""
-        return self.task.to_dict()
+        """The task, and the files."""
+        return {**super().task_facts(), **self.task.to_dict()}
 
     def check_task(self, saved: dict[str, Any]) -> None:
-        """The classes must be those of the run that is resumed.
+        """The classes must be those of the run that is resumed, and the files too.
 
         Raises:
             UserError: they are not.
         """
         check_classes(self.task.classes, Task.from_dict(saved).classes, "the training data")
+        super().check_task(saved)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """One picture."""

@@ -15,7 +15,9 @@ class ClassifyTestConfig(TestConfig):
     """Options of `test.py` for classification; classes, size and normalisation are the checkpoint's."""
 
     testdata: str | None = option(
-        None, "test pictures (default: the test part of the data it was trained on)", metavar="PLACE"
+        None,
+        "test pictures (default: the test part of the data it was trained on, or else what was held out of training)",
+        metavar="PLACE",
     )
     predict: str | None = option(
         None, "folder of pictures without labels: write predictions.csv, measure nothing", metavar="FOLDER"

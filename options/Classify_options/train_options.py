@@ -24,7 +24,7 @@ class ClassifyTrainConfig(TrainConfig):
     dataset: str = option(
         "digits", "digits (inside scikit-learn) or torchvision:NAME, where --traindata is not given", metavar="NAME"
     )
-    download: bool = option(False, "let torchvision fetch the data set")
+    download: bool = option(False, "let torchvision fetch the data set, its test part too")
     size: int = option(32, "height and width that the network sees, pixels", minimum=8, maximum=LARGEST_SIDE)
     channels: int | None = option(None, "1 (grey) or 3 (RGB); default: as the pictures are", choices=(1, 3))
     mean_std: str | None = option(

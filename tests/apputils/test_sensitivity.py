@@ -20,7 +20,7 @@ from apputils.sensitivity.analysis import Settings, sensitivity_analysis
 from apputils.sensitivity.changes import find_subjects, quantize_symmetric
 from apputils.sensitivity.evaluation import Evaluation, as_metrics, directions, loss_of
 from apputils.sensitivity.picture import draw
-from apputils.sensitivity.schedule import write_schedule
+from apputils.sensitivity.schedule import Header, write_schedule
 from apputils.sensitivity.suggestion import Goal, chosen, suggest
 from compress.config import file_config
 from compress.errors import UserError
@@ -277,7 +277,8 @@ def test_the_schedule_of_bits_quantizes_each_layer_as_suggested(model: nn.Module
     path = tmp_path / "suggested.yaml"
     levels = {"conv.weight": 3.0, "depthwise.weight": 32.0, "head.weight": 12.0}
     suggestion = pd.DataFrame({"weight": list(levels), "level": list(levels.values())})
-    write_schedule(path, suggestion, Goal("quality", 0.5, 1.0, True), {"quality": 0.9}, "bits", "Classify")
+    header = Header("python train.py --optform=Classify", "validation", "a note")
+    write_schedule(path, suggestion, Goal("quality", 0.5, 1.0, True), "bits", header)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     scheduler = file_config(model, optimizer, str(path), example_inputs=torch.zeros(1, 3, 8, 8), strict=True)
     scheduler.on_epoch_begin(9, optimizer)

@@ -111,7 +111,7 @@ def test_an_unreadable_picture_is_named(make_classes: MakeClasses, caplog: pytes
     place = make_classes("s", {"train/a": 3, "train/b": 3})
     (place / "train" / "a" / "broken.png").write_text("no picture")
     with caplog.at_level(logging.WARNING):
-        store = PictureStore(place_layout(place / "train").open("test"), 8, 3)
+        store = PictureStore(place_layout(place / "train").open("test", named=True), 8, 3)
     assert len(store) == 6
     assert "skipped a/broken of" in caplog.text
     assert "1 of 7 pictures" in caplog.text
@@ -121,11 +121,11 @@ def test_a_class_that_has_lost_all_its_pictures_is_named(make_classes: MakeClass
     place = make_classes("s", {"a": 2, "b": 1})
     (place / "b" / "0.png").write_text("no picture")
     with pytest.raises(UserError, match="no picture of class 'b'"):
-        PictureStore(place_layout(place).open("test"), 8, 3)
+        PictureStore(place_layout(place).open("test", named=True), 8, 3)
     for i in range(2):
         (place / "a" / f"{i}.png").write_text("no picture")
     with pytest.raises(UserError, match="no usable picture"):
-        PictureStore(place_layout(place).open("test"), 8, 3)
+        PictureStore(place_layout(place).open("test", named=True), 8, 3)
 
 
 def test_the_loaders_share_the_task(make_classes: MakeClasses) -> None:

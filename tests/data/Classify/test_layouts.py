@@ -1,13 +1,21 @@
 """Class folders, Food-11's names, the embedded digits: which picture is in which part, with which label."""
 
+import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from torchvision.datasets import MNIST
 
 from compress.errors import UserError
 from data.Classify_data.folders import unlabelled
+from data.Classify_data.loaders import classify_testing_loader, classify_training_loaders, training_set
 from data.Classify_data.places import find_layout, place_layout
 from data.Classify_data.task import check_classes
+from options.Classify_options.test_options import TestOptions
+from options.Classify_options.train_options import TrainOptions
 from tests.data.Classify.conftest import MakeClasses
 
 
@@ -34,15 +42,48 @@ def test_without_a_validation_part_some_of_each_class_are_held_out(make_classes:
     assert len(training) + len(validation) == 24
 
 
-def test_a_place_without_parts_is_tested_whole(make_classes: MakeClasses) -> None:
-    layout = place_layout(make_classes("s", {"a": 4, "b": 4}))
-    assert len(layout.open("test")) == 8
-    assert len(layout.open("train")) == 6
+@pytest.mark.parametrize("under", ["", "train/"])
+def test_without_a_test_part_what_was_held_out_of_training_is_measured(
+    make_classes: MakeClasses, under: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    layout = place_layout(make_classes("s", {f"{under}a": 20, f"{under}b": 10}))
+    test, training = layout.open("test"), layout.open("train")
+    assert test.names == layout.open("validation").names
+    assert not set(test.names) & set(training.names)
+    assert len(test) == 3
+    assert "has no test part: measuring the tenth of each class held out of training, 3 pictures" in caplog.text
+    assert "best.pt was chosen by them" in caplog.text
 
 
-def test_without_a_test_part_the_validation_part_is_measured(make_classes: MakeClasses) -> None:
+def test_a_place_without_parts_is_measured_whole_where_it_is_named(
+    make_classes: MakeClasses, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = make_classes("s", {"a": 4, "b": 4})
+    assert len(place_layout(place).open("test", named=True)) == 8
+    assert not caplog.text
+    config = TrainOptions().parse([f"--traindata={place}", "--size=8"])
+    checkpoint = {"task": training_set(config).task.to_dict(), "options": {**vars(config)}}
+    for arguments, count in (([], 2), ([f"--testdata={place}"], 8)):
+        loader = classify_testing_loader(TestOptions().parse(arguments), checkpoint)
+        assert len(loader.dataset) == count
+
+
+def test_without_a_test_part_the_validation_part_is_measured(
+    make_classes: MakeClasses, caplog: pytest.LogCaptureFixture
+) -> None:
     layout = place_layout(make_classes("s", {"train/a": 2, "train/b": 2, "val/a": 3, "val/b": 1}))
     assert len(layout.open("test")) == 4
+    assert "has no test part: measuring its validation part, 4 pictures; the network has not" in caplog.text
+    caplog.clear()
+    assert len(layout.open("test", named=True)) == 4
+    assert "measuring its validation part, 4 pictures" in caplog.text
+    assert "best.pt" not in caplog.text  # of another run's data, perhaps
+
+
+def test_a_place_of_training_pictures_alone_is_not_tested_by_name(make_classes: MakeClasses) -> None:
+    layout = place_layout(make_classes("s", {"train/a": 2, "train/b": 2}))
+    with pytest.raises(UserError, match="has no test part; name another place, or one part of this one"):
+        layout.open("test", named=True)
 
 
 def test_a_class_that_only_one_part_has_is_named(make_classes: MakeClasses) -> None:
@@ -63,7 +104,7 @@ def test_an_empty_class_is_named(make_classes: MakeClasses) -> None:
         place_layout(place).open("train")
 
 
-def test_food_11(make_classes: MakeClasses, tmp_path: Path) -> None:
+def test_food_11(make_classes: MakeClasses, caplog: pytest.LogCaptureFixture) -> None:
     place = make_classes("food", {"training": 12, "validation": 12, "testing": 3})
     for part in ("training", "validation"):
         for i in range(12):
@@ -72,8 +113,13 @@ def test_food_11(make_classes: MakeClasses, tmp_path: Path) -> None:
     training = layout.open("train")
     assert training.classes == tuple(str(i) for i in range(12))  # numbers in their order, 10 behind 9
     assert sorted(training.labels) == list(range(12))
+    test = layout.open("test")
+    assert test.names == layout.open("validation").names
+    assert f"{place / 'testing'} holds pictures without labels" in caplog.text
+    assert f"python test.py --predict={place / 'testing'} answers" in caplog.text
+    assert "measuring its validation part, 12 pictures; the network has not learned from them" in caplog.text
     with pytest.raises(UserError, match=r"pictures without labels.*--predict="):
-        layout.open("test")
+        place_layout(place / "testing").open("test", named=True)
     assert unlabelled(place / "testing").labels == [-1, -1, -1]
 
 
@@ -91,6 +137,38 @@ def test_unknown_forms_and_places_are_refused(tmp_path: Path) -> None:
 def test_torchvisions_files_that_are_not_there(here: Path) -> None:
     with pytest.raises(UserError, match="torchvision:CIFAR10: Dataset not found.*--download fetches it"):
         find_layout(None, "torchvision:CIFAR10").open("train")
+
+
+def test_download_fetches_the_test_part_too(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    idx_files(here / "dataset" / "MNIST" / "raw", {"train": 40, "t10k": 10})
+    opened, make = [], MNIST.__init__
+
+    def noting(self: MNIST, *arguments: Any, **settings: Any) -> None:
+        opened.append((settings["train"], settings["download"]))
+        make(self, *arguments, **settings)
+
+    monkeypatch.setattr(MNIST, "__init__", noting)
+    config = TrainOptions().parse(["--dataset=torchvision:MNIST", "--download", "--size=8"])
+    training, validation = classify_training_loaders(config)
+    assert (False, True) in opened
+    assert (len(training.dataset), len(validation.dataset)) == (30, 10)
+    checkpoint = {"task": training.dataset.task.to_dict(), "options": vars(config)}
+    opened.clear()
+    testing = classify_testing_loader(TestOptions().parse([]), checkpoint)
+    assert opened == [(False, False)]
+    assert len(testing.dataset) == 10
+
+
+def idx_files(folder: Path, counts: Mapping[str, int]) -> None:
+    """MNIST's four files, with as many noise pictures of 28 x 28, the ten labels in turn."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for part, count in counts.items():
+        head = struct.pack(">4i", 0x803, count, 28, 28)
+        pixels = draw.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+        labels = bytes(i % 10 for i in range(count))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, count) + labels)
 
 
 def test_the_digits_are_split_once_and_for_all() -> None:

@@ -62,6 +62,8 @@ def test_the_best_network_of_each_size_is_kept(classifier_of: ClassifierOf) -> N
     for row in rows:
         network = load_network(Path("checkpoints/a") / row["checkpoint"])
         assert sum(p.numel() for p in network.parameters()) == int(row["parameters"])
+        epoch = load_checkpoint(Path("checkpoints/a") / row["checkpoint"])["epoch"]
+        assert int(row["best epoch"]) == epoch  # counted from 0, as in the log and in every checkpoint
     assert float(rows[1]["width"]) == pytest.approx(
         (6 + 8 + 400 + 120 + 84 + 3) / (6 + 16 + 400 + 120 + 84 + 3), abs=1e-4
     )
