@@ -1,53 +1,47 @@
-"""Files of a run's network, timed beside the dense network's."""
+"""`test.py --model FILE`: an exported file is measured by the application's own metrics, as the network is."""
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
-from apputils.runs import Run
-from models.exported import export_run
-
-
-class Small(nn.Module):
-    """One convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x).relu()
+from apputils.onnx_export import ExportSettings, transform_to_onnx
+from apputils.onnx_model import describing
+from apputils.pt2_export import export_pt2
+from data.loaders import sr_testing_loader
+from models.subject import find_subject
+from models.test_solver import XSRCNNTester
+from options.Normal_options.test_options import TestOptions
+from tests.models.conftest import TrainerOf
 
 
-def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
-    here: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Neither thinned nor quantized: that its zeros make it no faster is what one must see."""
-    model, example = Small().eval(), (torch.empty(1, 3, 16, 16),)
+def subject(*arguments: str) -> tuple[XSRCNNTester, Any]:
+    opt, checkpoint = find_subject(TestOptions().parse(["--testdata=pictures/val", "--no-report", *arguments]))
+    return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)), opt
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_an_exported_file_is_measured_and_not_its_checkpoint(trainer_of: TrainerOf, kind: str) -> None:
+    trainer_of("--nEpochs=1", "--run=a").run()
+    tester, _ = subject("--run=a")
+    network, file, description = tester.build_model(), Path(f"elsewhere/net.{kind}"), describing(tester.checkpoint)
+    checkpoints = tester.test(network)
     with torch.no_grad():
-        model.conv.weight[:3] = 0
-    tester: Any = SimpleNamespace(
-        new_network=lambda arguments: Small(), test=lambda network: {"score": 1.0}, example_inputs=lambda: example,
-        folders=Run("a"), results=Path("results/a"), device=torch.device("cpu"),
-        checkpoint={"run": "a", "optform": "SR", "network": {"class": "Small", "arguments": {}}, "options": {},
-                    "task": {}, "epoch": 0, "scheduler": {"recipes": []}},
-    )  # fmt: skip
-    opt = SimpleNamespace(threads=1, reduce_range=False, complete=False)
-    with caplog.at_level("INFO"):
-        result = export_run(tester, model, [(torch.rand(2, 3, 16, 16),)], {"score": 1.0}, opt)
-    assert "error" not in result
-    latency = json.loads(Path("results/a/export.json").read_text())["latency"]
-    dense, now = latency["rows"]
-    assert (dense["name"], now["name"]) == ("dense network", "network.onnx")
-    for runtime in ("torch", "onnxruntime"):
-        assert dense[f"{runtime}_ratio"] == 1.0
-        assert 0.1 < now[f"{runtime}_ratio"] < 10
-        assert now[f"{runtime}_ratio_low"] <= now[f"{runtime}_ratio"] <= now[f"{runtime}_ratio_high"]
-    assert (latency["threads"], latency["input_shapes"]) == (1, [[2, 3, 16, 16]])
-    assert "the dense network's, in the same runtime and rounds" in caplog.text
-    assert set(result["files"]) == {"network.onnx", "network.pt2"}
+        list(network.parameters())[-1].add_(0.05)  # the file is told from the checkpoint by its quality
+    files = tester.test(network)
+    assert abs(files["psnr"] - checkpoints["psnr"]) > 0.01
+    example = tester.example_inputs()
+    if kind == "onnx":
+        transform_to_onnx(network, file, example, False, settings=ExportSettings(description=description))
+    else:
+        export_pt2(network, file, example, [torch.rand_like(example[0])], description)
+    it, opt = subject(f"--model={file}")
+    summary = it.run(opt)
+    name, trivial = tester.baseline()
+    for metric, value in files.items():
+        assert summary["quality"][metric]["model"] == pytest.approx(value, abs=1e-3)
+        assert summary["quality"][metric][name] == pytest.approx(trivial[metric])
+    assert (summary["run"], summary["file"], summary["bytes"]) == ("a", str(file), file.stat().st_size)
+    assert json.loads(Path(f"results/a/exported_net_{kind}.json").read_text()) == summary
