@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from apputils.compare.candidate import Candidate
-from apputils.compare.timing import BENCHMARK, Timing
 from apputils.compare.write import compared, table_text, write_comparison
 from apputils.onnx_export import transform_to_onnx
 from apputils.onnx_model import is_exported
 from apputils.onnx_qdq import is_quantized
 from apputils.progress import Bar
 from apputils.runs import find_run, newest_runs
+from apputils.timing import BENCHMARK, Timing
 from compress.errors import UserError
 from models.base_tester import BaseTester
 from models.environment import choose_device, set_up

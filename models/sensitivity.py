@@ -73,7 +73,7 @@ class SensitivityRequest:
         """Writes results/<run>/sensitivity_<type>.xlsx, .png, .json, and .yaml if asked; returns the table."""
         if self.sense_type == NONE:
             return None
-        whole = tester.folders.results / f"sensitivity_{self.sense_type}"
+        whole = tester.results / f"sensitivity_{self.sense_type}"
         stem = whole if self.weights is None else Path(f"{whole}_part_{_slug(self.weights)}")
         parts = sorted(whole.parent.glob(f"{whole.name}_part_*.json")) if self.weights is None else []
         coarse = COARSE_BITS if self.sense_type == "bits" else COARSE

@@ -108,6 +108,10 @@ class TestConfig:
         None, "folder of test pictures (default: dataset/ if there, else embedded photographs)", metavar="FOLDER"
     )
     run: str | None = option(None, "the run to evaluate (default: the newest)", metavar="RUN")
+    baseline: str | None = option(
+        None, "a run whose network is measured on the same data, as a second baseline beside the trivial method",
+        metavar="RUN",
+    )  # fmt: skip
     dump_features: str | None = option(
         None, "write what the --layers give for the first --num samples to this .npz file instead of evaluating"
     )

@@ -92,8 +92,9 @@ def check_training(config: Any, own: Sequence[Rule] = ()) -> None:
 def check_testing(config: Any, own: Sequence[Rule] = ()) -> None:
     """Checks test options, like `check_training`."""
     check(config, (*TESTED, *own))
-    if config.run is not None:
-        find_run(config.run)
+    for name in (config.run, config.baseline):
+        if name is not None:
+            find_run(name)
 
 
 def _speaks_for_one(names: Sequence[str], name: str, config: Any) -> bool:
@@ -197,5 +198,5 @@ TESTED: tuple[Rule, ...] = (
         lambda c: c.sense != "none",
         "belongs to the sensitivity analysis, which --sense=none leaves out",
     ),
-    Rule(("write_schedule",), lambda c: c.sense != "bits", "writes levels of pruning, and --sense=bits measures none"),
+    Rule(("baseline",), _evaluates, "is beside the evaluation of a checkpoint, which the other options leave out"),
 )

@@ -22,7 +22,7 @@ from apputils.sensitivity.meter import in_place
 from apputils.sensitivity.picture import draw
 from apputils.sensitivity.record import Record, open_record, take_parts
 from apputils.sensitivity.replay import choose_meter
-from apputils.sensitivity.schedule import Header, check_schedule, write_schedule
+from apputils.sensitivity.schedule import Header, write_schedule
 from apputils.sensitivity.suggestion import Goal, chosen, goal_of, suggest
 from apputils.sensitivity.workbook import suggestion_note, write_workbook
 from apputils.sensitivity.workers import Task, measure_all
@@ -96,8 +96,6 @@ def sensitivity_analysis(
     settings, path = settings or Settings(), _checked(Path(sensitivity_file))
     if settings.jobs < 1:
         raise UserError(f"jobs {settings.jobs}: it must be 1 or more; nothing was measured")
-    if settings.schedule_file is not None:
-        check_schedule(sense_type)
     harm = as_levels(sense_type, levels)
     subjects = find_subjects(model, sense_type, settings.weights)
     meter = choose_meter(model, test_func, subjects, settings.cache_bytes)

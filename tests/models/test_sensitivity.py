@@ -60,7 +60,6 @@ def test_a_coarse_analysis_by_default_and_its_schedule_trains(
         (["--write-schedule=much"], "give tolerance=X, 0 or more"),
         (["--write-schedule=0.1", "--tolerance=0.2"], "contradict each other"),
         (["--write-schedule=0.1", "--sense=none"], "analysis, which --sense=none leaves out"),
-        (["--write-schedule=0.1", "--sense=bits"], "--sense=bits measures none"),
     ],
 )
 def test_wrong_requests_are_refused_before_anything_is_measured(arguments: list[str], message: str) -> None:
