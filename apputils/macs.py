@@ -26,7 +26,7 @@ from torch.fx import Node
 
 from apputils.macs_bits import FLOAT_BITS, Bits
 from apputils.macs_memory import peak_bytes, tensor_bytes
-from compress.graph.macs import macs_of
+from compress.graph.macs import left_out, macs_of
 from compress.graph.trace import ExampleInputs, Trace, canonical_names, module_of, operation_name, shape_of, trace_model
 
 COLUMNS = [
@@ -46,11 +46,13 @@ class MacsTable:
         total: parameters (all of the model's), macs, effective_macs, activation_bytes (of all results that multiply),
             peak_activation_bytes, and bitops when some layer is quantized.
         input_shapes: of the example, batch included.
+        left_out: calls that hide operations which were not counted (`torch.cond`), for people.
     """
 
     layers: pd.DataFrame
     total: dict[str, int]
     input_shapes: tuple[tuple[int, ...], ...]
+    left_out: tuple[str, ...] = ()
 
 
 def macs_table(model: nn.Module, example_inputs: ExampleInputs) -> MacsTable:
@@ -82,7 +84,7 @@ def table_of(trace: Trace, model: nn.Module) -> MacsTable:
     total |= {name: int(layers[name].sum()) for name in sums}
     total["peak_activation_bytes"] = peak_bytes(trace)
     inputs = [node for node in trace.placeholders if node not in trace.tensor_names and shape_of(node)]
-    return MacsTable(layers, total, tuple(shape_of(node) for node in inputs))
+    return MacsTable(layers, total, tuple(shape_of(node) for node in inputs), left_out(trace))
 
 
 class Constants:

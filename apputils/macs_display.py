@@ -40,6 +40,7 @@ def macs_display(model: nn.Module, macs_file: str | Path, dummy_input: ExampleIn
     machine = measure_machine(tensors[0].device if tensors else torch.device("cpu"))
     write_workbook(path, table, machine)
     content = {"inputs": table.input_shapes, "layers": records(table.layers), "total": table.total}
+    content |= {"left_out": table.left_out} if table.left_out else {}
     write_summary(path.with_suffix(".json"), {**content, "machine": asdict(machine)})
     draw_roofline(table, machine, path.with_suffix(".png"))
     logger.info("\n%s", macs_text(table))
@@ -68,7 +69,8 @@ def macs_text(table: MacsTable) -> str:
     headers += ["activation bytes", *(["BitOps"] if quantized else [])]
     align = ["left"] * 4 + ["right"] * (len(headers) - 4)
     text = tabulate(lines, headers, disable_numparse=True, colalign=align, maxheadercolwidths=12)
-    return f"{text}\nactivations alive at once: at most {total['peak_activation_bytes']:,} bytes"
+    lost = f"\nnot counted: what runs inside {', '.join(table.left_out)}" if table.left_out else ""
+    return f"{text}\nactivations alive at once: at most {total['peak_activation_bytes']:,} bytes{lost}"
 
 
 def write_workbook(path: Path, table: MacsTable, machine: Machine) -> None:
@@ -76,6 +78,8 @@ def write_workbook(path: Path, table: MacsTable, machine: Machine) -> None:
     book = Workbook()
     shown = "; ".join(shape_text(shape) for shape in table.input_shapes)
     note = f"one forward pass of an input of {shown}; a MAC is one multiplication with its addition"
+    if table.left_out:
+        note += f"; not counted: what runs inside {', '.join(table.left_out)}"
     sheet = book.add_table("macs", table.layers, percent=["share"], note=note)
     if len(table.layers):
         columns = ["macs", "effective_macs"]

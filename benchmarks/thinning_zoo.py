@@ -4,7 +4,8 @@
     python benchmarks/thinning_zoo.py 'resnet*' swin_t         # by name or glob
     python benchmarks/thinning_zoo.py --size 224 --float32 resnet50     # time and memory at full size
     python benchmarks/thinning_zoo.py --family segmentation    # or detection (the backbones), or video
-    python benchmarks/thinning_zoo.py --compare                # Torch-Pruning's verdict and time beside ours
+    python benchmarks/thinning_zoo.py --compare                # Torch-Pruning's verdict and time beside ours; it needs
+    pip install torch-pruning==1.6.1
 
 Of each group 30 % of the units go, by L1 norm; the classifier's outputs stay. A row says `ok` if the thinned
 network equals the masked one (float64, 1e-8 relative, in eval and in training mode), a training step with the

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from data.dataset import PATCH_SIZE, SAMPLES_PER_EPOCH, DatasetFromFolder, EvaluationSet
 from data.embedded import SPLIT, Part, embedded_pictures
-from data.folders import folder_pictures
+from data.folders import folder_pictures, has_test_part, measured_part
 from data.pictures import Picture
 from data.store import MEMORY_BUDGET
 
@@ -49,7 +49,7 @@ def get_training_set(
     Raises:
         UserError: the folder or its pictures cannot be used.
     """
-    if train_dir is None and not DEFAULT_DIR.is_dir():
+    if place_of(train_dir) is None:
         _logger.info("%s", embedded_notice())
     pictures = _pictures(train_dir, "train")
     return DatasetFromFolder(pictures, upscale_factor, patch_size, samples, seed, memory_budget)
@@ -69,10 +69,34 @@ def get_validation_set(
 def get_testing_set(opt: TestingOptions) -> EvaluationSet:
     """Whole pictures of the test part: of `opt.testdata`, of BSDS300, or embedded.
 
+    Those of a run are `get_held_out_set`'s, which knows what was trained on.
+
     Raises:
         UserError: the folder or its pictures cannot be used.
     """
     return EvaluationSet(_pictures(opt.testdata, "test"), opt.upscale_factor)
+
+
+def get_held_out_set(upscale_factor: int, test_dir: str | None, trained: Path | None) -> EvaluationSet:
+    """What a network is measured on (see `measured_part`).
+
+    Args:
+        test_dir: `--testdata`.
+        trained: the folder that it was trained on; None is the embedded photographs.
+
+    Raises:
+        UserError: the folder or its pictures cannot be used.
+    """
+    place, part = measured_part(test_dir, trained, has_test_part)
+    pictures = embedded_pictures(part) if place is None else folder_pictures(place, part)
+    return EvaluationSet(pictures, upscale_factor)
+
+
+def place_of(train_dir: str | Path | None) -> Path | None:
+    """The folder that a run trains on: the one given, or BSDS300 if it is there; None is the embedded photographs."""
+    if train_dir is not None:
+        return Path(train_dir)
+    return DEFAULT_DIR if DEFAULT_DIR.is_dir() else None
 
 
 def embedded_notice() -> str:
@@ -86,6 +110,5 @@ def embedded_notice() -> str:
 
 
 def _pictures(directory: str | Path | None, part: Part) -> list[Picture]:
-    if directory is not None:
-        return folder_pictures(Path(directory), part)
-    return folder_pictures(DEFAULT_DIR, part) if DEFAULT_DIR.is_dir() else embedded_pictures(part)
+    place = place_of(directory)
+    return embedded_pictures(part) if place is None else folder_pictures(place, part)

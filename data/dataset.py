@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from compress.errors import UserError
+from data.origin import Origin
 from data.pictures import Picture, Pixels, up_sample
 from data.sampling import SampleKey, rng, sample_key
 from data.store import MEMORY_BUDGET, PairStore
@@ -54,9 +55,14 @@ class DatasetFromFolder(Dataset[tuple[Tensor, Tensor]]):
         seed: the run's seed, >= 0.
         memory_budget: bytes of decoded pictures to keep.
 
+    Attributes:
+        origin: which files a run uses, from the function that makes its loaders; None of a data set of one's own.
+
     Raises:
         UserError: no usable picture, a patch smaller than the factor, or a factor that is not supported.
     """
+
+    origin: Origin | None = None
 
     def __init__(
         self,

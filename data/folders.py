@@ -1,12 +1,14 @@
 """A user's own pictures: which files of a folder belong to which part.
 
-Here: plain folders and BSDS300's layout, and the validation part made of file names. Not here:
-decoding, which also finds the unreadable ones (`store.py`). Called by `data.py`.
+Here: plain folders and BSDS300's layout, the validation part made of file names, and which part is measured. Not
+here: decoding, which also finds the unreadable ones (`store.py`). Called by `data.py`.
 """
 
 import hashlib
+import logging
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from compress.errors import UserError, printable
@@ -15,6 +17,8 @@ from data.pictures import DECODE_ERRORS, Picture, opened
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VALIDATION_FRACTION = 0.1
+
+_logger = logging.getLogger("run")
 
 # Sub-folders that hold a part, the first that exists is used. BSDS300 has images/train and images/test;
 # train_aug holds turned and scaled copies of images/train.
@@ -31,7 +35,7 @@ def folder_pictures(directory: Path, part: Part) -> list[Picture]:
     `directory` is either a folder of pictures or a folder with `train_aug` or `train`, and perhaps
     `validation` and `test` (inside `images/` too). Without a validation folder, 10 % of the training
     files that open, chosen by a hash of the name, are validation and not training. The test part is the `test`
-    folder or, for a plain folder, all its files.
+    folder or, for a plain folder, all its files: `measured_part` says when that is what is wanted.
 
     Raises:
         UserError: no such folder, no picture in it, or a single one where two parts are needed.
@@ -45,6 +49,45 @@ def folder_pictures(directory: Path, part: Part) -> list[Picture]:
     files = _files(_part_folder(root, "train") or root)
     chosen = validation_groups({_group(file) for file in files if _opens(file)}, directory)
     return [file for file in files if (_group(file) in chosen) == (part == "validation")]
+
+
+def has_test_part(directory: Path) -> bool:
+    """Whether `folder_pictures` finds a test folder there."""
+    return _part_folder(_root(directory), "test") is not None
+
+
+def measured_part(
+    given: str | None, trained: Path | None, has_test: Callable[[Path], bool]
+) -> tuple[Path | None, Part]:
+    """Which part of which place a network is measured on, so that no picture that it was trained on is taken unsaid.
+
+    A folder that is given is taken whole, or its test part if it has one. Without one it is the test part of the data
+    that the network was trained on; where they have none, their validation part, and a warning says what that means.
+
+    Args:
+        given: `--testdata`.
+        trained: the folder that it was trained on; None is the embedded photographs, which have every part.
+        has_test: whether a folder has a test part.
+
+    Returns:
+        the folder (None is the embedded photographs) and its part.
+    """
+    if given is not None:
+        place = Path(given)
+        same = trained is not None and os.path.abspath(place) == os.path.abspath(trained)
+        if same and not has_test(place):
+            _logger.warning(
+                "--testdata=%s is the folder that the network was trained on, and has no test part: most of these "
+                "pictures were trained on; without --testdata those that were held out are measured", place,
+            )  # fmt: skip
+        return place, "test"
+    if trained is None or has_test(trained):
+        return trained, "test"
+    _logger.warning(
+        "%s has no test part: quality is measured on its validation pictures. They were not trained on, but chose the "
+        "best epoch; --testdata names others", trained,
+    )  # fmt: skip
+    return trained, "validation"
 
 
 def validation_groups(groups: set[str], directory: Path) -> set[str]:

@@ -5,14 +5,14 @@ index), whatever the number of workers.
 """
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from compress.distributed import rank, world_size
 from compress.errors import UserError
-from data.data import get_testing_set, get_training_set, get_validation_set
+from data.data import get_held_out_set, get_training_set, get_validation_set, place_of
+from data.origin import Origin, trained_place
 from data.sampling import EpochSampler
 
 
@@ -67,6 +67,8 @@ def sr_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
         seed=config.seed,
     )
     validation = get_validation_set(config.upscale_factor, config.traindata)
+    files = [picture.path for store in (training.store, validation.store) for picture in store.pictures]
+    training.origin = Origin(place_of(config.traindata), files)
     return (
         training_loader(training, config.batchSize, config.workers, config.seed),
         evaluation_loader(validation),
@@ -91,7 +93,11 @@ def trained_with(checkpoint: Mapping[str, Any], name: str, kind: Any) -> Any:
 
 
 def sr_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
-    """Testing loader of super-resolution, from the test options and the checkpoint (its upscale factor)."""
+    """Testing loader of super-resolution; without `--testdata` what the run held out of the data it was trained on.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
     scale = checkpoint["network"]["arguments"].get("upscale_factor")
-    wanted = SimpleNamespace(testdata=opt.testdata, upscale_factor=scale)
-    return evaluation_loader(get_testing_set(wanted))
+    trained = trained_place(checkpoint, lambda: place_of(trained_with(checkpoint, "traindata", str | None)))
+    return evaluation_loader(get_held_out_set(scale, opt.testdata, trained))

@@ -31,6 +31,7 @@ from compress.config import dict_config, file_config
 from compress.distributed import is_first, world_size
 from compress.errors import UserError
 from compress.scheduler import CompressionScheduler
+from data.origin import check_same_data
 from models import run_state
 from models.accumulation import mean_loss
 from models.averaging import AveragedWeights
@@ -109,16 +110,22 @@ class BaseTrainer:
     def start_model(self, model: nn.Module) -> None:
         """Weights that a new run starts from, in place; by default those that the network made itself."""
 
-    def build_architecture(self, name: str) -> nn.Module:
-        """A new network of another architecture for the same task, as a teacher; raises UserError if there is none."""
+    def build_architecture(self, name: str, pretrained: bool = False) -> nn.Module:
+        """A network of another architecture, as a teacher: new, or trained by whoever made it.
+
+        Raises:
+            UserError: there is none.
+        """
         raise UserError(f"--optform={self.config.optform} has no architecture {name!r}: its network is always the same")
 
     def task_facts(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the task as plain data, such as the names of classes."""
-        return {}
+        """What a checkpoint keeps of the task as plain data, such as the names of classes; here which files it uses."""
+        origin = getattr(getattr(self.training_loader, "dataset", None), "origin", None)
+        return {} if origin is None else {"data": origin.facts}
 
     def check_task(self, saved: dict[str, Any]) -> None:
         """Compares the task with what the resumed run's checkpoint kept of it; raises UserError if they differ."""
+        check_same_data(saved.get("data"), self.task_facts().get("data"))
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer; Adam at `--lr` unless an application knows better."""

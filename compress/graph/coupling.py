@@ -160,7 +160,7 @@ class Coupling:
         """All tensors behind an argument: of a node with several results, of a list of nodes."""
         if isinstance(argument, list | tuple):
             return [value for item in argument for value in self.values(item)]
-        if not isinstance(argument, Node):
+        if not isinstance(argument, Node) or argument.op == "get_attr":  # a number; a sub-graph of `torch.cond`
             return []
         name = self.name_of(argument)
         found = self.tensor(name, argument) if name is not None else self._values[argument]

@@ -4,13 +4,15 @@ Here: `count_macs` and one table operation -> formula. A MAC is one multiplicati
 count of FLOPs is about twice as large. Counted are the products of tensors: convolutions of every kind,
 linear layers, matrix products, attention, recurrent layers; element-wise work, norms and pooling count as 0.
 Fused attention is counted as the two matrix products it is, which `torch.utils.flop_counter` leaves out in
-eval mode. Not here: measured time. Called by the training job, `apputils.macs` and the channel graph.
+eval mode. Nothing looks into the branches of `torch.cond`: they are left out, and the report names them. Not here:
+measured time. Called by the training job, `apputils.macs` and the channel graph.
 
     count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 10, 10)).total    # 8*10*10 * 3*3*3 = 21600
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +20,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import Node
 
+from compress.graph.regions import has_subgraph
 from compress.graph.trace import ExampleInputs, Trace, module_of, operation_name, shape_of, trace_model
+
+logger = logging.getLogger("compress")
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,11 @@ class MacsReport:
         rows: one per operation that multiplies or reads parameters; a module called twice has two rows.
         total: multiply-accumulates of one forward pass of the example, its batch included.
         parameters: elements of all parameters that the pass reads, shared ones once.
+        left_out: calls that hide operations which were not counted, such as `cond in the model`.
     """
 
     rows: tuple[MacsRow, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -88,7 +95,10 @@ def count_macs(model: nn.Module, example_inputs: ExampleInputs) -> MacsReport:
     """
     kinds = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    return report_of(trace_model(model, example_inputs), kinds, set(parameters))
+    report = report_of(trace_model(model, example_inputs), kinds, set(parameters))
+    for call in report.left_out:
+        logger.warning("MACs leave out what runs inside %s", call)
+    return report
 
 
 def report_of(trace: Trace, kinds: dict[str, str], parameters: set[str]) -> MacsReport:
@@ -105,7 +115,13 @@ def report_of(trace: Trace, kinds: dict[str, str], parameters: set[str]) -> Macs
         macs = macs_of(node)
         if macs or fresh:
             rows.append(_row(node, kinds.get(module_of(node), "?"), sum(fresh.values()), macs))
-    return MacsReport(tuple(rows))
+    return MacsReport(tuple(rows), left_out(trace))
+
+
+def left_out(trace: Trace) -> tuple[str, ...]:
+    """The calls whose operations are in sub-graphs that are not counted, for people."""
+    calls = [node for node in trace.operations if has_subgraph(node)]
+    return tuple(f"{operation_name(node)} in {module_of(node) or 'the model'}" for node in calls)
 
 
 def macs_of(node: Node) -> int:

@@ -29,9 +29,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 
 from compress.errors import UserError
+from compress.graph.regions import inline_regions
 
 ExampleInputs = torch.Tensor | tuple[Any, ...]
 
@@ -41,7 +43,8 @@ class Trace:
     """The operations of one forward pass.
 
     Attributes:
-        operations: the calls in the order of execution (`torch.fx` nodes, `meta['val']` carries the shapes).
+        operations: the calls in the order of execution (`torch.fx` nodes, `meta['val']` carries the shapes). What
+            runs under `torch.no_grad()` or `torch.autocast(...)` is among them; `torch.cond` is one call.
         placeholders: what the calls read from outside: parameters, buffers, constants and inputs.
         tensor_names: for the placeholders that are parameters or buffers of the model, their full name; a
             tensor that is registered under several names has the first of them.
@@ -71,16 +74,19 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
     signature = program.graph_signature
     canonical = canonical_names(model)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    inline_regions(program.graph_module)
     nodes = list(program.graph.nodes)
     placeholders = [node for node in nodes if node.op == "placeholder"]
-    returned = set(signature.user_outputs)
+    given: Any = nodes[-1].args[0]
+    specs = zip(given, signature.output_specs, strict=True)
+    returned = [node for node, spec in specs if spec.kind is OutputKind.USER_OUTPUT]
     return Trace(
         operations=[node for node in nodes if node.op == "call_function"],
         placeholders=placeholders,
         tensor_names={
             node: canonical.get(names[node.name], names[node.name]) for node in placeholders if node.name in names
         },
-        results=[node for node in nodes if node.name in returned],
+        results=[node for node in nodes if node in returned],
         training=training,
     )
 

@@ -11,16 +11,20 @@ Not here: what is to be removed (`complete.py`) and the proof that nothing chang
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.trace import canonical_names
 from compress.thinning.attention import HEAD_SIZES, as_headed, head_spec
+
+logger = logging.getLogger("compress")
 
 Attribute = int | tuple[int, ...] | None
 
@@ -171,24 +175,48 @@ def _forget_gradient_node(tensor: Tensor) -> None:
         tensor.data = tensor.data.new_empty(0, dtype=other)
 
 
-def slice_optimizer(
-    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, shapes: Mapping[str, Any]
-) -> None:
-    """Cut every per-element state (momentum, moments, ...) like its parameter; all objects stay the same.
+def slice_optimizer(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Cut the state of each parameter (momentum, moments, means over rows, ...) like it; all objects stay the same.
+
+    A tensor of the parameter's rank is cut in each dimension in which it has the size that the parameter had; where it
+    has size 1 it holds a mean or a sum, and stays: Adafactor's `row_var` of a (8, 3, 3, 3) weight is (8, 3, 3, 1). A
+    parameter with state of another form starts anew, which is logged.
 
     Args:
         recipe: has been applied to the model already.
         model: the thinned model.
         optimizer: its state is changed in place.
-        shapes: parameter name -> shape before, by which per-element state is known.
     """
     for name, parameter in model.named_parameters():
         state = optimizer.state.get(parameter)
-        if state is None or name not in recipe.kept:
+        if not state or name not in recipe.kept:
             continue
-        for key, value in state.items():
-            if isinstance(value, Tensor) and tuple(value.shape) == tuple(shapes[name]):
-                state[key] = recipe.slice(name, value)
+        odd = [str(key) for key, value in state.items() if not _follows(recipe, name, parameter, value)]
+        if odd:
+            del optimizer.state[parameter]
+            logger.warning(
+                "the %s state of %s starts anew: its %s cannot be cut as the parameter was",
+                type(optimizer).__name__, name, ", ".join(odd),
+            )  # fmt: skip
+            continue
+        state.update({key: _cut(recipe, name, value) for key, value in state.items()})
+
+
+def _follows(recipe: Recipe, name: str, parameter: Tensor, value: Any) -> bool:
+    """Whether a piece of state can be cut like its parameter, or need not be: a number, a tensor of one element."""
+    if not isinstance(value, Tensor):
+        return not any(isinstance(leaf, Tensor) and leaf.numel() > 1 for leaf in pytree.tree_leaves(value))
+    sizes = recipe.sizes[name].items()
+    same_rank = value.dim() == parameter.dim()
+    return value.numel() <= 1 or (same_rank and all(value.shape[dim] in (1, size) for dim, size in sizes))
+
+
+def _cut(recipe: Recipe, name: str, value: Any) -> Any:
+    if isinstance(value, Tensor) and value.numel() > 1:
+        for dim, indices in recipe.kept[name].items():
+            if value.shape[dim] == recipe.sizes[name][dim]:
+                value = value.index_select(dim, indices.to(value.device))
+    return value
 
 
 def cut_state(state: Any, recipe: Recipe) -> Any:

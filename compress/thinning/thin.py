@@ -36,6 +36,7 @@ class Thinned:
         masks: the masks given, cut to the new shapes.
         notes: why cleared units stay all the same.
         difference: largest relative difference of thinned and masked model that the proof found.
+        exact: whether that is within rounding; only with `allow_inexact` it may be more.
         masking_change: relative change of the eval output by masking the rest of each unit, such as a bias (0 if
             all that went was zero already).
     """
@@ -46,6 +47,7 @@ class Thinned:
     notes: tuple[str, ...] = ()
     difference: float = 0.0
     masking_change: float = 0.0
+    exact: bool = True
 
 
 def thin(
@@ -105,7 +107,6 @@ def remove_units(
         UserError: as for `thin`.
     """
     given = masks or {}
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
     if not any(removed.values()):
         return Thinned(Recipe(), {}, dict(given), notes)
     recipe = plan_recipe(model, graph, removed)
@@ -121,9 +122,9 @@ def remove_units(
     put_on(model, given)
     recipe.apply(model)
     if optimizer is not None:
-        slice_optimizer(recipe, model, optimizer, shapes)
+        slice_optimizer(recipe, model, optimizer)
     cut = recipe.slice_all(given)
-    return Thinned(recipe, dict(removed), cut, notes, outcome.difference, outcome.masking_change)
+    return Thinned(recipe, dict(removed), cut, notes, outcome.difference, outcome.masking_change, outcome.passed)
 
 
 @torch.no_grad()

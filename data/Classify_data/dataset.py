@@ -13,6 +13,7 @@ from data.Classify_data.augment import Augmentation
 from data.Classify_data.source import Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task
+from data.origin import Origin
 from data.sampling import SampleKey, sample_key
 
 Batch = tuple[Tensor, Tensor]
@@ -26,7 +27,12 @@ class ClassifySet(Dataset[Batch]):
         task: classes, mean and standard deviation.
         augmentation: for training.
         seed: the run's seed, >= 0.
+
+    Attributes:
+        origin: which files a run uses, from the function that makes its loaders; None of a data set of one's own.
     """
+
+    origin: Origin | None = None
 
     def __init__(
         self, store: PictureStore, task: Task, augmentation: Augmentation | None = None, seed: int = 0

@@ -18,6 +18,7 @@ from data.Classify_data.source import UNLABELLED, Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task, check_classes
 from data.loaders import as_it_is, batches_in_order, trained_with, training_loader
+from data.origin import Origin
 
 EVALUATION_BATCH = 128
 
@@ -34,6 +35,7 @@ def classify_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[
         layout.open("test")  # now, while there is a network: some sets keep it in a file of its own
     held_out = _labelled(layout.open("validation"))
     check_classes(held_out.classes, training.task.classes, held_out.where)
+    training.origin = Origin(training.source.where, [*training.source.files(), *held_out.files()])
     validation = ClassifySet(PictureStore(held_out, training.task.size, training.task.channels), training.task)
     return (
         training_loader(training, config.batchSize, config.workers, config.seed, collate_fn=as_it_is),

@@ -6,6 +6,7 @@ Here: `ArraySource` (pixels in memory), `FileSource` (files), and the held-out p
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,10 @@ class Source(ABC):
     def subset(self, indices: Iterable[int]) -> "Source":
         """Some of the pictures, with the same classes."""
 
+    def files(self) -> list[Path]:
+        """The pictures' files; none of pictures that come from one large file or from memory."""
+        return []
+
     @property
     def channels(self) -> int:
         """1 if the pictures are grey, else 3; the first one decides."""
@@ -84,6 +89,10 @@ class FileSource(Source):
     def load(self, index: int) -> Pixels:
         """The decoded file."""
         return self.pictures[index].load()
+
+    def files(self) -> list[Path]:
+        """See `Source`."""
+        return [picture.path for picture in self.pictures]
 
     def subset(self, indices: Iterable[int]) -> "FileSource":
         """Some of the files."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.Deblur_data.source import PairSource
+from data.origin import Origin
 from data.pictures import Pixels
 from data.sampling import SampleKey, rng, sample_key
 
@@ -43,7 +44,12 @@ class DeblurCrops(Dataset[tuple[Tensor, Tensor]]):
         patch_size: p, pixels, a multiple of 4.
         samples: length of an epoch.
         seed: the run's seed, >= 0.
+
+    Attributes:
+        origin: which files a run uses, from the function that makes its loaders; None of a data set of one's own.
     """
+
+    origin: Origin | None = None
 
     def __init__(self, source: PairSource, patch_size: int, samples: int, seed: int = 0) -> None:
         self.source, self.patch_size, self.samples, self.seed = source, patch_size, samples, seed

@@ -7,6 +7,7 @@ decoding (source.py).
 from pathlib import Path
 
 from compress.errors import UserError, printable
+from data.Deblur_data.pairs_index import read_index
 from data.Deblur_data.source import PairFiles
 from data.embedded import Part
 from data.folders import folders_in, picture_files, validation_groups
@@ -26,7 +27,8 @@ def pairs_of(directory: Path, part: Part, sharp_only: bool = False) -> list[Pair
 
     `directory` holds pairs, or `train`, perhaps `validation` and `test`, or is itself such a `train`. Without a
     validation folder, a tenth of the training pairs, chosen by a hash of the name, is validation; of GoPro's layout a
-    tenth of the scenes. Without a test folder, all pairs of a plain folder are the test part.
+    tenth of the scenes, of pairs from make_pairs.py a tenth of the photographs. Without a test folder, all pairs of a
+    plain folder are the test part: `measured_part` of data/folders.py says when that is what is wanted.
 
     Args:
         sharp_only: the pictures are sharp ones, of which pairs are made.
@@ -36,16 +38,29 @@ def pairs_of(directory: Path, part: Part, sharp_only: bool = False) -> list[Pair
     """
     if not directory.is_dir():
         raise UserError(f"{directory} is not a folder; give one with {FORMS}")
-    root = directory.parent if directory.name in PARTS["train"] else directory
-    own = next((root / name for name in PARTS[part] if (root / name).is_dir()), None)
+    root, own = _root(directory), _part_folder(directory, part)
     if part == "test":
         return _pairs(own or directory, sharp_only)
-    if any((root / name).is_dir() for name in PARTS["validation"]):
+    if _part_folder(directory, "validation"):
         return _pairs(own or directory, sharp_only)
     train = root / "train"
     pairs = _pairs(train if train.is_dir() else directory, sharp_only)
     chosen = validation_groups({pair.group for pair in pairs}, directory)
     return [pair for pair in pairs if (pair.group in chosen) == (part == "validation")]
+
+
+def has_test_part(directory: Path) -> bool:
+    """Whether `pairs_of` finds a test folder there."""
+    return _part_folder(directory, "test") is not None
+
+
+def _root(directory: Path) -> Path:
+    return directory.parent if directory.name in PARTS["train"] else directory
+
+
+def _part_folder(directory: Path, part: Part) -> Path | None:
+    root = _root(directory)
+    return next((root / name for name in PARTS[part] if (root / name).is_dir()), None)
 
 
 def _pairs(folder: Path, sharp_only: bool) -> list[PairFiles]:
@@ -63,10 +78,12 @@ def _pairs(folder: Path, sharp_only: bool) -> list[PairFiles]:
 
 
 def _beside(folder: Path, scene: str = "") -> list[PairFiles]:
-    """`blurred/` and `sharp/` of one folder."""
+    """`blurred/` and `sharp/` of one folder; pairs that were made of one photograph are one group."""
     blurred = next((folder / name for name in BLURRED if (folder / name).is_dir()), None)
     if blurred is None:
         raise UserError(f"{folder} has {SHARP}/ but no {' or '.join(f'{name}/' for name in BLURRED)} beside it")
+    index = read_index(folder)
+    made = index.groups() if index is not None else {}
     halves: list[dict[str, Picture]] = [
         {picture.path.name: picture for picture in picture_files(each)} for each in (folder / SHARP, blurred)
     ]
@@ -76,7 +93,10 @@ def _beside(folder: Path, scene: str = "") -> list[PairFiles]:
         raise UserError(f"{folder}: {alone[0]} is not in {lacking}/ ({len(alone)} pictures have no other half)")
     return [
         PairFiles(
-            f"{printable(scene)}_{picture.name}" if scene else picture.name, picture, halves[1][name], scene or name
+            f"{printable(scene)}_{picture.name}" if scene else picture.name,
+            picture,
+            halves[1][name],
+            scene or made.get(Path(name).stem.rpartition("_")[0], name),
         )
         for name, picture in halves[0].items()
     ]

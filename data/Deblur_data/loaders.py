@@ -12,13 +12,15 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
-from data.Deblur_data.folders import pairs_of
+from data.Deblur_data.folders import has_test_part, pairs_of
+from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR
 from data.Deblur_data.source import BlurredPictures, FilePairs, PairSource
 from data.embedded import Part, embedded_pictures
+from data.folders import measured_part
 from data.loaders import evaluation_loader, trained_with, training_loader
+from data.origin import Origin, trained_place
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
-LONGEST_BLUR = 256.0  # pixels
 MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 
 _logger = logging.getLogger("run")
@@ -37,23 +39,26 @@ def deblur_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[An
             "--traindata DIR takes your own pairs"
         )
     crops = DeblurCrops(source_of(place, "train", *settings), config.patch_size, config.samples, config.seed)
+    held_out = DeblurPictures(source_of(place, "validation", *settings))
+    crops.origin = Origin(place, crops.source.files() + held_out.source.files())
     return (
         training_loader(crops, config.batchSize, config.workers, config.seed),
-        evaluation_loader(DeblurPictures(source_of(place, "validation", *settings))),
+        evaluation_loader(held_out),
     )
 
 
 def deblur_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
-    """Testing loader from the test options; without `--testdata` the test part of the data that it was trained on.
+    """Testing loader; without `--testdata` what the run held out of the data that it was trained on.
 
     Raises:
         UserError: the data cannot be used.
     """
     trained = partial(trained_with, checkpoint)
-    place = Path(opt.testdata) if opt.testdata is not None else _place(trained("traindata", str | None))
+    place = trained_place(checkpoint, lambda: _place(trained("traindata", str | None)))
+    place, part = measured_part(opt.testdata, place, has_test_part)
     sharp_only = opt.sharp_only or (opt.testdata is None and trained("sharp_only", bool))
-    length = min(max(trained("blur_length", int | float), 2.0), LONGEST_BLUR)
-    return evaluation_loader(DeblurPictures(source_of(place, "test", sharp_only, length)))
+    length = min(max(trained("blur_length", int | float), SHORTEST_BLUR), LONGEST_BLUR)
+    return evaluation_loader(DeblurPictures(source_of(place, part, sharp_only, length)))
 
 
 def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -> PairSource:

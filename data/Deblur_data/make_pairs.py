@@ -1,7 +1,8 @@
 """Makes pairs of sharp pictures: python -m data.Deblur_data.make_pairs SRC DST
 
-Here: the command. Not here: blur (motion.py), reading pairs (folders.py). Which blur a picture gets follows from the
-seed, its name and the pair's number alone, so that a call that was interrupted goes on where it was.
+Here: the command. Not here: blur (motion.py), reading pairs (folders.py), what is remembered beside them
+(pairs_index.py). Which blur a picture gets follows from the seed, its name and the pair's number alone, so that a call
+that was interrupted goes on where it was.
 """
 
 import argparse
@@ -11,21 +12,32 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from compress.errors import UserError
-from data.Deblur_data.motion import blur_whole, random_kernel
+from compress.errors import UserError, printable
+from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR, blur_whole, random_kernel
+from data.Deblur_data.pairs_index import FILE, PairsIndex, read_index, write_index
 from data.folders import picture_files
 from data.pictures import DECODE_ERRORS, Picture, Pixels
 
 logger = logging.getLogger("run")
 
 
-def make_pairs(source: Path, target: Path, count: int = 1, length: float = 40.0, seed: int = 0) -> int:
+class Pairs(NamedTuple):
+    """Numbers of pairs: written by a call, and there already."""
+
+    made: int
+    kept: int
+
+
+def make_pairs(source: Path, target: Path, count: int = 1, length: float = 40.0, seed: int = 0) -> Pairs:
     """Writes `target`/blurred/NAME_N.png and `target`/sharp/NAME_N.png of each picture; pairs that are there stay.
+
+    `target`/pairs.json says which picture a name stands for, so that pairs of one picture stay on one side of a split.
 
     Args:
         source: folder of sharp pictures.
@@ -35,36 +47,59 @@ def make_pairs(source: Path, target: Path, count: int = 1, length: float = 40.0,
         seed: >= 0.
 
     Returns:
-        number of pairs of readable pictures.
+        how many pairs were made, and how many were there.
 
     Raises:
-        UserError: `source` has no picture that can be read.
+        UserError: `source` has no picture that can be read; or `target` holds pairs of another length or seed, or
+            pictures that were not made here.
     """
     pictures = picture_files(source)
     for kind in ("blurred", "sharp"):
         (target / kind).mkdir(parents=True, exist_ok=True)
+    index = _index(target, length, seed).with_names(each.path.name for each in pictures)
+    write_index(target, index)
     bar = tqdm(pictures, "pairs", disable=not sys.stderr.isatty(), leave=False)
-    made = sum(_pairs_of(each, target, count, length, seed) for each in bar)
-    if not made:
+    each_made = [_pairs_of(each, target / "sharp", count, index) for each in bar]
+    pairs = Pairs(sum(each.made for each in each_made), sum(each.kept for each in each_made))
+    if not any(pairs):
         raise UserError(f"{source} holds no picture that can be read, so no pairs were made")
-    return made
+    return pairs
 
 
-def _pairs_of(picture: Picture, target: Path, count: int, length: float, seed: int) -> int:
+def _index(target: Path, length: float, seed: int) -> PairsIndex:
+    """The index that is there, or a new one."""
+    index = read_index(target)
+    if index is None and any((target / "sharp").iterdir()):
+        raise UserError(
+            f"{target} holds pictures and no {FILE}, so they were not made by this command; nothing was done. Name an "
+            "empty or a new folder"
+        )
+    if index is not None and (index.length, index.seed) != (length, seed):
+        raise UserError(
+            f"{target} holds pairs of --length={index.length:g} --seed={index.seed}; with --length={length:g} "
+            f"--seed={seed} they would be others. Nothing was done; name another folder"
+        )
+    return index or PairsIndex(length, seed)
+
+
+def _pairs_of(picture: Picture, folder: Path, count: int, index: PairsIndex) -> Pairs:
+    """Makes those of one picture that are not in `folder`, the one of sharp pictures, yet."""
+    file = picture.path.name
+    paths = {number: folder / f"{index.names[printable(file)]}_{number}.png" for number in range(count)}
+    missing = [number for number, path in paths.items() if not path.exists()]  # sharp pictures are written last
+    if not missing:
+        return Pairs(0, count)
     try:
         sharp = np.ascontiguousarray(picture.load().transpose(2, 0, 1))
     except DECODE_ERRORS as error:
         logger.warning("skipped %s: %s", picture.path, error)
-        return 0
-    for number in range(count):
-        name = f"{picture.name}_{number}.png"
-        if (target / "sharp" / name).exists():  # written last
-            continue
-        key = int.from_bytes(hashlib.sha256(picture.path.name.encode()).digest()[:8])
-        kernel = random_kernel(np.random.default_rng((seed, key, number)), length)
-        _write(blur_whole(sharp, kernel), target / "blurred" / name)
-        _write(sharp, target / "sharp" / name)
-    return count
+        return Pairs(0, count - len(missing))
+    key = int.from_bytes(hashlib.sha256(os.fsencode(file)).digest()[:8])
+    for number in missing:
+        kernel = random_kernel(np.random.default_rng((index.seed, key, number)), index.length)
+        _write(blur_whole(sharp, kernel), folder.parent / "blurred" / paths[number].name)
+        _write(sharp, paths[number])
+    return Pairs(len(missing), count - len(missing))
 
 
 def _write(pixels: Pixels, path: Path) -> None:
@@ -85,11 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not given.source.is_dir():
             raise UserError(f"{given.source} is not a folder")
-        if given.count < 1 or not 2 <= given.length < 10_000 or given.seed < 0:
-            raise UserError("--count is 1 or more, --length from 2 to 10000 pixels, --seed 0 or more")
-        print(
-            f"{make_pairs(given.source, given.target, given.count, given.length, given.seed)} pairs in {given.target}"
-        )
+        if given.count < 1 or not SHORTEST_BLUR <= given.length <= LONGEST_BLUR or given.seed < 0:
+            raise UserError(
+                f"--count is 1 or more, --length from {SHORTEST_BLUR:g} to {LONGEST_BLUR:g} pixels, --seed 0 or more"
+            )
+        pairs = make_pairs(given.source, given.target, given.count, given.length, given.seed)
+        print(f"{given.target}: {pairs.made} pairs made, {pairs.kept} were there")
     except UserError as e:
         sys.stderr.write(f"error: {e}\n")
         return 2

@@ -15,6 +15,7 @@ from torch.nn import functional
 from data.pictures import Pixels
 
 POINTS = 2000  # of a trajectory, as in DeblurGAN
+SHORTEST_BLUR, LONGEST_BLUR = 2.0, 256.0  # pixels: of the camera's way
 Trajectory = NDArray[np.complex128]
 Kernel = NDArray[np.float32]
 

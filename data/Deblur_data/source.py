@@ -8,6 +8,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +49,10 @@ class PairFiles:
     blurred: Picture | None = None
     group: str = ""
 
+    def paths(self) -> list[Path]:
+        """The file or both."""
+        return [each.path for each in (self.sharp, self.blurred) if each is not None]
+
     def load(self) -> tuple[Pixels, Pixels]:
         """(blurred, sharp), (3, H, W) each. Raises one of `DECODE_ERRORS`; ValueError if sizes do not fit."""
         if self.blurred is None:
@@ -79,6 +84,10 @@ class PairSource(ABC):
     @abstractmethod
     def whole(self, index: int) -> NamedPair:
         """A whole pair, the same each time."""
+
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """The files that pairs are made of."""
 
     def facts(self) -> dict[str, Any]:
         """What whole pairs follow from beside the pictures, as plain data; none of pairs that are files."""
@@ -124,6 +133,10 @@ class BlurredPictures(PairSource):
             blurred, sharp = (_middle(each, self.middle) for each in (blurred, sharp))
         return NamedPair(f"{self.pictures[place].name}_{number}", blurred, sharp)
 
+    def files(self) -> list[Path]:
+        """See `PairSource`."""
+        return [path for pair in self.pictures for path in pair.paths()]
+
     def facts(self) -> dict[str, Any]:
         """See `PairSource`."""
         return {"blur": f"up to {self.length:g} pixels long"}
@@ -157,6 +170,10 @@ class FilePairs(PairSource):
     def whole(self, index: int) -> NamedPair:
         """See `PairSource`."""
         return NamedPair(self.pairs[index].name, *self._pair(index))
+
+    def files(self) -> list[Path]:
+        """See `PairSource`."""
+        return [path for pair in self.pairs for path in pair.paths()]
 
     def _pair(self, index: int) -> tuple[Pixels, ...]:
         return self._recent.get(index, self.pairs[index].load)

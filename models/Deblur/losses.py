@@ -4,7 +4,6 @@ Here: functions of tensors, the perceptual network. Not here: when which network
 """
 
 import logging
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from apputils.checkpoint import load_weights
 from compress.errors import UserError
+from models import differences
 
 logger = logging.getLogger("run")
 GRADIENT_PENALTY = 10.0  # Gulrajani et al. 2017, arXiv 1704.00028, eq. 3
@@ -114,11 +115,16 @@ class Perceptual(nn.Module):
         return functional.mse_loss(self.features((restored - self.mean) / self.std), wanted)
 
 
+def effective(content: Callable[[Tensor, Tensor], Tensor]) -> str:
+    """What `--content` would call a content loss, which may not be what it was asked for."""
+    return "perceptual" if isinstance(content, Perceptual) else "l1-ssim"
+
+
 def content_loss(name: str, vgg_weights: str | None, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     """The content loss of `--content`; without VGG19's weights a line says so and `l1_ssim` takes its place.
 
     Raises:
-        UserError: `--vgg-weights` is not such a file.
+        UserError: the file holds no weights of VGG19.
     """
     if name != "perceptual":
         return l1_ssim
@@ -134,13 +140,13 @@ def content_loss(name: str, vgg_weights: str | None, device: torch.device) -> Ca
 def _vgg(path: Path) -> nn.Sequential:
     import torchvision  # takes a second, and only this loss needs it
 
-    features: nn.Sequential = torchvision.models.vgg19(weights=None).features[:VGG_LAYERS]
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        own = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
-        features.load_state_dict({key: own[key] for key in features.state_dict()})
-    except (OSError, RuntimeError, KeyError, AttributeError, EOFError, ValueError, pickle.UnpicklingError) as e:
-        raise UserError(
-            f"--vgg-weights={path}: it holds no weights of torchvision's VGG19 ({type(e).__name__}: {e})"
-        ) from e
+    with torch.device("meta"):  # the whole network has 144 million parameters, of which these layers are 1 %
+        features: nn.Sequential = torchvision.models.vgg19(weights=None).features[:VGG_LAYERS]
+    wanted = {f"features.{name}": tensor.shape for name, tensor in features.state_dict().items()}
+    there = load_weights(path)
+    found = differences.of_shapes(wanted, {name: tensor.shape for name, tensor in there.items() if name in wanted})
+    if found:
+        raise UserError(f"{path} holds no weights of torchvision's VGG19: {'; '.join(found)}")
+    own = {name.removeprefix("features."): there[name].float() for name in wanted}
+    features.load_state_dict(own, assign=True)
     return features

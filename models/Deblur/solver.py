@@ -5,7 +5,7 @@ step is one update of the generator: the scheduler's hooks fire once for it, how
 the discriminator was updated.
 """
 
-from functools import cached_property
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from compress.config.loader import load_text
 from compress.distributed import average
-from compress.errors import ScheduleError
+from compress.errors import ScheduleError, UserError
 from models.base_solver import BaseTrainer, Companion
-from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, gradient_penalty
+from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, effective, gradient_penalty
 from models.Deblur.model import Discriminator, Generator
 from models.Deblur.networks import Networks, prefixes_of
 from models.Deblur.quality import beside_blurred, evaluate, outputs
 
+logger = logging.getLogger("run")
 CRITIC_BETAS = (0.5, 0.999)  # of Adam, usual for discriminators (Radford et al. 2016, arXiv 1511.06434)
 EXAMPLE_SIDE = 256  # pixels
 
@@ -33,6 +34,7 @@ class DeblurTrainer(BaseTrainer):
     default_epochs = 12
     memory_format = torch.channels_last  # a step of the generator takes 0.9 of the time on a CPU
 
+    content: Any
     prefixes: frozenset[str] = frozenset()  # of the schedule's names
 
     def build(self, checkpoint: dict[str, Any] | None = None) -> None:
@@ -40,7 +42,7 @@ class DeblurTrainer(BaseTrainer):
         self.prefixes = frozenset(prefixes_of(self._schedule(checkpoint)))
         self.adversarial = ADVERSARIAL[self.config.gan]
         self.critic_steps = self.config.critic_steps or self.adversarial.critic_steps
-        _ = self.content  # now: a wrong --vgg-weights is told before training starts
+        self.content = self._content(checkpoint)  # now: a wrong --vgg-weights is told before training starts
         super().build(checkpoint)
 
     def build_model(self) -> nn.Module:
@@ -63,10 +65,27 @@ class DeblurTrainer(BaseTrainer):
         critic = inside if inside is not None else Discriminator(self.config.ndf).to(self.device)
         return {"netD": Companion(critic, torch.optim.Adam(critic.parameters(), lr=self.config.lr, betas=CRITIC_BETAS))}
 
-    @cached_property
-    def content(self) -> Any:
-        """The content loss, of (restored, sharp)."""
-        return content_loss(self.config.content, self.config.vgg_weights, self.device)
+    def task_facts(self) -> dict[str, Any]:
+        """The files, and the content loss that is trained with."""
+        return {**super().task_facts(), "content": effective(self.content)}
+
+    def _content(self, checkpoint: dict[str, Any] | None) -> Any:
+        """The content loss, of (restored, sharp): a resumed run's own, whatever VGG19's weights did in between.
+
+        Raises:
+            UserError: VGG19's weights are damaged, or were there and are not any more.
+        """
+        name, own = self.config.content, checkpoint["task"].get("content") if checkpoint is not None else None
+        if own == "l1-ssim" and name != own:
+            logger.info("the content loss stays L1 + SSIM: VGG19's weights were not there when the run began")
+            name = own
+        content = content_loss(name, self.config.vgg_weights, self.device)
+        if own is not None and effective(content) != own:
+            raise UserError(
+                "the run was trained with --content=perceptual, and VGG19's weights are not there any more; put them "
+                "back, or start a new run. Nothing was changed"
+            )
+        return content
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """One picture of 256 x 256 pixels."""

@@ -83,14 +83,15 @@ class TrainOptions:
     def parse(self, arguments: Sequence[str] | None = None) -> DeblurTrainConfig:
         """The options given (sys.argv's by default), then the preset's, the rest by default.
 
-        A wrong one ends with exit code 2.
+        A preset's length is for a run without a schedule: a schedule has its own. A wrong one ends with exit code 2.
 
         Raises:
             UserError: see `parse_training`.
         """
         config = parse_training(DeblurTrainConfig, "Trains DeblurGAN under a schedule.", arguments)
         chosen = PRESETS.get(config.preset or "", {})
-        config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in config.explicit})
+        given = config.explicit | ({"nEpochs"} if config.compress is not None else set())
+        config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in given})
         if config.resume is None:
             check(config, RULES)  # after the preset, which may be what an option needs
         return config

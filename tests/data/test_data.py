@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from compress.errors import UserError
-from data.data import embedded_notice, get_testing_set, get_training_set, get_validation_set
+from data.data import embedded_notice, get_held_out_set, get_testing_set, get_training_set, get_validation_set
 from data.sampling import SampleKey
 from tests.data.conftest import MakePictures
 
@@ -45,6 +45,30 @@ def test_a_folder_of_ones_own(make_pictures: MakePictures) -> None:
     assert training[SampleKey(0, 4)][0].shape == (3, 4, 4)
     assert len(get_validation_set(4, directory)) == 2
     assert len(get_testing_set(SimpleNamespace(testdata=directory, upscale_factor=4))) == 20
+
+
+def measured(place: str | None, trained: str | None) -> set[str]:
+    return {item.name for item in get_held_out_set(2, place, Path(trained) if trained else None)}
+
+
+def test_a_run_is_measured_on_what_it_did_not_train_on(
+    make_pictures: MakePictures, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = str(make_pictures("plain", 20))
+    trained = {picture.name for picture in get_training_set(2, plain, patch_size=16).store.pictures}
+    assert len(measured(None, plain)) == 2
+    assert not measured(None, plain) & trained
+    assert "plain has no test part: quality is measured on its validation pictures" in caplog.text
+    assert len(measured(plain, plain)) == 20  # given: taken whole, and told
+    assert "plain is the folder that the network was trained on, and has no test part" in caplog.text
+    caplog.clear()
+    other = str(make_pictures("other", 3))
+    make_pictures("parted/train", 4)
+    parted = str(make_pictures("parted/test", 5).parent)
+    assert len(measured(other, plain)) == 3
+    assert len(measured(None, parted)) == len(measured(parted, parted)) == 5
+    assert measured(None, None) == {"brick", "camera", "coffee", "ihc"}  # the embedded photographs have every part
+    assert caplog.text == ""
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from apputils.checkpoint import load_checkpoint, save_checkpoint
 from compress.errors import UserError
+from data.origin import Origin, check_same_data
 from models import differences
 from models.resumption import restore_optimizer, resumed
 from models.run_state import load_network
@@ -62,6 +64,30 @@ def test_the_optimizer_starts_anew_and_everything_else_goes_on(trainer_of: Train
     assert "reset_optimizer" not in content["options"]
     trainer_of("--resume=a", "--nEpochs=3").run()  # the run's own from now on
     assert last()["optimizer"]["param_groups"][0]["lr"] == 0.001
+
+
+def test_other_data_are_refused_and_a_moved_folder_is_not(trainer_of: TrainerOf) -> None:
+    trainer_of("--nEpochs=1", "--run=a").run()
+    facts = last()["task"]["data"]
+    assert (facts["place"], facts["files"]) == ("pictures/train", 3)
+    shutil.copytree("pictures/train", "elsewhere")
+    check_same_data(facts, Origin("elsewhere", Path("elsewhere").iterdir()).facts)
+    shutil.copy("pictures/train/train0.png", "pictures/train/more.png")
+    with pytest.raises(UserError, match=r"train \(3 files\); here it would go on with pictures/train \(4 files\)"):
+        trainer_of("--resume=a", "--nEpochs=2").run()
+    Path("pictures/train/more.png").unlink()
+    with Path("pictures/train/train0.png").open("ab") as file:
+        file.write(b"longer")
+    with pytest.raises(UserError, match="of which names or sizes are not the same"):
+        trainer_of("--resume=a", "--nEpochs=2").run()
+    assert last()["epoch"] == 0
+
+
+def test_other_files_of_the_same_classes_are_refused(classifier_of: ClassifierOf) -> None:
+    classifier_of("--nEpochs=1", "--run=a").run()
+    shutil.copy("pictures/train/dark/0.png", "pictures/train/dark/more.png")
+    with pytest.raises(UserError, match=r"pictures.train \(42 files\); here it would go on with .* \(43 files\)"):
+        classifier_of("--resume=a", "--nEpochs=2").run()
 
 
 def test_another_schedule_keeps_what_is_masked(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:
@@ -146,6 +172,19 @@ def test_a_run_that_torchrun_started_again_goes_on_with_itself(trainer_of: Train
     config = replace(trainer_of("--nEpochs=1").config, resume="a")
     assert saved["options"]["resume"] is None
     assert resumed(config).resume == "a"
+
+
+def test_a_quantized_run_does_not_go_on_by_thinning(classifier_of: ClassifierOf) -> None:
+    Path("qat.yaml").write_text(
+        "quantizers:\n  q: {class: DorefaQuantizer, bits_activations: 8, bits_weights: 8}\n"
+        "policies:\n  - quantizer: {instance_name: q}\n    epochs: [0]\n"
+    )
+    classifier_of("--compress=qat.yaml", "--nEpochs=1", "--run=a").run()
+    going_on = ("--resume=a", "--compress=filters.yaml", "--reset-schedule", "--nEpochs=3")
+    with pytest.raises(UserError, match="extension 't': the network is quantized already.*leave 't' out"):
+        classifier_of(*going_on).run()
+    assert last()["epoch"] == 0
+    classifier_of("--resume=a", "--nEpochs=2").run()  # the run itself is as it was
 
 
 def test_groups_that_differ_are_told() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from apputils.checkpoint import load_checkpoint
 from compress.errors import UserError
-from data.loaders import sr_testing_loader
+from data.loaders import sr_testing_loader, sr_training_loaders
 from models.subject import find_subject
 from models.test_solver import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
@@ -32,6 +32,15 @@ def test_the_network_is_rebuilt_from_the_checkpoint(trainer_of: TrainerOf) -> No
     assert not model.training
     best = load_checkpoint(Path("checkpoints/a/best.pt"))["model"]
     assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
+
+
+def test_without_testdata_the_runs_own_held_out_pictures_are_measured(trainer_of: TrainerOf) -> None:
+    trainer_of("--nEpochs=1", "--run=a").run()
+    opt, checkpoint = find_subject(TestOptions().parse(["--run=a"]))
+    trained, held_out = sr_training_loaders(SimpleNamespace(**checkpoint["options"]))
+    tested = [item.name for item in sr_testing_loader(opt, checkpoint)]
+    assert tested == [item.name for item in held_out]
+    assert not set(tested) & {picture.name for picture in trained.dataset.store.pictures}  # type: ignore[attr-defined]
 
 
 def test_summary_and_pictures(trainer_of: TrainerOf) -> None:

@@ -1,6 +1,8 @@
 """Pairs: made on the fly, made by the command, and in every known layout."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from PIL import Image
 from compress.errors import UserError
 from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
 from data.Deblur_data.folders import pairs_of
-from data.Deblur_data.loaders import source_of
+from data.Deblur_data.loaders import deblur_testing_loader, deblur_training_loaders, source_of
 from data.Deblur_data.make_pairs import main
 from data.Deblur_data.source import FilePairs
+from data.origin import check_same_data
 from data.sampling import SampleKey
+from options.Deblur_options.train_options import TrainOptions
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (40, 50)) -> None:
@@ -74,6 +78,47 @@ def test_made_pairs_are_read_back_and_a_second_call_changes_nothing(tmp_path: Pa
     assert torch.equal(items[2].sharp, pixels(tmp_path / "src" / "1.png")[:, :, :48])
 
 
+def test_pairs_of_one_photograph_stay_together_and_have_names_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(3):
+        picture(tmp_path / "src" / f"p{i}.png", i)
+    picture(tmp_path / "src" / "p1_0.png", 3)
+    picture(tmp_path / "src" / "p0.jpg", 4)  # the same stem as p0.png
+    source, target = str(tmp_path / "src"), tmp_path / "dst"
+    assert main([source, str(target), "--count=3", "--length=12"]) == 0
+    assert "15 pairs made, 0 were there" in capsys.readouterr().out
+    parts = {part: pairs_of(target, part) for part in ("train", "validation")}  # type: ignore[arg-type]
+    assert {part: len(pairs) for part, pairs in parts.items()} == {"train": 12, "validation": 3}
+    photographs = {part: {pair.group for pair in pairs} for part, pairs in parts.items()}
+    assert photographs["train"] | photographs["validation"] == {"p0.png", "p1.png", "p2.png", "p1_0.png", "p0.jpg"}
+    assert not photographs["train"] & photographs["validation"]
+    assert not torch.equal(pixels(target / "sharp/p0_0.png"), pixels(target / "sharp/p0_png_0.png"))
+    (target / "sharp" / "p2_1.png").unlink()
+    picture(tmp_path / "src" / "a.png", 5)  # comes first: what is there keeps its name
+    assert main([source, str(target), "--count=3", "--length=12"]) == 0
+    assert "4 pairs made, 14 were there" in capsys.readouterr().out
+
+
+def test_pairs_of_other_settings_and_foreign_pictures_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "src" / "a.png", 0)
+    source, target = str(tmp_path / "src"), tmp_path / "dst"
+    assert main([source, str(target), "--length=12"]) == 0
+    for other in (["--length=13"], ["--length=12", "--seed=1"]):
+        assert main([source, str(target), *other]) == 2
+        assert "holds pairs of --length=12 --seed=0" in capsys.readouterr().err
+    assert main([source, str(target), "--length=257"]) == 2
+    assert "--length from 2 to 256 pixels" in capsys.readouterr().err
+    (target / "pairs.json").write_text('{"length": 12')
+    with pytest.raises(UserError, match=r"pairs.json is not what make_pairs wrote"):
+        pairs_of(target, "test")
+    (target / "pairs.json").unlink()
+    assert main([source, str(target), "--length=12"]) == 2
+    assert "so they were not made by this command" in capsys.readouterr().err
+
+
 def test_a_wrong_source_or_number_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nowhere"), str(tmp_path / "dst")]) == 2
     assert main([str(tmp_path), str(tmp_path / "dst"), "--count=0"]) == 2
@@ -100,6 +145,53 @@ def test_gopros_scenes_stay_together(tmp_path: Path) -> None:
     assert len({pair.group for pair in held_out}) == 1
     assert not {pair.group for pair in held_out} & {pair.group for pair in train}
     assert pairs_of(tmp_path / "train", "train") == train  # named by its train folder
+
+
+def test_without_a_test_part_the_held_out_pairs_are_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for kind in ("blurred", "sharp"):
+        for i in range(12):
+            picture(tmp_path / kind / f"{i}.png", i)
+
+    def tested(given: Path | None) -> set[str]:
+        options = {"traindata": str(tmp_path), "sharp_only": False, "blur_length": 40.0}
+        opt = SimpleNamespace(testdata=None if given is None else str(given), sharp_only=False)
+        return {item.name for item in deblur_testing_loader(opt, {"options": options, "task": {}})}
+
+    trained = {pair.name for pair in pairs_of(tmp_path, "train")}
+    assert len(tested(None)) == 1
+    assert not tested(None) & trained
+    assert "has no test part: quality is measured on its validation pictures" in caplog.text
+    assert len(tested(tmp_path)) == 12
+    assert "most of these pictures were trained on" in caplog.text
+
+
+def test_a_folder_that_appears_later_is_not_taken_for_what_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dataset/Deblur/train` is looked for first; a run that began without it goes on, and is tested, without it."""
+    monkeypatch.chdir(tmp_path)
+
+    def facts() -> dict[str, Any]:
+        return deblur_training_loaders(TrainOptions().parse(["--optform=Deblur"]))[0].dataset.origin.facts  # type: ignore[attr-defined]
+
+    before = facts()
+    assert (before["place"], before["files"]) == (None, 14)
+    for kind in ("blurred", "sharp"):
+        for i in range(3):
+            picture(tmp_path / "dataset/Deblur/train" / kind / f"{i}.png", i)
+    after = facts()
+    assert (after["place"], after["files"]) == ("dataset/Deblur/train", 6)
+    wanted = r"the embedded photographs \(14 files\); here it would go on with dataset/Deblur/train \(6 files\)"
+    with pytest.raises(UserError, match=wanted):
+        check_same_data(before, after)
+    options = {"traindata": None, "sharp_only": False, "blur_length": 40.0}
+    opt = SimpleNamespace(testdata=None, sharp_only=False)
+    tested = [
+        {item.name for item in deblur_testing_loader(opt, {"options": options, "task": {"data": each}})}
+        for each in (before, after)
+    ]
+    assert [len(names) for names in tested] == [8, 1]
+    assert "coffee_0" in tested[0]
 
 
 def test_a_picture_without_its_other_half_is_named(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from apputils.checkpoint import load_checkpoint
-from compress.errors import ScheduleError
+from compress.errors import ScheduleError, UserError
 from compress.policies.base import HOOKS
+from models.Deblur.losses import VGG_FILE, l1_ssim
 from models.Deblur.model import Discriminator
 from models.smoke import smoke
 from models.whole import load_network
@@ -154,6 +156,16 @@ def test_the_smoke_run_sees_the_rate_of_the_discriminator(deblurrer_of: Deblurre
     assert "passed" in caplog.text
 
 
+def test_the_papers_epochs_are_not_those_of_another_schedule(deblurrer_of: DeblurrerOf) -> None:
+    """Its 300 epochs would train at the rate at which another schedule ends, which is zero."""
+    Path("short.yaml").write_text(SCHEDULE)
+    for schedule, epochs in (("short.yaml", 4), ("paper.yaml", 300), ("filter_prune.yaml", 14)):
+        trainer = deblurrer_of("--preset=paper", f"--compress={schedule}", "--blocks=3", "--halvings=1")
+        trainer.build()
+        assert trainer.epochs == epochs
+    assert deblurrer_of("--preset=paper", "--compress=short.yaml", "--nEpochs=7").config.nEpochs == 7
+
+
 def test_the_papers_preset(deblurrer_of: DeblurrerOf) -> None:
     trainer = deblurrer_of("--preset=paper")
     config = trainer.config
@@ -173,3 +185,74 @@ def test_the_perceptual_loss_runs_and_without_weights_a_line_says_so(
     trainer.train(0, trainer.compression_scheduler)
     assert not isinstance(trainer.content, nn.Module)
     assert "the content loss is L1 + SSIM; --vgg-weights FILE names them" in caplog.text
+
+
+def vgg_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Random weights of VGG19's first layers, in a file as torchvision's: names of the whole network."""
+    widths = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
+    state = {}
+    for place, (before, after) in widths.items():
+        state[f"features.{place}.weight"] = torch.randn(after, before, 3, 3) / (3 * before**0.5)
+        state[f"features.{place}.bias"] = torch.zeros(after)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({**state, "classifier.6.bias": torch.zeros(3)}, path)
+    return state
+
+
+def test_the_perceptual_loss_compares_features_of_the_file(deblurrer_of: DeblurrerOf) -> None:
+    state = vgg_weights(Path("vgg.pth"))
+    trainer = deblurrer_of("--content=perceptual", "--vgg-weights=vgg.pth")
+    trainer.build()
+    assert trainer.task_facts()["content"] == "perceptual"
+    restored, sharp = torch.rand(2, 3, 16, 16, requires_grad=True), torch.rand(2, 3, 16, 16)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    features = []
+    for pictures in (restored, sharp):
+        x = (pictures - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+        for place in range(15):
+            if f"features.{place}.weight" in state:
+                x = functional.conv2d(x, state[f"features.{place}.weight"], state[f"features.{place}.bias"], padding=1)
+            else:
+                x = functional.max_pool2d(x, 2) if place in (4, 9) else x.clamp(min=0)
+        features.append(x)
+    loss = trainer.content(restored, sharp)
+    assert float(loss) == pytest.approx(float(((features[0] - features[1]) ** 2).mean()), rel=1e-4)
+    loss.backward()
+    assert float(restored.grad.abs().sum()) > 0  # type: ignore[union-attr]
+    assert all(each.grad is None for each in trainer.content.parameters())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02.", "may be damaged"),
+        (b"PK\x03\x04", "may be damaged"),
+        (None, "1 tensors of this network are not in it"),
+    ],
+)
+def test_a_file_without_vggs_weights_is_told(deblurrer_of: DeblurrerOf, content: bytes | None, message: str) -> None:
+    state = vgg_weights(Path("vgg.pth"))
+    if content is None:
+        torch.save({name: value for name, value in state.items() if name != "features.12.bias"}, "vgg.pth")
+    else:
+        Path("vgg.pth").write_bytes(content)
+    with pytest.raises(UserError, match=f"vgg.pth .*{message}"):
+        deblurrer_of("--content=perceptual", "--vgg-weights=vgg.pth").build()
+
+
+def test_a_resumed_run_keeps_the_content_loss_that_it_was_trained_with(
+    deblurrer_of: DeblurrerOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "hub")
+    deblurrer_of("--content=perceptual", "--nEpochs=1", "--run=without").run()
+    vgg_weights(Path("hub/checkpoints") / VGG_FILE)
+    deblurrer_of("--content=perceptual", "--nEpochs=1", "--run=with").run()
+    assert [last(run)["task"]["content"] for run in ("without", "with")] == ["l1-ssim", "perceptual"]
+    trainer = deblurrer_of("--resume=without", "--nEpochs=2")
+    caplog.set_level(logging.INFO)
+    trainer.run()
+    assert trainer.content is l1_ssim
+    assert "the content loss stays L1 + SSIM" in caplog.text
+    (Path("hub/checkpoints") / VGG_FILE).unlink()
+    with pytest.raises(UserError, match="VGG19's weights are not there any more"):
+        deblurrer_of("--resume=with", "--nEpochs=2").run()

@@ -1,0 +1,51 @@
+"""Regions of a traced graph that run under another setting: `with torch.no_grad():`, `with torch.autocast(...):`.
+
+Here: `inline_regions`, which puts their operations back where they stood. torch.export makes one call of a sub-graph of
+each, and neither setting changes shapes, channels or products. Not here: branches and loops that depend on values
+(`torch.cond`), which stay calls of sub-graphs; nothing looks inside them. Called by `trace.py`.
+
+    conv1                        conv1
+    wrap_with_set_grad_enabled   conv2      (in the sub-graph: conv2, relu)
+    getitem                 ->   relu
+    conv3                        conv3
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import GraphModule, Node
+
+SUBGRAPH_AT = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+"""The call -> which of its arguments is the sub-graph; what the sub-graph reads comes behind it."""
+
+
+def inline_regions(module: GraphModule) -> None:
+    """Replace each region by its operations, regions inside regions too; the graph is then there to be read, not run.
+
+    Args:
+        module: of an exported program; its graph is changed in place.
+    """
+    graph = module.graph
+    for call in list(graph.nodes):
+        at = SUBGRAPH_AT.get(getattr(call.target, "__name__", "")) if call.op == "call_function" else None
+        if at is None:
+            continue
+        source: Any = call.args[at]
+        region = getattr(module, source.target)
+        inline_regions(region)
+        places = [node for node in region.graph.nodes if node.op == "placeholder"]
+        known: dict[Node, Any] = dict(zip(places, call.args[at + 1 :], strict=True))
+        with graph.inserting_before(call):
+            results: Any = graph.graph_copy(region.graph, known)
+        for picked in list(call.users):
+            picked.replace_all_uses_with(results[picked.args[1]])
+            graph.erase_node(picked)
+        graph.erase_node(call)
+        if not source.users:
+            graph.erase_node(source)
+
+
+def has_subgraph(node: Node) -> bool:
+    """Whether the call runs a sub-graph that nothing looks into, such as the branches of `torch.cond`."""
+    return any(source.op == "get_attr" for source in node.all_input_nodes)

@@ -1,0 +1,68 @@
+"""What optimizers remember is cut with the parameter, or starts anew; the next step works."""
+
+import logging
+
+import pytest
+import torch
+
+from compress.thinning.recipe import Recipe, slice_optimizer
+from compress.thinning.thin import thin
+from tests.compress.harness import batch, tiny_net
+
+OPTIMIZERS = {
+    "SGD": {"lr": 0.01, "momentum": 0.9},
+    "Adam": {"amsgrad": True},
+    "Adafactor": {},
+    "Rprop": {},
+}
+
+
+def step(net, optimizer, number):
+    optimizer.zero_grad()
+    net(batch(0, number)).square().mean().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_trains_on(name, caplog):
+    net = tiny_net()
+    optimizer = getattr(torch.optim, name)(net.parameters(), **OPTIMIZERS[name])
+    step(net, optimizer, 0)
+    kept = torch.tensor([0, 2, 3, 5, 7])
+    rows = {
+        key: value.index_select(0, kept) if value.dim() and value.shape[0] == 8 else value.clone()
+        for key, value in optimizer.state[net.conv1.weight].items()
+    }
+    mask = torch.zeros_like(net.conv1.weight, dtype=torch.bool).index_fill_(0, kept, True)
+    thin(net, {"conv1.weight": mask}, batch(0, 0), optimizer)
+    state = optimizer.state[net.conv1.weight]
+    assert state.keys() == rows.keys()
+    assert all(torch.equal(torch.as_tensor(state[key]), torch.as_tensor(rows[key])) for key in rows)
+    step(net, optimizer, 1)
+    assert net.conv1.weight.shape[0] == 5
+    assert torch.isfinite(net.conv1.weight).all()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_means_over_rows_and_columns_are_cut_where_they_have_the_old_size():
+    net = tiny_net()
+    optimizer = torch.optim.Adafactor(net.parameters())
+    step(net, optimizer, 0)
+    mask = torch.ones_like(net.conv1.weight, dtype=torch.bool)
+    mask[:3] = False
+    thin(net, {"conv1.weight": mask}, batch(0, 0), optimizer)
+    shapes = {key: tuple(value.shape) for key, value in optimizer.state[net.conv2.weight].items()}
+    assert shapes == {"step": (), "row_var": (4, 5, 3, 1), "col_var": (4, 5, 1, 3)}
+
+
+def test_state_of_another_form_starts_anew(caplog):
+    net = tiny_net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+    step(net, optimizer, 0)
+    optimizer.state[net.conv1.weight]["flat"] = torch.zeros(8 * 27)
+    optimizer.state[net.conv1.weight]["factors"] = [torch.zeros(8, 8)]
+    recipe = Recipe({"conv1.weight": {0: torch.arange(5)}}, {"conv1.weight": {0: 8}})
+    slice_optimizer(recipe, net, optimizer)
+    assert net.conv1.weight not in optimizer.state
+    assert "momentum_buffer" in optimizer.state[net.conv2.weight]
+    assert "SGD state of conv1.weight starts anew: its flat, factors cannot be cut" in caplog.text
