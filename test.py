@@ -1,5 +1,7 @@
 """Evaluates the newest run, or the one named, or compares several: python test.py [--run=NAME | --compare all]"""
 
+from functools import partial
+
 from apputils.console import exit_codes
 from apputils.runs import recorded_optform
 from options.applications import application_on_command_line, find_application, named_on_command_line
@@ -14,6 +16,7 @@ def main() -> None:
 
     from models.comparison import compare  # imports torch, which --help and wrong options need not wait for
     from models.processes import in_one_process
+    from models.second_baseline import second_baseline
     from models.subject import find_subject
 
     in_one_process("test.py")
@@ -24,8 +27,9 @@ def main() -> None:
     if checkpoint["optform"] != application.name:  # the run's logs, which tell it without torch, are gone
         application = find_application(checkpoint["optform"])
         opt, checkpoint = find_subject(application.load("test_options")().parse())
-    testing_loader = application.load("testing_loader")(opt, checkpoint)
-    application.load("tester")(opt, testing_loader).run(opt)
+    tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint))
+    tester.second = partial(second_baseline, tester, application) if opt.baseline else None
+    tester.run(opt)
 
 
 if __name__ == "__main__":

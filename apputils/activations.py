@@ -6,7 +6,7 @@ tester, and by the base solver with `--activation-stats`.
     with ActivationStatistics(model, calls=10) as statistics:
         evaluate(model)
     report = statistics.report()
-    write_activations(report, Path("results/run/activations.xlsx"))      # and activations.csv
+    write_activations(report, Path("results/run/activations.xlsx"))      # and activations*.csv
 """
 
 import logging
@@ -34,7 +34,8 @@ class ActivationReport:
     """What the collectors found.
 
     Attributes:
-        layers: one row a layer that ran: layer, kind, calls, shape (of its last output), and the numbers.
+        layers: one row a layer that ran: layer, kind, calls, shape (of its last output), the numbers, and
+            dead_channels: how many channels were zero wherever it ran.
         channels: one row a channel: layer, channel, apoz.
         histograms: layer -> counts of its values that are not zero.
     """
@@ -89,13 +90,16 @@ class ActivationStatistics:
         for name, watched in self._found.items():
             values = {collector.name: collector.value() for collector in watched.collectors}
             plain = {key: value for key, value in values.items() if isinstance(value, float)}
-            rows.append({"layer": name, "kind": watched.kind, "calls": watched.calls, "shape": watched.shape, **plain})
             apoz = values.get("apoz", [])
+            rows.append({
+                "layer": name, "kind": watched.kind, "calls": watched.calls, "shape": watched.shape, **plain,
+                "dead_channels": sum(value == 1.0 for value in apoz),
+            })  # fmt: skip
             channels += [{"layer": name, "channel": i, "apoz": value} for i, value in enumerate(apoz)]
             if isinstance(values.get("histogram"), Counts):
                 histograms[name] = values["histogram"]
         head = ["layer", "kind", "calls", "shape"]
-        layers = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*head, *NUMBERS])
+        layers = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*head, *NUMBERS, "dead_channels"])
         return ActivationReport(layers, pd.DataFrame(channels, columns=["layer", "channel", "apoz"]), histograms)
 
     def _hook(self, name: str) -> Any:
@@ -138,7 +142,8 @@ def channel_dim(module: nn.Module, output: Tensor) -> int:
 
 
 def write_activations(report: ActivationReport, path: Path) -> None:
-    """Writes a workbook (sheets `activations`, `apoz`, `histograms`) and the first sheet as CSV beside it.
+    """Writes a workbook (sheets `activations`, `apoz`, `histograms`), and beside it each sheet as CSV: the first under
+    the workbook's name, the others with `_apoz` and `_histograms` behind it.
 
     Raises:
         UserError: a file cannot be written.
@@ -148,9 +153,11 @@ def write_activations(report: ActivationReport, path: Path) -> None:
     if len(report.layers):
         book.add_chart(sheet, "bar", x="layer", series=["sparsity"], title="Zeros in outputs", y_title="fraction")
     book.add_table("apoz", report.channels, percent=["apoz"], note="average percentage of zeros of each channel")
-    book.add_table("histograms", histogram_rows(report), note="outputs that are not zero")
+    histograms = histogram_rows(report)
+    book.add_table("histograms", histograms, note="outputs that are not zero")
     book.save(path)
-    report.layers.to_csv(path.with_suffix(".csv"), index=False)
+    for ending, table in (("", report.layers), ("_apoz", report.channels), ("_histograms", histograms)):
+        table.to_csv(path.with_name(f"{path.stem}{ending}.csv"), index=False)
 
 
 def append_activations(report: ActivationReport, path: Path, epoch: int) -> None:

@@ -3,14 +3,12 @@
 Here: `group_tables` of `--list-groups`. Not here: how they are found (`compress/graph`, `compress/thinning/probe.py`).
 """
 
-from collections.abc import Iterable
-
 from tabulate import tabulate
 
-from compress.graph.channels import ChannelGraph, ChannelGroup, Place
+from compress.graph.channels import ChannelGraph, ChannelGroup
 
-SHOWN = 6  # members of a group; the rest is counted
-HEADS = ["group", "units", "prunable", "parameters each", "MACs each", "members"]
+COSTS = ["parameters each", "MACs each", "members"]
+WIDTHS = {"members": 70, "why nothing of it can leave": 90}  # of columns of words, which go on in further lines
 
 
 def group_tables(graph: ChannelGraph) -> str:
@@ -23,21 +21,25 @@ def group_tables(graph: ChannelGraph) -> str:
     parts = [
         f"{len(open_groups)} groups can lose units. NAME[d] is dimension d of that tensor: [0] filters, [1] channels",
         "that are read. A schedule that names one weight of a group prunes the whole group.",
-        tabulate([_row(group) for group in open_groups], HEADS, disable_numparse=True, maxcolwidths=[None] * 5 + [70]),
+        _table(
+            ["group", "units", "prunable", *COSTS], [[*_start(g), str(g.prunable), *_costs(g)] for g in open_groups]
+        ),
     ]
     if pinned:
-        rows = [[group.name, group.units, "; ".join(group.pinned) or "a single unit"] for group in pinned]
-        heads = ["group", "units", "why nothing of it can leave"]
-        parts += ["", f"{len(pinned)} groups stay:", tabulate(rows, heads, maxcolwidths=[None, None, 90])]
+        rows = [[*_start(group), *_costs(group), "; ".join(group.pinned) or "a single unit"] for group in pinned]
+        heads = ["group", "units", *COSTS, "why nothing of it can leave"]
+        parts += ["", f"{len(pinned)} groups stay:", _table(heads, rows)]
     return "\n".join(parts)
 
 
-def _row(group: ChannelGroup) -> list[str]:
-    costs = (f"{group.parameters_per_unit:,.0f}", f"{group.macs_per_unit:,.0f}")
-    return [group.name, str(group.units), str(group.prunable), *costs, _members(group.members)]
+def _start(group: ChannelGroup) -> list[str]:
+    return [group.name, str(group.units)]
 
 
-def _members(members: Iterable[Place]) -> str:
-    names = [f"{name}[{dim}]" for name, dim in members]
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest
+def _costs(group: ChannelGroup) -> list[str]:
+    members = ", ".join(f"{name}[{dim}]" for name, dim in group.members)
+    return [f"{group.parameters_per_unit:,.0f}", f"{group.macs_per_unit:,.0f}", members]
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    return tabulate(rows, heads, disable_numparse=True, maxcolwidths=[WIDTHS.get(head) for head in heads])

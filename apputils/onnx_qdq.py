@@ -172,7 +172,9 @@ class Clip(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same."""
-        return x if math.isinf(self.low) and math.isinf(self.high) else torch.clamp(x, self.low, self.high)
+        if math.isinf(self.high):
+            return x if math.isinf(self.low) else x.clamp_min(self.low)
+        return torch.clamp(x, self.low, self.high)
 
 
 class QuantizeDequantize(nn.Module):

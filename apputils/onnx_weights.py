@@ -6,9 +6,12 @@ Kernels want a symmetric form, value = scale * integer, one scale per output cha
 because only the differences count: DoReFa's k-bit weights are odd integers over 2^k - 1, which fit int8 for k up to 7,
 and a masked weight is the integer 0. What has none is stored as the nearest form, and its error is returned, never
 passed over.
+
+Small integers are stored as larger ones over a finer scale, because onnxruntime rounds a bias to multiples of input
+scale x weight scale: 1 to 7, of 3-bit weights, become 8 to 56.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -72,7 +75,7 @@ def int8_form(
     limit = REDUCED if reduce_range else LARGEST
     forms = _exact_forms(values, grid, stretch, limit) if grid is not None else []
     found = next((form for form in forms if form is not None), None)
-    return found if found is not None else _nearest(values, channel_axis, limit)
+    return _finer(found) if found is not None else _nearest(values, channel_axis, limit)
 
 
 def _exact_forms(values: Tensor, grid: Grid, stretch: Tensor | None, limit: int) -> list[Int8Weight | None]:
@@ -108,6 +111,22 @@ def _symmetric(values: Tensor, step: Tensor, axis: int | None, limit: int) -> In
         return None
     zero = torch.zeros_like(step, dtype=torch.int8)
     return Int8Weight(integers.to(torch.int8), step, zero, axis, 0.0, 0.0)
+
+
+def _finer(weight: Int8Weight) -> Int8Weight:
+    """The same values: the integers times a power of two, which the scales are divided by; a power for each scale.
+
+    Up to `REDUCED`, so that narrow weights go on saturating nowhere. A channel of zeros keeps its scale.
+    """
+    if bool(weight.zero_point.any()):
+        return weight
+    sizes = weight.integers.int().abs()
+    others = [i for i in range(sizes.dim()) if i != weight.axis]
+    largest = sizes.amax(others) if weight.axis is not None and weight.scale.dim() else sizes.max()
+    room = torch.log2(REDUCED / largest.clamp_min(1)).floor().clamp_min(0)
+    factor = torch.where(largest > 0, 2**room, 1.0)
+    integers = weight.integers * _along(factor, weight.integers, weight.axis)
+    return replace(weight, integers=integers.to(torch.int8), scale=weight.scale / factor)
 
 
 def _shifted(values: Tensor, grid: Grid, step: Tensor, axis: int | None) -> Int8Weight | None:

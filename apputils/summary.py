@@ -3,7 +3,7 @@
 Here: the summary's form, its table and file. Not here: how quality is measured (the applications). Called by the base
 solver and tester.
 
-    {"run", "optform", "schedule", "epochs", "seconds", "quality": {METRIC: {BASELINE: x, "model": y}},
+    {"run", "optform", "schedule", "epochs", "seconds", "quality": {METRIC: {BASELINE: x, ..., "model": y}},
      "sparsity": {"weights": {NAME: s}, "scheduled": s, "overall": s}, "params", "macs", "macs_input", "checkpoint"}
 """
 
@@ -83,9 +83,9 @@ def summary_table(summary: dict[str, Any]) -> str:
     """The summary for a screen."""
     quality = []
     for metric, values in summary["quality"].items():
-        baseline = next(name for name in values if name != "model")
-        gain = values["model"] - values[baseline]
-        quality.append([metric, baseline, values[baseline], values["model"], f"{gain:+.4g}"])
+        for baseline in (name for name in values if name != "model"):
+            gain = values["model"] - values[baseline]
+            quality.append([metric, baseline, values[baseline], values["model"], f"{gain:+.4g}"])
     table = tabulate(quality, ["quality", "baseline", "of the baseline", "of the model", "gain"], floatfmt=".4f")
     zeros = [[name, f"{100 * fraction:.2f} %"] for name, fraction in summary["sparsity"]["weights"].items()]
     zeros += [["scheduled weights together", f"{100 * summary['sparsity']['scheduled']:.2f} %"]] if zeros else []

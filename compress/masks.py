@@ -170,7 +170,8 @@ class MaskTable(Mapping[str, ParameterMasker]):
     """Every parameter of a model by its canonical name -> its `ParameterMasker`."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.awaited: set[str] = set()  # pruning policies whose masks of this epoch are still to come
+        self.awaited: set[str] = set()  # policies whose masks or zeros of this epoch are still to come
+        self.zeroed: set[str] = set()  # weights in which a regularizer's threshold has made zeros, masked or not
         self._maskers = {name: ParameterMasker(name, p) for name, p in canonical_parameters(model).items()}
 
     def __getitem__(self, name: str) -> ParameterMasker:

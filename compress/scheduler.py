@@ -73,6 +73,7 @@ class CompressionScheduler:
         self._optimizer = optimizer
         self.generator = torch.Generator().manual_seed(seed)
         self._epoch = -1
+        self._wants_batch = False
         self._acting: dict[str, list[Policy]] = {hook: [] for hook in HOOKS}
         for policy in self.policies:
             policy.prepare(model, optimizer)
@@ -97,6 +98,8 @@ class CompressionScheduler:
         self._enter(epoch)
         ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
         self._notify("on_minibatch_begin", ctx)
+        if self._wants_batch:
+            self.graph.watch()
 
     def before_backward_pass(
         self,
@@ -207,6 +210,7 @@ class CompressionScheduler:
             "teachers": self.teachers.state_dict(weights=teachers),
             "masks": self.masks.state_dict(),
             "awaited": sorted(self.masks.awaited),
+            "zeroed": sorted(self.masks.zeroed),
             "policies": [{"name": policy.name, "state": policy.state_dict()} for policy in self.policies],
             "generator": self.generator.get_state(),
             "inputs": self.graph.state_dict(),
@@ -236,6 +240,7 @@ class CompressionScheduler:
         self.recipes[:] = state["recipes"]
         self.masks.load_state_dict(state["masks"])
         self.masks.awaited = set(state.get("awaited", ()))
+        self.masks.zeroed = set(state.get("zeroed", ()))
         for policy, entry in zip(self.policies, state["policies"], strict=True):
             policy.load_state_dict(entry["state"])
         self.structures[:] = state.get("structures", [])
@@ -246,6 +251,7 @@ class CompressionScheduler:
         if epoch == self._epoch:
             return
         self._epoch = epoch
+        self._wants_batch = any(policy.wants_batch and epoch <= policy.window.last for policy in self.policies)
         firing = [policy for policy in self.policies if policy.window.fires(epoch)]
         for hook in HOOKS:
             self._acting[hook] = [p for p in firing if getattr(type(p), hook) is not getattr(Policy, hook)]

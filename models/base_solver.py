@@ -110,8 +110,12 @@ class BaseTrainer:
     def start_model(self, model: nn.Module) -> None:
         """Weights that a new run starts from, in place; by default those that the network made itself."""
 
-    def build_architecture(self, name: str) -> nn.Module:
-        """A new network of another architecture for the same task, as a teacher; raises UserError if there is none."""
+    def build_architecture(self, name: str, pretrained: bool = False) -> nn.Module:
+        """A network of another architecture, as a teacher: new, or trained by whoever made it.
+
+        Raises:
+            UserError: there is none.
+        """
         raise UserError(f"--optform={self.config.optform} has no architecture {name!r}: its network is always the same")
 
     def task_facts(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Here: `BaseTester.run`: rebuild, measure, picture, summary. Not here: networks a
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ from models.sensitivity import SensitivityRequest
 from models.subject import load_subject
 
 logger = logging.getLogger("run")
+SecondBaseline = Callable[[], tuple[str, dict[str, float]]]  # name and metrics
 WATCHED_CALLS = 8  # forward passes whose activations are gathered
 
 
@@ -45,6 +46,7 @@ class BaseTester:
 
     Attributes:
         higher_is_better: for each metric whether more of it is better.
+        second: tells the quality of another run's network, a second baseline; None: there is none.
     """
 
     higher_is_better: ClassVar[Mapping[str, bool]] = {}
@@ -55,6 +57,14 @@ class BaseTester:
         self.device = choose_device(config.device)
         self.checkpoint = load_subject(Path(config.model))
         self.folders = Run(self.checkpoint["run"])
+        self.second: SecondBaseline | None = None
+
+    @property
+    def results(self) -> Path:
+        """Where everything is written: the run's folder, or for another checkpoint than its best one a folder there."""
+        path = Path(self.config.model)
+        of_the_run = is_exported(path) or path.resolve() == self.folders.best.resolve()
+        return self.folders.results if of_the_run else self.folders.results / path.stem
 
     # What an application gives ------------------------------------------------------------------------------------
 
@@ -138,13 +148,16 @@ class BaseTester:
         if quantization is not None:
             return quantization.run(self, opt)
         started = time.perf_counter()
+        second = [self.second()] if self.second else []  # first: it may be refused
+        baselines = dict([self.baseline(), *second])
         model = self.build_model()
         logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"], self.device)
         activations = ActivationStatistics(model, WATCHED_CALLS, enabled=opt.report)
         with seen_inputs(model) as inputs, activations:
             own = self.test(model)
-        name, trivial = self.baseline()
-        pictures = self.folders.results / "images"
+        pictures = self.results / "images"
+        for old in pictures.glob("*.png"):  # of an evaluation on other data
+            old.unlink()
         count = self.write_pictures(model, pictures)
         summary = make_summary(
             run=self.folders.name,
@@ -152,14 +165,14 @@ class BaseTester:
             schedule=self.checkpoint["options"]["compress"],
             epochs=self.checkpoint["epoch"] + 1,
             seconds=time.perf_counter() - started,
-            quality={metric: {name: trivial[metric], "model": own[metric]} for metric in own},
+            quality={metric: {**_each(baselines, metric), "model": value} for metric, value in own.items()},
             sparsity=Sparsity.of(model, self.checkpoint["scheduled_weights"]),
             cost=Cost.of(model, self.example_inputs()),
             checkpoint=Path(opt.model),
         )
         summary["details"] = self.details(model)
         summary["commands"] = opt.commands(self.checkpoint)
-        path = self.folders.results / "test_summary.json"
+        path = self.results / "test_summary.json"
         write_summary(path, summary)
         logger.info("%s", summary_table(summary))
         logger.info("written: %s%s", path, f", {count} pictures in {pictures}/" if count else "")
@@ -172,10 +185,14 @@ class BaseTester:
 
     def report(self, model: nn.Module, summary: Mapping[str, Any], activations: ActivationReport) -> None:
         """What the network is made of and what it costs, as tables and pictures, and the page that shows it all."""
-        folder, example = self.folders.results, self.example_inputs()
+        folder, example = self.results, self.example_inputs()
         sparsity_display(model, folder / "sparsity.xlsx")
         macs_display(model, folder / "macs.xlsx", example)
         draw_model_to_file(model, folder / "arch.png", example)
         write_activations(activations, folder / "activations.xlsx")
         dense = self.new_network(self.checkpoint["network"]["arguments"]).to(self.device)
-        write_report(self.folders, self.checkpoint, summary, macs_table(dense, example))
+        write_report(folder, self.checkpoint, summary, macs_table(dense, example))
+
+
+def _each(baselines: Mapping[str, Mapping[str, float]], metric: str) -> dict[str, float]:
+    return {name: found[metric] for name, found in baselines.items()}

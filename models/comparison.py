@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from apputils.compare.candidate import Candidate
-from apputils.compare.timing import BENCHMARK, Timing
 from apputils.compare.write import compared, table_text, write_comparison
 from apputils.onnx_export import transform_to_onnx
 from apputils.onnx_model import is_exported
 from apputils.onnx_qdq import is_quantized
 from apputils.progress import Bar
 from apputils.runs import find_run, newest_runs
+from apputils.timing import BENCHMARK, Timing
 from compress.errors import UserError
 from models.base_tester import BaseTester
 from models.environment import choose_device, set_up
@@ -71,8 +71,9 @@ def compare(opt: Any, application_of: Callable[[str], Any]) -> dict[str, Any]:
     timing = dataclasses.replace(BENCHMARK if opt.benchmark else Timing(), threads=opt.threads or 1)
     set_up(0, timing.threads)
     subjects, notes = find_subjects(opt)
-    testers = [_tester(each, opt, application_of(each.optform)) for each in subjects]
-    subjects, testers, more = _on_the_same_data(subjects, testers, opt.compare == (ALL,))
+    lenient = opt.compare == (ALL,)
+    subjects, testers, lost = _testers(subjects, opt, application_of, lenient)
+    subjects, testers, more = _on_the_same_data(subjects, testers, lenient)
     with tempfile.TemporaryDirectory() as folder:
         pairs = zip(subjects, testers, strict=True)
         candidates = [
@@ -81,7 +82,7 @@ def compare(opt: Any, application_of: Callable[[str], Any]) -> dict[str, Any]:
             for candidate in _candidates(subject, tester, opt, Path(folder) / f"{place}.onnx", notes)
         ]
         logger.info("timing %d networks in turns, %d rounds", len(candidates), timing.rounds)
-        about = _about(subjects[0], testers[0], [*notes, *more])
+        about = _about(subjects[0], testers[0], [*notes, *lost, *more])
         content = compared(candidates, testers[0].higher_is_better, timing, about)
     place = _new_folder(subjects[0].optform)
     write_comparison(place, content)
@@ -116,16 +117,30 @@ def find_subjects(opt: Any) -> tuple[list[Named], list[str]]:
 
 
 def _all_runs(optform: str | None) -> tuple[list[Named], list[str]]:
-    """Every run of one application: the one given, or that of the newest run; the oldest first."""
-    runs = [_of_run(run.name) for run in newest_runs()]
+    """Every run of one application: the one given, or that of the newest run; the oldest first.
+
+    One that cannot be read is left out, and said: nobody named it.
+    """
+    runs: list[Named] = []
+    notes: list[str] = []
+    for run in newest_runs():
+        try:
+            runs.append(_of_run(run.name))
+        except UserError as e:
+            notes.append(f"{run.name} is left out, as it cannot be read: {e}")
+    if not runs:
+        raise UserError("\n  ".join(["no run in checkpoints/ can be read:", *notes]))
     wanted = optform or runs[0].optform
     others = sorted({run.optform for run in runs} - {wanted})
     chosen = [run for run in reversed(runs) if run.optform == wanted]
     if not chosen:
         raise UserError(f"no run in checkpoints/ is of --optform={wanted}; there are runs of {', '.join(others)}")
     left = len(runs) - len(chosen)
-    note = f"{left} runs of other applications ({', '.join(others)}) are left out: their metrics are not mixed"
-    return chosen, [note] if left else []
+    if left:
+        notes.append(
+            f"{left} runs of other applications ({', '.join(others)}) are left out: their metrics are not mixed"
+        )
+    return chosen, notes
 
 
 def _named(word: str) -> Named:
@@ -156,6 +171,30 @@ def _tester(subject: Named, opt: Any, application: Any) -> BaseTester:
         options, application.load("testing_loader")(options, subject.checkpoint)
     )
     return tester
+
+
+def _testers(
+    subjects: Sequence[Named], opt: Any, application_of: Callable[[str], Any], lenient: bool
+) -> tuple[list[Named], list[BaseTester], list[str]]:
+    """Those that can be measured, and with `all` what cannot, in words.
+
+    Raises:
+        UserError: the data of one that was named cannot be had, or of all.
+    """
+    chosen: list[Named] = []
+    testers: list[BaseTester] = []
+    notes: list[str] = []
+    for each in subjects:
+        try:
+            testers.append(_tester(each, opt, application_of(each.optform)))
+            chosen.append(each)
+        except UserError as e:
+            if not lenient:
+                raise
+            notes.append(f"{each.name} is left out, as it cannot be measured: {e}")
+    if not chosen:
+        raise UserError("\n  ".join(["no run can be measured:", *notes]))
+    return chosen, testers, notes
 
 
 def _on_the_same_data(

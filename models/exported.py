@@ -8,9 +8,9 @@ applications).
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from apputils.onnx_qdq import is_quantized
 from apputils.onnx_session import has_vnni
 from apputils.pt2_export import export_pt2
 from apputils.summary import write_summary
+from apputils.timing import Timed, Timing, time_rows, times_table
 from compress.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("run")
 MOST_INPUTS, LARGEST_BATCH = 3, 4
+DENSE = "dense network"
 
 
 @contextmanager
@@ -63,23 +65,40 @@ class _Export:
     def dummies(self) -> tuple[Tensor, ...]:
         return tuple(each.cpu() for each in self.tester.example_inputs())
 
-    def onnx(self, model: nn.Module, file: Path, mode: str, against: Mapping[str, Path]) -> dict[str, Any]:
+    def onnx(self, file: Path, mode: str) -> dict[str, Any]:
         """One ONNX file, its report and its quality."""
         given: Any = "qdq" if mode == "qdq" else "clip"
         settings = ExportSettings(
             reduce_range=mode == "qdq" and self.reduce_range,
             complete=mode == "qdq" and self.complete,
-            against=against,
-            threads=self.threads,
             description=describing(self.tester.checkpoint),
         )
-        report = transform_to_onnx(model, file, self.dummies, mode != "float", given, self.inputs, settings)
+        report = transform_to_onnx(self.model, file, self.dummies, mode != "float", given, self.inputs, settings)
         logger.info("%s", report)
-        return {**report.to_dict(), "quality": self.quality(file)}
+        found = report.to_dict()
+        del found["latency"], found["threads"]  # all files are timed together, at the end
+        return {**found, "quality": self.quality(file)}
 
     def quality(self, file: Path) -> dict[str, float]:
         """The task's metrics through the file, as a plain session computes it on this CPU."""
         return self.tester.test(ExportedModel(file, self.threads))
+
+    def latency(self, files: list[Path], dense: nn.Module, dense_file: Path) -> dict[str, Any]:
+        """Time of the dense network and of this one, in PyTorch, and of their files, all in turns.
+
+        In PyTorch a quantized network rounds on the way, in float: its time there tells nothing about integers.
+        """
+        device = self.tester.device
+        inputs = tuple(each.to(device) for each in self.inputs[0])
+        subjects = [Timed(DENSE, dense.to(device), inputs, dense_file)]
+        subjects += [Timed(file.name, self.model if file == files[-1] else None, inputs, file) for file in files]
+        timing = Timing(threads=self.threads)
+        rows = [{"name": each.name, **row} for each, row in zip(subjects, time_rows(subjects, timing), strict=True)]
+        shapes = [list(each.shape) for each in inputs]
+        note = "(x) is the time over the dense network's, in the same runtime and rounds"
+        logger.info("\n%s\n%d rounds in turns, %d threads, inputs %s; %s", times_table(rows), timing.rounds,
+                    self.threads, shapes, note)  # fmt: skip
+        return {"rows": rows, **asdict(timing), "device": str(device), "input_shapes": shapes}
 
 
 def export_run(
@@ -91,8 +110,9 @@ def export_run(
 ) -> dict[str, Any]:
     """Writes the network of a run as ONNX and `.pt2` files into results/<run>/, and their reports as export.json.
 
-    A float network gives network.onnx; a quantized one network_clip.onnx and network_int8.onnx. Both are timed against
-    the dense network, which has the checkpoint's arguments and is neither thinned nor quantized.
+    A float network gives network.onnx; a quantized one network_clip.onnx and network_int8.onnx. They are timed against
+    the dense network, which has the checkpoint's arguments and is neither pruned nor thinned nor quantized, also where
+    only zeros tell them apart: whether zeros make anything faster is what one wants to see.
 
     Args:
         tester: of the run.
@@ -105,7 +125,7 @@ def export_run(
         what export.json holds; with `error` where something cannot be exported, which is said and stops nothing.
     """
     export = _Export(tester, model, inputs, opt.threads or 1, opt.reduce_range, opt.complete)
-    folder = tester.folders.results
+    folder = tester.results
     result: dict[str, Any] = {"run": tester.folders.name, "vnni": has_vnni(), "quality": quality, "files": {}}
     started = time.perf_counter()
     try:
@@ -122,24 +142,20 @@ def export_run(
 
 def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict[str, Any]) -> None:
     tester, files = export.tester, result["files"]
-    against = {}
-    if is_quantized(export.model) or tester.checkpoint["scheduler"]["recipes"]:
-        dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
-        against["dense"] = dense_folder / "dense.onnx"
-        transform_to_onnx(dense, against["dense"], export.dummies, False, check_inputs=export.inputs)
-    if is_quantized(export.model):
-        against["float"] = folder / "network_clip.onnx"
-        only_dense = {name: file for name, file in against.items() if name == "dense"}
-        files["network_clip.onnx"] = export.onnx(export.model, against["float"], "clip", only_dense)
-        files["network_int8.onnx"] = export.onnx(export.model, folder / "network_int8.onnx", "qdq", against)
-    else:
-        if export.reduce_range or export.complete:
-            logger.warning("--reduce-range and --complete change nothing here: the network is not quantized")
-        files["network.onnx"] = export.onnx(export.model, folder / "network.onnx", "float", against)
+    modes = {"network_clip.onnx": "clip", "network_int8.onnx": "qdq"}
+    modes = modes if is_quantized(export.model) else {"network.onnx": "float"}
+    if not is_quantized(export.model) and (export.reduce_range or export.complete):
+        logger.warning("--reduce-range and --complete change nothing here: the network is not quantized")
+    for name, mode in modes.items():
+        files[name] = export.onnx(folder / name, mode)
     description = describing(tester.checkpoint)
     pt2 = export_pt2(export.model, folder / "network.pt2", export.dummies, export.inputs, description)
     logger.info("%s: %s bytes, difference to the network: %s", pt2.file, f"{pt2.bytes:,}", pt2.difference)
     files["network.pt2"] = pt2.to_dict()
+    dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
+    dense_file = dense_folder / "dense.onnx"
+    transform_to_onnx(dense, dense_file, export.dummies, False, check_inputs=export.inputs[:1])
+    result["latency"] = export.latency([folder / name for name in modes], dense, dense_file)
 
 
 def evaluate_exported(tester: "BaseTester", opt: Any) -> dict[str, Any]:
@@ -157,7 +173,7 @@ def evaluate_exported(tester: "BaseTester", opt: Any) -> dict[str, Any]:
         "quality": {metric: {name: trivial[metric], "model": own[metric]} for metric in own},
         "seconds": round(time.perf_counter() - started, 1),
     }
-    path = tester.folders.results / f"exported_{file.stem}{file.suffix.replace('.', '_')}.json"
+    path = tester.results / f"exported_{file.stem}{file.suffix.replace('.', '_')}.json"
     write_summary(path, summary)
     rows = [[metric, trivial[metric], own[metric], own[metric] - trivial[metric]] for metric in own]
     logger.info("\n%s\n", tabulate(rows, ["quality", name, file.name, "gain"], floatfmt=".4f"))

@@ -141,7 +141,7 @@ class QuantizeRequest:
 
     def _mixed(self, tester: "BaseTester", model: nn.Module, batches: list[Any]) -> Path:
         plan = MixedPrecision(self.budget, self.kind).pick(model, batches)
-        path = tester.folders.results / "mixed.yaml"
+        path = tester.results / "mixed.yaml"
         plan.write(path)
         rows = [[name, bits, plan.losses[name][bits]] for name, bits in plan.bits.items()]
         logger.info("\n%s\n", tabulate(rows, ["layer", "bits", "noise"], floatfmt=".2e"))
@@ -162,7 +162,7 @@ class QuantizeRequest:
     def _write(
         self, tester: "BaseTester", network: nn.Module, quantizer: PostTrainLinearQuantizer, result: dict[str, Any]
     ) -> None:
-        folder, scheduler = tester.folders.results, tester.checkpoint["scheduler"]
+        folder, scheduler = tester.results, tester.checkpoint["scheduler"]
         content = {
             **tester.checkpoint,
             "model": network.state_dict(),

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from apputils.kept import load_last
 from apputils.runs import run_to_resume
 from compress.errors import UserError
+from compress.policies.thinning import ThinningPolicy
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
 from models import differences
@@ -78,12 +79,20 @@ def shape_as(model: nn.Module, scheduler_state: dict[str, Any]) -> None:
         apply(model, structure)
 
 
-def keep_of_old_schedule(trainer: "BaseTrainer", scheduler_state: dict[str, Any]) -> None:
-    """After `shape_as`: what the old schedule has done to the network stays done, masks included."""
-    scheduler = trainer.compression_scheduler
+def keep_of_old_schedule(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
+    """After `shape_as`: what the old schedule has done to the network stays done, masks included.
+
+    Raises:
+        UserError: the new schedule would thin a network that the old one has quantized.
+    """
+    scheduler, scheduler_state = trainer.compression_scheduler, checkpoint["scheduler"]
+    for policy in scheduler.policies:
+        if isinstance(policy, ThinningPolicy) and policy.window.last > checkpoint["epoch"]:
+            policy.refuse_quantized(scheduler_state.get("structures", []))
     scheduler.recipes[:] = scheduler_state["recipes"]
     scheduler.structures[:] = scheduler_state.get("structures", [])
     scheduler.masks.load_state_dict(scheduler_state["masks"])
+    scheduler.masks.zeroed = set(scheduler_state.get("zeroed", ()))
     if trainer.averaged is not None:
         trainer.averaged.made_after(scheduler)
 

@@ -78,7 +78,7 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
     if differs := differences.of_machines(checkpoint.get("machine")):
         logger.warning("%s", differs)
     if config.reset_schedule:
-        keep_of_old_schedule(trainer, state)
+        keep_of_old_schedule(trainer, checkpoint)
     else:  # first: it thins the network
         trainer.compression_scheduler.load_state_dict(trainer.teachers.with_weights(state))
     load_network(trainer.model, checkpoint["model"])

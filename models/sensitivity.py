@@ -3,6 +3,7 @@
 Here: `SensitivityRequest`. Not here: the analysis (apputils/sensitivity), what is measured (the applications' testers).
 """
 
+import copy
 import hashlib
 import logging
 import re
@@ -36,6 +37,7 @@ class SensitivityRequest:
         jobs: processes.
         tolerance: the loss allowed to each weight, in the first metric's unit; None: 1 % of the dense value.
         write: whether the suggestion is written as a schedule.
+        data: `test` or `validation`, the pictures that are measured.
         weights: names or globs of the weights that are analysed, one machine's share; None: all, and what shares of
             other machines have measured is taken over.
     """
@@ -45,6 +47,7 @@ class SensitivityRequest:
     jobs: int
     tolerance: float | None
     write: bool
+    data: str = "test"
     weights: tuple[str, ...] | None = None
 
     @classmethod
@@ -64,13 +67,13 @@ class SensitivityRequest:
             )
         if write:
             tolerance = _tolerance(opt.write_schedule, opt.tolerance)
-        return cls(opt.sense, opt.full, opt.jobs, tolerance, write, weights)
+        return cls(opt.sense, opt.full, opt.jobs, tolerance, write, opt.sense_data, weights)
 
     def run(self, tester: "BaseTester", model: nn.Module) -> pd.DataFrame | None:
         """Writes results/<run>/sensitivity_<type>.xlsx, .png, .json, and .yaml if asked; returns the table."""
         if self.sense_type == NONE:
             return None
-        whole = tester.folders.results / f"sensitivity_{self.sense_type}"
+        whole = tester.results / f"sensitivity_{self.sense_type}"
         stem = whole if self.weights is None else Path(f"{whole}_part_{_slug(self.weights)}")
         parts = sorted(whole.parent.glob(f"{whole.name}_part_*.json")) if self.weights is None else []
         coarse = COARSE_BITS if self.sense_type == "bits" else COARSE
@@ -81,9 +84,14 @@ class SensitivityRequest:
             tolerance=self.tolerance,
             higher_is_better=tester.higher_is_better,
             schedule_file=Path(f"{stem}.yaml") if self.write else None,
+            data=self.data,
             command=tester.config.schedule_command(tester.checkpoint),
         )
-        test_func: TestFunction | Evaluation = tester.evaluation() or tester.test
+        judge = tester
+        if self.data == "validation":
+            judge = copy.copy(tester)
+            judge.testing_loader = tester.training_data()[1]
+        test_func: TestFunction | Evaluation = judge.evaluation() or judge.test
         sense_type: Any | SenseType = self.sense_type
         levels = None if self.full else coarse
         return sensitivity_analysis(model, stem.with_suffix(".xlsx"), test_func, sense_type, levels, settings)

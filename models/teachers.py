@@ -5,6 +5,7 @@ weights are written once, to `teachers.pt` beside the checkpoints, and not with 
 from there, whatever has become of the file that they came from.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from models.run_state import load_network, rebuild
 from models.whole import new_network
 
 MEANINGS = (
-    "`self`, a checkpoint file, the name of a run in checkpoints/, or ARCHITECTURE=FILE with an architecture of the "
-    "application and a file of its weights"
+    "`self`, a checkpoint file, the name of a run in checkpoints/, ARCHITECTURE=FILE with an architecture of the "
+    "application and a file of its weights, or torchvision:NAME=pretrained"
 )
+PRETRAINED = "pretrained"
+WITH_WEIGHTS = re.compile(r"([^()=]+(?:\([^()]*\))?)=(.+)")  # architecture, perhaps with settings, and its weights
 
 
 class RunTeachers:
@@ -32,11 +35,14 @@ class RunTeachers:
 
     Args:
         optform: the application.
-        architecture: makes a new network of an architecture of the application.
+        architecture: makes a network of an architecture of the application; its argument `pretrained` asks for the
+            one that its library has trained.
         resumed: the run whose teachers are taken again; None for a new run.
     """
 
-    def __init__(self, optform: str, architecture: Callable[[str], nn.Module], resumed: str | None = None) -> None:
+    def __init__(
+        self, optform: str, architecture: Callable[[str, bool], nn.Module], resumed: str | None = None
+    ) -> None:
         self._optform = optform
         self._architecture = architecture
         self._sources: dict[str, dict[str, Any]] = {}
@@ -84,17 +90,38 @@ class RunTeachers:
 
     def _find(self, name: str) -> tuple[nn.Module, Sequence[dict[str, Any]], str]:
         """Network, thinnings it has gone through, application."""
-        architecture, equals, weights = name.partition("=")
         path = Path(name) if Path(name).is_file() else Run(name).best
         if path.is_file():
             checkpoint = check_run(load_checkpoint(path), path)
             network = rebuild(new_network(checkpoint), checkpoint)
             return network, checkpoint["scheduler"]["recipes"], checkpoint["optform"]
-        if not equals:
-            raise UserError(f"there is no teacher {name!r}; a teacher is {MEANINGS}")
-        network = self._architecture(architecture)
-        load_network(network, load_weights(Path(weights)))
+        found = WITH_WEIGHTS.fullmatch(name)
+        if found is None:
+            raise UserError(self._no_teacher(name))
+        architecture, weights = found.groups()
+        network = self._architecture(architecture, weights == PRETRAINED)
+        if weights != PRETRAINED:
+            try:
+                load_network(network, load_weights(Path(weights)))
+            except UserError as e:
+                raise UserError(
+                    f"the teacher {name!r}: {e}; settings of its architecture stand in its name, as in "
+                    "vgg16_named(width_mult=0.25)=FILE"
+                ) from e
         return network, (), self._optform
+
+    def _no_teacher(self, name: str) -> str:
+        """What is wrong with a name that means no trained network."""
+        try:
+            with torch.device("meta"):
+                self._architecture(name, False)
+        except (UserError, NotImplementedError):
+            return f"there is no teacher {name!r}; a teacher is {MEANINGS}"
+        library = f", or {name}={PRETRAINED} for the weights of its library" if ":" in name else ""
+        return (
+            f"{name!r} is an architecture without weights, and an untrained network teaches nothing; write {name}=FILE "
+            f"with a file of its weights{library}"
+        )
 
 
 def _of_source(source: dict[str, Any]) -> nn.Module:

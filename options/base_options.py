@@ -108,6 +108,10 @@ class TestConfig:
         None, "folder of test pictures (default: dataset/ if there, else embedded photographs)", metavar="FOLDER"
     )
     run: str | None = option(None, "the run to evaluate (default: the newest)", metavar="RUN")
+    baseline: str | None = option(
+        None, "a run whose network is measured on the same data, as a second baseline beside the trivial method",
+        metavar="RUN",
+    )  # fmt: skip
     dump_features: str | None = option(
         None, "write what the --layers give for the first --num samples to this .npz file instead of evaluating"
     )
@@ -127,6 +131,10 @@ class TestConfig:
     )
     full: bool = option(False, "the analysis takes all levels and metrics instead of a few; minutes longer")
     jobs: int = option(1, "processes that share the sensitivity analysis", minimum=1, maximum=PROCESSES)
+    sense_data: str = option(
+        "test", "pictures that the analysis measures on; levels for a schedule are better chosen on validation ones",
+        choices=("test", "validation"),
+    )  # fmt: skip
     sense_weights: str | None = option(
         None, "the analysis takes only these weights, names or globs by commas: one machine's share; an analysis "
         "without this option takes over what the shares have measured", metavar="GLOBS",

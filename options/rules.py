@@ -92,8 +92,9 @@ def check_training(config: Any, own: Sequence[Rule] = ()) -> None:
 def check_testing(config: Any, own: Sequence[Rule] = ()) -> None:
     """Checks test options, like `check_training`."""
     check(config, (*TESTED, *own))
-    if config.run is not None:
-        find_run(config.run)
+    for name in (config.run, config.baseline):
+        if name is not None:
+            find_run(name)
 
 
 def _speaks_for_one(names: Sequence[str], name: str, config: Any) -> bool:
@@ -188,14 +189,14 @@ TESTED: tuple[Rule, ...] = (
         "belongs to the sensitivity analysis, which the other options or an exported file leave out",
     ),
     Rule(
-        ("full", "jobs", "sense_weights", "tolerance", "write_schedule"),
+        ("full", "jobs", "sense_data", "sense_weights", "tolerance", "write_schedule"),
         _evaluates,
         "belongs to the sensitivity analysis, which the other options or an exported file leave out",
     ),
     Rule(
-        ("full", "jobs", "sense_weights", "tolerance", "write_schedule"),
+        ("full", "jobs", "sense_data", "sense_weights", "tolerance", "write_schedule"),
         lambda c: c.sense != "none",
         "belongs to the sensitivity analysis, which --sense=none leaves out",
     ),
-    Rule(("write_schedule",), lambda c: c.sense != "bits", "writes levels of pruning, and --sense=bits measures none"),
+    Rule(("baseline",), _evaluates, "is beside the evaluation of a checkpoint, which the other options leave out"),
 )

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,11 +45,43 @@ def test_train_then_test(folder: Path) -> None:
     assert tested.returncode == 0, tested.stderr
     summary = json.loads((folder / "results/tiny/test_summary.json").read_text())
     assert summary["run"] == "tiny"
+    assert summary["commands"]["test"] == "python test.py --model=checkpoints/tiny/best.pt --testdata=pictures"
     pictures = sorted(path.name for path in (folder / "results/tiny/images").iterdir())
     assert "0_side_by_side.png" in pictures
     assert {name.split("_", 1)[1] for name in pictures} == {
         "input.png", "bicubic.png", "output.png", "target.png", "side_by_side.png",
     }  # fmt: skip
+    assert_all_tools_have_written(folder / "results/tiny", summary)
+
+
+def assert_all_tools_have_written(results: Path, summary: dict[str, Any]) -> None:
+    """What the five tools of a plain `test.py` leave: files, and numbers that agree with the summary's."""
+    for name in (
+        "sparsity.xlsx", "sparsity.png", "sparsity_histograms.png", "macs.xlsx", "macs.png", "arch.png", "arch.svg",
+        "sensitivity_element.xlsx", "sensitivity_element.png", "network.onnx", "network.pt2",
+        "activations.xlsx", "activations.csv", "report.html", "report.xlsx", "report.json",
+    ):  # fmt: skip
+        assert (results / name).stat().st_size > 0, name
+    sparsity, macs, sensitivity, export = (
+        json.loads((results / f"{name}.json").read_text())
+        for name in ("sparsity", "macs", "sensitivity_element", "export")
+    )
+    zeros = {row["weight"]: row["fine"] for row in sparsity["weights"]}
+    assert zeros["mid_part.1.weight"] == pytest.approx(summary["sparsity"]["weights"]["mid_part.1.weight"])
+    assert macs["total"]["macs"] == summary["macs"]
+    assert "mid_part" in (results / "arch.svg").read_text()
+    assert sensitivity["complete"]
+    assert set(summary["sparsity"]["weights"]) <= set(sensitivity["weights"])
+    assert sensitivity["dense"]["psnr"] == pytest.approx(summary["quality"]["psnr"]["model"], abs=1e-3)
+    network = export["files"]["network.onnx"]
+    assert network["bytes"] == (results / "network.onnx").stat().st_size
+    assert network["difference"]["max"] < 1e-4
+    dense, now = export["latency"]["rows"]
+    assert (dense["name"], now["name"]) == ("dense network", "network.onnx")
+    assert (dense["torch_ratio"], dense["onnxruntime_ratio"]) == (1.0, 1.0)
+    assert 0.2 < now["torch_ratio"] < 5
+    assert 0.2 < now["onnxruntime_ratio"] < 5
+    assert "error" not in export
 
 
 @pytest.mark.parametrize(

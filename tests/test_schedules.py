@@ -25,7 +25,7 @@ SIX = ["mid_part.0.0.weight", *(f"mid_part.{i}.weight" for i in (1, 3, 5, 7)), "
 
 
 def test_the_number_of_schedules_is_known() -> None:
-    assert len(SHIPPED) == 36  # raise it with each schedule, so that none is missed by the tests below
+    assert len(SHIPPED) == 37  # raise it with each schedule, so that none is missed by the tests below
 
 
 @pytest.mark.parametrize("path", AFTER_TRAINING, ids=lambda path: path.name)
@@ -43,6 +43,15 @@ def test_every_schedule_loads_without_a_warning_and_plans(
     trainer = trainer_of_header(path)
     assert Path(trainer.config.compress).resolve() == path
     assert trainer.compression_scheduler.preview().rows
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in ALL if path.parent.name in ("Classify", "Deblur")], ids=lambda path: path.name
+)
+def test_every_schedule_was_measured_or_says_why_not(path: Path) -> None:
+    """As far as those go whose figures are settled: those of SR are not among them yet."""
+    header = path.read_text(encoding="utf-8").split("version:")[0]
+    assert not re.search(r"not measured(?!: \w)", header, re.IGNORECASE)
 
 
 @pytest.mark.slow  # those of SR are tried in tests/models/test_modes.py, on small pictures

@@ -1,6 +1,7 @@
 """One network of a comparison, and its row.
 
-Here: `Candidate`, `cost_row`. Not here: quality (the applications' testers), time (timing.py), how rows look (page.py).
+Here: `Candidate`, `cost_row`. Not here: quality (the applications' testers), time
+(apputils/timing.py), how rows look (page.py).
 """
 
 import gzip

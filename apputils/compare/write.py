@@ -1,6 +1,7 @@
 """`write_comparison`: compare.html, compare.xlsx and compare.json, and the table for a screen.
 
-Here: rows put together, and the order of things. Not here: measuring (candidate.py, timing.py), looks (page.py).
+Here: rows put together, and the order of things. Not here: measuring (candidate.py, apputils/timing.py), looks
+(page.py).
 """
 
 import json
@@ -14,9 +15,9 @@ from tabulate import tabulate
 
 from apputils.compare.candidate import Candidate, cost_row
 from apputils.compare.page import render
-from apputils.compare.timing import Timing, time_rows
 from apputils.report.content import environment
 from apputils.report.write import finite, write_text
+from apputils.timing import RUNTIMES, Timed, Timing, time_rows, time_text
 from apputils.workbook import Workbook
 
 COUNTS = ("parameters", "macs", "effective_macs", "bitops", "file_bytes", "file_gzip_bytes")
@@ -33,7 +34,7 @@ def compared(
         timing: how time is taken.
         about: optform, written, measured_on, baseline (name), baseline_quality, command, notes; handed through.
     """
-    times = time_rows(candidates, timing)
+    times = time_rows([Timed(each.name, each.model, each.inputs, each.file) for each in candidates], timing)
     rows = [
         {"name": each.name, **each.facts, **each.quality, **cost_row(each), **time}
         for each, time in zip(candidates, times, strict=True)
@@ -69,7 +70,7 @@ def table_text(content: Mapping[str, Any]) -> str:
         lines.append(
             [row["name"], *(_shown(row[name], "{:.4f}") for name in metrics), f"{row['parameters']:,}"]
             + [f"{row['macs']:,}", f"{row['sparsity']:.1%}", _shown(row["file_bytes"], "{:,}")]
-            + [_time(row, runtime) for runtime in ("torch", "onnxruntime")]
+            + [time_text(row, runtime) for runtime in RUNTIMES]
         )
     timing = content["timing"]
     note = (
@@ -78,13 +79,6 @@ def table_text(content: Mapping[str, Any]) -> str:
     )
     align = ["left"] + ["right"] * (len(head) - 1)
     return tabulate(lines, head, disable_numparse=True, colalign=align) + f"\n{note}"
-
-
-def _time(row: Mapping[str, Any], runtime: str) -> str:
-    if row[f"{runtime}_ms"] is None:
-        return "-"
-    low, high = row[f"{runtime}_low"], row[f"{runtime}_high"]
-    return f"{row[f'{runtime}_ms']:.4g} [{low:.4g}, {high:.4g}] ({row[f'{runtime}_ratio']:.2f}x)"
 
 
 def _shown(value: Any, form: str) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from apputils.report.charts import MOST_GROUPS, cost_by_layer, importance_points, importance_title
 from apputils.report.details import detail_tables
 from apputils.sparsity_table import GRANULARITIES
+from apputils.timing import RUNTIMES
 from apputils.workbook import Workbook
 
 
@@ -41,10 +43,13 @@ def write_book(path: Path, content: Mapping[str, Any]) -> None:
         sheet = book.add_table("macs", pd.DataFrame(content["macs"]["layers"]), percent=["share"])
         book.add_chart(sheet, "bar", x="layer", series=["macs", "effective_macs"], title="MACs", y_title="MACs")
     _table(book, "macs dense", content["dense"]["layers"])
+    _by_layer(book, content)
     for analysis in content["sensitivity"]:
         _sensitivity(book, analysis)
-    _table(book, "activations", content["activations"] or [])
-    _table(book, "export", [_scalars(each) for each in content["export"]])
+    if content["activations"]:
+        sheet = book.add_table("activations", pd.DataFrame(content["activations"]), percent=["sparsity"])
+        book.add_chart(sheet, "bar", x="layer", series=["sparsity"], title="Zeros in outputs", y_title="fraction")
+    _export(book, content)
     removed = [{**row, "removed": ", ".join(map(str, row["removed"]))} for row in content["removed"]]
     _table(book, "removed", removed)
     reasons = [
@@ -52,6 +57,10 @@ def write_book(path: Path, content: Mapping[str, Any]) -> None:
         for row in content["reasons"]
     ]
     _table(book, "why removed", reasons)
+    for row in content["reasons"][:MOST_GROUPS]:
+        sheet = book.add_table(f"why {row['group']}", pd.DataFrame(importance_points(row)))
+        kinds = ["removed", "kept", "threshold"]
+        book.add_chart(sheet, "scatter", x="place", series=kinds, title=importance_title(row), y_title="importance")
     facts = {"run": content["run"], "seed": content["seed"], **content["commands"], **content["environment"]}
     book.add_table("reproduce", pd.DataFrame([{"fact": name, "value": value} for name, value in facts.items()]))
     book.save(path)
@@ -62,15 +71,48 @@ def _table(book: Workbook, title: str, rows: list[dict[str, Any]]) -> None:
         book.add_table(title, pd.DataFrame(rows))
 
 
-def _scalars(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What fits a cell, with one level of nested numbers as `name.key`."""
+def _by_layer(book: Workbook, content: Mapping[str, Any]) -> None:
+    """Dense against now."""
+    rows = cost_by_layer(content)
+    if rows:
+        sheet = book.add_table("by layer", pd.DataFrame(rows).convert_dtypes())  # a gap leaves counts whole
+        for what, more in (("MACs", ["MACs now, zeros skipped"]), ("parameters", [])):
+            series = [f"dense {what}", f"{what} now", *more]
+            book.add_chart(sheet, "bar", x="layer", series=series, title=f"{what}, dense and now", y_title=what)
+
+
+def _export(book: Workbook, content: Mapping[str, Any]) -> None:
+    """Exported files, what is to be known of their layers, and how long they take."""
+    layers = [{"file": each["file"], **note} for each in content["export"] for note in each.get("weights") or []]
+    rows = [_flat({name: value for name, value in each.items() if name != "weights"}) for each in content["export"]]
+    if content["export_error"]:
+        rows.append({"not exported": content["export_error"]})
+    _table(book, "export", rows)
+    _table(book, "export layers", layers)
+    if content["latency"]:
+        facts = {name: value for name, value in content["latency"].items() if name != "rows"}
+        note = "(in milliseconds, medians over rounds in turns; ratio: to the dense network's) " + _text(facts)
+        sheet = book.add_table("latency", pd.DataFrame(content["latency"]["rows"]), note=note)
+        series = [f"{runtime}_ms" for runtime in RUNTIMES]
+        book.add_chart(sheet, "bar", x="name", series=series, title="Latency, beside the dense one's", y_title="ms")
+
+
+def _flat(row: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """What fits cells: nested values as `name.key`, lists as text."""
     found: dict[str, Any] = {}
     for name, value in row.items():
-        if isinstance(value, dict):
-            found.update({f"{name}.{key}": each for key, each in value.items() if isinstance(each, int | float | str)})
-        elif not isinstance(value, list):
-            found[name] = value
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{before}{name}.")
+        else:
+            found[f"{before}{name}"] = _text(value) if isinstance(value, list) else value
     return found
+
+
+def _text(value: Any) -> str:
+    """Plain data as a reader takes it: `a; b`, `name: value`."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_text(each)}" for name, each in value.items())
+    return "; ".join(map(_text, value)) if isinstance(value, list) else str(value)
 
 
 def _training(book: Workbook, history: list[dict[str, Any]]) -> None:

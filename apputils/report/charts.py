@@ -8,6 +8,7 @@ from typing import Any
 
 from apputils.report.svg import Chart, bar_chart, line_chart, timeline
 from apputils.report.timeline import runs_of
+from apputils.timing import RUNTIMES
 
 Content = Mapping[str, Any]
 MOST_GROUPS = 24
@@ -55,17 +56,29 @@ def sparsity_chart(content: Content) -> Chart | None:
 
 def cost_charts(content: Content) -> list[Chart]:
     """MACs and parameters of each layer: dense, now, and with zeros skipped."""
-    if not content["macs"]:
+    layers = cost_by_layer(content)
+    if not layers:
         return []
-    now = _by_layer(content["macs"]["layers"])
-    dense = _by_layer(content["dense"]["layers"])
-    macs, parameters = [], []
-    for layer in list(dict.fromkeys([*dense, *now])):
-        before, after = dense.get(layer, {}), now.get(layer, {})
-        macs.append((layer, _known(dense=before.get("macs"), now=after.get("macs"), **_skipped(after))))
-        parameters.append((layer, _known(dense=before.get("parameters"), now=after.get("parameters"))))
+    macs = [(row["layer"], _known(dense=row["dense MACs"], now=row["MACs now"], **_skipped(row))) for row in layers]
+    parameters = [(row["layer"], _known(dense=row["dense parameters"], now=row["parameters now"])) for row in layers]
     parameters = [(layer, values) for layer, values in parameters if any(values.values())]
     return [bar_chart("MACs by layer", macs, "MACs"), bar_chart("Parameters by layer", parameters, "parameters")]
+
+
+def cost_by_layer(content: Content) -> list[dict[str, Any]]:
+    """One row a layer of the dense network or of this one: MACs and parameters, dense and now; None where it is not."""
+    if not content["macs"]:
+        return []
+    now, dense = _by_layer(content["macs"]["layers"]), _by_layer(content["dense"]["layers"])
+    rows = []
+    for layer in dict.fromkeys([*dense, *now]):
+        before, after = dense.get(layer, {}), now.get(layer, {})
+        rows.append({
+            "layer": layer, "dense MACs": before.get("macs"), "MACs now": after.get("macs"),
+            "MACs now, zeros skipped": after.get("effective_macs"),
+            "dense parameters": before.get("parameters"), "parameters now": after.get("parameters"),
+        })  # fmt: skip
+    return rows
 
 
 def sensitivity_charts(content: Content) -> list[Chart]:
@@ -84,32 +97,47 @@ def sensitivity_charts(content: Content) -> list[Chart]:
     return charts
 
 
-def latency_charts(content: Content) -> list[Chart]:
-    """Median latency of each exported file and what it was timed against."""
-    charts = []
-    for export in content["export"]:
-        rows = [(name, {"median": each["milliseconds"]}) for name, each in (export.get("latency") or {}).items()]
-        if rows:
-            title = f"Latency, {export['mode']} file and others, {export.get('threads')} threads"
-            charts.append(bar_chart(title, rows, "ms"))
-    return charts
+def latency_chart(content: Content) -> Chart | None:
+    """Median latency of this network and its files beside the dense network's; None if nothing was timed."""
+    if not content["latency"]:
+        return None
+    rows = [
+        (row["name"], _known(**{runtime: row[f"{runtime}_ms"] for runtime in RUNTIMES}))
+        for row in content["latency"]["rows"]
+    ]
+    return bar_chart(f"Latency, {content['latency']['threads']} threads", rows, "ms")
 
 
 def importance_charts(content: Content) -> list[Chart]:
     """The importances of each group that lost units, in order, beside the threshold; the first `MOST_GROUPS`."""
     charts = []
     for row in content["reasons"][:MOST_GROUPS]:
-        gone = set(row["removed"])
-        order = sorted(range(row["units"]), key=lambda unit: row["scores"][unit])
-        ranked = [(place, row["scores"][unit], unit in gone) for place, unit in enumerate(order)]
+        points = importance_points(row)
         series = {
-            "removed": [(place, score) for place, score, went in ranked if went],
-            "kept": [(place, score) for place, score, went in ranked if not went],
+            "removed": [(each["place"], each["removed"]) for each in points if each["removed"] is not None],
+            "kept": [(each["place"], each["kept"]) for each in points if each["kept"] is not None],
             "threshold": [(0, row["threshold"]), (row["units"] - 1, row["threshold"])],
         }
-        title = f"{row['group']}, ranked in epoch {row['epoch']}"
-        charts.append(line_chart(title, series, "units by importance", "importance"))
+        charts.append(line_chart(importance_title(row), series, "units by importance", "importance"))
     return charts
+
+
+def importance_title(row: Mapping[str, Any]) -> str:
+    """What a group's importances are called."""
+    return f"{row['group']}, ranked in epoch {row['epoch']}"
+
+
+def importance_points(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The units of a group, the least important first: place, unit, importance under `removed` or `kept`, threshold."""
+    gone = set(row["removed"])
+    order = sorted(range(row["units"]), key=lambda unit: row["scores"][unit])
+    return [
+        {
+            "place": place, "unit": unit, "removed": row["scores"][unit] if unit in gone else None,
+            "kept": None if unit in gone else row["scores"][unit], "threshold": row["threshold"],
+        }
+        for place, unit in enumerate(order)
+    ]  # fmt: skip
 
 
 def activation_chart(content: Content) -> Chart | None:
@@ -137,9 +165,10 @@ def _by_layer(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _skipped(row: Mapping[str, int]) -> dict[str, int | None]:
+def _skipped(row: Mapping[str, Any]) -> dict[str, int | None]:
     """The effective MACs, where they are fewer."""
-    return {"now, zeros skipped": row["effective_macs"]} if row and row["effective_macs"] < row["macs"] else {}
+    now, fewer = row["MACs now"], row["MACs now, zeros skipped"]
+    return {"now, zeros skipped": fewer} if now is not None and fewer < now else {}
 
 
 def _known(**values: Any) -> dict[str, float]:

@@ -7,8 +7,9 @@ how it looks (page.py, book.py), what an analysis measures. A part whose file is
 import json
 import os
 import platform
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,27 @@ import torch
 from apputils.macs import MacsTable
 from apputils.report.removed import reasons_of_removal, removed_units, unexplained
 from apputils.report.timeline import policies_of
-from apputils.runs import Run
 from apputils.workbook import records
 from compress.errors import UserError
 
+EXPORT = "export.json"
+PART = r"sensitivity_\w+_part_"  # records of one machine's share of the weights
 
-def gather(run: Run, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], dense: MacsTable) -> dict[str, Any]:
+
+def gather(folder: Path, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], dense: MacsTable) -> dict[str, Any]:
     """The report as plain data.
 
     Args:
-        run: whose results/ folder is read.
+        folder: what the analyses left there is read; what is older than the checkpoint is of another network.
         checkpoint: of the evaluated network.
         summary: of the evaluation, in the form of apputils/summary.py.
         dense: cost of the network before anything was removed.
     """
-    folder = run.results
+    stale = older_than(Path(summary["checkpoint"]), folder)
+    export = {} if EXPORT in stale else read_json(folder / EXPORT) or {}
     macs = read_json(folder / "macs.json")
     content = {
-        "run": run.name,
+        "run": checkpoint["run"],
         "optform": checkpoint["optform"],
         "written": time.strftime("%Y-%m-%d %H:%M"),
         "checkpoint": summary["checkpoint"],
@@ -50,9 +54,11 @@ def gather(run: Run, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], 
         "sparsity": read_json(folder / "sparsity.json"),
         "macs": macs,
         "dense": {"total": dense.total, "layers": records(dense.layers)},
-        "sensitivity": find_sensitivity(folder),
-        "export": find_exports(folder),
-        "export_error": (read_json(folder / "export.json") or {}).get("error"),
+        "sensitivity": find_sensitivity(folder, stale),
+        "export": find_exports(export, folder),
+        "export_error": export.get("error"),
+        "latency": export.get("latency"),
+        "stale": stale,
         "activations": read_table(folder / "activations.csv"),
         "removed": removed_units(checkpoint["scheduler"]["recipes"]),
         "reasons": reasons_of_removal(checkpoint["scheduler"]["recipes"]),
@@ -87,22 +93,28 @@ def sizes(content: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> list[dic
     return rows
 
 
-def find_sensitivity(folder: Path) -> list[dict[str, Any]]:
-    """The finished sensitivity analyses in a folder, by the kind that their record names."""
-    found = [(path, read_json(path)) for path in sorted(folder.glob("*.json"))]
-    return [
-        {**content, "file": path.name, "written": _date(path)}
-        for path, content in found
-        if isinstance(content, dict) and content.get("kind") == "sensitivity analysis" and content.get("complete")
-    ]
+def older_than(checkpoint: Path, folder: Path) -> list[str]:
+    """Names of what an analysis left in a folder before the checkpoint was written, so for another network."""
+    if not checkpoint.is_file():
+        return []
+    written = checkpoint.stat().st_mtime
+    names = sorted(path.name for path in folder.glob("*.json") if path.stat().st_mtime < written)
+    return [name for name in names if name == EXPORT or _analysis(folder / name)]
 
 
-def find_exports(folder: Path) -> list[dict[str, Any]]:
+def find_sensitivity(folder: Path, without: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The finished sensitivity analyses of whole networks in a folder, by the kind that their record names."""
+    paths = [path for path in sorted(folder.glob("*.json")) if path.name not in without]
+    found = [(path, _analysis(path)) for path in paths if not re.match(PART, path.name)]
+    return [{**content, "file": path.name, "written": _date(path)} for path, content in found if content]
+
+
+def find_exports(content: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     """The exported files that `export.json` tells of, each with what was found out about it."""
-    content = read_json(folder / "export.json") or {"files": {}}
-    common = {"mode": "pt2", "compared_with": "the network", "latency": {}, "warnings": [], "difference": {}}
-    date = _date(folder / "export.json") if content["files"] else ""
-    return [{**common, **each, "written": date} for each in content["files"].values()]
+    files = content.get("files", {})
+    common = {"mode": "pt2", "compared_with": "the network", "warnings": [], "difference": {}}
+    date = _date(folder / EXPORT) if files else ""
+    return [{**common, **each, "written": date} for each in files.values()]
 
 
 def environment() -> dict[str, str]:
@@ -142,6 +154,13 @@ def read_table(path: Path) -> list[dict[str, Any]] | None:
         return records(pd.read_csv(path, dtype={"layer": str})) if path.is_file() else None
     except (ValueError, LookupError, TypeError, OverflowError, MemoryError) as e:
         raise UserError(f"{path} cannot be read: {str(e)[:200]}; remove it, and test again") from e
+
+
+def _analysis(path: Path) -> dict[str, Any] | None:
+    """The record of a finished sensitivity analysis; None for anything else."""
+    content = read_json(path)
+    found = isinstance(content, dict) and content.get("kind") == "sensitivity analysis" and content.get("complete")
+    return content if found else None
 
 
 def _processor() -> str:

@@ -39,7 +39,7 @@ def render(content: Mapping[str, Any], results: Path) -> str:
             sparsity=charts.sparsity_chart(content),
             costs=charts.cost_charts(content),
             sensitivity=charts.sensitivity_charts(content),
-            latency=charts.latency_charts(content),
+            latency=charts.latency_chart(content),
             importance=charts.importance_charts(content),
             activations=charts.activation_chart(content),
             architecture=architecture(results / "arch.svg"),
@@ -60,6 +60,7 @@ def world(*more: Path) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     found.filters.update(number=number, whole=_whole, percent=_percent, shape=_shape, figure=_figure, short=_short)
+    found.filters.update(time=_time, time_ratio=_time_ratio)
     for name, file in (("style", "style.css"), ("script", "script.js")):
         found.globals[name] = Markup((TEMPLATES / file).read_text(encoding="utf-8"))
     return found
@@ -91,6 +92,20 @@ def _shape(value: Sequence[int]) -> str:
 
 def _figure(value: Any) -> str:
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _time(row: Mapping[str, Any], runtime: str) -> str:
+    """`1.25 [1.2, 1.31]`."""
+    return _with_quartiles(row, f"{runtime}_ms", f"{runtime}_low", f"{runtime}_high")
+
+
+def _time_ratio(row: Mapping[str, Any], runtime: str) -> str:
+    """`0.65 [0.57, 0.74]`."""
+    return _with_quartiles(row, *(f"{runtime}_ratio{part}" for part in ("", "_low", "_high")))
+
+
+def _with_quartiles(row: Mapping[str, Any], middle: str, low: str, high: str) -> str:
+    return "" if row[middle] is None else f"{row[middle]:.3g} [{row[low]:.3g}, {row[high]:.3g}]"
 
 
 def _short(value: Any) -> str:

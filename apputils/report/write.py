@@ -15,19 +15,18 @@ from apputils.macs import MacsTable
 from apputils.report.book import write_book
 from apputils.report.content import gather
 from apputils.report.page import render
-from apputils.runs import Run
 from compress.errors import UserError
 
 logger = logging.getLogger("run")
 
 
 def write_report(
-    run: Run, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], dense: MacsTable
+    folder: Path, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], dense: MacsTable
 ) -> dict[str, Any]:
-    """Writes the report of an evaluated run to results/<run>/.
+    """Writes the report of an evaluated network to its folder, such as results/<run>/.
 
     Args:
-        run: what the analyses left in its results/ folder is taken in.
+        folder: what the analyses left there is taken in.
         checkpoint: of the evaluated network.
         summary: of the evaluation.
         dense: cost of the network before anything was removed.
@@ -38,8 +37,7 @@ def write_report(
     Raises:
         UserError: a file cannot be written.
     """
-    content: dict[str, Any] = finite(gather(run, checkpoint, summary, dense))
-    folder = run.results
+    content: dict[str, Any] = finite(gather(folder, checkpoint, summary, dense))
     write_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_book(folder / "report.xlsx", content)
     write_text(folder / "report.html", render(content, folder))

@@ -22,9 +22,9 @@ from apputils.sensitivity.meter import in_place
 from apputils.sensitivity.picture import draw
 from apputils.sensitivity.record import Record, open_record, take_parts
 from apputils.sensitivity.replay import choose_meter
-from apputils.sensitivity.schedule import check_schedule, write_schedule
+from apputils.sensitivity.schedule import Header, write_schedule
 from apputils.sensitivity.suggestion import Goal, chosen, goal_of, suggest
-from apputils.sensitivity.workbook import write_workbook
+from apputils.sensitivity.workbook import suggestion_note, write_workbook
 from apputils.sensitivity.workers import Task, measure_all
 from compress.errors import UserError
 
@@ -48,6 +48,7 @@ class Settings:
         resume: go on with a half-written analysis beside the workbook.
         parts: records (`.json`) of analyses of some of the weights, done elsewhere; what is in them is not done again.
         schedule_file: where the suggestion is written as a schedule; None: nowhere.
+        data: which data `test_func` measures on, `test` or `validation`, for the same header.
         command: what trains this network, for that schedule's header, which adds `--compress`.
     """
 
@@ -61,6 +62,7 @@ class Settings:
     resume: bool = True
     parts: Sequence[Path] = ()
     schedule_file: Path | None = None
+    data: str = "test"
     command: str = "python train.py"
 
 
@@ -94,8 +96,6 @@ def sensitivity_analysis(
     settings, path = settings or Settings(), _checked(Path(sensitivity_file))
     if settings.jobs < 1:
         raise UserError(f"jobs {settings.jobs}: it must be 1 or more; nothing was measured")
-    if settings.schedule_file is not None:
-        check_schedule(sense_type)
     harm = as_levels(sense_type, levels)
     subjects = find_subjects(model, sense_type, settings.weights)
     meter = choose_meter(model, test_func, subjects, settings.cache_bytes)
@@ -119,7 +119,8 @@ def sensitivity_analysis(
     record.finish({"suggestion": suggestion.to_dict("records"), "goal": vars(goal), "together": together})
     logger.info("sensitivity: %.1f s, written: %s, .png, .json", time.perf_counter() - started, path)
     if settings.schedule_file is not None:
-        write_schedule(settings.schedule_file, suggestion, goal, together, sense_type, settings.command)
+        header = Header(settings.command, settings.data, suggestion_note(goal, together))
+        write_schedule(settings.schedule_file, suggestion, goal, sense_type, header)
     return table
 
 

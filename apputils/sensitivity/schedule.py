@@ -6,6 +6,7 @@ Here: its text. Not here: which levels (suggestion.py). Weights that tolerate no
 import logging
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -13,66 +14,94 @@ import pandas as pd
 from apputils.new_schedule import MODELINE
 from apputils.sensitivity.changes import GROUPS
 from apputils.sensitivity.suggestion import Goal, chosen
-from apputils.sensitivity.workbook import suggestion_note
 from compress.errors import UserError
 
 logger = logging.getLogger("run")
-WRITTEN = ("element", *GROUPS)
+TRAINABLE = (*range(2, 9), 16)  # bits that the quantizer takes
 
-TEXT = """\
+HEAD = """\
 {modeline}
-# Purpose: the levels that a sensitivity analysis by {sense_type} suggests, pruned at once, then fine-tuning.
+# Purpose: the levels that a sensitivity analysis by {sense_type} suggests, {purpose}.
 # Command:
 #   {command}
-# Measured on the test data before any training,
+# Measured on the {data} data before any training,
 #   {note}
-version: 1
+{caution}version: 1
+"""
+PRUNING = """\
 fine_tuning_epochs: 10        # epochs after the last policy has ended
 
 pruners:
   suggested:
-{pruner}
+{instance}
 
 policies:
   - pruner: {{instance_name: suggested}}
     epochs: [10]              # train densely for ten epochs, then prune once
 """
+QUANTIZING = """\
+fine_tuning_epochs: 2         # ranges stay as they are
+
+quantizers:
+  suggested:
+{instance}
+
+policies:
+  - quantizer: {{instance_name: suggested}}
+    starting_epoch: 10        # float first
+    ending_epoch: 18
+    frequency: 1
+"""
+CAUTION = """\
+# The levels are chosen by these test pictures, so the quality that they show afterwards is flattered: judge by others,
+#   or choose the levels with --sense-data=validation.
+"""
 
 
-def check_schedule(sense_type: str) -> None:
-    """Refuses what cannot be written, before anything is measured.
+@dataclass(frozen=True)
+class Header:
+    """What the schedule's header tells.
 
-    Raises:
-        UserError: there is no schedule for this type of analysis.
+    Attributes:
+        command: what trains the network, without `--compress`.
+        data: which data the levels were chosen on, `test` or `validation`.
+        note: what the levels mean and cost.
     """
-    if sense_type not in WRITTEN:
-        raise UserError(
-            f"a schedule is written for an analysis by {', '.join(WRITTEN)}, not by {sense_type}; nothing was measured"
-        )
+
+    command: str
+    data: str
+    note: str
 
 
-def write_schedule(
-    path: Path, suggestion: pd.DataFrame, goal: Goal, together: Mapping[str, float], sense_type: str, command: str
-) -> None:
-    """Writes the schedule; `command` trains the network, without `--compress`.
+def write_schedule(path: Path, suggestion: pd.DataFrame, goal: Goal, sense_type: str, header: Header) -> None:
+    """Writes the schedule.
 
     Raises:
         UserError: no weight tolerates anything, or the file cannot be written.
     """
     levels = chosen(suggestion, sense_type)
     if not levels:
-        raise UserError(f"no weight can be pruned with {goal}; no schedule was written, allow a larger tolerance")
-    command = f"{command} --compress={shlex.quote(str(path))}"
-    text = TEXT.format(
+        done = "quantized" if sense_type == "bits" else "pruned"
+        raise UserError(f"no weight can be {done} with {goal}; no schedule was written, allow a larger tolerance")
+    names = list(suggestion["weight"])
+    if sense_type == "bits":
+        purpose, body = "trained in after ten epochs in float", QUANTIZING.format(instance=_quantizer(levels, names))
+    else:
+        instance = _pruner(levels, names, sense_type)
+        purpose, body = "pruned at once, then fine-tuning", PRUNING.format(instance=instance)
+    command = f"{header.command} --compress={shlex.quote(str(path))}"
+    head = HEAD.format(
         modeline=MODELINE,
         sense_type=sense_type,
+        purpose=purpose,
         command=command,
-        note=suggestion_note(goal, together).replace("; ", ";\n#   "),
-        pruner=_pruner(levels, list(suggestion["weight"]), sense_type),
+        data=header.data,
+        caution=CAUTION if header.data == "test" else "",
+        note=header.note.replace("; ", ";\n#   "),
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(head + body, encoding="utf-8")
     except OSError as e:
         raise UserError(f"the schedule {path} could not be written: {e}") from e
     logger.info("written: %s; %s trains it", path, command)
@@ -86,4 +115,19 @@ def _pruner(levels: Mapping[str, float], names: list[str], sense_type: str) -> s
         level = f"{levels.get(name, 0.0):g}"
         value = level if element else f"[{level}, {GROUPS[sense_type]}]"
         lines.append(f"      {name}: {value}" if name in levels else f"      # {name}: tolerates no level")
+    return "\n".join(lines)
+
+
+def _quantizer(levels: Mapping[str, float], names: list[str]) -> str:
+    lines = [
+        "    class: QuantAwareTrainRangeLinearQuantizer", "    bits_activations: 8", "    bits_weights: 8",
+        "    per_channel_wts: true", "    ema_decay: 0.99", "    overrides:",
+    ]  # fmt: skip
+    for name in names:
+        layer = f"      '{name.removesuffix('.weight')}'"
+        if name in levels:
+            bits = next(each for each in TRAINABLE if each >= levels[name])
+            lines.append(f"{layer}: {{bits_weights: {bits}}}")
+        else:
+            lines.append(f"{layer}: null  # tolerates no number of bits: stays float")
     return "\n".join(lines)

@@ -50,7 +50,9 @@ def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, repor
     check_quantizers(entries, report)
     check_distillers(entries, report)
     for i, (path, policy) in enumerate(entries):
-        if isinstance(policy, ThinningPolicy) and not any(_makes_zeros(each, policy) for _, each in entries[:i]):
+        if isinstance(policy, ThinningPolicy) and not any(
+            _makes_zeros(each, policy, before=j < i) for j, (_, each) in enumerate(entries)
+        ):
             message = (
                 f"nothing before {policy.name!r} makes zeros (a pruner, or a regularizer with threshold_criteria), "
                 "so it would remove nothing"
@@ -79,13 +81,16 @@ def check_quantizers(entries: list[tuple[Path, Policy]], report: Report) -> None
             report.add(message, path)
 
 
-def _makes_zeros(policy: Policy, thinner: ThinningPolicy) -> bool:
-    """Whether a policy that stands before the thinner acts by the thinner's last epoch and leaves zeros."""
-    if policy.window.first > thinner.window.last:
-        return False
+def _makes_zeros(policy: Policy, thinner: ThinningPolicy, before: bool) -> bool:
+    """Whether a policy leaves zeros by the thinner's last epoch.
+
+    A pruner that stands before the thinner does so in that epoch itself; a regularizer, wherever it stands, with its
+    first minibatch, which is too late, unless it is its own last epoch: there the thinner waits.
+    """
+    last = thinner.window.last
     if isinstance(policy, RegularizationPolicy):
-        return getattr(policy.regularizer, "threshold_criteria", None) is not None
-    return isinstance(policy, PruningPolicy)
+        return policy.makes_zeros and (policy.window.first < last or policy.window.last == last)
+    return isinstance(policy, PruningPolicy) and policy.window.first <= last and before
 
 
 def check_unused(data: Mapping[str, Any], named: set[str], report: Report) -> None:

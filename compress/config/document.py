@@ -25,6 +25,18 @@ OPTIMIZER = {
     "optimizer": {"type": "string", "description": "whose rates are set, where the loop has several optimizers"}
 }
 
+POST_TRAINING = {  # what `test.py --quantize` reads: one quantizer, no policies
+    "required": ["quantizers"],
+    "propertyNames": {"enum": ["version", "quantizers"]},
+    "properties": {
+        "quantizers": {
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": {"properties": {"class": {"const": "PostTrainLinearQuantizer"}}},
+        }
+    },
+}
+
 
 def first_sentence(cls: type) -> str:
     """What a class is for, from its docstring."""
@@ -75,7 +87,7 @@ def _argument_lines(cls: type) -> list[str]:
 
 
 def schedule_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a whole schedule."""
+    """The JSON Schema (2020-12) of a whole schedule, or of a file of post-training settings, which has no policies."""
     definitions: dict[str, Any] = {}
     properties: dict[str, Any] = {
         "version": {"const": 1, "description": "of the schedule language"},
@@ -92,7 +104,7 @@ def schedule_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "compression schedule",
         "type": "object",
-        "required": ["policies"],
+        "anyOf": [{"required": ["policies"]}, POST_TRAINING],
         "additionalProperties": False,
         "properties": properties,
         "$defs": definitions,

@@ -28,7 +28,10 @@ class Policy:
     Attributes:
         name: the instance's name in the schedule, for logs and plans.
         window: the epochs in which it acts.
+        wants_batch: whether the scheduler is to keep some of the first batch for it (`ctx.graph.batch`).
     """
+
+    wants_batch = False
 
     def __init__(self, name: str, window: EpochWindow) -> None:
         self.name = name

@@ -19,6 +19,7 @@ class RegularizationPolicy(Policy):
     The term is logged as `NAME_loss`, NAME being the instance's. What a threshold zeroes is zeroed once, after the
     optimizer's step, and may come back with the next one; with `keep_mask` the zeros of the window's very last
     minibatch become a mask that holds from then on, together with a mask that a pruner has put on the same weight.
+    A thinner takes whole zeroed units out with or without a mask; in the window's last epoch it waits for these zeros.
 
     Args:
         name: the instance's name.
@@ -34,9 +35,14 @@ class RegularizationPolicy(Policy):
         self._changed = False
 
     @property
+    def makes_zeros(self) -> bool:
+        """Whether this regularizer has a threshold."""
+        return getattr(self.regularizer, "threshold_criteria", None) is not None
+
+    @property
     def keeps_nothing(self) -> bool:
         """Whether a mask is to be kept that this regularizer never makes."""
-        return self.keep_mask and getattr(self.regularizer, "threshold_criteria", None) is None
+        return self.keep_mask and not self.makes_zeros
 
     @property
     def weights(self) -> list[str]:
@@ -45,7 +51,12 @@ class RegularizationPolicy(Policy):
 
     def settled(self, epoch: int) -> bool:
         """Whether the last firing epoch has come, where a threshold makes zeros."""
-        return getattr(self.regularizer, "threshold_criteria", None) is None or epoch >= self.window.last
+        return not self.makes_zeros or epoch >= self.window.last
+
+    def on_epoch_begin(self, ctx: StepContext) -> None:
+        """In the last epoch the zeros that stay come with the last minibatch; a thinner waits for them."""
+        if self.makes_zeros and ctx.epoch == self.window.last:
+            ctx.masks.awaited.add(self.name)
 
     def on_minibatch_begin(self, ctx: StepContext) -> None:
         """What regularizers do to weights for one minibatch."""
@@ -85,8 +96,11 @@ class RegularizationPolicy(Policy):
         for name, mask in self.regularizer.threshold_masks(self._parameters(ctx), ctx).items():
             masker = ctx.masks[name]
             masker.parameter.masked_fill_(~mask, 0)
+            ctx.masks.zeroed.add(name)
             if last:
                 masker.set_mask(mask if masker.mask is None else mask & masker.mask)
+        if ctx.is_last_step:
+            ctx.masks.awaited.discard(self.name)
 
     def _parameters(self, ctx: StepContext) -> dict[str, Tensor]:
         return {name: ctx.masks[name].parameter for name in self.weights}

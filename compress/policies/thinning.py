@@ -5,16 +5,19 @@ Here: `ThinningPolicy`: once in each firing epoch, as soon as the masks of the e
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.context import StepContext
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs
 from compress.policies.base import Policy
+from compress.thinning.complete import complete_masks, zero_masks
 from compress.thinning.current import CurrentGraph
 from compress.thinning.reasons import reasons_for
 from compress.thinning.removers import StructureRemover
-from compress.thinning.thin import Thinned, thin
+from compress.thinning.thin import Thinned, remove_units
+from compress.thinning.verify import are_real
 from compress.thinning.wrapping import rewrap
 from compress.window import EpochWindow
 
@@ -24,14 +27,17 @@ logger = logging.getLogger("compress")
 class ThinningPolicy(Policy):
     """Thins at the first minibatch of a firing epoch, or when a pruner that looks at minibatches first has its masks.
 
-    List it after the pruners whose masks it is to use. Without example inputs it waits for the first batch that the
-    network is called with, and thins before the next one.
+    List it after the pruners whose masks it is to use. Zeros that a regularizer's threshold has made count as masked,
+    and in the last epoch of such a regularizer it thins at the epoch's end. It proves itself on the first training
+    batch, where one has been seen. Without example inputs it waits for that batch, and thins before the next one.
 
     Args:
         name: the instance's name.
         window: the firing epochs.
         remover: what may be removed, and the example inputs.
     """
+
+    wants_batch = True
 
     def __init__(self, name: str, window: EpochWindow, remover: StructureRemover) -> None:
         super().__init__(name, window)
@@ -41,6 +47,15 @@ class ThinningPolicy(Policy):
     def settled(self, epoch: int) -> bool:
         """Whether the last firing epoch has come."""
         return epoch >= self.window.last
+
+    def refuse_quantized(self, structures: Sequence[Mapping[str, Any]]) -> None:
+        """Raises UserError where quantization has exchanged layers already (`structures` of the scheduler)."""
+        if structures:
+            raise UserError(
+                f"extension {self.name!r}: the network is quantized already, and quantized networks cannot be thinned. "
+                "Thin before quantizing: in a new run, or without the quantizer's epochs; else leave "
+                f"{self.name!r} out of the schedule. Nothing was thinned"
+            )
 
     def on_minibatch_begin(self, ctx: StepContext) -> None:
         """Thins, if it has not done so in this epoch and no pruner of this epoch still gathers."""
@@ -61,6 +76,7 @@ class ThinningPolicy(Policy):
     def _thin_if_due(self, ctx: StepContext) -> None:
         if self._done_in == ctx.epoch:
             return
+        self.refuse_quantized(ctx.structures)
         if ctx.graph is None:
             raise UserError(
                 f"extension {self.name!r}: this scheduler has no graph to thin with; build it by file_config"
@@ -76,11 +92,18 @@ class ThinningPolicy(Policy):
         masks = {masker.name: masker.mask for masker in ctx.masks.masked() if masker.mask is not None}
         before = sum(parameter.numel() for parameter in model.parameters())
         inexact = self.remover.allow_inexact
-        result = thin(model, masks, inputs, ctx.optimizer, current.get(inexact), allow_inexact=inexact)
+        graph, zeros = current.get(inexact), zero_masks(model, ctx.masks.zeroed)
+        completion = complete_masks(graph, masks, model, zeros)
+        tried = inputs if current.batch is None else current.batch
+        result = remove_units(
+            model, graph, completion.removed, tried, ctx.optimizer, masks, completion.notes, allow_inexact=inexact
+        )
         for note in result.notes:
             logger.warning("%s: %s", self.name, note)
         if not result.removed:
-            logger.warning("%s: no whole filter or channel is masked, so nothing was removed", self.name)
+            logger.warning(
+                "%s: no whole filter or channel is masked or zeroed by a regularizer, so nothing was removed", self.name
+            )
             return
         reasons = reasons_for(result.removed, current.reasons)
         current.forget()
@@ -88,13 +111,26 @@ class ThinningPolicy(Policy):
         ctx.masks.take_cut(result.masks, result.recipe.slice)
         ctx.recipes.append({**result.recipe.to_dict(), "reasons": reasons})
         after = sum(parameter.numel() for parameter in model.parameters())
-        logger.info("%s", _story(self.name, ctx.epoch, result, before, after))
+        source = _source(current, inputs)
+        level = logging.INFO if result.exact else logging.WARNING
+        logger.log(level, "%s", _story(f"{self.name}: thinned in epoch {ctx.epoch}", result, (before, after), source))
 
 
-def _story(name: str, epoch: int, result: Thinned, before: int, after: int) -> str:
+def _source(current: CurrentGraph, inputs: ExampleInputs) -> str:
+    """What a thinning was proved on, for people."""
+    if current.batch is not None:
+        return "the first training batch"
+    return "the example inputs" if are_real(inputs) else "random inputs (no training batch was at hand)"
+
+
+def _story(what: str, result: Thinned, parameters: tuple[int, int], source: str) -> str:
     units = sum(len(each) for each in result.removed.values())
+    before, after = parameters
+    proof = f"proved on {source}: outputs differ"
+    if not result.exact:
+        proof = f"INEXACT, which allow_inexact allows: measured on {source}, removing changed the outputs"
     return (
-        f"{name}: thinned in epoch {epoch}: {units} units of {len(result.removed)} groups removed, parameters "
-        f"{before:,} -> {after:,}; proved on real tensors: outputs differ by {result.difference:.1e} relative "
-        f"(masking the rest of each unit changed them by {result.masking_change:.1e})"
+        f"{what}: {units} units of {len(result.removed)} groups removed, parameters {before:,} -> {after:,}; {proof} "
+        f"by {result.difference:.1e} relative (masking the rest of each unit changed them by "
+        f"{result.masking_change:.1e})"
     )

@@ -100,6 +100,7 @@ class LearnedStepActivation(ActivationQuantizer):
         step = self.step.detach().clamp_min(SMALLEST_STEP)
         return Grid(step, torch.zeros_like(step, dtype=torch.int64), self._low, self._high)
 
+    @torch.compiler.disable  # it looks at a value, which torch.compile would warn of
     def _begin(self, x: Tensor) -> bool:
         """Whether there is a step, now that this minibatch was seen."""
         if not bool(self.started) and not self.training:

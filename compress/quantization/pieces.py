@@ -80,9 +80,11 @@ class ActivationQuantizer(FakeQuantizer):
         return {"bits": self.bits, "signed": self.signed}
 
     def clip_range(self) -> tuple[float, float]:
-        """The smallest and the largest value that it yields; (-inf, inf) while it has no range."""
+        """The smallest and the largest value that it yields; while it has no range, all of them, or all from 0 on."""
         grid = self.grid()
-        return (-float("inf"), float("inf")) if grid is None else grid.clip_range()
+        if grid is not None:
+            return grid.clip_range()
+        return -float("inf") if self.signed else 0.0, float("inf")
 
 
 class Pieces:

@@ -26,9 +26,10 @@ PASSING = {  # operations whose results are among their operand's values (and ze
     "unflatten", "roll", "flip", "repeat", "index_select", "to", "_to_copy",
 }  # fmt: skip
 POSITIVE = {"relu", "sigmoid", "hardsigmoid", "softmax", "softplus", "exp", "square", "abs", "relu6"}
-KEEPING_SIGN = {
+KEEPING_SIGN = {  # not bicubic interpolation, which overshoots
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "mean", "sum", "cat", "stack", "concat", "add", "mul", "upsample_bilinear2d", "upsample_bicubic2d",
+    "mean", "sum", "cat", "stack", "concat", "add", "mul", "upsample_linear1d", "upsample_bilinear2d",
+    "upsample_trilinear3d",
 }  # fmt: skip
 
 
@@ -164,11 +165,14 @@ def _plain_name(node: Node) -> str:
 
 
 def _zero_pad(node: Node) -> bool:
-    if _plain_name(node) not in ("pad", "constant_pad_nd"):
+    """Whether it pads with zeros or with the operand's own values."""
+    name = _plain_name(node)
+    rest: Any = node.args[2:]
+    if name == "constant_pad_nd":
+        return not rest or rest[0] in (0, None)
+    if name != "pad":
         return False
-    mode = node.args[2] if len(node.args) > 2 and isinstance(node.args[2], str) else "constant"
-    value = node.args[3] if len(node.args) > 3 else 0
-    return mode != "constant" or value in (0, None)
+    return len(rest) < 2 or rest[0] != "constant" or rest[1] in (0, None)
 
 
 def _non_negative(node: Node, depth: int = 24) -> bool:
@@ -181,12 +185,20 @@ def _non_negative(node: Node, depth: int = 24) -> bool:
     if name in ("hardtanh", "clamp"):
         low = node.args[1] if len(node.args) > 1 else -1.0
         return isinstance(low, int | float) and low >= 0
+    if name == "add" and _subtracts(node):
+        return False
     if name in KEEPING_SIGN or name in PASSING or _zero_pad(node):
         operands = [each for each in _operands(node) if not isinstance(each, str)]
         return bool(operands) and all(
             _non_negative(each, depth - 1) if isinstance(each, Node) else each >= 0 for each in operands
         )
     return False
+
+
+def _subtracts(add: Node) -> bool:
+    """Whether the second operand's factor is negative, as in `torch.add(a, b, alpha=-1)`."""
+    factor: Any = add.kwargs.get("alpha", add.args[2] if len(add.args) > 2 else 1)
+    return not isinstance(factor, int | float) or factor < 0
 
 
 def _operands(node: Node) -> Iterator[Any]:

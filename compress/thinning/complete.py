@@ -11,7 +11,7 @@ and by `thin`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,7 @@ class Completion:
     notes: tuple[str, ...]
 
 
-def complete_masks(graph: ChannelGraph, masks: Masks, model: nn.Module) -> Completion:
+def complete_masks(graph: ChannelGraph, masks: Masks, model: nn.Module, zeros: Masks | None = None) -> Completion:
     """Extend masks over the whole of each unit that they clear.
 
     A unit goes if the masks clear it in every place that writes it, or in every place that reads it, as far as
@@ -51,16 +51,19 @@ def complete_masks(graph: ChannelGraph, masks: Masks, model: nn.Module) -> Compl
         graph: of the model.
         masks: by canonical parameter name.
         model: gives the shapes of the parameters that no mask names yet.
+        zeros: what is zero and not masked, in the form of masks. Units that they clear together with the masks go
+            too; the masks that come back do not take over what else they have of zeros.
 
     Raises:
         UserError: a mask is of no parameter of the model, or of another shape.
     """
     parameters = dict(model.named_parameters())
-    check_masks(masks, parameters)
+    joined = {**masks, **{n: zero & masks[n] if n in masks else zero for n, zero in (zeros or {}).items()}}
+    check_masks(joined, parameters)
     removed: dict[str, list[int]] = {}
     notes: list[str] = []
     for group in graph.groups():
-        units = cleared_units(graph, group, masks)
+        units = np.union1d(cleared_units(graph, group, masks), cleared_units(graph, group, joined))
         if group.pinned and len(units):
             notes.append(f"{group.name}: {len(units)} cleared units stay, {'; '.join(group.pinned)}")
         elif len(units):
@@ -136,6 +139,10 @@ def check_masks(masks: Masks, parameters: Mapping[str, Tensor]) -> None:
             )
 
 
-def zero_masks(model: nn.Module) -> dict[str, Tensor]:
-    """Masks that say what is zero already, for all weights of two or more dimensions."""
-    return {name: tensor.detach() != 0 for name, tensor in model.named_parameters() if tensor.dim() > 1}
+def zero_masks(model: nn.Module, names: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Masks that say what is zero already, for weights of two or more dimensions: the named ones, or all."""
+    return {
+        name: tensor.detach() != 0
+        for name, tensor in model.named_parameters()
+        if tensor.dim() > 1 and (names is None or name in names)
+    }

@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from compress.distributed import several_processes
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.selectors import unwrapped
 from compress.thinning.probe import prunable_graph
 from compress.thinning.reasons import Reasons
+from compress.thinning.verify import are_real, real_inputs
 
 logger = logging.getLogger("compress")
 
@@ -30,17 +33,21 @@ class CurrentGraph:
 
     Attributes:
         inputs: the example inputs, None as long as there are none.
+        batch: some samples of the first batch seen, to prove a thinning on: example inputs may be nothing but a shape.
+            None as long as `watch` has seen none, and in several processes, which must all come to one verdict.
         reasons: why the pruners mask whole units of the network as it is now; see reasons.py.
     """
 
     def __init__(self, model: nn.Module, example_inputs: ExampleInputs | None = None) -> None:
         self.model = model
         self.inputs = example_inputs
+        self.batch: tuple[Any, ...] | None = None
         self.reasons: Reasons = {}
         self._graphs: dict[bool, ChannelGraph] = {}
         self._refusal: str | None = None
         self._told: set[str] = set()
         self._seen: list[Any] | None = None
+        self._looked = False
         self._watching: torch.utils.hooks.RemovableHandle | None = None
 
     @property
@@ -73,9 +80,10 @@ class CurrentGraph:
         self._refusal = None
 
     def watch(self) -> None:
-        """Without example inputs: keeps the first batch that the network is called with."""
-        if self.inputs is None and self._watching is None:
-            self._watching = self.model.register_forward_pre_hook(self._keep)
+        """Keeps the first batch that the network is called with: what a proof runs on, and missing example inputs."""
+        if (self.inputs is None or not self._looked) and self._watching is None:
+            look = torch.compiler.disable(self._keep)
+            self._watching = self.model.register_forward_pre_hook(look, with_kwargs=True)
 
     def state_dict(self) -> list[Any] | None:
         """The inputs that were seen, by shape and type, for a resumed run; None if they were given."""
@@ -95,9 +103,16 @@ class CurrentGraph:
             self._told.add(text)
             logger.log(level, "%s", text)
 
-    def _keep(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        self.inputs = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
-        self._seen = [{"shape": list(x.shape), "dtype": x.dtype} if isinstance(x, Tensor) else x for x in arguments]
-        if self._watching is not None:
-            self._watching.remove()
-            self._watching = None
+    def _keep(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any] | None = None) -> None:
+        if self._watching is None:  # seen within this very call: a hook before this one has run the network itself
+            return
+        self._looked = True
+        if not named and not several_processes() and are_real(arguments):
+            self.batch = pytree.tree_map(
+                lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, real_inputs(arguments)
+            )
+        if self.inputs is None:
+            self.inputs = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
+            self._seen = [{"shape": list(x.shape), "dtype": x.dtype} if isinstance(x, Tensor) else x for x in arguments]
+        self._watching.remove()
+        self._watching = None

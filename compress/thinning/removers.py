@@ -18,10 +18,12 @@ class StructureRemover:
 
     One class under Distiller's names of both generations. A unit leaves with everything that is coupled to it (filter,
     bias, BatchNorm, the channels of whatever reads it), found through the network's graph. Before it returns it proves
-    on real tensors that the thinned network computes what the masked one did; otherwise nothing has changed, and the
-    error names the module and the reason. The optimizer stays the same object, its per-element state is cut.
+    on the first training batch (before one was seen: on the example inputs, or random ones) that the thinned network
+    computes what the masked one did; otherwise nothing has changed, and the error names the module and the reason. The
+    optimizer stays the same object, its per-element state is cut.
 
-    When to use: in the epoch of a structured pruner, listed after it, or later; any number of times.
+    When to use: in the epoch of a structured pruner, listed after it, or later; any number of times. Or in the last
+    epoch of a regularizer with `threshold_criteria`, or later: whole filters that are zero go without a mask.
 
     Sample:
         pruners:
@@ -42,8 +44,8 @@ class StructureRemover:
         thinning_func_str: Distiller's name of what is removed; here every cleared unit goes, whichever is written.
         arch: accepted for Distiller's schedules; the graph is traced, so it has no effect.
         dataset: accepted for Distiller's schedules; the example inputs tell the shape, so it has no effect.
-        allow_inexact: also remove what changes the output a little (channels under a norm over them); the change is
-            measured and told.
+        allow_inexact: also remove what changes the output (channels under a norm over them); the log says that it was
+            inexact, with the measured difference.
     """
 
     def __init__(

@@ -351,3 +351,14 @@ def real_inputs(example_inputs: ExampleInputs, device: torch.device | None = Non
         return leaf if device is None else leaf.to(device)
 
     return pytree.tree_map(convert, arguments)
+
+
+def are_real(example_inputs: ExampleInputs) -> bool:
+    """Whether `real_inputs` takes the numbers as they are, instead of random ones in their place."""
+
+    def floating(inputs: Any) -> list[Tensor]:
+        leaves = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
+        return [leaf.detach() for leaf in leaves if leaf.is_floating_point()]
+
+    pairs = zip(floating(as_arguments(example_inputs)), floating(real_inputs(example_inputs)), strict=True)
+    return all(torch.equal(given[:1], used[:1]) for given, used in pairs)

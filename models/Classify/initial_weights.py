@@ -31,7 +31,7 @@ def start(model: nn.Module, config: Any) -> None:
     """
     initialise(model, config.init)
     if config.pretrained:
-        logger.info("%s", match_weights(model, _library_weights(config.arch)).story("the library's trained weights"))
+        logger.info("%s", match_weights(model, library_weights(config.arch)).story("the library's trained weights"))
     elif config.weights:
         found = match_weights(model, load_weights(Path(config.weights)), by_order=config.match == "order")
         logger.info("%s", found.story(config.weights))
@@ -48,7 +48,12 @@ def initialise(model: nn.Module, how: str) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _library_weights(arch: str) -> dict[str, Tensor]:
+def library_weights(arch: str) -> dict[str, Tensor]:
+    """The trained weights that a library has for `torchvision:NAME` or `timm:NAME`, downloaded unless they are there.
+
+    Raises:
+        UserError: they cannot be had.
+    """
     library, _, name = arch.partition(":")
     try:
         if library == "torchvision":
@@ -59,6 +64,20 @@ def _library_weights(arch: str) -> dict[str, Tensor]:
             import timm
 
             return dict(timm.create_model(name, pretrained=True).state_dict())
-    except (OSError, RuntimeError, AttributeError) as e:
-        raise UserError(f"--pretrained: the weights of {arch} cannot be fetched: {e}") from e
-    raise UserError(f"--pretrained: only torchvision:NAME and timm:NAME have trained weights; --arch={arch} has none")
+    except ImportError as e:
+        raise UserError(f"{arch} needs the package {library}, which is not installed: pip install {library}") from e
+    except (OSError, RuntimeError, ValueError, AttributeError) as e:
+        raise UserError(f"the trained weights of {arch} cannot be fetched: {e}") from e
+    raise UserError(f"only torchvision:NAME and timm:NAME have trained weights; {arch} has none")
+
+
+def library_classes(arch: str) -> int:
+    """The number of classes that those weights are for."""
+    library, _, name = arch.partition(":")
+    if library == "timm":
+        import timm
+
+        return int(timm.create_model(name, pretrained=False).num_classes)
+    from torchvision.models import get_model_weights
+
+    return len(get_model_weights(name).DEFAULT.meta["categories"])

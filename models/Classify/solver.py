@@ -1,6 +1,6 @@
 """Training of classifiers: what classification adds to the shared loop.
 
-Here: network, optimizer, loss and metric. Not here: the loop (models/base_solver.py).
+Here: network, optimizer, loss, metric and pictures. Not here: the loop (models/base_solver.py).
 """
 
 from typing import Any
@@ -9,13 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from apputils.Classify_apputils.contact_sheet import contact_sheet
 from data.Classify_data.loaders import training_set
 from data.Classify_data.task import Task, check_classes
 from models.base_solver import BaseTrainer
 from models.Classify.initial_weights import start
 from models.Classify.optimizers import make_optimizer
 from models.Classify.quality import answers, beside_majority, loss, scores
+from models.Classify.teacher_networks import named_network, pretrained_network
 from models.Classify.zoo import SETTINGS, build_network
+
+SHOWN = 16  # pictures in TensorBoard
 
 
 class ClassifyTrainer(BaseTrainer):
@@ -36,10 +40,12 @@ class ClassifyTrainer(BaseTrainer):
         """`--init`, `--pretrained`, `--weights`."""
         start(model, self.config)
 
-    def build_architecture(self, name: str) -> nn.Module:
-        """A new network of another `--arch` for the same classes and pictures."""
+    def build_architecture(self, name: str, pretrained: bool = False) -> nn.Module:
+        """A network of another `--arch`: new, for the same classes, or trained by its library for its own."""
         task = self.task
-        return build_network(name, len(task.classes), task.channels, task.size)
+        if pretrained:
+            return pretrained_network(name, task.channels, task.size)
+        return named_network(name, len(task.classes), task.channels, task.size)
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of `--optimizer`."""
@@ -89,6 +95,16 @@ class ClassifyTrainer(BaseTrainer):
         """Accuracy (percent) and loss on the validation pictures."""
         given = answers(model, self.validation_loader, self.device)
         return {**scores(given), "val_loss": loss(given)}
+
+    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        """The first validation pictures, each above what it is taken for."""
+        data: Any = self.validation_loader.dataset
+        task = self.task
+        images, labels = data.__getitems__(range(min(SHOWN, len(data))))
+        taken_for = answers(model, [(images, labels)], self.device).logits.argmax(1)
+        mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (task.mean, task.std))
+        names = [task.classes[place] for place in taken_for.tolist()]
+        return {"answers": contact_sheet(images * std + mean, names, (taken_for == labels).tolist())}
 
     def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
         """Accuracy beside the majority class's, on the validation pictures."""

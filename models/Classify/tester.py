@@ -81,7 +81,7 @@ class ClassifyTester(BaseTester):
         given = self.answers(model)
         confusion = Confusion.of(self.task.classes, given.labels, given.logits.argmax(1))
         logger.info("%s", confusion.table())
-        for path in confusion.write(self.folders.results):
+        for path in confusion.write(self.results):
             logger.info("written: %s", path)
         return {"classes": confusion.rows(), "confusion": confusion.matrix_rows(), **self._exits(model)}
 
@@ -99,7 +99,7 @@ class ClassifyTester(BaseTester):
         """Writes `predictions.csv`: picture, class, probability."""
         given = self.answers(self.build_model())
         sure, label = given.logits.softmax(1).max(1)
-        path = self.folders.results / "predictions.csv"
+        path = self.results / "predictions.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         names = self.testing_loader.dataset.source.names  # type: ignore[attr-defined]
         with path.open("w", newline="", encoding="utf-8") as file:

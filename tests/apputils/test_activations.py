@@ -102,6 +102,28 @@ def test_files_hold_the_numbers(watched: ActivationStatistics, tmp_path: Path) -
     with (tmp_path / "a.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[1]["sparsity"]) == pytest.approx(report.layers.iloc[1]["sparsity"])
+    with (tmp_path / "a_apoz.csv").open() as file:
+        apoz = [(row["layer"], int(row["channel"]), float(row["apoz"])) for row in csv.DictReader(file)]
+    assert apoz == list(report.channels.itertuples(index=False, name=None))
+    with (tmp_path / "a_histograms.csv").open() as file:
+        counts = [int(row["count"]) for row in csv.DictReader(file) if row["layer"] == "1"]
+    assert counts == report.histograms["1"].counts
+
+
+def test_dead_channels_are_counted(net: nn.Sequential) -> None:
+    with torch.no_grad():
+        net[0].bias[1:3] = -1e3
+        with ActivationStatistics(net) as statistics:
+            net(BATCHES[0])
+    rows = statistics.report().layers
+    assert dict(zip(rows["layer"], rows["dead_channels"], strict=True)) == {
+        "0": 0,
+        "1": 2,
+        "2": 0,
+        "3": 0,
+        "4": 0,
+        "5": 0,
+    }
 
 
 def test_layers_that_return_several_tensors_are_read_by_the_first() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from apputils.latency import measure_latency, torch_threads, torch_way
+from apputils.timing import Timed, Timing, time_rows, times_table
 
 
 def test_ratios_and_turns() -> None:
@@ -53,3 +54,15 @@ def test_threads_are_put_back() -> None:
     with torch_threads(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_each_is_timed_where_it_can_run_and_beside_the_first_there() -> None:
+    small, large = nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(3, 8, 3), *(nn.Conv2d(8, 8, 3) for _ in range(12)))
+    picture = (torch.rand(1, 3, 64, 64),)
+    subjects = [Timed("a", small, picture, None), Timed("b", large, picture, None), Timed("c", None, picture, None)]
+    first, second, third = time_rows(subjects, Timing(rounds=3, seconds=0.005))
+    assert (first["torch_ratio"], first["torch_ratio_low"], first["onnxruntime_ms"]) == (1.0, 1.0, None)
+    assert 1.5 < second["torch_ratio_low"] <= second["torch_ratio"] <= second["torch_ratio_high"]
+    assert set(third.values()) == {None}
+    text = times_table([{"name": "b", **second}, {"name": "c", **third}])
+    assert f"({second['torch_ratio']:.2f}x)" in text

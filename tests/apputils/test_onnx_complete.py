@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchvision.models import mobilenet_v2
 
 from apputils.onnx_export import ExportReport, ExportSettings, transform_to_onnx
 from benchmarks.networks import resnet20
@@ -16,6 +17,7 @@ from compress.quantization.pact import PACTQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from compress.quantization.wrpn import WRPNQuantizer
 from models.C2SRCNN.model import Net
+from models.Deblur.model import Generator as Restorer
 from tests.apputils.exported_nets import Generator, UNet, lively
 
 EXAMPLE = torch.empty(1, 3, 32, 32)
@@ -83,7 +85,14 @@ QUANTIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "LSQ": (LSQQuantizer, {"bits_activations": 4, "bits_weights": 4}),
 }
-NETWORKS = {"ResNet-20": resnet20, "C2SRCNN": lambda: Net(2, 8, 8), "U-Net": UNet, "DeblurGAN": Generator}
+NETWORKS = {
+    "ResNet-20": resnet20,
+    "C2SRCNN": lambda: Net(2, 8, 8),
+    "U-Net": UNet,
+    "DeblurGAN": Generator,
+    "Deblur": lambda: Restorer(8, 2, halvings=2, norm="instance"),
+    "MobileNetV2": lambda: mobilenet_v2(num_classes=10, width_mult=0.35),
+}
 
 
 @pytest.mark.slow

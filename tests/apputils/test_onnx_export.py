@@ -12,12 +12,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from apputils.onnx_export import METADATA, ExportReport, ExportSettings, transform_to_onnx
+from apputils.onnx_check import Difference
+from apputils.onnx_export import METADATA, ExportReport, ExportSettings, fusion_warnings, transform_to_onnx
 from apputils.onnx_session import flags_have_vnni, open_session, run_session
 from benchmarks.networks import resnet20
 from compress.errors import UserError
+from compress.quantization.layers import quantized
+from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from models.C2SRCNN.model import Net
-from tests.apputils.exported_nets import DorefaWeight, Generator, MinMaxWeight, UNet, Upscaler, lively, quantize
+from tests.apputils.exported_nets import (
+    DorefaWeight,
+    Generator,
+    MinMaxActivation,
+    MinMaxWeight,
+    RoundedAdd,
+    UNet,
+    Upscaler,
+    lively,
+    quantize,
+)
 
 DUMMY = torch.empty(1, 3, 16, 16)
 
@@ -133,7 +146,51 @@ def test_batch_norm_is_folded_and_narrow_grids_are_exact(folder: Path) -> None:
     assert report.unfused.mean < 1e-4
     assert not [each for each in report.warnings if "int8 form" in each]
     stored = [array for name, array in initializers(report.file).items() if name.endswith("_int8")]
-    assert all(set(np.unique(np.abs(array))) <= {1, 3, 5, 7} for array in stored)
+    assert all(set(np.unique(np.abs(array))) <= {8, 24, 40, 56} for array in stored)
+
+
+def test_narrow_weights_have_fine_biases_and_a_warning_says_where_they_have_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, layer = MinMaxActivation(1), nn.Conv2d(3, 8, 1)
+    nn.init.uniform_(layer.bias, -0.3, 0.3)  # type: ignore[arg-type]
+    pieces = {"weight_quantizer": DorefaWeight(2), "input_quantizer": read}
+    model = RoundedAdd(quantized(layer, pieces)).eval().requires_grad_(False)
+    model(pictures()[0])
+    unit = float(read.grid().scale) / 3  # type: ignore[union-attr]  # input scale x weight scale, as trained
+    step = 1.01 * float(model.output_quantizer.grid().scale)  # type: ignore[union-attr]
+    fine = transform_to_onnx(model, folder / "fine.onnx", DUMMY, True, "qdq", pictures())
+    assert fine.kernels["QLinearConv"] == 1
+    assert fine.unfused is not None
+    assert fine.unfused.max <= step
+    assert fine.difference.max <= unit / 16 / 2 + step  # 1 and 3 are stored as 16 and 48
+    assert not [each for each in fine.warnings if "fusions make" in each]
+    monkeypatch.setattr("apputils.onnx_weights._finer", lambda weight: weight)
+    coarse = transform_to_onnx(model, folder / "coarse.onnx", DUMMY, True, "qdq", pictures())
+    assert coarse.difference.mean > 4 * fine.difference.mean
+    assert coarse.kernels == fine.kernels
+    assert [each for each in coarse.warnings if "fusions make" in each]
+
+
+def test_fusions_are_warned_of_only_where_they_are_what_is_far_off() -> None:
+    exact, far = Difference(1e-5, 1e-6, 10.0, 1), Difference(1.0, 0.2, 10.0, 1)
+    assert fusion_warnings(far, None) == []
+    assert fusion_warnings(far, replace(exact, mean=0.03)) == []
+    assert fusion_warnings(replace(far, mean=0.05), exact) == []
+    (warning,) = fusion_warnings(far, exact)
+    assert "off by 1e-06 in the mean, but onnxruntime's fusions make 0.2 of it (2 % of the largest value)" in warning
+
+
+@pytest.mark.parametrize("mode", ["clip", "qdq"])
+def test_a_relu_whose_range_nobody_has_seen_yet_is_still_a_relu(folder: Path, mode: Any) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3)).eval()
+    quantizer = QuantAwareTrainRangeLinearQuantizer(8, 8, example_inputs=torch.zeros(1, 3, 16, 16))
+    quantizer.prepare(net, None)
+    quantizer.convert(net)
+    report = transform_to_onnx(net, folder / f"{mode}.onnx", DUMMY, True, mode, pictures())
+    found = report.unfused if mode == "qdq" else report.to_quantized
+    assert found is not None
+    assert found.max < 1e-5
 
 
 def test_eight_bit_dorefa_is_named_with_its_error(folder: Path) -> None:

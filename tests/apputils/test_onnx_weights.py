@@ -23,9 +23,25 @@ def test_dorefa_up_to_seven_bits_is_odd_integers_over_its_levels(bits: int) -> N
     values[0] = 0  # masked
     found = int8_form(values, grid(1 / levels, 0, -levels, levels))
     assert found.exact
-    assert torch.equal(found.integers[1:].long(), odd[1:])
+    factor = 2 ** max(6 - bits, 0)
+    assert torch.equal(found.integers[1:].long(), factor * odd[1:])
     assert not found.integers[0].any()
     torch.testing.assert_close(found.values(), values, rtol=1e-6, atol=0)
+
+
+def test_small_integers_become_larger_over_a_finer_scale_for_the_sake_of_the_bias() -> None:
+    made = grid([0.3, 0.1, 0.7, 0.2], [0, 0, 0, 0], -127, 127, 0)
+    rows = torch.tensor([[-7, 3, 1], [32, -4, 0], [0, 0, 0], [1, 0, -1]])
+    found = int8_form(made.values(rows), made)
+    assert found.exact
+    factors = torch.tensor([8, 1, 1, 32])
+    assert torch.equal(found.integers.long(), rows * factors[:, None])
+    torch.testing.assert_close(found.scale * factors, torch.tensor([0.3, 0.1, 1.0, 0.2]))
+    assert torch.equal(found.values(), made.values(rows))
+    whole = grid(0.3, 0, -8, 7)
+    found = int8_form(whole.values(rows[:1]), whole)
+    assert torch.equal(found.integers.long(), 8 * rows[:1])
+    assert float(found.scale) == pytest.approx(0.3 / 8)
 
 
 def test_dorefa_with_eight_bits_has_none_and_says_how_far_the_nearest_is() -> None:

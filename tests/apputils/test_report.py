@@ -1,6 +1,7 @@
 """The report: its numbers are the files', its page stands alone."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -17,11 +18,11 @@ from apputils.activations import ActivationStatistics, write_activations
 from apputils.macs import macs_table
 from apputils.platform_summaries import draw_model_to_file, macs_display, sparsity_display
 from apputils.report.charts import importance_charts
+from apputils.report.content import find_sensitivity
 from apputils.report.removed import reasons_of_removal, removed_units, unexplained
 from apputils.report.svg import bar_chart, line_chart, number, ticks, timeline
 from apputils.report.timeline import policies_of, runs_of
 from apputils.report.write import finite, write_report
-from apputils.runs import Run
 from tests.browser import show
 
 EXAMPLE = torch.empty(1, 3, 8, 8)
@@ -37,6 +38,8 @@ RECIPES = [
     {"kept": {"0.weight": {0: torch.tensor([0, 2, 3, 5])}}, "sizes": {"0.weight": {0: 6}}},
     {"kept": {"0.weight": {0: torch.tensor([1, 3])}}, "sizes": {"0.weight": {0: 4}}},
 ]
+REASON = {"epoch": 2, "scores": torch.tensor([0.5, 0.25, 1.0]), "threshold": 0.25, "removed": [1]}
+PARTS = ("ms", "low", "high", "ratio", "ratio_low", "ratio_high")
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +57,13 @@ def network() -> nn.Sequential:
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(4, 2),
     )  # fmt: skip
-    net[0].weight.data[:2] = 0
+    net[0].weight.data[:2], net[0].bias.data[:2] = 0, -1
     return net
 
 
 def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
     """Everything that a run may have, written below the present folder."""
-    run, folder = Run("<run>"), Path("results/<run>")
+    folder = Path("results/<run>")
     sparsity_display(net, folder / "sparsity.xlsx")
     macs_display(net, folder / "macs.xlsx", EXAMPLE)
     draw_model_to_file(net, folder / "arch.png", EXAMPLE)
@@ -74,24 +77,40 @@ def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
     rows = [{"level": level, "zeros": level, "metrics": {"psnr": 30 - level}} for level in (0.0, 0.5)]
     record = {"kind": "sensitivity analysis", "complete": True, "sense_type": "element", "dense": {"psnr": 30.0}}
     (folder / "sense.json").write_text(json.dumps({**record, "weights": {"0.weight": rows}}))
-    latency = {"file": {"milliseconds": 2.5}, "dense": {"milliseconds": 5.0}}
-    export = {"file": "net.onnx", "mode": "float", "bytes": 1234, "compared_with": "the network", "threads": 1}
+    gone = dict.fromkeys(f"torch_{part}" for part in PARTS)
+    times = [
+        dict(zip((f"{runtime}_{part}" for part in PARTS), figures, strict=True))
+        for runtime, figures in (
+            ("onnxruntime", (5.0, 4.0, 6.0, 1.0, 1.0, 1.0)),
+            ("torch", (9.0, 8.0, 9.5, 1.0, 1.0, 1.0)),
+            ("onnxruntime", (2.5, 2.0, 3.0, 0.5, 0.375, 0.625)),
+        )
+    ]
+    rows = [{"name": "dense network", **times[0], **times[1]}, {"name": "net.onnx", **times[2], **gone}]
+    latency = {"rows": rows, "rounds": 7, "threads": 3, "input_shapes": [[1, 3, 8, 8]]}
+    export = {"file": "net.onnx", "mode": "float", "bytes": 1234, "compared_with": "the network"}
     export |= {
         "difference": {"max": 1e-6, "mean": 1e-7, "largest": 1.0, "inputs": 2},
-        "latency": latency,
-        "warnings": ["<careful>"],
+        "warnings": ["<careful>", "and slow"],
+        "weights": [{"layer": "0", "stored": "int8"}, {"layer": "2", "stored": "float"}],
     }
     (folder / "export.json").write_text(
-        json.dumps({"files": {"net.onnx": export, "net.pt2": {"file": "net.pt2", "bytes": 9}}})
+        json.dumps(
+            {
+                "files": {"net.onnx": export, "net.pt2": {"file": "net.pt2", "bytes": 9}},
+                "latency": latency,
+                "error": "no <kernel>",
+            }
+        )
     )
     checkpoint = {
-        "optform": "SR", "epoch": 1, "schedule": SCHEDULE, "model": net.state_dict(),
+        "run": "<run>", "optform": "SR", "epoch": 1, "schedule": SCHEDULE, "model": net.state_dict(),
         "history": [
             {"epoch": e, "loss": 1.0 / (e + 1), "agp_loss": 0.1, "psnr": 20.0 + e, "lr": 1e-3, "sparsity": 0.25 * e,
              "sparsity/0.weight": 0.5 * e, "images_per_second": 9.0} for e in (0, 1)
         ],
         "options": {"optform": "SR", "seed": 3, "amp": True, "compile": False, "run": "x", "compress": "a b.yaml"},
-        "scheduler": {"recipes": RECIPES},
+        "scheduler": {"recipes": [RECIPES[0], {**RECIPES[1], "reasons": {"0.weight[0]": REASON}}]},
     }  # fmt: skip
     summary = {
         "quality": {"psnr": {"bicubic": 19.0, "model": 21.0}}, "params": 270, "macs": 100, "checkpoint": "c.pt",
@@ -102,7 +121,7 @@ def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
         },
         "commands": {"train": "python train.py '--run=<run>'", "test": "python test.py"},
     }  # fmt: skip
-    return write_report(run, checkpoint, summary, macs_table(net, EXAMPLE)), folder
+    return write_report(folder, checkpoint, summary, macs_table(net, EXAMPLE)), folder
 
 
 REFERENCES = frozenset({"src", "href", "xlink:href", "srcset", "data", "poster", "action"})
@@ -143,10 +162,10 @@ def test_the_page_stands_alone_and_has_every_part(written: tuple[dict[str, Any],
     for title in (
         "Policies by epoch", "Loss and its components", "psnr", "Learning rate", "Zeros in scheduled weights",
         "Zeros by weight", "MACs by layer", "Parameters by layer", "psnr when one weight is changed",
-        "Latency, float file", "Zeros in outputs of layers",
+        "Latency, 3 threads", "Zeros in outputs of layers", "0.weight[0], ranked in epoch 2",
     ):  # fmt: skip
         assert f"<figcaption>{title}" in text, title
-    assert text.count('class="chart"') == 11
+    assert text.count('class="chart"') == 12
     assert "conv2d" in text
     assert "Conv2d 3x3, 3 to 4" in text  # the drawing
     assert text.count("<img ") == 3  # the input has another size
@@ -188,9 +207,76 @@ def test_the_workbook_has_the_same_numbers_and_charts(written: tuple[dict[str, A
     curve = list(book["sensitivity element psnr"].iter_rows(min_row=2, values_only=True))
     assert curve == [(0, 30), (0.5, 29.5)]
     assert all(book[name]._charts for name in ("size", "training", "sparsity", "macs", "sensitivity element psnr"))
-    head, first, second = book["export"].iter_rows(values_only=True)
+    head, first, second, third = book["export"].iter_rows(values_only=True)
     assert dict(zip(head, first, strict=True))["difference.max"] == 1e-6
+    assert dict(zip(head, first, strict=True))["warnings"] == "<careful>; and slow"
     assert dict(zip(head, second, strict=True))["file"] == "net.pt2"
+    assert dict(zip(head, third, strict=True))["not exported"] == "no <kernel>"
+    assert list(book["export layers"].iter_rows(min_row=2, values_only=True)) == [
+        ("net.onnx", "0", "int8"), ("net.onnx", "2", "float"),
+    ]  # fmt: skip
+    head, dense, now = book["latency"].iter_rows(min_row=3, values_only=True)
+    assert dict(zip(head, now, strict=True))["onnxruntime_ratio"] == 0.5
+    assert dict(zip(head, dense, strict=True))["torch_ms"] == 9
+    assert book["latency"]._charts
+
+
+def test_the_workbook_has_the_charts_of_the_page(written: tuple[dict[str, Any], Path]) -> None:
+    content, folder = written
+    book = openpyxl.load_workbook(folder / "report.xlsx")
+    head, *rows = book["by layer"].iter_rows(values_only=True)
+    first = dict(zip(head, rows[0], strict=True))
+    assert first["dense MACs"] == content["dense"]["layers"][0]["macs"] == 64 * 4 * 27
+    assert first["MACs now, zeros skipped"] == 64 * 2 * 27
+    assert len(book["by layer"]._charts) == 2
+    ranked = list(book["why 0.weight_0_"].iter_rows(values_only=True))
+    assert ranked == [
+        ("place", "unit", "removed", "kept", "threshold"),
+        (0, 1, 0.25, None, 0.25), (1, 0, None, 0.5, 0.25), (2, 2, None, 1, 0.25),
+    ]  # fmt: skip
+    assert book["why 0.weight_0_"]._charts
+    assert book["activations"]._charts
+    head, *rows = book["activations"].iter_rows(values_only=True)
+    assert [dict(zip(head, row, strict=True))["dead_channels"] for row in rows][:2] == [
+        0,
+        2,
+    ]  # of the biases ReLU leaves nothing
+
+
+def test_latency_stands_beside_the_dense_networks(written: tuple[dict[str, Any], Path]) -> None:
+    text = (written[1] / "report.html").read_text()
+    table = text[text.index('aria-label="latency"') :].split("</table>")[0]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", table)[5:] == ["net.onnx", "", "", "2.5 [2, 3]", "0.5 [0.375, 0.625]"]
+    assert "<b>0.5 [0.375, 0.625]</b> of the dense network's time" in text
+    assert "Not exported: no &lt;kernel&gt;" in text
+
+
+def test_a_share_of_an_analysis_is_no_analysis(tmp_path: Path) -> None:
+    record = json.dumps({"kind": "sensitivity analysis", "complete": True, "sense_type": "element"})
+    for name in ("sensitivity_element.json", "sensitivity_element_part_conv-0a1b2c3d.json"):
+        (tmp_path / name).write_text(record)
+    assert [each["file"] for each in find_sensitivity(tmp_path)] == ["sensitivity_element.json"]
+
+
+def test_what_is_older_than_the_checkpoint_is_left_out(here: Path, net: nn.Module) -> None:
+    """Such as an analysis from before the run went on."""
+    folder = Path("results/a")
+    folder.mkdir(parents=True)
+    record = {"kind": "sensitivity analysis", "complete": True, "sense_type": "element", "dense": {}, "weights": {}}
+    Path("c.pt").write_text("")
+    (folder / "sensitivity_element.json").write_text(json.dumps(record))
+    (folder / "export.json").write_text(json.dumps({"files": {"net.onnx": {"file": "net.onnx", "bytes": 9}}}))
+    checkpoint = {
+        "run": "a", "optform": "SR", "epoch": 0, "schedule": {}, "history": [], "options": {},
+        "scheduler": {"recipes": []}, "model": net.state_dict(),
+    }  # fmt: skip
+    summary = {"quality": {"acc": {"majority": 0.1, "model": 0.9}}, "params": 1, "macs": 1, "checkpoint": "c.pt"}
+    found = [write_report(folder, checkpoint, summary, macs_table(net, EXAMPLE))]
+    for name in ("sensitivity_element.json", "export.json"):
+        os.utime(folder / name, (1, 1))
+    found.append(write_report(folder, checkpoint, summary, macs_table(net, EXAMPLE)))
+    assert [(len(each["sensitivity"]), len(each["export"])) for each in found] == [(1, 1), (0, 0)]
+    assert "of another network: export.json, sensitivity_element.json" in (folder / "report.html").read_text()
 
 
 def test_what_the_tester_tells_beyond_its_metrics_is_shown(written: tuple[dict[str, Any], Path]) -> None:
@@ -213,17 +299,17 @@ def test_a_browser_shows_the_page_without_errors_or_requests(
     assert page.console == []
     assert 'data-theme="dark"' in page.html  # the script ran
     assert 'class="left"' in page.html
-    assert page.html.count('class="chart"') == 11
+    assert page.html.count('class="chart"') == 12
     assert page.requests == []
 
 
 def test_a_run_without_analyses_says_what_is_absent(net: nn.Module, here: Path) -> None:
     checkpoint = {
-        "optform": "SR", "epoch": 0, "schedule": {}, "history": [], "options": {}, "scheduler": {"recipes": []},
-        "model": net.state_dict(),
+        "run": "a", "optform": "SR", "epoch": 0, "schedule": {}, "history": [], "options": {},
+        "scheduler": {"recipes": []}, "model": net.state_dict(),
     }  # fmt: skip
     summary = {"quality": {"acc": {"majority": 0.1, "model": 0.9}}, "params": 1, "macs": 1, "checkpoint": "c.pt"}
-    write_report(Run("a"), checkpoint, summary, macs_table(net, EXAMPLE))
+    write_report(Path("results/a"), checkpoint, summary, macs_table(net, EXAMPLE))
     text = Path("results/a/report.html").read_text()
     assert text.count('class="absent"') >= 6
     assert "trained plainly" in text
@@ -235,11 +321,10 @@ def test_removed_units_have_the_dense_networks_numbers() -> None:
 
 
 def test_why_units_were_removed_is_shown_with_the_threshold() -> None:
-    reason = {"epoch": 2, "scores": torch.tensor([0.5, 0.25, 1.0]), "threshold": 0.25, "removed": [1]}
-    [row] = reasons_of_removal([RECIPES[0], {**RECIPES[1], "reasons": {"0.weight[0]": reason}}])
+    [row] = reasons_of_removal([RECIPES[0], {**RECIPES[1], "reasons": {"0.weight[0]": REASON}}])
     assert (row["group"], row["epoch"], row["units"], row["removed"]) == ("0.weight[0]", 2, 3, [1])
     assert (row["highest_removed"], row["lowest_kept"], row["threshold"]) == (0.25, 0.5, 0.25)
-    assert unexplained([RECIPES[0], {**RECIPES[1], "reasons": {"0.weight[0]": reason}}]) == 1
+    assert unexplained([RECIPES[0], {**RECIPES[1], "reasons": {"0.weight[0]": REASON}}]) == 1
     [chart] = importance_charts({"reasons": [row]})
     tips = re.findall(r"<title>([^<]*)</title>", chart.svg)
     assert tips == [

@@ -20,9 +20,11 @@ from apputils.sensitivity.analysis import Settings, sensitivity_analysis
 from apputils.sensitivity.changes import find_subjects, quantize_symmetric
 from apputils.sensitivity.evaluation import Evaluation, as_metrics, directions, loss_of
 from apputils.sensitivity.picture import draw
+from apputils.sensitivity.schedule import Header, write_schedule
 from apputils.sensitivity.suggestion import Goal, chosen, suggest
 from compress.config import file_config
 from compress.errors import UserError
+from compress.quantization.pieces import WeightQuantizer
 from compress.scheduler import CompressionScheduler
 
 
@@ -181,7 +183,6 @@ def test_weights_are_chosen_by_selectors(model: nn.Module) -> None:
         ({"settings": Settings(jobs=0)}, "jobs 0: it must be 1 or more"),
         ({"settings": Settings(metric="psnr")}, "metric 'psnr' is not measured; there are: quality, loss"),
         ({"settings": Settings(tolerance=-1)}, "tolerance -1: it must be 0 or more"),
-        ({"sense_type": "bits", "settings": Settings(schedule_file=Path("s.yaml"))}, "not by bits"),
         ({"test_func": lambda model: "good"}, "test_func returned str; it must return a number"),
         ({"test_func": lambda model: {}}, "an empty dict"),
     ],
@@ -270,6 +271,21 @@ def test_the_schedule_loads_and_prunes_what_was_suggested(
     scheduler.on_minibatch_begin(10, 0, 1, optimizer)
     weight = model.get_parameter(pruned)
     assert float((weight == 0).float().mean()) == pytest.approx(suggestion["zeros"])
+
+
+def test_the_schedule_of_bits_quantizes_each_layer_as_suggested(model: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "suggested.yaml"
+    levels = {"conv.weight": 3.0, "depthwise.weight": 32.0, "head.weight": 12.0}
+    suggestion = pd.DataFrame({"weight": list(levels), "level": list(levels.values())})
+    header = Header("python train.py --optform=Classify", "validation", "a note")
+    write_schedule(path, suggestion, Goal("quality", 0.5, 1.0, True), "bits", header)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scheduler = file_config(model, optimizer, str(path), example_inputs=torch.zeros(1, 3, 8, 8), strict=True)
+    scheduler.on_epoch_begin(9, optimizer)
+    assert not any(isinstance(module, WeightQuantizer) for module in model.modules())
+    scheduler.on_epoch_begin(10, optimizer)
+    bits = {name: module.bits for name, module in model.named_modules() if isinstance(module, WeightQuantizer)}
+    assert {name.split(".")[0]: each for name, each in bits.items()} == {"conv": 3, "head": 16}
 
 
 @pytest.mark.parametrize("kind", ["element", "bits"])

@@ -62,3 +62,16 @@ def _train(scheduler: Any, network: nn.Module, optimizer: Any, inputs: torch.Ten
     scheduler.before_parameter_optimization(epoch, step, 2, optimizer)
     optimizer.step()
     scheduler.on_minibatch_end(epoch, step, 2, optimizer)
+
+
+def test_channels_that_a_regularizer_zeroes_leave_in_its_last_epoch() -> None:
+    scheduler = build(HERE / "gss_channels-removal_training.yaml", example_inputs=torch.randn(2, 3, 32, 32))
+    network, optimizer = scheduler.model, scheduler._optimizer
+    network.layer1[0].conv2.weight.data[:, 1] *= 1e-3
+    optimizer.param_groups[0]["lr"] = 1e-5
+    scheduler.on_epoch_begin(179, optimizer)
+    for step in range(2):
+        _train(scheduler, network, optimizer, torch.randn(2, 3, 32, 32), 179, step)
+    scheduler.on_epoch_end(179, optimizer)
+    block = network.layer1[0]
+    assert (block.conv1.out_channels, block.conv2.in_channels, block.conv2.out_channels) == (3, 3, 4)

@@ -1,6 +1,7 @@
 """`python test.py --compare`: which networks are meant, and which are refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,6 +92,41 @@ def test_who_may_be_compared(two_runs: None) -> None:
         find_subjects(options("--compare", "all", "--optform=Deblur"))
     [alone], _ = find_subjects(options("--benchmark", "--run=b"))
     assert alone.name == "b"
+
+
+def test_all_leaves_out_what_cannot_be_read(two_runs: None) -> None:
+    Path("checkpoints/b/best.pt").write_bytes(b"cut off")
+    found, notes = find_subjects(options("--compare", "all"))
+    assert [each.name for each in found] == ["a"]
+    assert len(notes) == 1
+    assert notes[0].startswith("b is left out, as it cannot be read: checkpoints/b/best.pt")
+    with pytest.raises(UserError, match=r"checkpoints/b/best.pt"):
+        find_subjects(options("--compare", "a", "b"))
+    Path("checkpoints/a/best.pt").write_bytes(b"cut off")
+    with pytest.raises(UserError, match=r"(?s)no run in checkpoints/ can be read:.*b is left out.*a is left out"):
+        find_subjects(options("--compare", "all"))
+
+
+def test_all_leaves_out_what_cannot_be_measured(two_runs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(XSRCNNTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
+    renamed("a", "lost", run="lost")
+    application, threads = find_application("SR"), torch.get_num_threads()
+
+    def load(part: str) -> Any:
+        return loader if part == "testing_loader" else application.load(part)
+
+    def loader(opt: Any, checkpoint: dict[str, Any]) -> Any:
+        if checkpoint["run"] == "lost":
+            raise UserError("its pictures are gone")
+        return application.load("testing_loader")(opt, checkpoint)
+
+    content = compare(options("--compare", "all"), lambda name: SimpleNamespace(load=load))
+    torch.set_num_threads(threads)
+    assert {row["name"] for row in content["rows"]} == {"a", "b"}
+    assert "lost is left out, as it cannot be measured: its pictures are gone" in content["notes"]
+    with pytest.raises(UserError, match="its pictures are gone"):
+        compare(options("--compare", "a", "lost"), lambda name: SimpleNamespace(load=load))
+    torch.set_num_threads(threads)
 
 
 def test_other_data_are_refused(two_runs: None) -> None:

@@ -113,6 +113,19 @@ def test_another_schedule_goes_on_with_the_thinned_network(classifier_of: Classi
     assert last()["epoch"] == 3
 
 
+def test_a_quantized_run_does_not_go_on_by_thinning(classifier_of: ClassifierOf) -> None:
+    Path("qat.yaml").write_text(
+        "quantizers:\n  q: {class: DorefaQuantizer, bits_activations: 8, bits_weights: 8}\n"
+        "policies:\n  - quantizer: {instance_name: q}\n    epochs: [0]\n"
+    )
+    classifier_of("--compress=qat.yaml", "--nEpochs=1", "--run=a").run()
+    going_on = ("--resume=a", "--compress=filters.yaml", "--reset-schedule", "--nEpochs=3")
+    with pytest.raises(UserError, match="extension 't': the network is quantized already.*leave 't' out"):
+        classifier_of(*going_on).run()
+    assert last()["epoch"] == 0
+    classifier_of("--resume=a", "--nEpochs=2").run()  # the run itself is as it was
+
+
 def test_groups_that_differ_are_told() -> None:
     def made(*sizes: int) -> torch.optim.Optimizer:
         groups = [{"params": [torch.nn.Parameter(torch.ones(1)) for _ in range(size)]} for size in sizes]

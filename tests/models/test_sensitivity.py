@@ -6,10 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from apputils.sensitivity.changes import prune_elements
 from compress.errors import UserError
+from data.loaders import sr_testing_loader
 from models.sensitivity import COARSE, SensitivityRequest
+from models.subject import find_subject
+from models.test_solver import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
 from tests.models.conftest import TrainerOf
 from tests.models.test_tester import evaluation as built
@@ -56,7 +60,6 @@ def test_a_coarse_analysis_by_default_and_its_schedule_trains(
         (["--write-schedule=much"], "give tolerance=X, 0 or more"),
         (["--write-schedule=0.1", "--tolerance=0.2"], "contradict each other"),
         (["--write-schedule=0.1", "--sense=none"], "analysis, which --sense=none leaves out"),
-        (["--write-schedule=0.1", "--sense=bits"], "--sense=bits measures none"),
     ],
 )
 def test_wrong_requests_are_refused_before_anything_is_measured(arguments: list[str], message: str) -> None:
@@ -71,6 +74,29 @@ def test_requests() -> None:
     assert request() == SensitivityRequest("element", False, 1, None, False)
     assert request("--write-schedule=tolerance=0.1", "--jobs=2") == SensitivityRequest("element", False, 2, 0.1, True)
     assert request("--tolerance=0.2", "--sense=bits", "--full") == SensitivityRequest("bits", True, 1, 0.2, False)
+    assert request("--sense-data=validation").data == "validation"
+
+
+@pytest.mark.parametrize("data", ["test", "validation"])
+def test_the_levels_are_chosen_on_the_data_that_are_named(trainer_of: TrainerOf, data: str) -> None:
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
+    pictures = Path("pictures/other")
+    pictures.mkdir()
+    Image.open("pictures/train/train0.png").transpose(Image.Transpose.ROTATE_90).save(pictures / "0.png")
+    opt, checkpoint = find_subject(
+        TestOptions().parse(["--testdata=pictures/other", f"--sense-data={data}", "--write-schedule=tolerance=50"])
+    )
+    tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
+    model = tester.build_model()
+    held_out = tester.training_data()[1]
+    SensitivityRequest.of(opt).run(tester, model)
+    record = json.loads(Path("results/a/sensitivity_element.json").read_text())
+    if data == "validation":
+        tester.testing_loader = held_out
+    assert record["dense"]["psnr"] == pytest.approx(tester.evaluation()(model)["psnr"])
+    header = Path("results/a/sensitivity_element.yaml").read_text().split("version:")[0]
+    assert f"# Measured on the {data} data before any training" in header
+    assert ("chosen by these test pictures" in header) == (data == "test")
 
 
 def test_shares_of_the_weights_become_one_analysis(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.models import WeightsEnum
 
 from apputils.checkpoint import load_checkpoint, save_plain
 from compress.errors import ScheduleError, UserError
 from models.C2SRCNN.solver import C2SRCNNTrainer
+from models.Classify.teacher_networks import named_network, pretrained_network
+from models.Classify.zoo import build_network
 from models.teachers import RunTeachers
 from tests.models.conftest import TrainerOf
 
@@ -106,20 +109,66 @@ def test_no_teacher_and_no_file_of_teachers_are_named(trainer_of: TrainerOf) -> 
         trainer_of("--resume=a", "--nEpochs=4").run()
 
 
-def test_an_architecture_with_a_file_of_weights(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from models.Classify.zoo import build_network
+def build(name: str, pretrained: bool = False) -> Any:
+    """As the classifiers' trainer does, for three classes and pictures of 32 pixels in colour."""
+    return pretrained_network(name, 3, 32) if pretrained else named_network(name, 3, 3, 32)
 
-    def build(name: str) -> Any:
-        return build_network(name, 10, 1, 32)
 
+def test_an_architecture_with_a_file_of_weights(here: Path) -> None:
     network = build("lenet5")
     save_plain(here / "lenet.pt", network.state_dict())
     before = torch.get_rng_state()
     found = RunTeachers("Classify", build)("lenet5=lenet.pt")
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, found.state_dict()[name]) for name, value in network.state_dict().items())
-    with pytest.raises(UserError, match="does not fit this network"):
+    with pytest.raises(UserError, match=r"does not fit this network.*as in vgg16_named\(width_mult=0.25\)=FILE"):
         RunTeachers("Classify", build)("simplenet=lenet.pt")
+
+
+def test_an_architecture_with_settings_and_a_file_of_weights(here: Path) -> None:
+    network = build_network("resnet20", 3, 3, 32, {"width_mult": 0.25, "exits": ["layer1", "layer2"]})
+    save_plain(here / "small.pt", network.state_dict())
+    name = "resnet20(width_mult=0.25, exits=layer1,layer2)=small.pt"
+    found = RunTeachers("Classify", build)(name)
+    assert found.arguments == network.arguments
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "resnet20",
+            "'resnet20' is an architecture without weights, .*; write resnet20=FILE with a file of its weights",
+        ),
+        ("resnet20(width_mult=0.5)", r"write resnet20\(width_mult=0.5\)=FILE"),
+        ("torchvision:resnet18", "write torchvision:resnet18=FILE .*, or torchvision:resnet18=pretrained"),
+        ("resnet2", "there is no teacher 'resnet2'; a teacher is `self`"),
+        ("resnet20(width=0.5)=a.pt", "'width' is no setting of a network; did you mean 'width_mult'"),
+        ("resnet20(width_mult=much)=a.pt", "width_mult is 'much'; it must be a number"),
+        ("resnet20(width_mult=inf)=a.pt", "width_mult is 'inf'; it must be a number"),
+        ("resnet20(base=4)=a.pt", "--base means nothing for --arch=resnet20"),
+        ("resnet20=absent.pt", "there is no checkpoint absent.pt"),
+        ("resnet20=pretrained", "only torchvision:NAME and timm:NAME have trained weights; resnet20 has none"),
+        ("torchvision:resnet18(dropout=0.1)=pretrained", "takes no settings; give torchvision:resnet18=pretrained"),
+        ("torchvision:resnet1=pretrained", "the trained weights of torchvision:resnet1 cannot be fetched"),
+    ],
+)
+def test_what_is_no_teacher_says_what_to_write(here: Path, name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RunTeachers("Classify", build)(name)
+
+
+def test_a_librarys_trained_network(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = build_network("torchvision:squeezenet1_1", 1000, 3, 32).state_dict()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, **_: {**trained, "aux.weight": torch.zeros(1)})
+    teachers = RunTeachers("Classify", build)
+    found = teachers("torchvision:squeezenet1_1=pretrained")
+    assert all(torch.equal(value, trained[key]) for key, value in found.state_dict().items())
+    again = teachers("torchvision:squeezenet1_1=pretrained")  # by its source, as a resumed run finds it
+    assert [each.shape for each in again.parameters()] == [each.shape for each in found.parameters()]
+    with pytest.raises(UserError, match="reads pictures of three channels, and these have one; give --channels=3"):
+        pretrained_network("torchvision:squeezenet1_1", 1, 32)
 
 
 def test_a_distilling_schedule_passes_the_smoke_run(trainer_of: TrainerOf) -> None:

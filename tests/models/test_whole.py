@@ -33,9 +33,9 @@ def test_a_network_without_its_run_is_tested_and_reported(classifier_of: Classif
     assert main(["network", "checkpoints/a/best.pt", "small.pt"]) == 0
     summary = evaluate("--model=small.pt", "--no-export", "--sense=none")
     assert summary["checkpoint"] == "small.pt"
-    content = json.loads(Path("results/a/report.json").read_text())
+    content = json.loads(Path("results/a/small/report.json").read_text())
     assert (content["checkpoint"], content["history"]) == ("small.pt", [])
-    assert "small.pt" in Path("results/a/report.html").read_text()
+    assert "small.pt" in Path("results/a/small/report.html").read_text()
 
 
 def test_a_super_resolution_network_comes_back(trainer_of: TrainerOf) -> None:

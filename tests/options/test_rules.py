@@ -48,7 +48,7 @@ SHARED_TESTING = [
     (["--quantize=mixed"], "--quantize mixed needs --bits-budget"),
     (["--sense=none", "--full"], "--full belongs to the sensitivity analysis, which --sense=none leaves out"),
     (["--sense=none", "--write-schedule=0.1"], "--write-schedule belongs to the sensitivity analysis"),
-    (["--sense=bits", "--write-schedule=0.1"], "--write-schedule writes levels of pruning"),
+    (["--baseline=a", "--quantize=auto"], "--baseline is beside the evaluation of a checkpoint"),
     (["--model=old.onnx", "--jobs=2"], "--jobs belongs to the sensitivity analysis, which .* an exported file leave"),
     (["--no-export", "--reduce-range"], "--reduce-range is about the integer files of the export, which --no-export"),
     (["--model=old.onnx", "--complete"], "--complete is about the integer files of the export, .* or an exported file"),

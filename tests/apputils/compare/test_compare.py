@@ -14,10 +14,10 @@ from torch import nn
 from apputils.compare.candidate import Candidate, cost_row
 from apputils.compare.page import pareto_charts, render
 from apputils.compare.pareto import pareto_front
-from apputils.compare.timing import Timing
 from apputils.compare.write import compared, table_text, write_comparison
 from apputils.latency import measure_latency
 from apputils.report.svg import scatter_chart
+from apputils.timing import Timing
 from tests.browser import show
 
 ABOUT = {

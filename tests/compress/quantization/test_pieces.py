@@ -162,6 +162,10 @@ def test_no_range_before_the_first_minibatch() -> None:
         assert piece.grid() is None
         assert piece.clip_range() == (-float("inf"), float("inf"))
         assert torch.equal(piece(x), x)
+    for piece in (RangeActivation(8, False), LearnedStepActivation(8, False)):
+        piece.eval()
+        assert piece.clip_range() == (0.0, float("inf"))
+        assert torch.equal(piece(x), x.clamp_min(0))
 
 
 def test_learned_steps_start_as_the_paper_says() -> None:

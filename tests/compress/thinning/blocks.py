@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from models.Deblur.model import Discriminator, Generator
 from tests.compress.graph.nets import resnet_cifar
 
 
@@ -187,6 +188,48 @@ class LiteralView(nn.Module):
         return self.last(self.second(self.first(x)).view(-1, 320))
 
 
+class Edsr(nn.Module):
+    """Residual blocks without norms, each scaled; a long skip; pixel shuffle; a convolution behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.tail = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1)) for _ in range(2)
+        )
+        self.up = nn.Sequential(nn.Conv2d(8, 32, 3, padding=1), nn.PixelShuffle(2))
+
+    def forward(self, x):
+        first = y = self.head(x)
+        for block in self.blocks:
+            y = y + 0.1 * block(y)
+        return self.tail(self.up(first + y))
+
+
+class Several(nn.Module):
+    """Two inputs; a dictionary of outputs, one of them a list with a tuple in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(1, 8, 3, padding=1)
+        self.out, self.more = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, picture, depth):
+        both = (self.left(picture) + self.right(depth)).relu()
+        return {"out": self.out(both), "more": [self.more(both), (both.mean((2, 3)).sum(1),)]}
+
+
+class Nested(nn.Module):
+    """A dictionary with a list in it comes in."""
+
+    def __init__(self):
+        super().__init__()
+        self.picture, self.numbers, self.out = nn.Conv2d(3, 8, 3), nn.Linear(5, 8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, given):
+        return self.out(self.picture(given["picture"]) * self.numbers(given["numbers"][0])[:, :, None, None])
+
+
 PICTURE = (2, 3, 8, 8)
 BLOCKS = {
     "residual": (lambda: resnet_cifar(1, (8, 12, 16)), PICTURE),
@@ -269,16 +312,28 @@ BLOCKS = {
     "language model, both directions": (lambda: LanguageModel(bidirectional=True), "tokens"),
     "GRU": (lambda: LanguageModel(nn.GRU), "tokens"),
     "literal view": (LiteralView, PICTURE),
+    "EDSR": (Edsr, PICTURE),
+    "DeblurGAN": (lambda: Generator(4, 1, halvings=2, norm="instance"), (2, 3, 16, 16)),
+    "DeblurGAN without norm": (lambda: Generator(4, 1), PICTURE),
+    "PatchGAN": (lambda: Discriminator(4, 2), (2, 3, 32, 32)),
+    "two inputs, nested outputs": (Several, lambda: (numbers(*PICTURE), numbers(2, 1, 8, 8))),
+    "nested inputs": (Nested, lambda: ({"picture": numbers(*PICTURE), "numbers": [numbers(2, 5)]},)),
 }
 
 
+def numbers(*shape):
+    """Normal ones, in float64."""
+    return torch.randn(shape, dtype=torch.float64)
+
+
 def build(name):
-    """A block with seeded weights in float64, and inputs for it."""
+    """A block with seeded weights in float64, and inputs for it: a tensor, or the tuple of arguments."""
     torch.manual_seed(0)
     make, shape = BLOCKS[name]
     model = make().double()
     for buffer_name, buffer in model.named_buffers():
         if buffer_name.endswith("running_mean"):
             buffer.uniform_(-1, 1)
-    inputs = torch.randint(0, 11, (3, 5)) if shape == "tokens" else torch.randn(shape, dtype=torch.float64)
-    return model, inputs
+    if shape == "tokens":
+        return model, torch.randint(0, 11, (3, 5))
+    return model, shape() if callable(shape) else numbers(*shape)

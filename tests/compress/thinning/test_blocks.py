@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from compress.graph.macs import count_macs
 from compress.thinning.complete import masks_of
@@ -27,8 +28,12 @@ def forward(model, inputs, training):
         if isinstance(module, torch.nn.Dropout):
             module.eval()
     with torch.no_grad():
-        outputs = model(inputs)
-    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+        return called(model, inputs)
+
+
+def called(model, inputs):
+    """All tensors that come out, however they are nested."""
+    return pytree.tree_leaves(model(*inputs) if isinstance(inputs, tuple) else model(inputs))
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -60,9 +65,9 @@ def test_thinned_equals_masked(name):
 
 def train_step(model, inputs, optimizer):
     model.train()
-    outputs = model(inputs)
+    outputs = called(model, inputs)
     optimizer.zero_grad()
-    sum(out.square().mean() for out in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
+    sum(out.square().mean() for out in outputs).backward()
     optimizer.step()
 
 

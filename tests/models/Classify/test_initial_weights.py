@@ -43,6 +43,6 @@ def test_weights_that_cannot_be_had(net: nn.Module, arguments: list[str], messag
 def test_the_librarys_weights_are_matched(monkeypatch: pytest.MonkeyPatch, net: nn.Module) -> None:
     given = {name: value + 1 for name, value in net.state_dict().items()}
     given["5.weight"] = torch.zeros(1000, 4)  # another number of classes
-    monkeypatch.setattr("models.Classify.initial_weights._library_weights", lambda arch: given)
+    monkeypatch.setattr("models.Classify.initial_weights.library_weights", lambda arch: given)
     start(net, TrainOptions().parse(["--pretrained", "--arch=torchvision:resnet18"]))
     assert torch.equal(net.state_dict()["0.weight"], given["0.weight"])

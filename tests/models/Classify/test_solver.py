@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from apputils.checkpoint import load_checkpoint
+from apputils.Classify_apputils.contact_sheet import CAPTION, COLUMNS, SIDE
 from compress.errors import UserError
 from data.Classify_data.loaders import classify_training_loaders
 from models.Classify.optimizers import make_optimizer
@@ -17,6 +18,7 @@ from models.Classify.quality import Answers, loss, majority_scores, scores
 from models.Classify.solver import ClassifyTrainer
 from models.whole import load_network
 from options.Classify_options.train_options import OPTIMIZERS, TrainOptions
+from tests.apputils.test_logger import events
 from tests.models.Classify.conftest import ClassifierOf
 
 
@@ -123,3 +125,15 @@ def test_early_exits_are_trained_with_their_weight(classifier_of: ClassifierOf) 
     own = [float(torch.nn.functional.cross_entropy(logits, batch[1])) for logits in trainer.model(batch[0])]
     assert len(own) == 3
     assert float(trainer.compute_loss(batch)) == pytest.approx(own[0] + 0.5 * (own[1] + own[2]), rel=1e-4)
+
+
+def test_example_pictures_carry_what_they_are_taken_for(classifier_of: ClassifierOf) -> None:
+    """In TensorBoard after each epoch: the twelve validation pictures as they are, in two rows of eight and four."""
+    trainer = classifier_of("--nEpochs=1", "--run=a")
+    trainer.run()
+    found = events(Path("logs/a"))
+    assert found["pictures/answers", 0].image.width == COLUMNS * SIDE  # type: ignore[attr-defined]
+    assert found["pictures/answers", 0].image.height == 2 * (SIDE + CAPTION)  # type: ignore[attr-defined]
+    sheet = trainer.example_pictures(trainer.model)["answers"]
+    first = sheet[:, : SIDE - 2, : SIDE - 2]
+    assert float(first.mean()) == pytest.approx(40 / 255, abs=0.02)  # `dark`: normalisation is taken back

@@ -1,14 +1,21 @@
 """Every architecture is built from plain data, and says what it cannot do."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from apputils.checkpoint import load_checkpoint, save_checkpoint
 from compress.errors import UserError
 from compress.selectors import canonical_parameters
+from models.Classify.initial_weights import start
+from models.Classify.teacher_networks import pretrained_network
 from models.Classify.zoo import ARCHITECTURES, build_network, settings_of
+from options.Classify_options.train_options import TrainOptions
 
 SMALL = {"width_mult": 0.125}
 SIZES = {"alexnet_bn": 64, "resnet_signs": 64}
@@ -98,7 +105,63 @@ def test_what_cannot_be_built_is_refused(arch: str, settings: dict, size: int, m
         build_network(arch, 10, 3, size, settings)
 
 
+class Tiny(nn.Module):
+    """What the fake timm below has."""
+
+    def __init__(self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.conv_stem = nn.Conv2d(in_chans, 4, 3)
+        self.drop, self.classifier = nn.Dropout(drop_rate), nn.Linear(4, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.drop(self.conv_stem(x).mean((2, 3))))
+
+
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package with timm's three functions as it declares them, and one network."""
+
+    def create_model(
+        model_name: str, pretrained: bool = False, checkpoint_path: str | None = None, **kwargs: Any
+    ) -> Tiny:
+        assert checkpoint_path is None
+        network = Tiny(**kwargs)
+        if pretrained:
+            nn.init.constant_(network.conv_stem.weight, 0.5)
+        return network
+
+    module = SimpleNamespace(
+        create_model=create_model, is_model=lambda name: name == "tiny", list_models=lambda filter="": ["tiny"]
+    )
+    monkeypatch.setitem(sys.modules, "timm", module)
+
+
+@pytest.mark.usefixtures("timm")
+def test_timms_networks() -> None:
+    network = build_network("timm:tiny", 5, 1, 32).eval()
+    assert network(torch.randn(2, 1, 32, 32)).shape == (2, 5)
+    again = build_network(**network.arguments)
+    again.load_state_dict(network.state_dict())
+    with pytest.raises(UserError, match="--arch=timm:tinny: no such network; did you mean 'tiny'"):
+        build_network("timm:tinny", 5)
+    with pytest.raises(UserError, match="--arch=timm:tiny: .*unexpected keyword argument 'width_mult'"):
+        build_network("timm:tiny", 5, settings={"width_mult": 0.5})
+
+
+@pytest.mark.usefixtures("timm")
+def test_timms_trained_weights_start_a_network_and_teach() -> None:
+    network = build_network("timm:tiny", 5)
+    start(network, TrainOptions().parse(["--arch=timm:tiny", "--pretrained"]))
+    assert network.conv_stem.weight.unique().tolist() == [0.5]  # the classifier is of other classes and stays new
+    teacher = pretrained_network("timm:tiny", 3, 32)
+    assert teacher.classifier.out_features == 1000
+    assert teacher.conv_stem.weight.unique().tolist() == [0.5]
+
+
 def test_timm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="needs the package timm, which is not installed"):
         build_network("timm:resnet18", 10)
+    with pytest.raises(UserError, match="timm:resnet18 needs the package timm, which is not installed"):
+        pretrained_network("timm:resnet18", 3, 32)
