@@ -22,11 +22,22 @@ def draw_plan(plan: Plan, path: Path) -> None:
     axes.set(xlabel="epoch", ylabel="zeros asked for, %", ylim=(0, 100), title="What the schedule will do")
     axes.grid(alpha=0.3)
     rates = axes.twinx()
-    for i in range(len(plan.rows[0].learning_rates) if plan.rows else 0):
-        values = [row.learning_rates[i] for row in plan.rows]
-        lines += rates.step(epochs, values, where="post", linestyle="--", color=f"C{7 + i}", label=f"learning rate {i}")
+    for i, (name, values) in enumerate(_rates(plan).items()):
+        lines += rates.step(epochs, values, where="post", linestyle="--", color=f"C{7 + i}", label=name)
     rates.set_ylabel("learning rate")
     rates.set_ylim(bottom=0)
     figure.legend(handles=lines, loc="outside lower center", ncols=2, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def _rates(plan: Plan) -> dict[str, list[float]]:
+    """Curves of learning rates by name: one for each group of parameters of each optimizer."""
+    if not plan.rows:
+        return {}
+    curves = {f"learning rate {i}": [row.learning_rates[i] for row in plan.rows]
+              for i in range(len(plan.rows[0].learning_rates))}  # fmt: skip
+    for name, groups in plan.rows[0].other_rates.items():
+        for i in range(len(groups)):
+            curves[f"learning rate {i} of {name}"] = [row.other_rates[name][i] for row in plan.rows]
+    return curves

@@ -1,10 +1,11 @@
 """What will act in each epoch, found without training.
 
-Here: `Plan` and `make_plan`, which asks the policies and rehearses the learning-rate policies on a shadow of the
+Here: `Plan` and `make_plan`, which asks the policies and rehearses the learning-rate policies on a shadow of each
 optimizer. Not here: drawing (apputils/plan_view.py). Called by `CompressionScheduler.preview`.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -27,6 +28,7 @@ class PlanRow:
         learning_rates: of each parameter group of the optimizer, while this epoch runs.
         reach: instance name -> number of weights that it acts on, of the policies that fire.
         bits: layer -> its bits in words (`W4 A8`), while the network is quantized.
+        other_rates: name of another optimizer of the loop -> its learning rates, like `learning_rates`.
     """
 
     epoch: int
@@ -35,6 +37,7 @@ class PlanRow:
     learning_rates: tuple[float, ...] = ()
     reach: dict[str, int] = field(default_factory=dict)
     bits: dict[str, str] = field(default_factory=dict)
+    other_rates: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def acting_text(self) -> str:
         """The policies that fire, with the number of weights that each acts on."""
@@ -47,7 +50,7 @@ class PlanRow:
 
     def contents(self) -> tuple[object, ...]:
         """What a plan shows of an epoch."""
-        return self.acting, self.levels, self.learning_rates, self.bits
+        return self.acting, self.levels, self.learning_rates, self.bits, self.other_rates
 
 
 @dataclass(frozen=True)
@@ -83,24 +86,39 @@ class Plan:
         rows = []
         for row in self.changes():
             levels = [_percent(curve[row.epoch]) for curve in groups.values()]
-            rates = " ".join(f"{rate:.3g}" for rate in dict.fromkeys(row.learning_rates))
+            rates = [_rates(each) for each in (row.learning_rates, *row.other_rates.values())]
             bits = [row.bits_text()] if quantizes else []
-            rows.append([row.epoch, row.acting_text(), *levels, *bits, rates])
+            rows.append([row.epoch, row.acting_text(), *levels, *bits, *rates])
         zeros, bits = [f"zeros of {name}" for name in groups], ["bits (layers)"] if quantizes else []
         headers = ["epoch", "acting (weights)", *zeros, *bits, "learning rate"]
+        headers += [f"learning rate of {name}" for name in self.rows[0].other_rates]
         text = tabulate(rows, headers, disable_numparse=True, maxheadercolwidths=24, maxcolwidths=60)
         by_layer = "".join(f"\n{layer}: {words}" for layer, words in self.rows[-1].bits.items())
         end = f"epochs 0..{len(self.rows) - 1}, counted from 0; those like the one before them are left out"
         return f"{text}\n{end}{by_layer}"
 
 
+def _rates(rates: tuple[float, ...]) -> str:
+    return " ".join(f"{rate:.3g}" for rate in dict.fromkeys(rates))
+
+
 def _percent(level: float | None) -> str:
     return "" if level is None else f"{100 * level:.2f} %"
 
 
-def make_plan(policies: list[Policy], optimizer: Optimizer | None, epochs: int) -> Plan:
-    """Asks every policy what it will do in epochs 0 to `epochs` - 1. Nothing real is touched."""
+def make_plan(
+    policies: list[Policy], optimizer: Optimizer | None, epochs: int, others: Mapping[str, Optimizer] | None = None
+) -> Plan:
+    """Asks every policy what it will do in epochs 0 to `epochs` - 1. Nothing real is touched.
+
+    Args:
+        policies: of the schedule.
+        optimizer: of the network.
+        epochs: the run's length.
+        others: further optimizers of the loop by name, such as a discriminator's.
+    """
     rates = rehearse_learning_rates(policies, optimizer, epochs)
+    other_rates = {name: rehearse_learning_rates(policies, each, epochs) for name, each in (others or {}).items()}
     levels: dict[str, float] = {}
     rows = []
     for epoch in range(epochs):
@@ -109,7 +127,9 @@ def make_plan(policies: list[Policy], optimizer: Optimizer | None, epochs: int) 
             levels = {**levels, **policy.plan(epoch)}
         reach = {policy.name: len(policy.weights) for policy in firing}
         bits = {layer: words for policy in policies for layer, words in policy.bits(epoch).items()}
-        rows.append(PlanRow(epoch, tuple(policy.name for policy in firing), levels, rates[epoch], reach, bits))
+        others_now = {name: each[epoch] for name, each in other_rates.items()}
+        names = tuple(policy.name for policy in firing)
+        rows.append(PlanRow(epoch, names, levels, rates[epoch], reach, bits, others_now))
     return Plan(tuple(rows))
 
 

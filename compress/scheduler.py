@@ -10,6 +10,7 @@ Not here: what a policy does, how a schedule is read (config/), the plan (plan.p
     validate -> on_epoch_end -> save
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -151,9 +152,15 @@ class CompressionScheduler:
         self._enter(epoch)
         self._notify("on_epoch_end", self._context(epoch, optimizer, metrics=metrics))
 
-    def preview(self, epochs: int | None = None) -> Plan:
-        """What will act in each epoch, without training; `epochs` defaults to the schedule's last."""
-        return make_plan(self.policies, self._optimizer, self.last_epoch if epochs is None else epochs)
+    def preview(self, epochs: int | None = None, optimizers: Mapping[str, Optimizer] | None = None) -> Plan:
+        """What will act in each epoch, without training; `epochs` defaults to the schedule's last.
+
+        Args:
+            epochs: number of them, from 0.
+            optimizers: those of the loop by name, where it has several; the rates of all are shown.
+        """
+        others = {name: each for name, each in (optimizers or {}).items() if each is not self._optimizer}
+        return make_plan(self.policies, self._optimizer, self.last_epoch if epochs is None else epochs, others)
 
     @property
     def last_epoch(self) -> int:

@@ -62,7 +62,7 @@ def _built(application: Parts, config: Any) -> BaseTrainer:
 
 def _plan(application: Parts, config: Any) -> None:
     trainer = _built(application, config)
-    plan = trainer.compression_scheduler.preview(trainer.epochs)
+    plan = trainer.compression_scheduler.preview(trainer.epochs, trainer.optimizers)
     sys.stdout.write(f"{plan}\n")
     run = new_run(config.run, f"{trainer.stem()}-plan")
     path = run.logs / "plan.png"

@@ -1,7 +1,8 @@
 """The table of applications: what `--optform` may be, and where each application's parts are.
 
-Here: the table and its look-ups. Not here: any application. To add one: a folder in options/, data/ and models/, and
-one entry in `APPLICATIONS`. Parts are imported when they are used, so that `--help` needs no torch.
+Here: the table and its look-ups. Not here: any application. To add one: a folder in options/, data/ and models/,
+one entry in `APPLICATIONS` and one in `BUILDERS` of models/whole.py (models/ imports nothing from here). Parts are
+imported when they are used, so that `--help` needs no torch. docs/add_an_application.md tells all of it.
 """
 
 import importlib

@@ -5,13 +5,18 @@ Here: one pair's pixels, whole or cut. Not here: which files (folders.py), tenso
 """
 
 import logging
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from os import cpu_count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from compress.errors import UserError
 from data.Deblur_data.motion import blur, blur_whole, random_kernel
@@ -21,6 +26,7 @@ RECENT = 32  # decoded pictures that are kept
 BLURS = 2  # of each picture that is measured
 EVALUATION_SEED = 2018  # of the blur of measured pictures, whatever the run's seed: runs stay comparable
 SMALLEST = 32  # pixels, of a side
+MANY = 100  # pictures that are read before anything else happens: then a line says so
 
 _logger = logging.getLogger(__name__)
 
@@ -195,23 +201,35 @@ class Recent:
 
 
 def usable(pairs: Sequence[PairFiles], load: Callable[[PairFiles], object]) -> list[PairFiles]:
-    """Those that load; the others are logged with the reason.
+    """Those that load; the others are logged with the reason. On a terminal a bar shows how far it is.
 
     Raises:
         UserError: none does.
     """
+    if len(pairs) >= MANY:
+        _logger.info("reading %d pictures in %s once, to find damaged ones", len(pairs), pairs[0].sharp.path.parent)
     kept = []
-    for pair in pairs:
-        try:
-            load(pair)
-        except DECODE_ERRORS as error:
-            _logger.warning("skipped %s: %s", pair.sharp.path, error)
-        else:
-            kept.append(pair)
+    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
+        faults = pool.map(partial(_fault, load), pairs)
+        bar = tqdm(zip(pairs, faults, strict=True), "reading", len(pairs), disable=not sys.stderr.isatty(), leave=False)
+        for pair, fault in bar:
+            if fault is not None:
+                _logger.warning("skipped %s: %s", pair.sharp.path, fault)
+            else:
+                kept.append(pair)
     if not kept:
         where = f" in {pairs[0].sharp.path.parent}" if pairs else ""
         raise UserError(f"no usable picture{where}: {len(pairs)} of {len(pairs)} files were skipped")
     return kept
+
+
+def _fault(load: Callable[[PairFiles], object], pair: PairFiles) -> Exception | None:
+    """Why a pair does not load; None if it does. What was loaded is dropped here, in the thread."""
+    try:
+        load(pair)
+    except DECODE_ERRORS as error:
+        return error
+    return None
 
 
 def _sharp_alone(pair: PairFiles) -> Pixels:

@@ -31,12 +31,16 @@ def test_only_the_named_optimizers_rate_moves(
     net: nn.Module, optimizers: dict[str, torch.optim.Optimizer], more: dict[str, str], rates: tuple[float, float]
 ) -> None:
     scheduler = dict_config(net, optimizers["netG"], schedule(**more), optimizers=optimizers)
-    planned = [row.learning_rates for row in scheduler.preview(3).rows]
+    plan = scheduler.preview(3, optimizers)
+    planned = [(*row.learning_rates, *row.other_rates["netD"]) for row in plan.rows]
     for epoch in range(2):
         scheduler.on_epoch_begin(epoch, optimizers["netG"])
         scheduler.on_epoch_end(epoch, optimizers["netG"])
     assert tuple(each.param_groups[0]["lr"] for each in optimizers.values()) == pytest.approx(rates)
-    assert planned[2] == pytest.approx((rates[0],))  # a plan is of the network's own optimizer
+    assert planned[0] == pytest.approx((1.0, 1.0))
+    assert planned[2] == pytest.approx(rates)
+    assert "learning rate of netD" in str(plan)
+    assert "learning rate of" not in str(scheduler.preview(3))  # a loop of one optimizer has one column
 
 
 def test_wrong_uses_are_told(net: nn.Module, optimizers: dict[str, torch.optim.Optimizer]) -> None:

@@ -1,5 +1,7 @@
 """Pairs: made on the fly, made by the command, and in every known layout."""
 
+import logging
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +16,9 @@ from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
 from data.Deblur_data.folders import pairs_of
 from data.Deblur_data.loaders import deblur_testing_loader, deblur_training_loaders, source_of
 from data.Deblur_data.make_pairs import main
-from data.Deblur_data.source import FilePairs
+from data.Deblur_data.source import MANY, FilePairs, PairFiles, usable
 from data.origin import check_same_data
+from data.pictures import Picture
 from data.sampling import SampleKey
 from options.Deblur_options.train_options import TrainOptions
 
@@ -208,6 +211,24 @@ def test_pairs_of_two_sizes_are_left_out_and_none_is_an_error(tmp_path: Path, ca
     with pytest.raises(UserError, match="no usable picture"):
         FilePairs(pairs_of(tmp_path, "test"))
     assert "blurred is 48 x 40 pixels, sharp 50 x 40" in caplog.text
+
+
+def test_many_pairs_are_not_read_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    pairs = [PairFiles(str(i), Picture(str(i), tmp_path / f"{i}.png")) for i in range(MANY)]
+
+    def load(pair: PairFiles) -> None:
+        if pair.name == "7":
+            raise ValueError("damaged")
+
+    with caplog.at_level(logging.INFO):
+        kept = usable(pairs, load)
+    assert [pair.name for pair in kept] == [str(i) for i in range(MANY) if i != 7]
+    assert f"reading {MANY} pictures in {tmp_path} once" in caplog.text
+    assert "7.png: damaged" in caplog.text
+    assert f"/{MANY}" in capsys.readouterr().err
 
 
 def test_a_folder_without_pairs_names_the_forms(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from options.Deblur_options.train_options import SMALLEST_JUDGED
 from tests.fuzz.watch import limited
 from tests.models.Deblur.conftest import SCHEDULE, DeblurrerOf
 
+ROOT = Path(__file__).resolve().parents[3]
 SPARSE = "--compress=schedule.yaml"
 
 
@@ -154,6 +155,19 @@ def test_the_smoke_run_sees_the_rate_of_the_discriminator(deblurrer_of: Deblurre
     caplog.set_level(logging.INFO)
     smoke(deblurrer_of(SPARSE))
     assert "passed" in caplog.text
+
+
+def test_filters_of_the_mobile_generator_leave(deblurrer_of: DeblurrerOf) -> None:
+    """The selectors that docs/deblur.md gives for it, in the schedule that is shipped for the other generator."""
+    shipped = (ROOT / "schedules/Deblur/filter_prune.yaml").read_text()
+    assert "blocks.?.conv1.weight:" in shipped
+    Path("mobile.yaml").write_text(shipped.replace("blocks.?.conv1.weight:", "blocks.?.conv1.1.weight:"))
+    trainer = deblurrer_of("--netG=mobile", "--compress=mobile.yaml", "--ngf=6")
+    smoke(trainer)
+    block = trainer.model.blocks[0]
+    pointwise, depthwise = block.conv1[1], block.conv2[0]
+    assert pointwise.out_channels == depthwise.groups < 12
+    assert trainer.model.down[0][0].out_channels == pointwise.in_channels < 12
 
 
 def test_the_papers_epochs_are_not_those_of_another_schedule(deblurrer_of: DeblurrerOf) -> None:

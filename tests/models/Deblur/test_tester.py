@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from apputils.checkpoint import load_checkpoint
 from apputils.report.pictures import pictures_of
+from apputils.sensitivity.changes import prune_elements
 from compress.errors import UserError
 from data.Deblur_data.loaders import deblur_testing_loader
 from models.comparison import compare
@@ -84,6 +86,32 @@ def test_two_runs_side_by_side(deblurrer_of: DeblurrerOf, monkeypatch: pytest.Mo
     own = [evaluator.test(evaluator.build_model())["psnr"] for evaluator in map(evaluator_of, "ab")]
     assert [row["psnr"] for row in content["rows"]] == pytest.approx(own)
     assert all(row["onnxruntime_ms"] > 0 for row in content["rows"])
+
+
+@pytest.mark.slow
+def test_sensitivity_latency_and_the_report(deblurrer_of: DeblurrerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that `python test.py` does without an option; a thinned network is timed against the dense one."""
+    Path("filters.yaml").write_text(FILTERS)
+    deblurrer_of("--compress=filters.yaml", "--run=a").run()
+    monkeypatch.setattr(DeblurTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
+    tester = evaluator_of("a")
+    summary = tester.run(tester.config)
+    folder, model = Path("results/a"), tester.build_model()
+    assert tester.evaluation()(model) == pytest.approx({"psnr": tester.test(model)["psnr"]})
+    table = pd.read_excel(folder / "sensitivity_element.xlsx", sheet_name="values")
+    assert set(table["weight"]) == {name for name, each in model.named_parameters() if each.dim() == 4}
+    row = table[(table["weight"] == "first.1.weight") & (table["level"] == 0.9)].iloc[0]
+    with torch.no_grad():
+        weight = model.get_parameter("first.1.weight")
+        weight.copy_(prune_elements(weight, 0.9))
+    assert row["psnr"] == pytest.approx(tester.test(model)["psnr"], abs=1e-3)
+    exported = json.loads((folder / "export.json").read_text())["files"]["network.onnx"]
+    assert exported["latency"].keys() == {"file", "dense"}
+    content = json.loads((folder / "report.json").read_text())
+    assert content["quality"] == summary["quality"]
+    page = (folder / "report.html").read_text()
+    assert "test0_0" in page
+    assert "first.1.weight" in page
 
 
 def test_a_run_is_quantized_after_training(deblurrer_of: DeblurrerOf) -> None:
