@@ -28,7 +28,7 @@ from compress.errors import UserError
 from compress.graph.coupling import Choices, Coupling, Heads
 from compress.graph.macs import macs_of
 from compress.graph.rules import RULES
-from compress.graph.trace import ExampleInputs, Trace, asks_for_training, source_of, trace_model
+from compress.graph.trace import ExampleInputs, Trace, asks_for_training, shape_of, source_of, trace_model
 from compress.graph.units import Ids
 
 Place = tuple[str, int]
@@ -204,13 +204,21 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
 
 
 def weight_macs(trace: Trace) -> dict[str, int]:
-    """Weight name -> the multiply-accumulates of all operations that read it."""
+    """Weight name -> the multiply-accumulates of all operations that read it; biases only add.
+
+    Several weights of one operation, as in an LSTM, share it by their size.
+    """
     found: dict[str, int] = {}
     for node in trace.operations:
         macs = macs_of(node)
         sources = {source_of(read) for read in node.all_input_nodes} if macs else set()
-        for name in {trace.tensor_names[source] for source in sources if source in trace.tensor_names}:
-            found[name] = found.get(name, 0) + macs
+        sizes = {
+            trace.tensor_names[source]: math.prod(shape_of(source))
+            for source in sources
+            if source in trace.tensor_names and len(shape_of(source)) > 1
+        }
+        for name, size in sizes.items():
+            found[name] = found.get(name, 0) + macs * size // sum(sizes.values())
     return found
 
 

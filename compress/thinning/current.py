@@ -104,7 +104,8 @@ class CurrentGraph:
             logger.log(level, "%s", text)
 
     def _keep(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any] | None = None) -> None:
-        if self._watching is None:  # seen within this very call: a hook before this one has run the network itself
+        # None: seen within this very call, as a hook before this one has run the network itself; a trace has no values
+        if self._watching is None or torch.compiler.is_exporting():
             return
         self._looked = True
         if not named and not several_processes() and are_real(arguments):

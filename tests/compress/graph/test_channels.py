@@ -164,6 +164,12 @@ def test_the_cost_of_a_unit_is_what_its_removal_saves(index):
     assert before.total - after.total == pytest.approx(group.macs_per_unit)
 
 
+def test_a_bias_costs_no_multiply_accumulates():
+    model = nn.Sequential(nn.Conv2d(3, 9, 3), nn.Conv2d(9, 4, 1))
+    group = channel_graph(model, torch.zeros(1, 3, 8, 8)).groups(prunable_only=True)[0]
+    assert group.macs_per_unit == pytest.approx(36 * 3 * 9 + 36 * 4)
+
+
 def test_groups_describe_themselves():
     text = channel_graph(resnet_cifar(1), torch.zeros(2, 3, 32, 32)).describe()
     first, last = text.splitlines()[0], text.splitlines()[-1]

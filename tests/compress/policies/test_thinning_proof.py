@@ -10,6 +10,7 @@ from torch import nn
 import compress.policies.thinning as policy
 from compress.config import dict_config
 from compress.errors import UserError
+from compress.graph.macs import count_macs
 from tests.compress.harness import Run, batch
 from tests.compress.policies.test_thinning import schedule
 
@@ -58,6 +59,17 @@ def test_a_network_called_by_keywords_is_proved_on_random_inputs(tried: list[Any
     assert run.scheduler.graph.batch is None
     run.epoch(1)
     assert tried[0] is SHAPE
+
+
+def test_a_trace_of_the_network_is_no_batch(tried: list[Any]) -> None:
+    run = Run(schedule(), example_inputs=SHAPE)
+    run.scheduler.on_epoch_begin(0, run.optimizer)
+    run.scheduler.on_minibatch_begin(0, 0, 1, run.optimizer)
+    assert count_macs(run.net, SHAPE).total > 0
+    run.epoch(0)
+    run.epoch(1)
+    [(pictures,)] = tried
+    assert torch.equal(pictures, batch(0, 0)[:4])
 
 
 def test_an_inexact_removal_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:
