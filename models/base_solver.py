@@ -431,7 +431,7 @@ class BaseTrainer:
         epoch, step = self.first_epoch - 1, self.steps_per_epoch() - 1
         self.nan_guard.before_saving((epoch + 1, self.middle.step - 1) if self.middle else (epoch, step))
         if self.config.check_ranks:
-            check_ranks(run_state.trained(self), f"after epoch {epoch}")
+            check_ranks(run_state.trained(self), f"in epoch {epoch + 1}" if self.middle else f"after epoch {epoch}")
         now = time.perf_counter()
         self.seconds, self.since = self.seconds + now - self.since, now
         content = run_state.gather(self)

@@ -6,6 +6,7 @@ All scenarios run in one pair of processes (`work`), which is what takes long; e
 import logging
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,17 @@ def quantized(name: str) -> str:
 
 def _run(*arguments: Any, **more: Any) -> dict[str, Any]:
     trainer = tiny_trainer("--nEpochs=2", *arguments, **more)
-    trainer.prepare()
     kept: dict[str, torch.Tensor] = {}
-    for epoch in range(trainer.first_epoch, 2):
-        losses = trainer.train(epoch, trainer.compression_scheduler)
-        metrics = trainer.validate(trainer.model, epoch)
-        trainer.compression_scheduler.on_epoch_end(epoch, trainer.optimizer, metrics)
-        trainer.note_epoch(epoch, {**losses, **metrics, "lr": 0.0, "images_per_second": 1.0})
-        trainer.save()
-        kept = {name: each.clone() for name, each in trainer.model.state_dict().items()}
-    trainer.files.close()
+    with ExitStack() as trainer.held:
+        trainer.prepare()
+        for epoch in range(trainer.first_epoch, 2):
+            losses = trainer.train(epoch, trainer.compression_scheduler)
+            metrics = trainer.validate(trainer.model, epoch)
+            trainer.compression_scheduler.on_epoch_end(epoch, trainer.optimizer, metrics)
+            trainer.note_epoch(epoch, {**losses, **metrics, "lr": 0.0, "images_per_second": 1.0})
+            trainer.first_epoch = epoch + 1
+            trainer.save()
+            kept = {name: each.clone() for name, each in trainer.model.state_dict().items()}
     return {"losses": trainer.losses, "model": kept, "means": [row["loss"] for row in trainer.history]}
 
 
@@ -77,17 +79,17 @@ def resumed_after_one_epoch() -> dict[str, Any]:
 def drifted() -> str:
     """What is said when one weight of one process is another."""
     trainer = tiny_trainer("--nEpochs=1", "--run=drifted", *TWO)
-    trainer.prepare()
-    trainer.train(0, trainer.compression_scheduler)
-    with torch.no_grad():
-        trainer.model.conv1.weight[0, 0, 0, 0] += 1e-9 * rank()
-    trainer.note_epoch(0, {"loss": 0.0, "score": 0.0, "lr": 0.0, "images_per_second": 1.0})
-    try:
-        trainer.save()
-    except UserError as e:
-        return str(e)
-    finally:
-        trainer.files.close()
+    with ExitStack() as trainer.held:
+        trainer.prepare()
+        trainer.train(0, trainer.compression_scheduler)
+        with torch.no_grad():
+            trainer.model.conv1.weight[0, 0, 0, 0] += 1e-9 * rank()
+        trainer.note_epoch(0, {"loss": 0.0, "score": 0.0, "lr": 0.0, "images_per_second": 1.0})
+        trainer.first_epoch = 1
+        try:
+            trainer.save()
+        except UserError as e:
+            return str(e)
     return ""
 
 
