@@ -36,8 +36,12 @@ class QuantLayer(nn.Module):
         """The BatchNorm whose scale the weight is quantized with, because it will be folded into it; or None."""
         return self._normed_by[0] if self._normed_by else None
 
+    @torch.compiler.disable
     def fold_scale(self) -> Tensor | None:
-        """gamma / sqrt(running variance + eps) of `batch_norm`, in a shape that multiplies the weight."""
+        """gamma / sqrt(running variance + eps) of `batch_norm`, in a shape that multiplies the weight.
+
+        Outside of compiled graphs: their backward pass would read the running variance after its update.
+        """
         norm: Any = self.batch_norm
         if norm is None:
             return None
