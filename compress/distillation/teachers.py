@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from compress.distillation.capture import Call, Capture, Features, chosen, run
@@ -135,12 +136,25 @@ class Teachers:
         return chosen(self.call().layers, layers, "the student")
 
     def says(self, name: str, layers: Iterable[str]) -> Features:
-        """What a teacher's layers give for the student's inputs; it runs once for each of the student's passes."""
+        """What a teacher's layers give for the student's inputs; it runs once for each of the student's passes.
+
+        Raises:
+            UserError: the teacher does not take these inputs.
+        """
         call = self.call()
         if self._answered is not call:
             self._answered, self._answers = call, {}
         if name not in self._answers:
-            self._answers[name] = run(self._teachers[name].network, call, self._wanted[name])
+            try:
+                self._answers[name] = run(self._teachers[name].network, call, self._wanted[name])
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError) as e:
+                shapes = ", ".join(str(tuple(x.shape)) for x in call.args if isinstance(x, torch.Tensor))
+                raise UserError(
+                    f"the teacher {name!r} cannot take what the student is given ({shapes}): {str(e).splitlines()[0]}; "
+                    "a teacher must have been trained on pictures of the same size and channels"
+                ) from e
         return chosen(self._answers[name], layers, f"the teacher {name!r}")
 
     def release(self) -> None:

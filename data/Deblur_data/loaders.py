@@ -4,11 +4,13 @@ Here: the choice between a user's pairs and the embedded photographs. Not here: 
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from skimage.metrics import peak_signal_noise_ratio
 from torch.utils.data import DataLoader
 
 from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
@@ -21,6 +23,7 @@ from data.loaders import evaluation_loader, trained_with, training_loader
 from data.origin import Origin, trained_place
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
+UNLIKE = 14.0  # dB; blurred pictures have more to the sharp ones, other scenes less
 MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 
 _logger = logging.getLogger("run")
@@ -40,6 +43,9 @@ def deblur_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[An
         )
     crops = DeblurCrops(source_of(place, "train", *settings), config.patch_size, config.samples, config.seed)
     held_out = DeblurPictures(source_of(place, "validation", *settings))
+    if place is not None:
+        _logger.info("%s: %d pairs to train on, %d for validation", place, len(crops.source), len(held_out.source))
+    warn_of_unlike_halves(held_out.source)
     crops.origin = Origin(place, crops.source.files() + held_out.source.files())
     return (
         training_loader(crops, config.batchSize, config.workers, config.seed),
@@ -59,6 +65,20 @@ def deblur_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader
     sharp_only = opt.sharp_only or (opt.testdata is None and trained("sharp_only", bool))
     length = min(max(trained("blur_length", int | float), SHORTEST_BLUR), LONGEST_BLUR)
     return evaluation_loader(DeblurPictures(source_of(place, part, sharp_only, length)))
+
+
+def warn_of_unlike_halves(source: PairSource) -> None:
+    """Sharp pictures that are taken for `A|B` train a network on nonsense: their halves show different things."""
+    if not isinstance(source, FilePairs) or any(pair.blurred is not None for pair in source.pairs):
+        return
+    pairs = [source.whole(index) for index in range(min(len(source), 4))]
+    decibels = [peak_signal_noise_ratio(pair.sharp, pair.blurred, data_range=255) for pair in pairs]
+    if max(decibels, default=math.inf) < UNLIKE:
+        _logger.warning(
+            "each picture is taken for `A|B`, blurred and sharp side by side, but the halves have %.1f dB to each "
+            "other, too little for the same scene: are they sharp pictures? then give --sharp-only",
+            max(decibels),
+        )
 
 
 def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -> PairSource:

@@ -59,6 +59,12 @@ def test_output_distillation_of_pictures() -> None:
     assert loss == pytest.approx(1 + expected, rel=1e-5)
 
 
+def test_a_teacher_of_other_pictures_is_named_with_what_it_was_given() -> None:
+    run = taught(one_policy("distillers", LOGITS, [0]), {"big": nn.Sequential(nn.Conv2d(1, 4, 3))})
+    with pytest.raises(UserError, match=r"the teacher 'big' cannot take what the student is given \(\(4, 3, 6, 6\)\)"):
+        loss_of(run)
+
+
 def test_a_deep_wide_teacher_and_a_shallow_thin_student() -> None:
     teacher, student = wide_net(), tiny_net()
     pairs = {"conv1": "body", "conv2": "neck"}

@@ -138,6 +138,22 @@ def test_pictures_that_hold_both_halves(tmp_path: Path) -> None:
     assert torch.equal(pair.sharp, both[:, :, 40:])
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_sharp_pictures_taken_for_halves_are_warned_of(
+    alike: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(12):
+        picture(tmp_path / f"{number}.png", number, (100, 100))
+        if alike:
+            half = np.asarray(Image.open(tmp_path / f"{number}.png"))
+            Image.fromarray(np.concatenate([half, half // 2 + 64], 1)).save(tmp_path / f"{number}.png")
+    caplog.set_level(logging.INFO)
+    settings = {"sharp_only": False, "blur_length": 8.0, "patch_size": 16, "samples": 4, "seed": 0}
+    deblur_training_loaders(SimpleNamespace(traindata=str(tmp_path), batchSize=2, workers=0, **settings))
+    assert "pairs to train on" in caplog.text
+    assert ("--sharp-only" in caplog.text) != alike
+
+
 def test_gopros_scenes_stay_together(tmp_path: Path) -> None:
     for scene in range(5):
         for kind in ("blur", "sharp"):
