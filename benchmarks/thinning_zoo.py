@@ -46,6 +46,7 @@ from compress.thinning.verify import observe, relative
 FRACTION = 0.3
 SIZES = {
     "ssd300": 300,
+    "s3d": 224,
     "vit_h": 56,
     "vit": 64,
     "swin3d": 64,
