@@ -3,8 +3,6 @@
 import errno
 import logging
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from apputils.kept import load_last, progress, remove_leftovers, save_last
 from apputils.runs import Run
 from compress.errors import UserError
+from tests import disks
 
 RUN = Run("a")
 
@@ -96,14 +95,8 @@ def test_where_a_checkpoint_stands() -> None:
 @pytest.fixture
 def small_disk(here: Path) -> Iterator[None]:
     """`checkpoints/` is a disk of 1 MiB."""
-    Path("checkpoints").mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "checkpoints"], check=False, capture_output=True
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("needs the right to mount a small disk")
-    yield
-    subprocess.run(["umount", "checkpoints"], check=True)
+    with disks.small_disk("checkpoints", "1m"):
+        yield
 
 
 def test_a_disk_that_is_really_full(small_disk: None) -> None:

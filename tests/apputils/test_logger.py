@@ -3,9 +3,7 @@
 import csv
 import errno
 import logging
-import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from apputils import side_files
 from apputils.activations import ActivationStatistics
 from apputils.logger import RunLogger
 from apputils.runs import Run
+from tests import disks
 
 
 def records(data: bytes) -> list[Event]:
@@ -117,14 +116,8 @@ def test_a_full_disk_ends_what_is_logged_and_not_the_run(
 @pytest.fixture
 def small_disk(here: Path) -> Iterator[None]:
     """`logs/` is a disk of 128 KiB."""
-    Path("logs").mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", "logs"], check=False, capture_output=True
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("needs the right to mount a small disk")
-    yield
-    subprocess.run(["umount", "logs"], check=True)
+    with disks.small_disk("logs", "128k"):
+        yield
 
 
 def test_a_disk_that_fills_while_it_is_logged(
