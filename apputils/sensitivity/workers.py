@@ -109,11 +109,31 @@ def _packed(parts: Any) -> bytes:
     """As bytes: the usual way would share the weights' memory, which every process changes."""
     try:
         return pickle.dumps(parts)
-    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as e:
+    except UNPICKLABLE as e:
         raise UserError(
-            f"jobs sends the network and test_func to other processes, which failed: {e}. Define both at the top of a "
-            "module (no lambda, no function inside a function), or leave jobs at 1"
+            f"jobs sends the network and test_func to other processes, which failed with {_culprit(*parts[:2])}: {e}. "
+            "Define its class or function at the top of a module (no lambda, no function inside a function), or leave "
+            "jobs at 1"
         ) from e
+
+
+UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError, RuntimeError)
+
+
+def _culprit(model: nn.Module, test_func: Any) -> str:
+    """Which part cannot be pickled: the innermost module, or the test function."""
+    for name, module in reversed(list(model.named_modules())):
+        if not _can_be_packed(module):
+            return f"module {name!r} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
+    return "test_func"
+
+
+def _can_be_packed(part: Any) -> bool:
+    try:
+        pickle.dumps(part)
+    except UNPICKLABLE:
+        return False
+    return True
 
 
 _here: dict[str, Any] = {}  # of a worker process: what every weight needs

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from compress.graph.settable import settable
 from compress.graph.trace import Trace, module_of, operation_name, shape_of, source_of
 from compress.graph.units import Ids, Units
 
@@ -182,8 +183,10 @@ class Coupling:
 
     def attribute(self, name: str, ids: Ids) -> None:
         """A number of the calling module that counts these channels, although no tensor of it does."""
-        assert self._node is not None
-        place = f"{module_of(self._node)}.{name}".lstrip(".")
+        caller = self.caller()
+        if caller is None or not settable(caller, name):
+            return  # if the code goes by it, a trial tells
+        place = f"{module_of(self.node)}.{name}".lstrip(".")
         if place in self.tensors:
             self.join(self.tensors[place].units[0], ids)
         else:

@@ -15,6 +15,7 @@ import numpy as np
 from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result, same_units
+from compress.graph.settable import whole_number
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
 
@@ -125,8 +126,8 @@ def _note_width(c: Coupling, ids: Ids | None) -> None:
 def _number(c: Coupling, names: tuple[str, ...]) -> tuple[str, int | None]:
     """The first of these attributes that the calling module has as a whole number."""
     caller = c.caller()
-    found = {name: getattr(caller, name, None) for name in names}
-    return next(((name, value) for name, value in found.items() if isinstance(value, int)), ("", None))
+    found = {name: whole_number(caller, name) for name in names}
+    return next(((name, value) for name, value in found.items() if value is not None), ("", None))
 
 
 def _ways(c: Coupling, sizes: list[int], varying: list[int]) -> list[int]:

@@ -3,7 +3,7 @@
 Here: which kinds of attention are known, and how a module becomes one with explicit head sizes: it stays the same
 object with the same parameters and hooks; its class becomes a subclass of what it was. Not here: what that subclass
 computes (`attention_modules.py`), and what goes (`compress/graph`). To teach thinning another attention, write a
-mix-in and enter it in `SPECS`.
+mix-in, a subclass of both at the top of a module (so that thinned networks can be pickled), and enter it in `SPECS`.
 
 Worked example: `nn.MultiheadAttention(4, 2)`, 2 heads of size 2. Rows of `in_proj_weight` (12, 4), columns of
 `out_proj.weight` (4, 4):
@@ -26,6 +26,7 @@ row 9 of the values and column 1.
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.thinning.attention_modules import Headed, HeadedMultihead, HeadedRelative, HeadedWindow, HeadedWindow3d
+from compress.thinning.attention_modules import Headed
 
 
 @dataclass(frozen=True)
@@ -42,32 +43,42 @@ class HeadSpec:
     """How one kind of attention holds its heads.
 
     Attributes:
-        mixin: computes with explicit head sizes.
+        module: where the subclass with explicit head sizes is defined; imported when it is needed.
+        headed: name of that subclass.
         projections: the weights whose rows are query, key and value, each by heads: one weight, or three.
         count: the attribute that holds the number of heads.
     """
 
-    mixin: type[Headed]
+    module: str
+    headed: str
     projections: tuple[str, ...]
     count: str
 
 
 HEAD_SIZES = ("head_dim", "value_dim")
 """Numbers that a module has once its head sizes are explicit."""
-WINDOW = HeadSpec(HeadedWindow, ("qkv.weight",), "num_heads")
+OWN = "compress.thinning.attention_modules"
+VISION = "compress.thinning.attention_torchvision"
+QKV = ("qkv.weight",)
 SPECS = {
-    "torch.nn.modules.activation.MultiheadAttention": HeadSpec(HeadedMultihead, ("in_proj_weight",), "num_heads"),
-    "torchvision.models.swin_transformer.ShiftedWindowAttention": WINDOW,
-    "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": WINDOW,
+    "torch.nn.modules.activation.MultiheadAttention": HeadSpec(
+        OWN, "HeadedMultiheadAttention", ("in_proj_weight",), "num_heads"
+    ),
+    "torchvision.models.swin_transformer.ShiftedWindowAttention": HeadSpec(
+        VISION, "HeadedShiftedWindowAttention", QKV, "num_heads"
+    ),
+    "torchvision.models.swin_transformer.ShiftedWindowAttentionV2": HeadSpec(
+        VISION, "HeadedShiftedWindowAttentionV2", QKV, "num_heads"
+    ),
     "torchvision.models.video.swin_transformer.ShiftedWindowAttention3d": HeadSpec(
-        HeadedWindow3d, ("qkv.weight",), "num_heads"
+        VISION, "HeadedShiftedWindowAttention3d", QKV, "num_heads"
     ),
     "torchvision.models.maxvit.RelativePositionalMultiHeadAttention": HeadSpec(
-        HeadedRelative, ("to_qkv.weight",), "n_heads"
+        VISION, "HeadedRelativePositionalMultiHeadAttention", ("to_qkv.weight",), "n_heads"
     ),
 }
 """Exact class of a module -> its heads. By name, so that torchvision need not be there."""
-SEPARATE = HeadSpec(HeadedMultihead, ("q_proj_weight", "k_proj_weight", "v_proj_weight"), "num_heads")
+SEPARATE = HeadSpec(OWN, "HeadedMultiheadAttention", ("q_proj_weight", "k_proj_weight", "v_proj_weight"), "num_heads")
 """`nn.MultiheadAttention` whose keys or values have a width of their own (`kdim`, `vdim`)."""
 
 
@@ -90,9 +101,9 @@ def as_headed(module: nn.Module) -> None:
     spec = head_spec(module)
     assert spec is not None, type(module)
     if not isinstance(module, Headed):
-        size = _rows(module, spec) // 3 // getattr(module, spec.count)
+        size = _rows(module, spec) // 3 // int(getattr(module, spec.count))
         module.__dict__.update(head_dim=size, value_dim=size, scale=size**-0.5)
-        module.__class__ = _subclass(spec.mixin, type(module))
+        module.__class__ = getattr(importlib.import_module(spec.module), spec.headed)
         if isinstance(module, nn.MultiheadAttention):
             module._qkv_same_embed_dim = False  # keeps nn.TransformerEncoderLayer off its fused path
 
@@ -113,10 +124,6 @@ def all_headed(model: nn.Module) -> Iterator[frozenset[str]]:
             module.__dict__.update(attributes)
 
 
-def _subclass(mixin: type[Headed], kind: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Headed{kind.__name__}", (mixin, kind), {})
-
-
 def _rows(module: nn.Module, spec: HeadSpec) -> int:
     return sum(module.get_parameter(name).shape[0] for name in spec.projections)
 
@@ -129,7 +136,7 @@ def head_attributes(module: nn.Module, spec: HeadSpec, kept: Mapping[str, torch.
         spec: its kind.
         kept: projection -> the rows that stay; one that is not named keeps all.
     """
-    heads = getattr(module, spec.count)
+    heads = int(getattr(module, spec.count))
     even = _rows(module, spec) // 3 // heads
     size, value = (module.head_dim, module.value_dim) if isinstance(module, Headed) else (even, even)
     stays = np.concatenate([_staying(module.get_parameter(name).shape[0], kept.get(name)) for name in spec.projections])

@@ -34,18 +34,8 @@ class Headed(nn.Module):
         return [heads * self.head_dim, heads * self.head_dim, heads * self.value_dim]
 
 
-class HeadedMultihead(Headed):
-    """`nn.MultiheadAttention.forward` with inner widths num_heads * head_dim and num_heads * value_dim."""
-
-    num_heads: int
-    batch_first: bool
-    dropout: float
-    in_proj_weight: Tensor | None
-    in_proj_bias: Tensor | None
-    q_proj_weight: Tensor
-    k_proj_weight: Tensor
-    v_proj_weight: Tensor
-    out_proj: nn.Linear
+class HeadedMultiheadAttention(Headed, nn.MultiheadAttention):
+    """`nn.MultiheadAttention` with inner widths num_heads * head_dim and num_heads * value_dim."""
 
     def forward(
         self,

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from compress.graph.settable import settable
+
 Shapes = Mapping[str, tuple[int, ...]]
 """Name of a parameter or buffer of the module, without the module's own name -> its new shape."""
 
@@ -26,7 +28,11 @@ def new_attributes(module: nn.Module, shapes: Shapes, blocks: bool) -> dict[str,
     for kind, rule in TABLE:
         if isinstance(module, kind):
             values = rule(module, shapes, blocks)
-            return {name: value for name, value in values.items() if getattr(module, name) != value}
+            return {
+                name: value
+                for name, value in values.items()
+                if getattr(module, name, value) != value and settable(module, name)
+            }
     return {}
 
 

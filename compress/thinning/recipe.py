@@ -12,6 +12,7 @@ Not here: what is to be removed (`complete.py`) and the proof that nothing chang
 from __future__ import annotations
 
 import logging
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
+from compress.graph.settable import settable
 from compress.graph.trace import canonical_names
 from compress.thinning.attention import HEAD_SIZES, as_headed, head_spec
 
@@ -101,7 +103,7 @@ class Recipe:
         for name, values in self.attributes.items():
             own = HEAD_SIZES if name in self.headed else ()  # a module has them from then on
             for attribute in set(values) - set(own):
-                if not isinstance(vars(modules[name]).get(attribute, ""), int | tuple | None):
+                if not _is_number(modules[name], attribute):
                     raise UserError(
                         f"this recipe is damaged: {name!r} has no number {attribute!r}; nothing was changed"
                     )
@@ -152,6 +154,12 @@ class Recipe:
     def from_dict(data: Mapping[str, Any]) -> Recipe:
         """What `to_dict` gave."""
         return Recipe(dict(data["kept"]), dict(data["sizes"]), dict(data["attributes"]), tuple(data["headed"]))
+
+
+def _is_number(module: nn.Module, attribute: str) -> bool:
+    """Whether a module has this attribute, it is a number or a shape, and it can be set."""
+    known = isinstance(getattr(module, attribute, ""), numbers.Integral | tuple | None)
+    return known and settable(module, attribute)
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -413,7 +413,11 @@ def test_processes_measure_the_same(model: nn.Module, evaluation: Evaluation, tm
 
 
 def test_what_cannot_be_sent_to_processes_is_refused(model: nn.Module, evaluation: Evaluation, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Define both at the top of a module \(no lambda"):
+    with pytest.raises(UserError, match=r"failed with test_func: .*at the top of a module \(no lambda"):
         sensitivity_analysis(
             model, tmp_path / "a.xlsx", lambda model: evaluation(model), "element", LEVELS, Settings(jobs=2)
         )
+    last = [name for name, _ in model.named_modules()][-1]
+    model.get_submodule(last).hand_made = lambda: None
+    with pytest.raises(UserError, match=rf"failed with module '{last}' \("):
+        sensitivity_analysis(model, tmp_path / "b.xlsx", evaluation, "element", LEVELS, Settings(jobs=2))
