@@ -27,7 +27,7 @@ from apputils.bounds import check_archive, check_tensors
 from apputils.console import why
 from apputils.seal import Sealing, check_seal, is_zip
 from compress.errors import UserError, shown
-from compress.selectors import canonical
+from compress.selectors import WRAPPING
 
 FORMAT = 2
 SEALED = 2  # the first format whose files have a checksum
@@ -135,7 +135,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 def load_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a file: of a checkpoint of ours (the averaged ones if there are any), or from elsewhere.
 
-    Names lose `module.` (DataParallel) and `_orig_mod.` (torch.compile).
+    Names lose the `module.` (DataParallel) or `_orig_mod.` (torch.compile) that all of them begin with.
 
     Raises:
         UserError: no such file, damaged, without tensors, or holding code: a pickled module is refused.
@@ -205,7 +205,9 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} holds no named tensors; a state dict, or a dict with one under {', '.join(STATE_KEYS)}"
         )
-    return {canonical(name): tensor for name, tensor in found.items()}
+    while (first := {name.partition(".")[0] for name in found}) <= WRAPPING and len(first) == 1:
+        found = {name.partition(".")[2]: tensor for name, tensor in found.items()}
+    return found
 
 
 def _refused(error: pickle.UnpicklingError) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.selectors import canonical
+from compress.selectors import canonical, same_names
 
 SHOWN = 8
 
@@ -56,8 +56,9 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
     Raises:
         UserError: nothing fits.
     """
-    own = {canonical(name): tensor for name, tensor in model.state_dict().items()}
-    given = {canonical(name): tensor for name, tensor in weights.items()}
+    own = {canonical(name, model): tensor for name, tensor in model.state_dict().items()}
+    meant = same_names(weights, own)
+    given = {meant.get(name, name): tensor for name, tensor in weights.items()}
     pairs = _in_order(own, given) if by_order else {name: name for name in own if name in given}
     loaded = [name for name, source in pairs.items() if own[name].shape == given[source].shape]
     if not loaded:

@@ -95,7 +95,7 @@ def deployable(model: nn.Module, form: Form, choices: Choices | None = None) -> 
     result = Deployable(copy.deepcopy(model).cpu().float().eval())
     layers = {name: each for name, each in result.model.named_modules() if isinstance(each, QuantLayer)}
     for name, layer in layers.items():  # before the activations: a weight may need its BatchNorm, nothing else
-        _set_weight(canonical(name), layer, form, choices, result)
+        _set_weight(canonical(name, result.model), layer, form, choices, result)
     activations = [name for name, each in result.model.named_modules() if isinstance(each, ActivationQuantizer)]
     for name in activations:
         _replace(result.model, name, form, choices, result)
@@ -239,7 +239,7 @@ class Rounded(nn.Module):
 def _replace(model: nn.Module, name: str, form: Form, choices: Choices, result: Deployable) -> None:
     parent, _, own = name.rpartition(".")
     quantizer: Any = model.get_submodule(name)
-    grid, label = quantizer.grid(), canonical(name)
+    grid, label = quantizer.grid(), canonical(name, model)
     if grid is not None and grid.axis is not None:
         result.warnings.append(f"{label}: activations have one scale here, its {grid.scale.numel()} become a clip")
         grid = None

@@ -54,7 +54,7 @@ def to_semi_structured(model: nn.Module, batch: int = 128) -> list[SparseLayer]:
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and is_two_of_four(m.weight)}
     if not layers:
         raise UserError("no linear layer has 2:4 weights; prune with NMPruner(n: 2, m: 4) first")
-    return [_convert(canonical(name), layer, batch) for name, layer in layers.items()]
+    return [_convert(canonical(name, model), layer, batch) for name, layer in layers.items()]
 
 
 def is_two_of_four(weight: Tensor) -> bool:

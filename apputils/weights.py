@@ -3,7 +3,7 @@
 import yaml
 from torch import nn
 
-from compress.selectors import canonical, canonical_parameters
+from compress.selectors import canonical_modules, canonical_parameters
 
 
 def weight_list(model: nn.Module) -> str:
@@ -12,7 +12,7 @@ def weight_list(model: nn.Module) -> str:
     Each line is an entry of the list `weights` with shape, number of elements and layer as its comment; the indentation
     is that of an instance's argument, so that all or some of the lines go into a schedule unchanged.
     """
-    kinds = {canonical(name): type(module).__name__ for name, module in model.named_modules()}
+    kinds = {name: type(module).__name__ for name, module in canonical_modules(model, remove_duplicate=False).items()}
     named = {name: parameter for name, parameter in canonical_parameters(model).items() if parameter.dim() > 1}
     width = max((len(_quoted(name)) for name in named), default=0)
     shapes = {name: " x ".join(map(str, parameter.shape)) for name, parameter in named.items()}

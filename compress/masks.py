@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.selectors import canonical_parameters
+from compress.selectors import canonical_parameters, same_names
 
 
 class ParameterMasker:
@@ -215,12 +215,14 @@ class MaskTable(Mapping[str, ParameterMasker]):
         Raises:
             UserError: a name is unknown, or a shape differs.
         """
-        unknown = sorted(set(state) - set(self._maskers))
+        meant = same_names(state, self._maskers)
+        unknown = sorted(set(state) - set(meant))
         if unknown:
             raise UserError(f"the saved masks name parameters that this network lacks: {', '.join(unknown[:5])}")
+        given = {meant[name]: each for name, each in state.items()}
         for name, masker in self._maskers.items():
-            if name in state:
-                masker.load_state_dict(state[name])
+            if name in given:
+                masker.load_state_dict(given[name])
             else:
                 masker.take_cut(None)
                 masker.unmasked_copy = None

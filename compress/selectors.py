@@ -11,6 +11,8 @@ A selector is resolved once, when the schedule is built; algorithms receive full
     ['tail.weight']
 """
 
+import itertools
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,7 +24,14 @@ from torch import nn
 
 from compress.errors import shown
 
-WRAPPERS = frozenset({"module", "_orig_mod"})  # left by DataParallel / DistributedDataParallel and torch.compile
+WRAPPERS = (  # module and name of a wrapper's class, and the child that is the network; looked up only once imported
+    ("torch.nn.parallel", "DataParallel", "module"),
+    ("torch.nn.parallel", "DistributedDataParallel", "module"),
+    ("torch._dynamo.eval_frame", "OptimizedModule", "_orig_mod"),
+    ("torch.optim.swa_utils", "AveragedModel", "module"),
+    ("torch.distributed.fsdp", "FullyShardedDataParallel", "_fsdp_wrapped_module"),
+)
+WRAPPING = frozenset(child for _, _, child in WRAPPERS)
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 MAX_EXPRESSION, MATCH_SECONDS = 1000, 0.2
 V = TypeVar("V")
@@ -52,27 +61,98 @@ AsPair = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) e
 WeightSelectors = Annotated[list[WeightSelector], BeforeValidator(_as_list)]
 
 
-def canonical(name: str) -> str:
-    """The name without the parts that wrappers add: `module.net.0.weight` -> `net.0.weight`."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+def wrapped_child(module: nn.Module) -> str | None:
+    """The child of a wrapper that is the network, such as `module` of a DataParallel; None for any other module."""
+    for place, cls, child in WRAPPERS:
+        kind = getattr(sys.modules.get(place), cls, None)
+        if kind is not None and isinstance(module, kind):
+            return child
+    return None
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DataParallel, DistributedDataParallel or torch.compile."""
-    inner = [module for name, module in model.named_modules() if canonical(name) == ""]
-    return inner[-1]
+    """The network inside DataParallel, DistributedDataParallel, torch.compile ...; wrappers are known by type."""
+    while (child := wrapped_child(model)) is not None:
+        model = model.get_submodule(child)
+    return model
+
+
+def canonical(name: str, model: nn.Module) -> str:
+    """The name of a module or tensor of a model without the parts that wrappers add.
+
+    `module.net.0.weight` of a DataParallel -> `net.0.weight`; a child of the network that is called `module` keeps its.
+    """
+    kept: list[str] = []
+    module: nn.Module | None = model
+    for part in name.split("."):
+        if module is None or part != wrapped_child(module):
+            kept.append(part)
+        module = None if module is None else module._modules.get(part)
+    return ".".join(kept)
+
+
+def canonical_modules(model: nn.Module, remove_duplicate: bool = True) -> dict[str, nn.Module]:
+    """Every module by its canonical name, '' for the network itself; wrappers are left out."""
+    named = model.named_modules(remove_duplicate=remove_duplicate)
+    return {canonical(name, model): module for name, module in named if wrapped_child(module) is None}
+
+
+def submodule(model: nn.Module, name: str) -> nn.Module:
+    """The module of a canonical name, inside of its wrappers; KeyError for no module's name."""
+    model = unwrapped(model)
+    for part in name.split(".") if name else ():
+        child = model._modules[part]
+        assert child is not None
+        model = unwrapped(child)
+    return model
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Every canonical name of a module -> its first one; a module may have several."""
+    first: dict[int, str] = {}
+    modules = canonical_modules(model, remove_duplicate=False)
+    return {name: first.setdefault(id(module), name) for name, module in modules.items()}
 
 
 def canonical_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter by its canonical name, in the model's order.
+    """Every parameter by its canonical name, in the model's order."""
+    return {canonical(name, model): parameter for name, parameter in model.named_parameters()}
 
-    Where two names would become the same (a child that is really called `module`), both keep theirs.
+
+def same_names(given: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Each given name -> the known one that it means; names that mean none are left out.
+
+    A name means itself, else the one that is left without some of its parts that a wrapper may have added, else the
+    only one that is equal when both lose all such parts: whoever wrote it knew the network wrapped otherwise.
+
+        >>> same_names(["module.a.weight", "b.weight"], ["a.weight", "module.b.weight"])
+        {'module.a.weight': 'a.weight', 'b.weight': 'module.b.weight'}
     """
-    found: dict[str, nn.Parameter] = {}
-    for name, parameter in model.named_parameters():
-        short = canonical(name)
-        found[name if short in found else short] = parameter
+    pool = dict.fromkeys(known)
+    bare: dict[str, list[str]] = {}
+    for name in pool:
+        bare.setdefault(_bare(name), []).append(name)
+    found = {}
+    for name in given:
+        shorter = next((each for each in _shorter(name) if each in pool), None)
+        alike = bare.get(_bare(name), [])
+        if shorter is not None or len(alike) == 1:
+            found[name] = alike[0] if shorter is None else shorter
     return found
+
+
+def _bare(name: str) -> str:
+    """The name without any part that a wrapper may have added."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPING)
+
+
+def _shorter(name: str) -> Iterable[str]:
+    """The name, then without one part that a wrapper may have added, the first ones first, then without two, ..."""
+    parts = name.split(".")
+    places = [i for i, part in enumerate(parts) if part in WRAPPING][:8]
+    for count in range(len(places) + 1):
+        for dropped in itertools.combinations(places, count):
+            yield ".".join(part for i, part in enumerate(parts) if i not in dropped)
 
 
 def parameter_owners(model: nn.Module) -> dict[str, nn.Module]:
@@ -114,10 +194,11 @@ def expand(selector: str, names: Iterable[str], expression: bool = False) -> lis
         return [selector]
     if selector.startswith("re:"):
         return _matching(selector[3:], pool)
-    wanted = canonical(selector)
-    if wanted in pool:
-        return [wanted]
-    found = [name for name in pool if fnmatchcase(name, wanted)]
+    if same := same_names([selector], pool):
+        return [same[selector]]
+    found = [name for name in pool if fnmatchcase(name, selector)]
+    found = found or [name for name in pool if fnmatchcase(name, _bare(selector))]
+    found = found or [name for name in pool if fnmatchcase(_bare(name), _bare(selector))]
     return found or (_matching_if_valid(selector, pool) if expression else [])
 
 
@@ -155,7 +236,7 @@ def expand_mapping(values: Mapping[str, V], names: Iterable[str], expression: bo
     """
     pool = list(names)
     found: dict[str, V] = {}
-    for selector in sorted(values, key=lambda key: (key == "*", canonical(key) not in pool)):
+    for selector in sorted(values, key=lambda key: (key == "*", not same_names([key], pool))):
         for name in expand(selector, pool, expression):
             found.setdefault(name, values[selector])
     return {name: found[name] for name in pool if name in found}

@@ -78,8 +78,8 @@ def _modules(trainer: "BaseTrainer") -> dict[str, nn.Module]:
     networks = {"": trainer.model, **{name: each.network for name, each in trainer.companions.items()}}
     for prefix, network in networks.items():
         for name, module in network.named_modules(seen, prefix):
-            short = canonical(name)
-            found[name if short in found else short] = module
+            short = canonical(name.removeprefix(prefix).removeprefix("."), network)
+            found[".".join(filter(None, (prefix, short)))] = module
     return found
 
 

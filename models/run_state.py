@@ -14,6 +14,7 @@ from torch import nn
 from compress.distributed import rank, world_size
 from compress.errors import UserError
 from compress.quantization.structure import apply
+from compress.selectors import same_names
 from compress.thinning.recipe import Recipe
 from models import differences
 from models.checkpoint_form import Unfit
@@ -143,8 +144,11 @@ def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:
         UserError: names or shapes differ.
     """
     here = {name: getattr(tensor, "shape", None) for name, tensor in model.state_dict().items()}
+    meant = same_names(state, here)
     try:
-        model.load_state_dict(state)  # first: modules may take what they lack, such as a counter of older versions
+        model.load_state_dict(
+            {meant.get(name, name): tensor for name, tensor in state.items()}
+        )  # first: modules may take what they lack, such as a counter of older versions
     except RuntimeError as e:
         there = {name: getattr(tensor, "shape", None) for name, tensor in state.items()}
         found = "; ".join(differences.of_shapes(here, there)) or " ".join(str(e).split())[:400]

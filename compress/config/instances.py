@@ -16,7 +16,7 @@ from compress.config.selecting import Selection
 from compress.errors import did_you_mean, nearest, shown
 from compress.lr.torch_schedulers import REFUSED
 from compress.registry import LEVELS
-from compress.selectors import canonical, canonical_parameters
+from compress.selectors import canonical_modules, canonical_parameters
 from compress.window import EpochWindow
 
 ALIKE = 0.85  # a class name this near to a known one is checked as that one, so that its other faults show too
@@ -43,7 +43,7 @@ class Instances:
         model = context["model"]
         self._names = {
             "weight": list(canonical_parameters(model)),
-            "module": [canonical(name) for name, _ in model.named_modules() if name],
+            "module": [name for name in canonical_modules(model) if name],
         }
 
     def build(self, data: Mapping[str, Any]) -> dict[str, dict[str, Instance]]:

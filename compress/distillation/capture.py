@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import UserError, did_you_mean
-from compress.selectors import canonical, unwrapped
+from compress.selectors import canonical_modules, unwrapped
 
 Features = dict[str, Tensor]
 OUTPUT = ""  # the layer's name that stands for the whole network
@@ -39,8 +39,7 @@ class Call:
 
 def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
     """Every layer by canonical name; `OUTPUT` is the network itself, inside of whatever wraps it."""
-    found = {canonical(name): module for name, module in model.named_modules(remove_duplicate=False)}
-    return {**found, OUTPUT: unwrapped(model)}
+    return {**canonical_modules(model, remove_duplicate=False), OUTPUT: unwrapped(model)}
 
 
 def check_layers(model: nn.Module, layers: Iterable[str], whose: str) -> None:

@@ -40,14 +40,14 @@ def carriers(model: nn.Module, layers: Iterable[str], call: Call) -> dict[str, C
     trace = trace_model(inner, call.args)
     coupling = Coupling(inner, RULES)
     coupling.walk(trace)
-    return {layer: _carrier(coupling, _last_operation(trace, layer), layer) for layer in layers}
+    return {layer: _carrier(coupling, _last_operation(trace, layer, inner), layer) for layer in layers}
 
 
-def _last_operation(trace: Trace, layer: str) -> Node:
+def _last_operation(trace: Trace, layer: str, model: nn.Module) -> Node:
     """The operation that a layer ends with."""
     if layer == OUTPUT:
         return trace.results[0]
-    found = [node for node in trace.operations if layer in _modules_of(node)]
+    found = [node for node in trace.operations if layer in _modules_of(node, model)]
     if not found:
         raise UserError(
             f"the layer {layer!r} computes nothing by itself; name the layer before it, whose output it passes"
@@ -55,9 +55,9 @@ def _last_operation(trace: Trace, layer: str) -> Node:
     return found[-1]
 
 
-def _modules_of(node: Node) -> set[str]:
+def _modules_of(node: Node, model: nn.Module) -> set[str]:
     stack = node.meta.get("nn_module_stack") or {}
-    return {canonical(str(path).split("@")[0]) for path, _ in stack.values()}
+    return {canonical(str(path).split("@")[0], model) for path, _ in stack.values()}
 
 
 def _carrier(coupling: Coupling, node: Node, layer: str) -> Carrier | None:

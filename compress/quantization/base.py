@@ -23,7 +23,7 @@ from compress.quantization.layers import ACTIVATIONS, LAYERS, UNSIGNED, LateFroz
 from compress.quantization.pieces import FakeQuantizer, described
 from compress.quantization.placement import Graph, read_graph
 from compress.quantization.structure import PiecesOf, Structure, apply, foldable, refresh_weights
-from compress.selectors import ModuleOrExpression, canonical, unwrapped
+from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
 
 FLOAT = 32
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32] | None
@@ -206,7 +206,7 @@ class Quantizer(ABC):
 
     def _decide_anew(self, model: nn.Module) -> Decision:
         self.left_float, self.notes = {}, []
-        modules = {canonical(name): each for name, each in model.named_modules() if canonical(name)}
+        modules = {name: each for name, each in canonical_modules(model).items() if name}
         layers = {name: each for name, each in modules.items() if type(each) in LAYERS and self._takes(name, each)}
         bits = {name: self._bits(name, "activations") for name in modules}
         acting = {name: each for name, each in modules.items() if type(each) in ACTIVATIONS}
@@ -313,7 +313,7 @@ class Quantizer(ABC):
         """Layer -> the BatchNorm that it is quantized with."""
         if not self.folds or self._graph is None:
             return {}
-        modules = {canonical(name): each for name, each in model.named_modules()}
+        modules = canonical_modules(model)
         return {
             name: norm
             for name, norm in self._graph.norms.items()
@@ -341,7 +341,7 @@ class Quantizer(ABC):
         return ["bits_weights and bits_activations are both 32 or null, so nothing would be quantized"]
 
     def _faults_of_overrides(self, model: nn.Module) -> list[str]:
-        modules = {canonical(name): each for name, each in model.named_modules()}
+        modules = canonical_modules(model)
         kinds, found = {*LAYERS, *ACTIVATIONS}, []
         for name in self.overrides:
             if type(modules[name]) in kinds:

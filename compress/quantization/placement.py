@@ -15,7 +15,7 @@ from torch import nn
 from torch.fx import Node
 
 from compress.graph.trace import module_of, operation_name, trace_model
-from compress.selectors import canonical
+from compress.selectors import canonical, first_names
 
 WEIGHTED = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"}
 PASSING = {  # operations whose results are among their operand's values (and zero)
@@ -91,9 +91,10 @@ def read_graph(
         UserError: the model cannot be traced.
     """
     trace = trace_model(model, example_inputs)
-    names = _first_names(model)
-    calls = [(node, names[canonical(module_of(node))]) for node in trace.operations]
-    walk = _Walk(names, set(layers), set(activations), set(float_activations))
+    names = first_names(model)
+    owners = {node: names[canonical(module_of(node), model)] for node in [*trace.placeholders, *trace.operations]}
+    calls = [(node, owners[node]) for node in trace.operations]
+    walk = _Walk(owners, set(layers), set(activations), set(float_activations))
     graph = Graph({})
     for node, name in calls:
         if _is_layer(node) and name in walk.layers:
@@ -101,7 +102,7 @@ def read_graph(
         if name in walk.activations and walk.reaches_layer(node):
             graph.useful.add(name)
         if _is_layer(node) and (norm := _norm_behind(node)) is not None:
-            graph.norms[name] = names[canonical(module_of(norm))]
+            graph.norms[name] = owners[norm]
         if _is_layer(node) or operation_name(node) == "embedding" or name in walk.activations:
             graph.calls[name] += 1
     ordered = [name for node, name in calls if name in walk.layers and (_is_layer(node) or _embeds(node))]
@@ -112,22 +113,15 @@ def read_graph(
     return graph
 
 
-def _first_names(model: nn.Module) -> dict[str, str]:
-    """Every canonical name of a module -> its first one; a module may have several."""
-    first: dict[int, str] = {}
-    named = model.named_modules(remove_duplicate=False)
-    return {canonical(name): first.setdefault(id(module), canonical(name)) for name, module in named}
-
-
 class _Walk:
     """Walks back from what a layer reads to what made it."""
 
-    def __init__(self, names: dict[str, str], layers: set[str], activations: set[str], left: set[str]) -> None:
-        self.names, self.layers, self.activations, self.left = names, layers, activations, left
+    def __init__(self, owners: dict[Node, str], layers: set[str], activations: set[str], left: set[str]) -> None:
+        self.owners, self.layers, self.activations, self.left = owners, layers, activations, left
 
     def reading(self, operand: Any) -> Reading:
         source = _source(operand)
-        name = self.names[canonical(module_of(source))]
+        name = self.owners[source]
         return Reading(
             quantized=name in self.activations,
             left_float=name in self.left,
@@ -140,7 +134,7 @@ class _Walk:
         seen, todo = {node}, [node]
         while todo:
             for user in todo.pop().users:
-                if _is_layer(user) and self.names[canonical(module_of(user))] in self.layers:
+                if _is_layer(user) and self.owners[user] in self.layers:
                     return True
                 if user not in seen:
                     seen.add(user)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compress.errors import UserError
 from compress.quantization.layers import NORMS, SLOTS, QuantActivation, QuantLayer, normed, quantized
 from compress.quantization.pieces import FakeQuantizer, WeightQuantizer, described, made
-from compress.selectors import canonical
+from compress.selectors import canonical_modules, same_names, wrapped_child
 
 Structure = dict[str, Any]
 PiecesOf = dict[str, dict[str, FakeQuantizer]]  # layer -> slot -> its fake quantizer
@@ -29,13 +29,14 @@ def structure_of(model: nn.Module) -> Structure:
     """The structure of a quantized network; without layers for a float one."""
     layers: dict[str, dict[str, Any]] = {}
     folded: dict[str, str] = {}
-    names = {id(module): canonical(name) for name, module in model.named_modules()}
-    for name, module in model.named_modules():
+    modules = canonical_modules(model)
+    names = {id(module): name for name, module in modules.items()}
+    for name, module in modules.items():
         if isinstance(module, QuantLayer | QuantActivation):
             held = {slot: getattr(module, slot, None) for slot in SLOTS}
-            layers[canonical(name)] = {slot: described(piece) for slot, piece in held.items() if piece is not None}
+            layers[name] = {slot: described(piece) for slot, piece in held.items() if piece is not None}
         if isinstance(module, QuantLayer) and module.batch_norm is not None:
-            folded[canonical(name)] = names[id(module.batch_norm)]
+            folded[name] = names[id(module.batch_norm)]
     return {"layers": layers, "folded": folded}
 
 
@@ -61,26 +62,28 @@ def apply(model: nn.Module, structure: Structure, pieces: PiecesOf | None = None
     Raises:
         UserError: it is quantized already, or has no such modules; it is left as it was.
     """
-    modules = {canonical(name): module for name, module in model.named_modules() if canonical(name)}
+    modules = {name: module for name, module in canonical_modules(model).items() if name}
     if any(isinstance(module, QuantLayer | QuantActivation) for module in modules.values()):
         raise UserError(f"this {type(model).__name__} is quantized already; a network is quantized once")
-    missing = sorted({*structure["layers"], *structure["folded"].values()} - set(modules))
+    meant = same_names([*structure["layers"], *structure["folded"].values()], modules)
+    missing = sorted({*structure["layers"], *structure["folded"].values()} - set(meant))
     if missing:
         raise UserError(
             f"this {type(model).__name__} has no module {missing[0]!r}, which was quantized: the structure belongs to "
             "another network; nothing was changed"
         )
     pieces = pieces if pieces is not None else pieces_of(structure)
-    norms = {name: normed(modules[name]) for name in structure["folded"].values()}
-    twins = {id(modules[name]): norm for name, norm in norms.items()}
+    originals = {name: modules[meant[name]] for name in meant}
+    norms = {name: normed(originals[name]) for name in structure["folded"].values()}
+    twins = {id(originals[name]): norm for name, norm in norms.items()}
     for name in structure["layers"]:
         norm = norms.get(structure["folded"].get(name, ""))
-        twins[id(modules[name])] = quantized(modules[name], pieces[name], norm)
+        twins[id(originals[name])] = quantized(originals[name], pieces[name], norm)
     tensor = next((each for each in (*model.parameters(), *model.buffers())), None)
     for name, slots in pieces.items():
         for piece in slots.values():
             piece.to(None if tensor is None else tensor.device)
-        module = twins[id(modules[name])]
+        module = twins[id(originals[name])]
         for piece, value in weights_read(module) if isinstance(module, QuantLayer) else []:
             piece.start(value)
     _exchange(model, twins)
@@ -88,11 +91,13 @@ def apply(model: nn.Module, structure: Structure, pieces: PiecesOf | None = None
 
 
 def _exchange(model: nn.Module, twins: Mapping[int, nn.Module]) -> None:
-    """Puts each twin wherever its original is registered."""
+    """Puts each twin wherever its original is registered; what is compiled by itself is compiled anew."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):  # named_children leaves out a module's second name
             if id(child) in twins:
                 setattr(parent, name, twins[id(child)])
+                if wrapped_child(parent) == "_orig_mod":
+                    parent._initialize()  # type: ignore[operator]
 
 
 def weights_read(module: QuantLayer) -> list[tuple[WeightQuantizer, Tensor]]:

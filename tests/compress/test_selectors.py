@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress.selectors import canonical, canonical_parameters, expand, expand_mapping
+from compress.selectors import canonical_parameters, expand, expand_mapping
 
 NAMES = ["a.0.weight", "a.1.weight", "a.1.bias", "b.weight"]
 
@@ -51,7 +51,6 @@ def test_wrapped_models_have_the_bare_models_names(net: nn.Module) -> None:
     bare = list(canonical_parameters(net))
     assert list(canonical_parameters(nn.DataParallel(net))) == bare
     assert list(canonical_parameters(torch.compile(net))) == bare
-    assert canonical("module._orig_mod.layer.weight") == "layer.weight"
 
 
 def test_a_child_really_called_module_keeps_its_name_when_it_would_collide() -> None:

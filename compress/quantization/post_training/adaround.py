@@ -22,6 +22,7 @@ from torch.func import functional_call
 from compress.quantization.layers import QuantLayer
 from compress.quantization.post_training.folding import along
 from compress.quantization.post_training.replay import passing, set_aside
+from compress.selectors import submodule
 
 logger = logging.getLogger("compress")
 ZETA, GAMMA = 1.1, -0.1  # the stretch of the sigmoid (section 3.2)
@@ -95,9 +96,9 @@ def adaround(
 
 
 def _learn(quantized: nn.Module, reference: nn.Module, name: str, batches: Sequence[Any], steps: int) -> LayerResult:
-    layer: Any = quantized.get_submodule(name)
+    layer: Any = submodule(quantized, name)
     inputs = torch.cat([_rounded_input(layer, x) for x, _ in passing(quantized, layer, batches)])
-    targets = torch.cat([y for _, y in passing(reference, reference.get_submodule(name), batches)])
+    targets = torch.cat([y for _, y in passing(reference, submodule(reference, name), batches)])
     candidates = Candidates(layer)
     with set_aside(layer):
         learned = candidates.hard(_optimise(layer, candidates, inputs, targets, steps))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from compress.quantization.layers import LAYERS
 from compress.quantization.post_training.folding import Bias
 from compress.quantization.post_training.replay import passing
+from compress.selectors import submodule
 
 logger = logging.getLogger("compress")
 
@@ -44,12 +45,12 @@ def correct_biases(
         if not bias.exists:
             without.append(name)
             continue
-        axis = _channel_dimension(reference.get_submodule(name))
+        axis = _channel_dimension(submodule(reference, name))
         wrong, right = (
             channel_means([output for _, output in passing(net, _bias(net, name, norm).output, batches)], axis)
             for net in (quantized, reference)
         )
-        bias.add((right - wrong).to(quantized.get_submodule(name).get_parameter("weight")))
+        bias.add((right - wrong).to(submodule(quantized, name).get_parameter("weight")))
         logger.info(
             "bias correction: layer %d of %d (%s), mean error up to %.2e",
             i + 1, len(biases), name, float((right - wrong).abs().max()),
@@ -58,7 +59,7 @@ def correct_biases(
 
 
 def _bias(model: nn.Module, name: str, norm: str | None) -> Bias:
-    return Bias(model.get_submodule(name), None if norm is None else model.get_submodule(norm))
+    return Bias(submodule(model, name), None if norm is None else submodule(model, norm))
 
 
 def _channel_dimension(layer: nn.Module) -> int:

@@ -20,7 +20,7 @@ from compress.graph.trace import ExampleInputs, module_of, operation_name, trace
 from compress.quantization.layers import LAYERS
 from compress.quantization.placement import WEIGHTED
 from compress.quantization.post_training.folding import Bias, Norms, along
-from compress.selectors import canonical
+from compress.selectors import canonical, first_names, submodule
 
 logger = logging.getLogger("compress")
 HOMOGENEOUS = {"relu", "leaky_relu", "prelu", "dropout", "feature_dropout", "clone", "contiguous", "detach"}
@@ -63,19 +63,18 @@ def scales(first: Tensor, second: Tensor) -> Tensor:
 def find_pairs(model: nn.Module, example_inputs: ExampleInputs, norms: Norms) -> list[Pair]:
     """The pairs of a network, in the order of execution."""
     trace = trace_model(model, example_inputs)
-    first: dict[int, str] = {}
-    names = {canonical(name): first.setdefault(id(m), canonical(name)) for name, m in
-             model.named_modules(remove_duplicate=False)}  # fmt: skip
+    names = first_names(model)
+    owners = {node: names[canonical(module_of(node), model)] for node in trace.operations}
     layers: dict[Node, str] = {}
     for node in trace.operations:
-        name = names[canonical(module_of(node))]
-        if _plain(node) in WEIGHTED and type(model.get_submodule(name)) in LAYERS:
+        name = owners[node]
+        if _plain(node) in WEIGHTED and type(submodule(model, name)) in LAYERS:
             layers[node] = name
     single = _used_once(model, list(layers.values()))
     returned = set(trace.results)
     pairs = []
     for node, name in layers.items():
-        reader = _sole_reader(node, names, norms.get(name), returned)
+        reader = _sole_reader(node, owners, norms.get(name), returned)
         if reader in layers and name in single and layers[reader] in single:
             pair = Pair(name, layers[reader])
             if _fits(model, pair):
@@ -83,14 +82,14 @@ def find_pairs(model: nn.Module, example_inputs: ExampleInputs, norms: Norms) ->
     return pairs
 
 
-def _sole_reader(node: Node, names: dict[str, str], norm: str | None, returned: Collection[Node]) -> Any:
+def _sole_reader(node: Node, owners: dict[Node, str], norm: str | None, returned: Collection[Node]) -> Any:
     """The layer that alone reads a layer's output through homogeneous operations, or None."""
     convolution = _plain(node) != "linear"
     while len(node.users) == 1 and node not in returned:
         (user,) = node.users
         if _plain(user) in WEIGHTED:
             return user if user.args[0] is node else None
-        folded = _plain(user) == "batch_norm" and names[canonical(module_of(user))] == norm
+        folded = _plain(user) == "batch_norm" and owners[user] == norm
         if not (folded or _keeps_channels(user, convolution)) or user.args[0] is not node:
             return None
         node = user
@@ -110,7 +109,7 @@ def _used_once(model: nn.Module, calls: list[str]) -> set[str]:
         for parameter in module._parameters.values():
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     counts = Counter(calls)
-    return {name for name in calls if counts[name] == 1 and owners[id(model.get_submodule(name).weight)] == 1}
+    return {name for name in calls if counts[name] == 1 and owners[id(submodule(model, name).weight)] == 1}
 
 
 def _plain(node: Node) -> str:
@@ -120,8 +119,8 @@ def _plain(node: Node) -> str:
 
 def _fits(model: nn.Module, pair: Pair) -> bool:
     """Whether the channels of both can be told apart: grouped layers are left out unless they are depthwise."""
-    first: Any = model.get_submodule(pair.first)
-    second: Any = model.get_submodule(pair.second)
+    first: Any = submodule(model, pair.first)
+    second: Any = submodule(model, pair.second)
     if getattr(first, "groups", 1) > 1 and LAYERS[type(first)].channel_axis == 1:
         return False
     channels, groups = output_rows(first).shape[0], getattr(second, "groups", 1)
@@ -158,8 +157,8 @@ def equalize(model: nn.Module, pairs: Collection[Pair], norms: Norms) -> None:
 
 def _equalize(model: nn.Module, pair: Pair, norms: Norms) -> float:
     """One pair; returns how far its scales were from 1."""
-    first: Any = model.get_submodule(pair.first)
-    second: Any = model.get_submodule(pair.second)
+    first: Any = submodule(model, pair.first)
+    second: Any = submodule(model, pair.second)
     outputs = output_rows(first)
     inputs = input_rows(second)
     repeat = len(inputs) // len(outputs)  # a flattened channel is several inputs of a linear layer
@@ -168,5 +167,5 @@ def _equalize(model: nn.Module, pair: Pair, norms: Norms) -> float:
     axis = 0 if getattr(second, "groups", 1) > 1 else 1 - LAYERS[type(second)].channel_axis
     second.weight.mul_(s.repeat_interleave(repeat).reshape(along(second.weight, axis)))
     norm = norms.get(pair.first)
-    Bias(first, None if norm is None else model.get_submodule(norm)).scale(1 / s)
+    Bias(first, None if norm is None else submodule(model, norm)).scale(1 / s)
     return float((s - 1).abs().max())

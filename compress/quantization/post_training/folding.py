@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.quantization.layers import LAYERS
+from compress.selectors import submodule
 
 Norms = Mapping[str, str]  # layer -> its BatchNorm
 
@@ -24,8 +25,8 @@ def fold_batch_norms(model: nn.Module, norms: Norms) -> None:
     W' = W gamma / sqrt(variance + eps), b' = beta + (b - mean) gamma / sqrt(variance + eps).
     """
     for name, norm_name in norms.items():
-        layer: Any = model.get_submodule(name)
-        norm: Any = model.get_submodule(norm_name)
+        layer: Any = submodule(model, name)
+        norm: Any = submodule(model, norm_name)
         scale = torch.rsqrt(norm.running_var + norm.eps)
         scale = scale if norm.weight is None else scale * norm.weight
         shift = -norm.running_mean * scale

@@ -28,6 +28,7 @@ from compress.quantization.layers import LAYERS
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.post_training.ranges import Clipping, weight_range
 from compress.quantization.range_linear import RangeWeight, scale_and_zero
+from compress.selectors import submodule
 
 logger = logging.getLogger("compress")
 Kind = Literal["size", "bitops"]
@@ -184,7 +185,7 @@ class MixedPrecision:
 
     def _amounts(self, network: nn.Module, names: Sequence[str], batch: Any) -> dict[str, int]:
         if self.kind == "size":
-            return {name: network.get_submodule(name).get_parameter("weight").numel() for name in names}
+            return {name: submodule(network, name).get_parameter("weight").numel() for name in names}
         macs = count_macs(network, batch).by_module()
         return {name: macs.get(name, 0) for name in names}
 
@@ -193,11 +194,11 @@ class MixedPrecision:
         right = [_first(network(*as_arguments(batch))) for batch in batches]
         losses: dict[str, dict[int, float]] = {}
         for i, name in enumerate(names):
-            weight = network.get_submodule(name).get_parameter("weight")
+            weight = submodule(network, name).get_parameter("weight")
             kept = weight.clone()
             losses[name] = {}
             for bits in self.candidates:
-                weight.copy_(self._rounded(network.get_submodule(name), kept, bits))
+                weight.copy_(self._rounded(submodule(network, name), kept, bits))
                 losses[name][bits] = _noise(network, batches, right)
             weight.copy_(kept)
             told = ", ".join(f"{bits} bits {loss:.2e}" for bits, loss in losses[name].items())

@@ -37,7 +37,7 @@ from compress.quantization.post_training.statistics_file import read_statistics,
 from compress.quantization.range_linear import Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
 from compress.quantization.structure import structure_of
 from compress.registry import QUANTIZERS
-from compress.selectors import ModuleOrExpression, unwrapped
+from compress.selectors import ModuleOrExpression, submodule, unwrapped
 
 logger = logging.getLogger("compress")
 
@@ -284,7 +284,7 @@ class PostTrainLinearQuantizer(Quantizer):
         for name, slots in self._pieces.items():
             piece = slots.get("weight_quantizer")
             if isinstance(piece, RangeWeight):
-                weight = network.get_submodule(name).get_parameter("weight")
+                weight = submodule(network, name).get_parameter("weight")
                 low, high = weight_range(weight, how, piece.bits, piece.mode, piece.axis)
                 piece.step, piece.zero_point = scale_and_zero(low, high, piece.mode, piece.bits)
 
@@ -292,7 +292,7 @@ class PostTrainLinearQuantizer(Quantizer):
         """Layers whose rounding can be learned, in the order of execution."""
         assert self._graph is not None
         order = [name for name in self._graph.order if "weight_quantizer" in self._pieces.get(name, {})]
-        return [name for name in order if not isinstance(network.get_submodule(name), nn.Embedding)]
+        return [name for name in order if not isinstance(submodule(network, name), nn.Embedding)]
 
     def _correct(self, network: nn.Module, reference: nn.Module, batches: Sequence[Any]) -> None:
         names = self._rounded_layers(network)
