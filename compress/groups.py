@@ -31,6 +31,7 @@ from compress.selectors import canonical_parameters, parameter_owners
 
 GroupName = Literal["Filters", "3D", "Channels", "Rows", "Cols", "2D", "Blocks"]
 FilterGroup = Literal["Filters", "3D"]
+COUPLED = frozenset(("Filters", "3D", "Channels"))  # go with what the network couples to them; other kinds go alone
 Tile = tuple[int, ...]
 LEAST_DIMENSIONS = {"2D": 3, "4D": 1, "Blocks": 1}  # the other kinds need 2
 

@@ -25,6 +25,7 @@ class ParameterMasker:
         parameter: the parameter itself.
         mask: bool, the parameter's shape, True = kept; None while nothing is masked. What the pruner that names this
             weight wants, and what those want that mask it along with a weight of theirs.
+        alone: whether the part of the pruner that names this weight goes alone (rows, kernels, blocks).
         use_double_copies: the optimizer updates an unmasked copy; forward, validation, saving and export see
             the masked weight.
         mask_on_forward_only: the mask is not applied again after the optimizer's step.
@@ -38,6 +39,7 @@ class ParameterMasker:
         self.parameter = parameter
         self.mask: Tensor | None = None
         self.own: Tensor | None = None
+        self.alone = False
         self.coupled: dict[str, Tensor] = {}
         self.use_double_copies = False
         self.mask_on_forward_only = False
@@ -51,13 +53,21 @@ class ParameterMasker:
         """Whether masked elements go on being updated, so that the mask holds on forward only."""
         return self.mask_on_forward_only or self.use_double_copies
 
-    def set_mask(self, mask: Tensor | None, coupled_by: str | None = None) -> None:
+    @property
+    def clearing(self) -> Tensor | None:
+        """The mask without what goes alone: what a thinner may take whole units by; None if nothing is left."""
+        if not self.alone:
+            return self.mask
+        return functools.reduce(torch.logical_and, self.coupled.values()) if self.coupled else None
+
+    def set_mask(self, mask: Tensor | None, coupled_by: str | None = None, alone: bool = False) -> None:
         """Takes a new mask; the weight itself is not touched before `apply`.
 
         Args:
             mask: replaces the one that was given before in the same way; None takes it back.
             coupled_by: the policy that masks this parameter along with a weight that it names; None for a policy that
                 names this parameter itself. Whatever any of them masks is masked.
+            alone: whether whole filters or channels that this mask happens to clear stay in the network all the same.
 
         Raises:
             ValueError: the mask is not bool or not of the parameter's shape.
@@ -68,7 +78,7 @@ class ParameterMasker:
                 f"not {mask.dtype} {tuple(mask.shape)}"
             )
         if coupled_by is None:
-            self.own = mask
+            self.own, self.alone = mask, alone and mask is not None
         else:
             self.coupled.pop(coupled_by, None)
             if mask is not None:
@@ -80,6 +90,7 @@ class ParameterMasker:
     def take_cut(self, mask: Tensor | None) -> None:
         """Takes the mask of a parameter that thinning has cut; one that switches nothing off is dropped."""
         self.mask = self.own = None if mask is None or bool(mask.all()) else mask
+        self.alone = self.alone and self.mask is not None
         self.coupled = {}
 
     def apply_if_needed(self) -> None:
@@ -134,6 +145,7 @@ class ParameterMasker:
             "mask": self.mask,
             "own": self.own if self.coupled else None,
             "coupled": dict(self.coupled),
+            "alone": self.alone,
             "use_double_copies": self.use_double_copies,
             "mask_on_forward_only": self.mask_on_forward_only,
             "mask_gradients": self.mask_gradients,
@@ -160,6 +172,7 @@ class ParameterMasker:
         if self.coupled:
             self.own = None if state["own"] is None else state["own"].to(device)
         self.unmasked_copy = None if copy is None else copy.to(device)
+        self.alone = bool(state.get("alone", False))
         self.use_double_copies = bool(state["use_double_copies"])
         self.mask_on_forward_only = bool(state["mask_on_forward_only"])
         self.mask_gradients = bool(state["mask_gradients"])
@@ -199,6 +212,10 @@ class MaskTable(Mapping[str, ParameterMasker]):
     def masked(self) -> list[ParameterMasker]:
         """The maskers that hold a mask now."""
         return [masker for masker in self._maskers.values() if masker.mask is not None]
+
+    def clearing(self) -> dict[str, Tensor]:
+        """The masks by which a thinner may take whole units out: without those that go alone."""
+        return {masker.name: masker.clearing for masker in self.masked() if masker.clearing is not None}
 
     def apply(self) -> None:
         """Applies every mask once."""

@@ -61,9 +61,10 @@ def _places(pruner: StructurePruner, graph: CurrentGraph) -> dict[str, Place]:
     found = {}
     for name in pruner.weights:
         try:
-            dim = channel_dim(parameters[name].shape, pruner.tile(name, parameters[name], graph.model))
+            tile = pruner.tile(name, parameters[name], graph.model)
         except ValueError:
             continue  # reported by `faults`
+        dim = channel_dim(pruner.kind(name), parameters[name].shape, tile)
         if dim is not None:
             found[name] = (name, dim)
     return found

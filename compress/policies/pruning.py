@@ -200,7 +200,7 @@ class PruningPolicy(Policy):
         self._others = [name for name in masks if name not in weights]
         for name, mask in masks.items():
             if name in weights:
-                ctx.masks[name].set_mask(mask)
+                ctx.masks[name].set_mask(mask, alone=self.pruner.goes_alone(name))
                 ctx.masks[name].forward_scale = self.pruner.forward_scale(name, mask)
             else:
                 ctx.masks[name].set_mask(mask, coupled_by=self.name)

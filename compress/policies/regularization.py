@@ -96,9 +96,12 @@ class RegularizationPolicy(Policy):
         for name, mask in self.regularizer.threshold_masks(self._parameters(ctx), ctx).items():
             masker = ctx.masks[name]
             masker.parameter.masked_fill_(~mask, 0)
-            ctx.masks.zeroed.add(name)
+            alone = self.regularizer.goes_alone(name)
+            if not alone:
+                ctx.masks.zeroed.add(name)
             if last:
-                masker.set_mask(mask if masker.mask is None else mask & masker.mask)
+                with_others = mask if masker.mask is None else mask & masker.mask
+                masker.set_mask(with_others, alone=alone and (masker.mask is None or masker.alone))
         if ctx.is_last_step:
             ctx.masks.awaited.discard(self.name)
 

@@ -93,7 +93,15 @@ class ThinningPolicy(Policy):
         before = sum(parameter.numel() for parameter in model.parameters())
         inexact = self.remover.allow_inexact
         graph, zeros = current.get(inexact), zero_masks(model, ctx.masks.zeroed)
-        completion = complete_masks(graph, masks, model, zeros)
+        completion = complete_masks(graph, ctx.masks.clearing(), model, zeros)
+        lone = [masker.name for masker in ctx.masks.masked() if masker.alone]
+        if lone and complete_masks(graph, masks, model, zeros).removed != completion.removed:
+            current.tell_once(
+                f"{self.name}: rows, columns, kernels and blocks go alone, so units that only the masks of "
+                f"{', '.join(lone)} clear stay in the network, masked; group_type Channels or Filters would take them "
+                "out, and so does test.py --thin",
+                logging.INFO,
+            )
         tried = inputs if current.batch is None else current.batch
         result = remove_units(
             model, graph, completion.removed, tried, ctx.optimizer, masks, completion.notes, allow_inexact=inexact

@@ -76,6 +76,10 @@ class Pruner(ForwardListener, ABC):
         """Factor of the surviving elements of one of its weights in forward passes, with `use_double_copies` only."""
         return 1.0
 
+    def goes_alone(self, name: str) -> bool:
+        """Whether what it masks of a weight goes alone: a thinner leaves in the network what such a mask clears."""
+        return False
+
     def override_levels(self, levels: Any) -> None:
         """Takes the policy argument `levels`, which replaces the constructor's at each epoch begin.
 

@@ -115,7 +115,7 @@ class GlobalRankedGroupPruner(Pruner):
     def _vote(self, name: str, weight: Tensor, ctx: StepContext) -> Vote:
         tile = self._tilings.tile(ctx.model, name, weight.shape, "Filters")
         scores = group_norms(weight.detach(), tile, self.order) / group_size(tile)
-        return Vote(name, channel_dim(weight.shape, tile) or 0, scores, 0.0, None)
+        return Vote(name, channel_dim("Filters", weight.shape, tile) or 0, scores, 0.0, None)
 
     def _scores(self, graph: ChannelGraph, votes: list[Vote]) -> dict[str, np.ndarray]:
         """Importance over the cost of each unit, of every group that the votes name, shape (units,)."""

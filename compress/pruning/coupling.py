@@ -18,18 +18,23 @@ from torch import Tensor
 from compress.context import StepContext
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, Place
-from compress.groups import Tile
+from compress.groups import COUPLED, Tile
 from compress.thinning.ranking import KeepUnits, Ranked, Vote, agreed_units, rank_groups
 from compress.thinning.reasons import reasons_of
 
 Combine = Literal["mean", "first"]
 
 
-def channel_dim(shape: Sequence[int], tile: Tile) -> int | None:
+def channel_dim(group: str, shape: Sequence[int], tile: Tile) -> int | None:
     """The dimension whose positions the groups are: 0 for filters, 1 for channels; None for rows, kernels, blocks.
 
-    Example: the tile (1, 4, 3, 3) of a weight (8, 4, 3, 3) has its groups along dimension 0, (1, 1, 3, 3) nowhere.
+    The kind of group decides, not its tile alone: a row of a linear layer has the tile of a channel, a kernel of a
+    depthwise convolution that of a filter, and both go alone.
+
+    Example: the tile (1, 4, 3, 3) of `Filters` of a weight (8, 4, 3, 3) has its groups along dimension 0.
     """
+    if group not in COUPLED:
+        return None
     cut = [dim for dim, (size, edge) in enumerate(zip(shape, tile, strict=True)) if edge < size]
     if not cut:
         cut = [0] if shape and shape[0] == 1 else []

@@ -18,7 +18,7 @@ from compress.context import StepContext
 from compress.criteria import ThresholdCriteria, group_magnitudes, mask_smallest
 from compress.errors import UserError
 from compress.graph.channels import Place
-from compress.groups import GroupName, Tile, Tilings, group_count, spread
+from compress.groups import COUPLED, GroupName, Tile, Tilings, group_count, spread
 from compress.levels import Level
 from compress.pruning.base import Pruner
 from compress.pruning.coupling import Combine, agreed_masks, channel_dim, graph_for, known, ranked_masks
@@ -129,7 +129,7 @@ class StructurePruner(Pruner):
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:
         """Masks that switch whole groups off, and what is coupled to them."""
         tiles = {name: self.tile(name, weights[name], ctx.model) for name in self.weights}
-        self.dims = {name: channel_dim(weights[name].shape, tiles[name]) for name in self.weights}
+        self.dims = {name: channel_dim(self.kind(name), weights[name].shape, tiles[name]) for name in self.weights}
         graph = graph_for(ctx, [(name, dim) for name, dim in self.dims.items() if dim is not None])
         found: dict[str, Tensor] = {}
         votes: list[Vote] = []
@@ -151,7 +151,15 @@ class StructurePruner(Pruner):
 
     def tile(self, name: str, weight: Tensor, model: nn.Module) -> Tile:
         """The tile of the weight's groups."""
-        return self._tilings.tile(model, name, weight.shape, ranked_group(self.targets[name].group))
+        return self._tilings.tile(model, name, weight.shape, self.kind(name))
+
+    def kind(self, name: str) -> str:
+        """The weight's kind of group, in the words of `compress/groups.py`."""
+        return ranked_group(self.targets[name].group)
+
+    def goes_alone(self, name: str) -> bool:
+        """Rows, columns, kernels and blocks."""
+        return self.kind(name) not in COUPLED
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
         """Fraction of groups asked for, by weight, before rounding."""
@@ -229,7 +237,7 @@ class StructureParameterPruner(Pruner):
             tile = self._tilings.tile(ctx.model, name, weight.shape, group)
             sizes = group_magnitudes(weight, tile, self.threshold_criteria)
             keep = sizes > threshold
-            dim = channel_dim(weight.shape, tile)
+            dim = channel_dim(group, weight.shape, tile)
             if dim is None:
                 found[name] = spread(keep, weight.shape, tile)
             else:
@@ -238,6 +246,10 @@ class StructureParameterPruner(Pruner):
         thresholds = {threshold for threshold, _ in self.regimes.values()}
         reason = (scores, thresholds.pop()) if len(thresholds) == 1 else (None, None)  # several cannot be shown as one
         return {**found, **agreed_masks(ctx, kept, *reason)}
+
+    def goes_alone(self, name: str) -> bool:
+        """Rows, columns, kernels and blocks."""
+        return self.regimes[name][1] not in COUPLED
 
     def faults(self, model: nn.Module) -> list[str]:
         """Weights that have no such groups."""

@@ -40,6 +40,10 @@ class Regularizer(ABC):
         """Bool masks, False = at or below the threshold, to be zeroed now; {} without `threshold_criteria`."""
         return {}
 
+    def goes_alone(self, name: str) -> bool:
+        """Whether what a threshold zeroes of a weight goes alone: a thinner leaves it in the network."""
+        return False
+
     def before_forward(self, weights: Mapping[str, Tensor], ctx: StepContext) -> None:
         """May change weights for one forward pass; `after_backward` undoes it."""
 

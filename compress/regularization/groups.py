@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compress.context import StepContext
 from compress.criteria import ThresholdCriteria, groups_above
-from compress.groups import Tile, Tilings, group_count, group_norms, spread
+from compress.groups import COUPLED, Tile, Tilings, group_count, group_norms, spread
 from compress.registry import REGULARIZERS
 from compress.regularization.base import Regularizer, Strength
 from compress.selectors import AsPair, WeightSelector, canonical_parameters
@@ -33,6 +33,10 @@ class GroupRegularizer(Regularizer):
         """The tile of each part of the weight's kind of group: `Rows+Cols` has two."""
         parts = self.regimes[name][1].split("+")
         return [self._tilings.tile(model, name, weight.shape, part) for part in parts]
+
+    def goes_alone(self, name: str) -> bool:
+        """Rows, columns and kernels."""
+        return not COUPLED.union(("4D",)) & set(self.regimes[name][1].split("+"))
 
     def faults(self, model: nn.Module) -> list[str]:
         """Weights that have no such groups."""

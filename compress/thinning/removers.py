@@ -23,7 +23,8 @@ class StructureRemover:
     optimizer stays the same object, its per-element state is cut.
 
     When to use: in the epoch of a structured pruner, listed after it, or later; any number of times. Or in the last
-    epoch of a regularizer with `threshold_criteria`, or later: whole filters that are zero go without a mask.
+    epoch of a regularizer with `threshold_criteria`, or later: whole filters that are zero go without a mask. What
+    masks of rows, columns, kernels or blocks clear stays in the network, for these go alone.
 
     Sample:
         pruners:

@@ -24,15 +24,16 @@ class Block(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """Three stages of three blocks, a quarter of the usual width."""
+    """Three stages of three blocks, a quarter of the usual width of 16."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 4) -> None:
         super().__init__()
-        self.conv1, self.bn1, self.relu = nn.Conv2d(3, 4, 3, 1, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU()
-        self.layer1 = nn.Sequential(Block(4, 4), Block(4, 4), Block(4, 4))
-        self.layer2 = nn.Sequential(Block(4, 8), Block(8, 8), Block(8, 8))
-        self.layer3 = nn.Sequential(Block(8, 16), Block(16, 16), Block(16, 16))
-        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(16, 10)
+        a, b, c = width, 2 * width, 4 * width
+        self.conv1, self.bn1, self.relu = nn.Conv2d(3, a, 3, 1, 1, bias=False), nn.BatchNorm2d(a), nn.ReLU()
+        self.layer1 = nn.Sequential(Block(a, a), Block(a, a), Block(a, a))
+        self.layer2 = nn.Sequential(Block(a, b), Block(b, b), Block(b, b))
+        self.layer3 = nn.Sequential(Block(b, c), Block(c, c), Block(c, c))
+        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(c, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.relu(self.bn1(self.conv1(x))))))

@@ -128,7 +128,7 @@ def test_without_example_inputs_each_weight_is_masked_alone_and_that_is_told(cap
 
 
 def test_pinned_filters_are_masked_in_place_and_that_is_told(caplog) -> None:
-    model, _, _ = started(pruning(["fc.weight"], group_type="Cols"), tiny_net(), torch.zeros(2, 3, 6, 6))
+    model, _, _ = started(pruning(["fc.weight"], group_type="Filters"), tiny_net(), torch.zeros(2, 3, 6, 6))
     assert len(gone(model, "fc.weight")) == 1
     assert "fc.weight: masked in place, they cannot leave the network: network output" in caplog.text
 
