@@ -23,4 +23,5 @@ def whole_number(module: nn.Module | None, name: str) -> int | None:
 def settable(module: nn.Module, name: str) -> bool:
     """Whether setting this attribute changes this module and nothing else, and can be undone."""
     found: Any = next((vars(kind)[name] for kind in type(module).__mro__ if name in vars(kind)), None)
-    return not hasattr(type(found), "__set__") and type(module).__setattr__ is nn.Module.__setattr__
+    setter: Any = type(module).__setattr__  # torch's recurrent layers have their own
+    return not hasattr(type(found), "__set__") and setter.__module__.startswith("torch.nn.")
