@@ -9,6 +9,7 @@ tester, and by the base solver with `--activation-stats`.
     write_activations(report, Path("results/run/activations.xlsx"))      # and activations*.csv
 """
 
+import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from apputils.activation_collectors import COLLECTORS, Collector, Counts
+from apputils.csv_file import write_frame
 from apputils.workbook import Workbook, shape_text
+from compress.files import read_text
 
 LAST_DIMENSION = (nn.Linear, nn.LayerNorm, nn.Embedding)  # layers whose channels come last
 NUMBERS = ("sparsity", "mean", "min", "max", "std")
@@ -157,7 +160,7 @@ def write_activations(report: ActivationReport, path: Path) -> None:
     book.add_table("histograms", histograms, note="outputs that are not zero")
     book.save(path)
     for ending, table in (("", report.layers), ("_apoz", report.channels), ("_histograms", histograms)):
-        table.to_csv(path.with_name(f"{path.stem}{ending}.csv"), index=False)
+        write_frame(path.with_name(f"{path.stem}{ending}.csv"), table)
 
 
 def append_activations(report: ActivationReport, path: Path, epoch: int) -> None:
@@ -169,13 +172,13 @@ def append_activations(report: ActivationReport, path: Path, epoch: int) -> None
     rows.insert(0, "epoch", epoch)
     if path.exists():
         try:
-            before = pd.read_csv(path)
+            before = pd.read_csv(io.StringIO(read_text(path)))
             rows = pd.concat([before[before["epoch"] < epoch], rows])
         except (ValueError, LookupError, TypeError, OverflowError, MemoryError) as e:
             kept = path.with_name(f"{path.name}.damaged")
             path.replace(kept)
             logger.warning("%s cannot be gone on with (%s); it is kept as %s", path, str(e)[:200], kept.name)
-    rows.to_csv(path, index=False)
+    write_frame(path, rows)
 
 
 def histogram_rows(report: ActivationReport) -> pd.DataFrame:

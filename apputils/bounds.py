@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.files import opened
+
 
 def check_archive(path: Path) -> None:
     """Refuses an archive whose parts are compressed, which torch's never are: they could grow without end.
@@ -20,7 +22,7 @@ def check_archive(path: Path) -> None:
         ValueError: a part is compressed.
         zipfile.BadZipFile: its table of contents is damaged.
     """
-    with zipfile.ZipFile(path) as archive:
+    with opened(path) as file, zipfile.ZipFile(file) as archive:
         for part in archive.infolist():
             if part.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"its part {part.filename[:60]!r} is compressed, which nothing that torch wrote is")

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from apputils.bounds import check_archive, check_tensors
-from apputils.console import why
 from apputils.seal import Sealing, check_seal, is_zip
 from compress.errors import UserError, shown
+from compress.files import check_place, checked, why
+from compress.screen import answer, guard_screen
 from compress.selectors import WRAPPING
 
 FORMAT = 2
@@ -69,6 +70,7 @@ def _save(path: Path, content: dict[str, Any], sealed: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     sealing: Sealing | None = None
     try:
+        check_place(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             sealing = Sealing(file)
@@ -155,7 +157,7 @@ def import_pickle(path: Path) -> dict[str, Tensor]:
         UserError: it cannot be read, or has no weights.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=False)
+        content = torch.load(checked(path), map_location="cpu", weights_only=False)
     except Exception as e:  # unpickling runs foreign code, which may raise anything
         raise UserError(f"{path} cannot be unpickled: {type(e).__name__}: {_first(e)}; the code of its classes must be "
                         "importable") from e  # fmt: skip
@@ -177,7 +179,7 @@ def _unpickled(path: Path) -> tuple[str, Any]:
             raise Damaged(f"{path} is damaged: its checksum is not that of its content")
         if is_zip(path):
             check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(checked(path), map_location="cpu", weights_only=True)
         check_tensors(content)
         return seal, content
     except FileNotFoundError as e:
@@ -222,6 +224,7 @@ def _first(error: Exception) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code, 2 after a fault of the user's."""
+    guard_screen()
     parser = argparse.ArgumentParser(prog="python -m apputils.checkpoint", description="Files of weights.")
     commands = parser.add_subparsers(required=True, dest="command")
     for name, text in (("weights", "the weights alone"), ("network", "structure and weights without the run's state")):
@@ -233,12 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("out", type=Path, nargs="?")
     command.add_argument("--trust-pickle", action="store_true", help="run whatever code the file holds")
     given = parser.parse_args(arguments)
-    try:
-        print(COMMANDS[given.command](given))
-    except UserError as e:
-        sys.stderr.write(f"error: {e}\n")
-        return 2
-    return 0
+    return answer(lambda: COMMANDS[given.command](given))
 
 
 def _weights(given: argparse.Namespace) -> str:

@@ -1,9 +1,10 @@
 """How an entry point speaks: one clear line instead of a traceback, exit codes, log lines on screen.
 
-Here: `exit_codes`, `Interrupted`, `say_on_screen` and `why`. Not here: log files (logger.py). Imports no torch.
+Here: `exit_codes`, `Interrupted`, `say_on_screen`. Not here: log files (logger.py), streams that are gone
+(compress/screen.py).
+Imports no torch.
 """
 
-import errno
 import logging
 import os
 import sys
@@ -13,13 +14,11 @@ from functools import wraps
 from typing import TextIO
 
 from compress.errors import UserError, printable
+from compress.files import why
+from compress.screen import INTERRUPTED, LAYOUT, USER_ERROR, guard_screen
 
-USER_ERROR = 2
-INTERRUPTED = 130
-LAYOUT = "\n\t"  # of our own messages
 SECONDS_LATER = 10.0
 BY_SIGNAL = 128  # and the signal's number, as shells have it: 130 after SIGINT, 143 after SIGTERM
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Interrupted(Exception):
@@ -37,11 +36,13 @@ class Interrupted(Exception):
 def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
     """Decorator of an entry point: a `UserError` is printed as it stands and ends with exit code 2.
 
-    So does a full disk. An `Interrupted` run ends with 128 and the signal's number.
+    So does whatever the system refuses, such as a full disk or a folder that cannot be written. An `Interrupted` run
+    ends with 128 and the signal's number.
     """
 
     @wraps(main)
     def wrapper() -> None:
+        guard_screen()
         say_on_screen()
         try:
             main()
@@ -52,20 +53,13 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
             sys.stderr.write(f"{e}\n")
             sys.exit(e.code)
         except OSError as e:
-            if e.errno not in NO_SPACE:
-                raise
-            _tell(f"error: {why(e)}; the last good checkpoint is left, --resume=RUN goes on")
+            _tell(f"error: {printable(why(e), LAYOUT)}; what was saved in checkpoints/ is left as it was")
             sys.exit(USER_ERROR)
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; what was saved is in checkpoints/, --resume=RUN goes on from there\n")
             sys.exit(INTERRUPTED)
 
     return wrapper
-
-
-def why(error: OSError) -> str:
-    """Why something could not be read or written; a full disk is called that."""
-    return f"the disk is full: {error}" if error.errno in NO_SPACE else str(error)
 
 
 def _tell(text: str) -> None:

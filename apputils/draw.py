@@ -20,6 +20,7 @@ from torch import nn
 from apputils.draw_blocks import Block, blocks_of
 from apputils.workbook import shape_text
 from compress.errors import UserError
+from compress.files import replacing, why
 from compress.graph.trace import ExampleInputs, trace_model
 
 ColorBy = Literal["sparsity", "macs"]
@@ -50,13 +51,14 @@ def draw_model_to_file(
     blocks = blocks_of(trace_model(model, dummy_input), model)
     graph = make_graph(blocks, type(model).__name__, color_by)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         graph.layout("dot")
-        graph.draw(str(path.with_suffix(".svg")), format="svg")
+        with replacing(path.with_suffix(".svg")) as temporary:
+            graph.draw(str(temporary), format="svg")
         graph.graph_attr["dpi"] = str(_dots(graph))
-        graph.draw(str(path), format="png", prog="dot")
+        with replacing(path) as temporary:
+            graph.draw(str(temporary), format="png", prog="dot")
     except OSError as e:
-        raise UserError(f"the drawing {path} could not be written: {e}") from e
+        raise UserError(f"the drawing {path} could not be written: {why(e)}") from e
     columns = ["number", "name", "parts", "shape", "macs", "sparsity", "inputs"]
     return pd.DataFrame([{name: getattr(block, name) for name in columns} for block in blocks], columns=columns)
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from compress.distillation.capture import Call, Features, evaluated, modules_by_name
 from compress.errors import UserError, did_you_mean
+from compress.files import replacing, why
 from compress.selectors import expand
 
 Samples = Iterable[tuple[Tensor, Tensor | None]]
@@ -102,14 +103,8 @@ def _arrays(layer: str, outputs: list[Tensor]) -> Iterator[tuple[str, np.ndarray
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp.npz")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     except OSError as e:
-        raise UserError(f"--dump-features={path} could not be written: {e}") from e
-    try:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    except OSError as e:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"--dump-features={path} could not be written: {e}") from e
+        raise UserError(f"--dump-features={path} could not be written: {why(e)}") from e

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from apputils.metrics import psnr_y
+from compress.files import replacing
 
 CAPTION = 28  # pixels above each panel
 
@@ -22,8 +23,13 @@ def to_image(picture: Tensor) -> Image.Image:
 
 def save_image(picture: Tensor, path: Path) -> None:
     """Writes a picture as PNG; the folder is made if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_image(picture).save(path)
+    write_image(to_image(picture), path)
+
+
+def write_image(image: Image.Image, path: Path) -> None:
+    """Writes an image in the format of the file's ending, whole or not at all."""
+    with replacing(path) as temporary:
+        image.save(temporary)
 
 
 def side_by_side(

@@ -8,12 +8,13 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from filelock import FileLock, Timeout
 
 from apputils.runs import Run
 from compress.errors import UserError
+from compress.files import read_text, write_text
 
 WAIT = 3.0  # seconds: a process that was just killed, and its workers, are given so long to be gone
 
@@ -30,12 +31,13 @@ def hold(run: Run) -> Iterator[None]:
     try:
         lock.acquire(timeout=WAIT)
     except Timeout as e:
-        who = owner.read_text(encoding="utf-8").strip() if owner.is_file() else "another process"
+        who = read_text(owner).strip() if owner.is_file() else "another process"
         raise UserError(
             f"the run {run.name} is being trained by {who}; wait until it has ended, or end it. Nothing was changed"
         ) from e
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    owner.write_text(f"process {os.getpid()} on {platform.node()} since {since}\n", encoding="utf-8")
+    with suppress(OSError):  # a full disk: only who waits for this run would read it
+        write_text(owner, f"process {os.getpid()} on {platform.node()} since {since}\n")
     try:
         yield
     finally:

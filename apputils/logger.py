@@ -5,7 +5,6 @@ tags: the loss, its components and metrics by their own names; `lr`, `sparsity`,
 (histograms); `activations/<layer>/<statistic>`; `pictures/<name>`.
 """
 
-import csv
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +16,10 @@ from tensorboardX import summary
 from torch import Tensor, nn
 
 from apputils.activations import NUMBERS, ActivationReport, append_activations
+from apputils.csv_file import write_records
 from apputils.runs import Run
 from apputils.side_files import EventFile, SideFiles, TextLog
+from compress.files import write_text
 from compress.selectors import canonical_parameters
 
 POWERS = 1e-12 * 1.1 ** np.arange(774)
@@ -45,7 +46,8 @@ class RunLogger:
         """Writes the options and the resolved schedule as YAML."""
         for name, content in (("options", options), ("schedule", schedule)):
             text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
-            (self.folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+            with self._side.writing(f"{name}.yaml"):
+                write_text(self.folder / f"{name}.yaml", text)
 
     def log_epoch(self, history: list[dict[str, float]]) -> None:
         """Sends the newest row to TensorBoard and writes all rows as CSV.
@@ -58,12 +60,9 @@ class RunLogger:
             if name != "epoch":
                 self._events.add(summary.scalar(name, value), int(row["epoch"]))
         self._events.flush()
-        columns = list(dict.fromkeys(name for each in history for name in each))
         path = self.folder / "metrics.csv"
-        with self._side.writing(path.name), path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(history)
+        with self._side.writing(path.name):
+            write_records(path, history)
 
     def log_histograms(self, epoch: int, model: nn.Module) -> None:
         """Sends histograms of the weights (two or more dimensions) to TensorBoard, without what is exactly zero."""

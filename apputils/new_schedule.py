@@ -10,6 +10,7 @@ from string import Template
 from torch import nn
 
 from compress.errors import UserError, did_you_mean
+from compress.files import read_text
 from compress.selectors import canonical_parameters
 
 TEMPLATES = Path(__file__).parent / "schedule_templates"
@@ -37,7 +38,7 @@ def new_schedule(family: str, model: nn.Module, command: str) -> str:
         raise UserError(f"--new-schedule={family}: no such family; {did_you_mean(family, families())}")
     names = [name for name, parameter in canonical_parameters(model).items() if parameter.dim() > 1]
     inner = names[1:-1] if len(names) > 2 else names
-    template = Template((TEMPLATES / f"{family}.yaml").read_text(encoding="utf-8"))
+    template = Template(read_text(TEMPLATES / f"{family}.yaml"))
     return template.substitute(
         modeline=MODELINE,
         command=command,

@@ -25,6 +25,7 @@ from apputils.onnx_check import Difference, Inputs, check_file, compare, kernel_
 from apputils.onnx_qdq import Choices, Deployable, WeightNote, deployable, is_quantized
 from apputils.onnx_session import has_vnni, needed
 from compress.errors import UserError, did_you_mean
+from compress.files import checked, replacing, why
 
 CheckInputs = Tensor | Sequence[Tensor | Inputs]
 METADATA = "compress-bench"  # the key in the file's metadata
@@ -288,16 +289,12 @@ def _noise(dummy: Tensor, source: torch.Generator) -> Tensor:
 
 def _write(program: Any, file: Path) -> None:
     """Whole or not at all; a file that fails its check is taken away."""
-    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        program.save(str(temporary), external_data=False)
-        check_file(temporary)
-        temporary.replace(file)
+        with replacing(file) as temporary:
+            program.save(str(temporary), external_data=False)
+            check_file(temporary)
     except OSError as e:
-        raise UserError(f"{file} could not be written: {e}") from e
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise UserError(f"{file} could not be written: {why(e)}") from e
 
 
 def _report(
@@ -371,7 +368,7 @@ def fusion_warnings(difference: Difference, unfused: Difference | None) -> list[
 
 def _facts(file: Path) -> tuple[int, dict[str, list[int | str]]]:
     """Opset, and the shape of each input: a number is fixed, a name may change."""
-    model = needed("onnx", "reading an ONNX file").load(str(file), load_external_data=False)
+    model = needed("onnx", "reading an ONNX file").load(checked(file), load_external_data=False)
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     shapes = {
         each.name: [size.dim_param or size.dim_value for size in each.type.tensor_type.shape.dim]

@@ -15,6 +15,7 @@ from apputils.onnx_export import METADATA
 from apputils.onnx_session import needed, open_session, run_session
 from apputils.pt2_export import load_pt2
 from compress.errors import UserError
+from compress.files import checked
 
 SUFFIXES = (".onnx", ".pt2")
 ENDLESS = ("Loop", "Scan")
@@ -104,7 +105,7 @@ def _loaded(file: Path) -> Any:
         raise UserError(f"there is no file {file}")
     onnx = needed("onnx", "reading an ONNX file")
     try:
-        return onnx.load(str(file), load_external_data=False)
+        return onnx.load(checked(file), load_external_data=False)
     except Exception as e:  # onnx's errors share no base class
         raise UserError(f"{file} cannot be read as an ONNX file, it may be damaged: {str(e)[:200]}") from e
 

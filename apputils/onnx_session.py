@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import UserError
+from compress.files import checked, read_text
 
 _CPU_FLAGS = Path("/proc/cpuinfo")
 
@@ -66,7 +67,7 @@ def open_session(
     if optimized is not None:
         options.optimized_model_filepath = os.fspath(optimized)
     try:
-        return runtime.InferenceSession(os.fspath(file), options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(checked(file), options, providers=["CPUExecutionProvider"])
     except Exception as e:  # onnxruntime's errors share no base class but Exception
         raise UserError(f"onnxruntime refuses {file}: {_first_line(e)}") from e
 
@@ -93,7 +94,7 @@ def run_session(session: Any, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 def has_vnni() -> bool | None:
     """Whether this CPU multiplies uint8 by int8 without saturating (VNNI, AMX, or an Arm CPU); None if unknown."""
     try:
-        text = _CPU_FLAGS.read_text(encoding="utf-8")
+        text = read_text(_CPU_FLAGS)
     except OSError:
         return None
     return flags_have_vnni(text)

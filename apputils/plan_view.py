@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from compress.files import replacing
 from compress.plan import Plan
 
 
@@ -27,8 +28,8 @@ def draw_plan(plan: Plan, path: Path) -> None:
     rates.set_ylabel("learning rate")
     rates.set_ylim(bottom=0)
     figure.legend(handles=lines, loc="outside lower center", ncols=2, fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
 
 
 def _rates(plan: Plan) -> dict[str, list[float]]:

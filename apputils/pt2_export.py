@@ -24,6 +24,7 @@ from apputils.onnx_check import Difference, difference, tensors_of, torch_output
 from apputils.onnx_export import CheckInputs, example_of, free_sizes, inputs_to_check
 from apputils.onnx_qdq import deployable
 from compress.errors import UserError
+from compress.files import checked, opened, replacing, why
 
 DESCRIPTION = "compress_bench.json"
 _OPERATIONS = re.compile(r"(torch\.ops\.(aten|prims|higher_order)\.|_operator\.|math\.)\w+(\.\w+)?")
@@ -81,15 +82,11 @@ def export_pt2(
     program, fixed = _program(deployable(model, "torch").model, dummies)
     program.example_inputs = None  # of the dummy's size, which may be many times the network's
     path = Path(file)
-    temporary = path.with_name(f".{path.stem}.tmp.pt2")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.export.save(program, temporary, extra_files={DESCRIPTION: json.dumps(dict(description or {}))})
-        temporary.replace(path)
-    except OSError as e:
-        raise UserError(f"{path} could not be written: {e}") from e
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            torch.export.save(program, temporary, extra_files={DESCRIPTION: json.dumps(dict(description or {}))})
+    except (OSError, RuntimeError) as e:  # torch wraps a failed write in a RuntimeError
+        raise UserError(f"{path} could not be written: {why(e) if isinstance(e, OSError) else e}") from e
     loaded, _ = load_pt2(path)
     with torch.no_grad():
         found = [tensors_of(loaded(*(x.cpu() for x in each))) for each in inputs]
@@ -111,7 +108,7 @@ def load_pt2(file: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         extra = {DESCRIPTION: ""}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.load(path, extra_files=extra)
+            program = torch.export.load(checked(path), extra_files=extra)
         return program.module(), dict(json.loads(extra[DESCRIPTION] or "{}"))
     except (OSError, zipfile.BadZipFile, RuntimeError, ValueError, KeyError, AssertionError) as e:
         raise UserError(f"{path} cannot be read as a .pt2 file, it may be damaged: {str(e)[:200]}") from e
@@ -139,7 +136,7 @@ def _variadic(model: nn.Module) -> bool:
 
 def _look_through(path: Path) -> None:
     """Refuses pickles, objects, functions and expressions that are not of a plain exported network."""
-    with zipfile.ZipFile(path) as archive:
+    with opened(path) as file, zipfile.ZipFile(file) as archive:
         for name in archive.namelist():
             inner = name.split("/", 1)[-1]
             if inner.endswith(".json") and not inner.startswith("extra/"):

@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 from apputils.macs import MacsTable
+from compress.files import replacing
 
 
 @dataclass(frozen=True)
@@ -109,5 +110,5 @@ def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
     axes.set_ylim(bottom=min(machine.bound(lowest), machine.flops / 30) / 1e9)
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize="small", markerscale=0.5)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)

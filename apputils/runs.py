@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from compress.errors import UserError, did_you_mean, shown
+from compress.files import read_text
 
 LONGEST_NAME = 100  # characters
 _TAKEN = "--run={0}: there is a run of that name; --resume={0} goes on with it; nothing was started"
@@ -161,7 +162,7 @@ def recorded_optform(run: str | None, model: str | None) -> str | None:
     """
     try:
         name = Path(model).parent.name if model else run or newest_runs()[0].name
-        options = yaml.safe_load((Run(name).logs / "options.yaml").read_text(encoding="utf-8"))
+        options = yaml.safe_load(read_text(Run(name).logs / "options.yaml"))
         return options["optform"] if isinstance(options["optform"], str) else None
     except (UserError, OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError):
         return None

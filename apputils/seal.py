@@ -9,8 +9,11 @@ seal it again.
 """
 
 import hashlib
+import os
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from compress.files import opened
 
 MARK = b"\nsha256 "
 LENGTH = len(MARK) + 64 + 1
@@ -56,10 +59,10 @@ def check_seal(path: Path) -> Literal["whole", "damaged", "none"]:
     Raises:
         OSError: it cannot be read.
     """
-    length = path.stat().st_size - LENGTH
-    if length < 0:
-        return "none"
-    with path.open("rb") as file:
+    with opened(path) as file:
+        length = os.fstat(file.fileno()).st_size - LENGTH
+        if length < 0:
+            return "none"
         found, left = hashlib.sha256(), length
         while left and (data := file.read(min(CHUNK, left))):
             found.update(data)
@@ -72,5 +75,5 @@ def check_seal(path: Path) -> Literal["whole", "damaged", "none"]:
 
 def is_zip(path: Path) -> bool:
     """Whether a file begins as what `torch.save` writes."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return file.read(2) == b"PK"

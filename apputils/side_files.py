@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
-from apputils.console import Printable, why
+from apputils.console import Printable
+from compress.files import appending, why
 
 logger = logging.getLogger("run")
 
@@ -111,9 +113,20 @@ class TextLog(logging.FileHandler):
     """
 
     def __init__(self, path: Path, side: SideFiles) -> None:
-        super().__init__(path, encoding="utf-8")
+        super().__init__(path, encoding="utf-8", delay=True)
         self.setFormatter(Printable("%(asctime)s %(levelname)s %(message)s"))
         self._path, self._side = path, side
+
+    def _open(self) -> Any:
+        """What logging calls for the stream."""
+        return appending(self.baseFilename)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a line; the file is opened for the first one."""
+        try:
+            super().emit(record)
+        except OSError:  # of opening it, which logging does not guard
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """What logging calls inside of the `except` of a line."""

@@ -19,6 +19,7 @@ from torch import nn
 from apputils.sparsity_table import BLOCK, GRANULARITIES, SparsityReport, sparsity_report
 from apputils.summary import write_summary
 from apputils.workbook import Workbook, records, shape_text
+from compress.files import replacing
 
 logger = logging.getLogger("run")
 
@@ -107,8 +108,8 @@ def draw_heat_map(report: SparsityReport, path: Path) -> None:
             shown = "" if math.isnan(value) else f"{100 * value:.0f}"
             axes.text(column, row, shown, ha="center", va="center", color=color, fontsize="x-small")
     figure.colorbar(picture, label="zero groups, %", fraction=0.04)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
 
 
 def draw_histograms(report: SparsityReport, path: Path, columns: int = 4) -> None:
@@ -124,7 +125,8 @@ def draw_histograms(report: SparsityReport, path: Path, columns: int = 4) -> Non
     for axes in list(grid):  # what is left of the grid
         axes.set_axis_off()
     figure.suptitle("Weights that are not zero")
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
 
 
 def _percent(value: float) -> str:

@@ -8,7 +8,6 @@ solver and tester.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from apputils.runs import Run
 from apputils.sparsity import Sparsity
+from compress.files import write_text
 from compress.graph.macs import count_macs
 
 
@@ -73,10 +73,7 @@ def make_summary(
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Writes the summary as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
 def summary_table(summary: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ analyses and the report.
 """
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from openpyxl.worksheet.properties import PageSetupProperties
 from openpyxl.worksheet.worksheet import Worksheet
 
 from compress.errors import UserError
+from compress.files import replacing, why
 
 ChartKind = Literal["line", "bar", "scatter"]
 MAX_TITLE = 31  # characters of a sheet's title, Excel's limit
@@ -143,14 +143,13 @@ class Workbook:
         Raises:
             UserError: the file cannot be written (open in Excel, no permission, a full disk).
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            self.book.save(temporary)
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                self.book.save(temporary)
         except OSError as e:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"the workbook {path} could not be written: {e}; is it open in another program?") from e
+            raise UserError(
+                f"the workbook {path} could not be written: {why(e)}; is it open in another program?"
+            ) from e
 
     @staticmethod
     def _reference(data: TableSheet, column: str) -> Reference:

@@ -157,7 +157,7 @@ def picture_files(folder: Path) -> list[Picture]:
         UserError: the folder cannot be read.
     """
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.is_dir())
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
     return [Picture(printable(path.stem), path) for path in paths]

@@ -5,12 +5,16 @@ are used (`embedded.py`, `folders.py`) and crops (`dataset.py`). Called by the o
 """
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from compress import files
 
 Pixels = NDArray[np.uint8]
 
@@ -39,20 +43,20 @@ class Picture:
             return _to_rgb(ImageOps.exif_transpose(image))
 
 
-def opened(path: Path) -> Image.Image:
-    """A picture file, its head read; close it.
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file inside the block, its head read.
 
     Only the formats of `FORMATS` are tried, whatever the file's ending: Pillow knows others that start a program.
 
     Raises:
         one of `DECODE_ERRORS`: it is none of these, or would take more than `MOST_PIXELS` pixels.
     """
-    image = Image.open(path, formats=FORMATS)
-    pixels = image.width * image.height
-    if pixels > MOST_PIXELS:
-        image.close()
-        raise ValueError(f"it would take {pixels:,} pixels; at most {MOST_PIXELS:,} are read")
-    return image
+    with files.opened(path) as file, Image.open(file, formats=FORMATS) as image:
+        pixels = image.width * image.height
+        if pixels > MOST_PIXELS:
+            raise ValueError(f"it would take {pixels:,} pixels; at most {MOST_PIXELS:,} are read")
+        yield image
 
 
 def _to_rgb(image: Image.Image) -> Pixels:

@@ -23,6 +23,7 @@ from apputils.checkpoint import load_checkpoint, save_checkpoint
 from apputils.kept import progress, remove_leftovers, save_last
 from apputils.lock import hold
 from apputils.logger import NoFiles, RunLogger
+from apputils.places import check_places
 from apputils.progress import Bar
 from apputils.runs import Run, run_to_resume
 from apputils.sparsity import Sparsity
@@ -252,6 +253,8 @@ class BaseTrainer:
     def prepare(self) -> None:
         """Builds everything that the loop needs, restores it when a run is resumed, and opens the run's files."""
         config, checkpoint = self.config, None
+        if is_first():
+            check_places(config.resume or config.run)
         if config.resume:
             self.take(run_to_resume(config.resume))
             checkpoint = last_checkpoint(self.folders)

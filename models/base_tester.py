@@ -17,6 +17,7 @@ from apputils.activations import ActivationReport, ActivationStatistics, write_a
 from apputils.features import Samples, chosen_layers, dump_features
 from apputils.macs import macs_table
 from apputils.onnx_model import ExportedModel, is_exported
+from apputils.places import check_results
 from apputils.platform_summaries import draw_model_to_file, macs_display, sparsity_display
 from apputils.report.write import write_report
 from apputils.runs import Run
@@ -141,6 +142,7 @@ class BaseTester:
         sensitivity, quantization = SensitivityRequest.of(opt), QuantizeRequest.of(opt)
         if opt.dump_features is not None:
             return self.dump_features(opt)
+        check_results(self.results)
         if is_exported(opt.model):
             if quantization is not None:
                 raise UserError(f"--quantize needs a checkpoint, and {opt.model} is an exported file; nothing was done")

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM end a run after the step that is under way, with everything saved.
+"""SIGINT (Ctrl-C), SIGTERM and SIGHUP (its terminal closes) end a run after the step under way, with everything saved.
 
 Here: `Interrupts` takes note of the first signal; the second one finds the system's own handler, which ends the process
 at once. Not here: what is saved (run_state.py), the message of several processes, in which each step tells of a signal
@@ -18,7 +18,7 @@ from apputils.console import Interrupted
 from compress.distributed import max_over_ranks, several_processes
 
 logger = logging.getLogger("run")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 
 
 class Interrupts:
@@ -38,7 +38,7 @@ class Interrupts:
     def __enter__(self) -> "Interrupts":
         self.asked = self.heard = None
         if threading.current_thread() is threading.main_thread():
-            self._before = {each: signal.signal(each, self._note) for each in SIGNALS}
+            self._before = {each: signal.signal(each, self._note) for each in SIGNALS if not _ignored_on_purpose(each)}
         return self
 
     def __exit__(
@@ -72,9 +72,14 @@ class Interrupts:
         if os.getpid() != self._process:  # a loader's worker, which Ctrl-C reaches too: it goes on giving samples
             return
         self.asked = signal.Signals(number)
-        for each in SIGNALS:
+        for each in self._before:
             signal.signal(each, signal.SIG_DFL)
         logger.warning(
             "%s: the run ends, and is saved, after this step (during validation: after it); once more ends it at once",
             self.asked.name,
         )
+
+
+def _ignored_on_purpose(each: signal.Signals) -> bool:
+    """Whether `nohup` started the process, which is to outlive its terminal."""
+    return each.name == "SIGHUP" and signal.getsignal(each) is signal.SIG_IGN

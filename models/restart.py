@@ -18,6 +18,7 @@ import yaml
 
 from apputils.runs import Run, new_run
 from compress.distributed import is_first
+from compress.files import read_text, why, write_text
 from models.processes import told_by_first
 
 logger = logging.getLogger("run")
@@ -51,8 +52,10 @@ def open_run(resume: str | None, wanted: str | None, stem: str) -> Run:
         name = told_by_first((_own_run() or new_run(wanted, stem).name) if is_first() else "")
     run = Run(name)
     if is_first() and "TORCHELASTIC_RUN_ID" in os.environ:
-        run.logs.mkdir(parents=True, exist_ok=True)
-        _note(run).write_text(yaml.safe_dump(_starter()), encoding="utf-8")
+        try:
+            write_text(_note(run), yaml.safe_dump(_starter()))
+        except OSError as e:
+            logger.warning("a run that torchrun starts again will not know itself, and begin anew: %s", why(e))
     return run
 
 
@@ -68,7 +71,7 @@ def _own_run() -> str | None:
     me, again = _starter(), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     notes = sorted(Path("logs").glob(f"*/{NOTE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in notes:
-        note = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        note = yaml.safe_load(read_text(path)) or {}
         same_job = again and me["id"] not in NO_ID and note.get("id") == me["id"]
         if note.get("agent") == me["agent"] or same_job:
             return path.parent.name
@@ -83,7 +86,7 @@ def _starter() -> dict[str, Any]:
 def _since(process: int) -> str:
     """When a process began, as Linux counts it; a number is used again by later processes."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        return read_text(f"/proc/{process}/stat").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
 

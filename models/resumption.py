@@ -6,7 +6,6 @@ what a checkpoint holds (run_state.py). Called by modes.py and the base solver.
 
 import dataclasses
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 from apputils.kept import load_last
 from apputils.runs import Run, run_to_resume
 from compress.errors import UserError, printable
+from compress.files import read_text
 from compress.policies.thinning import ThinningPolicy
 from compress.quantization.structure import apply
 from compress.thinning.recipe import Recipe
@@ -83,7 +83,7 @@ def schedule_text(config: Any, checkpoint: dict[str, Any] | None) -> str | None:
 
 def _text(file: str) -> str | None:
     try:
-        return Path(file).read_text(encoding="utf-8")
+        return read_text(file)
     except (OSError, UnicodeDecodeError):
         return None  # which is told where the schedule is built
 

@@ -3,7 +3,6 @@
 Here: `BestOfEachSize`. Not here: thinning (compress/), what is best over all (ranking.py). Called by the base solver.
 """
 
-import csv
 import dataclasses
 import logging
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from apputils.csv_file import write_records
 from apputils.runs import Run
 from apputils.summary import Cost
 from compress.policies.thinning import ThinningPolicy
@@ -94,10 +94,7 @@ class BestOfEachSize:
             return
         rows = self.rows(quality)
         path = run.results / "sizes.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_records(path, rows)
         logger.info("%s\nwritten: %s\n", tabulate(rows, headers="keys", disable_numparse=True), path)
 
     def state_dict(self) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from apputils.images import save_image, side_by_side
+from apputils.images import save_image, side_by_side, write_image
 from apputils.sensitivity.evaluation import Evaluation
 from data.loaders import sr_training_loaders
 from models.base_tester import BaseTester
@@ -72,6 +72,6 @@ class XSRCNNTester(BaseTester):
             stem = Path(item.name).stem
             for kind, pixels in {**panels, "input": item.low}.items():
                 save_image(pixels, folder / f"{stem}_{kind}.png")
-            side_by_side(panels, item.high, scale).save(folder / f"{stem}_side_by_side.png")
+            write_image(side_by_side(panels, item.high, scale), folder / f"{stem}_side_by_side.png")
             count += 5
         return count

@@ -3,7 +3,6 @@
 Here: counts and their form. Not here: the network's answers (models/Classify/quality.py). Called by the tester.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from typing import Any
 import torch
 from tabulate import tabulate
 from torch import Tensor
+
+from apputils.csv_file import write_csv, write_records
+from compress.files import replacing
 
 MOST_WRITTEN = 30  # classes whose names and counts still fit into the drawing
 
@@ -68,16 +70,9 @@ class Confusion:
 
     def write(self, folder: Path) -> list[Path]:
         """Writes `classes.csv`, `confusion.csv` and `confusion.png`; returns their paths."""
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = self.rows()
-        with (folder / "classes.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        with (folder / "confusion.csv").open("w", newline="", encoding="utf-8") as file:
-            matrix = csv.writer(file)
-            matrix.writerow(["true class", *self.classes])
-            matrix.writerows([name, *row] for name, row in zip(self.classes, self.counts.tolist(), strict=True))
+        write_records(folder / "classes.csv", self.rows())
+        counts = [[name, *row] for name, row in zip(self.classes, self.counts.tolist(), strict=True)]
+        write_csv(folder / "confusion.csv", ["true class", *self.classes], counts)
         self.draw(folder / "confusion.png")
         return [folder / name for name in ("classes.csv", "confusion.csv", "confusion.png")]
 
@@ -100,7 +95,8 @@ class Confusion:
                 axes.text(
                     column, row, str(int(self.counts[row, column])), ha="center", va="center", color=colour, size=8
                 )
-        figure.savefig(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary)
 
     def _mistake(self, label: int) -> str:
         wrong = self.counts[label].clone()

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from apputils.macs import macs_table
 from apputils.sparsity import Sparsity
+from compress.files import read_bytes
+
+MOST_FILE = 1 << 34  # bytes of an ONNX file, which has at most 2 GB
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def cost_row(candidate: Candidate) -> dict[str, Any]:
         packed (zeros pack well); None without a file.
     """
     total = macs_table(candidate.model, candidate.inputs).total
-    content = candidate.file.read_bytes() if candidate.file is not None else None
+    content = read_bytes(candidate.file, MOST_FILE) if candidate.file is not None else None
     return {
         "parameters": total["parameters"],
         "macs": total["macs"],

@@ -4,6 +4,7 @@ Here: collecting it from the checkpoint, the summary and the files that the anal
 how it looks (page.py, book.py), what an analysis measures. A part whose file is absent is None, and the page says so.
 """
 
+import io
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ from apputils.report.removed import reasons_of_removal, removed_units, unexplain
 from apputils.report.timeline import policies_of
 from apputils.workbook import records
 from compress.errors import UserError
+from compress.files import read_text
 
 EXPORT = "export.json"
 PART = r"sensitivity_\w+_part_"  # records of one machine's share of the weights
@@ -139,8 +141,8 @@ def read_json(path: Path) -> Any:
         UserError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (ValueError, RecursionError) as e:
+        return json.loads(read_text(path)) if path.exists() else None
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path} cannot be read: {str(e)[:200]}; remove it, and test again") from e
 
 
@@ -151,8 +153,8 @@ def read_table(path: Path) -> list[dict[str, Any]] | None:
         UserError: it is damaged.
     """
     try:
-        return records(pd.read_csv(path, dtype={"layer": str})) if path.is_file() else None
-    except (ValueError, LookupError, TypeError, OverflowError, MemoryError) as e:
+        return records(pd.read_csv(io.StringIO(read_text(path)), dtype={"layer": str})) if path.exists() else None
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError) as e:
         raise UserError(f"{path} cannot be read: {str(e)[:200]}; remove it, and test again") from e
 
 
@@ -166,7 +168,7 @@ def _analysis(path: Path) -> dict[str, Any] | None:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        lines = [line for line in read_text(info).splitlines() if line.startswith("model name")]
         if lines:
             return lines[0].split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -17,6 +17,7 @@ from apputils.report.details import detail_tables
 from apputils.report.pictures import pictures_of
 from apputils.report.svg import number
 from apputils.workbook import shape_text
+from compress.files import read_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -62,7 +63,7 @@ def world(*more: Path) -> jinja2.Environment:
     found.filters.update(number=number, whole=_whole, percent=_percent, shape=_shape, figure=_figure, short=_short)
     found.filters.update(time=_time, time_ratio=_time_ratio)
     for name, file in (("style", "style.css"), ("script", "script.js")):
-        found.globals[name] = Markup((TEMPLATES / file).read_text(encoding="utf-8"))
+        found.globals[name] = Markup(read_text(TEMPLATES / file))
     return found
 
 
@@ -70,7 +71,7 @@ def architecture(path: Path) -> Markup | None:
     """Graphviz's SVG without its XML head, its size left to the page; None if there is none."""
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     svg = text[text.index("<svg") :]
     size = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ', svg)
     width = f"{float(size[1]):.0f}" if size else "800"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from compress.files import opened
+
 KINDS = ("bicubic", "blurred", "output", "target")  # baselines first; all of the output's size can be laid over it
 MOST, SIDE = 4, 480  # pictures on a page, and their pixels at most
 
@@ -47,7 +49,7 @@ def pictures_of(folder: Path) -> list[Picture]:
 
 
 def _middle(path: Path) -> Image.Image:
-    with Image.open(path) as image:
+    with opened(path) as file, Image.open(file) as image:
         left, top = (max(size - SIDE, 0) // 2 for size in image.size)
         return image.convert("RGB").crop((left, top, left + min(SIDE, image.width), top + min(SIDE, image.height)))
 

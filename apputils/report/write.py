@@ -6,7 +6,6 @@ Here: the order of things. Called by the tester, after the analyses.
 import json
 import logging
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from apputils.macs import MacsTable
 from apputils.report.book import write_book
 from apputils.report.content import gather
 from apputils.report.page import render
+from compress import files
 from compress.errors import UserError
 
 logger = logging.getLogger("run")
@@ -60,11 +60,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        files.write_text(path, text)
     except OSError as e:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} could not be written: {e}") from e
+        raise UserError(f"{path} could not be written: {files.why(e)}") from e

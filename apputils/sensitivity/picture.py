@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from apputils.sensitivity.suggestion import Goal
 from apputils.sensitivity.workbook import AXES
+from compress.files import replacing
 
 MOST_NAMES = 24  # in a legend
 
@@ -32,8 +33,8 @@ def draw(path: Path, table: pd.DataFrame, goal: Goal, sense_type: str) -> None:
     if len(weights) <= MOST_NAMES:
         axes[0].legend(fontsize=7, loc="best")
     _heat_map(figure, axes[-1], table, goal, sense_type)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
 
 
 def _curves(axis: Axes, table: pd.DataFrame, metric: str, sense_type: str) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 
 from apputils.sensitivity.changes import Subject, dense_level
 from compress.errors import UserError
+from compress.files import read_text, why, write_text
 from compress.selectors import canonical_parameters
 
 logger = logging.getLogger("run")
@@ -69,14 +69,10 @@ class Record:
         Raises:
             UserError: it cannot be written.
         """
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(_plain(self.content), indent=1) + "\n", encoding="utf-8")
-            temporary.replace(self.path)
+            write_text(self.path, json.dumps(_plain(self.content), indent=1) + "\n")
         except OSError as e:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"the record {self.path} could not be written: {e}") from e
+            raise UserError(f"the record {self.path} could not be written: {why(e)}") from e
         self._written = time.monotonic()
 
     def table(self, weights: Sequence[str], levels: Sequence[float]) -> pd.DataFrame:
@@ -176,7 +172,7 @@ def _stale(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as e:

@@ -15,6 +15,7 @@ from apputils.new_schedule import MODELINE
 from apputils.sensitivity.changes import GROUPS
 from apputils.sensitivity.suggestion import Goal, chosen
 from compress.errors import UserError
+from compress.files import why, write_text
 
 logger = logging.getLogger("run")
 TRAINABLE = (*range(2, 9), 16)  # bits that the quantizer takes
@@ -100,10 +101,9 @@ def write_schedule(path: Path, suggestion: pd.DataFrame, goal: Goal, sense_type:
         note=header.note.replace("; ", ";\n#   "),
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(head + body, encoding="utf-8")
+        write_text(path, head + body)
     except OSError as e:
-        raise UserError(f"the schedule {path} could not be written: {e}") from e
+        raise UserError(f"the schedule {path} could not be written: {why(e)}") from e
     logger.info("written: %s; %s trains it", path, command)
 
 

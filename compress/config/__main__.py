@@ -13,7 +13,6 @@ import importlib
 import json
 import logging
 import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -21,10 +20,13 @@ from torch import nn
 from compress.config.build import file_config
 from compress.config.document import describe, list_classes, schedule_schema
 from compress.errors import UserError
+from compress.files import write_text
+from compress.screen import answer, guard_screen
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code, 2 after a fault of the user's."""
+    guard_screen()
     logging.basicConfig(format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m compress.config", description="The schedule language.")
     commands = parser.add_subparsers(required=True, dest="command")
@@ -41,12 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     schema = commands.add_parser("schema", help="write the JSON Schema")
     schema.add_argument("file", nargs="?", default="schedules/schedule.schema.json")
     given = parser.parse_args(arguments)
-    try:
-        print(COMMANDS[given.command](given))
-    except UserError as e:
-        sys.stderr.write(f"error: {e}\n")
-        return 2
-    return 0
+    return answer(lambda: COMMANDS[given.command](given))
 
 
 def _check(given: argparse.Namespace) -> str:
@@ -73,7 +70,7 @@ def _network(place: str) -> nn.Module:
 
 def _schema(given: argparse.Namespace) -> str:
     text = json.dumps(schedule_schema(), indent=1, sort_keys=True) + "\n"
-    Path(given.file).write_text(text, encoding="utf-8")
+    write_text(given.file, text)
     return f"written: {given.file}"
 
 

@@ -23,6 +23,7 @@ from compress.config.report import Report
 from compress.config.sections import check_sections
 from compress.distillation.teachers import Source, Teachers
 from compress.errors import ScheduleError, UserError, did_you_mean
+from compress.files import read_text
 from compress.policies.distillation import add_adaptors
 from compress.scheduler import CompressionScheduler
 from compress.thinning.current import CurrentGraph
@@ -64,7 +65,7 @@ def file_config(
         ScheduleError: every fault of the schedule, in one report.
     """
     try:
-        text = FilePath(filename).read_text(encoding="utf-8")
+        text = read_text(filename)
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"the schedule {str(filename)!r} cannot be read: {_why(e, FilePath(filename))}") from e
     settings: dict[str, Any] = {"strict": strict, "seed": seed, "teachers": teachers, "optimizers": optimizers}

@@ -16,6 +16,7 @@ from compress.config.instances import Instances
 from compress.config.loader import load_text
 from compress.config.report import Report
 from compress.errors import ScheduleError, UserError, did_you_mean, shown
+from compress.files import read_text
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 
 KNOWN = ("version", "quantizers")
@@ -35,7 +36,7 @@ def load_post_training(model: nn.Module, path: Path, example_inputs: Any) -> Pos
         ScheduleError: every fault of it, in one report.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"the post-training settings {str(path)!r} cannot be read: {e}") from e
     report = Report(document := load_text(text, str(path)))

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from compress.errors import UserError
+from compress.files import checked
 from compress.integrations.driver import LoopDriver, Schedule
 from compress.policies.lr import LRPolicy
 from compress.scheduler import CompressionScheduler
@@ -68,7 +69,7 @@ class CompressionCallback(TrainerCallback):
         path = Path(folder) / STATE_FILE
         if not path.is_file():
             raise UserError(f"{str(path)!r} is not there: the checkpoint was not written with this callback")
-        self.driver.load_state_dict(torch.load(path, weights_only=True))
+        self.driver.load_state_dict(torch.load(checked(path), weights_only=True))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Makes the scheduler.

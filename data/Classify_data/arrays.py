@@ -7,6 +7,7 @@ Here: which arrays hold pictures, labels and class names. Nothing is unpickled. 
     .npz   the same names, or x_train, y_train, x_test, y_test, classes; also val_set_x, x_val
 """
 
+import logging
 import tokenize
 import zipfile
 import zlib
@@ -18,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import UserError, printable
+from compress.errors import UserError, printable, shown
+from compress.files import checked
 from data.Classify_data.layout import Layout
+from data.Classify_data.names import MOST_CLASSES, check_count, checked_names
 from data.Classify_data.source import ArraySource
 from data.embedded import Part
 
@@ -29,8 +32,11 @@ NAMES: dict[Part, tuple[tuple[str, str], ...]] = {
     "validation": (("val_set_x", "val_set_y"), ("x_val", "y_val")),
     "test": (("test_set_x", "test_set_y"), ("x_test", "y_test")),
 }
-MOST_BYTES, MOST_CLASSES = 4 << 30, 65_536  # of one array; a small file can stand for any number of both
+MOST_BYTES = 4 << 30  # of one array
+MOST_GROWTH, ALWAYS = 100, 64 << 20  # an array's bytes for each in the file, and bytes that any array may have
+TOLD = 256 << 20  # bytes of an array whose reading takes some time
 CLASS_NAMES = ("list_classes", "classes")
+_logger = logging.getLogger("run")
 
 
 def array_layout(place: Path) -> Layout | None:
@@ -76,31 +82,38 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _open(path: Path) -> Any:
     if path.suffix.lower() == ".npz":
-        file = np.load(path, allow_pickle=False)
+        file = np.load(checked(path), allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("it is no archive of arrays")
         return file
     import h5py  # only who has such files waits for it
 
-    return h5py.File(path, "r")
+    return h5py.File(checked(path), "r")
 
 
 def _array(file: Any, key: str) -> Any:
     """An array of a file, if the file itself holds it and it is of a bearable size."""
     if isinstance(file, np.lib.npyio.NpzFile):
-        archive = file.zip
-        size = sum(each.file_size for each in archive.infolist() if each.filename in (key, f"{key}.npy"))
+        members = [each for each in file.zip.infolist() if each.filename in (key, f"{key}.npy")]
+        size, stored = sum(each.file_size for each in members), sum(each.compress_size for each in members)
     else:
-        size = _held_bytes(file, key)
+        size, stored = _held_bytes(file, key)
     if size > MOST_BYTES:
         raise ValueError(
             f"{key} has {size:,} bytes, and at most {MOST_BYTES:,} are read; write larger sets as class folders"
         )
+    if size > ALWAYS and size > MOST_GROWTH * stored:
+        raise ValueError(
+            f"{key} has {size:,} bytes, of which the file holds {stored:,}: images are packed {MOST_GROWTH} times at "
+            "most, so nearly all of it is one value"
+        )
+    if size >= TOLD:
+        _logger.info("reading %s: %.1f GB", key, size / 1e9)
     return np.asarray(file[key])
 
 
-def _held_bytes(file: Any, key: str) -> int:
-    """Bytes of an HDF5 data set; ValueError for what would be read from somewhere else."""
+def _held_bytes(file: Any, key: str) -> tuple[int, int]:
+    """Bytes of an HDF5 data set, and in the file; ValueError for what would be read from somewhere else."""
     import h5py
 
     if not isinstance(file.get(key, getlink=True), h5py.HardLink) or not isinstance(file[key], h5py.Dataset):
@@ -108,7 +121,7 @@ def _held_bytes(file: Any, key: str) -> int:
     dataset = file[key]
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"{key} takes its values from other files, which is not done")
-    return int(dataset.size or 0) * dataset.dtype.itemsize
+    return int(dataset.size or 0) * dataset.dtype.itemsize, int(dataset.id.get_storage_size())
 
 
 def _read(path: Path, x: str, y: str) -> ArraySource:
@@ -137,9 +150,22 @@ def _read(path: Path, x: str, y: str) -> ArraySource:
 def _class_names(file: Mapping[str, Any]) -> tuple[str, ...]:
     for key in CLASS_NAMES:
         if key in file:
-            given = _array(file, key).reshape(-1).tolist()
-            return tuple(printable(each.decode() if isinstance(each, bytes) else each) for each in given)
+            return checked_names(_names(file, key))
     return ()
+
+
+def _names(file: Any, key: str) -> list[Any]:
+    """What is given for class names, once their number and kind are known to be bearable."""
+    if isinstance(file, np.lib.npyio.NpzFile):
+        return list(_array(file, key).reshape(-1).tolist())
+    import h5py
+
+    _held_bytes(file, key)
+    dataset = file[key]
+    check_count(dataset.size or 0)
+    if dataset.dtype.kind not in "SU" and h5py.check_string_dtype(dataset.dtype) is None:
+        raise ValueError(f"{key} holds no text, but {shown(str(dataset.dtype))}")
+    return list(_array(file, key).reshape(-1).tolist())
 
 
 def _as_pixels(images: Any, where: str) -> Any:

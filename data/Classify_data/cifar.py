@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import UserError, printable
+from compress.errors import UserError, shown
 from data.Classify_data.layout import Layout
+from data.Classify_data.names import checked_names
 from data.Classify_data.plain_pickle import ERRORS, Refused, read_plain
 from data.Classify_data.source import ArraySource
 
@@ -32,7 +33,8 @@ def read_batch(path: Path) -> dict[str, Any]:
     except Refused as e:
         raise UserError(f"{path} is refused: {e}") from e
     except ERRORS as e:
-        raise UserError(f"{path} cannot be read as a batch of CIFAR-10: {type(e).__name__}: {e}") from e
+        text = " ".join(str(e).split())[:200]
+        raise UserError(f"{path} cannot be read as a batch of CIFAR-10: {type(e).__name__}: {text}") from e
 
 
 def cifar_layout(place: Path) -> Layout | None:
@@ -50,7 +52,9 @@ def _read(folder: Path, files: tuple[str, ...]) -> ArraySource:
     labels = [label for _, more in batches for label in more]
     classes = _class_names(folder)
     if labels and not 0 <= min(labels) <= max(labels) < len(classes):
-        raise UserError(f"{folder} has labels from {min(labels)} to {max(labels)}, for {len(classes)} classes")
+        raise UserError(
+            f"{folder} has labels from {shown(min(labels))} to {shown(max(labels))}, for {len(classes)} classes"
+        )
     return ArraySource(images, labels, classes, str(folder))
 
 
@@ -69,7 +73,9 @@ def _class_names(folder: Path) -> tuple[str, ...]:
         return CLASSES
     path = folder / "batches.meta"
     names = read_batch(path).get("label_names", [])
-    if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+    if not isinstance(names, list):
         raise UserError(f"{path} has no list 'label_names' of names")
-    as_text = [name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name for name in names]
-    return tuple(map(printable, as_text)) or CLASSES
+    try:
+        return checked_names(names) or CLASSES
+    except ValueError as e:
+        raise UserError(f"{path}: 'label_names': {e}") from e

@@ -7,7 +7,6 @@ the end the pictures of each class are counted.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.errors import UserError
+from compress.files import replacing
+from compress.screen import answer, guard_screen
 from data.Classify_data.cifar import cifar_layout
 from data.Classify_data.source import Source
 from data.embedded import Part
@@ -25,17 +26,13 @@ PARTS: tuple[Part, ...] = ("train", "test")
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit code, 2 after a fault of the user's."""
+    guard_screen()
     parser = argparse.ArgumentParser(prog="python -m data.Classify_data.convert", description="Data as class folders.")
     parser.add_argument("form", choices=["cifar10"])
     parser.add_argument("source", type=Path, metavar="SRC", help="folder of the python batches")
     parser.add_argument("target", type=Path, metavar="DST")
     given = parser.parse_args(arguments)
-    try:
-        print(convert_cifar(given.source, given.target))
-    except UserError as e:
-        sys.stderr.write(f"error: {e}\n")
-        return 2
-    return 0
+    return answer(lambda: convert_cifar(given.source, given.target))
 
 
 def convert_cifar(source: Path, target: Path) -> str:
@@ -65,9 +62,8 @@ def _write(source: Source, target: Path) -> int:
         path = target / source.classes[label] / f"{numbers[label]:05d}.png"
         numbers[label] += 1
         if not path.exists():
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            Image.fromarray(source.load(index)).save(temporary, format="PNG")
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                Image.fromarray(source.load(index)).save(temporary)
     for label, wanted in numbers.items():
         found = len(picture_files(target / source.classes[label]))
         if found != wanted:

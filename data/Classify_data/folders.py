@@ -84,7 +84,8 @@ def _by_name(folder: Path) -> FileSource:
             f"{folder} holds pictures without labels: neither class folders nor names of the form <class>_<id>; "
             f"python test.py --predict={folder} answers what a trained network takes them for"
         )
-    labels = [classes.index(match[1]) if match else UNLABELLED for match in given]
+    places = {name: label for label, name in enumerate(classes)}
+    labels = [places[match[1]] if match else UNLABELLED for match in given]
     return FileSource(pictures, labels, classes, str(folder))
 
 

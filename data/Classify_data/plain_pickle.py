@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from compress.files import read_bytes
+
 MOST_BYTES = 1 << 28  # of a file; a batch of CIFAR-10 has 31 million
 NUMBERS = frozenset({"b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"})
 ERRORS = (
@@ -34,9 +36,7 @@ def read_plain(path: Path) -> Any:
         Refused: it names anything but numpy's arrays and types of numbers; nothing of it was made.
         one of `ERRORS`: it is no such file.
     """
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
-    content = _Reader(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    content = _Reader(io.BytesIO(read_bytes(path, MOST_BYTES)), encoding="bytes").load()
     return _arrays_in(content)
 
 

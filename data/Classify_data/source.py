@@ -138,8 +138,11 @@ def hold_out(source: Source) -> tuple[list[int], list[int]]:
     A class of one picture keeps it for training; of two to fourteen, one is held out.
     """
     held: set[int] = set()
-    for label in range(len(source.classes)):
-        members = {f"{source.names[i]}:{i}": i for i in range(len(source)) if source.labels[i] == label}
+    by_label: dict[int, dict[str, int]] = {}
+    for i, (name, label) in enumerate(zip(source.names, source.labels, strict=True)):
+        if label != UNLABELLED:
+            by_label.setdefault(label, {})[f"{name}:{i}"] = i
+    for members in by_label.values():
         if len(members) > 1:
             count = max(1, round(VALIDATION_FRACTION * len(members)))
             held |= {members[name] for name in smallest_hashes(members, count)}

@@ -19,12 +19,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.errors import UserError, printable
+from compress.files import replacing
+from compress.screen import answer, guard_screen
 from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR, blur_whole, random_kernel
 from data.Deblur_data.pairs_index import FILE, PairsIndex, read_index, write_index
 from data.folders import picture_files
 from data.pictures import DECODE_ERRORS, Picture, Pixels
 
 logger = logging.getLogger("run")
+MOST_PAIRS, LARGEST_SEED = 10_000, 1 << 63  # of one photograph
 
 
 class Pairs(NamedTuple):
@@ -103,13 +106,13 @@ def _pairs_of(picture: Picture, folder: Path, count: int, index: PairsIndex) -> 
 
 
 def _write(pixels: Pixels, path: Path) -> None:
-    unfinished = path.with_suffix(".part")
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(unfinished, format="PNG")
-    os.replace(unfinished, path)
+    with replacing(path) as temporary:
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(temporary)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code, 2 after a fault of the user's."""
+    guard_screen()
     parser = argparse.ArgumentParser(prog="python -m data.Deblur_data.make_pairs", description="Blurs sharp pictures.")
     parser.add_argument("source", type=Path, metavar="SRC", help="folder of sharp pictures")
     parser.add_argument("target", type=Path, metavar="DST", help="folder of pairs: blurred/ and sharp/")
@@ -117,19 +120,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--length", type=float, default=40.0, help="longest way of the camera, pixels (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the blur (default: 0)")
     given = parser.parse_args(arguments)
-    try:
-        if not given.source.is_dir():
-            raise UserError(f"{given.source} is not a folder")
-        if given.count < 1 or not SHORTEST_BLUR <= given.length <= LONGEST_BLUR or given.seed < 0:
-            raise UserError(
-                f"--count is 1 or more, --length from {SHORTEST_BLUR:g} to {LONGEST_BLUR:g} pixels, --seed 0 or more"
-            )
-        pairs = make_pairs(given.source, given.target, given.count, given.length, given.seed)
-        print(f"{given.target}: {pairs.made} pairs made, {pairs.kept} were there")
-    except UserError as e:
-        sys.stderr.write(f"error: {e}\n")
-        return 2
-    return 0
+    return answer(lambda: _made(given))
+
+
+def _made(given: argparse.Namespace) -> str:
+    if not given.source.is_dir():
+        raise UserError(f"{given.source} is not a folder")
+    counted = 1 <= given.count <= MOST_PAIRS and 0 <= given.seed < LARGEST_SEED
+    if not counted or not SHORTEST_BLUR <= given.length <= LONGEST_BLUR:
+        raise UserError(
+            f"--count is from 1 to {MOST_PAIRS:,}, --length from {SHORTEST_BLUR:g} to {LONGEST_BLUR:g} pixels, --seed "
+            "from 0 to 2^63 - 1"
+        )
+    pairs = make_pairs(given.source, given.target, given.count, given.length, given.seed)
+    return f"{given.target}: {pairs.made} pairs made, {pairs.kept} were there"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from compress.errors import UserError, printable
+from compress.files import read_bytes, write_text
 
 FILE = "pairs.json"
 
@@ -58,7 +59,7 @@ def read_index(folder: Path) -> PairsIndex | None:
     """
     path = folder / FILE
     try:
-        return TypeAdapter(PairsIndex).validate_python(json.loads(path.read_bytes()))
+        return TypeAdapter(PairsIndex).validate_python(json.loads(read_bytes(path)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as e:
@@ -70,6 +71,4 @@ def read_index(folder: Path) -> PairsIndex | None:
 
 def write_index(folder: Path, index: PairsIndex) -> None:
     """Writes the index, whole or not at all."""
-    unfinished = folder / f"{FILE}.part"
-    unfinished.write_text(json.dumps(asdict(index), indent=1), encoding="utf-8")
-    os.replace(unfinished, folder / FILE)
+    write_text(folder / FILE, json.dumps(asdict(index), indent=1))

@@ -3,7 +3,6 @@
 Here: `ClassifyTester`. Not here: the shared evaluation (models/base_tester.py), scores (quality.py).
 """
 
-import csv
 import logging
 from collections.abc import Iterable
 from functools import cached_property, partial
@@ -15,6 +14,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from apputils.Classify_apputils.confusion import Confusion
+from apputils.csv_file import write_csv
 from apputils.sensitivity.evaluation import Evaluation
 from data.Classify_data.loaders import classify_training_loaders
 from data.Classify_data.task import Task
@@ -100,12 +100,9 @@ class ClassifyTester(BaseTester):
         given = self.answers(self.build_model())
         sure, label = given.logits.softmax(1).max(1)
         path = self.results / "predictions.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
         names = self.testing_loader.dataset.source.names  # type: ignore[attr-defined]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["picture", "class", "probability"])
-            for name, place, probability in zip(names, label.tolist(), sure.tolist(), strict=True):
-                writer.writerow([name, self.task.classes[place], f"{probability:.4f}"])
+        found = zip(names, label.tolist(), sure.tolist(), strict=True)
+        rows = [[name, self.task.classes[place], f"{probability:.4f}"] for name, place, probability in found]
+        write_csv(path, ["picture", "class", "probability"], rows)
         logger.info("written: %s, %d pictures", path, len(names))
         return {"predictions": str(path), "pictures": len(names)}

@@ -6,7 +6,6 @@ the discriminator was updated.
 """
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from compress.config.loader import load_text
 from compress.distributed import average
 from compress.errors import ScheduleError, UserError
+from compress.files import read_text
 from models.base_solver import BaseTrainer, Companion
 from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, effective, gradient_penalty
 from models.Deblur.model import Discriminator, Generator
@@ -142,6 +142,6 @@ class DeblurTrainer(BaseTrainer):
         if self.config.compress is None:
             return None
         try:
-            return load_text(Path(self.config.compress).read_text(encoding="utf-8"), self.config.compress).data
+            return load_text(read_text(self.config.compress), self.config.compress).data
         except (OSError, UnicodeDecodeError, ScheduleError):
             return None

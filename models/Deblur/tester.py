@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from apputils.Deblur_apputils.metrics import psnr_rgb
-from apputils.images import save_image, side_by_side
+from apputils.images import save_image, side_by_side, write_image
 from apputils.sensitivity.evaluation import Evaluation
 from data.Deblur_data.loaders import deblur_training_loaders
 from data.Deblur_data.source import PairSource
@@ -71,8 +71,7 @@ class DeblurTester(BaseTester):
             panels = {"blurred": item.blurred, "output": output, "target": item.sharp}
             for kind, pixels in panels.items():
                 save_image(pixels, folder / f"{item.name}_{kind}.png")
-            side_by_side(panels, item.sharp, 0, psnr=lambda a, b, _: psnr_rgb(a, b)).save(
-                folder / f"{item.name}_side_by_side.png"
-            )
+            beside = side_by_side(panels, item.sharp, 0, psnr=lambda a, b, _: psnr_rgb(a, b))
+            write_image(beside, folder / f"{item.name}_side_by_side.png")
             count += 4
         return count

@@ -16,7 +16,10 @@ from compress.errors import UserError
         (Interrupted(2, "SIGINT: saved"), 130, "SIGINT: saved"),
         (Interrupted(15, "SIGTERM: saved"), 143, "SIGTERM: saved"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (OSError(errno.ENOSPC, "No space left on device", "logs/a/metrics.csv"), 2, "the disk is full"),
+        (OSError(errno.ENOSPC, "No space left on device", "logs/a/metrics.csv"), 2, "the disk is full: logs/a/metr"),
+        (OSError(errno.EROFS, "Read-only file system", "results/a\x1b[2J"), 2, r"results/a\x1b[2J: Read-only file"),
+        (OSError(errno.EMFILE, "Too many open files"), 2, "error: Too many open files"),
+        (OSError("no number"), 2, "error: no number"),
     ],
 )
 def test_how_a_run_ends(error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,12 +31,3 @@ def test_how_a_run_ends(error: BaseException, code: int, words: str, capsys: pyt
         main()
     assert end.value.code == code
     assert words in capsys.readouterr().err
-
-
-def test_other_faults_of_the_system_keep_their_traceback() -> None:
-    @exit_codes
-    def main() -> Any:
-        raise PermissionError(errno.EACCES, "no")
-
-    with pytest.raises(PermissionError):
-        main()

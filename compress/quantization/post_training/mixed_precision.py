@@ -21,6 +21,7 @@ import yaml
 from torch import Tensor, nn
 
 from compress.errors import UserError
+from compress.files import write_text
 from compress.graph.macs import count_macs
 from compress.graph.trace import as_arguments
 from compress.quantization.base import FLOAT
@@ -114,13 +115,11 @@ class Plan:
 
     def write(self, path: Path | str) -> None:
         """Writes it as YAML for `test.py --quantize`; the folder is made if needed."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         head = (
             f"# Bits for each layer by sensitivity: {100 * self.cost:.1f} % of the float network's {self.kind}\n"
             f"# (budget {100 * self.budget:.1f} %), expected relative noise of the output {self.loss:.3g}.\n"
         )
-        path.write_text(head + yaml.safe_dump(self.schedule(), sort_keys=False), encoding="utf-8")
+        write_text(path, head + yaml.safe_dump(self.schedule(), sort_keys=False))
 
 
 class MixedPrecision:

@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 from compress.errors import UserError
+from compress.files import read_text, write_text
 from compress.quantization.post_training.statistics import TensorStatistics
 
 ABOUT = "(network)"  # no module can be called so
@@ -35,9 +36,8 @@ def write_statistics(path: Path, found: Mapping[str, TensorStatistics], equaliza
         row: dict[str, Any] = {key: float(getattr(stats, key)) for key in NUMBERS}
         row |= {"shape": str(tuple(stats.shape)), "histogram": [int(count) for count in stats.histogram]}
         data.setdefault(layer, {}).update({"output": row} if slot == "output_quantizer" else {"inputs": {0: row}})
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120)
-    path.write_text(f"# Statistics of activations over calibration data.\n{text}", encoding="utf-8")
+    write_text(path, f"# Statistics of activations over calibration data.\n{text}")
 
 
 def read_statistics(path: Path, equalization: bool) -> Found:
@@ -48,7 +48,7 @@ def read_statistics(path: Path, equalization: bool) -> Found:
             other way round.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(read_text(path))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as e:
         why = (str(e).splitlines() or [type(e).__name__])[0]
         raise UserError(f"model_activation_stats: {path} cannot be read: {why}") from e
