@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from apputils.onnx_session import needed, open_session, run_session
 from compress.errors import UserError
+from compress.files import checked
 
 Inputs = tuple[Tensor, ...]
 
@@ -113,7 +114,7 @@ def tensors_of(output: Any) -> list[Tensor]:
 
 def node_kinds(file: Path) -> dict[str, int]:
     """Operation -> how many of the file's nodes, the most frequent first."""
-    model = needed("onnx", "reading an ONNX file").load(str(file), load_external_data=False)
+    model = needed("onnx", "reading an ONNX file").load(checked(file), load_external_data=False)
     return _counted(node.op_type for node in model.graph.node)
 
 

@@ -1,6 +1,7 @@
 """Whether a run can write what it will write, found out before it starts.
 
-Here: `check_places`, `check_results`. Not here: writing. A full disk below logs/ is no reason not to start: side_files.py.
+Here: `check_places`, `check_results`. Not here: writing. A full disk below logs/ is no reason not to start
+(side_files.py).
 """
 
 from collections.abc import Iterator

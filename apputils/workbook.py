@@ -143,6 +143,9 @@ class Workbook:
         Raises:
             UserError: the file cannot be written (open in Excel, no permission, a full disk).
         """
+        for cell in (cell for sheet in self.book for row in sheet.iter_rows() for cell in row):
+            if cell.data_type == "f":
+                cell.data_type = "s"  # text that begins with "=" is no formula
         try:
             with replacing(path) as temporary:
                 self.book.save(temporary)
@@ -201,9 +204,7 @@ def _plain(value: Any) -> Any:
 
 def _write(sheet: Worksheet, row: int, column: int, value: Any, *, percent: bool) -> None:
     cell = sheet.cell(row, column, value)
-    if isinstance(value, str):
-        cell.data_type = "s"  # text that begins with "=" is no formula
-    elif percent:
+    if percent and not isinstance(value, str):
         cell.number_format = "0.00%"
     elif isinstance(value, float):
         cell.number_format = "0.0000" if 1e-3 <= abs(value) < 1e5 or value == 0 else "0.000E+00"

@@ -10,6 +10,7 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from compress.errors import UserError, printable
 from compress.files import why
@@ -64,13 +65,17 @@ class _Text(io.TextIOWrapper):
 def _like(stream: "io.TextIOWrapper | None", raw: _Lasting, by_line: bool) -> _Text:
     """A text stream on a descriptor that encodes and buffers as the one in its place does."""
     if stream is None:  # it was closed
-        return _Text(io.BufferedWriter(raw), "utf-8", "backslashreplace")
+        return _Text(_buffered(raw), "utf-8", "backslashreplace")
     stream.flush()
     unbuffered = getattr(stream, "write_through", False)  # python -u
-    buffer = raw if unbuffered else io.BufferedWriter(raw)
+    buffer: Any = raw if unbuffered else _buffered(raw)
     return _Text(
-        buffer, stream.encoding, stream.errors, line_buffering=by_line, write_through=unbuffered  # type: ignore[arg-type]
+        buffer, stream.encoding, stream.errors, line_buffering=by_line, write_through=unbuffered
     )  # fmt: skip
+
+
+def _buffered(raw: Any) -> io.BufferedWriter:
+    return io.BufferedWriter(raw)
 
 
 def _fill_closed() -> None:

@@ -127,7 +127,7 @@ def test_a_wrong_source_or_number_is_named(tmp_path: Path, capsys: pytest.Captur
     assert main([str(tmp_path), str(tmp_path / "dst"), "--count=0"]) == 2
     told = capsys.readouterr().err
     assert "nowhere is not a folder" in told
-    assert "--count is 1 or more" in told
+    assert "--count is from 1 to 10,000" in told
 
 
 def test_pictures_that_hold_both_halves(tmp_path: Path) -> None:
