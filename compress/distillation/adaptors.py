@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from compress.distillation.losses import channel_dim
 from compress.errors import UserError
+from compress.parameters import replace_data
 
 Width = tuple[int, int]
 
@@ -49,7 +50,7 @@ class Adaptors:
     def to(self, device: torch.device) -> None:
         """Moves the matrices in place; before training."""
         for matrix in self.matrices.values():
-            matrix.data = matrix.data.to(device)
+            replace_data(matrix, matrix.data.to(device))
 
     def match(self, layer: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Both features with the same channels, in the last dimension.
@@ -106,14 +107,13 @@ class Adaptors:
             raise UserError(f"the saved adaptors are of {sorted(state['matrices'])}, here are {sorted(self.matrices)}")
         for layer, values in state["matrices"].items():
             matrix = self.matrices[layer]
-            matrix.data = values.to(matrix.device, copy=True)
+            replace_data(matrix, values.to(matrix.device, copy=True))
         self.kept = dict(state["kept"])
 
 
 def _cut(matrix: nn.Parameter, kept: Tensor, dim: int, optimizer: Optimizer | None) -> None:
     shape, positions = matrix.shape, kept.to(matrix.device)
-    matrix.grad = None
-    matrix.data = matrix.data.index_select(dim, positions)
+    replace_data(matrix, matrix.data.index_select(dim, positions))
     state = optimizer.state.get(matrix, {}) if optimizer is not None else {}
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == shape:

@@ -14,6 +14,7 @@ from compress.context import LossComponent, PolicyLoss, StepContext
 from compress.distillation.base import Distiller
 from compress.distillation.capture import OUTPUT
 from compress.distributed import average
+from compress.parameters import add_group
 from compress.policies.base import Policy
 from compress.window import EpochWindow
 
@@ -97,10 +98,14 @@ def add_adaptors(policies: Iterable[Policy], optimizer: Optimizer) -> None:
 
     That happens when the schedule is built, so that learning-rate policies never meet a new group.
     """
-    distillers = dict.fromkeys(policy.distiller for policy in policies if isinstance(policy, DistillationPolicy))
-    parameters = [parameter for distiller in distillers for parameter in distiller.parameters()]
-    if parameters:
-        optimizer.add_param_group({"params": parameters, "lr": optimizer.param_groups[0]["lr"]})
+    named = {id(policy.distiller): policy for policy in policies if isinstance(policy, DistillationPolicy)}
+    adaptors = {
+        f"{policy.name}.{i}": parameter
+        for policy in named.values()
+        for i, parameter in enumerate(policy.distiller.parameters())
+    }
+    if adaptors:
+        add_group(optimizer, adaptors, {})
 
 
 def _combined(loss: Tensor, student_wt: float, added: Tensor) -> Tensor:

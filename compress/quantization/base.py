@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
 from compress.errors import UserError
+from compress.parameters import add_group
 from compress.quantization.bias import LinearBias
 from compress.quantization.layers import ACTIVATIONS, LAYERS, UNSIGNED, LateFrozen
 from compress.quantization.pieces import FakeQuantizer, described
@@ -323,15 +324,17 @@ class Quantizer(ABC):
         }
 
     def _add_group(self, optimizer: Optimizer | None) -> None:
-        parameters = [parameter for piece in self.pieces() for parameter in piece.parameters()]
+        parameters = {
+            f"{layer}.{slot}.{own}": parameter
+            for layer, slots in self._pieces.items()
+            for slot, piece in slots.items()
+            for own, parameter in piece.named_parameters()
+        }
         if not parameters:
             return
         if optimizer is None:
             raise UserError(f"{type(self).__name__} has parameters to train; give the scheduler the optimizer")
-        options = {"lr": optimizer.param_groups[0]["lr"], **_given(self.group_options)}
-        named = "param_names" in optimizer.param_groups[0]
-        members: list[Any] = [(f"quantizer.{i}", each) for i, each in enumerate(parameters)] if named else parameters
-        optimizer.add_param_group({"params": members, **options})
+        add_group(optimizer, parameters, _given(self.group_options))
 
     # Faults -------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compress.distributed import mean_over_ranks
+from compress.parameters import replace_data
 from compress.quantization.base import Bits, Overrides, Quantizer
 from compress.quantization.functions import fake_quantize
 from compress.quantization.grid import Grid
@@ -47,7 +48,7 @@ class LearnedStepWeight(WeightQuantizer):
 
     def start(self, weight: Tensor) -> None:
         """The first step; the parameter stays the same object and takes the shape that the weight has by now."""
-        self.step.data = first_step(weight, self._high, self.axis)
+        replace_data(self.step, first_step(weight, self._high, self.axis))
 
     def forward(self, weight: Tensor) -> Tensor:
         """The rounded weight, of its shape."""

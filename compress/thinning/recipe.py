@@ -24,6 +24,7 @@ from torch.utils import _pytree as pytree
 from compress.errors import UserError
 from compress.graph.settable import settable
 from compress.graph.trace import canonical_names
+from compress.parameters import replace_data
 from compress.thinning.attention import HEAD_SIZES, as_headed, head_spec
 
 logger = logging.getLogger("compress")
@@ -66,9 +67,7 @@ class Recipe:
         for name, tensor in tensors_of(model).items():
             if name in self.kept:
                 grad, tensor.grad = tensor.grad, None
-                sliced = self.slice(name, tensor.data)
-                _forget_gradient_node(tensor)
-                tensor.data = sliced
+                replace_data(tensor, self.slice(name, tensor.data))
                 tensor.grad = None if grad is None else self.slice(name, grad)
         for name, values in self.attributes.items():
             for attribute, value in values.items():
@@ -169,18 +168,6 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     for source in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
         found.update({name: tensor for name, tensor in source if canonical[name] == name})
     return found
-
-
-@torch.no_grad()
-def _forget_gradient_node(tensor: Tensor) -> None:
-    """Makes autograd build a new node for a parameter's gradient, of its new shape.
-
-    While a loss of an earlier minibatch is alive (a loop's variable keeps it), so is the old node, and autograd would
-    take it again and refuse the new gradient's shape. It lets go of the node when the type of the data changes.
-    """
-    other = torch.float64 if tensor.dtype != torch.float64 else torch.float32
-    if tensor.requires_grad:
-        tensor.data = tensor.data.new_empty(0, dtype=other)
 
 
 def slice_optimizer(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -9,15 +9,18 @@ import gc
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from compress.distributed import several_processes
+from compress.selectors import unwrapped
+
 HOOKS = [name for name in vars(nn.Module()) if "hooks" in name]
 
 
 def rewrap(model: nn.Module) -> None:
-    """Gives every DistributedDataParallel in a model buckets of the parameters' present shapes.
+    """Gives every DistributedDataParallel in or around a model buckets of the parameters' present shapes.
 
     Its reducer was made for the old shapes, and hangs on the parameters by hooks that go with it.
     """
-    for wrapper in [each for each in model.modules() if isinstance(each, DistributedDataParallel)]:
+    for wrapper in _wrappers(model):
         network, hooks = wrapper.module, {name: getattr(wrapper, name) for name in HOOKS}
         settings = {
             "device_ids": wrapper.device_ids,
@@ -34,3 +37,15 @@ def rewrap(model: nn.Module) -> None:
         fresh = DistributedDataParallel(network, **settings)
         wrapper.__dict__.update(vars(fresh))
         wrapper.__dict__.update(hooks)
+
+
+def _wrappers(model: nn.Module) -> list[DistributedDataParallel]:
+    """Those in the model and those that a training loop has put around it later, which the model knows nothing of."""
+    if not several_processes():
+        return []
+    gc.collect()  # one that nobody holds any more is none
+    network = unwrapped(model)
+    alive = [each for each in gc.get_objects() if issubclass(type(each), DistributedDataParallel)]
+    around = [each for each in alive if any(inner is network for inner in each.modules())]
+    inside = [each for each in model.modules() if isinstance(each, DistributedDataParallel)]
+    return list(dict.fromkeys([*inside, *around]))

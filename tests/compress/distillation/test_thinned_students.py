@@ -212,3 +212,48 @@ def test_a_copy_cannot_be_made_of_a_network_that_is_thinner_than_it_was() -> Non
         other.scheduler.teachers.load_state_dict(
             run.scheduler.teachers.state_dict(), other.net, run.scheduler.recipes, applied=1
         )
+
+
+@pytest.mark.parametrize("teacher", ["self", "wide"])
+@pytest.mark.parametrize("adaptors", ["auto", "always"])
+def test_a_loop_may_hold_its_last_losses_while_the_student_is_thinned(teacher: str, adaptors: str) -> None:
+    """Autograd remembers the shape of a gradient as long as a loss is alive that it belongs to."""
+    layers = {"relu1": "relu1"} if teacher == "self" else {"relu1": "act1"}
+    schedule = thinning(hints(layers=layers, adaptors=adaptors, teacher=teacher))
+    held, run = [], taught(schedule, {"wide": wide_net()}, example_inputs=first_batch())
+    backward_pass = run.scheduler.before_backward_pass
+
+    def holding(*args: Any, **settings: Any) -> Any:
+        answer = backward_pass(*args, **settings)
+        held.append(answer)
+        return answer
+
+    run.scheduler.before_backward_pass = holding  # type: ignore[method-assign]
+    for epoch in range(3):
+        run.epoch(epoch)
+    assert len(held) == 3 * run.steps
+    assert run.net.conv1.out_channels == 4
+    (matrix,) = run.optimizer.param_groups[1]["params"] if adaptors == "always" or teacher == "wide" else [None]
+    assert matrix is None or matrix.shape[1] == 4
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_adaptors_join_an_optimizer_that_keeps_names(named: bool) -> None:
+    net = tiny_net()
+    optimizer = torch.optim.AdamW(net.named_parameters() if named else net.parameters(), lr=0.01)
+    schedule = thinning(hints(layers=["relu1"], adaptors="always"))
+    run = taught(schedule, net=net, optimizer=optimizer, example_inputs=first_batch())
+    for epoch in range(3):
+        run.epoch(epoch)
+    group = optimizer.param_groups[1]
+    assert group.get("param_names") == (["kd.0"] if named else None)
+    assert tuple(group["params"][0].shape) == (8, 4)
+
+
+def test_an_optimizer_that_trains_one_group_only_is_refused() -> None:
+    net = tiny_net()
+    with pytest.raises(UserError, match="LBFGS has one group of parameters only, so 'kd.0' would not be trained"):
+        taught(
+            thinning(hints(layers=["relu1"], adaptors="always")),
+            net=net, optimizer=torch.optim.LBFGS(net.parameters()), example_inputs=first_batch(),
+        )  # fmt: skip
