@@ -8,13 +8,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from tabulate import tabulate
-from torch import nn
 from torch.optim import Optimizer
 
 from compress.policies.base import Policy
-from compress.policies.lr import LRPolicy
+from compress.policies.lr import LRPolicy, shadow_of
 
 
 @dataclass(frozen=True)
@@ -142,10 +140,7 @@ def rehearse_learning_rates(
     """
     if optimizer is None:
         return [()] * epochs
-    shadow = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=0.0)
-    shadow.param_groups[:] = [
-        {**group, "params": [], "lr": group.get("initial_lr", group["lr"])} for group in optimizer.param_groups
-    ]
+    shadow = shadow_of(optimizer)
     copies = [
         policy.on(shadow) for policy in policies if isinstance(policy, LRPolicy) and policy.optimizer is optimizer
     ]

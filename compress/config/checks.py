@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from compress.config.distilling import check_distillers
@@ -17,7 +15,7 @@ from compress.config.loader import Path
 from compress.config.report import Report
 from compress.errors import shown
 from compress.policies.base import Policy
-from compress.policies.lr import LRPolicy
+from compress.policies.lr import LRPolicy, shadow_of
 from compress.policies.pruning import PruningPolicy
 from compress.policies.quantization import QuantizationPolicy
 from compress.policies.regularization import RegularizationPolicy
@@ -111,13 +109,11 @@ def try_lr_scheduler(instance: Instance, window: EpochWindow, optimizer: Optimiz
         ValueError: a rate comes out that is negative or not a number.
         CONSTRUCTOR_FAULTS: as its constructor or its step does.
     """
-    shadow = torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=0.1, momentum=0.9)
-    defaults = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
-    shadow.param_groups[0].update(defaults)
+    shadow = shadow_of(optimizer)
     policy = LRPolicy(instance.name, window, shadow, instance.cls, instance.arguments)
     for epoch in window.epochs:
         policy.begin(epoch)
         policy.end(epoch, None)
-        rate = float(shadow.param_groups[0]["lr"])
-        if not 0.0 <= rate < math.inf:
+        rates = [float(group["lr"]) for group in shadow.param_groups]
+        for rate in [rate for rate in rates if not 0.0 <= rate < math.inf]:
             raise ValueError(f"{instance.cls.__name__} sets a learning rate of {rate:g} after epoch {epoch}")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.distillation.capture import Call, Capture, Features, chosen, run
+from compress.distillation.capture import Call, Capture, Features, chosen, evaluated
 from compress.errors import UserError, did_you_mean
 from compress.selectors import unwrapped
 from compress.thinning.recipe import Recipe
@@ -27,7 +27,7 @@ class Teacher:
     """A network that is asked and never changes.
 
     Attributes:
-        network: in eval mode, without gradients.
+        network: asked in eval mode, whatever mode its owner has put it in, and without gradients.
         recipes: how many thinnings of the student it has gone through; 0 unless it is a copy of it.
     """
 
@@ -68,10 +68,7 @@ class Teachers:
             return self._teachers[SELF].network if SELF in self._teachers else unwrapped(model)
         if name not in self._teachers:
             network = self._make(name)
-            if unwrapped(network) is unwrapped(model):
-                raise UserError(
-                    f"the teacher {name!r} is the student itself, which would be frozen; write teacher: self"
-                )
+            _check_apart(name, network, model)
             self._teachers[name] = Teacher(_frozen(network))
         return self._teachers[name].network
 
@@ -146,7 +143,7 @@ class Teachers:
             self._answered, self._answers = call, {}
         if name not in self._answers:
             try:
-                self._answers[name] = run(self._teachers[name].network, call, self._wanted[name])
+                self._answers[name] = evaluated(self._teachers[name].network, call, self._wanted[name])
             except torch.OutOfMemoryError:
                 raise
             except (RuntimeError, ValueError) as e:
@@ -212,6 +209,20 @@ class Teachers:
         for recipe in recipes[applied:count]:
             Recipe.from_dict(recipe).apply(network)
         return Teacher(network, count)
+
+
+def _check_apart(name: str, teacher: nn.Module, student: nn.Module) -> None:
+    """Raises UserError where a teacher has tensors of the student, which would be frozen with it."""
+    if unwrapped(teacher) is unwrapped(student):
+        raise UserError(f"the teacher {name!r} is the student itself, which would be frozen; write teacher: self")
+    own = {id(tensor) for tensor in (*student.parameters(), *student.buffers())}
+    named = (*teacher.named_parameters(), *teacher.named_buffers())
+    shared = [full for full, tensor in named if id(tensor) in own]
+    if shared:
+        raise UserError(
+            f"the teacher {name!r} shares {shared[0]!r} and {len(shared) - 1} more tensors with the student, which "
+            "would be frozen with it; give it copies of its own (copy.deepcopy), or write teacher: self"
+        )
 
 
 def _copy(model: nn.Module) -> nn.Module:

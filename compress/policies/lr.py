@@ -3,10 +3,15 @@
 Here: `LRPolicy`. Not here: the schedules themselves (torch.optim.lr_scheduler and `compress/lr/`).
 """
 
+import logging
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from torch.optim import Optimizer
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from compress.context import StepContext
@@ -14,13 +19,18 @@ from compress.errors import UserError
 from compress.policies.base import Policy
 from compress.window import EpochWindow
 
+logger = logging.getLogger("compress")
+PER_GROUP = ("max_lr", "base_lr", "min_lr", "base_momentum", "max_momentum")  # where a list is one number a group
+
 
 class LRPolicy(Policy):
     """Steps a learning-rate scheduler at each firing epoch's end, on the schedule's own clock.
 
     Epochs are absolute, as in Distiller: a policy that starts at epoch 5 leaves the rate alone through epoch 5,
     then sets what its scheduler gives for epoch 6 of a run that it had governed from the start. The clock is
-    reached by plain steps, so that every class works, also those that cannot be set to an epoch.
+    reached by plain steps, so that every class works, also those that cannot be set to an epoch. What other
+    policies did before is undone, except for what `ReduceLROnPlateau` has learned of the rate: that class has no
+    clock, goes on from the rates that it finds, and is gone on from.
 
     Args:
         name: the instance's name.
@@ -43,10 +53,15 @@ class LRPolicy(Policy):
         self.scheduler_class = scheduler_class
         self.arguments = arguments
         self.scheduler: LRScheduler | None = None
+        self._groups = len(optimizer.param_groups)  # of the network; quantizers and distillers add theirs later
+        self._initial: list[Any] = []  # first rates of the scheduler, which OneCycleLR chooses itself
+        self._told = False
 
     def on(self, optimizer: Optimizer) -> "LRPolicy":
         """The same policy, not yet started, on another optimizer."""
-        return LRPolicy(self.name, self.window, optimizer, self.scheduler_class, self.arguments)
+        twin = LRPolicy(self.name, self.window, optimizer, self.scheduler_class, self.arguments)
+        twin._groups = self._groups
+        return twin
 
     def on_epoch_begin(self, ctx: StepContext) -> None:
         """The rate of epoch 0, which a warm-up may lower."""
@@ -54,6 +69,8 @@ class LRPolicy(Policy):
 
     def on_epoch_end(self, ctx: StepContext) -> None:
         """The rate of the next epoch."""
+        if ctx.metrics is None and issubclass(self.scheduler_class, ReduceLROnPlateau):
+            self._tell_of_metrics(ctx.epoch)
         self.end(ctx.epoch, ctx.metrics)
 
     def begin(self, epoch: int) -> None:
@@ -71,9 +88,10 @@ class LRPolicy(Policy):
             self.scheduler = self._start()
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if metrics is not None:
-                self.scheduler.step(self._metric(metrics, self.scheduler.mode))
+                with _first_rates_follow(self.optimizer):
+                    self.scheduler.step(self._metric(metrics, self.scheduler.mode))
             return
-        with _torch_order_warning_off():
+        with _torch_order_warning_off(), self._own_first_rates():
             while self.scheduler.last_epoch < epoch + 1:
                 self.scheduler.step()
 
@@ -86,16 +104,40 @@ class LRPolicy(Policy):
         if not state:
             self.scheduler = None
             return
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        settings = [{k: _copied(v) for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.scheduler = self._start()
         self.scheduler.load_state_dict(state)
         for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(setting)
 
     def _start(self) -> LRScheduler:
-        for group in self.optimizer.param_groups:  # an earlier policy may have moved the rate: epochs are absolute
-            group["lr"] = group.get("initial_lr", group["lr"])
-        return self.scheduler_class(self.optimizer, **self.arguments)
+        groups = self.optimizer.param_groups
+        arguments = _for_all_groups(self.arguments, groups, self._groups)
+        if issubclass(self.scheduler_class, ReduceLROnPlateau):
+            return self.scheduler_class(self.optimizer, **arguments)
+        kept = [group.pop("initial_lr", _copied(group["lr"])) for group in groups]
+        for group, first in zip(groups, kept, strict=True):  # an earlier policy may have moved the rate
+            group["lr"] = _copied(first)
+        scheduler = self.scheduler_class(self.optimizer, **arguments)
+        self._initial = _exchanged(groups, kept)
+        return scheduler
+
+    @contextmanager
+    def _own_first_rates(self) -> Iterator[None]:
+        """The groups' `initial_lr` as the scheduler has set it; what other policies start from is put back."""
+        kept = _exchanged(self.optimizer.param_groups, self._initial)
+        yield
+        self._initial = _exchanged(self.optimizer.param_groups, kept)
+
+    def _tell_of_metrics(self, epoch: int) -> None:
+        if not self._told:
+            self._told = True
+            mode = self.arguments.get("mode", "min")
+            logger.warning(
+                "lr_schedulers.%s: ReduceLROnPlateau did nothing at the end of epoch %d, since on_epoch_end was given "
+                "no metrics; call on_epoch_end(epoch, optimizer, metrics={%r: VALUE}). Until then the rate stays",
+                self.name, epoch, mode,
+            )  # fmt: skip
 
     def _metric(self, metrics: dict[str, Any], mode: str) -> float:
         if mode not in metrics:
@@ -109,3 +151,59 @@ class LRPolicy(Policy):
 def _torch_order_warning_off() -> warnings.catch_warnings:
     """torch warns when a scheduler steps before the optimizer did, which fast-forwarding does on purpose."""
     return warnings.catch_warnings(action="ignore", category=UserWarning)
+
+
+def _exchanged(groups: list[dict[str, Any]], rates: list[Any]) -> list[Any]:
+    """Gives each group another first rate; returns those that they had."""
+    before = [group["initial_lr"] for group in groups]
+    for group, rate in zip(groups, rates, strict=True):
+        group["initial_lr"] = rate
+    return before
+
+
+@contextmanager
+def _first_rates_follow(optimizer: Optimizer) -> Iterator[None]:
+    """Policies that start later start from rates that are lowered as the present ones are."""
+    before = [float(group["lr"]) for group in optimizer.param_groups]
+    yield
+    for group, rate in zip(optimizer.param_groups, before, strict=True):
+        if "initial_lr" in group and float(group["lr"]) != rate:
+            group["initial_lr"] = group["initial_lr"] * (float(group["lr"]) / rate)
+
+
+def shadow_of(optimizer: Optimizer) -> Optimizer:
+    """An optimizer without parameters that has the groups and settings of another, to rehearse on."""
+    shadow = SGD([nn.Parameter(torch.zeros(0))], lr=0.0)
+    shadow.defaults = dict(optimizer.defaults)
+    shadow.param_groups[:] = [
+        {
+            **{key: _copied(value) for key, value in group.items()},
+            "params": [],
+            "lr": _copied(group.get("initial_lr", group["lr"])),
+        }
+        for group in optimizer.param_groups
+    ]
+    return shadow
+
+
+def _for_all_groups(arguments: Mapping[str, Any], groups: list[dict[str, Any]], given: int) -> dict[str, Any]:
+    """The arguments, in which a list of numbers for the network's groups goes on for those that were added later.
+
+    A group that was added has the first group's number; a rate is multiplied as its own rate is to the first one's.
+    """
+    return {key: _for_all(key, value, groups, given) for key, value in arguments.items()}
+
+
+def _for_all(key: str, value: Any, groups: list[dict[str, Any]], given: int) -> Any:
+    if isinstance(value, Mapping):  # a part that is written in place
+        return _for_all_groups(value, groups, given)
+    if isinstance(value, list | tuple) and key in PER_GROUP and len(value) == given:
+        first = float(groups[0].get("initial_lr", groups[0]["lr"])) or 1.0
+        ratios = [float(each.get("initial_lr", each["lr"])) / first for each in groups[given:]]
+        return [*value, *(value[0] * (ratio if key.endswith("lr") else 1.0) for ratio in ratios)]
+    return [_for_all("", each, groups, given) for each in value] if isinstance(value, list) else value
+
+
+def _copied(value: Any) -> Any:
+    """A rate may be a tensor, which torch's schedulers change in place."""
+    return value.clone() if isinstance(value, Tensor) else value

@@ -1,5 +1,6 @@
 """Distillers in the training loop: hooks on the student, one run of the teacher, gradients to the student alone."""
 
+import copy
 import gc
 import weakref
 from collections import OrderedDict
@@ -338,3 +339,47 @@ def test_a_teacher_that_would_be_a_quantized_copy_is_a_fault() -> None:
     again.scheduler.load_state_dict(state)
     restored = again.scheduler.teachers.find("self", again.net)
     assert all(torch.equal(value, restored.state_dict()[name]) for name, value in teacher.state_dict().items())
+
+
+class Noisy(nn.Module):
+    """A teacher that answers differently in training mode, in all the ways that torch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.drop = nn.BatchNorm2d(3, momentum=None), nn.Dropout(0.5)
+        self.net = wide_net()
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.drop(self.net(self.norm(pictures)))
+        return result
+
+
+@pytest.mark.parametrize("when", ["before", "after", "in part"])
+def test_a_teacher_that_its_owner_trains_is_asked_in_eval_mode_and_keeps_its_mode(when: str) -> None:
+    teacher = Noisy().train()
+    schedule = one_policy("distillers", {"class": "KnowledgeDistillation", "teacher": "big"}, [0, 1])
+    run = taught(schedule, {"big": teacher})
+    state = copy.deepcopy(teacher.state_dict())
+    if when == "after":
+        teacher.train()
+    elif when == "in part":
+        teacher.norm.train()
+    modes = [module.training for module in teacher.modules()]
+    run.scheduler.on_epoch_begin(0, run.optimizer)
+    run.scheduler.on_minibatch_begin(0, 0, 4, run.optimizer)
+    logits = run.net(first_batch())
+    found = run.scheduler.before_backward_pass(0, 0, 4, torch.zeros(()), run.optimizer)
+    assert [module.training for module in teacher.modules()] == modes
+    torch.testing.assert_close(teacher.state_dict(), state, rtol=0, atol=0)
+    wanted = copy.deepcopy(teacher).eval()(first_batch())
+    expected = torch.nn.functional.kl_div(logits.log_softmax(1), wanted.softmax(1), reduction="batchmean")
+    torch.testing.assert_close(found, 0.5 * expected)
+
+
+@pytest.mark.parametrize("share", [lambda net: nn.Sequential(net), lambda net: nn.Sequential(net.conv1, nn.ReLU())])
+def test_a_teacher_made_of_the_student_s_parts_is_refused(share: Any) -> None:
+    net = tiny_net()
+    schedule = one_policy("distillers", {"class": "KnowledgeDistillation", "teacher": "big"}, [0])
+    with pytest.raises(ScheduleError, match="the teacher 'big' shares '0.*weight' and .* with the student"):
+        taught(schedule, {"big": share(net)}, net=net)
+    assert all(parameter.requires_grad for parameter in net.parameters())

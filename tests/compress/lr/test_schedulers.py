@@ -182,3 +182,132 @@ def test_parts_are_checked_where_they_are_written(tmp_path):
 
 def test_what_is_refused_cannot_be_written():
     assert set(REFUSED) == {"LambdaLR", "MultiplicativeLR"}
+
+
+def two_groups(kind=torch.optim.SGD, **settings):
+    """A network of two layers and an optimizer with a group for each, at the rates 1.0 and 0.1."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    groups = [{"params": net[0].parameters()}, {"params": net[2].parameters(), "lr": 0.1}]
+    return net, kind(groups, lr=1.0, **settings)
+
+
+def entry(name, first, last):
+    return {"lr_scheduler": {"instance_name": name}, "starting_epoch": first, "ending_epoch": last}
+
+
+def trained(net, optimizer, schedule, epochs=8, first=0, state=None, metric=1.0):
+    """The rates of all groups in each epoch of a loop of no steps, and the states at its end."""
+    scheduler, found = dict_config(net, optimizer, schedule, example_inputs=torch.zeros(1, 3)), []
+    if state is not None:
+        optimizer.load_state_dict(state[0])
+        scheduler.load_state_dict(state[1])
+    for epoch in range(first, epochs):
+        scheduler.on_epoch_begin(epoch, optimizer)
+        found.append([float(group["lr"]) for group in optimizer.param_groups])
+        scheduler.on_epoch_end(epoch, optimizer, {"min": metric, "max": metric})
+    return found, (optimizer.state_dict(), scheduler.state_dict())
+
+
+LISTS = {
+    "OneCycleLR": {"max_lr": [0.5, 0.05], "total_steps": 20},
+    "CyclicLR": {"base_lr": [0.01, 0.02], "max_lr": [0.1, 0.4], "step_size_up": 3},
+    "ReduceLROnPlateau": {"patience": 0, "factor": 0.5, "min_lr": [0.3, 0.04]},
+}
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_has_a_number_for_each_group_as_in_torch(name, kind):
+    settings = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    plan = {"lr_schedulers": {"it": {"class": name, **LISTS[name]}}, "policies": [entry("it", 0, 8)]}
+    found, _ = trained(*two_groups(kind, **settings), plan)
+    _, optimizer = two_groups(kind, **settings)
+    reference, expected = getattr(torch.optim.lr_scheduler, name)(optimizer, **LISTS[name]), []
+    for _ in range(8):
+        expected.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        reference.step(*([1.0] if name == "ReduceLROnPlateau" else []))
+    assert found == expected
+
+
+@pytest.mark.parametrize("given", [[0.5], [0.5, 0.5, 0.5]])
+def test_a_list_of_another_length_is_a_fault_of_the_schedule(given):
+    plan = {"lr_schedulers": {"it": {"class": "OneCycleLR", "max_lr": given, "total_steps": 20}},
+            "policies": [entry("it", 0, 8)]}  # fmt: skip
+    with pytest.raises(ScheduleError, match="max_lr"):
+        trained(*two_groups(momentum=0.9), plan)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("step_lr", [None, 0.5])
+def test_groups_of_a_quantizer_s_own_take_the_first_group_s_share(step_lr, nested):
+    """Whoever writes a list counts the groups of the network; a quantizer's steps come after them."""
+    one = {"class": "OneCycleLR", "max_lr": [0.5, 0.05], "total_steps": 20}
+    whole = {"class": "SequentialLR", "schedulers": [one], "milestones": []} if nested else one
+    steps = {"class": "LSQQuantizer", "bits_weights": 8, "step_lr": step_lr}
+    plan = {
+        "lr_schedulers": {"it": whole}, "quantizers": {"lsq": steps},
+        "policies": [{"quantizer": {"instance_name": "lsq"}, "epochs": [0]}, entry("it", 0, 8)],
+    }  # fmt: skip
+    net, optimizer = two_groups(momentum=0.9)
+    found, _ = trained(net, optimizer, plan)
+    for first, second, third in found:
+        assert second == pytest.approx(first / 10)
+        assert third == pytest.approx(first * (step_lr or 1.0))
+    rows = dict_config(*two_groups(momentum=0.9), plan, torch.zeros(1, 3)).preview(8).rows
+    assert [list(row.learning_rates) for row in rows] == found
+
+
+@pytest.mark.parametrize("metric_of_loop", [True, False])
+def test_plateau_without_any_metrics_says_so_once(caplog, metric_of_loop):
+    net, optimizer = two_groups()
+    plan = {"lr_schedulers": {"it": {"class": "ReduceLROnPlateau", "mode": "max"}}, "policies": [entry("it", 0, 8)]}
+    scheduler = dict_config(net, optimizer, plan)
+    scheduler.preview(8)
+    for epoch in range(3):
+        scheduler.on_epoch_begin(epoch)
+        scheduler.on_epoch_end(epoch, metrics={"max": 1.0} if metric_of_loop else None)
+    said = [record.message for record in caplog.records if "on_epoch_end was given no metrics" in record.message]
+    assert len(said) == (0 if metric_of_loop else 1)
+    assert metric_of_loop or "on_epoch_end(epoch, optimizer, metrics={'max': VALUE})" in said[0]
+
+
+def test_plateau_goes_on_from_the_rate_that_it_finds():
+    instances = {"steps": {"class": "MultiStepLR", "milestones": [2], "gamma": 0.1},
+                 "plateau": {"class": "ReduceLROnPlateau", "patience": 0, "factor": 0.5}}  # fmt: skip
+    plan = {"lr_schedulers": instances, "policies": [entry("steps", 0, 4), entry("plateau", 4, 8)]}
+    found, _ = trained(*two_groups(), plan)
+    assert [rate for rate, _ in found] == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.1, 0.1, 0.05, 0.025])
+    assert [rate for _, rate in found] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.005, 0.0025])
+
+
+@pytest.mark.parametrize("second", [name for name in ARGUMENTS if name != "ReduceLROnPlateau"])
+@pytest.mark.parametrize("first", [name for name in ARGUMENTS if name != "ReduceLROnPlateau"])
+def test_whoever_takes_over_sets_the_rates_of_a_run_that_it_had_governed_from_the_start(first, second):
+    """Whatever the policy before has left in the groups; and a run that is cut at any epoch goes on alike."""
+    instances = {"a": {"class": first, **ARGUMENTS[first]}, "b": {"class": second, **ARGUMENTS[second]}}
+    plan = {"lr_schedulers": instances, "policies": [entry("a", 0, 3), entry("b", 3, 7)]}
+    alone = {"lr_schedulers": instances, "policies": [entry("b", 0, 7)]}
+    whole, _ = trained(*two_groups(momentum=0.9), plan)
+    expected, _ = trained(*two_groups(momentum=0.9), alone)
+    torch.testing.assert_close(torch.tensor(whole[4:]), torch.tensor(expected[4:]))
+    cut, state = trained(*two_groups(momentum=0.9), plan, epochs=5)
+    rest, _ = trained(*two_groups(momentum=0.9), plan, first=5, state=state)
+    assert cut + rest == whole
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_what_a_plateau_has_lowered_stays_lowered_for_who_comes_behind(warm):
+    instances = {
+        "warm": {"class": "WarmupLR", "warmup_epochs": 2, "start_factor": 0.5},
+        "plateau": {"class": "ReduceLROnPlateau", "patience": 0, "factor": 0.5},
+        "decay": {"class": "ExponentialLR", "gamma": 0.5},
+    }
+    begin = [entry("warm", 0, 2)] if warm else []
+    plan = {"lr_schedulers": instances, "policies": [*begin, entry("plateau", 2, 4), entry("decay", 4, 8)]}
+    found, _ = trained(*two_groups(), plan)
+    lowered = 0.5  # the second of two epochs without progress
+    expected = [0.5, 0.75] if warm else [1.0, 1.0]
+    expected += [1.0, 1.0, lowered, *(lowered * 0.5**e for e in (5, 6, 7))]
+    assert [rate for rate, _ in found] == pytest.approx(expected)
