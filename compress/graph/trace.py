@@ -97,6 +97,15 @@ def asks_for_training(model: nn.Module) -> bool:
     torch's layers are known; of every other class the source is searched for the word `training`, unless the class says
     of itself that it is `alike_in_training`. A class whose source cannot be had may do anything.
     """
+    return _speaks_of(model, "training")
+
+
+def asks_for_gradients(model: nn.Module) -> bool:
+    """Whether some module's own code may compute something else without gradients, searched as for `training`."""
+    return _speaks_of(model, "grad")
+
+
+def _speaks_of(model: nn.Module, word: str) -> bool:
     classes = {cls for module in model.modules() for cls in type(module).__mro__}
     foreign = [
         cls
@@ -104,7 +113,7 @@ def asks_for_training(model: nn.Module) -> bool:
         if not cls.__module__.startswith(("torch.nn.", "builtins")) and not getattr(cls, "alike_in_training", False)
     ]
     try:
-        return any("training" in inspect.getsource(cls) for cls in foreign)
+        return any(word in inspect.getsource(cls) for cls in foreign)
     except (OSError, TypeError):
         return True
 

@@ -9,7 +9,7 @@ exchanges the layers. Between the two the network is float, and may be pruned an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, with_config
@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 from compress.errors import UserError
 from compress.parameters import add_group
 from compress.quantization.bias import LinearBias
+from compress.quantization.fast_paths import read_by_source
 from compress.quantization.layers import ACTIVATIONS, LAYERS, UNSIGNED, LateFrozen
 from compress.quantization.pieces import FakeQuantizer, described
 from compress.quantization.placement import Graph, read_graph
@@ -53,6 +54,7 @@ class Quantizer(ABC):
         group_options: of the optimizer group of the fake quantizers' parameters; None takes the optimizer's own.
         fewest_weight_bits: below which the algorithm has no weights.
         fewest_activation_bits: below which it has no activations.
+        trains: whether the quantized network is trained.
         folds: whether weights are quantized as folded with the BatchNorm behind them.
         freeze_bn_after: epochs after which those BatchNorms are held; None until the policy ends.
         structure: what gets what, as plain data; None before `prepare`.
@@ -65,6 +67,7 @@ class Quantizer(ABC):
     fewest_activation_bits: ClassVar[int] = 1
     bits_inputs: int | None = None
     folds: bool = False
+    trains: ClassVar[bool] = True
     freeze_bn_after: int | None = None
 
     def __init__(
@@ -144,7 +147,7 @@ class Quantizer(ABC):
         for piece in self.pieces():
             piece.to(device)
         layers = {name: {slot: described(p) for slot, p in slots.items()} for name, slots in self._pieces.items()}
-        self.structure = {"layers": layers, "folded": self._foldings(inner)}
+        self.structure = {"layers": layers, "folded": self._foldings()}
         self._add_group(optimizer)
 
     def convert(self, model: nn.Module) -> Structure:
@@ -213,6 +216,7 @@ class Quantizer(ABC):
         acting = {name: each for name, each in modules.items() if type(each) in ACTIVATIONS}
         chosen = {name for name in acting if _is_on(bits[name])}
         graph = self._graph = self._read(model, layers, chosen, set(acting) - chosen)
+        self._leave_read_past(layers, graph.outside if graph is not None else read_by_source(model))
         decided: Decision = {}
         for name, module in modules.items():
             slots: dict[str, tuple[Any, ...]] = {}
@@ -239,7 +243,8 @@ class Quantizer(ABC):
                     "concatenations make stays float"
                 )
             return None
-        graph = read_graph(model, self.example_inputs, layers, chosen, left)
+        graph = read_graph(model, self.example_inputs, layers, chosen, left, self.trains)
+        self.notes += graph.notes
         shared = [name for name in graph.calls if name in chosen & graph.useful and graph.calls[name] > 1]
         if shared:
             self.notes.append(
@@ -248,9 +253,22 @@ class Quantizer(ABC):
             )
         return graph
 
+    def _leave_read_past(self, layers: dict[str, nn.Module], outside: Mapping[str, str]) -> None:
+        """Leaves float, and takes out of `layers`, those whose weight another module reads past the quantizer."""
+        for name in [name for name in layers if name in outside]:
+            reader = outside[name] or "the network"
+            self.left_float[name] = f"{reader} computes with its weight itself"
+            self.notes.append(
+                f"{name} stays float: {reader} computes with its weight itself, past the layer's quantizer; call the "
+                "layer instead to have it quantized"
+            )
+            del layers[name]
+
     def _takes(self, name: str, module: nn.Module) -> bool:
         """Whether a layer of a known type is quantized at all."""
-        if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        if module._parameters.get("weight") is None:
+            self.left_float[name] = "its weight is computed from other parameters"
+        elif isinstance(module, nn.Embedding) and module.max_norm is not None:
             self.left_float[name] = "max_norm changes its weight in place"
         elif name in self.overrides and self.overrides[name] in (None, FLOAT):
             self.left_float[name] = "overrides"
@@ -310,18 +328,12 @@ class Quantizer(ABC):
             return self.weight_piece(*spec)
         return self.bias_piece(*spec) if slot == "bias_quantizer" else self.activation_piece(*spec)
 
-    def _foldings(self, model: nn.Module) -> dict[str, str]:
+    def _foldings(self) -> dict[str, str]:
         """Layer -> the BatchNorm that it is quantized with."""
         if not self.folds or self._graph is None:
             return {}
-        modules = canonical_modules(model)
-        return {
-            name: norm
-            for name, norm in self._graph.norms.items()
-            if "weight_quantizer" in self._pieces.get(name, {})
-            and foldable(modules[norm])
-            and getattr(modules[name], "groups", 1) * LAYERS[type(modules[name])].channel_axis <= 1
-        }
+        pairs = self._graph.norms.items()
+        return {name: norm for name, norm in pairs if "weight_quantizer" in self._pieces.get(name, {})}
 
     def _add_group(self, optimizer: Optimizer | None) -> None:
         parameters = {

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
+from compress.quantization.fast_paths import leave_fast_paths
 from compress.quantization.layers import NORMS, SLOTS, QuantActivation, QuantLayer, normed, quantized
 from compress.quantization.pieces import FakeQuantizer, WeightQuantizer, described, made
 from compress.selectors import canonical_modules, same_names, wrapped_child
@@ -87,6 +88,7 @@ def apply(model: nn.Module, structure: Structure, pieces: PiecesOf | None = None
         for piece, value in weights_read(module) if isinstance(module, QuantLayer) else []:
             piece.start(value)
     _exchange(model, twins)
+    leave_fast_paths(model)
     return model
 
 

@@ -7,7 +7,6 @@ s_i and the weights of the next layer that read it multiplied by s_i.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from compress.graph.trace import ExampleInputs, module_of, operation_name, trace_model
+from compress.graph.trace import ExampleInputs, shape_of, trace_model
 from compress.quantization.layers import LAYERS
-from compress.quantization.placement import WEIGHTED
 from compress.quantization.post_training.folding import Bias, Norms, along
-from compress.selectors import canonical, first_names, submodule
+from compress.quantization.sharing import input_channel_dim, is_layer, output_channel_dim, owning
+from compress.quantization.signs import plain_name
+from compress.selectors import submodule
 
 logger = logging.getLogger("compress")
 HOMOGENEOUS = {"relu", "leaky_relu", "prelu", "dropout", "feature_dropout", "clone", "contiguous", "detach"}
@@ -61,21 +61,15 @@ def scales(first: Tensor, second: Tensor) -> Tensor:
 
 
 def find_pairs(model: nn.Module, example_inputs: ExampleInputs, norms: Norms) -> list[Pair]:
-    """The pairs of a network, in the order of execution."""
+    """The pairs of a network, in the order of execution: of layers whose weights are theirs alone (sharing.py)."""
     trace = trace_model(model, example_inputs)
-    names = first_names(model)
-    owners = {node: names[canonical(module_of(node), model)] for node in trace.operations}
-    layers: dict[Node, str] = {}
-    for node in trace.operations:
-        name = owners[node]
-        if _plain(node) in WEIGHTED and type(submodule(model, name)) in LAYERS:
-            layers[node] = name
-    single = _used_once(model, list(layers.values()))
+    owned = owning(model, trace)
+    layers = {node: name for name, node in owned.alone.items()}
     returned = set(trace.results)
     pairs = []
-    for node, name in layers.items():
-        reader = _sole_reader(node, owners, norms.get(name), returned)
-        if reader in layers and name in single and layers[reader] in single:
+    for name, node in owned.alone.items():
+        reader = _sole_reader(node, owned.owners, norms.get(name), returned)
+        if reader in layers:
             pair = Pair(name, layers[reader])
             if _fits(model, pair):
                 pairs.append(pair)
@@ -83,38 +77,26 @@ def find_pairs(model: nn.Module, example_inputs: ExampleInputs, norms: Norms) ->
 
 
 def _sole_reader(node: Node, owners: dict[Node, str], norm: str | None, returned: Collection[Node]) -> Any:
-    """The layer that alone reads a layer's output through homogeneous operations, or None."""
-    convolution = _plain(node) != "linear"
+    """The layer that alone reads a layer's output, channel by channel, through homogeneous operations, or None."""
+    channels = output_channel_dim(node)
     while len(node.users) == 1 and node not in returned:
         (user,) = node.users
-        if _plain(user) in WEIGHTED:
-            return user if user.args[0] is node else None
-        folded = _plain(user) == "batch_norm" and owners[user] == norm
-        if not (folded or _keeps_channels(user, convolution)) or user.args[0] is not node:
+        if user.args[0] is not node:
+            return None
+        if is_layer(user):
+            return user if input_channel_dim(user) == channels else None
+        folded = plain_name(user) == "batch_norm" and owners[user] == norm
+        if not (folded or _keeps_channels(user, channels)):
             return None
         node = user
     return None
 
 
-def _keeps_channels(node: Node, convolution: bool) -> bool:
-    """Whether an operation is homogeneous and leaves channels in order; behind a linear layer they are the last."""
-    name = _plain(node)
-    return name in HOMOGENEOUS or (convolution and (name in POOLING or (name == "flatten" and node.args[1:] == (1,))))
-
-
-def _used_once(model: nn.Module, calls: list[str]) -> set[str]:
-    """The layers that are called once and whose weight is no other layer's."""
-    owners: dict[int, int] = {}
-    for module in model.modules():
-        for parameter in module._parameters.values():
-            owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    counts = Counter(calls)
-    return {name for name in calls if counts[name] == 1 and owners[id(submodule(model, name).weight)] == 1}
-
-
-def _plain(node: Node) -> str:
-    name = operation_name(node)
-    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+def _keeps_channels(node: Node, channels: int) -> bool:
+    """Whether an operation is homogeneous and leaves channels in order in their dimension."""
+    name, rank = plain_name(node), len(shape_of(node.args[0]))
+    pools = name in POOLING and channels == 1 and rank > 2
+    return name in HOMOGENEOUS or pools or (name == "flatten" and node.args[1:] == (1,) and channels == 1)
 
 
 def _fits(model: nn.Module, pair: Pair) -> bool:

@@ -1,17 +1,19 @@
 """BatchNorm folded into the layer in front of it, before anything is rounded.
 
-Here: `fold_batch_norms`, and where a folded layer keeps its bias. Not here: which BatchNorm belongs to which layer
-(placement.py). The BatchNorm stays in the network as a plain addition of the folded bias (mean 0, variance 1, scale 1),
-so that names and shapes of all tensors are those of the float network and a checkpoint of one fits the other; the ONNX
-exporter takes it away.
+Here: `fold_batch_norms`, `same_outputs`, and where a folded layer keeps its bias. Not here: which BatchNorm belongs to
+which layer (sharing.py). The BatchNorm stays in the network as a plain addition of the folded bias (mean 0, variance 1,
+scale 1), so that names and shapes of all tensors are those of the float network and a checkpoint of one fits the other;
+the ONNX exporter takes it away.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.utils._pytree
 from torch import Tensor, nn
 
+from compress.graph.trace import as_arguments
 from compress.quantization.layers import LAYERS
 from compress.selectors import submodule
 
@@ -41,6 +43,31 @@ def fold_batch_norms(model: nn.Module, norms: Norms) -> None:
         else:
             norm.running_mean.copy_(-shift)
         norm.running_var.fill_(1.0 - norm.eps)
+
+
+@torch.no_grad()
+def same_outputs(first: nn.Module, second: nn.Module, batches: Sequence[Any]) -> bool:
+    """Whether two networks in evaluation mode give the same but for rounding errors, on all batches.
+
+    A network that does not repeat itself on a batch is not judged by it.
+    """
+    for batch in batches:
+        outputs, again, others = (_tensors(net(*as_arguments(batch))) for net in (first, first, second))
+        if _near(outputs, again) and not _near(outputs, others):
+            return False
+    return True
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(output)
+    return [each for each in leaves if isinstance(each, Tensor) and each.is_floating_point()]
+
+
+def _near(left: list[Tensor], right: list[Tensor]) -> bool:
+    """Whether all are of the same shapes and differ by less than a thousandth of their norms."""
+    return len(left) == len(right) and all(
+        a.shape == b.shape and bool((a - b).norm() <= 1e-3 * a.norm() + 1e-12) for a, b in zip(left, right, strict=True)
+    )
 
 
 def along(tensor: Tensor, axis: int) -> list[int]:

@@ -22,7 +22,7 @@ from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer
 from compress.quantization.post_training.adaround import LayerResult, adaround
 from compress.quantization.post_training.bias_correction import correct_biases
 from compress.quantization.post_training.equalization import equalize, find_pairs
-from compress.quantization.post_training.folding import fold_batch_norms
+from compress.quantization.post_training.folding import fold_batch_norms, same_outputs
 from compress.quantization.post_training.ranges import (
     NEED_HISTOGRAM,
     OF_WEIGHTS,
@@ -104,6 +104,7 @@ class PostTrainLinearQuantizer(Quantizer):
 
     fewest_weight_bits = 2
     fewest_activation_bits = 2
+    trains = False
 
     def __init__(
         self,
@@ -212,21 +213,21 @@ class PostTrainLinearQuantizer(Quantizer):
         if found := self.faults(network):
             raise UserError("; ".join(found))
         assert self._graph is not None, "there are example inputs"
-        self._norms = self._foldable(network) if self.fold_batchnorm else {}
+        self._norms = dict(self._graph.norms) if self.fold_batchnorm else {}
         fold_batch_norms(network, self._norms)
         if self.equalization:
             equalize(network, find_pairs(network, self.example_inputs, self._norms), self._norms)
+        if not (self._norms or self.equalization):
+            return network
+        original = copy.deepcopy(unwrapped(model)).eval()
+        if not same_outputs(original, network, batches):
+            self._norms = {}
+            network.load_state_dict(original.state_dict())
+            self.notes.append(
+                "nothing is folded or equalized: the network would not compute the same on all calibration data, so it "
+                "does not run the same layers on all of them"
+            )
         return network
-
-    def _foldable(self, network: nn.Module) -> dict[str, str]:
-        """Every layer with a BatchNorm behind it, quantized or not: a float layer may be equalized too."""
-        assert self._graph is not None
-        kept, self._pieces = self._pieces, {name: {"weight_quantizer": None} for name in self._graph.norms}  # type: ignore[dict-item]
-        self.folds = True
-        try:
-            return self._foldings(network)
-        finally:
-            self.folds, self._pieces = False, kept
 
     def _activations(self) -> Iterator[tuple[str, str, RangeActivation]]:
         """Each activation's layer, name and fake quantizer."""
