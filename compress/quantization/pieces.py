@@ -25,6 +25,8 @@ class FakeQuantizer(nn.Module):
 
     bits: int
     frozen: bool
+    bound_to_values: ClassVar[bool] = True
+    """A proof on perturbed weights leaves its numbers alone: they belong to what it rounds."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()

@@ -49,7 +49,8 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
             return graph
         stiff = graph.tried_heads & (fellows.of(outcome.module) if outcome.reason else graph.tried_heads)
         rigid |= stiff
-        if not stiff and not _give_way(graph, outcome.module, fellows, choices, pins, distrusted):
+        failed = outcome.module if outcome.reason else ""  # values differ behind the fault, not at it
+        if not stiff and not _give_way(graph, failed, fellows, choices, pins, distrusted):
             raise UserError(
                 f"removing channels from {type(model).__name__} fails in module {outcome.module!r}: "
                 f"{outcome.reason or f'outputs differ by {outcome.difference:.1e}'}"
@@ -62,7 +63,7 @@ def remove_one_of_each(model: nn.Module, graph: ChannelGraph, inputs: ExampleInp
     removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
     recipe = plan_recipe(model, graph, removed)
     try:
-        return trial(model, recipe, {}, inputs, modes=("eval",))
+        return trial(model, recipe, {}, inputs, modes=("eval",), own_values=False)
     except ForwardFailed as error:
         raise UserError(
             f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"

@@ -141,4 +141,6 @@ def _refusal(model: nn.Module, outcome: Outcome) -> str:
         f"outputs of the masked and of the thinned model differ by {outcome.difference:.1e} relative, "
         f"allowed are {outcome.tolerance:.0e}"
     )
+    if outcome.what:
+        why = f"the masked and the thinned model are different functions, which shows once they are trained: {outcome.what}"
     return f"{type(model).__name__} was not thinned and is unchanged: in {where}: {why}"

@@ -1,30 +1,32 @@
 """The proof that a removal changes nothing: run before and after on real tensors, then put all back.
 
 Here: `trial`, which masks a model, runs it, applies a recipe, runs it again and compares outputs and running
-statistics, in eval and in training mode; the model is as before when it returns. Not here: the decision what
-to remove. Called by `thin` (the proof) and by `probe` (finding sizes that are literals in the code).
+statistics, in eval and in training mode; the model is as before when it returns. It does so with the model's own values,
+and with perturbed ones (`proof/perturb.py`), for what is zero today. Not here: the decision what to remove. Called by
+`thin` (the proof) and by `probe` (finding sizes that are literals in the code).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from compress.graph.trace import ExampleInputs, as_arguments
+from compress.graph.trace import ExampleInputs, as_arguments, asks_for_training
+from compress.thinning.proof.observe import ForwardFailed, Observation, observe
+from compress.thinning.proof.perturb import Draw, perturb
+from compress.thinning.proof.steps import Parting, first_parting
 from compress.thinning.recipe import Recipe, tensors_of
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+Arguments = tuple[Any, ...]
 DOUBLE_UP_TO = 400_000_000
 """Parameters; a larger model is not judged again in float64, to save memory."""
-FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ArithmeticError)
-"""What a forward pass of a network whose sizes do not fit raises."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class Outcome:
     """What a trial found.
 
     Attributes:
-        difference: largest difference of an output or running statistic, relative to the largest value of it.
+        difference: largest difference of an output or running statistic, relative to the largest value of it; also of
+            the result of an operation, on perturbed values.
         tolerance: what the type of the numbers allows.
         module: where the two runs part or the thinned one fails; '' is the model itself.
-        reason: the error that the thinned model raised; empty if it ran.
+        reason: the error that the thinned model raised, or why nothing can be proved; empty if it ran.
         modes: the modes that were compared (a model that cannot run in training mode is compared in eval).
         masking_change: relative change of the eval output by masking what goes (measured together with `train`).
+        what: the operation at which the two runs part, if it is known.
+        closed: on perturbed values, the operations behind which nothing is seen, by their place in the first run.
     """
 
     difference: float
@@ -46,31 +51,13 @@ class Outcome:
     reason: str = ""
     modes: tuple[str, ...] = ("eval",)
     masking_change: float = 0.0
+    what: str = ""
+    closed: frozenset[int] = frozenset()
 
     @property
     def passed(self) -> bool:
         """Whether the thinned model ran and its outputs agree within the tolerance."""
         return not self.reason and self.difference <= self.tolerance
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One forward pass: all tensors that came out, and the buffers that it left."""
-
-    outputs: list[Tensor]
-    buffers: dict[str, Tensor]
-
-
-class ForwardFailed(Exception):
-    """A forward pass raised an error.
-
-    Attributes:
-        module: the innermost module that was running.
-    """
-
-    def __init__(self, module: str, reason: str) -> None:
-        super().__init__(reason)
-        self.module = module
 
 
 def trial(
@@ -79,11 +66,14 @@ def trial(
     masks: Mapping[str, Tensor],
     inputs: ExampleInputs,
     modes: Sequence[str] = ("eval", "train"),
+    own_values: bool = True,
 ) -> Outcome:
     """Compare the masked model with what the recipe makes of it; the model is left as it was.
 
-    The comparison runs in the model's own type. Where rounding may be the cause of a difference (a batch norm over
-    few numbers blows it up in training mode), float64 and its tolerance of 1e-8 have the last word.
+    The comparison runs twice: with the model's own values in its own type, and on a copy of the values in which
+    nothing is zero, tiny, constant or huge (`perturb`), for there may be a branch that is closed today. Where rounding
+    may be the cause of a difference (a batch norm over few numbers blows it up in training mode), float64 and its
+    tolerance of 1e-8 have the last word. The perturbed copy is in float64, and is compared operation by operation.
 
     Args:
         model: any module.
@@ -91,51 +81,160 @@ def trial(
         masks: parameter name -> bool, True = kept: what else is masked.
         inputs: real numbers, at least two samples (`real_inputs`).
         modes: `eval` and `train`, in the order of the comparison.
+        own_values: False leaves out the first of the two comparisons, which a trial of the graph can do without.
 
     Raises:
         ForwardFailed: the masked model itself does not run on the inputs.
     """
-    outcome = _trial(model, recipe, masks, inputs, modes, None)
-    double = sum(tensor.numel() for tensor in model.parameters()) <= DOUBLE_UP_TO
-    if outcome.passed or outcome.reason or not double:
+    arguments = as_arguments(inputs)
+    if not own_values:
+        return _perturbed(model, recipe, masks, arguments, modes) or _trial(model, recipe, masks, arguments, modes)
+    outcome = _own(model, recipe, masks, arguments, modes)
+    if not outcome.passed:
+        return outcome
+    other = _perturbed(model, recipe, masks, arguments, modes)
+    if other is None:
+        return replace(outcome, reason=INCONCLUSIVE)
+    if other.passed:
+        return outcome
+    return replace(other, masking_change=outcome.masking_change)
+
+
+INCONCLUSIVE = (
+    "nothing can be proved: with parameters of ordinary size in place of zero and tiny ones the model does not run, or "
+    "all its outputs are constant or not finite"
+)
+DRAWS = (Draw(0), Draw(1), Draw(2, 0.3), Draw(3, 0.1, buffers=False))
+ENOUGH = 2
+"""Draws in which something runs, if operations give constants: a ReLU that one draw closes the other may open."""
+
+
+def _own(
+    model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], arguments: Arguments, modes: Sequence[str]
+) -> Outcome:
+    """With the model's own values; in float64 once more if they differ."""
+    outcome = _trial(model, recipe, masks, arguments, modes)
+    if outcome.passed or outcome.reason or not _fits_twice(model):
         return outcome
     try:
-        return _trial(model, recipe, masks, inputs, modes, torch.float64)
+        return _trial(model, recipe, masks, arguments, modes, torch.float64)
     except ForwardFailed:
         return outcome
+
+
+def _perturbed(
+    model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], arguments: Arguments, modes: Sequence[str]
+) -> Outcome | None:
+    """With perturbed values; None if no draw of them gives a model that runs and shows anything.
+
+    In training mode only where the model's code asks for it: the norms' statistics are compared on its own values.
+    """
+    modes = modes if asks_for_training(model) else modes[:1]
+    dtypes = (torch.float64, None) if _fits_twice(model) else (None,)
+    found: list[Outcome] = []
+    for draw in DRAWS:
+        outcome = _first_that_runs(model, recipe, masks, fewer(arguments), modes, dtypes, draw)
+        found += [outcome] if outcome is not None else []
+        if found and (not found[-1].passed or not found[0].closed & found[-1].closed or len(found) == ENOUGH):
+            return found[-1]
+    return found[-1] if found else None
+
+
+def _first_that_runs(
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    arguments: Arguments,
+    modes: Sequence[str],
+    dtypes: Sequence[torch.dtype | None],
+    draw: Draw,
+) -> Outcome | None:
+    for dtype in dtypes:
+        with contextlib.suppress(ForwardFailed, Inconclusive):
+            return _trial(model, recipe, masks, arguments, modes, dtype, draw)
+    return None
+
+
+class Inconclusive(Exception):
+    """The outputs are constant or not finite, whatever the model computes."""
 
 
 def _trial(
     model: nn.Module,
     recipe: Recipe,
     masks: Mapping[str, Tensor],
-    inputs: ExampleInputs,
+    arguments: Arguments,
     modes: Sequence[str],
-    dtype: torch.dtype | None,
+    dtype: torch.dtype | None = None,
+    draw: Draw | None = None,
 ) -> Outcome:
-    """One trial in one floating-point type; None is the model's own."""
-    change = 0.0
+    """One trial in one floating-point type (None is the model's own), with the model's values or perturbed ones."""
+    change, inside = 0.0, draw is not None
     with restored(model):
         cast(model, dtype)
-        arguments = cast_inputs(as_arguments(inputs), dtype)
+        if draw is not None:
+            perturb(model, draw)
+        arguments = cast_inputs(arguments, dtype)
         put_on_copies(model, masks)
-        tolerance = TOLERANCE[_floating(model)]
-        before = observe(model, arguments, "eval") if "train" in modes else None
+        before = observe(model, arguments, "eval") if "train" in modes and not inside else None
         altered = mask_removed(model, recipe)
-        expected = {modes[0]: observe(model, arguments, modes[0]) if altered or before is None else before}
+        expected = {modes[0]: observe(model, arguments, modes[0], inside) if altered or before is None else before}
         if before is not None:
             change = difference(Recipe(), before, expected["eval"])
+        if inside and is_blind(expected[modes[0]]):
+            raise Inconclusive
         for mode in modes[1:]:
             with contextlib.suppress(ForwardFailed):
-                expected[mode] = observe(model, arguments, mode)
+                expected[mode] = observe(model, arguments, mode, inside)
+        tolerance = _tolerance(model, [] if draw is None else expected.values())
         recipe.apply(model)
-        worst = 0.0
+        closed = frozenset(k for k, step in enumerate(expected[modes[0]].steps) if step.closed)
+        found = Outcome(0.0, tolerance, modes=tuple(expected), masking_change=change, closed=closed)
         for mode, masked in expected.items():
             try:
-                worst = max(worst, difference(recipe, masked, observe(model, arguments, mode)))
+                found = _worse(found, compare(recipe, masked, observe(model, arguments, mode, inside), tolerance))
             except ForwardFailed as error:
-                return Outcome(float("inf"), tolerance, error.module, str(error), tuple(expected))
-    return Outcome(worst, tolerance, modes=tuple(expected), masking_change=change)
+                return replace(found, difference=float("inf"), module=error.module, reason=str(error))
+    return found
+
+
+def compare(recipe: Recipe, masked: Observation, thinned: Observation, tolerance: float) -> Parting:
+    """What two passes differ by: outputs, buffers and, if they were kept, the operations inside."""
+    outside = difference(recipe, masked, thinned)
+    exact = tolerance <= TOLERANCE[torch.float64]
+    inside = first_parting(masked.steps, thinned.steps, tolerance, recipe.headed, exact)
+    if inside is None:
+        return Parting("", outside, "")
+    return replace(inside, difference=max(inside.difference, outside))
+
+
+def _worse(outcome: Outcome, found: Parting) -> Outcome:
+    if found.difference <= outcome.difference:
+        return outcome
+    return replace(outcome, difference=found.difference, module=found.module, what=found.what)
+
+
+def is_blind(observation: Observation) -> bool:
+    """Whether every floating-point output is constant or nowhere finite, so that equal outputs prove nothing."""
+    floating = [each for each in observation.outputs if each.is_floating_point() and each.numel()]
+    return bool(floating) and all(_says_nothing(each) for each in floating)
+
+
+def _says_nothing(output: Tensor) -> bool:
+    finite = output[output.isfinite()]
+    if output.numel() == 1:
+        return not finite.any()
+    return not finite.numel() or bool((finite == finite[0]).all())
+
+
+def _tolerance(model: nn.Module, observations: Iterable[Observation]) -> float:
+    """Of the model's type; of the coarsest type inside, if the operations were kept."""
+    seen = {step.dtype for each in observations for step in each.steps}
+    return max(TOLERANCE.get(dtype, 1e-4) for dtype in {*seen, _floating(model)})
+
+
+def _fits_twice(model: nn.Module) -> bool:
+    return sum(tensor.numel() for tensor in model.parameters()) <= DOUBLE_UP_TO
 
 
 @torch.no_grad()
@@ -180,108 +279,13 @@ def relative(old: Tensor, new: Tensor, least: float = 0.0) -> float:
         return float("inf")
     if not old.numel() or torch.equal(old, new):
         return 0.0
-    if not old.is_floating_point():
+    if not (old.is_floating_point() or old.is_complex()):
         return float("inf")
-    old, new = torch.nan_to_num(old), torch.nan_to_num(new)
+    if not torch.equal(old.isfinite(), new.isfinite()):
+        return float("inf")
+    old, new = torch.where(old.isfinite(), old, 0), torch.where(new.isfinite(), new, 0)
     scale = max(old.abs().max().item(), least) or 1.0
     return (old - new).abs().max().item() / scale
-
-
-def observe(model: nn.Module, arguments: tuple[Any, ...], mode: str) -> Observation:
-    """Run a model once, without dropout, autocast or TF32; buffers and random numbers are put back.
-
-    Raises:
-        ForwardFailed: with the innermost module that was running.
-    """
-    running: list[str] = []
-    with _quiet_numerics(), _kept_buffers(model), _named_calls(model, running), torch.no_grad():
-        for module in model.modules():
-            module.training = mode == "train"
-        try:
-            outputs = model(*arguments)
-        except FAILURES as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ForwardFailed(running[-1] if running else "", reason) from error
-        leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-        if not leaves:
-            raise ForwardFailed("", "the model returns no tensor, so there is nothing to compare")
-        buffers = {name: buffer.clone() for name, buffer in tensors_of(model).items() if _is_buffer(buffer)}
-    return Observation([leaf.clone() for leaf in leaves], buffers if mode == "train" else {})
-
-
-def _is_buffer(tensor: Tensor) -> bool:
-    return not isinstance(tensor, nn.Parameter)
-
-
-class _NoDropout(TorchDispatchMode):
-    """Random masks keep everything, whatever operation draws them, outside the branches of `torch.cond`."""
-
-    supports_higher_order_operators = True
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(getattr(func, "overloadpacket", ""))  # `torch.cond` has none
-        if name == "aten.bernoulli_":
-            return args[0].fill_(1)
-        if name == "aten.bernoulli":
-            return torch.ones_like(args[0])
-        if name == "aten.native_dropout":
-            return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
-        return func(*args, **(kwargs or {}))
-
-
-@contextlib.contextmanager
-def _quiet_numerics() -> Iterator[None]:
-    """Same random numbers for each run; no reduced precision."""
-    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.random.fork_rng(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            torch.manual_seed(0)
-            with _NoDropout():
-                yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
-
-
-@contextlib.contextmanager
-def _kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Put values and identity of every buffer and every training flag back."""
-    flags = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, key, buffer, buffer.clone())
-        for module in model.modules()
-        for key, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-        for module, key, buffer, values in buffers:
-            module._buffers[key] = buffer
-            buffer.copy_(values)
-
-
-@contextlib.contextmanager
-def _named_calls(model: nn.Module, running: list[str]) -> Iterator[None]:
-    """Keep the names of the modules that are running, innermost last."""
-
-    def leave(*_: object) -> None:
-        running.pop()
-
-    handles = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
-        handles.append(module.register_forward_hook(leave))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextlib.contextmanager
@@ -314,7 +318,7 @@ def cast(model: nn.Module, dtype: torch.dtype | None) -> None:
             tensor.data = tensor.data.to(dtype)
 
 
-def cast_inputs(arguments: tuple[Any, ...], dtype: torch.dtype | None) -> tuple[Any, ...]:
+def cast_inputs(arguments: Arguments, dtype: torch.dtype | None) -> Arguments:
     """The same for the inputs."""
 
     def convert(leaf: Any) -> Any:
@@ -328,7 +332,15 @@ def _floating(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-def real_inputs(example_inputs: ExampleInputs, device: torch.device | None = None) -> tuple[Any, ...]:
+def fewer(arguments: Arguments) -> Arguments:
+    """Two samples are enough, if the tensors agree on how many there are."""
+    tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor) and leaf.dim()]
+    if len({tensor.shape[0] for tensor in tensors}) != 1:
+        return arguments
+    return pytree.tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) and leaf.dim() else leaf, arguments)
+
+
+def real_inputs(example_inputs: ExampleInputs, device: torch.device | None = None) -> Arguments:
     """Example inputs fit for a comparison: at least two and at most four samples, numbers that differ.
 
     Floating-point tensors that are constant or not finite (an example may be uninitialised) become normal

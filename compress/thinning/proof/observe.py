@@ -1,0 +1,132 @@
+"""One forward pass, seen through: its outputs, the buffers that it left, and on request every operation of it.
+
+Here: `observe`, without dropout, autocast or TF32, with the same random numbers each time; buffers, flags and random
+numbers are put back. Not here: whose passes are compared (`verify.py`) and how operations are (`steps.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compress.thinning.proof.steps import NoDropout, Recording, Step
+from compress.thinning.recipe import tensors_of
+
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ArithmeticError)
+"""What a forward pass of a network whose sizes do not fit raises."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One forward pass: all tensors that came out, the buffers that it left, and the operations if they were kept."""
+
+    outputs: list[Tensor]
+    buffers: dict[str, Tensor]
+    steps: tuple[Step, ...] = ()
+
+
+class ForwardFailed(Exception):
+    """A forward pass raised an error.
+
+    Attributes:
+        module: the innermost module that was running.
+    """
+
+    def __init__(self, module: str, reason: str) -> None:
+        super().__init__(reason)
+        self.module = module
+
+
+def observe(model: nn.Module, arguments: tuple[Any, ...], mode: str, inside: bool = False) -> Observation:
+    """Run a model once, without dropout, autocast or TF32; buffers and random numbers are put back.
+
+    Args:
+        model: any module.
+        arguments: of its `forward`.
+        mode: `eval` or `train`.
+        inside: keep every operation too; a branch that a factor in the code closes is open then.
+
+    Raises:
+        ForwardFailed: with the innermost module that was running.
+    """
+    running: list[str] = []
+    watch = Recording(running) if inside else NoDropout()
+    with _quiet_numerics(watch), _kept_buffers(model), _named_calls(model, running), torch.no_grad():
+        for module in model.modules():
+            module.training = mode == "train"
+        try:
+            outputs = model(*arguments)
+        except FAILURES as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ForwardFailed(running[-1] if running else "", reason) from error
+        leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        if not leaves:
+            raise ForwardFailed("", "the model returns no tensor, so there is nothing to compare")
+        buffers = {name: buffer.clone() for name, buffer in tensors_of(model).items() if _is_buffer(buffer)}
+    steps = tuple(watch.steps) if isinstance(watch, Recording) else ()
+    return Observation([leaf.clone() for leaf in leaves], buffers if mode == "train" else {}, steps)
+
+
+def _is_buffer(tensor: Tensor) -> bool:
+    return not isinstance(tensor, nn.Parameter)
+
+
+@contextlib.contextmanager
+def _quiet_numerics(watch: NoDropout) -> Iterator[None]:
+    """Same random numbers for each run; no reduced precision."""
+    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            torch.manual_seed(0)
+            with watch:
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = flags
+
+
+@contextlib.contextmanager
+def _kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Put values and identity of every buffer and every training flag back."""
+    flags = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, key, buffer, buffer.clone())
+        for module in model.modules()
+        for key, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+        for module, key, buffer, values in buffers:
+            module._buffers[key] = buffer
+            buffer.copy_(values)
+
+
+@contextlib.contextmanager
+def _named_calls(model: nn.Module, running: list[str]) -> Iterator[None]:
+    """Keep the names of the modules that are running, innermost last."""
+
+    def leave(*_: object) -> None:
+        running.pop()
+
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,101 @@
+"""Ordinary values for what is zero, tiny, constant or huge today, so that a proof sees behind it.
+
+Here: `perturb`, which swaps values in by `tensor.data`; the caller puts the old ones back (`verify.restored`). A branch
+whose last layer starts at zero, a layer scale of 1e-5 or a bias of -100 in front of a ReLU hides what lies behind it:
+masked and thinned network agree today and are different functions as soon as they are trained. Not here: the comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compress.thinning.recipe import tensors_of
+
+TINY, HUGE = 0.05, 4.0
+"""Of the ordinary size: what is smaller gets a value of ordinary size, what is larger as well."""
+TINY_IN_BUFFER = 1e-3
+"""Of a buffer's largest element: buffers hold kernels, tables and masks, of which only zeros and such count as empty."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One set of perturbed values.
+
+    Attributes:
+        seed: of the random numbers; same seed, same values.
+        size: factor to the ordinary size, for networks that overflow.
+        buffers: whether buffers are perturbed too.
+    """
+
+    seed: int = 0
+    size: float = 1.0
+    buffers: bool = True
+
+
+@torch.no_grad()
+def perturb(model: nn.Module, draw: Draw) -> None:
+    """Give parameters and buffers ordinary values, in new memory; a tensor under several names gets them once.
+
+    The numbers of a module whose class is `bound_to_values` stay: the step of a quantizer belongs to what it rounds.
+    """
+    generator = torch.Generator().manual_seed(draw.seed)
+    bound = {
+        id(tensor)
+        for module in model.modules()
+        if getattr(module, "bound_to_values", False)
+        for tensor in (*module.parameters(), *module.buffers())
+    }
+    for tensor in tensors_of(model).values():
+        parameter = isinstance(tensor, nn.Parameter)
+        usable = tensor.numel() and (tensor.is_floating_point() or tensor.is_complex())
+        if usable and id(tensor) not in bound and (parameter or draw.buffers):
+            values = torch.view_as_real(tensor.data) if tensor.is_complex() else tensor.data
+            new = _parameter(values, draw, generator) if parameter else _buffer(values, draw, generator)
+            tensor.data = torch.view_as_complex(new.contiguous()) if tensor.is_complex() else new
+
+
+def ordinary_size(shape: torch.Size) -> float:
+    """1 for a vector (a scale, a shift, a gate); 1 / sqrt(fan-in) for a weight."""
+    sizes = [size for size in shape if size > 1]
+    return 1.0 if len(sizes) < 2 else (torch.Size(sizes).numel() / sizes[0]) ** -0.5
+
+
+def _parameter(old: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
+    """Elements that are tiny or not finite are drawn anew, all others vary by a half; too large ones shrink."""
+    usual, finite = ordinary_size(old.shape), old.isfinite()
+    clean = torch.where(finite, old, 0)
+    small = (clean.abs() < TINY * usual) | ~finite
+    if usual == 1.0:
+        odd = small | (clean.abs() > HUGE)
+    else:
+        rms = clean.square().mean().sqrt()
+        odd, clean = small, clean * torch.where(rms > HUGE * usual, usual / rms, 1.0)
+    factors, signs = _random(old, generator)
+    signs = signs.abs() if bool((clean >= 0).all() & clean.any()) else signs  # a variance, a step, a temperature
+    return torch.where(odd, factors * signs * (usual * draw.size), clean * factors)
+
+
+def _buffer(old: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
+    """Elements that are zero, or tiny beside the largest, are drawn anew; what is constant varies by a half.
+
+    A constant that is huge is drawn anew as well.
+    """
+    finite = old.isfinite()
+    clean = torch.where(finite, old, 0)
+    largest = clean.abs().max()
+    tiny = finite & (clean.abs() <= torch.where(largest < TINY_IN_BUFFER, TINY, TINY_IN_BUFFER * largest))
+    factors, signs = _random(old, generator)
+    if bool((clean >= 0).all()):
+        signs = signs.abs()  # a variance, a counter
+    constant = bool((clean == clean.flatten()[0]).all() & finite.all())
+    odd = tiny | (constant & (clean.abs() > HUGE))
+    return torch.where(odd, factors * signs * draw.size, old * factors if constant else old)
+
+
+def _random(like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Factors in [0.5, 1.5), and signs."""
+    drawn = torch.rand(like.shape, generator=generator)
+    return ((2 * drawn) % 1 + 0.5).to(like), torch.where(drawn < 0.5, -1.0, 1.0).to(like)
