@@ -16,7 +16,8 @@ from compress.graph.coupling import Choices, Heads
 from compress.graph.trace import ExampleInputs
 from compress.thinning.attention import all_headed
 from compress.thinning.plan import owner_of, plan_recipe
-from compress.thinning.verify import ForwardFailed, Outcome, real_inputs, trial
+from compress.thinning.proof.observe import ForwardFailed
+from compress.thinning.verify import Outcome, real_inputs, trial
 
 ATTEMPTS = 64
 

@@ -22,8 +22,9 @@ from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, complete_masks, zero_masks
 from compress.thinning.plan import plan_recipe
 from compress.thinning.probe import prunable_graph
+from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.recipe import Recipe, slice_optimizer
-from compress.thinning.verify import ForwardFailed, Outcome, real_inputs, trial
+from compress.thinning.verify import Outcome, real_inputs, trial
 
 
 @dataclass(frozen=True)
@@ -142,5 +143,5 @@ def _refusal(model: nn.Module, outcome: Outcome) -> str:
         f"allowed are {outcome.tolerance:.0e}"
     )
     if outcome.what:
-        why = f"the masked and the thinned model are different functions, which shows once they are trained: {outcome.what}"
+        why = f"the masked and the thinned model are different functions, which training will show: {outcome.what}"
     return f"{type(model).__name__} was not thinned and is unchanged: in {where}: {why}"

@@ -1,9 +1,9 @@
 """The proof that a removal changes nothing: run before and after on real tensors, then put all back.
 
 Here: `trial`, which masks a model, runs it, applies a recipe, runs it again and compares outputs and running
-statistics, in eval and in training mode; the model is as before when it returns. It does so with the model's own values,
-and with perturbed ones (`proof/perturb.py`), for what is zero today. Not here: the decision what to remove. Called by
-`thin` (the proof) and by `probe` (finding sizes that are literals in the code).
+statistics, in eval and in training mode; the model is as before when it returns. It does so with the model's own
+values, and with perturbed ones (`proof/perturb.py`), for what is zero today. Not here: the decision what to remove.
+Called by `thin` (the proof) and by `probe` (finding sizes that are literals in the code).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Here: `perturb`, which swaps values in by `tensor.data`; the caller puts the old ones back (`verify.restored`). A branch
 whose last layer starts at zero, a layer scale of 1e-5 or a bias of -100 in front of a ReLU hides what lies behind it:
-masked and thinned network agree today and are different functions as soon as they are trained. Not here: the comparison.
+masked and thinned network agree today and are different functions once they are trained. Not here: the comparison.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from compress.thinning.recipe import tensors_of
 TINY, HUGE = 0.05, 4.0
 """Of the ordinary size: what is smaller gets a value of ordinary size, what is larger as well."""
 TINY_IN_BUFFER = 1e-3
-"""Of a buffer's largest element: buffers hold kernels, tables and masks, of which only zeros and such count as empty."""
+"""Of a buffer's largest element: buffers hold kernels, tables and masks, of which only zeros count as empty."""
 
 
 @dataclass(frozen=True)
