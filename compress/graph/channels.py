@@ -28,7 +28,7 @@ from compress.errors import UserError
 from compress.graph.coupling import Choices, Coupling, Heads
 from compress.graph.macs import macs_of
 from compress.graph.rules import RULES
-from compress.graph.trace import ExampleInputs, Trace, asks_for_training, shape_of, source_of, trace_model
+from compress.graph.trace import ExampleInputs, Trace, asks_for_training, shape_of, trace_model
 from compress.graph.units import Ids
 
 Place = tuple[str, int]
@@ -85,7 +85,9 @@ class ChannelGraph:
     Attributes:
         parameters: full names of the parameters (members that are not among them are buffers or attributes).
         reads: places where a weight meets the channels that come in; all other places of a group write it.
-        block_weights: weights of grouped convolutions from which whole groups go, so that their number changes.
+        block_modules: grouped convolutions from which whole groups go, so that their number changes.
+        computed: members that are no tensor of their module, which counts its channels by them (`conv.weight`, the
+            product of `conv.weight_orig` and `conv.weight_mask`) -> their shape.
         asked: the calls that keep their shape in one of several ways, and how many ways there are.
         risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.probe`).
         tried_heads: modules whose positions within heads can go, if a trial bears it out.
@@ -95,7 +97,8 @@ class ChannelGraph:
     _groups: tuple[ChannelGroup, ...]
     parameters: frozenset[str]
     reads: frozenset[Place]
-    block_weights: frozenset[str]
+    block_modules: frozenset[str]
+    computed: dict[str, tuple[int, ...]]
     asked: dict[tuple[object, ...], int]
     risky: frozenset[str]
     tried_heads: frozenset[str]
@@ -183,7 +186,8 @@ def graph_of(
         tuple(_own_names(groups)),
         frozenset(coupling.parameters),
         frozenset(coupling.reads),
-        frozenset(coupling.block_weights),
+        frozenset(coupling.block_modules),
+        dict(coupling.computed),
         dict(coupling.asked),
         frozenset(coupling.risky),
         frozenset(tried),
@@ -211,7 +215,8 @@ def weight_macs(trace: Trace) -> dict[str, int]:
     found: dict[str, int] = {}
     for node in trace.operations:
         macs = macs_of(node)
-        sources = {source_of(read) for read in node.all_input_nodes} if macs else set()
+        reads = node.all_input_nodes if macs else []
+        sources = {source for read in reads for source in trace.sources.get(read, ())}
         sizes = {
             trace.tensor_names[source]: math.prod(shape_of(source))
             for source in sources

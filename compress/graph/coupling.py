@@ -89,6 +89,11 @@ class Heads:
     rigid: Collection[str] = ()
 
 
+COUNTING = (
+    *(nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.PReLU),
+    *(nn.Embedding, nn.RNNBase, nn.RNNCellBase),
+)
+"""Layers that keep the numbers of their channels beside their weights."""
 Result = Value | list[Value]
 Rule = Callable[["Coupling", Node, dict[str, Any]], Result]
 Choices = dict[tuple[Any, ...], int]
@@ -126,7 +131,8 @@ class Coupling:
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
         self.tensors: dict[str, Value] = {}
-        self.block_weights: set[str] = set()
+        self.block_modules: set[str] = set()
+        self.computed: dict[str, tuple[int, ...]] = {}
         self.asked: dict[tuple[Any, ...], int] = {}
         self.risky: set[str] = set()
         self.has_heads = False
@@ -175,11 +181,41 @@ class Coupling:
     def tensor(self, name: str, node: Node) -> Value:
         """The value of a parameter or buffer; all its positions are units of their own at first sight."""
         if name not in self.tensors:
-            shape = shape_of(node)
-            units = {dim: self.units.fresh(size) for dim, size in enumerate(shape) if size > 1}
+            shape, kernel = shape_of(node), self._kernel(name, shape_of(node))
+            units = {dim: self.units.fresh(size) for dim, size in enumerate(shape) if size > 1 and dim not in kernel}
             masked = name in self.parameters
             self.tensors[name] = Value.of(shape, dict(units), dict.fromkeys(range(len(shape)), masked))
         return self.tensors[name]
+
+    def _kernel(self, name: str, shape: tuple[int, ...]) -> range:
+        """The dimensions of a convolution's own weight, or of what it is made of, along which it moves: they stay."""
+        while name:
+            name = name.rpartition(".")[0]
+            module = self.modules.get(name)
+            if isinstance(module, nn.modules.conv._ConvNd):
+                count = len(module.kernel_size)
+                found = len(shape) > count + 1 and shape[-count:] == tuple(module.kernel_size)
+                return range(len(shape) - count, len(shape)) if found else range(0)
+        return range(0)
+
+    def weight(self, argument: Any, name: str) -> Value:
+        """A weight that the calling module counts its channels by, although it may be no tensor of that module.
+
+        Such as one computed from `weight_orig` and `weight_mask`, or from `parametrizations.weight.original`.
+        """
+        value, caller = self.read(argument), self.caller()
+        if isinstance(caller, COUNTING) and name not in caller._parameters and name not in caller._buffers:
+            place = f"{self.first_name(caller)}.{name}".lstrip(".")
+            self.computed[place] = value.shape
+            known = self.tensors.setdefault(place, value)
+            for one, other in zip(known.units, value.units, strict=known.shape == value.shape):
+                if known is not value and (one is not None or other is not None):
+                    self.join(one, other)
+        return value
+
+    def first_name(self, module: nn.Module) -> str:
+        """Under which a module is registered first."""
+        return next(name for name, each in self.modules.items() if each is module)
 
     def attribute(self, name: str, ids: Ids) -> None:
         """A number of the calling module that counts these channels, although no tensor of it does."""
@@ -251,6 +287,20 @@ class Coupling:
         name = self.name_of(source_of(argument))
         if name is not None:
             self.reads.add((name, dim))
+            return
+        ids = self.read(argument).units[dim]
+        if ids is None:
+            return
+        for place in self._made_of(argument):
+            own = self.tensors[place[0]].units[place[1]]
+            if own is not None and np.array_equal(self.units.roots(own), self.units.roots(ids)):
+                self.reads.add(place)
+
+    def _made_of(self, argument: Any) -> list[tuple[str, int]]:
+        """Every dimension of the parameters that a weight is computed from."""
+        assert self._trace is not None
+        names = [self._trace.tensor_names[node] for node in self._trace.sources.get(argument, ())]
+        return [(name, dim) for name in names if name in self.tensors for dim in range(len(self.tensors[name].shape))]
 
     def pin(self, ids: Ids | None, reason: str) -> None:
         """Pin units, naming the module and operation at work."""

@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
 from compress.graph.rules_math import aligned
-from compress.graph.rules_shape import boundary
+from compress.graph.rules_shape import boundary, permuted
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
 
@@ -26,7 +26,7 @@ CONVOLUTIONS = (
 
 def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """x (N, I, ..), weight (O, I/g, ..), or transposed (I, O/g, ..); bias (O); result (N, O, ..)."""
-    x, weight, bias = c.read(a["input"]), c.read(a["weight"]), c.read(a["bias"])
+    x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
     transposed = "transpose" in operation_name(node)
     channel = len(x.shape) - len(weight.shape) + 1
     for ids in x.units[channel + 1 :]:
@@ -36,7 +36,7 @@ def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     if a["groups"] == 1:
         reads, writes = (0, 1) if transposed else (1, 0)
         c.reads_along(a["weight"], reads)
-        c.join(x.units[channel], weight.units[reads])
+        _contract(c, x, channel, weight, reads)
         out = weight.units[writes]
     else:
         out = _grouped(c, a, x.units[channel], weight, transposed)
@@ -45,7 +45,8 @@ def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     zero = {k: x.zero[k] and a["bias"] is None for k in range(channel)}
     if a["bias"] is not None and shape[channel] > 1:
         out = c.join(out, bias.units[0])
-    zero[channel] = weight.zero[0] and (a["bias"] is None or bias.zero[0])
+    clean = weight.zero[1 if transposed else 0] and (weight.zero[0] or a["groups"] == 1)
+    zero[channel] = clean and (a["bias"] is None or bias.zero[0])
     return Value.of(shape, {**units, channel: out}, zero)
 
 
@@ -61,6 +62,8 @@ def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, trans
         c.pin(x, "coupled to a tensor of fixed size")
     full, part = weight.units[0], weight.units[1]
     if full is None:
+        for ids in (x, part):
+            c.pin(ids, "coupled to a weight of fixed size")
         return None
     inside = max(weight.shape[1], weight.shape[0] // groups)
     own = c.owner(CONVOLUTIONS) is not None
@@ -95,9 +98,9 @@ def _pinned(c: Coupling, size: int) -> Ids:
 def _whole_blocks(c: Coupling, a: dict[str, Any], x: Ids, weight: Value, transposed: bool) -> Ids:
     groups, full = a["groups"], weight.units[0]
     assert full is not None
-    name = c.name_of(a["weight"])
-    assert name is not None
-    c.block_weights.add(name)
+    caller = c.caller()
+    assert caller is not None
+    c.block_modules.add(c.first_name(caller))
     c.pin(weight.units[1], "")
     blocks = c.units.tie_along(full.reshape(groups, -1), 1)
     c.units.tie(c.units.tie_along(x.reshape(groups, -1), 1), blocks)
@@ -106,9 +109,9 @@ def _whole_blocks(c: Coupling, a: dict[str, Any], x: Ids, weight: Value, transpo
 
 def linear(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """x (.., I), weight (O, I), bias (O)."""
-    x, weight, bias = c.read(a["input"]), c.read(a["weight"]), c.read(a["bias"])
+    x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
     c.reads_along(a["weight"], len(weight.shape) - 1)
-    c.join(x.units[-1], weight.units[-1])
+    _contract(c, x, len(x.shape) - 1, weight, len(weight.shape) - 1)
     shape = shape_of(node)
     if len(weight.shape) == 1:
         return Value.of(shape, dict(enumerate(x.units[:-1])), dict(enumerate(x.zero[:-1])))
@@ -124,10 +127,12 @@ def linear(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 def matmul(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """(.., M, K) @ (.., K, N); K may shrink where one side is exactly zero in what goes."""
     left, right = (c.read(argument) for argument in list(a.values())[:2])
-    if len(left.shape) < 2 or len(right.shape) < 2:
-        return boundary(c, node, a)
-    _contract(c, left, len(left.shape) - 1, right, len(right.shape) - 2)
     shape = shape_of(node)
+    _contract(c, left, len(left.shape) - 1, right, max(len(right.shape) - 2, 0))
+    if len(left.shape) < 2 or len(right.shape) < 2:
+        rest = right if len(left.shape) < 2 else left
+        gone = max(len(right.shape) - 2, 0) if rest is right else len(left.shape) - 1
+        return permuted(rest, [dim for dim in range(len(rest.shape)) if dim != gone])
     batch = aligned(c, [_leading(left), _leading(right)], shape[:-2], lambda flags: any(flags))
     units = {**dict(enumerate(batch.units)), len(shape) - 2: left.units[-2], len(shape) - 1: right.units[-1]}
     zero = {**dict(enumerate(batch.zero)), len(shape) - 2: left.zero[-2], len(shape) - 1: right.zero[-1]}
@@ -208,14 +213,15 @@ def channel_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     ids = x.units[1]
     for name in ("weight", "bias", "running_mean", "running_var"):
         if a.get(name) is not None and x.shape[1] > 1:
-            ids = c.join(ids, c.read(a[name]).units[0])
+            ids = c.join(ids, c.weight(a[name], name).units[0])
     bare = all(a.get(name) is None for name in ("weight", "bias", "running_mean"))
     if bare and ids is not None and c.owner(nn.modules.batchnorm._NormBase) is not None:
         c.attribute("num_features", ids)
-    affine = all(a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
     for space in x.units[2:]:
         c.pin(space, "normalised along")
-    return Value.of(x.shape, {0: x.units[0], 1: ids}, {1: affine})
+    scaled, shifted = (a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
+    own = x.zero[1] and a.get("running_mean") is None  # 0 is its own mean: a standardised weight
+    return Value.of(x.shape, {0: x.units[0], 1: ids}, {1: (scaled or own) and (shifted or a.get("bias") is None)})
 
 
 def group_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -224,7 +230,7 @@ def group_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     ids = x.units[1]
     for name in ("weight", "bias"):
         if a.get(name) is not None:
-            ids = c.join(ids, c.read(a[name]).units[0])
+            ids = c.join(ids, c.weight(a[name], name).units[0])
     if ids is not None:
         c.units.tie_along(ids.reshape(groups, -1), 1)
         if c.owner(nn.GroupNorm) is None or a.get("weight") is None:
@@ -239,7 +245,7 @@ def layer_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Norms over the last dimensions: their statistics change with each channel that goes."""
     x, count = c.read(a["input"]), len(a["normalized_shape"])
     units = dict(enumerate(x.units))
-    weights = [c.read(a[name]) for name in ("weight", "bias") if a.get(name) is not None]
+    weights = [c.weight(a[name], name) for name in ("weight", "bias") if a.get(name) is not None]
     for k in range(len(x.shape) - count, len(x.shape)):
         for weight in weights:
             if x.shape[k] > 1:
@@ -249,9 +255,20 @@ def layer_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return Value.of(x.shape, units, {len(x.shape) - 1: len(weights) == 2 and all(w.zero[0] for w in weights)})
 
 
+def weight_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """v times g over the length of v, a length for each position of `dim`, or one (-1): zeros add nothing to it."""
+    v, g, dim = c.read(a["v"]), c.read(a["g"]), a["dim"]
+    units = list(v.units)
+    if dim >= 0 and v.shape[dim] > 1:
+        units[dim] = c.join(units[dim], g.units[dim])
+        c.pin(units[dim], "weight norm divides by the length of a filter, which is 0 where it is masked")
+    value = Value(v.shape, tuple(units), v.zero)
+    return value if operation_name(node) == "_weight_norm" else [value, Value.fixed(g.shape)]
+
+
 def prelu(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """A slope for each channel goes with its channel; a single slope stays."""
-    x, weight = c.read(node.args[0]), c.read(node.args[1])
+    x, weight = c.read(node.args[0]), c.weight(node.args[1], "weight")
     units = list(x.units)
     if len(weight.shape) and weight.shape[0] > 1:
         units[1] = c.join(units[1], weight.units[0])
@@ -260,7 +277,7 @@ def prelu(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 def embedding(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Rows are the vocabulary, which stays; columns are channels."""
-    weight = c.read(a["weight"])
+    weight = c.weight(a["weight"], "weight")
     c.pin(weight.units[0], "vocabulary")
     return Value.of(shape_of(node), {-1: weight.units[1]}, {-1: weight.zero[1]})
 
@@ -277,6 +294,10 @@ def recurrent(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     directions, per_cell = (2 if a["bidirectional"] else 1), 4 if a["has_biases"] else 2
     if c.owner(nn.RNNBase) is None or len(weights) != per_cell * a["num_layers"] * directions:
         return boundary(c, node, a)
+    if _not_zero(weights):
+        return boundary(c, node, a, NOT_ZERO)
+    for place, name in enumerate(("weight_ih_l0", "weight_hh_l0")):
+        c.weight(a["params"][place], name)
     for k in range(0, len(weights), per_cell):
         c.reads_along(a["params"][k], 1)
         c.reads_along(a["params"][k + 1], 1)
@@ -291,6 +312,16 @@ def recurrent(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     shapes = [value.shape for value in fixed_result(node)]  # type: ignore[union-attr]
     zero = _initial(c, start, hidden)
     return [Value.of(shape, {-1: reads if k == 0 else hidden}, {-1: zero}) for k, shape in enumerate(shapes)]
+
+
+NOT_ZERO = "a weight is computed in a way that does not keep what is masked at zero"
+
+
+def _not_zero(weights: list[Value]) -> bool:
+    """Whether the state of a masked unit need not stay at 0."""
+    return any(
+        ids is not None and not flag for weight in weights for ids, flag in zip(weight.units, weight.zero, strict=True)
+    )
 
 
 def _cell(c: Coupling, cell: list[Value], reads: Ids | None, hidden: Ids | None) -> None:
@@ -318,6 +349,10 @@ def cell(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     weights = [c.read(a[name]) for name in ("w_ih", "w_hh", "b_ih", "b_hh") if a.get(name) is not None]
     if c.owner(nn.RNNCellBase) is None:
         return boundary(c, node, a)
+    if _not_zero(weights):
+        return boundary(c, node, a, NOT_ZERO)
+    for key, name in (("w_ih", "weight_ih"), ("w_hh", "weight_hh")):
+        c.weight(a[key], name)
     hidden = weights[1].units[1]
     c.reads_along(a["w_ih"], 1)
     c.reads_along(a["w_hh"], 1)
@@ -335,7 +370,7 @@ def _state_shapes(node: Node) -> list[tuple[int, ...]]:
 RULES: dict[str, Rule] = {
     **dict.fromkeys((f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)), convolution),
     "linear": linear,
-    **dict.fromkeys(("matmul", "mm", "bmm"), matmul),
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot", "vdot"), matmul),
     **dict.fromkeys(("addmm", "baddbmm"), addmm),
     "einsum": einsum,
     "scaled_dot_product_attention": attention,
@@ -344,6 +379,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
     "prelu": prelu,
     "embedding": embedding,
+    **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weight_norm),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
     **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), cell),
 }

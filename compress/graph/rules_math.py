@@ -134,17 +134,20 @@ def reduction(exact: bool) -> Rule:
         kept = [k for k in range(len(x.shape)) if k not in gone]
         places = kept if a.get("keepdim") else range(len(kept))
         results = fixed_result(node)
+        clean = ZERO_RESULTS.get(operation_name(node), ())
         units = dict(zip(places, [x.units[k] for k in kept], strict=True))
         zero = dict(zip(places, [x.zero[k] for k in kept], strict=True))
         if isinstance(results, list):
-            return [Value.of(result.shape, units, {}) for result in results]
+            return [Value.of(result.shape, units, zero if k in clean else {}) for k, result in enumerate(results)]
         keeps = operation_name(node) in ZERO_OF_ZEROS
         return Value.of(results.shape, units, zero if keeps else {})
 
     return rule
 
 
-ZERO_OF_ZEROS = ("sum", "mean", "amax", "amin", "linalg_vector_norm", "norm")
+ZERO_OF_ZEROS = ("sum", "mean", "amax", "amin", "linalg_vector_norm", "norm", "var", "std")
+ZERO_RESULTS = {"var_mean": (0, 1), "std_mean": (0, 1), "aminmax": (0, 1), "max": (0,), "min": (0,)}
+"""Which of several results are zero where all that is reduced is."""
 
 
 def along(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -213,7 +216,8 @@ RULES: dict[str, Rule] = {
     "grid_sampler": boundary,
     **dict.fromkeys(_names("sum linalg_vector_norm norm"), reduction(exact=True)),
     **dict.fromkeys(
-        _names("mean amax amin max min argmax argmin var std prod logsumexp all any"), reduction(exact=False)
+        _names("mean amax amin max min argmax argmin var std var_mean std_mean aminmax prod logsumexp all any"),
+        reduction(exact=False),
     ),
     **dict.fromkeys(_names("softmax log_softmax _softmax _log_softmax cumsum cumprod logcumsumexp"), along),
 }

@@ -405,10 +405,10 @@ def getitem(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return c.values(node.args[0])[node.args[1]]  # type: ignore[index]
 
 
-def boundary(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+def boundary(c: Coupling, node: Node, a: dict[str, Any], reason: str = "no rule for the operation") -> Result:
     """No rule: whatever comes in must keep its size, and nothing can be removed from what comes out."""
     for value in c.values([*node.args, *node.kwargs.values()]):
-        c.pin_all(value, "no rule for the operation")
+        c.pin_all(value, reason)
     return fixed_result(node)
 
 

@@ -16,6 +16,7 @@ operations cost (`macs.py`) and which of their channels are coupled (`channels.p
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
 import logging
@@ -50,6 +51,7 @@ class Trace:
             tensor that is registered under several names has the first of them.
         results: the nodes that the model returns.
         training: whether the pass ran in training mode.
+        constants: the placeholders that are tensors which the code holds or makes.
     """
 
     operations: list[Node]
@@ -57,6 +59,17 @@ class Trace:
     tensor_names: dict[Node, str]
     results: list[Node]
     training: bool
+    constants: frozenset[Node] = frozenset()
+
+    @functools.cached_property
+    def sources(self) -> dict[Node, frozenset[Node]]:
+        """What is made of nothing but parameters, buffers and constants (a masked weight) -> which of them it reads."""
+        found = {node: frozenset({node}) for node in self.placeholders if node in self.tensor_names}
+        found |= dict.fromkeys(self.constants, frozenset())
+        for node in self.operations:
+            if all(source in found for source in node.all_input_nodes):
+                found[node] = frozenset[Node]().union(*(found[source] for source in node.all_input_nodes))
+        return found
 
 
 def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Trace:
@@ -88,6 +101,7 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
         },
         results=[node for node in nodes if node in returned],
         training=training,
+        constants=frozenset(n for n in placeholders if n.name in signature.inputs_to_lifted_tensor_constants),
     )
 
 

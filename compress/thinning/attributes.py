@@ -22,11 +22,11 @@ def new_attributes(module: nn.Module, shapes: Shapes, blocks: bool) -> dict[str,
 
     Args:
         module: with its old attributes.
-        shapes: the new shapes of its own parameters and buffers.
+        shapes: the new shapes of its own parameters and buffers, and of weights that it computes.
         blocks: whether whole groups of a grouped convolution went.
     """
-    for kind, rule in TABLE:
-        if isinstance(module, kind):
+    for kind, needed, rule in TABLE:
+        if isinstance(module, kind) and all(name in shapes for name in needed):
             values = rule(module, shapes, blocks)
             return {
                 name: value
@@ -38,7 +38,7 @@ def new_attributes(module: nn.Module, shapes: Shapes, blocks: bool) -> dict[str,
 
 def _convolution(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
     weight = shapes["weight"]
-    shared = module.weight.shape[0] // module.groups
+    shared = (module.in_channels if module.transposed else module.out_channels) // module.groups
     groups = weight[0] // shared if blocks else module.groups
     ins, outs = (weight[0], weight[1] * groups) if module.transposed else (weight[1] * groups, weight[0])
     return {"in_channels": ins, "out_channels": outs, "groups": groups}
@@ -49,19 +49,22 @@ def _linear(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
 
 
 def _first(attribute: str) -> Callable[[Any, Shapes, bool], dict[str, Any]]:
-    """The length of whichever vector the norm has."""
-    return lambda module, shapes, blocks: {attribute: next(iter(shapes.values()))[0]} if shapes else {}
+    """The length of whichever vector the module has, the usual ones first."""
+
+    def rule(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
+        vectors = [shapes[name] for name in ("weight", "running_mean", *shapes) if name in shapes]
+        return {attribute: vectors[0][0]} if vectors else {}
+
+    return rule
 
 
 def _group_norm(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
-    if not shapes:
-        return {}
     channels = shapes["weight"][0]
     return {"num_channels": channels, "num_groups": module.num_groups * channels // module.num_channels}
 
 
 def _layer_norm(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
-    return {"normalized_shape": tuple(shapes["weight"])} if shapes else {}
+    return {"normalized_shape": tuple(shapes["weight"])}
 
 
 def _embedding(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
@@ -76,14 +79,15 @@ def _cell(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
     return {"input_size": shapes["weight_ih"][1], "hidden_size": shapes["weight_hh"][1]}
 
 
-TABLE: list[tuple[type[nn.Module], Callable[[Any, Shapes, bool], dict[str, Any]]]] = [
-    (nn.modules.conv._ConvNd, _convolution),
-    (nn.Linear, _linear),
-    (nn.modules.batchnorm._NormBase, _first("num_features")),
-    (nn.GroupNorm, _group_norm),
-    (nn.LayerNorm, _layer_norm),
-    (nn.PReLU, _first("num_parameters")),
-    (nn.Embedding, _embedding),
-    (nn.RNNBase, _recurrent),
-    (nn.RNNCellBase, _cell),
+TABLE: list[tuple[type[nn.Module], tuple[str, ...], Callable[[Any, Shapes, bool], dict[str, Any]]]] = [
+    (nn.modules.conv._ConvNd, ("weight",), _convolution),
+    (nn.Linear, ("weight",), _linear),
+    (nn.modules.batchnorm._NormBase, (), _first("num_features")),
+    (nn.GroupNorm, ("weight",), _group_norm),
+    (nn.LayerNorm, ("weight",), _layer_norm),
+    (nn.PReLU, (), _first("num_parameters")),
+    (nn.Embedding, ("weight",), _embedding),
+    (nn.RNNBase, ("weight_ih_l0", "weight_hh_l0"), _recurrent),
+    (nn.RNNCellBase, ("weight_ih", "weight_hh"), _cell),
 ]
+"""Kind of module, the tensors that its rule goes by, the rule. Without those its numbers stay as they are."""

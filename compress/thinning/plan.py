@@ -38,15 +38,19 @@ def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, lis
     kept: dict[str, dict[int, torch.Tensor]] = {}
     sizes: dict[str, dict[int, int]] = {}
     counts: dict[str, dict[str, Any]] = {}
+    computed: dict[str, dict[int, int]] = {}
     for (name, dim), stays in staying.items():
+        if name in graph.computed:
+            computed.setdefault(name, {})[dim] = int(stays.sum())
+            continue
         if name not in tensors:  # a number of a module without tensors, such as a bare norm's num_features
             counts.setdefault(owner_of(name), {})[name.rpartition(".")[2]] = int(stays.sum())
             continue
         kept.setdefault(name, {})[dim] = torch.as_tensor(np.flatnonzero(stays))
         sizes.setdefault(name, {})[dim] = len(stays)
     headed = _heads(model, kept)
-    attributes = counts | _attributes(model, graph, kept)
-    for name, values in headed.items():
+    attributes = _attributes(model, graph, kept, computed)
+    for name, values in (*counts.items(), *headed.items()):
         attributes.setdefault(name, {}).update(values)
     return Recipe(kept, sizes, attributes, tuple(headed))
 
@@ -69,19 +73,26 @@ def _heads(model: nn.Module, kept: Mapping[str, Mapping[int, torch.Tensor]]) -> 
 
 
 def _attributes(
-    model: nn.Module, graph: ChannelGraph, kept: dict[str, dict[int, torch.Tensor]]
+    model: nn.Module,
+    graph: ChannelGraph,
+    kept: dict[str, dict[int, torch.Tensor]],
+    computed: Mapping[str, Mapping[int, int]],
 ) -> dict[str, dict[str, Any]]:
-    """New attributes of every module that owns a changed tensor under any of its names."""
+    """New attributes of every module that owns a changed tensor under any of its names, or computes one."""
     first = {id(tensor): name for name, tensor in tensors_of(model).items()}
     found: dict[str, dict[str, Any]] = {}
     for module_name, module in model.named_modules():
         own = {**module._parameters, **module._buffers}
         names = {key: first[id(tensor)] for key, tensor in own.items() if tensor is not None}
-        if not any(name in kept for name in names.values()):
+        made = {name: computed.get(name, {}) for name in graph.computed if owner_of(name) == module_name}
+        if not any(made.values()) and not any(name in kept for name in names.values()):
             continue
         shapes = {key: _new_shape(own[key], kept.get(name, {})) for key, name in names.items()}
         shapes = {key: shape for key, shape in shapes.items() if shape}
-        values = new_attributes(module, shapes, any(name in graph.block_weights for name in names.values()))
+        for name, dims in made.items():
+            full = graph.computed[name]
+            shapes[name.rpartition(".")[2]] = tuple(dims.get(dim, size) for dim, size in enumerate(full))
+        values = new_attributes(module, shapes, module_name in graph.block_modules)
         if values:
             found[module_name] = values
     return found
