@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,9 +162,17 @@ def transform_to_onnx(
         notes += _completed(program.model, inputs, check_inputs is not None) if settings.complete else []
     _strip(program.model)
     program.model.metadata_props[METADATA] = json.dumps({**settings.description, "mode": kind})
-    file = Path(onnx_file)
-    _write(program, file)
-    return _report(file, kind, model, ready, inputs, check_inputs is not None, notes, settings)
+    file = temporary = Path(onnx_file)
+    try:
+        with replacing(file) as temporary:
+            program.save(str(temporary), external_data=False)
+            check_file(temporary)
+            report = _report(temporary, kind, model, ready, inputs, check_inputs is not None, notes, settings)
+    except UserError as e:
+        raise UserError(f"{str(e).replace(str(temporary), str(file))}; nothing was written") from e
+    except OSError as e:
+        raise UserError(f"{file} could not be written: {why(e)}") from e
+    return replace(report, file=str(file))
 
 
 def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:
@@ -285,16 +293,6 @@ def _noise(dummy: Tensor, source: torch.Generator) -> Tensor:
     if dummy.dtype.is_floating_point:
         return torch.rand(dummy.shape, generator=source).to(dummy.dtype)
     return torch.randint(0, 2, dummy.shape, generator=source).to(dummy.dtype)
-
-
-def _write(program: Any, file: Path) -> None:
-    """Whole or not at all; a file that fails its check is taken away."""
-    try:
-        with replacing(file) as temporary:
-            program.save(str(temporary), external_data=False)
-            check_file(temporary)
-    except OSError as e:
-        raise UserError(f"{file} could not be written: {why(e)}") from e
 
 
 def _report(

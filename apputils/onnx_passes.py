@@ -80,14 +80,18 @@ def remove_unused(model: ir.Model) -> None:
 
 
 def separate_weights(graph: ir.Graph) -> None:
-    """Gives every weight initializers of its own; the exporter lets layers share equal scales and zero points.
+    """Gives every reader of a weight a DequantizeLinear and initializers of its own.
 
+    The exporter lets layers share equal scales and zero points, and a layer that is called twice has one weight.
     onnxruntime's conversion to non-saturating kernels fails on shared ones ("attempt to replace the existing tensor").
     """
     for node in list(graph):
         weight = Weight.of(node.outputs[0]) if node.op_type == "DequantizeLinear" else None
-        if weight is not None:
-            _take_over(node.outputs[0], weight.insert_before(graph, node, f"{node.name}_own"))
+        if weight is None:
+            continue
+        for i, use in enumerate(list(node.outputs[0].uses())):
+            own = weight.insert_before(graph, node, f"{node.name}_own{i or ''}")
+            use.node.replace_input_with(use.idx, own)
 
 
 def transpose_weights(graph: ir.Graph) -> None:
@@ -110,7 +114,7 @@ def fold_batch_norm(graph: ir.Graph) -> None:
     """
     for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
         layer = norm.inputs[0].producer() if norm.inputs[0] is not None else None
-        if layer is None or layer.op_type not in _CHANNEL_AXIS or len(layer.outputs[0].uses()) != 1:
+        if layer is None or layer.op_type not in _CHANNEL_AXIS or not _read_once(layer.outputs[0]):
             continue
         weight, bias = Weight.of(layer.inputs[1]), _bias(layer)
         constants = [_constant(each) for each in norm.inputs[1:5]]
@@ -272,6 +276,11 @@ def _scaled(weight: Weight, factor: Array, axis: int, groups: int) -> Weight | N
     scale = np.where(nothing, 1.0, scale).astype(np.float32)
     zeros = np.broadcast_to(weight.zero_point, (len(factor),)).astype(np.int8)
     return Weight(integers.astype(np.int8), scale, np.ascontiguousarray(zeros), axis)
+
+
+def _read_once(value: ir.Value) -> bool:
+    """Whether one node reads a value and the network does not return it."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def _zero_of(weight: Weight) -> int:

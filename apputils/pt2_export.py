@@ -85,12 +85,12 @@ def export_pt2(
     try:
         with replacing(path) as temporary:
             torch.export.save(program, temporary, extra_files={DESCRIPTION: json.dumps(dict(description or {}))})
+            loaded, _ = load_pt2(temporary)
+            with torch.no_grad():
+                found = [tensors_of(loaded(*(x.cpu() for x in each))) for each in inputs]
+            gap = difference(torch_outputs(model, inputs), found)
     except (OSError, RuntimeError) as e:  # torch wraps a failed write in a RuntimeError
         raise UserError(f"{path} could not be written: {why(e) if isinstance(e, OSError) else e}") from e
-    loaded, _ = load_pt2(path)
-    with torch.no_grad():
-        found = [tensors_of(loaded(*(x.cpu() for x in each))) for each in inputs]
-    gap = difference(torch_outputs(model, inputs), found)
     return Pt2Report(str(path), path.stat().st_size, gap, check_inputs is not None, fixed)
 
 

@@ -1,13 +1,17 @@
 """A network quantized after training, with folded BatchNorms, as an ONNX file of integers."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import apputils.onnx_export
 from apputils.onnx_export import transform_to_onnx
+from compress.errors import UserError
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from tests.compress.harness import tiny_net
 
@@ -35,3 +39,58 @@ def test_the_file_is_the_quantized_network(tmp_path: Path, per_channel: bool) ->
         size = float(network(batches[0]).abs().max())
     assert report.unfused is not None
     assert report.unfused.max <= 0.03 * size  # a tie rounded the other way here and there
+
+
+class Twice(nn.Module):
+    """One layer, called twice, and its output returned beside that of the norm behind the first call."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.norm = layer, nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.layer(x)
+        return self.layer(torch.relu(self.norm(y))), y
+
+
+@pytest.mark.parametrize(
+    ("make", "per_channel"),
+    [
+        (lambda: nn.Conv2d(4, 4, 3, padding=1), True),
+        (lambda: nn.Linear(6, 6), True),
+        pytest.param(lambda: nn.Conv2d(4, 4, 3, padding=1), False, marks=pytest.mark.slow),
+        pytest.param(lambda: nn.Linear(6, 6, bias=False), False, marks=pytest.mark.slow),
+        pytest.param(lambda: nn.ConvTranspose2d(4, 4, 3, 1, 1), False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_layer_that_is_called_twice_is_exported(
+    tmp_path: Path, make: Callable[[], nn.Module], per_channel: bool
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 6, 6)
+    network = PostTrainLinearQuantizer(per_channel_wts=per_channel).quantize(Twice(make()).eval(), [x])
+    report = transform_to_onnx(network, tmp_path / "it.onnx", torch.zeros(1, 4, 6, 6), True, "qdq", [x])
+    assert report.difference.mean < 1e-3 * report.difference.largest
+    dequantized = [
+        each.input[0] for each in onnx.load(tmp_path / "it.onnx").graph.node if each.op_type == "DequantizeLinear"
+    ]
+    assert len(dequantized) == len(set(dequantized))
+
+
+@pytest.mark.parametrize("step", ["check_file", "kernel_kinds", "compare"])
+def test_no_refused_file_is_left_and_the_one_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def refuse(file: Path, *_: Any, **__: Any) -> None:
+        assert file.is_file()
+        raise UserError(f"onnxruntime refuses {file}: a reason")
+
+    monkeypatch.setattr(apputils.onnx_export, step, refuse)
+    net, file = nn.Linear(2, 2), tmp_path / "it.onnx"
+    for before in (None, b"the one before"):
+        if before is not None:
+            file.write_bytes(before)
+        with pytest.raises(UserError, match=r"refuses \S+/it\.onnx: a reason; nothing was written"):
+            transform_to_onnx(net, file, torch.zeros(1, 2), False)
+        assert [each.name for each in tmp_path.iterdir()] == ([] if before is None else ["it.onnx"])
+    assert file.read_bytes() == b"the one before"
