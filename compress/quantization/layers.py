@@ -37,16 +37,25 @@ class QuantLayer(nn.Module):
         return self._normed_by[0] if self._normed_by else None
 
     @torch.compiler.disable
-    def fold_scale(self) -> Tensor | None:
+    def fold_scale(self, starting: bool = False) -> Tensor | None:
         """gamma / sqrt(running variance + eps) of `batch_norm`, in a shape that multiplies the weight.
 
         Outside of compiled graphs: their backward pass would read the running variance after its update.
+
+        Args:
+            starting: a scale next to 0 counts as the mean of the others, so that what begins at the weight's values
+                begins at some.
         """
         norm: Any = self.batch_norm
         if norm is None:
             return None
         scale = torch.rsqrt(norm.running_var + norm.eps)
         scale = scale if norm.weight is None else scale * norm.weight.detach()
+        if starting:
+            sizes = scale.abs()
+            small = sizes <= 1e-3 * sizes.max()
+            rest = torch.rsqrt(norm.running_var + norm.eps) if bool(small.all()) else sizes[~small]
+            scale = torch.where(small, rest.mean(), scale)
         shape = [1] * self.weight.dim()
         shape[self.channel_axis] = -1
         return scale.reshape(shape)
@@ -63,7 +72,21 @@ class QuantLayer(nn.Module):
         if scale is None:
             return self.weight_quantizer(self.weight)
         quantized = self.weight_quantizer(self.weight * scale)
-        return torch.where(scale == 0, 0.0, quantized / torch.where(scale == 0, 1.0, scale))
+        values = quantized / torch.where(scale == 0, 1.0, scale)
+        return torch.where(self._lost(quantized, scale), self.weight if self.training else 0.0, values)
+
+    def _lost(self, quantized: Tensor, scale: Tensor) -> Tensor:
+        """The channels of which the fold leaves nothing; in training they compute with their float weight.
+
+        Else the BatchNorm would see nothing but zeros, and its gamma had no gradient for ever. A gamma of 0 hides what
+        they compute. One that is only so small that all of the channel rounds to 0 does nearly so, and only while the
+        BatchNorm normalises by minibatches; with running statistics training and evaluation are the same.
+        """
+        norm: Any = self.batch_norm
+        if not (self.training and norm.training):
+            return scale == 0
+        dims = [i for i in range(quantized.dim()) if i != self.channel_axis]
+        return quantized.detach().abs().amax(dims, keepdim=True) == 0
 
     def quantized_bias(self) -> Tensor | None:
         """The bias that the layer computes with."""

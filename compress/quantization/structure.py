@@ -85,7 +85,7 @@ def apply(model: nn.Module, structure: Structure, pieces: PiecesOf | None = None
         for piece in slots.values():
             piece.to(None if tensor is None else tensor.device)
         module = twins[id(originals[name])]
-        for piece, value in weights_read(module) if isinstance(module, QuantLayer) else []:
+        for piece, value in weights_read(module, starting=True) if isinstance(module, QuantLayer) else []:
             piece.start(value)
     _exchange(model, twins)
     leave_fast_paths(model)
@@ -102,11 +102,11 @@ def _exchange(model: nn.Module, twins: Mapping[int, nn.Module]) -> None:
                     parent._initialize()  # type: ignore[operator]
 
 
-def weights_read(module: QuantLayer) -> list[tuple[WeightQuantizer, Tensor]]:
-    """Each weight quantizer of a layer with the tensor that it rounds."""
+def weights_read(module: QuantLayer, starting: bool = False) -> list[tuple[WeightQuantizer, Tensor]]:
+    """Each weight quantizer of a layer with the tensor that it rounds; `starting` as in `QuantLayer.fold_scale`."""
     found: list[tuple[WeightQuantizer, Tensor]] = []
     if module.weight_quantizer is not None:
-        scale = module.fold_scale()
+        scale = module.fold_scale(starting)
         found.append((module.weight_quantizer, module.weight if scale is None else module.weight * scale))
     bias: Any = module.bias
     if module.bias_quantizer is not None and bias is not None:
