@@ -22,7 +22,19 @@ def families() -> list[str]:
     return sorted(path.stem for path in TEMPLATES.glob("*.yaml"))
 
 
-def new_schedule(family: str, model: nn.Module, command: str) -> str:
+DISTILLERS = {  # whether the output is a set of logits -> class and arguments
+    True: (
+        "KnowledgeDistillation",
+        "temperature: 4.0          # of the softmax\n    distillation_wt: 0.7\n    student_wt: 0.3",
+    ),
+    False: (
+        "OutputDistillation",
+        "loss: l1                  # mean absolute difference of the outputs\n    distillation_wt: 0.5",
+    ),
+}
+
+
+def new_schedule(family: str, model: nn.Module, command: str, gives_logits: bool = False) -> str:
     """The text of a schedule.
 
     Args:
@@ -30,6 +42,7 @@ def new_schedule(family: str, model: nn.Module, command: str) -> str:
         model: whose weights are named. The first and the last layer are written as comments: they are small and
             usually the most sensitive.
         command: what trains this network, for the header, which adds `--compress`.
+        gives_logits: whether the network's output is a set of logits; decides how a teacher is listened to.
 
     Raises:
         UserError: no such family.
@@ -38,10 +51,13 @@ def new_schedule(family: str, model: nn.Module, command: str) -> str:
         raise UserError(f"--new-schedule={family}: no such family; {did_you_mean(family, families())}")
     names = [name for name, parameter in canonical_parameters(model).items() if parameter.dim() > 1]
     inner = names[1:-1] if len(names) > 2 else names
+    distiller, settings = DISTILLERS[gives_logits]
     template = Template(read_text(TEMPLATES / f"{family}.yaml"))
     return template.substitute(
         modeline=MODELINE,
         command=command,
+        distiller=distiller,
+        distiller_settings=settings,
         weights=_lines(names, inner, "- NAME"),
         values=_lines(names, inner, "NAME: 0.5"),
         regims=_lines(names, inner, "NAME: [0.0005, Filters]"),

@@ -1,44 +1,91 @@
-"""A plan drawn: sparsity and learning rate over epochs.
+"""A plan drawn: which policy acts when, zeros and learning rates, over one axis of epochs.
 
 Here: matplotlib. Not here: how a plan is made, and its table (compress/plan.py). Called by `train.py --plan`.
 """
 
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from compress.files import replacing
 from compress.plan import Plan
 
+ROW = 0.28  # inches, of a policy
+
 
 def draw_plan(plan: Plan, path: Path) -> None:
-    """Writes sparsity and learning rate over epochs as PNG."""
-    epochs = [row.epoch for row in plan.rows]
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    lines = []
-    for name, curve in plan.level_groups().items():
-        percent = [float("nan") if level is None else 100 * level for level in curve]
-        lines += axes.step(epochs, percent, where="post", marker=".", label=f"zeros of {name}")
-    axes.set(xlabel="epoch", ylabel="zeros asked for, %", ylim=(0, 100), title="What the schedule will do")
-    axes.grid(alpha=0.3)
-    rates = axes.twinx()
-    for i, (name, values) in enumerate(_rates(plan).items()):
-        lines += rates.step(epochs, values, where="post", linestyle="--", color=f"C{7 + i}", label=name)
-    rates.set_ylabel("learning rate")
-    rates.set_ylim(bottom=0)
-    figure.legend(handles=lines, loc="outside lower center", ncols=2, fontsize="small")
+    """Writes the plan as PNG: the policies' epochs above, zeros and learning rates below where there are any."""
+    zeros, rates = plan.level_groups(), _rates(plan)
+    actors = list(dict.fromkeys(name for row in plan.rows for name in row.acting))
+    heights = [0.5 + ROW * max(len(actors), 1)] + [2.4] * bool(zeros) + [1.8] * bool(rates)
+    figure = Figure(figsize=(8, sum(heights) + 0.8), dpi=120, layout="constrained")
+    axes = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
+    _draw_policies(axes.pop(0), plan, actors)
+    if zeros:
+        _draw_zeros(axes.pop(0), plan)
+    if rates:
+        _draw_rates(axes.pop(0), plan, rates)
+    figure.axes[-1].set(xlabel="epoch, counted from 0", xlim=(0, max(len(plan.rows), 1)))
     with replacing(path) as temporary:
         figure.savefig(temporary)
 
 
+def _draw_policies(axes: Axes, plan: Plan, actors: list[str]) -> None:
+    for place, name in enumerate(actors):
+        epochs = [row.epoch for row in plan.rows if name in row.acting]
+        axes.broken_barh([(epoch, 1) for epoch in epochs], (place - 0.35, 0.7), color=f"C{place % 10}")
+    axes.set_yticks(range(len(actors)), actors)
+    axes.invert_yaxis()
+    axes.set_title("What the schedule will do")
+    axes.grid(axis="x", alpha=0.3)
+    quantized = [row.epoch for row in plan.rows if row.bits]
+    if quantized:
+        axes.axvspan(quantized[0], quantized[-1] + 1, color="0.5", alpha=0.12, lw=0)
+        axes.text(
+            quantized[0], -0.45, f" quantized: {plan.rows[quantized[-1]].bits_text()}", va="top", fontsize="small"
+        )
+
+
+def _draw_zeros(axes: Axes, plan: Plan) -> None:
+    epochs = [row.epoch for row in plan.rows] + [len(plan.rows)]
+    removed = plan.removed_groups()
+    for place, (name, curve) in enumerate(plan.level_groups().items()):
+        gone = [value for value in removed[name] if value is not None]
+        end = f", then {100 * gone[-1]:.1f} % removed" if gone else ""
+        percent = [float("nan") if level is None else 100 * level for level in curve]
+        style = {"where": "post", "color": f"C{place % 10}"}
+        axes.step(epochs, percent + percent[-1:], label=f"{name}{end}", **style)
+        if gone:
+            first = next(epoch for epoch, value in zip(epochs, removed[name], strict=False) if value is not None)
+            axes.plot(first, 100 * gone[0], marker="v", color=style["color"])
+    axes.set(ylabel="zeros, %", ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="best")
+
+
+def _draw_rates(axes: Axes, plan: Plan, rates: dict[str, list[float]]) -> None:
+    epochs = [row.epoch for row in plan.rows] + [len(plan.rows)]
+    for name, values in rates.items():
+        axes.step(epochs, values + values[-1:], where="post", label=name)
+    axes.set(ylabel="learning rate")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    if len(rates) > 1:
+        axes.legend(fontsize="small", loc="best")
+
+
 def _rates(plan: Plan) -> dict[str, list[float]]:
-    """Curves of learning rates by name: one for each group of parameters of each optimizer."""
+    """Curves of learning rates by name, one for each group of parameters whose rate is another than the ones before."""
     if not plan.rows:
         return {}
-    curves = {f"learning rate {i}": [row.learning_rates[i] for row in plan.rows]
-              for i in range(len(plan.rows[0].learning_rates))}  # fmt: skip
-    for name, groups in plan.rows[0].other_rates.items():
-        for i in range(len(groups)):
-            curves[f"learning rate {i} of {name}"] = [row.other_rates[name][i] for row in plan.rows]
+    named = {"network": [row.learning_rates for row in plan.rows]}
+    named |= {name: [row.other_rates[name] for row in plan.rows] for name in plan.rows[0].other_rates}
+    curves: dict[str, list[float]] = {}
+    for name, rows in named.items():
+        different = list(dict.fromkeys(tuple(group) for group in zip(*rows, strict=True)))
+        for place, values in enumerate(different):
+            title = name if len(different) == 1 else f"{name}, group {place}"
+            if any(values):  # an optimizer that the plan does not know has no rate, which is not one of 0
+                curves[title] = list(values)
     return curves

@@ -4,10 +4,12 @@ Here: the summary's form, its table and file. Not here: how quality is measured 
 solver and tester.
 
     {"run", "optform", "schedule", "epochs", "seconds", "quality": {METRIC: {BASELINE: x, ..., "model": y}},
+     "measured_on": {"data", "part", "images"}, "dense": BASELINE | null, "warnings": [{"epoch", "text", "count"}],
      "sparsity": {"weights": {NAME: s}, "scheduled": s, "overall": s}, "params", "macs", "macs_input", "checkpoint"}
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from typing import Any
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from apputils.measured_words import measured_words
+from apputils.metric_words import words_of
+from apputils.run_warnings import warnings_text
 from apputils.runs import Run
 from apputils.sparsity import Sparsity
 from compress.files import write_text
@@ -54,8 +59,17 @@ def make_summary(
     sparsity: Sparsity,
     cost: Cost,
     checkpoint: Path,
+    measured_on: Mapping[str, Any],
+    dense: str | None = None,
+    warnings: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The summary as plain data, in the form of this module's docstring."""
+    """The summary as plain data, in the form of this module's docstring.
+
+    Args:
+        measured_on: `data.measured.facts_of` the evaluated data set.
+        dense: which of the baselines in `quality` is the dense network's; None: there is none.
+        warnings: of the run, entries of `RunWarnings`.
+    """
     return {
         "run": run,
         "optform": optform,
@@ -63,6 +77,9 @@ def make_summary(
         "epochs": epochs,
         "seconds": round(seconds, 1),
         "quality": quality,
+        "measured_on": dict(measured_on),
+        "dense": dense,
+        "warnings": [dict(entry) for entry in warnings],
         "sparsity": {"weights": sparsity.weights, "scheduled": sparsity.scheduled, "overall": sparsity.overall},
         "params": cost.params,
         "macs": cost.macs,
@@ -78,12 +95,6 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
 
 def summary_table(summary: dict[str, Any]) -> str:
     """The summary for a screen."""
-    quality = []
-    for metric, values in summary["quality"].items():
-        for baseline in (name for name in values if name != "model"):
-            gain = values["model"] - values[baseline]
-            quality.append([metric, baseline, values[baseline], values["model"], f"{gain:+.4g}"])
-    table = tabulate(quality, ["quality", "baseline", "of the baseline", "of the model", "gain"], floatfmt=".4f")
     zeros = [[name, f"{100 * fraction:.2f} %"] for name, fraction in summary["sparsity"]["weights"].items()]
     zeros += [["scheduled weights together", f"{100 * summary['sparsity']['scheduled']:.2f} %"]] if zeros else []
     zeros.append(["all parameters", f"{100 * summary['sparsity']['overall']:.2f} %"])
@@ -93,12 +104,29 @@ def summary_table(summary: dict[str, Any]) -> str:
         [f"MACs for an input of {size}", f"{summary['macs']:,}"],
         ["seconds", f"{summary['seconds']:.1f}"],
     ]
-    return (
-        "\n\n".join(
-            ["", table, tabulate(zeros, ["weight", "zeros"]), tabulate(cost, ["cost", ""], disable_numparse=True)]
-        )
-        + "\n"
-    )
+    parts = ["", quality_table(summary["quality"]), f"measured on {measured_words(summary['measured_on'])}"]
+    parts += [tabulate(zeros, ["weight", "zeros"]), tabulate(cost, ["cost", ""], disable_numparse=True)]
+    if summary["warnings"]:
+        parts.append(warnings_text(summary["warnings"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def quality_table(quality: Mapping[str, Mapping[str, float]]) -> str:
+    """Quality beside each baseline, with the gain over it; a row for each metric and baseline."""
+    heads = ["quality", "baseline", "of the baseline", "of the model", "gain"]
+    align = ["left", "left", "right", "right", "right"]
+    return tabulate(quality_rows(quality), heads, disable_numparse=True, colalign=align)
+
+
+def quality_rows(quality: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """`["PSNR, dB", "bicubic", "31.14", "33.13", "+2.00"]` for each metric and baseline."""
+    rows = []
+    for metric, values in quality.items():
+        words, own = words_of(metric), values["model"]
+        for baseline in (name for name in values if name != "model"):
+            gain = words.change(own - values[baseline])
+            rows.append([words.heading, baseline, words.bare(values[baseline]), words.bare(own), gain])
+    return rows
 
 
 def whereabouts(run: Run) -> str:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy, shadow_of
+from compress.policies.thinning import ThinningPolicy
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class PlanRow:
     Attributes:
         epoch: counted from 0.
         acting: instance names of the policies that fire.
-        levels: weight -> fraction of zeros asked for by now (it stays after the policy's end).
+        levels: weight -> fraction of zeros by now, after rounding to whole elements or groups (it stays after the
+            policy's end).
+        removed: weight -> fraction of its filters or channels that a thinner has taken out of the network by now.
         learning_rates: of each parameter group of the optimizer, while this epoch runs.
         reach: instance name -> number of weights that it acts on, of the policies that fire.
         bits: layer -> its bits in words (`W4 A8`), while the network is quantized.
@@ -36,6 +39,7 @@ class PlanRow:
     reach: dict[str, int] = field(default_factory=dict)
     bits: dict[str, str] = field(default_factory=dict)
     other_rates: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    removed: dict[str, float] = field(default_factory=dict)
 
     def acting_text(self) -> str:
         """The policies that fire, with the number of weights that each acts on."""
@@ -48,7 +52,7 @@ class PlanRow:
 
     def contents(self) -> tuple[object, ...]:
         """What a plan shows of an epoch."""
-        return self.acting, self.levels, self.learning_rates, self.bits, self.other_rates
+        return self.acting, self.levels, self.learning_rates, self.bits, self.other_rates, self.removed
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,18 @@ class Plan:
 
     def level_groups(self) -> dict[str, list[float | None]]:
         """Weights that follow the same levels, under one name: `mid_part.1.weight (+3)` -> level of each epoch."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row.levels))
-        curves: dict[tuple[float | None, ...], list[str]] = {}
+        return {name: [level for level, _ in curve] for name, curve in self._curves().items()}
+
+    def removed_groups(self) -> dict[str, list[float | None]]:
+        """The same names -> the fraction that has left the network by each epoch; None before anything has."""
+        return {name: [removed for _, removed in curve] for name, curve in self._curves().items()}
+
+    def _curves(self) -> dict[str, list[tuple[float | None, float | None]]]:
+        names = list(dict.fromkeys(name for row in self.rows for name in (*row.levels, *row.removed)))
+        curves: dict[tuple[tuple[float | None, float | None], ...], list[str]] = {}
         for name in names:
-            curves.setdefault(tuple(row.levels.get(name) for row in self.rows), []).append(name)
+            curve = tuple((row.levels.get(name), row.removed.get(name)) for row in self.rows)
+            curves.setdefault(curve, []).append(name)
         return {
             members[0] + (f" (+{len(members) - 1})" if len(members) > 1 else ""): list(curve)
             for curve, members in curves.items()
@@ -80,10 +92,10 @@ class Plan:
     def __str__(self) -> str:
         if not self.rows:
             return "no epochs: no policy acts"
-        groups, quantizes = self.level_groups(), any(row.bits for row in self.rows)
+        groups, quantizes = self._curves(), any(row.bits for row in self.rows)
         rows = []
         for row in self.changes():
-            levels = [_percent(curve[row.epoch]) for curve in groups.values()]
+            levels = [_zeros(*curve[row.epoch]) for curve in groups.values()]
             rates = [_rates(each) for each in (row.learning_rates, *row.other_rates.values())]
             bits = [row.bits_text()] if quantizes else []
             rows.append([row.epoch, row.acting_text(), *levels, *bits, *rates])
@@ -100,7 +112,10 @@ def _rates(rates: tuple[float, ...]) -> str:
     return " ".join(f"{rate:.3g}" for rate in dict.fromkeys(rates))
 
 
-def _percent(level: float | None) -> str:
+def _zeros(level: float | None, removed: float | None) -> str:
+    """`40.63 %`; `40.63 % removed` once a thinner has taken them out of the network."""
+    if removed is not None:
+        return f"{100 * removed:.2f} % removed"
     return "" if level is None else f"{100 * level:.2f} %"
 
 
@@ -118,16 +133,23 @@ def make_plan(
     rates = rehearse_learning_rates(policies, optimizer, epochs)
     other_rates = {name: rehearse_learning_rates(policies, each, epochs) for name, each in (others or {}).items()}
     levels: dict[str, float] = {}
+    removed: dict[str, float] = {}
     rows = []
     for epoch in range(epochs):
         firing = [policy for policy in policies if policy.window.fires(epoch)]
         for policy in firing:
-            levels = {**levels, **policy.plan(epoch)}
+            expected = policy.expected(epoch)
+            levels = {**levels, **expected}
+            removed = {name: fraction for name, fraction in removed.items() if name not in expected}
+            if isinstance(policy, ThinningPolicy):
+                leaving = {name for other in policies for name in other.removable if levels.get(name)}
+                removed = {**removed, **{name: levels[name] for name in leaving}}
+                levels = {name: level for name, level in levels.items() if name not in leaving}
         reach = {policy.name: len(policy.weights) for policy in firing}
         bits = {layer: words for policy in policies for layer, words in policy.bits(epoch).items()}
         others_now = {name: each[epoch] for name, each in other_rates.items()}
         names = tuple(policy.name for policy in firing)
-        rows.append(PlanRow(epoch, names, levels, rates[epoch], reach, bits, others_now))
+        rows.append(PlanRow(epoch, names, levels, rates[epoch], reach, bits, others_now, removed))
     return Plan(tuple(rows))
 
 

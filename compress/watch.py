@@ -33,6 +33,11 @@ class Watched(Policy):
         self.changes: dict[str, set[str]] = {}
 
     @property
+    def wants_batch(self) -> bool:  # type: ignore[override]
+        """The real policy's."""
+        return self.policy.wants_batch
+
+    @property
     def weights(self) -> list[str]:
         """The real policy's."""
         return self.policy.weights
@@ -49,6 +54,15 @@ class Watched(Policy):
     def plan(self, epoch: int) -> dict[str, float]:
         """The real policy's."""
         return self.policy.plan(epoch)
+
+    def expected(self, epoch: int) -> dict[str, float]:
+        """The real policy's."""
+        return self.policy.expected(epoch)
+
+    @property
+    def removable(self) -> list[str]:
+        """The real policy's."""
+        return self.policy.removable
 
     def state_dict(self) -> dict[str, Any]:
         """The real policy's."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from data.dataset import PATCH_SIZE, SAMPLES_PER_EPOCH, DatasetFromFolder, EvaluationSet
 from data.embedded import SPLIT, Part, embedded_pictures
 from data.folders import folder_pictures, has_test_part, measured_part
+from data.measured import WHOLE, Measured
 from data.pictures import Picture
 from data.store import MEMORY_BUDGET
 
@@ -51,7 +52,7 @@ def get_training_set(
     """
     if place_of(train_dir) is None:
         _logger.info("%s", embedded_notice())
-    pictures = _pictures(train_dir, "train")
+    pictures = _pictures(place_of(train_dir), "train")
     return DatasetFromFolder(pictures, upscale_factor, patch_size, samples, seed, memory_budget)
 
 
@@ -63,7 +64,7 @@ def get_validation_set(
     Raises:
         UserError: the folder or its pictures cannot be used.
     """
-    return EvaluationSet(_pictures(train_dir, "validation"), upscale_factor, memory_budget)
+    return _evaluation_set(place_of(train_dir), "validation", upscale_factor, memory_budget)
 
 
 def get_testing_set(opt: TestingOptions) -> EvaluationSet:
@@ -74,7 +75,7 @@ def get_testing_set(opt: TestingOptions) -> EvaluationSet:
     Raises:
         UserError: the folder or its pictures cannot be used.
     """
-    return EvaluationSet(_pictures(opt.testdata, "test"), opt.upscale_factor)
+    return _evaluation_set(place_of(opt.testdata), "test", opt.upscale_factor)
 
 
 def get_held_out_set(upscale_factor: int, test_dir: str | None, trained: Path | None) -> EvaluationSet:
@@ -87,9 +88,7 @@ def get_held_out_set(upscale_factor: int, test_dir: str | None, trained: Path | 
     Raises:
         UserError: the folder or its pictures cannot be used.
     """
-    place, part = measured_part(test_dir, trained, has_test_part)
-    pictures = embedded_pictures(part) if place is None else folder_pictures(place, part)
-    return EvaluationSet(pictures, upscale_factor)
+    return _evaluation_set(*measured_part(test_dir, trained, has_test_part), upscale_factor)
 
 
 def place_of(train_dir: str | Path | None) -> Path | None:
@@ -109,6 +108,18 @@ def embedded_notice() -> str:
     )
 
 
-def _pictures(directory: str | Path | None, part: Part) -> list[Picture]:
-    place = place_of(directory)
+def _evaluation_set(
+    place: Path | None, part: Part, upscale_factor: int, memory_budget: int = MEMORY_BUDGET
+) -> EvaluationSet:
+    found = EvaluationSet(_pictures(place, part), upscale_factor, memory_budget)
+    found.measured = Measured.of(place, _own_part(place, part), len(found))
+    return found
+
+
+def _own_part(place: Path | None, part: Part) -> str:
+    """The part as people call it: a folder without a test part is taken whole."""
+    return WHOLE if part == "test" and place is not None and not has_test_part(place) else part
+
+
+def _pictures(place: Path | None, part: Part) -> list[Picture]:
     return embedded_pictures(part) if place is None else folder_pictures(place, part)

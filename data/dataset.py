@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from compress.errors import UserError
+from data.measured import Measured
 from data.origin import Origin
 from data.pictures import Picture, Pixels, up_sample
 from data.sampling import SampleKey, rng, sample_key
@@ -104,9 +105,14 @@ class EvaluationSet(Dataset[EvaluationItem]):
         upscale_factor: 2, 3 or 4.
         memory_budget: bytes of decoded pictures to keep.
 
+    Attributes:
+        measured: where the images are from, from the function that chose them; None of a data set of one's own.
+
     Raises:
         UserError: no usable picture, or a factor that is not supported.
     """
+
+    measured: Measured | None = None
 
     def __init__(self, pictures: Sequence[Picture], upscale_factor: int, memory_budget: int = MEMORY_BUDGET) -> None:
         self.store = PairStore(pictures, upscale_factor, SMALLEST_MEASURED, memory_budget)

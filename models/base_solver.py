@@ -23,8 +23,10 @@ from apputils.checkpoint import load_checkpoint, save_checkpoint
 from apputils.kept import progress, remove_leftovers, save_last
 from apputils.lock import hold
 from apputils.logger import NoFiles, RunLogger
+from apputils.measured_words import measured_words
 from apputils.places import check_places
 from apputils.progress import Bar
+from apputils.run_warnings import RunWarnings
 from apputils.runs import Run, run_to_resume
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, whereabouts, write_summary
@@ -32,11 +34,13 @@ from compress.config import dict_config, file_config
 from compress.distributed import is_first, world_size
 from compress.errors import UserError
 from compress.scheduler import CompressionScheduler
+from data.measured import facts_of
 from data.origin import check_same_data
 from models import run_state
 from models.accumulation import mean_loss
 from models.averaging import AveragedWeights
 from models.combinations import refuse_combinations
+from models.dense import beside_dense, dense_teachers
 from models.environment import choose_device, set_up
 from models.interrupts import Interrupts
 from models.mid_epoch import Middle, doubts
@@ -73,6 +77,7 @@ class BaseTrainer:
         higher_is_better: whether more of it is better.
         default_epochs: length of a run that has neither `--nEpochs` nor a schedule.
         memory_format: of the network's weights and of image batches; `--channels-last` sets it.
+        gives_logits: whether the network's output is a set of logits, one a class.
         optimizer_name: what a learning-rate policy calls the network's optimizer (`optimizer: NAME`).
         companions: name -> what `build_companions` gave; their optimizers go by these names.
     """
@@ -82,6 +87,7 @@ class BaseTrainer:
     default_epochs: ClassVar[int] = 30
     memory_format: torch.memory_format = torch.contiguous_format
     optimizer_name: ClassVar[str] = "model"
+    gives_logits: ClassVar[bool] = False
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -100,6 +106,7 @@ class BaseTrainer:
         self.middle: Middle | None = None  # where a run that was resumed inside an epoch stands
         self.interrupts = Interrupts()
         self.nan_guard = NanGuard(self)
+        self.warnings = RunWarnings()
         self.steps_limit: int | None = None  # of an epoch, for a smoke run
 
     # What an application gives ------------------------------------------------------------------------------------
@@ -151,6 +158,10 @@ class BaseTrainer:
         """Metrics of a network on the validation data, by name."""
         raise NotImplementedError
 
+    def measured_on(self) -> dict[str, Any]:
+        """What `validate` and `measure` measure on, as `data.measured` has it."""
+        return facts_of(self.validation_loader.dataset)
+
     def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
         """The final quality: metric -> {baseline's name: value, "model": value}."""
         raise NotImplementedError
@@ -173,6 +184,7 @@ class BaseTrainer:
             Interrupted: SIGINT or SIGTERM came, and the run is saved.
         """
         with ExitStack() as self.held:  # the run's lock and files
+            self.held.enter_context(self.warnings)
             with self.interrupts:
                 self.prepare()
                 while self.first_epoch < self.epochs:
@@ -184,6 +196,7 @@ class BaseTrainer:
 
     def run_epoch(self, epoch: int) -> None:
         """Trains, validates and saves one epoch, from where it was left."""
+        self.warnings.epoch = epoch
         started, done = time.perf_counter(), self.middle.step if self.middle else 0
         losses = self.train(epoch, self.compression_scheduler)
         rate = self.optimizer.param_groups[0]["lr"]  # policies move it at an epoch's begin and end only
@@ -372,6 +385,7 @@ class BaseTrainer:
             self.folders.name, self.first_epoch, self.epochs - 1, self.steps_per_epoch(), self.device, f"{count:,}",
             self._factors(),
         )  # fmt: skip
+        logger.info("validation on %s", measured_words(self.measured_on()))
         if self.config.checkpoint_every or self.middle:
             for doubt in doubts(self.training_loader, self.device):
                 logger.warning("saving inside an epoch: %s", doubt)
@@ -453,17 +467,23 @@ class BaseTrainer:
         if not is_first():
             return {}
         close_run(self.folders)
+        self.warnings.epoch = None
         self.model = run_state.rebuild(self.build_model(), load_checkpoint(self.folders.best)).to(self.device)
+        teachers = dense_teachers(self.compression_scheduler.teachers, self.teachers)
+        dense = {name: self.measure(network) for name, network in teachers.items()}
         summary = make_summary(
             run=self.folders.name,
             optform=self.config.optform,
             schedule=self.config.compress,
             epochs=self.epochs,
             seconds=self.seconds,
-            quality=self.measure(self.model),
+            quality=beside_dense(self.measure(self.model), dense),
             sparsity=Sparsity.of(self.model, self.compression_scheduler.scheduled_weights),
             cost=Cost.of(self.model, self.example_inputs()),
             checkpoint=self.folders.best,
+            measured_on=self.measured_on(),
+            dense=next(iter(dense), None),
+            warnings=self.warnings.entries,
         )
         write_summary(self.folders.results / "summary.json", summary)
         logger.info("%s", summary_table(summary))

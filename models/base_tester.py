@@ -20,15 +20,19 @@ from apputils.onnx_model import ExportedModel, is_exported
 from apputils.places import check_results
 from apputils.platform_summaries import draw_model_to_file, macs_display, sparsity_display
 from apputils.report.write import write_report
+from apputils.run_warnings import RunWarnings
 from apputils.runs import Run
 from apputils.sensitivity.evaluation import Evaluation
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, write_summary
 from compress.errors import UserError
+from data.measured import facts_of
 from models.checkpoint_form import built
+from models.dense import dense_of_checkpoint, how_to_get_dense
 from models.environment import choose_device, set_up
 from models.exported import evaluate_exported, export_run, seen_inputs
 from models.post_training import QuantizeRequest
+from models.run_record import RunRecord
 from models.run_state import rebuild
 from models.sensitivity import SensitivityRequest
 from models.subject import load_subject
@@ -59,6 +63,7 @@ class BaseTester:
         self.checkpoint = load_subject(Path(config.model))
         self.folders = Run(self.checkpoint["run"])
         self.second: SecondBaseline | None = None
+        self.warnings = RunWarnings()
 
     @property
     def results(self) -> Path:
@@ -84,6 +89,10 @@ class BaseTester:
     def measured_on(self) -> dict[str, Any]:
         """What quality is measured on, as plain data; networks are compared only where it is equal."""
         return {}
+
+    def data_facts(self) -> dict[str, Any]:
+        """The evaluated data, their part and the number of images, as `data.measured` has them."""
+        return facts_of(self.testing_loader.dataset)
 
     def evaluation(self) -> Evaluation | None:
         """The evaluation taken apart, which the sensitivity analysis runs faster than `test`; None: there is none."""
@@ -138,6 +147,10 @@ class BaseTester:
         With `--dump-features` it writes intermediate outputs instead. The network is exported too (`--no-export` leaves
         that out); an exported file is only measured.
         """
+        with self.warnings:
+            return self._run(opt)
+
+    def _run(self, opt: Any) -> dict[str, Any]:
         set_up(0, opt.threads)
         sensitivity, quantization = SensitivityRequest.of(opt), QuantizeRequest.of(opt)
         if opt.dump_features is not None:
@@ -151,7 +164,8 @@ class BaseTester:
             return quantization.run(self, opt)
         started = time.perf_counter()
         second = [self.second()] if self.second else []  # first: it may be refused
-        baselines = dict([self.baseline(), *second])
+        dense = second or [(name, self.test(each)) for name, each in self.dense_networks().items()]
+        baselines = dict([self.baseline(), *dense])
         model = self.build_model()
         logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"], self.device)
         activations = ActivationStatistics(model, WATCHED_CALLS, enabled=opt.report)
@@ -171,19 +185,46 @@ class BaseTester:
             sparsity=Sparsity.of(model, self.checkpoint["scheduled_weights"]),
             cost=Cost.of(model, self.example_inputs()),
             checkpoint=Path(opt.model),
+            measured_on=self.data_facts(),
+            dense=dense[0][0] if dense else None,
         )
         summary["details"] = self.details(model)
         summary["commands"] = opt.commands(self.checkpoint)
+        record = RunRecord.of(self.folders, Path(opt.model), self.checkpoint)
+        self._add_record(summary, record)
         path = self.results / "test_summary.json"
         write_summary(path, summary)
         logger.info("%s", summary_table(summary))
-        logger.info("written: %s%s", path, f", {count} pictures in {pictures}/" if count else "")
+        if not dense and self.is_compressed(summary):
+            logger.info("%s", how_to_get_dense(self.folders.name, self.checkpoint))
+        logger.info("written: %s%s", path, f", {count} images in {pictures}/" if count else "")
         if opt.export:
             export_run(self, model, inputs, own, opt)
         sensitivity.run(self, model)
+        self._add_record(summary, record)  # again: exporting and analysing may have warned
+        write_summary(path, summary)
         if opt.report:
             self.report(model, summary, activations.report())
         return summary
+
+    def dense_networks(self) -> dict[str, nn.Module]:
+        """The run's teachers that answer its task, on the device, by what reports call them."""
+        found = dense_of_checkpoint(self.folders, self.checkpoint)
+        return {name: network.to(self.device) for name, network in found.items()}
+
+    def is_compressed(self, summary: Mapping[str, Any]) -> bool:
+        """Whether the network was thinned, quantized or masked by its schedule."""
+        scheduler = self.checkpoint["scheduler"]
+        return bool(scheduler["recipes"] or scheduler.get("structures") or summary["sparsity"]["scheduled"])
+
+    def _add_record(self, summary: dict[str, Any], record: RunRecord) -> None:
+        """Puts into a summary what the run was warned of, and this evaluation so far."""
+        heard = RunWarnings()
+        ended = [{"epoch": None, "text": record.cut_short, "count": 1}] if record.cut_short else []
+        for entry in [*record.warnings, *ended, *self.warnings.entries]:
+            heard.add(entry)
+        summary["warnings"] = heard.entries
+        summary["trained_epochs"], summary["planned_epochs"] = record.trained_epochs, record.planned_epochs
 
     def report(self, model: nn.Module, summary: Mapping[str, Any], activations: ActivationReport) -> None:
         """What the network is made of and what it costs, as tables and pictures, and the page that shows it all."""
@@ -193,7 +234,9 @@ class BaseTester:
         draw_model_to_file(model, folder / "arch.png", example)
         write_activations(activations, folder / "activations.xlsx")
         dense = self.new_network(self.checkpoint["network"]["arguments"]).to(self.device)
-        write_report(folder, self.checkpoint, summary, macs_table(dense, example))
+        record = RunRecord.of(self.folders, Path(self.config.model), self.checkpoint)
+        checkpoint = {**self.checkpoint, "history": record.history}
+        write_report(folder, checkpoint, summary, macs_table(dense, example))
 
 
 def _each(baselines: Mapping[str, Mapping[str, float]], metric: str) -> dict[str, float]:

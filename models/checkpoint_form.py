@@ -86,6 +86,12 @@ class _Middle(_Form):
     steps: int
 
 
+class _Warning(_Form):
+    epoch: int | None
+    text: str
+    count: int
+
+
 class _Described(_Form):
     """What an exported file keeps of its checkpoint."""
 
@@ -106,6 +112,9 @@ class _Run(_Described):
     averaged: _Averaged | None
     scheduler: _Scheduler
     scheduled_weights: list[str]
+    history: list[dict[str, float]] = []
+    warnings: list[_Warning] = []
+    planned_epochs: int | None = None
 
 
 class _Resumable(_Run):

@@ -20,17 +20,20 @@ from torch import nn
 
 from apputils.compare.candidate import Candidate
 from apputils.compare.write import compared, table_text, write_comparison
+from apputils.measured_words import measured_words
 from apputils.onnx_export import transform_to_onnx
 from apputils.onnx_model import is_exported
 from apputils.onnx_qdq import is_quantized
 from apputils.progress import Bar
-from apputils.runs import find_run, newest_runs
+from apputils.run_warnings import place_of
+from apputils.runs import Run, find_run, newest_runs
 from apputils.timing import BENCHMARK, Timing
 from compress.errors import UserError
 from models.base_tester import BaseTester
 from models.environment import choose_device, set_up
 from models.exported import seen_inputs
 from models.post_training import quantized_copy
+from models.run_record import RunRecord
 from models.subject import load_subject
 
 logger = logging.getLogger("run")
@@ -83,10 +86,13 @@ def compare(opt: Any, application_of: Callable[[str], Any]) -> dict[str, Any]:
         ]
         logger.info("timing %d networks in turns, %d rounds", len(candidates), timing.rounds)
         about = _about(subjects[0], testers[0], [*notes, *lost, *more])
+        about["warnings"] = [row for subject in subjects for row in _warnings(subject)]
         content = compared(candidates, testers[0].higher_is_better, timing, about)
     place = _new_folder(subjects[0].optform)
     write_comparison(place, content)
     logger.info("\n%s\n", table_text(content))
+    for row in content["warnings"]:
+        logger.warning("%s: %s", row["name"], row["text"])
     for note in content["notes"]:
         logger.warning("%s", note)
     logger.info("written: %s/compare.html (and .xlsx, .json)", place)
@@ -253,12 +259,21 @@ def _candidate(
     return Candidate(name, model, on_device, quality, file if file.is_file() else None, facts)
 
 
+def _warnings(subject: Named) -> list[dict[str, str]]:
+    """What a compared run was warned of, and that it was ended early."""
+    record = RunRecord.of(Run(subject.checkpoint["run"]), subject.path, subject.checkpoint)
+    texts = [f"{place_of(entry)}{entry['text']}" for entry in record.warnings]
+    return [
+        {"name": subject.name, "text": text} for text in [*texts, *([record.cut_short] if record.cut_short else [])]
+    ]
+
+
 def _about(subject: Named, tester: BaseTester, notes: list[str]) -> dict[str, Any]:
     baseline, trivial = tester.baseline()
     return {
         "optform": subject.optform,
         "written": time.strftime("%Y-%m-%d %H:%M"),
-        "measured_on": _words(tester.measured_on()),
+        "measured_on": f"{measured_words(tester.data_facts())} ({_words(tester.measured_on())})",
         "baseline": baseline,
         "baseline_quality": trivial,
         "command": shlex.join(["python", "test.py", *sys.argv[1:]]),

@@ -14,15 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
 from torch import Tensor, nn
 
+from apputils.measured_words import measured_words
 from apputils.onnx_export import ExportSettings, transform_to_onnx
 from apputils.onnx_model import ExportedModel, describing
 from apputils.onnx_qdq import is_quantized
 from apputils.onnx_session import has_vnni
 from apputils.pt2_export import export_pt2
-from apputils.summary import write_summary
+from apputils.summary import quality_table, write_summary
 from apputils.timing import Timed, Timing, time_rows, times_table
 from compress.errors import UserError
 
@@ -171,11 +171,11 @@ def evaluate_exported(tester: "BaseTester", opt: Any) -> dict[str, Any]:
         "file": str(file),
         "bytes": file.stat().st_size,
         "quality": {metric: {name: trivial[metric], "model": own[metric]} for metric in own},
+        "measured_on": tester.data_facts(),
         "seconds": round(time.perf_counter() - started, 1),
     }
     path = tester.results / f"exported_{file.stem}{file.suffix.replace('.', '_')}.json"
     write_summary(path, summary)
-    rows = [[metric, trivial[metric], own[metric], own[metric] - trivial[metric]] for metric in own]
-    logger.info("\n%s\n", tabulate(rows, ["quality", name, file.name, "gain"], floatfmt=".4f"))
+    logger.info("\n%s\nmeasured on %s\n", quality_table(summary["quality"]), measured_words(summary["measured_on"]))
     logger.info("written: %s", path)
     return summary

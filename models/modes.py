@@ -8,12 +8,13 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from apputils.groups_view import group_tables
 from apputils.new_schedule import new_schedule
 from apputils.plan_view import draw_plan
-from apputils.runs import new_run
+from apputils.run_warnings import RunWarnings
 from apputils.weights import weight_list
 from compress.thinning.probe import prunable_graph
 from models.base_solver import BaseTrainer
@@ -48,9 +49,11 @@ def act(application: Parts, config: Any) -> None:
             return
     with process_group(device):
         config = resumed(dataclasses.replace(config, resume=config.resume or run_to_go_on_with()))
-        with first_of_machine_first():
+        with first_of_machine_first(), RunWarnings() as of_the_data:
             loaders = application.load("training_loaders")(config)
-        application.load("trainer")(config, *loaders).run()
+        trainer = application.load("trainer")(config, *loaders)
+        trainer.warnings.put_before(of_the_data.entries)
+        trainer.run()
 
 
 def _built(application: Parts, config: Any) -> BaseTrainer:
@@ -64,8 +67,7 @@ def _plan(application: Parts, config: Any) -> None:
     trainer = _built(application, config)
     plan = trainer.compression_scheduler.preview(trainer.epochs, trainer.optimizers)
     sys.stdout.write(f"{plan}\n")
-    run = new_run(config.run, f"{trainer.stem()}-plan")
-    path = run.logs / "plan.png"
+    path = Path(f"{config.run or trainer.stem()}-plan.png")  # here: a plan is no run and takes no run's name
     draw_plan(plan, path)
     sys.stdout.write(f"drawn: {path}; nothing was trained\n")
 
@@ -86,7 +88,8 @@ def _list_groups(application: Parts, config: Any) -> None:
 
 def _new_schedule(application: Parts, config: Any) -> None:
     trainer = _built(application, config)
-    sys.stdout.write(new_schedule(config.new_schedule, trainer.model, config.schedule_command()))
+    text = new_schedule(config.new_schedule, trainer.model, config.schedule_command(), trainer.gives_logits)
+    sys.stdout.write(text)
 
 
 MODES: dict[str, Callable[[Parts, Any], None]] = {

@@ -51,6 +51,8 @@ def gather(trainer: "BaseTrainer") -> dict[str, Any]:
         "middle": inside[0] if inside else None,
         "middles": inside[1:] if inside else [],
         "history": trainer.history,
+        "warnings": trainer.warnings.entries,
+        "planned_epochs": trainer.epochs,
         "best": dataclasses.asdict(trainer.best) if trainer.best else None,
         "sizes": trainer.sizes.state_dict(),
         "task": trainer.task_facts(),
@@ -93,6 +95,7 @@ def restore(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
         load_network(companion.network, checkpoint["companions"][name]["model"])
         restore_optimizer(companion.optimizer, checkpoint["companions"][name]["optimizer"], *how)
     trainer.history = checkpoint["history"]
+    trainer.warnings.put_before(checkpoint.get("warnings", []))
     trainer.best = EpochScore(**checkpoint["best"]) if checkpoint["best"] else None
     trainer.sizes.load_state_dict(checkpoint["sizes"])
     trainer.first_epoch = checkpoint["epoch"] + 1

@@ -35,7 +35,8 @@ class SensitivityRequest:
         sense_type: of the analysis; `none` leaves it out.
         full: all levels.
         jobs: processes.
-        tolerance: the loss allowed to each weight, in the first metric's unit; None: 1 % of the dense value.
+        tolerance: the loss allowed to each weight, in the first metric's unit; None: see
+            `apputils.sensitivity.suggestion.default_tolerance`.
         write: whether the suggestion is written as a schedule.
         data: `test` or `validation`, the pictures that are measured.
         weights: names or globs of the weights that are analysed, one machine's share; None: all, and what shares of

@@ -6,7 +6,7 @@ from there, whatever has become of the file that they came from.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from apputils.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from apputils.runs import Run
-from compress.distillation.teachers import Teachers
+from compress.distillation.teachers import SELF, Teachers
 from compress.errors import UserError
 from compress.thinning.recipe import Recipe
 from models.checkpoint_form import check_run, check_teachers
@@ -88,6 +88,12 @@ class RunTeachers:
             save_checkpoint(run.teachers, {"sources": self._sources, "teachers": teachers.state_dict()})
             self._saved = teachers.names
 
+    def of_the_task(self, name: str) -> bool:
+        """Whether a teacher was trained for the run's own task, so that the task's metrics mean something of it."""
+        if name == SELF:
+            return True
+        return self._sources[name]["optform"] == self._optform and not name.endswith(f"={PRETRAINED}")
+
     def _find(self, name: str) -> tuple[nn.Module, Sequence[dict[str, Any]], str]:
         """Network, thinnings it has gone through, application."""
         path = Path(name) if Path(name).is_file() else Run(name).best
@@ -140,6 +146,27 @@ def _read(run: Run) -> dict[str, Any]:
         return check_teachers(load_checkpoint(run.teachers), run.teachers)
     except UserError as e:
         raise UserError(f"{e}. It keeps the teachers of the run. {_AGAIN}") from e
+
+
+def saved_teachers(run: Run, checkpoint: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The teachers of a run that answer its own task, out of its files, with their weights, in eval mode.
+
+    Raises:
+        UserError: the file that keeps them is missing or damaged, or does not fit.
+    """
+    file = _read(run)
+    found = {}
+    for name, entry in file["teachers"].items():
+        source = file["sources"].get(name)
+        if name == SELF:
+            recipes = checkpoint["scheduler"]["recipes"][: entry["recipes"]]
+            source = {"network": checkpoint["network"], "optform": checkpoint["optform"], "recipes": recipes}
+        if source is None or source["optform"] != checkpoint["optform"] or name.endswith(f"={PRETRAINED}"):
+            continue
+        network = _of_source(source)
+        load_network(network, entry["weights"])
+        found[name] = network.eval()
+    return found
 
 
 def _of_source(source: dict[str, Any]) -> nn.Module:

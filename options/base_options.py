@@ -140,8 +140,9 @@ class TestConfig:
         "without this option takes over what the shares have measured", metavar="GLOBS",
     )  # fmt: skip
     tolerance: float | None = option(
-        None, "the loss that a suggested level may cost a weight, in the metric's unit (default: 1 %)", minimum=0.0
-    )
+        None, "the loss that a suggested level may cost a weight, in the metric's unit (default: 0.05 dB of PSNR, "
+        "0.5 points of accuracy)", minimum=0.0,
+    )  # fmt: skip
     write_schedule: str | None = option(
         None, "write the suggested levels as a schedule; tolerance=X is the loss tolerated", metavar="tolerance=X"
     )

@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from apputils.compare.candidate import Candidate, cost_row
 from apputils.compare.page import render
+from apputils.metric_words import words_of
 from apputils.report.content import environment
 from apputils.report.write import finite, write_text
 from apputils.timing import RUNTIMES, Timed, Timing, time_rows, time_text
@@ -32,7 +33,8 @@ def compared(
         candidates: the first is what ratios of time refer to.
         directions: metric -> whether higher is better.
         timing: how time is taken.
-        about: optform, written, measured_on, baseline (name), baseline_quality, command, notes; handed through.
+        about: optform, written, measured_on, baseline (name), baseline_quality, command, notes, warnings (of the runs);
+            handed through.
     """
     times = time_rows([Timed(each.name, each.model, each.inputs, each.file) for each in candidates], timing)
     rows = [
@@ -64,11 +66,20 @@ def write_comparison(folder: Path, content: Mapping[str, Any]) -> None:
 def table_text(content: Mapping[str, Any]) -> str:
     """The table for a screen."""
     metrics = list(content["metrics"])
-    head = ["network", *metrics, "parameters", "MACs", "zeros", "file", "torch, ms", "onnxruntime, ms"]
-    lines = [[content["baseline"], *(f"{content['baseline_quality'][name]:.4f}" for name in metrics)]]
+    head = [
+        "network",
+        *(words_of(name).heading for name in metrics),
+        "parameters",
+        "MACs",
+        "zeros",
+        "file",
+        "torch, ms",
+        "onnxruntime, ms",
+    ]
+    lines = [[content["baseline"], *(words_of(name).bare(content["baseline_quality"][name]) for name in metrics)]]
     for row in content["rows"]:
         lines.append(
-            [row["name"], *(_shown(row[name], "{:.4f}") for name in metrics), f"{row['parameters']:,}"]
+            [row["name"], *(_quality(name, row[name]) for name in metrics), f"{row['parameters']:,}"]
             + [f"{row['macs']:,}", f"{row['sparsity']:.1%}", _shown(row["file_bytes"], "{:,}")]
             + [time_text(row, runtime) for runtime in RUNTIMES]
         )
@@ -78,7 +89,13 @@ def table_text(content: Mapping[str, Any]) -> str:
         "that of the first network in the same rounds"
     )
     align = ["left"] + ["right"] * (len(head) - 1)
-    return tabulate(lines, head, disable_numparse=True, colalign=align) + f"\n{note}"
+    return (
+        tabulate(lines, head, disable_numparse=True, colalign=align) + f"\nmeasured on {content['measured_on']}\n{note}"
+    )
+
+
+def _quality(metric: str, value: float | None) -> str:
+    return "-" if value is None else words_of(metric).bare(value)
 
 
 def _shown(value: Any, form: str) -> str:
@@ -97,6 +114,8 @@ def _write_book(path: Path, content: Mapping[str, Any]) -> None:
         book.add_chart(sheet, "bar", x="name", series=[metric], title=metric)
     book.add_chart(sheet, "bar", x="name", series=["torch_ms", "onnxruntime_ms"], title="Latency", y_title="ms")
     book.add_chart(sheet, "bar", x="name", series=["macs", "effective_macs"], title="MACs", y_title="MACs")
+    if content["warnings"]:
+        book.add_table("warnings", pd.DataFrame(content["warnings"]))
     baseline = [{"metric": name, content["baseline"]: value} for name, value in content["baseline_quality"].items()]
     book.add_table("baseline", pd.DataFrame(baseline))
     facts = {**timing, **content["environment"], "command": content["command"]}

@@ -24,11 +24,16 @@ def write_book(path: Path, content: Mapping[str, Any]) -> None:
     """
     book = Workbook()
     quality = [
-        {"metric": metric, "of": of, "value": value}
+        {"metric": metric, "of": of, "value": value, "gain of the model": values["model"] - value}
         for metric, values in content["quality"].items()
         for of, value in values.items()
     ]
-    book.add_table("quality", pd.DataFrame(quality))
+    book.add_table("quality", pd.DataFrame(quality), note=f"measured on {content['measured_on']}")
+    _table(
+        book,
+        "warnings",
+        [{"epoch": w["epoch"], "warning": w["text"], "times": w["count"]} for w in content["warnings"]],
+    )
     for table in detail_tables(content["details"]):
         book.add_table(table.name, pd.DataFrame(table.rows, columns=table.heads))
     sizes = book.add_table("size", pd.DataFrame(content["sizes"]).convert_dtypes())  # a gap leaves counts whole

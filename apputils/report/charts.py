@@ -17,11 +17,23 @@ NO_CURVES = frozenset({"epoch", "lr", "sparsity", "images_per_second"})
 
 def schedule_chart(content: Content) -> Chart | None:
     """What acted when; None without a schedule."""
-    rows = [(p["name"], p["family"].replace("_", " "), runs_of(p["epochs"])) for p in content["policies"]]
+    trained = content["trained_epochs"]
+    rows = [
+        (p["name"], p["family"].replace("_", " "), runs_of([epoch for epoch in p["epochs"] if epoch < trained]))
+        for p in content["policies"]
+    ]
     if not rows:
         return None
-    ends = [end for _, _, stretches in rows for _, end in stretches]
-    return timeline("Policies by epoch", rows, max([*ends, len(content["history"])]))
+    return timeline(_schedule_title(content), rows, max(trained, 1))
+
+
+def _schedule_title(content: Content) -> str:
+    """Says how much of the schedule the run had, where that is not all of it."""
+    trained = content["trained_epochs"]
+    asked = max((epoch + 1 for p in content["policies"] for epoch in p["epochs"]), default=0)
+    if asked <= trained:
+        return "Policies by epoch"
+    return f"Policies by epoch: {trained} epochs were trained, and the schedule goes on to epoch {asked - 1}"
 
 
 def training_charts(content: Content) -> list[Chart]:

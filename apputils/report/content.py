@@ -19,8 +19,11 @@ import pandas as pd
 import torch
 
 from apputils.macs import MacsTable
+from apputils.measured_words import measured_words
 from apputils.report.removed import reasons_of_removal, removed_units, unexplained
 from apputils.report.timeline import policies_of
+from apputils.run_warnings import place_of
+from apputils.summary import quality_rows
 from apputils.workbook import records
 from compress.errors import UserError
 from compress.files import read_text
@@ -48,6 +51,12 @@ def gather(folder: Path, checkpoint: Mapping[str, Any], summary: Mapping[str, An
         "checkpoint": summary["checkpoint"],
         "epoch": checkpoint["epoch"],
         "quality": summary["quality"],
+        "quality_rows": quality_rows(summary["quality"]),
+        "measured_on": measured_words(summary["measured_on"]),
+        "dense_baseline": summary.get("dense"),
+        "warnings": [{**entry, "place": place_of(entry)} for entry in summary.get("warnings", [])],
+        "trained_epochs": len(checkpoint.get("history", [])),
+        "planned_epochs": summary.get("planned_epochs"),
         "details": summary.get("details") or {},
         "summary": dict(summary),
         "history": checkpoint.get("history", []),

@@ -12,6 +12,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from apputils.metric_words import words_of
 from apputils.report import charts
 from apputils.report.details import detail_tables
 from apputils.report.pictures import pictures_of
@@ -62,6 +63,11 @@ def world(*more: Path) -> jinja2.Environment:
     )  # fmt: skip
     found.filters.update(number=number, whole=_whole, percent=_percent, shape=_shape, figure=_figure, short=_short)
     found.filters.update(time=_time, time_ratio=_time_ratio)
+    found.filters["value_of"] = lambda metric, value: words_of(metric).value(value)
+    found.filters["change_of"] = lambda metric, value: words_of(metric).change(value)
+    found.filters["bare_of"] = lambda metric, value: words_of(metric).bare(value)
+    found.filters["heading_of"] = lambda metric: words_of(metric).heading
+    found.filters["title_of"] = lambda metric: words_of(metric).title
     for name, file in (("style", "style.css"), ("script", "script.js")):
         found.globals[name] = Markup(read_text(TEMPLATES / file))
     return found

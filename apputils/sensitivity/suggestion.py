@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from apputils.metric_words import words_of
 from apputils.sensitivity.changes import dense_level
 from apputils.sensitivity.evaluation import loss_of
 from compress.errors import UserError, did_you_mean
 
-SHARE = 0.01  # of the dense value: the tolerance when none is given
+SHARE = 0.01  # of the dense value: the tolerance when none is given and the metric has none of its own
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Goal:
 def goal_of(
     dense: Mapping[str, float], higher_is_better: Mapping[str, bool], metric: str | None, tolerance: float | None
 ) -> Goal:
-    """The goal, its gaps filled: the first metric, 1 % of the dense value.
+    """The goal, its gaps filled: the first metric, and what `default_tolerance` says.
 
     Raises:
         UserError: there is no such metric, or the tolerance is negative.
@@ -52,8 +53,17 @@ def goal_of(
         raise UserError(f"metric {name!r} is not measured; {did_you_mean(name, dense)}")
     if tolerance is not None and not tolerance >= 0:
         raise UserError(f"tolerance {tolerance}: it must be 0 or more, in units of {name}")
-    allowed = SHARE * abs(dense[name]) if tolerance is None else tolerance
+    allowed = default_tolerance(name, dense[name]) if tolerance is None else tolerance
     return Goal(name, allowed, dense[name], higher_is_better[name])
+
+
+def default_tolerance(metric: str, dense: float) -> float:
+    """The loss that does not count: 0.05 dB of PSNR, 0.5 points of accuracy, else 1 % of the dense value."""
+    words = words_of(metric)
+    if words.negligible is None:
+        return SHARE * abs(dense)
+    is_fraction = words.unit == "%" and abs(dense) <= 1  # a caller's own accuracy in [0, 1]
+    return words.negligible / 100 if is_fraction else words.negligible
 
 
 def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:

@@ -72,6 +72,15 @@ class Policy:
         """What it will ask for at a firing epoch: quantity (such as a weight's name) -> value. Data-driven: {}."""
         return {}
 
+    def expected(self, epoch: int) -> dict[str, float]:
+        """What `plan` comes to, where only whole elements or groups can go; what is shown to people."""
+        return self.plan(epoch)
+
+    @property
+    def removable(self) -> list[str]:
+        """The weights of which it masks whole filters or channels, which a thinner then removes; default none."""
+        return []
+
     def bits(self, epoch: int) -> dict[str, str]:
         """Layer -> its bits in words (`W4 A8`) in an epoch, fired or not; {} for what does not quantize."""
         return {}

@@ -7,7 +7,8 @@ import logging
 from typing import Annotated, Any
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from compress.context import StepContext
 from compress.errors import UserError, did_you_mean
@@ -171,6 +172,19 @@ class PruningPolicy(Policy):
             **planned,
             **{name: self.levels[name] for name in planned if self.levels and name in self.levels},
         }
+
+    def expected(self, epoch: int) -> dict[str, float]:
+        """Those that come of them when whole elements or groups go."""
+        return {name: self.pruner.realised(name, level) for name, level in self.plan(epoch).items()}
+
+    @property
+    def removable(self) -> list[str]:
+        """The pruner's weights that lose whole filters or channels."""
+        return [name for name in self.weights if self.pruner.leaves(name)]
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
+        """Shows the pruner the network."""
+        self.pruner.prepare(model)
 
     def state_dict(self) -> dict[str, Any]:
         """The pruner's state, and what is being gathered."""

@@ -99,6 +99,17 @@ class Pruner(ForwardListener, ABC):
             ValueError: it cannot work in such a window.
         """
 
+    def prepare(self, model: nn.Module) -> None:
+        """Called once before training, with the network as it is then; default nothing."""
+
+    def realised(self, name: str, level: float) -> float:
+        """The fraction of zeros that a level comes to in one weight, of which only whole elements or groups can go."""
+        return level
+
+    def leaves(self, name: str) -> bool:
+        """Whether what it masks of a weight are whole filters or channels, which a thinner removes; default no."""
+        return False
+
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
         """The fraction of zeros that it will ask for, by weight; {} where only data can tell."""
         return {}

@@ -76,6 +76,10 @@ class BatchNormScalePruner(Pruner):
             (float(score[~kept[name]].max()) for name, score in scores.items() if not kept[name].all()), default=0.0
         )
 
+    def leaves(self, name: str) -> bool:
+        """Whole channels go."""
+        return True
+
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
         """The level; with scope `global`, of all channels together."""
         return dict.fromkeys(self.weights, self.level.at(epoch, window))

@@ -4,6 +4,7 @@ Here: how many groups go, `group_dependency`, and a threshold on groups. Not her
 ranked (ranked.py, activation.py, gradient.py, ...), what a group is (`compress/groups.py`).
 """
 
+import contextlib
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from compress.window import EpochWindow
 Rounding = Literal["floor", "nearest", "ceil"]
 GroupDependency = Literal["Leader"]
 WITHIN_HEADS = "HeadDims"
+REMOVABLE = ("Filters", "3D", "Channels", WITHIN_HEADS)
 RankedGroup = Literal["Filters", "3D", "Channels", "Rows", "Cols", "2D", "Blocks", "HeadDims"]
 RoundTo = Annotated[int, Field(ge=1)]
 MaxSparsity = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -86,6 +88,7 @@ class StructurePruner(Pruner):
     Attributes:
         combine: whose scores decide in a coupled group: `mean` of all votes, or the `first` one.
         dims: weight -> the dimension along which its groups lie; None for rows, kernels and blocks.
+        counts: weight -> the number of its groups before training.
     """
 
     combine: Combine = "mean"
@@ -110,6 +113,7 @@ class StructurePruner(Pruner):
         if group_dependency == "Leader":
             self.combine = "first"
         self.dims: dict[str, int | None] = {}
+        self.counts: dict[str, int] = {}
         self._tilings = Tilings(block_shape)
 
     @abstractmethod
@@ -118,9 +122,29 @@ class StructurePruner(Pruner):
 
     def keep(self, scores: Tensor, level: float) -> Tensor:
         """Which groups stay: bool tensor of shape (groups,)."""
-        zeros = groups_to_prune(min(level, self.max_sparsity), len(scores), self.group_size, self.rounding)
-        left = math.ceil((len(scores) - zeros) / self.round_to) * self.round_to
-        return mask_smallest(scores, max(0, len(scores) - left))
+        return mask_smallest(scores, self.zeros_of(level, len(scores)))
+
+    def zeros_of(self, level: float, count: int) -> int:
+        """How many of `count` groups a level prunes, after all rounding."""
+        zeros = groups_to_prune(min(level, self.max_sparsity), count, self.group_size, self.rounding)
+        left = math.ceil((count - zeros) / self.round_to) * self.round_to
+        return max(0, count - left)
+
+    def prepare(self, model: nn.Module) -> None:
+        """Notes how many groups each weight has."""
+        parameters = canonical_parameters(model)
+        for name in self.weights:
+            with contextlib.suppress(ValueError, KeyError):  # `faults` reports them
+                self.counts[name] = group_count(parameters[name].shape, self.tile(name, parameters[name], model))
+
+    def realised(self, name: str, level: float) -> float:
+        """The fraction of whole groups."""
+        count = self.counts.get(name)
+        return self.zeros_of(level, count) / count if count else level
+
+    def leaves(self, name: str) -> bool:
+        """Filters and channels do."""
+        return self.targets[name].group in REMOVABLE
 
     def fraction(self, name: str, ctx: StepContext, window: EpochWindow) -> float:
         """Which part of the weight's groups to prune now."""

@@ -13,6 +13,7 @@ from data.Classify_data.augment import Augmentation
 from data.Classify_data.source import Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task
+from data.measured import Measured
 from data.origin import Origin
 from data.sampling import SampleKey, sample_key
 
@@ -30,9 +31,11 @@ class ClassifySet(Dataset[Batch]):
 
     Attributes:
         origin: which files a run uses, from the function that makes its loaders; None of a data set of one's own.
+        measured: where evaluated images are from, from the same; None of others.
     """
 
     origin: Origin | None = None
+    measured: Measured | None = None
 
     def __init__(
         self, store: PictureStore, task: Task, augmentation: Augmentation | None = None, seed: int = 0

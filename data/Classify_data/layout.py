@@ -51,6 +51,12 @@ class Layout:
         """
         if part == "test":
             return self._test(named)
+        source = self._learned(part)
+        source.part = part
+        return source
+
+    def _learned(self, part: Part) -> Source:
+        """The pictures that are trained on, or those held out of them."""
         if self.whole is not None:
             return self._share(self.whole(), part)
         training = self._opened("train")
@@ -64,7 +70,9 @@ class Layout:
         reason = f"{self.where} ({self.name}) has no test part"
         if "test" in self.parts:
             try:
-                return self.parts["test"]()
+                source = self.parts["test"]()
+                source.part = "test"
+                return source
             except WithoutLabels as e:
                 reason = str(e)
         if named and "validation" not in self.parts:

@@ -18,6 +18,7 @@ from data.Classify_data.source import UNLABELLED, Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task, check_classes
 from data.loaders import as_it_is, batches_in_order, trained_with, training_loader
+from data.measured import Measured
 from data.origin import Origin
 
 EVALUATION_BATCH = 128
@@ -36,7 +37,7 @@ def classify_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[
     held_out = _labelled(layout.open("validation"))
     check_classes(held_out.classes, training.task.classes, held_out.where)
     training.origin = Origin(training.source.where, [*training.source.files(), *held_out.files()])
-    validation = ClassifySet(PictureStore(held_out, training.task.size, training.task.channels), training.task)
+    validation = _measured(held_out, training.task)
     return (
         training_loader(training, config.batchSize, config.workers, config.seed, collate_fn=as_it_is),
         batches_in_order(validation, EVALUATION_BATCH),
@@ -60,7 +61,14 @@ def classify_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoad
         place = opt.testdata or trained("traindata", str | None)
         source = _labelled(find_layout(place, trained("dataset", str)).open("test", named=opt.testdata is not None))
         check_classes(source.classes, task.classes, source.where)
-    return batches_in_order(ClassifySet(PictureStore(source, task.size, task.channels), task), EVALUATION_BATCH)
+    return batches_in_order(_measured(source, task), EVALUATION_BATCH)
+
+
+def _measured(source: Source, task: Task) -> ClassifySet:
+    """Images in the form of a task, for evaluation."""
+    found = ClassifySet(PictureStore(source, task.size, task.channels), task)
+    found.measured = Measured.of(source.where, source.part, len(found))
+    return found
 
 
 def training_set(config: Any) -> ClassifySet:
@@ -87,4 +95,8 @@ def _labelled(source: Source) -> Source:
     known = [i for i, label in enumerate(source.labels) if label != UNLABELLED]
     if not known:
         raise UserError(f"{source.where} holds no picture with a label, so nothing can be learned or measured from it")
-    return source if len(known) == len(source) else source.subset(known)
+    if len(known) == len(source):
+        return source
+    labelled = source.subset(known)
+    labelled.part = source.part
+    return labelled

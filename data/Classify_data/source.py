@@ -13,6 +13,7 @@ import numpy as np
 
 from compress.errors import UserError
 from data.folders import smallest_hashes
+from data.measured import WHOLE
 from data.pictures import DECODE_ERRORS, Picture, Pixels, opened
 
 UNLABELLED = -1
@@ -32,7 +33,12 @@ class Source(ABC):
         labels: of each picture; `UNLABELLED` where there is none.
         names: of each picture, for reports and for the choice of the held-out part.
         where: what messages call the whole.
+
+    Attributes:
+        part: which part of it this is, where `Layout.open` gave it.
     """
+
+    part: str = WHOLE
 
     def __init__(self, classes: Sequence[str], labels: Sequence[int], names: Sequence[str], where: str) -> None:
         self.classes, self.labels, self.names = tuple(classes), [int(each) for each in labels], list(names)

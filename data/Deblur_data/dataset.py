@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.Deblur_data.source import PairSource
+from data.measured import Measured
 from data.origin import Origin
 from data.pictures import Pixels
 from data.sampling import SampleKey, rng, sample_key
@@ -68,7 +69,13 @@ class DeblurCrops(Dataset[tuple[Tensor, Tensor]]):
 
 
 class DeblurPictures(Dataset[DeblurItem]):
-    """Whole pairs in order, cut right and below to a multiple of 4. Load with batch size 1: sizes differ."""
+    """Whole pairs in order, cut right and below to a multiple of 4. Load with batch size 1: sizes differ.
+
+    Attributes:
+        measured: where the images are from, from the function that chose them; None of a data set of one's own.
+    """
+
+    measured: Measured | None = None
 
     def __init__(self, source: PairSource) -> None:
         self.source = source

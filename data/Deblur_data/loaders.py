@@ -20,6 +20,7 @@ from data.Deblur_data.source import BlurredPictures, FilePairs, PairSource
 from data.embedded import Part, embedded_pictures
 from data.folders import measured_part
 from data.loaders import evaluation_loader, trained_with, training_loader
+from data.measured import WHOLE, Measured
 from data.origin import Origin, trained_place
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
@@ -46,6 +47,7 @@ def deblur_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[An
     if place is not None:
         _logger.info("%s: %d pairs to train on, %d for validation", place, len(crops.source), len(held_out.source))
     warn_of_unlike_halves(held_out.source)
+    held_out.measured = Measured.of(place, "validation", len(held_out))
     crops.origin = Origin(place, crops.source.files() + held_out.source.files())
     return (
         training_loader(crops, config.batchSize, config.workers, config.seed),
@@ -64,7 +66,10 @@ def deblur_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader
     place, part = measured_part(opt.testdata, place, has_test_part)
     sharp_only = opt.sharp_only or (opt.testdata is None and trained("sharp_only", bool))
     length = min(max(trained("blur_length", int | float), SHORTEST_BLUR), LONGEST_BLUR)
-    return evaluation_loader(DeblurPictures(source_of(place, part, sharp_only, length)))
+    pictures = DeblurPictures(source_of(place, part, sharp_only, length))
+    whole = part == "test" and place is not None and not has_test_part(place)
+    pictures.measured = Measured.of(place, WHOLE if whole else part, len(pictures))
+    return evaluation_loader(pictures)
 
 
 def warn_of_unlike_halves(source: PairSource) -> None:

@@ -26,6 +26,7 @@ class ClassifyTrainer(BaseTrainer):
     """Trains the network of `--arch` with cross entropy; the metric is top-1 accuracy (percent)."""
 
     quality = "top1"
+    gives_logits = True
 
     def build_model(self) -> nn.Module:
         """A new network for the classes and pictures of the training set."""

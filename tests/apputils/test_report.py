@@ -34,6 +34,10 @@ SCHEDULE = {
         {"lr_scheduler": {"instance_name": "<lr>"}, "epochs": [1]},
     ],
 }
+MEASURED = {
+    "measured_on": {"data": "<folder>", "part": "test", "images": 4}, "checkpoint": "c.pt",
+    "sparsity": {"weights": {}, "scheduled": 0.5, "overall": 0.125},
+}  # fmt: skip
 RECIPES = [
     {"kept": {"0.weight": {0: torch.tensor([0, 2, 3, 5])}}, "sizes": {"0.weight": {0: 6}}},
     {"kept": {"0.weight": {0: torch.tensor([1, 3])}}, "sizes": {"0.weight": {0: 4}}},
@@ -113,7 +117,8 @@ def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
         "scheduler": {"recipes": [RECIPES[0], {**RECIPES[1], "reasons": {"0.weight[0]": REASON}}]},
     }  # fmt: skip
     summary = {
-        "quality": {"psnr": {"bicubic": 19.0, "model": 21.0}}, "params": 270, "macs": 100, "checkpoint": "c.pt",
+        **MEASURED, "quality": {"psnr": {"bicubic": 19.0, "model": 21.0}}, "params": 270, "macs": 100,
+        "warnings": [{"epoch": 1, "text": "<reaches 26 %>", "count": 2}], "planned_epochs": 3,
         "details": {
             "classes": [{"class": "<cat>", "accuracy": 97.22222}, {"class": "dog", "accuracy": None}],
             "exits": [{"threshold": 0.5, "left": [0.25, 0.75]}],
@@ -270,7 +275,7 @@ def test_what_is_older_than_the_checkpoint_is_left_out(here: Path, net: nn.Modul
         "run": "a", "optform": "SR", "epoch": 0, "schedule": {}, "history": [], "options": {},
         "scheduler": {"recipes": []}, "model": net.state_dict(),
     }  # fmt: skip
-    summary = {"quality": {"acc": {"majority": 0.1, "model": 0.9}}, "params": 1, "macs": 1, "checkpoint": "c.pt"}
+    summary = {**MEASURED, "quality": {"acc": {"majority": 0.1, "model": 0.9}}, "params": 1, "macs": 1}
     found = [write_report(folder, checkpoint, summary, macs_table(net, EXAMPLE))]
     for name in ("sensitivity_element.json", "export.json"):
         os.utime(folder / name, (1, 1))
@@ -303,12 +308,40 @@ def test_a_browser_shows_the_page_without_errors_or_requests(
     assert page.requests == []
 
 
+def test_the_page_names_the_data_and_every_warning(written: tuple[dict[str, Any], Path]) -> None:
+    content, folder = written
+    text = (folder / "report.html").read_text()
+    assert "Measured on 4 images: the test part of &lt;folder&gt;." in text
+    assert "Warning: epoch 1, 2 times: &lt;reaches 26 %&gt;" in text
+    assert "epoch 1 of 2 trained and 3 planned" in text
+    assert content["quality_rows"] == [["PSNR, dB", "bicubic", "19.00", "21.00", "+2.00"]]
+    assert "<b>21.00 dB</b> PSNR<small>bicubic: 19.00 dB (+2.00)" in text
+    book = openpyxl.load_workbook(folder / "report.xlsx")
+    assert list(book["warnings"].iter_rows(values_only=True)) == [
+        ("epoch", "warning", "times"), (1, "<reaches 26 %>", 2),
+    ]  # fmt: skip
+
+
+def test_policies_are_drawn_for_the_epochs_that_were_trained(written: tuple[dict[str, Any], Path]) -> None:
+    text = (written[1] / "report.html").read_text()
+    assert "2 epochs were trained, and the schedule goes on to epoch 2" in text
+    chart = text[text.index("Policies by epoch") :].split("</svg>")[0]
+    assert "agp: epoch 0" in chart
+    assert "agp: epoch 2" not in chart  # planned, never reached
+    assert "&lt;lr&gt;: epoch 1" in chart
+
+
+def test_one_number_of_zeros_stands_everywhere(written: tuple[dict[str, Any], Path]) -> None:
+    text = (written[1] / "report.html").read_text()
+    assert "<b>12.50 %</b> zeros in all parameters" in text  # the summary's own
+
+
 def test_a_run_without_analyses_says_what_is_absent(net: nn.Module, here: Path) -> None:
     checkpoint = {
         "run": "a", "optform": "SR", "epoch": 0, "schedule": {}, "history": [], "options": {},
         "scheduler": {"recipes": []}, "model": net.state_dict(),
     }  # fmt: skip
-    summary = {"quality": {"acc": {"majority": 0.1, "model": 0.9}}, "params": 1, "macs": 1, "checkpoint": "c.pt"}
+    summary = {**MEASURED, "quality": {"acc": {"majority": 0.1, "model": 0.9}}, "params": 1, "macs": 1}
     write_report(Path("results/a"), checkpoint, summary, macs_table(net, EXAMPLE))
     text = Path("results/a/report.html").read_text()
     assert text.count('class="absent"') >= 6

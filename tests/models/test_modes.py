@@ -32,8 +32,8 @@ def test_plan_prints_a_table_and_draws(trainer_of: TrainerOf, capsys: pytest.Cap
     text = capsys.readouterr().out
     assert "agp (4), lr" in text
     assert "50.00 %" in text
-    assert Path("logs/p/plan.png").read_bytes().startswith(b"\x89PNG")
-    assert not Path("checkpoints").exists()
+    assert Path("p-plan.png").read_bytes().startswith(b"\x89PNG")
+    assert not any(Path(folder).exists() for folder in ("checkpoints", "logs", "results"))
 
 
 def test_list_weights_prints_names_ready_to_paste(trainer_of: TrainerOf, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,43 @@
+"""What quality was measured on: the data, their part and the number of images.
+
+Loaders put a `Measured` on the data sets that are evaluated; summaries, reports and comparisons name it beside quality.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.errors import printable
+from data.origin import EMBEDDED
+
+WHOLE = "whole"  # a place without parts, measured as it is
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Which images are measured.
+
+    Attributes:
+        data: the place, such as a folder.
+        part: train, validation, test, or `WHOLE`.
+        images: their number.
+    """
+
+    data: str
+    part: str
+    images: int
+
+    @classmethod
+    def of(cls, place: Path | str | None, part: str, images: int) -> "Measured":
+        """Of a place; None is the embedded photographs."""
+        return cls(EMBEDDED if place is None else printable(str(place)), part, images)
+
+    def facts(self) -> dict[str, Any]:
+        """Plain data, for summaries."""
+        return asdict(self)
+
+
+def facts_of(dataset: Any) -> dict[str, Any]:
+    """What is known of an evaluated data set; of one without a `Measured` its length."""
+    measured = getattr(dataset, "measured", None)
+    return measured.facts() if measured is not None else {"data": None, "part": None, "images": len(dataset)}
