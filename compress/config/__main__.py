@@ -13,15 +13,20 @@ import importlib
 import json
 import logging
 import sys
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from compress.config.build import file_config
 from compress.config.document import describe, list_classes, schedule_schema
+from compress.distillation.teachers import UnseenTeacher
 from compress.errors import UserError
 from compress.files import write_text
 from compress.screen import answer, guard_screen
+
+LARGEST_SIZE = 65_536
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--model", required=True, metavar="MODULE:NAME", help="a network's class or function, called bare"
     )
     check.add_argument("--epochs", type=int, help="the run's length")
+    check.add_argument(
+        "--example-shape", type=_shape, metavar="1x3x64x64", help="of an input, for the checks that trace the network"
+    )
     check.add_argument("--strict", action="store_true", help="warnings are errors")
     schema = commands.add_parser("schema", help="write the JSON Schema")
     schema.add_argument("file", nargs="?", default="schedules/schedule.schema.json")
@@ -49,9 +57,57 @@ def main(arguments: list[str] | None = None) -> int:
 def _check(given: argparse.Namespace) -> str:
     model = _network(given.model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = file_config(model, optimizer, given.file, epochs=given.epochs, strict=given.strict)
+    outside = _OfTheLoop(optimizer)
+    scheduler = file_config(
+        model,
+        optimizer,
+        given.file,
+        None if given.example_shape is None else torch.zeros(given.example_shape),
+        given.epochs,
+        strict=given.strict,
+        teachers=outside.teacher,
+        optimizers=outside,
+    )
     count = len(scheduler.policies)
-    return f"{given.file} is good: {count} policies over {scheduler.last_epoch} epochs act on {given.model}"
+    good = f"{given.file} is good: {count} policies over {scheduler.last_epoch} epochs act on {given.model}"
+    return "\n".join([good, *(f"not looked up: {each}, which the training loop has to know" for each in outside.asked)])
+
+
+class _OfTheLoop(Mapping[str, Optimizer]):
+    """Teachers and optimizers of any name: only the training loop knows which there are.
+
+    Attributes:
+        asked: those that the schedule names, for people.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self.asked: list[str] = []
+
+    def teacher(self, name: str) -> nn.Module:
+        """A stand-in."""
+        self.asked.append(f"the teacher {name!r}")
+        return UnseenTeacher()
+
+    def __getitem__(self, name: str) -> Optimizer:
+        self.asked.append(f"the optimizer {name!r}")
+        return self._optimizer
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 1
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(size) for size in text.split("x"))
+    if not all(0 < size <= LARGEST_SIZE for size in sizes):
+        raise ValueError(text)
+    return sizes
 
 
 def _network(place: str) -> nn.Module:

@@ -120,7 +120,7 @@ def _build(
     data = check_sections(document.data, report)
     instances = Instances(context, report)
     found = instances.build(data)
-    reader = Entries(data, found, instances.misplaced, optimizer, report, dict(optimizers or {}))
+    reader = Entries(data, found, instances.misplaced, optimizer, report, optimizers or {})
     entries = reader.policies()
     checks.check_policies(entries, epochs, report)
     checks.check_unused(data, reader.named, report)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compress.distillation.capture import OUTPUT, Call, Features, check_layers
-from compress.distillation.teachers import SELF, Teachers
+from compress.distillation.teachers import SELF, Teachers, UnseenTeacher
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs
 from compress.selectors import ModuleSelector
@@ -66,7 +66,8 @@ class Distiller(ABC):
         except UserError as e:
             raise ValueError(str(e)) from e
         check_layers(model, self.pairs, "the student")
-        check_layers(network, self.pairs.values(), f"the teacher {self.teacher!r}")
+        if not isinstance(network, UnseenTeacher):
+            check_layers(network, self.pairs.values(), f"the teacher {self.teacher!r}")
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained beside the student; they are in the optimizer from the start."""

@@ -16,7 +16,7 @@ from compress.distillation.base import SELF, Distiller, LayerPairs, Weight, as_p
 from compress.distillation.capture import Call, Features, evaluated, modules_by_name
 from compress.distillation.carriers import carriers
 from compress.distillation.losses import attention_distance, channel_dim, distance, same_positions
-from compress.distillation.teachers import Teachers
+from compress.distillation.teachers import Teachers, UnseenTeacher
 from compress.graph.trace import ExampleInputs, as_arguments
 from compress.registry import DISTILLERS
 
@@ -39,12 +39,13 @@ class ChannelDistiller(Distiller):
         super().prepare(model, teachers, example_inputs)
         self._followed = 0
         self.matching = Adaptors({})
-        if self.loss == "attention":
+        teacher = teachers.find(self.teacher, model)
+        if self.loss == "attention" or isinstance(teacher, UnseenTeacher):
             return
         same = self.teacher == SELF and self.adaptors == "auto"
         pairs = {own: other for own, other in self.pairs.items() if not (same and own == other)}
         own = widths_of(model, pairs, example_inputs)
-        wanted = widths_of(teachers.find(self.teacher, model), pairs.values(), example_inputs)
+        wanted = widths_of(teacher, pairs.values(), example_inputs)
         adapted = {
             layer: (own[layer], wanted[other])
             for layer, other in pairs.items()

@@ -22,6 +22,13 @@ Source = Mapping[str, nn.Module | Callable[[], nn.Module]] | Callable[[str], nn.
 """What a loop knows of teachers: name -> a network, or a function that makes it; or one function of the name."""
 
 
+class UnseenTeacher(nn.Module):
+    """Stands for a teacher that only the training loop can find, where a schedule is checked without that loop.
+
+    Nothing that depends on the teacher's layers is checked against it.
+    """
+
+
 @dataclass(frozen=True)
 class Teacher:
     """A network that is asked and never changes.
