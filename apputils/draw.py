@@ -18,6 +18,7 @@ import pygraphviz
 from torch import nn
 
 from apputils.draw_blocks import Block, blocks_of
+from apputils.native_stderr import without_lines
 from apputils.workbook import shape_text
 from compress.errors import UserError
 from compress.files import replacing, why
@@ -51,12 +52,13 @@ def draw_model_to_file(
     blocks = blocks_of(trace_model(model, dummy_input), model)
     graph = make_graph(blocks, type(model).__name__, color_by)
     try:
-        graph.layout("dot")
-        with replacing(path.with_suffix(".svg")) as temporary:
-            graph.draw(str(temporary), format="svg")
-        graph.graph_attr["dpi"] = str(_dots(graph))
-        with replacing(path) as temporary:
-            graph.draw(str(temporary), format="png", prog="dot")
+        with without_lines("Fontconfig warning"):
+            graph.layout("dot")
+            with replacing(path.with_suffix(".svg")) as temporary:
+                graph.draw(str(temporary), format="svg")
+            graph.graph_attr["dpi"] = str(_dots(graph))
+            with replacing(path) as temporary:
+                graph.draw(str(temporary), format="png", prog="dot")
     except OSError as e:
         raise UserError(f"the drawing {path} could not be written: {why(e)}") from e
     columns = ["number", "name", "parts", "shape", "macs", "sparsity", "inputs"]

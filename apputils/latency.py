@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from apputils.onnx_session import open_session
 
 Way = Callable[[], object]
+MOST_TIMES = 4  # the rounds asked for, where quartiles stay wide
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Latency:
     rounds: int
     calls: int
 
+    @property
+    def ratio_spread(self) -> float:
+        """How far the ratio's quartiles are apart, as a fraction of it."""
+        return (self.ratio_high - self.ratio_low) / self.ratio
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return asdict(self)
@@ -60,7 +66,11 @@ class Latency:
 
 
 def measure_latency(
-    ways: Mapping[str, Way], rounds: int = 15, seconds: float = 0.05, against: Mapping[str, str] | None = None
+    ways: Mapping[str, Way],
+    rounds: int = 15,
+    seconds: float = 0.05,
+    against: Mapping[str, str] | None = None,
+    spread: float | None = None,
 ) -> dict[str, Latency]:
     """Times ways that do the same, in turns.
 
@@ -69,6 +79,8 @@ def measure_latency(
         rounds: how many times each way has its turn, >= 2; who begins changes from round to round.
         seconds: least time of a turn; a way is called as often as that needs (found out while warming up).
         against: name -> name of the way that its ratio refers to, for those that do not refer to the first.
+        spread: go on, for at most `MOST_TIMES` as many rounds, while a ratio's quartiles are further apart than this
+            fraction of it; None: the rounds asked for and no more.
 
     Raises:
         ValueError: no ways, or fewer than two rounds.
@@ -78,12 +90,17 @@ def measure_latency(
     calls = {name: _warm_up(way, seconds) for name, way in ways.items()}
     names = list(ways)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for i in range(rounds):
+    reference = {name: (against or {}).get(name, names[0]) for name in names}
+    found: dict[str, Latency] = {}
+    for i in range(rounds if spread is None else MOST_TIMES * rounds):
         turn = i % len(names)
         for name in names[turn:] + names[:turn]:
             taken[name].append(_seconds(ways[name], calls[name]))
-    reference = {name: (against or {}).get(name, names[0]) for name in names}
-    return {name: _latency(taken[name], taken[reference[name]], calls[name]) for name in names}
+        if i + 1 >= rounds:
+            found = {name: _latency(taken[name], taken[reference[name]], calls[name]) for name in names}
+            if spread is None or all(each.ratio_spread <= spread for each in found.values()):
+                break
+    return found
 
 
 def torch_way(model: nn.Module, inputs: tuple[Tensor, ...]) -> Way:

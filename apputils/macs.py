@@ -16,6 +16,7 @@ A row is one operation that multiplies. Its columns:
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,11 @@ class MacsTable:
     total: dict[str, int]
     input_shapes: tuple[tuple[int, ...], ...]
     left_out: tuple[str, ...] = ()
+
+
+def layer_label(row: Mapping[str, Any]) -> str:
+    """What a layer's row is called: its module's name; what the network's own forward computes by its operation."""
+    return str(row["layer"]) or f"{row['operation']} in {row['kind']} itself"
 
 
 def macs_table(model: nn.Module, example_inputs: ExampleInputs) -> MacsTable:

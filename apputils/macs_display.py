@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from apputils.macs import MacsTable, macs_table
+from apputils.macs import MacsTable, layer_label, macs_table
 from apputils.roofline import Machine, draw_roofline, measure_machine
 from apputils.summary import write_summary
 from apputils.workbook import Workbook, records, shape_text
@@ -52,7 +52,7 @@ def macs_text(table: MacsTable) -> str:
     quantized = "bitops" in table.layers
     lines = [
         [
-            row["layer"] or row["kind"], row["operation"], shape_text(row["input_shape"]),
+            layer_label(row), row["operation"], shape_text(row["input_shape"]),
             shape_text(row["output_shape"]), f"{row['parameters']:,}", f"{row['macs']:,}",
             f"{100 * row['share']:.2f}", f"{row['effective_macs']:,}", f"{row['activation_bytes']:,}",
             *([f"{row['bitops']:,}"] if quantized else []),

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from apputils.macs import MacsTable
+from apputils.macs import MacsTable, layer_label
+from apputils.timing import threads_text
 from compress.files import replacing
 
 
@@ -81,8 +82,8 @@ def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
     layers = table.layers[table.layers["intensity"] > 0]
     figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
     axes = figure.subplots()
-    lowest = min([machine.ridge, *layers["intensity"]]) / 3
-    highest = max([machine.ridge, *layers["intensity"]]) * 3
+    lowest = min([machine.ridge, *layers["intensity"]]) / 2
+    highest = max([machine.ridge, *layers["intensity"]]) * 2
     corners = [lowest, machine.ridge, highest]
     axes.plot(corners, [machine.bound(each) / 1e9 for each in corners], color="black", label="roof, as measured")
     axes.axvline(machine.ridge, color="gray", linestyle=":", label=f"ridge: {machine.ridge:.1f} FLOP/byte")
@@ -91,12 +92,12 @@ def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
         share = 100 * part["share"].sum()
         heights = [machine.bound(each) / 1e9 for each in part["intensity"]]
         label = f"bound by {bound}: {share:.0f} % of the MACs"
-        axes.scatter(part["intensity"], heights, s=20 + 1500 * part["share"], alpha=0.5, label=label)
+        axes.scatter(part["intensity"], heights, s=20 + 500 * part["share"], alpha=0.5, label=label)
     places = np.log10(layers["intensity"].to_numpy(dtype=float)).round(1)  # names closer than this would overlap
     named = layers.assign(place=places).sort_values("share", ascending=False).drop_duplicates("place").head(6)
     for _, layer in named.iterrows():
         same = int((layers["intensity"] == layer["intensity"]).sum()) - 1
-        text = (layer["layer"] or layer["kind"]) + (f" (+{same})" if same else "")
+        text = layer_label(layer) + (f" (+{same})" if same else "")
         spot = (layer["intensity"], machine.bound(layer["intensity"]) / 1e9)
         how: dict[str, Any] = {
             "textcoords": "offset points",
@@ -106,8 +107,10 @@ def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
         }
         axes.annotate(text, spot, (4, -14), fontsize="x-small", **how)
     axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity, FLOP/byte", ylabel="bound, GFLOP/s")
-    axes.set_title(f"Roofline of {machine.device}, {machine.threads} threads: bounds, not measured speeds")
-    axes.set_ylim(bottom=min(machine.bound(lowest), machine.flops / 30) / 1e9)
+    axes.set_title(f"Roofline of {machine.device}, {threads_text(machine.threads)}: bounds, not measured speeds")
+    heights = [machine.bound(each) / 1e9 for each in (lowest, *layers["intensity"])]
+    axes.set_xlim(lowest, highest)
+    axes.set_ylim(min(heights) / 1.5, machine.flops / 1e9 * 3)  # room for circles and for names above them
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize="small", markerscale=0.5)
     with replacing(path) as temporary:

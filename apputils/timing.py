@@ -13,6 +13,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from apputils.latency import Latency, Way, measure_latency, onnx_way, torch_threads, torch_way
+from apputils.machine_load import OthersLoad
 
 RUNTIMES = ("torch", "onnxruntime")
 
@@ -25,11 +26,13 @@ class Timing:
         rounds: turns of each way, >= 2.
         seconds: least time of a turn.
         threads: of torch and of onnxruntime alike.
+        spread: of a ratio's quartiles, as a fraction of it, above which rounds are added; see `measure_latency`.
     """
 
     rounds: int = 7
     seconds: float = 0.05
     threads: int = 1
+    spread: float = 0.1
 
 
 BENCHMARK = Timing(rounds=30, seconds=0.2)  # what --benchmark asks for
@@ -52,13 +55,14 @@ class Timed:
     file: Path | None
 
 
-def time_rows(subjects: Sequence[Timed], timing: Timing) -> list[dict[str, Any]]:
-    """One row a subject, in their order.
+def time_rows(subjects: Sequence[Timed], timing: Timing) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One row a subject, in their order, and how it was measured.
 
     Returns:
         for each runtime RUNTIME_ms: median over the rounds; RUNTIME_low, RUNTIME_high: quartiles; RUNTIME_ratio: median
         over the rounds of this one's time / that of the first subject in the same runtime and round, and its quartiles
-        RUNTIME_ratio_low, RUNTIME_ratio_high; all None where there is no model or file.
+        RUNTIME_ratio_low, RUNTIME_ratio_high; all None where there is no model or file. And `rounds` as they were,
+        `seconds`, `threads`, `others_cores`: what other processes used of the machine meanwhile.
     """
     ways: dict[str, Way] = {}
     first: dict[str, str] = {}
@@ -72,8 +76,11 @@ def time_rows(subjects: Sequence[Timed], timing: Timing) -> list[dict[str, Any]]
                 ways[name] = way
                 first.setdefault(runtime, name)
         against = {name: first[runtime] for runtime in first for name in ways if name.endswith(f" in {runtime}")}
-        taken = measure_latency(ways, timing.rounds, timing.seconds, against)
-    return [_row(each.name, taken) for each in subjects]
+        with OthersLoad() as others:
+            taken = measure_latency(ways, timing.rounds, timing.seconds, against, timing.spread)
+    rounds = next(iter(taken.values())).rounds
+    how = {"rounds": rounds, "seconds": timing.seconds, "threads": timing.threads, "others_cores": others.cores}
+    return [_row(each.name, taken) for each in subjects], how
 
 
 def time_text(row: Mapping[str, Any], runtime: str) -> str:
@@ -82,6 +89,11 @@ def time_text(row: Mapping[str, Any], runtime: str) -> str:
         return "-"
     low, high = row[f"{runtime}_low"], row[f"{runtime}_high"]
     return f"{row[f'{runtime}_ms']:.4g} [{low:.4g}, {high:.4g}] ({row[f'{runtime}_ratio']:.2f}x)"
+
+
+def threads_text(count: int) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def times_table(rows: Sequence[Mapping[str, Any]]) -> str:

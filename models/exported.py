@@ -10,12 +10,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from apputils.machine_load import load_text
 from apputils.measured_words import measured_words
 from apputils.onnx_export import ExportSettings, transform_to_onnx
 from apputils.onnx_model import ExportedModel, describing
@@ -23,7 +24,7 @@ from apputils.onnx_qdq import is_quantized
 from apputils.onnx_session import has_vnni
 from apputils.pt2_export import export_pt2
 from apputils.summary import quality_table, write_summary
-from apputils.timing import Timed, Timing, time_rows, times_table
+from apputils.timing import Timed, Timing, threads_text, time_rows, times_table
 from compress.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,12 +94,13 @@ class _Export:
         subjects = [Timed(DENSE, dense.to(device), inputs, dense_file)]
         subjects += [Timed(file.name, self.model if file == files[-1] else None, inputs, file) for file in files]
         timing = Timing(threads=self.threads)
-        rows = [{"name": each.name, **row} for each, row in zip(subjects, time_rows(subjects, timing), strict=True)]
+        times, how = time_rows(subjects, timing)
+        rows = [{"name": each.name, **row} for each, row in zip(subjects, times, strict=True)]
         shapes = [list(each.shape) for each in inputs]
         note = "(x) is the time over the dense network's, in the same runtime and rounds"
-        logger.info("\n%s\n%d rounds in turns, %d threads, inputs %s; %s", times_table(rows), timing.rounds,
-                    self.threads, shapes, note)  # fmt: skip
-        return {"rows": rows, **asdict(timing), "device": str(device), "input_shapes": shapes}
+        logger.info("\n%s\n%d rounds in turns, %s, inputs %s; %s; %s", times_table(rows), how["rounds"],
+                    threads_text(self.threads), shapes, note, load_text(how["others_cores"]))  # fmt: skip
+        return {**how, "rows": rows, "device": str(device), "input_shapes": shapes}
 
 
 def export_run(

@@ -6,7 +6,6 @@ Here: rows put together, and the order of things. Not here: measuring (candidate
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from tabulate import tabulate
 
 from apputils.compare.candidate import Candidate, cost_row
 from apputils.compare.page import render
+from apputils.machine_load import load_text
 from apputils.metric_words import words_of
 from apputils.report.content import environment
 from apputils.report.write import finite, write_text
-from apputils.timing import RUNTIMES, Timed, Timing, time_rows, time_text
+from apputils.timing import RUNTIMES, Timed, Timing, threads_text, time_rows, time_text
 from apputils.workbook import Workbook
 
 COUNTS = ("parameters", "macs", "effective_macs", "bitops", "file_bytes", "file_gzip_bytes")
@@ -36,7 +36,7 @@ def compared(
         about: optform, written, measured_on, baseline (name), baseline_quality, command, notes, warnings (of the runs);
             handed through.
     """
-    times = time_rows([Timed(each.name, each.model, each.inputs, each.file) for each in candidates], timing)
+    times, how = time_rows([Timed(each.name, each.model, each.inputs, each.file) for each in candidates], timing)
     rows = [
         {"name": each.name, **each.facts, **each.quality, **cost_row(each), **time}
         for each, time in zip(candidates, times, strict=True)
@@ -45,7 +45,7 @@ def compared(
         **about,
         "metrics": {name: bool(directions.get(name, True)) for name in candidates[0].quality},
         "rows": rows,
-        "timing": {**asdict(timing), "device": str(candidates[0].inputs[0].device)},
+        "timing": {**how, "device": str(candidates[0].inputs[0].device)},
         "input_shapes": [list(each.shape) for each in candidates[0].inputs],
         "environment": environment(),
     }
@@ -85,8 +85,8 @@ def table_text(content: Mapping[str, Any]) -> str:
         )
     timing = content["timing"]
     note = (
-        f"median [quartiles] of {timing['rounds']} rounds in turns, {timing['threads']} threads; (x) is the time over "
-        "that of the first network in the same rounds"
+        f"median [quartiles] of {timing['rounds']} rounds in turns, {threads_text(timing['threads'])}; (x) is the time "
+        f"over that of the first network in the same rounds; {load_text(timing['others_cores'])}"
     )
     align = ["left"] + ["right"] * (len(head) - 1)
     return (
@@ -108,7 +108,10 @@ def _write_book(path: Path, content: Mapping[str, Any]) -> None:
     for name in COUNTS:
         table[name] = table[name].astype("Int64")
     timing = content["timing"]
-    note = f"times in milliseconds: medians of {timing['rounds']} rounds in turns, {timing['threads']} threads"
+    note = (
+        f"times in milliseconds: medians of {timing['rounds']} rounds in turns, {threads_text(timing['threads'])}; "
+        f"{load_text(timing['others_cores'])}"
+    )
     sheet = book.add_table("compare", table, percent=["sparsity"], note=note)
     for metric in content["metrics"]:
         book.add_chart(sheet, "bar", x="name", series=[metric], title=metric)

@@ -6,9 +6,10 @@ Here: the choice of series and labels. Not here: geometry (svg.py), the page (pa
 from collections.abc import Mapping
 from typing import Any
 
+from apputils.macs import layer_label
 from apputils.report.svg import Chart, bar_chart, line_chart, timeline
 from apputils.report.timeline import runs_of
-from apputils.timing import RUNTIMES
+from apputils.timing import RUNTIMES, threads_text
 
 Content = Mapping[str, Any]
 MOST_GROUPS = 24
@@ -117,7 +118,7 @@ def latency_chart(content: Content) -> Chart | None:
         (row["name"], _known(**{runtime: row[f"{runtime}_ms"] for runtime in RUNTIMES}))
         for row in content["latency"]["rows"]
     ]
-    return bar_chart(f"Latency, {content['latency']['threads']} threads", rows, "ms")
+    return bar_chart(f"Latency, {threads_text(content['latency']['threads'])}", rows, "ms")
 
 
 def importance_charts(content: Content) -> list[Chart]:
@@ -171,7 +172,7 @@ def _by_layer(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     """Rows of one layer added up: a layer may be called twice."""
     found: dict[str, dict[str, int]] = {}
     for row in rows:
-        sums = found.setdefault(row["layer"] or row["kind"], {"macs": 0, "parameters": 0, "effective_macs": 0})
+        sums = found.setdefault(layer_label(row), {"macs": 0, "parameters": 0, "effective_macs": 0})
         for name in sums:
             sums[name] += row[name]
     return found

@@ -12,11 +12,13 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from apputils.machine_load import load_text
 from apputils.metric_words import words_of
 from apputils.report import charts
 from apputils.report.details import detail_tables
 from apputils.report.pictures import pictures_of
 from apputils.report.svg import number
+from apputils.timing import threads_text
 from apputils.workbook import shape_text
 from compress.files import read_text
 
@@ -63,6 +65,7 @@ def world(*more: Path) -> jinja2.Environment:
     )  # fmt: skip
     found.filters.update(number=number, whole=_whole, percent=_percent, shape=_shape, figure=_figure, short=_short)
     found.filters.update(time=_time, time_ratio=_time_ratio)
+    found.filters.update(threads=threads_text, load=load_text)
     found.filters["value_of"] = lambda metric, value: words_of(metric).value(value)
     found.filters["change_of"] = lambda metric, value: words_of(metric).change(value)
     found.filters["bare_of"] = lambda metric, value: words_of(metric).bare(value)

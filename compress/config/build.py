@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from compress.config import checks
 from compress.config.coupling import check_coupling
+from compress.config.distilling import check_outputs
 from compress.config.entries import Entries
 from compress.config.families import Instance
 from compress.config.instances import Instances
@@ -126,6 +127,7 @@ def _build(
     checks.check_unused(data, reader.named, report)
     graph = CurrentGraph(model, context["example_inputs"])
     check_coupling(entries, graph, report)
+    check_outputs(entries, graph, report)
     if report.fatal or (strict and report.faults):
         raise ScheduleError(report.in_order())
     for fault in report.in_order():

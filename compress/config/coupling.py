@@ -1,7 +1,7 @@
 """Checks of structured pruners against the network's graph: coupled weights must agree.
 
-Here: differing levels inside one coupled group, and two instances that prune one group in one epoch. Not here: the
-graph, the ranking. The network is traced only for a schedule in which one of them could occur.
+Here: differing levels inside one coupled group, two instances that prune one group in one epoch, and weights of which
+nothing can leave. Not here: the graph, the ranking. The network is traced only for schedules with structured pruners.
 """
 
 from itertools import combinations
@@ -9,7 +9,7 @@ from itertools import combinations
 from compress.config.loader import Path
 from compress.config.schema import Report
 from compress.errors import UserError
-from compress.graph.channels import Place
+from compress.graph.channels import ChannelGraph, Place
 from compress.policies.base import Policy
 from compress.policies.pruning import PruningPolicy
 from compress.pruning.coupling import channel_dim
@@ -29,12 +29,15 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
         if isinstance(policy, PruningPolicy) and isinstance(policy.pruner, StructurePruner)
     ]
     disputed = [entry for entry in structured if _may_differ(entry)]
-    if graph.inputs is None or not (disputed or len({policy.name for _, policy, _ in structured}) > 1):
+    if graph.inputs is None or not any(places for _, _, places in structured):
         return
     try:
-        groups = [group for group in graph.get().groups() if not group.pinned]
+        known = graph.get()
     except UserError:
         return  # told when the pruner asks for it
+    for path, policy, places in structured:
+        _check_pinned(policy, path, places, known, report)
+    groups = [group for group in known.groups() if not group.pinned]
     for group in groups:
         for path, policy, places in disputed:
             targets = policy.pruner.targets  # type: ignore[attr-defined]
@@ -53,6 +56,28 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
                     path,
                     fatal=False,
                 )
+
+
+def _check_pinned(
+    policy: PruningPolicy, path: Path, places: dict[str, Place], graph: ChannelGraph, report: Report
+) -> None:
+    """Warns of named weights of which nothing can leave the network: zeros in them make nothing smaller."""
+    pinned = {}
+    for name, (parameter, dim) in places.items():
+        groups = graph.groups_of(parameter, dim)
+        if groups and all(group.pinned for group in groups):
+            pinned[name] = "; ".join(dict.fromkeys(reason for group in groups for reason in group.pinned))
+    reasons: dict[str, list[str]] = {}
+    for name, reason in pinned.items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        what = "whole outputs of the network become zero" if "network output" in reason else "nothing becomes smaller"
+        report.add(
+            f"{', '.join(map(repr, names))}: what {policy.name!r} masks there cannot leave the network ({reason}), so "
+            f"it is only zeroed in place, and {what}; leave {'it' if len(names) == 1 else 'them'} out of its weights",
+            path,
+            fatal=False,
+        )
 
 
 def _places(pruner: StructurePruner, graph: CurrentGraph) -> dict[str, Place]:

@@ -3,14 +3,20 @@
 Here: checks that add to a report. Not here: a distiller by itself (its class), other pairs of policies (checks.py).
 """
 
+from torch import Tensor
+
 from compress.config.loader import Path
 from compress.config.report import Report
+from compress.distillation.outputs import KnowledgeDistillation
 from compress.distillation.teachers import SELF
+from compress.errors import UserError
+from compress.graph.trace import as_arguments, shape_of, trace_model
 from compress.policies.base import Policy
 from compress.policies.distillation import DistillationPolicy
 from compress.policies.pruning import PruningPolicy
 from compress.policies.quantization import QuantizationPolicy
 from compress.policies.regularization import RegularizationPolicy
+from compress.thinning.current import CurrentGraph
 
 
 def check_distillers(entries: list[tuple[Path, Policy]], report: Report) -> None:
@@ -23,6 +29,35 @@ def check_distillers(entries: list[tuple[Path, Policy]], report: Report) -> None
     if selves:
         path, first = min(selves, key=lambda entry: entry[1].window.first)
         _check_self(first, [each for _, each in entries], path, report)
+
+
+def check_outputs(entries: list[tuple[Path, Policy]], graph: CurrentGraph, report: Report) -> None:
+    """Checks that the network's output can be class scores where a distiller takes a softmax of it."""
+    own = [
+        (path, policy)
+        for path, policy in entries
+        if isinstance(policy, DistillationPolicy) and isinstance(policy.distiller, KnowledgeDistillation)
+    ]
+    if not own or graph.inputs is None:
+        return
+    try:
+        trace = trace_model(graph.network, graph.inputs)
+    except UserError:
+        return  # only the shape is asked for here
+    shape = next(iter(map(shape_of, trace.results)), ())
+    given = next((tuple(each.shape) for each in as_arguments(graph.inputs) if isinstance(each, Tensor)), ())
+    for path, policy in own:
+        classes = shape[1] if len(shape) > 1 else 0
+        if classes == 1:
+            message = f"the network's output {shape} has a single class, whose softmax is always 1, so {policy.name!r}"
+            report.add(f"{message} teaches nothing; OutputDistillation compares outputs themselves", path)
+        elif len(shape) == 4 and len(given) == 4 and classes == given[1]:
+            report.add(
+                f"the network makes images of images, {given} -> {shape}, and {policy.name!r} takes a softmax over "
+                f"dimension 1 as if its {classes} channels were classes; for colours use OutputDistillation",
+                path,
+                fatal=False,
+            )
 
 
 def _check_terms(policy: DistillationPolicy, before: list[Policy], path: Path, report: Report) -> None:

@@ -184,7 +184,7 @@ class PruningPolicy(Policy):
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Shows the pruner the network."""
-        self.pruner.prepare(model)
+        self.pruner.note_sizes(model)
 
     def state_dict(self) -> dict[str, Any]:
         """The pruner's state, and what is being gathered."""

@@ -99,7 +99,7 @@ class Pruner(ForwardListener, ABC):
             ValueError: it cannot work in such a window.
         """
 
-    def prepare(self, model: nn.Module) -> None:
+    def note_sizes(self, model: nn.Module) -> None:
         """Called once before training, with the network as it is then; default nothing."""
 
     def realised(self, name: str, level: float) -> float:

@@ -21,7 +21,7 @@ from compress.window import EpochWindow
 class ExactLevelPruner(Pruner):
     """Base of pruners that give each weight exactly round(level * n) zeros."""
 
-    def prepare(self, model: nn.Module) -> None:
+    def note_sizes(self, model: nn.Module) -> None:
         """Notes how many elements each weight has."""
         parameters = canonical_parameters(model)
         self.sizes = {name: parameters[name].numel() for name in self.weights if name in parameters}

@@ -130,7 +130,7 @@ class StructurePruner(Pruner):
         left = math.ceil((count - zeros) / self.round_to) * self.round_to
         return max(0, count - left)
 
-    def prepare(self, model: nn.Module) -> None:
+    def note_sizes(self, model: nn.Module) -> None:
         """Notes how many groups each weight has."""
         parameters = canonical_parameters(model)
         for name in self.weights:

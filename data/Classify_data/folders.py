@@ -57,7 +57,8 @@ def unlabelled(place: Path) -> FileSource:
     pictures = picture_files(place)
     if not pictures:
         raise UserError(f"{place} holds no picture; files ending in {', '.join(ENDINGS)} are read")
-    return FileSource(pictures, [UNLABELLED] * len(pictures), (), str(place))
+    whole_names = [Picture(printable(each.path.name), each.path) for each in pictures]  # a.png and a.jpg are two
+    return FileSource(whole_names, [UNLABELLED] * len(pictures), (), str(place))
 
 
 def _by_folder(folder: Path) -> FileSource:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from apputils.latency import measure_latency, torch_threads, torch_way
+from apputils.latency import MOST_TIMES, measure_latency, torch_threads, torch_way
 from apputils.timing import Timed, Timing, time_rows, times_table
 
 
@@ -60,9 +60,22 @@ def test_each_is_timed_where_it_can_run_and_beside_the_first_there() -> None:
     small, large = nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(3, 8, 3), *(nn.Conv2d(8, 8, 3) for _ in range(12)))
     picture = (torch.rand(1, 3, 64, 64),)
     subjects = [Timed("a", small, picture, None), Timed("b", large, picture, None), Timed("c", None, picture, None)]
-    first, second, third = time_rows(subjects, Timing(rounds=3, seconds=0.005))
+    (first, second, third), how = time_rows(subjects, Timing(rounds=3, seconds=0.005, spread=100.0))
+    assert (how["rounds"], how["threads"]) == (3, 1)
     assert (first["torch_ratio"], first["torch_ratio_low"], first["onnxruntime_ms"]) == (1.0, 1.0, None)
     assert 1.5 < second["torch_ratio_low"] <= second["torch_ratio"] <= second["torch_ratio_high"]
     assert set(third.values()) == {None}
     text = times_table([{"name": "b", **second}, {"name": "c", **third}])
     assert f"({second['torch_ratio']:.2f}x)" in text
+
+
+def test_wide_quartiles_are_measured_longer_up_to_a_bound() -> None:
+    calls = iter(range(1_000_000))
+
+    def uneven() -> None:
+        time.sleep(0.004 if next(calls) % 2 else 0.0)
+
+    ways = {"even": lambda: time.sleep(0.001), "uneven": uneven}
+    assert measure_latency(ways, rounds=3, seconds=1e-6)["uneven"].rounds == 3
+    assert measure_latency(ways, rounds=3, seconds=1e-6, spread=1e-9)["uneven"].rounds == 3 * MOST_TIMES
+    assert measure_latency(ways, rounds=3, seconds=1e-6, spread=1e9)["uneven"].rounds == 3

@@ -91,7 +91,7 @@ def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
         )
     ]
     rows = [{"name": "dense network", **times[0], **times[1]}, {"name": "net.onnx", **times[2], **gone}]
-    latency = {"rows": rows, "rounds": 7, "threads": 3, "input_shapes": [[1, 3, 8, 8]]}
+    latency = {"rows": rows, "rounds": 7, "threads": 3, "others_cores": 0.0, "input_shapes": [[1, 3, 8, 8]]}
     export = {"file": "net.onnx", "mode": "float", "bytes": 1234, "compared_with": "the network"}
     export |= {
         "difference": {"max": 1e-6, "mean": 1e-7, "largest": 1.0, "inputs": 2},

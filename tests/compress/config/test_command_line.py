@@ -182,3 +182,48 @@ def test_wrong_post_training_settings_do_not_validate(
 ) -> None:
     with pytest.raises(jsonschema.ValidationError):
         validator.validate(settings)
+
+
+DISTILLED: dict[str, Any] = {
+    "version": 1,
+    "distillers": {"t": {"class": "KnowledgeDistillation", "teacher": "big_run"}},
+    "policies": [{"distiller": {"instance_name": "t"}, "starting_epoch": 0, "ending_epoch": 4}],
+}
+
+
+def test_check_does_not_look_up_what_only_a_loop_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    features = {"class": "FeatureDistillation", "teacher": "big_run", "layers": {"conv1": "features.0"}}
+    rates = {"class": "StepLR", "step_size": 2}
+    schedule = {
+        **DISTILLED,
+        "distillers": {**DISTILLED["distillers"], "f": features},
+        "lr_schedulers": {"lr": rates},
+        "policies": [
+            *DISTILLED["policies"],
+            {"distiller": {"instance_name": "f"}, "starting_epoch": 0, "ending_epoch": 4},
+            {"lr_scheduler": {"instance_name": "lr"}, "optimizer": "netD", "starting_epoch": 0, "ending_epoch": 4},
+        ],
+    }
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(schedule))
+    assert main(["check", str(path), "--model", NET]) == 0
+    said = capsys.readouterr().out
+    assert "not looked up: the teacher 'big_run', which the training loop has to know" in said
+    assert "not looked up: the optimizer 'netD'" in said
+
+
+def test_check_still_finds_a_wrong_layer_of_the_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    features = {"class": "FeatureDistillation", "teacher": "big_run", "layers": {"conv9": "features.0"}}
+    path = write(tmp_path, distillers={"f": features}, policies=[
+        {"distiller": {"instance_name": "f"}, "starting_epoch": 0, "ending_epoch": 4}])  # fmt: skip
+    assert main(["check", path, "--model", NET]) == 2
+    assert "'conv9'" in capsys.readouterr().err
+
+
+def test_check_traces_with_an_example_shape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pruner = {"class": "L1RankedStructureParameterPruner", "desired_sparsity": 0.5, "weights": ["*.weight"]}
+    path = write(tmp_path, pruners={"p": pruner})
+    assert main(["check", path, "--model", "models.C2SRCNN.model:Net", "--example-shape", "1x3x8x8", "--strict"]) == 2
+    assert "whole outputs of the network become zero" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["check", path, "--model", NET, "--example-shape", "1x-3"])
