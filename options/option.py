@@ -23,7 +23,7 @@ BOUNDS: Mapping[str, tuple[Callable[[float, float], bool], str]] = {  # bound ->
     "above": (operator.gt, "more than {}"),
     "below": (operator.lt, "less than {}"),
 }
-NOTE = "Switches (options without a value) are off by default; --no-NAME puts one off. --some-name may be --some_name."
+NOTE = "Switches take no value and are off by default; --no-NAME turns one off. Names may be written with - or _."
 
 
 def option(
@@ -116,7 +116,7 @@ def _parser(
     )
     hints, listed = get_type_hints(cls), {name for names in groups.values() for name in names}
     own = [name for name, field in fields.items() if "help" in field.metadata and name not in listed]
-    for title, names in {**groups, f"of {fields['optform'].default or 'every application'}": own}.items():
+    for title, names in {**groups, f"Options of {fields['optform'].default or 'every application'}": own}.items():
         group = parser.add_argument_group(title) if groups else parser
         for name in names:
             _add(group, fields[name], _plain_type(hints[name]))

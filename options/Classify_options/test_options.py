@@ -16,11 +16,11 @@ class ClassifyTestConfig(TestConfig):
 
     testdata: str | None = option(
         None,
-        "test pictures (default: the test part of the data it was trained on, or else what was held out of training)",
+        "test images (default: the test part of the training data, or else what was held out of training)",
         metavar="PLACE",
     )
     predict: str | None = option(
-        None, "folder of pictures without labels: write predictions.csv, measure nothing", metavar="FOLDER"
+        None, "folder of images without labels: write predictions.csv and measure nothing", metavar="FOLDER"
     )
 
 

@@ -15,48 +15,63 @@ INITIALISATIONS = ("own", "kaiming", "xavier", "orthogonal")
 class ClassifyTrainConfig(TrainConfig):
     """Options of `train.py --optform=Classify`."""
 
-    optform: str = option("Classify", "the application", metavar="NAME")
+    optform: str = option("Classify", "application to train", metavar="NAME")
     traindata: str | None = option(
         None,
-        "class folders, CIFAR-10's python batches, HDF5 or .npz (default: the data set of --dataset)",
+        "training data: class folders, CIFAR-10's python batches, HDF5 or .npz (default: the data set of --dataset)",
         metavar="PLACE",
     )
     dataset: str = option(
-        "digits", "digits (inside scikit-learn) or torchvision:NAME, where --traindata is not given", metavar="NAME"
+        "digits",
+        "data set where --traindata is not given: digits (inside scikit-learn) or torchvision:NAME",
+        metavar="NAME",
     )
-    download: bool = option(False, "let torchvision fetch the data set, its test part too")
-    size: int = option(32, "height and width that the network sees, pixels", minimum=8, maximum=LARGEST_SIDE)
-    channels: int | None = option(None, "1 (grey) or 3 (RGB); default: as the pictures are", choices=(1, 3))
+    download: bool = option(False, "let torchvision download the data set, including its test part")
+    size: int = option(32, "height and width of the network's input, in pixels", minimum=8, maximum=LARGEST_SIDE)
+    channels: int | None = option(
+        None, "channels of the network's input: 1 (grey) or 3 (RGB) (default: as the images are)", choices=(1, 3)
+    )
     mean_std: str | None = option(
-        None, "auto, imagenet, cifar10, mnist, ... or M[,M,M]/S[,S,S] (default: the known set's, else auto)"
+        None,
+        "normalization: auto, imagenet, cifar10, mnist, ... or M[,M,M]/S[,S,S] (default: the known set's, else auto)",
     )
-    shift: float = option(0.06, "largest shift of a training picture, a fraction of its side", minimum=0.0, maximum=1.0)
-    rotate: float = option(10.0, "largest turn of a training picture, degrees", minimum=0.0, maximum=180.0)
-    zoom: float = option(0.1, "largest change of a training picture's size, a fraction", minimum=0.0, below=1.0)
-    flip: bool = option(False, "mirror every second training picture")
+    shift: float = option(
+        0.06, "largest shift of a training image, as a fraction of its side", minimum=0.0, maximum=1.0
+    )
+    rotate: float = option(10.0, "largest rotation of a training image, in degrees", minimum=0.0, maximum=180.0)
+    zoom: float = option(0.1, "largest change of a training image's size, as a fraction", minimum=0.0, below=1.0)
+    flip: bool = option(False, "mirror every second training image")
     arch: str = option(
-        "lenet5", "the network: resnet20, studentnet, ..., torchvision:NAME or timm:NAME", metavar="NAME"
+        "lenet5",
+        "architecture of the network: resnet20, studentnet, ..., torchvision:NAME or timm:NAME",
+        metavar="NAME",
     )
     width_mult: float | None = option(
-        None, "factor of the network's channels, where it takes one", above=0.0, maximum=100.0
+        None, "factor of the numbers of channels, for architectures that take one", above=0.0, maximum=100.0
     )
-    base: int | None = option(None, "channels of studentnet's first layer", minimum=1, maximum=MOST_CHANNELS)
-    dropout: float | None = option(None, "before the classifier, where the network takes one", minimum=0.0, below=1.0)
+    base: int | None = option(None, "number of channels of studentnet's first layer", minimum=1, maximum=MOST_CHANNELS)
+    dropout: float | None = option(
+        None, "dropout before the classifier, for architectures that take one", minimum=0.0, below=1.0
+    )
     exits: str | None = option(
         None, "early exits of the CIFAR ResNets: layer1, layer2 or layer1,layer2", metavar="STAGES"
     )
     exit_weight: float = option(0.3, "weight of each early exit's loss beside the network's own", minimum=0.0)
-    init: str = option("own", "initialisation of convolutions and linear layers", choices=INITIALISATIONS)
-    pretrained: bool = option(False, "start from the library's trained weights (torchvision:, timm:), downloaded")
+    init: str = option("own", "initialization of convolutions and linear layers", choices=INITIALISATIONS)
+    pretrained: bool = option(
+        False, "start from the library's trained weights (torchvision:, timm:), which it downloads"
+    )
     weights: str | None = option(None, "start from the weights in this file, as far as they fit", metavar="FILE")
     match: str = option("name", "pair the weights of --weights by name or by order", choices=("name", "order"))
-    optimizer: str = option("adam", "the optimizer", choices=OPTIMIZERS)
-    momentum: float = option(0.9, "of --optimizer=momentum and rmsprop", minimum=0.0, below=1.0)
-    weight_decay: float = option(1e-4, "of weights, not of norms and biases", minimum=0.0)
-    decay_all: bool = option(False, "weight decay on norms and biases too")
-    label_smoothing: float = option(0.0, "share of the target spread over all classes", minimum=0.0, below=1.0)
-    batchSize: int = option(64, "pictures in a minibatch of one process", minimum=1, maximum=MOST)
-    lr: float = option(2e-3, "learning rate, where the schedule does not set it", minimum=0.0)
+    optimizer: str = option("adam", "optimizer to train with", choices=OPTIMIZERS)
+    momentum: float = option(0.9, "momentum of --optimizer=momentum and rmsprop", minimum=0.0, below=1.0)
+    weight_decay: float = option(1e-4, "weight decay of weights; norms and biases have none", minimum=0.0)
+    decay_all: bool = option(False, "apply weight decay to norms and biases too")
+    label_smoothing: float = option(
+        0.0, "fraction of the target that is spread over all classes", minimum=0.0, below=1.0
+    )
+    batchSize: int = option(64, "number of images in a minibatch of one process", minimum=1, maximum=MOST)
+    lr: float = option(2e-3, "initial learning rate, where the schedule does not set it", minimum=0.0)
 
 
 def _of_a_library(config: ClassifyTrainConfig) -> bool:

@@ -15,9 +15,9 @@ class DeblurTestConfig(TestConfig):
     """Options of `test.py` for deblurring; the network and how blur is made are the checkpoint's."""
 
     testdata: str | None = option(
-        None, "folder of test pairs (default: the test part of the data it was trained on)", metavar="FOLDER"
+        None, "folder of test pairs (default: the test part of the training data)", metavar="FOLDER"
     )
-    sharp_only: bool = option(False, "--testdata holds sharp pictures; they are blurred with fixed seeds")
+    sharp_only: bool = option(False, "take the images of --testdata as sharp ones, and blur them with fixed seeds")
 
 
 class TestOptions:

@@ -23,36 +23,44 @@ PRESETS = {  # values of options that are not given themselves
 class DeblurTrainConfig(TrainConfig):
     """Options of `train.py --optform=Deblur`."""
 
-    optform: str = option("Deblur", "the application", metavar="NAME")
+    optform: str = option("Deblur", "application to train", metavar="NAME")
     traindata: str | None = option(
-        None, "folder of pairs (default: dataset/Deblur/train if there, else embedded photographs)", metavar="FOLDER"
+        None,
+        "folder of pairs (default: dataset/Deblur/train if it exists, else the embedded photographs)",
+        metavar="FOLDER",
     )
-    sharp_only: bool = option(False, "--traindata holds sharp pictures; they are blurred as they are drawn")
+    sharp_only: bool = option(False, "take the images of --traindata as sharp ones, and blur them when they are drawn")
     blur_length: float = option(
-        40.0, "longest way of the camera where blur is made, pixels", minimum=2.0, maximum=256.0
+        40.0, "longest motion of the camera where blur is made, in pixels", minimum=2.0, maximum=256.0
     )
-    batchSize: int = option(4, "crops in a minibatch of one process", minimum=1, maximum=MOST)
-    patch_size: int = option(64, "side of a training crop, pixels, a multiple of 4", minimum=16, maximum=LARGEST_SIDE)
-    samples: int = option(400, "training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
-    lr: float = option(1e-3, "Adam's learning rate of both networks, where the schedule does not set it", minimum=0.0)
-    netG: str = option("resnet", "the generator", choices=("resnet", "mobile"))
-    norm: str = option("none", "norm in the generator", choices=("none", "instance"))
-    ngf: int = option(12, "channels of the generator's first layer", minimum=1, maximum=MOST_CHANNELS)
-    halvings: int = option(1, "times that the generator halves the resolution before its blocks", choices=(1, 2))
-    blocks: int = option(3, "residual blocks of the generator", minimum=0, maximum=1000)
-    dropout: float = option(
-        0.0, "share of values that each block drops while training, 0.5 in the paper", minimum=0.0, below=1.0
+    batchSize: int = option(4, "number of crops in a minibatch of one process", minimum=1, maximum=MOST)
+    patch_size: int = option(
+        64, "side length of a training crop, in pixels, a multiple of 4", minimum=16, maximum=LARGEST_SIDE
     )
-    ndf: int = option(8, "channels of the discriminator's first layer", minimum=1, maximum=MOST_CHANNELS)
-    gan: str = option("lsgan", "the adversarial loss", choices=GAN_LOSSES)
+    samples: int = option(400, "number of training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
+    lr: float = option(
+        1e-3, "initial learning rate of both networks' Adam, where the schedule does not set it", minimum=0.0
+    )
+    netG: str = option("resnet", "kind of generator", choices=("resnet", "mobile"))
+    norm: str = option("none", "normalization in the generator", choices=("none", "instance"))
+    ngf: int = option(12, "number of channels of the generator's first layer", minimum=1, maximum=MOST_CHANNELS)
+    halvings: int = option(1, "how often the generator halves the resolution before its blocks", choices=(1, 2))
+    blocks: int = option(3, "number of residual blocks of the generator", minimum=0, maximum=1000)
+    dropout: float = option(0.0, "dropout inside each block; 0.5 in the paper", minimum=0.0, below=1.0)
+    ndf: int = option(8, "number of channels of the discriminator's first layer", minimum=1, maximum=MOST_CHANNELS)
+    gan: str = option("lsgan", "kind of adversarial loss", choices=GAN_LOSSES)
     critic_steps: int | None = option(
-        None, "updates of the discriminator for each of the generator (default: 5 for wgan-gp, else 1)",
+        None, "number of updates of the discriminator for each one of the generator (default: 5 for wgan-gp, else 1)",
         minimum=1, maximum=1000,
     )  # fmt: skip
     adversarial: float = option(0.001, "weight of the adversarial loss beside the content loss", minimum=0.0)
-    content: str = option("l1-ssim", "the content loss", choices=("l1-ssim", "perceptual"))
-    vgg_weights: str | None = option(None, "torchvision's VGG19 weights, for --content=perceptual", metavar="FILE")
-    preset: str | None = option(None, "paper: DeblurGAN's own sizes, losses and rates", choices=tuple(PRESETS))
+    content: str = option("l1-ssim", "kind of content loss", choices=("l1-ssim", "perceptual"))
+    vgg_weights: str | None = option(
+        None, "file of torchvision's VGG19 weights, for --content=perceptual", metavar="FILE"
+    )
+    preset: str | None = option(
+        None, "preset of options; paper: DeblurGAN's own sizes, losses and rates", choices=tuple(PRESETS)
+    )
 
 
 RULES = (

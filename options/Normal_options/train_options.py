@@ -11,13 +11,13 @@ from options.option import option
 class SRTrainConfig(TrainConfig):
     """Options of `train.py --optform=SR`."""
 
-    upscale_factor: int = option(2, "how many times larger the output is", choices=(2, 3, 4))
-    batchSize: int = option(8, "crops in a minibatch of one process", minimum=1, maximum=MOST)
-    lr: float = option(3e-3, "Adam's learning rate, where the schedule does not set it", minimum=0.0)
+    upscale_factor: int = option(2, "upscale factor: how many times larger the output is", choices=(2, 3, 4))
+    batchSize: int = option(8, "number of crops in a minibatch of one process", minimum=1, maximum=MOST)
+    lr: float = option(3e-3, "initial learning rate of Adam, where the schedule does not set it", minimum=0.0)
     patch_size: int = option(
-        64, "side of a training crop, pixels of the high resolution", minimum=16, maximum=LARGEST_SIDE
+        64, "side length of a training crop, in pixels of the high resolution", minimum=16, maximum=LARGEST_SIDE
     )
-    samples: int = option(1200, "training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
+    samples: int = option(1200, "number of training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
 
 
 class TrainOptions:

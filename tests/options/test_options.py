@@ -66,7 +66,7 @@ def test_help_shows_one_spelling_with_defaults_in_groups(capsys: pytest.CaptureF
     text = help_of(capsys)
     assert "_" not in re.sub(r"--some_name|schedules/<optform>|logs/<run>", "", " ".join(re.findall(r"--\S+", text)))
     assert not re.findall(r"--no-(?!NAME)", text)
-    assert "--batchSize N crops in a minibatch of one process (default: 8)" in text
+    assert "--batchSize N number of crops in a minibatch of one process (default: 8)" in text
     for title in (*GROUPS, "of SR"):
         assert f"{title}:" in text
     for name in GROUPS_NAMES:

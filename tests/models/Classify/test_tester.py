@@ -56,7 +56,7 @@ def test_predictions_of_pictures_without_labels(classifier_of: ClassifierOf) -> 
         shutil.copy(f"pictures/test/{name}/0.png", f"new/{name}.png")
     assert evaluate("--predict=new")["pictures"] == 2
     rows = list(csv.DictReader(Path("results/a/predictions.csv").read_text().splitlines()))
-    assert [(row["picture"], row["class"]) for row in rows] == [("dark", "dark"), ("light", "light")]
+    assert [(row["picture"], row["class"]) for row in rows] == [("dark.png", "dark"), ("light.png", "light")]
     assert all(1 / 3 < float(row["probability"]) <= 1 for row in rows)
 
 
