@@ -35,8 +35,18 @@ def is_lr(policy: Policy) -> bool:
     return isinstance(policy, LRPolicy)
 
 
-def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, report: Report) -> None:
-    """Warns of policies outside the run, two pruners on one weight in one epoch, and a mask kept that is never made."""
+def check_policies(
+    entries: list[tuple[Path, Policy]], epochs: int | None, report: Report, all_there: bool = True
+) -> None:
+    """Warns of policies outside the run, two pruners on one weight in one epoch, and a mask kept that is never made.
+
+    Args:
+        entries: policies with their places.
+        epochs: the run's length.
+        report: takes the warnings.
+        all_there: whether every policy of the schedule is among the entries. Where a faulty one is missing, nothing is
+            said of what it may have done: that would be a consequence of the fault, not another one.
+    """
     pruning = [(path, policy) for path, policy in entries if isinstance(policy, PruningPolicy)]
     for i, (path, later) in enumerate(pruning):
         for _, other in pruning[:i]:
@@ -48,8 +58,10 @@ def check_policies(entries: list[tuple[Path, Policy]], epochs: int | None, repor
     check_quantizers(entries, report)
     check_distillers(entries, report)
     for i, (path, policy) in enumerate(entries):
-        if isinstance(policy, ThinningPolicy) and not any(
-            _makes_zeros(each, policy, before=j < i) for j, (_, each) in enumerate(entries)
+        if (
+            isinstance(policy, ThinningPolicy)
+            and all_there
+            and not any(_makes_zeros(each, policy, before=j < i) for j, (_, each) in enumerate(entries))
         ):
             message = (
                 f"nothing before {policy.name!r} makes zeros (a pruner, or a regularizer with threshold_criteria), "

@@ -65,3 +65,20 @@ def test_a_single_class_is_a_fault() -> None:
 def test_segmentation_and_classification_are_what_it_is_for(last: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
     build(small(last), "distillers", KD, strict=True)
     assert not [each for each in caplog.records if each.name == "compress"]
+
+
+def test_a_fault_brings_no_warning_that_only_follows_from_it() -> None:
+    model = small(nn.Conv2d(6, 3, 3, padding=1))
+    schedule = {
+        "version": 1,
+        "pruners": {"p": {"class": "L1RankedStructureParameterPruner", "desired_sparsity": 3, "weights": ["0.weight"]}},
+        "extensions": {"t": {"class": "FilterRemover"}},
+        "policies": [
+            {"pruner": {"instance_name": "p"}, "epochs": [0]},
+            {"extension": {"instance_name": "t"}, "epochs": [0]},
+        ],
+    }
+    with pytest.raises(ScheduleError) as caught:
+        dict_config(model, torch.optim.SGD(model.parameters(), 0.1), schedule, IMAGE)
+    assert "desired_sparsity" in str(caught.value)
+    assert "makes zeros" not in str(caught.value)
