@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+from compress.files import read_text
+
 STAT = Path("/proc/stat")
 NOTICEABLE = 0.2  # of a core
 
@@ -43,7 +45,7 @@ def load_text(cores: float | None) -> str:
 def _busy_seconds() -> float | None:
     """Of all cores since the machine started: all but idle and waiting for disks."""
     try:
-        ticks = [int(word) for word in STAT.read_text().splitlines()[0].split()[1:9]]
+        ticks = [int(word) for word in read_text(STAT).splitlines()[0].split()[1:9]]
     except (OSError, ValueError, IndexError):
         return None
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")

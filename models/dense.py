@@ -16,6 +16,7 @@ from apputils.checkpoint import load_checkpoint
 from apputils.runs import Run, newest_runs
 from compress.distillation.teachers import SELF, Teachers
 from compress.errors import UserError
+from compress.files import read_text
 from models.checkpoint_form import check_run
 from models.teachers import RunTeachers, saved_teachers
 
@@ -96,7 +97,7 @@ def _dense_run(checkpoint: Mapping[str, Any]) -> str | None:
 def _is_dense(run: Run) -> bool:
     """Whether the schedule that a run was trained under has nothing that compresses."""
     try:
-        schedule = yaml.safe_load((run.logs / "schedule.yaml").read_text(encoding="utf-8"))
+        schedule = yaml.safe_load(read_text(run.logs / "schedule.yaml"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return False
     return isinstance(schedule, dict) and not any(schedule.get(section) for section in COMPRESSING)
