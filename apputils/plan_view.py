@@ -36,32 +36,37 @@ def _draw_policies(axes: Axes, plan: Plan, actors: list[str]) -> None:
         epochs = [row.epoch for row in plan.rows if name in row.acting]
         axes.broken_barh([(epoch, 1) for epoch in epochs], (place - 0.35, 0.7), color=f"C{place % 10}")
     axes.set_yticks(range(len(actors)), actors)
-    axes.invert_yaxis()
+    quantized = [row.epoch for row in plan.rows if row.bits]
+    axes.set_ylim(len(actors) - 0.3 + 0.6 * bool(quantized), -0.7)
     axes.set_title("What the schedule will do")
     axes.grid(axis="x", alpha=0.3)
-    quantized = [row.epoch for row in plan.rows if row.bits]
     if quantized:
         axes.axvspan(quantized[0], quantized[-1] + 1, color="0.5", alpha=0.12, lw=0)
-        axes.text(
-            quantized[0], -0.45, f" quantized: {plan.rows[quantized[-1]].bits_text()}", va="top", fontsize="small"
-        )
+        text = f"quantized: {plan.rows[quantized[-1]].bits_text()}"
+        right = quantized[0] > len(plan.rows) / 2  # towards the middle, where there is room
+        spot = quantized[-1] + 0.8 if right else quantized[0] + 0.2
+        axes.text(spot, len(actors), text, va="center", ha="right" if right else "left", fontsize="small")
 
 
 def _draw_zeros(axes: Axes, plan: Plan) -> None:
     epochs = [row.epoch for row in plan.rows] + [len(plan.rows)]
     removed = plan.removed_groups()
     for place, (name, curve) in enumerate(plan.level_groups().items()):
-        gone = [value for value in removed[name] if value is not None]
-        end = f", then {100 * gone[-1]:.1f} % removed" if gone else ""
-        percent = [float("nan") if level is None else 100 * level for level in curve]
-        style = {"where": "post", "color": f"C{place % 10}"}
-        axes.step(epochs, percent + percent[-1:], label=f"{name}{end}", **style)
-        if gone:
-            first = next(epoch for epoch, value in zip(epochs, removed[name], strict=False) if value is not None)
-            axes.plot(first, 100 * gone[0], marker="v", color=style["color"])
-    axes.set(ylabel="zeros, %", ylim=(0, 100))
+        color = f"C{place % 10}"
+        if any(level is not None for level in curve):
+            axes.step(epochs, _percent(curve), where="post", color=color, label=f"zeros in {name}")
+        if any(fraction is not None for fraction in removed[name]):
+            label = f"removed from {name}"
+            axes.step(epochs, _percent(removed[name]), where="post", color=color, linestyle="--", label=label)
+    axes.set(ylabel="zeros and removed, %", ylim=(0, 100))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="best")
+
+
+def _percent(fractions: list[float | None]) -> list[float]:
+    """With the last one twice, so that the last epoch has a width."""
+    percent = [float("nan") if each is None else 100 * each for each in fractions]
+    return percent + percent[-1:]
 
 
 def _draw_rates(axes: Axes, plan: Plan, rates: dict[str, list[float]]) -> None:
