@@ -101,8 +101,12 @@ def test_best_is_the_best_of_the_epochs_at_the_final_sparsity(trainer_of: Traine
 
 
 def test_a_run_cut_short_warns_and_keeps_the_sparsest(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:
-    trainer_of(SPARSE, "--nEpochs=2", "--run=a").run()
+    summary = trainer_of(SPARSE, "--nEpochs=2", "--run=a").run()
     assert any("inside 'agp'" in record.message for record in caplog.records)
+    assert [entry for entry in summary["warnings"] if "inside 'agp'" in entry["text"]]
+    assert summary["measured_on"]["part"] == "validation"
+    last = load_checkpoint(Path("checkpoints/a/last.pt"))
+    assert (last["planned_epochs"], last["warnings"]) == (2, summary["warnings"])
     assert load_checkpoint(Path("checkpoints/a/best.pt"))["epoch"] == 1
 
 

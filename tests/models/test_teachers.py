@@ -8,10 +8,12 @@ import torch
 from torchvision.models import WeightsEnum
 
 from apputils.checkpoint import load_checkpoint, save_checkpoint, save_plain
+from apputils.runs import Run
 from compress.errors import ScheduleError, UserError
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from models.Classify.teacher_networks import named_network, pretrained_network
 from models.Classify.zoo import build_network
+from models.dense import dense_of_checkpoint
 from models.teachers import RunTeachers
 from tests.models.conftest import TrainerOf
 
@@ -75,7 +77,14 @@ def test_the_checkpoints_do_not_hold_the_teacher_and_its_file_is_written_once(tr
         written.append(path.stat().st_mtime_ns if path.exists() else None)
 
     trainer.save = note  # type: ignore[method-assign]
-    trainer.run()
+    summary = trainer.run()
+    assert list(summary["quality"]["psnr"]) == ["bicubic", "dense network (teacher self)", "model"]
+    assert summary["dense"] == "dense network (teacher self)"
+    checkpoint = load_checkpoint(Path("checkpoints/a/last.pt"))
+    [dense] = dense_of_checkpoint(Run("a"), checkpoint).values()
+    assert dense.mid_part[1].weight.shape[0] == 32  # as it was before it was thinned
+    measured = trainer.measure(dense)["psnr"]["model"]
+    assert measured == pytest.approx(summary["quality"]["psnr"]["dense network (teacher self)"], abs=1e-6)
     assert written[0] is None
     assert len(set(written[1:])) == 1
     assert load_checkpoint(Path("checkpoints/a/last.pt"))["scheduler"]["teachers"]["self"]["weights"] is None
