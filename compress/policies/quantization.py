@@ -13,7 +13,7 @@ from compress.context import StepContext
 from compress.distributed import average, several_processes
 from compress.policies.base import Policy
 from compress.quantization.base import Quantizer
-from compress.quantization.pieces import ActivationQuantizer
+from compress.quantization.pieces import ActivationQuantizer, Learned
 from compress.quantization.structure import refresh_weights
 from compress.window import EpochWindow
 
@@ -65,6 +65,11 @@ class QuantizationPolicy(Policy):
             self.quantizer.hold_norms(ctx.model)
             self._held = True
 
+    def on_minibatch_begin(self, ctx: StepContext) -> None:
+        """Learned scales are noted, so that no update makes one useless."""
+        for piece in self._learned():
+            piece.note_scale()
+
     def before_parameter_optimization(self, ctx: StepContext) -> None:
         """Averages the gradients of the quantizer's own parameters over processes."""
         if not several_processes():
@@ -73,7 +78,9 @@ class QuantizationPolicy(Policy):
         average([parameter.grad for parameter in parameters if parameter.grad is not None])
 
     def on_minibatch_end(self, ctx: StepContext) -> None:
-        """Averages observed ranges over processes; after an epoch's last step weights' ranges follow."""
+        """Learned scales stay usable; observed ranges are averaged over processes; at last weights' ranges follow."""
+        for piece in self._learned():
+            piece.keep_scale()
         if several_processes():
             pieces = [piece for piece in self.quantizer.pieces() if isinstance(piece, ActivationQuantizer)]
             average([getattr(piece, name) for piece in pieces for name in piece.statistics])
@@ -105,6 +112,9 @@ class QuantizationPolicy(Policy):
         structure = self.quantizer.convert(model)
         self._since = epoch
         return structure
+
+    def _learned(self) -> list[Learned]:
+        return [piece for piece in self.quantizer.pieces() if isinstance(piece, Learned)]
 
     def _story(self) -> str:
         counts: dict[str, int] = {}

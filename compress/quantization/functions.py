@@ -22,7 +22,9 @@ from torch.autograd.function import once_differentiable
 Bound = int | Tensor  # a multiple of the scale; a tensor where it depends on data and stays on a GPU
 
 
-def fake_quantize(x: Tensor, scale: Tensor, low: Bound, high: Bound, scale_gradient: float = 0.0) -> Tensor:
+def fake_quantize(
+    x: Tensor, scale: Tensor, low: Bound, high: Bound, scale_gradient: float = 0.0, led_back: bool = False
+) -> Tensor:
     """The nearest multiple of `scale` within low * scale and high * scale; ties go to even multiples.
 
     Args:
@@ -32,16 +34,20 @@ def fake_quantize(x: Tensor, scale: Tensor, low: Bound, high: Bound, scale_gradi
         low: the smallest multiple.
         high: the largest multiple.
         scale_gradient: factor of the scale's gradient (eq. 4 there); 0 gives it none.
+        led_back: where the scale has lost its tensor, its gradient has the sign that leads back: up where everything
+            is clipped, down where everything is rounded to 0.
     """
-    return _FakeQuantize.apply(x, scale, low, high, scale_gradient)
+    return _FakeQuantize.apply(x, scale, low, high, scale_gradient, led_back)
 
 
-def clipped_quantize(x: Tensor, clip: Tensor, low: int, high: int) -> Tensor:
+def clipped_quantize(x: Tensor, clip: Tensor, low: int, high: int, led_back: bool = False) -> Tensor:
     """`fake_quantize` with scale = clip / high and PACT's gradient of the clip (arXiv 1805.06085, eq. 3).
 
-    The clip's gradient is 1 where x >= clip, -1 where a signed x <= low * scale (by symmetry), else 0.
+    The clip's gradient is 1 where x >= clip, -1 where a signed x <= low * scale (by symmetry), else 0. With `led_back`
+    it has the sign that leads up again where everything is clipped; where everything is rounded to 0, and the paper has
+    no gradient, it is sum(|gradient * x|) / clip, which leads down.
     """
-    return _ClippedQuantize.apply(x, clip, low, high)
+    return _ClippedQuantize.apply(x, clip, low, high, led_back)
 
 
 def squeezed_quantize(weight: Tensor, levels: int, magnitude: Tensor, rescale: bool) -> Tensor:
@@ -56,6 +62,11 @@ def squeezed_quantize(weight: Tensor, levels: int, magnitude: Tensor, rescale: b
         rescale: whether it is a factor of the gradient too.
     """
     return _SqueezedQuantize.apply(weight, levels, magnitude, rescale)
+
+
+def at_least(value: Tensor, least: float) -> Tensor:
+    """The larger one; below `least` the gradient is that at `least`, so that a learned scale comes back from there."""
+    return _AtLeast.apply(value, least)
 
 
 def straight_through(x: Tensor, values: Tensor) -> Tensor:
@@ -108,11 +119,34 @@ def _above(grad: Tensor, x: Tensor, clip: Tensor) -> Tensor:
     return torch.where(x >= clip, grad, 0.0).sum()
 
 
+def _led_back(total: Tensor, of_values: Tensor, of_inside: Tensor) -> Tensor:
+    """A scale's gradient, with the sign that leads back where the scale has lost its tensor.
+
+    Args:
+        total: as the paper has it.
+        of_values: sum of gradient * y; exactly 0 where all is rounded to 0.
+        of_inside: sum of gradient * x over what is inside the range; exactly 0 where all is clipped.
+    """
+    total = torch.where(of_inside == 0, -of_values.abs(), total)
+    return torch.where(of_values == 0, of_inside.abs(), total)
+
+
+def _led_back_clip(of_clip: Tensor, grad: Tensor, inside: Tensor, x: Tensor, y: Tensor, clip: Tensor) -> Tensor:
+    """PACT's gradient of the clip, with the sign that leads back where the clip has lost its tensor."""
+    on_cpu = x.is_cpu and not torch.compiler.is_compiling()
+    if not on_cpu or bool(of_clip != 0):
+        of_clip = torch.where(inner(inside, x) == 0, -of_clip.abs(), of_clip)
+    if not on_cpu or bool(of_clip == 0):
+        lost = (of_clip == 0) & (inner(grad, y) == 0)
+        of_clip = torch.where(lost, (inside * x).abs().sum() / clip, of_clip)
+    return of_clip
+
+
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound, factor: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound, factor: float, back: bool) -> Tensor:
         y = rounded(x, scale, low, high)
-        ctx.bounds, ctx.factor = (low, high), factor
+        ctx.bounds, ctx.factor, ctx.led_back = (low, high), factor, back
         ctx.save_for_backward(x, scale, *([y] if factor else []))
         return y
 
@@ -122,25 +156,31 @@ class _FakeQuantize(torch.autograd.Function):
         x, scale, *rest = ctx.saved_tensors
         inside = _inside(grad, x, scale, *ctx.bounds)
         if not rest or not ctx.needs_input_grad[1]:
-            return inside, None, None, None, None
+            return inside, None, None, None, None, None
         if scale.dim() == 0:
-            total = inner(grad, rest[0]) - inner(inside, x)
+            of_values, of_inside = inner(grad, rest[0]), inner(inside, x)
+            total = of_values - of_inside
         else:
-            total = (grad * rest[0] - inside * x).sum_to_size(scale.shape)
-        return inside, (total * ctx.factor / scale).to(scale.dtype), None, None, None
+            values, within = grad * rest[0], inside * x
+            total = (values - within).sum_to_size(scale.shape)
+            of_values, of_inside = (each.sum_to_size(scale.shape) for each in (values, within))
+        if ctx.led_back:
+            total = _led_back(total, of_values, of_inside)
+        return inside, (total * ctx.factor / scale).to(scale.dtype), None, None, None, None
 
 
 class _ClippedQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, clip: Tensor, low: int, high: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, clip: Tensor, low: int, high: int, back: bool) -> Tensor:
+        y = rounded(x, clip / high, low, high)
         ctx.bounds = (low, high)
-        ctx.save_for_backward(x, clip)
-        return rounded(x, clip / high, low, high)
+        ctx.save_for_backward(x, clip, *([y] if back else []))
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, clip = ctx.saved_tensors
+        x, clip, *rest = ctx.saved_tensors
         low, high = ctx.bounds
         inside = _inside(grad, x, clip / high, low, high)
         of_clip = None
@@ -148,8 +188,10 @@ class _ClippedQuantize(torch.autograd.Function):
             of_clip = _above(grad, x, clip)
             if low < 0:
                 of_clip = of_clip - _above(grad, -x, clip * (-low / high))
+            if rest:
+                of_clip = _led_back_clip(of_clip, grad, inside, x, rest[0], clip)
             of_clip = of_clip.to(clip.dtype)
-        return inside, of_clip, None, None
+        return inside, of_clip, None, None, None
 
 
 class _SqueezedQuantize(torch.autograd.Function):
@@ -173,6 +215,16 @@ class _SqueezedQuantize(torch.autograd.Function):
         of_top = inner(grad, squeezed) * factor / top * at_top.sign() * (1 - at_top**2)
         flat = inside.flatten().index_add_(0, largest[None], of_top[None], alpha=-1)
         return flat.view_as(grad), None, None, None
+
+
+class _AtLeast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, least: float) -> Tensor:
+        return value.clamp_min(least)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, None
 
 
 class _StraightThrough(torch.autograd.Function):

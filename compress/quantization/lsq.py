@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from compress.distributed import mean_over_ranks
 from compress.parameters import replace_data
 from compress.quantization.base import Bits, Overrides, Quantizer
-from compress.quantization.functions import fake_quantize
+from compress.quantization.functions import at_least, fake_quantize
 from compress.quantization.grid import Grid
-from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer
+from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, Learned, Pieces, WeightQuantizer
 from compress.registry import QUANTIZERS
 
 SMALLEST_STEP = 1e-8
@@ -28,13 +28,15 @@ def first_step(x: Tensor, high: int, axis: int | None = None) -> Tensor:
 
 
 @Pieces.register
-class LearnedStepWeight(WeightQuantizer):
+class LearnedStepWeight(Learned, WeightQuantizer):
     """Multiples of a learned step, from -2^(bits - 1) to 2^(bits - 1) - 1 (arXiv 1902.08153, eq. 1 to 4).
 
     Args:
         bits: 2 to 16.
         axis: the dimension of output channels, each with a step of its own; None for one step, as in the paper.
     """
+
+    scale, least = "step", SMALLEST_STEP
 
     def __init__(self, bits: int, axis: int | None = None) -> None:
         super().__init__(bits)
@@ -52,13 +54,13 @@ class LearnedStepWeight(WeightQuantizer):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The rounded weight, of its shape."""
-        step = self.step.clamp_min(SMALLEST_STEP)
+        step = at_least(self.step, SMALLEST_STEP)
         count = weight.numel() / step.numel()
         if self.axis is not None:
             shape = [1] * weight.dim()
             shape[self.axis] = -1
             step = step.reshape(shape)
-        return fake_quantize(weight, step, self._low, self._high, 1.0 / math.sqrt(count * self._high))
+        return fake_quantize(weight, step, self._low, self._high, 1.0 / math.sqrt(count * self._high), led_back=True)
 
     def grid(self) -> Grid:
         """Of the steps as they are now."""
@@ -67,7 +69,7 @@ class LearnedStepWeight(WeightQuantizer):
 
 
 @Pieces.register
-class LearnedStepActivation(ActivationQuantizer):
+class LearnedStepActivation(Learned, ActivationQuantizer):
     """Multiples of a learned step from 0 to 2^bits - 1, or if signed from -2^(bits - 1) to 2^(bits - 1) - 1.
 
     The step starts from the first minibatch that is seen in training; before it the activation passes as it is.
@@ -76,6 +78,8 @@ class LearnedStepActivation(ActivationQuantizer):
         bits: 1 to 16; at least 2 when signed.
         signed: whether values below zero are to be kept.
     """
+
+    scale, least = "step", SMALLEST_STEP
 
     def __init__(self, bits: int, signed: bool) -> None:
         super().__init__(bits, signed)
@@ -92,7 +96,7 @@ class LearnedStepActivation(ActivationQuantizer):
         if not self._has_step and not self._begin(x):
             return x if self.signed else x.clamp_min(0)
         factor = 1.0 / math.sqrt(x[0].numel() * self._high)
-        return fake_quantize(x, self.step.clamp_min(SMALLEST_STEP), self._low, self._high, factor)
+        return fake_quantize(x, at_least(self.step, SMALLEST_STEP), self._low, self._high, factor, led_back=True)
 
     def grid(self) -> Grid | None:
         """Of the step as it is now; None before the first minibatch."""
@@ -110,6 +114,7 @@ class LearnedStepActivation(ActivationQuantizer):
             seen = x if self.signed else x.clamp_min(0)
             self.step.data.copy_(mean_over_ranks(first_step(seen, self._high)))
             self.started.fill_(True)
+            self.note_scale()
         self._has_step = True
         return True
 
@@ -124,7 +129,8 @@ class LSQQuantizer(Quantizer):
 
     Paper: Esser et al. 2019, Learned Step Size Quantization, arXiv 1902.08153; the first and last layer have 8 bits
     there (`first_last_bits`). What differs: a step per output channel on demand, and BatchNorm folded and frozen late
-    as in arXiv 1806.08342, section 3.2.2.
+    as in arXiv 1806.08342, section 3.2.2. One update of the optimizer halves a step at most, or makes it tenfold; a step
+    that clips everything, or rounds everything to 0, is led back, for which the paper has no gradient.
 
     When to use: the best quality of these at 2 to 4 bits; start from a trained network (a later `starting_epoch`).
 

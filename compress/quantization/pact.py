@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from compress.quantization.base import Bits, Overrides, Quantizer
 from compress.quantization.dorefa import DorefaWeight, WeightScale
-from compress.quantization.functions import clipped_quantize
+from compress.quantization.functions import at_least, clipped_quantize
 from compress.quantization.grid import Grid
-from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, Pieces, integer_range
+from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, Learned, Pieces, integer_range
 from compress.registry import QUANTIZERS
 
 SMALLEST_CLIP = 1e-4
 
 
 @Pieces.register
-class ClippedActivation(ActivationQuantizer):
+class ClippedActivation(Learned, ActivationQuantizer):
     """Clips to [0, clip] and rounds to multiples of clip / (2^bits - 1) (arXiv 1805.06085, eq. 1 to 3).
 
     After a signed activation the range is [-clip, clip] and the steps clip / (2^(bits - 1) - 1). The clip's gradient is
@@ -31,6 +31,8 @@ class ClippedActivation(ActivationQuantizer):
         signed: whether values below zero are to be kept.
         init: the clip that training starts from, > 0.
     """
+
+    scale, least, up = "clip", SMALLEST_CLIP, 2.0  # above all values the clip has no gradient that would lead it back
 
     def __init__(self, bits: int, signed: bool, init: float = 8.0) -> None:
         super().__init__(bits, signed)
@@ -44,7 +46,7 @@ class ClippedActivation(ActivationQuantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The rounded activation, of its shape."""
-        return clipped_quantize(x, self.clip.clamp_min(SMALLEST_CLIP), self._low, self._high)
+        return clipped_quantize(x, at_least(self.clip, SMALLEST_CLIP), self._low, self._high, led_back=True)
 
     def grid(self) -> Grid:
         """Of the clip as it is now."""
@@ -57,7 +59,9 @@ class PACTQuantizer(Quantizer):
     """Activations clipped at a value that is learned with the weights; weights as DoReFa's.
 
     Paper: Choi et al. 2018, PACT, arXiv 1805.06085, eq. 1 to 3; the L2 penalty on the clips of section 3.2 is the
-    weight decay of their own optimizer group. What differs: signed activations get the range [-clip, clip].
+    weight decay of their own optimizer group. What differs: signed activations get the range [-clip, clip]; one update
+    of the optimizer doubles or halves a clip at most, and a clip that clips everything, or rounds
+    everything to 0, is led back.
 
     When to use: few bits for activations; it finds each layer's range by itself, where DoReFa takes [0, 1].
 

@@ -53,6 +53,40 @@ class FakeQuantizer(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.settings().items())
 
 
+class Learned:
+    """What fake quantizers have in common whose scale is a parameter: no update makes it useless.
+
+    An optimizer may take a scale of 0.002 down by 0.003 at once (Adam at a rate of 0.003), or a clip from 8 to -1, from
+    where rounding gives a constant. One update changes a scale by the factors below at most, and never to less than
+    `least`; smaller changes, and so all ordinary training, stay what the optimizer made them.
+
+    Attributes:
+        scale: name of the parameter.
+        least: the smallest value that it may have.
+        down: the smallest factor of one update.
+        up: the largest factor of one update.
+    """
+
+    scale: ClassVar[str]
+    least: ClassVar[float]
+    down: ClassVar[float] = 0.5
+    up: ClassVar[float] = 10.0
+    _before: Tensor | None = None
+
+    def note_scale(self) -> None:
+        """Before an optimizer's step."""
+        parameter: Tensor = getattr(self, self.scale)
+        self._before = parameter.detach().clamp_min(self.least) if parameter.requires_grad else None
+
+    @torch.no_grad()
+    def keep_scale(self) -> None:
+        """After an optimizer's step."""
+        before, self._before = self._before, None
+        if before is not None:
+            parameter: Tensor = getattr(self, self.scale)
+            parameter.copy_(torch.clamp(parameter, (before * self.down).clamp_min(self.least), before * self.up))
+
+
 class WeightQuantizer(FakeQuantizer):
     """For weights and biases: what is exactly zero (masked) stays exactly zero, also where the grid has no zero."""
 
