@@ -129,8 +129,8 @@ class LSQQuantizer(Quantizer):
 
     Paper: Esser et al. 2019, Learned Step Size Quantization, arXiv 1902.08153; the first and last layer have 8 bits
     there (`first_last_bits`). What differs: a step per output channel on demand, and BatchNorm folded and frozen late
-    as in arXiv 1806.08342, section 3.2.2. One update of the optimizer halves a step at most, or makes it tenfold; a step
-    that clips everything, or rounds everything to 0, is led back, for which the paper has no gradient.
+    as in arXiv 1806.08342, section 3.2.2. One update of the optimizer halves a step at most, or makes it tenfold; a
+    step that clips everything, or rounds everything to 0, is led back, for which the paper has no gradient.
 
     When to use: the best quality of these at 2 to 4 bits; start from a trained network (a later `starting_epoch`).
 
