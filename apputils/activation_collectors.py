@@ -81,7 +81,7 @@ class MinCollector(Collector):
 
     def value(self) -> float:
         """The smallest."""
-        return self.least
+        return self.least if self.least < math.inf else math.nan
 
 
 class MaxCollector(Collector):
@@ -98,7 +98,7 @@ class MaxCollector(Collector):
 
     def value(self) -> float:
         """The largest."""
-        return self.most
+        return self.most if self.most > -math.inf else math.nan
 
 
 class StdCollector(Collector):

@@ -103,6 +103,7 @@ class ActivationStatistics:
                 histograms[name] = values["histogram"]
         head = ["layer", "kind", "calls", "shape"]
         layers = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*head, *NUMBERS, "dead_channels"])
+        _tell_of_left_out({name: watched.not_finite for name, watched in self._found.items() if watched.not_finite})
         return ActivationReport(layers, pd.DataFrame(channels, columns=["layer", "channel", "apoz"]), histograms)
 
     def _hook(self, name: str) -> Any:
@@ -122,17 +123,34 @@ class ActivationStatistics:
         self._seen += 1
 
 
+def _tell_of_left_out(samples: dict[str, int]) -> None:
+    if samples:
+        worst = max(samples, key=lambda name: samples[name])
+        logger.warning(
+            "activation statistics: outputs of %d layers were not finite (NaN or infinite); such samples were left "
+            "out, %d in %s", len(samples), samples[worst], worst or "the network",
+        )  # fmt: skip
+
+
 class _Watched:
     """A layer's collectors."""
 
     def __init__(self, kind: str, collectors: list[Collector]) -> None:
         self.kind, self.collectors = kind, collectors
         self.calls = 0
+        self.not_finite = 0  # samples left out
         self.shape: tuple[int, ...] = ()
 
     @torch.no_grad()
     def add(self, module: nn.Module, output: Tensor) -> None:
         self.calls, self.shape = self.calls + 1, tuple(output.shape)
+        good = torch.isfinite(output)
+        if not bool(good.all()):  # a sample with a few has finite values as wrong: it is left out whole
+            samples = good.reshape(len(output), -1).all(1) if output.dim() > 1 else good
+            self.not_finite += int((~samples).sum())
+            output = output[samples]
+            if not output.numel():
+                return
         channels = output.movedim(channel_dim(module, output), 0).flatten(1) if output.dim() > 1 else output[:, None]
         for collector in self.collectors:
             collector.add(channels)

@@ -37,6 +37,7 @@ class QuantizationPolicy(Policy):
         self.quantizer = quantizer
         self._model: nn.Module | None = None
         self._since: int | None = None
+        self._told: set[str] = set()  # activations whose values were not finite, which is said once
         self._held = self._frozen = False
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
@@ -86,6 +87,7 @@ class QuantizationPolicy(Policy):
             average([getattr(piece, name) for piece in pieces for name in piece.statistics])
         if ctx.is_last_step:
             refresh_weights(ctx.model)
+            self._tell_of_ignored()
 
     def on_epoch_end(self, ctx: StepContext) -> None:
         """After the last epoch ranges, clips and steps stay as they are."""
@@ -115,6 +117,16 @@ class QuantizationPolicy(Policy):
 
     def _learned(self) -> list[Learned]:
         return [piece for piece in self.quantizer.pieces() if isinstance(piece, Learned)]
+
+    def _tell_of_ignored(self) -> None:
+        ignored = self.quantizer.ignored()
+        new = [f"{name} ({count})" for name, count in ignored.items() if name not in self._told]
+        if new:
+            self._told |= set(ignored)
+            logger.warning(
+                "%s: values were not finite (NaN or infinite), so these minibatches were left out of the ranges of %d "
+                "activations: %s%s", self.name, len(new), ", ".join(new[:5]), " and others" if len(new) > 5 else "",
+            )  # fmt: skip
 
     def _story(self) -> str:
         counts: dict[str, int] = {}

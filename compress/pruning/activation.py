@@ -4,6 +4,7 @@ Here: statistics over `batches` minibatches, and the ranking by them. Not here: 
 is found (probe.py).
 """
 
+import logging
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -19,6 +20,8 @@ from compress.pruning.base import LevelArgument
 from compress.pruning.filters import FilterPruner
 from compress.pruning.structure import GroupDependency, MaxSparsity, RoundTo
 from compress.selectors import WeightSelectors
+
+logger = logging.getLogger("compress")
 
 
 class ActivationRankedPruner(FilterPruner):
@@ -38,6 +41,7 @@ class ActivationRankedPruner(FilterPruner):
     ) -> None:
         super().__init__(weights, desired_sparsity, group_type, group_dependency, round_to, max_sparsity)
         self.batches = batches
+        self._told: set[str] = set()
         self.begin_gathering()
 
     def begin_gathering(self) -> None:
@@ -53,10 +57,18 @@ class ActivationRankedPruner(FilterPruner):
     def on_activation(self, name: str, output: Tensor, function: str) -> None:
         """Adds the statistic of one call."""
         values = output.reshape(output.shape[0], -1)
+        if not values.shape[1] or not bool(torch.isfinite(values).all()):
+            self._leave_out(name)
+            return
         added = self.statistic(values).cpu().double()
         self.sums[name] = self.sums.get(name, torch.zeros_like(added)) + added
         self.counts[name] = self.counts.get(name, 0) + values.shape[1]
         self.functions[name] = function
+
+    def _leave_out(self, name: str) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            logger.warning("pruner of %r: activations that are not finite (NaN or infinite) do not count", name)
 
     def mean(self, name: str, tile: Tile, weight: Tensor) -> Tensor:
         """The mean statistic of each filter, over all processes.

@@ -1,5 +1,6 @@
 """Filters ranked by gradient times weight: `GradientRankedFilterPruner`, `TaylorRankedFilterPruner`."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ from compress.pruning.base import GradientSums, LevelArgument
 from compress.pruning.filters import FilterPruner
 from compress.pruning.structure import GroupDependency, MaxSparsity, RoundTo
 from compress.selectors import WeightSelectors
+
+logger = logging.getLogger("compress")
 
 
 class GradientFilterPruner(FilterPruner):
@@ -32,6 +35,7 @@ class GradientFilterPruner(FilterPruner):
     ) -> None:
         super().__init__(weights, desired_sparsity, group_type, group_dependency, round_to, max_sparsity)
         self.batches = batches
+        self._told: set[str] = set()
         self.gathered = GradientSums()
 
     def begin_gathering(self) -> None:
@@ -46,9 +50,16 @@ class GradientFilterPruner(FilterPruner):
     def observe(self, parameters: Mapping[str, nn.Parameter], ctx: StepContext) -> None:
         """Adds the criterion of one minibatch."""
         for name, parameter in parameters.items():
-            if parameter.grad is not None:
+            if parameter.grad is not None and self._is_finite(name, parameter.grad):
                 tile = self.tile(name, parameter, ctx.model)
                 self.gathered.add(name, self.criterion(as_groups(parameter.grad * parameter, tile)))
+
+    def _is_finite(self, name: str, gradient: Tensor) -> bool:
+        finite = bool(torch.isfinite(gradient).all())
+        if not finite and name not in self._told:
+            self._told.add(name)
+            logger.warning("pruner of %r: gradients that are not finite (NaN or infinite) do not count", name)
+        return finite
 
     def scores(self, name: str, weight: Tensor, tile: Tile, ctx: StepContext) -> Tensor:
         """The sums."""

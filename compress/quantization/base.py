@@ -22,7 +22,7 @@ from compress.parameters import add_group
 from compress.quantization.bias import LinearBias
 from compress.quantization.fast_paths import read_by_source
 from compress.quantization.layers import ACTIVATIONS, LAYERS, UNSIGNED, LateFrozen
-from compress.quantization.pieces import FakeQuantizer, described
+from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, described
 from compress.quantization.placement import Graph, read_graph
 from compress.quantization.structure import PiecesOf, Structure, apply, foldable, refresh_weights
 from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
@@ -166,6 +166,16 @@ class Quantizer(ABC):
     def pieces(self) -> Iterator[FakeQuantizer]:
         """Every fake quantizer."""
         return (piece for slots in self._pieces.values() for piece in slots.values())
+
+    def ignored(self) -> dict[str, int]:
+        """Activation -> minibatches that its fake quantizer did not observe, where there are any."""
+        counts = {
+            f"{layer}.{slot.removesuffix('_quantizer')}": int(piece.ignored)
+            for layer, slots in self._pieces.items()
+            for slot, piece in slots.items()
+            if isinstance(piece, ActivationQuantizer)
+        }
+        return {name: count for name, count in counts.items() if count}
 
     def freeze(self, model: nn.Module) -> None:
         """Ranges, clips and steps stay as they are; folded BatchNorms use their running statistics."""

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compress.distributed import mean_over_ranks
+from compress.distributed import sum_over_ranks
 from compress.parameters import replace_data
 from compress.quantization.base import Bits, Overrides, Quantizer
 from compress.quantization.functions import at_least, fake_quantize
@@ -72,7 +72,8 @@ class LearnedStepWeight(Learned, WeightQuantizer):
 class LearnedStepActivation(Learned, ActivationQuantizer):
     """Multiples of a learned step from 0 to 2^bits - 1, or if signed from -2^(bits - 1) to 2^(bits - 1) - 1.
 
-    The step starts from the first minibatch that is seen in training; before it the activation passes as it is.
+    The step starts from the first minibatch of finite values that is seen in training; before it the activation passes
+    as it is.
 
     Args:
         bits: 1 to 16; at least 2 when signed.
@@ -95,7 +96,8 @@ class LearnedStepActivation(Learned, ActivationQuantizer):
         """The rounded activation, of its shape."""
         if not self._has_step and not self._begin(x):
             return x if self.signed else x.clamp_min(0)
-        factor = 1.0 / math.sqrt(x[0].numel() * self._high)
+        features = x.numel() // (x.shape[0] if x.dim() else 1) if x.numel() else 1
+        factor = 1.0 / math.sqrt(features * self._high)
         return fake_quantize(x, at_least(self.step, SMALLEST_STEP), self._low, self._high, factor, led_back=True)
 
     def grid(self) -> Grid | None:
@@ -111,12 +113,26 @@ class LearnedStepActivation(Learned, ActivationQuantizer):
         if not bool(self.started) and not self.training:
             return False
         if not bool(self.started):
-            seen = x if self.signed else x.clamp_min(0)
-            self.step.data.copy_(mean_over_ranks(first_step(seen, self._high)))
+            step = self._first_of_all(x.detach())
+            if step is None:
+                self.ignored += 1
+                return False
+            self.step.data.copy_(step)
             self.started.fill_(True)
             self.note_scale()
         self._has_step = True
         return True
+
+    def _first_of_all(self, x: Tensor) -> Tensor | None:
+        """The mean of the first steps of all processes whose minibatches are finite; None where none is."""
+        good = bool(x.numel()) and bool(torch.isfinite(x).all())
+        step = (
+            first_step(x if self.signed else x.clamp_min(0), self._high).to(self.step)
+            if good
+            else torch.zeros_like(self.step)
+        )
+        total, count = sum_over_ranks(torch.stack([step, torch.full_like(step, float(good))])).unbind()
+        return total / count if bool(count > 0) else None
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)

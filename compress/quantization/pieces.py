@@ -103,6 +103,7 @@ class ActivationQuantizer(FakeQuantizer):
     Attributes:
         signed: whether the range reaches below zero.
         statistics: names of the buffers that processes average.
+        ignored: minibatches that it has not observed, since some of their values were not finite.
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
@@ -110,6 +111,9 @@ class ActivationQuantizer(FakeQuantizer):
     def __init__(self, bits: int, signed: bool) -> None:
         super().__init__(bits)
         self.signed = signed
+        self.register_buffer("ignored", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    ignored: Tensor
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments: plain data."""

@@ -124,7 +124,9 @@ class RangeActivation(ActivationQuantizer):
     """Rounds to a moving average of the minima and maxima of minibatches.
 
     The average starts without a bias towards zero: it is divided by the sum of its weights, 1 - decay^n. Before the
-    first minibatch there is no range, and the activation passes as it is.
+    first minibatch there is no range, and the activation passes as it is. A minibatch with a value that is NaN or
+    infinite is not observed, only counted: a training loop leaves its update out, and what it still has of finite
+    values may be as wrong.
 
     Args:
         bits: 2 to 16.
@@ -138,6 +140,7 @@ class RangeActivation(ActivationQuantizer):
         self.mode: Mode = "ASYMMETRIC_UNSIGNED" if mode.startswith("SYMMETRIC") and not signed else mode
         self.decay = decay
         self.register_buffer("ranges", torch.zeros(3))  # averages of minimum and maximum, the sum of their weights
+        self._has_range = False
 
     ranges: Tensor
     statistics = ("ranges",)
@@ -148,12 +151,16 @@ class RangeActivation(ActivationQuantizer):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Adds a minibatch to the average."""
+        """Adds a minibatch to the average, if it has values and all are finite."""
+        if not x.numel():
+            return
         low, high = torch.aminmax(x.detach())
+        good = torch.isfinite(low) & torch.isfinite(high)
         if not self.signed:
             low, high = torch.zeros_like(low), high.clamp_min(0)
         new = torch.stack([low, high, torch.ones_like(low)]).to(self.ranges)
-        self.ranges.lerp_(new, 1.0 - self.decay)
+        self.ranges.lerp_(torch.where(good, new, self.ranges), 1.0 - self.decay)
+        self.ignored += ~good
 
     def scale_and_zero(self) -> tuple[Tensor, Tensor]:
         """Of the average as it is now."""
@@ -164,7 +171,7 @@ class RangeActivation(ActivationQuantizer):
         """The rounded activation, of its shape."""
         if self.training and not self.frozen:
             self.observe(x)
-        elif not torch.compiler.is_compiling() and float(self.ranges[2]) == 0.0:
+        if not self._has_range and not self._look():
             return x if self.signed else x.clamp_min(0)
         low, high = integers_of(self.mode, self.bits)
         with torch.no_grad():
@@ -177,6 +184,16 @@ class RangeActivation(ActivationQuantizer):
             shift = int(zero)
             return fake_quantize(x, scale, low - shift, high - shift)
         return fake_quantize(x, scale, low - zero, high - zero)
+
+    @torch.compiler.disable  # it looks at a value, which torch.compile would warn of
+    def _look(self) -> bool:
+        """Whether a minibatch was observed by now."""
+        self._has_range = float(self.ranges[2]) > 0.0
+        return self._has_range
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._has_range = False
 
     def grid(self) -> Grid | None:
         """Of the average as it is now; None before the first minibatch."""

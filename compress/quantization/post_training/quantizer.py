@@ -32,6 +32,7 @@ from compress.quantization.post_training.ranges import (
     weight_range,
 )  # fmt: skip
 from compress.quantization.post_training.replay import set_aside
+from compress.quantization.post_training.samples import finite_samples
 from compress.quantization.post_training.statistics import TensorStatistics, observe
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics
 from compress.quantization.range_linear import Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
@@ -179,6 +180,7 @@ class PostTrainLinearQuantizer(Quantizer):
         Raises:
             UserError: there are no data, the settings do not fit the network, or statistics are missing.
         """
+        batches = finite_samples(batches) if batches else batches
         network = self.float_copy(model, batches)
         reference = copy.deepcopy(network)  # folded and equalized: what everything is compared with
         self.prepare(network, None)
@@ -286,6 +288,8 @@ class PostTrainLinearQuantizer(Quantizer):
             piece = slots.get("weight_quantizer")
             if isinstance(piece, RangeWeight):
                 weight = submodule(network, name).get_parameter("weight")
+                if not bool(torch.isfinite(weight).all()):
+                    raise UserError(f"{name}.weight holds NaN or infinite values, so it has no range")
                 low, high = weight_range(weight, how, piece.bits, piece.mode, piece.axis)
                 piece.step, piece.zero_point = scale_and_zero(low, high, piece.mode, piece.bits)
 

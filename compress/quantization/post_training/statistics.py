@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.errors import UserError
 from compress.graph.trace import as_arguments
 from compress.quantization.post_training.histogram import Array
 
@@ -70,11 +71,14 @@ class _Ends:
 
     def __init__(self, decay: float) -> None:
         self.found, self.decay = TensorStatistics(), decay
-        self.samples = self.values = self.batches = 0
+        self.samples = self.values = self.batches = self.left_out = 0
         self.sum = self.squares = 0.0
 
     def see(self, x: Tensor) -> None:
-        rows = x.detach().flatten(1) if x.dim() > 1 else x.detach().reshape(1, -1)
+        rows = _finite_rows(x)
+        self.left_out += (len(x) if x.dim() > 1 else 1) - len(rows)
+        if not rows.numel():
+            return
         low, high = rows.amin(1).double(), rows.amax(1).double()
         least, most = float(low.min()), float(high.max())
         its = self.found
@@ -103,7 +107,7 @@ class _Counts:
         self.found, self.values = found, 0
 
     def see(self, x: Tensor) -> None:
-        its, x = self.found, x.detach().float().cpu()
+        its, x = self.found, _finite_rows(x).float().cpu()
         peak = its.peak or 1.0
         its.histogram += torch.histc(x, 2 * CELLS, -peak, peak).double().numpy()
         its.b += float((x - its.mean).abs().sum(dtype=torch.float64))
@@ -112,6 +116,12 @@ class _Counts:
     def done(self) -> TensorStatistics:
         self.found.b /= self.values
         return self.found
+
+
+def _finite_rows(x: Tensor) -> Tensor:
+    """(samples, values): the samples without NaN and infinities; one with a few has finite values as wrong."""
+    rows = x.detach().flatten(1) if x.dim() > 1 else x.detach().reshape(1, -1)
+    return rows[torch.isfinite(rows).all(1)]
 
 
 @torch.no_grad()
@@ -125,13 +135,34 @@ def observe(
         batches: a tensor each, or the tuple of positional arguments.
         watched: name -> module.
         decay: of the moving averages, [0, 1).
+
+    Raises:
+        UserError: a module's values are not finite for any sample.
     """
     ends: dict[str, Any] = {name: _Ends(decay) for name in watched}
     _run(model, batches, watched, ends, "ranges")
+    _tell_of_left_out(ends)
     seen = {name: each.done() for name, each in ends.items() if each.batches}
     counts: dict[str, Any] = {name: _Counts(each) for name, each in seen.items()}
     _run(model, batches, {name: watched[name] for name in seen}, counts, "histograms")
     return {name: each.done() for name, each in counts.items()}
+
+
+def _tell_of_left_out(ends: Mapping[str, _Ends]) -> None:
+    left_out = {name.removesuffix("_quantizer"): each for name, each in ends.items() if each.left_out}
+    without = [name for name, each in left_out.items() if not each.batches]
+    if without:
+        raise UserError(
+            f"calibration: {without[0]} is not finite (NaN or infinite) for any of {left_out[without[0]].left_out} "
+            "samples, so it has no range; look at the calibration data, or at the weights in front of it"
+        )
+    if left_out:
+        name, most = max(left_out.items(), key=lambda entry: entry[1].left_out)
+        logger.warning(
+            "calibration: values were not finite (NaN or infinite) in %d activations; such samples were left out of "
+            "their ranges, at most %d of %d (%s)",
+            len(left_out), most.left_out, most.left_out + most.samples, name,
+        )  # fmt: skip
 
 
 def _run(

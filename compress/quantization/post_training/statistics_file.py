@@ -11,6 +11,7 @@ Here: `write_statistics`, `read_statistics`. Not here: what is in them (statisti
 A file of Distiller's has no histogram and no moving average: the methods that need them say so.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,5 +80,7 @@ def _parsed(row: Any, where: str) -> TensorStatistics:
         histogram = np.asarray(row.get("histogram", []), dtype=np.float64)
     except (TypeError, ValueError) as e:
         raise UserError(f"model_activation_stats: {where} holds what is no number: {e}") from e
+    if not all(map(math.isfinite, numbers.values())) or not np.isfinite(histogram).all():
+        raise UserError(f"model_activation_stats: {where} holds a number that is not finite; calibrate anew")
     missing = [key for key in NUMBERS if key not in row]
     return TensorStatistics(**numbers, histogram=histogram, missing=tuple(missing))

@@ -1,0 +1,54 @@
+"""Which calibration data are used: samples whose values are finite.
+
+Here: `finite_samples`. Not here: activations that overflow inside the network (statistics.py).
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.errors import UserError
+from compress.graph.trace import as_arguments
+
+logger = logging.getLogger("compress")
+
+
+def finite_samples(batches: Sequence[Any]) -> list[Any]:
+    """The batches without the samples that hold NaN or infinities, which every average would hold too.
+
+    Raises:
+        UserError: no sample is left.
+    """
+    kept: list[Any] = []
+    gone = total = 0
+    for batch in batches:
+        arguments = as_arguments(batch)
+        good = _good(arguments)
+        if good is None or (len(good) and bool(good.all())):
+            kept.append(batch)
+            total += 0 if good is None else len(good)
+            continue
+        gone, total = gone + int((~good).sum()), total + len(good)
+        if bool(good.any()):
+            kept.append(tuple(each[good] if _runs_along(each, good) else each for each in arguments))
+    if gone:
+        logger.warning("calibration data: %d of %d samples are not finite and were left out", gone, total)
+    if gone and not kept:
+        raise UserError(f"calibration data: none of {total} samples is finite (NaN or infinite values in each)")
+    return kept
+
+
+def _good(arguments: Sequence[Any]) -> Tensor | None:
+    """Sample -> whether it is finite, by the first argument; None where that is no tensor of real numbers."""
+    first = arguments[0] if arguments else None
+    if not isinstance(first, Tensor) or not first.is_floating_point() or not first.dim():
+        return None
+    finite = torch.isfinite(first)
+    return finite.flatten(1).all(1) if first.dim() > 1 else finite
+
+
+def _runs_along(argument: Any, good: Tensor) -> bool:
+    return isinstance(argument, Tensor) and argument.dim() > 0 and len(argument) == len(good)
