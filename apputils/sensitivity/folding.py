@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
+from compress.graph.trace import shape_of
+
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 NORM = aten._native_batch_norm_legit_no_training.default
@@ -38,6 +40,8 @@ def fold_batch_norm(graph: Graph, state: set[Node]) -> None:
         convolution, gamma, beta, mean, variance, _, eps = norm.args
         only_output = [user for user in norm.users if user.target is operator.getitem and user.args[1] == 0]
         if convolution.target not in CONVOLUTIONS or len(convolution.users) != 1 or len(only_output) != len(norm.users):
+            continue
+        if len(shape_of(convolution)) != len(shape_of(convolution.args[1])):  # the norm's channels are not the layer's
             continue
         weight, bias = convolution.args[1], _argument(convolution, 2)
         if weight not in state or not {gamma, beta, mean, variance, bias} <= state | {None}:

@@ -262,3 +262,19 @@ def test_what_precedes_the_weight_is_computed_once() -> None:
 @pytest.fixture(autouse=True)
 def _logs(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+
+
+class OfOneSignal(nn.Module):
+    """A convolution of (channels, length), whose BatchNorm takes the channels for a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv1d(5, 5, 3, padding=1), nn.BatchNorm1d(5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.conv(x)).relu())
+
+
+def test_a_norm_of_another_dimension_is_not_folded() -> None:
+    torch.manual_seed(0)
+    check(shaken(OfOneSignal()), Evaluation([torch.rand(5, 5)], as_is))

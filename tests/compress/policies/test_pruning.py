@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from compress.errors import ScheduleError, UserError
+from compress.pruning.probe import ForwardListener, ForwardProbe
 from tests.compress.harness import Run, batch, one_policy, tiny_net
 
 LEVEL = {"class": "SparsityLevelParameterPruner", "levels": {"fc.weight": 0.5}}
@@ -190,3 +191,31 @@ def tiny_like(conv: nn.Conv2d, weight: torch.Tensor) -> nn.Conv2d:
     copy.weight.data = weight
     copy.bias.data = conv.bias.data
     return copy
+
+
+class Sharing(nn.Module):
+    """`alone` has its norm for itself; the others share the norm, weight or output, or the dimension is another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("alone", "a", "b", "twice", "read", "kept"):
+            self.add_module(name, nn.Conv2d(3, 3, 1))
+            self.add_module(f"norm_{name}", nn.BatchNorm2d(3))
+        self.tokens, self.norm_tokens = nn.Linear(6, 6), nn.BatchNorm1d(6)
+
+    def forward(self, x):
+        y = self.norm_alone(self.alone(x)) + self.norm_a(self.a(x)) + self.norm_a(self.b(x))
+        y = y + self.norm_twice(self.twice(x)) + self.twice(y)
+        read, kept = self.read(x), self.kept(x)
+        y = y + self.norm_read(read) + torch.cat([read, read], 1)[:, :3] + self.norm_kept(kept)
+        rows = torch.cat([y, y], 1).flatten(2)[..., :6]
+        return self.norm_tokens(self.tokens(rows)), kept
+
+
+def test_only_a_norm_that_is_one_layers_alone_is_folded_for_ranking():
+    net = Sharing()
+    watched = {name: each for name, each in net.named_parameters() if name.endswith("weight") and "norm" not in name}
+    probe = ForwardProbe(net, watched, ForwardListener())
+    net(torch.randn(4, 3, 6, 6))
+    probe.detach()
+    assert probe.norms == {"alone.weight": id(net.norm_alone.weight)}
