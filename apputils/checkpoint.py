@@ -222,6 +222,9 @@ def _first(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200]
 
 
+TRUST = "--trust-pickle"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code, 2 after a fault of the user's."""
     guard_screen()
@@ -234,8 +237,10 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("import", help="the weights of a pickled module")
     command.add_argument("file", type=Path)
     command.add_argument("out", type=Path, nargs="?")
-    command.add_argument("--trust-pickle", action="store_true", help="run whatever code the file holds")
-    given = parser.parse_args(arguments)
+    command.add_argument(TRUST, action="store_true", help="run whatever code the file holds")
+    words = sys.argv[1:] if arguments is None else arguments
+    last = [word for word in words if word == TRUST]  # argparse takes OUT behind it for an unknown word
+    given = parser.parse_args([word for word in words if word != TRUST] + last)
     return answer(lambda: COMMANDS[given.command](given))
 
 

@@ -15,6 +15,7 @@ import torch
 import yaml
 from torch import nn
 
+from apputils.checkpoint import main as checkpoint_main
 from compress.config import file_config
 from compress.config.__main__ import main as config_main
 from compress.config.families import FAMILIES
@@ -42,6 +43,9 @@ def blocks(language: str) -> list[Any]:
 
 
 YAML = blocks("yaml")
+TOOLS = {  # module with a command line -> what does its work
+    "apputils.checkpoint": "_network", "data.Classify_data.convert": "convert", "data.Deblur_data.make_pairs": "_made",
+}  # fmt: skip
 COMMANDS = [
     pytest.param(line, id=line)
     for line in sorted({line for block in blocks("sh") for line in block.values[1].splitlines()})
@@ -118,6 +122,16 @@ def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, mo
         application.load("test_options")().parse(words[1:])
     elif words[:2] == ["-m", "compress.config"]:
         assert config_main(words[2:]) == 0
+    elif words[:3] == ["-m", "apputils.checkpoint", "import"]:
+        torch.save(nn.Linear(2, 1), tmp_path / "model.pt")
+        monkeypatch.chdir(tmp_path)
+        assert checkpoint_main(words[2:]) == 0
+        assert set(torch.load("weights.pt", weights_only=True)) == {"weight", "bias"}
+    elif words[:1] == ["-m"] and words[1] in TOOLS:  # understood, and its work left out
+        module = importlib.import_module(words[1])
+        monkeypatch.setattr(module, TOOLS[words[1]], lambda *given: "done")
+        monkeypatch.setattr(module, "COMMANDS", {word: lambda given: "done" for word in words}, raising=False)
+        assert module.main(words[2:]) == 0
     elif words[0].startswith("benchmarks/"):
         assert (ROOT / words[0]).is_file()
     else:

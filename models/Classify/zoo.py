@@ -11,15 +11,29 @@ from typing import Any
 from torch import nn
 
 from compress.errors import UserError, did_you_mean
-from models.Classify import alexnet_bn, lenet, mobilenet, resnet_cifar, resnet_signs, simplenet, studentnet, vgg
+from models.Classify import (
+    alexnet,
+    alexnet_bn,
+    lenet,
+    mobilenet,
+    resnet_cifar,
+    resnet_signs,
+    simplenet,
+    studentnet,
+    vgg,
+)
 from models.Classify.foreign import from_timm, from_torchvision
+from models.Classify.preact_cifar import PREACT
+from models.Classify.vgg_cifar import VGG_CIFAR
 
 GIVEN = ("num_classes", "in_channels", "image_size")  # by the data; the other arguments are settings
 
 SETTINGS = ("width_mult", "base", "dropout", "exits")  # options of `train.py` that are a network's
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": alexnet.AlexNet,
     "alexnet_bn": alexnet_bn.AlexNetBN,
+    "alexnet_bn_dorefa": alexnet.AlexNetDorefa,
     "lenet5": lenet.LeNet5,
     "mobilenet": mobilenet.MobileNetV1,
     "plain20": resnet_cifar.plain20,
@@ -36,6 +50,8 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "vgg16_named": vgg.vgg16_named,
     "vgg6_named": vgg.vgg6_named,
     "vgg_cifar": vgg.VGGCifar,
+    **PREACT,
+    **VGG_CIFAR,
 }
 FOREIGN: dict[str, Callable[..., nn.Module]] = {"torchvision": from_torchvision, "timm": from_timm}
 

@@ -18,8 +18,8 @@ from models.Classify.zoo import ARCHITECTURES, build_network, settings_of
 from options.Classify_options.train_options import TrainOptions
 
 SMALL = {"width_mult": 0.125}
-SIZES = {"alexnet_bn": 64, "resnet_signs": 64}
-LARGE = {"alexnet_bn"}
+SIZES = {"alexnet": 64, "alexnet_bn": 64, "alexnet_bn_dorefa": 64, "resnet_signs": 64}
+LARGE = {"alexnet", "alexnet_bn", "alexnet_bn_dorefa"}
 
 
 @pytest.mark.parametrize(
