@@ -51,9 +51,9 @@ class RunWarnings(logging.Handler):
 
     def put_before(self, earlier: Iterable[Mapping[str, Any]]) -> None:
         """Takes over the warnings of a resumed run; one that came again since is not counted twice."""
-        earlier = [dict(entry) for entry in earlier]
-        known = {entry["text"] for entry in earlier}
-        self.entries = earlier + [entry for entry in self.entries if entry["text"] not in known]
+        before = [dict(entry) for entry in earlier]
+        known = {entry["text"] for entry in before}
+        self.entries = before + [entry for entry in self.entries if entry["text"] not in known]
 
 
 def warnings_text(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -44,7 +44,7 @@ def blocks(language: str) -> list[Any]:
 
 YAML = blocks("yaml")
 TOOLS = {  # module with a command line -> what does its work
-    "apputils.checkpoint": "_network", "data.Classify_data.convert": "convert", "data.Deblur_data.make_pairs": "_made",
+    "apputils.checkpoint": "_network", "data.Classify_data.convert": "convert_cifar", "data.Deblur_data.make_pairs": "_made",
 }  # fmt: skip
 COMMANDS = [
     pytest.param(line, id=line)

@@ -48,8 +48,8 @@ class WRPNQuantizer(Quantizer):
 
     Paper: Mishra et al. 2017, WRPN: Wide Reduced-Precision Networks, arXiv 1709.01134, section 3; layers are not made
     wider, as in Distiller. What differs: signed activations are clipped to [-1, 1] instead of losing everything below
-    zero; and weights are multiples of 1 / (2^(bits - 1) - 1), the paper's formula, where Distiller's levels reach beyond
-    the clip (1.33 at 2 bits). Weights of one bit, which the paper takes from another one, are refused.
+    zero; and weights are multiples of 1 / (2^(bits - 1) - 1), the paper's formula, where Distiller's levels reach
+    beyond the clip (1.33 at 2 bits). Weights of one bit, which the paper takes from another one, are refused.
 
     When to use: to compare with published figures; weights near zero lose everything at few bits, which DoReFa avoids.
 
