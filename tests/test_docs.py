@@ -44,7 +44,8 @@ def blocks(language: str) -> list[Any]:
 
 YAML = blocks("yaml")
 TOOLS = {  # module with a command line -> what does its work
-    "apputils.checkpoint": "_network", "data.Classify_data.convert": "convert_cifar", "data.Deblur_data.make_pairs": "_made",
+    "apputils.checkpoint": "_network", "data.Classify_data.convert": "convert_cifar",
+    "data.Deblur_data.make_pairs": "_made",
 }  # fmt: skip
 COMMANDS = [
     pytest.param(line, id=line)
@@ -108,7 +109,7 @@ def test_every_schedule_in_the_manual_loads_without_a_warning(page: Path, text: 
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = shlex.split(line.partition(" > ")[0])[1:]
+    words = shlex.split(line.partition(" > ")[0], comments=True)[1:]
     if line.startswith("torchrun "):
         words = words[words.index("--") + 1 :]
     monkeypatch.chdir(ROOT)
