@@ -28,6 +28,8 @@ import torch
 from torch import nn
 from torch.fx import Node
 
+from compress.graph.aliases import Aliases, written
+from compress.graph.pointwise import is_pointwise
 from compress.graph.settable import settable
 from compress.graph.trace import Trace, module_of, operation_name, shape_of, source_of
 from compress.graph.units import Ids, Units
@@ -145,6 +147,7 @@ class Coupling:
     def walk(self, trace: Trace) -> None:
         """Carry the units through one trace; a second one (training mode) adds its ties to the first's."""
         self._trace, self._values = trace, {}
+        aliases = Aliases([*trace.placeholders, *trace.operations])
         for node in trace.placeholders:
             self._values[node] = Value.fixed(shape_of(node))
         for node in trace.operations:
@@ -153,10 +156,40 @@ class Coupling:
             result = rule(self, node, bound_arguments(node))
             assert not isinstance(result, Value) or result.shape == shape_of(node), (node.name, result.shape)
             self._values[node] = result
+            for argument in written(node):
+                self._spread_write(result, aliases.of(argument))
         self._node = None
         for node in trace.results:
             for value in self.values(node):
                 self.pin_all(value, "network output")
+
+    def _spread_write(self, result: Result, aliases: Sequence[Node]) -> None:
+        """What is not zero in a tensor after a write is not zero in any other view of its memory."""
+        lost = [
+            self.units.roots(ids)
+            for value in (result if isinstance(result, list) else [result])
+            for ids, zero in zip(value.units, value.zero, strict=True)
+            if ids is not None and not zero
+        ]
+        if not lost:
+            return
+        gone = np.unique(np.concatenate([ids.ravel() for ids in lost]))
+        for node in aliases:
+            name = self.name_of(node)
+            if name is not None:
+                self.tensors[name] = self._cleared(self.tensor(name, node), gone)
+            elif node in self._values:
+                known = self._values[node]
+                cleared = [self._cleared(value, gone) for value in self.values(node)]
+                self._values[node] = cleared if isinstance(known, list) else cleared[0]
+
+    def _cleared(self, value: Value, gone: Ids) -> Value:
+        """The same value without the zeros of units that are `gone`."""
+        zero = tuple(
+            flag and (ids is None or not np.isin(self.units.roots(ids), gone).any())
+            for ids, flag in zip(value.units, value.zero, strict=True)
+        )
+        return replace(value, zero=zero)
 
     def read(self, argument: Any) -> Value:
         """The tensor behind an argument; a number, or None, is a fixed tensor without dimensions."""
@@ -326,8 +359,7 @@ class Coupling:
         name = operation_name(node)
         if name in self.rules:
             return self.rules[name]
-        pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ())
-        return self.rules["pointwise" if pointwise else "boundary"]
+        return self.rules["pointwise" if is_pointwise(node) else "boundary"]
 
 
 def choice_key(node: Node) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """Rules of operations without weights that compute: point-wise, reductions, softmax, pooling, resizing.
 
-Here: broadcasting joins dimensions of equal size; whether a masked channel is still exactly zero after the
-operation is found by running that very operation on numbers. Called through the table in `rules.py`.
+Here: broadcasting joins dimensions of equal size. Not here: which operations are point-wise, and what they make of a
+zero (`pointwise.py`). Called through the table in `rules.py`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.pointwise import stays_zero
 from compress.graph.rules_shape import boundary
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
@@ -38,44 +38,7 @@ def aligned(c: Coupling, operands: list[Value], shape: tuple[int, ...], zero: Ca
 def pointwise(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Any operation that works on each element by itself."""
     operands = c.values([*node.args, *node.kwargs.values()])
-    written = node.args[0] if operation_name(node).endswith("_") else None
-    result = aligned(c, operands, shape_of(node), lambda flags: _stays_zero(node, flags))
-    if isinstance(written, Node) and operation_name(written) in PARTS:
-        for dim in range(len(result.shape)):
-            if c.read(written).zero[dim] and not result.zero[dim]:
-                c.pin(result.units[dim], "part of a tensor is overwritten")
-    return result
-
-
-PARTS = ("slice", "select", "view", "narrow", "split", "chunk", "getitem", "transpose", "permute", "reshape")
-SAMPLES = 32
-
-
-def _stays_zero(node: Node, flags: list[bool]) -> bool:
-    """Run the operation on numbers, zeros for the operands that are zero: are all results exactly zero?
-
-    The other operands are of both signs, so that max(0, x) does not pass for zero.
-    """
-    if not any(flags):
-        return False
-    remaining = iter(flags)
-
-    def sample(argument: Any) -> Any:
-        if isinstance(argument, list | tuple):
-            return [sample(item) for item in argument]
-        if not isinstance(argument, Node):
-            return argument
-        value = argument.meta["val"]
-        if next(remaining):
-            return torch.zeros(SAMPLES, dtype=value.dtype)
-        if value.dtype == torch.bool:
-            return torch.arange(SAMPLES) % 2 == 0
-        numbers = torch.arange(SAMPLES) - SAMPLES / 2 + 0.5
-        return numbers.to(value.dtype) if value.dtype.is_floating_point else numbers.long().to(value.dtype)
-
-    arguments, keywords = sample(list(node.args)), {key: sample(v) for key, v in node.kwargs.items()}
-    result = node.target(*arguments, **keywords)  # type: ignore[operator]
-    return bool((result == 0).all())
+    return aligned(c, operands, shape_of(node), lambda flags: stays_zero(node, flags))
 
 
 def like(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -96,10 +59,8 @@ def noise(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 
 def copy_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """Overwrites a tensor, or a part of one: both must keep their size."""
-    for value in c.values(list(node.args[:2])):
-        c.pin_all(value, "a tensor is overwritten")
-    return fixed_result(node)
+    """Overwrites a tensor, or a part of one: the two keep one size, and zero is what was zero in the source."""
+    return aligned(c, c.values(list(node.args[:2])), shape_of(node), lambda flags: flags[-1])
 
 
 def spatial(trailing: int) -> Rule:
@@ -172,10 +133,6 @@ def _names(text: str) -> Iterable[str]:
 
 RULES: dict[str, Rule] = {
     "pointwise": pointwise,
-    **dict.fromkeys(
-        _names("fill_ clamp_ relu6_ hardtanh_ hardswish_ hardsigmoid_ leaky_relu_ masked_fill masked_fill_ where"),
-        pointwise,
-    ),
     **dict.fromkeys(
         _names(
             "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout contiguous clone alias detach detach_ to "

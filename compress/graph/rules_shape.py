@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result, same_units
@@ -159,19 +160,11 @@ def permuted(x: Value, order: list[int]) -> Value:
 
 
 def permute(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """Channels move with their dimension."""
+    """permute, transpose, movedim, swapaxes, ...: channels move with their dimension."""
     x = c.read(node.args[0])
-    return permuted(x, [dim % len(x.shape) for dim in a["dims"]])
-
-
-def transpose(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """transpose, t, mT: two dimensions change places."""
-    x = c.read(node.args[0])
-    order = list(range(len(x.shape)))
-    one, other = list(a.values())[1:3] if len(a) > 2 else (-1, -2)
-    if len(order) > 1:
-        order[one], order[other] = order[other], order[one]
-    return permuted(x, order)
+    sizes = torch.empty([2 + k for k in range(len(x.shape))], device="meta")  # each dimension known by its size
+    moved = node.target(sizes, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+    return permuted(x, [size - 2 for size in moved.shape])
 
 
 def expand(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -258,9 +251,9 @@ def split(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     assert isinstance(parts, list)
     if len(parts) == 1 and parts[0].shape == x.shape:
         return [x]
-    dim = (a.get("dim") or 0) % len(x.shape)
     if parts and len(parts[0].shape) < len(x.shape):
-        return [_selected(c, x, dim) for _ in parts]
+        return [_selected(c, x, (a.get("dim") or 0) % len(x.shape)) for _ in parts]
+    dim = next(k for k, size in enumerate(x.shape) if any(part.shape[k] != size for part in parts))
     found, start = [], 0
     for part in parts:
         found.append(_part(c, x, dim, start, part.shape[dim]))
@@ -417,14 +410,17 @@ RULES: dict[str, Rule] = {
         ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_as"), reshape
     ),
     **dict.fromkeys(("reshape_as", "squeeze_", "unsqueeze_", "ravel"), reshape),
-    "permute": permute,
-    **dict.fromkeys(("transpose", "transpose_", "swapaxes", "swapdims", "t", "mT"), transpose),
+    **dict.fromkeys(("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t"), permute),
+    **dict.fromkeys(("mT", "mH", "adjoint", "numpy_T", "transpose_", "t_", "swapaxes_", "swapdims_"), permute),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
     **dict.fromkeys(("repeat", "tile"), repeat),
     "repeat_interleave": repeat_interleave,
     **dict.fromkeys(("cat", "concat", "concatenate"), cat),
     "stack": stack,
-    **dict.fromkeys(("split", "chunk", "split_with_sizes", "tensor_split", "unbind", "unsafe_split"), split),
+    **dict.fromkeys(
+        ("split", "chunk", "split_with_sizes", "tensor_split", "unbind", "hsplit", "vsplit", "dsplit"), split
+    ),
+    **dict.fromkeys(("unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes"), split),
     **dict.fromkeys(("slice", "narrow"), slice_),
     "select": select,
     "index": index,

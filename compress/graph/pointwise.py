@@ -1,0 +1,68 @@
+"""The one table of point-wise operations: each element of the result comes from the same element of the operands.
+
+Here: which operations are, torch's own tag completed by name. Whether a masked channel is still exactly zero
+afterwards is found by running that very operation on numbers: sigmoid(0) is not, 0 * x is, 0 / 0 is not. Not here:
+their rule (`rules_math.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from compress.graph.trace import operation_name
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+UNTAGGED = _names(
+    "__and__ __lshift__ __or__ __rshift__ __xor__ absolute arccos arccosh arcsin arcsinh arctan arctan2 arctanh clip "
+    "complex copysign divide eq fill fix floor_divide ge greater greater_equal gt hardsigmoid hardswish hardtanh "
+    "heaviside imag isclose isreal le leaky_relu less less_equal log_sigmoid lt masked_fill mish multiply ne negative "
+    "not_equal polar positive real relu6 resolve_conj resolve_neg rrelu rsub subtract threshold true_divide where "
+    "xlogy zero"
+)
+"""Point-wise operations that torch does not tag, or tags in some forms only; in-place forms (`mish_`) follow."""
+
+SAMPLES = 32
+
+
+def is_pointwise(node: Node) -> bool:
+    """Whether each element is computed by itself; in-place and `out=` forms are what the plain form is."""
+    name = operation_name(node)
+    name = name if name.endswith("__") else name.removesuffix("_")
+    packet = getattr(torch.ops.aten, name, None)
+    overloads = [getattr(packet, overload) for overload in packet.overloads()] if packet is not None else []
+    tagged = any(torch.Tag.pointwise in each.tags for each in (*overloads, node.target) if hasattr(each, "tags"))
+    return tagged or name in UNTAGGED
+
+
+def stays_zero(node: Node, flags: list[bool]) -> bool:
+    """Run the operation on numbers, zeros for the operands that are zero: are all results exactly zero?
+
+    The other operands are of both signs, so that max(0, x) does not pass for zero.
+    """
+    if not any(flags):
+        return False
+    remaining = iter(flags)
+
+    def sample(argument: Any) -> Any:
+        if isinstance(argument, list | tuple):
+            return [sample(item) for item in argument]
+        if not isinstance(argument, Node):
+            return argument
+        value = argument.meta["val"]
+        if next(remaining):
+            return torch.zeros(SAMPLES, dtype=value.dtype)
+        if value.dtype == torch.bool:
+            return torch.arange(SAMPLES) % 2 == 0
+        numbers = torch.arange(SAMPLES) - SAMPLES / 2 + 0.5
+        return numbers.to(value.dtype) if value.dtype.is_floating_point else numbers.long().to(value.dtype)
+
+    arguments, keywords = sample(list(node.args)), {key: sample(v) for key, v in node.kwargs.items()}
+    result = node.target(*arguments, **keywords)  # type: ignore[operator]
+    return bool((result == 0).all())

@@ -1,0 +1,89 @@
+"""A write through a view is a write to its base: what was zero there is not any more."""
+
+import pytest
+import torch
+
+from tests.compress.thinning.twins import Between, numbers, thinned_alike
+
+IMAGE = (2, 3, 6, 6)
+
+
+def written(view):
+    """One is added to a view of the features; the sum over the channels of the features reads it."""
+
+    def function(module, x):
+        view(x).add_(1)
+        return x.sum(1, keepdim=True)
+
+    return function
+
+
+VIEWS = {
+    "flatten": lambda x: x.flatten(1),
+    "unsqueeze": lambda x: x.unsqueeze(2),
+    "slice of space": lambda x: x[:, :, 1:3],
+    "select of space": lambda x: x[..., 0],
+    "transpose": lambda x: x.transpose(1, 3),
+    "movedim": lambda x: x.movedim(1, -1),
+    "swapaxes": lambda x: x.swapaxes(1, 2),
+    "permute": lambda x: x.permute(1, 0, 2, 3),
+    "part of a split": lambda x: x.unsafe_chunk(2, 3)[0],
+    "narrow of space": lambda x: x.narrow(2, 0, 2),
+    "narrow of the batch": lambda x: x.narrow(0, 0, 1),
+    "view": lambda x: x.view(x.size(0), x.size(1), -1),
+    "reshape": lambda x: x.reshape(x.size(0), -1),
+    "view of a view": lambda x: x.flatten(2).transpose(1, 2),
+    "detach": lambda x: x.detach(),
+    "contiguous": lambda x: x.contiguous(),
+    "view_as": lambda x: x.view_as(x.clone()),
+    "expand_as": lambda x: x.expand_as(x),
+    "identity": lambda x: torch.nn.functional.dropout(x, 0.5, False),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_write_through_a_view_pins_what_only_a_sum_reads(view):
+    removed, graph = thinned_alike(Between(written(VIEWS[view]), (3, 8, 1, 4)), numbers(*IMAGE), numbers(3, 3, 8, 8))
+    assert not removed
+    assert any("reduced over the channels" in why for why in graph.why_pinned("first.weight"))
+
+
+def through_view(x):
+    x.flatten(1).relu_()
+    return x
+
+
+def base_then_view(x):
+    view = x.flatten(2)
+    x.add_(1)
+    return view.sum(1, keepdim=True).unsqueeze(2)
+
+
+def copied(x):
+    x[:, :, :2].copy_(x[:, :, 2:4].relu())
+    return x
+
+
+@pytest.mark.parametrize(
+    ("function", "goes"),
+    [
+        (lambda module, x: through_view(x).sum(1, keepdim=True), True),
+        (lambda module, x: base_then_view(x), False),
+        (lambda module, x: copied(x).sum(1, keepdim=True), True),
+        (lambda module, x: copied(x + 1).sum(1, keepdim=True), False),
+    ],
+    ids=["relu", "base before view", "copy of zeros", "copy of ones"],
+)
+def test_zeros_that_stay_zeros_go(function, goes):
+    removed, _ = thinned_alike(Between(function, (3, 8, 1, 4)), numbers(*IMAGE), numbers(3, 3, 8, 8))
+    assert bool(removed) == goes
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_convolution_that_reads_it_masks_it(view):
+    def function(module, x):
+        VIEWS[view](x).add_(1)
+        return x
+
+    removed, _ = thinned_alike(Between(function), numbers(*IMAGE), numbers(3, 3, 8, 8))
+    assert removed
