@@ -29,6 +29,7 @@ from torch import nn
 from torch.fx import Node
 
 from compress.graph.aliases import Aliases, written
+from compress.graph.numbers import Kept, number_at, serial_of
 from compress.graph.pointwise import is_pointwise
 from compress.graph.settable import settable
 from compress.graph.trace import Trace, module_of, operation_name, shape_of, source_of
@@ -141,6 +142,7 @@ class Coupling:
         self.within: dict[str, list[Ids]] = {}
         self.reads: set[tuple[str, int]] = set()
         self._values: dict[Node, Result] = {}
+        self._sized: dict[str | None, Node] = {}
         self._node: Node | None = None
         self._trace: Trace | None = None
 
@@ -148,6 +150,7 @@ class Coupling:
         """Carry the units through one trace; a second one (training mode) adds its ties to the first's."""
         self._trace, self._values = trace, {}
         aliases = Aliases([*trace.placeholders, *trace.operations])
+        self._sized = {serial_of(node): node for node in (*trace.placeholders, *trace.operations)}
         for node in trace.placeholders:
             self._values[node] = Value.fixed(shape_of(node))
         for node in trace.operations:
@@ -260,6 +263,24 @@ class Coupling:
             self.join(self.tensors[place].units[0], ids)
         else:
             self.tensors[place] = Value.of((len(ids),), {0: ids}, {})
+
+    def kept(self, number: Kept) -> Ids | None:
+        """The units that a number of a module counts, new ones at first sight."""
+        place = f"{number.module}.{number.path}".lstrip(".")
+        if place not in self.tensors:
+            size = number_at(self.modules[number.module], number.path)
+            if type(size) is not int:
+                return None
+            self.tensors[place] = Value.of((size,), {0: self.units.fresh(size)}, {})
+        return self.tensors[place].units[0]
+
+    def sized(self, serial: str) -> Value | None:
+        """The tensor whose size some code has read, as far as the walk has come; None for one of several results."""
+        node = self._sized.get(serial)
+        if node is None or (self.name_of(node) is None and node not in self._values):
+            return None
+        found = self.values(node)
+        return found[0] if len(found) == 1 else None
 
     @property
     def node(self) -> Node:

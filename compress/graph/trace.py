@@ -34,6 +34,7 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 
 from compress.errors import UserError
+from compress.graph.numbers import counted
 from compress.graph.regions import inline_regions
 
 ExampleInputs = torch.Tensor | tuple[Any, ...]
@@ -83,7 +84,7 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
     Raises:
         UserError: the model cannot be traced; the message carries the tracer's own first line.
     """
-    program = export_model(model, example_inputs, training)
+    program = _counted_program(model, example_inputs, training)
     signature = program.graph_signature
     canonical = canonical_names(model)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -103,6 +104,15 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
         training=training,
         constants=frozenset(n for n in placeholders if n.name in signature.inputs_to_lifted_tensor_constants),
     )
+
+
+def _counted_program(model: nn.Module, example_inputs: ExampleInputs, training: bool) -> ExportedProgram:
+    """A program whose operations know their numbers, or one without where the model's code cannot bear it."""
+    try:
+        with counted(model):
+            return export_model(model, example_inputs, training)
+    except UserError:
+        return export_model(model, example_inputs, training)
 
 
 def asks_for_training(model: nn.Module) -> bool:
