@@ -251,6 +251,8 @@ def _groups_of(coupling: Coupling, macs: dict[str, int], within_heads: bool = Fa
         kinds.setdefault((tuple(covered), tuple(pinned[root]) if root in pinned else None), []).append(root)
     groups = []
     for (cover, reasons), units in kinds.items():
+        if all(name in coupling.numbers for (name, _), _ in cover):
+            continue  # numbers that count no channels
         if reasons != ():
             group = _group(coupling, cover, reasons or (), sorted(units), roots, macs)
             groups.append(replace(group, within_heads=within_heads))

@@ -136,6 +136,7 @@ class Coupling:
         self.tensors: dict[str, Value] = {}
         self.block_modules: set[str] = set()
         self.computed: dict[str, tuple[int, ...]] = {}
+        self.numbers: set[str] = set()
         self.asked: dict[tuple[Any, ...], int] = {}
         self.risky: set[str] = set()
         self.has_heads = False
@@ -272,6 +273,7 @@ class Coupling:
             if type(size) is not int:
                 return None
             self.tensors[place] = Value.of((size,), {0: self.units.fresh(size)}, {})
+            self.numbers.add(place)
         return self.tensors[place].units[0]
 
     def sized(self, serial: str) -> Value | None:

@@ -86,4 +86,3 @@ def _reason(form: Form) -> str:
         for origin in form
     ]
     return f"its size is computed from {' and '.join(dict.fromkeys(names))}, which cannot follow"
-

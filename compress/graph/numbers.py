@@ -25,6 +25,8 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
+from compress.graph.settable import settable
+
 DEPTH = 3
 """How deep in lists, dictionaries and configuration objects numbers are looked for."""
 SERIAL, NUMBERS = "compress_serial", "compress_numbers"
@@ -113,19 +115,34 @@ def counted(model: nn.Module) -> Iterator[None]:
     """Inside, numbers remember their origin, and traced operations the numbers that they are called with."""
     changed = []
     for name, module in model.named_modules():
-        if _is_own(module):
-            for key, value in list(vars(module).items()):
-                marked = _marked(value, name, key, DEPTH) if not key.startswith("_") else value
-                if marked is not value:
-                    module.__dict__[key] = marked
-                    changed.append((module, key, value, marked))
+        for key, value in _attributes(module).items():
+            marked = _marked(value, name, key, DEPTH)
+            if marked is not value:
+                changed.append((module, key, vars(module).get(key, _CLASS), marked))
+                module.__dict__[key] = marked
     try:
         with fx_traceback.preserve_node_meta(), _Watch():
             yield
     finally:
         for module, key, value, marked in changed:
-            if module.__dict__.get(key) is marked:
+            if vars(module).get(key) is marked or not isinstance(marked, Number):  # the tracer copies containers
                 module.__dict__[key] = value
+                if value is _CLASS:
+                    del module.__dict__[key]
+
+
+_CLASS = object()
+"""What stands for a value that the class has, not the module."""
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module of the model's own code keeps, of itself or by its class."""
+    if not _is_own(module):
+        return {}
+    own = [cls for cls in reversed(type(module).__mro__) if not cls.__module__.startswith(("torch.", "builtins"))]
+    found = {key: value for cls in own for key, value in vars(cls).items() if type(value) is int}
+    found |= vars(module)
+    return {key: value for key, value in found.items() if not key.startswith("_") and settable(module, key)}
 
 
 def _is_own(module: nn.Module) -> bool:
@@ -141,7 +158,11 @@ def _marked(value: Any, module: str, path: str, depth: int) -> Any:
     if type(value) is int:
         return Number(value, {Kept(module, path): Fraction(1)}) if value > 1 else value
     items = _items(value) if depth else {}
-    marked = {key: _marked(item, module, f"{path}/{key}", depth - 1) for key, item in items.items()}
+    marked = {
+        key: _marked(item, module, f"{path}/{key}", depth - 1)
+        for key, item in items.items()
+        if not set("./") & set(str(key))
+    }
     changed = {key: item for key, item in marked.items() if item is not items[key]}
     return _replaced(value, changed) if changed else value
 
@@ -171,10 +192,10 @@ def _replaced(value: Any, changed: Mapping[Any, Any]) -> Any:
 
 def number_at(module: nn.Module, path: str) -> Any:
     """What a module keeps under a path; None if nothing."""
-    value: Any = vars(module)
-    for key in path.split("/"):
-        items = _items(value)
-        value = next((item for each, item in items.items() if str(each) == key), None)
+    first, *rest = path.split("/")
+    value = getattr(module, first, None)
+    for key in rest:
+        value = next((item for each, item in _items(value).items() if str(each) == key), None)
     return value
 
 
@@ -274,5 +295,3 @@ def forms_of(node: Node, values: Sequence[Any]) -> list[Form | None]:
         if [value for value, _ in window] == list(values):
             return [form for _, form in window]
     return [None] * len(values)
-
-

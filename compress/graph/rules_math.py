@@ -12,6 +12,8 @@ from typing import Any
 from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.following import counted_by
+from compress.graph.numbers import forms_of
 from compress.graph.pointwise import stays_zero
 from compress.graph.rules_shape import boundary
 from compress.graph.trace import operation_name, shape_of
@@ -123,8 +125,18 @@ def along(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 
 def constant(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """Tensors made by the code: their sizes are what the code says."""
-    return fixed_result(node)
+    """Tensors made by the code: their sizes are what the code says, a literal or a number that can follow."""
+    result, sizes, name = fixed_result(node), a.get("size"), operation_name(node)
+    if not isinstance(result, Value) or not isinstance(sizes, list | tuple) or name in DRAWN:
+        return result
+    forms = forms_of(node, sizes)
+    units = {k: counted_by(c, form, size) for k, (form, size) in enumerate(zip(forms, sizes, strict=True)) if size > 1}
+    zero = "zeros" in name or ("full" in name and a.get("fill_value") == 0)
+    return Value.of(result.shape, units, dict.fromkeys(units, zero))
+
+
+DRAWN = ("rand", "randn", "randint", "arange", "linspace", "eye")
+"""Numbers that differ from position to position."""
 
 
 def _names(text: str) -> Iterable[str]:

@@ -16,8 +16,10 @@ import torch
 from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result, same_units
+from compress.graph.following import counted_by, follow
+from compress.graph.numbers import Form, forms_of
 from compress.graph.settable import whole_number
-from compress.graph.trace import operation_name, shape_of
+from compress.graph.trace import operation_name, shape_of, source_of
 from compress.graph.units import Ids
 
 
@@ -29,6 +31,7 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     x, shape = c.read(node.args[0]), shape_of(node)
     if 0 in x.shape:
         return Value.fixed(shape)
+    given = _given_sizes(node, a, len(shape))
     units: dict[int, Ids | None] = {}
     zero: dict[int, bool] = {}
     for old, new in _runs(x.shape, shape):
@@ -37,16 +40,46 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
             for dim in labelled:
                 c.pin(x.units[dim], "two channel dimensions are merged into one")
         elif labelled and new:
-            dim = labelled[0]
-            ids = x.units[dim]
-            if len(old) + len(new) > 2 and operation_name(node) in LITERAL_SIZES and ids is not None:
-                c.doubt(ids)
-            to, ids = _spread(c, x, dim, old, [shape[j] for j in new])
+            to, ids = _moved(c, x, labelled[0], old, new, shape, given)
             if to is not None:
-                units[new[to]], zero[new[to]] = ids, x.zero[dim]
-                if len(new) == 1 < len(old):
-                    _note_width(c, ids)
+                units[to], zero[to] = ids, x.zero[labelled[0]]
+        else:
+            for j in new:
+                follow(c, given.get(j) or {}, None)
     return Value.of(shape, units, zero)
+
+
+def _moved(
+    c: Coupling, x: Value, dim: int, old: list[int], new: list[int], shape: tuple[int, ...], given: Given
+) -> tuple[int | None, Ids | None]:
+    """The new dimension that has the channels of an old one, and their units."""
+    ids, forms = x.units[dim], [given.get(j, FOLLOWS) for j in new]
+    if ids is not None and None in forms:
+        c.doubt(ids)
+    to, ids = _spread(c, x, dim, old, [shape[j] for j in new], forms)
+    if to is None:
+        return None, None
+    follow(c, forms[to] or {}, ids)
+    if len(new) == 1 < len(old):
+        _note_width(c, ids)
+    return new[to], ids
+
+
+Given = dict[int, Form | None]
+FOLLOWS: Form = {}
+"""Of a size that is not given, or given as -1: it is what is left."""
+
+
+def _given_sizes(node: Node, a: dict[str, Any], count: int) -> Given:
+    """New dimension -> where the size comes from that the code gives for it; None for a number of unknown origin."""
+    sizes = next((a[name] for name in ("size", "shape", "sizes") if isinstance(a.get(name), list | tuple)), None)
+    if sizes is None or operation_name(node) not in LITERAL_SIZES:
+        return {}
+    first = a["dim"] % (count - len(sizes) + 1) if "dim" in a else 0
+    forms = forms_of(node, sizes)
+    return {
+        first + k: FOLLOWS if size in (-1, 1) else form for k, (size, form) in enumerate(zip(sizes, forms, strict=True))
+    }
 
 
 def _runs(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
@@ -69,7 +102,9 @@ def _runs(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], l
     return runs
 
 
-def _spread(c: Coupling, x: Value, dim: int, old: list[int], sizes: list[int]) -> tuple[int | None, Ids | None]:
+def _spread(
+    c: Coupling, x: Value, dim: int, old: list[int], sizes: list[int], given: list[Form | None]
+) -> tuple[int | None, Ids | None]:
     """Units of one old dimension over the new ones: which of them carries them now, and its ids."""
     ids = x.units[dim]
     assert ids is not None
@@ -78,7 +113,7 @@ def _spread(c: Coupling, x: Value, dim: int, old: list[int], sizes: list[int]) -
     varying = [k for k, size in enumerate(sizes) if size > 1 and not same_units(c.units, block, k)]
     if not varying:
         varying = [int(np.argmax(sizes))]
-    chosen = _chosen(c, sizes, varying, ids) if len(varying) > 1 else varying[0]
+    chosen = _chosen(c, sizes, varying, ids, given) if len(varying) > 1 else varying[0]
     if chosen is None:
         c.pin(ids, "the sizes of the view are literals")
         return None, None
@@ -89,12 +124,12 @@ def _spread(c: Coupling, x: Value, dim: int, old: list[int], sizes: list[int]) -
     return chosen, block
 
 
-def _chosen(c: Coupling, sizes: list[int], varying: list[int], ids: Ids) -> int | None:
+def _chosen(c: Coupling, sizes: list[int], varying: list[int], ids: Ids, given: list[Form | None]) -> int | None:
     """Which of the new dimensions gives way."""
     if c.heads.within and _heads(c, sizes, varying) is not None and not c.moved_on():
         c.doubt(ids)
         return len(sizes) - 1
-    chosen: int | None = c.choose(_ways(c, sizes, varying), ids)
+    chosen: int | None = c.choose(_ways(c, sizes, varying, given), ids)
     return chosen
 
 
@@ -131,9 +166,9 @@ def _number(c: Coupling, names: tuple[str, ...]) -> tuple[str, int | None]:
     return next(((name, value) for name, value in found.items() if value is not None), ("", None))
 
 
-def _ways(c: Coupling, sizes: list[int], varying: list[int]) -> list[int]:
-    """The dimension of the heads first where the module knows their number; then the largest."""
-    ordered = sorted(varying, key=lambda k: -sizes[k])
+def _ways(c: Coupling, sizes: list[int], varying: list[int], given: list[Form | None]) -> list[int]:
+    """The dimension of the heads first where the module knows their number; then what follows, then the largest."""
+    ordered = sorted(varying, key=lambda k: (given[k] is None, -sizes[k]))
     heads = _number(c, HEAD_COUNTS)[1]
     if heads:
         candidates = [k for k in varying if k < len(sizes) - 1]
@@ -171,26 +206,47 @@ def expand(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """expand, expand_as, broadcast_to: dimensions of size 1 grow, to a literal size or to that of the other tensor."""
     x, shape = c.read(node.args[0]), shape_of(node)
     shift = len(shape) - len(x.shape)
-    units = {shift + dim: ids for dim, ids in enumerate(x.units) if ids is not None}
+    units: dict[int, Ids | None] = {shift + dim: ids for dim, ids in enumerate(x.units) if ids is not None}
     zero = {shift + dim: flag for dim, flag in enumerate(x.zero)}
     if operation_name(node) == "expand_as":
         other = c.read(node.args[1])
         for dim, ids in enumerate(other.units):
             if ids is not None and (dim < shift or x.shape[dim - shift] < shape[dim]):
                 units[dim], zero[dim] = ids, False
+        return Value.of(shape, units, zero)
+    forms = forms_of(node, a["size"])
+    for dim, size in enumerate(shape):
+        if size > 1 and (dim < shift or x.shape[dim - shift] == 1):
+            units[dim], zero[dim] = _grown(c, x, node, forms[dim], size), False
+        elif forms[dim]:
+            follow(c, forms[dim] or {}, units.get(dim))
+        elif (ids := units.get(dim)) is not None and a["size"][dim] != -1:
+            c.doubt(ids)
     return Value.of(shape, units, zero)
+
+
+def _grown(c: Coupling, x: Value, node: Node, form: Form | None, size: int) -> Ids | None:
+    """Units of copies of one element: of a fixed buffer they may be channels, of channels they are more of each."""
+    if c.name_of(source_of(node.args[0])) is None and x.labelled():
+        return None
+    return counted_by(c, form, size)
 
 
 def repeat(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Copies along each dimension, as many as the code says."""
     x, shape = c.read(node.args[0]), shape_of(node)
     shift = len(shape) - len(x.shape)
-    units = {
-        shift + dim: np.tile(ids, shape[shift + dim] // x.shape[dim])
-        for dim, ids in enumerate(x.units)
-        if ids is not None
-    }
-    return Value.of(shape, dict(units), {shift + dim: flag for dim, flag in enumerate(x.zero)})
+    counts = a["repeats"] if "repeats" in a else a["dims"]
+    forms = [None] * (len(shape) - len(counts)) + forms_of(node, counts)
+    units: dict[int, Ids | None] = {}
+    for dim, size in enumerate(shape):
+        old = x.shape[dim - shift] if dim >= shift else 1
+        ids = x.units[dim - shift] if dim >= shift else None
+        if ids is not None:
+            units[dim] = np.tile(ids, size // old)
+        elif old == 1 < size:
+            units[dim] = _grown(c, x, node, forms[dim], size)
+    return Value.of(shape, units, {shift + dim: flag and x.shape[dim] > 1 for dim, flag in enumerate(x.zero)})
 
 
 def repeat_interleave(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -243,63 +299,6 @@ def stack(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     rest = [k for k in range(len(shape)) if k != dim]
     units = {to: _joined(c, [part.units[k] for part in parts]) for k, to in enumerate(rest) if shape[to] > 1}
     return Value.of(shape, units, {to: all(part.zero[k] for part in parts) for k, to in enumerate(rest)})
-
-
-def split(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """split, chunk, tensor_split, unbind: parts by their traced sizes."""
-    x, parts = c.read(node.args[0]), fixed_result(node)
-    assert isinstance(parts, list)
-    if len(parts) == 1 and parts[0].shape == x.shape:
-        return [x]
-    if parts and len(parts[0].shape) < len(x.shape):
-        return [_selected(c, x, (a.get("dim") or 0) % len(x.shape)) for _ in parts]
-    dim = next(k for k, size in enumerate(x.shape) if any(part.shape[k] != size for part in parts))
-    found, start = [], 0
-    for part in parts:
-        found.append(_part(c, x, dim, start, part.shape[dim]))
-        start += part.shape[dim]
-    return found
-
-
-def _part(c: Coupling, x: Value, dim: int, start: int, size: int) -> Value:
-    """One part of a dimension. Equal parts stay equal when they lose the same positions, so those are tied."""
-    shape = tuple(size if k == dim else old for k, old in enumerate(x.shape))
-    ids = x.units[dim]
-    if size == x.shape[dim] or ids is None:
-        return Value(shape, x.units, x.zero)
-    units: dict[int, Ids | None] = {k: found for k, found in enumerate(x.units) if k != dim}
-    even = size > 1 and x.shape[dim] % size == 0 and start % size == 0
-    if c.explicit() and operation_name(c.node) == "split_with_sizes":
-        units[dim] = ids[start : start + size]  # query, key and value may lose different ones
-    elif not even or c.choose(["equal parts"], ids) is None:
-        c.pin(ids, "cut at a position that the code fixes")
-    else:
-        c.units.tie_along(ids.reshape(-1, size), 0)
-        units[dim] = ids[start : start + size]
-    return Value.of(shape, units, dict(enumerate(x.zero)))
-
-
-def slice_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """x[start:end:step] and narrow along one dimension."""
-    x, shape, dim = c.read(node.args[0]), shape_of(node), a.get("dim", 0)
-    dim %= len(shape)
-    start = a.get("start") or 0
-    start = start + x.shape[dim] if start < 0 else start
-    if a.get("step", 1) != 1 and x.units[dim] is not None:
-        c.pin(x.units[dim], "taken in steps")
-        return Value.of(shape, {k: ids for k, ids in enumerate(x.units) if k != dim}, dict(enumerate(x.zero)))
-    return _part(c, x, dim, min(start, x.shape[dim]), shape[dim])
-
-
-def select(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """One position of a dimension: what is picked by number must stay where it is."""
-    x = c.read(node.args[0])
-    return _selected(c, x, a["dim"] % len(x.shape))
-
-
-def _selected(c: Coupling, x: Value, dim: int) -> Value:
-    c.pin(x.units[dim], "picked by its position")
-    return permuted(x, [k for k in range(len(x.shape)) if k != dim])
 
 
 def index(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -417,12 +416,6 @@ RULES: dict[str, Rule] = {
     "repeat_interleave": repeat_interleave,
     **dict.fromkeys(("cat", "concat", "concatenate"), cat),
     "stack": stack,
-    **dict.fromkeys(
-        ("split", "chunk", "split_with_sizes", "tensor_split", "unbind", "hsplit", "vsplit", "dsplit"), split
-    ),
-    **dict.fromkeys(("unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes"), split),
-    **dict.fromkeys(("slice", "narrow"), slice_),
-    "select": select,
     "index": index,
     "flip": flip,
     "roll": roll,

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
+from compress.graph.numbers import number_at, set_number
 from compress.graph.settable import settable
 from compress.graph.trace import canonical_names
 from compress.parameters import replace_data
@@ -71,7 +72,7 @@ class Recipe:
                 tensor.grad = None if grad is None else self.slice(name, grad)
         for name, values in self.attributes.items():
             for attribute, value in values.items():
-                setattr(modules[name], attribute, value)
+                set_number(modules[name], attribute, value)
         return model
 
     def check(self, model: nn.Module) -> None:
@@ -157,8 +158,10 @@ class Recipe:
 
 def _is_number(module: nn.Module, attribute: str) -> bool:
     """Whether a module has this attribute, it is a number or a shape, and it can be set."""
-    known = isinstance(getattr(module, attribute, ""), numbers.Integral | tuple | None)
-    return known and settable(module, attribute)
+    nested = "/" in attribute  # `config/width`
+    value = number_at(module, attribute) if nested else getattr(module, attribute, "")
+    known = isinstance(value, numbers.Integral if nested else numbers.Integral | tuple | None)
+    return known and settable(module, attribute.partition("/")[0])
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
