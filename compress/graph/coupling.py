@@ -364,6 +364,13 @@ class Coupling:
             reason = f"{reason} ({operation_name(self._node)} in {module_of(self._node) or 'the model'})"
         self.units.pin(ids, reason)
 
+    def pin_inexact(self, ids: Ids | None, reason: str, can_go: bool = True) -> None:
+        """Pin units that can go where inexactness is allowed, for what is computed over them changes."""
+        if not can_go:
+            self.pin(ids, reason)
+        elif not self.allow_inexact:
+            self.pin(ids, f"{reason}, {INEXACT}")
+
     def pin_all(self, value: Value, reason: str) -> Value:
         """Pin every dimension of a tensor; gives back a fixed tensor of its shape."""
         for ids in value.units:
@@ -383,6 +390,12 @@ class Coupling:
         if name in self.rules:
             return self.rules[name]
         return self.rules["pointwise" if is_pointwise(node) else "boundary"]
+
+
+INEXACT = (
+    "which changes with each that goes: `allow_inexact: true` of FilterRemover, in Python `thin(..., "
+    "allow_inexact=True)`, removes all the same and measures the difference"
+)
 
 
 def choice_key(node: Node) -> tuple[Any, ...]:

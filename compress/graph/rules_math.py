@@ -15,7 +15,6 @@ from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
 from compress.graph.following import counted_by
 from compress.graph.numbers import forms_of
 from compress.graph.pointwise import stays_zero
-from compress.graph.rules_shape import boundary
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
 
@@ -82,8 +81,11 @@ def spatial(trailing: int) -> Rule:
     return rule
 
 
-def reduction(exact: bool) -> Rule:
-    """sum, mean, max, ...: over space channels pass; over channels only a sum is exact, if they are zero."""
+def reduction(exact: bool = False, statistic: bool = False) -> Rule:
+    """sum, mean, max, ...: over space channels pass; over channels only a sum is exact, if they are zero.
+
+    A statistic over channels, such as the mean of a norm that is written out, is a matter of `allow_inexact`.
+    """
 
     def rule(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         if "other" in a:
@@ -93,7 +95,7 @@ def reduction(exact: bool) -> Rule:
         gone = {dim % len(x.shape) for dim in ([dims] if isinstance(dims, int) else dims)} if x.shape else set()
         for dim in gone:
             if not (exact and x.zero[dim]):
-                c.pin(x.units[dim], "reduced over the channels")
+                c.pin_inexact(x.units[dim], "reduced over the channels", statistic)
         kept = [k for k in range(len(x.shape)) if k not in gone]
         places = kept if a.get("keepdim") else range(len(kept))
         results = fixed_result(node)
@@ -111,6 +113,46 @@ def reduction(exact: bool) -> Rule:
 ZERO_OF_ZEROS = ("sum", "mean", "amax", "amin", "linalg_vector_norm", "norm", "var", "std")
 ZERO_RESULTS = {"var_mean": (0, 1), "std_mean": (0, 1), "aminmax": (0, 1), "max": (0,), "min": (0,)}
 """Which of several results are zero where all that is reduced is."""
+
+
+def transform(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Fourier transforms and shifts over some dimensions; a transform of zeros is zero."""
+    x, result = c.read(node.args[0]), fixed_result(node)
+    assert isinstance(result, Value)
+    dims, sizes, count = a.get("dim"), a.get("s"), len(x.shape)
+    if dims is None:
+        dims = range(count) if sizes is None else range(-len(sizes), 0)
+    mixed = {dim % count for dim in ([dims] if isinstance(dims, int) else dims)}
+    for dim in mixed:
+        c.pin(x.units[dim], "transformed over the channels")
+    rest = [k for k in range(count) if k not in mixed]
+    return Value.of(result.shape, {k: x.units[k] for k in rest}, {k: x.zero[k] for k in rest})
+
+
+def parts_of_complex(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Real and imaginary parts as a last dimension of two, and back."""
+    x, shape = c.read(node.args[0]), shape_of(node)
+    kept = range(min(len(shape), len(x.shape)))
+    for ids in x.units[len(shape) :]:
+        c.pin(ids, "real and imaginary parts")
+    return Value.of(shape, {k: x.units[k] for k in kept}, {k: x.zero[k] for k in kept})
+
+
+def triangle(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """What lies above or below the diagonal becomes zero: the last two dimensions are positions."""
+    x, last = c.read(node.args[0]), len(shape_of(node)) - 2
+    for ids in x.units[last:]:
+        c.pin(ids, "a diagonal runs along")
+    return Value.of(x.shape, dict(enumerate(x.units[:last])), dict(enumerate(x.zero[:last])))
+
+
+def grid_sampler(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """input (N, C, ..), grid (N, .., 2 or 3): each channel is read at the same places; zeros stay zeros."""
+    x, grid = c.read(node.args[0]), c.read(node.args[1])
+    for ids in (*x.units[2:], *grid.units[1:]):
+        c.pin(ids, "sampled along")
+    batch = c.join(x.units[0], grid.units[0]) if x.units[0] is not None or grid.units[0] is not None else None
+    return Value.of(shape_of(node), {0: batch, 1: x.units[1]}, {1: x.zero[1]})
 
 
 def along(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -182,11 +224,19 @@ RULES: dict[str, Rule] = {
     **{f"_upsample_nearest_exact{n}d": spatial(n) for n in (1, 2, 3)},
     "_upsample_bilinear2d_aa": spatial(2),
     "_upsample_bicubic2d_aa": spatial(2),
-    "grid_sampler": boundary,
-    **dict.fromkeys(_names("sum linalg_vector_norm norm"), reduction(exact=True)),
+    "grid_sampler": grid_sampler,
+    **dict.fromkeys(_names("sum linalg_vector_norm norm count_nonzero nansum"), reduction(exact=True, statistic=True)),
+    **dict.fromkeys(_names("mean var std var_mean std_mean amax amin max min nanmean"), reduction(statistic=True)),
+    **dict.fromkeys(_names("argmax argmin prod logsumexp all any median aminmax"), reduction()),
     **dict.fromkeys(
-        _names("mean amax amin max min argmax argmin var std var_mean std_mean aminmax prod logsumexp all any"),
-        reduction(exact=False),
+        _names(
+            "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn "
+            "fft_ifftn fft_rfftn fft_irfftn"
+        ),
+        transform,
     ),
+    **dict.fromkeys(_names("fft_fftshift fft_ifftshift"), transform),
+    **dict.fromkeys(_names("view_as_real view_as_complex"), parts_of_complex),
+    **dict.fromkeys(_names("tril triu tril_ triu_"), triangle),
     **dict.fromkeys(_names("softmax log_softmax _softmax _log_softmax cumsum cumprod logcumsumexp"), along),
 }

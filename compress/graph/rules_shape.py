@@ -318,7 +318,7 @@ def index(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 def flip(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """A flipped dimension has its channels in reverse order."""
     x = c.read(node.args[0])
-    dims = {dim % len(x.shape) for dim in a["dims"]}
+    dims = {dim % len(x.shape) for dim in (a["dims"] if "dims" in a else [int(operation_name(node) == "fliplr")])}
     units = tuple(ids[::-1] if ids is not None and k in dims else ids for k, ids in enumerate(x.units))
     return Value(x.shape, units, x.zero)
 
@@ -417,7 +417,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cat", "concat", "concatenate"), cat),
     "stack": stack,
     "index": index,
-    "flip": flip,
+    **dict.fromkeys(("flip", "flipud", "fliplr"), flip),
     "roll": roll,
     **dict.fromkeys(
         ("pad", "constant_pad_nd", *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3))),

@@ -82,7 +82,7 @@ def slice_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     x, shape = c.read(node.args[0]), shape_of(node)
     dim = a.get("dim", 0) % len(shape)
     bounds = a.get("start") or 0, sys.maxsize if a.get("end") is None else a["end"]
-    if a.get("step", 1) != 1 and x.units[dim] is not None:
+    if a.get("step", 1) != 1:
         c.pin(x.units[dim], "taken in steps")
         return _part(x, dim, None, shape[dim])
     size = x.shape[dim]

@@ -1,4 +1,4 @@
-"""Sizes that the code takes from a module's numbers, from tensors, or from nowhere: what they count follows, or stays."""
+"""Sizes from a module's numbers, from tensors, or from nowhere: what they count follows, or stays."""
 
 from types import SimpleNamespace
 

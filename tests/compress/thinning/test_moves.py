@@ -1,0 +1,107 @@
+"""Operations that move channels about, or leave them alone while they mix something else: exact, or pinned by name."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.compress.thinning.twins import Between, numbers, thinned_alike
+
+IMAGE, OTHER = (2, 3, 6, 6), (3, 3, 8, 4)
+
+
+def gated(x):
+    left, right = x.chunk(2, 1)
+    return left * right
+
+
+def filled(x):
+    out = torch.zeros_like(x)
+    out[:, :, ::2] = x[:, :, 1::2].relu()
+    return out
+
+
+def padded_cat(x):
+    """A fixed map beside the channels, as of coordinates."""
+    return torch.cat([x, torch.ones(x.size(0), 2, *x.shape[2:], dtype=x.dtype)], 1)
+
+
+def stacked(x):
+    both = torch.stack([x, x.relu()], 1)
+    first, second = both.unbind(1)
+    return first * second
+
+
+def spectrum(x):
+    y = torch.fft.rfft2(x, norm="ortho")
+    return torch.fft.irfft2(torch.view_as_complex(torch.view_as_real(y).contiguous()) * 2, s=x.shape[-2:])
+
+
+EXACT = {
+    "pad with zero channels": (lambda x: functional.pad(x, (0, 0, 0, 0, 2, 2)), 12),
+    "pad space": (lambda x: functional.pad(x, (1, 1, 1, 1), mode="reflect"), 8),
+    "pad in a circle": (lambda x: functional.pad(x, (1, 1, 1, 1), mode="circular"), 8),
+    "roll space": (lambda x: torch.roll(x, (1, -1), (2, 3)), 8),
+    "flip channels": (lambda x: x.flip(1), 8),
+    "flip all": (lambda x: torch.fliplr(torch.flipud(x)), 8),
+    "stack and unbind": (stacked, 8),
+    "tile": (lambda x: x.tile(1, 2, 1, 1), 16),
+    "tile of fewer": (lambda x: x.tile(2, 1), 8),
+    "repeat": (lambda x: x.repeat(1, 2, 1, 1), 16),
+    "repeat interleave": (lambda x: x.repeat_interleave(2, dim=1), 16),
+    "expand and merge": (lambda x: x[:, :, None].expand(-1, -1, 2, -1, -1).reshape(x.size(0), -1, *x.shape[2:]), 16),
+    "concatenate with a fixed part": (padded_cat, 10),
+    "Fourier": (spectrum, 8),
+    "Fourier, one dimension": (lambda x: torch.fft.ifft(torch.fft.fft(x, dim=2), dim=2).real, 8),
+    "shifted spectrum": (lambda x: torch.fft.fftshift(torch.fft.fft2(x), dim=(-2, -1)).abs(), 8),
+    "GLU": (lambda x: functional.glu(x, 1), 4),
+    "GLU by hand": (lambda x: x.chunk(2, 1)[0] * x.chunk(2, 1)[1].sigmoid(), 4),
+    "simple gate": (gated, 4),
+    "filled in steps": (filled, 8),
+    "movedim": (lambda x: x.movedim(1, -1).tanh().movedim((-1,), (1,)), 8),
+    "swapaxes": (lambda x: x.swapaxes(1, 3).tanh().swapaxes(1, 3), 8),
+    "moveaxis": (lambda x: torch.moveaxis(torch.moveaxis(x, 1, 0) * 2, 0, 1), 8),
+    "grid sample": (lambda x: functional.grid_sample(x, grid_for(x), align_corners=False), 8),
+    "triangle": (lambda x: x.tril() + x.triu(1), 8),
+    "LSTM gates": (lambda x: gates(x), 2),
+    "count of all": (lambda x: x * x.sum((1, 2, 3), keepdim=True), 8),
+}
+
+
+def grid_for(x):
+    theta = torch.tensor([[0.9, 0.1, 0.0], [-0.1, 0.8, 0.1]], dtype=x.dtype).repeat(x.size(0), 1, 1)
+    return functional.affine_grid(theta, [x.size(0), 1, *x.shape[2:]], align_corners=False)
+
+
+def gates(x):
+    i, f, o, g = torch.split(x, x.size(1) // 4, dim=1)
+    return o.sigmoid() * (f.sigmoid() + i.sigmoid() * g.tanh()).tanh()
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_channels_go_exactly(name):
+    function, width = EXACT[name]
+    module = Between(lambda m, x: function(x), (3, 8, width, 4))
+    removed, graph = thinned_alike(module, numbers(*IMAGE), numbers(*OTHER))
+    assert removed, graph.describe()
+    assert module.first.out_channels < 8
+
+
+PINNED = {
+    "roll channels": (lambda x: x.roll(1, 1), 8, "rolled by a distance that the code fixes"),
+    "Fourier over channels": (lambda x: torch.fft.fft(x, dim=1).real, 8, "transformed over the channels"),
+    "Fourier over all": (lambda x: torch.fft.fftn(x).real, 8, "transformed over the channels"),
+    "index": (lambda x: x.index_select(1, torch.tensor([3, 1, 0, 2])), 4, "no rule for the operation (index_select"),
+    "arange": (lambda x: x * torch.arange(8, dtype=x.dtype)[:, None, None], 8, "coupled to a tensor of fixed size"),
+    "triangle of channels": (lambda x: x.permute(0, 2, 3, 1).tril().permute(0, 3, 1, 2), 8, "a diagonal runs along"),
+    "sort": (lambda x: x.sort(1).values, 8, "no rule for the operation (sort"),
+    "median": (lambda x: x.median(1, keepdim=True).values * x, 8, "reduced over the channels"),
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_what_mixes_channels_pins_them_by_name(name):
+    function, width, reason = PINNED[name]
+    module = Between(lambda m, x: function(x), (3, 8, width, 4))
+    removed, graph = thinned_alike(module, numbers(*IMAGE))
+    assert not removed
+    assert any(reason in why and "in the model)" in why for why in graph.why_pinned("first.weight"))
