@@ -295,3 +295,8 @@ def forms_of(node: Node, values: Sequence[Any]) -> list[Form | None]:
         if [value for value, _ in window] == list(values):
             return [form for _, form in window]
     return [None] * len(values)
+
+
+def form_of(node: Node, value: int) -> Form | None:
+    """What the last number of this value is that the code called the operation with."""
+    return next((form for each, form in reversed(numbers_of(node)) if each == value), None)

@@ -7,6 +7,7 @@ weights (`rules_shape.py`, `rules_math.py`). Called through the table in `rules.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from torch import nn
 from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.following import follow
+from compress.graph.numbers import Kept, form_of, forms_of
 from compress.graph.rules_math import aligned
 from compress.graph.rules_shape import boundary, permuted
-from compress.graph.trace import operation_name, shape_of
+from compress.graph.trace import module_of, operation_name, shape_of
 from compress.graph.units import Ids
 
 CONVOLUTIONS = (
@@ -66,6 +69,11 @@ def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, trans
             c.pin(ids, "coupled to a weight of fixed size")
         return None
     inside = max(weight.shape[1], weight.shape[0] // groups)
+    form = form_of(c.node, groups)
+    if form is not None:  # the code counts them, as where a fixed filter goes over each channel
+        blocks = _whole_blocks(c, a, x, weight, transposed)
+        follow(c, form, full.reshape(groups, -1)[:, 0])
+        return blocks
     own = c.owner(CONVOLUTIONS) is not None
     ways = ["blocks", "positions"] if groups >= inside else ["positions", "blocks"]
     if weight.shape[1] == 1 and not transposed:
@@ -193,6 +201,8 @@ def attention(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
             c.pin(ids, "the scale of the attention follows the width of the head")
     else:
         _contract(c, query, len(query.shape) - 1, key, len(key.shape) - 1)
+    if a.get("enable_gqa"):
+        key, value = (_shared(part, query) for part in (key, value))
     batches = [_leading(part) for part in (query, key, value)]
     if a.get("attn_mask") is not None and len(c.read(a["attn_mask"]).shape) > 2:
         batches.append(_leading(c.read(a["attn_mask"])))
@@ -200,6 +210,13 @@ def attention(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     zero = {k: _zero_at(value, k, len(shape)) for k in range(len(shape) - 2)}
     zero[len(shape) - 1] = value.zero[-1]
     return Value.of(shape, {**dict(enumerate(batch.units)), len(shape) - 1: value.units[-1]}, zero)
+
+
+def _shared(x: Value, query: Value) -> Value:
+    """Keys or values for each head of the queries: a few heads in a row share one."""
+    heads, shape = x.units[-3], (*x.shape[:-3], query.shape[-3], *x.shape[-2:])
+    repeated = None if heads is None else np.repeat(heads, query.shape[-3] // x.shape[-3])
+    return Value(shape, (*x.units[:-3], repeated, *x.units[-2:]), x.zero)
 
 
 def _zero_at(x: Value, dim: int, count: int) -> bool:
@@ -231,9 +248,14 @@ def group_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     for name in ("weight", "bias"):
         if a.get(name) is not None:
             ids = c.join(ids, c.weight(a[name], name).units[0])
-    if ids is not None:
-        c.units.tie_along(ids.reshape(groups, -1), 1)
-        if c.owner(nn.GroupNorm) is None or a.get("weight") is None:
+    if ids is not None and groups == 1:
+        c.pin_inexact(ids, "norm over the channel dimension")
+    elif ids is not None:
+        first = c.units.tie_along(ids.reshape(groups, -1), 1)
+        form = form_of(c.node, groups)
+        if form is not None:
+            follow(c, form, first)
+        elif c.owner(nn.GroupNorm) is None or a.get("weight") is None:
             c.pin(ids, "the number of groups is not that of a module with weights")
     for space in x.units[2:]:
         c.pin(space, "normalised along")
@@ -250,8 +272,9 @@ def layer_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         for weight in weights:
             if x.shape[k] > 1:
                 units[k] = c.join(units[k], weight.units[k - len(x.shape)])
-        if not (c.allow_inexact and c.owner(nn.LayerNorm) is not None and count == 1):
-            c.pin(units[k], "norm over the channel dimension")
+        c.pin_inexact(units[k], "norm over the channel dimension", can_go=count == 1)
+        if (ids := units[k]) is not None and count == 1:
+            _follow_shape(c, a, ids)
     return Value.of(x.shape, units, {len(x.shape) - 1: len(weights) == 2 and all(w.zero[0] for w in weights)})
 
 
@@ -264,6 +287,17 @@ def weight_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         c.pin(units[dim], "weight norm divides by the length of a filter, which is 0 where it is masked")
     value = Value(v.shape, tuple(units), v.zero)
     return value if operation_name(node) == "_weight_norm" else [value, Value.fixed(g.shape)]
+
+
+def _follow_shape(c: Coupling, a: dict[str, Any], ids: Ids) -> None:
+    """The shape that a norm is over: torch's own module keeps it, other code gives it."""
+    if c.owner((nn.LayerNorm, nn.RMSNorm)) is None:
+        form = forms_of(c.node, a["normalized_shape"])[0]
+        follow(c, form or {}, ids)
+        if form is None:
+            c.doubt(ids)
+    elif a.get("weight") is None:
+        follow(c, {Kept(module_of(c.node), "normalized_shape/0"): Fraction(1)}, ids)
 
 
 def prelu(c: Coupling, node: Node, a: dict[str, Any]) -> Result:

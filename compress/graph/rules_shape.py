@@ -120,28 +120,34 @@ def _spread(
     for axis in reversed([k for k in range(len(sizes)) if k != chosen]):
         block = c.units.tie_along(block, axis) if axis in varying else np.take(block, 0, axis=axis)
     if len(varying) > 1:
-        _note_heads(c, sizes, varying, chosen, block)
+        _note_heads(c, sizes, varying, chosen, block, given)
     return chosen, block
 
 
 def _chosen(c: Coupling, sizes: list[int], varying: list[int], ids: Ids, given: list[Form | None]) -> int | None:
     """Which of the new dimensions gives way."""
-    if c.heads.within and _heads(c, sizes, varying) is not None and not c.moved_on():
+    if c.heads.within and _heads(c, sizes, varying, given) is not None and not c.moved_on():
         c.doubt(ids)
         return len(sizes) - 1
     chosen: int | None = c.choose(_ways(c, sizes, varying, given), ids)
     return chosen
 
 
-def _heads(c: Coupling, sizes: list[int], varying: list[int]) -> int | None:
-    """The dimension that counts heads, of a view into heads and positions, by the number that the module keeps."""
-    found = [k for k in varying if k < len(sizes) - 1 and sizes[k] == _number(c, HEAD_COUNTS)[1]]
+def _heads(c: Coupling, sizes: list[int], varying: list[int], given: list[Form | None]) -> int | None:
+    """The dimension that counts heads, of a view into heads and positions, by the number that the module keeps.
+
+    In a module that counts heads, another number that it keeps counts the heads that keys and values share.
+    """
+    heads = _number(c, HEAD_COUNTS)[1]
+    found = [k for k in varying if k < len(sizes) - 1 and heads and (sizes[k] == heads or given[k])]
     return found[-1] if found and len(sizes) - 1 in varying else None
 
 
-def _note_heads(c: Coupling, sizes: list[int], varying: list[int], chosen: int, block: Ids) -> None:
+def _note_heads(
+    c: Coupling, sizes: list[int], varying: list[int], chosen: int, block: Ids, given: list[Form | None]
+) -> None:
     """The numbers by which a module's code makes the view follow, if it goes by them; a trial tells."""
-    if _heads(c, sizes, varying) is None or c.moved_on():
+    if _heads(c, sizes, varying, given) is None or c.moved_on():
         return
     c.has_heads = True
     within = chosen == len(sizes) - 1
@@ -168,8 +174,11 @@ def _number(c: Coupling, names: tuple[str, ...]) -> tuple[str, int | None]:
 
 def _ways(c: Coupling, sizes: list[int], varying: list[int], given: list[Form | None]) -> list[int]:
     """The dimension of the heads first where the module knows their number; then what follows, then the largest."""
-    ordered = sorted(varying, key=lambda k: (given[k] is None, -sizes[k]))
+    ordered = sorted(varying, key=lambda k: (given[k] is None, bool(given[k]), -sizes[k]))
     heads = _number(c, HEAD_COUNTS)[1]
+    known = _heads(c, sizes, varying, given)
+    if known is not None:
+        return [known] + [k for k in ordered if k != known]
     if heads:
         candidates = [k for k in varying if k < len(sizes) - 1]
         exact = [k for k in candidates if sizes[k] == heads][-1:]

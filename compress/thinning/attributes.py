@@ -60,7 +60,7 @@ def _first(attribute: str) -> Callable[[Any, Shapes, bool], dict[str, Any]]:
 
 def _group_norm(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
     channels = shapes["weight"][0]
-    return {"num_channels": channels, "num_groups": module.num_groups * channels // module.num_channels}
+    return {"num_channels": channels, "num_groups": max(1, module.num_groups * channels // module.num_channels)}
 
 
 def _layer_norm(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
@@ -85,6 +85,7 @@ TABLE: list[tuple[type[nn.Module], tuple[str, ...], Callable[[Any, Shapes, bool]
     (nn.modules.batchnorm._NormBase, (), _first("num_features")),
     (nn.GroupNorm, ("weight",), _group_norm),
     (nn.LayerNorm, ("weight",), _layer_norm),
+    (nn.RMSNorm, ("weight",), _layer_norm),
     (nn.PReLU, (), _first("num_parameters")),
     (nn.Embedding, ("weight",), _embedding),
     (nn.RNNBase, ("weight_ih_l0", "weight_hh_l0"), _recurrent),

@@ -1,0 +1,103 @@
+"""Structures that people write by hand: thinned exactly, or where asked for with a measured difference."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from compress.thinning.probe import prunable_graph
+from compress.thinning.thin import remove_units
+from tests.compress.thinning.idioms import Attending, BlurPool, ChannelNorm, ConvGru, ConvLstm
+from tests.compress.thinning.twins import numbers, prepared, thinned_alike
+
+
+def test_recurrent_convolutions_lose_hidden_channels():
+    model = ConvLstm()
+    removed, graph = thinned_alike(model, numbers(2, 3, 3, 5, 5), numbers(3, 2, 3, 4, 6))
+    assert {"first.weight[0]", "cells.0.hidden_dim[0]"} & set(removed) or len(removed) == 3, graph.describe()
+    for cell in model.cells:
+        assert cell.conv.out_channels == 4 * cell.hidden_dim
+    assert [cell.hidden_dim for cell in model.cells] == [5, 3]
+
+
+def test_gated_recurrent_convolutions_too():
+    model = ConvGru()
+    removed, graph = thinned_alike(model, numbers(2, 3, 3, 5, 5), numbers(3, 2, 3, 4, 6))
+    assert len(removed) == 2, graph.describe()
+    assert model.cell.hidden == model.cell.candidate.out_channels == 5
+
+
+@pytest.mark.parametrize("form", ["buffer", "expand", "repeat"])
+def test_a_fixed_filter_on_each_channel_follows(form):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), BlurPool(8, form), nn.Conv2d(8, 4, 1))
+    removed, graph = thinned_alike(model, numbers(2, 3, 6, 6), numbers(3, 3, 8, 4))
+    assert removed, graph.describe()
+    assert model[0].out_channels == 5
+
+
+@pytest.mark.parametrize("form", ["enable_gqa", "interleave", "expand"])
+def test_shared_keys_go_with_all_their_queries(form):
+    model = Attending(form)
+    removed, graph = thinned_alike(model, numbers(2, 7, 5), numbers(3, 4, 5), share=2)
+    attention = model.attention
+    assert any("wk.weight" in name or "wq.weight" in name for name in removed), graph.describe()
+    assert (attention.n_heads, attention.n_kv) == (2, 1)
+    assert attention.wk.out_features * 2 == attention.wq.out_features
+
+
+class LastDimension(nn.Module):
+    """A norm over the last dimension, brought there and back."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        return self.norm(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class FunctionalGroups(nn.Module):
+    def __init__(self, groups):
+        super().__init__()
+        self.parts = groups
+
+    def forward(self, x):
+        return functional.group_norm(x, self.parts)
+
+
+def test_groups_of_a_norm_that_the_code_counts_follow():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), FunctionalGroups(4), nn.Conv2d(8, 4, 1))
+    removed, graph = thinned_alike(model, numbers(2, 3, 6, 6), numbers(3, 3, 8, 4))
+    assert removed, graph.describe()
+    assert (model[0].out_channels, model[1].parts) == (6, 3)
+
+
+NORMS = ["by hand", "function", "layer_norm", "var_mean", "sum", "var"]
+
+
+def normed(form):
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), ChannelNorm(8, form), nn.GELU(), nn.Conv2d(8, 4, 1)), numbers(
+        2, 3, 6, 6
+    )
+
+
+@pytest.mark.parametrize("form", NORMS)
+def test_norms_over_channels_stay_and_say_how_they_could_go(form):
+    model, image = normed(form)
+    reasons = prunable_graph(prepared(model), image).why_pinned("0.weight")
+    assert any("`allow_inexact: true` of FilterRemover" in why and "in 1" in why for why in reasons), reasons
+
+
+@pytest.mark.parametrize("form", NORMS)
+def test_norms_over_channels_go_where_inexactness_is_allowed(form):
+    model, image = normed(form)
+    graph = prunable_graph(prepared(model), image, allow_inexact=True)
+    (group,) = [group for group in graph.groups(prunable_only=True) if ("0.weight", 0) in group.members]
+    with torch.no_grad():
+        before = model.eval()(image)
+    result = remove_units(model, graph, {group.name: [1, 4]}, image, allow_inexact=True)
+    assert model[0].out_channels == 6
+    assert all(len(parameter) == 6 for parameter in model[1].parameters())
+    assert not result.exact
+    assert 1e-6 < result.difference < 10
+    assert model(image).shape == before.shape
