@@ -143,11 +143,11 @@ class Frozen(OfTheClass):
         super().__setattr__(name, value)
 
 
-FOLLOWS = [OfTheClass, PropertyThatFollows, CachedProperty, Numpy, Delegating]
-STAYS = [
-    ReadFromTheClass, Property, PropertyWithSetter, PropertyThatRaises, Slot, OfATensor, Configured,
-    DelegatingButDirect, Frozen,
+FOLLOWS = [
+    OfTheClass, PropertyThatFollows, CachedProperty, PropertyWithSetter, Numpy, Configured, Delegating,
+    DelegatingButDirect,
 ]  # fmt: skip
+STAYS = [ReadFromTheClass, Property, PropertyThatRaises, Slot, OfATensor, Frozen]
 
 
 def network(kind):
