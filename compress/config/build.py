@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -25,13 +24,12 @@ from compress.config.sections import check_sections
 from compress.distillation.teachers import Source, Teachers
 from compress.errors import ScheduleError, UserError, did_you_mean
 from compress.files import read_text
+from compress.graph.trace import ExampleInputs
 from compress.policies.distillation import add_adaptors
 from compress.scheduler import CompressionScheduler
 from compress.thinning.current import CurrentGraph
 
 logger = logging.getLogger("compress")
-
-ExampleInputs = torch.Tensor | tuple[Any, ...]
 
 
 def file_config(
@@ -52,7 +50,8 @@ def file_config(
         model: the network; selectors are resolved against its parameters.
         optimizer: of the training loop.
         filename: the schedule.
-        example_inputs: what graph-based parts trace with; without them they take the first batch that they see.
+        example_inputs: what graph-based parts trace with: a tensor, a tuple of arguments, or a list of calls (see
+            `compress/graph/calls.py`); without them they take the first batch that they see.
         epochs: the run's length, for the checks that need it.
         strict: warnings are errors.
         seed: of the scheduler's random generator.

@@ -17,7 +17,8 @@ from compress.distillation.capture import Call, Features, evaluated, modules_by_
 from compress.distillation.carriers import carriers
 from compress.distillation.losses import attention_distance, channel_dim, distance, same_positions
 from compress.distillation.teachers import Teachers, UnseenTeacher
-from compress.graph.trace import ExampleInputs, as_arguments
+from compress.graph.calls import calls_of
+from compress.graph.trace import ExampleInputs
 from compress.registry import DISTILLERS
 
 WIDTHS = ("out_channels", "out_features", "num_features", "num_channels", "embedding_dim")
@@ -172,5 +173,6 @@ def widths_of(model: nn.Module, layers: Iterable[str], example_inputs: ExampleIn
 def _seen(model: nn.Module, names: list[str], example_inputs: ExampleInputs) -> Features:
     """What layers give for the example inputs, in eval mode; the modules' modes are put back."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    arguments = tuple(each.to(device) if isinstance(each, Tensor) else each for each in as_arguments(example_inputs))
+    given = calls_of(example_inputs)[0].arguments
+    arguments = tuple(each.to(device) if isinstance(each, Tensor) else each for each in given)
     return evaluated(model, Call(arguments), names)

@@ -15,6 +15,7 @@ Not here: removing anything (`compress.thinning`). Called by structured pruners,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Collection, Iterable, Sequence
@@ -25,11 +26,13 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
+from compress.graph.calls import calls_of, unused_in
 from compress.graph.coupling import Choices, Coupling, Heads
 from compress.graph.macs import macs_of
 from compress.graph.rules import RULES
 from compress.graph.trace import ExampleInputs, Trace, asks_for_training, shape_of, trace_model
 from compress.graph.units import Ids
+from compress.graph.unread import held_by, unread_in
 
 Place = tuple[str, int]
 """A parameter's or buffer's full name, and one of its dimensions."""
@@ -132,7 +135,8 @@ def channel_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact
 
     Args:
         model: any module, left as it was.
-        example_inputs: a tensor or the tuple of `forward`'s arguments; shapes and types only.
+        example_inputs: a tensor, the tuple of `forward`'s arguments, or a list of calls (`calls.py`); shapes and types
+            only.
         allow_inexact: let channels go through layer norms, whose statistics then change.
 
     Raises:
@@ -183,7 +187,7 @@ def graph_of(
         groups += _groups_of(inner, macs, within_heads=True)
         tried = set(inner.within) - {*heads.explicit, *heads.rigid}
     return ChannelGraph(
-        tuple(_own_names(groups)),
+        tuple(_held(model, traces, _own_names(groups))),
         frozenset(coupling.parameters),
         frozenset(coupling.reads),
         frozenset(coupling.block_modules),
@@ -195,15 +199,23 @@ def graph_of(
     )
 
 
+def _held(model: nn.Module, traces: Sequence[Trace], groups: Sequence[ChannelGroup]) -> Iterable[ChannelGroup]:
+    """The groups, pinned where a parameter that no call reads may be fed with them."""
+    unread = unread_in(model, traces)
+    counts = {g.name: {len(ids) for ids in g.members.values()} for g in groups if g.prunable}
+    reasons = held_by(unread, counts) if unread else {}
+    return [replace(g, pinned=(reasons[g.name],)) if g.name in reasons else g for g in groups]
+
+
 def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
-    """Eval mode, and training mode if the code asks for it and it can be traced (not for a batch of one, say)."""
-    traces = [trace_model(model, example_inputs)]
-    if not asks_for_training(model):
-        return traces
-    try:
-        traces.append(trace_model(model, example_inputs, training=True))
-    except UserError:
-        return traces
+    """Of each call: eval mode, and training mode if the code asks for it and it can be traced (not a batch of one)."""
+    traces = []
+    unused = list(unused_in(example_inputs))
+    for call in calls_of(example_inputs):
+        traces.append(trace_model(model, [call, *unused]))
+        if asks_for_training(model):
+            with contextlib.suppress(UserError):
+                traces.append(trace_model(model, [call, *unused], training=True))
     return traces
 
 

@@ -34,10 +34,11 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 
 from compress.errors import UserError
+from compress.graph.calls import Call, Inputs, Unused, calling, calls_of, unused_in
 from compress.graph.numbers import counted
 from compress.graph.regions import inline_regions
 
-ExampleInputs = torch.Tensor | tuple[Any, ...]
+ExampleInputs = Inputs
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Trace:
         results: the nodes that the model returns.
         training: whether the pass ran in training mode.
         constants: the placeholders that are tensors which the code holds or makes.
+        unused: what the user declares to be in no use.
     """
 
     operations: list[Node]
@@ -72,19 +74,28 @@ class Trace:
                 found[node] = frozenset[Node]().union(*(found[source] for source in node.all_input_nodes))
         return found
 
+    unused: tuple[Unused, ...] = ()
+
+    @property
+    def read(self) -> set[str]:
+        """Names of the parameters and buffers that some operation reads."""
+        return {name for node, name in self.tensor_names.items() if node.users}
+
 
 def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> Trace:
     """Trace one forward pass; only shapes and types of the inputs matter.
 
     Args:
         model: any module; its weights, buffers, training flags and hooks are as before afterwards.
-        example_inputs: one tensor, or the tuple of the positional arguments of `forward`.
+        example_inputs: one tensor, the tuple of the positional arguments of `forward`, or a `Call`; of a list the
+            first call.
         training: trace what `model.train()` computes (auxiliary heads, ...) instead of `model.eval()`.
 
     Raises:
         UserError: the model cannot be traced; the message carries the tracer's own first line.
     """
-    program = _counted_program(model, example_inputs, training)
+    call = calls_of(example_inputs)[0]
+    program = _counted_program(model, call, training)
     signature = program.graph_signature
     canonical = canonical_names(model)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -93,6 +104,7 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
     placeholders = [node for node in nodes if node.op == "placeholder"]
     given: Any = nodes[-1].args[0]
     specs = zip(given, signature.output_specs, strict=True)
+    _name_owner(nodes, call, model)
     returned = [node for node, spec in specs if spec.kind is OutputKind.USER_OUTPUT]
     return Trace(
         operations=[node for node in nodes if node.op == "call_function"],
@@ -103,6 +115,7 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
         results=[node for node in nodes if node in returned],
         training=training,
         constants=frozenset(n for n in placeholders if n.name in signature.inputs_to_lifted_tensor_constants),
+        unused=unused_in(example_inputs),
     )
 
 
@@ -113,6 +126,14 @@ def _counted_program(model: nn.Module, example_inputs: ExampleInputs, training: 
             return export_model(model, example_inputs, training)
     except UserError:
         return export_model(model, example_inputs, training)
+
+
+def _name_owner(nodes: list[Node], call: Call, model: nn.Module) -> None:
+    """What the method of a part runs itself belongs to that part, although nobody called the part."""
+    for node in nodes if call.owner else ():
+        if node.op == "call_function" and not module_of(node):
+            kind = type(model.get_submodule(call.owner))
+            node.meta["nn_module_stack"] = {call.owner: (call.owner, f"{kind.__module__}.{kind.__qualname__}")}
 
 
 def asks_for_training(model: nn.Module) -> bool:
@@ -144,15 +165,15 @@ def _speaks_of(model: nn.Module, word: str) -> bool:
 
 def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> ExportedProgram:
     """The traced pass as torch's own program, which can also be run; arguments and errors as in `trace_model`."""
-    arguments = as_arguments(example_inputs)
+    call = calls_of(example_inputs)[0]
     try:
-        with _mode(model, training), _quiet():
-            return torch.export.export(model, arguments, strict=False)
+        with _mode(model, training), _quiet(), calling(model, call):
+            return torch.export.export(model, call.arguments, call.keywords or None, strict=False)
     except FAILURES as error:
         reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         raise UserError(
             f"{type(model).__name__} cannot be traced from the example inputs "
-            f"({_describe(arguments)}, {'training' if training else 'eval'} mode): "
+            f"({_describe(call)}, {'training' if training else 'eval'} mode): "
             f"{type(error).__name__}: {reason}{_place(error)}. A trace has shapes and no values: if the model runs on "
             "these inputs, take what looks at values (`if x.sum() > 0`, `.item()`, `.numpy()`) out of `forward`, or "
             "write it as `torch.where`"
@@ -186,7 +207,7 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
     return found
 
 
-def as_arguments(example_inputs: ExampleInputs) -> tuple[Any, ...]:
+def as_arguments(example_inputs: Any) -> tuple[Any, ...]:
     """The positional arguments of `forward`: a lone tensor becomes a tuple of one."""
     return example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
 
@@ -252,6 +273,7 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _describe(arguments: tuple[Any, ...]) -> str:
-    shapes = [str(tuple(item.shape)) if isinstance(item, torch.Tensor) else type(item).__name__ for item in arguments]
-    return ", ".join(shapes)
+def _describe(call: Call) -> str:
+    given = (*call.arguments, *call.keywords.values())
+    shapes = [str(tuple(item.shape)) if isinstance(item, torch.Tensor) else type(item).__name__ for item in given]
+    return ", ".join(shapes) if call.method == "forward" else f"{', '.join(shapes)} for {call.method!r}"

@@ -102,7 +102,7 @@ class ThinningPolicy(Policy):
                 "out, and so does test.py --thin",
                 logging.INFO,
             )
-        tried = inputs if current.batch is None else current.batch
+        tried = current.proved_on()
         result = remove_units(
             model, graph, completion.removed, tried, ctx.optimizer, masks, completion.notes, allow_inexact=inexact
         )

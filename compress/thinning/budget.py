@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compress.graph.calls import Call, calling, calls_of
 from compress.graph.channels import ChannelGraph, Place
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import gone_positions
@@ -44,15 +45,15 @@ def latency_ratio(
 ) -> float:
     """Median over interleaved rounds of a thinned copy's forward time over the model's, in eval mode."""
     device = next(model.parameters()).device
-    arguments = real_inputs(inputs, device)
+    call = calls_of(real_inputs(inputs, device))[0]
     dense = copy.deepcopy(model).eval()
     thinned = plan_recipe(model, graph, removed).apply(copy.deepcopy(model)).eval()
     ratios = []
     with torch.inference_mode():
         for _ in range(2):  # warm up
-            dense(*arguments), thinned(*arguments)
+            _seconds(dense, call, device), _seconds(thinned, call, device)
         for _ in range(rounds):
-            first, second = _seconds(dense, arguments, device), _seconds(thinned, arguments, device)
+            first, second = _seconds(dense, call, device), _seconds(thinned, call, device)
             ratios.append(second / first)
     return statistics.median(ratios)
 
@@ -73,11 +74,12 @@ def _left(name: str, shape: tuple[int, ...], gone: Mapping[Place, int]) -> float
     return math.prod(1 - gone.get((name, dim), 0) / size for dim, size in enumerate(shape) if size)
 
 
-def _seconds(model: nn.Module, arguments: tuple[object, ...], device: torch.device) -> float:
+def _seconds(model: nn.Module, call: Call, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    model(*arguments)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    with calling(model, call):
+        started = time.perf_counter()
+        model(*call.arguments, **call.keywords)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started

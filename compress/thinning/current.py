@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from compress.distributed import several_processes
 from compress.errors import UserError
+from compress.graph.calls import Call, calls_of
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.selectors import unwrapped
@@ -28,8 +29,8 @@ class CurrentGraph:
 
     Args:
         model: wrapped ones (DataParallel, torch.compile) are fine; the network inside is traced.
-        example_inputs: a tensor or the tuple of `forward`'s arguments; None takes the first batch that the network is
-            called with once `watch` was called.
+        example_inputs: a tensor, the tuple of `forward`'s arguments, or a list of calls (`compress/graph/calls.py`);
+            None takes the first batch that the network is called with once `watch` was called.
 
     Attributes:
         inputs: the example inputs, None as long as there are none.
@@ -72,6 +73,22 @@ class CurrentGraph:
                 self._refusal = str(e)
                 raise
         return self._graphs[allow_inexact]
+
+    def proved_on(self) -> ExampleInputs:
+        """The first batch in place of the first call of the example inputs, then their other calls.
+
+        Raises:
+            UserError: there are no example inputs yet.
+        """
+        if self.inputs is None:
+            raise UserError("no example_inputs were given and no batch was seen yet")
+        calls = calls_of(self.inputs)
+        if self.batch is None:
+            return self.inputs
+        if len(calls) == 1 and calls[0].is_plain:
+            return self.batch
+        plain = next((number for number, call in enumerate(calls) if call.is_plain), None)
+        return [Call(self.batch), *(call for number, call in enumerate(calls) if number != plain)]
 
     def forget(self) -> None:
         """The network has changed: what was traced no longer holds."""

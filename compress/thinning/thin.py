@@ -64,7 +64,8 @@ def thin(
     Args:
         model: changed in place; modules and parameters stay the same objects.
         masks: parameter name -> bool, True = kept; None takes the weights that are zero.
-        example_inputs: a tensor or the tuple of `forward`'s arguments, real ones if possible.
+        example_inputs: a tensor, the tuple of `forward`'s arguments, or a list of calls (`compress/graph/calls.py`);
+            real ones if possible.
         optimizer: of the model; its per-element state is cut, the object and its groups stay.
         graph: from `prunable_graph`, if there is one already.
         allow_inexact: also remove through layer norms, which changes the output; it is reported.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compress.graph.calls import Call, calls_of
 from compress.graph.trace import ExampleInputs, as_arguments, asks_for_training
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 from compress.thinning.proof.perturb import Draw, perturb
@@ -24,7 +25,7 @@ from compress.thinning.proof.steps import Parting, first_parting
 from compress.thinning.recipe import Recipe, tensors_of
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-Arguments = tuple[Any, ...]
+Calls = Sequence[Call]
 DOUBLE_UP_TO = 400_000_000
 """Parameters; a larger model is not judged again in float64, to save memory."""
 
@@ -86,13 +87,13 @@ def trial(
     Raises:
         ForwardFailed: the masked model itself does not run on the inputs.
     """
-    arguments = as_arguments(inputs)
+    calls = calls_of(inputs)
     if not own_values:
-        return _perturbed(model, recipe, masks, arguments, modes) or _trial(model, recipe, masks, arguments, modes)
-    outcome = _own(model, recipe, masks, arguments, modes)
+        return _perturbed(model, recipe, masks, calls, modes) or _trial(model, recipe, masks, calls, modes)
+    outcome = _own(model, recipe, masks, calls, modes)
     if not outcome.passed:
         return outcome
-    other = _perturbed(model, recipe, masks, arguments, modes)
+    other = _perturbed(model, recipe, masks, calls, modes)
     if other is None:
         return replace(outcome, reason=INCONCLUSIVE)
     if other.passed:
@@ -109,21 +110,19 @@ ENOUGH = 2
 """Draws in which something runs, if operations give constants: a ReLU that one draw closes the other may open."""
 
 
-def _own(
-    model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], arguments: Arguments, modes: Sequence[str]
-) -> Outcome:
+def _own(model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], calls: Calls, modes: Sequence[str]) -> Outcome:
     """With the model's own values; in float64 once more if they differ."""
-    outcome = _trial(model, recipe, masks, arguments, modes)
+    outcome = _trial(model, recipe, masks, calls, modes)
     if outcome.passed or outcome.reason or not _fits_twice(model):
         return outcome
     try:
-        return _trial(model, recipe, masks, arguments, modes, torch.float64)
+        return _trial(model, recipe, masks, calls, modes, torch.float64)
     except ForwardFailed:
         return outcome
 
 
 def _perturbed(
-    model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], arguments: Arguments, modes: Sequence[str]
+    model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], calls: Calls, modes: Sequence[str]
 ) -> Outcome | None:
     """With perturbed values; None if no draw of them gives a model that runs and shows anything.
 
@@ -133,7 +132,7 @@ def _perturbed(
     dtypes = (torch.float64, None) if _fits_twice(model) else (None,)
     found: list[Outcome] = []
     for draw in DRAWS:
-        outcome = _first_that_runs(model, recipe, masks, fewer(arguments), modes, dtypes, draw)
+        outcome = _first_that_runs(model, recipe, masks, fewer(calls), modes, dtypes, draw)
         found += [outcome] if outcome is not None else []
         if found and (not found[-1].passed or not found[0].closed & found[-1].closed or len(found) == ENOUGH):
             return found[-1]
@@ -144,14 +143,14 @@ def _first_that_runs(
     model: nn.Module,
     recipe: Recipe,
     masks: Mapping[str, Tensor],
-    arguments: Arguments,
+    calls: Calls,
     modes: Sequence[str],
     dtypes: Sequence[torch.dtype | None],
     draw: Draw,
 ) -> Outcome | None:
     for dtype in dtypes:
         with contextlib.suppress(ForwardFailed, Inconclusive):
-            return _trial(model, recipe, masks, arguments, modes, dtype, draw)
+            return _trial(model, recipe, masks, calls, modes, dtype, draw)
     return None
 
 
@@ -163,7 +162,7 @@ def _trial(
     model: nn.Module,
     recipe: Recipe,
     masks: Mapping[str, Tensor],
-    arguments: Arguments,
+    calls: Calls,
     modes: Sequence[str],
     dtype: torch.dtype | None = None,
     draw: Draw | None = None,
@@ -174,27 +173,39 @@ def _trial(
         cast(model, dtype)
         if draw is not None:
             perturb(model, draw)
-        arguments = cast_inputs(arguments, dtype)
+        calls = cast_inputs(calls, dtype)
         put_on_copies(model, masks)
-        before = observe(model, arguments, "eval") if "train" in modes and not inside else None
+        before = observe(model, calls[0], "eval") if "train" in modes and not inside else None
         altered = mask_removed(model, recipe)
-        expected = {modes[0]: observe(model, arguments, modes[0], inside) if altered or before is None else before}
+        first = observe(model, calls[0], modes[0], inside) if altered or before is None else before
+        expected = {(modes[0], 0): first, **_others(model, calls, modes, inside)}
         if before is not None:
-            change = difference(Recipe(), before, expected["eval"])
-        if inside and is_blind(expected[modes[0]]):
+            change = difference(Recipe(), before, first)
+        if inside and any(is_blind(each) for each in expected.values()):
             raise Inconclusive
-        for mode in modes[1:]:
-            with contextlib.suppress(ForwardFailed):
-                expected[mode] = observe(model, arguments, mode, inside)
         tolerance = _tolerance(model, [] if draw is None else expected.values())
         recipe.apply(model)
-        closed = frozenset(k for k, step in enumerate(expected[modes[0]].steps) if step.closed)
-        found = Outcome(0.0, tolerance, modes=tuple(expected), masking_change=change, closed=closed)
-        for mode, masked in expected.items():
+        closed = frozenset(k for k, step in enumerate(first.steps) if step.closed)
+        compared = tuple(dict.fromkeys(mode for mode, _ in expected))
+        found = Outcome(0.0, tolerance, modes=compared, masking_change=change, closed=closed)
+        for (mode, number), masked in expected.items():
             try:
-                found = _worse(found, compare(recipe, masked, observe(model, arguments, mode, inside), tolerance))
+                found = _worse(found, compare(recipe, masked, observe(model, calls[number], mode, inside), tolerance))
             except ForwardFailed as error:
                 return replace(found, difference=float("inf"), module=error.module, reason=str(error))
+    return found
+
+
+def _others(model: nn.Module, calls: Calls, modes: Sequence[str], inside: bool) -> dict[tuple[str, int], Observation]:
+    """All calls in all modes but the first call in the first mode; in later modes a call may fail (a batch of one)."""
+    found = {}
+    for mode in modes:
+        for number, call in enumerate(calls):
+            if mode != modes[0]:
+                with contextlib.suppress(ForwardFailed):
+                    found[mode, number] = observe(model, call, mode, inside)
+            elif number:
+                found[mode, number] = observe(model, call, mode, inside)
     return found
 
 
@@ -318,37 +329,51 @@ def cast(model: nn.Module, dtype: torch.dtype | None) -> None:
             tensor.data = tensor.data.to(dtype)
 
 
-def cast_inputs(arguments: Arguments, dtype: torch.dtype | None) -> Arguments:
+def cast_inputs(calls: Calls, dtype: torch.dtype | None) -> list[Call]:
     """The same for the inputs."""
 
     def convert(leaf: Any) -> Any:
         floating = isinstance(leaf, Tensor) and leaf.is_floating_point() and dtype is not None
         return leaf.to(dtype) if floating else leaf
 
-    return pytree.tree_map(convert, arguments)
+    return [replace(call, inputs=pytree.tree_map(convert, call.inputs)) for call in calls]
 
 
 def _floating(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-def fewer(arguments: Arguments) -> Arguments:
+def fewer(calls: Calls) -> list[Call]:
     """Two samples are enough, if the tensors agree on how many there are."""
-    tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor) and leaf.dim()]
-    if len({tensor.shape[0] for tensor in tensors}) != 1:
-        return arguments
-    return pytree.tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) and leaf.dim() else leaf, arguments)
+
+    def cut(inputs: Any) -> Any:
+        if len({tensor.shape[0] for tensor in _tensors(inputs)}) != 1:
+            return inputs
+        return pytree.tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) and leaf.dim() else leaf, inputs)
+
+    return [replace(call, inputs=cut(call.inputs)) for call in calls]
 
 
-def real_inputs(example_inputs: ExampleInputs, device: torch.device | None = None) -> Arguments:
+def _tensors(inputs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
+
+
+def real_inputs(example_inputs: ExampleInputs, device: torch.device | None = None) -> ExampleInputs:
     """Example inputs fit for a comparison: at least two and at most four samples, numbers that differ.
 
     Floating-point tensors that are constant or not finite (an example may be uninitialised) become normal
     random numbers. Integers stay: what they index is not known. A batch of one is doubled.
     """
-    arguments = as_arguments(example_inputs)
-    tensors = [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor) and leaf.dim()]
-    batches = {tensor.shape[0] for tensor in tensors}
+    if isinstance(example_inputs, list):
+        return [replace(call, inputs=_real(call.inputs, device)) for call in calls_of(example_inputs)]
+    if isinstance(example_inputs, Call):
+        return replace(example_inputs, inputs=_real(example_inputs.inputs, device))
+    real: tuple[Any, ...] = _real(as_arguments(example_inputs), device)
+    return real
+
+
+def _real(inputs: Any, device: torch.device | None) -> Any:
+    batches = {tensor.shape[0] for tensor in _tensors(inputs)}
     generator = torch.Generator().manual_seed(0)
 
     def convert(leaf: Any) -> Any:
@@ -362,15 +387,15 @@ def real_inputs(example_inputs: ExampleInputs, device: torch.device | None = Non
             leaf = torch.randn(leaf.shape, generator=generator).to(leaf)
         return leaf if device is None else leaf.to(device)
 
-    return pytree.tree_map(convert, arguments)
+    return pytree.tree_map(convert, inputs)
 
 
 def are_real(example_inputs: ExampleInputs) -> bool:
     """Whether `real_inputs` takes the numbers as they are, instead of random ones in their place."""
 
     def floating(inputs: Any) -> list[Tensor]:
-        leaves = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
-        return [leaf.detach() for leaf in leaves if leaf.is_floating_point()]
+        every = [leaf for call in calls_of(inputs) for leaf in _tensors(call.inputs)]
+        return [leaf.detach() for leaf in every if leaf.is_floating_point()]
 
-    pairs = zip(floating(as_arguments(example_inputs)), floating(real_inputs(example_inputs)), strict=True)
+    pairs = zip(floating(example_inputs), floating(real_inputs(example_inputs)), strict=True)
     return all(torch.equal(given[:1], used[:1]) for given, used in pairs)

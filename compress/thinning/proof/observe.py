@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compress.graph.calls import calling, calls_of
+from compress.graph.trace import ExampleInputs
 from compress.thinning.proof.steps import NoDropout, Recording, Step
 from compress.thinning.recipe import tensors_of
 
@@ -43,28 +44,30 @@ class ForwardFailed(Exception):
         self.module = module
 
 
-def observe(model: nn.Module, arguments: tuple[Any, ...], mode: str, inside: bool = False) -> Observation:
+def observe(model: nn.Module, inputs: ExampleInputs, mode: str, inside: bool = False) -> Observation:
     """Run a model once, without dropout, autocast or TF32; buffers and random numbers are put back.
 
     Args:
         model: any module.
-        arguments: of its `forward`.
+        inputs: what it is called with; of a list the first call.
         mode: `eval` or `train`.
         inside: keep every operation too; a branch that a factor in the code closes is open then.
 
     Raises:
         ForwardFailed: with the innermost module that was running.
     """
-    running: list[str] = []
+    call = calls_of(inputs)[0]
+    running: list[str] = [call.owner]
     watch = Recording(running) if inside else NoDropout()
     with _quiet_numerics(watch), _kept_buffers(model), _named_calls(model, running), torch.no_grad():
         for module in model.modules():
             module.training = mode == "train"
         try:
-            outputs = model(*arguments)
+            with calling(model, call):
+                outputs = model(*call.arguments, **call.keywords)
         except FAILURES as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ForwardFailed(running[-1] if running else "", reason) from error
+            raise ForwardFailed(running[-1], reason) from error
         leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
         if not leaves:
             raise ForwardFailed("", "the model returns no tensor, so there is nothing to compare")
@@ -121,9 +124,9 @@ def _named_calls(model: nn.Module, running: list[str]) -> Iterator[None]:
     def leave(*_: object) -> None:
         running.pop()
 
-    handles = []
+    handles, owner = [], running[0]
     for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
+        handles.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name or owner)))
         handles.append(module.register_forward_hook(leave))
     try:
         yield

@@ -86,7 +86,7 @@ class Recording(NoDropout):
         result = func(*(_opened(name, args)), **kwargs)
         first = result[0] if isinstance(result, tuple) and result else result
         if isinstance(first, Tensor) and (first.is_floating_point() or first.is_complex()) and not _is_view(func):
-            module = self._running[-1] if self._running else ""
+            module = self._running[-1]
             numbers, shape = _numbers(func, args, kwargs), tuple(first.shape)
             if name.rpartition(".")[2] in UNINITIALISED or not first.numel():
                 self.steps.append(Step(module, name, numbers, shape, math.nan, math.nan, False, first.dtype))

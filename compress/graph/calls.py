@@ -1,0 +1,140 @@
+"""What a network is run with: one call of `forward`, or several calls, of other methods and other stages too.
+
+Here: `Call`, `Unused`, and the reading of what a user gives as `example_inputs`. Not here: tracing (`trace.py`).
+
+    example_inputs = image                                      # one call: model(image)
+    example_inputs = (image, mask)                              # one call: model(image, mask)
+    example_inputs = [image, {"x": image, "mask": mask}]        # two: model(image), model(x=image, mask=mask)
+    example_inputs = [image, Call(image, method="project")]     # model(image), model.project(image)
+    example_inputs = [image, Call(image, setting={"stage": 2})] # model(image), and again with model.stage = 2
+    example_inputs = [image, Unused("head.*")]                  # nobody ever runs model.head
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a network.
+
+    Attributes:
+        inputs: a tensor, the tuple of positional arguments, or a dictionary of named ones.
+        method: what is called: `forward`, another method such as `project`, or one of a part, `encoder.project`.
+        setting: attributes that the training loop changes before such a call, such as `{"stage": 2}`.
+    """
+
+    inputs: Any
+    method: str = "forward"
+    setting: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The positional arguments."""
+        if isinstance(self.inputs, dict):
+            return ()
+        return self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The named arguments."""
+        return self.inputs if isinstance(self.inputs, dict) else {}
+
+    @property
+    def owner(self) -> str:
+        """The part of the network whose method is called; '' is the network itself."""
+        return self.method.rpartition(".")[0]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is what a training loop does first of all: `model(...)`, with nothing set."""
+        return self.method == "forward" and not self.setting
+
+
+@dataclass(frozen=True)
+class Unused:
+    """Parts of a network that nobody runs, by name or pattern: nothing needs to fit them.
+
+    Attributes:
+        pattern: of parameter or module names, such as `head.*` or `head`.
+    """
+
+    pattern: str
+
+    def covers(self, parameter: str) -> bool:
+        """Whether a parameter belongs to it."""
+        return fnmatch.fnmatchcase(parameter, self.pattern) or parameter.startswith(f"{self.pattern}.")
+
+
+Inputs = torch.Tensor | tuple[Any, ...] | Call | list[Any]
+"""A tensor, the tuple of `forward`'s arguments, a `Call`, or a list of such (and of `Unused`)."""
+
+
+def calls_of(example_inputs: Inputs) -> list[Call]:
+    """All calls, the first one first.
+
+    Raises:
+        UserError: a list without a call.
+    """
+    given = example_inputs if isinstance(example_inputs, list) else [example_inputs]
+    calls = [each if isinstance(each, Call) else Call(each) for each in given if not isinstance(each, Unused)]
+    if not calls:
+        raise UserError(
+            "example_inputs is a list without a call; give tensors, tuples of arguments, dictionaries of named ones, "
+            "or Call(inputs, method=...)"
+        )
+    return calls
+
+
+def unused_in(example_inputs: Inputs) -> tuple[Unused, ...]:
+    """What the user declares to be in no use."""
+    given = example_inputs if isinstance(example_inputs, list) else []
+    return tuple(each for each in given if isinstance(each, Unused))
+
+
+@contextlib.contextmanager
+def calling(model: nn.Module, call: Call) -> Iterator[None]:
+    """Inside, `model(...)` is this call: `forward` is the method, and the setting holds.
+
+    Raises:
+        UserError: the model has no such method or attribute.
+    """
+    found = [(*_found(model, name), value) for name, value in call.setting.items()]
+    swaps = [(owner, name, value) for owner, name, _, value in found]
+    if call.method != "forward":
+        swaps.append((model, "forward", _found(model, call.method)[2]))
+    before = [(owner, name, vars(owner).get(name, _ABSENT)) for owner, name, _ in swaps]
+    try:
+        for owner, name, value in swaps:
+            vars(owner)[name] = value
+        yield
+    finally:
+        for owner, name, value in reversed(before):
+            if value is _ABSENT:
+                vars(owner).pop(name, None)
+            else:
+                vars(owner)[name] = value
+
+
+_ABSENT = object()
+
+
+def _found(model: nn.Module, name: str) -> tuple[nn.Module, str, Any]:
+    path, _, last = name.rpartition(".")
+    try:
+        owner = model.get_submodule(path)
+        return owner, last, getattr(owner, last)
+    except AttributeError as error:
+        raise UserError(
+            f"{type(model).__name__} has no {name!r}, which a Call of example_inputs names; nothing was traced"
+        ) from error

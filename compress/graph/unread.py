@@ -1,0 +1,83 @@
+"""Parameters that no traced call reads, and the channels that they may be fed with.
+
+An input that is optional, a method that only the training loop calls, a stage that is switched on later: such a layer
+keeps its size, and breaks when what feeds it has become smaller. Which tensor that is cannot be seen, so by size: here
+is `held_by`, which says why a group must stay. Not here: the groups (`channels.py`), more calls (`calls.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from compress.graph.trace import Trace, canonical_names
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A parameter that no call reads.
+
+    Attributes:
+        name: its full name.
+        beside: numbers of channels that it may be added to or multiplied with, or give.
+        behind: numbers of channels that it may read, of one tensor or of several joined or flattened.
+    """
+
+    name: str
+    beside: frozenset[int]
+    behind: frozenset[int]
+
+    def fits(self, counts: Collection[int], all_counts: Collection[int]) -> bool:
+        """Whether channels in these numbers may meet it: alone, several times, or joined with another tensor's."""
+        if set(counts) & self.beside:
+            return True
+        return any(
+            size % count == 0 or size - count in all_counts for size in self.behind for count in counts if count <= size
+        )
+
+
+def unread_in(model: nn.Module, traces: Iterable[Trace]) -> tuple[Unread, ...]:
+    """The parameters that none of the traces reads, but for those that the user declares to be in no use."""
+    traces = list(traces)
+    read = {name for trace in traces for name in trace.read}
+    unused = traces[0].unused if traces else ()
+    canonical = canonical_names(model)
+    found = []
+    for name, parameter in model.named_parameters():
+        if canonical[name] not in read and not any(each.covers(name) for each in unused):
+            unread = _sizes(name, parameter, model.get_submodule(name.rpartition(".")[0]))
+            found += [unread] if unread.beside else []
+    return tuple(found)
+
+
+def _sizes(name: str, parameter: Tensor, owner: nn.Module) -> Unread:
+    shape = tuple(parameter.shape)
+    if isinstance(owner, nn.modules.conv._ConvNd) and len(shape) > 2:
+        return Unread(name, frozenset({owner.in_channels, owner.out_channels}), frozenset({owner.in_channels}))
+    sizes = [size for size in shape if size > 1]
+    if isinstance(owner, nn.Linear | nn.RNNBase | nn.RNNCellBase | nn.Bilinear) and len(shape) == 2:
+        return Unread(name, frozenset(sizes), frozenset(shape[1:]) - {1})
+    return Unread(name, frozenset(sizes), frozenset(sizes if len(sizes) > 1 else ()))
+
+
+def held_by(unread: Sequence[Unread], counts: Mapping[str, Collection[int]]) -> dict[str, str]:
+    """Group -> why it stays; groups that can meet none of the parameters are left out.
+
+    Args:
+        unread: from `unread_in`.
+        counts: group -> the numbers of channels in which it appears.
+    """
+    everything = {count for each in counts.values() for count in each}
+    found = {}
+    for group, own in counts.items():
+        names = [each.name for each in unread if each.fits(own, everything)]
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            found[group] = (
+                f"no example call reads {names[0]}{more}, which may be fed with these channels: give example_inputs as "
+                f"a list with a call that runs it, [inputs, Call(inputs, method=...)], or with "
+                f"Unused({names[0].rpartition('.')[0] or names[0]!r}) if nobody runs it"
+            )
+    return found
