@@ -63,6 +63,7 @@ class Trace:
     results: list[Node]
     training: bool
     constants: frozenset[Node] = frozenset()
+    unused: tuple[Unused, ...] = ()
 
     @functools.cached_property
     def sources(self) -> dict[Node, frozenset[Node]]:
@@ -73,8 +74,6 @@ class Trace:
             if all(source in found for source in node.all_input_nodes):
                 found[node] = frozenset[Node]().union(*(found[source] for source in node.all_input_nodes))
         return found
-
-    unused: tuple[Unused, ...] = ()
 
     @property
     def read(self) -> set[str]:
