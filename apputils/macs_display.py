@@ -69,7 +69,7 @@ def macs_text(table: MacsTable) -> str:
     headers += ["activation bytes", *(["BitOps"] if quantized else [])]
     align = ["left"] * 4 + ["right"] * (len(headers) - 4)
     text = tabulate(lines, headers, disable_numparse=True, colalign=align, maxheadercolwidths=12)
-    lost = f"\nnot counted: what runs inside {', '.join(table.left_out)}" if table.left_out else ""
+    lost = f"\nnot counted: {', '.join(table.left_out)}" if table.left_out else ""
     return f"{text}\nactivations alive at once: at most {total['peak_activation_bytes']:,} bytes{lost}"
 
 
@@ -79,7 +79,7 @@ def write_workbook(path: Path, table: MacsTable, machine: Machine) -> None:
     shown = "; ".join(shape_text(shape) for shape in table.input_shapes)
     note = f"one forward pass of an input of {shown}; a MAC is one multiplication with its addition"
     if table.left_out:
-        note += f"; not counted: what runs inside {', '.join(table.left_out)}"
+        note += f"; not counted: {', '.join(table.left_out)}"
     sheet = book.add_table("macs", table.layers, percent=["share"], note=note)
     if len(table.layers):
         columns = ["macs", "effective_macs"]
