@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, with_config
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
@@ -116,7 +117,7 @@ class Quantizer(ABC):
     def faults(self, model: nn.Module) -> list[str]:
         """What is wrong with these settings for this model, a sentence each; asked once, before training."""
         model = unwrapped(model)
-        found = [*self._faults_of_bits(), *self._faults_of_overrides(model)]
+        found = [*uninitialized(model), *self._faults_of_bits(), *self._faults_of_overrides(model)]
         if found:
             return found
         try:
@@ -389,6 +390,15 @@ class Quantizer(ABC):
             return []
         why = ", because it may be negative" if what == "activation" and rest[0] else ""
         return [f"given {bits} bit for the {what}; {type(self).__name__} needs at least {fewest} there{why}"]
+
+
+def uninitialized(model: nn.Module) -> list[str]:
+    """What is wrong with lazy modules that have not run yet, a sentence each."""
+    return [
+        f"{name} is a {type(module).__name__} without weights yet: run the network on one batch first"
+        for name, module in canonical_modules(model).items()
+        if any(is_lazy(parameter) for parameter in module._parameters.values())
+    ]
 
 
 def _is_on(bits: int | None) -> bool:

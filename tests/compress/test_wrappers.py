@@ -43,7 +43,7 @@ WRAPPINGS: dict[str, Callable[[nn.Module], Any]] = {
 }
 
 
-@pytest.mark.parametrize("attribute", ["module", "_orig_mod", "body"])
+@pytest.mark.parametrize("attribute", ["module", "_orig_mod"])
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_wrappers_go_and_children_stay(attribute: str, wrapping: str) -> None:
     net = Holder(attribute)

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, with_config
 from torch import nn
 
 from compress.errors import UserError
-from compress.quantization.base import Bits, LayerBits, Quantizer
+from compress.quantization.base import Bits, LayerBits, Quantizer, uninitialized
 from compress.quantization.layers import QuantActivation, QuantLayer
 from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer
 from compress.quantization.post_training.adaround import LayerResult, adaround
@@ -209,6 +209,8 @@ class PostTrainLinearQuantizer(Quantizer):
             raise UserError("there are no calibration data; give at least one batch of training data")
         if any(isinstance(module, QuantLayer | QuantActivation) for module in model.modules()):
             raise UserError(f"this {type(model).__name__} is quantized already; a network is quantized once")
+        if found := uninitialized(model):
+            raise UserError("; ".join(found))
         network = copy.deepcopy(unwrapped(model)).eval()
         if self.example_inputs is None:
             self.example_inputs = batches[0]

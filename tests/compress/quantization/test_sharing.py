@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, weight_norm
 
+from compress.errors import UserError
 from compress.quantization.layers import QuantConv2d
 from compress.quantization.lsq import LSQQuantizer
 from compress.quantization.post_training.equalization import find_pairs
@@ -195,7 +196,10 @@ def lived_in(net: nn.Module, x: Tensor) -> nn.Module:
     return net.eval()
 
 
-@pytest.mark.parametrize("name", NETS)
+QUICK = {"alone", "norm behind two", "norm elsewhere", "tied weight", "subclass", "weight norm", "tokens"}
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETS])
 def test_post_training_folds_where_it_may_and_stays_near(name: str) -> None:
     make, x, folded = NETS[name]
     torch.manual_seed(0)
@@ -208,9 +212,21 @@ def test_post_training_folds_where_it_may_and_stays_near(name: str) -> None:
     assert not any("nothing is folded" in note for note in quantizer.notes)  # which is the net below the rope
 
 
-@pytest.mark.parametrize("name", ["alone", "norm behind two", "tied weight", "subclass", "tokens", "features", "lazy"])
-@pytest.mark.parametrize("cls", [Qat, LSQQuantizer])
-def test_quantizers_in_training_fold_where_it_may_be(name: str, cls: Any) -> None:
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        (Qat, "alone"),
+        (LSQQuantizer, "norm behind two"),
+        (Qat, "tied weight"),
+        (LSQQuantizer, "tokens"),
+        *(
+            pytest.param(cls, name, marks=pytest.mark.slow)
+            for cls in (Qat, LSQQuantizer)
+            for name in ("subclass", "features", "lazy")
+        ),
+    ],
+)
+def test_quantizers_in_training_fold_where_they_may(cls: Any, name: str) -> None:
     make, x, folded = NETS[name]
     net = lived_in(make(), x)
     quantizer = cls(bits_weights=4, bits_activations=8, fold_batchnorm=True, example_inputs=x)
@@ -262,6 +278,14 @@ def test_a_subclass_keeps_its_norm_and_stays_float() -> None:
     assert type(network.conv) is Subclass
     assert isinstance(network.out, QuantConv2d)
     assert quantizer.left_float["conv"] == "Subclass has no quantized form"
+
+
+def test_layers_without_weights_yet_are_named() -> None:
+    net = exchanged(lambda: nn.LazyConv2d(4, 3, padding=1))
+    message = "conv is a LazyConv2d without weights yet: run the network on one batch first"
+    assert Qat(8, 8).faults(net) == [message]
+    with pytest.raises(UserError, match=message):
+        Ptq().quantize(net, [IMAGES])
 
 
 class Mixed(nn.Module):

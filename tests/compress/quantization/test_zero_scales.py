@@ -48,12 +48,24 @@ def loss(net: nn.Module, x: Tensor) -> Tensor:
     return (net(x) * weights.sin()).sum() / 50 + net(x).square().mean()
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("cls", [Qat, LSQQuantizer])
-@pytest.mark.parametrize(("gamma", "variance"), [(0.0, 1.0), (0.0, 0.0), (-0.0, 3.0), (1e-9, 1.0), (-1e-30, 0.0)])
-def test_gradients_are_those_of_the_unfolded_form(cls: Any, gamma: float, variance: float, per_channel: bool) -> None:
+KINDS = [(cls, per_channel) for cls in (Qat, LSQQuantizer) for per_channel in (False, True)]
+
+
+def each_kind(scales: list[Any]) -> list[Any]:
+    """Every scale with every kind; one kind of each in the quick tier."""
+    return [
+        pytest.param(*kind, scale, marks=[] if (i + j) % 4 == 0 else pytest.mark.slow)
+        for i, kind in enumerate(KINDS)
+        for j, scale in enumerate(scales)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cls", "per_channel", "scale"), each_kind([(0.0, 1.0), (1e-9, 1.0), (0.0, 0.0), (-0.0, 3.0), (-1e-30, 0.0)])
+)
+def test_gradients_are_those_of_the_unfolded_form(cls: Any, per_channel: bool, scale: tuple[float, float]) -> None:
     torch.manual_seed(0)
-    net = Block(gamma, variance)
+    net = Block(*scale)
     twin = copy.deepcopy(net).double().train()
     loss(twin, X.double()).backward()
     net, _, _ = folded(net, cls, 16, per_channel)
@@ -67,10 +79,8 @@ def test_gradients_are_those_of_the_unfolded_form(cls: Any, gamma: float, varian
     assert float(net.get_parameter("bn_b.weight").grad[:2].abs().min()) > 1e-3  # type: ignore[index]
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("cls", [Qat, LSQQuantizer])
-@pytest.mark.parametrize("gamma", [0.0, 1e-7])
-def test_training_leaves_zero(cls: Any, gamma: float, per_channel: bool) -> None:
+@pytest.mark.parametrize(("cls", "per_channel", "gamma"), each_kind([0.0, 1e-7]))
+def test_training_leaves_zero(cls: Any, per_channel: bool, gamma: float) -> None:
     torch.manual_seed(0)
     net, optimizer, _ = folded(Block(gamma, 1.0), cls, 4, per_channel)
     target = X.roll(1, 1)
