@@ -145,13 +145,18 @@ def build(name: str, size: int | None, float32: bool) -> tuple[nn.Module, torch.
         settings["weights_backbone"] = None
     model = torchvision.models.get_model(name, weights=None, **settings)
     model = model.backbone if family == "detection" else model
-    with torch.no_grad():  # scales of 1e-6 and shifts of 0 would hide a channel that is lost
-        for parameter in model.parameters():
-            if parameter.dim() == 1 or parameter.abs().max() < 1e-5:
-                parameter.copy_(torch.rand_like(parameter) + 0.5)
+    roughen(model)
     frames = (16,) if family == "video" else ()
     batch = torch.randn(2, 3, *frames, width, width)
     return (model, batch) if float32 else (model.double(), batch.double())
+
+
+@torch.no_grad()
+def roughen(model: nn.Module) -> None:
+    """Scales of 1e-6 and shifts of 0 would hide a channel that is lost."""
+    for parameter in model.parameters():
+        if parameter.dim() == 1 or parameter.abs().max() < 1e-5 or parameter.numel() > 1 and parameter.std() == 0:
+            parameter.copy_(torch.rand_like(parameter) + 0.5)
 
 
 def row_of(name: str, size: int | None, float32: bool) -> dict:

@@ -37,6 +37,29 @@ from compress.graph.unread import held_by, unread_in
 Place = tuple[str, int]
 """A parameter's or buffer's full name, and one of its dimensions."""
 
+@dataclass(frozen=True, eq=False)
+class Pin:
+    """Units that must stay, whatever the graph says, because a trial without them failed.
+
+    Attributes:
+        place: a tensor's dimension that they have positions in.
+        positions: those positions.
+        reason: why.
+        within_heads: whether they are positions within heads, so that the heads themselves may go.
+    """
+
+    place: Place
+    positions: Ids
+    reason: str
+    within_heads: bool = False
+
+    @staticmethod
+    def of(group: ChannelGroup, reason: str) -> Pin:
+        """All units of a group."""
+        place, unit_of = next(iter(group.members.items()))
+        return Pin(place, np.flatnonzero(unit_of >= 0), reason, group.within_heads)
+
+
 Cover = tuple[tuple[Place, int], ...]
 """What a unit covers: places, and how many positions of each."""
 
@@ -92,6 +115,7 @@ class ChannelGraph:
         computed: members that are no tensor of their module, which counts its channels by them (`conv.weight`, the
             product of `conv.weight_orig` and `conv.weight_mask`) -> their shape.
         asked: the calls that keep their shape in one of several ways, and how many ways there are.
+        asked_for: group name -> those of the calls that handle its channels.
         risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.probe`).
         tried_heads: modules whose positions within heads can go, if a trial bears it out.
         macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
@@ -103,6 +127,7 @@ class ChannelGraph:
     block_modules: frozenset[str]
     computed: dict[str, tuple[int, ...]]
     asked: dict[tuple[object, ...], int]
+    asked_for: dict[str, tuple[tuple[object, ...], ...]]
     risky: frozenset[str]
     tried_heads: frozenset[str]
     macs: dict[str, int]
@@ -149,7 +174,7 @@ def graph_of(
     model: nn.Module,
     traces: Sequence[Trace],
     choices: Choices | None = None,
-    pins: Iterable[Place] = (),
+    pins: Iterable[Pin] = (),
     distrusted: Collection[str] = (),
     allow_inexact: bool = False,
     heads: Heads | None = None,
@@ -162,7 +187,7 @@ def graph_of(
         model: the traced model.
         traces: of eval mode and, where there is one, of training mode.
         choices: see `Coupling`.
-        pins: places that must stay, whatever the graph says (found by a trial).
+        pins: what must stay, whatever the graph says.
         distrusted: see `Coupling`.
         allow_inexact: see `channel_graph`.
         heads: which modules are known to follow; `within` is set here.
@@ -174,10 +199,10 @@ def graph_of(
         with torch.random.fork_rng(devices=[]):
             for trace in traces:
                 coupling.walk(trace)
-        for name, dim in pins:
-            if name in coupling.tensors:
-                ids = coupling.tensors[name].units[dim]
-                coupling.units.pin(ids, "a trial showed that its size is fixed in the code")
+        for pin in pins:
+            ids = coupling.tensors[pin.place[0]].units[pin.place[1]]
+            if pin.within_heads == heads.within and ids is not None:
+                coupling.units.pin(ids[pin.positions], pin.reason)
         return coupling
 
     coupling = walked(replace(heads, within=False))
@@ -186,13 +211,15 @@ def graph_of(
         inner = walked(replace(heads, within=True))
         groups += _groups_of(inner, macs, within_heads=True)
         tried = set(inner.within) - {*heads.explicit, *heads.rigid}
+    groups = _own_names(groups)
     return ChannelGraph(
-        tuple(_held(model, traces, _own_names(groups))),
+        tuple(_held(model, traces, groups)),
         frozenset(coupling.parameters),
         frozenset(coupling.reads),
         frozenset(coupling.block_modules),
         dict(coupling.computed),
         dict(coupling.asked),
+        _askers(groups, coupling),
         frozenset(coupling.risky),
         frozenset(tried),
         macs,
@@ -205,6 +232,20 @@ def _held(model: nn.Module, traces: Sequence[Trace], groups: Sequence[ChannelGro
     counts = {g.name: {len(ids) for ids in g.members.values()} for g in groups if g.prunable}
     reasons = held_by(unread, counts) if unread else {}
     return [replace(g, pinned=(reasons[g.name],)) if g.name in reasons else g for g in groups]
+
+
+def _askers(groups: Sequence[ChannelGroup], coupling: Coupling) -> dict[str, tuple[tuple[object, ...], ...]]:
+    """Group name -> the calls with several ways that handle its channels."""
+    roots = {key: np.unique(np.concatenate(found)) for key, found in coupling.asked_for.items()}
+    roots = {key: coupling.units.roots(ids) for key, ids in roots.items()}
+    found = {}
+    for group in groups:
+        (name, dim), unit_of = next(iter(group.members.items()))
+        ids = coupling.tensors[name].units[dim]
+        assert ids is not None
+        own = coupling.units.roots(ids[unit_of >= 0])
+        found[group.name] = tuple(key for key, others in roots.items() if np.isin(own, others).any())
+    return found
 
 
 def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:

@@ -138,6 +138,7 @@ class Coupling:
         self.computed: dict[str, tuple[int, ...]] = {}
         self.numbers: set[str] = set()
         self.asked: dict[tuple[Any, ...], int] = {}
+        self.asked_for: dict[tuple[Any, ...], list[Ids]] = {}
         self.risky: set[str] = set()
         self.has_heads = False
         self.within: dict[str, list[Ids]] = {}
@@ -307,6 +308,7 @@ class Coupling:
             return options[0]
         key = choice_key(self._node)
         self.asked[key] = len(options)
+        self.asked_for.setdefault(key, []).append(ids)
         self.doubt(ids)
         chosen = self.choices.get(key, 0)
         return options[chosen] if chosen < len(options) else None

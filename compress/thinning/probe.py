@@ -2,28 +2,35 @@
 
 A view's sizes may be literals (`view(-1, 2704)`) or follow the tensor (`flatten(1)`); the traced graph looks
 the same. Here: `prunable_graph` removes one unit of every group at once, runs the model on real tensors, and
-where that fails changes the graph: another way to split the view, else the channels behind it are pinned.
+where that fails changes the graph: another way to split the view, else the group that is at fault is pinned.
 Not here: the graph itself. Called by `thin` and by everything that ranks channels.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 from torch import nn
 
 from compress.errors import UserError
-from compress.graph.channels import ChannelGraph, Place, graph_of, traces_of
+from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of, traces_of
 from compress.graph.coupling import Choices, Heads
 from compress.graph.trace import ExampleInputs
 from compress.thinning.attention import all_headed
-from compress.thinning.plan import owner_of, plan_recipe
-from compress.thinning.proof.observe import ForwardFailed
-from compress.thinning.verify import Outcome, real_inputs, trial
+from compress.thinning.plan import plan_recipe
+from compress.thinning.retreat import Attempt, Lookalikes, first_fault, reason_of
+from compress.thinning.verify import ForwardFailed, Outcome, real_inputs, trial
 
 ATTEMPTS = 64
+"""Changes of the graph; what fails after so many is pinned at once."""
 
 
 def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
     """The coupled channel groups of a model, as far as a trial removal bears them out.
+
+    A group whose removal fails, however the graph is changed, is pinned; the reason names the module that failed.
 
     Args:
         model: any module, left as it was.
@@ -31,44 +38,136 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
         allow_inexact: see `channel_graph`.
 
     Raises:
-        UserError: the model cannot be traced or does not run, or no graph was found that holds.
+        UserError: the model cannot be traced, does not run, or computes something else each time.
     """
     with all_headed(model) as explicit:
         traces = traces_of(model, example_inputs)
     inputs = real_inputs(example_inputs)
-    choices: Choices = {}
-    pins: set[Place] = set()
-    distrusted: set[str] = set()
-    rigid: set[str] = set()
-    fellows = Fellows(model)
-    for _ in range(ATTEMPTS):
-        graph = graph_of(model, traces, choices, pins, distrusted, allow_inexact, Heads(False, explicit, rigid))
+    changes = Changes(model)
+    for number in itertools.count():
+        heads = Heads(False, explicit, changes.rigid)
+        graph = graph_of(model, traces, changes.choices, changes.pins, changes.distrusted, allow_inexact, heads)
         if not graph.risky:
             return graph
-        outcome = remove_one_of_each(model, graph, inputs)
-        if outcome.passed or (allow_inexact and not outcome.reason):
+        attempt = removal_of_one_each(model, graph, inputs, allow_inexact)
+        names = [group.name for group in graph.groups(prunable_only=True)]
+        outcome = attempt(names)
+        if outcome.passed:
             return graph
-        stiff = graph.tried_heads & (fellows.of(outcome.module) if outcome.reason else graph.tried_heads)
-        rigid |= stiff
-        failed = outcome.module if outcome.reason else ""  # values differ behind the fault, not at it
-        if not stiff and not _give_way(graph, failed, fellows, choices, pins, distrusted):
-            raise UserError(
-                f"removing channels from {type(model).__name__} fails in module {outcome.module!r}: "
-                f"{outcome.reason or f'outputs differ by {outcome.difference:.1e}'}"
-            )
-    raise UserError(f"{type(model).__name__}: no consistent channel groups after {ATTEMPTS} trials")
+        if not number:
+            check_repeatable(model, attempt)
+        changes.make(graph, outcome, names, attempt, only_pins=number >= ATTEMPTS)
+    raise AssertionError
 
 
-def remove_one_of_each(model: nn.Module, graph: ChannelGraph, inputs: ExampleInputs) -> Outcome:
-    """Try to remove the last unit of every prunable group, in eval mode."""
-    removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
-    recipe = plan_recipe(model, graph, removed)
+def removal_of_one_each(model: nn.Module, graph: ChannelGraph, inputs: ExampleInputs, allow_inexact: bool) -> Attempt:
+    """Tries to remove the last unit of each named group, in eval mode."""
+
+    def attempt(names: Sequence[str]) -> Outcome:
+        chosen = set(names)
+        removed = {group.name: [group.units - 1] for group in graph.groups() if group.name in chosen}
+        outcome = tried(model, lambda: trial(model, plan_recipe(model, graph, removed), {}, inputs, modes=("eval",)))
+        return replace(outcome, tolerance=float("inf")) if allow_inexact else outcome
+
+    return attempt
+
+
+def tried(model: nn.Module, run: Callable[[], Outcome]) -> Outcome:
+    """A trial's outcome.
+
+    Raises:
+        UserError: the model itself does not run.
+    """
     try:
-        return trial(model, recipe, {}, inputs, modes=("eval",), own_values=False)
+        return run()
     except ForwardFailed as error:
         raise UserError(
             f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
         ) from error
+
+
+def check_repeatable(model: nn.Module, attempt: Attempt) -> None:
+    """Raises UserError where the outputs differ although nothing was removed: then no removal can be proved."""
+    outcome = attempt([])
+    if not outcome.passed:
+        raise UserError(
+            f"{type(model).__name__} does not compute the same twice on the same input and weights (the outputs differ by "
+            f"{outcome.difference:.1e}), so no removal can be proved. Does its forward draw random numbers, keep a state "
+            "or change its own weights?"
+        )
+
+
+class Changes:
+    """What trials have taught about a model's code.
+
+    Args:
+        model: gives the classes of the modules.
+
+    Attributes:
+        choices: see `Coupling`.
+        pins: groups that no change helped.
+        distrusted: modules whose views pin their channels.
+        rigid: attention modules that follow the number of heads, not their size.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.choices: Choices = {}
+        self.pins: list[Pin] = []
+        self.distrusted: set[str] = set()
+        self.rigid: set[str] = set()
+        self._fellows = Fellows(model)
+        self._failed = Lookalikes()
+
+    def make(
+        self, graph: ChannelGraph, outcome: Outcome, names: Sequence[str], attempt: Attempt, only_pins: bool
+    ) -> None:
+        """Change what is at fault: the module that failed, if it has sizes to change, else what fails of the groups.
+
+        Args:
+            graph: of the failed trial.
+            outcome: of that trial.
+            names: the groups that lost a unit in it.
+            attempt: for more trials.
+            only_pins: look for no other way to split a view any more.
+        """
+        if not only_pins and outcome.reason and self._at(graph, outcome.module):
+            return
+        at, fault = first_fault(names, attempt, outcome)
+        groups = {group.name: group for group in graph.groups()}
+        if only_pins or not self._for(graph, groups[names[at]]):
+            alike = self._failed.add(names[at], names)
+            self.pins += [Pin.of(groups[name], reason_of(fault)) for name in alike]
+
+    def _at(self, graph: ChannelGraph, module: str) -> bool:
+        """Another way for the views of the module that failed, or none any more; False if that has been tried."""
+        stiff = graph.tried_heads & self._fellows.of(module)
+        self.rigid |= stiff
+        if stiff or not self._change(graph, module):
+            return bool(stiff)
+        for other in self._fellows.of(module) - {module}:
+            self._change(graph, other)
+        return True
+
+    def _change(self, graph: ChannelGraph, module: str) -> bool:
+        keys = [key for key, ways in graph.asked.items() if key[0] == module and self.choices.get(key, 0) < ways]
+        for key in keys:
+            self.choices[key] = self.choices.get(key, 0) + 1
+        if not keys and module in graph.risky and module not in self.distrusted:
+            self.distrusted.add(module)
+            return True
+        return bool(keys)
+
+    def _for(self, graph: ChannelGraph, group: ChannelGroup) -> bool:
+        """Another way for the views that a group's channels go through; False if there is none left."""
+        if group.within_heads:
+            owners = {module for module in graph.tried_heads for name, _ in group.members if _inside(name, module)}
+            stiff = graph.tried_heads & {each for owner in owners for each in self._fellows.of(owner)}
+            self.rigid |= stiff
+            return bool(stiff)
+        keys = [key for key in graph.asked_for[group.name] if self.choices.get(key, 0) < graph.asked[key]]
+        for key in keys:
+            self.choices[key] = self.choices.get(key, 0) + 1
+        return bool(keys)
 
 
 class Fellows:
@@ -86,36 +185,5 @@ class Fellows:
         return {module} if len(failed) == 1 else {name for name, each in self._kinds.items() if each is kind}
 
 
-def _give_way(
-    graph: ChannelGraph, module: str, fellows: Fellows, choices: Choices, pins: set[Place], distrusted: set[str]
-) -> bool:
-    """Change the first thing that may be at fault, from the failing module outwards; False if nothing is left."""
-    for name in _outwards(module):
-        if _change(graph, name, choices, distrusted):
-            for other in fellows.of(name) - {name}:
-                _change(graph, other, choices, distrusted)
-            return True
-        own = {place for place in graph.reads if owner_of(place[0]) == name} - pins
-        if own:
-            pins |= own
-            return True
-    rest = graph.risky - distrusted
-    distrusted |= rest
-    return bool(rest)
-
-
-def _change(graph: ChannelGraph, name: str, choices: Choices, distrusted: set[str]) -> bool:
-    """Another way to split a module's views, or none any more; False if that has been tried."""
-    open_choices = [key for key, ways in graph.asked.items() if key[0] == name and choices.get(key, 0) < ways]
-    for key in open_choices:
-        choices[key] = choices.get(key, 0) + 1
-    if not open_choices and name in graph.risky and name not in distrusted:
-        distrusted.add(name)
-        return True
-    return bool(open_choices)
-
-
-def _outwards(module: str) -> list[str]:
-    """`a.b.c` -> a.b.c, a.b, a and the model itself."""
-    parts = module.split(".") if module else []
-    return [".".join(parts[:count]) for count in range(len(parts), -1, -1)]
+def _inside(name: str, module: str) -> bool:
+    return not module or name.startswith(f"{module}.")

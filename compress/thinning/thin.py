@@ -1,7 +1,7 @@
 """A masked model becomes a smaller model that computes the same, or stays as it is.
 
 Here: `thin`, from masks, and `remove_units`, from units of the graph; both prove on real tensors that nothing
-changed before they touch the model. Not here: the choice of what to mask, and when (pruners, extensions).
+changed before they touch the model; a group with which that fails stays, with a note. Not here: the choice of what to mask, and when (pruners, extensions).
 
     masks = {"conv1.weight": keep[:, None, None, None].expand_as(model.conv1.weight)}
     result = thin(model, masks, batch, optimizer)
@@ -10,8 +10,8 @@ changed before they touch the model. Not here: the choice of what to mask, and w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,9 @@ from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, complete_masks, zero_masks
 from compress.thinning.plan import plan_recipe
-from compress.thinning.probe import prunable_graph
-from compress.thinning.proof.observe import ForwardFailed
+from compress.thinning.probe import check_repeatable, prunable_graph, tried
 from compress.thinning.recipe import Recipe, slice_optimizer
+from compress.thinning.retreat import Attempt, reason_of, retreat
 from compress.thinning.verify import Outcome, real_inputs, trial
 
 
@@ -71,8 +71,8 @@ def thin(
         allow_inexact: also remove through layer norms, which changes the output; it is reported.
 
     Raises:
-        UserError: the proof failed; it names the module and the reason, and nothing has changed. Or a mask fits
-            no parameter, or the model cannot be traced.
+        UserError: the proof failed for every group; it names the module and the reason, and nothing has changed. Or a
+            mask fits no parameter, or the model cannot be traced.
     """
     if graph is None:
         graph = prunable_graph(model, example_inputs, allow_inexact)
@@ -111,22 +111,55 @@ def remove_units(
     given = masks or {}
     if not any(removed.values()):
         return Thinned(Recipe(), {}, dict(given), notes)
-    recipe = plan_recipe(model, graph, removed)
-    inputs = real_inputs(example_inputs, next(model.parameters()).device)
-    try:
-        outcome = trial(model, recipe, given, inputs)
-    except ForwardFailed as error:
-        raise UserError(
-            f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
-        ) from error
-    if not outcome.passed and not (allow_inexact and not outcome.reason):
-        raise UserError(_refusal(model, outcome))
+    proof = _proved(model, graph, removed, given, example_inputs, allow_inexact)
     put_on(model, given)
+    recipe = plan_recipe(model, graph, proof.removed)
     recipe.apply(model)
     if optimizer is not None:
         slice_optimizer(recipe, model, optimizer)
-    cut = recipe.slice_all(given)
-    return Thinned(recipe, dict(removed), cut, notes, outcome.difference, outcome.masking_change, outcome.passed)
+    outcome, cut, notes = proof.outcome, recipe.slice_all(given), notes + proof.notes
+    return Thinned(recipe, proof.removed, cut, notes, outcome.difference, outcome.masking_change, outcome.passed)
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """What of a removal holds, and why the rest stays."""
+
+    removed: dict[str, list[int]]
+    outcome: Outcome
+    notes: tuple[str, ...] = ()
+
+
+def _proved(
+    model: nn.Module,
+    graph: ChannelGraph,
+    removed: Mapping[str, list[int]],
+    masks: Masks,
+    example_inputs: ExampleInputs,
+    allow_inexact: bool,
+) -> _Proof:
+    """Try all groups; where that fails, give up those that are at fault. Raises UserError if nothing is left."""
+    inputs = real_inputs(example_inputs, next(model.parameters()).device)
+
+    def run(names: Sequence[str]) -> Outcome:
+        recipe = plan_recipe(model, graph, {name: removed[name] for name in names})
+        return tried(model, lambda: trial(model, recipe, masks, inputs))
+
+    names = [name for name, units in removed.items() if units]
+    outcome = run(names)
+    if outcome.passed or (allow_inexact and not outcome.reason):
+        return _Proof(dict(removed), outcome)
+    check_repeatable(model, run)
+    attempt = _inexactly(run) if allow_inexact else run
+    left, faults, last = retreat(names, attempt, outcome)
+    if not left:
+        raise UserError(_refusal(model, outcome))
+    notes = tuple(f"{name}: {len(removed[name])} units stay: {reason_of(fault)}" for name, fault in faults.items())
+    return _Proof({name: removed[name] for name in left}, run(left) if allow_inexact else last, notes)
+
+
+def _inexactly(run: Attempt) -> Attempt:
+    return lambda names: replace(run(names), tolerance=float("inf"))
 
 
 @torch.no_grad()
@@ -143,6 +176,4 @@ def _refusal(model: nn.Module, outcome: Outcome) -> str:
         f"outputs of the masked and of the thinned model differ by {outcome.difference:.1e} relative, "
         f"allowed are {outcome.tolerance:.0e}"
     )
-    if outcome.what:
-        why = f"the masked and the thinned model are different functions, which training will show: {outcome.what}"
     return f"{type(model).__name__} was not thinned and is unchanged: in {where}: {why}"

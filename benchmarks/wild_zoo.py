@@ -1,0 +1,229 @@
+"""Thin networks of other people's packages and print one row each: equal, refused, wrong or crashed?
+
+    pip install -r benchmarks/requirements.txt                  # timm, spandrel, ...: none is needed elsewhere
+    python benchmarks/wild_zoo.py                               # all, about two hours on one core; it can be stopped and resumed
+    python benchmarks/wild_zoo.py --package timm 'conv*' nest*  # by package and by name or glob
+    python benchmarks/wild_zoo.py --compare                     # Torch-Pruning beside it
+    python benchmarks/wild_zoo.py --table                       # nothing is run: the tables of what is there
+
+Of each group 30 % of the units go, by L1 norm. Verdicts, the same for both tools (`wild_judge.py`): a fresh build whose
+removed positions are zero and the pruned network are compared in float64 on another batch and on another image size:
+
+    equal     they compute the same (1e-8 relative)
+    in part   the same, but groups had to stay because a trial failed; the note says which and why
+    refused   nothing was pruned
+    wrong     it computes something else
+    crash     an error that is no message of the tool
+
+Each network runs in a process of its own, with a limit of time. Rows are appended to a file of JSON lines, which is read
+again at the next start: what is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import multiprocessing
+import multiprocessing.connection
+import resource
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.thinning_zoo import FRACTION, roughen, weakest
+from benchmarks.wild_judge import EQUAL, distance, kept_positions, without
+from benchmarks.wild_networks import PACKAGES, Network, networks
+from benchmarks.wild_table import print_tables, row_line, shares
+from compress.errors import UserError
+from compress.graph.macs import count_macs
+from compress.thinning.probe import prunable_graph
+from compress.thinning.thin import remove_units
+from compress.thinning.verify import ForwardFailed
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=["*"], help="names or globs")
+    parser.add_argument("--package", choices=sorted(PACKAGES), action="append", help="one or several; default: all")
+    parser.add_argument("--out", type=Path, default=Path("results/wild_zoo.jsonl"))
+    parser.add_argument("--timeout", type=int, default=60, help="seconds for one network and tool, without its judge")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no network after so long")
+    parser.add_argument("--compare", action="store_true", help="Torch-Pruning on the same networks")
+    parser.add_argument("--again", action="store_true", help="run what is there already, too")
+    parser.add_argument("--table", action="store_true", help="print the tables of what is there, and run nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if options.table:
+        print_tables(known_rows(options.out))
+        return
+    run_all(options)
+
+
+def run_all(options: argparse.Namespace) -> None:
+    """All chosen networks, one after the other, by both tools if asked."""
+    start = time.monotonic()
+    done = set() if options.again else set(known_rows(options.out))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for package in options.package or PACKAGES:
+        for network in networks(package):
+            if not any(fnmatch.fnmatch(network.name, glob) for glob in options.names):
+                continue
+            for tool in ("ours", "Torch-Pruning")[: 1 + options.compare]:
+                if (package, network.name, tool) not in done and time.monotonic() - start < 60 * options.minutes:
+                    row = in_own_process(network, tool, options.timeout)
+                    with options.out.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(row_line(row), flush=True)
+
+
+def known_rows(file: Path) -> dict[tuple[str, str, str], Row]:
+    """(package, network, tool) -> its last row."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {(row["package"], row["network"], row["tool"]): row for row in rows}
+
+
+def in_own_process(network: Network, tool: str, limit: int) -> Row:
+    """The row of a network, whatever happens to the process that works on it."""
+    row: Row = {"package": network.package, "network": network.name, "tool": tool}
+    context = multiprocessing.get_context("fork")  # the package has been imported already
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_send_row, args=(network, tool, theirs), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        if ours.poll(2 * limit):
+            row.update(ours.recv())
+        else:
+            row.update(verdict="crash", note=f"over {2 * limit} s")
+    except EOFError:
+        child.join()
+        row.update(verdict="crash", note=f"the process ended by signal {-(child.exitcode or 0)}")
+    child.kill()
+    child.join()
+    return row
+
+
+def _send_row(network: Network, tool: str, pipe: multiprocessing.connection.Connection) -> None:
+    try:
+        row = TOOLS[tool](network)
+    except Exception as error:  # a bug, of a tool or of this benchmark: that is what we look for
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        row = {"verdict": "crash", "note": text.replace("\n", " ")[:300]}
+    pipe.send(row)
+
+
+def fresh(network: Network) -> nn.Module:
+    """The network with seeded random weights, none of them constant, in float64."""
+    torch.manual_seed(0)
+    model = network.build(network.size)
+    roughen(model)
+    model.double().eval()
+    with torch.no_grad():  # float32 has too few numbers: every weight must be one of its own for the judge
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.add_(1e-6 * torch.randn_like(parameter))
+    return model
+
+
+def inputs_of(network: Network, batch: int, size: int, seed: int) -> tuple[Any, ...]:
+    """Noise of a seed, in float64 where it is no integer."""
+    torch.manual_seed(seed)
+    return tuple(x.double() if x.is_floating_point() else x for x in network.inputs(batch, size))
+
+
+def our_row(network: Network) -> Row:
+    """What thinning makes of a network."""
+    model, batch = fresh(network), inputs_of(network, 2, network.size, 1)
+    dense = sizes(model, batch)
+    before = time.perf_counter()
+    try:
+        graph = prunable_graph(model, batch)
+        middle = time.perf_counter()
+        found = shares(graph, model)
+        result = remove_units(model, graph, weakest(model, graph), batch)
+    except UserError as error:
+        return {"verdict": "refused", "note": str(error)[:400], "seconds": time.perf_counter() - before}
+    after = time.perf_counter()
+    row = {
+        **dense,
+        **found,
+        "graph_s": middle - before,
+        "thin_s": after - middle,
+        "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "proof": result.difference,
+    }
+    row.update(judged(network, model))
+    if row["verdict"] == "equal" and result.notes:
+        row.update(verdict="in part", note="; ".join(result.notes)[:400])
+    return row
+
+
+def their_row(network: Network) -> Row:
+    """What Torch-Pruning makes of it; outputs of linear layers that end in the network's output stay."""
+    import torch_pruning
+
+    model, batch = fresh(network), inputs_of(network, 2, network.size, 1)
+    keep = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
+    before = time.perf_counter()
+    try:
+        importance = torch_pruning.importance.MagnitudeImportance(p=1)
+        pruner = torch_pruning.pruner.MagnitudePruner(
+            model, batch[0], importance=importance, pruning_ratio=FRACTION, ignored_layers=keep
+        )
+        pruner.step()
+    except Exception as error:  # whatever it raises is its verdict
+        return {"verdict": "crash", "note": f"{type(error).__name__}: {error}".replace("\n", " ")[:300]}
+    row = {"thin_s": time.perf_counter() - before, "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    try:
+        row.update(judged(network, model))
+    except (ForwardFailed, ValueError) as error:
+        row.update(verdict="wrong", note=f"{type(error).__name__}: {error}"[:300])
+    return row
+
+
+TOOLS = {"ours": our_row, "Torch-Pruning": their_row}
+
+
+def sizes(model: nn.Module, batch: tuple[Any, ...]) -> Row:
+    """Our count of multiply-accumulates beside torch's own."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*batch)
+    counted = count_macs(model, batch)
+    return {"macs": counted.total, "flop_counter": counter.get_total_flops() // 2}
+
+
+def judged(network: Network, pruned: nn.Module) -> Row:
+    """The verdict, what is left of parameters, and the differences on other inputs."""
+    masked = fresh(network)
+    total = sum(p.numel() for p in masked.parameters())
+    left = sum(p.numel() for p in pruned.parameters())
+    kept = kept_positions(masked, pruned)
+    without(masked, kept)
+    other = distance(pruned, masked, inputs_of(network, 3, network.size, 2))
+    larger = distance(pruned, masked, inputs_of(network, 2, network.size + network.step, 3))
+    row: Row = {"parameters": total, "left": left / total, "other_batch": other, "other_size": larger}
+    if not kept:
+        return {**row, "verdict": "refused", "note": "nothing can be removed"}
+    worst = [each for each in (other, larger) if each is not None]
+    if not worst:
+        return {**row, "verdict": "crash", "note": "the masked network does not run on another batch"}
+    return {**row, "verdict": "equal" if all(each <= EQUAL for each in worst) else "wrong", "note": ""}
+
+
+if __name__ == "__main__":
+    main()
