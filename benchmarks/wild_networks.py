@@ -68,8 +68,9 @@ TIMM = """
     fastvit_t8 focalnet_tiny_srf gcvit_xxtiny ghostnet_050 hardcorenas_a hgnetv2_b0 hiera_tiny_224 sam2_hiera_tiny
     hrnet_w18_small iformer_t inception_next_atto inception_resnet_v2 inception_v3 inception_v4 lcnetv2_small
     levit_128s lowformer_b0 test_mambaout maxvit_pico_rw_256 coatnet_pico_rw_224 poolformerv2_s12 poolformer_s12
-    gmlp_ti16_224 mixer_s32_224 mobilenetv3_small_050 lcnet_035 mobilevit_xxs mobilevitv2_050 mvitv2_tiny nasnetalarge
-    nest_tiny nextvit_small test_nfnet nf_regnet_b0 pit_ti_224 pnasnet5large pvt_v2_b0 rdnet_tiny regnetx_002 regnety_002
+    gmlp_ti16_224 mixer_s32_224 mobilenetv3_small_050 lcnet_035 mobilevit_xxs mobilevitv2_050 mvitv2_tiny
+    nasnetalarge nest_tiny nextvit_small test_nfnet nf_regnet_b0 pit_ti_224 pnasnet5large pvt_v2_b0 regnetx_002
+    regnety_002
     repghostnet_050 repvit_m1 res2net50_26w_4s resnest26d
     resnet10t seresnet18 test_resnet resnetv2_18 rexnet_100 selecsls42 seresnext26t_32x4d skresnet18 swiftformer_xs
     starnet_s1 swin_tiny_patch4_window7_224 swinv2_cr_tiny_ns_224 swinv2_tiny_window8_256 shvit_s1 tiny_vit_5m_224
@@ -90,7 +91,9 @@ def _timm() -> list[Network]:
     known = set(timm.list_models())
     missing = [name for name in TIMM.split() if name not in known]
     if missing:
-        raise SystemExit(f"this version of timm lacks {', '.join(missing)}; benchmarks/requirements.txt names the version")
+        raise SystemExit(
+            f"this version of timm lacks {', '.join(missing)}; benchmarks/requirements.txt names the version"
+        )
 
     def builder(name: str) -> Callable[[int], nn.Module]:
         settings = TIMM_SETTINGS.get(name, {})
@@ -118,6 +121,7 @@ TIMM_FIXED: tuple[str, ...] = ()
 """Those whose code holds the width of the image."""
 
 
+DOUBLE: dict[str, Any] = {"upscale": 2, "upsampler": "pixelshuffle"}
 SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
     "ATD": ("ATD", {"depths": (2, 2), "num_heads": (6, 6), "upsampler": "pixelshuffle", "upscale": 2}),
     "AuraSR": (
@@ -131,6 +135,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
             "down_dim_mults": (2, 4),
             "full_attn": (False, True, True),
             "attn_depths": (1, 1, 1),
+            "style_network": {"dim": 16, "depth": 2},
             "mid_attn_depth": 1,
             "self_attn_dim_head": 8,
             "self_attn_heads": 2,
@@ -141,7 +146,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
     "DAT": ("DAT", {"embed_dim": 60, "depth": [2, 2], "num_heads": [2, 2], "split_size": [8, 16]}),
     "DCTLSA": ("DCTLSA", {}),
     "DITN": ("DITN", {"ITL_blocks": 2, "SAL_blocks": 2}),
-    "DRCT": ("DRCT", {"embed_dim": 60, "depths": (6, 6), "num_heads": (6, 6), "upscale": 2, "upsampler": "pixelshuffle"}),
+    "DRCT": ("DRCT", {"embed_dim": 60, "depths": (6, 6), "num_heads": (6, 6), **DOUBLE}),
     "DRUNet": ("DRUNet", {"nc": [16, 32, 64, 128]}),
     "DnCNN": ("DnCNN", {}),
     "ESRGAN": ("ESRGAN", {"num_blocks": 3}),
@@ -149,7 +154,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
     "FDAT": ("FDAT", {"num_groups": 2}),
     "FFTformer": ("FFTformer", {"num_blocks": [2, 2, 2], "num_refinement_blocks": 2}),
     "GFPGAN": ("GFPGAN", {"out_size": 64, "num_style_feat": 64, "narrow": 0.25}),
-    "GRL": ("GRL", {"depths": [2, 2], "num_heads_window": [3, 3], "num_heads_stripe": [3, 3], "upsampler": "pixelshuffle", "upscale": 2}),
+    "GRL": ("GRL", {"depths": [2, 2], "num_heads_window": [3, 3], "num_heads_stripe": [3, 3], **DOUBLE}),
     "HAT": ("HAT", {"depths": (2, 2), "num_heads": (6, 6), "window_size": 8, "upscale": 2}),
     "HVICIDNet": ("HVICIDNet", {}),
     "IPT": ("IPT", {"num_layers": 2, "n_feats": 16, "num_heads": 4}),
@@ -170,7 +175,10 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
     "UpCunet2x_fast": ("RealCUGAN", {}),
     "UpCunet3x": ("RealCUGAN", {}),
     "UpCunet4x": ("RealCUGAN", {}),
-    "RestoreFormer": ("RestoreFormer", {"ch": 32, "ch_mult": (1, 2, 2, 4), "resolution": 128, "z_channels": 64, "embed_dim": 64}),
+    "RestoreFormer": (
+        "RestoreFormer",
+        {"ch": 32, "ch_mult": (1, 2, 2, 4), "resolution": 128, "z_channels": 64, "embed_dim": 64},
+    ),
     "RetinexFormer": ("RetinexFormer", {"stage": 1}),
     "SAFMN": ("SAFMN", {"dim": 36}),
     "SAFMNBCIE": ("SAFMNBCIE", {"dim": 36, "n_blocks": 2, "num_layers": 2}),
@@ -179,7 +187,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
     "SeemoRe": ("SeemoRe", {"num_layers": 3, "embedding_dim": 36}),
     "SwiftSRGAN": ("SwiftSRGAN", {"num_blocks": 4}),
     "Swin2SR": ("Swin2SR", {"depths": [2, 2], "num_heads": [6, 6], "window_size": 8, "upsampler": "pixelshuffle"}),
-    "SwinIR": ("SwinIR", {"depths": [2, 2], "num_heads": [6, 6], "window_size": 8, "upscale": 2, "upsampler": "pixelshuffle"}),
+    "SwinIR": ("SwinIR", {"depths": [2, 2], "num_heads": [6, 6], "window_size": 8, **DOUBLE}),
     "Uformer": ("Uformer", {"img_size": 128, "embed_dim": 16}),
 }  # fmt: skip
 """Class -> the architecture's folder and its arguments: shallow, the structure is the same."""
@@ -203,9 +211,8 @@ def _spandrel() -> list[Network]:
     ]
 
 
-DECODERS = (
-    "Unet UnetPlusPlus MAnet Linknet FPN PSPNet DeepLabV3 DeepLabV3Plus PAN UPerNet Segformer"  # DPT: a timm ViT of 86 M
-)
+DECODERS = "Unet UnetPlusPlus MAnet Linknet FPN PSPNet DeepLabV3 DeepLabV3Plus PAN UPerNet Segformer"
+"""All but DPT, whose encoder is a ViT of 86 million parameters."""
 
 
 def _decoders() -> list[Network]:
@@ -224,8 +231,8 @@ def _decoders() -> list[Network]:
 
 
 YOLO = (
-    "yolo11n yolo11n-seg yolo11n-cls yolo11n-pose yolo11n-obb yolo12n yolo26n yolo26n-seg yolo26n-pose yolov10n yolov9t "
-    "yolov8n yolov8n-ghost yolov6n yolov5n yolov3-tiny"
+    "yolo11n yolo11n-seg yolo11n-cls yolo11n-pose yolo11n-obb yolo12n yolo26n yolo26n-seg yolo26n-pose yolov10n "
+    "yolov9t yolov8n yolov8n-ghost yolov6n yolov5n yolov3-tiny"
 )
 
 
@@ -263,8 +270,15 @@ class Positional(nn.Module):
         return self.network(**dict(zip(self.names, inputs, strict=True)), **extra, return_dict=False)
 
 
-SMALL_TEXT = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 99}
-VISION = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "image_size": 64}
+SMALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+}
+WORDS = {"vocab_size": 99, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SMALL_TEXT = {**SMALL, **WORDS}
+VISION = {**SMALL, "image_size": 64}
 DECODER = {**SMALL_TEXT, "num_key_value_heads": 2, "max_position_embeddings": 64}
 TRANSFORMERS: dict[str, dict[str, Any]] = {
     "ViT": {**VISION, "patch_size": 16},
@@ -277,11 +291,11 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "MobileViT": {"image_size": 64},
     "MobileViTV2": {"image_size": 64},
     "MobileNetV2": {},
-    "EfficientNet": {"width_coefficient": 0.5, "image_size": 64},
+    "EfficientNet": {"hidden_dim": 1280, "image_size": 64},
     "Segformer": {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1]},
     "Beit": {**VISION, "patch_size": 16},
     "Dinov2": {**VISION, "patch_size": 16},
-    "Pvt": {"image_size": 64, "hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1]},
+    "Pvt": {"image_size": 64, "hidden_sizes": [16, 32, 80, 64], "depths": [1, 1, 1, 1]},
     "PoolFormer": {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1]},
     "Levit": {"image_size": 64, "hidden_sizes": [32, 64, 64], "depths": [2, 2, 2], "num_attention_heads": [2, 4, 4]},
     "Cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 1, 2]},
@@ -291,11 +305,11 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "DistilBert": {"dim": 64, "n_layers": 3, "n_heads": 4, "hidden_dim": 128, "vocab_size": 99},
     "Albert": {**SMALL_TEXT, "embedding_size": 32},
     "Electra": {**SMALL_TEXT, "embedding_size": 32},
-    "GPT2": {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 99, "n_positions": 64},
-    "T5Encoder": {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 3, "num_heads": 4, "vocab_size": 99},
+    "GPT2": {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, **WORDS},
+    "T5Encoder": {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 3, "num_heads": 4, **WORDS},
     "Bart": {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
-             "decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "vocab_size": 99},
-    "OPT": {"hidden_size": 64, "num_hidden_layers": 3, "ffn_dim": 128, "num_attention_heads": 4, "vocab_size": 99,
+             "decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, **WORDS},
+    "OPT": {"hidden_size": 64, "num_hidden_layers": 3, "ffn_dim": 128, "num_attention_heads": 4, **WORDS,
             "word_embed_proj_dim": 64, "max_position_embeddings": 64},
     "Llama": DECODER,
     "Mistral": DECODER,

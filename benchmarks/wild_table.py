@@ -46,8 +46,9 @@ def shares(graph: ChannelGraph, model: nn.Module) -> Row:
 
 
 def _kind(reason: str) -> str:
-    """A reason without the module's name: `norm over the channel dimension (layer_norm in a.b)` -> .. `(layer_norm)`."""
-    return re.sub(r" in (the model|[\w.]+)\)", ")", re.sub(r"'[\w.]+'", "'..'", reason))
+    """A reason without the names and sizes of one network: `no rule (foo in a.b)` -> `no rule (foo)`."""
+    reason = re.sub(r" in (the model|[\w.]+)\)", ")", re.sub(r"'[\w.]+'", "'..'", reason))
+    return re.sub(r"\d[\d.e+-]*", "#", reason)
 
 
 def row_line(row: Row) -> str:
@@ -76,10 +77,8 @@ def print_tables(rows: Mapping[tuple[str, str, str], Row]) -> None:
         pinned = [row["pinned"] for row in own if "pinned" in row]
         times = [row["graph_s"] for row in own if "graph_s" in row]
         verdicts = " | ".join(str(count[each]) for each in ("equal", "in part", "refused", "wrong", "crash"))
-        print(
-            f"| {package} | {tool} | {len(own)} | {verdicts} | {f'{statistics.median(pinned):.1%}' if pinned else ''} | "
-            f"{f'{max(times):.1f}' if times else ''} |"
-        )
+        ends = f"{statistics.median(pinned):.1%} | {max(times):.1f}" if pinned and times else " | "
+        print(f"| {package} | {tool} | {len(own)} | {verdicts} | {ends} |")
     print()
     for row in rows.values():
         if row["tool"] == "ours" and (row["verdict"] != "equal" or row.get("pinned", 0) > 0.1):

@@ -1,7 +1,7 @@
 """Thin networks of other people's packages and print one row each: equal, refused, wrong or crashed?
 
     pip install -r benchmarks/requirements.txt                  # timm, spandrel, ...: none is needed elsewhere
-    python benchmarks/wild_zoo.py                               # all, about two hours on one core; it can be stopped and resumed
+    python benchmarks/wild_zoo.py                               # all, two hours on one core; it can be stopped
     python benchmarks/wild_zoo.py --package timm 'conv*' nest*  # by package and by name or glob
     python benchmarks/wild_zoo.py --compare                     # Torch-Pruning beside it
     python benchmarks/wild_zoo.py --table                       # nothing is run: the tables of what is there
@@ -15,8 +15,8 @@ removed positions are zero and the pruned network are compared in float64 on ano
     wrong     it computes something else
     crash     an error that is no message of the tool
 
-Each network runs in a process of its own, with a limit of time. Rows are appended to a file of JSON lines, which is read
-again at the next start: what is there is not run again.
+Each network runs in a process of its own, with a limit of time. Rows are appended to a file of JSON lines, which is
+read again at the next start: what is there is not run again. Seconds are of the CPU, one thread.
 """
 
 from __future__ import annotations
@@ -150,15 +150,15 @@ def our_row(network: Network) -> Row:
     """What thinning makes of a network."""
     model, batch = fresh(network), inputs_of(network, 2, network.size, 1)
     dense = sizes(model, batch)
-    before = time.perf_counter()
+    before = time.process_time()
     try:
         graph = prunable_graph(model, batch)
-        middle = time.perf_counter()
+        middle = time.process_time()
         found = shares(graph, model)
         result = remove_units(model, graph, weakest(model, graph), batch)
     except UserError as error:
-        return {"verdict": "refused", "note": str(error)[:400], "seconds": time.perf_counter() - before}
-    after = time.perf_counter()
+        return {"verdict": "refused", "note": str(error)[:400], "seconds": time.process_time() - before}
+    after = time.process_time()
     row = {
         **dense,
         **found,
@@ -179,7 +179,7 @@ def their_row(network: Network) -> Row:
 
     model, batch = fresh(network), inputs_of(network, 2, network.size, 1)
     keep = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
-    before = time.perf_counter()
+    before = time.process_time()
     try:
         importance = torch_pruning.importance.MagnitudeImportance(p=1)
         pruner = torch_pruning.pruner.MagnitudePruner(
@@ -188,7 +188,7 @@ def their_row(network: Network) -> Row:
         pruner.step()
     except Exception as error:  # whatever it raises is its verdict
         return {"verdict": "crash", "note": f"{type(error).__name__}: {error}".replace("\n", " ")[:300]}
-    row = {"thin_s": time.perf_counter() - before, "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    row = {"thin_s": time.process_time() - before, "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
     try:
         row.update(judged(network, model))
     except (ForwardFailed, ValueError) as error:

@@ -37,6 +37,7 @@ from compress.graph.unread import held_by, unread_in
 Place = tuple[str, int]
 """A parameter's or buffer's full name, and one of its dimensions."""
 
+
 @dataclass(frozen=True, eq=False)
 class Pin:
     """Units that must stay, whatever the graph says, because a trial without them failed.

@@ -9,10 +9,10 @@ Not here: the graph itself. Called by `thin` and by everything that ranks channe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of, traces_of
@@ -20,8 +20,9 @@ from compress.graph.coupling import Choices, Heads
 from compress.graph.trace import ExampleInputs
 from compress.thinning.attention import all_headed
 from compress.thinning.plan import plan_recipe
-from compress.thinning.retreat import Attempt, Lookalikes, first_fault, reason_of
-from compress.thinning.verify import ForwardFailed, Outcome, real_inputs, trial
+from compress.thinning.recipe import Recipe
+from compress.thinning.retreat import Lookalikes, Trials, first_fault, reason_of
+from compress.thinning.verify import ForwardFailed, Outcome, real_inputs, run_only, trial
 
 ATTEMPTS = 64
 """Changes of the graph; what fails after so many is pinned at once."""
@@ -49,51 +50,61 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
         graph = graph_of(model, traces, changes.choices, changes.pins, changes.distrusted, allow_inexact, heads)
         if not graph.risky:
             return graph
-        attempt = removal_of_one_each(model, graph, inputs, allow_inexact)
-        names = [group.name for group in graph.groups(prunable_only=True)]
-        outcome = attempt(names)
+        removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
+        trials = trials_of(model, graph, removed, inputs, ("eval",), allow_inexact=allow_inexact)
+        outcome = trials.full(list(removed)) if number else trials.compares(list(removed))
         if outcome.passed:
             return graph
         if not number:
-            check_repeatable(model, attempt)
-        changes.make(graph, outcome, names, attempt, only_pins=number >= ATTEMPTS)
+            check_repeatable(model, trials)
+        changes.make(trials, outcome, list(removed), only_pins=number >= ATTEMPTS)
     raise AssertionError
 
 
-def removal_of_one_each(model: nn.Module, graph: ChannelGraph, inputs: ExampleInputs, allow_inexact: bool) -> Attempt:
-    """Tries to remove the last unit of each named group, in eval mode."""
+def trials_of(
+    model: nn.Module,
+    graph: ChannelGraph,
+    removed: Mapping[str, list[int]],
+    inputs: ExampleInputs,
+    modes: Sequence[str] = ("eval", "train"),
+    masks: Mapping[str, Tensor] | None = None,
+    allow_inexact: bool = False,
+) -> Trials:
+    """How a removal is tried; with `allow_inexact` the outputs may differ.
 
-    def attempt(names: Sequence[str]) -> Outcome:
-        chosen = set(names)
-        removed = {group.name: [group.units - 1] for group in graph.groups() if group.name in chosen}
-        outcome = tried(model, lambda: trial(model, plan_recipe(model, graph, removed), {}, inputs, modes=("eval",)))
+    Args:
+        model: left as it was.
+        graph: of the model.
+        removed: group name -> units that go.
+        inputs: real ones.
+        modes: see `trial`.
+        masks: see `trial`.
+        allow_inexact: only an error is a failure.
+    """
+
+    def recipe(names: Sequence[str]) -> Recipe:
+        return plan_recipe(model, graph, {name: removed[name] for name in names})
+
+    def compares(names: Sequence[str]) -> Outcome:
+        try:
+            outcome = trial(model, recipe(names), masks or {}, inputs, modes)
+        except ForwardFailed as error:
+            raise UserError(
+                f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
+            ) from error
         return replace(outcome, tolerance=float("inf")) if allow_inexact else outcome
 
-    return attempt
+    return Trials(graph, compares, lambda names: run_only(model, recipe(names), inputs))
 
 
-def tried(model: nn.Module, run: Callable[[], Outcome]) -> Outcome:
-    """A trial's outcome.
-
-    Raises:
-        UserError: the model itself does not run.
-    """
-    try:
-        return run()
-    except ForwardFailed as error:
-        raise UserError(
-            f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
-        ) from error
-
-
-def check_repeatable(model: nn.Module, attempt: Attempt) -> None:
+def check_repeatable(model: nn.Module, trials: Trials) -> None:
     """Raises UserError where the outputs differ although nothing was removed: then no removal can be proved."""
-    outcome = attempt([])
+    outcome = trials.compares([])
     if not outcome.passed:
         raise UserError(
-            f"{type(model).__name__} does not compute the same twice on the same input and weights (the outputs differ by "
-            f"{outcome.difference:.1e}), so no removal can be proved. Does its forward draw random numbers, keep a state "
-            "or change its own weights?"
+            f"{type(model).__name__} does not compute the same twice on the same input and weights (the outputs differ "
+            f"by {outcome.difference:.1e}), so no removal can be proved. Does its forward draw random numbers, keep a "
+            "state or change its own weights?"
         )
 
 
@@ -116,27 +127,25 @@ class Changes:
         self.distrusted: set[str] = set()
         self.rigid: set[str] = set()
         self._fellows = Fellows(model)
-        self._failed = Lookalikes()
+        self._failed = Lookalikes(model)
 
-    def make(
-        self, graph: ChannelGraph, outcome: Outcome, names: Sequence[str], attempt: Attempt, only_pins: bool
-    ) -> None:
+    def make(self, trials: Trials, outcome: Outcome, names: Sequence[str], only_pins: bool) -> None:
         """Change what is at fault: the module that failed, if it has sizes to change, else what fails of the groups.
 
         Args:
-            graph: of the failed trial.
-            outcome: of that trial.
-            names: the groups that lost a unit in it.
-            attempt: for more trials.
+            trials: of the graph that failed.
+            outcome: how it did.
+            names: the groups that lost a unit.
             only_pins: look for no other way to split a view any more.
         """
+        graph = trials.graph
         if not only_pins and outcome.reason and self._at(graph, outcome.module):
             return
-        at, fault = first_fault(names, attempt, outcome)
+        name, fault, _ = first_fault(names, trials, outcome)
         groups = {group.name: group for group in graph.groups()}
-        if only_pins or not self._for(graph, groups[names[at]]):
-            alike = self._failed.add(names[at], names)
-            self.pins += [Pin.of(groups[name], reason_of(fault)) for name in alike]
+        if only_pins or not self._for(graph, groups[name]):
+            alike = self._failed.of(graph).add(name, names, fault.module)
+            self.pins += [Pin.of(groups[each], reason_of(fault)) for each in alike]
 
     def _at(self, graph: ChannelGraph, module: str) -> bool:
         """Another way for the views of the module that failed, or none any more; False if that has been tried."""

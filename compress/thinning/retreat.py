@@ -1,68 +1,110 @@
 """Which groups make a removal fail, so that those stay and all others can go.
 
-Here: `first_fault`, a binary search over the groups, and `retreat`, which goes on until what is left holds. A trial is
-two forward passes of the network, so that n groups of which k fail take about k * log2(n) of them. Not here: the trial
-(`verify.py`) and what is done about a group that fails. Called by `probe` and by `thin`.
+Here: `Trials`, how a removal is tried, `first_fault`, a binary search over the groups, and `retreat`, which goes on
+until what is left holds. Not here: the trial itself (`verify.py`) and what is done about a group that fails. Called by
+`probe` and by `thin`.
 
-    groups  a b c d e f, of which c and e fail
-    trials  abcdef - , abc - , a + , ab +         -> c stays
-            abdef - , abde - , abd +              -> e stays
-            abdf +
+    groups  a b c d e f, of which c and e fail, with an error in a module that d, e and c have weights in
+    trials  abcdef - , abf + , abfd + , abfde -     -> e stays
+            abfdc -                                 -> c stays
+            abfd +
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+from torch import nn
+
+from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.thinning.verify import Outcome
 
 Attempt = Callable[[Sequence[str]], Outcome]
 """Tries to remove units of the named groups together."""
-ALIKE = 3
-"""So many groups of one name but for its numbers have failed: the others of that name are not tried any more."""
 
 
-def retreat(names: Sequence[str], attempt: Attempt, failed: Outcome) -> tuple[list[str], dict[str, Outcome], Outcome]:
+@dataclass(frozen=True)
+class Trials:
+    """The trials of one graph.
+
+    Attributes:
+        graph: gives the groups.
+        compares: a removal against masking, on real tensors.
+        runs: only whether the network runs without them; one pass instead of several.
+    """
+
+    graph: ChannelGraph
+    compares: Attempt
+    runs: Attempt
+
+    def full(self, names: Sequence[str]) -> Outcome:
+        """Both, the quick one first: for a removal that is likely to fail."""
+        outcome = self.runs(names)
+        return outcome if outcome.reason else self.compares(names)
+
+    def near(self, module: str) -> set[str]:
+        """The groups that have tensors in a module, or whose channels go through its views."""
+        inside = {g.name for g in self.graph.groups() if any(_inside(name, module) for name, _ in g.members)}
+        asked = {name for name, keys in self.graph.asked_for.items() if any(key[0] == module for key in keys)}
+        return asked if not module else inside | asked
+
+
+def retreat(
+    names: Sequence[str], trials: Trials, failed: Outcome, alike: Lookalikes
+) -> tuple[list[str], dict[str, Outcome], Outcome]:
     """Give up groups until the rest goes through.
 
     Args:
         names: of groups.
-        attempt: the trial.
+        trials: how they are tried.
         failed: the outcome for all of them, which was none that holds.
+        alike: what else a failing group stands for.
 
     Returns:
         the names that can go, those that cannot with what their removal led to, and the last outcome (`failed` if
         nothing can go).
     """
-    left, outcome, alike = list(names), failed, Lookalikes()
+    left, outcome = list(names), failed
     faults: dict[str, Outcome] = {}
-    held = 0
+    held: list[str] = []
     while left and not outcome.passed:
-        at, fault = first_fault(left, attempt, outcome, held)
-        gone = alike.add(left[at], left)
-        faults.update(dict.fromkeys(gone, fault))
-        held = sum(name not in faults for name in left[:at])
-        left = [name for name in left if name not in faults]
-        outcome = attempt(left) if left else failed
+        name, fault, held = first_fault(left, trials, outcome, held)
+        faults.update(dict.fromkeys(alike.add(name, left, fault.module), fault))
+        left = [each for each in left if each not in faults]
+        held = [each for each in held if each not in faults]
+        outcome = trials.full(left) if left else failed
     return left, faults, outcome
 
 
-def first_fault(names: Sequence[str], attempt: Attempt, failed: Outcome, held: int = 0) -> tuple[int, Outcome]:
-    """The place of the first group with which those before it fail, while without it they hold.
+def first_fault(
+    names: Sequence[str], trials: Trials, failed: Outcome, held: Sequence[str] = ()
+) -> tuple[str, Outcome, list[str]]:
+    """A group without which the others that were tried hold, and with which they fail.
 
     Args:
         names: of groups that fail together.
-        attempt: the trial.
-        failed: how.
-        held: so many from the start are known to hold.
+        trials: how they are tried.
+        failed: how they fail.
+        held: some that are known to hold together.
+
+    Returns:
+        the group, how it fails, and what holds without it.
     """
-    low, high = held, len(names)
+    attempt = trials.runs if failed.reason else trials.compares
+    near = trials.near(failed.module) if failed.reason else set()
+    rest = [name for name in names if name not in held]
+    order = [*held, *(name for name in rest if name not in near), *(name for name in rest if name in near)]
+    low, high = len(held), len(order)
+    middle = low + sum(name not in near for name in rest)
     while high - low > 1:
-        middle = (low + high) // 2
-        outcome = attempt(names[:middle])
+        if not low < middle < high:
+            middle = (low + high) // 2
+        outcome = attempt(order[:middle])
         low, high, failed = (middle, high, failed) if outcome.passed else (low, middle, outcome)
-    return high - 1, failed
+        middle = (low + high) // 2
+    return order[high - 1], failed, order[: high - 1]
 
 
 def reason_of(outcome: Outcome) -> str:
@@ -73,18 +115,50 @@ def reason_of(outcome: Outcome) -> str:
     return f"a trial without some of it changed the outputs by {outcome.difference:.1e} relative"
 
 
+ENOUGH = {True: 2, False: 3}
+"""So many groups that play the same part have failed (in modules of one class; else by their name): all such stay."""
+
+
 class Lookalikes:
-    """Groups that have failed, by their names without numbers: `blocks.3.attn.qkv.weight[0]` is one of twelve."""
+    """Groups that play the same part as one that has failed.
 
-    def __init__(self) -> None:
-        self._failed: dict[str, int] = {}
+    With an error in a module: groups that hold the same tensors of a module of the same class, `qkv.weight[0]` of an
+    `Attention`. Else those of the same name but for its numbers.
 
-    def add(self, name: str, names: Sequence[str]) -> list[str]:
-        """A name that failed; once `ALIKE` of its kind have, all of that kind among `names`."""
-        kind = _kind(name)
+    Args:
+        model: gives the classes.
+        graph: gives the groups.
+    """
+
+    def __init__(self, model: nn.Module, failed: dict[object, int] | None = None) -> None:
+        self._kinds = {name: type(module) for name, module in model.named_modules()}
+        self._failed = {} if failed is None else failed
+        self._groups: Mapping[str, ChannelGroup] = {}
+
+    def of(self, graph: ChannelGraph) -> Lookalikes:
+        """The same memory with the groups of a graph."""
+        self._groups = {group.name: group for group in graph.groups()}
+        return self
+
+    def add(self, name: str, names: Sequence[str], module: str) -> list[str]:
+        """A group that failed in a module; once that was one too many, all that are like it among `names`."""
+        part = self._part(name, module)
+        by_class = bool(part)
+        kind: object = (self._kinds.get(module), part) if by_class else re.sub(r"\d+", "#", name)
         self._failed[kind] = self._failed.get(kind, 0) + 1
-        return [name] if self._failed[kind] < ALIKE else [each for each in names if _kind(each) == kind]
+        if self._failed[kind] < ENOUGH[by_class]:
+            return [name]
+        if not by_class:
+            return [each for each in names if re.sub(r"\d+", "#", each) == kind]
+        fellows = [each for each, cls in self._kinds.items() if cls is self._kinds[module]]
+        alike = {each for each in names if any(self._part(each, fellow) == part for fellow in fellows)}
+        return [each for each in names if each in alike or each == name]
+
+    def _part(self, name: str, module: str) -> frozenset[tuple[str, int]]:
+        """The tensors' names within a module, and their dimensions, that a group has there."""
+        members = self._groups[name].members if module else {}
+        return frozenset((place[len(module) + 1 :], dim) for place, dim in members if _inside(place, module))
 
 
-def _kind(name: str) -> str:
-    return re.sub(r"\d+", "#", name)
+def _inside(name: str, module: str) -> bool:
+    return not module or name.startswith(f"{module}.")

@@ -1,7 +1,8 @@
 """A masked model becomes a smaller model that computes the same, or stays as it is.
 
 Here: `thin`, from masks, and `remove_units`, from units of the graph; both prove on real tensors that nothing
-changed before they touch the model; a group with which that fails stays, with a note. Not here: the choice of what to mask, and when (pruners, extensions).
+changed before they touch the model; a group with which that fails stays, with a note. Not here: the choice of what
+to mask, and when (pruners, extensions).
 
     masks = {"conv1.weight": keep[:, None, None, None].expand_as(model.conv1.weight)}
     result = thin(model, masks, batch, optimizer)
@@ -10,8 +11,8 @@ changed before they touch the model; a group with which that fails stays, with a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,10 @@ from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, complete_masks, zero_masks
 from compress.thinning.plan import plan_recipe
-from compress.thinning.probe import check_repeatable, prunable_graph, tried
+from compress.thinning.probe import check_repeatable, prunable_graph, trials_of
 from compress.thinning.recipe import Recipe, slice_optimizer
-from compress.thinning.retreat import Attempt, reason_of, retreat
-from compress.thinning.verify import Outcome, real_inputs, trial
+from compress.thinning.retreat import Lookalikes, reason_of, retreat
+from compress.thinning.verify import Outcome, real_inputs
 
 
 @dataclass(frozen=True)
@@ -140,26 +141,18 @@ def _proved(
 ) -> _Proof:
     """Try all groups; where that fails, give up those that are at fault. Raises UserError if nothing is left."""
     inputs = real_inputs(example_inputs, next(model.parameters()).device)
-
-    def run(names: Sequence[str]) -> Outcome:
-        recipe = plan_recipe(model, graph, {name: removed[name] for name in names})
-        return tried(model, lambda: trial(model, recipe, masks, inputs))
-
+    trials = trials_of(model, graph, removed, inputs, masks=masks)
     names = [name for name, units in removed.items() if units]
-    outcome = run(names)
+    outcome = trials.compares(names)
     if outcome.passed or (allow_inexact and not outcome.reason):
         return _Proof(dict(removed), outcome)
-    check_repeatable(model, run)
-    attempt = _inexactly(run) if allow_inexact else run
-    left, faults, last = retreat(names, attempt, outcome)
+    check_repeatable(model, trials)
+    lenient = trials_of(model, graph, removed, inputs, masks=masks, allow_inexact=allow_inexact)
+    left, faults, last = retreat(names, lenient, outcome, Lookalikes(model).of(graph))
     if not left:
         raise UserError(_refusal(model, outcome))
     notes = tuple(f"{name}: {len(removed[name])} units stay: {reason_of(fault)}" for name, fault in faults.items())
-    return _Proof({name: removed[name] for name in left}, run(left) if allow_inexact else last, notes)
-
-
-def _inexactly(run: Attempt) -> Attempt:
-    return lambda names: replace(run(names), tolerance=float("inf"))
+    return _Proof({name: removed[name] for name in left}, trials.compares(left) if allow_inexact else last, notes)
 
 
 @torch.no_grad()

@@ -248,6 +248,17 @@ def _fits_twice(model: nn.Module) -> bool:
     return sum(tensor.numel() for tensor in model.parameters()) <= DOUBLE_UP_TO
 
 
+def run_only(model: nn.Module, recipe: Recipe, inputs: ExampleInputs) -> Outcome:
+    """Whether a model runs at all after a removal: one pass, nothing is compared; the model is left as it was."""
+    with restored(model):
+        recipe.apply(model)
+        try:
+            observe(model, as_arguments(inputs), "eval")
+        except ForwardFailed as error:
+            return Outcome(float("inf"), 0.0, error.module, str(error))
+    return Outcome(0.0, 0.0)
+
+
 @torch.no_grad()
 def put_on_copies(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Mask parameters without writing into their memory."""
