@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.thinning.verify import ForwardFailed, Observation, observe
+from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 
 EQUAL = 1e-8
 """Largest relative difference of what computes the same, in float64."""

@@ -47,8 +47,8 @@ from benchmarks.wild_table import print_tables, row_line, shares
 from compress.errors import UserError
 from compress.graph.macs import count_macs
 from compress.thinning.probe import prunable_graph
+from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.thin import remove_units
-from compress.thinning.verify import ForwardFailed
 
 Row = dict[str, Any]
 

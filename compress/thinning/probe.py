@@ -20,9 +20,10 @@ from compress.graph.coupling import Choices, Heads
 from compress.graph.trace import ExampleInputs
 from compress.thinning.attention import all_headed
 from compress.thinning.plan import plan_recipe
+from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.recipe import Recipe
 from compress.thinning.retreat import Lookalikes, Trials, first_fault, reason_of
-from compress.thinning.verify import ForwardFailed, Outcome, real_inputs, run_only, trial
+from compress.thinning.verify import Outcome, real_inputs, run_only, trial
 
 ATTEMPTS = 64
 """Changes of the graph; what fails after so many is pinned at once."""
@@ -51,11 +52,11 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
         if not graph.risky:
             return graph
         removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
-        trials = trials_of(model, graph, removed, inputs, ("eval",), allow_inexact=allow_inexact)
-        outcome = trials.full(list(removed)) if number else trials.compares(list(removed))
+        trials = trials_of(model, graph, removed, inputs, ("eval",), own_values=False, allow_inexact=allow_inexact)
+        outcome = trials.full(list(removed))
         if outcome.passed:
             return graph
-        if not number:
+        if not number and not outcome.reason:
             check_repeatable(model, trials)
         changes.make(trials, outcome, list(removed), only_pins=number >= ATTEMPTS)
     raise AssertionError
@@ -68,6 +69,7 @@ def trials_of(
     inputs: ExampleInputs,
     modes: Sequence[str] = ("eval", "train"),
     masks: Mapping[str, Tensor] | None = None,
+    own_values: bool = True,
     allow_inexact: bool = False,
 ) -> Trials:
     """How a removal is tried; with `allow_inexact` the outputs may differ.
@@ -79,6 +81,7 @@ def trials_of(
         inputs: real ones.
         modes: see `trial`.
         masks: see `trial`.
+        own_values: see `trial`.
         allow_inexact: only an error is a failure.
     """
 
@@ -87,7 +90,7 @@ def trials_of(
 
     def compares(names: Sequence[str]) -> Outcome:
         try:
-            outcome = trial(model, recipe(names), masks or {}, inputs, modes)
+            outcome = trial(model, recipe(names), masks or {}, inputs, modes, own_values)
         except ForwardFailed as error:
             raise UserError(
                 f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
@@ -100,6 +103,8 @@ def trials_of(
 def check_repeatable(model: nn.Module, trials: Trials) -> None:
     """Raises UserError where the outputs differ although nothing was removed: then no removal can be proved."""
     outcome = trials.compares([])
+    if outcome.reason:
+        raise UserError(f"{type(model).__name__} cannot be thinned and is unchanged: {outcome.reason}")
     if not outcome.passed:
         raise UserError(
             f"{type(model).__name__} does not compute the same twice on the same input and weights (the outputs differ "

@@ -5,8 +5,8 @@ until what is left holds. Not here: the trial itself (`verify.py`) and what is d
 `probe` and by `thin`.
 
     groups  a b c d e f, of which c and e fail, with an error in a module that d, e and c have weights in
-    trials  abcdef - , abf + , abfd + , abfde -     -> e stays
-            abfdc -                                 -> c stays
+    trials  abcdef - , abf + , abfc -     -> c stays
+            abfde - , abfd +              -> e stays
             abfd +
 """
 
@@ -40,7 +40,7 @@ class Trials:
     runs: Attempt
 
     def full(self, names: Sequence[str]) -> Outcome:
-        """Both, the quick one first: for a removal that is likely to fail."""
+        """Both, the quick one first."""
         outcome = self.runs(names)
         return outcome if outcome.reason else self.compares(names)
 
@@ -83,6 +83,8 @@ def first_fault(
 ) -> tuple[str, Outcome, list[str]]:
     """A group without which the others that were tried hold, and with which they fail.
 
+    A binary search, which first leaves out what is near the module that failed.
+
     Args:
         names: of groups that fail together.
         trials: how they are tried.
@@ -93,18 +95,19 @@ def first_fault(
         the group, how it fails, and what holds without it.
     """
     attempt = trials.runs if failed.reason else trials.compares
-    near = trials.near(failed.module) if failed.reason else set()
-    rest = [name for name in names if name not in held]
-    order = [*held, *(name for name in rest if name not in near), *(name for name in rest if name in near)]
-    low, high = len(held), len(order)
-    middle = low + sum(name not in near for name in rest)
-    while high - low > 1:
-        if not low < middle < high:
-            middle = (low + high) // 2
-        outcome = attempt(order[:middle])
-        low, high, failed = (middle, high, failed) if outcome.passed else (low, middle, outcome)
-        middle = (low + high) // 2
-    return order[high - 1], failed, order[: high - 1]
+    good = list(held)
+    open_ = [name for name in names if name not in set(held)]
+    while len(open_) > 1:
+        near = trials.near(failed.module)
+        far = [name for name in open_ if name not in near]
+        part = far if 0 < len(far) < len(open_) else open_[: len(open_) // 2]
+        outcome = attempt([*good, *part])
+        if outcome.passed:
+            good += part
+            open_ = [name for name in open_ if name not in set(part)]
+        else:
+            open_, failed = part, outcome
+    return open_[0], failed, good
 
 
 def reason_of(outcome: Outcome) -> str:
@@ -112,7 +115,8 @@ def reason_of(outcome: Outcome) -> str:
     where = f"module {outcome.module!r}" if outcome.module else "the model's own forward"
     if outcome.reason:
         return f"its size is fixed in the code: a trial without some of it failed in {where}: {outcome.reason}"
-    return f"a trial without some of it changed the outputs by {outcome.difference:.1e} relative"
+    what = f": {outcome.what}" if outcome.what else ""
+    return f"a trial without some of it changed what is computed in {where}, by {outcome.difference:.1e} relative{what}"
 
 
 ENOUGH = {True: 2, False: 3}
