@@ -32,7 +32,15 @@ from compress.graph.aliases import Aliases, written
 from compress.graph.numbers import Kept, number_at, serial_of
 from compress.graph.pointwise import is_pointwise
 from compress.graph.settable import settable
-from compress.graph.trace import Trace, module_of, operation_name, shape_of, source_of
+from compress.graph.trace import (
+    Trace,
+    has_unknown_size,
+    module_of,
+    operation_name,
+    shape_of,
+    sizes_of,
+    source_of,
+)
 from compress.graph.units import Ids, Units
 
 
@@ -389,6 +397,8 @@ class Coupling:
 
     def _rule(self, node: Node) -> Rule:
         name = operation_name(node)
+        if has_unknown_size(node):
+            return self.rules["boundary"]
         if name in self.rules:
             return self.rules[name]
         return self.rules["pointwise" if is_pointwise(node) else "boundary"]
@@ -426,7 +436,7 @@ def fixed_result(node: Node) -> Result:
 def _shapes(value: Any) -> tuple[Any, ...]:
     if isinstance(value, list | tuple):
         return tuple(_shapes(item) for item in value)
-    return tuple(int(size) for size in value.shape) if isinstance(value, torch.Tensor) else ()
+    return sizes_of(value) if isinstance(value, torch.Tensor) else ()
 
 
 def same_units(units: Units, ids: Ids, axis: int) -> bool:

@@ -25,7 +25,16 @@ from compress.graph.coupling import bound_arguments
 from compress.graph.macs_einsum import chain_macs, einsum_macs
 from compress.graph.macs_free import is_free, plain_name
 from compress.graph.regions import has_subgraph
-from compress.graph.trace import ExampleInputs, Trace, module_of, operation_name, shape_of, trace_model
+from compress.graph.trace import (
+    ExampleInputs,
+    Trace,
+    has_unknown_size,
+    module_of,
+    operation_name,
+    shape_of,
+    sizes_of,
+    trace_model,
+)
 
 logger = logging.getLogger("compress")
 
@@ -135,9 +144,9 @@ def macs_of(node: Node) -> int:
 
 
 def _count(node: Node) -> int | None:
-    """The same; None for an operation without a formula, or one that is called in a way that its formula lacks."""
+    """The same; None for an operation without a formula, or called in a way or on sizes that its formula lacks."""
     formula = FORMULAS.get(plain_name(operation_name(node)))
-    return formula(node) if formula else None
+    return formula(node) if formula and not has_unknown_size(node) else None
 
 
 def _row(node: Node, kind: str, parameters: int, macs: int) -> MacsRow:
@@ -153,7 +162,7 @@ def _result(node: Node) -> tuple[int, ...]:
     """Shape of the first result."""
     value = node.meta.get("val")
     first = value[0] if isinstance(value, tuple | list) and value else value
-    return tuple(int(size) for size in first.shape) if isinstance(first, Tensor) else ()
+    return sizes_of(first) if isinstance(first, Tensor) else ()
 
 
 def _convolution(node: Node) -> int:

@@ -19,7 +19,7 @@ from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result,
 from compress.graph.following import counted_by, follow
 from compress.graph.numbers import Form, forms_of
 from compress.graph.settable import whole_number
-from compress.graph.trace import operation_name, shape_of, source_of
+from compress.graph.trace import has_unknown_size, operation_name, shape_of, source_of
 from compress.graph.units import Ids
 
 
@@ -406,11 +406,21 @@ def getitem(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return c.values(node.args[0])[node.args[1]]  # type: ignore[index]
 
 
-def boundary(c: Coupling, node: Node, a: dict[str, Any], reason: str = "no rule for the operation") -> Result:
+def boundary(c: Coupling, node: Node, a: dict[str, Any], reason: str = "") -> Result:
     """No rule: whatever comes in must keep its size, and nothing can be removed from what comes out."""
+    if not reason:
+        reason = "a size depends on values" if has_unknown_size(node) else SAID.get(operation_name(node), NO_RULE)
     for value in c.values([*node.args, *node.kwargs.values()]):
         c.pin_all(value, reason)
     return fixed_result(node)
+
+
+NO_RULE = "no rule for the operation"
+SAID = {
+    "_has_compatible_shallow_copy_type": "forward replaces a weight through `.data`; compute it as a tensor and call "
+    "the function (`F.conv2d(x, weight)`) instead",
+}
+"""What an operation without a rule stands for in a model's code, where its name does not say it."""
 
 
 RULES: dict[str, Rule] = {

@@ -32,6 +32,8 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.calls import Call, Inputs, Unused, calling, calls_of, unused_in
@@ -237,7 +239,22 @@ PARTS = ("getitem", "split_with_sizes", "split", "chunk", "slice", "narrow")
 def shape_of(node: Any) -> tuple[int, ...]:
     """Shape of the tensor that the node yields; () for what is no single tensor."""
     value = node.meta.get("val") if isinstance(node, Node) else None
-    return tuple(int(size) for size in value.shape) if isinstance(value, torch.Tensor) else ()
+    return sizes_of(value) if isinstance(value, torch.Tensor) else ()
+
+
+UNKNOWN = -1
+"""A size that the values decide, such as the number of pixels that a mask picks."""
+
+
+def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """A traced tensor's sizes; `UNKNOWN` for those that no trace can know."""
+    return tuple(UNKNOWN if free_unbacked_symbols(size) else int(size) for size in tensor.shape)
+
+
+def has_unknown_size(node: Node) -> bool:
+    """Whether a call reads or yields a tensor with a size that the values decide."""
+    values = pytree.tree_leaves([each.meta.get("val") for each in (node, *node.all_input_nodes)])
+    return any(UNKNOWN in sizes_of(value) for value in values if isinstance(value, torch.Tensor))
 
 
 @contextlib.contextmanager

@@ -175,3 +175,44 @@ def test_groups_describe_themselves():
     first, last = text.splitlines()[0], text.splitlines()[-1]
     assert first.startswith("0.weight[0]: 16 units, 15 prunable; 639 parameters and 808,960 MACs each; members")
     assert "pinned: network output" in last
+
+
+class ByMask(nn.Module):
+    """Looks up what a mask picks, so that a size depends on values (HVI-CIDNet)."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 1), nn.Conv2d(4, 2, 1)
+        self.pick = nn.Linear(6, 5)
+
+    def forward(self, x):
+        y = self.first(x)
+        seen = y[:, 0] > 0.1
+        picked = self.pick(y.permute(0, 2, 3, 1)[seen]).sum()
+        return self.last(self.second(y).relu()) * picked
+
+
+class OwnWeight(nn.Module):
+    """Replaces a weight in forward (SPAN)."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.used, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        self.used.weight.data = (2 * self.wide.weight).detach()
+        return self.last(self.used(x).relu())
+
+
+def test_sizes_that_depend_on_values_pin_and_the_rest_is_free():
+    graph = channel_graph(ByMask(), torch.zeros(2, 3, 8, 8))
+    assert any("a size depends on values" in reason for reason in graph.why_pinned("first.weight"))
+    assert not graph.why_pinned("second.weight")
+    report = count_macs(ByMask(), torch.zeros(2, 3, 8, 8))
+    assert report.total == 2 * 64 * (3 * 6 + 6 * 4 + 4 * 2)
+    assert any("pick" in each for each in report.left_out)
+
+
+def test_a_weight_replaced_in_forward_is_said():
+    graph = channel_graph(OwnWeight(), torch.zeros(2, 3, 8, 8))
+    assert any("forward replaces a weight through `.data`" in reason for reason in graph.why_pinned("used.weight"))
