@@ -3,6 +3,7 @@
 Here: names, paths, the newest run. Not here: what is written there. Imports no torch.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,36 @@ def run_to_resume(name: str) -> Run:
             f"under another name, or under this one after removing {Run(name).logs}"
         )
     raise UserError(f"there is no run {name!r} with a checkpoint; {did_you_mean(name, [run.name for run in runs])}")
+
+
+def check_owner(owner: object, path: Path) -> None:
+    """Compares the run that a file says it is of with the run in whose folder it stands, if it stands in one.
+
+    Args:
+        owner: what the file says.
+        path: of the file; outside of checkpoints/ and results/ it may be of any run.
+
+    Raises:
+        UserError: another run's file was put there, or the folder was renamed.
+    """
+    name = _run_around(path)
+    if name is not None and owner != name:
+        raise UserError(
+            f"{path} is of the run {shown(owner)}, and stands in the folder of {name!r}: it was not used. If it was "
+            f"copied there, put {name}'s own file back. If the whole run was renamed or copied, `python -m "
+            f"apputils.adopt {name}` makes its checkpoints {name}'s; `python test.py --run={name}` writes "
+            "exported files anew"
+        )
+
+
+def _run_around(path: Path) -> str | None:
+    """The name of the run in whose folder a file stands, as its path is written, else behind links; None if in none."""
+    for find in (os.path.abspath, os.path.realpath):
+        for top in ("checkpoints", "results"):
+            inner = Path(find(path)).parent
+            if inner.is_relative_to(find(top)) and inner != Path(find(top)):
+                return inner.relative_to(find(top)).parts[0]
+    return None
 
 
 def recorded_optform(run: str | None, model: str | None) -> str | None:

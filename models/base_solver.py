@@ -50,7 +50,7 @@ from models.rank_check import check_ranks
 from models.ranking import EpochScore
 from models.replicas import Replicas, synchronized
 from models.restart import close_run, open_run
-from models.resumption import last_checkpoint, schedule_text, shape_as
+from models.resumption import check_best_files, last_checkpoint, schedule_text, shape_as
 from models.sizes import BestOfEachSize
 from models.teachers import RunTeachers
 
@@ -271,6 +271,7 @@ class BaseTrainer:
         if config.resume:
             self.take(run_to_resume(config.resume))
             checkpoint = last_checkpoint(self.folders)
+            check_best_files(self.folders)
         self.set_to(checkpoint)
         check_ranks(run_state.trained(self), "before the first step")
         folders = open_run(config.resume, config.run, self.stem())

@@ -8,6 +8,7 @@ come from anyone: names in it become folders, numbers in it become sizes.
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ContextDecorator
+from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from apputils.runs import is_plain_name
+from apputils.runs import Run, check_owner, is_plain_name
 from compress.errors import UserError, shown
 
 LARGEST_NUMBER = 65_536  # of a network's arguments: channels, classes, pixels
@@ -175,7 +176,7 @@ def check_run(content: dict[str, Any], where: object) -> dict[str, Any]:
     Raises:
         UserError: a part is missing or of another kind; the first few are named.
     """
-    return _checked(_Run, content, f"{where} is no checkpoint of a run")
+    return _of_its_folder(_checked(_Run, content, f"{where} is no checkpoint of a run"), where)
 
 
 def check_resumable(content: dict[str, Any], run: str) -> dict[str, Any]:
@@ -184,7 +185,8 @@ def check_resumable(content: dict[str, Any], run: str) -> dict[str, Any]:
     Raises:
         UserError: parts are missing or of another kind.
     """
-    return _checked(_Resumable, content, f"the run {run} cannot go on from its last checkpoint, which has not its form")
+    words = f"the run {run} cannot go on from its last checkpoint, which has not its form"
+    return _of_its_folder(_checked(_Resumable, content, words), Run(run).last)
 
 
 def check_teachers(content: dict[str, Any], where: object) -> dict[str, Any]:
@@ -193,7 +195,8 @@ def check_teachers(content: dict[str, Any], where: object) -> dict[str, Any]:
     Raises:
         UserError: as for `check_run`.
     """
-    return _checked(_Teachers, content, f"{where} is no file of teachers")
+    content = _checked(_Teachers, content, f"{where} is no file of teachers")
+    return _of_its_folder(content, where) if "run" in content else content  # older files do not say it
 
 
 def check_exported(content: dict[str, Any], where: object) -> dict[str, Any]:
@@ -202,7 +205,16 @@ def check_exported(content: dict[str, Any], where: object) -> dict[str, Any]:
     Raises:
         UserError: as for `check_run`.
     """
-    return _checked(_Described, content, f"what {where} keeps of its checkpoint has another form")
+    return _of_its_folder(
+        _checked(_Described, content, f"what {where} keeps of its checkpoint has another form"), where
+    )
+
+
+def _of_its_folder(content: dict[str, Any], where: object) -> dict[str, Any]:
+    """The content of a file, if it is of the run in whose folder it stands."""
+    if isinstance(where, Path | str):
+        check_owner(content["run"], Path(where))
+    return content
 
 
 def built(make: Callable[[dict[str, Any]], nn.Module], checkpoint: Mapping[str, Any]) -> nn.Module:

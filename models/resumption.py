@@ -6,13 +6,15 @@ what a checkpoint holds (run_state.py). Called by modes.py and the base solver.
 
 import dataclasses
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 from torch.optim import Optimizer
 
+from apputils.checkpoint import Damaged, load_checkpoint
 from apputils.kept import load_last
-from apputils.runs import Run, run_to_resume
+from apputils.runs import Run, check_owner, run_to_resume
 from compress.errors import UserError, printable
 from compress.files import read_text
 from compress.policies.thinning import ThinningPolicy
@@ -45,6 +47,17 @@ def last_checkpoint(run: Run) -> dict[str, Any]:
         UserError: there is none, or parts are missing or of another kind; all are named.
     """
     return check_resumable(load_last(run), run.name)
+
+
+def check_best_files(run: Run) -> None:
+    """Whether the best checkpoints, which the end of a run is measured on, are its own.
+
+    Raises:
+        UserError: one is of another run.
+    """
+    for path in sorted(run.checkpoints.glob("best*.pt")):
+        with suppress(Damaged):  # it is written again where a better epoch comes
+            check_owner(load_checkpoint(path).get("run"), path)
 
 
 def resumed(config: C) -> C:

@@ -85,7 +85,8 @@ class RunTeachers:
     def save(self, teachers: Teachers, run: Run) -> None:
         """Writes the file if a teacher is there that is not in it yet."""
         if teachers.names != self._saved:
-            save_checkpoint(run.teachers, {"sources": self._sources, "teachers": teachers.state_dict()})
+            content = {"run": run.name, "sources": self._sources, "teachers": teachers.state_dict()}
+            save_checkpoint(run.teachers, content)
             self._saved = teachers.names
 
     def of_the_task(self, name: str) -> bool:
