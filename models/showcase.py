@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from apputils.checkpoint import load_checkpoint
 from apputils.runs import newest_runs
 from apputils.sensitivity.evaluation import Evaluation
 from compress.errors import UserError
@@ -24,6 +23,7 @@ from data.data import get_testing_set
 from models.C2SRCNN.model import Net
 from models.run_state import rebuild
 from models.sr_quality import centre_of, quality_of_outputs
+from models.subject import load_subject
 from models.whole import new_network
 
 PRUNED = ("mid_part.1.weight", "mid_part.3.weight", "mid_part.5.weight")
@@ -84,7 +84,7 @@ def _runs() -> list[dict[str, object]]:
     except UserError:
         return []
     for run in runs:
-        checkpoint = load_checkpoint(run.best if run.best.is_file() else run.last)
+        checkpoint = load_subject(run.best if run.best.is_file() else run.last)
         if checkpoint["optform"] == "SR":
             return [checkpoint]
     return []

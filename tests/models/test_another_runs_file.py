@@ -45,7 +45,7 @@ def test_another_runs_last_or_best_is_not_resumed(runs: TrainerOf) -> None:
         runs("--resume=a", "--nEpochs=2")
 
 
-def test_nothing_is_evaluated_as_another_run(runs: TrainerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_evaluated_as_another_run(runs: TrainerOf) -> None:
     shutil.copy("checkpoints/b/best.pt", "checkpoints/a/best.pt")
     for words in (
         ["--run=a"],
@@ -63,7 +63,7 @@ def test_nothing_is_evaluated_as_another_run(runs: TrainerOf, monkeypatch: pytes
     assert "a is left out" in notes[0]
     for teacher in ("a", "checkpoints/a/best.pt"):
         with pytest.raises(UserError, match=WORDS):
-            RunTeachers("SR", lambda name, pretrained: pytest.fail())(teacher)
+            RunTeachers("SR", lambda name, pretrained: pytest.fail("built"))(teacher)
     shutil.copy("checkpoints/a/best.pt", "elsewhere.pt")
     assert load_subject(Path("elsewhere.pt"))["run"] == "b"  # outside of the folders a file may be of any run
 
