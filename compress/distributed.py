@@ -4,15 +4,28 @@ Here: sums, maxima, means and the first process's values. Not here: setting proc
 training loop do (models/processes.py in this bench).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch.distributed
 from torch import Tensor
 
+_by_itself: list[bool] = []  # not empty: this process works by itself for a while
+
 
 def several_processes() -> bool:
     """Whether this is one of several processes that train together."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not _by_itself and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Block in which this process sends no message and waits for none, whatever the others do."""
+    _by_itself.append(True)
+    try:
+        yield
+    finally:
+        _by_itself.pop()
 
 
 def rank() -> int:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from compress.distributed import max_over_ranks, several_processes
 from compress.errors import UserError
 from models.nan_search import Finding, first_not_finite, not_finite_weights
+from models.processes import of_every_process
 
 if TYPE_CHECKING:
     from models.base_solver import BaseTrainer
@@ -87,8 +88,8 @@ class NanGuard:
         if self._first_of_all(None if good else place[1]) is None:
             return True
         self._put_back()
-        where = first_not_finite(self.trainer, group)
-        fault = _fault(place, loss, where)
+        where = _of_who_is_to_blame(good, first_not_finite(self.trainer, group), float(loss.detach()))
+        fault = _fault(place, where)
         if self.mode != "skip" or where.weights:  # there is no way back from such weights
             raise fault
         logger.warning("%s; the step is left out (--on-nan=skip)", fault)
@@ -161,11 +162,21 @@ _ADVICE = (
 )
 
 
-def _fault(place: Place, loss: Tensor, where: Finding) -> NotFinite:
+def _of_who_is_to_blame(good: bool, own: Finding, loss: float) -> Finding:
+    """What a process whose loss is not finite has found, with its loss, alike in all processes.
+
+    What is wrong in one may have reached the others, such as by a discriminator: one that names a place is preferred.
+    """
+    found = of_every_process((good, not own.placed, tuple(own), loss))
+    number = min(range(len(found)), key=lambda i: found[i][:2])
+    _, _, finding, value = found[number]
+    who = f" in process {number} of {len(found)}" if len(found) > 1 else ""
+    return Finding(f"the loss is {value:g}{who}; {finding[0]}", finding[1])
+
+
+def _fault(place: Place, where: Finding) -> NotFinite:
     blamed = (place[0], max(place[1] - 1, 0)) if where.weights else place  # the update before made them so
-    return NotFinite(
-        blamed, f"epoch {place[0]}, step {place[1]}: the loss is {float(loss.detach()):g}; {where.words}. {_ADVICE}"
-    )
+    return NotFinite(blamed, f"epoch {place[0]}, step {place[1]}: {where.words}. {_ADVICE}")
 
 
 def _state(trainer: "BaseTrainer") -> dict[str, Any]:

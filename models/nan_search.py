@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compress.distributed import by_itself
 from compress.selectors import canonical
 from models.environment import random_state, restore_random_state
 from models.means import Means
@@ -25,17 +26,20 @@ class Finding(NamedTuple):
     Attributes:
         words: for a message.
         weights: whether weights were not finite before the step.
+        placed: whether it names a place; False where everything looked at is finite.
     """
 
     words: str
     weights: bool = False
+    placed: bool = True
 
 
 def first_not_finite(trainer: "BaseTrainer", group: Sequence[Any]) -> Finding:
     """Repeats the forward passes of an update's minibatches and looks at what each module gives.
 
     Companions must be as they were before the step: an update on what is not finite breaks all of their weights.
-    Random numbers are put back; buffers, such as running means, and companions are moved once more.
+    Random numbers are put back; buffers, such as running means, and companions are moved once more. Each of several
+    processes searches by itself: what is wrong in one need not be in another.
     """
     if not finite(group):
         return Finding("the minibatch itself holds numbers that are not finite")
@@ -44,12 +48,13 @@ def first_not_finite(trainer: "BaseTrainer", group: Sequence[Any]) -> Finding:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         return Finding(f"the weights {broken[0]}{more} were not finite before it: the update before made them so", True)
     found: list[str] = []
-    with _as_before(trainer), _watched(_modules(trainer), found):
+    with _as_before(trainer), by_itself(), _watched(_modules(trainer), found):
         for batch in group:
             trainer.loss_of(batch)
     if found:
         return Finding(f"the first module that gave numbers that are not finite is {found[0]}")
-    return Finding("every module gives finite numbers, so the loss itself or a term that a policy adds is not finite")
+    words = "every module gives finite numbers, so the loss itself or a term that a policy adds is not finite"
+    return Finding(words, placed=False)
 
 
 def finite(value: Any) -> bool:
@@ -107,8 +112,13 @@ def _as_before(trainer: "BaseTrainer") -> Iterator[None]:
     """Random state, means and the compiled forward pass come back afterwards."""
     state, means, forward = random_state(), trainer.means, trainer.forward
     trainer.means, trainer.forward = Means(), trainer.model
+    synchronized = [each for each in trainer.model.modules() if isinstance(each, nn.SyncBatchNorm) and each.training]
+    for norm in synchronized:  # it would wait for the other processes
+        norm.training = False
     try:
         yield
     finally:
+        for norm in synchronized:
+            norm.training = True
         restore_random_state(state)
         trainer.means, trainer.forward = means, forward

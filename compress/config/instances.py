@@ -13,6 +13,7 @@ from compress.config.loader import Path
 from compress.config.report import Report
 from compress.config.schema import arguments_model, check_arguments
 from compress.config.selecting import Selection
+from compress.distillation.base import Distiller
 from compress.errors import did_you_mean, nearest, shown
 from compress.lr.torch_schedulers import REFUSED
 from compress.registry import LEVELS
@@ -112,6 +113,8 @@ class Instances:
                 algorithm = instance.cls(**instance.arguments, **given)
                 if hasattr(algorithm, "prepare") and family.section != "quantizers":  # theirs is the policy's to call
                     algorithm.prepare(context["model"], context["teachers"], context["example_inputs"])
+                if isinstance(algorithm, Distiller):
+                    algorithm.rehearse(context["model"], context["example_inputs"])
                 for fault in algorithm.faults(context["model"]) if hasattr(algorithm, "faults") else []:
                     self.report.add(fault, path)
                 return Instance(instance.name, instance.cls, instance.arguments, algorithm)

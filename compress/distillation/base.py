@@ -8,13 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compress.distillation.capture import OUTPUT, Call, Features, check_layers
+from compress.distillation.capture import OUTPUT, Call, Features, check_layers, seen_on
 from compress.distillation.teachers import SELF, Teachers, UnseenTeacher
 from compress.errors import UserError
+from compress.graph.calls import calls_of
 from compress.graph.trace import ExampleInputs
 from compress.selectors import ModuleSelector
 
@@ -68,6 +70,30 @@ class Distiller(ABC):
         check_layers(model, self.pairs, "the student")
         if not isinstance(network, UnseenTeacher):
             check_layers(network, self.pairs.values(), f"the teacher {self.teacher!r}")
+
+    def rehearse(self, model: nn.Module, example_inputs: ExampleInputs | None) -> None:
+        """Once, after `prepare`: compares student and teacher on the example inputs, so that faults are found now.
+
+        Raises:
+            ValueError: the teacher does not take the student's inputs, or gives what cannot be compared.
+        """
+        if example_inputs is None or self.teacher == SELF:
+            return
+        try:
+            network = self.teachers.find(self.teacher, model)
+            if isinstance(network, UnseenTeacher):
+                return
+            student = seen_on(model, self.pairs, example_inputs)
+            teacher = self.teachers.asked(
+                self.teacher,
+                calls_of(example_inputs)[0].arguments,
+                lambda: seen_on(network, self.pairs.values(), example_inputs),
+            )
+            device = next(iter(student.values())).device
+            with torch.no_grad():
+                self.terms(student, {layer: each.to(device) for layer, each in teacher.items()}, self.pairs)
+        except UserError as e:
+            raise ValueError(str(e)) from e
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained beside the student; they are in the optimizer from the start."""

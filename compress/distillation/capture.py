@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import UserError, did_you_mean
+from compress.graph.calls import calls_of
+from compress.graph.trace import ExampleInputs
 from compress.selectors import canonical_modules, unwrapped
 
 Features = dict[str, Tensor]
@@ -174,6 +176,15 @@ def evaluated(network: nn.Module, call: Call, layers: Iterable[str], gradients: 
     finally:
         for module, training in modes:
             module.training = training
+
+
+def seen_on(network: nn.Module, layers: Iterable[str], example_inputs: ExampleInputs) -> Features:
+    """What layers give for the example inputs, on the network's device, in eval mode; modes are put back."""
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    arguments = tuple(
+        each.to(device) if isinstance(each, Tensor) else each for each in calls_of(example_inputs)[0].arguments
+    )
+    return evaluated(network, Call(arguments), layers)
 
 
 def chosen(found: Features, layers: Iterable[str], whose: str) -> Features:

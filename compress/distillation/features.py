@@ -7,17 +7,15 @@ instead of channels (similarity.py).
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compress.distillation.adaptors import Adaptors
 from compress.distillation.base import SELF, Distiller, LayerPairs, Weight, as_pairs
-from compress.distillation.capture import Call, Features, evaluated, modules_by_name
+from compress.distillation.capture import Call, Features, modules_by_name, seen_on
 from compress.distillation.carriers import carriers
 from compress.distillation.losses import attention_distance, channel_dim, distance, same_positions
 from compress.distillation.teachers import Teachers, UnseenTeacher
-from compress.graph.calls import calls_of
 from compress.graph.trace import ExampleInputs
 from compress.registry import DISTILLERS
 
@@ -157,7 +155,7 @@ def widths_of(model: nn.Module, layers: Iterable[str], example_inputs: ExampleIn
     if not names:
         return {}
     if example_inputs is not None:
-        return {name: each.shape[channel_dim(each)] for name, each in _seen(model, names, example_inputs).items()}
+        return {name: each.shape[channel_dim(each)] for name, each in seen_on(model, names, example_inputs).items()}
     found = {}
     for name in names:
         numbers = [getattr(modules[name], attribute) for attribute in WIDTHS if hasattr(modules[name], attribute)]
@@ -168,11 +166,3 @@ def widths_of(model: nn.Module, layers: Iterable[str], example_inputs: ExampleIn
             )
         found[name] = int(numbers[0])
     return found
-
-
-def _seen(model: nn.Module, names: list[str], example_inputs: ExampleInputs) -> Features:
-    """What layers give for the example inputs, in eval mode; the modules' modes are put back."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    given = calls_of(example_inputs)[0].arguments
-    arguments = tuple(each.to(device) if isinstance(each, Tensor) else each for each in given)
-    return evaluated(model, Call(arguments), names)

@@ -149,17 +149,28 @@ class Teachers:
         if self._answered is not call:
             self._answered, self._answers = call, {}
         if name not in self._answers:
-            try:
-                self._answers[name] = evaluated(self._teachers[name].network, call, self._wanted[name])
-            except torch.OutOfMemoryError:
-                raise
-            except (RuntimeError, ValueError) as e:
-                shapes = ", ".join(str(tuple(x.shape)) for x in call.args if isinstance(x, torch.Tensor))
-                raise UserError(
-                    f"the teacher {name!r} cannot take what the student is given ({shapes}): {str(e).splitlines()[0]}; "
-                    "a teacher must have been trained on pictures of the same size and channels"
-                ) from e
+            network = self._teachers[name].network
+            self._answers[name] = self.asked(name, call.args, lambda: evaluated(network, call, self._wanted[name]))
         return chosen(self._answers[name], layers, f"the teacher {name!r}")
+
+    @staticmethod
+    def asked(name: str, inputs: Iterable[Any], call: Callable[[], Features]) -> Features:
+        """What a call of a teacher gives.
+
+        Raises:
+            UserError: it does not take the student's inputs.
+        """
+        try:
+            return call()
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as e:
+            text = (str(e).splitlines() or [type(e).__name__])[0]
+            shapes = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, torch.Tensor))
+            raise UserError(
+                f"the teacher {name!r} cannot take what the student is given ({shapes}): {text}; a teacher must have "
+                "been trained on images of the same size and channels"
+            ) from e
 
     def release(self) -> None:
         """After the minibatch: no hook and no tensor is left."""

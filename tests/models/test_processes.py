@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed, multiprocessing, nn
 
-from compress.distributed import rank
+from compress.distributed import average, rank
 from compress.errors import UserError
+from models.base_solver import Companion
 from models.processes import process_group
-from tests.models.tiny import tiny_trainer
+from tests.models.tiny import TinyTrainer, tiny_trainer
 
 PRUNED = """\
 pruners:
@@ -93,6 +94,37 @@ def drifted() -> str:
     return ""
 
 
+class RivalTrainer(TinyTrainer):
+    """With a companion that `compute_loss` updates in all processes together, as a GAN's discriminator."""
+
+    def build_companions(self) -> dict[str, Companion]:
+        rival = nn.Linear(3, 1).double()
+        return {"rival": Companion(rival, torch.optim.SGD(rival.parameters(), lr=0.01))}
+
+    def compute_loss(self, batch: Any) -> torch.Tensor:
+        rival, optimizer = self.companions["rival"]
+        outputs = self.forward(batch[0])
+        optimizer.zero_grad(set_to_none=True)
+        rival(outputs.detach()).mean().backward()
+        average([each.grad for each in rival.parameters() if each.grad is not None])
+        optimizer.step()
+        return nn.functional.cross_entropy(outputs, batch[1]) + 0.1 * rival(outputs).mean()
+
+
+def poisoned(value: float, name: str) -> str:
+    """What is said in each process when an input of the second one is that value."""
+    plain = tiny_trainer("--nEpochs=1", f"--run={name}", *TWO)
+    trainer = RivalTrainer(plain.config, plain.training_loader, plain.validation_loader)
+    trainer.network = {}
+    if rank() == 1:
+        plain.training_loader.dataset.inputs[:, 0, 2, 2] = value  # type: ignore[attr-defined]
+    try:
+        trainer.run()
+    except UserError as e:
+        return str(e)
+    return ""
+
+
 SCENARIOS: dict[str, Callable[[], Any]] = {
     "pruned": lambda: _run("--run=pruned", *TWO, schedule=PRUNED),
     "unread": lambda: _run("--run=unread", *TWO, unread=True),
@@ -104,6 +136,8 @@ SCENARIOS: dict[str, Callable[[], Any]] = {
         for name in QUANTIZERS
     },
     "drifted": drifted,
+    "nan": lambda: poisoned(float("nan"), "nan"),
+    "huge": lambda: poisoned(1e308, "huge"),
 }
 
 
@@ -182,6 +216,18 @@ def test_quantizers_observers_and_batch_norms_agree_in_both_processes(both: Both
 def test_a_drifted_weight_ends_the_run_naming_it_and_the_rank(both: Both) -> None:
     for message in both("drifted"):
         assert "after epoch 0 the processes are not alike: rank 0 has another model.conv1.weight (ranks 1)" in message
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_is_told_in_both(both: Both) -> None:
+    for name, words in (
+        ("nan", "the minibatch itself holds numbers that are not finite"),
+        ("huge", "is conv1 (Conv2d)"),
+    ):
+        first, second = both(name)
+        assert first == second
+        assert "epoch 0, step 0: the loss is nan in process 1 of 2; " in first
+        assert words in first
 
 
 @pytest.mark.slow

@@ -210,3 +210,17 @@ def test_a_compiled_student_is_heard(trainer_of: TrainerOf) -> None:
         trainer.run()
         losses[option] = trainer.history[1]["it_loss"]
     assert losses["--compile"] == pytest.approx(losses["--no-compile"], rel=1e-3)
+
+
+def test_a_teacher_that_does_not_fit_is_in_the_report_with_the_other_faults(trainer_of: TrainerOf) -> None:
+    trainer_of("--nEpochs=1", "--run=dense").run()
+    other = trainer_of("--nEpochs=1", "--run=three", "--upscale_factor=3")
+    other.run()
+    text = SCHEDULE.format(cls="OutputDistillation", teacher="three", more="").replace("mid_part.1.weight", "mid.weight")
+    Path("distil.yaml").write_text(text)
+    with pytest.raises(ScheduleError) as e:
+        trainer_of("--compress=distil.yaml", "--nEpochs=4", "--run=a").run()
+    assert "the schedule has 2 faults" in str(e.value)
+    assert "distillers.it: the student's output is (1, 3, " in str(e.value)
+    assert "'mid.weight' matches no weight" in str(e.value)
+    assert not Path("logs/a").exists()
