@@ -332,7 +332,9 @@ class BaseTrainer:
             shape_as(model, checkpoint["scheduler"])
         if config.channels_last:
             self.memory_format = torch.channels_last
-        self.model = synchronized(model, config.sync_batchnorm).to(self.device, memory_format=self.memory_format)
+        self.model = synchronized(model, config.sync_batchnorm and world_size() > 1).to(
+            self.device, memory_format=self.memory_format
+        )
         self.optimizer = self.build_optimizer(self.model)
         self.companions = self.build_companions()
         self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
@@ -381,6 +383,13 @@ class BaseTrainer:
     def announce(self) -> None:
         """Says what is about to happen, and warns of a run that ends inside a policy."""
         count = sum(parameter.numel() for parameter in self.model.parameters())
+        if self.first_epoch >= self.epochs:
+            logger.info(
+                "run %s is finished: its %d epochs are trained. To train on: python train.py --resume=%s --nEpochs=%d, "
+                "or more; now it is only measured again",
+                self.folders.name, self.first_epoch, self.folders.name, self.first_epoch + 1,
+            )  # fmt: skip
+            return
         logger.info(
             "run %s: epochs %d..%d (counted from 0), %d steps each, %s, %s parameters%s",
             self.folders.name, self.first_epoch, self.epochs - 1, self.steps_per_epoch(), self.device, f"{count:,}",

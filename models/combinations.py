@@ -47,6 +47,12 @@ def _has_batch_norm(trainer: "BaseTrainer") -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.model.modules())
 
 
+def _given(trainer: "BaseTrainer", option: str) -> bool:
+    """Whether a switch was given now; what a resumed run of several processes had means nothing in one."""
+    config = trainer.config
+    return bool(getattr(config, option)) and (config.resume is None or option in config.explicit)
+
+
 COMBINATIONS = (
     Combination(
         "--accumulate with a distiller",
@@ -65,13 +71,14 @@ COMBINATIONS = (
     ),
     Combination(
         "--sync-batchnorm",
-        lambda t: t.config.sync_batchnorm and world_size() == 1,
+        lambda t: _given(t, "sync_batchnorm") and world_size() == 1,
         "there is one process, so every minibatch has statistics of its own; leave it out, or start more by torchrun",
     ),
     Combination(
         "--sync-batchnorm on a CPU",
-        lambda t: t.config.sync_batchnorm and t.device.type != "cuda",
-        "SyncBatchNorm needs CUDA devices; leave it out, each process then normalises by its own samples' statistics",
+        lambda t: t.config.sync_batchnorm and world_size() > 1 and t.device.type != "cuda",
+        "SyncBatchNorm needs CUDA devices; leave it out (--no-sync-batchnorm where a resumed run has it), each process "
+        "then normalises by its own samples' statistics",
     ),
     Combination(
         "--sync-batchnorm",
@@ -86,11 +93,12 @@ COMBINATIONS = (
     Combination(
         "--compile in several processes",
         lambda t: t.config.compile and world_size() > 1,
-        "torch.compile together with DistributedDataParallel is not proved here yet; leave one of the two out",
+        "torch.compile together with DistributedDataParallel is not proved here yet; leave one of the two out "
+        "(--no-compile where a resumed run has it)",
     ),
     Combination(
         "--check-ranks",
-        lambda t: t.config.check_ranks and world_size() == 1,
+        lambda t: _given(t, "check_ranks") and world_size() == 1,
         "there is one process and nothing to compare; leave it out, or start several by torchrun",
     ),
 )

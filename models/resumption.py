@@ -31,7 +31,7 @@ C = TypeVar("C")
 logger = logging.getLogger("run")
 OF_THE_MACHINE = (
     "device", "workers", "threads", "histograms", "activation_stats", "keep", "checkpoint_every", "on_nan",
-    "check_ranks",
+    "check_ranks", "sync_batchnorm", "compile",
 )  # fmt: skip
 RESETS = {  # the option that lets others change -> those
     "reset_optimizer": ("lr", "optimizer", "momentum", "weight_decay", "decay_all"),

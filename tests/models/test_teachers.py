@@ -216,8 +216,8 @@ def test_a_teacher_that_does_not_fit_is_in_the_report_with_the_other_faults(trai
     trainer_of("--nEpochs=1", "--run=dense").run()
     other = trainer_of("--nEpochs=1", "--run=three", "--upscale_factor=3")
     other.run()
-    text = SCHEDULE.format(cls="OutputDistillation", teacher="three", more="").replace("mid_part.1.weight", "mid.weight")
-    Path("distil.yaml").write_text(text)
+    text = SCHEDULE.format(cls="OutputDistillation", teacher="three", more="")
+    Path("distil.yaml").write_text(text.replace("mid_part.1.weight", "mid.weight"))
     with pytest.raises(ScheduleError) as e:
         trainer_of("--compress=distil.yaml", "--nEpochs=4", "--run=a").run()
     assert "the schedule has 2 faults" in str(e.value)
