@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from apputils.onnx_export import METADATA
 from apputils.onnx_session import needed, open_session, run_session
+from apputils.onnx_trust import look_through
 from apputils.pt2_export import load_pt2
 from compress.errors import UserError
 from compress.files import checked
 
 SUFFIXES = (".onnx", ".pt2")
-ENDLESS = ("Loop", "Scan")
 _BULK = {"model", "averaged", "optimizer", "scheduler", "schedule", "random_state", "history", "best", "format"}
 
 
@@ -38,7 +38,7 @@ class ExportedModel(nn.Module):
         super().__init__()
         self.file = Path(file)
         if self.file.suffix == ".onnx":
-            _look_through(self.file)
+            look_through(_loaded(self.file), self.file)
         self._session = open_session(file, threads=threads, exact=exact) if self.file.suffix == ".onnx" else None
         self._program = None if self._session else load_pt2(file)[0]
 
@@ -108,17 +108,3 @@ def _loaded(file: Path) -> Any:
         return onnx.load(checked(file), load_external_data=False)
     except Exception as e:  # onnx's errors share no base class
         raise UserError(f"{file} cannot be read as an ONNX file, it may be damaged: {str(e)[:200]}") from e
-
-
-def _look_through(file: Path) -> None:
-    """Refuses a file whose weights are elsewhere, and one that could run for ever; none of ours is such."""
-    model = _loaded(file)
-    waiting = [model.graph, *model.functions]
-    while waiting:
-        graph = waiting.pop()
-        if any(each.data_location == each.EXTERNAL for each in getattr(graph, "initializer", ())):
-            raise UserError(f"{file} is refused: it has weights outside of the file, which could be any file")
-        for node in graph.node:
-            if node.op_type in ENDLESS:
-                raise UserError(f"{file} is refused: its graph has a {node.op_type}, which could run for ever")
-            waiting += [each for attribute in node.attribute for each in (attribute.g, *attribute.graphs) if each.node]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apputils.bounds import check_archive
 from apputils.onnx_check import Difference, difference, tensors_of, torch_outputs
 from apputils.onnx_export import CheckInputs, example_of, free_sizes, inputs_to_check
 from apputils.onnx_qdq import deployable
@@ -104,6 +105,7 @@ def load_pt2(file: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
+        check_archive(path)
         _look_through(path)
         extra = {DESCRIPTION: ""}
         with warnings.catch_warnings():

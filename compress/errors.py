@@ -9,6 +9,8 @@ import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MOST_BITS = 4096  # of a whole number that is written out
+
 
 class UserError(Exception):
     """Something that the user can mend: printed as it stands, without a traceback, exit code 2."""
@@ -58,10 +60,18 @@ def _count(number: int, kind: str) -> str:
 
 def shown(value: object) -> str:
     """What was given, for a message: at most about a hundred characters, however large or deep it is."""
-    short = reprlib.Repr()
+    short = _Short()
     short.maxlevel, short.maxlist, short.maxdict, short.maxstring, short.maxother = 3, 8, 6, 80, 80
     text = short.repr(value)
     return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, value: int, level: int) -> str:
+        """Python refuses to write numbers of more than 4,300 digits."""
+        if value.bit_length() > MOST_BITS:
+            return f"a whole number of {value.bit_length():,} bits"
+        return super().repr_int(value, level)
 
 
 def printable(text: object, keep: str = "") -> str:

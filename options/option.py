@@ -160,7 +160,7 @@ def _convert(kind: type, bounds: Mapping[str, float | None]) -> Callable[[str], 
         for name, bound in bounds.items():
             holds, words = BOUNDS[name]
             if bound is not None and not holds(value, bound):
-                raise argparse.ArgumentTypeError(f"given {text}, it must be {words.format(bound)}")
+                raise argparse.ArgumentTypeError(f"given {shown(value)}, it must be {words.format(bound)}")
         return value
 
     return convert

@@ -22,9 +22,10 @@ from torch.optim import Optimizer
 from compress.config.build import file_config
 from compress.config.document import describe, list_classes, schedule_schema
 from compress.distillation.teachers import UnseenTeacher
-from compress.errors import UserError
+from compress.errors import UserError, shown
 from compress.files import write_text
 from compress.screen import answer, guard_screen
+from compress.window import MAX_EPOCHS
 
 LARGEST_SIZE = 65_536
 
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument(
         "--model", required=True, metavar="MODULE:NAME", help="a network's class or function, called bare"
     )
-    check.add_argument("--epochs", type=int, help="the run's length")
+    check.add_argument("--epochs", type=_epochs, help="the run's length")
     check.add_argument(
         "--example-shape", type=_shape, metavar="1x3x64x64", help="of an input, for the checks that trace the network"
     )
@@ -52,6 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     schema.add_argument("file", nargs="?", default="schedules/schedule.schema.json")
     given = parser.parse_args(arguments)
     return answer(lambda: COMMANDS[given.command](given))
+
+
+def _epochs(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= (number := int(text[:20])) <= MAX_EPOCHS:
+        raise argparse.ArgumentTypeError(f"given {shown(text)}, it must be a whole number from 1 to {MAX_EPOCHS:,}")
+    return number
 
 
 def _check(given: argparse.Namespace) -> str:

@@ -11,6 +11,7 @@ from compress.config.families import FAMILIES, Family
 from compress.config.schema import arguments_model, describe_type
 from compress.errors import UserError, did_you_mean
 from compress.registry import LEVELS, SECTIONS, Registry
+from compress.window import MAX_EPOCHS
 
 REGISTRIES = {**SECTIONS, LEVELS.section: LEVELS}
 
@@ -91,7 +92,12 @@ def schedule_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     properties: dict[str, Any] = {
         "version": {"const": 1, "description": "of the schedule language"},
-        "fine_tuning_epochs": {"type": "integer", "minimum": 0, "description": "epochs after the last policy's end"},
+        "fine_tuning_epochs": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_EPOCHS,
+            "description": "epochs after the last policy's end",
+        },
     }
     for family in FAMILIES:
         properties[family.section] = _section(family, definitions)

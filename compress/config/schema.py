@@ -7,15 +7,16 @@ Here: the pydantic model of a constructor, and its faults, one for each wrong va
 import collections.abc
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from compress.config.loader import Path, dotted
 from compress.config.report import Report
-from compress.config.words import describe_type, should_be, words_at
+from compress.config.words import MOST_WHOLE, describe_type, should_be, words_at
 from compress.errors import did_you_mean, nearest, shown
 from compress.policies.base import Policy
 
@@ -39,9 +40,32 @@ def arguments_model(target: Callable[..., Any]) -> type[BaseModel]:
             continue
         if parameter.name not in INJECTED and not _holds_function(hints.get(parameter.name)):
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[parameter.name] = (hints.get(parameter.name, Any), default)
+            fields[parameter.name] = (_bounded(hints.get(parameter.name, Any)), default)
     config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
     return create_model(getattr(target, "__name__", "arguments"), __config__=config, **fields)
+
+
+def _bounded(hint: Any, limited: bool = False) -> Any:
+    """A type in which every whole number has an upper bound: none stands for a size or a count without end.
+
+    Args:
+        hint: of an argument.
+        limited: whether an annotation around it gives a bound.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is int and not limited:
+        return Annotated[int, Field(le=MOST_WHOLE)]
+    if origin is Annotated:
+        limits = [each for extra in args[1:] for each in getattr(extra, "metadata", (extra,))]
+        has_limit = any(
+            getattr(each, "le", None) is not None or getattr(each, "lt", None) is not None for each in limits
+        )
+        return Annotated[(_bounded(args[0], has_limit), *args[1:])]  # type: ignore[return-value]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(_bounded(each, limited) for each in args)]  # noqa: UP007
+    if origin in (list, dict, tuple, set, frozenset, collections.abc.Mapping):
+        return origin[tuple(each if each is Ellipsis else _bounded(each) for each in args)]
+    return hint
 
 
 def check_arguments(target: type, given: Any, path: Path, report: Report) -> dict[str, Any] | None:
@@ -112,6 +136,8 @@ def _explain(error: dict[str, Any], place: Path, given: Any, model: type[BaseMod
     value: Any = given
     for part in place:
         value = value[part]
+    if error["type"] == "less_than_equal" and error["ctx"]["le"] == MOST_WHOLE:
+        return f"given {shown(value)}; {dotted(place)} should be at most {MOST_WHOLE:,}"
     wanted = words_at(model, place)
     if wanted is None:
         return f"given {shown(value)}; {dotted(place)} should {error['msg'].removeprefix('Input should ')}"

@@ -9,6 +9,7 @@ from typing import Any
 from compress.config.families import FAMILIES
 from compress.config.report import Report
 from compress.errors import did_you_mean, nearest, shown
+from compress.window import MAX_EPOCHS
 
 SECTIONS = tuple(family.section for family in FAMILIES)
 TOP_LEVEL = ("version", *SECTIONS, "policies", "fine_tuning_epochs")
@@ -49,8 +50,9 @@ def _has_form(name: str, value: Any, report: Report) -> bool:
     if name == "version":
         wrong = "" if value == 1 else f"given {shown(value)}; this bench reads version 1"
     elif name == "fine_tuning_epochs":
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        wrong = "" if good else f"given {shown(value)}; it should be a whole number of epochs, 0 or more"
+        good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_EPOCHS
+        most = f"; at most {MAX_EPOCHS:,}, the longest run there is"
+        wrong = "" if good else f"given {shown(value)}; it should be a whole number of epochs, 0 or more{most}"
     elif name == "policies":
         wrong = "" if isinstance(value, list) else _not(value, name, "a list of policies, each begins with '- '")
     else:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from compress.errors import nearest, shown
 
 KINDS = {"integer": "whole number", "string": "text", "boolean": "true or false", "any": "any value"}
+MOST_WHOLE = 1_000_000  # of every whole number whose argument has no bound of its own; goes without saying
 LIMITS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
@@ -98,4 +99,5 @@ def words_of(info: Mapping[str, Any]) -> str:
         return f"list of {words_of(info.get('items', {})).replace('number', 'numbers', 1)}"
     if kind == "object" and isinstance(info.get("additionalProperties"), dict):
         return f"mapping of name: {words_of(info['additionalProperties'])}"
-    return ", ".join([KINDS.get(kind, kind), *(f"{sign} {info[key]:g}" for key, sign in LIMITS.items() if key in info)])
+    return ", ".join([KINDS.get(kind, kind), *(f"{sign} {info[key]:g}" for key, sign in LIMITS.items()
+                                              if key in info and info[key] != MOST_WHOLE)])  # fmt: skip
