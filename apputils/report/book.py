@@ -45,7 +45,9 @@ def write_book(path: Path, content: Mapping[str, Any]) -> None:
         sheet = book.add_table("sparsity", pd.DataFrame(content["sparsity"]["weights"]), percent=GRANULARITIES)
         book.add_chart(sheet, "bar", x="weight", series=["fine", "filters"], title="Zeros", y_title="fraction")
     if content["macs"]:
-        sheet = book.add_table("macs", pd.DataFrame(content["macs"]["layers"]), percent=["share"])
+        lost = content["macs"].get("left_out")
+        note = f"not counted: {', '.join(lost)}" if lost else None
+        sheet = book.add_table("macs", pd.DataFrame(content["macs"]["layers"]), percent=["share"], note=note)
         book.add_chart(sheet, "bar", x="layer", series=["macs", "effective_macs"], title="MACs", y_title="MACs")
     _table(book, "macs dense", content["dense"]["layers"])
     _by_layer(book, content)
