@@ -170,9 +170,9 @@ def _trial(
     """One trial in one floating-point type (None is the model's own), with the model's values or perturbed ones."""
     change, inside = 0.0, draw is not None
     with restored(model):
-        cast(model, dtype)
         if draw is not None:
             perturb(model, draw)
+        cast(model, dtype)
         calls = cast_inputs(calls, dtype)
         put_on_copies(model, masks)
         before = observe(model, calls[0], "eval") if "train" in modes and not inside else None

@@ -65,17 +65,16 @@ def ordinary_size(shape: torch.Size) -> float:
 
 def _parameter(old: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
     """Elements that are tiny or not finite are drawn anew, all others vary by a half; too large ones shrink."""
-    usual, finite = ordinary_size(old.shape), old.isfinite()
-    clean = torch.where(finite, old, 0)
-    small = (clean.abs() < TINY * usual) | ~finite
+    usual, clean = ordinary_size(old.shape), torch.nan_to_num(old, 0.0, 0.0, 0.0)
+    size = clean.abs()
+    odd = size < TINY * usual
     if usual == 1.0:
-        odd = small | (clean.abs() > HUGE)
+        odd |= size > HUGE
     else:
-        rms = clean.square().mean().sqrt()
-        odd, clean = small, clean * torch.where(rms > HUGE * usual, usual / rms, 1.0)
-    factors, signs = _random(old, generator)
-    signs = signs.abs() if bool((clean >= 0).all() & clean.any()) else signs  # a variance, a step, a temperature
-    return torch.where(odd, factors * signs * (usual * draw.size), clean * factors)
+        rms = torch.linalg.vector_norm(clean).item() / old.numel() ** 0.5
+        clean = clean.mul_(usual / rms) if rms > HUGE * usual else clean
+    fresh, factors = _random(old, generator, positive=bool(clean.min() >= 0) and bool(clean.max() > 0))
+    return torch.where(odd, fresh.mul_(usual * draw.size), clean.mul_(factors))
 
 
 def _buffer(old: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
@@ -87,15 +86,14 @@ def _buffer(old: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
     clean = torch.where(finite, old, 0)
     largest = clean.abs().max()
     tiny = finite & (clean.abs() <= torch.where(largest < TINY_IN_BUFFER, TINY, TINY_IN_BUFFER * largest))
-    factors, signs = _random(old, generator)
-    if bool((clean >= 0).all()):
-        signs = signs.abs()  # a variance, a counter
+    fresh, factors = _random(old, generator, positive=bool(clean.min() >= 0))
     constant = bool((clean == clean.flatten()[0]).all() & finite.all())
     odd = tiny | (constant & (clean.abs() > HUGE))
-    return torch.where(odd, factors * signs * draw.size, old * factors if constant else old)
+    return torch.where(odd, fresh * draw.size, old * factors if constant else old)
 
 
-def _random(like: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Factors in [0.5, 1.5), and signs."""
-    drawn = torch.rand(like.shape, generator=generator)
-    return ((2 * drawn) % 1 + 0.5).to(like), torch.where(drawn < 0.5, -1.0, 1.0).to(like)
+def _random(like: Tensor, generator: torch.Generator, positive: bool) -> tuple[Tensor, Tensor]:
+    """New numbers of size 0.5 to 1.5, of both signs unless they must be positive (a variance); and such factors."""
+    drawn = torch.rand(like.shape, generator=generator).to(like).mul_(2).sub_(1)
+    factors = drawn.abs().add_(0.5)
+    return (factors.clone() if positive else torch.copysign(factors, drawn)), factors
