@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -219,12 +219,23 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.Tensor.size or getattr(func, "__self__", None) is torch.Tensor.shape:
             return _sizes(args[0], func(*args, **kwargs), args[1:], kwargs)
-        leaves = list(_leaves((args, kwargs)))
-        if not any(isinstance(leaf, Number) for leaf in leaves):
+        if not (_has_number(args) or (kwargs and _has_number(kwargs.values()))):
             return func(*args, **kwargs)
+        leaves = _leaves((args, kwargs))
         noted = [(int(leaf), leaf.form if isinstance(leaf, Number) else None) for leaf in leaves]
         with fx_traceback.annotate({NUMBERS: noted}):
             return func(*_bare(args), **_bare(kwargs))
+
+
+def _has_number(values: Iterable[Any]) -> bool:
+    """Asked for every call of a pass, so without detours."""
+    for value in values:
+        kind = type(value)
+        if kind is Number or (kind in (list, tuple, torch.Size) and _has_number(value)):
+            return True
+        if kind is slice and _has_number((value.start, value.stop)):
+            return True
+    return False
 
 
 def _leaves(value: Any) -> Iterator[int]:
