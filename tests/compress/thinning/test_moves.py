@@ -1,5 +1,7 @@
 """Operations that move channels about, or leave them alone while they mix something else: exact, or pinned by name."""
 
+import random
+
 import pytest
 import torch
 from torch.nn import functional
@@ -105,3 +107,37 @@ def test_what_mixes_channels_pins_them_by_name(name):
     removed, graph = thinned_alike(module, numbers(*IMAGE))
     assert not removed
     assert any(reason in why and "in the model)" in why for why in graph.why_pinned("first.weight"))
+
+
+SAME_SHAPE = [
+    name for name, (_, width) in EXACT.items() if width == 8 and not name.startswith(("pad", "tile", "count"))
+]
+
+
+class Chain(torch.nn.Module):
+    """Three of the operations in a row, a residual sum around each that is drawn so, convolutions between them."""
+
+    def __init__(self, seed):
+        super().__init__()
+        draw = random.Random(seed)
+        self.functions = [EXACT[draw.choice(SAME_SHAPE)][0] for _ in range(3)]
+        self.around = [draw.random() < 0.4 for _ in range(3)]
+        self.first = torch.nn.Conv2d(3, 8, 1)
+        between = [draw.random() < 0.5 for _ in range(3)]
+        self.convolutions = torch.nn.ModuleList(
+            torch.nn.Conv2d(8, 8, 3, padding=1) if each else torch.nn.BatchNorm2d(8) for each in between
+        )
+        self.last = torch.nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        for function, around, convolution in zip(self.functions, self.around, self.convolutions, strict=True):
+            y = convolution(function(x)).tanh()
+            x = x + y if around else y
+        return self.last(x)
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 24))])
+def test_chains_of_them_too(seed):
+    removed, graph = thinned_alike(Chain(seed), numbers(*IMAGE), numbers(*OTHER))
+    assert removed or graph.why_pinned("first.weight")
