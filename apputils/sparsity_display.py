@@ -7,6 +7,7 @@ Here: what is shown and written. Not here: the counting (sparsity_table.py). Cal
 import logging
 import math
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from apputils.workbook import Workbook, records, shape_text
 from compress.files import replacing
 
 logger = logging.getLogger("run")
+MOST_DRAWN = 100  # weights whose histograms are drawn
 
 
 def sparsity_display(model: nn.Module, sparsity_file: str | Path, block_shape: Sequence[int] = BLOCK) -> SparsityReport:
@@ -115,16 +117,17 @@ def draw_heat_map(report: SparsityReport, path: Path) -> None:
 def draw_histograms(report: SparsityReport, path: Path, columns: int = 4) -> None:
     """Writes a small histogram of each weight's non-zero elements, titled with its zeros, as PNG."""
     fine = dict(zip(report.weights["weight"], report.weights["fine"], strict=True))
-    lines = max(math.ceil(len(fine) / columns), 1)
+    lines = max(math.ceil(min(len(fine), MOST_DRAWN) / columns), 1)
     figure = Figure(figsize=(3 * columns, 0.4 + 2 * lines), dpi=100, layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).flat
-    for axes, (name, bins) in zip(grid, report.histograms.items(), strict=False):
+    for axes, (name, bins) in zip(grid, islice(report.histograms.items(), MOST_DRAWN), strict=False):
         axes.stairs(bins.counts, bins.edges, fill=True)
         axes.set_title(f"{name}\n{100 * fine[name]:.1f} % zero", fontsize="small")
         axes.tick_params(labelsize="x-small")
     for axes in list(grid):  # what is left of the grid
         axes.set_axis_off()
-    figure.suptitle("Weights that are not zero")
+    more = f", the first {MOST_DRAWN} of {len(fine)} (all are in the workbook)" if len(fine) > MOST_DRAWN else ""
+    figure.suptitle(f"Weights that are not zero{more}")
     with replacing(path) as temporary:
         figure.savefig(temporary)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from tabulate import tabulate
 from torch.optim import Optimizer
 
+from compress.meetings import acting_in
 from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy, shadow_of
 from compress.policies.thinning import ThinningPolicy
@@ -135,8 +136,8 @@ def make_plan(
     levels: dict[str, float] = {}
     removed: dict[str, float] = {}
     rows = []
-    for epoch in range(epochs):
-        firing = [policy for policy in policies if policy.window.fires(epoch)]
+    with_bits = [policy for policy in policies if type(policy).bits is not Policy.bits]
+    for epoch, firing in enumerate(acting_in(policies, epochs)):
         for policy in firing:
             expected = policy.expected(epoch)
             levels = {**levels, **expected}
@@ -146,7 +147,7 @@ def make_plan(
                 removed = {**removed, **{name: levels[name] for name in leaving}}
                 levels = {name: level for name, level in levels.items() if name not in leaving}
         reach = {policy.name: len(policy.weights) for policy in firing}
-        bits = {layer: words for policy in policies for layer, words in policy.bits(epoch).items()}
+        bits = {layer: words for policy in with_bits for layer, words in policy.bits(epoch).items()}
         others_now = {name: each[epoch] for name, each in other_rates.items()}
         names = tuple(policy.name for policy in firing)
         rows.append(PlanRow(epoch, names, levels, rates[epoch], reach, bits, others_now, removed))
@@ -167,8 +168,7 @@ def rehearse_learning_rates(
         policy.on(shadow) for policy in policies if isinstance(policy, LRPolicy) and policy.optimizer is optimizer
     ]
     rates = []
-    for epoch in range(epochs):
-        firing = [policy for policy in copies if policy.window.fires(epoch)]
+    for epoch, firing in enumerate(acting_in(copies, epochs)):
         for policy in firing:
             policy.begin(epoch)
         rates.append(tuple(float(group["lr"]) for group in shadow.param_groups))

@@ -3,6 +3,7 @@
 Here: `EpochWindow`. Not here: what happens in those epochs. Used by policies, levels and the schedule's checks.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -69,7 +70,17 @@ class EpochWindow:
 
     def fires(self, epoch: int) -> bool:
         """Whether the policy acts in this epoch."""
-        return epoch in self.epochs
+        if isinstance(self.epochs, range):
+            return epoch in self.epochs
+        place = bisect_left(self.epochs, epoch)
+        return place < len(self.epochs) and self.epochs[place] == epoch
+
+    def meets(self, other: "EpochWindow") -> int | None:
+        """The first epoch in which both policies act; None where there is none."""
+        first, last = max(self.first, other.first), min(self.last, other.last)
+        fewer, more = sorted((self, other), key=lambda each: len(each.epochs))
+        inside = fewer.epochs[bisect_left(fewer.epochs, first) : bisect_right(fewer.epochs, last)]
+        return next((epoch for epoch in inside if more.fires(epoch)), None)
 
     def progress(self, epoch: int) -> float:
         """How far the window has come: 0 at the first firing epoch, exactly 1 at the last one and after."""

@@ -15,7 +15,7 @@ ROOMS = {  # room -> what it may import of ours
 }
 LAYERS = [  # inside compress/, from the bottom; a module imports its own layer and those below
     {"errors", "files", "screen", "window", "distributed", "parameters"},
-    {"registry", "selectors", "criteria", "groups", "levels", "state", "freezing"},
+    {"meetings", "registry", "selectors", "criteria", "groups", "levels", "state", "freezing"},
     {"masks"},
     {"graph"},
     {"thinning"},

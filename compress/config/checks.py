@@ -14,6 +14,7 @@ from compress.config.families import FAMILIES, Instance
 from compress.config.loader import Path
 from compress.config.report import Report
 from compress.errors import shown
+from compress.meetings import meetings
 from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy, shadow_of
 from compress.policies.pruning import PruningPolicy
@@ -48,26 +49,20 @@ def check_policies(
             said of what it may have done: that would be a consequence of the fault, not another one.
     """
     pruning = [(path, policy) for path, policy in entries if isinstance(policy, PruningPolicy)]
-    for i, (path, later) in enumerate(pruning):
-        for _, other in pruning[:i]:
-            shared = sorted(set(later.pruner.weights) & set(other.pruner.weights))
-            epoch = next((e for e in later.window.epochs if other.window.fires(e)), None)
-            if shared and epoch is not None:
-                message = f"{other.name!r} prunes {shared[0]!r} in epoch {epoch} too; this later policy's mask counts"
-                report.add(message, path, fatal=False)
+    by_weight: dict[str, list[int]] = {}
+    for i, (_, policy) in enumerate(pruning):
+        for name in sorted(set(policy.pruner.weights)):
+            by_weight.setdefault(name, []).append(i)
+    windows = [policy.window for _, policy in pruning]
+    for earlier, later, weight, epoch in meetings(windows, dict(sorted(by_weight.items()))):
+        other = pruning[earlier][1]
+        message = f"{other.name!r} prunes {weight!r} in epoch {epoch} too; this later policy's mask counts"
+        report.add(message, pruning[later][0], fatal=False)
     check_quantizers(entries, report)
     check_distillers(entries, report)
-    for i, (path, policy) in enumerate(entries):
-        if (
-            isinstance(policy, ThinningPolicy)
-            and all_there
-            and not any(_makes_zeros(each, policy, before=j < i) for j, (_, each) in enumerate(entries))
-        ):
-            message = (
-                f"nothing before {policy.name!r} makes zeros (a pruner, or a regularizer with threshold_criteria), "
-                "so it would remove nothing"
-            )
-            report.add(message, path, fatal=False)
+    if all_there:
+        _check_thinners(entries, report)
+    for path, policy in entries:
         if isinstance(policy, RegularizationPolicy) and policy.keeps_nothing:
             message = f"keep_mask keeps nothing: {policy.name!r} has no threshold_criteria, so it makes no mask"
             report.add(message, path, fatal=False)
@@ -79,8 +74,9 @@ def check_policies(
 def check_quantizers(entries: list[tuple[Path, Policy]], report: Report) -> None:
     """A network is quantized once, by one policy, and thinned before that."""
     quantizing = [policy for _, policy in entries if isinstance(policy, QuantizationPolicy)]
+    others = {id(policy) for policy in quantizing[1:]}
     for path, policy in entries:
-        if policy in quantizing[1:]:
+        if id(policy) in others:
             message = f"{quantizing[0].name!r} quantizes the network already; a schedule has one such policy"
             report.add(message, path)
         if quantizing and isinstance(policy, ThinningPolicy) and policy.window.last >= quantizing[0].window.first:
@@ -91,16 +87,27 @@ def check_quantizers(entries: list[tuple[Path, Policy]], report: Report) -> None
             report.add(message, path)
 
 
-def _makes_zeros(policy: Policy, thinner: ThinningPolicy, before: bool) -> bool:
-    """Whether a policy leaves zeros by the thinner's last epoch.
+def _check_thinners(entries: list[tuple[Path, Policy]], report: Report) -> None:
+    """Warns of a thinner that finds no zeros by its last epoch.
 
-    A pruner that stands before the thinner does so in that epoch itself; a regularizer, wherever it stands, with its
+    A pruner that stands before the thinner makes them in that epoch itself; a regularizer, wherever it stands, with its
     first minibatch, which is too late, unless it is its own last epoch: there the thinner waits.
     """
-    last = thinner.window.last
-    if isinstance(policy, RegularizationPolicy):
-        return policy.makes_zeros and (policy.window.first < last or policy.window.last == last)
-    return isinstance(policy, PruningPolicy) and policy.window.first <= last and before
+    regularizing = [each.window for _, each in entries if isinstance(each, RegularizationPolicy) and each.makes_zeros]
+    begins = min((window.first for window in regularizing), default=math.inf)
+    ends = {window.last for window in regularizing}
+    pruned = math.inf  # the first epoch of a pruner so far
+    for path, policy in entries:
+        if isinstance(policy, PruningPolicy):
+            pruned = min(pruned, policy.window.first)
+        if isinstance(policy, ThinningPolicy):
+            last = policy.window.last
+            if not (pruned <= last or begins < last or last in ends):
+                message = (
+                    f"nothing before {policy.name!r} makes zeros (a pruner, or a regularizer with threshold_criteria), "
+                    "so it would remove nothing"
+                )
+                report.add(message, path, fatal=False)
 
 
 def check_unused(data: Mapping[str, Any], named: set[str], report: Report) -> None:

@@ -4,12 +4,11 @@ Here: differing levels inside one coupled group, two instances that prune one gr
 nothing can leave. Not here: the graph, the ranking. The network is traced only for schedules with structured pruners.
 """
 
-from itertools import combinations
-
 from compress.config.loader import Path
 from compress.config.schema import Report
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, Place
+from compress.meetings import meetings
 from compress.policies.base import Policy
 from compress.policies.pruning import PruningPolicy
 from compress.pruning.coupling import channel_dim
@@ -38,24 +37,42 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
     for path, policy, places in structured:
         _check_pinned(policy, path, places, known, report)
     groups = [group for group in known.groups() if not group.pinned]
-    for group in groups:
-        for path, policy, places in disputed:
+    group_of = {place: number for number, group in enumerate(groups) for place in group.members}
+    for path, policy, places in disputed:
+        for number, names in _by_group(places, group_of).items():
             targets = policy.pruner.targets  # type: ignore[attr-defined]
-            within = {name for name in places if targets[name].group == WITHIN_HEADS}
-            named = [n for n, place in places.items() if place in group.members and (n in within) == group.within_heads]
-            levels = _differing(policy, named)
+            within = groups[number].within_heads
+            levels = _differing(policy, [name for name in names if (targets[name].group == WITHIN_HEADS) == within])
             if levels:
                 report.add(differing_levels(levels), path)
-        for (_, first, ours), (path, second, theirs) in combinations(structured, 2):
-            met = [next((n for n, p in places.items() if p in group.members), None) for places in (ours, theirs)]
-            epoch = next((e for e in second.window.epochs if first.window.fires(e)), None)
-            if all(met) and epoch is not None and first.name != second.name and not set(ours) & set(theirs):
-                report.add(
-                    f"{met[1]!r} is coupled to {met[0]!r}, which {first.name!r} prunes in epoch {epoch} too: their "
-                    "channels go together, so more of them go than either asks for; name both in one instance",
-                    path,
-                    fatal=False,
-                )
+    _warn_of_meetings(structured, group_of, report)
+
+
+def _by_group(places: dict[str, Place], group_of: dict[Place, int]) -> dict[int, list[str]]:
+    """Number of a group -> the weights in it."""
+    found: dict[int, list[str]] = {}
+    for name, place in places.items():
+        if place in group_of:
+            found.setdefault(group_of[place], []).append(name)
+    return found
+
+
+def _warn_of_meetings(structured: list[Entry], group_of: dict[Place, int], report: Report) -> None:
+    named = [_by_group(places, group_of) for _, _, places in structured]
+    by_group: dict[int, list[int]] = {}
+    for i, found in enumerate(named):
+        for number in found:
+            by_group.setdefault(number, []).append(i)
+    for earlier, later, number, epoch in meetings([policy.window for _, policy, _ in structured], by_group):
+        (_, first, ours), (path, second, theirs) = structured[earlier], structured[later]
+        if first.name != second.name and not set(ours) & set(theirs):
+            report.add(
+                f"{named[later][number][0]!r} is coupled to {named[earlier][number][0]!r}, which {first.name!r} prunes "
+                f"in epoch {epoch} too: their channels go together, so more of them go than either asks for; name both "
+                "in one instance",
+                path,
+                fatal=False,
+            )
 
 
 def _check_pinned(

@@ -154,7 +154,7 @@ class Entries:
         """The instance of that name; a name that the section does not have is reported."""
         section = self.data.get(family.section, {})
         self.named.add(name)
-        if section is None or name in map(str, section) or (family.section, name) in self.misplaced:
+        if section is None or name in section or name in map(str, section) or (family.section, name) in self.misplaced:
             return self.instances[family.section].get(name)
         elsewhere = [other for other in FAMILIES if name in map(str, self.data.get(other.section) or {})]
         if elsewhere:

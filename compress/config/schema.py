@@ -60,7 +60,7 @@ def _bounded(hint: Any, limited: bool = False) -> Any:
         has_limit = any(
             getattr(each, "le", None) is not None or getattr(each, "lt", None) is not None for each in limits
         )
-        return Annotated[(_bounded(args[0], has_limit), *args[1:])]  # type: ignore[return-value]
+        return Annotated[(_bounded(args[0], has_limit), *args[1:])]
     if origin in (Union, types.UnionType):
         return Union[tuple(_bounded(each, limited) for each in args)]  # noqa: UP007
     if origin in (list, dict, tuple, set, frozenset, collections.abc.Mapping):

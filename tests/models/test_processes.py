@@ -5,6 +5,7 @@ All scenarios run in one pair of processes (`work`), which is what takes long; e
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -222,11 +223,11 @@ def test_a_drifted_weight_ends_the_run_naming_it_and_the_rank(both: Both) -> Non
 def test_a_loss_that_is_not_finite_in_one_process_is_told_in_both(both: Both) -> None:
     for name, words in (
         ("nan", "the minibatch itself holds numbers that are not finite"),
-        ("huge", "is conv1 (Conv2d)"),
+        ("huge", "the first module that gave numbers"),
     ):
         first, second = both(name)
         assert first == second
-        assert "epoch 0, step 0: the loss is nan in process 1 of 2; " in first
+        assert re.match("epoch 0, step 0: the loss is (nan|inf|-inf) in process 1 of 2; ", first)
         assert words in first
 
 
