@@ -50,10 +50,10 @@ def check_policies(
     """
     pruning = [(path, policy) for path, policy in entries if isinstance(policy, PruningPolicy)]
     by_weight: dict[str, list[int]] = {}
-    for i, (_, policy) in enumerate(pruning):
-        for name in sorted(set(policy.pruner.weights)):
+    for i, (_, each) in enumerate(pruning):
+        for name in sorted(set(each.pruner.weights)):
             by_weight.setdefault(name, []).append(i)
-    windows = [policy.window for _, policy in pruning]
+    windows = [each.window for _, each in pruning]
     for earlier, later, weight, epoch in meetings(windows, dict(sorted(by_weight.items()))):
         other = pruning[earlier][1]
         message = f"{other.name!r} prunes {weight!r} in epoch {epoch} too; this later policy's mask counts"
