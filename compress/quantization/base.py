@@ -397,7 +397,7 @@ def uninitialized(model: nn.Module) -> list[str]:
     return [
         f"{name} is a {type(module).__name__} without weights yet: run the network on one batch first"
         for name, module in canonical_modules(model).items()
-        if any(is_lazy(parameter) for parameter in module._parameters.values())
+        if any(is_lazy(each) for each in module._parameters.values() if each is not None)
     ]
 
 

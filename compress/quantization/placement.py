@@ -17,6 +17,7 @@ from torch import nn
 from torch.fx import Node
 
 from compress.errors import UserError
+from compress.graph.calls import calls_of
 from compress.graph.trace import asks_for_gradients, asks_for_training, operation_name, trace_model
 from compress.quantization.sharing import is_layer, owning
 from compress.quantization.signs import PASSING, Signs, plain_name, zero_pad
@@ -88,6 +89,8 @@ def read_graph(
     trace = trace_model(model, example_inputs)
     owned = owning(model, trace)
     graph = Graph({}, norms=dict(owned.norms), outside=dict(owned.outside))
+    for call in calls_of(example_inputs)[1:]:
+        _compare(graph, model, call, training=False)
     if asks_for_gradients(model):
         with torch.no_grad():
             _compare(graph, model, example_inputs, training=False)
@@ -109,13 +112,13 @@ def read_graph(
 
 
 def _compare(graph: Graph, model: nn.Module, example_inputs: Any, training: bool) -> None:
-    """Drops the foldings that another mode does not share, and adds who reads weights only there."""
+    """Drops the foldings that another call or mode does not share, and adds who reads weights only there."""
     try:
         owned = owning(model, trace_model(model, example_inputs, training))
     except UserError as e:
         if graph.norms:
             graph.norms.clear()
-            graph.notes.append(f"no BatchNorm is folded, because what the network computes in training is unknown: {e}")
+            graph.notes.append(f"no BatchNorm is folded, because not all that the network computes is known: {e}")
         return
     graph.outside.update(owned.outside)
     for name in [name for name, norm in graph.norms.items() if owned.norms.get(name) != norm]:

@@ -265,6 +265,13 @@ def test_folding_that_calibration_data_disprove_is_taken_back() -> None:
         assert (network(x) - net(x)).norm() < 0.05 * net(x).norm()
 
 
+def test_all_example_calls_count() -> None:
+    quantizer = Qat(8, 8, fold_batchnorm=True, example_inputs=[IMAGES, torch.randn(2, 4, 9, 9)])
+    quantizer.prepare(BySize(), None)
+    assert quantizer.structure is not None
+    assert quantizer.structure["folded"] == {}
+
+
 def test_outputs_that_do_not_repeat_judge_nothing() -> None:
     noise = nn.Dropout(0.5).train()
     assert same_outputs(noise, nn.Identity(), [torch.ones(8, 8)])
