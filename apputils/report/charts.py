@@ -94,6 +94,12 @@ def cost_by_layer(content: Content) -> list[dict[str, Any]]:
     return rows
 
 
+def _label(analysis: Mapping[str, Any], weight: str) -> str:
+    """A curve's name: the weight, and how many others of its coupled group share it."""
+    more = len(analysis.get("members", {}).get(weight, [weight])) - 1
+    return f"{weight} +{more}" if more else weight
+
+
 def sensitivity_charts(content: Content) -> list[Chart]:
     """Each metric over the level, a curve a weight."""
     charts = []
@@ -101,7 +107,9 @@ def sensitivity_charts(content: Content) -> list[Chart]:
         for metric, dense in analysis["dense"].items():
             start = [] if analysis["sense_type"] == "bits" else [(0.0, _value(dense))]  # nothing pruned
             curves = {
-                weight: sorted({*start, *((row["level"], _value(row["metrics"].get(metric))) for row in rows)})
+                _label(analysis, weight): sorted(
+                    {*start, *((row["level"], _value(row["metrics"].get(metric))) for row in rows)}
+                )
                 for weight, rows in analysis["weights"].items()
             }
             title = f"{metric} when one weight is changed ({analysis['sense_type']}; unchanged: {_value(dense):.4g})"

@@ -3,7 +3,6 @@
 Here: the order of things. Not here: the parts. Called by `apputils.platform_summaries` and the tester.
 """
 
-import contextlib
 import functools
 import logging
 import time
@@ -16,9 +15,10 @@ import pandas as pd
 from torch import nn
 
 from apputils.progress import Bar
-from apputils.sensitivity.changes import SenseType, Subject, as_levels, find_subjects
+from apputils.sensitivity.changes import SenseType, Subject, as_levels, chosen_weights, find_subjects, values_together
 from apputils.sensitivity.evaluation import Evaluation, TestFunction, as_metrics, directions
-from apputils.sensitivity.meter import in_place
+from apputils.sensitivity.groups import GROUPS, graph_of
+from apputils.sensitivity.meter import Meter, PlainMeter, in_place
 from apputils.sensitivity.picture import draw
 from apputils.sensitivity.record import Record, open_record, take_parts
 from apputils.sensitivity.replay import choose_meter
@@ -27,6 +27,8 @@ from apputils.sensitivity.suggestion import Goal, chosen, goal_of, suggest
 from apputils.sensitivity.workbook import suggestion_note, write_workbook
 from apputils.sensitivity.workers import Task, measure_all
 from compress.errors import UserError
+from compress.graph.channels import ChannelGraph
+from compress.thinning.current import CurrentGraph
 
 logger = logging.getLogger("run")
 
@@ -76,6 +78,9 @@ def sensitivity_analysis(
 ) -> pd.DataFrame:
     """Changes one weight at a time to each level, measures, restores it; writes a workbook and a picture.
 
+    By filter and by channel it prunes what a schedule's structured pruner would: whole coupled groups, biases and
+    BatchNorm included, the weights that meet in one group together, as one curve under the first one's name.
+
     Args:
         model: the network; its weights are changed in place and are bit for bit as before afterwards.
         sensitivity_file: the workbook, `.xlsx`; the picture (`.png`) and the record (`.json`) stand beside it.
@@ -87,8 +92,9 @@ def sensitivity_analysis(
         settings: the rest.
 
     Returns:
-        one row a weight and level: `weight`, `level`, `zeros` (fraction of zeros in the weight), and a column a metric;
-        the dense network is level 0 (32 bits).
+        one row a weight and level: `weight`, `level`, `zeros` (fraction of zeros in the weight, or in the weights that
+        share its group), a column a metric, and by filter and channel `members`, all weights of the group; the dense
+        network is level 0 (32 bits).
 
     Raises:
         UserError: something the user can mend; what was measured is kept, and the next call goes on with it.
@@ -97,18 +103,17 @@ def sensitivity_analysis(
     if settings.jobs < 1:
         raise UserError(f"jobs {settings.jobs}: it must be 1 or more; nothing was measured")
     harm = as_levels(sense_type, levels)
-    subjects = find_subjects(model, sense_type, settings.weights)
-    meter = choose_meter(model, test_func, subjects, settings.cache_bytes)
-    dense = meter.dense()
+    subjects, meter, dense, graph = _prepare(model, test_func, sense_type, settings)
     goal = _goal(dense, test_func, settings)
     record = open_record(path.with_suffix(".json"), model, sense_type, subjects, dense, settings.resume)
     take_parts(record, settings.parts)
     names = [each.name for each in subjects]
+    weights = [name for each in subjects for name in each.weights]
     task = Task(
         sense_type, harm, names, {name: record.done(name) for name in names}, dense, goal,
-        settings.stop_at_loss, settings.cache_bytes,
+        settings.stop_at_loss, settings.cache_bytes, weights, graph,
     )  # fmt: skip
-    logger.info("sensitivity by %s: %d weights x %d levels", sense_type, len(subjects), len(harm))
+    logger.info("sensitivity by %s: %d curves x %d levels", sense_type, len(subjects), len(harm))
     started = time.perf_counter()
     _gather(record, measure_all(model, test_func, meter, subjects, task, settings.jobs), task)
     table = record.table(names, harm)
@@ -120,8 +125,34 @@ def sensitivity_analysis(
     logger.info("sensitivity: %.1f s, written: %s, .png, .json", time.perf_counter() - started, path)
     if settings.schedule_file is not None:
         header = Header(settings.command, settings.data, suggestion_note(goal, together))
-        write_schedule(settings.schedule_file, suggestion, goal, sense_type, header)
+        members = {each.name: each.weights for each in subjects}
+        write_schedule(settings.schedule_file, suggestion, goal, sense_type, header, members)
     return table
+
+
+def _prepare(
+    model: nn.Module, test_func: TestFunction, sense_type: SenseType, settings: Settings
+) -> tuple[list[Subject], Meter, dict[str, float], ChannelGraph | None]:
+    """What is changed, what measures it, the dense metrics, and the graph by which filters go together.
+
+    The graph is traced from the evaluation's first batch, or from what the network is called with by a plain function.
+    """
+    grouped = sense_type in GROUPS
+    if isinstance(test_func, Evaluation) or not grouped:
+        inputs = next(iter(test_func.inputs), None) if isinstance(test_func, Evaluation) else None
+        graph = graph_of(model, inputs) if grouped else None
+        subjects = find_subjects(model, sense_type, settings.weights, graph)
+        meter = choose_meter(model, test_func, subjects, settings.cache_bytes)
+        return subjects, meter, meter.dense(), graph
+    chosen_weights(model, settings.weights)  # a wrong name is found before anything is measured
+    plain, current = PlainMeter(model, test_func), CurrentGraph(model)
+    current.watch()
+    try:
+        dense = plain.dense()
+    finally:
+        current.unwatch()
+    graph = graph_of(model, current.inputs)
+    return find_subjects(model, sense_type, settings.weights, graph), plain, dense, graph
 
 
 def _checked(path: Path) -> Path:
@@ -152,8 +183,6 @@ def _together(
     model: nn.Module, test_func: TestFunction, subjects: Sequence[Subject], levels: Mapping[str, float]
 ) -> dict[str, float]:
     """The metrics with every suggested level at once: losses add up, which no single weight shows."""
-    with contextlib.ExitStack() as stack:
-        for each in subjects:
-            if each.name in levels:
-                stack.enter_context(in_place(each.parameter, each.change(each.parameter.detach(), levels[each.name])))
+    parameters = {name: own for each in subjects for name, own in each.parameters.items()}
+    with in_place(parameters, values_together(subjects, levels)):
         return as_metrics(test_func(model))

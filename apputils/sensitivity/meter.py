@@ -7,7 +7,7 @@ the choice. Not here: the fast way (replay.py).
 import contextlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,14 @@ class Meter(ABC):
         """The metrics of the network as it is."""
 
     @abstractmethod
-    def changed(self, subject: Subject, value: Tensor) -> Metrics:
-        """The metrics with one weight replaced by a value of its shape."""
+    def changed(self, subject: Subject, value: Tensor, others: Mapping[str, Tensor] | None = None) -> Metrics:
+        """The metrics with one weight replaced by a value of its shape.
+
+        Args:
+            subject: the weight.
+            value: of its shape.
+            others: new values of parameters of `subject.coupled`, by name.
+        """
 
     def order(self, subjects: Sequence[Subject]) -> list[Subject]:
         """The order in which weights are measured fastest."""
@@ -45,23 +51,24 @@ class PlainMeter(Meter):
         """One call."""
         return as_metrics(self.test_func(self.model))
 
-    def changed(self, subject: Subject, value: Tensor) -> Metrics:
-        """One call with the value in the weight's place."""
-        with in_place(subject.parameter, value):
+    def changed(self, subject: Subject, value: Tensor, others: Mapping[str, Tensor] | None = None) -> Metrics:
+        """One call with the values in the parameters' places."""
+        with in_place(subject.parameters, {subject.name: value, **(others or {})}):
             return as_metrics(self.test_func(self.model))
 
 
 @contextlib.contextmanager
-def in_place(parameter: nn.Parameter, value: Tensor) -> Iterator[None]:
-    """Gives a parameter a value; afterwards it has its own again, bit for bit, whatever happened."""
-    own = parameter.detach().clone()
+def in_place(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Gives parameters values; afterwards they have their own again, bit for bit, whatever happened."""
+    own = {name: parameters[name].detach().clone() for name in values}
     try:
-        _write(parameter, value)
+        _write(parameters, values)
         yield
     finally:
-        _write(parameter, own)
+        _write(parameters, own)
 
 
 @torch.no_grad()
-def _write(parameter: nn.Parameter, value: Tensor) -> None:
-    parameter.copy_(value)
+def _write(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        parameters[name].copy_(value)

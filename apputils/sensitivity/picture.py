@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from apputils.sensitivity.suggestion import Goal
+from apputils.sensitivity.suggestion import MEMBERS, Goal, metrics_of
 from apputils.sensitivity.workbook import AXES
 from compress.files import replacing
 
@@ -21,7 +21,8 @@ MOST_NAMES = 24  # in a legend
 
 def draw(path: Path, table: pd.DataFrame, goal: Goal, sense_type: str) -> None:
     """Writes the PNG."""
-    weights, metrics = list(dict.fromkeys(table["weight"])), list(table.columns[3:])
+    weights, metrics = list(dict.fromkeys(table["weight"])), metrics_of(table)
+    table = _with_counts(table)
     height = max(4.5, 1.6 + 0.24 * len(weights))
     figure = Figure(figsize=(6.5 * len(metrics) + 8, height), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(metrics) + 1, squeeze=False)[0]
@@ -35,6 +36,15 @@ def draw(path: Path, table: pd.DataFrame, goal: Goal, sense_type: str) -> None:
     _heat_map(figure, axes[-1], table, goal, sense_type)
     with replacing(path) as temporary:
         figure.savefig(temporary)
+
+
+def _with_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Weights that share their curve with others show how many: `layer1.0.conv2.weight +3`."""
+    if MEMBERS not in table:
+        return table
+    more = table[MEMBERS].str.count(", ")
+    labels = table["weight"].where(more == 0, table["weight"] + " +" + more.astype(str))
+    return table.assign(weight=labels)
 
 
 def _curves(axis: Axes, table: pd.DataFrame, metric: str, sense_type: str) -> None:

@@ -102,9 +102,10 @@ class Program:
                 reached.add(node)
         return reached & set(self.operations)
 
-    def dirty(self, parameter: Tensor) -> set[Node]:
-        """The operations whose values change with a parameter, under all its names."""
-        return self.after(node for node, tensor in self.state.items() if tensor is parameter)
+    def dirty(self, *parameters: Tensor) -> set[Node]:
+        """The operations whose values change with some parameters, under all their names."""
+        changed = {id(each) for each in parameters}
+        return self.after(node for node, tensor in self.state.items() if id(tensor) in changed)
 
     def boundary(self, dirty: set[Node]) -> list[Node]:
         """Operations that are not dirty and whose values are read by dirty ones, or returned; `fixed` ones left out."""
@@ -115,9 +116,9 @@ class Program:
         """In the order of execution."""
         return sorted(nodes, key=self._order.__getitem__)
 
-    def place(self, parameter: Tensor) -> int:
-        """When the parameter is first used; those that never are come last."""
-        return min((self._order[node] for node in self.dirty(parameter)), default=len(self._order))
+    def place(self, *parameters: Tensor) -> int:
+        """When any of the parameters is first used; those that never are come last."""
+        return min((self._order[node] for node in self.dirty(*parameters)), default=len(self._order))
 
     def piece(self, wanted: Collection[Node], known: Collection[Node]) -> Piece:
         """The operations that lead from known values (and the state and the inputs) to wanted ones, compiled."""

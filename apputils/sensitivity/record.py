@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from apputils.sensitivity.changes import Subject, dense_level
+from apputils.sensitivity.groups import GROUPS
 from compress.errors import UserError
 from compress.files import read_text, why, write_text
 from compress.selectors import canonical_parameters
@@ -80,17 +81,17 @@ class Record:
         first = dense_level(self.content["sense_type"])
         rows = []
         for weight in weights:
-            zeros = self.content["dense_zeros"][weight]
-            rows.append({"weight": weight, "level": first, "zeros": zeros, **self.dense})
-            done = self.done(weight)
-            for row in (done[level] for level in levels if level in done):
-                rows.append({"weight": weight, "level": row["level"], "zeros": row["zeros"], **row["metrics"]})
+            zeros, done = self.content["dense_zeros"][weight], self.done(weight)
+            own = [{"level": first, "zeros": zeros, "metrics": self.dense}, *(done[lv] for lv in levels if lv in done)]
+            named = {"members": ", ".join(self.content["members"][weight])} if "members" in self.content else {}
+            for row in own:
+                rows.append({"weight": weight, "level": row["level"], "zeros": row["zeros"], **row["metrics"], **named})
         return pd.DataFrame(rows)
 
 
-def fingerprint(model: nn.Module, sense_type: str) -> str:
+def fingerprint(model: nn.Module, sense_type: str, coupled: bool = False) -> str:
     """SHA-256 of the kind of analysis, and of every parameter and buffer with its name, type and shape."""
-    digest = hashlib.sha256(f"{KIND} {FORMAT} {sense_type}".encode())
+    digest = hashlib.sha256(f"{KIND} {FORMAT} {sense_type}{' coupled' if coupled else ''}".encode())
     for name, tensor in [*canonical_parameters(model).items(), *model.named_buffers()]:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -109,12 +110,15 @@ def open_record(
         "kind": KIND,
         "format": FORMAT,
         "sense_type": sense_type,
-        "fingerprint": fingerprint(model, sense_type),
+        "fingerprint": fingerprint(model, sense_type, any(each.is_coupled for each in subjects)),
         "complete": False,
         "dense": dense,
-        "dense_zeros": {each.name: zeros_in(each.parameter) for each in subjects},
+        "dense_zeros": {each.name: each.zeros({}) for each in subjects},
         "weights": {},
     }
+    if sense_type in GROUPS:
+        content["ranked"] = {each.name: list(each.weights) for each in subjects}
+        content["members"] = {each.name: [*each.weights, *each.along] for each in subjects}
     found = _read(path)
     if found is None or found["complete"] or not resume:
         return Record(path, content)
@@ -122,10 +126,10 @@ def open_record(
     if stale:
         logger.warning("%s is not gone on with: %s; the analysis starts anew", path, stale)
         return Record(path, content)
-    count = sum(map(len, found["weights"].values()))
+    weights = {name: rows for name, rows in found["weights"].items() if _same_group(name, found, content)}
+    count = sum(map(len, weights.values()))
     logger.info("going on with %s: %d levels are measured already", path, count)
-    found["dense_zeros"].update(content["dense_zeros"])
-    return Record(path, found)
+    return Record(path, {**content, "weights": weights})
 
 
 def take_parts(record: Record, paths: Sequence[Path]) -> None:
@@ -144,6 +148,10 @@ def take_parts(record: Record, paths: Sequence[Path]) -> None:
             continue
         taken = 0
         for weight, rows in found["weights"].items():
+            if not _same_group(weight, found, record.content):
+                ranked = ", ".join(found.get("ranked", {}).get(weight, [weight]))
+                logger.warning("%s: %s was ranked by %s only; it is measured again", path, weight, ranked)
+                continue
             known = record.done(weight)
             new = [row for row in rows if float(row["level"]) not in known]
             record.content["weights"].setdefault(weight, []).extend(new)
@@ -151,9 +159,10 @@ def take_parts(record: Record, paths: Sequence[Path]) -> None:
         logger.info("taken over from %s: %d levels", path, taken)
 
 
-def zeros_in(tensor: Any) -> float:
-    """Fraction of zeros."""
-    return 1.0 - int(tensor.count_nonzero()) / tensor.numel()
+def _same_group(weight: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a weight's curve was ranked by the weights that are to rank it now; one not asked for may be kept."""
+    old, new = (content.get("ranked", {}).get(weight) for content in (found, wanted))
+    return new is None or old == new
 
 
 def _stale(found: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -202,6 +211,7 @@ class _Form(BaseModel):
     dense: dict[str, float]
     dense_zeros: dict[str, float]
     weights: dict[str, list[_Row]]
+    ranked: dict[str, list[str]] = {}
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:

@@ -7,7 +7,7 @@ the memory allowed keeps nothing and is computed from its inputs.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,9 +90,9 @@ class ReplayMeter(Meter):
         self.model, self.evaluation, self.cache_bytes = model, evaluation, cache_bytes
         self.batches = _batches(model, evaluation)
         self.programs = list({id(b.program): b.program for b in self.batches if b.program is not None}.values())
-        self._ordered = sorted(subjects, key=lambda each: self.programs[0].place(each.parameter))
+        self._ordered = sorted(subjects, key=lambda each: self.programs[0].place(*each.parameters.values()))
         self._fixed = {id(program): _fixed_values(program) for program in self.programs}
-        self._routes: dict[int, dict[int, Route]] = {}
+        self._routes: dict[int, dict[str, Route]] = {}
         self._at: Subject | None = None
         self._dense = self._verified()
         self._routes = {id(program): self._plan(program) for program in self.programs}
@@ -107,11 +107,11 @@ class ReplayMeter(Meter):
         return dict(self._dense)
 
     @torch.inference_mode()
-    def changed(self, subject: Subject, value: Tensor) -> Metrics:
+    def changed(self, subject: Subject, value: Tensor, others: Mapping[str, Tensor] | None = None) -> Metrics:
         """The operations behind the weight, from the kept values."""
         if subject is not self._at:
             self._move_to(subject)
-        with in_place(subject.parameter, value):
+        with in_place(subject.parameters, {subject.name: value, **(others or {})}):
             return as_metrics(self.evaluation.measure(self._outputs(subject)))
 
     def _outputs(self, subject: Subject) -> Iterator[Any]:
@@ -121,13 +121,13 @@ class ReplayMeter(Meter):
                 yield _plainly(self.model, batch.inputs)
                 continue
             values = {**fixed[id(batch.program)], **batch.start, **batch.kept}
-            route = self._routes[id(batch.program)][id(subject.parameter)]
+            route = self._routes[id(batch.program)][subject.name]
             yield _run(batch.program, route, values)
 
     def _changed_fixed(self, program: Program, subject: Subject) -> Values:
         """State, and what depends on nothing else, with the changed weight in it."""
         values = self._fixed[id(program)]
-        piece = self._routes[id(program)][id(subject.parameter)].fixed
+        piece = self._routes[id(program)][subject.name].fixed
         return values if piece is None else {**values, **piece(values)}
 
     def _move_to(self, subject: Subject) -> None:
@@ -136,7 +136,7 @@ class ReplayMeter(Meter):
         for batch in self.batches:
             if batch.program is None:
                 continue
-            route = self._routes[id(batch.program)][id(subject.parameter)]
+            route = self._routes[id(batch.program)][subject.name]
             batch.kept = self._moved(batch, route)
             used += (size := _bytes(batch.kept))
             if used > self.cache_bytes:
@@ -151,13 +151,13 @@ class ReplayMeter(Meter):
             route.forward[held] = batch.program.piece(route.keep, {*held, *fixed})
         return route.forward[held]({**self._fixed[id(batch.program)], **batch.start, **batch.kept})
 
-    def _plan(self, program: Program) -> dict[int, Route]:
+    def _plan(self, program: Program) -> dict[str, Route]:
         """A route for each weight; what a later weight reads is kept from the first one on that has it."""
-        dirty = {id(each.parameter): program.dirty(each.parameter) for each in self._ordered}
+        dirty = {each.name: program.dirty(*each.parameters.values()) for each in self._ordered}
         borders = {key: frozenset(program.boundary(nodes)) for key, nodes in dirty.items()}
-        routes: dict[int, Route] = {}
+        routes: dict[str, Route] = {}
         seen: frozenset[Node] = frozenset()
-        keys = [id(each.parameter) for each in self._ordered]
+        keys = [each.name for each in self._ordered]
         for place, key in enumerate(keys):
             later = frozenset().union(*(borders[other] for other in keys[place + 1 :]))
             keep = borders[key] | (seen & later)

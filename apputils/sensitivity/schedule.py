@@ -5,14 +5,14 @@ Here: its text. Not here: which levels (suggestion.py). Weights that tolerate no
 
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from apputils.new_schedule import MODELINE
-from apputils.sensitivity.changes import GROUPS
+from apputils.sensitivity.groups import GROUPS
 from apputils.sensitivity.suggestion import Goal, chosen
 from compress.errors import UserError
 from compress.files import why, write_text
@@ -74,8 +74,23 @@ class Header:
     note: str
 
 
-def write_schedule(path: Path, suggestion: pd.DataFrame, goal: Goal, sense_type: str, header: Header) -> None:
+def write_schedule(
+    path: Path,
+    suggestion: pd.DataFrame,
+    goal: Goal,
+    sense_type: str,
+    header: Header,
+    members: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Writes the schedule.
+
+    Args:
+        path: its file.
+        suggestion: a level for each weight.
+        goal: what is tolerated.
+        sense_type: of the analysis.
+        header: what it tells.
+        members: weight -> all weights that are named with it, as they share its coupled group; None: itself.
 
     Raises:
         UserError: no weight tolerates anything, or the file cannot be written.
@@ -88,7 +103,7 @@ def write_schedule(path: Path, suggestion: pd.DataFrame, goal: Goal, sense_type:
     if sense_type == "bits":
         purpose, body = "trained in after ten epochs in float", QUANTIZING.format(instance=_quantizer(levels, names))
     else:
-        instance = _pruner(levels, names, sense_type)
+        instance = _pruner(levels, {name: (members or {}).get(name, (name,)) for name in names}, sense_type)
         purpose, body = "pruned at once, then fine-tuning", PRUNING.format(instance=instance)
     command = f"{header.command} --compress={shlex.quote(str(path))}"
     head = HEAD.format(
@@ -107,14 +122,16 @@ def write_schedule(path: Path, suggestion: pd.DataFrame, goal: Goal, sense_type:
     logger.info("written: %s; %s trains it", path, command)
 
 
-def _pruner(levels: Mapping[str, float], names: list[str], sense_type: str) -> str:
+def _pruner(levels: Mapping[str, float], members: Mapping[str, Sequence[str]], sense_type: str) -> str:
     element = sense_type == "element"
     kind = "SparsityLevelParameterPruner" if element else "L1RankedStructureParameterPruner"
     lines = [f"    class: {kind}", "    levels:" if element else "    reg_regims:"]
-    for name in names:
-        level = f"{levels.get(name, 0.0):g}"
+    for name, own in members.items():
+        level = f"{levels.get(name, 0.0):.15g}"
         value = level if element else f"[{level}, {GROUPS[sense_type]}]"
-        lines.append(f"      {name}: {value}" if name in levels else f"      # {name}: tolerates no level")
+        lines += [f"      {each}: {value}" if name in levels else f"      # {each}: tolerates no level" for each in own]
+        if name in levels and len(own) > 1:
+            lines[-len(own)] += f"  # coupled, one level for the next {len(own) - 1} too"
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from apputils.sensitivity.changes import dense_level
 from apputils.sensitivity.evaluation import loss_of
 from compress.errors import UserError, did_you_mean
 
+MEMBERS = "members"  # column of the weights that share a curve, of an analysis by filter or channel
 SHARE = 0.01  # of the dense value: the tolerance when none is given and the metric has none of its own
 
 
@@ -75,7 +76,8 @@ def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:
         sense_type: of the analysis.
 
     Returns:
-        one row a weight: `weight`, `level` (the dense one where nothing is tolerated), `zeros`, the metric, `worse by`.
+        one row a weight: `weight`, `level` (the dense one where nothing is tolerated), `zeros`, the metric, `worse by`,
+        and `members` if the table has it.
     """
     rows = []
     for weight, own in table.groupby("weight", sort=False):
@@ -91,9 +93,15 @@ def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:
                 "zeros": float(best["zeros"]),
                 goal.metric: value,
                 "worse by": goal.loss(value),  # a metric may be called `loss`
+                **{name: best[name] for name in own.columns if name == MEMBERS},
             }
         )
     return pd.DataFrame(rows)
+
+
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """The columns of a table of an analysis that are metrics."""
+    return [name for name in table.columns[3:] if name != MEMBERS]
 
 
 def chosen(suggestion: pd.DataFrame, sense_type: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from apputils.sensitivity.suggestion import Goal
+from apputils.sensitivity.suggestion import Goal, metrics_of
 from apputils.workbook import Workbook
 
 MOST_CURVES = 30  # in a chart, the most sensitive weights; more cannot be told apart
@@ -33,7 +33,7 @@ def write_workbook(
     book, percent = Workbook(), [] if sense_type == "bits" else ["level"]
     book.add_table("values", table, percent=[*percent, "zeros"])
     curves = _most_sensitive(table, goal)
-    wide = {metric: _wide(table, metric) for metric in table.columns[3:]}
+    wide = {metric: _wide(table, metric) for metric in metrics_of(table)}
     sheets = {metric: book.add_table(metric, frame, percent=percent) for metric, frame in wide.items()}
     charts = book.add_sheet("charts")
     for place, (metric, sheet) in enumerate(sheets.items()):

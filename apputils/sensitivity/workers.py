@@ -19,10 +19,10 @@ from torch import nn
 
 from apputils.sensitivity.changes import Subject, find_subjects
 from apputils.sensitivity.meter import Meter
-from apputils.sensitivity.record import zeros_in
 from apputils.sensitivity.replay import choose_meter
 from apputils.sensitivity.suggestion import Goal
 from compress.errors import UserError
+from compress.graph.channels import ChannelGraph
 
 Row = dict[str, Any]  # level, zeros, metrics
 Done = Mapping[str, Mapping[float, Row]]
@@ -35,12 +35,14 @@ class Task:
     Attributes:
         sense_type: of the analysis.
         levels: in the order of growing harm.
-        names: the weights.
+        names: the subjects'.
         done: rows that are there already.
         dense: the dense network's metrics.
         goal: whose loss `stop_at_loss` is about.
         stop_at_loss: a weight is left after a level that loses more; None: never.
         cache_bytes: most memory of all processes together for kept values.
+        weights: all that the subjects are about: several of one coupled group share one.
+        graph: by which filters and channels go together; None where there is none.
     """
 
     sense_type: str
@@ -51,6 +53,8 @@ class Task:
     goal: Goal
     stop_at_loss: float | None
     cache_bytes: int
+    weights: Sequence[str] = ()
+    graph: ChannelGraph | None = None
 
 
 def measure_all(
@@ -71,15 +75,15 @@ def measure_all(
 
 def levels_of(meter: Meter, subject: Subject, task: Task) -> Iterator[Row]:
     """The rows of one weight that are not done; a level that changes nothing more is not measured again."""
-    dense = subject.parameter.detach()
-    before, metrics = dense.clone(), task.dense
+    before, metrics = {name: each.detach().clone() for name, each in subject.parameters.items()}, task.dense
     for level in task.levels:
         found = task.done.get(subject.name, {}).get(level)
         if found is None:
-            value = subject.change(dense, level)
-            if not torch.equal(value, before):
-                before, metrics = value, meter.changed(subject, value)
-            found = {"level": level, "zeros": zeros_in(value), "metrics": metrics}
+            values = subject.values(level)
+            if not all(torch.equal(value, before[name]) for name, value in values.items()):
+                before.update(values)
+                metrics = meter.changed(subject, values[subject.name], values)
+            found = {"level": level, "zeros": subject.zeros(values), "metrics": metrics}
             yield found
         loss = task.goal.loss(found["metrics"][task.goal.metric])
         if task.stop_at_loss is not None and loss > task.stop_at_loss:
@@ -144,7 +148,7 @@ def _begin(payload: bytes, threads: int) -> None:
     torch.set_num_threads(threads)
     logging.disable(logging.WARNING)  # the first process has said it
     model, test_func, task, jobs = pickle.loads(payload)  # from our own parent process
-    subjects = find_subjects(model, task.sense_type, task.names)
+    subjects = find_subjects(model, task.sense_type, task.weights, task.graph)
     meter = choose_meter(model, test_func, subjects, task.cache_bytes // jobs)
     _here.update(meter=meter, task=task, subjects=meter.order(subjects))
 

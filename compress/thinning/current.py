@@ -62,16 +62,17 @@ class CurrentGraph:
         Raises:
             UserError: there are no example inputs yet, or the network cannot be traced; the reason is told.
         """
+        if allow_inexact in self._graphs:
+            return self._graphs[allow_inexact]
         if self.inputs is None:
             raise UserError("no example_inputs were given and no batch was seen yet, so the network cannot be traced")
         if self._refusal is not None:
             raise UserError(self._refusal)
-        if allow_inexact not in self._graphs:
-            try:
-                self._graphs[allow_inexact] = prunable_graph(self.network, self.inputs, allow_inexact)
-            except UserError as e:
-                self._refusal = str(e)
-                raise
+        try:
+            self._graphs[allow_inexact] = prunable_graph(self.network, self.inputs, allow_inexact)
+        except UserError as e:
+            self._refusal = str(e)
+            raise
         return self._graphs[allow_inexact]
 
     def proved_on(self) -> ExampleInputs:
@@ -90,6 +91,10 @@ class CurrentGraph:
         plain = next((number for number, call in enumerate(calls) if call.is_plain), None)
         return [Call(self.batch), *(call for number, call in enumerate(calls) if number != plain)]
 
+    def take(self, graph: ChannelGraph) -> None:
+        """Takes a graph of the network as it is now that was made elsewhere."""
+        self._graphs[False] = graph
+
     def forget(self) -> None:
         """The network has changed: what was traced no longer holds."""
         self._graphs.clear()
@@ -101,6 +106,12 @@ class CurrentGraph:
         if (self.inputs is None or not self._looked) and self._watching is None:
             look = torch.compiler.disable(self._keep)
             self._watching = self.model.register_forward_pre_hook(look, with_kwargs=True)
+
+    def unwatch(self) -> None:
+        """Waits for no batch any more."""
+        if self._watching is not None:
+            self._watching.remove()
+            self._watching = None
 
     def state_dict(self) -> list[Any] | None:
         """The inputs that were seen, by shape and type, for a resumed run; None if they were given."""
@@ -132,5 +143,4 @@ class CurrentGraph:
         if self.inputs is None:
             self.inputs = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
             self._seen = [{"shape": list(x.shape), "dtype": x.dtype} if isinstance(x, Tensor) else x for x in arguments]
-        self._watching.remove()
-        self._watching = None
+        self.unwatch()

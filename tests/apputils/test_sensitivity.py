@@ -1,5 +1,6 @@
 """Sensitivity analysis: the changes, the suggestion, the record, the files, the whole."""
 
+import copy
 import json
 import logging
 from functools import partial
@@ -80,33 +81,40 @@ def function(evaluation: Evaluation) -> "Counting":
     return Counting(evaluation)
 
 
+UNIT = [("conv", "weight", 0), ("conv", "bias", 0), ("depthwise", "weight", 0), ("depthwise", "bias", 0)]
+UNIT += [("head", "weight", 1)]
+BY_GROUPS = {  # weight -> the weights that rank (with their axis), all that goes (nothing else where it is pinned)
+    "filter": {
+        "conv.weight": ([("conv", 0), ("depthwise", 0)], UNIT),
+        "head.weight": ([("head", 0)], [("head", "weight", 0)]),  # the network's output
+    },
+    "channel": {
+        "conv.weight": ([("conv", 1)], [("conv", "weight", 1)]),  # the network's input
+        "head.weight": ([("head", 1)], UNIT),
+    },
+}
+
+
 def by_hand(model: nn.Module, evaluation: Evaluation, kind: str) -> dict[tuple[str, float], tuple[float, float]]:
-    """(zeros, quality) of every weight and level, by numpy and a copy of each weight."""
+    """(zeros, quality) of every weight and level, by numpy and a copy of the network."""
     found = {}
-    for name, layer in model.named_children():
-        if name == "norm":
-            continue
-        own = layer.weight.detach().clone()
-        array = own.numpy()
-        for level in LEVELS:
-            axis = {"element": None, "filter": 0, "channel": 1}[kind]
-            if axis is None:
-                count = int(np.floor(level * array.size + 0.5))
-                gone = np.argsort(np.abs(array).reshape(-1), kind="stable")[:count]
-                pruned = array.copy().reshape(-1)
-                pruned[gone] = 0
-            else:
-                others = tuple(i for i in range(array.ndim) if i != axis)
-                norms = np.abs(array).sum(axis=others)
-                if len(norms) == 1:
-                    continue
-                gone = np.argsort(norms, kind="stable")[: int(level * len(norms))]
-                pruned = array.copy()
-                pruned[(gone,) if axis == 0 else (slice(None), gone)] = 0
-            layer.weight.data = torch.from_numpy(pruned.reshape(array.shape))
-            quality = evaluation(model)["quality"]
-            found[f"{name}.weight", level] = float(np.mean(pruned == 0)), quality
-        layer.weight.data = own
+    for level in LEVELS:
+        for name in ("conv", "depthwise", "head") if kind == "element" else ():
+            other = copy.deepcopy(model)
+            array = other.get_submodule(name).weight.detach().numpy()  # shares its memory
+            count = int(np.floor(level * array.size + 0.5))
+            array[np.unravel_index(np.argsort(np.abs(array).reshape(-1), kind="stable")[:count], array.shape)] = 0
+            found[f"{name}.weight", level] = float(np.mean(array == 0)), evaluation(other)["quality"]
+        for name, (ranked, goes) in BY_GROUPS.get(kind, {}).items():
+            other = copy.deepcopy(model)
+            arrays = [np.moveaxis(other.get_submodule(n).weight.detach().numpy(), axis, 0) for n, axis in ranked]
+            norms = [np.abs(array).reshape(len(array), -1).mean(1) for array in arrays]
+            mean = sum(each / each.mean() for each in norms)
+            gone = np.argsort(mean, kind="stable")[: int(level * len(mean))]
+            for module, parameter, axis in goes:
+                np.moveaxis(getattr(other.get_submodule(module), parameter).detach().numpy(), axis, 0)[gone] = 0
+            zeros = sum(int((array == 0).sum()) for array in arrays) / sum(array.size for array in arrays)
+            found[name, level] = zeros, evaluation(other)["quality"]
     return found
 
 
