@@ -3,6 +3,7 @@
 Here: `StepContext`, and the loss terms that `before_backward_pass` hands on. Not here: behaviour.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ class StepContext:
         recipes: what thinning has removed so far, one recipe (plain data) each time; a thinner appends its own.
         graph: the network's coupled channels, traced when asked for; None where a scheduler has none.
         structures: what quantization has exchanged so far, as plain data; a quantizer's policy appends its own.
+        measure_loss: the loss of the minibatch under way with the weights as they are now; None where a loop offers it
+            not. It leaves the network as it was.
     """
 
     epoch: int
@@ -42,6 +45,7 @@ class StepContext:
     recipes: list[dict[str, Any]] = field(default_factory=list)
     graph: CurrentGraph | None = None
     structures: list[dict[str, Any]] = field(default_factory=list)
+    measure_loss: Callable[[], float] | None = None
 
     @property
     def is_last_step(self) -> bool:

@@ -10,7 +10,7 @@ Not here: what a policy does, how a schedule is read (config/), the plan (plan.p
     validate -> on_epoch_end -> save
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -49,6 +49,9 @@ class CompressionScheduler:
         structures: what quantization has exchanged in the model, as plain data; empty while it is float.
         teachers: what the distillers learn from; empty without distillers.
         resolved: see above; `{}` when the scheduler was built by hand.
+        measure_loss: for pruners by measured loss, set by the loop before each `on_minibatch_begin`: a function without
+            arguments that gives the loss of this minibatch with the weights as they are when it is called, and leaves
+            the network as it was. None: those pruners compare the network's outputs instead.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class CompressionScheduler:
         self.resolved = resolved or {}
         self.recipes: list[dict[str, Any]] = []
         self.structures: list[dict[str, Any]] = []
+        self.measure_loss: Callable[[], float] | None = None
         self._optimizer = optimizer
         self.generator = torch.Generator().manual_seed(seed)
         self._epoch = -1
@@ -280,4 +284,4 @@ class CompressionScheduler:
         metrics: dict[str, Any] | None = None,
     ) -> StepContext:
         now, so_far = (optimizer, step, steps_per_epoch, metrics), (self.recipes, self.graph, self.structures)
-        return StepContext(epoch, self.model, self.masks, self.generator, *now, *so_far)
+        return StepContext(epoch, self.model, self.masks, self.generator, *now, *so_far, self.measure_loss)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -28,6 +29,7 @@ from apputils.places import check_places
 from apputils.progress import Bar
 from apputils.run_warnings import RunWarnings
 from apputils.runs import Run, run_to_resume
+from apputils.sensitivity.evaluation import evaluating
 from apputils.sparsity import Sparsity
 from apputils.summary import Cost, make_summary, summary_table, whereabouts, write_summary
 from compress.config import dict_config, file_config
@@ -53,6 +55,8 @@ from models.restart import close_run, open_run
 from models.resumption import check_best_files, last_checkpoint, schedule_text, shape_as
 from models.sizes import BestOfEachSize
 from models.teachers import RunTeachers
+from models.thinner import story, thinned_content
+from models.whole import new_network
 
 logger = logging.getLogger("run")
 
@@ -150,6 +154,19 @@ class BaseTrainer:
         """The loss of one minibatch, a scalar; forward through `self.forward`, not through `self.model`."""
         raise NotImplementedError
 
+    def measured_loss(self, group: Sequence[Any]) -> float:
+        """The mean loss of some minibatches in evaluation mode, for pruners by measured loss; changes nothing."""
+        means, self.means = self.means, Middle(1).means
+        try:
+            with torch.random.fork_rng(), evaluating(self.model):
+                return sum(float(self.loss_to_measure(batch)) for batch in group) / len(group)
+        finally:
+            self.means = means
+
+    def loss_to_measure(self, batch: Any) -> Tensor:
+        """The loss of one minibatch where nothing may be updated along with it; by default that of training."""
+        return self.loss_of(batch)
+
     def note_loss(self, name: str, value: Tensor) -> None:
         """Logs the epoch's mean of a scalar that `compute_loss` knows, such as a part of the loss."""
         self.means.note(name, value)
@@ -226,6 +243,7 @@ class BaseTrainer:
         groups, first = middle.groups(self.training_loader, self.config.accumulate), middle.step
         bar = Bar(groups, steps - first, f"epoch {epoch}/{self.epochs - 1}", "img", self.samples_per_update)
         for step, group in enumerate(bar, first):
+            compression_scheduler.measure_loss = partial(self.measured_loss, group)
             compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
             guard.before_step((epoch, step))
             optimizer.zero_grad(set_to_none=True)
@@ -272,6 +290,8 @@ class BaseTrainer:
             self.take(run_to_resume(config.resume))
             checkpoint = last_checkpoint(self.folders)
             check_best_files(self.folders)
+        if checkpoint is not None and config.thin:
+            checkpoint = self.thinned(checkpoint)
         self.set_to(checkpoint)
         check_ranks(run_state.trained(self), "before the first step")
         folders = open_run(config.resume, config.run, self.stem())
@@ -281,9 +301,16 @@ class BaseTrainer:
         self.held.callback(self.files.close)
         self.files.write_settings(run_state.plain_options(config), self.compression_scheduler.resolved)
         self.announce()
-        if checkpoint is None or config.reset_optimizer or config.reset_schedule:
+        if checkpoint is None or config.reset_optimizer or config.reset_schedule or config.thin:
             self.save_all()  # from here on the run can be resumed, whatever happens to it
-            self.config = replace(config, reset_optimizer=False, reset_schedule=False)  # that is done
+            self.config = replace(config, reset_optimizer=False, reset_schedule=False, thin=False)  # that is done
+
+    def thinned(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint of this run without what is zero in it."""
+        inputs = tuple(each.cpu() if isinstance(each, Tensor) else each for each in self.example_inputs())
+        found, result = thinned_content(checkpoint, new_network(checkpoint), inputs, self.build_optimizer)
+        logger.info("%s", story(result, checkpoint, found))
+        return found
 
     def take(self, folders: Run) -> None:
         """Makes a run this process's own.

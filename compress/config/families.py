@@ -25,6 +25,8 @@ import compress.pruning.budget
 import compress.pruning.filters
 import compress.pruning.global_ranking
 import compress.pruning.gradient
+import compress.pruning.greedy
+import compress.pruning.learned_ranking
 import compress.pruning.level
 import compress.pruning.lottery
 import compress.pruning.ranked

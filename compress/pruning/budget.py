@@ -24,8 +24,11 @@ from compress.pruning.structure import MaxSparsity, RoundTo
 from compress.registry import PRUNERS
 from compress.selectors import WeightSelectors
 from compress.thinning.budget import Cost, Removed, latency_ratio, parameter_count, weight_macs_left
-from compress.thinning.ranking import Vote, combined, masks_of_units, voters
+from compress.thinning.ranking import Ranked, Vote, combined, masks_of_units, voters
 from compress.window import EpochWindow
+
+Scores = dict[str, np.ndarray]  # by group, shape (units,)
+CostOf = Callable[[Removed], float]
 
 
 @PRUNERS.register
@@ -93,31 +96,39 @@ class GlobalRankedGroupPruner(Pruner):
             raise UserError(f"{type(self).__name__} ranks the groups of a graph, and this scheduler has none")
         graph = ctx.graph.get()
         votes = [self._vote(name, weights[name], ctx) for name in self.weights]
-        scores = self._scores(graph, votes)
-        order = self._order(graph, scores)
-        cost = self._cost(graph, ctx)
-        budget = self._budget(ctx, window)
-        count, reached = fewest(len(order), lambda k: cost(self._chosen(graph, order[:k])), budget)
-        count = of_first_rank(count)
+        cost, budget = self._cost(graph, ctx), self._budget(ctx, window)
+        scores, chosen, reached = self.choose(graph, votes, cost, budget, ctx)
         if reached > budget:
             ctx.graph.tell_once(
                 f"the budget of {budget:.1%} of the {self.target} is out of reach with max_sparsity "
                 f"{self.max_sparsity:g} and the weights named: {reached:.1%} are left"
             )
         self._last = (int(parameter_count(graph, ctx.graph.network, {})), reached)
-        chosen = {name: np.asarray(units) for name, units in self._chosen(graph, order[:count]).items()}
-        places = [(vote.name, vote.dim) for vote in votes]
-        ranked = masks_of_units(graph, ctx.graph.network, places, chosen)
+        ranked = masked(graph, ctx, votes, chosen)
         known = {name: torch.from_numpy(each) for name, each in scores.items()}
         highest = max((float(scores[name][units].max()) for name, units in chosen.items() if len(units)), default=None)
         return told(ctx, replace(ranked, scores=known, threshold=highest))
+
+    def choose(
+        self, graph: ChannelGraph, votes: list[Vote], cost: CostOf, budget: float, ctx: StepContext
+    ) -> tuple[Scores, Removed, float]:
+        """The scores of all units by group, the units that go, and the cost that is left."""
+        scores = self._scores(graph, votes)
+        chosen, reached = self._within(graph, scores, cost, budget)
+        return scores, chosen, reached
+
+    def _within(self, graph: ChannelGraph, scores: Scores, cost: CostOf, budget: float) -> tuple[Removed, float]:
+        """As few of the lowest units as meet the budget."""
+        order = self._order(graph, scores)
+        count, reached = fewest(len(order), lambda k: cost(self._chosen(graph, order[:k])), budget)
+        return self._chosen(graph, order[: of_first_rank(count)]), reached
 
     def _vote(self, name: str, weight: Tensor, ctx: StepContext) -> Vote:
         tile = self._tilings.tile(ctx.model, name, weight.shape, "Filters")
         scores = group_norms(weight.detach(), tile, self.order) / group_size(tile)
         return Vote(name, channel_dim("Filters", weight.shape, tile) or 0, scores, 0.0, None)
 
-    def _scores(self, graph: ChannelGraph, votes: list[Vote]) -> dict[str, np.ndarray]:
+    def _scores(self, graph: ChannelGraph, votes: list[Vote]) -> Scores:
         """Importance over the cost of each unit, of every group that the votes name, shape (units,)."""
         voted = [(group, voters(group, votes)) for group in graph.groups(prunable_only=True)]
         return {group.name: combined(group, own).numpy() / unit_cost(group, self.target) for group, own in voted if own}
@@ -133,7 +144,7 @@ class GlobalRankedGroupPruner(Pruner):
                 found += [(float(own[unit]), group.name, int(unit)) for unit in ranked]
         return [(name, unit) for _, name, unit in sorted(found)]
 
-    def _chosen(self, graph: ChannelGraph, units: list[tuple[str, int]]) -> dict[str, list[int]]:
+    def _chosen(self, graph: ChannelGraph, units: list[tuple[str, int]]) -> Removed:
         """The units by group, as many as leave a multiple of `round_to`; the least important stay in."""
         found: dict[str, list[int]] = {}
         for name, unit in units:
@@ -144,7 +155,7 @@ class GlobalRankedGroupPruner(Pruner):
                 found[group.name] = found[group.name][: max(0, group.units - left)]
         return {name: sorted(each) for name, each in found.items()}
 
-    def _cost(self, graph: ChannelGraph, ctx: StepContext) -> Callable[[Removed], float]:
+    def _cost(self, graph: ChannelGraph, ctx: StepContext) -> CostOf:
         """Units that go -> what is left of the dense network's cost, as a fraction."""
         assert ctx.graph is not None
         model, inputs = ctx.graph.network, ctx.graph.inputs
@@ -179,6 +190,14 @@ class GlobalRankedGroupPruner(Pruner):
         """Restores them."""
         self._dense, self._now = state["dense"], state["now"]
         self._last = (state["last"][0], state["last"][1])
+
+
+def masked(graph: ChannelGraph, ctx: StepContext, votes: list[Vote], chosen: Removed) -> Ranked:
+    """The masks of chosen units, over everything that is coupled to them."""
+    assert ctx.graph is not None
+    places = [(vote.name, vote.dim) for vote in votes]
+    units = {name: np.asarray(each) for name, each in chosen.items()}
+    return masks_of_units(graph, ctx.graph.network, places, units)
 
 
 def unit_cost(group: ChannelGroup, target: Cost) -> float:

@@ -49,7 +49,10 @@ class LayerCall:
 
 
 class ForwardListener:
-    """Is told what happens to watched layers in a forward pass. Both hooks do nothing by default."""
+    """Is told what happens to watched layers in a forward pass. All hooks do nothing by default."""
+
+    def on_inputs(self, inputs: tuple[Any, ...]) -> None:
+        """A forward pass begins, with these positional arguments."""
 
     def on_layer(self, name: str, call: LayerCall) -> None:
         """The layer whose weight is `name` was called."""
@@ -97,6 +100,7 @@ class ForwardProbe(TorchFunctionMode):
 
     def _enter(self, model: nn.Module, inputs: Any) -> None:
         self._pass = _Uses()
+        self._listener.on_inputs(inputs)
         self.__enter__()
 
     def _exit(self, model: nn.Module, inputs: Any, output: Any) -> None:

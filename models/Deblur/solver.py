@@ -108,6 +108,12 @@ class DeblurTrainer(BaseTrainer):
         self.note_loss("adversarial", adversarial)
         return content + self.config.adversarial * adversarial
 
+    def loss_to_measure(self, batch: Any) -> Tensor:
+        """The content loss: the adversarial one comes with an update of the discriminator."""
+        blurred, sharp = (each.to(self.device, memory_format=self.memory_format) for each in batch)
+        loss: Tensor = self.content(self.forward(blurred), sharp)
+        return loss
+
     def _update_critic(self, sharp: Tensor, restored: Tensor) -> None:
         critic, optimizer = self.companions["netD"]
         loss = self.adversarial.critic(critic(sharp), critic(restored))
