@@ -28,6 +28,7 @@ def main() -> None:
         application = find_application(checkpoint["optform"])
         opt, checkpoint = find_subject(application.load("test_options")().parse())
     tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint))
+    tester.application = application
     tester.second = partial(second_baseline, tester, application) if opt.baseline else None
     tester.run(opt)
 

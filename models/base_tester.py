@@ -36,6 +36,7 @@ from models.run_record import RunRecord
 from models.run_state import rebuild
 from models.sensitivity import SensitivityRequest
 from models.subject import load_subject
+from models.thinner import thin_subject
 
 logger = logging.getLogger("run")
 SecondBaseline = Callable[[], tuple[str, dict[str, float]]]  # name and metrics
@@ -52,6 +53,7 @@ class BaseTester:
     Attributes:
         higher_is_better: for each metric whether more of it is better.
         second: tells the quality of another run's network, a second baseline; None: there is none.
+        application: with `load(part)`, for what needs the run's trainer; None: it is not known.
     """
 
     higher_is_better: ClassVar[Mapping[str, bool]] = {}
@@ -64,6 +66,7 @@ class BaseTester:
         self.folders = Run(self.checkpoint["run"])
         self.second: SecondBaseline | None = None
         self.warnings = RunWarnings()
+        self.application: Any = None
 
     @property
     def results(self) -> Path:
@@ -131,6 +134,11 @@ class BaseTester:
         model = rebuild(built(self.new_network, self.checkpoint), self.checkpoint)
         return model.to(self.device).eval()
 
+    def become(self, opt: Any) -> Any:
+        """Goes on with the checkpoint that the options name; returns the options."""
+        self.config, self.checkpoint = opt, load_subject(Path(opt.model))
+        return opt
+
     def dump_features(self, opt: Any) -> dict[str, Any]:
         """Writes intermediate outputs; returns the file's name and the number of samples."""
         model, path = self.build_model(), Path(opt.dump_features)
@@ -152,6 +160,8 @@ class BaseTester:
 
     def _run(self, opt: Any) -> dict[str, Any]:
         set_up(0, opt.threads)
+        if opt.thin:
+            opt = self.become(thin_subject(self, opt))
         sensitivity, quantization = SensitivityRequest.of(opt), QuantizeRequest.of(opt)
         if opt.dump_features is not None:
             return self.dump_features(opt)

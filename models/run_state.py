@@ -160,5 +160,5 @@ def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:
 
 def plain_options(config: Any) -> dict[str, Any]:
     """The options as plain data, without what is done once, when a run is resumed."""
-    done = {"explicit", *RESETS}
+    done = {"explicit", "thin", *RESETS}
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in done}

@@ -32,7 +32,7 @@ GROUPS = {
         "new_schedule",
     ),
     "The run": ("run", "resume", "checkpoint_every", "keep", "on_nan", "seed", "ema"),
-    "Resuming with changes": ("reset_optimizer", "reset_schedule"),
+    "Resuming with changes": ("reset_optimizer", "reset_schedule", "thin"),
     "The machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
     "Several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),
     "Further logs": ("histograms", "activation_stats"),
@@ -83,6 +83,9 @@ class TrainConfig:
         "stop", "what to do when the loss is NaN or infinite: stop, skip the minibatch, or rollback to the last "
         "checkpoint and leave the minibatch out", choices=("stop", "skip", "rollback"),
     )  # fmt: skip
+    thin: bool = option(
+        False, "with --resume: first remove whole filters and channels that are zero, with proof, optimizer included"
+    )
     device: str = option(
         "auto", "device to compute on: cuda, cuda:N, cpu or auto (CUDA if available)", metavar="DEVICE"
     )
@@ -148,6 +151,12 @@ class TestConfig:
     dump_features: str | None = option(
         None, "write the outputs of --layers for the first --num samples to this .npz file instead of testing"
     )
+    thin: bool = option(
+        False,
+        "first remove whole filters and channels that are zero, with proof; writes FILE_thin.pt beside the checkpoint, "
+        "which everything after is about",
+    )
+    overwrite: bool = option(False, "with --thin: replace the evaluated checkpoint by the thinner one")
     export: bool = option(True, "export the network to results/<run>/ as ONNX and .pt2, check and time the files")
     reduce_range: bool = option(
         False, "export integer files with 7-bit weights, for x86 CPUs without VNNI, where 8 x 8 bits can saturate"

@@ -13,7 +13,7 @@ from options.applications import find_application
 from options.rules import MODES, dashed
 
 OF_A_SCHEDULE = frozenset({"compress", "strict", "nEpochs"})
-OF_ONE_RUN = frozenset({*MODES, "run", "resume", "explicit"})  # no part of how a run trains
+OF_ONE_RUN = frozenset({*MODES, "run", "resume", "thin", "explicit"})  # no part of how a run trains
 
 
 def commands(evaluated: Any, checkpoint: Mapping[str, Any]) -> dict[str, str]:

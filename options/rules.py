@@ -147,7 +147,9 @@ NEW: tuple[Rule, ...] = (
     Rule(("plan", "smoke"), lambda c: c.compress, "is about a schedule; name one with --compress"),
     Rule(("strict",), lambda c: c.compress, "is about a schedule; name one with --compress"),
     Rule(
-        ("reset_optimizer", "reset_schedule"), lambda c: False, "is for a run that goes on; give --resume=RUN with it"
+        ("reset_optimizer", "reset_schedule", "thin"),
+        lambda c: False,
+        "is for a run that goes on; give --resume=RUN with it",
     ),
     Rule(("run",), lambda c: _trains(c) or c.plan, "names what is written, and nothing is with the other option"),
 )
@@ -174,6 +176,12 @@ TESTED: tuple[Rule, ...] = (
         _exports,
         "is about the integer files of the export, which --no-export, the other options or an exported file leave out",
     ),
+    Rule(
+        ("thin",),
+        lambda c: not _exported(c) and not _others(c, ("compare", "benchmark", "predict"), ""),
+        "thins the checkpoint that is evaluated, and an exported file or the other options evaluate none",
+    ),
+    Rule(("overwrite",), lambda c: c.thin, "belongs to --thin"),
     Rule(("bits",), lambda c: c.compare or c.benchmark, "belongs to --compare and --benchmark"),
     Rule(("calibration",), lambda c: c.quantize or c.bits, "belongs to --quantize and --bits"),
     Rule(("max_drop",), lambda c: c.quantize == "auto", "belongs to --quantize=auto"),

@@ -189,15 +189,54 @@ def slice_optimizer(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Opt
         state = optimizer.state.get(parameter)
         if not state or name not in recipe.kept:
             continue
-        odd = [str(key) for key, value in state.items() if not _follows(recipe, name, parameter, value)]
-        if odd:
+        cut = _cut_moments(recipe, name, parameter, state, type(optimizer).__name__)
+        if cut is None:
             del optimizer.state[parameter]
-            logger.warning(
-                "the %s state of %s starts anew: its %s cannot be cut as the parameter was",
-                type(optimizer).__name__, name, ", ".join(odd),
-            )  # fmt: skip
-            continue
-        state.update({key: _cut(recipe, name, value) for key, value in state.items()})
+        else:
+            state.update(cut)
+
+
+def cut_optimizer_state(
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The `state_dict` of an optimizer that was saved before a thinning, cut like the parameters.
+
+    Args:
+        recipe: what was removed since.
+        model: whose parameters the optimizer has.
+        optimizer: new, of the saved one's kind: tells which parameter has which number. Groups that were added to the
+            saved one later are not of the model, and stay as they are.
+        saved: what `optimizer.state_dict()` gave.
+
+    Raises:
+        UserError: the groups do not fit.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    state = dict(saved["state"])
+    for group, old in zip(optimizer.param_groups, saved["param_groups"], strict=False):
+        if len(group["params"]) != len(old["params"]):
+            raise UserError(
+                f"the saved optimizer has a group of {len(old['params'])} parameters, the network's has "
+                f"{len(group['params'])}; nothing was changed"
+            )
+        for parameter, number in zip(group["params"], old["params"], strict=True):
+            name = names.get(id(parameter))
+            if name in recipe.kept and state.get(number):
+                cut = _cut_moments(recipe, name, parameter, state.pop(number), type(optimizer).__name__)
+                state |= {} if cut is None else {number: cut}
+    return {**saved, "state": state}
+
+
+def _cut_moments(
+    recipe: Recipe, name: str, parameter: Tensor, state: Mapping[str, Any], kind: str
+) -> dict[str, Any] | None:
+    """One parameter's state, cut; None, with a warning, where it cannot be."""
+    odd = [str(key) for key, value in state.items() if not _follows(recipe, name, parameter, value)]
+    if odd:
+        listed = ", ".join(odd)
+        logger.warning("the %s state of %s starts anew: its %s cannot be cut as the parameter was", kind, name, listed)
+        return None
+    return {key: _cut(recipe, name, value) for key, value in state.items()}
 
 
 def _follows(recipe: Recipe, name: str, parameter: Tensor, value: Any) -> bool:
