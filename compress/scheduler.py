@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from compress.context import LossComponent, PolicyLoss, StepContext
 from compress.distillation.teachers import Teachers
 from compress.errors import UserError
+from compress.hook_order import HookOrder
 from compress.masks import MaskTable
 from compress.plan import Plan, make_plan
 from compress.policies.base import HOOKS, Policy
@@ -77,6 +78,7 @@ class CompressionScheduler:
         self._optimizer = optimizer
         self.generator = torch.Generator().manual_seed(seed)
         self._epoch = -1
+        self._order = HookOrder()
         self._wants_batch = False
         self._acting: dict[str, list[Policy]] = {hook: [] for hook in HOOKS}
         for policy in self.policies:
@@ -90,7 +92,10 @@ class CompressionScheduler:
 
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None) -> None:
         """Before the first minibatch of `epoch` (from 0): masks and learning rates of the epoch are set."""
+        optimizer = self._taken("on_epoch_begin", optimizer)
+        self._order.begin_epoch(epoch, self._needs)
         self._enter(epoch)
+        self._order.set_end(self._needs)
         for masker in self.masks.masked():
             masker.reveal()
         self._notify("on_epoch_begin", self._context(epoch, optimizer))
@@ -99,7 +104,9 @@ class CompressionScheduler:
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
     ) -> None:
         """Before the forward pass; the weights are masked when it returns."""
+        optimizer = self._taken("on_minibatch_begin", optimizer)
         self._enter(epoch)
+        self._order.begin_minibatch(epoch, minibatch_id, self._needs)
         ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
         self._notify("on_minibatch_begin", ctx)
         if self._wants_batch:
@@ -119,6 +126,9 @@ class CompressionScheduler:
         Returns:
             the scalar to backpropagate, or with `return_loss_components` a `PolicyLoss` that also names its terms.
         """
+        optimizer = self._taken("before_backward_pass", optimizer)
+        self._enter(epoch)
+        self._order.within("before_backward_pass", epoch, minibatch_id, self._needs)
         ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
         components: list[LossComponent] = []
         for policy in self._acting["before_backward_pass"]:
@@ -132,13 +142,19 @@ class CompressionScheduler:
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer
     ) -> None:
         """After backward(), before optimizer.step(). May be left out by loops whose schedules do not need it."""
-        ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
+        known = self._taken("before_parameter_optimization", optimizer)
+        self._enter(epoch)
+        self._order.within("before_parameter_optimization", epoch, minibatch_id, self._needs)
+        ctx = self._context(epoch, known, minibatch_id, minibatches_per_epoch)
         self._notify("before_parameter_optimization", ctx)
 
     def on_minibatch_end(
         self, epoch: int, minibatch_id: int, minibatches_per_epoch: int, optimizer: Optimizer | None = None
     ) -> None:
         """After optimizer.step(): masked weights that momentum moved are zero again, in every epoch."""
+        optimizer = self._taken("on_minibatch_end", optimizer)
+        self._enter(epoch)
+        self._order.end_minibatch(epoch, minibatch_id, self._needs)
         ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
         for masker in self.masks.masked():
             if not masker.may_recover:
@@ -153,7 +169,9 @@ class CompressionScheduler:
         self, epoch: int, optimizer: Optimizer | None = None, metrics: dict[str, Any] | None = None
     ) -> None:
         """After validation of `epoch`, before saving: learning rates of the next epoch are set."""
+        optimizer = self._taken("on_epoch_end", optimizer)
         self._enter(epoch)
+        self._order.end_epoch(epoch, self._needs)
         self._notify("on_epoch_end", self._context(epoch, optimizer, metrics=metrics))
 
     def preview(self, epochs: int | None = None, optimizers: Mapping[str, Optimizer] | None = None) -> Plan:
@@ -235,6 +253,7 @@ class CompressionScheduler:
         )
         if saved != here:
             raise UserError(f"the checkpoint was made with the policies {saved}, the schedule has {here}")
+        self._order.restart()
         self.teachers.load_state_dict(state.get("teachers", {}), self.model, state["recipes"], len(self.recipes))
         for recipe in state["recipes"][len(self.recipes) :]:
             Recipe.from_dict(recipe).apply(self.model)
@@ -259,6 +278,29 @@ class CompressionScheduler:
         firing = [policy for policy in self.policies if policy.window.fires(epoch)]
         for hook in HOOKS:
             self._acting[hook] = [p for p in firing if getattr(type(p), hook) is not getattr(Policy, hook)]
+
+    def _taken(self, hook: str, optimizer: Optimizer | None) -> Optimizer | None:
+        """The optimizer of a hook: the known one where a loop gives none; one that wraps it counts as the same.
+
+        Raises:
+            UserError: it is another one.
+        """
+        known = self._optimizer
+        if known is None:
+            self._optimizer = known = optimizer
+        elif optimizer is not None and optimizer.param_groups is not known.param_groups:
+            raise UserError(
+                f"{hook} was given another optimizer ({type(optimizer).__name__}) than the schedule was built with "
+                f"({type(known).__name__}): learning rates, learned scales and adaptors are the latter's. Build the "
+                "scheduler (file_config, dict_config) with the optimizer that trains; nothing was changed"
+            )
+        self._order.watch(known)
+        return known
+
+    def _needs(self, hook: str) -> list[str]:
+        """Who needs a hook in the present epoch."""
+        masks = hook == "on_minibatch_end" and any(not masker.may_recover for masker in self.masks.masked())
+        return [*(repr(policy.name) for policy in self._acting[hook]), *(["the masks"] if masks else [])]
 
     def _notify(self, hook: str, ctx: StepContext) -> None:
         for policy in self._acting[hook]:

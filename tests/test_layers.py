@@ -14,7 +14,7 @@ ROOMS = {  # room -> what it may import of ours
     "models": {"models", "data", "apputils", "compress"},
 }
 LAYERS = [  # inside compress/, from the bottom; a module imports its own layer and those below
-    {"errors", "files", "screen", "window", "distributed", "parameters"},
+    {"errors", "files", "screen", "window", "distributed", "hook_order", "parameters"},
     {"meetings", "registry", "selectors", "criteria", "groups", "levels", "state", "freezing"},
     {"masks"},
     {"graph"},
