@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compress.distillation.losses import channel_dim
+from compress.distillation.dims import channel_dim
 from compress.errors import UserError
 from compress.parameters import replace_data
 
@@ -58,7 +58,8 @@ class Adaptors:
         Raises:
             UserError: they have different widths and there is no adaptor.
         """
-        own, wanted = (each.float().movedim(channel_dim(each), -1) for each in (student, teacher))
+        dim = channel_dim(student)  # of both: the teacher's output has no autograd to tell
+        own, wanted = (each.float().movedim(dim, -1) for each in (student, teacher))
         if layer in self.matrices:
             own = nn.functional.linear(own, self.matrices[layer])
         elif layer in self.kept:

@@ -179,12 +179,22 @@ def evaluated(network: nn.Module, call: Call, layers: Iterable[str], gradients: 
 
 
 def seen_on(network: nn.Module, layers: Iterable[str], example_inputs: ExampleInputs) -> Features:
-    """What layers give for the example inputs, on the network's device, in eval mode; modes are put back."""
+    """What layers give for the example inputs, on the network's device, in eval mode, with what autograd knows of it.
+
+    Modes are put back, and so is what is frozen.
+    """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     arguments = tuple(
         each.to(device) if isinstance(each, Tensor) else each for each in calls_of(example_inputs)[0].arguments
     )
-    return evaluated(network, Call(arguments), layers)
+    frozen = [each for each in network.parameters() if each.is_floating_point() and not each.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        return evaluated(network, Call(arguments), layers, gradients=True)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def chosen(found: Features, layers: Iterable[str], whose: str) -> Features:

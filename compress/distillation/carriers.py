@@ -63,7 +63,8 @@ def _modules_of(node: Node, model: nn.Module) -> set[str]:
 def _carrier(coupling: Coupling, node: Node, layer: str) -> Carrier | None:
     shape = shape_of(node)
     value = coupling.values(node)[0]
-    ids = value.units[1 if len(shape) > 3 else len(shape) - 1]
+    dims = (1, -1) if len(shape) > 3 else (-1, 1)[: len(shape) - 1]  # (N, C, L) of Conv1d, (N, tokens, C) of Linear
+    ids = next((value.units[dim] for dim in dims if value.units[dim] is not None), None)
     if ids is None:
         return None
     wanted = coupling.units.roots(ids)

@@ -14,7 +14,8 @@ from compress.distillation.adaptors import Adaptors
 from compress.distillation.base import SELF, Distiller, LayerPairs, Weight, as_pairs
 from compress.distillation.capture import Call, Features, modules_by_name, seen_on
 from compress.distillation.carriers import carriers
-from compress.distillation.losses import attention_distance, channel_dim, distance, same_positions
+from compress.distillation.dims import channel_dim
+from compress.distillation.losses import attention_distance, distance, same_positions
 from compress.distillation.teachers import Teachers, UnseenTeacher
 from compress.graph.trace import ExampleInputs
 from compress.registry import DISTILLERS

@@ -10,25 +10,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from compress.distillation.dims import channel_dim
 from compress.errors import UserError
 
 Distance = Literal["l1", "l2"]
 
 
-def channel_dim(feature: Tensor) -> int:
-    """Where the channels of a feature are: the last dimension of (N, C) and of tokens (N, L, C), else dimension 1."""
-    return 1 if feature.dim() > 3 else feature.dim() - 1
-
-
-def softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def softened_divergence(student: Tensor, teacher: Tensor, temperature: float, class_dim: int | None = None) -> Tensor:
     """T^2 * KL(teacher / T || student / T) of logits, the mean over the batch (and over positions, if there are any).
 
     Args:
-        student: logits, (N, C) or (N, C, ...).
+        student: logits, (N, C), (N, C, ...) or (N, tokens, C).
         teacher: the same shape.
         temperature: T, > 0. The factor T^2 keeps the gradient's size, which falls with 1 / T^2.
+        class_dim: the dimension of the classes; None finds it, see dims.py.
     """
-    dim = channel_dim(student)
+    dim = channel_dim(student) if class_dim is None else class_dim
     own = functional.log_softmax(student.float().movedim(dim, -1).flatten(0, -2) / temperature, dim=-1)
     wanted = functional.log_softmax(teacher.float().movedim(dim, -1).flatten(0, -2) / temperature, dim=-1)
     return temperature**2 * functional.kl_div(own, wanted, reduction="batchmean", log_target=True)
@@ -40,15 +37,16 @@ def distance(student: Tensor, teacher: Tensor, kind: Distance) -> Tensor:
     return pixelwise(student.float(), teacher.float())
 
 
-def attention_map(feature: Tensor) -> Tensor:
+def attention_map(feature: Tensor, dim: int | None = None) -> Tensor:
     """Where a layer looks: squares summed over its channels, a vector of length 1 for each sample, (N, positions)."""
-    energy = feature.float().square().sum(channel_dim(feature)).flatten(1)
+    energy = feature.float().square().sum(channel_dim(feature) if dim is None else dim).flatten(1)
     return functional.normalize(energy, dim=1)
 
 
 def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of the attention maps, summed over positions, the mean over the batch, in [0, 2]."""
-    return (attention_map(student) - attention_map(teacher)).square().sum(1).mean()
+    dim = channel_dim(student)
+    return (attention_map(student, dim) - attention_map(teacher, dim)).square().sum(1).mean()
 
 
 def similarity(feature: Tensor) -> Tensor:

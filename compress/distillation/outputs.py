@@ -44,18 +44,30 @@ class KnowledgeDistillation(Distiller):
         temperature: T, > 0; 1 leaves the probabilities as they are, 2 to 8 are usual.
         distillation_wt: factor of the teacher's term, >= 0.
         student_wt: factor of the loss as it comes, >= 0.
+        class_dim: the dimension of the logits' classes, such as -1. null takes 1 of (N, C), (N, C, H, W) and more; of
+            three dimensions that of the layer that made them: 1 behind Conv1d, the last behind Linear, the last too
+            where it is not known.
     """
 
     def __init__(
-        self, teacher: str, temperature: Temperature = 1.0, distillation_wt: Weight = 0.5, student_wt: Weight = 0.5
+        self,
+        teacher: str,
+        temperature: Temperature = 1.0,
+        distillation_wt: Weight = 0.5,
+        student_wt: Weight = 0.5,
+        class_dim: int | None = None,
     ) -> None:
         super().__init__(OUTPUT_PAIR, teacher, distillation_wt, student_wt)
         self.temperature = temperature
+        self.class_dim = class_dim
 
     def terms(self, student: Features, teacher: Features, pairs: Mapping[str, str]) -> dict[str, Tensor]:
         """T^2 * KL."""
         check_sizes(student[OUTPUT], teacher[OUTPUT])
-        return {OUTPUT: softened_divergence(student[OUTPUT], teacher[OUTPUT], self.temperature)}
+        logits, rank = student[OUTPUT], student[OUTPUT].dim()
+        if self.class_dim is not None and not -rank <= self.class_dim < rank:
+            raise UserError(f"class_dim {self.class_dim}: the logits are of shape {tuple(logits.shape)}")
+        return {OUTPUT: softened_divergence(logits, teacher[OUTPUT], self.temperature, self.class_dim)}
 
 
 @DISTILLERS.register
