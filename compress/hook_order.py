@@ -34,6 +34,7 @@ class HookOrder:
         self._open: int | None = None  # the minibatch under way
         self._minibatches = False  # whether the epoch had any
         self._reached: set[str] = set()
+        self._early: tuple[int, int] | None = None  # a minibatch whose later hooks came before its begin
         self._stepped = False
         self._ends_for: list[str] = []
         self._watched: Optimizer | None = None
@@ -71,13 +72,15 @@ class HookOrder:
         """`on_minibatch_begin`."""
         self._inside(epoch, "on_minibatch_begin", needs)
         self._close_minibatch(needs)
+        if self._early == (epoch, step):
+            self._miss("on_minibatch_begin before the others", needs("on_minibatch_begin"), f"minibatch {step} begins")
         self._open, self._minibatches, self._reached, self._stepped = step, True, set(), False
 
     def within(self, hook: str, epoch: int, step: int, needs: Needs) -> None:
         """`before_backward_pass` and `before_parameter_optimization`."""
         self._inside(epoch, hook, needs)
         if self._open != step:
-            self._miss("on_minibatch_begin", needs("on_minibatch_begin"), f"{hook} is called for minibatch {step}")
+            self._early = (epoch, step)
         if self._stepped and self._open == step:
             self._miss(f"{hook} before optimizer.step()", needs(hook), "the optimizer has stepped already")
         if hook == "before_backward_pass" and "before_parameter_optimization" in self._reached:
