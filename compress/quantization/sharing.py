@@ -19,6 +19,7 @@ from typing import Any
 from torch import nn
 from torch.fx import Node
 
+from compress.graph.regions import has_subgraph
 from compress.graph.trace import Trace, module_of, operation_name, shape_of
 from compress.quantization.layers import LAYERS, NORMS
 from compress.quantization.signs import plain_name
@@ -130,7 +131,7 @@ def _outside(
                 if tensor is not None:
                     holders.setdefault(id(tensor), []).append(name)
     for key, layers in holders.items():
-        readers = [owners.get(node, "") for node in reads.get(key, [])]
+        readers = [owners.get(node, "") for node in reads.get(key, []) if not has_subgraph(node)]  # a branch's layer
         for reader in readers:
             if reader not in layers:
                 yield from ((name, reader) for name in layers)
