@@ -300,7 +300,8 @@ class CompressionScheduler:
     def _needs(self, hook: str) -> list[str]:
         """Who needs a hook in the present epoch."""
         masks = hook == "on_minibatch_end" and any(not masker.may_recover for masker in self.masks.masked())
-        return [*(repr(policy.name) for policy in self._acting[hook]), *(["the masks"] if masks else [])]
+        acting = [policy for policy in self._acting[hook] if policy.needs(hook, self._epoch)]
+        return [*(repr(policy.name) for policy in acting), *(["the masks"] if masks else [])]
 
     def _notify(self, hook: str, ctx: StepContext) -> None:
         for policy in self._acting[hook]:

@@ -59,6 +59,10 @@ class Policy:
     def on_epoch_end(self, ctx: StepContext) -> None:
         """After validation, before saving."""
 
+    def needs(self, hook: str, epoch: int) -> bool:
+        """Whether it does something at a hook that it overrides, so that a loop without that hook goes wrong."""
+        return True
+
     @property
     def weights(self) -> list[str]:
         """Canonical names of the weights it acts on; default none."""

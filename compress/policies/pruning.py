@@ -151,6 +151,10 @@ class PruningPolicy(Policy):
                 masker.unmasked_copy = None
                 masker.apply()
 
+    def needs(self, hook: str, epoch: int) -> bool:
+        """At an epoch's end only for masks that are to be kept."""
+        return hook != "on_epoch_end" or (self.keep_mask and epoch == self.window.last)
+
     @property
     def weights(self) -> list[str]:
         """The pruner's weights."""
