@@ -36,7 +36,6 @@ class HookOrder:
         self._reached: set[str] = set()
         self._early: tuple[int, int] | None = None  # a minibatch whose later hooks came before its begin
         self._stepped = False
-        self._ends_for: list[str] = []
         self._watched: Optimizer | None = None
 
     def watch(self, optimizer: Optimizer | None) -> None:
@@ -60,13 +59,9 @@ class HookOrder:
             )
         self._close_minibatch(needs)
         if not self._over and epoch != self.epoch:
-            self._miss("on_epoch_end", self._ends_for, f"epoch {epoch} begins")
+            self._miss("on_epoch_end", needs("on_epoch_end"), f"epoch {epoch} begins")
         self.epoch, self._over, self._minibatches, self.resumed = epoch, False, False, False
         self._stepped, self._open = False, None
-
-    def set_end(self, needs: Needs) -> None:
-        """Who will act at the end of the epoch that has begun."""
-        self._ends_for = needs("on_epoch_end")
 
     def begin_minibatch(self, epoch: int, step: int, needs: Needs) -> None:
         """`on_minibatch_begin`."""
@@ -105,7 +100,6 @@ class HookOrder:
     def _inside(self, epoch: int, hook: str, needs: Needs) -> None:
         if self.resumed:
             self.epoch, self._over, self.resumed = epoch, False, False
-            self._ends_for = needs("on_epoch_end")
         if self.epoch != epoch or (self._over and hook != "on_epoch_end"):
             self._miss("on_epoch_begin", needs("on_epoch_begin"), f"{hook} is called in epoch {epoch}")
 

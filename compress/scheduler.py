@@ -95,7 +95,6 @@ class CompressionScheduler:
         optimizer = self._taken("on_epoch_begin", optimizer)
         self._order.begin_epoch(epoch, self._needs)
         self._enter(epoch)
-        self._order.set_end(self._needs)
         for masker in self.masks.masked():
             masker.reveal()
         self._notify("on_epoch_begin", self._context(epoch, optimizer))

@@ -48,6 +48,10 @@ class ThinningPolicy(Policy):
         """Whether the last firing epoch has come."""
         return epoch >= self.window.last
 
+    def needs(self, hook: str, epoch: int) -> bool:
+        """At an epoch's end only if it has not thinned before."""
+        return hook != "on_epoch_end" or self._done_in != epoch
+
     def refuse_quantized(self, structures: Sequence[Mapping[str, Any]]) -> None:
         """Raises UserError where quantization has exchanged layers already (`structures` of the scheduler)."""
         if structures:
