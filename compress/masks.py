@@ -77,6 +77,7 @@ class ParameterMasker:
                 f"{self.name}: a mask must be bool and of shape {tuple(self.parameter.shape)}, "
                 f"not {mask.dtype} {tuple(mask.shape)}"
             )
+        mask = None if mask is None else mask.contiguous()  # an expanded view would be saved with fewer values
         if coupled_by is None:
             self.own, self.alone = mask, alone and mask is not None
         else:

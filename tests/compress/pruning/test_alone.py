@@ -84,6 +84,8 @@ def test_a_ranked_pruner_masks_that_weight_only(name: str, instance: dict[str, A
     whole = shapes(net)
     scheduler = begun(net, "pruners", {**instance, "weights": [name], "desired_sparsity": 0.5})
     assert [masker.name for masker in scheduler.masks.masked()] == [name]
+    mask = scheduler.masks[name].mask
+    assert mask.untyped_storage().nbytes() >= mask.numel()  # not an expanded view, which no checkpoint can hold
     assert shapes(net) == whole
     assert zeros(dict(net.named_parameters())[name]) in (gone, gone - 12)  # half of 9 columns is 4
     assert not any(zeros(each) for key, each in net.named_parameters() if key.endswith("weight") and key != name)

@@ -25,9 +25,7 @@ fine_tuning_epochs: 1
 def test_the_generator_is_thinned_and_trains_on(deblurrer_of: DeblurrerOf) -> None:
     Path("masked.yaml").write_text(MASKED)
     deblurrer_of("--compress=masked.yaml", "--run=a").run()
-    opt, checkpoint = find_subject(
-        TestOptions().parse(["--testdata=pictures", "--sense=none", "--no-export", "--no-report", "--thin"])
-    )
+    opt, checkpoint = find_subject(TestOptions().parse(["--sense=none", "--no-export", "--no-report", "--thin"]))
     tester = DeblurTester(opt, deblur_testing_loader(opt, checkpoint))
     tester.application = find_application("Deblur")
     before = tester.test(tester.build_model())
