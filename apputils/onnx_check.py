@@ -71,7 +71,27 @@ def compare(file: Path, model: nn.Module, inputs: Sequence[Inputs], *, fused: bo
         UserError: onnxruntime is missing or refuses the file or an input.
     """
     session = open_session(file, exact=True, fused=fused)
-    return difference(torch_outputs(model, inputs), [run_session(session, each) for each in inputs])
+    wanted, found = torch_outputs(model, inputs), [run_session(session, each) for each in inputs]
+    for each, reference, given in zip(inputs, wanted, found, strict=True):
+        if not any(map(_has_nan, reference)) and any(map(_has_nan, given)):
+            raise NotFinite("the file gives NaN where the network gives numbers", each)
+    return difference(wanted, found)
+
+
+class NotFinite(UserError):
+    """A file that gives NaN where the network does not.
+
+    Attributes:
+        inputs: on which it does.
+    """
+
+    def __init__(self, message: str, inputs: Inputs) -> None:
+        super().__init__(message)
+        self.inputs = inputs
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    return bool(tensor.isnan().any())
 
 
 def difference(reference: Sequence[Sequence[Tensor]], found: Sequence[Sequence[Tensor]]) -> Difference:

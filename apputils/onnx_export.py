@@ -21,13 +21,19 @@ import torch
 from torch import Tensor, nn
 
 from apputils.latency import Latency, measure_latency, onnx_way
-from apputils.onnx_check import Difference, Inputs, check_file, compare, kernel_kinds, node_kinds
+from apputils.onnx_apart import Ended, apart
+from apputils.onnx_blame import blame_of, places_of
+from apputils.onnx_check import Difference, Inputs, NotFinite, check_file, compare, kernel_kinds, node_kinds
 from apputils.onnx_qdq import Choices, Deployable, WeightNote, deployable, is_quantized
 from apputils.onnx_session import has_vnni, needed
 from compress.errors import UserError, did_you_mean
 from compress.files import checked, replacing, why
 
 CheckInputs = Tensor | Sequence[Tensor | Inputs]
+CRASH = (
+    "A known cause is a forward that replaces a weight (`layer.weight.data = ...`): compute the weight as a tensor and "
+    "call the function (`F.conv2d(x, weight)`) instead"
+)
 METADATA = "compress-bench"  # the key in the file's metadata
 
 
@@ -37,6 +43,9 @@ class ExportSettings:
 
     Attributes:
         opset: of the file; None is the exporter's own.
+        free_axes: of the inputs that may change besides batch, height and width (or the last of three dimensions), such
+            as (1,) for the length of sequences (batch, length, features) of an LSTM or of an attention network. The
+            network runs the example with another length too; where it fixes the size, the report's `dynamic` says so.
         reduce_range: 7-bit weights in `qdq` mode, for x86 CPUs without VNNI, where 8 x 8 bits can saturate.
         clip_first: grids narrower than 8 bits are clipped in front of QuantizeLinear, as compilers but onnxruntime
             expect it, instead of behind it, where onnxruntime still fuses the layer.
@@ -48,6 +57,7 @@ class ExportSettings:
     """
 
     opset: int | None = None
+    free_axes: tuple[int, ...] = ()
     reduce_range: bool = False
     clip_first: bool = False
     complete: bool = False
@@ -152,22 +162,33 @@ def transform_to_onnx(
     dummies = dummy_input if isinstance(dummy_input, tuple) else (dummy_input,)
     inputs = inputs_to_check(check_inputs, dummies)
     ready = deployable(model, "qdq" if kind == "qdq" else "clip", Choices(settings.reduce_range, settings.clip_first))
-    with _quiet():
-        program, notes = _exported(ready.model, dummies, settings.opset)
-        if kind == "qdq":
-            from apputils.onnx_passes import improve  # onnx_ir may be missing until `needed` has said so
+    import onnx_ir as ir  # may be missing until `needed` has said so
 
-            improve(program.model)
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "exported.onnx"
+        what = f"torch's exporter, given {type(model).__name__},"
+        try:
+            notes = apart(lambda: _exported(ready.model, dummies, settings, raw), what)
+        except Ended as e:
+            raise UserError(f"{e}; nothing was written. {CRASH}") from e
+        exported = ir.load(raw)
+        if kind == "qdq":
+            from apputils.onnx_passes import improve
+
+            improve(exported)
     if kind == "qdq":
-        notes += _completed(program.model, inputs, check_inputs is not None) if settings.complete else []
-    _strip(program.model)
-    program.model.metadata_props[METADATA] = json.dumps({**settings.description, "mode": kind})
+        notes += _completed(exported, inputs, check_inputs is not None) if settings.complete else []
+    places = places_of(exported)
+    _strip(exported)
+    exported.metadata_props[METADATA] = json.dumps({**settings.description, "mode": kind})
     file = temporary = Path(onnx_file)
     try:
         with replacing(file) as temporary:
-            program.save(str(temporary), external_data=False)
+            ir.save(exported, temporary)
             check_file(temporary)
             report = _report(temporary, kind, model, ready, inputs, check_inputs is not None, notes, settings)
+    except NotFinite as e:
+        raise UserError(f"{e}. {blame_of(exported, e.inputs, places)}; nothing was written") from e
     except UserError as e:
         raise UserError(f"{str(e).replace(str(temporary), str(file))}; nothing was written") from e
     except OSError as e:
@@ -190,19 +211,39 @@ def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:
         )
 
 
-def _exported(model: nn.Module, dummies: Inputs, opset: int | None) -> tuple[Any, list[str]]:
-    """The exporter's program and notes. Sizes are tried free, then free where the network allows it."""
+def _exported(model: nn.Module, dummies: Inputs, settings: ExportSettings, file: Path) -> list[str]:
+    """Writes the exporter's file; its notes. Sizes are tried free, then free where the network allows it."""
     examples = tuple(example_of(each) for each in dummies)
-    named = tuple(free_sizes(each, index) for index, each in enumerate(examples))
+    named = tuple(free_sizes(each, index, settings.free_axes) for index, each in enumerate(examples))
+    notes = replaced_weights(model, examples)
     try:
-        return _trace(model, examples, named, opset), []
+        program = _trace(model, examples, named, settings.opset)
     except Exception:  # the exporter's errors share no base class; the second try tells what is wrong
         automatic = tuple({axis: torch.export.Dim.AUTO for axis in each} for each in named)
         try:
-            program = _trace(model, examples, automatic, opset)
+            program = _trace(model, examples, automatic, settings.opset)
         except Exception as e:
             raise UserError(_reason(model, e)) from e
-    return program, ["the network fixes some of its input's sizes; `dynamic` says which may change"]
+        notes.append("the network fixes some of its input's sizes; `dynamic` says which may change")
+    program.save(str(file), external_data=False)
+    return notes
+
+
+@torch.no_grad()
+def replaced_weights(model: nn.Module, examples: Inputs) -> list[str]:
+    """Runs a network once; says which of its weights that has replaced: the file holds those of this pass."""
+    before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    try:
+        model(*examples)
+    except Exception:  # whatever it raises, the exporter says better
+        return []
+    names = [name for name, parameter in model.named_parameters() if parameter.data_ptr() != before[name]]
+    if not names:
+        return []
+    return [
+        f"forward replaces {', '.join(names[:3])}{' ...' if len(names) > 3 else ''} through `.data`: the file holds "
+        "what one pass in eval mode has made of it"
+    ]
 
 
 def _trace(model: nn.Module, examples: Inputs, dynamic: Any, opset: int | None) -> Any:
@@ -266,13 +307,18 @@ def example_of(dummy: Tensor) -> Tensor:
     return torch.zeros(shape, dtype=dummy.dtype)
 
 
-def free_sizes(example: Tensor, index: int) -> dict[int, str]:
-    """Names of the sizes that may change: batch, and of pictures height and width."""
+def free_sizes(example: Tensor, index: int, more: Sequence[int] = ()) -> dict[int, str]:
+    """Names of the sizes that may change: batch, of images height and width, and `more` axes."""
     names = {0: "batch"} if example.dim() else {}
     spatial = {3: ["length"], 4: ["height", "width"], 5: ["depth", "height", "width"]}.get(example.dim(), [])
     suffix = f"_{index}" if index else ""
     for axis, name in enumerate(spatial, start=2):
         names[axis] = f"{name}{suffix}"
+    for axis in more:
+        if axis < example.dim():
+            names.setdefault(axis, f"axis{axis}{suffix}")
+    if more and example.dim() == 3:  # the last one is the features'
+        names = {axis: name for axis, name in names.items() if axis < 2 or axis in more}
     return names
 
 
@@ -310,6 +356,7 @@ def _report(
     kernels = kernel_kinds(file)
     latency = _latency(file, inputs[0], settings) if settings.against else {}
     difference = compare(file, reference, inputs)
+    _check_free(file, reference, inputs[0], settings.free_axes)
     unfused = compare(file, reference, inputs, fused=False) if kind == "qdq" else None
     found = _kernel_warnings(kind, kernels, settings.reduce_range) + fusion_warnings(difference, unfused)
     return ExportReport(
@@ -330,6 +377,22 @@ def _report(
         latency=latency,
         threads=settings.threads if latency else None,
     )
+
+
+def _check_free(file: Path, reference: nn.Module, inputs: Inputs, axes: Sequence[int]) -> None:
+    """Raises UserError where the file fails on another size of the axes that were asked to be free."""
+    if not axes:
+        return
+    other = inputs
+    for axis in axes:
+        other = tuple(torch.cat([x, x.narrow(axis, 0, 1)], axis) if axis < x.dim() else x for x in other)
+    try:
+        compare(file, reference, [other])
+    except UserError as e:
+        raise UserError(
+            f"free_axes={tuple(axes)}: the file does not run on another size of them; the exporter has fixed it inside "
+            f"(it does behind a recurrent layer). Export without free_axes, or the network's parts one by one: {e}"
+        ) from e
 
 
 def _kernel_warnings(kind: str, kernels: Mapping[str, int], reduce_range: bool) -> list[str]:
