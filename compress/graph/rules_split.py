@@ -86,13 +86,21 @@ def slice_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         c.pin(x.units[dim], "taken in steps")
         return _part(x, dim, None, shape[dim])
     size = x.shape[dim]
+    _keep_table(c, node, x, dim, shape[dim])
     start, end = (min(max(bound + size, 0) if bound < 0 else bound, size) for bound in bounds)
     return _range(c, x, dim, (start, end), _slice_cuts(x.units[dim], size, bounds, forms_of(node, bounds)))
+
+
+def _keep_table(c: Coupling, node: Node, x: Value, dim: int, size: int) -> None:
+    """A part of a parameter or buffer, such as the positions of so many words: another input takes a longer one."""
+    if c.name_of(node.args[0]) is not None and size < x.shape[dim]:
+        c.pin(x.units[dim], "a part of a table is taken, which may be a longer one for another input")
 
 
 def narrow(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """A start and a length along one dimension."""
     x, dim = c.read(node.args[0]), a["dim"] % len(shape_of(node))
+    _keep_table(c, node, x, dim, shape_of(node)[dim])
     if not isinstance(a["start"], int):
         c.pin(x.units[dim], "taken from where a tensor says")
         return _part(x, dim, None, a["length"])

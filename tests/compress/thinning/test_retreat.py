@@ -212,3 +212,27 @@ def test_all_that_fail_are_found_and_the_rest_is_left():
     assert left == [name for name in names if name not in faults]
     assert outcome.passed
     assert len(log) <= 2 * 6
+
+
+class Positions(nn.Module):
+    """Takes as many rows of a table as there are words (BERT's position_ids)."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("numbers", torch.arange(32)[None])
+        self.table = nn.Embedding(32, 6)
+        self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.down(self.up(x + self.table(self.numbers[:, : x.shape[1]])).relu())
+
+
+def test_a_table_is_not_cut_to_the_length_of_the_example():
+    net = Positions().double()
+    fresh, words = copy.deepcopy(net), torch.randn(2, 5, 6, dtype=torch.float64)
+    graph = prunable_graph(net, words)
+    assert graph.why_pinned("numbers", 1)
+    result = remove_units(net, graph, {g.name: [g.units - 1] for g in graph.groups(prunable_only=True)}, words)
+    put_on(fresh, masks_of(graph, result.removed, dict(fresh.named_parameters())))
+    longer = torch.randn(2, 9, 6, dtype=torch.float64)
+    torch.testing.assert_close(net(longer), fresh(longer), rtol=1e-10, atol=1e-12)
