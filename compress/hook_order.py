@@ -100,7 +100,8 @@ class HookOrder:
     def _inside(self, epoch: int, hook: str, needs: Needs) -> None:
         if self.resumed:
             self.epoch, self._over, self.resumed = epoch, False, False
-        if self.epoch != epoch or (self._over and hook != "on_epoch_end"):
+        trained = self._stepped or (self._watched is None and hook == "on_minibatch_end")
+        if trained and (self.epoch != epoch or (self._over and hook != "on_epoch_end")):
             self._miss("on_epoch_begin", needs("on_epoch_begin"), f"{hook} is called in epoch {epoch}")
 
     def _close_minibatch(self, needs: Needs) -> None:
