@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from compress.distillation.dims import channel_dim
 from compress.errors import UserError
 from compress.parameters import replace_data
+from compress.thinning.recipe import Recipe, slice_state
 
 Width = tuple[int, int]
 
@@ -83,9 +84,9 @@ class Adaptors:
         """
         if layer in self.matrices:
             matrix = self.matrices[layer]
-            _cut(matrix, kept, 1, optimizer)
+            _cut(layer, matrix, kept, 1, optimizer)
             if teacher_too:
-                _cut(matrix, kept, 0, optimizer)
+                _cut(layer, matrix, kept, 0, optimizer)
         elif not teacher_too:
             before = self.kept.get(layer)
             self.kept[layer] = kept.cpu() if before is None else before[kept.cpu()]
@@ -112,10 +113,9 @@ class Adaptors:
         self.kept = dict(state["kept"])
 
 
-def _cut(matrix: nn.Parameter, kept: Tensor, dim: int, optimizer: Optimizer | None) -> None:
-    shape, positions = matrix.shape, kept.to(matrix.device)
-    replace_data(matrix, matrix.data.index_select(dim, positions))
-    state = optimizer.state.get(matrix, {}) if optimizer is not None else {}
-    for key, value in state.items():
-        if isinstance(value, Tensor) and value.shape == shape:
-            state[key] = value.index_select(dim, positions.to(value.device))
+def _cut(layer: str, matrix: nn.Parameter, kept: Tensor, dim: int, optimizer: Optimizer | None) -> None:
+    name, cut = f"the adaptor of {layer}", {dim: kept.cpu()}
+    recipe = Recipe({name: cut}, {name: {dim: matrix.shape[dim]}}, {})
+    replace_data(matrix, recipe.slice(name, matrix.data))
+    if optimizer is not None:
+        slice_state(recipe, name, matrix, optimizer)

@@ -3,6 +3,7 @@
 Here: distillers that need no layer inside. Not here: those that do (features.py, similarity.py).
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from compress.distillation.base import OUTPUT_PAIR, Distiller, Weight
 from compress.distillation.capture import OUTPUT, Features
+from compress.distillation.dims import known_channel_dim
 from compress.distillation.losses import Distance, distance, softened_divergence
 from compress.errors import UserError
 from compress.registry import DISTILLERS
 
+logger = logging.getLogger("compress")
 Temperature = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
@@ -46,7 +49,7 @@ class KnowledgeDistillation(Distiller):
         student_wt: factor of the loss as it comes, >= 0.
         class_dim: the dimension of the logits' classes, such as -1. null takes 1 of (N, C), (N, C, H, W) and more; of
             three dimensions that of the layer that made them: 1 behind Conv1d, the last behind Linear, the last too
-            where it is not known.
+            where it is not known, with a warning.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class KnowledgeDistillation(Distiller):
         super().__init__(OUTPUT_PAIR, teacher, distillation_wt, student_wt)
         self.temperature = temperature
         self.class_dim = class_dim
+        self._said = False
 
     def terms(self, student: Features, teacher: Features, pairs: Mapping[str, str]) -> dict[str, Tensor]:
         """T^2 * KL."""
@@ -67,6 +71,13 @@ class KnowledgeDistillation(Distiller):
         logits, rank = student[OUTPUT], student[OUTPUT].dim()
         if self.class_dim is not None and not -rank <= self.class_dim < rank:
             raise UserError(f"class_dim {self.class_dim}: the logits are of shape {tuple(logits.shape)}")
+        if self.class_dim is None and known_channel_dim(logits) is None and not self._said:
+            self._said = True
+            logger.warning(
+                "KnowledgeDistillation: which layer made the logits %s is not known, so their last dimension is taken "
+                "for the classes; give class_dim: 1 or class_dim: 2",
+                tuple(logits.shape),
+            )
         return {OUTPUT: softened_divergence(logits, teacher[OUTPUT], self.temperature, self.class_dim)}
 
 

@@ -186,14 +186,20 @@ def slice_optimizer(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Opt
         optimizer: its state is changed in place.
     """
     for name, parameter in model.named_parameters():
-        state = optimizer.state.get(parameter)
-        if not state or name not in recipe.kept:
-            continue
-        cut = _cut_moments(recipe, name, parameter, state, type(optimizer).__name__)
-        if cut is None:
-            del optimizer.state[parameter]
-        else:
-            state.update(cut)
+        if name in recipe.kept:
+            slice_state(recipe, name, parameter, optimizer)
+
+
+def slice_state(recipe: Recipe, name: str, parameter: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """The same for one parameter, which need not be of the model."""
+    state = optimizer.state.get(parameter)
+    if not state:
+        return
+    cut = _cut_moments(recipe, name, parameter, state, type(optimizer).__name__)
+    if cut is None:
+        del optimizer.state[parameter]
+    else:
+        state.update(cut)
 
 
 def cut_optimizer_state(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.distillation.dims import channel_dim
+from compress.distillation.dims import channel_dim, known_channel_dim
 from compress.errors import UserError
 from tests.compress.distillation.nets import taught
 from tests.compress.harness import one_policy
@@ -35,10 +35,22 @@ CASES: dict[str, tuple[Any, Any, tuple[int, ...], int]] = {  # layer, what follo
     "signal, normed": (lambda: nn.Sequential(nn.Conv1d(4, 5, 1), nn.BatchNorm1d(5), nn.GELU()), None, (3, 4, 7), 1),
     "signal, permuted": (lambda: nn.Conv1d(4, 5, 1), lambda y: y.permute(0, 2, 1), (3, 4, 7), 2),
     "signal, upwards": (lambda: nn.ConvTranspose1d(4, 5, 2, 2), None, (3, 4, 7), 1),
+    "picture, flattened": (lambda: nn.Conv2d(4, 5, 1), lambda y: y.flatten(2), (3, 4, 7, 6), 1),
+    "picture, as tokens": (lambda: nn.Conv2d(4, 5, 1), lambda y: y.flatten(2).mT, (3, 4, 7, 6), 2),
+    "picture, reshaped": (
+        lambda: nn.Conv2d(4, 5, 1), lambda y: y.permute(0, 2, 3, 1).reshape(3, 42, 5), (3, 4, 7, 6), 2,
+    ),
+    "picture, averaged": (lambda: nn.Conv2d(4, 5, 1), lambda y: y.mean(2), (3, 4, 7, 6), 1),
+    "picture, a row": (lambda: nn.Conv2d(4, 5, 1), lambda y: y[:, :, 0], (3, 4, 7, 6), 1),
+    "picture, a frame": (lambda: nn.Conv3d(4, 5, 1), lambda y: y.amax(2).flatten(2), (3, 4, 2, 7, 6), 1),
+    "heads, stacked": (lambda: nn.Linear(4, 5), lambda y: torch.stack([y, 2 * y, -y], -1), (3, 4), 1),
+    "heads in front": (lambda: nn.Linear(4, 5), lambda y: torch.stack([y, 2 * y, -y], 1), (3, 4), 2),
+    "repeated": (lambda: nn.Linear(4, 5), lambda y: y.unsqueeze(-1).expand(3, 5, 7), (3, 4), 1),
+    "recurrent": (lambda: nn.LSTM(4, 5, batch_first=True), lambda y: y[0] * 2, (3, 7, 4), 2),
     "layer norm": (lambda: nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5)), None, (3, 7, 4), 2),
     "segmentation": (lambda: nn.Conv2d(4, 5, 1), None, (3, 4, 7, 6), 1),
     "volume": (lambda: nn.Conv3d(4, 5, 1), None, (3, 4, 2, 7, 6), 1),
-}
+}  # fmt: skip
 LOGITS = {"class": "KnowledgeDistillation", "teacher": "big", "temperature": 2.0, "student_wt": 0.0}
 
 
@@ -81,6 +93,29 @@ def test_whoever_knows_says_where_the_classes_are(dim: int) -> None:
     run = taught(one_policy("distillers", {**LOGITS, "class_dim": 3}, [0]), {"big": teacher}, net=student)
     with pytest.raises(UserError, match=r"class_dim 3: the logits are of shape \(3, 7, 5\)"):
         term(run, x)
+
+
+@pytest.mark.parametrize(
+    ("make", "dim"),
+    [
+        (lambda w, x: w @ x, 1),  # rows of the parameter
+        (lambda w, x: x.mT @ w.T, 2),
+        (lambda w, x: nn.functional.linear(w.expand(3, 5, 4), torch.ones(6, 4, requires_grad=True)), 2),  # queries
+    ],
+)
+def test_the_parameter_of_a_product_tells_its_channels(make: Any, dim: int) -> None:
+    made = make(torch.ones(5, 4, requires_grad=True), torch.ones(3, 4, 7))
+    assert known_channel_dim(made) == dim
+
+
+def test_logits_whose_maker_is_not_known_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    student, x = Head(nn.Linear(4, 35), lambda y: y.view(3, 5, 7)), torch.randn(3, 4)
+    teacher = Head(nn.Linear(4, 35), lambda y: y.view(3, 5, 7))
+    run = taught(one_policy("distillers", LOGITS, [0]), {"big": teacher}, net=student)
+    torch.testing.assert_close(term(run, x).double(), by_hand(student(x), teacher(x), 2), rtol=1e-4, atol=1e-6)
+    term(run, x)
+    assert caplog.text.count("(3, 5, 7) is not known") == 1
+    assert "class_dim: 1" in caplog.text
 
 
 @pytest.mark.parametrize("examples", [True, False])

@@ -92,6 +92,23 @@ def test_an_adaptor_loses_the_same_channels_and_its_momentum_too() -> None:
     assert run.optimizer.param_groups[1]["params"][0] is matrix
 
 
+@pytest.mark.parametrize("kind", ["Adafactor", "Adagrad"])
+def test_an_adaptor_in_an_optimizer_with_state_of_another_shape_goes_on(kind: str) -> None:
+    net = tiny_net()
+    optimizer = getattr(torch.optim, kind)(net.parameters(), lr=1e-3)
+    run = taught(
+        thinning(hints(layers=["relu1"], adaptors="always")), net=net, optimizer=optimizer, example_inputs=first_batch()
+    )
+    for epoch in range(3):
+        run.epoch(epoch)
+    (matrix,) = optimizer.param_groups[1]["params"]
+    state = optimizer.state[matrix]
+    assert tuple(matrix.shape) == (8, 4)
+    assert int(state["step"]) == 3 * run.steps
+    if kind == "Adafactor":
+        assert (tuple(state["row_var"].shape), tuple(state["col_var"].shape)) == ((8, 1), (1, 4))
+
+
 def test_a_student_thinned_twice_and_a_teacher_copied_in_between() -> None:
     schedule = thinning(hints(layers=["relu1"], adaptors="always"), epochs=(1, 3))
     schedule["policies"][0] = {"distiller": {"instance_name": "kd"}, "starting_epoch": 2, "ending_epoch": 5}
