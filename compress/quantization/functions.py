@@ -137,8 +137,9 @@ def _led_back_clip(of_clip: Tensor, grad: Tensor, inside: Tensor, x: Tensor, y: 
     if not on_cpu or bool(of_clip != 0):
         of_clip = torch.where(inner(inside, x) == 0, -of_clip.abs(), of_clip)
     if not on_cpu or bool(of_clip == 0):
-        lost = (of_clip == 0) & (inner(grad, y) == 0)
-        of_clip = torch.where(lost, (inside * x).abs().sum() / clip, of_clip)
+        back = (inside * x).abs().sum() / clip
+        lost = (of_clip == 0) & (inner(grad, y) == 0) & back.isfinite()
+        of_clip = torch.where(lost, back, of_clip)
     return of_clip
 
 
@@ -166,6 +167,7 @@ class _FakeQuantize(torch.autograd.Function):
             of_values, of_inside = (each.sum_to_size(scale.shape) for each in (values, within))
         if ctx.led_back:
             total = _led_back(total, of_values, of_inside)
+        total = torch.where(of_values.isfinite() & ~of_inside.isfinite(), 0.0, total)  # 0 * inf, where x is infinite
         return inside, (total * ctx.factor / scale).to(scale.dtype), None, None, None, None
 
 

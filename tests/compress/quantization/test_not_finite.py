@@ -11,6 +11,7 @@ from apputils.activations import ActivationStatistics
 from compress.config import dict_config
 from compress.errors import UserError
 from compress.quantization.lsq import LearnedStepActivation
+from compress.quantization.pact import ClippedActivation
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.range_linear import RangeActivation
 from tests.compress.harness import tiny_net
@@ -59,6 +60,18 @@ def test_a_bad_minibatch_leaves_no_trace(bad: str, first: bool) -> None:
         torch.testing.assert_close(piece(good(2)), clean(good(2)), rtol=0, atol=0)
         seen = isinstance(piece, RangeActivation) or first  # a step starts once and observes no more
         assert int(piece.ignored) == int(seen and bad != "empty") or isinstance(piece, LearnedStepActivation)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_an_infinite_value_that_is_clipped_gives_a_learned_scale_no_nan(signed: bool, sign: float) -> None:
+    """The clip makes it finite, so that the loss is, and no loop skips the minibatch."""
+    for piece in (LearnedStepActivation(8, signed), ClippedActivation(8, signed, 3.0)):
+        piece(good(0))
+        x = good(1).requires_grad_()
+        y = piece(BAD["infinite"](x) * sign)
+        (y * (y != y.max())).square().sum().backward()
+        assert all(torch.isfinite(own.grad).all() for own in piece.parameters())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["QuantAwareTrainRangeLinearQuantizer", "LSQQuantizer"])
