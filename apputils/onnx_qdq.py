@@ -17,7 +17,7 @@ from torch.onnx.ops import symbolic
 
 from apputils.onnx_weights import Int8Weight, int8_form
 from compress.quantization.grid import Grid
-from compress.quantization.layers import QuantLayer
+from compress.quantization.layers import QuantLayer, bias_names, slot_of, weight_names
 from compress.quantization.pieces import ActivationQuantizer
 from compress.selectors import canonical
 
@@ -103,16 +103,26 @@ def deployable(model: nn.Module, form: Form, choices: Choices | None = None) -> 
 
 
 def _set_weight(name: str, layer: QuantLayer, form: Form, choices: Choices, result: Deployable) -> None:
-    """The layer computes with fixed values from now on; the quantizers of weight and bias are gone."""
-    if layer.weight_quantizer is None:
-        return
-    values, bias = layer.quantized_weight().detach().clone(), layer.quantized_bias()
-    bits, grid, scale = layer.weight_quantizer.bits, layer.weight_quantizer.grid(), layer.fold_scale()
-    layer.weight_quantizer = layer.bias_quantizer = None
+    """The layer computes with fixed values from now on; the quantizers of weights and biases are gone."""
+    for own in bias_names(layer):
+        bias = layer.quantized_bias(own)
+        setattr(layer, slot_of(own), None)
+        if bias is not None:
+            setattr(layer, own, nn.Parameter(bias.detach().clone(), requires_grad=False))
+    names = [own for own in weight_names(layer) if getattr(layer, slot_of(own)) is not None]
+    for own in names:
+        label = name if len(weight_names(layer)) == 1 else f"{name}.{own}"
+        _set_one(label, layer, own, form, choices, result)
+
+
+def _set_one(name: str, layer: QuantLayer, own: str, form: Form, choices: Choices, result: Deployable) -> None:
+    """One weight of a layer; `name` is for people."""
+    quantizer: Any = getattr(layer, slot_of(own))
+    values = layer.quantized_weight(own).detach().clone()
+    bits, grid, scale = quantizer.bits, quantizer.grid(), layer.fold_scale()
+    setattr(layer, slot_of(own), None)
     layer._normed_by = ()
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-    layer.weight = nn.Parameter(values, requires_grad=False)
+    setattr(layer, own, nn.Parameter(values, requires_grad=False))
     if form != "qdq" or bits > 8:
         reason = f"{bits} bits do not fit int8" if form == "qdq" else ""
         _note(WeightNote(name, bits, "float", reason=reason), result)
@@ -121,7 +131,7 @@ def _set_weight(name: str, layer: QuantLayer, form: Form, choices: Choices, resu
     weight = int8_form(values, grid, layer.channel_axis, stretch, choices.reduce_range)
     reason = "" if weight.exact else _reason(bits, choices.reduce_range and grid is not None)
     _note(WeightNote(name, bits, "int8", weight.error, weight.relative_error, reason), result)
-    _store(layer, weight)
+    _store(layer, own, weight)
 
 
 def _reason(bits: int, reduced: bool) -> str:
@@ -141,18 +151,21 @@ def _note(note: WeightNote, result: Deployable) -> None:
         result.warnings.append(f"{note.name}: {note.reason}; the weight is stored as float, on its grid")
 
 
-def _store(layer: QuantLayer, weight: Int8Weight) -> None:
-    """The layer's weight becomes a DequantizeLinear of int8."""
-    layer._parameters["weight"] = None
-    layer.register_buffer("weight_int8", weight.integers)
-    layer.register_buffer("weight_scale", weight.scale)
-    layer.register_buffer("weight_zero_point", weight.zero_point)
+def _store(layer: QuantLayer, name: str, weight: Int8Weight) -> None:
+    """A weight of the layer becomes a DequantizeLinear of int8."""
+    layer._parameters[name] = None
+    layer.register_buffer(f"{name}_int8", weight.integers)
+    layer.register_buffer(f"{name}_scale", weight.scale)
+    layer.register_buffer(f"{name}_zero_point", weight.zero_point)
     own: Any = layer
+    others = own.quantized_weight
     attributes: dict[str, Any] = {} if weight.axis is None or weight.scale.dim() == 0 else {"axis": weight.axis}
 
-    def dequantized() -> Tensor:
-        inputs = (own.weight_int8, own.weight_scale, own.weight_zero_point)
-        shape = own.weight_int8.shape
+    def dequantized(which: str = "weight") -> Tensor:
+        if which != name:
+            return others(which)
+        inputs = tuple(getattr(own, f"{name}_{part}") for part in ("int8", "scale", "zero_point"))
+        shape = inputs[0].shape
         return symbolic("DequantizeLinear", inputs, attributes, dtype=torch.float32, shape=shape)
 
     own.quantized_weight = dequantized  # this instance is our copy; its class stays as it is

@@ -22,9 +22,22 @@ from compress.errors import UserError
 from compress.parameters import add_group
 from compress.quantization.bias import LinearBias
 from compress.quantization.fast_paths import read_by_source
-from compress.quantization.layers import ACTIVATIONS, LAYERS, UNSIGNED, LateFrozen
+from compress.quantization.layers import (
+    ACTIVATIONS,
+    INPUT,
+    LAYERS,
+    OUTPUT,
+    UNSIGNED,
+    LateFrozen,
+    bias_names,
+    kind_of,
+    slot_of,
+    weight_names,
+)
 from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, described
 from compress.quantization.placement import Graph, read_graph
+from compress.quantization.recurrent import hidden_slots
+from compress.quantization.sharing import has_weight
 from compress.quantization.structure import PiecesOf, Structure, apply, foldable, refresh_weights
 from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
 
@@ -193,9 +206,9 @@ class Quantizer(ABC):
 
     def bits_table(self) -> dict[str, str]:
         """Layer -> its bits in words, such as `W4 A8`, in the network's order."""
-        letters = {"weight_quantizer": "W", "bias_quantizer": "B", "input_quantizer": "A", "output_quantizer": "A"}
+        letters = {"weight": "W", "bias": "B", "activation": "A"}
         return {
-            name: " ".join(f"{letters[slot]}{piece.bits}" for slot, piece in slots.items())
+            name: " ".join(dict.fromkeys(f"{letters[kind_of(slot)]}{piece.bits}" for slot, piece in slots.items()))
             for name, slots in self._pieces.items()
         }
 
@@ -235,7 +248,7 @@ class Quantizer(ABC):
                 slots = self._layer_slots(name, module, graph, list(layers))
             elif name in chosen:
                 if graph is None or name in graph.useful:
-                    slots = {"output_quantizer": (bits[name], not isinstance(module, UNSIGNED), False)}
+                    slots = {OUTPUT: (bits[name], not isinstance(module, UNSIGNED), False)}
                 else:
                     self.left_float[name] = "no quantized layer reads its output"
             elif name in acting:
@@ -277,7 +290,7 @@ class Quantizer(ABC):
 
     def _takes(self, name: str, module: nn.Module) -> bool:
         """Whether a layer of a known type is quantized at all."""
-        if module._parameters.get("weight") is None:
+        if not has_weight(module):
             self.left_float[name] = "its weight is computed from other parameters"
         elif isinstance(module, nn.Embedding) and module.max_norm is not None:
             self.left_float[name] = "max_norm changes its weight in place"
@@ -295,15 +308,18 @@ class Quantizer(ABC):
         weights = self._bits(name, "weights", at_end=name in ends)
         slots: dict[str, tuple[Any, ...]] = {}
         if _is_on(weights):
-            slots["weight_quantizer"] = (weights, LAYERS[type(module)].channel_axis)
+            slots |= {slot_of(own): (weights, LAYERS[type(module)].channel_axis) for own in weight_names(module)}
         else:
-            self.left_float[f"{name}.weight"] = "its bits are 32"
+            self.left_float |= {f"{name}.{own}": "its bits are 32" for own in weight_names(module)}
         bias = self._bits(name, "bias")
-        if _is_on(bias) and getattr(module, "bias", None) is not None:
-            slots["bias_quantizer"] = (bias,)
+        if _is_on(bias):
+            slots |= {slot_of(own): (bias,) for own in bias_names(module) if getattr(module, own, None) is not None}
         reading = self._reading_slot(name, module, graph, first=bool(order) and name == order[0])
         if reading is not None:
-            slots["input_quantizer"] = reading
+            slots[INPUT] = reading
+        hidden = self._bits(name, "activations")
+        if _is_on(hidden):
+            slots |= dict.fromkeys(hidden_slots(module), (hidden, True, False))
         return slots
 
     def _reading_slot(self, name: str, module: nn.Module, graph: Graph | None, first: bool) -> tuple[Any, ...] | None:
@@ -335,9 +351,8 @@ class Quantizer(ABC):
         return override.get(f"bits_{kind}", default)  # type: ignore[return-value]
 
     def _piece(self, slot: str, *spec: Any) -> FakeQuantizer:
-        if slot == "weight_quantizer":
-            return self.weight_piece(*spec)
-        return self.bias_piece(*spec) if slot == "bias_quantizer" else self.activation_piece(*spec)
+        makers = {"weight": self.weight_piece, "bias": self.bias_piece, "activation": self.activation_piece}
+        return makers[kind_of(slot)](*spec)
 
     def _foldings(self) -> dict[str, str]:
         """Layer -> the BatchNorm that it is quantized with."""
@@ -380,12 +395,13 @@ class Quantizer(ABC):
         return found
 
     def _fault_of(self, slot: str, bits: int, *rest: Any) -> list[str]:
-        if slot in ("weight_quantizer", "bias_quantizer"):
-            fewest, what = self.fewest_weight_bits, slot.removesuffix("_quantizer")
-            if slot == "bias_quantizer" and type(self).bias_piece is Quantizer.bias_piece:
+        what = kind_of(slot)
+        if what != "activation":
+            fewest = self.fewest_weight_bits
+            if what == "bias" and type(self).bias_piece is Quantizer.bias_piece:
                 fewest = 1
         else:
-            fewest, what = max(self.fewest_activation_bits, 2 if rest[0] else 1), "activation"
+            fewest = max(self.fewest_activation_bits, 2 if rest[0] else 1)
         if bits >= fewest:
             return []
         why = ", because it may be negative" if what == "activation" and rest[0] else ""

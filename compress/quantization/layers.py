@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, WeightQuantizer
+from compress.quantization.recurrent import QuantRecurrentCell, QuantRecurrentLayer, hidden_slots, is_recurrent
 
 
 class QuantLayer(nn.Module):
     """What quantized layers have in common.
+
+    The fake quantizer of the parameter `weight` is called `weight_quantizer`; a layer with several weights has one for
+    each, under such names.
 
     Attributes:
         weight_quantizer: of the weight; None leaves it float.
@@ -60,17 +64,22 @@ class QuantLayer(nn.Module):
         shape[self.channel_axis] = -1
         return scale.reshape(shape)
 
-    def quantized_weight(self) -> Tensor:
+    def quantized_weight(self, name: str = "weight") -> Tensor:
         """The weight that the layer computes with. With a `batch_norm` it is Q(w s) / s, s being the fold's scale.
 
         arXiv 1806.08342, section 3.2.2: the weight is quantized as it will be once the BatchNorm is folded into it,
         with its running statistics; the BatchNorm behind then normalises as ever.
+
+        Args:
+            name: of the parameter, where there are several weights.
         """
-        if self.weight_quantizer is None:
-            return self.weight
+        quantizer, weight = getattr(self, slot_of(name)), getattr(self, name)
+        if quantizer is None:
+            return weight
         scale = self.fold_scale()
         if scale is None:
-            return self.weight_quantizer(self.weight)
+            return quantizer(weight)
+        assert self.weight_quantizer is not None, "layers with several weights are not folded"
         quantized = self.weight_quantizer(self.weight * scale)
         values = quantized / torch.where(scale == 0, 1.0, scale)
         return torch.where(self._lost(quantized, scale), self.weight if self.training else 0.0, values)
@@ -88,12 +97,10 @@ class QuantLayer(nn.Module):
         dims = [i for i in range(quantized.dim()) if i != self.channel_axis]
         return quantized.detach().abs().amax(dims, keepdim=True) == 0
 
-    def quantized_bias(self) -> Tensor | None:
+    def quantized_bias(self, name: str = "bias") -> Tensor | None:
         """The bias that the layer computes with."""
-        bias: Any = self.bias
-        if bias is None or self.bias_quantizer is None:
-            return bias
-        return self.bias_quantizer(bias)
+        bias, quantizer = getattr(self, name), getattr(self, slot_of(name))
+        return bias if bias is None or quantizer is None else quantizer(bias)
 
     def quantized_input(self, input: Tensor) -> Tensor:
         """The input that the layer computes with."""
@@ -170,6 +177,36 @@ class QuantEmbedding(QuantLayer, nn.Embedding):
         return functional.embedding(
             input, self.quantized_weight(), self.padding_idx, None, 2.0, self.scale_grad_by_freq, self.sparse
         )
+
+
+class QuantLSTM(QuantRecurrentLayer, QuantLayer, nn.LSTM):
+    """`nn.LSTM` with quantized weights, biases, input and hidden states."""
+
+
+class QuantGRU(QuantRecurrentLayer, QuantLayer, nn.GRU):
+    """`nn.GRU` with quantized weights, biases, input and hidden states."""
+
+
+class QuantRNN(QuantRecurrentLayer, QuantLayer, nn.RNN):
+    """`nn.RNN` with quantized weights, biases, input and hidden states."""
+
+
+class QuantLSTMCell(QuantRecurrentCell, QuantLayer, nn.LSTMCell):
+    """`nn.LSTMCell` with quantized weights, biases, input and hidden state."""
+
+    mode = "LSTM"
+
+
+class QuantGRUCell(QuantRecurrentCell, QuantLayer, nn.GRUCell):
+    """`nn.GRUCell` with quantized weights, biases, input and hidden state."""
+
+    mode = "GRU"
+
+
+class QuantRNNCell(QuantRecurrentCell, QuantLayer, nn.RNNCell):
+    """`nn.RNNCell` with quantized weights, biases, input and hidden state."""
+
+    mode = "RNN_TANH"
 
 
 class QuantActivation(nn.Module):
@@ -273,7 +310,7 @@ class LateFrozenBatchNorm3d(LateFrozen, nn.BatchNorm3d):
     """`nn.BatchNorm3d` that may be held."""
 
 
-SLOTS = ("weight_quantizer", "bias_quantizer", "input_quantizer", "output_quantizer")
+INPUT, OUTPUT = "input_quantizer", "output_quantizer"
 NORMS: dict[type[nn.Module], type[LateFrozen]] = {
     nn.BatchNorm1d: LateFrozenBatchNorm1d,
     nn.BatchNorm2d: LateFrozenBatchNorm2d,
@@ -288,6 +325,12 @@ LAYERS: dict[type[nn.Module], type[QuantLayer]] = {
     nn.ConvTranspose3d: QuantConvTranspose3d,
     nn.Linear: QuantLinear,
     nn.Embedding: QuantEmbedding,
+    nn.LSTM: QuantLSTM,
+    nn.GRU: QuantGRU,
+    nn.RNN: QuantRNN,
+    nn.LSTMCell: QuantLSTMCell,
+    nn.GRUCell: QuantGRUCell,
+    nn.RNNCell: QuantRNNCell,
 }
 ACTIVATIONS: dict[type[nn.Module], type[QuantActivation]] = {
     nn.ReLU: QuantReLU,
@@ -307,18 +350,52 @@ ACTIVATIONS: dict[type[nn.Module], type[QuantActivation]] = {
 UNSIGNED = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)  # activations that are never negative
 
 
+def slot_of(name: str) -> str:
+    """The slot of a parameter's fake quantizer."""
+    return f"{name}_quantizer"
+
+
+def weight_names(layer: nn.Module) -> tuple[str, ...]:
+    """The parameters of a layer in `LAYERS`, float or quantized, that are its weights."""
+    return _own(layer, "weight") if is_recurrent(layer) else ("weight",)
+
+
+def bias_names(layer: nn.Module) -> tuple[str, ...]:
+    """The parameters of a layer in `LAYERS` that are its biases; one that it has not may be among them."""
+    return _own(layer, "bias") if is_recurrent(layer) else ("bias",)
+
+
+def _own(layer: nn.Module, prefix: str) -> tuple[str, ...]:
+    names: Any = getattr(layer, "_flat_weights_names", layer._parameters)
+    return tuple(name for name in names if name.startswith(f"{prefix}_"))
+
+
+def kind_of(slot: str) -> str:
+    """What a slot's fake quantizer rounds: `weight`, `bias` or `activation`."""
+    kind = slot.removesuffix("_quantizer").split("_")[0]
+    return kind if kind in ("weight", "bias") else "activation"
+
+
+def slots_of(module: nn.Module) -> tuple[str, ...]:
+    """The slots of a layer or an activation, float or quantized, in their order."""
+    if not isinstance(module, QuantLayer) and type(module) not in LAYERS:
+        return (OUTPUT,)
+    own = [slot_of(name) for name in (*weight_names(module), *bias_names(module))]
+    return (*own, INPUT, *hidden_slots(module))
+
+
 def quantized(module: nn.Module, pieces: dict[str, FakeQuantizer], norm: nn.Module | None = None) -> nn.Module:
     """The quantized twin of a float layer: the same parameters, buffers, hooks and flags under the same names.
 
     Args:
         module: of a type in `LAYERS` or `ACTIVATIONS`; it is left as it was.
-        pieces: `weight_quantizer`, `bias_quantizer`, `input_quantizer`, or `output_quantizer` -> fake quantizer.
+        pieces: slot (`slots_of`) -> fake quantizer.
         norm: the BatchNorm that follows, if the weight is to be quantized as folded with it.
     """
     twin = _twin(module, LAYERS.get(type(module)) or ACTIVATIONS[type(module)])
     if isinstance(twin, QuantLayer):
         twin._normed_by = () if norm is None else (norm,)
-    for slot in SLOTS[:3] if isinstance(twin, QuantLayer) else SLOTS[3:]:
+    for slot in slots_of(twin):
         twin.add_module(slot, pieces.get(slot))
     for piece in pieces.values():
         piece.train(module.training)

@@ -19,7 +19,7 @@ from torch.fx import Node
 from compress.errors import UserError
 from compress.graph.calls import calls_of
 from compress.graph.trace import asks_for_gradients, asks_for_training, operation_name, trace_model
-from compress.quantization.sharing import is_layer, owning
+from compress.quantization.sharing import is_weighted, owning
 from compress.quantization.signs import PASSING, Signs, plain_name, zero_pad
 
 
@@ -100,13 +100,13 @@ def read_graph(
     walk = _Walk(owned.owners, Signs(trace), quantized, set(activations), set(float_activations))
     calls = [(node, owned.owners[node]) for node in trace.operations]
     for node, name in calls:
-        if is_layer(node) and name in walk.layers:
+        if is_weighted(node) and name in walk.layers:
             graph.readings.setdefault(name, []).append(walk.reading(node))
         if name in walk.activations and walk.reaches_layer(node):
             graph.useful.add(name)
-        if is_layer(node) or _embeds(node) or name in walk.activations:
+        if is_weighted(node) or _embeds(node) or name in walk.activations:
             graph.calls[name] += 1
-    ordered = [name for node, name in calls if name in walk.layers and (is_layer(node) or _embeds(node))]
+    ordered = [name for node, name in calls if name in walk.layers and (is_weighted(node) or _embeds(node))]
     graph.order.extend(dict.fromkeys(ordered))
     return graph
 
@@ -144,7 +144,7 @@ class _Walk:
             quantized=name in self.activations and not changed,
             left_float=name in self.left,
             signed=not self.signs.non_negative(operand, call),
-            is_input=not any(is_layer(node) or _embeds(node) for node in made),
+            is_input=not any(is_weighted(node) or _embeds(node) for node in made),
             made_by=operation_name(source) if source.op == "call_function" else "the network's input",
         )
 
@@ -152,7 +152,7 @@ class _Walk:
         seen, todo = {node}, [node]
         while todo:
             for user in todo.pop().users:
-                if is_layer(user) and self.owners[user] in self.layers:
+                if is_weighted(user) and self.owners[user] in self.layers:
                     return True
                 if user not in seen:
                     seen.add(user)

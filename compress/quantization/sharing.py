@@ -21,11 +21,12 @@ from torch.fx import Node
 
 from compress.graph.regions import has_subgraph
 from compress.graph.trace import Trace, module_of, operation_name, shape_of
-from compress.quantization.layers import LAYERS, NORMS
+from compress.quantization.layers import LAYERS, NORMS, bias_names, weight_names
 from compress.quantization.signs import plain_name
 from compress.selectors import canonical, canonical_modules, first_names
 
 WEIGHTED = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"}
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 NO_VALUES = {  # of these operands only shape, type or device are read
     "type_as": 1, "to": 1, "view_as": 1, "expand_as": 1, "reshape_as": 1, "zeros_like": 0, "ones_like": 0,
     "empty_like": 0, "full_like": 0, "rand_like": 0, "randn_like": 0, "new_zeros": 0, "new_ones": 0, "new_empty": 0,
@@ -84,9 +85,14 @@ def is_layer(node: Node) -> bool:
     return node.op == "call_function" and plain_name(node) in WEIGHTED
 
 
+def is_weighted(node: Node) -> bool:
+    """Whether an operation is a layer's, recurrent ones among them."""
+    return is_layer(node) or (node.op == "call_function" and operation_name(node) in RECURRENT)
+
+
 def has_weight(module: nn.Module) -> bool:
     """Whether a module is a layer with a quantized form whose weight is its own parameter, not computed from others."""
-    return type(module) in LAYERS and module._parameters.get("weight") is not None
+    return type(module) in LAYERS and all(module._parameters.get(name) is not None for name in weight_names(module))
 
 
 def output_channel_dim(node: Node) -> int:
@@ -126,7 +132,7 @@ def _outside(
     holders: dict[int, list[str]] = {}
     for name, module in modules.items():
         if type(module) in LAYERS:
-            for own in OWN:
+            for own in (*weight_names(module), *bias_names(module)):
                 tensor = module._parameters.get(own)
                 if tensor is not None:
                     holders.setdefault(id(tensor), []).append(name)

@@ -18,7 +18,17 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.quantization.fast_paths import leave_fast_paths
-from compress.quantization.layers import NORMS, SLOTS, QuantActivation, QuantLayer, normed, quantized
+from compress.quantization.layers import (
+    NORMS,
+    QuantActivation,
+    QuantLayer,
+    bias_names,
+    normed,
+    quantized,
+    slot_of,
+    slots_of,
+    weight_names,
+)
 from compress.quantization.pieces import FakeQuantizer, WeightQuantizer, described, made
 from compress.selectors import canonical_modules, same_names, wrapped_child
 
@@ -34,7 +44,7 @@ def structure_of(model: nn.Module) -> Structure:
     names = {id(module): name for name, module in modules.items()}
     for name, module in modules.items():
         if isinstance(module, QuantLayer | QuantActivation):
-            held = {slot: getattr(module, slot, None) for slot in SLOTS}
+            held = {slot: getattr(module, slot, None) for slot in slots_of(module)}
             layers[name] = {slot: described(piece) for slot, piece in held.items() if piece is not None}
         if isinstance(module, QuantLayer) and module.batch_norm is not None:
             folded[name] = names[id(module.batch_norm)]
@@ -105,12 +115,11 @@ def _exchange(model: nn.Module, twins: Mapping[int, nn.Module]) -> None:
 def weights_read(module: QuantLayer, starting: bool = False) -> list[tuple[WeightQuantizer, Tensor]]:
     """Each weight quantizer of a layer with the tensor that it rounds; `starting` as in `QuantLayer.fold_scale`."""
     found: list[tuple[WeightQuantizer, Tensor]] = []
-    if module.weight_quantizer is not None:
-        scale = module.fold_scale(starting)
-        found.append((module.weight_quantizer, module.weight if scale is None else module.weight * scale))
-    bias: Any = module.bias
-    if module.bias_quantizer is not None and bias is not None:
-        found.append((module.bias_quantizer, bias))
+    scale = module.fold_scale(starting)
+    for name in (*weight_names(module), *bias_names(module)):
+        piece, value = getattr(module, slot_of(name)), getattr(module, name)
+        if piece is not None and value is not None:
+            found.append((piece, value if scale is None or name != "weight" else value * scale))
     return found
 
 

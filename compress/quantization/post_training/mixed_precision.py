@@ -25,7 +25,7 @@ from compress.files import write_text
 from compress.graph.macs import count_macs
 from compress.graph.trace import as_arguments
 from compress.quantization.base import FLOAT
-from compress.quantization.layers import LAYERS
+from compress.quantization.layers import LAYERS, kind_of, weight_names
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.post_training.ranges import Clipping, weight_range
 from compress.quantization.range_linear import RangeWeight, scale_and_zero
@@ -164,7 +164,11 @@ class MixedPrecision:
         network = quantizer.float_copy(model, batches)
         quantizer.prepare(network, None)
         assert quantizer.structure is not None
-        names = [name for name, slots in quantizer.structure["layers"].items() if "weight_quantizer" in slots]
+        names = [
+            name
+            for name, slots in quantizer.structure["layers"].items()
+            if any(kind_of(slot) == "weight" for slot in slots)
+        ]
         amounts = self._amounts(network, names, batches[0])
         losses = self._losses(network, names, batches)
         width = FLOAT if self.kind == "size" else FLOAT * FLOAT
@@ -184,7 +188,7 @@ class MixedPrecision:
 
     def _amounts(self, network: nn.Module, names: Sequence[str], batch: Any) -> dict[str, int]:
         if self.kind == "size":
-            return {name: submodule(network, name).get_parameter("weight").numel() for name in names}
+            return {name: sum(each.numel() for each in _weights(network, name)) for name in names}
         macs = count_macs(network, batch).by_module()
         return {name: macs.get(name, 0) for name in names}
 
@@ -193,13 +197,15 @@ class MixedPrecision:
         right = [_first(network(*as_arguments(batch))) for batch in batches]
         losses: dict[str, dict[int, float]] = {}
         for i, name in enumerate(names):
-            weight = submodule(network, name).get_parameter("weight")
-            kept = weight.clone()
+            weights = _weights(network, name)
+            kept = [weight.clone() for weight in weights]
             losses[name] = {}
             for bits in self.candidates:
-                weight.copy_(self._rounded(submodule(network, name), kept, bits))
+                for weight, before in zip(weights, kept, strict=True):
+                    weight.copy_(self._rounded(submodule(network, name), before, bits))
                 losses[name][bits] = _noise(network, batches, right)
-            weight.copy_(kept)
+            for weight, before in zip(weights, kept, strict=True):
+                weight.copy_(before)
             told = ", ".join(f"{bits} bits {loss:.2e}" for bits, loss in losses[name].items())
             logger.info("sensitivity: layer %d of %d (%s): %s", i + 1, len(names), name, told)
         return losses
@@ -215,6 +221,12 @@ class MixedPrecision:
             *weight_range(weight, how, bits, piece.mode, piece.axis), piece.mode, bits
         )
         return piece.eval()(weight)
+
+
+def _weights(network: nn.Module, name: str) -> list[Tensor]:
+    """A layer's weights; a recurrent one has several."""
+    layer = submodule(network, name)
+    return [layer.get_parameter(own) for own in weight_names(layer)]
 
 
 def _first(output: Any) -> Tensor:

@@ -17,7 +17,7 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.quantization.base import Bits, LayerBits, Quantizer, uninitialized
-from compress.quantization.layers import QuantActivation, QuantLayer
+from compress.quantization.layers import QuantActivation, QuantLayer, kind_of
 from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer
 from compress.quantization.post_training.adaround import LayerResult, adaround
 from compress.quantization.post_training.bias_correction import correct_biases
@@ -35,6 +35,7 @@ from compress.quantization.post_training.replay import set_aside
 from compress.quantization.post_training.samples import finite_samples
 from compress.quantization.post_training.statistics import TensorStatistics, observe
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics
+from compress.quantization.recurrent import is_recurrent
 from compress.quantization.range_linear import Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
 from compress.quantization.structure import structure_of
 from compress.registry import QUANTIZERS
@@ -188,6 +189,9 @@ class PostTrainLinearQuantizer(Quantizer):
         with torch.no_grad():
             self._set_activations(network, batches)
             self._set_weights(network)
+        recurrent = [name for name in self._pieces if is_recurrent(submodule(network, name))]
+        if recurrent and (self.adaround or self.bias_correction):
+            self.notes.append(f"adaround and bias_correction leave recurrent layers as they are: {', '.join(recurrent)}")
         if self.adaround:
             self.rounding = adaround(network, reference, self._rounded_layers(network), batches, self.adaround_steps)
         if self.bias_correction:
@@ -287,11 +291,12 @@ class PostTrainLinearQuantizer(Quantizer):
     def _set_weights(self, network: nn.Module) -> None:
         how = Clipping(self.clip_acts if self.also_clip_weights else "NONE", self.n_stds, self.percentile)
         for name, slots in self._pieces.items():
-            piece = slots.get("weight_quantizer")
-            if isinstance(piece, RangeWeight):
-                weight = submodule(network, name).get_parameter("weight")
+            for slot in [slot for slot in slots if kind_of(slot) == "weight"]:
+                piece, own = slots[slot], slot.removesuffix("_quantizer")
+                assert isinstance(piece, RangeWeight)
+                weight = submodule(network, name).get_parameter(own)
                 if not bool(torch.isfinite(weight).all()):
-                    raise UserError(f"{name}.weight holds NaN or infinite values, so it has no range")
+                    raise UserError(f"{name}.{own} holds NaN or infinite values, so it has no range")
                 low, high = weight_range(weight, how, piece.bits, piece.mode, piece.axis)
                 piece.step, piece.zero_point = scale_and_zero(low, high, piece.mode, piece.bits)
 
@@ -299,7 +304,8 @@ class PostTrainLinearQuantizer(Quantizer):
         """Layers whose rounding can be learned, in the order of execution."""
         assert self._graph is not None
         order = [name for name in self._graph.order if "weight_quantizer" in self._pieces.get(name, {})]
-        return [name for name in order if not isinstance(submodule(network, name), nn.Embedding)]
+        layers = {name: submodule(network, name) for name in order}
+        return [n for n, layer in layers.items() if not (isinstance(layer, nn.Embedding) or is_recurrent(layer))]
 
     def _correct(self, network: nn.Module, reference: nn.Module, batches: Sequence[Any]) -> None:
         names = self._rounded_layers(network)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.graph.trace import as_arguments
-from compress.quantization.layers import SLOTS, QuantActivation, QuantLayer
+from compress.quantization.layers import OUTPUT, QuantActivation, QuantLayer, kind_of, slots_of
 
 
 class _Enough(Exception):
@@ -43,14 +43,14 @@ def set_aside(model: nn.Module, weights_only: bool = False) -> Iterator[None]:
     """Inside the block nothing is rounded (`weights_only`: no weight or bias); a fused ReLU stays a ReLU."""
     held: list[tuple[nn.Module, str, nn.Module]] = []
     for module in list(model.modules()):
-        slots = SLOTS[:2] if weights_only else SLOTS[:3]
         if isinstance(module, QuantLayer):
+            slots = [slot for slot in slots_of(module) if not (weights_only and kind_of(slot) == "activation")]
             held += [(module, slot, getattr(module, slot)) for slot in slots if getattr(module, slot) is not None]
         elif isinstance(module, QuantActivation) and not weights_only:
-            held.append((module, SLOTS[3], module.output_quantizer))
+            held.append((module, OUTPUT, module.output_quantizer))
     for module, slot, piece in held:
         stand_in = nn.Identity() if getattr(piece, "signed", True) else nn.ReLU()
-        setattr(module, slot, stand_in if slot == SLOTS[3] else None)
+        setattr(module, slot, stand_in if slot == OUTPUT else None)
     try:
         yield
     finally:

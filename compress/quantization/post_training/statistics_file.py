@@ -5,6 +5,8 @@ Here: `write_statistics`, `read_statistics`. Not here: what is in them (statisti
     (network): {equalization: false}
     conv1:
       inputs: {0: {min: 0.0, max: 1.0, avg_min: ..., avg_max: ..., mean: ..., std: ..., b: ..., shape: (8, 3, 32, 32)}}
+    rnn:
+      hidden_l0: {min: ..., ...}
     relu1:
       output: {min: ..., max: ..., ..., histogram: [12, 0, 3, ...]}
 
@@ -36,7 +38,8 @@ def write_statistics(path: Path, found: Mapping[str, TensorStatistics], equaliza
         layer, _, slot = name.rpartition(".")
         row: dict[str, Any] = {key: float(getattr(stats, key)) for key in NUMBERS}
         row |= {"shape": str(tuple(stats.shape)), "histogram": [int(count) for count in stats.histogram]}
-        data.setdefault(layer, {}).update({"output": row} if slot == "output_quantizer" else {"inputs": {0: row}})
+        kind = slot.removesuffix("_quantizer")
+        data.setdefault(layer, {}).update({"inputs": {0: row}} if kind == "input" else {kind: row})
     text = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120)
     write_text(path, f"# Statistics of activations over calibration data.\n{text}")
 
@@ -66,9 +69,10 @@ def read_statistics(path: Path, equalization: bool) -> Found:
     for layer, kinds in data.items():
         inputs = kinds.get("inputs")
         first = inputs.get(0) if isinstance(inputs, dict) else None
-        for slot, row in (("input_quantizer", first), ("output_quantizer", kinds.get("output"))):
+        hidden = {kind: row for kind, row in kinds.items() if str(kind).startswith("hidden")}
+        for kind, row in {"input": first, "output": kinds.get("output"), **hidden}.items():
             if row is not None:
-                found[f"{layer}.{slot}"] = _parsed(row, f"{path}: {layer}")
+                found[f"{layer}.{kind}_quantizer"] = _parsed(row, f"{path}: {layer}")
     return found
 
 
