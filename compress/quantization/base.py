@@ -351,8 +351,10 @@ class Quantizer(ABC):
         return override.get(f"bits_{kind}", default)  # type: ignore[return-value]
 
     def _piece(self, slot: str, *spec: Any) -> FakeQuantizer:
-        makers = {"weight": self.weight_piece, "bias": self.bias_piece, "activation": self.activation_piece}
-        return makers[kind_of(slot)](*spec)
+        kind = kind_of(slot)
+        if kind == "weight":
+            return self.weight_piece(*spec)
+        return self.bias_piece(*spec) if kind == "bias" else self.activation_piece(*spec)
 
     def _foldings(self) -> dict[str, str]:
         """Layer -> the BatchNorm that it is quantized with."""

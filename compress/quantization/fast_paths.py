@@ -13,7 +13,9 @@ from torch import nn
 from compress.quantization.layers import QuantActivation, QuantLayer
 from compress.selectors import canonical_modules, first_names
 
-READ = re.compile(r"\bself((?:\.\w+|\[\d+\])+)\.(?:weight|bias)(?:_(?:ih|hh|hr)\w*)?\b(?!\.(?:shape|dtype|device|size|dim|ndim|numel)\b)")
+READ = re.compile(
+    r"\bself((?:\.\w+|\[\d+\])+)\.(?:weight|bias)(?:_(?:ih|hh|hr)\w*)?\b(?!\.(?:shape|dtype|device|size|dim|ndim|numel)\b)"
+)
 
 
 def leave_fast_paths(model: nn.Module) -> None:

@@ -126,8 +126,8 @@ class QuantRecurrentLayer:
                 f"{3 if batched else 2} dimensions, given {[each.dim() for each in states]}"
             )
         states = tuple(each if batched else each.unsqueeze(1) for each in states)
-        hidden = [self._rounded(h, suffix) for h, suffix in zip(states[0].unbind(0), suffixes(own), strict=True)]
-        return torch.stack(hidden), *states[1:]
+        given = zip(states[0].unbind(0), suffixes(own), strict=True)
+        return torch.stack([self._rounded(each, suffix) for each, suffix in given]), *states[1:]
 
     def _fuses(self) -> bool:
         """Whether torch's own kernel computes the layer; it has no place for rounding, and no exporter writes it."""
@@ -152,7 +152,7 @@ class QuantRecurrentLayer:
         own: Any = self
         last: list[State] = []
         directions = 2 if own.bidirectional else 1
-        steps = list(sequence.unbind(0)) if sequence.dim() == 3 else list(sequence.split(sizes))
+        steps = _steps_of(sequence) if sequence.dim() == 3 else list(sequence.split(sizes))
         for layer in range(own.num_layers):
             if layer:
                 steps = self._dropped(steps)
@@ -207,8 +207,15 @@ def _on_all(steps: list[Tensor], function: Callable[[Tensor], Tensor]) -> list[T
     """A function of rows, called once for all steps; packed steps differ in their number of rows."""
     sizes = [each.shape[0] for each in steps]
     if all(size == sizes[0] for size in sizes):
-        return list(function(torch.stack(steps)).unbind(0))
+        return _steps_of(function(torch.stack(steps)))
     return list(function(torch.cat(steps)).split(sizes))
+
+
+def _steps_of(sequence: Tensor) -> list[Tensor]:
+    """The steps of (steps, batch, features); files get a plain operation each, for which autograd is slow."""
+    if torch.compiler.is_exporting():
+        return [sequence[i] for i in range(sequence.shape[0])]
+    return list(sequence.unbind(0))
 
 
 class QuantRecurrentCell:

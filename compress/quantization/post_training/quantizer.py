@@ -35,8 +35,8 @@ from compress.quantization.post_training.replay import set_aside
 from compress.quantization.post_training.samples import finite_samples
 from compress.quantization.post_training.statistics import TensorStatistics, observe
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics
-from compress.quantization.recurrent import is_recurrent
 from compress.quantization.range_linear import Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
+from compress.quantization.recurrent import is_recurrent
 from compress.quantization.structure import structure_of
 from compress.registry import QUANTIZERS
 from compress.selectors import ModuleOrExpression, submodule, unwrapped
@@ -191,7 +191,9 @@ class PostTrainLinearQuantizer(Quantizer):
             self._set_weights(network)
         recurrent = [name for name in self._pieces if is_recurrent(submodule(network, name))]
         if recurrent and (self.adaround or self.bias_correction):
-            self.notes.append(f"adaround and bias_correction leave recurrent layers as they are: {', '.join(recurrent)}")
+            self.notes.append(
+                f"adaround and bias_correction leave recurrent layers as they are: {', '.join(recurrent)}"
+            )
         if self.adaround:
             self.rounding = adaround(network, reference, self._rounded_layers(network), batches, self.adaround_steps)
         if self.bias_correction:

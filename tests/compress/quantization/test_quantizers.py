@@ -135,7 +135,7 @@ def faults(**instance: Any) -> str:
         ({"class": "DorefaQuantizer", "bits_bias": 4, "bits_weights": 4, "quantize_bias": False}, "leave one of the"),
         ({"class": "LSQQuantizer", "bits_weights": 4, "freeze_bn_after": 3}, "needs fold_batchnorm: true"),
         (
-            {"class": "LSQQuantizer", "bits_weights": 4, "net": nn.Sequential(nn.Flatten(2), nn.LSTM(36, 3))},
+            {"class": "LSQQuantizer", "bits_weights": 4, "net": nn.Sequential(nn.Flatten(2), nn.LayerNorm(36))},
             "nothing of this Seq",
         ),
     ],
