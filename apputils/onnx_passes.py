@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+MOST_COPIES = 2  # of one weight in a file
 _NOTHING = 1e-8  # of the largest scale: a channel that BatchNorm multiplies with that is 0
 Array = np.ndarray[Any, Any]
 
@@ -84,26 +85,42 @@ def separate_weights(graph: ir.Graph) -> None:
 
     The exporter lets layers share equal scales and zero points, and a layer that is called twice has one weight.
     onnxruntime's conversion to non-saturating kernels fails on shared ones ("attempt to replace the existing tensor").
+    A weight that many steps read, as in an unrolled recurrent layer, is stored once: uint8 needs no conversion.
     """
     for node in list(graph):
         weight = Weight.of(node.outputs[0]) if node.op_type == "DequantizeLinear" else None
         if weight is None:
+            continue
+        readers = {use.node.op_type for use in node.outputs[0].uses()}
+        if len(node.outputs[0].uses()) > MOST_COPIES and readers <= {"Gemm", "MatMul"}:
+            _take_over(node.outputs[0], _unsigned(weight).insert_before(graph, node, f"{node.name}_shared"))
             continue
         for i, use in enumerate(list(node.outputs[0].uses())):
             own = weight.insert_before(graph, node, f"{node.name}_own{i or ''}")
             use.node.replace_input_with(use.idx, own)
 
 
+def _unsigned(weight: Weight) -> Weight:
+    """The same values over uint8."""
+    integers, zeros = ((each.astype(np.int16) + 128).astype(np.uint8) for each in (weight.integers, weight.zero_point))
+    return Weight(integers, weight.scale, zeros, weight.axis)
+
+
 def transpose_weights(graph: ir.Graph) -> None:
-    """Transpose(weight) -> a weight that is stored that way round."""
+    """Transpose(weight) -> a weight that is stored that way round; equal transpositions of one share it."""
+    made: dict[tuple[str | None, ...], ir.Value] = {}
     for node in list(graph):
         weight = Weight.of(node.inputs[0]) if node.op_type == "Transpose" else None
         if weight is None:
             continue
         order = list(node.attributes.get_ints("perm", tuple(reversed(range(weight.integers.ndim)))))
-        integers = np.ascontiguousarray(weight.integers.transpose(order))
-        turned = Weight(integers, weight.scale, weight.zero_point, order.index(weight.axis))
-        _take_over(node.outputs[0], turned.insert_before(graph, node, f"{node.name}_turned"))
+        source: Any = node.inputs[0]
+        key = (*(each.name for each in source.producer().inputs), str(order))
+        if key not in made:
+            integers = np.ascontiguousarray(weight.integers.transpose(order))
+            turned = Weight(integers, weight.scale, weight.zero_point, order.index(weight.axis))
+            made[key] = turned.insert_before(graph, node, f"{node.name}_turned")
+        _take_over(node.outputs[0], made[key])
 
 
 def fold_batch_norm(graph: ir.Graph) -> None:

@@ -52,25 +52,26 @@ def check(net: nn.Module, folder: Path) -> Path:
 
 
 def integers(file: Path) -> dict[tuple[int, ...], int]:
-    """Shape -> how many int8 tensors of that shape a file holds."""
+    """Shape -> how many tensors of 8 bits of that shape a file holds."""
     found: dict[tuple[int, ...], int] = {}
     for each in onnx.load(file).graph.initializer:
-        if each.data_type == onnx.TensorProto.INT8 and len(each.dims) == 2:
+        if each.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) and len(each.dims) == 2:
             found[tuple(sorted(each.dims))] = found.get(tuple(sorted(each.dims)), 0) + 1
     return found
 
 
-def test_a_language_model_through_the_whole_pipeline(tmp_path: Path) -> None:
-    net = Words()
+@pytest.mark.parametrize("layers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_language_model_through_the_whole_pipeline(layers: int, tmp_path: Path) -> None:
+    net = Words(layers=layers)
     trained(net, "QuantAwareTrainRangeLinearQuantizer")
     torch.save({"state": net.state_dict(), "structure": structure_of(net)}, tmp_path / "c.pt")
     saved = torch.load(tmp_path / "c.pt", weights_only=True)
-    again = apply(Words(), saved["structure"])
+    again = apply(Words(layers=layers), saved["structure"])
     again.load_state_dict(saved["state"])
     assert torch.equal(again.eval()(TOKENS), net.eval()(TOKENS))
     found = integers(check(again, tmp_path))
     assert found[(6, 20)] == 1  # one copy for all steps
-    assert found[(5, 20)] == 3
+    assert found[(5, 20)] == 2 * layers - 1
 
 
 @pytest.mark.slow
