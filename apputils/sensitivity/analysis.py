@@ -117,7 +117,8 @@ def sensitivity_analysis(
     started = time.perf_counter()
     _gather(record, measure_all(model, test_func, meter, subjects, task, settings.jobs), task)
     table = record.table(names, harm)
-    suggestion = suggest(table, goal, sense_type)
+    pinned = {name for each in subjects for name in each.weights if each.pruner and each.pruner.pinned(name)}
+    suggestion = suggest(table, goal, sense_type, [each.name for each in subjects if pinned.issuperset(each.weights)])
     together = _together(model, test_func, subjects, chosen(suggestion, sense_type))
     write_workbook(path, table, suggestion, goal, together, sense_type)
     draw(path.with_suffix(".png"), table, goal, sense_type)
@@ -126,7 +127,7 @@ def sensitivity_analysis(
     if settings.schedule_file is not None:
         header = Header(settings.command, settings.data, suggestion_note(goal, together))
         members = {each.name: each.weights for each in subjects}
-        write_schedule(settings.schedule_file, suggestion, goal, sense_type, header, members)
+        write_schedule(settings.schedule_file, suggestion, goal, sense_type, header, members, pinned)
     return table
 
 

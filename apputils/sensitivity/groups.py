@@ -72,6 +72,11 @@ class GroupPruner:
                 found.update(dict.fromkeys(name for name, _ in group.members if name in self._parameters))
         return {name: self._parameters[name] for name in found}
 
+    def pinned(self, name: str) -> bool:
+        """Whether nothing of a weight's filters (or channels) can leave the network, as of its last layer."""
+        found = [group for group in self._groups() if self._place(name) in group.members]
+        return bool(found) and all(group.pinned for group in found)
+
     def along(self, names: Sequence[str]) -> list[str]:
         """Further weights whose filters (or channels) go with those of these weights."""
         met = [group for group in self._groups() if not group.pinned and self._meet(names, group)]

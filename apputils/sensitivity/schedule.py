@@ -5,7 +5,7 @@ Here: its text. Not here: which levels (suggestion.py). Weights that tolerate no
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +81,7 @@ def write_schedule(
     sense_type: str,
     header: Header,
     members: Mapping[str, Sequence[str]] | None = None,
+    pinned: Collection[str] = (),
 ) -> None:
     """Writes the schedule.
 
@@ -91,6 +92,7 @@ def write_schedule(
         sense_type: of the analysis.
         header: what it tells.
         members: weight -> all weights that are named with it, as they share its coupled group; None: itself.
+        pinned: weights of which nothing can leave the network.
 
     Raises:
         UserError: no weight tolerates anything, or the file cannot be written.
@@ -103,7 +105,8 @@ def write_schedule(
     if sense_type == "bits":
         purpose, body = "trained in after ten epochs in float", QUANTIZING.format(instance=_quantizer(levels, names))
     else:
-        instance = _pruner(levels, {name: (members or {}).get(name, (name,)) for name in names}, sense_type)
+        together = {name: (members or {}).get(name, (name,)) for name in names}
+        instance = _pruner(levels, together, pinned, sense_type)
         purpose, body = "pruned at once, then fine-tuning", PRUNING.format(instance=instance)
     command = f"{header.command} --compress={shlex.quote(str(path))}"
     head = HEAD.format(
@@ -122,11 +125,15 @@ def write_schedule(
     logger.info("written: %s; %s trains it", path, command)
 
 
-def _pruner(levels: Mapping[str, float], members: Mapping[str, Sequence[str]], sense_type: str) -> str:
+def _pruner(
+    levels: Mapping[str, float], members: Mapping[str, Sequence[str]], pinned: Collection[str], sense_type: str
+) -> str:
     element = sense_type == "element"
     kind = "SparsityLevelParameterPruner" if element else "L1RankedStructureParameterPruner"
     lines = [f"    class: {kind}", "    levels:" if element else "    reg_regims:"]
-    for name, own in members.items():
+    for name, together in members.items():
+        lines += [f"      # {each}: nothing of it can leave the network" for each in together if each in pinned]
+        own = [each for each in together if each not in pinned]
         level = f"{levels.get(name, 0.0):.15g}"
         value = level if element else f"[{level}, {GROUPS[sense_type]}]"
         lines += [f"      {each}: {value}" if name in levels else f"      # {each}: tolerates no level" for each in own]

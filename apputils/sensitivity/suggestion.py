@@ -3,7 +3,7 @@
 Here: the choice, as pure functions of the analysis's table. Not here: how it is written (workbook.py, schedule.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -67,13 +67,14 @@ def default_tolerance(metric: str, dense: float) -> float:
     return words.negligible / 100 if is_fraction else words.negligible
 
 
-def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:
+def suggest(table: pd.DataFrame, goal: Goal, sense_type: str, pinned: Collection[str] = ()) -> pd.DataFrame:
     """For each weight the hardest level whose loss, and that of every milder level, is tolerated.
 
     Args:
         table: of the analysis, each weight's levels in the order of growing harm.
         goal: what is tolerated.
         sense_type: of the analysis.
+        pinned: weights of which nothing can leave the network; they stay dense.
 
     Returns:
         one row a weight: `weight`, `level` (the dense one where nothing is tolerated), `zeros`, the metric, `worse by`,
@@ -83,7 +84,7 @@ def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:
     for weight, own in table.groupby("weight", sort=False):
         tolerated = own[goal.metric].map(goal.loss).le(goal.tolerance + 1e-12).cummin()
         best = own[tolerated].iloc[-1]  # the dense row is always tolerated
-        if sense_type != "bits" and best["zeros"] <= own["zeros"].iloc[0]:
+        if weight in pinned or (sense_type != "bits" and best["zeros"] <= own["zeros"].iloc[0]):
             best = own.iloc[0]  # a level so low that it prunes nothing is none
         value = float(best[goal.metric])
         rows.append(

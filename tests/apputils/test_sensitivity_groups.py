@@ -162,6 +162,18 @@ def test_every_row_is_what_the_pruner_costs_and_the_schedule_what_was_measured(
     assert written == pytest.approx(record["together"]["loss"], abs=1e-6)
 
 
+@pytest.mark.parametrize(("kind", "fixed"), [("filter", "head.weight"), ("channel", "stem.weight")])
+def test_what_cannot_leave_the_network_stays_dense_in_the_suggestion(tmp_path: Path, kind: str, fixed: str) -> None:
+    model, evaluation = made("residual")
+    path = tmp_path / "suggested.yaml"
+    settings = Settings(tolerance=1e9, schedule_file=path)
+    table = sensitivity_analysis(model, tmp_path / "s.xlsx", evaluation, kind, [0.5], settings)
+    assert table.set_index("weight")["zeros"][fixed].max() > 0.4  # it has its curve
+    record = json.loads((tmp_path / "s.json").read_text())
+    assert {row["weight"] for row in record["suggestion"] if row["zeros"] == 0} == {fixed}
+    assert f"# {fixed}: nothing of it can leave the network" in path.read_text()
+
+
 def test_a_residual_sum_is_one_curve_and_its_members_are_named(tmp_path: Path) -> None:
     model, evaluation = made("residual")
     table = sensitivity_analysis(model, tmp_path / "s.xlsx", evaluation, "filter", [0.5])
