@@ -45,19 +45,28 @@ class Pair:
     second: str
 
 
-def scales(first: Tensor, second: Tensor) -> Tensor:
+def scales(first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
     """s_i = sqrt(r1_i r2_i) / r2_i (eq. 11), r = the largest |weight| of a channel: after it both ranges are equal.
+
+    A bias is divided by s_i too. That of a channel with next to no weight, such as behind a BatchNorm whose gamma has
+    died, would become so large that the activation's range has no steps left for the others, so s_i is held where no
+    bias becomes larger than what any channel reaches: its |bias| and three times the norm of its weight.
 
     Args:
         first: (channels, n): the rows of the first weight, one an output channel.
         second: (channels, m): what reads that channel in the second weight.
+        bias: (channels,) of the first.
 
     Returns:
         (channels,); 1 where a channel has no weight on either side.
     """
     r1, r2 = first.abs().amax(1), second.abs().amax(1)
     usable = (r1 > 0) & (r2 > 0)
-    return torch.where(usable, torch.sqrt(r1 * r2) / torch.where(usable, r2, 1.0), 1.0)
+    found = torch.where(usable, torch.sqrt(r1 * r2) / torch.where(usable, r2, 1.0), 1.0)
+    if bias is None or not bias.any():
+        return found
+    reach = (bias.abs() + 3.0 * first.norm(dim=1)).max()
+    return torch.maximum(found, bias.abs() / reach)
 
 
 def find_pairs(model: nn.Module, example_inputs: ExampleInputs, norms: Norms) -> list[Pair]:
@@ -144,10 +153,11 @@ def _equalize(model: nn.Module, pair: Pair, norms: Norms) -> float:
     outputs = output_rows(first)
     inputs = input_rows(second)
     repeat = len(inputs) // len(outputs)  # a flattened channel is several inputs of a linear layer
-    s = scales(outputs, inputs.reshape(len(outputs), -1))
+    norm = norms.get(pair.first)
+    bias = Bias(first, None if norm is None else submodule(model, norm))
+    s = scales(outputs, inputs.reshape(len(outputs), -1), bias.values)
     first.weight.div_(s.reshape(along(first.weight, LAYERS[type(first)].channel_axis)))
     axis = 0 if getattr(second, "groups", 1) > 1 else 1 - LAYERS[type(second)].channel_axis
     second.weight.mul_(s.repeat_interleave(repeat).reshape(along(second.weight, axis)))
-    norm = norms.get(pair.first)
-    Bias(first, None if norm is None else submodule(model, norm)).scale(1 / s)
+    bias.scale(1 / s)
     return float((s - 1).abs().max())

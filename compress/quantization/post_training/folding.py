@@ -96,6 +96,14 @@ class Bias:
         """The module whose output holds the bias."""
         return self.layer if self.norm is None else self.norm
 
+    @property
+    def values(self) -> Tensor | None:
+        """(channels,), of a BatchNorm as folded; None where there is none."""
+        norm: Any = self.norm
+        if norm is None:
+            return self.layer.get_parameter("bias").detach() if self.exists else None
+        return norm.bias.detach() if norm.bias is not None else -norm.running_mean
+
     @torch.no_grad()
     def add(self, change: Tensor) -> None:
         """Adds (channels,) to the bias."""

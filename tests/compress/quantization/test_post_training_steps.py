@@ -103,6 +103,25 @@ def test_equalization_keeps_the_output_and_equalizes() -> None:
         torch.testing.assert_close(first, second, rtol=0.05, atol=1e-6)
 
 
+@pytest.mark.parametrize("gamma", [1e-30, 1e-9, 1e-3])
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_channel_of_next_to_no_weight_keeps_its_bias(gamma: float, folded: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8) if folded else nn.Identity(), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    with torch.no_grad():
+        if folded:
+            net[1].weight[::2] = gamma
+            net[1].bias.uniform_(0.5, 1.0)
+        else:
+            net[0].weight[::2] *= gamma
+            net[0].bias.uniform_(0.5, 1.0)
+    x = torch.randn(8, 3, 6, 6)
+    wanted = net.eval()(x)
+    for kind in ({}, {"equalization": True}):
+        found = Ptq(per_channel_wts=True, **kind).quantize(net, [x])(x)
+        assert (found - wanted).norm() < 0.02 * wanted.norm()
+
+
 def test_what_may_not_be_scaled_is_no_pair() -> None:
     def pairs(*layers: nn.Module) -> list[Pair]:
         return find_pairs(nn.Sequential(*layers).eval(), X, {})
