@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -107,7 +108,8 @@ def test_equalization_keeps_the_output_and_equalizes() -> None:
 @pytest.mark.parametrize("folded", [True, False])
 def test_a_channel_of_next_to_no_weight_keeps_its_bias(gamma: float, folded: bool) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8) if folded else nn.Identity(), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    norm = nn.BatchNorm2d(8) if folded else nn.Identity()
+    net: Any = nn.Sequential(nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.Conv2d(8, 4, 1))
     with torch.no_grad():
         if folded:
             net[1].weight[::2] = gamma
@@ -117,8 +119,8 @@ def test_a_channel_of_next_to_no_weight_keeps_its_bias(gamma: float, folded: boo
             net[0].bias.uniform_(0.5, 1.0)
     x = torch.randn(8, 3, 6, 6)
     wanted = net.eval()(x)
-    for kind in ({}, {"equalization": True}):
-        found = Ptq(per_channel_wts=True, **kind).quantize(net, [x])(x)
+    for equalization in (False, True):
+        found = Ptq(per_channel_wts=True, equalization=equalization).quantize(net, [x])(x)
         assert (found - wanted).norm() < 0.02 * wanted.norm()
 
 
