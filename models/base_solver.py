@@ -43,7 +43,7 @@ from models.accumulation import mean_loss
 from models.averaging import AveragedWeights
 from models.combinations import refuse_combinations
 from models.dense import beside_dense, dense_teachers
-from models.environment import choose_device, set_up
+from models.environment import choose_device, random_state, restore_random_state, set_up
 from models.interrupts import Interrupts
 from models.mid_epoch import Middle, doubts
 from models.nan_guard import NanGuard, NotFinite
@@ -307,7 +307,12 @@ class BaseTrainer:
 
     def thinned(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """A checkpoint of this run without what is zero in it."""
-        inputs = tuple(each.cpu() if isinstance(each, Tensor) else each for each in self.example_inputs())
+        loader, state = self.training_loader, random_state()
+        try:  # the first samples as they are, without a step of the run's own loader
+            batch = next(iter(DataLoader(loader.dataset, min(4, len(loader.dataset)), collate_fn=loader.collate_fn)))
+        finally:
+            restore_random_state(state)
+        inputs = batch[0] if isinstance(batch[0], Tensor) else self.example_inputs()
         found, result = thinned_content(checkpoint, new_network(checkpoint), inputs, self.build_optimizer)
         logger.info("%s", story(result, checkpoint, found))
         return found

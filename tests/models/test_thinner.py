@@ -12,6 +12,7 @@ import torch
 from apputils.checkpoint import load_checkpoint, save_checkpoint
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
+from models.C2SRCNN.solver import C2SRCNNTrainer
 from models.subject import find_subject
 from models.test_solver import XSRCNNTester
 from options.applications import find_application
@@ -34,6 +35,12 @@ def evaluated(*arguments: str) -> dict[str, Any]:
     tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
     tester.application = find_application("SR")
     return tester.run(opt)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and proved on small images; the size is no part of what is tested."""
+    monkeypatch.setattr(C2SRCNNTrainer, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 24),))
 
 
 @pytest.fixture
@@ -91,6 +98,7 @@ def test_a_thinned_run_goes_on_with_its_optimizer_to_the_bit(masked_run: Trainer
     assert one["model"]["mid_part.1.weight"].shape[0] == 16
 
 
+@pytest.mark.slow
 def test_a_thinned_run_trains_as_its_masked_twin(masked_run: TrainerOf) -> None:
     """Trained alike, they have the same weights where those are kept."""
     shutil.copytree("checkpoints/a", "checkpoints/b")
@@ -144,6 +152,7 @@ def test_a_filter_that_is_zero_before_a_bias_stays_and_is_named(
     assert after["quality"]["psnr"]["model"] == pytest.approx(before["quality"]["psnr"]["model"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_average_goes_along(trainer_of: TrainerOf) -> None:
     Path("filters.yaml").write_text(FILTERS)
     trainer_of("--compress=filters.yaml", "--nEpochs=2", "--run=a", "--ema=0.5").run()

@@ -46,6 +46,7 @@ def test_masked_filters_and_rows_that_nothing_reads_leave(classifier_of: Classif
     assert {tuple(each.shape) for each in moments} <= set(shapes)
 
 
+@pytest.mark.slow
 def test_a_resumed_classifier_is_thinned(classifier_of: ClassifierOf, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     Path("masked.yaml").write_text(MASKED)

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from apputils.checkpoint import load_checkpoint
 from data.Deblur_data.loaders import deblur_testing_loader
+from models.Deblur.solver import DeblurTrainer
 from models.Deblur.tester import DeblurTester
 from models.subject import find_subject
 from options.applications import find_application
@@ -22,7 +24,9 @@ fine_tuning_epochs: 1
 """
 
 
-def test_the_generator_is_thinned_and_trains_on(deblurrer_of: DeblurrerOf) -> None:
+@pytest.mark.slow
+def test_the_generator_is_thinned_and_trains_on(deblurrer_of: DeblurrerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeblurTrainer, "example_inputs", lambda self: (torch.zeros(1, 3, 32, 32),))
     Path("masked.yaml").write_text(MASKED)
     deblurrer_of("--compress=masked.yaml", "--run=a").run()
     opt, checkpoint = find_subject(TestOptions().parse(["--sense=none", "--no-export", "--no-report", "--thin"]))
