@@ -51,4 +51,11 @@ def written(node: Node) -> list[Node]:
 def _storages(node: Node) -> set[int]:
     value = node.meta.get("val")
     tensors = value if isinstance(value, list | tuple) else [value]
-    return {tensor.untyped_storage()._cdata for tensor in tensors if isinstance(tensor, torch.Tensor)}
+    return {_unwrapped(tensor).untyped_storage()._cdata for tensor in tensors if isinstance(tensor, torch.Tensor)}
+
+
+def _unwrapped(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor inside: `torch.vmap` and `torch.func.grad` wrap theirs."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor

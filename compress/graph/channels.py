@@ -15,7 +15,6 @@ Not here: removing anything (`compress.thinning`). Called by structured pruners,
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections.abc import Collection, Iterable, Sequence
@@ -25,12 +24,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.errors import UserError
 from compress.graph.calls import calls_of, unused_in
 from compress.graph.coupling import Choices, Coupling, Heads
 from compress.graph.macs import macs_of
 from compress.graph.rules import RULES
-from compress.graph.trace import ExampleInputs, Trace, asks_for_training, shape_of, trace_model
+from compress.graph.trace import ExampleInputs, Trace, asks_for_training, refuse_scripted, shape_of, trace_model
+from compress.graph.training import training_trace
 from compress.graph.units import Ids
 from compress.graph.unread import held_by, unread_in
 
@@ -231,7 +230,8 @@ def _held(model: nn.Module, traces: Sequence[Trace], groups: Sequence[ChannelGro
     """The groups, pinned where a parameter that no call reads may be fed with them."""
     unread = unread_in(model, traces)
     counts = {g.name: {len(ids) for ids in g.members.values()} for g in groups if g.prunable}
-    reasons = held_by(unread, counts) if unread else {}
+    untrained = next((trace.untrained for trace in traces if trace.untrained), "")
+    reasons = held_by(unread, counts, untrained) if unread else {}
     return [replace(g, pinned=(reasons[g.name],)) if g.name in reasons else g for g in groups]
 
 
@@ -250,14 +250,14 @@ def _askers(groups: Sequence[ChannelGroup], coupling: Coupling) -> dict[str, tup
 
 
 def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
-    """Of each call: eval mode, and training mode if the code asks for it and it can be traced (not a batch of one)."""
+    """Of each call: eval mode, and training mode if the code asks for it, as far as it can be traced."""
+    refuse_scripted(model)
     traces = []
-    unused = list(unused_in(example_inputs))
+    unused = unused_in(example_inputs)
     for call in calls_of(example_inputs):
-        traces.append(trace_model(model, [call, *unused]))
-        if asks_for_training(model):
-            with contextlib.suppress(UserError):
-                traces.append(trace_model(model, [call, *unused], training=True))
+        trace = trace_model(model, [call, *unused])
+        training = training_trace(model, call, unused, trace) if asks_for_training(model) else ""
+        traces += [replace(trace, untrained=training)] if isinstance(training, str) else [trace, training]
     return traces
 
 

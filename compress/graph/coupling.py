@@ -102,7 +102,7 @@ class Heads:
 
 COUNTING = (
     *(nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.PReLU),
-    *(nn.Embedding, nn.RNNBase, nn.RNNCellBase),
+    *(nn.Bilinear, nn.Embedding, nn.RNNBase, nn.RNNCellBase),
 )
 """Layers that keep the numbers of their channels beside their weights."""
 Result = Value | list[Value]
@@ -165,8 +165,8 @@ class Coupling:
             self._values[node] = Value.fixed(shape_of(node))
         for node in trace.operations:
             self._node = node
-            rule = self._rule(node)
-            result = rule(self, node, bound_arguments(node))
+            known = module_of(node) not in trace.failed
+            result = self._rule(node)(self, node, bound_arguments(node)) if known else self._unknown(node, trace)
             assert not isinstance(result, Value) or result.shape == shape_of(node), (node.name, result.shape)
             self._values[node] = result
             for argument in written(node):
@@ -175,6 +175,18 @@ class Coupling:
         for node in trace.results:
             for value in self.values(node):
                 self.pin_all(value, "network output")
+
+    def _unknown(self, node: Node, trace: Trace) -> Result:
+        """A part that failed when it was traced: the channels that it reads stay as many as it expects."""
+        part = module_of(node)
+        reason = (
+            f"{part} runs in training mode only and failed there on the example inputs ({trace.failed[part]}), so that "
+            f"what it needs is not known: give inputs on which it runs, or Unused({part!r}) if nobody runs it"
+        )
+        for value in self.values(list(node.all_input_nodes)) if trace.failed[part] else ():
+            for ids in value.units:
+                self.units.pin(ids, reason)
+        return fixed_result(node)
 
     def _spread_write(self, result: Result, aliases: Sequence[Node]) -> None:
         """What is not zero in a tensor after a write is not zero in any other view of its memory."""

@@ -27,7 +27,7 @@ def einsum_macs(equation: str, shapes: Sequence[Shape], path: Sequence[int] | No
         path: places of the operands of each pair, flat; each product is appended to the list.
     """
     terms, result = parsed(equation, shapes)
-    sizes = _sizes(terms, shapes)
+    sizes = index_sizes(terms, shapes)
     waiting = [set(term) for term in terms]
     places = list(path or ())
     total = 0
@@ -59,7 +59,7 @@ def _indices(term: str, dots: int) -> list[Index]:
     return [*before, *(range(-dots, 0) if ellipsis else ()), *after]
 
 
-def _sizes(terms: Sequence[Sequence[Index]], shapes: Sequence[Shape]) -> dict[Index, int]:
+def index_sizes(terms: Sequence[Sequence[Index]], shapes: Sequence[Shape]) -> dict[Index, int]:
     """Index -> its size, the larger one where it is broadcast."""
     sizes: dict[Index, int] = {}
     for term, shape in zip(terms, shapes, strict=True):

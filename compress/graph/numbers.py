@@ -142,7 +142,11 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     own = [cls for cls in reversed(type(module).__mro__) if not cls.__module__.startswith(("torch.", "builtins"))]
     found = {key: value for cls in own for key, value in vars(cls).items() if type(value) is int}
     found |= vars(module)
-    return {key: value for key, value in found.items() if not key.startswith("_") and settable(module, key)}
+    return {key: value for key, value in found.items() if key not in TORCH_KEEPS and settable(module, key)}
+
+
+TORCH_KEEPS = frozenset(vars(nn.Module()))
+"""What every module has: its parameters, its hooks."""
 
 
 def _is_own(module: nn.Module) -> bool:

@@ -165,31 +165,6 @@ def addmm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return aligned(c, [c.read(node.args[0]), product], shape_of(node), all)
 
 
-def einsum(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """Letters that return are joined; a letter that is summed over is contracted."""
-    operands, (terms, result) = c.values(a["tensors"]), _letters(a["equation"])
-    if terms is None or any(len(term) != len(set(term)) for term in terms):
-        return boundary(c, node, a)
-    units: dict[str, Ids | None] = {}
-    zero: dict[str, bool] = {}
-    for term, operand in zip(terms, operands, strict=True):
-        for letter, ids, flag in zip(term, operand.units, operand.zero, strict=True):
-            units[letter] = c.join(units[letter], ids) if letter in units else ids
-            zero[letter] = zero.get(letter, False) or flag
-    for letter, ids in units.items():
-        if letter not in result and not zero[letter]:
-            c.pin(ids, "summed over, and not zero where masked")
-    shape = shape_of(node)
-    return Value.of(shape, {k: units[x] for k, x in enumerate(result)}, {k: zero[x] for k, x in enumerate(result)})
-
-
-def _letters(equation: str) -> tuple[list[str] | None, str]:
-    if "." in equation or "->" not in equation:
-        return None, ""
-    terms, result = equation.replace(" ", "").split("->")
-    return terms.split(","), result
-
-
 def attention(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """query (.., L, E), key (.., S, E), value (.., S, V), mask broadcast to (.., L, S)."""
     query, key, value = (c.read(a[name]) for name in ("query", "key", "value"))
@@ -370,11 +345,27 @@ def _cell(c: Coupling, cell: list[Value], reads: Ids | None, hidden: Ids | None)
 
 
 def _initial(c: Coupling, start: Sequence[Any], hidden: Ids | None) -> bool:
-    """Initial states: zeros that the module makes for itself follow, others are joined; whether all are 0."""
-    given = [node for node in start if operation_name(node) not in ("zeros", "new_zeros", "zeros_like")]
-    for node in given:
-        c.join(c.read(node).units[-1], hidden)
-    return not given
+    """Initial states: zeros that the layer makes for itself follow, others are joined; whether all are 0.
+
+    Zeros of the code around it may have `layer.hidden_size` as their size, or a literal; a trial tells.
+    """
+    zero = True
+    for node in start:
+        state, maker = c.read(node), _maker(node)
+        if operation_name(maker) in ("zeros", "new_zeros", "zeros_like") and state.units[-1] is None:
+            if module_of(maker) != module_of(c.node) and hidden is not None:
+                c.doubt(hidden)
+            continue
+        c.join(state.units[-1], hidden)
+        zero = zero and state.zero[-1]
+    return zero
+
+
+def _maker(node: Node) -> Node:
+    """The call behind casts and copies."""
+    while node.op == "call_function" and operation_name(node) in ("to", "_to_copy", "type_as", "clone", "contiguous"):
+        node = node.all_input_nodes[0]
+    return node
 
 
 def cell(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -406,7 +397,6 @@ RULES: dict[str, Rule] = {
     "linear": linear,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot", "vdot"), matmul),
     **dict.fromkeys(("addmm", "baddbmm"), addmm),
-    "einsum": einsum,
     "scaled_dot_product_attention": attention,
     **dict.fromkeys(("batch_norm", "instance_norm"), channel_norm),
     "group_norm": group_norm,

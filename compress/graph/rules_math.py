@@ -181,6 +181,23 @@ DRAWN = ("rand", "randn", "randint", "arange", "linspace", "eye")
 """Numbers that differ from position to position."""
 
 
+def ordered(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """topk, sort, kthvalue, cummax, ...: values and where they stood, along one dimension."""
+    x, results = c.read(node.args[0]), fixed_result(node)
+    gone = a.get("dim", -1) % max(len(x.shape), 1)
+    if x.shape:
+        c.pin(x.units[gone], "sorted along")
+    parts = results if isinstance(results, list) else [results]
+    found = []
+    for number, part in enumerate(parts):
+        kept = [k for k in range(len(x.shape)) if k != gone]
+        places = kept if len(part.shape) == len(x.shape) else range(len(kept))
+        units = dict(zip(places, [x.units[k] for k in kept], strict=True))
+        zero = dict(zip(places, [x.zero[k] and number == 0 for k in kept], strict=True))
+        found.append(Value.of(part.shape, units, zero))
+    return found if isinstance(results, list) else found[0]
+
+
 def _names(text: str) -> Iterable[str]:
     return text.split()
 
@@ -239,4 +256,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_names("view_as_real view_as_complex"), parts_of_complex),
     **dict.fromkeys(_names("tril triu tril_ triu_"), triangle),
     **dict.fromkeys(_names("softmax log_softmax _softmax _log_softmax cumsum cumprod logcumsumexp"), along),
+    **dict.fromkeys(_names("topk sort kthvalue mode cummax cummin"), ordered),
 }

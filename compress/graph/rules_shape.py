@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result, same_units
 from compress.graph.following import counted_by, follow
-from compress.graph.numbers import Form, forms_of
+from compress.graph.numbers import Form, Kept, forms_of
 from compress.graph.settable import whole_number
 from compress.graph.trace import has_unknown_size, operation_name, shape_of, source_of
 from compress.graph.units import Ids
@@ -185,7 +185,15 @@ def _ways(c: Coupling, sizes: list[int], varying: list[int], given: list[Form | 
         multiple = [k for k in candidates if sizes[k] % heads == 0][-1:]
         first = exact or multiple
         return first + [k for k in ordered if k not in first]
+    counted = [k for k in varying if _is_kept(given[k])]
+    if len(sizes) - 1 in varying and shape_of(c.node)[-len(sizes) :] == tuple(sizes):
+        return counted + [k for k in ordered if k not in counted]  # (tokens, heads, positions), by whatever name
     return ordered
+
+
+def _is_kept(form: Form | None) -> bool:
+    """Whether a size is a number that a module keeps."""
+    return bool(form) and all(isinstance(origin, Kept) for origin in form or {})
 
 
 LITERAL_SIZES = ("view", "reshape", "unflatten", "_unsafe_view")

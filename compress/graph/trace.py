@@ -16,15 +16,17 @@ operations cost (`macs.py`) and which of their channels are coupled (`channels.p
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -57,6 +59,9 @@ class Trace:
         training: whether the pass ran in training mode.
         constants: the placeholders that are tensors which the code holds or makes.
         unused: what the user declares to be in no use.
+        failed: parts that are left out, for they run in training mode only and fail there -> why; ''
+            if nobody runs them.
+        untrained: of a trace in eval mode: why there is none in training mode; empty if there is, or none is needed.
     """
 
     operations: list[Node]
@@ -66,6 +71,8 @@ class Trace:
     training: bool
     constants: frozenset[Node] = frozenset()
     unused: tuple[Unused, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    untrained: str = ""
 
     @functools.cached_property
     def sources(self) -> dict[Node, frozenset[Node]]:
@@ -168,9 +175,10 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
     """The traced pass as torch's own program, which can also be run; arguments and errors as in `trace_model`."""
     call = calls_of(example_inputs)[0]
     try:
-        with _mode(model, training), _quiet(), calling(model, call):
+        with _mode(model, training), _quiet(), calling(model, call), plain_outputs(model):
             return torch.export.export(model, call.arguments, call.keywords or None, strict=False)
     except FAILURES as error:
+        refuse_scripted(model)
         reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         raise UserError(
             f"{type(model).__name__} cannot be traced from the example inputs "
@@ -185,13 +193,50 @@ FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, As
 """What a model's own code raises when it cannot be run on shapes alone, or not at all."""
 
 
+def refuse_scripted(model: nn.Module) -> None:
+    """Raises UserError where a part is compiled by torch.jit: it keeps its layers to itself."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError(
+                f"{type(model).__name__}: {f'its module {name!r}' if name else 'it'} is compiled by torch.jit (script "
+                "or trace), and its layers can be neither followed nor made smaller. Build the network with the Python "
+                "class that was compiled, thin that, and compile the result"
+            )
+
+
+@contextlib.contextmanager
+def plain_outputs(model: nn.Module) -> Iterator[None]:
+    """Inside, objects with fields that the model returns (a dataclass) are dictionaries, so that tensors are found."""
+    forward = model.forward
+    own = vars(model).get("forward")
+
+    @functools.wraps(forward)
+    def plain(*arguments: Any, **named: Any) -> Any:
+        return pytree.tree_map(_fields, forward(*arguments, **named))
+
+    vars(model)["forward"] = plain
+    try:
+        yield
+    finally:
+        vars(model).pop("forward", None)
+        if own is not None:
+            vars(model)["forward"] = own
+
+
+def _fields(leaf: Any) -> Any:
+    """The fields of a dataclass or of another plain object, by name; anything else as it is."""
+    if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+        return {each.name: pytree.tree_map(_fields, getattr(leaf, each.name)) for each in dataclasses.fields(leaf)}
+    return pytree.tree_map(_fields, dict(vars(leaf))) if isinstance(leaf, SimpleNamespace) else leaf
+
+
 def _place(error: BaseException) -> str:
     """The line of the model's own code that failed: the innermost one outside torch; '' if there is none."""
     torch_folder = str(Path(torch.__file__).parent)
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(torch_folder)
     ]
-    own = [frame for frame in frames if frame.name != export_model.__name__]
+    own = [frame for frame in frames if frame.filename != __file__]
     return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
 
 

@@ -39,14 +39,18 @@ class Unread:
 
 
 def unread_in(model: nn.Module, traces: Iterable[Trace]) -> tuple[Unread, ...]:
-    """The parameters that none of the traces reads, but for those that the user declares to be in no use."""
+    """The parameters that none of the traces reads, but for those that the user declares to be in no use.
+
+    Nor those of parts that failed in training mode: what feeds them is known, and the walk pins it.
+    """
     traces = list(traces)
     read = {name for trace in traces for name in trace.read}
     unused = traces[0].unused if traces else ()
     canonical = canonical_names(model)
     found = []
     for name, parameter in model.named_parameters():
-        if canonical[name] not in read and not any(each.covers(name) for each in unused):
+        apart = any(name.startswith(f"{part}.") for trace in traces for part in trace.failed)
+        if canonical[name] not in read and not apart and not any(each.covers(name) for each in unused):
             unread = _sizes(name, parameter, model.get_submodule(name.rpartition(".")[0]))
             found += [unread] if unread.beside else []
     return tuple(found)
@@ -62,13 +66,18 @@ def _sizes(name: str, parameter: Tensor, owner: nn.Module) -> Unread:
     return Unread(name, frozenset(sizes), frozenset(sizes if len(sizes) > 1 else ()))
 
 
-def held_by(unread: Sequence[Unread], counts: Mapping[str, Collection[int]]) -> dict[str, str]:
+TRAINS = "inputs on which the network trains, or "
+
+
+def held_by(unread: Sequence[Unread], counts: Mapping[str, Collection[int]], untrained: str = "") -> dict[str, str]:
     """Group -> why it stays; groups that can meet none of the parameters are left out.
 
     Args:
         unread: from `unread_in`.
         counts: group -> the numbers of channels in which it appears.
+        untrained: why the network was not traced in training mode; empty if it was.
     """
+    why = f"; the trace in training mode failed: {untrained}" if untrained else ""
     everything = {count for each in counts.values() for count in each}
     found = {}
     for group, own in counts.items():
@@ -76,8 +85,9 @@ def held_by(unread: Sequence[Unread], counts: Mapping[str, Collection[int]]) -> 
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             found[group] = (
-                f"no example call reads {names[0]}{more}, which may be fed with these channels: give example_inputs as "
-                f"a list with a call that runs it, [inputs, Call(inputs, method=...)], or with "
+                f"no example call reads {names[0]}{more}, which may be fed with these channels{why}: give "
+                f"{TRAINS if untrained else ''}example_inputs as a list with a call that runs it, "
+                f"[inputs, Call(inputs, method=...)], or with "
                 f"Unused({names[0].rpartition('.')[0] or names[0]!r}) if nobody runs it"
             )
     return found

@@ -48,6 +48,11 @@ def _linear(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
     return {"in_features": shapes["weight"][1], "out_features": shapes["weight"][0]}
 
 
+def _bilinear(module: nn.Module, shapes: Shapes, blocks: bool) -> dict[str, Any]:
+    out, left, right = shapes["weight"]
+    return {"in1_features": left, "in2_features": right, "out_features": out}
+
+
 def _first(attribute: str) -> Callable[[Any, Shapes, bool], dict[str, Any]]:
     """The length of whichever vector the module has, the usual ones first."""
 
@@ -82,6 +87,7 @@ def _cell(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
 TABLE: list[tuple[type[nn.Module], tuple[str, ...], Callable[[Any, Shapes, bool], dict[str, Any]]]] = [
     (nn.modules.conv._ConvNd, ("weight",), _convolution),
     (nn.Linear, ("weight",), _linear),
+    (nn.Bilinear, ("weight",), _bilinear),
     (nn.modules.batchnorm._NormBase, (), _first("num_features")),
     (nn.GroupNorm, ("weight",), _group_norm),
     (nn.LayerNorm, ("weight",), _layer_norm),

@@ -107,9 +107,10 @@ def remove_units(
         allow_inexact: report a difference instead of refusing it.
 
     Raises:
-        UserError: as for `thin`.
+        UserError: as for `thin`, and where the graph has no such group or unit.
     """
     given = masks or {}
+    _check_units(graph, removed)
     if not any(removed.values()):
         return Thinned(Recipe(), {}, dict(given), notes)
     proof = _proved(model, graph, removed, given, example_inputs, allow_inexact)
@@ -120,6 +121,27 @@ def remove_units(
         slice_optimizer(recipe, model, optimizer)
     outcome, cut, notes = proof.outcome, recipe.slice_all(given), notes + proof.notes
     return Thinned(recipe, proof.removed, cut, notes, outcome.difference, outcome.masking_change, outcome.passed)
+
+
+def _check_units(graph: ChannelGraph, removed: Mapping[str, list[int]]) -> None:
+    groups = {group.name: group for group in graph.groups()}
+    for name, units in removed.items():
+        if name not in groups:
+            member = next(
+                (g.name for g in groups.values() for place, dim in g.members if f"{place}[{dim}]" == name), ""
+            )
+            known = (
+                f"it has {member!r}, in which that is a member"
+                if member
+                else f"`graph.groups()` lists its {len(groups)}"
+            )
+            raise UserError(f"the graph has no group {name!r}; {known}; nothing was removed")
+        wrong = [unit for unit in units if not 0 <= unit < groups[name].units]
+        if wrong:
+            raise UserError(
+                f"group {name!r} has the units 0 to {groups[name].units - 1}, and no unit {wrong[0]}; "
+                "nothing was removed"
+            )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.graph.calls import calling, calls_of
-from compress.graph.trace import ExampleInputs
+from compress.graph.trace import ExampleInputs, plain_outputs
 from compress.thinning.proof.steps import NoDropout, Recording, Step
 from compress.thinning.recipe import tensors_of
 
@@ -63,7 +63,7 @@ def observe(model: nn.Module, inputs: ExampleInputs, mode: str, inside: bool = F
         for module in model.modules():
             module.training = mode == "train"
         try:
-            with calling(model, call):
+            with calling(model, call), plain_outputs(model):
                 outputs = model(*call.arguments, **call.keywords)
         except FAILURES as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

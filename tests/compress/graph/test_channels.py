@@ -110,7 +110,7 @@ class Sort(nn.Module):
         (nn.LayerNorm([8, 4, 4]), "norm over the channel dimension"),
         (nn.Softmax(1), "over the channels"),
         (nn.LocalResponseNorm(3), "pooled or resized along"),
-        (Sort(), "no rule for the operation (sort in 1)"),
+        (Sort(), "sorted along (sort in 1)"),
     ],
 )
 def test_what_mixes_channels_pins_them(middle, reason):

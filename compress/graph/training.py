@@ -1,0 +1,111 @@
+"""The trace in training mode, where the example inputs do not suit all of it.
+
+An auxiliary head may run in training mode only, and fail there: the images are too small for its pooling, or a batch
+norm has one value per channel. Here: `training_trace`, which then doubles a batch of one, and else leaves out the head
+that failed: what is fed to it is known, and nothing else has to stay. Not here: the graph (`channels.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compress.errors import UserError
+from compress.graph.calls import Call, Unused
+from compress.graph.trace import Trace, canonical_names, trace_model
+
+HEADS = 8
+"""So many parts may fail at most."""
+
+
+def training_trace(model: nn.Module, call: Call, unused: Sequence[Unused], evaluated: Trace) -> Trace | str:
+    """Trace a call in training mode, or all of it but for the parts that run in that mode alone and fail.
+
+    Args:
+        model: any module, left as it was.
+        call: what is traced.
+        unused: handed through.
+        evaluated: its trace in eval mode: what it reads is no part of training alone.
+
+    Returns:
+        The trace, or why there is none.
+    """
+    try:
+        return trace_model(model, [call, *unused], training=True)
+    except UserError as raised:
+        first = raised
+    with contextlib.suppress(UserError):
+        return trace_model(model, [_doubled(call), *unused], training=True)
+    failed: dict[str, str] = {}
+    error: UserError = first
+    while len(failed) < HEADS:
+        part = _only_in_training(model, error, evaluated, failed)
+        if part is None:
+            break
+        failed[part] = "" if any(each.covers(f"{part}.") for each in unused) else _cause(error)
+        try:
+            with _left_out(model, failed):
+                return replace(trace_model(model, [call, *unused], training=True), failed=failed)
+        except UserError as raised:
+            error = raised
+    return _cause(first)
+
+
+def _doubled(call: Call) -> Call:
+    """The same call for a batch of two, where all tensors say that it is a batch of one."""
+    leaves = [leaf for leaf in pytree.tree_leaves(call.inputs) if isinstance(leaf, Tensor) and leaf.dim()]
+    if not leaves or any(leaf.shape[0] != 1 for leaf in leaves):
+        raise UserError("no batch of one")
+
+    def twice(leaf: Any) -> Any:
+        return torch.cat([leaf, leaf]) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+
+    return replace(call, inputs=pytree.tree_map(twice, call.inputs))
+
+
+def _only_in_training(model: nn.Module, error: UserError, evaluated: Trace, known: dict[str, str]) -> str | None:
+    """The outermost part in which it failed of those whose parameters eval mode never reads."""
+    names = {id(module): name for name, module in model.named_modules()}
+    canonical = canonical_names(model)
+    cause = error.__cause__
+    for frame, _ in traceback.walk_tb(cause.__traceback__ if cause else None):
+        name = names.get(id(frame.f_locals.get("self")), "")
+        own = {canonical[each] for each in canonical if each.startswith(f"{name}.")} if name else set()
+        if own and name not in known and not own & evaluated.read:
+            return name
+    return None
+
+
+@contextlib.contextmanager
+def _left_out(model: nn.Module, parts: dict[str, str]) -> Iterator[None]:
+    """Inside, these parts read what they are given and yield one number."""
+    owners = [model.get_submodule(name) for name in parts]
+    before = [vars(owner).get("forward") for owner in owners]
+    try:
+        for owner in owners:
+            vars(owner)["forward"] = _read
+        yield
+    finally:
+        for owner, forward in zip(owners, before, strict=True):
+            del vars(owner)["forward"]
+            if forward is not None:
+                vars(owner)["forward"] = forward
+
+
+def _read(*arguments: Any, **named: Any) -> Tensor:
+    given = [leaf for leaf in pytree.tree_leaves((arguments, named)) if isinstance(leaf, Tensor)]
+    return torch.stack([leaf.sum() for leaf in given]).sum() if given else torch.zeros(())
+
+
+def _cause(error: UserError) -> str:
+    """The first line of what the network's own code raised, with the kind of error."""
+    cause = error.__cause__ or error
+    reason = next(iter(str(cause).strip().splitlines()), "").rstrip(".")
+    return f"{type(cause).__name__}: {reason}" if reason else type(cause).__name__
