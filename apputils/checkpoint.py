@@ -219,7 +219,8 @@ def _refused(error: pickle.UnpicklingError) -> str:
 
 
 def _first(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.strip().split("\n")[0][:200]
 
 
 TRUST = "--trust-pickle"

@@ -45,6 +45,7 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
         guard_screen()
         say_on_screen()
         try:
+            _check_present_folder()
             main()
         except UserError as e:
             _tell(f"error: {printable(e, LAYOUT)}")
@@ -60,6 +61,14 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(INTERRUPTED)
 
     return wrapper
+
+
+def _check_present_folder() -> None:
+    """Every path that is relative would fail without saying why."""
+    try:
+        os.getcwd()
+    except OSError as e:
+        raise UserError(f"the present folder cannot be used, it may have been removed: {why(e)}; cd to another") from e
 
 
 def _tell(text: str) -> None:

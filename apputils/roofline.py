@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from apputils.macs import MacsTable, layer_label
 from apputils.timing import threads_text
@@ -111,6 +112,9 @@ def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
     heights = [machine.bound(each) / 1e9 for each in (lowest, *layers["intensity"])]
     axes.set_xlim(lowest, highest)
     axes.set_ylim(min(heights) / 1.5, machine.flops / 1e9 * 3)  # room for circles and for names above them
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize="small", markerscale=0.5)
     with replacing(path) as temporary:

@@ -100,9 +100,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
-    except BaseException:
+    except BaseException as e:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(e, OSError) and str(e.filename) == str(temporary):
+            raise _about(path, e) from e
         raise
 
 
@@ -153,9 +155,16 @@ def check_folder(folder: str | Path) -> None:
     try:
         with open(probe, "wb") as file:
             file.write(b"\n")
+    except OSError as e:
+        raise _about(folder, e) from e
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
+
+
+def _about(path: Path, error: OSError) -> OSError:
+    """The error with the name that people know, not a temporary file's."""
+    return type(error)(error.errno, error.strerror, os.fspath(path))
 
 
 def why(error: OSError) -> str:

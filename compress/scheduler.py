@@ -213,7 +213,7 @@ class CompressionScheduler:
             reached, final = (max(policy.plan(e).values(), default=0.0) for e in (fired[-1], policy.window.last))
             lines.append(
                 f"the run ends after {epochs} epochs, inside {policy.name!r} ({policy.window}): it reaches "
-                f"{reached:.1%} instead of {final:.1%}; best.pt will be the best of the sparsest epochs"
+                f"{100 * reached:.1f} % instead of {100 * final:.1f} %; best.pt will be the best of the sparsest epochs"
             )
         return lines
 

@@ -92,7 +92,7 @@ class EpochWindow:
         if isinstance(self.epochs, range):
             step = f" every {self.frequency}" if self.frequency > 1 else ""
             return f"epochs {self.first}..{self.ending_epoch - 1}{step}"
-        return "epochs " + ", ".join(map(str, self.epochs))
+        return ("epoch " if len(self.epochs) == 1 else "epochs ") + ", ".join(map(str, self.epochs))
 
 
 def _check_length(ending_epoch: int) -> None:

@@ -78,13 +78,13 @@ def measured_part(
         if same and not has_test(place):
             _logger.warning(
                 "--testdata=%s is the folder that the network was trained on, and has no test part: most of these "
-                "pictures were trained on; without --testdata those that were held out are measured", place,
+                "images were trained on; without --testdata those that were held out are measured", place,
             )  # fmt: skip
         return place, "test"
     if trained is None or has_test(trained):
         return trained, "test"
     _logger.warning(
-        "%s has no test part: quality is measured on its validation pictures. They were not trained on, but chose the "
+        "%s has no test part: quality is measured on its validation images. They were not trained on, but chose the "
         "best epoch; --testdata names others", trained,
     )  # fmt: skip
     return trained, "validation"

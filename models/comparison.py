@@ -24,6 +24,7 @@ from apputils.measured_words import measured_words
 from apputils.onnx_export import transform_to_onnx
 from apputils.onnx_model import is_exported
 from apputils.onnx_qdq import is_quantized
+from apputils.places import check_results
 from apputils.progress import Bar
 from apputils.run_warnings import place_of
 from apputils.runs import Run, find_run, newest_runs
@@ -74,6 +75,7 @@ def compare(opt: Any, application_of: Callable[[str], Any]) -> dict[str, Any]:
     timing = dataclasses.replace(BENCHMARK if opt.benchmark else Timing(), threads=opt.threads or 1)
     set_up(0, timing.threads)
     subjects, notes = find_subjects(opt)
+    check_results(Path("results"))
     lenient = opt.compare == (ALL,)
     subjects, testers, lost = _testers(subjects, opt, application_of, lenient)
     subjects, testers, more = _on_the_same_data(subjects, testers, lenient)

@@ -90,12 +90,15 @@ class BestOfEachSize:
 
     def tell(self, run: Run, quality: str) -> None:
         """Logs the table and writes it as `sizes.csv`."""
-        if not self.best:
+        if len(self.best) < 2:  # never thinned
             return
         rows = self.rows(quality)
         path = run.results / "sizes.csv"
         write_records(path, rows)
-        logger.info("%s\nwritten: %s\n", tabulate(rows, headers="keys", disable_numparse=True), path)
+        shown = [{**row, "parameters": f"{row['parameters']:,}", "MACs": f"{row['MACs']:,}"} for row in rows]
+        align = ["left", *["right"] * (len(rows[0]) - 2), "left"]
+        table = tabulate(shown, headers="keys", disable_numparse=True, colalign=align)
+        logger.info("%s\nwritten: %s\n", table, path)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """The sizes so far, as plain data."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apputils.compare.pareto import pareto_front
+from apputils.metric_words import words_of
 from apputils.report.page import world
 from apputils.report.svg import Chart, bar_chart, scatter_chart
 
@@ -39,7 +40,8 @@ def pareto_charts(content: Mapping[str, Any]) -> list[Chart]:
             points = [(float(row[cost]), float(row[metric])) for row in rows]
             front = pareto_front(points, higher)
             named = {row["name"]: point for row, point in zip(rows, points, strict=True)}
-            charts.append(scatter_chart(f"{metric} over {name}", named, unit, metric, front=[points[i] for i in front]))
+            title, words = f"{words_of(metric).title} over {name}", words_of(metric).heading
+            charts.append(scatter_chart(title, named, unit, words, front=[points[i] for i in front]))
     return charts
 
 

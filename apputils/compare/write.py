@@ -80,7 +80,7 @@ def table_text(content: Mapping[str, Any]) -> str:
     for row in content["rows"]:
         lines.append(
             [row["name"], *(_quality(name, row[name]) for name in metrics), f"{row['parameters']:,}"]
-            + [f"{row['macs']:,}", f"{row['sparsity']:.1%}", _shown(row["file_bytes"], "{:,}")]
+            + [f"{row['macs']:,}", f"{100 * row['sparsity']:.2f} %", _shown(row["file_bytes"], "{:,}")]
             + [time_text(row, runtime) for runtime in RUNTIMES]
         )
     timing = content["timing"]

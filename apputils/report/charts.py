@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apputils.macs import layer_label
+from apputils.metric_words import words_of
 from apputils.report.svg import Chart, bar_chart, line_chart, timeline
 from apputils.report.timeline import runs_of
 from apputils.timing import RUNTIMES, threads_text
@@ -46,11 +47,27 @@ def training_charts(content: Content) -> list[Chart]:
     plain = [name for name in names if name not in NO_CURVES and not name.startswith("sparsity/")]
     losses = [name for name in plain if name.endswith("loss")]
     charts = [_over_epochs("Loss and its components", history, losses, "loss")] if losses else []
-    charts += [_over_epochs(name, history, [name], name) for name in plain if name not in losses]
+    charts += [
+        _over_epochs(words_of(name).title, history, [name], words_of(name).heading)
+        for name in plain
+        if name not in losses
+    ]
     charts.append(_over_epochs("Learning rate", history, ["lr"], "learning rate"))
-    weights = [name for name in names if name.startswith("sparsity")]
-    charts.append(_over_epochs("Zeros in scheduled weights", history, weights, "fraction of zeros"))
+    charts.append(_zeros_chart(history, [name for name in names if name.startswith("sparsity")]))
     return charts
+
+
+def _zeros_chart(history: list[dict[str, Any]], names: list[str]) -> Chart:
+    """Per cent of zeros in each scheduled weight, and in all of them together."""
+    rows = [{name: 100 * row[name] for name in names if row.get(name) is not None} for row in history]
+    together = {"sparsity": "together"}
+    curves = {
+        together.get(name, name.removeprefix("sparsity/")): [
+            (row["epoch"], zeros[name]) for row, zeros in zip(history, rows, strict=True) if name in zeros
+        ]
+        for name in names
+    }
+    return line_chart("Zeros in scheduled weights", curves, "epoch", "zeros, %")
 
 
 def sparsity_chart(content: Content) -> Chart | None:
@@ -112,9 +129,13 @@ def sensitivity_charts(content: Content) -> list[Chart]:
                 )
                 for weight, rows in analysis["weights"].items()
             }
-            title = f"{metric} when one weight is changed ({analysis['sense_type']}; unchanged: {_value(dense):.4g})"
+            words = words_of(metric)
+            title = (
+                f"{words.title} when one weight is changed ({analysis['sense_type']}; unchanged: "
+                f"{words.value(_value(dense))})"
+            )
             x_label = "bits" if analysis["sense_type"] == "bits" else "level (fraction of zeros asked for)"
-            charts.append(line_chart(title, curves, x_label, metric, height=320))
+            charts.append(line_chart(title, curves, x_label, words.heading, height=320))
     return charts
 
 
@@ -169,10 +190,7 @@ def activation_chart(content: Content) -> Chart | None:
 
 
 def _over_epochs(title: str, history: list[dict[str, Any]], names: list[str], label: str) -> Chart:
-    curves = {
-        name.removeprefix("sparsity/"): [(row["epoch"], row[name]) for row in history if row.get(name) is not None]
-        for name in names
-    }
+    curves = {name: [(row["epoch"], row[name]) for row in history if row.get(name) is not None] for name in names}
     return line_chart(title, curves, "epoch", label)
 
 

@@ -4,6 +4,7 @@ Here: geometry and text. Not here: which charts there are (page.py). A chart is 
 every mark carries a `<title>`, which browsers show when pointed at.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,9 +36,10 @@ def line_chart(title: str, series: Mapping[str, Points], x_label: str, y_label: 
     xs = [x for points in curves.values() for x, _ in points] or [0.0, 1.0]
     ys = [y for points in curves.values() for _, y in points] or [0.0, 1.0]
     (x0, x1), y_ticks = _span(min(xs), max(xs)), ticks(min(ys), max(ys))
+    x_ticks = epoch_ticks(x0, x1) if x_label == "epoch" else ticks(x0, x1, 8)
     place_x = _scale(x0, x1, LEFT, WIDTH - RIGHT)
     place_y = _scale(y_ticks[0], y_ticks[-1], height - 40, TOP)
-    parts = [_grid(y_ticks, place_y), _x_axis(ticks(x0, x1, 8), place_x, height, x_label, (x0, x1))]
+    parts = [_grid(y_ticks, place_y), _x_axis(x_ticks, place_x, height, x_label, (x0, x1))]
     parts.append(_text(12, (TOP + height - 40) / 2, y_label, "axis-name", turned=True))
     for i, (name, points) in enumerate(curves.items()):
         path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in points)
@@ -102,7 +104,7 @@ def timeline(title: str, rows: Sequence[tuple[str, str, Sequence[tuple[int, int]
     left = min(10 + 6.4 * max((len(name) for name, _, _ in rows), default=4), 200)
     height = TOP + 26 * len(rows) + 40
     place = _scale(0, max(epochs, 1), left, WIDTH - RIGHT)
-    parts = [_x_axis(ticks(0, max(epochs, 1), 8), place, height, "epoch", (0, max(epochs, 1)))]
+    parts = [_x_axis(epoch_ticks(0, max(epochs, 1)), place, height, "epoch", (0, max(epochs, 1)))]
     for row, (name, kind, stretches) in enumerate(rows):
         top = TOP + 26 * row
         parts.append(_text(left - 6, top + 14, _short(name, left), "label", anchor="end", tip=name))
@@ -134,6 +136,25 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
+def epoch_ticks(low: float, high: float, wanted: int = 8) -> list[float]:
+    """Ticks at whole numbers alone: there is no epoch 0.5."""
+    return [mark for mark in ticks(low, high, min(wanted, max(1, math.ceil(high - low)))) if mark == int(mark)]
+
+
+def tick_labels(marks: Sequence[float]) -> list[str]:
+    """Ticks in few digits, or in as many as tell them apart.
+
+    >>> tick_labels([33.655, 33.66, 33.665])
+    ['33.655', '33.660', '33.665']
+    """
+    short = [number(mark) for mark in marks]
+    if len(set(short)) == len(short):
+        return short
+    step = min(after - before for before, after in itertools.pairwise(marks))
+    digits = max(0, math.ceil(-math.log10(step) - 1e-9))
+    return [f"{mark:,.{digits}f}" for mark in marks]
+
+
 def number(value: float) -> str:
     """A number in few digits: `12.3 G`, `0.0461`, `3`."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -156,7 +177,8 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 def _grid(marks: Sequence[float], place: Callable[[float], float]) -> str:
     ends = f'x1="{LEFT}" x2="{WIDTH - RIGHT}"'
     lines = [f'<line class="grid" {ends} y1="{place(m):.1f}" y2="{place(m):.1f}"/>' for m in marks]
-    return "".join(lines + [_text(LEFT - 6, place(m) + 4, number(m), "tick", anchor="end") for m in marks])
+    named = zip(marks, tick_labels(marks), strict=True)
+    return "".join(lines + [_text(LEFT - 6, place(m) + 4, label, "tick", anchor="end") for m, label in named])
 
 
 def _x_axis(
@@ -164,7 +186,8 @@ def _x_axis(
 ) -> str:
     bottom, shown = height - 40, [m for m in marks if inside[0] <= m <= inside[1]]
     lines = [f'<line class="grid" x1="{place(m):.1f}" x2="{place(m):.1f}" y1="{TOP}" y2="{bottom}"/>' for m in shown]
-    labels = [_text(place(m), bottom + 16, number(m), "tick", anchor="middle") for m in shown]
+    named = zip(shown, tick_labels(shown), strict=True)
+    labels = [_text(place(m), bottom + 16, label, "tick", anchor="middle") for m, label in named]
     middle = (place(inside[0]) + place(inside[1])) / 2
     return "".join([*lines, *labels, _text(middle, height - 6, name, "axis-name", anchor="middle")])
 

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from apputils.metric_words import words_of
 from apputils.sensitivity.suggestion import MEMBERS, Goal, metrics_of
 from apputils.sensitivity.workbook import AXES
 from compress.files import replacing
@@ -55,7 +56,8 @@ def _curves(axis: Axes, table: pd.DataFrame, metric: str, sense_type: str) -> No
     if sense_type == "bits":
         levels = sorted(set(table["level"]), reverse=True)
         axis.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
-    axis.set(xlabel=AXES[sense_type], ylabel=metric, title=f"{metric}, one weight changed at a time")
+    words = words_of(metric)
+    axis.set(xlabel=AXES[sense_type], ylabel=words.heading, title=f"{words.title}, one weight changed at a time")
     axis.grid(alpha=0.3)
 
 
@@ -75,7 +77,10 @@ def _heat_map(figure: Figure, axis: Axes, table: pd.DataFrame, goal: Goal, sense
     image = axis.imshow(np.ma.masked_invalid(cut), aspect="auto", cmap="magma_r", norm=_norm(goal.tolerance, top))
     axis.set_yticks(range(len(weights)), weights, fontsize=7)
     axis.set_xticks(range(len(levels)), [f"{level:g}" for level in levels], fontsize=7, rotation=90)
-    axis.set(xlabel=AXES[sense_type], title=f"loss of {goal.metric}; marked: more than {goal.tolerance:.3g}")
+    axis.set(
+        xlabel=AXES[sense_type],
+        title=f"loss of {words_of(goal.metric).heading}; marked: more than {goal.tolerance:.3g}",
+    )
     rows, columns = np.nonzero(grid > goal.tolerance)
     axis.plot(columns, rows, linestyle="", marker="x", color="white", markersize=3)
     figure.colorbar(image, ax=axis)

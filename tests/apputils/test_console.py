@@ -1,6 +1,8 @@
 """Exit codes of the entry points."""
 
 import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,3 +33,15 @@ def test_how_a_run_ends(error: BaseException, code: int, words: str, capsys: pyt
         main()
     assert end.value.code == code
     assert words in capsys.readouterr().err
+
+
+def test_a_present_folder_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    os.rmdir(tmp_path / "gone")
+    with pytest.raises(SystemExit) as end:
+        exit_codes(lambda: pytest.fail("it starts"))()
+    assert end.value.code == 2
+    assert "error: the present folder cannot be used, it may have been removed: " in capsys.readouterr().err

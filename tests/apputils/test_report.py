@@ -20,7 +20,7 @@ from apputils.platform_summaries import draw_model_to_file, macs_display, sparsi
 from apputils.report.charts import importance_charts
 from apputils.report.content import find_sensitivity
 from apputils.report.removed import reasons_of_removal, removed_units, unexplained
-from apputils.report.svg import bar_chart, line_chart, number, ticks, timeline
+from apputils.report.svg import bar_chart, epoch_ticks, line_chart, number, tick_labels, ticks, timeline
 from apputils.report.timeline import policies_of, runs_of
 from apputils.report.write import finite, write_report
 from tests.browser import show
@@ -167,8 +167,8 @@ def test_the_page_stands_alone_and_has_every_part(written: tuple[dict[str, Any],
     assert "@import" not in text
     assert "url(" not in text.split("</style>")[0]
     for title in (
-        "Policies by epoch", "Loss and its components", "psnr", "Learning rate", "Zeros in scheduled weights",
-        "Zeros by weight", "MACs by layer", "Parameters by layer", "psnr when one weight is changed",
+        "Policies by epoch", "Loss and its components", "PSNR", "Learning rate", "Zeros in scheduled weights",
+        "Zeros by weight", "MACs by layer", "Parameters by layer", "PSNR when one weight is changed",
         "Latency, 3 threads", "Zeros in outputs of layers", "0.weight[0], ranked in epoch 2",
     ):  # fmt: skip
         assert f"<figcaption>{title}" in text, title
@@ -408,6 +408,19 @@ def test_ticks_enclose_the_range(low: float, high: float, first: float, last: fl
 
 def test_numbers_in_few_digits() -> None:
     assert [number(each) for each in (0, 0.04612, 9248, 43468, 2.12e9)] == ["0", "0.04612", "9248", "43.5 k", "2.12 G"]
+
+
+def test_tick_labels_differ() -> None:
+    """Four ticks that all read 33.66 say nothing."""
+    assert tick_labels([33.655, 33.66, 33.665]) == ["33.655", "33.660", "33.665"]
+    assert tick_labels([0.95705, 0.9571, 0.95715]) == ["0.95705", "0.95710", "0.95715"]
+    assert tick_labels([43_400, 43_420, 43_440]) == ["43,400", "43,420", "43,440"]
+    assert tick_labels([0, 0.5, 1]) == ["0", "0.5", "1"]
+
+
+@pytest.mark.parametrize(("last", "marks"), [(1, [0, 1]), (3, [0, 1, 2, 3]), (30, [0, 5, 10, 15, 20, 25, 30])])
+def test_there_is_no_half_an_epoch(last: int, marks: list[int]) -> None:
+    assert epoch_ticks(0, last) == marks
 
 
 def test_what_json_cannot_hold_is_none() -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,3 +146,19 @@ def test_the_search_finds_what_it_should(line: str, tmp_path: Path, monkeypatch:
     (tmp_path / "module.py").write_text(line)
     monkeypatch.setattr("tests.compress.test_files.ROOT", tmp_path)
     assert list(faults_of(tmp_path / "module.py"))
+
+
+def test_errors_name_the_file_that_people_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the temporary one beside it."""
+
+    def refused(path: Any, *_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("builtins.open", refused)
+    for act, name in (
+        (lambda: write_text(tmp_path / "plan.png", ""), tmp_path / "plan.png"),
+        (lambda: check_folder(tmp_path), tmp_path),
+    ):
+        with pytest.raises(OSError, match="Read-only") as e:
+            act()
+        assert why(e.value) == f"{name}: Read-only file system"

@@ -156,7 +156,7 @@ def test_preview_touches_nothing_and_follows_the_cubic(net: nn.Module) -> None:
 def test_a_run_that_ends_inside_a_policy_says_the_level_it_reaches(net: nn.Module) -> None:
     scheduler = dict_config(net, torch.optim.SGD(net.parameters(), 0.1), AGP)
     assert scheduler.cut_short(4) == []
-    assert "reaches 10.0% instead of 60.0%" in scheduler.cut_short(1)[0]
+    assert "reaches 10.0 % instead of 60.0 %" in scheduler.cut_short(1)[0]
     assert not scheduler.settled(2)
     assert scheduler.settled(3)
     assert scheduler.scheduled_weights == ["0.weight", "2.weight", "5.weight"]

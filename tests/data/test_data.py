@@ -58,7 +58,7 @@ def test_a_run_is_measured_on_what_it_did_not_train_on(
     trained = {picture.name for picture in get_training_set(2, plain, patch_size=16).store.pictures}
     assert len(measured(None, plain)) == 2
     assert not measured(None, plain) & trained
-    assert "plain has no test part: quality is measured on its validation pictures" in caplog.text
+    assert "plain has no test part: quality is measured on its validation images" in caplog.text
     assert len(measured(plain, plain)) == 20  # given: taken whole, and told
     assert "plain is the folder that the network was trained on, and has no test part" in caplog.text
     caplog.clear()

@@ -1,5 +1,6 @@
 """`python test.py --compare`: which networks are meant, and which are refused."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,7 @@ def renamed(source: str, name: str, **changes: Any) -> None:
         key: value for key, value in load_checkpoint(Path(f"checkpoints/{source}/best.pt")).items() if key != "format"
     }
     for file in ("best.pt", "last.pt"):
-        save_checkpoint(Path(f"checkpoints/{name}/{file}"), {**content, **changes})
+        save_checkpoint(Path(f"checkpoints/{name}/{file}"), {**content, "run": name, **changes})
 
 
 def test_two_architectures_of_one_application(
@@ -134,3 +135,13 @@ def test_other_data_are_refused(two_runs: None) -> None:
     renamed("a", "four", network={**network, "arguments": {**network["arguments"], "upscale_factor": 4}})
     with pytest.raises(UserError, match=r"a is measured on pictures val0, scale 2; four on pictures val0, scale 4"):
         compare(options("--compare", "a", "four"), find_application)
+
+
+def test_that_results_cannot_be_written_is_found_before_anything_is_measured(
+    two_runs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.comparison.compared", lambda *_: pytest.fail("it measures"))
+    shutil.rmtree("results")
+    Path("results").write_text("")
+    with pytest.raises(UserError, match="results could not be written, so nothing was measured: results: "):
+        compare(options("--compare", "a"), find_application)

@@ -97,7 +97,7 @@ def test_files(content: dict[str, Any], tmp_path: Path) -> None:
 
 def test_the_page_has_a_plot_for_each_metric_and_cost_that_differs(content: dict[str, Any]) -> None:
     titles = [chart.title for chart in pareto_charts(content)]
-    assert "psnr over latency in PyTorch" in titles
+    assert "PSNR over latency in PyTorch" in titles
     assert "loss over MACs" in titles
     assert not [title for title in titles if "onnxruntime" in title or "file" in title]
     assert render(content).count('class="chart"') == len(titles) + 2

@@ -179,9 +179,9 @@ def test_without_a_test_part_the_held_out_pairs_are_measured(tmp_path: Path, cap
     trained = {pair.name for pair in pairs_of(tmp_path, "train")}
     assert len(tested(None)) == 1
     assert not tested(None) & trained
-    assert "has no test part: quality is measured on its validation pictures" in caplog.text
+    assert "has no test part: quality is measured on its validation images" in caplog.text
     assert len(tested(tmp_path)) == 12
-    assert "most of these pictures were trained on" in caplog.text
+    assert "most of these images were trained on" in caplog.text
 
 
 def test_a_folder_that_appears_later_is_not_taken_for_what_was_trained_on(
