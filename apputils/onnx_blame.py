@@ -14,6 +14,7 @@ import numpy as np
 
 from apputils.onnx_check import Inputs
 from apputils.onnx_session import needed, open_session
+from compress.files import checked
 
 ADVICE = {
     "Div": "it divides 0 by 0. The exporter drops what is too small beside 1, such as `+ 1e-10`: write "
@@ -45,7 +46,7 @@ def blame(file: Path, inputs: Inputs, places: Mapping[str, str]) -> str:
         inputs: on which an output is NaN.
         places: name of a value -> the network's module that computes it.
     """
-    model = needed("onnx", "reading an ONNX file").load(str(file))
+    model = needed("onnx", "reading an ONNX file").load(checked(file))
     values = _all_values(model, inputs)
     for node in model.graph.node:
         results = [values[name] for name in node.output if name in values]
