@@ -23,7 +23,8 @@ from apputils.workbook import Workbook, records, shape_text
 from compress.files import replacing
 
 logger = logging.getLogger("run")
-MOST_DRAWN = 100  # weights whose histograms are drawn
+MOST_DRAWN = 48  # weights whose histograms are drawn
+MOST_ROWS, MOST_NUMBERED = 200, 60  # weights in the heat map, and up to how many with numbers in it
 
 
 def sparsity_display(model: nn.Module, sparsity_file: str | Path, block_shape: Sequence[int] = BLOCK) -> SparsityReport:
@@ -95,20 +96,25 @@ def histogram_table(report: SparsityReport) -> pd.DataFrame:
 
 def draw_heat_map(report: SparsityReport, path: Path) -> None:
     """Writes weights over granularities, coloured by the fraction of zero groups, as PNG."""
-    names = report.weights["weight"].tolist()
-    values = report.weights[list(GRANULARITIES)].to_numpy(dtype=float)
-    figure = Figure(figsize=(9, 1.6 + 0.28 * max(len(names), 1)), dpi=120, layout="constrained")
+    names = report.weights["weight"].tolist()[:MOST_ROWS]
+    values = report.weights[list(GRANULARITIES)].to_numpy(dtype=float)[:MOST_ROWS]
+    height = 1.6 + 0.28 * max(len(names), 1)
+    figure = Figure(figsize=(9, height), dpi=120)  # margins by hand: constrained layout takes seconds for many rows
+    margin = min(0.45, 0.03 + 0.0085 * max((len(name) for name in names), default=0))
+    figure.subplots_adjust(left=margin, right=0.94, bottom=0.2 / height, top=1 - 0.9 / height)
     axes = figure.subplots()
     percent = 100 * values if names else np.full((1, len(GRANULARITIES)), np.nan)
     picture = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(range(len(GRANULARITIES)), GRANULARITIES)
     axes.set_yticks(range(len(names)), names, fontsize="small")
     axes.xaxis.tick_top()
-    for row, line in enumerate(values):
+    for row, line in enumerate(values if len(names) <= MOST_NUMBERED else []):
         for column, value in enumerate(line):
             color = "white" if not value > 0.6 else "black"
             shown = "" if math.isnan(value) else f"{100 * value:.0f}"
             axes.text(column, row, shown, ha="center", va="center", color=color, fontsize="x-small")
+    if len(report.weights) > len(names):
+        axes.set_xlabel(f"the first {len(names)} of {len(report.weights)} weights; all are in the workbook")
     figure.colorbar(picture, label="zero groups, %", fraction=0.04)
     with replacing(path) as temporary:
         figure.savefig(temporary)
@@ -118,7 +124,9 @@ def draw_histograms(report: SparsityReport, path: Path, columns: int = 4) -> Non
     """Writes a small histogram of each weight's non-zero elements, titled with its zeros, as PNG."""
     fine = dict(zip(report.weights["weight"], report.weights["fine"], strict=True))
     lines = max(math.ceil(min(len(fine), MOST_DRAWN) / columns), 1)
-    figure = Figure(figsize=(3 * columns, 0.4 + 2 * lines), dpi=100, layout="constrained")
+    height = 0.5 + 2 * lines
+    figure = Figure(figsize=(3 * columns, height), dpi=100)  # margins by hand, as above
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.3 / height, top=1 - 0.9 / height, wspace=0.3, hspace=0.6)
     grid = figure.subplots(lines, columns, squeeze=False).flat
     for axes, (name, bins) in zip(grid, islice(report.histograms.items(), MOST_DRAWN), strict=False):
         axes.stairs(bins.counts, bins.edges, fill=True)
@@ -127,7 +135,7 @@ def draw_histograms(report: SparsityReport, path: Path, columns: int = 4) -> Non
     for axes in list(grid):  # what is left of the grid
         axes.set_axis_off()
     more = f", the first {MOST_DRAWN} of {len(fine)} (all are in the workbook)" if len(fine) > MOST_DRAWN else ""
-    figure.suptitle(f"Weights that are not zero{more}")
+    figure.suptitle(f"Weights that are not zero{more}", y=1 - 0.2 / height)
     with replacing(path) as temporary:
         figure.savefig(temporary)
 

@@ -232,7 +232,7 @@ def final(run: str) -> dict[str, Any]:
     """The last checkpoint, without what may differ: names, times, options."""
     content = load_last(Run(run))
     history = [{key: row[key] for key in row if key != "images_per_second"} for row in content["history"]]
-    leave = ("run", "options", "seconds", "history")
+    leave = ("run", "options", "seconds", "history", "warnings")
     return {**{key: value for key, value in content.items() if key not in leave}, "history": history}
 
 

@@ -46,7 +46,7 @@ def state_of(run: str) -> dict[str, Any]:
     """The last checkpoint of a run without what may differ: names, times, options."""
     content = load_checkpoint(Run(run).last)
     history = [{key: row[key] for key in row if key != "images_per_second"} for row in content["history"]]
-    leave = ("run", "options", "seconds", "history")
+    leave = ("run", "options", "seconds", "history", "warnings")
     return {**{key: value for key, value in content.items() if key not in leave}, "history": history}
 
 
