@@ -30,7 +30,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node
@@ -62,6 +62,7 @@ class Trace:
         failed: parts that are left out, for they run in training mode only and fail there -> why; ''
             if nobody runs them.
         untrained: of a trace in eval mode: why there is none in training mode; empty if there is, or none is needed.
+        hidden_names: for constants that are a parameter, which the code holds in a list or a closure, its name.
     """
 
     operations: list[Node]
@@ -73,6 +74,7 @@ class Trace:
     unused: tuple[Unused, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     untrained: str = ""
+    hidden_names: dict[Node, str] = field(default_factory=dict)
 
     @functools.cached_property
     def sources(self) -> dict[Node, frozenset[Node]]:
@@ -123,8 +125,23 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
         results=[node for node in nodes if node in returned],
         training=training,
         constants=frozenset(n for n in placeholders if n.name in signature.inputs_to_lifted_tensor_constants),
+        hidden_names=_hidden_names(model, program, placeholders),
         unused=unused_in(example_inputs),
     )
+
+
+def _hidden_names(model: nn.Module, program: ExportedProgram, placeholders: list[Node]) -> dict[Node, str]:
+    """Constants that lie where a parameter lies: export takes a parameter in a list or a closure for a constant."""
+    targets = program.graph_signature.inputs_to_lifted_tensor_constants
+    constants = {node: program.constants.get(targets[node.name]) for node in placeholders if node.name in targets}
+    if not constants:
+        return {}
+    places = {(own.data_ptr(), own.shape): name for name, own in model.named_parameters() if own.numel()}
+    found = {
+        node: places.get((each.data_ptr(), each.shape)) if isinstance(each, Tensor) and each.data_ptr() else None
+        for node, each in constants.items()
+    }
+    return {node: name for node, name in found.items() if name is not None}
 
 
 def _counted_program(model: nn.Module, example_inputs: ExampleInputs, training: bool) -> ExportedProgram:

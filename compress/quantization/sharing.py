@@ -112,10 +112,9 @@ def _reads(model: nn.Module, trace: Trace) -> dict[int, list[Node]]:
     tensors: dict[str, Any] = dict(model.named_parameters(remove_duplicate=False))
     tensors |= dict(model.named_buffers(remove_duplicate=False))
     found: dict[int, list[Node]] = {}
-    for source in trace.placeholders:
-        if source in trace.tensor_names:
-            users = [user for user in source.users if _reads_values(user, source)]
-            found.setdefault(id(tensors[trace.tensor_names[source]]), []).extend(users)
+    for source, name in {**trace.hidden_names, **trace.tensor_names}.items():
+        users = [user for user in source.users if _reads_values(user, source)]
+        found.setdefault(id(tensors[name]), []).extend(users)
     return found
 
 

@@ -75,6 +75,17 @@ class Standardized(Parent):
         return functional.linear(x, (w - w.mean(1, keepdim=True)) / w.std(1, keepdim=True), self.fc.bias)
 
 
+class Hidden(Parent):
+    """Holds the weight where no module's names show it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = [self.fc.weight]
+
+    def first(self, x: Tensor) -> Tensor:
+        return self.fc(x) + functional.linear(x, self.held[0])
+
+
 class OnlyItsType(Parent):
     def first(self, x: Tensor) -> Tensor:
         return self.fc(x.to(self.fc.weight.dtype).type_as(self.fc.weight))
@@ -150,6 +161,7 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {  # -> the layers th
     "without gradients": (WithoutGradients, {"fc"}),
     "a part": (Part, {"fc"}),
     "standardized": (Standardized, {"fc"}),
+    "hidden": (Hidden, {"fc"}),
     "its type": (OnlyItsType, set()),
     "tied function": (Embedded, {"table"}),
     "tied modules": (TiedModules, set()),
@@ -177,7 +189,13 @@ def quantized(net: nn.Module, quantizer: Quantizer, x: Tensor) -> nn.Module:
     return net
 
 
-QUICK = {("itself", "qat"), ("encoder layer", "qat"), ("encoder layer", "post-training"), ("encoder, padding", "qat")}
+QUICK = {
+    ("itself", "qat"),
+    ("hidden", "lsq"),
+    ("encoder layer", "qat"),
+    ("encoder layer", "post-training"),
+    ("encoder, padding", "qat"),
+}
 PAIRS = [
     pytest.param(parent, kind, marks=[] if i % 6 == j or (parent, kind) in QUICK else pytest.mark.slow)
     for i, parent in enumerate(ZOO)
@@ -206,7 +224,9 @@ def test_every_mode_computes_the_same(parent: str, kind: str) -> None:
     assert any(isinstance(module, QuantLayer) for module in net.modules())
 
 
-@pytest.mark.parametrize("parent", [name for name, (_, kept) in ZOO.items() if kept and name != "standardized"])
+@pytest.mark.parametrize(
+    "parent", [name for name, (_, kept) in ZOO.items() if kept and name not in ("standardized", "hidden")]
+)
 def test_it_is_known_without_example_inputs_too(parent: str) -> None:
     quantizer, (make, stay_float) = Qat(8, 3), ZOO[parent]
     assert quantizer.faults(make()) == []
