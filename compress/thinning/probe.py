@@ -49,6 +49,10 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
     for number in itertools.count():
         heads = Heads(False, explicit, changes.rigid)
         graph = graph_of(model, traces, changes.choices, changes.pins, changes.distrusted, allow_inexact, heads)
+        if not number and (ways := _other_ways(graph)):
+            other = graph_of(model, traces, ways, allow_inexact=allow_inexact, heads=heads)
+            if _removable(other) > _removable(graph):
+                graph, changes.choices = other, ways
         if not graph.risky:
             return graph
         removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
@@ -60,6 +64,16 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
             check_repeatable(model, trials)
         changes.make(trials, outcome, list(removed), only_pins=number >= ATTEMPTS)
     raise AssertionError
+
+
+def _other_ways(graph: ChannelGraph) -> Choices:
+    """The second way for all views of channels that cannot go the first way: heads are averaged, say."""
+    pinned = [group.name for group in graph.groups() if group.pinned]
+    return {key: 1 for name in pinned for key in graph.asked_for[name] if graph.asked[key] > 1}
+
+
+def _removable(graph: ChannelGraph) -> float:
+    return sum(group.prunable * group.parameters_per_unit for group in graph.groups())
 
 
 def trials_of(

@@ -57,6 +57,24 @@ def test_a_number_that_means_something_else_too_stays():
     assert not prunable_graph(model.double(), TOKENS[0]).groups(prunable_only=True)
 
 
+class Pieces(nn.Module):
+    """What counts the pieces averages over them, so that only the same positions of all can go."""
+
+    def __init__(self):
+        super().__init__()
+        self.pieces = 3
+        self.first, self.last = nn.Linear(12, 12), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(self.first(x).view(*x.shape[:2], self.pieces, -1).mean(2))
+
+
+def test_pieces_that_are_averaged_lose_positions():
+    model = Pieces()
+    thinned_alike(model, *TOKENS)
+    assert (model.first.out_features, model.last.in_features, model.pieces) == (9, 3, 3)
+
+
 class Cells(nn.Module):
     """Two cells, unrolled; the first states are zeros that the code around them makes."""
 
