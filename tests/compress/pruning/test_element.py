@@ -176,7 +176,7 @@ def test_baidu_ramp_after_the_end_is_refused():
 @pytest.mark.parametrize(
     ("instance", "message"),
     [
-        ({"class": "LotteryTicketPruner", "weights": ["fc.weight"]}, "would prune nothing in epochs 0"),
+        ({"class": "LotteryTicketPruner", "weights": ["fc.weight"]}, "would prune nothing in epoch 0"),
         (
             {
                 "class": "BaiduRNNPruner",
