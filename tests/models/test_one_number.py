@@ -14,6 +14,7 @@ from openpyxl import load_workbook
 
 from apputils.metric_words import words_of
 from apputils.runs import Run
+from apputils.timing import Timing
 from compress.config import file_config
 from data.loaders import sr_testing_loader
 from models.C2SRCNN.model import Net
@@ -90,6 +91,7 @@ def plain(path: Path) -> str:
 def test_one_number(trainer_of: TrainerOf, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (XSRCNNTester, C2SRCNNTrainer):
         monkeypatch.setattr(kind, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 24),))
+    monkeypatch.setattr("models.comparison.Timing", lambda: Timing(rounds=2, seconds=0.001, spread=9.0))
     Path("schedule.yaml").write_text(SCHEDULE)
     plan = plan_of("schedule.yaml", 3)
     trainer_of("--compress=schedule.yaml", "--nEpochs=3", "--run=a", "--threads=1").run()
