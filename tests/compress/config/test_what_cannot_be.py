@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compress.config import dict_config
-from compress.errors import ScheduleError
+from compress.errors import ScheduleError, UserError
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
@@ -82,3 +82,11 @@ def test_a_fault_brings_no_warning_that_only_follows_from_it() -> None:
         dict_config(model, torch.optim.SGD(model.parameters(), 0.1), schedule, IMAGE)
     assert "desired_sparsity" in str(caught.value)
     assert "makes zeros" not in str(caught.value)
+
+
+def test_without_an_optimizer_nothing_is_built() -> None:
+    schedule = {"pruners": {"p": {"class": "L1RankedStructureParameterPruner", "desired_sparsity": 0.5,
+                                  "weights": ["0.weight"]}},
+                "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}]}  # fmt: skip
+    with pytest.raises(UserError, match="given NoneType for optimizer; give the torch.optim.Optimizer"):
+        dict_config(small(nn.Conv2d(6, 3, 3)), None, schedule)  # type: ignore[arg-type]
