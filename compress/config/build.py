@@ -119,8 +119,8 @@ def _build(
     report, model, optimizer = Report(document), context["model"], context["optimizer"]
     if not isinstance(optimizer, Optimizer):
         raise UserError(
-            f"given {type(optimizer).__name__} for optimizer; give the torch.optim.Optimizer of the training loop, which "
-            "learning rates, masks and thinning act on; nothing was started"
+            f"given {type(optimizer).__name__} for optimizer; give the torch.optim.Optimizer of the training loop, "
+            "which learning rates, masks and thinning act on; nothing was started"
         )
     data = check_sections(document.data, report)
     instances = Instances(context, report)
