@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from compress.config.distiller_settings import translated
 from compress.config.instances import Instances
 from compress.config.loader import load_text
 from compress.config.report import Report
@@ -42,7 +43,10 @@ def load_post_training(model: nn.Module, path: Path, example_inputs: Any) -> Pos
     report = Report(document := load_text(text, str(path)))
     data = document.data
     if not isinstance(data, dict) or not isinstance(data.get("quantizers"), dict):
-        report.add(f"given {shown(data)}; {FORM}", ())
+        what = (
+            "settings of layers alone; put them below `overrides:` of a quantizer" if _of_layers(data) else shown(data)
+        )
+        report.add(f"given {what}; {FORM}", ())
         raise ScheduleError(report.in_order())
     for key in data:
         if key not in KNOWN:
@@ -54,7 +58,8 @@ def load_post_training(model: nn.Module, path: Path, example_inputs: Any) -> Pos
     if len(data["quantizers"]) != 1:
         report.add(f"it holds {len(data['quantizers'])} quantizers; {FORM}, one of them", ("quantizers",))
     context = {"model": model, "optimizer": None, "example_inputs": example_inputs, "teachers": None}
-    found = Instances(context, report).build({"quantizers": data["quantizers"]})["quantizers"]
+    given = {name: translated(each, ("quantizers", name), model, report) for name, each in data["quantizers"].items()}
+    found = Instances(context, report).build({"quantizers": given})["quantizers"]
     for name, instance in found.items():
         if not isinstance(instance.algorithm, PostTrainLinearQuantizer):
             message = (
@@ -64,3 +69,9 @@ def load_post_training(model: nn.Module, path: Path, example_inputs: Any) -> Pos
     if report.fatal:
         raise ScheduleError(report.in_order())
     return next(iter(found.values())).algorithm
+
+
+def _of_layers(data: Any) -> bool:
+    """Whether a file is what Distiller's greedy search writes first: layer -> its bits and clip."""
+    rows = data.values() if isinstance(data, dict) else ()
+    return bool(rows) and all(isinstance(row, dict) and {"bits_weights", "bits_activations"} & set(row) for row in rows)

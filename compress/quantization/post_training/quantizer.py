@@ -17,7 +17,7 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.quantization.base import Bits, LayerBits, Quantizer, uninitialized
-from compress.quantization.layers import QuantActivation, QuantLayer, kind_of
+from compress.quantization.layers import LAYERS, QuantActivation, QuantLayer, kind_of
 from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer
 from compress.quantization.post_training.adaround import LayerResult, adaround
 from compress.quantization.post_training.bias_correction import correct_biases
@@ -49,6 +49,9 @@ class LayerSettings(LayerBits, total=False):
     """What may differ for one layer."""
 
     clip_acts: Method
+    clip_n_stds: float
+    mode: Mode | Modes
+    per_channel_wts: bool
 
 
 LayerOverrides = dict[ModuleOrExpression, Bits | LayerSettings] | None
@@ -82,7 +85,7 @@ class PostTrainLinearQuantizer(Quantizer):
         bits_parameters: bits of weights, likewise.
         bits_accum: bits of the sums in integer kernels; 32 is what they have, and biases stay exact in it.
         overrides: module selector -> null (stays float), bits of both, or a mapping with `bits_weights`,
-            `bits_activations`, `bits_bias`, `clip_acts`.
+            `bits_activations`, `bits_bias`, `clip_acts`, `clip_n_stds`, `mode`, `per_channel_wts`.
         mode: `SYMMETRIC`, `SYMMETRIC_RESTRICTED`, `ASYMMETRIC_SIGNED` or `ASYMMETRIC_UNSIGNED`, or a mapping with
             one each for `activations` and `weights`.
         clip_acts: how an activation's range is chosen: `NONE` (minimum and maximum), `AVG` (means over samples of
@@ -148,7 +151,9 @@ class PostTrainLinearQuantizer(Quantizer):
     def _check(self) -> None:
         methods = {self.clip_acts}
         methods |= {self._clipping_method(layer) for layer in self.overrides}
-        if "N_STD" in methods and self.n_stds is None:
+        lacking = [layer for layer in self.overrides if self._clipping(layer).method == "N_STD"]
+        lacking = [layer for layer in lacking if self._clipping(layer).n_stds is None]
+        if lacking or (self.clip_acts == "N_STD" and self.n_stds is None):
             raise ValueError("clip_acts: N_STD needs clip_n_stds, the standard deviations on either side of the mean")
         if "N_STD" not in methods and self.n_stds is not None:
             raise ValueError(f"clip_n_stds has no effect with clip_acts: {self.clip_acts}; it belongs to N_STD")
@@ -288,7 +293,27 @@ class PostTrainLinearQuantizer(Quantizer):
         return override.get("clip_acts", self.clip_acts) if isinstance(override, dict) else self.clip_acts
 
     def _clipping(self, layer: str) -> Clipping:
-        return Clipping(self._clipping_method(layer), self.n_stds, self.percentile)
+        return Clipping(self._clipping_method(layer), self._own(layer, "clip_n_stds", self.n_stds), self.percentile)
+
+    def _own(self, layer: str, key: str, default: Any) -> Any:
+        """A setting of one layer."""
+        override: Any = self.overrides.get(layer)
+        return override.get(key, default) if isinstance(override, dict) else default
+
+    def prepare(self, model: nn.Module, optimizer: Any) -> None:
+        """As every quantizer's; then a layer's own mode and scales per channel take effect."""
+        super().prepare(model, optimizer)
+        for name, slots in self._pieces.items():
+            mode = self._own(name, "mode", self.modes)
+            modes: Any = mode if isinstance(mode, dict) else {"activations": mode, "weights": mode}
+            per_channel = self._own(name, "per_channel_wts", self.per_channel)
+            for slot, piece in slots.items():
+                if isinstance(piece, RangeActivation):
+                    made: FakeQuantizer = RangeActivation(piece.bits, piece.signed, modes["activations"], piece.decay)
+                else:
+                    axis = LAYERS[type(submodule(model, name))].channel_axis if kind_of(slot) == "weight" else None
+                    made = RangeWeight(piece.bits, modes["weights"], axis if per_channel else None)
+                slots[slot] = made.to(next(piece.buffers()).device)
 
     def _set_weights(self, network: nn.Module) -> None:
         how = Clipping(self.clip_acts if self.also_clip_weights else "NONE", self.n_stds, self.percentile)
