@@ -42,7 +42,8 @@ def test_inputs_of_layers(tmp_path: Path) -> None:
         "    inputs_quant_auto_fallback: False\n    overrides:\n      conv1:\n        input_overrides:\n          0:\n"
         "            from_output: True\n      fc:\n        clip_acts: None\n        input_overrides:\n          0:\n"
         "            clip_acts: AVG\n            bits_activations: 6\n            mode: SYMMETRIC\n"
-        "      conv2:\n        clip_acts: None\n        input_quantization_settings:\n          0: {bits_activations: 7}\n"
+        "      conv2:\n        clip_acts: None\n        input_quantization_settings:\n"
+        "          0: {bits_activations: 7}\n"
     )
     quantizer = load(tmp_path, text)
     assert quantizer._clipping("conv2").method == "NONE"
@@ -99,7 +100,7 @@ def test_what_the_greedy_search_writes(tmp_path: Path) -> None:
     assert quantizer._clipping("conv1").method == "NONE"
     assert quantizer._clipping("relu").method == "AVG"
     quantizer.quantize(Block().eval(), [X])
-    assert quantizer.bits_table() == {"conv1": "W8 A8"}  # no quantized layer reads what relu makes
+    assert quantizer.bits_table() == {"conv1": "W8 A8", "relu": "A8"}
     assert quantizer.left_float["conv2"] == "overrides"
 
 
