@@ -119,3 +119,24 @@ def test_the_file_of_integers_is_smaller_than_float(tmp_path: Path) -> None:
     found = PostTrainLinearQuantizer(per_channel_wts=True).quantize(net, [x])
     small = transform_to_onnx(found, tmp_path / "int8.onnx", x, True, "qdq", [x])
     assert small.bytes < 0.5 * dense.bytes
+
+
+def test_a_layer_called_four_times_is_stored_once_and_runs_in_integers(tmp_path: Path) -> None:
+    class Four(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.again, self.relu, self.last = nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(4):
+                x = self.relu(self.again(x))
+            return self.last(x)
+
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    found = PostTrainLinearQuantizer().quantize(Four(), [x])
+    report = transform_to_onnx(found, tmp_path / "a.onnx", x, True, "qdq", [x])
+    assert report.unfused is not None
+    assert report.unfused.max < 1e-5
+    assert report.kernels["QGemm"] == 4
+    assert integers(tmp_path / "a.onnx")[(8, 8)] == 1
