@@ -24,8 +24,8 @@ class PlanRow:
     Attributes:
         epoch: counted from 0.
         acting: instance names of the policies that fire.
-        levels: weight -> fraction of zeros by now, after rounding to whole elements or groups (it stays after the
-            policy's end).
+        levels: weight -> fraction of zeros asked for by now (it stays after the policy's end).
+        zeros: weight -> the fraction that this comes to, where only whole groups go; without what has been removed.
         removed: weight -> fraction of its filters or channels that a thinner has taken out of the network by now.
         learning_rates: of each parameter group of the optimizer, while this epoch runs.
         reach: instance name -> number of weights that it acts on, of the policies that fire.
@@ -41,6 +41,7 @@ class PlanRow:
     bits: dict[str, str] = field(default_factory=dict)
     other_rates: dict[str, tuple[float, ...]] = field(default_factory=dict)
     removed: dict[str, float] = field(default_factory=dict)
+    zeros: dict[str, float] = field(default_factory=dict)
 
     def acting_text(self) -> str:
         """The policies that fire, with the number of weights that each acts on."""
@@ -53,7 +54,7 @@ class PlanRow:
 
     def contents(self) -> tuple[object, ...]:
         """What a plan shows of an epoch."""
-        return self.acting, self.levels, self.learning_rates, self.bits, self.other_rates, self.removed
+        return self.acting, self.zeros, self.learning_rates, self.bits, self.other_rates, self.removed
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ class Plan:
         return {name: [removed for _, removed in curve] for name, curve in self._curves().items()}
 
     def _curves(self) -> dict[str, list[tuple[float | None, float | None]]]:
-        names = list(dict.fromkeys(name for row in self.rows for name in (*row.levels, *row.removed)))
+        names = list(dict.fromkeys(name for row in self.rows for name in (*row.zeros, *row.removed)))
         curves: dict[tuple[tuple[float | None, float | None], ...], list[str]] = {}
         for name in names:
-            curve = tuple((row.levels.get(name), row.removed.get(name)) for row in self.rows)
+            curve = tuple((row.zeros.get(name), row.removed.get(name)) for row in self.rows)
             curves.setdefault(curve, []).append(name)
         return {
             members[0] + (f" (+{len(members) - 1})" if len(members) > 1 else ""): list(curve)
@@ -134,23 +135,24 @@ def make_plan(
     rates = rehearse_learning_rates(policies, optimizer, epochs)
     other_rates = {name: rehearse_learning_rates(policies, each, epochs) for name, each in (others or {}).items()}
     levels: dict[str, float] = {}
+    zeros: dict[str, float] = {}
     removed: dict[str, float] = {}
     rows = []
     with_bits = [policy for policy in policies if type(policy).bits is not Policy.bits]
     for epoch, firing in enumerate(acting_in(policies, epochs)):
         for policy in firing:
             expected = policy.expected(epoch)
-            levels = {**levels, **expected}
+            levels, zeros = {**levels, **policy.plan(epoch)}, {**zeros, **expected}
             removed = {name: fraction for name, fraction in removed.items() if name not in expected}
             if isinstance(policy, ThinningPolicy):
-                leaving = {name for other in policies for name in other.removable if levels.get(name)}
-                removed = {**removed, **{name: levels[name] for name in leaving}}
-                levels = {name: level for name, level in levels.items() if name not in leaving}
+                leaving = {name for other in policies for name in other.removable if zeros.get(name)}
+                removed = {**removed, **{name: zeros[name] for name in leaving}}
+                zeros = {name: fraction for name, fraction in zeros.items() if name not in leaving}
         reach = {policy.name: len(policy.weights) for policy in firing}
         bits = {layer: words for policy in with_bits for layer, words in policy.bits(epoch).items()}
         others_now = {name: each[epoch] for name, each in other_rates.items()}
         names = tuple(policy.name for policy in firing)
-        rows.append(PlanRow(epoch, names, levels, rates[epoch], reach, bits, others_now, removed))
+        rows.append(PlanRow(epoch, names, levels, rates[epoch], reach, bits, others_now, removed, zeros))
     return Plan(tuple(rows))
 
 

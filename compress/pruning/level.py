@@ -7,33 +7,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.context import StepContext
-from compress.criteria import level_masks, zeros_of
+from compress.criteria import level_masks
 from compress.levels import AgpLevel, LevelArgument, as_level
 from compress.pruning.base import Pruner
 from compress.registry import PRUNERS
-from compress.selectors import WeightSelector, WeightSelectors, canonical_parameters
+from compress.selectors import WeightSelector, WeightSelectors
 from compress.window import EpochWindow
 
 
-class ExactLevelPruner(Pruner):
-    """Base of pruners that give each weight exactly round(level * n) zeros."""
-
-    def note_sizes(self, model: nn.Module) -> None:
-        """Notes how many elements each weight has."""
-        parameters = canonical_parameters(model)
-        self.sizes = {name: parameters[name].numel() for name in self.weights if name in parameters}
-
-    def realised(self, name: str, level: float) -> float:
-        """round(level * n) / n."""
-        size = getattr(self, "sizes", {}).get(name, 0)
-        return zeros_of(level, size) / size if size else level
-
-
 @PRUNERS.register
-class SparsityLevelParameterPruner(ExactLevelPruner):
+class SparsityLevelParameterPruner(Pruner):
     """Prunes each weight to its own fixed fraction of zeros, smallest magnitudes first.
 
     Paper: Han et al. 2015, Learning both Weights and Connections for Efficient Neural Networks, arXiv 1506.02626,
@@ -71,7 +57,7 @@ class SparsityLevelParameterPruner(ExactLevelPruner):
 
 
 @PRUNERS.register
-class AutomatedGradualPruner(ExactLevelPruner):
+class AutomatedGradualPruner(Pruner):
     """Raises each weight's fraction of zeros along a cubic from the first to the last firing epoch (AGP).
 
     Paper: Zhu & Gupta 2017, To prune, or not to prune, arXiv 1710.01878, eq. 1:
