@@ -5,7 +5,7 @@ Here: `check_places`, `check_results`. Not here: writing. A full disk below logs
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from apputils.runs import Run
@@ -26,9 +26,13 @@ def check_places(name: str | None) -> None:
         UserError: what cannot be written, all in one message.
     """
     faults: list[str] = []
+    new = [top for top in ("logs", "results", "checkpoints") if not Path(top).exists()]
     for top, forgiven in (("logs", True), ("results", False), ("checkpoints", False)):
         with _noted(faults, forgiven):
             check_folder(top)
+    for top in new:  # made to find out; a run that is refused for another reason leaves nothing
+        with suppress(OSError):
+            Path(top).rmdir()
     if name is not None and not faults:
         run = Run(name)
         for folder, forgiven in ((run.logs, True), (run.results, False), (run.checkpoints, False)):

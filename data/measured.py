@@ -37,7 +37,10 @@ class Measured:
         return asdict(self)
 
 
-def facts_of(dataset: Any) -> dict[str, Any]:
-    """What is known of an evaluated data set; of one without a `Measured` its length."""
+def facts_of(loader: Any) -> dict[str, Any]:
+    """What is known of the data of a loader; of a loader of somebody's own perhaps only their number, or None."""
+    dataset = getattr(loader, "dataset", loader)
     measured = getattr(dataset, "measured", None)
-    return measured.facts() if measured is not None else {"data": None, "part": None, "images": len(dataset)}
+    if measured is not None:
+        return dict(measured.facts())
+    return {"data": None, "part": None, "images": len(dataset) if hasattr(dataset, "__len__") else None}

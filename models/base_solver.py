@@ -177,7 +177,7 @@ class BaseTrainer:
 
     def measured_on(self) -> dict[str, Any]:
         """What `validate` and `measure` measure on, as `data.measured` has it."""
-        return facts_of(self.validation_loader.dataset)
+        return facts_of(self.validation_loader)
 
     def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
         """The final quality: metric -> {baseline's name: value, "model": value}."""

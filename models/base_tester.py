@@ -95,7 +95,7 @@ class BaseTester:
 
     def data_facts(self) -> dict[str, Any]:
         """The evaluated data, their part and the number of images, as `data.measured` has them."""
-        return facts_of(self.testing_loader.dataset)
+        return facts_of(self.testing_loader)
 
     def evaluation(self) -> Evaluation | None:
         """The evaluation taken apart, which the sensitivity analysis runs faster than `test`; None: there is none."""

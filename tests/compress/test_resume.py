@@ -31,7 +31,8 @@ def make(section: str, name: str, args: dict) -> Run:
     if "batches" in inspect.signature(registry.get(name)).parameters:
         instance["batches"] = 2
     entry = {section.removesuffix("s"): {"instance_name": "it", "args": args}, "epochs": list(range(EPOCHS))}
-    inputs = batch(0, 0) if name == "GlobalRankedGroupPruner" else None  # it needs a graph at once
+    at_once = name in ("GlobalRankedGroupPruner", "GreedyFilterPruner", "LearnedRankingPruner")  # they need a graph
+    inputs = batch(0, 0) if at_once else None
     return Run({section: {"it": instance}, "policies": [entry]}, steps=STEPS, example_inputs=inputs)
 
 

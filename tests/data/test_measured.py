@@ -43,3 +43,4 @@ def test_parts_of_classification_data() -> None:
 def test_a_data_set_of_the_callers_own_has_its_length() -> None:
     facts = facts_of([0, 1, 2])
     assert measured_words(facts) == "3 images"
+    assert measured_words(facts_of(iter([0]))) == "data of the caller's own"

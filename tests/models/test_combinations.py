@@ -39,7 +39,11 @@ CASES: list[tuple[list[str], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("options", "more", "message"), CASES, ids=[case[2].split(":")[0] for case in CASES])
-def test_what_cannot_work_is_refused(here: Path, options: list[str], more: dict[str, Any], message: str) -> None:
+def test_what_cannot_work_is_refused(
+    here: Path, options: list[str], more: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "on a CPU" in message:  # said where there are several processes
+        monkeypatch.setattr(combinations, "world_size", lambda: 2)
     trainer = tiny_trainer("--run=a", *options, **more)
     with pytest.raises(UserError, match=message):
         trainer.prepare()

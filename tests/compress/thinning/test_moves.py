@@ -95,7 +95,7 @@ PINNED = {
     "index": (lambda x: x.index_select(1, torch.tensor([3, 1, 0, 2])), 4, "no rule for the operation (index_select"),
     "arange": (lambda x: x * torch.arange(8, dtype=x.dtype)[:, None, None], 8, "coupled to a tensor of fixed size"),
     "triangle of channels": (lambda x: x.permute(0, 2, 3, 1).tril().permute(0, 3, 1, 2), 8, "a diagonal runs along"),
-    "sort": (lambda x: x.sort(1).values, 8, "no rule for the operation (sort"),
+    "sort": (lambda x: x.sort(1).values, 8, "sorted along"),
     "median": (lambda x: x.median(1, keepdim=True).values * x, 8, "reduced over the channels"),
 }
 

@@ -79,6 +79,8 @@ def layer_of(kind):
         return nn.Linear(4, 3), torch.randn(2, 4)
     if kind is nn.Embedding:
         return nn.Embedding(5, 4), torch.arange(4)
+    if issubclass(kind, nn.RNNBase | nn.RNNCellBase):
+        return kind(4, 3), torch.randn((3, 2, 4) if issubclass(kind, nn.RNNBase) else (2, 4))
     dims = int(kind.__name__[-2])
     return kind(4, 4, 2, groups=2), torch.randn(SHAPES[dims])
 

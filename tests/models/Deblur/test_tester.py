@@ -41,7 +41,7 @@ def test_a_thinned_run_is_evaluated_and_exported(deblurrer_of: DeblurrerOf) -> N
     trainer = deblurrer_of("--compress=filters.yaml", "--run=a")
     summary = trainer.run()
     assert trainer.model.blocks[0].conv1.out_channels == 2
-    assert set(summary["quality"]["psnr"]) == {"blurred", "model"}
+    assert set(summary["quality"]["psnr"]) == {"blurred", "dense network (teacher self)", "model"}
     assert "dense_loss" in trainer.history[-1]
     given = TestOptions().parse(["--model=checkpoints/a/best.pt", "--optform=Deblur", "--sense=none", "--no-report"])
     loader = deblur_testing_loader(given, load_checkpoint(Path(given.model)))
