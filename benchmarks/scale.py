@@ -131,7 +131,7 @@ def epochs(count: int) -> None:
     for part in ("train", "val"):
         Path("images", part).mkdir(parents=True)
         Image.new("RGB", (48, 48), (9, 99, 199)).save(f"images/{part}/a.png")
-    given = ["--traindata=images/train", "--samples=2", "--batchSize=1", "--patch_size=16", f"--nEpochs={count}"]
+    given = ["--traindata=images", "--samples=2", "--batchSize=1", "--patch_size=16", f"--nEpochs={count}"]
     config = TrainOptions().parse([*given, "--keep=1", "--threads=1"])
     C2SRCNNTrainer.example_inputs = lambda trainer: (torch.zeros(1, 3, 16, 16),)  # type: ignore[method-assign]
     C2SRCNNTrainer(config, *sr_training_loaders(config)).run()

@@ -7,7 +7,7 @@ nothing can leave. Not here: the graph, the ranking. The network is traced only 
 from compress.config.loader import Path
 from compress.config.schema import Report
 from compress.errors import UserError
-from compress.graph.channels import ChannelGraph, Place
+from compress.graph.channels import ChannelGraph, ChannelGroup, Place
 from compress.meetings import meetings
 from compress.policies.base import Policy
 from compress.policies.pruning import PruningPolicy
@@ -79,9 +79,13 @@ def _check_pinned(
     policy: PruningPolicy, path: Path, places: dict[str, Place], graph: ChannelGraph, report: Report
 ) -> None:
     """Warns of named weights of which nothing can leave the network: zeros in them make nothing smaller."""
-    pinned = {}
-    for name, (parameter, dim) in places.items():
-        groups = graph.groups_of(parameter, dim)
+    pinned, own = {}, set(places.values())
+    found: dict[Place, list[ChannelGroup]] = {}
+    for group in graph.groups():
+        for place in own & group.members.keys():
+            found.setdefault(place, []).append(group)
+    for name, place in places.items():
+        groups = found.get(place, [])
         if groups and all(group.pinned for group in groups):
             pinned[name] = "; ".join(dict.fromkeys(reason for group in groups for reason in group.pinned))
     reasons: dict[str, list[str]] = {}
