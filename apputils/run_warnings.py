@@ -65,7 +65,7 @@ def warnings_text(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def place_of(entry: Mapping[str, Any]) -> str:
-    """`epoch 3, 4 times: `; '' before the first epoch."""
+    """What stands in front of a text, such as `epoch 3, 4 times:`; empty for one that came once, outside epochs."""
     parts = [] if entry["epoch"] is None else [f"epoch {entry['epoch']}"]
     parts += [f"{entry['count']} times"] if entry["count"] > 1 else []
     return f"{', '.join(parts)}: " if parts else ""
