@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from apputils.console import exit_codes
-from apputils.runs import recorded_optform
+from apputils.runs.console import exit_codes
+from apputils.runs.folders import recorded_optform
 from options.applications import application_on_command_line, find_application, named_on_command_line
 
 
@@ -14,10 +14,10 @@ def main() -> None:
     application = application_on_command_line(recorded)
     opt = application.load("test_options")().parse()
 
-    from models.comparison import compare  # imports torch, which --help and wrong options need not wait for
-    from models.processes import in_one_process
-    from models.second_baseline import second_baseline
-    from models.subject import find_subject
+    from engine.commands.baseline import second_baseline
+    from engine.commands.compare import compare  # imports torch, which --help and wrong options need not wait for
+    from engine.commands.find_checkpoint import find_subject
+    from engine.distributed.process_group import in_one_process
 
     in_one_process("test.py")
     if opt.compare or opt.benchmark:

@@ -1,6 +1,6 @@
 """Trains a network under a compression schedule: python train.py --optform=SR --compress=agp_prune.yaml"""
 
-from apputils.console import exit_codes
+from apputils.runs.console import exit_codes
 from options.applications import application_on_command_line
 
 
@@ -10,7 +10,7 @@ def main() -> None:
     application = application_on_command_line()
     config = application.load("train_options")().parse()
 
-    from models.modes import act  # imports torch, which --help and wrong options need not wait for
+    from engine.commands.train import act  # imports torch, which --help and wrong options need not wait for
 
     act(application, config)
 

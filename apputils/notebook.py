@@ -1,7 +1,6 @@
 """What the notebooks show: tables and figures of two networks, and of a sensitivity analysis.
 
-Here: numbers of the other tools, side by side. Not here: the numbers (macs.py, sparsity_table.py, sensitivity/). The
-notebooks in jupyter/ call these and define nothing.
+Numbers of the other tools, side by side. The notebooks in jupyter/ call these and define nothing.
 """
 
 import numpy as np
@@ -9,10 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from apputils.macs import macs_table
-from apputils.sensitivity.evaluation import directions
-from apputils.sensitivity.suggestion import goal_of, suggest
-from apputils.sparsity_table import sparsity_report
+from compress.analysis.macs.layers import macs_table
+from compress.analysis.sensitivity.evaluation import directions
+from compress.analysis.sensitivity.suggestion import goal_of, suggest
+from compress.analysis.sparsity.table import sparsity_report
 from compress.selectors import canonical_parameters
 
 BINS = 61

@@ -1,13 +1,13 @@
 """The front of the analyses: what a compressed network is like, each as one call that writes files and returns data.
 
-Here: names only. Not here: any work; each name says where that is. Called by the testers, the notebooks, and whoever
-wants to look at a network of their own. Every `dummy_input` gives shape and type only.
+Names only. Called by the testers, the notebooks, and whoever wants to look at a network of their own. Every
+`dummy_input` gives shape and type only.
 """
 
-from apputils.draw import draw_model_to_file
-from apputils.macs_display import macs_display
-from apputils.onnx_export import transform_to_onnx
-from apputils.sensitivity.analysis import sensitivity_analysis
-from apputils.sparsity_display import sparsity_display
+from compress.analysis.drawing.network import draw_model_to_file
+from compress.analysis.macs.display import macs_display
+from compress.analysis.sensitivity.analysis import sensitivity_analysis
+from compress.analysis.sparsity.display import sparsity_display
+from compress.export.onnx.export import transform_to_onnx
 
 __all__ = ["draw_model_to_file", "macs_display", "sensitivity_analysis", "sparsity_display", "transform_to_onnx"]

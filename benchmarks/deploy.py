@@ -3,8 +3,9 @@
     python benchmarks/deploy.py [--rounds 15] [--threads 1] [--only TEXT] [--reduce-range]
 
 For each network four files take turns in one process: dense float, half the channels in float, dense int8, half the
-channels in int8. Printed are size, median time and quartiles, and the ratio to the dense float file in the same round.
-Weights are random and calibration is one batch of noise: time and size do not depend on them, quality is not looked at.
+channels in int8. Printed are size, median time and quartiles, and the ratio to the dense float file in the same
+round. Weights are random and calibration is one batch of noise: time and size do not depend on them, quality is not
+looked at.
 
 uint8 x int8 kernels are quick on CPUs with VNNI; whether this one has it is printed.
 """
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from apputils.latency import measure_latency, onnx_way
-from apputils.onnx_export import ExportReport, ExportSettings, transform_to_onnx
-from apputils.onnx_session import has_vnni
+from compress.export.latency import measure_latency, onnx_way
+from compress.export.onnx.export import ExportReport, ExportSettings, transform_to_onnx
+from compress.export.onnx.session import has_vnni
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from models.C2SRCNN.model import Net
 

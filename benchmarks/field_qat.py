@@ -1,10 +1,9 @@
 """The same quantization-aware step by other tools: Brevitas, torchao's pt2e, torch.ao's fx graphs, NNCF.
 
-Here: `field`: a name -> a loop for each tool that can be imported and takes the network; for the others the reason.
-Not here: our own quantizers (qat_step.py), timing (interleaved.py). None of the packages is needed for anything else;
-`pip install torchao brevitas nncf` brings them, and PYTHONPATH may name a folder that they were installed to.
-All use 8 bits for weights (per channel where that is the tool's own choice) and activations, and their own defaults
-for the rest.
+`field`: a name -> a loop for each tool that can be imported and takes the network; for the others the reason. None of
+the packages is needed for anything else; `pip install torchao brevitas nncf` brings them, and PYTHONPATH may name a
+folder that they were installed to. All use 8 bits for weights (per channel where that is the tool's own choice) and
+activations, and their own defaults for the rest.
 """
 
 import copy

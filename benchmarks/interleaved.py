@@ -1,7 +1,6 @@
 """Timing two or more ways to do the same, fairly on a noisy machine.
 
-Here: rounds that take turns in one process, ratios of neighbours, and the options of such benchmarks. Not here: what is
-timed.
+Rounds that take turns in one process, ratios of neighbours, and the options of such benchmarks.
 """
 
 import argparse

@@ -9,7 +9,8 @@ network, averaged weights, optimizers, the scheduler's whole state, random state
 row a kill is printed; the exit code is 1 if one run differed.
 
 Each run is a process of its own, forked from this one, which has imported torch already, and killed from outside. It
-tells which phase it enters through a pipe, so that the kills can be spread over phases that take very different times.
+tells which phase it enters through a pipe, so that the kills can be spread over phases that take very different
+times.
 """
 
 import argparse
@@ -35,11 +36,11 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
-from apputils.kept import load_last, progress  # noqa: E402
-from apputils.runs import Run  # noqa: E402
+from apputils.checkpoints.rotation import load_last, progress  # noqa: E402
+from apputils.runs.folders import Run  # noqa: E402
 from compress.policies.quantization import QuantizationPolicy  # noqa: E402
 from compress.policies.thinning import ThinningPolicy  # noqa: E402
-from models.base_solver import BaseTrainer  # noqa: E402
+from engine.trainer import BaseTrainer  # noqa: E402
 from models.Classify.solver import ClassifyTrainer  # noqa: E402
 from models.Deblur.solver import DeblurTrainer  # noqa: E402
 

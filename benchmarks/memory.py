@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--rounds 5] [--threads 2]
 
-The setting is the process's own (`models.environment.keep_freed_memory`), so each way is a process, and the processes
+The setting is the process's own (`engine.environment.keep_freed_memory`), so each way is a process, and the processes
 take turns; printed are milliseconds a step and pages that the system had to clear, medians over rounds.
 """
 
@@ -52,8 +52,8 @@ def measured(network: str, keep: bool, threads: int) -> list[float]:
 
     from benchmarks.networks import resnet20
     from benchmarks.step_overhead import Loop
+    from engine.environment import keep_freed_memory
     from models.C2SRCNN.model import Net
-    from models.environment import keep_freed_memory
 
     torch.set_num_threads(threads)
     if keep and not keep_freed_memory():

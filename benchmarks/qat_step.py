@@ -3,8 +3,8 @@
     python benchmarks/qat_step.py [--rounds 15] [--steps 4] [--threads 2] [--only TEXT]
 
 Every quantizer with 8-bit weights and activations, on ResNet-20 (batch 64) and on an SR network of 64 channels (batch
-8, 32 x 32). All loops of a network run in this process and take turns in short rounds; printed is the ratio to the bare
-loop of the same round: minimum, median, maximum.
+8, 32 x 32). All loops of a network run in this process and take turns in short rounds; printed is the ratio to the
+bare loop of the same round: minimum, median, maximum.
 """
 
 import sys

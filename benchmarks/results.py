@@ -32,11 +32,11 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from apputils.onnx_session import has_vnni
 from benchmarks import deploy, qat_step, scale, step_overhead, throughput
 from benchmarks.field_qat import field
 from benchmarks.interleaved import Ratios, compare
 from benchmarks.networks import resnet20
+from compress.export.onnx.session import has_vnni
 from models.C2SRCNN.model import Net
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,12 +25,12 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from apputils.groups_view import group_tables
-from apputils.macs_display import macs_display
 from apputils.platform_summaries import sensitivity_analysis
-from apputils.sparsity_display import sparsity_display
+from compress.analysis.listings.groups import group_tables
+from compress.analysis.macs.display import macs_display
+from compress.analysis.sparsity.display import sparsity_display
 from compress.config import file_config
-from compress.thinning.probe import prunable_graph
+from compress.thinning.trial import prunable_graph
 
 SIZES = {
     "policies": (100, 1000, 5000), "chain": (100, 1000), "groups": (100, 1000), "thinning": (100, 1000),
@@ -99,7 +99,7 @@ def report(length: int) -> None:
 
 def images(count: int) -> None:
     """Class folders, read until the first minibatch could be made."""
-    from data.Classify_data.places import place_layout
+    from data.Classify_data.find_dataset import place_layout
     from data.Classify_data.store import PictureStore
 
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
@@ -114,7 +114,7 @@ def images(count: int) -> None:
 
 def pixels(side: int) -> None:
     """One photograph of super-resolution."""
-    from data.pictures import Picture
+    from data.images import Picture
     from data.store import PairStore
 
     Image.new("RGB", (side, side), (9, 99, 199)).save("a.png")

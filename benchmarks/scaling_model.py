@@ -4,8 +4,8 @@
         [--small-messages X] [--bandwidth-gbit 25] [--latency-us 20] [--overlap 0.5] [--machine-workers 8]
         [--inner-gbit 2400]
 
-Measured: the time of a training step of one worker (forward, backward, update; median) and the bytes of its gradients;
-`--step-ms` and `--gradient-mb` give numbers measured elsewhere, such as on a GPU. Given: the network.
+Measured: the time of a training step of one worker (forward, backward, update; median) and the bytes of its
+gradients; `--step-ms` and `--gradient-mb` give numbers measured elsewhere, such as on a GPU. Given: the network.
 
 The model is a ring all-reduce (Patarasuk and Yuan 2009, Journal of Parallel and Distributed Computing 69): of n
 machines each sends and receives 2 (n - 1) / n of the gradients in 2 (n - 1) messages,
@@ -15,16 +15,17 @@ machines each sends and receives 2 (n - 1) / n of the gradients in 2 (n - 1) mes
 and within a machine its workers do the same at the inner bandwidth first (`--machine-workers`). Of that, `overlap` of
 the step's time can hide, while the backward pass still runs. A step sends small messages too, each an all-reduce of a
 few bytes that is waited for and takes 2 (n - 1) x latency: one with the running statistics of BatchNorms, where there
-are any, and one that tells whether a loss is not finite and whether a signal came, which on CUDA goes out only every 50
-steps (`--small-messages` is their number in a step):
+are any, and one that tells whether a loss is not finite and whether a signal came, which on CUDA goes out only every
+50 steps (`--small-messages` is their number in a step):
 
     step(n) = compute + small messages x 2 (n - 1) x latency + max(0, all-reduce - overlap x compute)
 
 The global batch grows with the workers (weak scaling), so the efficiency is compute / step(n).
 
-What the model leaves out: that DistributedDataParallel sends gradients in several messages of 25 MB, and a GAN those of
-its discriminator after each of its updates; workers that wait for the slowest, reading data, tree all-reduces (which
-NCCL takes for small messages; they grow with log n where the ring grows with n), switches that are shared with others.
+What the model leaves out: that DistributedDataParallel sends gradients in several messages of 25 MB, and a GAN those
+of its discriminator after each of its updates; workers that wait for the slowest, reading data, tree all-reduces
+(which NCCL takes for small messages; they grow with log n where the ring grows with n), switches that are shared with
+others.
 """
 
 import argparse

@@ -4,10 +4,10 @@
     python benchmarks/seeds.py --seeds 0 1 2 3 4 --validation --optform=SR --compress=agp_prune.yaml
 
 For each seed it does what `python train.py ... --seed=SEED` and `python test.py --no-export --no-report --sense=none`
-do, in one process; all other options are train.py's. Printed are the metrics of each seed on the test data, their mean
-and their standard deviation (n - 1), beside the trivial method's. With `--validation` nothing is tested: that is how
-settings are chosen, so that the test data have no part in the choice. The runs are called NAME-s0, NAME-s1, ... and
-kept; NAME is `--name`. A run that is there already is not trained again if its options are the same.
+do, in one process; all other options are train.py's. Printed are the metrics of each seed on the test data, their
+mean and their standard deviation (n - 1), beside the trivial method's. With `--validation` nothing is tested: that is
+how settings are chosen, so that the test data have no part in the choice. The runs are called NAME-s0, NAME-s1, ...
+and kept; NAME is `--name`. A run that is there already is not trained again if its options are the same.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from apputils.checkpoint import load_checkpoint
-from apputils.console import exit_codes
+from apputils.checkpoints.file import load_checkpoint
 from apputils.report.content import read_json
-from apputils.runs import Run
+from apputils.runs.console import exit_codes
+from apputils.runs.folders import Run
 from compress.errors import UserError
-from models.run_state import plain_options
-from models.subject import find_subject
+from engine.commands.find_checkpoint import find_subject
+from engine.state import plain_options
 from options.applications import DEFAULT, Application, find_application, named_on_command_line
 
 QUICK = ("--no-export", "--no-report", "--sense=none")  # of test.py: quality alone

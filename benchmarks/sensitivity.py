@@ -22,12 +22,12 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from apputils.sensitivity.changes import Subject, find_subjects
-from apputils.sensitivity.evaluation import Evaluation
-from apputils.sensitivity.replay import ReplayMeter
-from apputils.sensitivity.suggestion import goal_of
-from apputils.sensitivity.workers import Task, levels_of
 from benchmarks.networks import resnet20
+from compress.analysis.sensitivity.changes import Subject, find_subjects
+from compress.analysis.sensitivity.evaluation import Evaluation
+from compress.analysis.sensitivity.replay import ReplayMeter
+from compress.analysis.sensitivity.suggestion import goal_of
+from compress.analysis.sensitivity.workers import Task, levels_of
 from compress.criteria import level_mask
 
 Numbers = dict[str, float]

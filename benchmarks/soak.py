@@ -5,8 +5,8 @@
 Each run has four epochs of a few steps under a schedule that prunes filters, thins the network, prunes elements and
 averages weights; after every epoch it validates, saves and writes its log, and every second run is resumed in the
 middle. Every run has a name of its own in a temporary folder, which is emptied. At the end the growth of memory from
-the end of the first quarter to the last is printed, fitted by a line, with the number of runs; the exit code is 1 if it
-is more than `MOST_GROWTH` an hour or a file was left open.
+the end of the first quarter to the last is printed, fitted by a line, with the number of runs; the exit code is 1 if
+it is more than `MOST_GROWTH` an hour or a file was left open.
 """
 
 import argparse
@@ -27,10 +27,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from apputils.console import Interrupted
+from apputils.runs.console import Interrupted
 from data.loaders import sr_training_loaders
+from engine.resume import resumed
 from models.C2SRCNN.solver import C2SRCNNTrainer
-from models.resumption import resumed
 from options.Normal_options.train_options import TrainOptions
 
 MOST_GROWTH = 50 << 20  # bytes an hour

@@ -2,10 +2,11 @@
 
     python benchmarks/step_options.py [--rounds 15] [--steps 4] [--threads 2] [--only TEXT]
 
-The steps are the training loop's own parts (models/replicas.py, models/accumulation.py) around one fixed batch, without
-a schedule; all of them see the same samples. All ways run in this process and take turns in short rounds, so that a
-machine that slows down slows all. Printed is the time of an update and its ratio to the plain one's in the same round.
-C2SRCNN is trained with its channels last anyway: its plain step is, and `channels first` shows the difference.
+The steps are the training loop's own parts (engine/distributed/data_parallel.py, engine/epoch/accumulation.py) around
+one fixed batch, without a schedule; all of them see the same samples. All ways run in this process and take turns in
+short rounds, so that a machine that slows down slows all. Printed is the time of an update and its ratio to the plain
+one's in the same round. C2SRCNN is trained with its channels last anyway: its plain step is, and `channels first`
+shows the difference.
 """
 
 import contextlib
@@ -21,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.interleaved import compare, options_of
 from benchmarks.networks import resnet20
-from models.accumulation import mean_loss
+from engine.distributed.data_parallel import Replicas
+from engine.epoch.accumulation import mean_loss
 from models.C2SRCNN.model import Net
-from models.replicas import Replicas
 
 Batch = tuple[Tensor, Tensor]
 PARTS = 4  # of --accumulate

@@ -5,8 +5,9 @@
 All loops of a row group run in this process and take turns in short rounds, so that a machine that slows down slows
 all. Printed is the ratio to the bare loop of the same round: minimum, median, maximum; and the time inside the hooks
 alone as a part of the step, median, which the noise of the rest does not reach. "AGP" rows mask 40 % of every
-convolution; `torch.nn.utils.prune` and `torch.ao.pruning` get the same masks. The last rows time AGP's `on_epoch_begin`
-over all convolutions of ResNet-50 against numpy's partition of each weight. Quantizers: `benchmarks/qat_step.py`.
+convolution; `torch.nn.utils.prune` and `torch.ao.pruning` get the same masks. The last rows time AGP's
+`on_epoch_begin` over all convolutions of ResNet-50 against numpy's partition of each weight. Quantizers:
+`benchmarks/qat_step.py`.
 """
 
 import statistics

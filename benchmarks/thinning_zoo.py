@@ -7,11 +7,11 @@
     python benchmarks/thinning_zoo.py --compare                # Torch-Pruning's verdict and time beside ours; it needs
     pip install torch-pruning==1.6.1
 
-Of each group 30 % of the units go, by L1 norm; the classifier's outputs stay. A row says `ok` if the thinned
-network equals the masked one (float64, 1e-8 relative, in eval and in training mode), a training step with the
-same optimizer works afterwards, and a fresh network takes recipe and weights and computes the same.
-Each model runs in a process of its own, so that the peak of memory is its own. Torch-Pruning (an optional package) does
-not check what its network computes: `runs` says that pruning by 30 % and a forward pass went through.
+Of each group 30 % of the units go, by L1 norm; the classifier's outputs stay. A row says `ok` if the thinned network
+equals the masked one (float64, 1e-8 relative, in eval and in training mode), a training step with the same optimizer
+works afterwards, and a fresh network takes recipe and weights and computes the same. Each model runs in a process of
+its own, so that the peak of memory is its own. Torch-Pruning (an optional package) does not check what its network
+computes: `runs` says that pruning by 30 % and a forward pass went through.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup
-from compress.graph.macs import count_macs
-from compress.thinning.probe import prunable_graph
+from compress.graph.macs.count import count_macs
 from compress.thinning.proof.observe import observe
+from compress.thinning.proof.verify import relative
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import Thinned, remove_units
-from compress.thinning.verify import relative
+from compress.thinning.trial import prunable_graph
 
 FRACTION = 0.3
 SIZES = {

@@ -2,9 +2,9 @@
 
     python benchmarks/throughput.py [--rounds 5] [--threads 2]
 
-Ours is an epoch of the real trainer under no schedule: hooks, progress, means of the losses. The plain loop is what one
-writes by hand: the same network, optimizer, loss, memory format, and a loader with the same data set and settings. They
-take turns, an epoch each.
+Ours is an epoch of the real trainer under no schedule: hooks, progress, means of the losses. The plain loop is what
+one writes by hand: the same network, optimizer, loss, memory format, and a loader with the same data set and
+settings. They take turns, an epoch each.
 """
 
 import sys
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.interleaved import Ratios, compare, options_of
 from compress.scheduler import CompressionScheduler
 from data.loaders import sr_training_loaders
-from models.base_solver import BaseTrainer
+from engine.trainer import BaseTrainer
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from options.Normal_options.train_options import TrainOptions
 

@@ -1,8 +1,8 @@
 """Is a pruned network what it was without the channels that it lost? One comparison for every tool.
 
-Here: `kept_positions`, which reads off the weights what a tool has removed (every weight is a number of its own, so
-each tells where it came from), `without`, which sets the rest of a fresh build to zero, and `distance`, which compares,
-in float64, on other inputs than the tool has seen. Not here: the tools. Called by `wild_zoo.py`.
+`kept_positions`, which reads off the weights what a tool has removed (every weight is a number of its own, so each
+tells where it came from), `without`, which sets the rest of a fresh build to zero, and `distance`, which compares, in
+float64, on other inputs than the tool has seen. Called by `wild_zoo.py`.
 
     fresh weight (3, 2)      pruned (2, 1)
     [[.1 .2]                 [[.2]           rows 0 and 2, column 1 were kept

@@ -1,7 +1,7 @@
 """Networks of other people's packages with random weights, small enough for a CPU, for `wild_zoo.py`.
 
-Here: `networks(package)`, a table of builders a package, with the inputs that each takes. Nothing is downloaded and
-nothing is imported before it is asked for. Not here: what is done with them.
+`networks(package)`, a table of builders a package, with the inputs that each takes. Nothing is downloaded and nothing
+is imported before it is asked for.
 """
 
 from __future__ import annotations

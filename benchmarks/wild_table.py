@@ -1,6 +1,6 @@
 """How the wild zoo's rows are summed up and printed; what a graph says about the parameters that can leave.
 
-Here: `shares` (of one graph), `row_line`, `print_tables`. Not here: running anything (`wild_zoo.py`).
+`shares` (of one graph), `row_line`, `print_tables`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a hook is told: the moment, and what it may act on. Time is passed in; nobody counts.
 
-Here: `StepContext`, and the loss terms that `before_backward_pass` hands on. Not here: behaviour.
+`StepContext`, and the loss terms that `before_backward_pass` hands on.
 """
 
 from collections.abc import Callable

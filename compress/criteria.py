@@ -1,6 +1,6 @@
 """Pure tensor -> tensor functions: which elements are the least important, and the masks that follow.
 
-Here: scores and exact selection. Not here: settings, state, names, time.
+Scores and exact selection.
 """
 
 import math

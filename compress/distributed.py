@@ -1,7 +1,6 @@
 """Statistics that every process must agree on.
 
-Here: sums, maxima, means and the first process's values. Not here: setting processes up, which `torchrun` and the
-training loop do (models/processes.py in this bench).
+Sums, maxima, means and the first process's values.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,6 @@
 """Errors for people: what was given, where, what is allowed, the nearest name, what happens now.
 
-Here: the error classes and the "did you mean" helper. Not here: printing and exit codes, which
-the entry points (`train.py`, `test.py`) own. Everything may import this module; it imports nothing of ours.
+The error classes and the "did you mean" helper. Everything may import this module; it imports nothing of ours.
 """
 
 import difflib

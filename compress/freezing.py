@@ -1,6 +1,6 @@
 """Keeping parts of a network as they are for a while: `LayerFreezer`, and the two means that freezing has.
 
-Here: what is frozen and how. Not here: when (policies/freezing.py, and policies/stages.py for staged distillation).
+What is frozen and how.
 """
 
 from collections.abc import Iterable

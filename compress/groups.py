@@ -1,7 +1,7 @@
 """Groups of a weight's elements that live and die together: filters, channels, rows, columns, kernels, blocks.
 
-Here: the tile of each kind of group, and the way from a weight to its groups and back. Not here: which groups are
-unimportant (criteria.py). Used by structured pruners, group regularizers and thresholds.
+The tile of each kind of group, and the way from a weight to its groups and back. Used by structured pruners, group
+regularizers and thresholds.
 
 Every kind of group is a tiling: the weight is cut into equal tiles, and each tile is a group. For a convolution's
 weight of shape (O, I, h, w):

@@ -1,7 +1,7 @@
 """How much by now: the fraction that an algorithm is asked for at an epoch.
 
-Here: level objects that ranked pruners compose in. Not here: which weights go. Pure functions of the
-epoch and the policy's window, so that a plan can be drawn without training.
+Level objects that ranked pruners compose in. Pure functions of the epoch and the policy's window, so that a plan can
+be drawn without training.
 
 Wherever a schedule asks for a level (`desired_sparsity`, the values of `levels`), it may write a number, which is
 a `ConstantLevel`, or one of the classes below in place:
@@ -17,8 +17,8 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
+from compress.epoch_window import EpochWindow
 from compress.registry import LEVELS, InstanceOf
-from compress.window import EpochWindow
 
 Sparsity = Annotated[float, Field(ge=0.0, le=1.0)]
 LevelArgument = Sparsity | Annotated[dict[str, Any], InstanceOf(LEVELS)]

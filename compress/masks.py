@@ -1,7 +1,7 @@
 """Masks of parameters and how they are put on.
 
-Here: `ParameterMasker` (one parameter's mask and its copies) and `MaskTable` (all of a model's). Not here: what
-the masks are (pruning/) and when they are made (policies/). The scheduler owns the table.
+`ParameterMasker` (one parameter's mask and its copies) and `MaskTable` (all of a model's). The scheduler owns the
+table.
 
 A mask is a bool tensor of the parameter's shape, True = kept: a quarter of the bytes of a float32 weight.
 """

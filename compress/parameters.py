@@ -1,6 +1,6 @@
 """Parameters that an optimizer and autograd know: new values of another shape in place, and joining an optimizer.
 
-Here: `replace_data`, `add_group`. Not here: what the values are (thinning, adaptors, quantizers).
+`replace_data`, `add_group`.
 """
 
 from collections.abc import Mapping

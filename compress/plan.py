@@ -1,7 +1,7 @@
 """What will act in each epoch, found without training.
 
-Here: `Plan` and `make_plan`, which asks the policies and rehearses the learning-rate policies on a shadow of each
-optimizer. Not here: drawing (apputils/plan_view.py). Called by `CompressionScheduler.preview`.
+`Plan` and `make_plan`, which asks the policies and rehearses the learning-rate policies on a shadow of each
+optimizer. Called by `CompressionScheduler.preview`.
 """
 
 from collections import Counter
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from tabulate import tabulate
 from torch.optim import Optimizer
 
-from compress.meetings import acting_in
 from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy, shadow_of
+from compress.policies.overlaps import acting_in
 from compress.policies.thinning import ThinningPolicy
 
 

@@ -1,7 +1,6 @@
 """Names in a schedule -> classes, one table per section.
 
-Here: `Registry` and the table of each section. Not here: the classes, which register themselves
-where they are defined (`@PRUNERS.register`); `compress/config/families.py` imports those modules.
+`Registry` and the table of each section.
 """
 
 from collections.abc import Callable, Iterator

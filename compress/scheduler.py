@@ -1,7 +1,7 @@
 """The loop over policies: `CompressionScheduler`.
 
-Here: six hooks that hand the moment to the policies of the epoch, the masks after the optimizer's step, state.
-Not here: what a policy does, how a schedule is read (config/), the plan (plan.py). Called by a training loop:
+Six hooks that hand the moment to the policies of the epoch, the masks after the optimizer's step, state. Called by a
+training loop:
 
     on_epoch_begin
       for each minibatch:
@@ -20,10 +20,10 @@ from torch.optim import Optimizer
 from compress.context import LossComponent, PolicyLoss, StepContext
 from compress.distillation.teachers import Teachers
 from compress.errors import UserError
-from compress.hook_order import HookOrder
 from compress.masks import MaskTable
 from compress.plan import Plan, make_plan
 from compress.policies.base import HOOKS, Policy
+from compress.policies.hook_order import HookOrder
 from compress.thinning.current import CurrentGraph
 from compress.thinning.recipe import Recipe, cut_state
 

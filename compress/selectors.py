@@ -1,7 +1,7 @@
 """Which weights or modules a schedule's text means.
 
-Here: canonical names, and the expansion of a selector (exact name, glob, `re:REGEX`). Not here: what is
-done with the weights found. Called by `compress.config` and `compress.scheduler`.
+Canonical names, and the expansion of a selector (exact name, glob, `re:REGEX`). Called by `compress.config` and
+`compress.scheduler`.
 
 A selector is resolved once, when the schedule is built; algorithms receive full canonical names.
 

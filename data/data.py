@@ -1,7 +1,7 @@
 """The three loaders of super-resolution, under the names that the solvers call.
 
-Here: the choice between a user's folder, BSDS300 and the embedded photographs. Not here: how a
-sample is made (`dataset.py`). Called by `train.py` and `test.py` through the table of applications.
+The choice between a user's folder, BSDS300 and the embedded photographs. Called by `train.py` and `test.py` through
+the table of applications.
 """
 
 import logging
@@ -11,8 +11,8 @@ from typing import Protocol
 from data.dataset import PATCH_SIZE, SAMPLES_PER_EPOCH, DatasetFromFolder, EvaluationSet
 from data.embedded import SPLIT, Part, embedded_pictures
 from data.folders import folder_pictures, has_test_part, measured_part
+from data.images import Picture
 from data.measured import WHOLE, Measured
-from data.pictures import Picture
 from data.store import MEMORY_BUDGET
 
 DEFAULT_DIR = Path("dataset/BSDS300/images")

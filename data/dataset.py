@@ -1,7 +1,6 @@
 """Super-resolution data sets: random aligned crops for training, whole pictures for measuring.
 
-Here: tensors made of `PairStore`'s pairs. Not here: which pictures are used (`data.py`) and the order
-(`sampling.py`). Called by `data.py`, or by a user with a list of pictures of their own.
+Tensors made of `PairStore`'s pairs. Called by `data.py`, or by a user with a list of pictures of their own.
 """
 
 from collections.abc import Sequence
@@ -13,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from compress.errors import UserError
+from data.data_fingerprint import Origin
+from data.images import Picture, Pixels, up_sample
 from data.measured import Measured
-from data.origin import Origin
-from data.pictures import Picture, Pixels, up_sample
 from data.sampling import SampleKey, rng, sample_key
 from data.store import MEMORY_BUDGET, PairStore
 

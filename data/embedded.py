@@ -1,8 +1,7 @@
 """The real photographs inside the scikit-image and scikit-learn wheels, and their split.
 
-Here: which picture is in which part, and where the installed packages keep the files. Nothing is
-downloaded: only files that the wheels carry are named. Not here: a user's own pictures
-(`folders.py`). Called by `data.py`.
+Which picture is in which part, and where the installed packages keep the files. Nothing is downloaded: only files
+that the wheels carry are named. Called by `data.py`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from compress.errors import UserError
-from data.pictures import Picture
+from data.images import Picture
 
 Part = Literal["train", "validation", "test"]
 

@@ -1,6 +1,6 @@
 """A user's own pictures: which files of a folder belong to which part.
 
-Here: plain folders and BSDS300's layout, the validation part made of file names, and which part is measured. Not
+Plain folders and BSDS300's layout, the validation part made of file names, and which part is measured. Not
 here: decoding, which also finds the unreadable ones (`store.py`). Called by `data.py`.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from compress.errors import UserError, printable
 from data.embedded import Part
-from data.pictures import DECODE_ERRORS, Picture, opened
+from data.images import DECODE_ERRORS, Picture, opened
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VALIDATION_FRACTION = 0.1

@@ -1,7 +1,6 @@
 """Batches: data sets -> torch's loaders, for the table of applications.
 
-Here: `DataLoader` settings. Not here: the data sets (data.py). What a batch holds is a function of (seed, epoch,
-index), whatever the number of workers.
+`DataLoader` settings. What a batch holds is a function of (seed, epoch, index), whatever the number of workers.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from compress.distributed import rank, world_size
 from compress.errors import UserError
 from data.data import get_held_out_set, get_training_set, get_validation_set, place_of
-from data.origin import Origin, trained_place
+from data.data_fingerprint import Origin, trained_place
 from data.sampling import EpochSampler
 
 

@@ -1,6 +1,7 @@
 """What quality was measured on: the data, their part and the number of images.
 
-Loaders put a `Measured` on the data sets that are evaluated; summaries, reports and comparisons name it beside quality.
+Loaders put a `Measured` on the data sets that are evaluated; summaries, reports and comparisons name it beside
+quality.
 """
 
 from dataclasses import asdict, dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import printable
-from data.origin import EMBEDDED
+from data.data_fingerprint import EMBEDDED
 
 WHOLE = "whole"  # a place without parts, measured as it is
 

@@ -1,7 +1,7 @@
 """The order in which samples are seen, as a function of (seed, epoch) alone.
 
-Here: the keys that a sampler hands to a data set, and the generator drawn from a key. Not here: any
-picture. Works for every application; called by the solvers (the sampler) and the data sets (`rng`).
+The keys that a sampler hands to a data set, and the generator drawn from a key. Works for every application; called
+by the solvers (the sampler) and the data sets (`rng`).
 
 A worker process has no generator of its own to be restored: what a sample looks like follows from
 its key, so any number of workers, persistent or not, and a run that was resumed give the same data.

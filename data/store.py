@@ -1,7 +1,6 @@
 """Pairs of low and high resolution, made once and kept in memory while they fit.
 
-Here: decoding, down-sampling, the memory budget, and skipping what cannot be used. Not here: which
-pictures (`embedded.py`, `folders.py`) and crops (`dataset.py`). Called by `dataset.py`.
+Decoding, down-sampling, the memory budget, and skipping what cannot be used. Called by `dataset.py`.
 """
 
 import logging
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from compress.errors import UserError, printable
-from data.pictures import DECODE_ERRORS, Picture, Pixels, crop_to_multiple, down_sample
+from data.images import DECODE_ERRORS, Picture, Pixels, crop_to_multiple, down_sample
 
 MEMORY_BUDGET = 1 << 30  # bytes of decoded pairs kept by one data set
 RECENT = 8  # pairs kept of those beyond the budget

@@ -1,8 +1,8 @@
 """The table of applications: what `--optform` may be, and where each application's parts are.
 
-Here: the table and its look-ups. Not here: any application. To add one: a folder in options/, data/ and models/,
-one entry in `APPLICATIONS` and one in `BUILDERS` of models/whole.py (models/ imports nothing from here). Parts are
-imported when they are used, so that `--help` needs no torch. docs/add_an_application.md tells all of it.
+The table and its look-ups. To add one: a folder in options/, data/ and models/, one entry in `APPLICATIONS` and one
+in `BUILDERS` of engine/saved/load_model.py (models/ imports nothing from here). Parts are imported when they are
+used, so that `--help` needs no torch. docs/add_an_application.md tells all of it.
 """
 
 import importlib
@@ -57,7 +57,7 @@ APPLICATIONS = {
             training_loaders="data.loaders:sr_training_loaders",
             testing_loader="data.loaders:sr_testing_loader",
             trainer="models.C2SRCNN.solver:C2SRCNNTrainer",
-            tester="models.test_solver:XSRCNNTester",
+            tester="models.SR.tester:XSRCNNTester",
         ),
         Application(
             name="Classify",

@@ -1,7 +1,7 @@
 """The options that every application has.
 
-Here: `TrainConfig` and `TestConfig`, which an application's package extends. Not here: the parser (option.py).
-A field named `explicit` is no option: it holds the names of those that were given on the command line.
+`TrainConfig` and `TestConfig`, which an application's package extends. A field named `explicit` is no option: it
+holds the names of those that were given on the command line.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from compress.window import MAX_EPOCHS
+from compress.epoch_window import MAX_EPOCHS
 from options.command import commands, schedule_command
 from options.option import option, parse
 from options.rules import Rule, check_testing, check_training

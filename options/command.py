@@ -1,7 +1,6 @@
 """What to type to do again what an options object did.
 
-Here: `commands`, `schedule_command`: options as a command line that their own parser takes. Not here: the parser
-(option.py).
+`commands`, `schedule_command`: options as a command line that their own parser takes.
 """
 
 import shlex

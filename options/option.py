@@ -1,7 +1,7 @@
 """Typed options objects from which a command line is made.
 
-Here: `option` declares a field, `parse` fills a dataclass from arguments and says clearly what is wrong. Not here:
-which options exist (base_options.py and the applications' packages). Imports no torch: `--help` must be quick.
+`option` declares a field, `parse` fills a dataclass from arguments and says clearly what is wrong. Imports no torch:
+`--help` must be quick.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """Options that cannot go together, or of which one means nothing without another: refused before anything starts.
 
-Here: `Rule`, `check`, and the rules that every application's options share. Not here: what one value may be (option.py)
-and the rules of one application, which stand beside its options as `RULES`. Imports no torch: a refusal must be quick.
+`Rule`, `check`, and the rules that every application's options share. Imports no torch: a refusal must be quick.
 """
 
 import os
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from apputils.runs import check_new_name, find_run, run_to_resume
+from apputils.runs.folders import check_new_name, find_run, run_to_resume
 from compress.errors import UserError, did_you_mean
 from options.schedules import schedule_families
 

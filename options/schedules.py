@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def schedule_families() -> list[str]:
     """What `--new-schedule` may be; its templates are one file each."""
-    return sorted(path.stem for path in (ROOT / "apputils" / "schedule_templates").glob("*.yaml"))
+    return sorted(path.stem for path in (ROOT / "compress" / "config" / "templates").glob("*.yaml"))
 
 
 def find_schedule(name: str, optform: str) -> str:

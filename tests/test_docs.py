@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import nn
 
-from apputils.checkpoint import main as checkpoint_main
+from apputils.checkpoints.file import main as checkpoint_main
 from compress.config import file_config
 from compress.config.__main__ import main as config_main
 from compress.config.families import FAMILIES
@@ -44,7 +44,7 @@ def blocks(language: str) -> list[Any]:
 
 YAML = blocks("yaml")
 TOOLS = {  # module with a command line -> what does its work
-    "apputils.checkpoint": "_network", "data.Classify_data.convert": "convert_cifar",
+    "apputils.checkpoints.file": "_network", "data.Classify_data.convert": "convert_cifar",
     "data.Deblur_data.make_pairs": "_made",
 }  # fmt: skip
 COMMANDS = [
@@ -123,7 +123,7 @@ def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, mo
         application.load("test_options")().parse(words[1:])
     elif words[:2] == ["-m", "compress.config"]:
         assert config_main(words[2:]) == 0
-    elif words[:3] == ["-m", "apputils.checkpoint", "import"]:
+    elif words[:3] == ["-m", "apputils.checkpoints.file", "import"]:
         torch.save(nn.Linear(2, 1), tmp_path / "model.pt")
         monkeypatch.chdir(tmp_path)
         assert checkpoint_main(words[2:]) == 0

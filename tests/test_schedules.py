@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
-from apputils.runs import new_run
+from apputils.runs.folders import new_run
 from compress.config import file_config
 from compress.config.post_training import load_post_training
-from models.base_solver import BaseTrainer
+from engine.best_epoch import EpochScore
+from engine.commands.smoke import smoke
+from engine.trainer import BaseTrainer
 from models.C2SRCNN.model import Net
-from models.ranking import EpochScore
-from models.smoke import smoke
 from options.applications import find_application
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ def test_every_schedule_was_measured_or_says_why_not(path: Path) -> None:
     assert not re.search(r"not measured(?!: \w)", header, re.IGNORECASE)
 
 
-@pytest.mark.slow  # those of SR are tried in tests/models/test_modes.py, on small pictures
+@pytest.mark.slow  # those of SR are tried in tests/engine/commands/test_train.py, on small pictures
 @pytest.mark.parametrize("path", [path for path in SHIPPED if path.parent.name != "SR"], ids=lambda path: path.name)
 def test_every_schedule_passes_a_smoke_run_on_the_embedded_data(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

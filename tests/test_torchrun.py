@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apputils.checkpoint import load_checkpoint
+from apputils.checkpoints.file import load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 300.0  # seconds

@@ -1,6 +1,6 @@
 """Which classes are taken for which: confusion matrix, accuracy of each class, as tables, files and a drawing.
 
-Here: counts and their form. Not here: the network's answers (models/Classify/quality.py). Called by the tester.
+Counts and their form. Called by the tester.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from apputils.csv_file import write_csv, write_records
-from compress.files import replacing
+from compress.io.csv_file import write_csv, write_records
+from compress.io.files import replacing
 
 MOST_WRITTEN = 30  # classes whose names and counts still fit into the drawing
 

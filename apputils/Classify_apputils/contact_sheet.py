@@ -1,6 +1,6 @@
 """Pictures in rows, each above what it was taken for.
 
-Here: `contact_sheet`. Not here: answers (models/Classify/quality.py). Called by the trainer, for TensorBoard.
+`contact_sheet`. Called by the trainer, for TensorBoard.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from apputils.images import to_image
+from apputils.SR_apputils.panels import to_image
 
 COLUMNS, SIDE, CAPTION = 8, 72, 14  # pictures in a row; pixels of a picture, of the line below it
 RIGHT, WRONG = "#1a7f37", "#c62828"

@@ -1,7 +1,6 @@
 """Quality of a restored picture as deblurring papers report it: PSNR and SSIM of RGB, without a border cut.
 
-Here: pure functions on picture tensors. Not here: super-resolution's convention (apputils/metrics.py), means over
-pictures (models/Deblur/quality.py). Pictures are clamped and rounded to 8 bits first, as if written to a file.
+Pure functions on picture tensors. Pictures are clamped and rounded to 8 bits first, as if written to a file.
 """
 
 import numpy as np

@@ -1,7 +1,6 @@
 """One network of a comparison, and its row.
 
-Here: `Candidate`, `cost_row`. Not here: quality (the applications' testers), time
-(apputils/timing.py), how rows look (page.py).
+`Candidate`, `cost_row`.
 """
 
 import gzip
@@ -12,9 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from apputils.macs import macs_table
-from apputils.sparsity import Sparsity
-from compress.files import read_bytes
+from compress.analysis.macs.layers import macs_table
+from compress.analysis.sparsity.totals import Sparsity
+from compress.io.files import read_bytes
 
 MOST_FILE = 1 << 34  # bytes of an ONNX file, which has at most 2 GB
 

@@ -1,7 +1,6 @@
 """`compare.html`: one file that needs nothing else, in the report's looks.
 
-Here: the template filled in, the plots of quality over cost. Not here: the numbers (write.py), geometry
-(apputils/report/svg.py).
+The template filled in, the plots of quality over cost.
 """
 
 from collections.abc import Mapping
@@ -9,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from apputils.compare.pareto import pareto_front
-from apputils.metric_words import words_of
 from apputils.report.page import world
 from apputils.report.svg import Chart, bar_chart, scatter_chart
+from compress.analysis.metric_names import words_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 COSTS = {  # column -> (what the title says, the axis's unit)

@@ -1,6 +1,6 @@
 """Which candidates no other one beats: the Pareto front.
 
-Here: `pareto_front`. Not here: the plot (page.py).
+`pareto_front`.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """`write_comparison`: compare.html, compare.xlsx and compare.json, and the table for a screen.
 
-Here: rows put together, and the order of things. Not here: measuring (candidate.py, apputils/timing.py), looks
-(page.py).
+Rows put together, and the order of things.
 """
 
 import json
@@ -14,12 +13,12 @@ from tabulate import tabulate
 
 from apputils.compare.candidate import Candidate, cost_row
 from apputils.compare.page import render
-from apputils.machine_load import load_text
-from apputils.metric_words import words_of
 from apputils.report.content import environment
 from apputils.report.write import finite, write_text
-from apputils.timing import RUNTIMES, Timed, Timing, threads_text, time_rows, time_text
-from apputils.workbook import Workbook
+from compress.analysis.metric_names import words_of
+from compress.analysis.workbook import Workbook
+from compress.export.machine_load import load_text
+from compress.export.timing import RUNTIMES, Timed, Timing, threads_text, time_rows, time_text
 
 COUNTS = ("parameters", "macs", "effective_macs", "bitops", "file_bytes", "file_gzip_bytes")
 

@@ -1,6 +1,6 @@
 """`report.xlsx`: the report's tables with native charts.
 
-Here: which sheets. Not here: how sheets look (apputils/workbook.py).
+Which sheets.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ import pandas as pd
 
 from apputils.report.charts import MOST_GROUPS, cost_by_layer, importance_points, importance_title
 from apputils.report.details import detail_tables
-from apputils.sparsity_table import GRANULARITIES
-from apputils.timing import RUNTIMES
-from apputils.workbook import Workbook
+from compress.analysis.sparsity.table import GRANULARITIES
+from compress.analysis.workbook import Workbook
+from compress.export.timing import RUNTIMES
 
 
 def write_book(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,16 +1,16 @@
 """Which charts a report has, made of its content.
 
-Here: the choice of series and labels. Not here: geometry (svg.py), the page (page.py).
+The choice of series and labels.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from apputils.macs import layer_label
-from apputils.metric_words import words_of
 from apputils.report.svg import Chart, bar_chart, line_chart, timeline
 from apputils.report.timeline import runs_of
-from apputils.timing import RUNTIMES, threads_text
+from compress.analysis.macs.layers import layer_label
+from compress.analysis.metric_names import words_of
+from compress.export.timing import RUNTIMES, threads_text
 
 Content = Mapping[str, Any]
 MOST_GROUPS = 24

@@ -1,7 +1,7 @@
 """What the report says, as plain data: `report.json`.
 
-Here: collecting it from the checkpoint, the summary and the files that the analyses left in results/<run>/. Not here:
-how it looks (page.py, book.py), what an analysis measures. A part whose file is absent is None, and the page says so.
+Collecting it from the checkpoint, the summary and the files that the analyses left in results/<run>/. A part whose
+file is absent is None, and the page says so.
 """
 
 import io
@@ -18,15 +18,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from apputils.macs import MacsTable
-from apputils.measured_words import measured_words
 from apputils.report.removed import reasons_of_removal, removed_units, unexplained
 from apputils.report.timeline import policies_of
-from apputils.run_warnings import place_of
-from apputils.summary import quality_rows
-from apputils.workbook import records
+from apputils.runs.measured_words import measured_words
+from apputils.runs.run_warnings import place_of
+from apputils.runs.summary import quality_rows
+from compress.analysis.macs.layers import MacsTable
+from compress.analysis.workbook import records
 from compress.errors import UserError
-from compress.files import read_text
+from compress.io.files import read_text
 
 EXPORT = "export.json"
 PART = r"sensitivity_\w+_part_"  # records of one machine's share of the weights
@@ -38,7 +38,7 @@ def gather(folder: Path, checkpoint: Mapping[str, Any], summary: Mapping[str, An
     Args:
         folder: what the analyses left there is read; what is older than the checkpoint is of another network.
         checkpoint: of the evaluated network.
-        summary: of the evaluation, in the form of apputils/summary.py.
+        summary: of the evaluation, in the form of apputils/runs/summary.py.
         dense: cost of the network before anything was removed.
     """
     stale = older_than(Path(summary["checkpoint"]), folder)

@@ -1,6 +1,6 @@
 """What a tester has to tell beyond its metrics, as tables: accuracy of each class, early exits.
 
-Here: `detail_tables`, from the summary's `details`. Not here: what is in them (the testers), looks (page.py, book.py).
+`detail_tables`, from the summary's `details`.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """`report.html`: one file that needs nothing else.
 
-Here: the template filled in. Not here: the content (content.py), charts (charts.py), looks (templates/).
+The template filled in.
 """
 
 import re
@@ -12,15 +12,15 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from apputils.machine_load import load_text
-from apputils.metric_words import words_of
 from apputils.report import charts
 from apputils.report.details import detail_tables
-from apputils.report.pictures import pictures_of
+from apputils.report.images import pictures_of
 from apputils.report.svg import number
-from apputils.timing import threads_text
-from apputils.workbook import shape_text
-from compress.files import read_text
+from compress.analysis.metric_names import words_of
+from compress.analysis.workbook import shape_text
+from compress.export.machine_load import load_text
+from compress.export.timing import threads_text
+from compress.io.files import read_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 

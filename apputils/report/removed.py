@@ -1,7 +1,6 @@
 """Which filters and channels thinning has taken out, and why.
 
-Here: the recipes of a checkpoint, composed, and why units went as far as the recipes keep it. Not here: importances
-(compress/thinning/reasons.py).
+The recipes of a checkpoint, composed, and why units went as far as the recipes keep it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Charts as inline SVG: lines, bars, points, a timeline. Colours are CSS variables, so that a page's theme decides.
 
-Here: geometry and text. Not here: which charts there are (page.py). A chart is 640 units wide and scales with the page;
-every mark carries a `<title>`, which browsers show when pointed at.
+Geometry and text. A chart is 640 units wide and scales with the page; every mark carries a `<title>`, which browsers
+show when pointed at.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """`write_report`: report.html, report.xlsx and report.json of a run.
 
-Here: the order of things. Called by the tester, after the analyses.
+The order of things. Called by the tester, after the analyses.
 """
 
 import json
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apputils.macs import MacsTable
 from apputils.report.book import write_book
 from apputils.report.content import gather
 from apputils.report.page import render
-from compress import files
+from compress.analysis.macs.layers import MacsTable
 from compress.errors import UserError
+from compress.io import files
 
 logger = logging.getLogger("run")
 

@@ -5,7 +5,7 @@
     python -m compress.config check my.yaml --model models.C2SRCNN.model:Net
     python -m compress.config schema [FILE]             the JSON Schema that editors complete and check with
 
-Here: the four commands. Not here: what they print (document.py), the checks (build.py).
+The four commands.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from compress.config.build import file_config
-from compress.config.document import describe, list_classes, schedule_schema
+from compress.config.describe import describe, list_classes, schedule_schema
 from compress.distillation.teachers import UnseenTeacher
+from compress.epoch_window import MAX_EPOCHS
 from compress.errors import UserError, shown
-from compress.files import write_text
-from compress.screen import answer, guard_screen
-from compress.window import MAX_EPOCHS
+from compress.io.files import write_text
+from compress.io.terminal import answer, guard_screen
 
 LARGEST_SIZE = 65_536
 

@@ -1,7 +1,6 @@
 """A schedule -> a `CompressionScheduler`, or one report of every fault.
 
-Here: `file_config`, `dict_config`, and the order of the steps. Not here: YAML (loader.py), sections (sections.py),
-instances (instances.py), policies (entries.py), checks across policies (checks.py).
+`file_config`, `dict_config`, and the order of the steps.
 """
 
 import logging
@@ -12,19 +11,19 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from compress.config import checks
-from compress.config.coupling import check_coupling
-from compress.config.distilling import check_outputs
-from compress.config.entries import Entries
+from compress.config.checks import across_policies as checks
+from compress.config.checks.coupled_weights import check_coupling
+from compress.config.checks.distillers import check_outputs
 from compress.config.families import Instance
+from compress.config.faults import Report
 from compress.config.instances import Instances
 from compress.config.loader import Document, load_text
-from compress.config.report import Report
+from compress.config.policies import Entries
 from compress.config.sections import check_sections
 from compress.distillation.teachers import Source, Teachers
 from compress.errors import ScheduleError, UserError, did_you_mean
-from compress.files import read_text
 from compress.graph.trace import ExampleInputs
+from compress.io.files import read_text
 from compress.policies.distillation import add_adaptors
 from compress.scheduler import CompressionScheduler
 from compress.thinning.current import CurrentGraph

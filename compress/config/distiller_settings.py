@@ -1,7 +1,6 @@
 """Post-training settings written for Distiller -> this bench's words; what has no meaning here is refused by name.
 
-Here: `translated`. Not here: the file (post_training.py), the checks that follow (schema.py). A table of all keys is in
-docs/post_training.md.
+`translated`. A table of all keys is in docs/post_training.md.
 """
 
 from collections.abc import Mapping
@@ -9,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from compress.config.faults import Report
 from compress.config.loader import Path
-from compress.config.report import Report
 from compress.errors import shown
 from compress.quantization.layers import LAYERS
 from compress.selectors import canonical_modules, expand

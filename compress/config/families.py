@@ -1,6 +1,6 @@
 """The families of the schedule language: section, policy key, and how a policy is made of an instance.
 
-Here: one row per family and the import lines that register each algorithm. To add an algorithm: its file, and one
+One row per family and the import lines that register each algorithm. To add an algorithm: its file, and one
 import line here.
 """
 
@@ -19,22 +19,22 @@ import compress.lr.closed_form
 import compress.lr.composed
 import compress.lr.torch_schedulers
 import compress.pruning.activation
-import compress.pruning.baidu_rnn
 import compress.pruning.batch_norm
-import compress.pruning.budget
+import compress.pruning.element.baidu_rnn
+import compress.pruning.element.global_ranking
+import compress.pruning.element.level
+import compress.pruning.element.lottery
+import compress.pruning.element.semi_structured
+import compress.pruning.element.splicing
+import compress.pruning.element.threshold
 import compress.pruning.filters
-import compress.pruning.global_ranking
 import compress.pruning.gradient
-import compress.pruning.greedy
-import compress.pruning.learned_ranking
-import compress.pruning.level
-import compress.pruning.lottery
+import compress.pruning.network_wide.global_groups
+import compress.pruning.network_wide.greedy
+import compress.pruning.network_wide.learned_ranking
 import compress.pruning.ranked
 import compress.pruning.reconstruction
-import compress.pruning.semi_structured
-import compress.pruning.splicing
 import compress.pruning.structure
-import compress.pruning.threshold
 import compress.quantization.dorefa
 import compress.quantization.lsq
 import compress.quantization.pact
@@ -45,6 +45,7 @@ import compress.regularization.groups
 import compress.regularization.l1
 import compress.thinning.removers  # noqa: F401
 from compress.distillation.staged import StagedDistillation
+from compress.epoch_window import EpochWindow
 from compress.freezing import LayerFreezer
 from compress.policies.base import Policy
 from compress.policies.distillation import DistillationPolicy
@@ -57,7 +58,6 @@ from compress.policies.stages import StagedPolicy
 from compress.policies.thinning import ThinningPolicy
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.registry import DISTILLERS, EXTENSIONS, LR_SCHEDULERS, PRUNERS, QUANTIZERS, REGULARIZERS, Registry
-from compress.window import EpochWindow
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,24 @@
 """The sections of a schedule -> instances: classes, arguments, selectors, objects.
 
-Here: `Instances`. Not here: what an argument may be (schema.py, selecting.py), policies (entries.py).
+`Instances`.
 """
 
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from compress.config import checks
+from compress.config.checks import across_policies as checks
+from compress.config.checks.selectors import Selection
 from compress.config.families import FAMILIES, Family, Instance
+from compress.config.faults import Report
 from compress.config.loader import Path
-from compress.config.report import Report
 from compress.config.schema import arguments_model, check_arguments
-from compress.config.selecting import Selection
 from compress.distillation.base import Distiller
+from compress.epoch_window import EpochWindow
 from compress.errors import did_you_mean, nearest, shown
 from compress.lr.torch_schedulers import REFUSED
 from compress.registry import LEVELS
 from compress.selectors import canonical_modules, canonical_parameters
-from compress.window import EpochWindow
 
 ALIKE = 0.85  # a class name this near to a known one is checked as that one, so that its other faults show too
 

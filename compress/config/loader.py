@@ -1,6 +1,6 @@
 """YAML text -> plain data and the position of every key.
 
-Here: safe loading with marks. Not here: what the data mean (schema.py, build.py).
+Safe loading with marks.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from compress.config.syntax import explain
+from compress.config.yaml_errors import explain
 from compress.errors import Fault, ScheduleError, shown
 
 Path = tuple[str | int, ...]

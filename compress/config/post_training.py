@@ -1,6 +1,6 @@
 """A file of post-training settings -> its quantizer, or one report of every fault.
 
-Here: `load_post_training`. Not here: the quantizer (quantization/post_training). Called by `test.py --quantize`.
+`load_post_training`. Called by `test.py --quantize`.
 
     version: 1
     quantizers:
@@ -13,11 +13,11 @@ from typing import Any
 from torch import nn
 
 from compress.config.distiller_settings import translated
+from compress.config.faults import Report
 from compress.config.instances import Instances
 from compress.config.loader import load_text
-from compress.config.report import Report
 from compress.errors import ScheduleError, UserError, did_you_mean, shown
-from compress.files import read_text
+from compress.io.files import read_text
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 
 KNOWN = ("version", "quantizers")

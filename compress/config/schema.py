@@ -1,7 +1,6 @@
 """Constructor signatures -> checks. The signature *is* the schema; nothing is written down twice.
 
-Here: the pydantic model of a constructor, and its faults, one for each wrong value. Not here: YAML (loader.py), words
-(words.py), selectors (selecting.py), objects (build.py).
+The pydantic model of a constructor, and its faults, one for each wrong value.
 """
 
 import collections.abc
@@ -14,9 +13,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from compress.config.faults import Report
 from compress.config.loader import Path, dotted
-from compress.config.report import Report
-from compress.config.words import MOST_WHOLE, describe_type, should_be, words_at
+from compress.config.messages import MOST_WHOLE, describe_type, should_be, words_at
 from compress.errors import did_you_mean, nearest, shown
 from compress.policies.base import Policy
 

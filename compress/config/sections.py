@@ -1,15 +1,15 @@
 """The top level of a schedule: which sections there are, and that each has its form.
 
-Here: `check_sections`. Not here: what is in them (build.py, entries.py).
+`check_sections`.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from compress.config.families import FAMILIES
-from compress.config.report import Report
+from compress.config.faults import Report
+from compress.epoch_window import MAX_EPOCHS
 from compress.errors import did_you_mean, nearest, shown
-from compress.window import MAX_EPOCHS
 
 SECTIONS = tuple(family.section for family in FAMILIES)
 TOP_LEVEL = ("version", *SECTIONS, "policies", "fine_tuning_epochs")

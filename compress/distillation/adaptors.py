@@ -1,6 +1,6 @@
 """Features of different width made comparable: trained 1x1 adaptors, and the channels that a thinned student has left.
 
-Here: `Adaptors`. Not here: which features are compared and how (features.py).
+`Adaptors`.
 
     Widths 16 (student) and 64 (teacher): a matrix (64, 16) is trained with the student and multiplies its features.
     Widths 8 and 8, then the student is thinned to channels [0, 2, 5]: it is compared with these three of the teacher's.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compress.distillation.dims import channel_dim
+from compress.distillation.feature_dims import channel_dim
 from compress.errors import UserError
 from compress.parameters import replace_data
 from compress.thinning.recipe import Recipe, slice_state

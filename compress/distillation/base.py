@@ -1,7 +1,6 @@
 """WHAT to learn from a teacher: the base of every distiller.
 
-Here: `Distiller`. Not here: when (policies/distillation.py), where teachers come from (teachers.py), the formulas
-(losses.py). To add one: a file in this folder, an import in `compress/config/families.py`, a test.
+`Distiller`. To add one: a file in this folder, an import in `compress/config/families.py`, a test.
 """
 
 from abc import ABC, abstractmethod

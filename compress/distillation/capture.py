@@ -1,7 +1,7 @@
 """What a network takes in and gives out, taken by forward hooks.
 
-Here: `Call`, `Capture` (the student, in the training loop's own forward pass) and `run` (the teacher, or any network,
-here and now). Not here: what is made of it (distillers, `test.py --dump-features`).
+`Call`, `Capture` (the student, in the training loop's own forward pass) and `run` (the teacher, or any network, here
+and now).
 """
 
 import sys

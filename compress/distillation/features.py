@@ -1,7 +1,6 @@
 """Learning from layers inside of a teacher: `FeatureDistillation`.
 
-Here: pairs of layers, their widths and adaptors. Not here: one pair after the other (staged.py), comparisons of samples
-instead of channels (similarity.py).
+Pairs of layers, their widths and adaptors.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,8 +12,8 @@ from torch.optim import Optimizer
 from compress.distillation.adaptors import Adaptors
 from compress.distillation.base import SELF, Distiller, LayerPairs, Weight, as_pairs
 from compress.distillation.capture import Call, Features, modules_by_name, seen_on
-from compress.distillation.carriers import carriers
-from compress.distillation.dims import channel_dim
+from compress.distillation.channel_owners import carriers
+from compress.distillation.feature_dims import channel_dim
 from compress.distillation.losses import attention_distance, distance, same_positions
 from compress.distillation.teachers import Teachers, UnseenTeacher
 from compress.graph.trace import ExampleInputs

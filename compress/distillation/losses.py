@@ -1,7 +1,7 @@
 """The distances that distillers add to the loss: pure functions of tensors.
 
-Here: the formulas. Not here: which tensors are compared, with which factor (the distillers' files). All compute in
-float32 and take the mean over the batch, so that a value does not depend on the batch's size.
+The formulas. All compute in float32 and take the mean over the batch, so that a value does not depend on the batch's
+size.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.distillation.dims import channel_dim
+from compress.distillation.feature_dims import channel_dim
 from compress.errors import UserError
 
 Distance = Literal["l1", "l2"]
@@ -23,7 +23,7 @@ def softened_divergence(student: Tensor, teacher: Tensor, temperature: float, cl
         student: logits, (N, C), (N, C, ...) or (N, tokens, C).
         teacher: the same shape.
         temperature: T, > 0. The factor T^2 keeps the gradient's size, which falls with 1 / T^2.
-        class_dim: the dimension of the classes; None finds it, see dims.py.
+        class_dim: the dimension of the classes; None finds it, see feature_dims.py.
     """
     dim = channel_dim(student) if class_dim is None else class_dim
     own = functional.log_softmax(student.float().movedim(dim, -1).flatten(0, -2) / temperature, dim=-1)

@@ -1,6 +1,6 @@
 """Learning from a teacher's output: `KnowledgeDistillation` for classes, `OutputDistillation` for pictures.
 
-Here: distillers that need no layer inside. Not here: those that do (features.py, similarity.py).
+Distillers that need no layer inside.
 """
 
 import logging
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress.distillation.base import OUTPUT_PAIR, Distiller, Weight
 from compress.distillation.capture import OUTPUT, Features
-from compress.distillation.dims import known_channel_dim
+from compress.distillation.feature_dims import known_channel_dim
 from compress.distillation.losses import Distance, distance, softened_divergence
 from compress.errors import UserError
 from compress.registry import DISTILLERS

@@ -1,6 +1,6 @@
 """Learning a teacher's layers one after the other: `StagedDistillation`.
 
-Here: the stages and how the epochs are shared out. Not here: what is frozen meanwhile (policies/stages.py).
+The stages and how the epochs are shared out.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from torch import Tensor
 from compress.distillation.base import Weight
 from compress.distillation.capture import Features
 from compress.distillation.features import AdaptorUse, ChannelDistiller
+from compress.epoch_window import EpochWindow
 from compress.registry import DISTILLERS
 from compress.selectors import ModuleSelector
-from compress.window import EpochWindow
 
 StageEpochs = list[Annotated[int, Field(ge=1)]]
 

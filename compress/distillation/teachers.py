@@ -1,7 +1,7 @@
 """The teachers of a schedule: where they come from, what they say to a minibatch, how they are saved.
 
-Here: `Teachers`, which every distiller of a schedule shares, so that a teacher runs once for each minibatch and the
-student is hooked once. Not here: what is learned from them (the distillers), when (policies/distillation.py).
+`Teachers`, which every distiller of a schedule shares, so that a teacher runs once for each minibatch and the student
+is hooked once.
 """
 
 import copy

@@ -1,7 +1,7 @@
 """Which tensors of a trace are the same memory: a write through a view changes what is known of its base, too.
 
-Here: `Aliases`, which sorts the nodes of a trace by the storage of their tensors, and `written`, the arguments that a
-call writes. Not here: what a write changes (`Coupling`).
+`Aliases`, which sorts the nodes of a trace by the storage of their tensors, and `written`, the arguments that a call
+writes.
 
     y = conv(x)             # storage 7
     y.flatten(1).add_(1)    # a view, storage 7: add_ writes it

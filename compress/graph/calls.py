@@ -1,6 +1,6 @@
 """What a network is run with: one call of `forward`, or several calls, of other methods and other stages too.
 
-Here: `Call`, `Unused`, and the reading of what a user gives as `example_inputs`. Not here: tracing (`trace.py`).
+`Call`, `Unused`, and the reading of what a user gives as `example_inputs`.
 
     example_inputs = image                                      # one call: model(image)
     example_inputs = (image, mask)                              # one call: model(image, mask)

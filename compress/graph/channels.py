@@ -1,10 +1,10 @@
 """Coupled channel groups: what can be removed from a model, together with what, and why the rest cannot.
 
-Here: `channel_graph` (traces the model in eval and in training mode, so that auxiliary heads count) and
-`ChannelGraph.groups()`, which explains itself. A *unit* is what can be removed on its own: a set of positions
-of parameters and buffers, such as row 3 of a convolution, entry 3 of its norm and column 3 of the next one. A
-*group* is a set of units of the same kind: they cover the same dimensions of the same tensors.
-Not here: removing anything (`compress.thinning`). Called by structured pruners, thinning and `--list-groups`.
+`channel_graph` (traces the model in eval and in training mode, so that auxiliary heads count) and
+`ChannelGraph.groups()`, which explains itself. A *unit* is what can be removed on its own: a set of positions of
+parameters and buffers, such as row 3 of a convolution, entry 3 of its norm and column 3 of the next one. A *group* is
+a set of units of the same kind: they cover the same dimensions of the same tensors. Called by structured pruners,
+thinning and `--list-groups`.
 
     graph = channel_graph(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)), torch.zeros(1, 3, 9, 9))
     group = graph.groups()[0]
@@ -26,8 +26,8 @@ from torch import nn
 
 from compress.graph.calls import calls_of, unused_in
 from compress.graph.coupling import Choices, Coupling, Heads
-from compress.graph.macs import macs_of
-from compress.graph.rules import RULES
+from compress.graph.macs.count import macs_of
+from compress.graph.rules.table import RULES
 from compress.graph.trace import ExampleInputs, Trace, asks_for_training, refuse_scripted, shape_of, trace_model
 from compress.graph.training import training_trace
 from compress.graph.units import Ids
@@ -116,7 +116,7 @@ class ChannelGraph:
             product of `conv.weight_orig` and `conv.weight_mask`) -> their shape.
         asked: the calls that keep their shape in one of several ways, and how many ways there are.
         asked_for: group name -> those of the calls that handle its channels.
-        risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.probe`).
+        risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.trial`).
         tried_heads: modules whose positions within heads can go, if a trial bears it out.
         macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
     """

@@ -1,8 +1,7 @@
 """Units carried through a trace: each dimension of each tensor knows which unit every position belongs to.
 
-Here: `Value`, what is known of one tensor, and `Coupling`, which walks the operations and asks `rules.py` for
-each. An operation without a rule is a boundary: whatever reaches it is pinned. Not here: the rules
-themselves, and the groups that come out (`channels.py`).
+`Value`, what is known of one tensor, and `Coupling`, which walks the operations and asks `rules.py` for each. An
+operation without a rule is a boundary: whatever reaches it is pinned.
 
 Worked example, `conv2(relu(conv1(x)) + shortcut(x))` with two channels in the middle:
 
@@ -29,9 +28,9 @@ from torch import nn
 from torch.fx import Node
 
 from compress.graph.aliases import Aliases, written
-from compress.graph.numbers import Kept, number_at, serial_of
 from compress.graph.pointwise import is_pointwise
-from compress.graph.settable import settable
+from compress.graph.settable_numbers import settable
+from compress.graph.size_origins import Kept, number_at, serial_of
 from compress.graph.trace import (
     Trace,
     has_unknown_size,

@@ -1,8 +1,7 @@
 """The one table of point-wise operations: each element of the result comes from the same element of the operands.
 
-Here: which operations are, torch's own tag completed by name. Whether a masked channel is still exactly zero
-afterwards is found by running that very operation on numbers: sigmoid(0) is not, 0 * x is, 0 / 0 is not. Not here:
-their rule (`rules_math.py`).
+Which operations are, torch's own tag completed by name. Whether a masked channel is still exactly zero afterwards is
+found by running that very operation on numbers: sigmoid(0) is not, 0 * x is, 0 / 0 is not.
 """
 
 from __future__ import annotations

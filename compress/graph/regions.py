@@ -1,8 +1,7 @@
 """Regions of a traced graph that run under another setting: `with torch.no_grad():`, `with torch.autocast(...):`.
 
-Here: `inline_regions`, which puts their operations back where they stood. torch.export makes one call of a sub-graph of
-each, and neither setting changes shapes, channels or products. Not here: branches and loops that depend on values
-(`torch.cond`), which stay calls of sub-graphs; nothing looks inside them. Called by `trace.py`.
+`inline_regions`, which puts their operations back where they stood. torch.export makes one call of a sub-graph of
+each, and neither setting changes shapes, channels or products. Called by `trace.py`.
 
     conv1                        conv1
     wrap_with_set_grad_enabled   conv2      (in the sub-graph: conv2, relu)

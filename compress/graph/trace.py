@@ -1,11 +1,10 @@
 """A model, traced once to a graph of tensor operations.
 
-Here: `trace`, which runs `torch.export` (non-strict) on shapes only and gives back the operations in
-the order of execution; each knows the module it ran in and the parameters it reads. In-place and composite
-operations stay as the model wrote them (`relu_`, `linear`, `scaled_dot_product_attention`, `lstm`), so that
-about a hundred rules cover what networks do. There is no second tracer to fall back on: what torch.export cannot
-follow is code that looks at values, and symbolic tracing (torch.fx) cannot follow it either. Not here: what the
-operations cost (`macs.py`) and which of their channels are coupled (`channels.py`); both read the trace.
+`trace`, which runs `torch.export` (non-strict) on shapes only and gives back the operations in the order of
+execution; each knows the module it ran in and the parameters it reads. In-place and composite operations stay as the
+model wrote them (`relu_`, `linear`, `scaled_dot_product_attention`, `lstm`), so that about a hundred rules cover what
+networks do. There is no second tracer to fall back on: what torch.export cannot follow is code that looks at values,
+and symbolic tracing (torch.fx) cannot follow it either.
 
     trace = trace_model(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 9, 9))
     [operation_name(node) for node in trace.operations]     # ['conv2d', 'relu']
@@ -39,8 +38,8 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.calls import Call, Inputs, Unused, calling, calls_of, unused_in
-from compress.graph.numbers import counted
 from compress.graph.regions import inline_regions
+from compress.graph.size_origins import counted
 
 ExampleInputs = Inputs
 

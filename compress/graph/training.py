@@ -1,8 +1,8 @@
 """The trace in training mode, where the example inputs do not suit all of it.
 
 An auxiliary head may run in training mode only, and fail there: the images are too small for its pooling, or a batch
-norm has one value per channel. Here: `training_trace`, which then doubles a batch of one, and else leaves out the head
-that failed: what is fed to it is known, and nothing else has to stay. Not here: the graph (`channels.py`).
+norm has one value per channel. Here: `training_trace`, which then doubles a batch of one, and else leaves out the
+head that failed: what is fed to it is known, and nothing else has to stay.
 """
 
 from __future__ import annotations

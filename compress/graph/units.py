@@ -1,8 +1,8 @@
 """Removal units: which channel positions stand or fall together.
 
-Here: `Units`, a union-find over integers. Every channel position of every parameter starts as a unit of its
-own; each operation that makes two positions depend on each other ties their units; a position that cannot be
-removed pins its unit. Not here: which operations tie what (`rules.py`). Called by `coupling.py`.
+`Units`, a union-find over integers. Every channel position of every parameter starts as a unit of its own; each
+operation that makes two positions depend on each other ties their units; a position that cannot be removed pins its
+unit. Called by `coupling.py`.
 
     units = Units()
     a, b = units.fresh(3), units.fresh(3)       # two tensors of three channels: ids 0 1 2 and 3 4 5

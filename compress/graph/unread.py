@@ -1,8 +1,8 @@
 """Parameters that no traced call reads, and the channels that they may be fed with.
 
 An input that is optional, a method that only the training loop calls, a stage that is switched on later: such a layer
-keeps its size, and breaks when what feeds it has become smaller. Which tensor that is cannot be seen, so by size: here
-is `held_by`, which says why a group must stay. Not here: the groups (`channels.py`), more calls (`calls.py`).
+keeps its size, and breaks when what feeds it has become smaller. Which tensor that is cannot be seen, so by size:
+here is `held_by`, which says why a group must stay.
 """
 
 from __future__ import annotations

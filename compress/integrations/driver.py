@@ -1,6 +1,6 @@
 """What the adapters share: the events of a foreign loop -> the scheduler's hooks.
 
-Here: `LoopDriver`. Not here: which event of which package means what (lightning.py, transformers.py).
+`LoopDriver`.
 
 Callbacks cannot replace the loss, so the terms that policies add to it are backpropagated on their own:
 d(loss + terms) = d(loss) + d(terms), and backward() adds to the gradients that are there. One minibatch of the hooks

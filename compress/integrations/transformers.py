@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from compress.errors import UserError
-from compress.files import checked
 from compress.integrations.driver import LoopDriver, Schedule
+from compress.io.files import checked
 from compress.policies.lr import LRPolicy
 from compress.scheduler import CompressionScheduler
 

@@ -1,7 +1,6 @@
 """Learning-rate schedules that are a formula of the epoch: `PolynomialLR`, `MultiStepMultiGammaLR`.
 
-Here: rates computed from the first rate and the epoch, so that they depend on nothing in between. Not here: torch's
-own classes (torch_schedulers.py).
+Rates computed from the first rate and the epoch, so that they depend on nothing in between.
 """
 
 from abc import abstractmethod

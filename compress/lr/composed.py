@@ -1,7 +1,6 @@
 """Learning-rate schedules made of others: `SequentialLR`, `ChainedScheduler`, `WarmupLR`.
 
-Here: torch's two classes with their parts written in place (`{class: CLASS, ...arguments}`), and a warm-up. Not here:
-when they step (policies/lr.py).
+Torch's two classes with their parts written in place (`{class: CLASS, ...arguments}`), and a warm-up.
 """
 
 from collections.abc import Mapping, Sequence

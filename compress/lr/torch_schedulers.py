@@ -1,7 +1,6 @@
 """Every class of torch.optim.lr_scheduler that YAML can express, by its own name.
 
-Here: registration, and the reason for each class that is refused. Not here: classes of our own and those whose form
-differs in YAML (composed.py, closed_form.py), when they step (policies/lr.py).
+Registration, and the reason for each class that is refused.
 """
 
 import inspect

@@ -1,7 +1,7 @@
 """WHEN: the base of every policy, six hooks that do nothing.
 
-Here: `Policy`. Not here: the loop over policies (scheduler.py), what is done (the families' folders).
-To add a family: one file here that overrides the hooks it needs, one entry in `compress/config/families.py`.
+`Policy`. To add a family: one file here that overrides the hooks it needs, one entry in
+`compress/config/families.py`.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compress.context import PolicyLoss, StepContext
-from compress.window import EpochWindow
+from compress.epoch_window import EpochWindow
 
 HOOKS = (
     "on_epoch_begin",

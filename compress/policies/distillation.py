@@ -1,6 +1,6 @@
 """WHEN a student learns from its teacher: the policy of every distiller.
 
-Here: `DistillationPolicy`. Not here: what is learned (distillation/), stages (stages.py).
+`DistillationPolicy`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,9 +14,9 @@ from compress.context import LossComponent, PolicyLoss, StepContext
 from compress.distillation.base import Distiller
 from compress.distillation.capture import OUTPUT
 from compress.distributed import average
+from compress.epoch_window import EpochWindow
 from compress.parameters import add_group
 from compress.policies.base import Policy
-from compress.window import EpochWindow
 
 
 class DistillationPolicy(Policy):

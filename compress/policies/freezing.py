@@ -1,13 +1,13 @@
 """WHEN parameters are frozen: the policy of `LayerFreezer`.
 
-Here: `FreezePolicy`. Not here: how something is frozen (compress/freezing.py).
+`FreezePolicy`.
 """
 
 from compress.context import StepContext
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.freezing import HeldStatistics, LayerFreezer, take_from_update
 from compress.policies.base import Policy
-from compress.window import EpochWindow
 
 
 class FreezePolicy(Policy):

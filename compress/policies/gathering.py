@@ -1,6 +1,6 @@
 """Minibatches that a pruner looks at before it can mask: counting, watching the forward pass, BatchNorm pairs.
 
-Here: `Gathering`, which a `PruningPolicy` owns. Not here: what is gathered (the pruners).
+`Gathering`, which a `PruningPolicy` owns.
 """
 
 import logging
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.context import StepContext
 from compress.pruning.base import Pruner
-from compress.pruning.probe import ForwardProbe
+from compress.pruning.forward_watch import ForwardProbe
 from compress.selectors import canonical_parameters, parameter_owners
 
 logger = logging.getLogger("compress")

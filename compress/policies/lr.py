@@ -1,6 +1,6 @@
 """WHEN learning rates change: the policy of every learning-rate schedule.
 
-Here: `LRPolicy`. Not here: the schedules themselves (torch.optim.lr_scheduler and `compress/lr/`).
+`LRPolicy`.
 """
 
 import logging
@@ -15,9 +15,9 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from compress.context import StepContext
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.policies.base import Policy
-from compress.window import EpochWindow
 
 logger = logging.getLogger("compress")
 PER_GROUP = ("max_lr", "base_lr", "min_lr", "base_momentum", "max_momentum")  # where a list is one number a group

@@ -1,6 +1,6 @@
 """WHEN masks are made and put on: the policy of every pruner.
 
-Here: `PruningPolicy` and its arguments. Not here: which elements go (pruning/), the masks' bookkeeping (masks.py).
+`PruningPolicy` and its arguments.
 """
 
 import logging
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compress.context import StepContext
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError, did_you_mean
 from compress.masks import ParameterMasker
 from compress.policies.base import Policy
 from compress.policies.gathering import Gathering
 from compress.pruning.base import Pruner, Sparsity
 from compress.selectors import WeightSelector, expand, expand_mapping
-from compress.window import EpochWindow
 
 logger = logging.getLogger("compress")
 

@@ -1,6 +1,6 @@
 """WHEN a network becomes quantized: the policy of every training-time quantizer.
 
-Here: `QuantizationPolicy`. Not here: what is exchanged for what (quantization/).
+`QuantizationPolicy`.
 """
 
 import logging
@@ -11,11 +11,11 @@ from torch.optim import Optimizer
 
 from compress.context import StepContext
 from compress.distributed import average, several_processes
+from compress.epoch_window import EpochWindow
 from compress.policies.base import Policy
 from compress.quantization.base import Quantizer
-from compress.quantization.pieces import ActivationQuantizer, Learned
-from compress.quantization.structure import refresh_weights
-from compress.window import EpochWindow
+from compress.quantization.convert import refresh_weights
+from compress.quantization.fake_quant import ActivationQuantizer, Learned
 
 logger = logging.getLogger("compress")
 

@@ -1,16 +1,16 @@
 """WHEN a term is added to the loss: the policy of every regularizer.
 
-Here: `RegularizationPolicy`. Not here: the terms (regularization/).
+`RegularizationPolicy`.
 """
 
 import torch
 from torch import Tensor
 
 from compress.context import LossComponent, PolicyLoss, StepContext
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.policies.base import Policy
 from compress.regularization.base import Regularizer
-from compress.window import EpochWindow
 
 
 class RegularizationPolicy(Policy):

@@ -1,7 +1,6 @@
 """WHEN which layers are trained: the policy of `StagedDistillation`.
 
-Here: `StagedPolicy`: the stage of the epoch, and the freezing of all that it does not train. Not here: the stages
-themselves (distillation/staged.py), freezing for its own sake (freezing.py).
+`StagedPolicy`: the stage of the epoch, and the freezing of all that it does not train.
 """
 
 from collections.abc import Mapping
@@ -14,11 +13,11 @@ from torch.utils.hooks import RemovableHandle
 from compress.context import StepContext
 from compress.distillation.capture import Call, evaluated
 from compress.distillation.staged import StagedDistillation
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.freezing import HeldStatistics, norms_of, take_from_update
 from compress.policies.distillation import DistillationPolicy
 from compress.selectors import unwrapped
-from compress.window import EpochWindow
 
 
 class StagedPolicy(DistillationPolicy):

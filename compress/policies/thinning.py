@@ -1,7 +1,7 @@
 """WHEN a network is thinned: the policy of the removers.
 
-Here: `ThinningPolicy`: once in each firing epoch, as soon as the masks of the epoch are there. Not here: how
-(thinning/thin.py). It is the one policy after which parameters have other shapes.
+`ThinningPolicy`: once in each firing epoch, as soon as the masks of the epoch are there. It is the one policy after
+which parameters have other shapes.
 """
 
 import logging
@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compress.context import StepContext
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs
 from compress.policies.base import Policy
 from compress.thinning.complete import complete_masks, zero_masks
 from compress.thinning.current import CurrentGraph
+from compress.thinning.proof.verify import are_real
 from compress.thinning.reasons import reasons_for
 from compress.thinning.removers import StructureRemover
 from compress.thinning.thin import Thinned, remove_units
-from compress.thinning.verify import are_real
 from compress.thinning.wrapping import rewrap
-from compress.window import EpochWindow
 
 logger = logging.getLogger("compress")
 

@@ -1,7 +1,6 @@
 """Filters ranked by what their layer's activation function lets through: APoZ, mean activation.
 
-Here: statistics over `batches` minibatches, and the ranking by them. Not here: how the activation function of a layer
-is found (probe.py).
+Statistics over `batches` minibatches, and the ranking by them.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """The `_AGP` names: a ranked pruner whose level is given as `initial_sparsity` and `final_sparsity`.
 
-Here: `with_agp`, which registers a pruner under both of its names. Not here: the level itself (`compress/levels.py`).
+`with_agp`, which registers a pruner under both of its names.
 
 Distiller has a class `X_AGP` beside each ranked pruner X. Here that is the same class with `desired_sparsity:
 {class: AgpLevel, ...}`; the second name only takes the two numbers as arguments of their own:

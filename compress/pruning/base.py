@@ -1,7 +1,7 @@
 """WHAT to prune: the base of every pruner.
 
-Here: `Pruner`, and the argument types that pruners share. Not here: when (policies/pruning.py), masks' bookkeeping
-(masks.py). To add a pruner: one file in this folder, one import line in `compress/config/families.py`, one test.
+`Pruner`, and the argument types that pruners share. To add a pruner: one file in this folder, one import line in
+`compress/config/families.py`, one test.
 
 Most pruners look at weights alone, and mask when an epoch begins. Those that need gradients or activations set
 `batches`: the policy then lets them look at so many minibatches, and asks for masks before the optimizer's step
@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.context import StepContext
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.levels import LevelArgument, Sparsity
-from compress.pruning.probe import ForwardListener
-from compress.window import EpochWindow
+from compress.pruning.forward_watch import ForwardListener
 
 __all__ = ["LevelArgument", "Pruner", "Sparsity"]
 

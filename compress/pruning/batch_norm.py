@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from compress.context import StepContext
 from compress.criteria import global_masks, mask_smallest
+from compress.epoch_window import EpochWindow
 from compress.levels import LevelArgument, as_level
 from compress.pruning.base import Pruner
-from compress.pruning.coupling import agreed_masks
+from compress.pruning.coupled_masks import agreed_masks
 from compress.pruning.structure import groups_to_prune
 from compress.registry import PRUNERS
 from compress.selectors import WeightSelectors, norm_scales
-from compress.window import EpochWindow
 
 
 @PRUNERS.register

@@ -1,6 +1,6 @@
 """Filters ranked by what weights alone tell, or by chance: FPGM, random, Bernoulli.
 
-Here: pruners of whole filters that need no data. Not here: norms (ranked.py), data (activation.py, gradient.py).
+Pruners of whole filters that need no data.
 """
 
 import torch
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from compress.context import StepContext
 from compress.criteria import geometric_median_distances
+from compress.epoch_window import EpochWindow
 from compress.groups import FilterGroup, Tile, as_groups, group_count
 from compress.levels import as_level
 from compress.pruning.agp_names import with_agp
 from compress.pruning.base import LevelArgument
 from compress.pruning.structure import GroupDependency, MaxSparsity, RoundTo, StructurePruner, Target
 from compress.selectors import WeightSelectors
-from compress.window import EpochWindow
 
 
 class FilterPruner(StructurePruner):

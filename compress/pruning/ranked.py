@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from compress.context import StepContext
+from compress.epoch_window import EpochWindow
 from compress.groups import Tile, group_norms, group_size
 from compress.levels import ConstantLevel, as_level
 from compress.pruning.agp_names import with_agp
@@ -23,7 +24,6 @@ from compress.pruning.structure import (
 )
 from compress.registry import PRUNERS
 from compress.selectors import AsPair, WeightSelector, WeightSelectors
-from compress.window import EpochWindow
 
 RankedRegime = Annotated[tuple[Sparsity, RankedGroup], AsPair]
 

@@ -16,7 +16,7 @@ from compress.errors import UserError
 from compress.groups import Tile, group_norms, group_size
 from compress.levels import as_level
 from compress.pruning.base import LevelArgument
-from compress.pruning.probe import LayerCall
+from compress.pruning.forward_watch import LayerCall
 from compress.pruning.structure import StructurePruner, Target
 from compress.registry import PRUNERS
 from compress.selectors import WeightSelectors

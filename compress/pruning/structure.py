@@ -1,7 +1,6 @@
 """Structured pruners: the bases that rank whole groups, the `_AGP` names, and `StructureParameterPruner`.
 
-Here: how many groups go, `group_dependency`, and a threshold on groups. Not here: the criteria by which groups are
-ranked (ranked.py, activation.py, gradient.py, ...), what a group is (`compress/groups.py`).
+How many groups go, `group_dependency`, and a threshold on groups.
 """
 
 import contextlib
@@ -17,17 +16,17 @@ from torch import Tensor, nn
 
 from compress.context import StepContext
 from compress.criteria import ThresholdCriteria, group_magnitudes, mask_smallest
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.graph.channels import Place
 from compress.groups import COUPLED, GroupName, Tile, Tilings, group_count, spread
 from compress.levels import Level
 from compress.pruning.base import Pruner
-from compress.pruning.coupling import Combine, agreed_masks, channel_dim, graph_for, known, ranked_masks
-from compress.pruning.threshold import Threshold
+from compress.pruning.coupled_masks import Combine, agreed_masks, channel_dim, graph_for, known, ranked_masks
+from compress.pruning.element.threshold import Threshold
 from compress.registry import PRUNERS
 from compress.selectors import AsPair, WeightSelector, canonical_parameters
 from compress.thinning.ranking import Vote
-from compress.window import EpochWindow
 
 Rounding = Literal["floor", "nearest", "ceil"]
 GroupDependency = Literal["Leader"]

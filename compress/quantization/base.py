@@ -1,8 +1,7 @@
 """WHAT to quantize and how: the base of every training-time quantizer.
 
-Here: `Quantizer`, the arguments that all share, and which layer gets which fake quantizer. Not here: when
-(policies/quantization.py), the exchange of layers (structure.py), the algorithms (one file each). To add one: its fake
-quantizers and its `Quantizer` in a file of this folder, one import line in `compress/config/families.py`, one test.
+`Quantizer`, the arguments that all share, and which layer gets which fake quantizer. To add one: its fake quantizers
+and its `Quantizer` in a file of this folder, one import line in `compress/config/families.py`, one test.
 
 Two phases: `prepare` decides, makes the fake quantizers and gives their parameters to the optimizer; `convert`
 exchanges the layers. Between the two the network is float, and may be pruned and thinned.
@@ -21,7 +20,8 @@ from typing_extensions import TypedDict
 from compress.errors import UserError
 from compress.parameters import add_group
 from compress.quantization.bias import LinearBias
-from compress.quantization.fast_paths import read_by_source
+from compress.quantization.convert import PiecesOf, Structure, apply, foldable, refresh_weights
+from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, described
 from compress.quantization.layers import (
     ACTIVATIONS,
     INPUT,
@@ -34,11 +34,10 @@ from compress.quantization.layers import (
     slot_of,
     weight_names,
 )
-from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, described
-from compress.quantization.placement import Graph, read_graph
+from compress.quantization.placement.fast_paths import read_by_source
+from compress.quantization.placement.inputs import Graph, read_graph
+from compress.quantization.placement.sharing import has_weight
 from compress.quantization.recurrent import hidden_slots
-from compress.quantization.sharing import has_weight
-from compress.quantization.structure import PiecesOf, Structure, apply, foldable, refresh_weights
 from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
 
 FLOAT = 32

@@ -1,14 +1,14 @@
 """Biases: one linear scale, whatever the weights' algorithm.
 
-Here: `LinearBias`. Not here: biases that int32 holds without loss, which stay float in training.
+`LinearBias`.
 """
 
 import torch
 from torch import Tensor
 
+from compress.quantization.fake_quant import Pieces, WeightQuantizer, constant
 from compress.quantization.functions import straight_through
 from compress.quantization.grid import Grid
-from compress.quantization.pieces import Pieces, WeightQuantizer, constant
 
 
 @Pieces.register

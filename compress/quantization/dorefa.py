@@ -1,6 +1,6 @@
 """DoReFa-Net: `DorefaQuantizer`, and its weights and activations, which PACT shares in part.
 
-Here: eq. 7 to 11 of arXiv 1606.06160 but for its quantized gradients. Not here: when (policies/quantization.py).
+Eq. 7 to 11 of arXiv 1606.06160 but for its quantized gradients.
 """
 
 from typing import Any, Literal
@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.quantization.base import Bits, Overrides, Quantizer
-from compress.quantization.functions import fake_quantize, squeezed_quantize, straight_through
-from compress.quantization.grid import Grid
-from compress.quantization.pieces import (
+from compress.quantization.fake_quant import (
     ActivationQuantizer,
     FakeQuantizer,
     Pieces,
@@ -19,6 +17,8 @@ from compress.quantization.pieces import (
     constant,
     integer_range,
 )
+from compress.quantization.functions import fake_quantize, squeezed_quantize, straight_through
+from compress.quantization.grid import Grid
 from compress.registry import QUANTIZERS
 
 WeightScale = Literal["unit", "max"]

@@ -1,8 +1,7 @@
 """Rounding with straight-through gradients: pure tensor functions.
 
-Here: the roundings and their gradients, each one autograd function, because on a CPU the time goes into passes over
-memory: four in the forward pass (divide, clamp, round, multiply, in place), one in the backward pass. Not here: who
-chooses scales (one file an algorithm).
+The roundings and their gradients, each one autograd function, because on a CPU the time goes into passes over memory:
+four in the forward pass (divide, clamp, round, multiply, in place), one in the backward pass.
 
 Inside [low * scale, high * scale] the gradient passes as it is, at the ends and outside it is zero:
 

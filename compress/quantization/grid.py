@@ -1,7 +1,6 @@
 """The numbers that a quantizer can yield: an affine grid of integers.
 
-Here: `Grid`. Not here: how a quantizer chooses it (one file an algorithm) and what is stored (the exporters). Called by
-whoever needs integers: the exporters, the reports, the tests.
+`Grid`. Called by whoever needs integers: the exporters, the reports, the tests.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Layers that quantize, and their exchange for the float ones.
 
-Here: one subclass of each layer type; an instance takes over the float layer's parameters, buffers, hooks and names,
-so that masks, optimizers, schedules and recipes go on working. Not here: how values are rounded (pieces.py), which
-layer gets what (placement.py). The float layer itself, its class and every other network stay as they were.
+One subclass of each layer type; an instance takes over the float layer's parameters, buffers, hooks and names, so
+that masks, optimizers, schedules and recipes go on working. The float layer itself, its class and every other network
+stay as they were.
 """
 
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, WeightQuantizer
+from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, WeightQuantizer
 from compress.quantization.recurrent import QuantRecurrentCell, QuantRecurrentLayer, hidden_slots, is_recurrent
 
 

@@ -1,6 +1,6 @@
 """LSQ: `LSQQuantizer` and its learned step sizes.
 
-Here: arXiv 1902.08153. Not here: when (policies/quantization.py), the gradients themselves (functions.py).
+ArXiv 1902.08153.
 """
 
 import math
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from compress.distributed import sum_over_ranks
 from compress.parameters import replace_data
 from compress.quantization.base import Bits, Overrides, Quantizer
+from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Learned, Pieces, WeightQuantizer
 from compress.quantization.functions import at_least, fake_quantize
 from compress.quantization.grid import Grid
-from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, Learned, Pieces, WeightQuantizer
 from compress.registry import QUANTIZERS
 
 SMALLEST_STEP = 1e-8

@@ -1,6 +1,6 @@
 """PACT: `PACTQuantizer` and its learned clip of activations.
 
-Here: arXiv 1805.06085. Not here: its weights, which are DoReFa's, when (policies/quantization.py).
+ArXiv 1805.06085.
 """
 
 from typing import Annotated, Any
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from compress.quantization.base import Bits, Overrides, Quantizer
 from compress.quantization.dorefa import DorefaWeight, WeightScale
+from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Learned, Pieces, integer_range
 from compress.quantization.functions import at_least, clipped_quantize
 from compress.quantization.grid import Grid
-from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, Learned, Pieces, integer_range
 from compress.registry import QUANTIZERS
 
 SMALLEST_CLIP = 1e-4

@@ -1,7 +1,6 @@
 """Linear quantization by observed ranges: `QuantAwareTrainRangeLinearQuantizer`.
 
-Here: weights by their own range, activations by a moving average of theirs (arXiv 1712.05877 and 1806.08342). Not here:
-when (policies/quantization.py), how the BatchNorm's scale enters the weight (layers.py).
+Weights by their own range, activations by a moving average of theirs (arXiv 1712.05877 and 1806.08342).
 """
 
 from typing import Annotated, Any, Literal
@@ -12,9 +11,9 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from compress.quantization.base import Bits, Overrides, Quantizer
+from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
 from compress.quantization.functions import affine, fake_quantize, rounded, straight_through
 from compress.quantization.grid import Grid
-from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
 from compress.registry import QUANTIZERS
 
 Mode = Literal["SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED"]

@@ -1,8 +1,8 @@
 """Recurrent layers that quantize: the maths of LSTM, GRU and RNN layers and cells, one step after the other.
 
-Here: what is rounded where, and the loop. Not here: the classes (layers.py), how values are rounded (pieces.py), which
-layer gets what (base.py). A hidden state is rounded where it is made, so that the next step, the next layer and the
-layer's output read the same numbers; a state that the caller gives is rounded too. Cell states and gates stay float.
+What is rounded where, and the loop. A hidden state is rounded where it is made, so that the next step, the next layer
+and the layer's output read the same numbers; a state that the caller gives is rounded too. Cell states and gates stay
+float.
 """
 
 from collections.abc import Callable, Sequence

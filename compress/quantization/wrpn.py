@@ -1,7 +1,6 @@
 """WRPN: `WRPNQuantizer`, weights clipped to [-1, 1].
 
-Here: the quantization scheme of arXiv 1709.01134. Not here: its wider layers, which are another network; activations,
-which are DoReFa's.
+The quantization scheme of arXiv 1709.01134.
 """
 
 from typing import Any
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from compress.quantization.base import Bits, Overrides, Quantizer
 from compress.quantization.dorefa import FixedRangeActivation
+from compress.quantization.fake_quant import FakeQuantizer, Pieces, WeightQuantizer, constant
 from compress.quantization.functions import fake_quantize
 from compress.quantization.grid import Grid
-from compress.quantization.pieces import FakeQuantizer, Pieces, WeightQuantizer, constant
 from compress.registry import QUANTIZERS
 
 

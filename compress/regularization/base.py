@@ -1,7 +1,7 @@
 """WHAT to add to the loss: the base of every regularizer.
 
-Here: `Regularizer`, and the thresholds that some of them apply after the optimizer's step. Not here: when
-(policies/regularization.py). To add one: a file in this folder, an import in `compress/config/families.py`, a test.
+`Regularizer`, and the thresholds that some of them apply after the optimizer's step. To add one: a file in this
+folder, an import in `compress/config/families.py`, a test.
 """
 
 from abc import ABC

@@ -1,7 +1,6 @@
 """Dropout of whole filters: `DropFilterRegularizer`.
 
-Here: filters that are left out for one minibatch. Not here: pruning, which is for good (pruning/random.py holds
-`BernoulliFilterPruner`, by which Distiller's drop-filter schedules are written).
+Filters that are left out for one minibatch.
 """
 
 from collections.abc import Mapping

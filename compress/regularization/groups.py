@@ -1,6 +1,6 @@
 """Sparsity of whole groups: `GroupLassoRegularizer`, `GroupVarianceRegularizer`.
 
-Here: terms over groups of elements. Not here: what a group is (`compress/groups.py`), single elements (l1.py).
+Terms over groups of elements.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Sparsity of single elements: `L1Regularizer`, and `BatchNormScaleRegularizer` for BatchNorm scales.
 
-Here: the sum of absolute values. Not here: groups (group_lasso.py).
+The sum of absolute values.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Numbers that modules keep beside their weights, and that must follow the weights' new shapes.
 
-Here: one table module type -> what its attributes are, given its parameters. Not here: weights. Called by
-`plan.py` after it has worked out the new shapes.
+One table module type -> what its attributes are, given its parameters. Called by `plan.py` after it has worked out
+the new shapes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from compress.graph.settable import settable
+from compress.graph.settable_numbers import settable
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Name of a parameter or buffer of the module, without the module's own name -> its new shape."""

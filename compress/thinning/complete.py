@@ -1,8 +1,7 @@
 """From masks of single weights to whole coupled units.
 
-Here: which units a set of masks takes out, and the masks that make a whole unit exactly zero wherever it is
-read. Not here: the choice of what to mask (pruners) and the removal (`thin.py`). Called by structured pruners
-and by `thin`.
+Which units a set of masks takes out, and the masks that make a whole unit exactly zero wherever it is read. Called by
+structured pruners and by `thin`.
 
     A residual sum of conv a and conv b, read by conv c. Masks: row 3 of a.weight and row 3 of b.weight.
     Unit 3 goes: completed are a.bias[3], b.bias[3], both norms' weight[3] and bias[3], and column 3 of c.weight.

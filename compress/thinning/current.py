@@ -1,7 +1,6 @@
 """The channel graph of a network as it is now.
 
-Here: `CurrentGraph`, one for each scheduler: traced when a part first asks for it, kept until thinning changes the
-network. Not here: the graph (`compress/graph`), who asks (structured pruners, the thinners).
+`CurrentGraph`, one for each scheduler: traced when a part first asks for it, kept until thinning changes the network.
 """
 
 import logging
@@ -17,9 +16,9 @@ from compress.graph.calls import Call, calls_of
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.selectors import unwrapped
-from compress.thinning.probe import prunable_graph
+from compress.thinning.proof.verify import are_real, real_inputs
 from compress.thinning.reasons import Reasons
-from compress.thinning.verify import are_real, real_inputs
+from compress.thinning.trial import prunable_graph
 
 logger = logging.getLogger("compress")
 

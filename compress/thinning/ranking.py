@@ -1,8 +1,7 @@
 """From importances of single weights to the units of whole groups that are masked.
 
-Here: `rank_groups`. Weights that a schedule names vote on the units of their group; each vote is normalised, so
-that a large layer does not outvote a small one; members that nobody named go with the rest and are listed.
-Not here: how important a filter is (`compress.criteria`, the pruners) and the removal (`thin.py`). Called by
+`rank_groups`. Weights that a schedule names vote on the units of their group; each vote is normalised, so that a
+large layer does not outvote a small one; members that nobody named go with the rest and are listed. Called by
 structured pruners.
 
     Group {a.weight rows, b.weight rows, c.weight columns} of 3 units. Votes, level 0.4:

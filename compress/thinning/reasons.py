@@ -1,7 +1,7 @@
 """Why units went: the importance of each unit of a group, and what it was compared with.
 
-Here: that as small plain data, noted by structured pruners when they choose, and kept beside the recipe when the
-network is thinned. Not here: importances themselves (the pruners), how it is shown (`apputils/report/removed.py`).
+That as small plain data, noted by structured pruners when they choose, and kept beside the recipe when the network is
+thinned.
 
     {"conv1.weight[0]": {"epoch": 3, "scores": tensor([0.9, 0.1, 0.7]), "threshold": 0.1, "removed": [1]}}
 

@@ -1,7 +1,6 @@
 """What was removed, as plain data that makes any copy of the model smaller.
 
-Here: `Recipe`, composed over repeated thinnings, saved with the checkpoint, applied to a fresh model.
-Not here: what is to be removed (`complete.py`) and the proof that nothing changed (`verify.py`).
+`Recipe`, composed over repeated thinnings, saved with the checkpoint, applied to a fresh model.
 
     recipe = Recipe(kept={"conv.weight": {0: torch.tensor([0, 2])}}, sizes={"conv.weight": {0: 3}},
                     attributes={"conv": {"out_channels": 2}})
@@ -22,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
-from compress.graph.numbers import number_at, set_number
-from compress.graph.settable import settable
+from compress.graph.settable_numbers import settable
+from compress.graph.size_origins import number_at, set_number
 from compress.graph.trace import canonical_names
 from compress.parameters import replace_data
-from compress.thinning.attention import HEAD_SIZES, as_headed, head_spec
+from compress.thinning.attention.exchange import HEAD_SIZES, as_headed, head_spec
 
 logger = logging.getLogger("compress")
 

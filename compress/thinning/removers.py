@@ -1,6 +1,6 @@
 """The schedule's thinners (section `extensions`): `FilterRemover`, `ChannelRemover`, `StructureRemover`.
 
-Here: what they may be told. Not here: when they act (policies/thinning.py) and how units leave a network (thin.py).
+What they may be told.
 """
 
 from typing import Literal

@@ -1,8 +1,7 @@
 """Which groups make a removal fail, so that those stay and all others can go.
 
-Here: `Trials`, how a removal is tried, `first_fault`, a binary search over the groups, and `retreat`, which goes on
-until what is left holds. Not here: the trial itself (`verify.py`) and what is done about a group that fails. Called by
-`probe` and by `thin`.
+`Trials`, how a removal is tried, `first_fault`, a binary search over the groups, and `retreat`, which goes on until
+what is left holds. Called by `probe` and by `thin`.
 
     groups  a b c d e f, of which c and e fail, with an error in a module that d, e and c have weights in
     trials  abcdef - , abf + , abfc -     -> c stays
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from compress.graph.channels import ChannelGraph, ChannelGroup
-from compress.thinning.verify import Outcome
+from compress.thinning.proof.verify import Outcome
 
 Attempt = Callable[[Sequence[str]], Outcome]
 """Tries to remove units of the named groups together."""

@@ -1,8 +1,7 @@
 """A masked model becomes a smaller model that computes the same, or stays as it is.
 
-Here: `thin`, from masks, and `remove_units`, from units of the graph; both prove on real tensors that nothing
-changed before they touch the model; a group with which that fails stays, with a note. Not here: the choice of what
-to mask, and when (pruners, extensions).
+`thin`, from masks, and `remove_units`, from units of the graph; both prove on real tensors that nothing changed
+before they touch the model; a group with which that fails stays, with a note.
 
     masks = {"conv1.weight": keep[:, None, None, None].expand_as(model.conv1.weight)}
     result = thin(model, masks, batch, optimizer)
@@ -21,11 +20,11 @@ from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, complete_masks, zero_masks
-from compress.thinning.plan import plan_recipe
-from compress.thinning.probe import check_repeatable, prunable_graph, trials_of
+from compress.thinning.proof.verify import Outcome, real_inputs
 from compress.thinning.recipe import Recipe, slice_optimizer
+from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.retreat import Lookalikes, reason_of, retreat
-from compress.thinning.verify import Outcome, real_inputs
+from compress.thinning.trial import check_repeatable, prunable_graph, trials_of
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """DistributedDataParallel around a network that has been thinned.
 
-Here: `rewrap`, in place, so that the training loop's object stays the same one. Not here: thinning itself.
-torch.compile needs nothing: its guards see the new shapes.
+`rewrap`, in place, so that the training loop's object stays the same one.
 """
 
 import gc

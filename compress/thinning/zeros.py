@@ -1,7 +1,6 @@
 """Units that are exactly zero already, so that they can leave a network without any mask.
 
-Here: `zero_units`. Not here: the removal and its proof (thin.py), units that masks clear (complete.py). Called for
-checkpoints whose zeros were made long ago.
+`zero_units`. Called for checkpoints whose zeros were made long ago.
 
     conv1 -> BatchNorm -> ReLU -> conv2
     Filter 3 of conv1 is zero, and the norm's weight[3] and bias[3] too: unit 3 gives zeros, it goes.

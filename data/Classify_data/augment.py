@@ -1,6 +1,6 @@
 """Training pictures, moved: one affine map for each picture of a minibatch.
 
-Here: `Augmentation`. Every random number of a sample follows from (seed, epoch, sample), see data/sampling.py.
+`Augmentation`. Every random number of a sample follows from (seed, epoch, sample), see data/sampling.py.
 """
 
 import math

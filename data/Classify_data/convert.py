@@ -14,9 +14,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.errors import UserError
-from compress.files import replacing
-from compress.screen import answer, guard_screen
-from data.Classify_data.cifar import cifar_layout
+from compress.io.files import replacing
+from compress.io.terminal import answer, guard_screen
+from data.Classify_data.formats.cifar import cifar_layout
 from data.Classify_data.source import Source
 from data.embedded import Part
 from data.folders import picture_files

@@ -1,6 +1,6 @@
 """Classification data sets: normalised minibatches with labels.
 
-Here: pixels -> tensors, a minibatch at a time. Not here: which pictures (places.py), the order (data/sampling.py).
+Pixels -> tensors, a minibatch at a time.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from data.Classify_data.augment import Augmentation
 from data.Classify_data.source import Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task
+from data.data_fingerprint import Origin
 from data.measured import Measured
-from data.origin import Origin
 from data.sampling import SampleKey, sample_key
 
 Batch = tuple[Tensor, Tensor]

@@ -1,7 +1,6 @@
 """A data set as a place with parts, however it is stored.
 
-Here: `Layout`, and which part comes from where when one is missing. Not here: the layouts themselves (digits.py,
-folders.py, cifar.py, arrays.py, from_torchvision.py) and the choice between them (places.py).
+`Layout`, and which part comes from where when one is missing.
 """
 
 import logging

@@ -11,15 +11,15 @@ from torch.utils.data import DataLoader
 from compress.errors import UserError
 from data.Classify_data.augment import Augmentation
 from data.Classify_data.dataset import ClassifySet
-from data.Classify_data.folders import unlabelled
-from data.Classify_data.known import AUTO, KNOWN, mean_and_std
-from data.Classify_data.places import DIGITS, find_layout
+from data.Classify_data.find_dataset import DIGITS, find_layout
+from data.Classify_data.formats.folders import unlabelled
+from data.Classify_data.normalization import AUTO, KNOWN, mean_and_std
 from data.Classify_data.source import UNLABELLED, Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task, check_classes
+from data.data_fingerprint import Origin
 from data.loaders import as_it_is, batches_in_order, trained_with, training_loader
 from data.measured import Measured
-from data.origin import Origin
 
 EVALUATION_BATCH = 128
 

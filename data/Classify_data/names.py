@@ -1,6 +1,6 @@
 """Names of classes that a file gives: how many, of which kind, how long.
 
-Here: `checked_names`, `check_count`. Not here: reading them (arrays.py, cifar.py). They become layers and tables.
+`checked_names`, `check_count`. They become layers and tables.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,6 @@
 """Labelled pictures, wherever they come from.
 
-Here: `ArraySource` (pixels in memory), `FileSource` (files), and the held-out part. Not here: layouts of data sets
-(digits.py, folders.py, cifar.py, arrays.py), tensors (dataset.py).
+`ArraySource` (pixels in memory), `FileSource` (files), and the held-out part.
 """
 
 from abc import ABC, abstractmethod
@@ -13,8 +12,8 @@ import numpy as np
 
 from compress.errors import UserError
 from data.folders import smallest_hashes
+from data.images import DECODE_ERRORS, Picture, Pixels, opened
 from data.measured import WHOLE
-from data.pictures import DECODE_ERRORS, Picture, Pixels, opened
 
 UNLABELLED = -1
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "F")

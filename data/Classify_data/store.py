@@ -1,7 +1,6 @@
 """Pictures at the network's size, decoded once and kept in memory while they fit.
 
-Here: resizing, grey or RGB, skipping what cannot be decoded. Not here: where pictures come from (source.py),
-augmentation and normalisation (dataset.py).
+Resizing, grey or RGB, skipping what cannot be decoded.
 """
 
 import logging
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from compress.errors import UserError, printable
 from data.Classify_data.source import Source
-from data.pictures import DECODE_ERRORS, Pixels
+from data.images import DECODE_ERRORS, Pixels
 
 MEMORY_BUDGET = 1 << 30  # bytes of pixels kept by one data set
 

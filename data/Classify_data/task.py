@@ -1,6 +1,6 @@
 """What a classification run knows of its data, and what a checkpoint keeps of that.
 
-Here: `Task`, and the check that other data have the same classes in the same order. Not here: pictures.
+`Task`, and the check that other data have the same classes in the same order.
 """
 
 import math

@@ -1,7 +1,6 @@
 """Deblurring data sets: random crops of pairs for training, whole pictures for measuring.
 
-Here: tensors made of a `PairSource`. Not here: where pairs come from (source.py, folders.py) and the order
-(data/sampling.py).
+Tensors made of a `PairSource`.
 """
 
 from typing import NamedTuple
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.data_fingerprint import Origin
 from data.Deblur_data.source import PairSource
+from data.images import Pixels
 from data.measured import Measured
-from data.origin import Origin
-from data.pictures import Pixels
 from data.sampling import SampleKey, rng, sample_key
 
 SIDE_MULTIPLE = 4  # pixels: the generator halves a picture twice

@@ -1,7 +1,6 @@
 """A user's own pairs: which files of a folder belong together, and to which part.
 
-Here: `blurred/` beside `sharp/`, GoPro's layout, pictures that hold both halves, and plain sharp pictures. Not here:
-decoding (source.py).
+`blurred/` beside `sharp/`, GoPro's layout, pictures that hold both halves, and plain sharp pictures.
 """
 
 from pathlib import Path
@@ -11,7 +10,7 @@ from data.Deblur_data.pairs_index import read_index
 from data.Deblur_data.source import PairFiles
 from data.embedded import Part
 from data.folders import folders_in, picture_files, validation_groups
-from data.pictures import Picture
+from data.images import Picture
 
 PARTS: dict[Part, tuple[str, ...]] = {
     "train": ("train",),

@@ -1,6 +1,6 @@
 """Loaders of deblurring, for the table of applications.
 
-Here: the choice between a user's pairs and the embedded photographs. Not here: the pairs (source.py, folders.py).
+The choice between a user's pairs and the embedded photographs.
 """
 
 import logging
@@ -13,6 +13,7 @@ from typing import Any
 from skimage.metrics import peak_signal_noise_ratio
 from torch.utils.data import DataLoader
 
+from data.data_fingerprint import Origin, trained_place
 from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
 from data.Deblur_data.folders import has_test_part, pairs_of
 from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR
@@ -21,7 +22,6 @@ from data.embedded import Part, embedded_pictures
 from data.folders import measured_part
 from data.loaders import evaluation_loader, trained_with, training_loader
 from data.measured import WHOLE, Measured
-from data.origin import Origin, trained_place
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
 UNLIKE = 14.0  # dB; blurred pictures have more to the sharp ones, other scenes less

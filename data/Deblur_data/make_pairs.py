@@ -1,7 +1,6 @@
 """Makes pairs of sharp pictures: python -m data.Deblur_data.make_pairs SRC DST
 
-Here: the command. Not here: blur (motion.py), reading pairs (folders.py), what is remembered beside them
-(pairs_index.py). Which blur a picture gets follows from the seed, its name and the pair's number alone, so that a call
+The command. Which blur a picture gets follows from the seed, its name and the pair's number alone, so that a call
 that was interrupted goes on where it was.
 """
 
@@ -19,12 +18,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from compress.errors import UserError, printable
-from compress.files import replacing
-from compress.screen import answer, guard_screen
+from compress.io.files import replacing
+from compress.io.terminal import answer, guard_screen
 from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR, blur_whole, random_kernel
 from data.Deblur_data.pairs_index import FILE, PairsIndex, read_index, write_index
 from data.folders import picture_files
-from data.pictures import DECODE_ERRORS, Picture, Pixels
+from data.images import DECODE_ERRORS, Picture, Pixels
 
 logger = logging.getLogger("run")
 MOST_PAIRS, LARGEST_SEED = 10_000, 1 << 63  # of one photograph

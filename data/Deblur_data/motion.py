@@ -1,6 +1,6 @@
 """Blur of a camera that moves while the shutter is open.
 
-Here: random trajectories, the kernels (point spread functions) made of them, and pictures blurred by a kernel. Not
+Random trajectories, the kernels (point spread functions) made of them, and pictures blurred by a kernel. Not
 here: which pictures are blurred and with which seed (dataset.py, make_pairs.py).
 """
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from data.pictures import Pixels
+from data.images import Pixels
 
 POINTS = 2000  # of a trajectory, as in DeblurGAN
 SHORTEST_BLUR, LONGEST_BLUR = 2.0, 256.0  # pixels: of the camera's way

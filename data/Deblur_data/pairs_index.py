@@ -1,6 +1,6 @@
 """The file beside made pairs that says which photographs they were made of, and how.
 
-Here: `PairsIndex`, its names, reading and writing. Not here: the pairs (make_pairs.py, folders.py).
+`PairsIndex`, its names, reading and writing.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from compress.errors import UserError, printable
-from compress.files import read_bytes, write_text
+from compress.io.files import read_bytes, write_text
 
 FILE = "pairs.json"
 

@@ -1,7 +1,6 @@
 """Sources of pairs: sharp pictures that are blurred when they are asked for, and pairs that are files.
 
-Here: one pair's pixels, whole or cut. Not here: which files (folders.py), tensors (dataset.py), blur
-(motion.py).
+One pair's pixels, whole or cut.
 """
 
 import logging
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from compress.errors import UserError
 from data.Deblur_data.motion import blur, blur_whole, random_kernel
-from data.pictures import DECODE_ERRORS, Picture, Pixels
+from data.images import DECODE_ERRORS, Picture, Pixels
 
 RECENT = 32  # decoded pictures that are kept
 BLURS = 2  # of each picture that is measured

@@ -13,7 +13,7 @@ from typing import Any
 
 import sources
 
-from compress.config.document import first_sentence
+from compress.config.describe import first_sentence
 from compress.config.families import FAMILIES
 from compress.config.schema import arguments_model, describe_type
 from compress.registry import LEVELS, SECTIONS, Registry

@@ -1,6 +1,6 @@
 """Training of C2SRCNN: what super-resolution adds to the shared loop.
 
-Here: the network, loss and metric. Not here: the loop (models/base_solver.py).
+The network, loss and metric.
 """
 
 from typing import Any
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.base_solver import BaseTrainer
+from engine.trainer import BaseTrainer
 from models.C2SRCNN.model import Net
-from models.sr_quality import beside_bicubic, centre_of, evaluate, outputs
+from models.SR.quality import beside_bicubic, centre_of, evaluate, outputs
 
 EXAMPLE_SIDE = 64  # pixels of the low resolution
 

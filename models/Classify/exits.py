@@ -1,8 +1,8 @@
 """Early exits at work: leaving a network as soon as it is sure (BranchyNet).
 
-Here: inference that leaves early, and what it saves. Not here: training the exits (solver.py), the networks
-(resnet_cifar.py). Source: Teerapittayanon, McDanel & Kung 2016, BranchyNet, arXiv 1709.01686, algorithm 1; sureness is
-the largest softmax probability instead of the entropy. A label is never looked at: it only judges the answers.
+Inference that leaves early, and what it saves. Source: Teerapittayanon, McDanel & Kung 2016, BranchyNet, arXiv
+1709.01686, algorithm 1; sureness is the largest softmax probability instead of the entropy. A label is never looked
+at: it only judges the answers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.graph.macs import count_macs
+from compress.graph.macs.count import count_macs
 
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)  # 1.0: nobody leaves early
 

@@ -1,7 +1,6 @@
 """How a network starts: `--init`, `--pretrained`, `--weights`.
 
-Here: which of the three. Not here: pairing tensors with parameters (apputils/matching.py), files
-(apputils/checkpoint.py).
+Which of the three.
 """
 
 import logging
@@ -10,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from apputils.checkpoint import load_weights
-from apputils.matching import match_weights
+from apputils.checkpoints.file import load_weights
+from apputils.checkpoints.weight_matching import match_weights
 from compress.errors import UserError
 
 logger = logging.getLogger("run")

@@ -1,6 +1,6 @@
 """The optimizer of `--optimizer`, with weight decay where it belongs.
 
-Here: `make_optimizer`. Norms' scales and all biases (parameters of one dimension) do not decay unless asked: decay
+`make_optimizer`. Norms' scales and all biases (parameters of one dimension) do not decay unless asked: decay
 would fight the norm's scale for nothing (He et al. 2018, Bag of Tricks, arXiv 1812.01187, section 3.1).
 """
 

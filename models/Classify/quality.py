@@ -1,6 +1,6 @@
 """Quality of classifiers: top-1 and top-5 accuracy beside the majority class.
 
-Here: answers and their scores. Not here: confusion matrices (apputils/Classify_apputils), early exits (exits.py).
+Answers and their scores.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Training of classifiers: what classification adds to the shared loop.
 
-Here: network, optimizer, loss, metric and pictures. Not here: the loop (models/base_solver.py).
+Network, optimizer, loss, metric and pictures.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from torch.nn import functional
 from apputils.Classify_apputils.contact_sheet import contact_sheet
 from data.Classify_data.loaders import training_set
 from data.Classify_data.task import Task, check_classes
-from models.base_solver import BaseTrainer
+from engine.trainer import BaseTrainer
 from models.Classify.initial_weights import start
 from models.Classify.optimizers import make_optimizer
 from models.Classify.quality import answers, beside_majority, loss, scores

@@ -1,7 +1,6 @@
 """Networks that teach a classifier, by the name that a schedule gives them.
 
-Here: `ARCHITECTURE`, `ARCHITECTURE(setting=value, ...)`, and a library's trained network. Not here: what else a teacher
-may be (models/teachers.py), the networks (zoo.py).
+`ARCHITECTURE`, `ARCHITECTURE(setting=value, ...)`, and a library's trained network.
 """
 
 import math
@@ -12,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from compress.errors import UserError, did_you_mean
+from engine.state import load_network
 from models.Classify.initial_weights import library_classes, library_weights
 from models.Classify.zoo import build_network
-from models.run_state import load_network
 
 
 def _number(text: str) -> float:

@@ -1,6 +1,6 @@
 """Evaluation of classifiers: accuracy beside the majority class, confusion matrix, predictions.
 
-Here: `ClassifyTester`. Not here: the shared evaluation (models/base_tester.py), scores (quality.py).
+`ClassifyTester`.
 """
 
 import logging
@@ -14,11 +14,11 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from apputils.Classify_apputils.confusion import Confusion
-from apputils.csv_file import write_csv
-from apputils.sensitivity.evaluation import Evaluation
+from compress.analysis.sensitivity.evaluation import Evaluation
+from compress.io.csv_file import write_csv
 from data.Classify_data.loaders import classify_training_loaders
 from data.Classify_data.task import Task
-from models.base_tester import BaseTester
+from engine.tester import BaseTester
 from models.Classify.exits import THRESHOLDS, exit_table
 from models.Classify.quality import BASELINE, Answers, answers, majority_scores, scores, scores_of_outputs
 from models.Classify.zoo import build_network

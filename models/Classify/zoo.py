@@ -1,7 +1,7 @@
 """Networks by name: what `--arch` may be, and a network from plain data.
 
-Here: the table, `build_network`. Not here: the networks. A checkpoint holds the arguments of `build_network` and no
-code; a name that is not in the table, `torchvision:NAME` or `timm:NAME` is refused.
+The table, `build_network`. A checkpoint holds the arguments of `build_network` and no code; a name that is not in the
+table, `torchvision:NAME` or `timm:NAME` is refused.
 """
 
 import inspect
@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from compress.errors import UserError, did_you_mean
-from models.Classify import (
+from models.Classify.networks import (
     alexnet,
     alexnet_bn,
     lenet,
@@ -22,9 +22,9 @@ from models.Classify import (
     studentnet,
     vgg,
 )
-from models.Classify.foreign import from_timm, from_torchvision
-from models.Classify.preact_cifar import PREACT
-from models.Classify.vgg_cifar import VGG_CIFAR
+from models.Classify.networks.foreign import from_timm, from_torchvision
+from models.Classify.networks.preact_cifar import PREACT
+from models.Classify.networks.vgg_cifar import VGG_CIFAR
 
 GIVEN = ("num_classes", "in_channels", "image_size")  # by the data; the other arguments are settings
 

@@ -1,6 +1,6 @@
 """Losses of DeblurGAN: adversarial ones by name, and content.
 
-Here: functions of tensors, the perceptual network. Not here: when which network is updated (solver.py).
+Functions of tensors, the perceptual network.
 """
 
 import logging
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from apputils.checkpoint import load_weights
+from apputils.checkpoints import differences
+from apputils.checkpoints.file import load_weights
 from compress.errors import UserError
-from models import differences
 
 logger = logging.getLogger("run")
 GRADIENT_PENALTY = 10.0  # Gulrajani et al. 2017, arXiv 1704.00028, eq. 3

@@ -1,8 +1,7 @@
 """DeblurGAN's networks: the generator, a lighter one, and the discriminator.
 
-Here: networks. Not here: losses (losses.py), training (solver.py), both networks under schedule names (networks.py).
-Source: Kupyn et al. 2018, DeblurGAN, arXiv 1711.07064, section 4.1; the discriminator is PatchGAN (Isola et al. 2017,
-arXiv 1611.07004).
+Networks. Source: Kupyn et al. 2018, DeblurGAN, arXiv 1711.07064, section 4.1; the discriminator is PatchGAN (Isola et
+al. 2017, arXiv 1611.07004).
 """
 
 from collections.abc import Callable

@@ -1,10 +1,9 @@
 """The networks that a schedule sees, and their names.
 
-Here: the choice between the generator alone and both networks under `netG.` and `netD.`. Not here: the networks
-(model.py).
+The choice between the generator alone and both networks under `netG.` and `netD.`.
 
-A schedule's names are the generator's. Where a schedule writes `netG.` or `netD.` in front of one, it means to tell the
-two apart, and then every name in it has one of the two in front.
+A schedule's names are the generator's. Where a schedule writes `netG.` or `netD.` in front of one, it means to tell
+the two apart, and then every name in it has one of the two in front.
 """
 
 from collections.abc import Mapping

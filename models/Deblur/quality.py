@@ -1,6 +1,6 @@
 """Quality of deblurring networks on whole pictures, beside the blurred pictures' own.
 
-Here: means over pictures. Not here: the metrics themselves (apputils/Deblur_apputils/metrics.py).
+Means over pictures.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,8 +1,6 @@
 """Training of DeblurGAN: what a conditional GAN adds to the shared loop.
 
-Here: both networks, the discriminator's updates, losses and metric. Not here: the loop (models/base_solver.py), whose
-step is one update of the generator: the scheduler's hooks fire once for it, however often
-the discriminator was updated.
+Both networks, the discriminator's updates, losses and metric.
 """
 
 import logging
@@ -14,8 +12,8 @@ from torch import Tensor, nn
 from compress.config.loader import load_text
 from compress.distributed import average
 from compress.errors import ScheduleError, UserError
-from compress.files import read_text
-from models.base_solver import BaseTrainer, Companion
+from compress.io.files import read_text
+from engine.trainer import BaseTrainer, Companion
 from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, effective, gradient_penalty
 from models.Deblur.model import Discriminator, Generator
 from models.Deblur.networks import Networks, prefixes_of

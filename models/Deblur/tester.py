@@ -1,6 +1,6 @@
 """Evaluation of deblurring networks: metrics beside the blurred pictures' own, pictures side by side.
 
-Here: `DeblurTester`. Not here: the shared evaluation (models/base_tester.py), the metrics (quality.py).
+`DeblurTester`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from apputils.Deblur_apputils.metrics import psnr_rgb
-from apputils.images import save_image, side_by_side, write_image
-from apputils.sensitivity.evaluation import Evaluation
+from apputils.SR_apputils.panels import save_image, side_by_side, write_image
+from compress.analysis.sensitivity.evaluation import Evaluation
 from data.Deblur_data.loaders import deblur_training_loaders
 from data.Deblur_data.source import PairSource
-from models.base_tester import BaseTester
+from engine.tester import BaseTester
 from models.Deblur.networks import build_networks
 from models.Deblur.quality import BASELINE, METRICS, evaluate, evaluate_blurred, outputs, quality_of_outputs
 from models.Deblur.solver import EXAMPLE_SIDE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from apputils.checkpoint import load_checkpoint
+from apputils.checkpoints.file import load_checkpoint
 from benchmarks import seeds
 from compress.errors import UserError
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.epoch_window import EpochWindow
 from compress.errors import ScheduleError
 from compress.levels import AgpLevel, ConstantLevel, ExponentialLevel, LinearLevel, StepsLevel, as_level
 from compress.registry import LEVELS
-from compress.window import EpochWindow
 from tests.compress.harness import Run, one_policy
 
 few = settings(max_examples=50, deadline=None, derandomize=True)

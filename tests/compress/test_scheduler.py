@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from compress.config import dict_config
 from compress.context import LossComponent, PolicyLoss, StepContext
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.policies.base import HOOKS, Policy
 from compress.scheduler import CompressionScheduler
-from compress.window import EpochWindow
 
 AGP = {
     "pruners": {

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from apputils.matching import match_weights
+from apputils.checkpoints.weight_matching import match_weights
 from compress.config import dict_config
 from compress.distillation.teachers import Teachers
 from compress.masks import MaskTable
+from compress.quantization.convert import apply, structure_of
 from compress.quantization.layers import QuantConv2d, QuantLinear
 from compress.quantization.lsq import LSQQuantizer
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
-from compress.quantization.structure import apply, structure_of
 from compress.selectors import canonical_modules, canonical_parameters, expand, unwrapped
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from compress.errors import UserError
 from data.dataset import DatasetFromFolder, EvaluationSet
-from data.pictures import Picture, down_sample
+from data.images import Picture, down_sample
 from data.sampling import EpochSampler, SampleKey
 from tests.data.conftest import MakePictures
 

@@ -5,7 +5,7 @@ from importlib.machinery import ModuleSpec
 import numpy as np
 import pytest
 
-from apputils.metrics import psnr_y
+from apputils.SR_apputils.metrics import psnr_y
 from compress.errors import UserError
 from data import embedded
 from data.dataset import EvaluationSet

@@ -2,12 +2,12 @@
 
 from types import SimpleNamespace
 
-from apputils.measured_words import measured_words
-from data.Classify_data.digits import WHERE, digits
+from apputils.runs.measured_words import measured_words
+from data.Classify_data.formats.digits import WHERE, digits
 from data.data import get_held_out_set, get_validation_set
+from data.data_fingerprint import EMBEDDED
 from data.Deblur_data.loaders import deblur_training_loaders
 from data.measured import facts_of
-from data.origin import EMBEDDED
 from tests.data.conftest import MakePictures
 
 

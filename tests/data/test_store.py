@@ -9,7 +9,7 @@ from PIL import Image
 
 from compress.errors import UserError
 from data import store
-from data.pictures import Picture
+from data.images import Picture
 from data.store import PairStore
 from tests.data.conftest import MakePictures
 

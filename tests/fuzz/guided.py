@@ -32,7 +32,7 @@ def schedule(content: bytes) -> None:
 
 def batch(content: bytes) -> None:
     """A CIFAR batch."""
-    from data.Classify_data.cifar import read_batch
+    from data.Classify_data.formats.cifar import read_batch
 
     (FOLDER / "batch").write_bytes(content)
     read_batch(FOLDER / "batch")
@@ -40,7 +40,7 @@ def batch(content: bytes) -> None:
 
 def checkpoint(content: bytes) -> None:
     """A checkpoint, as far as its form."""
-    from models.subject import load_subject
+    from engine.commands.find_checkpoint import load_subject
 
     (FOLDER / "a.pt").write_bytes(content)
     load_subject(FOLDER / "a.pt")
@@ -48,7 +48,7 @@ def checkpoint(content: bytes) -> None:
 
 def picture(content: bytes) -> None:
     """A picture."""
-    from data.pictures import DECODE_ERRORS, Picture
+    from data.images import DECODE_ERRORS, Picture
 
     (FOLDER / "a").write_bytes(content)
     try:
@@ -80,9 +80,8 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["compress", "data", "models", "apputils", "pickle", "yaml", "PIL"]):
-        import data.pictures  # noqa: F401
-        import models.subject  # noqa: F401
-        from data.Classify_data import cifar  # noqa: F401
+        import data.images  # noqa: F401
+        import engine.commands.find_checkpoint  # noqa: F401
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"{__doc__}\ntargets: {', '.join(TARGETS)}")
     target = TARGETS[sys.argv.pop(1)]

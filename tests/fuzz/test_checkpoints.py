@@ -17,28 +17,28 @@ import torch
 from hypothesis import strategies
 from torch import nn
 
-from apputils.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from apputils.runs import Run
+from apputils.checkpoints.file import load_checkpoint, load_weights, save_checkpoint
+from apputils.runs.folders import Run
 from compress.errors import UserError
-from compress.quantization.structure import apply
+from compress.quantization.convert import apply
 from data.Classify_data.loaders import classify_testing_loader
 from data.Deblur_data.loaders import deblur_testing_loader
 from data.loaders import sr_testing_loader
+from engine.commands.find_checkpoint import find_subject, load_subject
+from engine.resume import last_checkpoint
+from engine.saved.load_model import load_network
 from models.C2SRCNN.model import Net
 from models.Classify.tester import ClassifyTester
 from models.Classify.zoo import build_network
 from models.Deblur.networks import build_networks
 from models.Deblur.tester import DeblurTester
-from models.resumption import last_checkpoint
-from models.subject import find_subject, load_subject
-from models.test_solver import XSRCNNTester
-from models.whole import load_network
+from models.SR.tester import XSRCNNTester
 from options.applications import APPLICATIONS
+from tests.engine.conftest import TrainerOf
+from tests.engine.conftest import trainer_of as trainer_of
 from tests.fuzz.damage import Damaged, damaged
 from tests.fuzz.test_pictures import SAMPLES as PICTURES
 from tests.fuzz.watch import fuzz, tiers
-from tests.models.conftest import TrainerOf
-from tests.models.conftest import trainer_of as trainer_of
 
 RECIPE = {
     "kept": {"mid_part.1.weight": {0: torch.arange(6)}, "mid_part.1.bias": {0: torch.arange(6)},

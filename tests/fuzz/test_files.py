@@ -19,20 +19,20 @@ import yaml
 from onnx import TensorProto, helper
 from torch import nn
 
-from apputils.activations import ActivationReport, append_activations
-from apputils.onnx_export import METADATA
-from apputils.onnx_model import ExportedModel, description_of
-from apputils.pt2_export import export_pt2
 from apputils.report.content import read_json, read_table
-from apputils.runs import recorded_optform
-from apputils.sensitivity.changes import find_subjects
-from apputils.sensitivity.record import open_record
+from apputils.runs.folders import recorded_optform
+from compress.analysis.activations.statistics import ActivationReport, append_activations
+from compress.analysis.sensitivity.changes import find_subjects
+from compress.analysis.sensitivity.record import open_record
 from compress.errors import UserError
+from compress.export.exported_model import ExportedModel, description_of
+from compress.export.onnx.export import METADATA
+from compress.export.pt2 import export_pt2
 from compress.quantization.post_training.statistics_file import read_statistics
-from data.Classify_data.cifar import read_batch
 from data.Classify_data.convert import convert_cifar
-from data.Classify_data.places import place_layout
-from models.subject import load_subject
+from data.Classify_data.find_dataset import place_layout
+from data.Classify_data.formats.cifar import read_batch
+from engine.commands.find_checkpoint import load_subject
 from tests.fuzz.damage import Damaged, damaged
 from tests.fuzz.test_checkpoints import Payload, payloads
 from tests.fuzz.watch import fuzz, tiers

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from compress.errors import UserError
+from data.Classify_data.find_dataset import place_layout
 from data.Classify_data.loaders import classify_testing_loader
-from data.Classify_data.places import place_layout
 from data.Classify_data.store import PictureStore
 from data.data import get_training_set, get_validation_set
 from data.Deblur_data.loaders import source_of
 from data.folders import folder_pictures
-from data.pictures import DECODE_ERRORS, MOST_PIXELS, Picture
+from data.images import DECODE_ERRORS, MOST_PIXELS, Picture
 from tests.fuzz.damage import Damaged, damaged
 from tests.fuzz.watch import fuzz, tiers
 

@@ -1,6 +1,6 @@
 """The table of applications, and what else must know each of them."""
 
-from models.whole import BUILDERS
+from engine.saved.load_model import BUILDERS
 from options.applications import APPLICATIONS
 from tests.options.test_rules import OWN
 from tests.test_torchrun import SMALL

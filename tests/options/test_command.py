@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.run_state import plain_options
+from engine.state import plain_options
 from options.applications import APPLICATIONS, find_application
 
 CLASSIFY, DEBLUR = "--optform=Classify", "--optform=Deblur"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from apputils.new_schedule import families
+from compress.config.templates.new_schedule import families
 from compress.errors import UserError
 from options.applications import APPLICATIONS, find_application, named_on_command_line
 from options.base_options import GROUPS

@@ -1,9 +1,8 @@
 """ACIQ: the clip that is best for a Gauss or Laplace distribution, solved from its equation.
 
-Here: the two expected errors, their derivatives and the root. Not here: how the distribution's width is measured
-(ranges.py). Paper: Banner et al. 2018, "Post-training 4-bit quantization of convolution networks for rapid-deployment",
-arXiv 1810.05723. Values are clipped to [-alpha, alpha] around their mean and rounded to 2^bits steps; the error is what
-clipping costs plus what rounding costs, alpha^2 / (3 * 4^bits).
+The two expected errors, their derivatives and the root. Paper: Banner et al. 2018, "Post-training 4-bit quantization
+of convolution networks for rapid-deployment", arXiv 1810.05723. Values are clipped to [-alpha, alpha] around their
+mean and rounded to 2^bits steps; the error is what clipping costs plus what rounding costs, alpha^2 / (3 * 4^bits).
 
     laplace_clip(4)     # 5.03 times the mean absolute deviation, as in the paper's table
     gauss_clip(4)       # 2.56 times the standard deviation

@@ -3,9 +3,9 @@
 Here: the soft rounding, its loss, and `adaround`. Paper: Nagel et al. 2020, "Up or down? Adaptive rounding for
 post-training quantization", arXiv 2004.10568: minimise || W x - W~ x~ ||^2 + lambda sum(1 - |2 h(V) - 1|^beta) over V
 (eq. 21-24), with x~ what the layer reads in the network quantized so far. What differs: the activation function
-behind the layer is left out of the loss (their eq. 25); the error is taken relative to the mean square of the targets,
-so that one lambda serves all layers; a weight that is exactly zero stays zero, so that pruning
-holds; the learned rounding is taken only where it beats rounding to nearest.
+behind the layer is left out of the loss (their eq. 25); the error is taken relative to the mean square of the
+targets, so that one lambda serves all layers; a weight that is exactly zero stays zero, so that pruning holds; the
+learned rounding is taken only where it beats rounding to nearest.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Bias correction: what rounding shifts on average is taken off again.
 
-Here: `correct_biases`. Paper: Nagel et al. 2019, arXiv 1906.04721, section 4.2 and appendix D (the empirical form): the
-mean difference of each output channel between the quantized and the float network, over calibration data, is
+Here: `correct_biases`. Paper: Nagel et al. 2019, arXiv 1906.04721, section 4.2 and appendix D (the empirical form):
+the mean difference of each output channel between the quantized and the float network, over calibration data, is
 subtracted from the bias, one layer after another in the order of execution.
 """
 

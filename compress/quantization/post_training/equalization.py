@@ -1,9 +1,9 @@
 """Cross-layer equalization: the same function with weights whose channels are equally wide.
 
-Here: the scales, which pairs of layers they may pass between, and `equalize`. Not here: BatchNorm folding, which comes
-first (folding.py). Paper: Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction",
-arXiv 1906.04721, section 4.1. Because relu(s x) = s relu(x) for s > 0, output channel i of one layer may be divided by
-s_i and the weights of the next layer that read it multiplied by s_i.
+The scales, which pairs of layers they may pass between, and `equalize`. Paper: Nagel et al. 2019, "Data-free
+quantization through weight equalization and bias correction", arXiv 1906.04721, section 4.1. Because relu(s x) = s
+relu(x) for s > 0, output channel i of one layer may be divided by s_i and the weights of the next layer that read it
+multiplied by s_i.
 """
 
 import logging
@@ -17,9 +17,9 @@ from torch.fx import Node
 
 from compress.graph.trace import ExampleInputs, shape_of, trace_model
 from compress.quantization.layers import LAYERS
+from compress.quantization.placement.sharing import input_channel_dim, is_layer, output_channel_dim, owning
+from compress.quantization.placement.signs import plain_name
 from compress.quantization.post_training.folding import Bias, Norms, along
-from compress.quantization.sharing import input_channel_dim, is_layer, output_channel_dim, owning
-from compress.quantization.signs import plain_name
 from compress.selectors import submodule
 
 logger = logging.getLogger("compress")

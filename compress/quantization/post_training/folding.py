@@ -1,9 +1,8 @@
 """BatchNorm folded into the layer in front of it, before anything is rounded.
 
-Here: `fold_batch_norms`, `same_outputs`, and where a folded layer keeps its bias. Not here: which BatchNorm belongs to
-which layer (sharing.py). The BatchNorm stays in the network as a plain addition of the folded bias (mean 0, variance 1,
-scale 1), so that names and shapes of all tensors are those of the float network and a checkpoint of one fits the other;
-the ONNX exporter takes it away.
+`fold_batch_norms`, `same_outputs`, and where a folded layer keeps its bias. The BatchNorm stays in the network as a
+plain addition of the folded bias (mean 0, variance 1, scale 1), so that names and shapes of all tensors are those of
+the float network and a checkpoint of one fits the other; the ONNX exporter takes it away.
 """
 
 from collections.abc import Mapping, Sequence

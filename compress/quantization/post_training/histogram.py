@@ -1,7 +1,6 @@
 """Ranges chosen from a histogram: percentile, least mean square error, least relative entropy.
 
-Here: pure functions of counts. Not here: how values are counted (statistics.py), which method is taken (ranges.py).
-A histogram counts |bins| equal cells from `low` to `high`.
+Pure functions of counts. A histogram counts |bins| equal cells from `low` to `high`.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
 """The ladder: post-training settings from the cheapest on, until the metric holds.
 
-Here: the rungs and `climb`. Not here: what is measured (the caller's function), tables and files
-(models/post_training.py).
+The rungs and `climb`.
 
     ladder = climb(model, batches, lambda network: float_psnr - psnr(network), max_drop=0.1)
     ladder.chosen.name, ladder.chosen.drop

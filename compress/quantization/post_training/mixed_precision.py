@@ -1,9 +1,8 @@
 """Bits for each layer under a budget, from measured sensitivities.
 
-Here: `choose` (the knapsack), `MixedPrecision`. Not here: quantization itself (quantizer.py); the sensitivity analysis
-of reports (apputils/sensitivity), which measures a task's metric. The loss of a layer at some bits is the noise that
-rounding this weight alone makes in the network's output, relative to the output (no labels needed); noise of several
-layers is taken to add up.
+`choose` (the knapsack), `MixedPrecision`. The loss of a layer at some bits is the noise that rounding this weight
+alone makes in the network's output, relative to the output (no labels needed); noise of several layers is taken to
+add up.
 
     plan = MixedPrecision(0.15).pick(model, batches)    # weights in 15 % of their float size
     plan.write("mixed.yaml")                            # python test.py --quantize=mixed.yaml
@@ -21,9 +20,9 @@ import yaml
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.files import write_text
-from compress.graph.macs import count_macs
+from compress.graph.macs.count import count_macs
 from compress.graph.trace import as_arguments
+from compress.io.files import write_text
 from compress.quantization.base import FLOAT
 from compress.quantization.layers import LAYERS, kind_of, weight_names
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer

@@ -1,8 +1,6 @@
 """`PostTrainLinearQuantizer`: a trained network -> one of integers, by calibration alone.
 
-Here: the arguments and the order of the steps. Not here: the steps (a file each beside this one), the layers, which are
-those of training-time quantizers (quantization/layers.py), so that exporters know them; which settings to try
-(ladder.py); `test.py --quantize` (models/post_training.py).
+The arguments and the order of the steps.
 """
 
 import copy
@@ -17,8 +15,9 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.quantization.base import Bits, LayerBits, Quantizer, uninitialized
+from compress.quantization.convert import structure_of
+from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
 from compress.quantization.layers import LAYERS, QuantActivation, QuantLayer, kind_of
-from compress.quantization.pieces import ActivationQuantizer, FakeQuantizer
 from compress.quantization.post_training.adaround import LayerResult, adaround
 from compress.quantization.post_training.bias_correction import correct_biases
 from compress.quantization.post_training.equalization import equalize, find_pairs
@@ -37,7 +36,6 @@ from compress.quantization.post_training.statistics import TensorStatistics, obs
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics
 from compress.quantization.range_linear import Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
 from compress.quantization.recurrent import is_recurrent
-from compress.quantization.structure import structure_of
 from compress.registry import QUANTIZERS
 from compress.selectors import ModuleOrExpression, submodule, unwrapped
 

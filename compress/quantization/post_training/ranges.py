@@ -1,7 +1,6 @@
 """Statistics -> the range that is rounded: one function for activations, one for weights.
 
-Here: the methods of `clip_acts`. Not here: gathering (statistics.py), the maths of single methods (aciq.py,
-histogram.py). A range is two numbers, low <= 0 <= high.
+The methods of `clip_acts`. A range is two numbers, low <= 0 <= high.
 """
 
 import math

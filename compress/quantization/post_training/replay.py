@@ -1,6 +1,6 @@
 """Inputs and outputs of one layer while a network runs, no further than needed.
 
-Here: `passing`, `set_aside`. Not here: what is done with them (bias_correction.py, adaround.py).
+`passing`, `set_aside`.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Which calibration data are used: samples whose values are finite.
 
-Here: `finite_samples`. Not here: activations that overflow inside the network (statistics.py).
+`finite_samples`.
 """
 
 import logging

@@ -1,8 +1,7 @@
 """What is known of an activation after calibration, and how it is gathered.
 
-Here: `TensorStatistics`, `observe`. Not here: which range follows from them (ranges.py), files (statistics_file.py).
-Two passes over the data: the first finds ends and means, the second counts a histogram over the whole range, so that
-nothing is guessed of values that come later.
+`TensorStatistics`, `observe`. Two passes over the data: the first finds ends and means, the second counts a histogram
+over the whole range, so that nothing is guessed of values that come later.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Statistics of activations as YAML, in Distiller's layout, and read again.
 
-Here: `write_statistics`, `read_statistics`. Not here: what is in them (statistics.py).
+`write_statistics`, `read_statistics`.
 
     (network): {equalization: false}
     conv1:
@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from compress.errors import UserError
-from compress.files import read_text, write_text
+from compress.io.files import read_text, write_text
 from compress.quantization.post_training.statistics import TensorStatistics
 
 ABOUT = "(network)"  # no module can be called so

@@ -1,7 +1,7 @@
 """One forward pass, seen through: its outputs, the buffers that it left, and on request every operation of it.
 
-Here: `observe`, without dropout, autocast or TF32, with the same random numbers each time; buffers, flags and random
-numbers are put back. Not here: whose passes are compared (`verify.py`) and how operations are (`steps.py`).
+`observe`, without dropout, autocast or TF32, with the same random numbers each time; buffers, flags and random
+numbers are put back.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Ordinary values for what is zero, tiny, constant or huge today, so that a proof sees behind it.
 
-Here: `perturb`, which swaps values in by `tensor.data`; the caller puts the old ones back (`verify.restored`). A branch
+`perturb`, which swaps values in by `tensor.data`; the caller puts the old ones back (`verify.restored`). A branch
 whose last layer starts at zero, a layer scale of 1e-5 or a bias of -100 in front of a ReLU hides what lies behind it:
-masked and thinned network agree today and are different functions once they are trained. Not here: the comparison.
+masked and thinned network agree today and are different functions once they are trained.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Every operation of a forward pass in a few numbers, so that two passes can be compared inside too.
 
-Here: `Recording`, which keeps for each operation the numbers in its call and a mark of its result, and `first_parting`,
+`Recording`, which keeps for each operation the numbers in its call and a mark of its result, and `first_parting`,
 which finds the first operation at which two passes are different functions, although nothing of it may reach the
-outputs (a dead ReLU, a hard gate, a factor of zero in the code). Not here: the passes themselves (`observe.py`).
+outputs (a dead ReLU, a hard gate, a factor of zero in the code).
 """
 
 from __future__ import annotations

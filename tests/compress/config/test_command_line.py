@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from compress.config.__main__ import main
-from compress.config.document import schedule_schema
+from compress.config.describe import schedule_schema
 from compress.config.families import FAMILIES
 from compress.registry import LEVELS as LEVEL_CLASSES
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from compress.distillation.adaptors import Adaptors
 from compress.distillation.capture import Call
-from compress.distillation.carriers import carriers
+from compress.distillation.channel_owners import carriers
 from compress.errors import UserError
 from compress.thinning.recipe import Recipe
 from tests.compress.distillation.nets import first_batch, taught, wide_net

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compress.graph.channels import channel_graph
-from compress.graph.macs import count_macs
+from compress.graph.macs.count import count_macs
 from compress.graph.units import Units
 from compress.thinning.thin import remove_units
 from tests.compress.graph.nets import resnet_cifar

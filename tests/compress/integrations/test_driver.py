@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from compress.context import LossComponent, PolicyLoss
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.integrations.driver import LoopDriver
 from compress.policies.base import Policy
 from compress.scheduler import CompressionScheduler
-from compress.window import EpochWindow
 from tests.compress.integrations.loop import Net, assert_same, plain_loop, schedule, sgd
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from compress.config import dict_config
+from compress.epoch_window import EpochWindow
 from compress.errors import ScheduleError, UserError
 from compress.lr.torch_schedulers import REFUSED
 from compress.policies.lr import LRPolicy
 from compress.registry import LR_SCHEDULERS
-from compress.window import EpochWindow
 
 PARTS = [{"class": "ConstantLR", "factor": 0.1, "total_iters": 3}, {"class": "ExponentialLR", "gamma": 0.9}]
 ARGUMENTS = {

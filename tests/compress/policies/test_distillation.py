@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from compress.distillation.staged import StagedDistillation
+from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.policies.stages import parameters_behind
-from compress.window import EpochWindow
 from tests.compress.distillation.nets import first_batch, taught, wide_net
 from tests.compress.harness import Run, batch, tiny_net
 

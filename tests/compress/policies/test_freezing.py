@@ -9,7 +9,7 @@ from torch import nn
 from compress.config import dict_config
 from compress.errors import ScheduleError, UserError
 from compress.freezing import norms_of
-from compress.watch import Watched
+from compress.policies.policy_probe import Watched
 from tests.compress.harness import Run, batch, one_policy, tiny_net
 
 FREEZER = {"class": "LayerFreezer", "weights": ["conv1.*", "bn1.*"]}

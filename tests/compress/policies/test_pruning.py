@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compress.errors import ScheduleError, UserError
-from compress.pruning.probe import ForwardListener, ForwardProbe
+from compress.pruning.forward_watch import ForwardListener, ForwardProbe
 from tests.compress.harness import Run, batch, one_policy, tiny_net
 
 LEVEL = {"class": "SparsityLevelParameterPruner", "levels": {"fc.weight": 0.5}}

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from compress.config import dict_config, file_config
 from compress.errors import ScheduleError
+from compress.policies.policy_probe import Watched
+from compress.quantization.convert import apply, structure_of
 from compress.quantization.layers import QuantLayer
-from compress.quantization.structure import apply, structure_of
 from compress.registry import QUANTIZERS
-from compress.watch import Watched
 from models.C2SRCNN.model import Net
 from tests.compress.harness import Run, batch, one_policy, tiny_net
 from tests.compress.test_contract import sample_of

@@ -10,7 +10,7 @@ from torch import nn
 import compress.policies.thinning as policy
 from compress.config import dict_config
 from compress.errors import UserError
-from compress.graph.macs import count_macs
+from compress.graph.macs.count import count_macs
 from tests.compress.harness import Run, batch
 from tests.compress.policies.test_thinning import schedule
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.criteria import global_masks, level_mask, level_masks, mask_smallest, nm_mask, zeros_of
+from compress.epoch_window import EpochWindow
 from compress.errors import ScheduleError, UserError
-from compress.pruning.baidu_rnn import BaiduRNNPruner
-from compress.window import EpochWindow
+from compress.pruning.element.baidu_rnn import BaiduRNNPruner
 from tests.compress.harness import Run, one_policy, tiny_net
 
 WEIGHTS = ["conv1.weight", "conv2.weight", "fc.weight"]

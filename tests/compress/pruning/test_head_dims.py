@@ -7,9 +7,9 @@ from torch import nn
 from compress.config import dict_config
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
-from compress.thinning.budget import parameter_count
-from compress.thinning.plan import plan_recipe
-from compress.thinning.probe import prunable_graph
+from compress.thinning.cost import parameter_count
+from compress.thinning.removal_plan import plan_recipe
+from compress.thinning.trial import prunable_graph
 
 TOKENS = torch.linspace(-1, 1, 2 * 3 * 8).reshape(2, 3, 8)
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
+from compress.quantization.convert import apply, structure_of, weights_read
 from compress.quantization.layers import ACTIVATIONS, LAYERS, NORMS, QuantActivation, QuantLayer
-from compress.quantization.structure import apply, structure_of, weights_read
 from tests.compress.harness import tiny_net
 
 WEIGHT = {"class": "RangeWeight", "bits": 16, "mode": "SYMMETRIC", "axis": None}

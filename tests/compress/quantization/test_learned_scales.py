@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.config import dict_config
+from compress.quantization.fake_quant import FakeQuantizer, Learned
 from compress.quantization.lsq import LearnedStepActivation, LearnedStepWeight
 from compress.quantization.pact import ClippedActivation
-from compress.quantization.pieces import FakeQuantizer, Learned
 from compress.scheduler import CompressionScheduler
 
 OPTIMIZERS: dict[str, Any] = {

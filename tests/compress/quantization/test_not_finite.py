@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from apputils.activations import ActivationStatistics
+from compress.analysis.activations.statistics import ActivationStatistics
 from compress.config import dict_config
 from compress.errors import UserError
 from compress.quantization.lsq import LearnedStepActivation

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from compress.config import dict_config
 from compress.config.post_training import load_post_training
 from compress.errors import ScheduleError, UserError
+from compress.quantization.convert import apply
 from compress.quantization.post_training.ladder import climb, rungs
 from compress.quantization.post_training.mixed_precision import MixedPrecision, choose
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer as Ptq
-from compress.quantization.structure import apply
 from tests.compress.harness import one_policy, tiny_net
 
 BATCHES = list(torch.randn(3, 8, 3, 6, 6, generator=torch.Generator().manual_seed(7)))

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 from compress.config import dict_config
+from compress.quantization.convert import apply, structure_of
 from compress.quantization.dorefa import DorefaQuantizer
 from compress.quantization.layers import LAYERS, QuantLayer, kind_of, quantized, slots_of
 from compress.quantization.lsq import LSQQuantizer
@@ -20,7 +21,6 @@ from compress.quantization.post_training.mixed_precision import MixedPrecision
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer as Qat
 from compress.quantization.range_linear import RangeActivation
-from compress.quantization.structure import apply, structure_of
 from compress.quantization.wrpn import WRPNQuantizer
 
 ALL = [Qat, LSQQuantizer, DorefaQuantizer, PACTQuantizer, WRPNQuantizer]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-from compress.graph.macs import count_macs
+from compress.graph.macs.count import count_macs
 from compress.thinning.complete import masks_of
-from compress.thinning.probe import prunable_graph
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import put_on, remove_units
+from compress.thinning.trial import prunable_graph
 from tests.compress.thinning.blocks import BLOCKS, build
 
 

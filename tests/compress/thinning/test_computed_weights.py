@@ -18,8 +18,8 @@ from compress.quantization.pact import PACTQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from compress.quantization.wrpn import WRPNQuantizer
 from compress.thinning.complete import masks_of
-from compress.thinning.probe import prunable_graph
 from compress.thinning.thin import put_on, remove_units, thin
+from compress.thinning.trial import prunable_graph
 
 
 class Scaled(nn.Module):

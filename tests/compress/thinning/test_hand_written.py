@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from compress.errors import UserError
-from compress.graph.macs import count_macs
-from compress.thinning.probe import prunable_graph
+from compress.graph.macs.count import count_macs
 from compress.thinning.thin import remove_units
+from compress.thinning.trial import prunable_graph
 from tests.compress.thinning.twins import numbers, thinned_alike
 
 TOKENS = numbers(2, 5, 12), numbers(3, 7, 12)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from compress.thinning.complete import masks_of
-from compress.thinning.probe import prunable_graph
 from compress.thinning.thin import put_on, remove_units
+from compress.thinning.trial import prunable_graph
 
 
 class Attention(nn.Module):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compress.thinning.probe import prunable_graph
 from compress.thinning.thin import remove_units
+from compress.thinning.trial import prunable_graph
 from tests.compress.thinning.idioms import Attending, BlurPool, ChannelNorm, ConvGru, ConvLstm
 from tests.compress.thinning.twins import numbers, prepared, thinned_alike
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.thinning.complete import masks_of
-from compress.thinning.probe import prunable_graph
 from compress.thinning.proof.observe import observe
+from compress.thinning.proof.verify import Outcome, relative
 from compress.thinning.retreat import Lookalikes, Trials, first_fault, retreat
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.verify import Outcome, relative
+from compress.thinning.trial import prunable_graph
 
 PICTURE = torch.linspace(-1, 1, 2 * 3 * 64, dtype=torch.float64).reshape(2, 3, 8, 8)
 

@@ -15,9 +15,9 @@ from compress.quantization.lsq import LSQQuantizer
 from compress.quantization.pact import PACTQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from compress.quantization.wrpn import WRPNQuantizer
-from compress.thinning.attention_modules import Headed
-from compress.thinning.probe import prunable_graph
+from compress.thinning.attention.modules import Headed
 from compress.thinning.thin import remove_units
+from compress.thinning.trial import prunable_graph
 from tests.compress.thinning.attentions import KNOWN, build_attention
 
 QUANTIZERS = [DorefaQuantizer, LSQQuantizer, PACTQuantizer, QuantAwareTrainRangeLinearQuantizer, WRPNQuantizer]

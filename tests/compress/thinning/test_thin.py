@@ -9,10 +9,10 @@ from torch import nn
 from compress.errors import UserError
 from compress.graph.channels import channel_graph
 from compress.thinning.complete import complete_masks, zero_masks
-from compress.thinning.probe import prunable_graph
+from compress.thinning.proof.verify import real_inputs
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import put_on, remove_units, thin
-from compress.thinning.verify import real_inputs
+from compress.thinning.trial import prunable_graph
 from tests.compress.thinning.blocks import LiteralView, build, conv
 
 

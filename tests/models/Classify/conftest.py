@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data.Classify_data.loaders import classify_training_loaders
+from engine.resume import resumed
 from models.Classify.solver import ClassifyTrainer
-from models.resumption import resumed
 from options.Classify_options.train_options import TrainOptions
 
 ClassifierOf = Callable[..., ClassifyTrainer]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compress.graph.macs import count_macs
+from compress.graph.macs.count import count_macs
 from models.Classify.exits import early_logits, exit_macs, exit_table
 from models.Classify.zoo import build_network
 

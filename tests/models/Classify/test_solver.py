@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from apputils.checkpoint import load_checkpoint
+from apputils.checkpoints.file import load_checkpoint
 from apputils.Classify_apputils.contact_sheet import CAPTION, COLUMNS, SIDE
 from compress.errors import UserError
 from data.Classify_data.loaders import classify_training_loaders
+from engine.saved.load_model import load_network
 from models.Classify.optimizers import make_optimizer
 from models.Classify.quality import Answers, loss, majority_scores, scores
 from models.Classify.solver import ClassifyTrainer
-from models.whole import load_network
 from options.Classify_options.train_options import OPTIMIZERS, TrainOptions
-from tests.apputils.test_logger import events
+from tests.apputils.runs.test_logger import events
 from tests.models.Classify.conftest import ClassifierOf
 
 

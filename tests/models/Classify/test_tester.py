@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from apputils.runs import recorded_optform
+from apputils.runs.folders import recorded_optform
 from compress.errors import UserError
 from data.Classify_data.loaders import classify_testing_loader
+from engine.commands.find_checkpoint import find_subject
 from models.Classify.tester import ClassifyTester
-from models.subject import find_subject
 from options.Classify_options.test_options import TestOptions
 from tests.models.Classify.conftest import ClassifierOf
 

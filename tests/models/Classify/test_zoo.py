@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from apputils.checkpoint import load_checkpoint, save_checkpoint
+from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.errors import UserError
 from compress.selectors import canonical_parameters
 from models.Classify.initial_weights import start

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data.Deblur_data.loaders import deblur_training_loaders
+from engine.resume import resumed
 from models.Deblur.solver import DeblurTrainer
-from models.resumption import resumed
 from options.Deblur_options.train_options import TrainOptions
 
 DeblurrerOf = Callable[..., DeblurTrainer]

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from apputils.checkpoint import load_checkpoint
+from apputils.checkpoints.file import load_checkpoint
 from compress.errors import ScheduleError, UserError
 from compress.policies.base import HOOKS
+from engine.commands.smoke import smoke
+from engine.saved.load_model import load_network
 from models.Deblur.losses import VGG_FILE, l1_ssim
 from models.Deblur.model import Discriminator
-from models.smoke import smoke
-from models.whole import load_network
 from options.Deblur_options.train_options import SMALLEST_JUDGED
 from tests.fuzz.watch import limited
 from tests.models.Deblur.conftest import SCHEDULE, DeblurrerOf

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from apputils.checkpoint import load_checkpoint
-from apputils.report.pictures import pictures_of
-from apputils.sensitivity.changes import prune_elements
+from apputils.checkpoints.file import load_checkpoint
+from apputils.report.images import pictures_of
+from compress.analysis.sensitivity.changes import prune_elements
 from compress.errors import UserError
 from data.Deblur_data.loaders import deblur_testing_loader
-from models.comparison import compare
+from engine.commands.compare import compare
 from models.Deblur.tester import DeblurTester
 from options.applications import find_application
 from options.Deblur_options.test_options import TestOptions

@@ -1,0 +1,1 @@
+"""What super-resolution measures and shows."""

@@ -1,0 +1,74 @@
+"""Quality of an up-sampled picture as super-resolution papers report it: PSNR and SSIM of the Y channel.
+
+Pure functions on picture tensors. Called by the solvers and testers.
+
+The convention: RGB is clamped and rounded to 8 bits, converted to BT.601's Y (as MATLAB's rgb2ycbcr,
+16..235) in floating point, and a border as wide as the scale is cut.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+_Y_WEIGHTS = (65.481, 128.553, 24.966)  # of R, G and B in [0, 1]
+_Y_OFFSET = 16.0
+_SSIM_WINDOW = 11  # pixels: what scikit-image makes of sigma 1.5 cut at 3.5 sigma
+
+
+def y_channel(picture: Tensor) -> Tensor:
+    """BT.601 luma: RGB (..., 3, H, W) in [0, 1] -> (..., H, W), float64 in [16, 235].
+
+    The picture is clamped and rounded to 8 bits first, as if it had been written to a file.
+    """
+    levels = picture.detach().mul(255).round().clamp(0, 255).double()
+    red, green, blue = (weight / 255 * plane for weight, plane in zip(_Y_WEIGHTS, levels.unbind(-3), strict=True))
+    return red + green + blue + _Y_OFFSET
+
+
+def psnr_y(output: Tensor, target: Tensor, border: int) -> float:
+    """Peak signal-to-noise ratio of Y, dB; infinite for equal pictures.
+
+    Args:
+        output: RGB (3, H, W) or (1, 3, H, W), nominally in [0, 1].
+        target: the same shape.
+        border: pixels cut from each side, >= 0; the scale by convention.
+
+    Raises:
+        ValueError: shapes differ, several pictures, or nothing is left inside the border.
+    """
+    first, second = _inner_luma(output, target, border, smallest=1)
+    error = float(np.mean((first - second) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def ssim_y(output: Tensor, target: Tensor, border: int) -> float:
+    """Structural similarity of Y, in [-1, 1] (Wang et al. 2004: Gaussian window, sigma 1.5).
+
+    Args and errors are those of `psnr_y`; at least 11 pixels must be left inside the border.
+    """
+    first, second = _inner_luma(output, target, border, smallest=_SSIM_WINDOW)
+    similarity = structural_similarity(
+        first, second, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    return float(similarity)
+
+
+def _inner_luma(
+    output: Tensor, target: Tensor, border: int, smallest: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Y of both pictures inside the border, (H - 2 border, W - 2 border)."""
+    if output.shape != target.shape:
+        raise ValueError(f"output is {tuple(output.shape)}, target is {tuple(target.shape)}; they must agree")
+    if output.dim() not in (3, 4) or output.shape[-3] != 3 or output.shape[:-3].numel() != 1:
+        raise ValueError(f"one RGB picture (3, H, W) is measured at a time; given {tuple(output.shape)}")
+    height, width = output.shape[-2:]
+    if min(height, width) - 2 * border < smallest:
+        raise ValueError(
+            f"{width} x {height} pixels without a border of {border} leave less than {smallest} to measure"
+        )
+    inner = (slice(border, height - border), slice(border, width - border))
+    first, second = (y_channel(picture).reshape(height, width).cpu().numpy() for picture in (output, target))
+    return first[inner], second[inner]

@@ -1,0 +1,1 @@
+"""Checkpoint files: writing, checksum, rotation, form, and how they differ from what is here."""

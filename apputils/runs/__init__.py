@@ -1,0 +1,1 @@
+"""Runs and their folders: logs, locks, console, warnings, summary."""

@@ -1,0 +1,1 @@
+"""What a network is like: sensitivity, sparsity, MACs, activations, drawings."""

@@ -1,0 +1,1 @@
+"""What the layers of a network put out: statistics and whole tensors."""

@@ -1,0 +1,1 @@
+"""Networks and plans as drawings."""

@@ -1,0 +1,1 @@
+"""Weights and channel groups as text."""

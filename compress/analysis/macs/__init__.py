@@ -1,0 +1,1 @@
+"""What each layer costs: MACs, bytes, bits, and the roofline."""

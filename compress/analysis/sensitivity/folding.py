@@ -1,0 +1,128 @@
+"""A cheaper graph with the same outputs: BatchNorm folded, channels last, operations in place.
+
+Rewritings of a torch.fx graph of pure tensor operations, as `program.py` has it.
+"""
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, Node
+
+from compress.graph.trace import shape_of
+
+aten = torch.ops.aten
+CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+NORM = aten._native_batch_norm_legit_no_training.default
+LAYOUT_BOUND = ("as_strided", "stride", "unfold", "as_strided_scatter")
+IN_PLACE = {  # pure operation -> the same on its first argument's memory
+    aten.relu.default: aten.relu_.default,
+    aten.add.Tensor: aten.add_.Tensor,
+    aten.mul.Tensor: aten.mul_.Tensor,
+    aten.hardtanh.default: aten.hardtanh_.default,
+    aten.leaky_relu.default: aten.leaky_relu_.default,
+    aten.sigmoid.default: aten.sigmoid_.default,
+    aten.silu.default: aten.silu_.default,
+    aten.hardswish.default: aten.hardswish_.default,
+}
+NEW_MEMORY = {*CONVOLUTIONS, NORM, aten.linear.default, aten.addmm.default}  # results that nothing else can see
+
+
+def fold_batch_norm(graph: Graph, state: set[Node]) -> None:
+    """Puts each BatchNorm that follows a convolution into its weight and bias.
+
+    conv(x, w, b) * s + t = conv(x, w * s, b * s + t) with s = gamma / sqrt(variance + eps) and t = beta - mean * s
+    (Jacob et al. 2018, arXiv 1712.05877, eq. 14). The new weight is an operation of the graph, so that a changed w
+    changes it too.
+    """
+    for norm in list(graph.find_nodes(op="call_function", target=NORM)):
+        convolution, gamma, beta, mean, variance, _, eps = norm.args
+        only_output = [user for user in norm.users if user.target is operator.getitem and user.args[1] == 0]
+        if convolution.target not in CONVOLUTIONS or len(convolution.users) != 1 or len(only_output) != len(norm.users):
+            continue
+        if len(shape_of(convolution)) != len(shape_of(convolution.args[1])):  # the norm's channels are not the layer's
+            continue
+        weight, bias = convolution.args[1], _argument(convolution, 2)
+        if weight not in state or not {gamma, beta, mean, variance, bias} <= state | {None}:
+            continue
+        with graph.inserting_before(convolution):
+            folded = graph.call_function(_fold, (weight, bias, gamma, beta, mean, variance, eps))
+            parts = [graph.call_function(operator.getitem, (folded, place)) for place in (0, 1)]
+        convolution.args = (convolution.args[0], *parts, *convolution.args[3:])
+        for each in only_output:
+            each.replace_all_uses_with(convolution)
+            convolution.meta.setdefault("val", each.meta.get("val"))
+
+
+def _fold(
+    weight: Tensor,
+    bias: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    scale = torch.rsqrt(variance + eps)
+    if gamma is not None:
+        scale = scale * gamma
+    shift = (0 if beta is None else beta) + ((0 if bias is None else bias) - mean) * scale
+    return weight * scale.reshape(-1, *[1] * (weight.dim() - 1)), shift
+
+
+def lay_out(graph: Graph, state: set[Node], example: Tensor | None) -> bool:
+    """Prepares a graph of 2-D convolutions on a CPU for channels-last pictures; whether it did.
+
+    Weights get that layout once, and views, which would refuse it, become reshapes.
+    """
+    convolutions = graph.find_nodes(op="call_function", target=aten.conv2d.default)
+    on_cpu = example is not None and example.device.type == "cpu"
+    if not convolutions or not on_cpu or any(_name(node) in LAYOUT_BOUND for node in graph.nodes):
+        return False
+    for node in graph.nodes:
+        if _name(node) in ("view", "_unsafe_view"):
+            node.target = aten.reshape.default
+    for node in convolutions:
+        with graph.inserting_before(node):
+            weight = graph.call_function(_channels_last, (node.args[1],))
+        node.args = (node.args[0], weight, *node.args[2:])
+    return True
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+def work_in_place(graph: Graph, kept: set[Node]) -> None:
+    """Lets operations overwrite a value that was made in this graph, for them alone, and is not returned."""
+    fresh: set[Node] = set()
+    for node in graph.nodes:
+        if node.target not in IN_PLACE:
+            if node.target in NEW_MEMORY:
+                fresh.add(node)
+            continue
+        free = fresh - kept
+        if node.target is aten.add.Tensor and not node.kwargs and _may_overwrite(node.args[1], node, free):
+            node.args = (node.args[1], node.args[0])  # a + b = b + a
+        if _may_overwrite(node.args[0], node, free):
+            node.target = IN_PLACE[node.target]
+        fresh.add(node)
+
+
+def _may_overwrite(value: Any, node: Node, fresh: set[Node]) -> bool:
+    if not isinstance(value, Node) or value not in fresh or len(value.users) != 1:
+        return False
+    mine, other = value.meta.get("val"), node.meta.get("val")
+    if not (isinstance(mine, Tensor) and isinstance(other, Tensor)):
+        return False
+    return mine.shape == other.shape and mine.dtype == other.dtype and node.args.count(value) == 1
+
+
+def _argument(node: Node, place: int) -> Any:
+    return node.args[place] if len(node.args) > place else None
+
+
+def _name(node: Node) -> str:
+    packet = getattr(node.target, "overloadpacket", None)
+    return str(packet).removeprefix("aten.") if packet is not None else ""

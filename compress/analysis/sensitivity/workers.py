@@ -1,0 +1,157 @@
+"""The measuring itself: every level of every weight, in this process or shared between several.
+
+`measure_all`. Processes are spawned, each has its own copy of the network and its share of threads and memory; they
+take weights in the order of execution, the longest first.
+"""
+
+import logging
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.analysis.sensitivity.changes import Subject, find_subjects
+from compress.analysis.sensitivity.meter import Meter
+from compress.analysis.sensitivity.replay import choose_meter
+from compress.analysis.sensitivity.suggestion import Goal
+from compress.errors import UserError
+from compress.graph.channels import ChannelGraph
+
+Row = dict[str, Any]  # level, zeros, metrics
+Done = Mapping[str, Mapping[float, Row]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured.
+
+    Attributes:
+        sense_type: of the analysis.
+        levels: in the order of growing harm.
+        names: the subjects'.
+        done: rows that are there already.
+        dense: the dense network's metrics.
+        goal: whose loss `stop_at_loss` is about.
+        stop_at_loss: a weight is left after a level that loses more; None: never.
+        cache_bytes: most memory of all processes together for kept values.
+        weights: all that the subjects are about: several of one coupled group share one.
+        graph: by which filters and channels go together; None where there is none.
+    """
+
+    sense_type: str
+    levels: Sequence[float]
+    names: Sequence[str]
+    done: Done
+    dense: dict[str, float]
+    goal: Goal
+    stop_at_loss: float | None
+    cache_bytes: int
+    weights: Sequence[str] = ()
+    graph: ChannelGraph | None = None
+
+
+def measure_all(
+    model: nn.Module, test_func: Any, meter: Meter, subjects: Sequence[Subject], task: Task, jobs: int
+) -> Iterator[tuple[str, Row]]:
+    """Weight and row of every level that is not done yet.
+
+    Raises:
+        UserError: the network or the test function cannot be sent to other processes, or one of these died.
+    """
+    if jobs > 1 and len(subjects) > 1:
+        yield from _shared(model, test_func, len(subjects), task, min(jobs, len(subjects)))
+        return
+    for subject in meter.order(subjects):
+        for row in levels_of(meter, subject, task):
+            yield subject.name, row
+
+
+def levels_of(meter: Meter, subject: Subject, task: Task) -> Iterator[Row]:
+    """The rows of one weight that are not done; a level that changes nothing more is not measured again."""
+    before, metrics = {name: each.detach().clone() for name, each in subject.parameters.items()}, task.dense
+    for level in task.levels:
+        found = task.done.get(subject.name, {}).get(level)
+        if found is None:
+            values = subject.values(level)
+            if not all(torch.equal(value, before[name]) for name, value in values.items()):
+                before.update(values)
+                metrics = meter.changed(subject, values[subject.name], values)
+            found = {"level": level, "zeros": subject.zeros(values), "metrics": metrics}
+            yield found
+        loss = task.goal.loss(found["metrics"][task.goal.metric])
+        if task.stop_at_loss is not None and loss > task.stop_at_loss:
+            return
+
+
+def _shared(model: nn.Module, test_func: Any, count: int, task: Task, jobs: int) -> Iterator[tuple[str, Row]]:
+    payload = _packed((model, test_func, task, jobs))
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (payload, threads)) as pool:
+        waiting = [pool.submit(_one_weight, place) for place in range(count)]
+        try:
+            for future in as_completed(waiting):
+                name, rows = future.result()
+                for row in rows:
+                    yield name, row
+        except BrokenProcessPool as e:
+            raise UserError(
+                f"a process of jobs={jobs} died. A script that asks for jobs needs `if __name__ == '__main__':` around "
+                "what it runs; else memory may have run out. What was measured is kept, and is gone on with"
+            ) from e
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _packed(parts: Any) -> bytes:
+    """As bytes: the usual way would share the weights' memory, which every process changes."""
+    try:
+        return pickle.dumps(parts)
+    except UNPICKLABLE as e:
+        raise UserError(
+            f"jobs sends the network and test_func to other processes, which failed with {_culprit(*parts[:2])}: {e}. "
+            "Define its class or function at the top of a module (no lambda, no function inside a function), or leave "
+            "jobs at 1"
+        ) from e
+
+
+UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError, RuntimeError)
+
+
+def _culprit(model: nn.Module, test_func: Any) -> str:
+    """Which part cannot be pickled: the innermost module, or the test function."""
+    for name, module in reversed(list(model.named_modules())):
+        if not _can_be_packed(module):
+            return f"module {name!r} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
+    return "test_func"
+
+
+def _can_be_packed(part: Any) -> bool:
+    try:
+        pickle.dumps(part)
+    except UNPICKLABLE:
+        return False
+    return True
+
+
+_here: dict[str, Any] = {}  # of a worker process: what every weight needs
+
+
+def _begin(payload: bytes, threads: int) -> None:
+    """A worker process starts."""
+    torch.set_num_threads(threads)
+    logging.disable(logging.WARNING)  # the first process has said it
+    model, test_func, task, jobs = pickle.loads(payload)  # from our own parent process
+    subjects = find_subjects(model, task.sense_type, task.weights, task.graph)
+    meter = choose_meter(model, test_func, subjects, task.cache_bytes // jobs)
+    _here.update(meter=meter, task=task, subjects=meter.order(subjects))
+
+
+def _one_weight(place: int) -> tuple[str, list[Row]]:
+    subject = _here["subjects"][place]
+    return subject.name, list(levels_of(_here["meter"], subject, _here["task"]))

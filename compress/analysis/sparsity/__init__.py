@@ -1,0 +1,1 @@
+"""How many zeros weights hold, by element and by structure."""

@@ -1,0 +1,1 @@
+"""Checks of a schedule, one subject each."""

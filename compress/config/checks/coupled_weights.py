@@ -1,0 +1,131 @@
+"""Checks of structured pruners against the network's graph: coupled weights must agree.
+
+Differing levels inside one coupled group, two instances that prune one group in one epoch, and weights of which
+nothing can leave. The network is traced only for schedules with structured pruners.
+"""
+
+from compress.config.loader import Path
+from compress.config.schema import Report
+from compress.errors import UserError
+from compress.graph.channels import ChannelGraph, ChannelGroup, Place
+from compress.policies.base import Policy
+from compress.policies.overlaps import meetings
+from compress.policies.pruning import PruningPolicy
+from compress.pruning.coupled_masks import channel_dim
+from compress.pruning.structure import WITHIN_HEADS, StructurePruner
+from compress.selectors import canonical_parameters
+from compress.thinning.current import CurrentGraph
+from compress.thinning.ranking import differing_levels
+
+Entry = tuple[Path, PruningPolicy, dict[str, Place]]
+
+
+def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, report: Report) -> None:
+    """Adds a fault for each group of coupled weights whose levels differ, and warns where two instances meet in one."""
+    structured = [
+        (path, policy, _places(policy.pruner, graph))
+        for path, policy in entries
+        if isinstance(policy, PruningPolicy) and isinstance(policy.pruner, StructurePruner)
+    ]
+    disputed = [entry for entry in structured if _may_differ(entry)]
+    if graph.inputs is None or not any(places for _, _, places in structured):
+        return
+    try:
+        known = graph.get()
+    except UserError:
+        return  # told when the pruner asks for it
+    for path, policy, places in structured:
+        _check_pinned(policy, path, places, known, report)
+    groups = [group for group in known.groups() if not group.pinned]
+    group_of = {place: number for number, group in enumerate(groups) for place in group.members}
+    for path, policy, places in disputed:
+        for number, names in _by_group(places, group_of).items():
+            targets = policy.pruner.targets  # type: ignore[attr-defined]
+            within = groups[number].within_heads
+            levels = _differing(policy, [name for name in names if (targets[name].group == WITHIN_HEADS) == within])
+            if levels:
+                report.add(differing_levels(levels), path)
+    _warn_of_meetings(structured, group_of, report)
+
+
+def _by_group(places: dict[str, Place], group_of: dict[Place, int]) -> dict[int, list[str]]:
+    """Number of a group -> the weights in it."""
+    found: dict[int, list[str]] = {}
+    for name, place in places.items():
+        if place in group_of:
+            found.setdefault(group_of[place], []).append(name)
+    return found
+
+
+def _warn_of_meetings(structured: list[Entry], group_of: dict[Place, int], report: Report) -> None:
+    named = [_by_group(places, group_of) for _, _, places in structured]
+    by_group: dict[int, list[int]] = {}
+    for i, found in enumerate(named):
+        for number in found:
+            by_group.setdefault(number, []).append(i)
+    for earlier, later, number, epoch in meetings([policy.window for _, policy, _ in structured], by_group):
+        (_, first, ours), (path, second, theirs) = structured[earlier], structured[later]
+        if first.name != second.name and not set(ours) & set(theirs):
+            report.add(
+                f"{named[later][number][0]!r} is coupled to {named[earlier][number][0]!r}, which {first.name!r} prunes "
+                f"in epoch {epoch} too: their channels go together, so more of them go than either asks for; name both "
+                "in one instance",
+                path,
+                fatal=False,
+            )
+
+
+def _check_pinned(
+    policy: PruningPolicy, path: Path, places: dict[str, Place], graph: ChannelGraph, report: Report
+) -> None:
+    """Warns of named weights of which nothing can leave the network: zeros in them make nothing smaller."""
+    pinned, own = {}, set(places.values())
+    found: dict[Place, list[ChannelGroup]] = {}
+    for group in graph.groups():
+        for place in own & group.members.keys():
+            found.setdefault(place, []).append(group)
+    for name, place in places.items():
+        groups = found.get(place, [])
+        if groups and all(group.pinned for group in groups):
+            pinned[name] = "; ".join(dict.fromkeys(reason for group in groups for reason in group.pinned))
+    reasons: dict[str, list[str]] = {}
+    for name, reason in pinned.items():
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        what = "whole outputs of the network become zero" if "network output" in reason else "nothing becomes smaller"
+        report.add(
+            f"{', '.join(map(repr, names))}: what {policy.name!r} masks there cannot leave the network ({reason}), so "
+            f"it is only zeroed in place, and {what}; leave {'it' if len(names) == 1 else 'them'} out of its weights",
+            path,
+            fatal=False,
+        )
+
+
+def _places(pruner: StructurePruner, graph: CurrentGraph) -> dict[str, Place]:
+    """Weight -> the dimension that the pruner ranks, for filters and channels."""
+    parameters = canonical_parameters(graph.model)
+    found = {}
+    for name in pruner.weights:
+        try:
+            tile = pruner.tile(name, parameters[name], graph.model)
+        except ValueError:
+            continue  # reported by `faults`
+        dim = channel_dim(pruner.kind(name), parameters[name].shape, tile)
+        if dim is not None:
+            found[name] = (name, dim)
+    return found
+
+
+def _may_differ(entry: Entry) -> bool:
+    _, policy, places = entry
+    return policy.pruner.combine == "mean" and bool(_differing(policy, list(places)))  # type: ignore[attr-defined]
+
+
+def _differing(policy: PruningPolicy, names: list[str]) -> dict[str, float]:
+    """The levels of these weights in the first firing epoch in which they are not all the same; {} if they are."""
+    for epoch in policy.window.epochs:
+        planned = policy.plan(epoch)
+        levels = {name: planned[name] for name in names if name in planned}
+        if len(set(levels.values())) > 1:
+            return levels
+    return {}

@@ -1,0 +1,1 @@
+"""Commented schedules to start from, one for each method family."""

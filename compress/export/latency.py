@@ -1,0 +1,175 @@
+"""How long a forward pass takes: honest figures on a machine that others use too.
+
+`measure_latency` times several ways that take turns in one process, and `torch_way` / `onnx_way` make ways of
+networks and files. Called by the exporters, the reports and the benchmarks.
+
+Every way is warmed up, then the ways take turns in rounds; a ratio is made of two times of the same round, so that
+what slows the machine down for a while slows both. Numbers are medians over rounds, with quartiles beside them.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.export.onnx.session import open_session
+
+Way = Callable[[], object]
+MOST_TIMES = 4  # the rounds asked for, where quartiles stay wide
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one call of one way.
+
+    Attributes:
+        milliseconds: median over the rounds.
+        low: first quartile, in milliseconds.
+        high: third quartile, in milliseconds.
+        ratio: median over the rounds of this way's time / the first way's time of the same round (or another's that
+            was asked for).
+        ratio_low: first quartile of that ratio.
+        ratio_high: third quartile of that ratio.
+        rounds: how many rounds.
+        calls: calls of this way within a round.
+    """
+
+    milliseconds: float
+    low: float
+    high: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    rounds: int
+    calls: int
+
+    @property
+    def ratio_spread(self) -> float:
+        """How far the ratio's quartiles are apart, as a fraction of it."""
+        return (self.ratio_high - self.ratio_low) / self.ratio
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.milliseconds:.3g} ms [{self.low:.3g}, {self.high:.3g}], "
+            f"ratio {self.ratio:.3f} [{self.ratio_low:.3f}, {self.ratio_high:.3f}]"
+        )
+
+
+def measure_latency(
+    ways: Mapping[str, Way],
+    rounds: int = 15,
+    seconds: float = 0.05,
+    against: Mapping[str, str] | None = None,
+    spread: float | None = None,
+) -> dict[str, Latency]:
+    """Times ways that do the same, in turns.
+
+    Args:
+        ways: name -> function without arguments; the first is what the others' ratios refer to.
+        rounds: how many times each way has its turn, >= 2; who begins changes from round to round.
+        seconds: least time of a turn; a way is called as often as that needs (found out while warming up).
+        against: name -> name of the way that its ratio refers to, for those that do not refer to the first.
+        spread: go on, for at most `MOST_TIMES` as many rounds, while a ratio's quartiles are further apart than this
+            fraction of it; None: the rounds asked for and no more.
+
+    Raises:
+        ValueError: no ways, or fewer than two rounds.
+    """
+    if not ways or rounds < 2:
+        raise ValueError("measure_latency needs at least one way and two rounds")
+    calls = {name: _warm_up(way, seconds) for name, way in ways.items()}
+    names = list(ways)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    reference = {name: (against or {}).get(name, names[0]) for name in names}
+    found: dict[str, Latency] = {}
+    for i in range(rounds if spread is None else MOST_TIMES * rounds):
+        turn = i % len(names)
+        for name in names[turn:] + names[:turn]:
+            taken[name].append(_seconds(ways[name], calls[name]))
+        if i + 1 >= rounds:
+            found = {name: _latency(taken[name], taken[reference[name]], calls[name]) for name in names}
+            if spread is None or all(each.ratio_spread <= spread for each in found.values()):
+                break
+    return found
+
+
+def torch_way(model: nn.Module, inputs: tuple[Tensor, ...]) -> Way:
+    """A forward pass of a network, which is put into eval mode, without gradients; waits for the GPU if there is one.
+
+    Its threads are torch's (`torch.set_num_threads`, or `torch_threads` around the measurement).
+    """
+    model.eval()
+
+    @torch.inference_mode()
+    def forward() -> object:
+        output = model(*inputs)
+        if inputs[0].is_cuda:
+            torch.cuda.synchronize()
+        return output
+
+    return forward
+
+
+def onnx_way(file: Path | str, inputs: tuple[Tensor, ...], threads: int | None = 1) -> Way:
+    """A run of an ONNX file in onnxruntime on the CPU.
+
+    Args:
+        file: the file.
+        inputs: as the file's inputs, in order.
+        threads: of this session; None leaves it to onnxruntime.
+
+    Raises:
+        UserError: onnxruntime is missing, or it refuses the file.
+    """
+    session = open_session(file, threads=threads)
+    feeds = {each.name: x.detach().cpu().numpy() for each, x in zip(session.get_inputs(), inputs, strict=True)}
+    return lambda: session.run(None, feeds)
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """torch's CPU threads inside the block; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _warm_up(way: Way, seconds: float) -> int:
+    """Calls a way at least three times and for `seconds`; how many calls fill `seconds` from then on."""
+    way()
+    started, count = time.perf_counter(), 0
+    while count < 2 or time.perf_counter() - started < seconds:
+        way()
+        count += 1
+    return max(1, round(seconds * count / (time.perf_counter() - started)))
+
+
+def _seconds(way: Way, calls: int) -> float:
+    started = time.perf_counter()
+    for _ in range(calls):
+        way()
+    return (time.perf_counter() - started) / calls
+
+
+def _latency(own: list[float], first: list[float], calls: int) -> Latency:
+    ratios = [a / b for a, b in zip(own, first, strict=True)]
+    low, middle, high = (1000 * x for x in statistics.quantiles(own, n=4, method="inclusive"))
+    return Latency(middle, low, high, *_middle_first(ratios), rounds=len(own), calls=calls)
+
+
+def _middle_first(values: list[float]) -> tuple[float, float, float]:
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return middle, low, high

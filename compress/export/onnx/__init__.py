@@ -1,0 +1,1 @@
+"""ONNX files: exported, checked, compared with the network, rewritten for integer kernels."""

@@ -1,0 +1,152 @@
+"""Is an exported file what the network is? Checked, run and compared, and looked into.
+
+`check_file`, `compare`, `difference`, `node_kinds`, `kernel_kinds`.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import UserError
+from compress.export.onnx.session import needed, open_session, run_session
+from compress.io.files import checked
+
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two sets of outputs lie apart.
+
+    Attributes:
+        max: largest absolute difference.
+        mean: mean absolute difference.
+        largest: largest absolute value of the reference, for scale.
+        inputs: how many inputs were compared.
+    """
+
+    max: float
+    mean: float
+    largest: float
+    inputs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"max {self.max:.3g}, mean {self.mean:.3g} (values up to {self.largest:.3g})"
+
+
+def check_file(file: Path) -> None:
+    """onnx.checker over the whole file, with shape inference.
+
+    Raises:
+        UserError: onnx is missing, or finds a fault.
+    """
+    checker = needed("onnx.checker", "checking an ONNX file")
+    try:
+        checker.check_model(str(file), full_check=True)
+    except Exception as e:  # its errors share no base class but Exception
+        raise UserError(f"onnx.checker finds a fault in {file}: {str(e).strip().splitlines()[0]}") from e
+
+
+def compare(file: Path, model: nn.Module, inputs: Sequence[Inputs], *, fused: bool = True) -> Difference:
+    """Runs a file in onnxruntime, without saturating kernels, and a network in PyTorch on the same inputs.
+
+    Args:
+        file: the ONNX file.
+        model: the network; its device and mode are left as they were.
+        inputs: at least one.
+        fused: see `open_session`.
+
+    Raises:
+        UserError: onnxruntime is missing or refuses the file or an input.
+    """
+    session = open_session(file, exact=True, fused=fused)
+    wanted, found = torch_outputs(model, inputs), [run_session(session, each) for each in inputs]
+    for each, reference, given in zip(inputs, wanted, found, strict=True):
+        if not any(map(_has_nan, reference)) and any(map(_has_nan, given)):
+            raise NotFinite("the file gives NaN where the network gives numbers", each)
+    return difference(wanted, found)
+
+
+class NotFinite(UserError):
+    """A file that gives NaN where the network does not.
+
+    Attributes:
+        inputs: on which it does.
+    """
+
+    def __init__(self, message: str, inputs: Inputs) -> None:
+        super().__init__(message)
+        self.inputs = inputs
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    return bool(tensor.isnan().any())
+
+
+def difference(reference: Sequence[Sequence[Tensor]], found: Sequence[Sequence[Tensor]]) -> Difference:
+    """Between outputs, input by input.
+
+    Raises:
+        UserError: shapes differ, or the found ones hold NaN where the reference has none.
+    """
+    gaps, largest = [], 0.0
+    for wanted, given in zip(reference, found, strict=True):
+        for a, b in zip(wanted, given, strict=True):
+            if a.shape != b.shape:
+                raise UserError(f"the file's output is {tuple(b.shape)}, the network's {tuple(a.shape)}")
+            gaps.append((a.double() - b.double()).abs().flatten())
+            largest = max(largest, float(a.abs().max()))
+    joined = torch.cat(gaps)
+    if bool(joined.isnan().any()):
+        raise UserError("the file and the network differ by NaN; one of them does not compute finite numbers")
+    return Difference(float(joined.max()), float(joined.mean()), largest, len(found))
+
+
+@torch.no_grad()
+def torch_outputs(model: nn.Module, inputs: Sequence[Inputs]) -> list[list[Tensor]]:
+    """A network's outputs on the CPU in eval mode, one list an input; device and mode are left as they were."""
+    device = next((each.device for each in model.parameters()), torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        return [tensors_of(model(*(x.to(device) for x in each))) for each in inputs]
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def tensors_of(output: Any) -> list[Tensor]:
+    """The tensors of a network's output, in order, on the CPU."""
+    leaves, _ = torch.utils._pytree.tree_flatten(output)
+    return [each.detach().cpu() for each in leaves if isinstance(each, Tensor)]
+
+
+def node_kinds(file: Path) -> dict[str, int]:
+    """Operation -> how many of the file's nodes, the most frequent first."""
+    model = needed("onnx", "reading an ONNX file").load(checked(file), load_external_data=False)
+    return _counted(node.op_type for node in model.graph.node)
+
+
+def kernel_kinds(file: Path) -> dict[str, int]:
+    """Operation -> how many nodes onnxruntime runs on this CPU, after it has fused what it can.
+
+    `QLinearConv`, `QLinearAdd`, `QGemm`, ... compute with integers; `Conv` and `FusedConv` with floats.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        open_session(file, optimized=optimized)
+        return node_kinds(optimized)
+
+
+def _counted(kinds: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(kinds).most_common())

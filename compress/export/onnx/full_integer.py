@@ -1,0 +1,141 @@
+"""Integers all the way: the outputs that training left unrounded are rounded too, so that every layer gets its kernel.
+
+`complete`.
+
+onnxruntime runs a layer in integers only where its output is rounded as well. Quantizers that round what layers read
+leave open the outputs in front of additions, poolings and the like. This pass rounds those, to 8 bits over the range
+that they have on calibration inputs. That is not what was trained, so it is asked for, and its difference is
+reported.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from torch import Tensor
+
+from compress.export.onnx.session import open_session, run_session
+
+_LAYERS = {"Conv", "Gemm", "MatMul"}
+_SUMS = {"Add", "Mul", "Concat"}  # have integer kernels of their own
+_MERGED = {"Relu", "Clip"}  # onnxruntime merges them into the rounding behind
+_PASSING = {"MaxPool", "DepthToSpace", "Reshape", "Transpose", "Slice", "Pad", "Flatten", "Squeeze", "Unsqueeze"}
+
+
+def complete(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]], folder: Path) -> list[str]:
+    """Rounds, in place, what quantized layers and sums of rounded values give, unless it is the network's output.
+
+    Args:
+        model: an integer graph.
+        inputs: for calibration, at least one.
+        folder: for a temporary file.
+
+    Returns:
+        names of the values that are rounded now.
+    """
+    chosen = _open_values(model.graph)
+    ranges = _ranges(model, [value for value in chosen if _rounded(value) is None], inputs, folder)
+    for value in chosen:
+        if _rounded(value) is None:
+            _insert(model.graph, value, *ranges[str(value.name)])
+        _share(value)
+    return list(ranges)
+
+
+def _open_values(graph: ir.Graph) -> list[ir.Value]:
+    """Values that someone reads unrounded, in the graph's order; sums count once their operands are rounded."""
+    found: dict[ir.Value, None] = {}
+    for node in graph:
+        operands = [each for each in node.inputs[: 2 if node.op_type != "Concat" else None] if each is not None]
+        eligible = node.op_type in _LAYERS | _SUMS and all(_is_rounded(each, found) for each in operands)
+        if not eligible:
+            continue
+        value = _behind(node.outputs[0])
+        readers = [use.node for use in value.uses()]
+        if not value.is_graph_output() and any(each.op_type != "QuantizeLinear" for each in readers):
+            found[value] = None
+    return list(found)
+
+
+def _behind(value: ir.Value) -> ir.Value:
+    """The output of the Relu or Clip that alone reads a value, else the value."""
+    uses = list(value.uses())
+    if len(uses) == 1 and not value.is_graph_output() and uses[0].node.op_type in _MERGED:
+        return uses[0].node.outputs[0]
+    return value
+
+
+def _is_rounded(value: ir.Value, planned: dict[ir.Value, None]) -> bool:
+    """Whether a value is dequantized, will be, or is moved about from such a one."""
+    while True:
+        node = value.producer()
+        if value in planned or (node is not None and node.op_type == "DequantizeLinear"):
+            return True
+        if node is None or node.op_type not in _PASSING or node.inputs[0] is None:
+            return False
+        value = node.inputs[0]
+
+
+def _rounded(value: ir.Value) -> ir.Value | None:
+    """The DequantizeLinear output of a value's first QuantizeLinear, if it has one."""
+    for use in value.uses():
+        if use.node.op_type == "QuantizeLinear":
+            current = use.node.outputs[0]
+            while True:
+                readers = [each.node for each in current.uses()]
+                if len(readers) != 1:
+                    break
+                current = readers[0].outputs[0]
+                if readers[0].op_type == "DequantizeLinear":
+                    return current
+    return None
+
+
+def _share(value: ir.Value) -> None:
+    """Everyone else who reads a value reads its rounded form."""
+    rounded = _rounded(value)
+    for use in list(value.uses()):
+        if rounded is not None and use.node.op_type != "QuantizeLinear":
+            use.node.replace_input_with(use.idx, rounded)
+
+
+def _insert(graph: ir.Graph, value: ir.Value, low: float, high: float) -> None:
+    """QuantizeLinear and DequantizeLinear behind a value; nobody reads the latter yet."""
+    scale = max(high - low, 1e-8) / 255
+    zero = int(np.clip(round(-low / scale), 0, 255))
+    constants = []
+    for kind, array in (("scale", np.array(scale, np.float32)), ("zero_point", np.array(zero, np.uint8))):
+        tensor = ir.tensor(array, name=f"{value.name}_{kind}")
+        made = ir.Value(name=tensor.name, shape=ir.Shape([]), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        graph.register_initializer(made)
+        constants.append(made)
+    integers = ir.node("QuantizeLinear", [value, *constants], name=f"{value.name}_q")
+    values = ir.node("DequantizeLinear", [integers.outputs[0], *constants], name=f"{value.name}_dq")
+    for node, dtype in ((integers, ir.DataType.UINT8), (values, ir.DataType.FLOAT)):
+        node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = f"{node.name}_out", value.shape, dtype
+    producer: Any = value.producer()
+    graph.insert_after(producer, [integers, values])
+
+
+def _ranges(
+    model: ir.Model, values: Sequence[ir.Value], inputs: Sequence[tuple[Tensor, ...]], folder: Path
+) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value over the inputs, 0 included, by name."""
+    if not values:
+        return {}
+    count = len(model.graph.outputs)
+    model.graph.outputs.extend(values)
+    file = folder / "calibration.onnx"
+    try:
+        ir.save(model, file)
+    finally:
+        del model.graph.outputs[count:]
+    session = open_session(file, fused=False)
+    ranges = {str(value.name): (0.0, 0.0) for value in values}
+    for each in inputs:
+        for name, output in zip(ranges, run_session(session, each)[count:], strict=True):
+            low, high = ranges[name]
+            ranges[name] = (min(low, float(output.min())), max(high, float(output.max())))
+    return ranges

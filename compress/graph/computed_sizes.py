@@ -1,0 +1,88 @@
+"""Sizes that the code computes, tied to the channels that they count.
+
+`follow`, when positions and a number must shrink together: the numbers that modules keep become places of the graph,
+which thinning sets; and `counted_by`, the units of a tensor whose size is such a number. Called by the rules of
+operations that are called with sizes.
+
+    x.view(b, self.hidden, h, w)    # the units of x's channels count `self.hidden`
+    x[:, : c // 2]                  # position p and position p + c / 2 go together, so that half stays half
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+
+from compress.graph.coupling import Coupling
+from compress.graph.size_origins import Form, Kept, Size
+from compress.graph.units import Ids
+
+
+def follow(c: Coupling, form: Form, ids: Ids | None) -> None:
+    """Whatever goes of these positions, the number stays their count; else they are pinned."""
+    if c.explicit() or not form:
+        return
+    known = {origin: units_of(c, origin) for origin in form}
+    if ids is None:
+        for origin, units in known.items():
+            if isinstance(origin, Kept):
+                c.pin(units, _reason(form))
+        return
+    if all(units is not None for units in known.values()) and _adds_up(c, form, known, ids):
+        return
+    (origin, share), *others = form.items()
+    units = known[origin]
+    if others or units is None or len(ids) != share * len(units) or len(ids) % share.numerator:
+        c.pin(ids, _reason(form))
+        return
+    _tie(c, ids, units, share)
+
+
+def counted_by(c: Coupling, form: Form | None, size: int) -> Ids | None:
+    """Units of positions whose number is the form; None where they cannot change."""
+    if form is None or len(form) != 1 or c.explicit():
+        return None
+    ((origin, share),) = form.items()
+    units = units_of(c, origin)
+    if units is None or size != share * len(units):
+        return None
+    block = _blocks(c, units, share.denominator)
+    return np.tile(block, share.numerator)
+
+
+def units_of(c: Coupling, origin: Kept | Size) -> Ids | None:
+    """The units that a number counts; a number of a module that nothing has counted yet gets new ones."""
+    if isinstance(origin, Size):
+        value = c.sized(origin.serial)
+        return None if value is None else value.units[origin.dim]
+    return c.kept(origin)
+
+
+def _adds_up(c: Coupling, form: Form, known: dict[Kept | Size, Ids | None], ids: Ids) -> bool:
+    """Whether each unit takes as much from the number as from the positions."""
+    total: Counter[int] = Counter()
+    for origin, share in form.items():
+        units = known[origin]
+        assert units is not None
+        for root in c.units.roots(units).tolist():
+            total[root] += share  # type: ignore[assignment]
+    return {root: count for root, count in total.items() if count} == Counter(c.units.roots(ids).tolist())
+
+
+def _tie(c: Coupling, ids: Ids, units: Ids, share: Fraction) -> None:
+    """p / q of a number: q equal blocks of what it counts and p of the positions lose the same places."""
+    c.units.tie(_blocks(c, units, share.denominator), ids.reshape(share.numerator, -1))
+
+
+def _blocks(c: Coupling, ids: Ids, count: int) -> Ids:
+    return c.units.tie_along(ids.reshape(count, -1), 0) if count > 1 else ids
+
+
+def _reason(form: Form) -> str:
+    names = [
+        f"{origin.module or 'the model'}'s {origin.path}" if isinstance(origin, Kept) else "the size of another tensor"
+        for origin in form
+    ]
+    return f"its size is computed from {' and '.join(dict.fromkeys(names))}, which cannot follow"

@@ -1,0 +1,1 @@
+"""Multiply-accumulates of a traced network."""

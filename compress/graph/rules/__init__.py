@@ -1,0 +1,1 @@
+"""Rules of the channel graph: what each operation does to units."""

@@ -1,0 +1,408 @@
+"""Rules of operations with weights: convolutions, linear and matrix products, norms, attention, recurrence.
+
+Which dimension of which weight meets which dimension of the activation. Called through the table in `rules.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.fx import Node
+
+from compress.graph.computed_sizes import follow
+from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.rules.pointwise_and_reductions import aligned
+from compress.graph.rules.shapes import boundary, permuted
+from compress.graph.size_origins import Kept, form_of, forms_of
+from compress.graph.trace import module_of, operation_name, shape_of
+from compress.graph.units import Ids
+
+CONVOLUTIONS = (
+    nn.modules.conv._ConvNd  # the only common base of the six kinds
+)
+
+
+def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x (N, I, ..), weight (O, I/g, ..), or transposed (I, O/g, ..); bias (O); result (N, O, ..)."""
+    x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
+    transposed = "transpose" in operation_name(node)
+    channel = len(x.shape) - len(weight.shape) + 1
+    for ids in x.units[channel + 1 :]:
+        c.pin(ids, "convolved along")
+    for ids in weight.units[2:]:
+        c.pin(ids, "")
+    if a["groups"] == 1:
+        reads, writes = (0, 1) if transposed else (1, 0)
+        c.reads_along(a["weight"], reads)
+        _contract(c, x, channel, weight, reads)
+        out = weight.units[writes]
+    else:
+        out = _grouped(c, a, x.units[channel], weight, transposed)
+    shape = shape_of(node)
+    units: dict[int, Ids | None] = {k: x.units[k] for k in range(channel)}
+    zero = {k: x.zero[k] and a["bias"] is None for k in range(channel)}
+    if a["bias"] is not None and shape[channel] > 1:
+        out = c.join(out, bias.units[0])
+    clean = weight.zero[1 if transposed else 0] and (weight.zero[0] or a["groups"] == 1)
+    zero[channel] = clean and (a["bias"] is None or bias.zero[0])
+    return Value.of(shape, {**units, channel: out}, zero)
+
+
+def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, transposed: bool) -> Ids | None:
+    """g convolutions side by side: either whole ones go, or the same positions go from each of them.
+
+    With x (I), weight dims (O, I/g): whole ones tie every input and output of a block to one unit; positions tie
+    input p of every block to weight column p, and output p of every block to one another.
+    """
+    groups = a["groups"]
+    if x is None:
+        x = c.units.fresh(weight.shape[0] if transposed else weight.shape[1] * groups)
+        c.pin(x, "coupled to a tensor of fixed size")
+    full, part = weight.units[0], weight.units[1]
+    if full is None:
+        for ids in (x, part):
+            c.pin(ids, "coupled to a weight of fixed size")
+        return None
+    inside = max(weight.shape[1], weight.shape[0] // groups)
+    form = form_of(c.node, groups)
+    if form is not None:  # the code counts them, as where a fixed filter goes over each channel
+        blocks = _whole_blocks(c, a, x, weight, transposed)
+        follow(c, form, full.reshape(groups, -1)[:, 0])
+        return blocks
+    own = c.owner(CONVOLUTIONS) is not None
+    ways = ["blocks", "positions"] if groups >= inside else ["positions", "blocks"]
+    if weight.shape[1] == 1 and not transposed:
+        ways = ["blocks"]
+    way = c.choose([way for way in ways if way == "positions" or own], full)
+    if way == "blocks":
+        return _whole_blocks(c, a, x, weight, transposed)
+    if way is None:
+        c.pin(x, "the number of groups is a literal")
+        c.pin(full, "the number of groups is a literal")
+        c.pin(part, "")
+        out_size = weight.shape[1] * groups if transposed else weight.shape[0]
+        return full if not transposed else _pinned(c, out_size)
+    inputs, outputs = c.units.tie_along(x.reshape(groups, -1), 0), c.units.tie_along(full.reshape(groups, -1), 0)
+    if transposed:
+        c.reads_along(a["weight"], 0)
+        c.join(inputs, outputs)
+        return None if part is None else np.tile(part, groups)
+    c.reads_along(a["weight"], 1)
+    c.join(inputs, part)
+    return full
+
+
+def _pinned(c: Coupling, size: int) -> Ids:
+    ids = c.units.fresh(size)
+    c.pin(ids, "the number of groups is a literal")
+    return ids
+
+
+def _whole_blocks(c: Coupling, a: dict[str, Any], x: Ids, weight: Value, transposed: bool) -> Ids:
+    groups, full = a["groups"], weight.units[0]
+    assert full is not None
+    caller = c.caller()
+    assert caller is not None
+    c.block_modules.add(c.first_name(caller))
+    c.pin(weight.units[1], "")
+    blocks = c.units.tie_along(full.reshape(groups, -1), 1)
+    c.units.tie(c.units.tie_along(x.reshape(groups, -1), 1), blocks)
+    return np.repeat(blocks, weight.shape[1]) if transposed else full
+
+
+def linear(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x (.., I), weight (O, I), bias (O)."""
+    x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
+    c.reads_along(a["weight"], len(weight.shape) - 1)
+    _contract(c, x, len(x.shape) - 1, weight, len(weight.shape) - 1)
+    shape = shape_of(node)
+    if len(weight.shape) == 1:
+        return Value.of(shape, dict(enumerate(x.units[:-1])), dict(enumerate(x.zero[:-1])))
+    out = weight.units[0]
+    if a["bias"] is not None and weight.shape[0] > 1:
+        out = c.join(out, bias.units[0])
+    last = len(shape) - 1
+    zero = {k: x.zero[k] and a["bias"] is None for k in range(last)}
+    zero[last] = weight.zero[0] and (a["bias"] is None or bias.zero[0])
+    return Value.of(shape, {**dict(enumerate(x.units[:-1])), last: out}, zero)
+
+
+def matmul(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """(.., M, K) @ (.., K, N); K may shrink where one side is exactly zero in what goes."""
+    left, right = (c.read(argument) for argument in list(a.values())[:2])
+    shape = shape_of(node)
+    _contract(c, left, len(left.shape) - 1, right, max(len(right.shape) - 2, 0))
+    if len(left.shape) < 2 or len(right.shape) < 2:
+        rest = right if len(left.shape) < 2 else left
+        gone = max(len(right.shape) - 2, 0) if rest is right else len(left.shape) - 1
+        return permuted(rest, [dim for dim in range(len(rest.shape)) if dim != gone])
+    batch = aligned(c, [_leading(left), _leading(right)], shape[:-2], lambda flags: any(flags))
+    units = {**dict(enumerate(batch.units)), len(shape) - 2: left.units[-2], len(shape) - 1: right.units[-1]}
+    zero = {**dict(enumerate(batch.zero)), len(shape) - 2: left.zero[-2], len(shape) - 1: right.zero[-1]}
+    return Value.of(shape, units, zero)
+
+
+def _leading(x: Value) -> Value:
+    return Value(x.shape[:-2], x.units[:-2], x.zero[:-2])
+
+
+def _contract(c: Coupling, left: Value, i: int, right: Value, j: int) -> None:
+    """Sum over one dimension of both: 0 times anything is 0, so one clean side suffices."""
+    ids = c.join(left.units[i], right.units[j])
+    if ids is not None and not (left.zero[i] or right.zero[j]):
+        c.pin(ids, "summed over, and not zero where masked")
+
+
+def addmm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """bias + a @ b."""
+    product = matmul(c, node, {"left": node.args[1], "right": node.args[2]})
+    assert isinstance(product, Value)
+    return aligned(c, [c.read(node.args[0]), product], shape_of(node), all)
+
+
+def attention(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """query (.., L, E), key (.., S, E), value (.., S, V), mask broadcast to (.., L, S)."""
+    query, key, value = (c.read(a[name]) for name in ("query", "key", "value"))
+    shape = shape_of(node)
+    for ids in (query.units[-2], key.units[-2], value.units[-2]):
+        c.pin(ids, "a position that attention looks at")
+    if a.get("scale") is None:
+        for ids in (query.units[-1], key.units[-1]):
+            c.pin(ids, "the scale of the attention follows the width of the head")
+    else:
+        _contract(c, query, len(query.shape) - 1, key, len(key.shape) - 1)
+    if a.get("enable_gqa"):
+        key, value = (_shared(part, query) for part in (key, value))
+    batches = [_leading(part) for part in (query, key, value)]
+    if a.get("attn_mask") is not None and len(c.read(a["attn_mask"]).shape) > 2:
+        batches.append(_leading(c.read(a["attn_mask"])))
+    batch = aligned(c, batches, shape[:-2], lambda flags: False)
+    zero = {k: _zero_at(value, k, len(shape)) for k in range(len(shape) - 2)}
+    zero[len(shape) - 1] = value.zero[-1]
+    return Value.of(shape, {**dict(enumerate(batch.units)), len(shape) - 1: value.units[-1]}, zero)
+
+
+def _shared(x: Value, query: Value) -> Value:
+    """Keys or values for each head of the queries: a few heads in a row share one."""
+    heads, shape = x.units[-3], (*x.shape[:-3], query.shape[-3], *x.shape[-2:])
+    repeated = None if heads is None else np.repeat(heads, query.shape[-3] // x.shape[-3])
+    return Value(shape, (*x.units[:-3], repeated, *x.units[-2:]), x.zero)
+
+
+def _zero_at(x: Value, dim: int, count: int) -> bool:
+    place = dim - (count - len(x.shape))
+    return place >= 0 and x.units[place] is not None and x.zero[place]
+
+
+def channel_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """batch_norm and instance_norm: each channel by itself; its scale and shift make it exactly zero."""
+    x = c.read(a["input"])
+    ids = x.units[1]
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if a.get(name) is not None and x.shape[1] > 1:
+            ids = c.join(ids, c.weight(a[name], name).units[0])
+    bare = all(a.get(name) is None for name in ("weight", "bias", "running_mean"))
+    if bare and ids is not None and c.owner(nn.modules.batchnorm._NormBase) is not None:
+        c.attribute("num_features", ids)
+    for space in x.units[2:]:
+        c.pin(space, "normalised along")
+    scaled, shifted = (a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
+    own = x.zero[1] and a.get("running_mean") is None  # 0 is its own mean: a standardised weight
+    return Value.of(x.shape, {0: x.units[0], 1: ids}, {1: (scaled or own) and (shifted or a.get("bias") is None)})
+
+
+def group_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Only whole groups of the norm can go, or the statistics of the rest would change."""
+    x, groups = c.read(a["input"]), a["num_groups"]
+    ids = x.units[1]
+    for name in ("weight", "bias"):
+        if a.get(name) is not None:
+            ids = c.join(ids, c.weight(a[name], name).units[0])
+    if ids is not None and groups == 1:
+        c.pin_inexact(ids, "norm over the channel dimension")
+    elif ids is not None:
+        first = c.units.tie_along(ids.reshape(groups, -1), 1)
+        form = form_of(c.node, groups)
+        if form is not None:
+            follow(c, form, first)
+        elif c.owner(nn.GroupNorm) is None or a.get("weight") is None:
+            c.pin(ids, "the number of groups is not that of a module with weights")
+    for space in x.units[2:]:
+        c.pin(space, "normalised along")
+    affine = all(a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
+    return Value.of(x.shape, {0: x.units[0], 1: ids}, {1: affine})
+
+
+def layer_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Norms over the last dimensions: their statistics change with each channel that goes."""
+    x, count = c.read(a["input"]), len(a["normalized_shape"])
+    units = dict(enumerate(x.units))
+    weights = [c.weight(a[name], name) for name in ("weight", "bias") if a.get(name) is not None]
+    for k in range(len(x.shape) - count, len(x.shape)):
+        for weight in weights:
+            if x.shape[k] > 1:
+                units[k] = c.join(units[k], weight.units[k - len(x.shape)])
+        c.pin_inexact(units[k], "norm over the channel dimension", can_go=count == 1)
+        if (ids := units[k]) is not None and count == 1:
+            _follow_shape(c, a, ids)
+    return Value.of(x.shape, units, {len(x.shape) - 1: len(weights) == 2 and all(w.zero[0] for w in weights)})
+
+
+def weight_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """v times g over the length of v, a length for each position of `dim`, or one (-1): zeros add nothing to it."""
+    v, g, dim = c.read(a["v"]), c.read(a["g"]), a["dim"]
+    units = list(v.units)
+    if dim >= 0 and v.shape[dim] > 1:
+        units[dim] = c.join(units[dim], g.units[dim])
+        c.pin(units[dim], "weight norm divides by the length of a filter, which is 0 where it is masked")
+    value = Value(v.shape, tuple(units), v.zero)
+    return value if operation_name(node) == "_weight_norm" else [value, Value.fixed(g.shape)]
+
+
+def _follow_shape(c: Coupling, a: dict[str, Any], ids: Ids) -> None:
+    """The shape that a norm is over: torch's own module keeps it, other code gives it."""
+    if c.owner((nn.LayerNorm, nn.RMSNorm)) is None:
+        form = forms_of(c.node, a["normalized_shape"])[0]
+        follow(c, form or {}, ids)
+        if form is None:
+            c.doubt(ids)
+    elif a.get("weight") is None:
+        follow(c, {Kept(module_of(c.node), "normalized_shape/0"): Fraction(1)}, ids)
+
+
+def prelu(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """A slope for each channel goes with its channel; a single slope stays."""
+    x, weight = c.read(node.args[0]), c.weight(node.args[1], "weight")
+    units = list(x.units)
+    if len(weight.shape) and weight.shape[0] > 1:
+        units[1] = c.join(units[1], weight.units[0])
+    return Value(x.shape, tuple(units), x.zero)
+
+
+def embedding(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Rows are the vocabulary, which stays; columns are channels."""
+    weight = c.weight(a["weight"], "weight")
+    c.pin(weight.units[0], "vocabulary")
+    return Value.of(shape_of(node), {-1: weight.units[1]}, {-1: weight.zero[1]})
+
+
+def recurrent(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """lstm, gru, rnn over whole sequences: hidden units go, the same ones of every layer and direction.
+
+    weight_ih (G*H, I), weight_hh (G*H, H) and the biases (G*H) hold G gates; unit h is row h of every gate,
+    column h of weight_hh and column h of whatever reads the output. `hidden_size` is one number for all
+    layers and directions, hence the tie between them.
+    """
+    weights = c.values(a["params"])
+    x = c.read(a["input"] if "input" in a else a["data"])
+    directions, per_cell = (2 if a["bidirectional"] else 1), 4 if a["has_biases"] else 2
+    if c.owner(nn.RNNBase) is None or len(weights) != per_cell * a["num_layers"] * directions:
+        return boundary(c, node, a)
+    if _not_zero(weights):
+        return boundary(c, node, a, NOT_ZERO)
+    for place, name in enumerate(("weight_ih_l0", "weight_hh_l0")):
+        c.weight(a["params"][place], name)
+    for k in range(0, len(weights), per_cell):
+        c.reads_along(a["params"][k], 1)
+        c.reads_along(a["params"][k + 1], 1)
+    cells = [weights[k : k + per_cell] for k in range(0, len(weights), per_cell)]
+    hidden = cells[0][1].units[1]
+    reads = x.units[-1]
+    for number, cell in enumerate(cells):
+        _cell(c, cell, reads, hidden)
+        if (number + 1) % directions == 0:
+            reads = None if hidden is None else np.tile(hidden, directions)
+    start = a["hx"] if isinstance(a["hx"], list | tuple) else [a["hx"]]
+    shapes = [value.shape for value in fixed_result(node)]  # type: ignore[union-attr]
+    zero = _initial(c, start, hidden)
+    return [Value.of(shape, {-1: reads if k == 0 else hidden}, {-1: zero}) for k, shape in enumerate(shapes)]
+
+
+NOT_ZERO = "a weight is computed in a way that does not keep what is masked at zero"
+
+
+def _not_zero(weights: list[Value]) -> bool:
+    """Whether the state of a masked unit need not stay at 0."""
+    return any(
+        ids is not None and not flag for weight in weights for ids, flag in zip(weight.units, weight.zero, strict=True)
+    )
+
+
+def _cell(c: Coupling, cell: list[Value], reads: Ids | None, hidden: Ids | None) -> None:
+    """Tie the gates of one layer and direction to the hidden units."""
+    width = cell[1].shape[1]
+    c.join(reads, cell[0].units[1])
+    c.join(hidden, cell[1].units[1])
+    for tensor in (cell[0], *cell[1:]):
+        ids = tensor.units[0]
+        if ids is not None and hidden is not None and len(hidden) == width:
+            c.units.tie(ids.reshape(-1, width), hidden[None, :])
+
+
+def _initial(c: Coupling, start: Sequence[Any], hidden: Ids | None) -> bool:
+    """Initial states: zeros that the layer makes for itself follow, others are joined; whether all are 0.
+
+    Zeros of the code around it may have `layer.hidden_size` as their size, or a literal; a trial tells.
+    """
+    zero = True
+    for node in start:
+        state, maker = c.read(node), _maker(node)
+        if operation_name(maker) in ("zeros", "new_zeros", "zeros_like") and state.units[-1] is None:
+            if module_of(maker) != module_of(c.node) and hidden is not None:
+                c.doubt(hidden)
+            continue
+        c.join(state.units[-1], hidden)
+        zero = zero and state.zero[-1]
+    return zero
+
+
+def _maker(node: Node) -> Node:
+    """The call behind casts and copies."""
+    while node.op == "call_function" and operation_name(node) in ("to", "_to_copy", "type_as", "clone", "contiguous"):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def cell(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """lstm_cell, gru_cell, rnn cells: one step, unrolled by the code."""
+    x, start = c.read(a["input"]), a["hx"] if isinstance(a["hx"], list | tuple) else [a["hx"]]
+    weights = [c.read(a[name]) for name in ("w_ih", "w_hh", "b_ih", "b_hh") if a.get(name) is not None]
+    if c.owner(nn.RNNCellBase) is None:
+        return boundary(c, node, a)
+    if _not_zero(weights):
+        return boundary(c, node, a, NOT_ZERO)
+    for key, name in (("w_ih", "weight_ih"), ("w_hh", "weight_hh")):
+        c.weight(a[key], name)
+    hidden = weights[1].units[1]
+    c.reads_along(a["w_ih"], 1)
+    c.reads_along(a["w_hh"], 1)
+    _cell(c, weights, x.units[-1], hidden)
+    zero = _initial(c, start, hidden)
+    found = [Value.of(shape, {-1: hidden}, {-1: zero}) for shape in _state_shapes(node)]
+    return found if isinstance(fixed_result(node), list) else found[0]
+
+
+def _state_shapes(node: Node) -> list[tuple[int, ...]]:
+    result = fixed_result(node)
+    return [value.shape for value in result] if isinstance(result, list) else [result.shape]
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys((f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)), convolution),
+    "linear": linear,
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot", "vdot"), matmul),
+    **dict.fromkeys(("addmm", "baddbmm"), addmm),
+    "scaled_dot_product_attention": attention,
+    **dict.fromkeys(("batch_norm", "instance_norm"), channel_norm),
+    "group_norm": group_norm,
+    **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
+    "prelu": prelu,
+    "embedding": embedding,
+    **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weight_norm),
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), cell),
+}

@@ -1,0 +1,184 @@
+"""Rules of operations that take a dimension apart: splitting, slicing, picking, and gates of two halves.
+
+Here: where a cut lies decides what may go. A cut at a number of the module, or at a part of a size, moves along; one
+at a number in the code stays, so that only what lies behind it may go. Called through the table in `rules.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+from torch.fx import Node
+
+from compress.graph.computed_sizes import follow
+from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.rules.shapes import permuted
+from compress.graph.size_origins import Form, forms_of
+from compress.graph.trace import operation_name, shape_of
+from compress.graph.units import Ids
+
+FIXED = "cut at a position that the code fixes"
+
+
+def split(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """split, chunk, tensor_split, unbind: parts by their traced sizes."""
+    x, parts = c.read(node.args[0]), fixed_result(node)
+    assert isinstance(parts, list)
+    if len(parts) == 1 and parts[0].shape == x.shape:
+        return [x]
+    if parts and len(parts[0].shape) < len(x.shape):
+        return [_selected(c, x, (a.get("dim") or 0) % len(x.shape)) for _ in parts]
+    dim = next(k for k, size in enumerate(x.shape) if any(part.shape[k] != size for part in parts))
+    sizes = [part.shape[dim] for part in parts]
+    ids = x.units[dim]
+    if ids is None:
+        for form in _part_forms(node, a, sizes):
+            follow(c, form or {}, None)
+        return [_part(x, dim, None, size) for size in sizes]
+    _cut(c, node, ids, sizes, _part_forms(node, a, sizes))
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    return [_part(x, dim, ids[start : start + size], size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _part(x: Value, dim: int, ids: Ids | None, size: int) -> Value:
+    shape = [size if k == dim else old for k, old in enumerate(x.shape)]
+    units = {k: ids if k == dim else old for k, old in enumerate(x.units)}
+    return Value.of(shape, units, dict(enumerate(x.zero)))
+
+
+def _part_forms(node: Node, a: dict[str, Any], sizes: list[int]) -> list[Form | None]:
+    """Where the size of each part comes from; None for numbers of unknown origin, or if there are none."""
+    given = a.get("split_sizes", a.get("split_size"))
+    if isinstance(given, list | tuple):
+        return forms_of(node, given)
+    return forms_of(node, [given]) * len(sizes) if given is not None and sizes[-1] == given else [None] * len(sizes)
+
+
+def _cut(c: Coupling, node: Node, ids: Ids, sizes: list[int], forms: list[Form | None]) -> None:
+    """Tie or pin what the parts of a whole dimension need to stay parts of it."""
+    if c.explicit() and operation_name(node) == "split_with_sizes":
+        return  # query, key and value may lose different ones
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    if all(form is not None for form in forms):
+        for start, size, form in zip(starts, sizes, forms, strict=True):
+            follow(c, form or {}, ids[start : start + size])
+        return
+    block = math.gcd(*sizes)
+    by_count = operation_name(node) in BY_COUNT and len(set(sizes)) == 1
+    if block > 1 and (by_count or c.choose(["equal blocks"], ids)):
+        c.units.tie_along(ids.reshape(-1, block), 0)
+    else:
+        c.pin(ids, FIXED)
+
+
+BY_COUNT = ("chunk", "unsafe_chunk")
+"""Parts by their number: equal ones stay equal."""
+
+
+def slice_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x[start:end:step] along one dimension."""
+    x, shape = c.read(node.args[0]), shape_of(node)
+    dim = a.get("dim", 0) % len(shape)
+    bounds = a.get("start") or 0, sys.maxsize if a.get("end") is None else a["end"]
+    if a.get("step", 1) != 1:
+        c.pin(x.units[dim], "taken in steps")
+        return _part(x, dim, None, shape[dim])
+    size = x.shape[dim]
+    _keep_table(c, node, x, dim, shape[dim])
+    start, end = (min(max(bound + size, 0) if bound < 0 else bound, size) for bound in bounds)
+    return _range(c, x, dim, (start, end), _slice_cuts(x.units[dim], size, bounds, forms_of(node, bounds)))
+
+
+def _keep_table(c: Coupling, node: Node, x: Value, dim: int, size: int) -> None:
+    """A part of a parameter or buffer, such as the positions of so many words: another input takes a longer one."""
+    if c.name_of(node.args[0]) is not None and size < x.shape[dim]:
+        c.pin(x.units[dim], "a part of a table is taken, which may be a longer one for another input")
+
+
+def narrow(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """A start and a length along one dimension."""
+    x, dim = c.read(node.args[0]), a["dim"] % len(shape_of(node))
+    _keep_table(c, node, x, dim, shape_of(node)[dim])
+    if not isinstance(a["start"], int):
+        c.pin(x.units[dim], "taken from where a tensor says")
+        return _part(x, dim, None, a["length"])
+    start, end = a["start"], a["start"] + a["length"]
+    given = forms_of(node, [start, a["length"]])
+    ids = x.units[dim]
+    counted = [None, None] if ids is None else [ids[:start], ids[start:end]]
+    return _range(c, x, dim, (start, end), list(zip(counted, given, strict=True)))
+
+
+Cuts = list[tuple[Ids | None, Form | None]]
+"""What a number of the code counts, and where it comes from."""
+
+
+def _slice_cuts(ids: Ids | None, size: int, bounds: tuple[int, int], given: list[Form | None]) -> Cuts:
+    """A bound counts what lies before it, or behind it where it is negative; one beyond either end counts nothing."""
+    found: Cuts = []
+    for bound, form in zip(bounds, given, strict=True):
+        if 0 < bound < size or -size < bound < 0:
+            counted = None if ids is None else ids[:bound] if bound > 0 else ids[bound:]
+            found.append((counted, _negated(form) if bound < 0 and form else form))
+        elif form:
+            found.append((ids, form))
+    return found
+
+
+def _range(c: Coupling, x: Value, dim: int, bounds: tuple[int, int], cuts: Cuts) -> Value:
+    """From one position to another."""
+    (start, end), ids = bounds, x.units[dim]
+    cuts = [(counted, form) for counted, form in cuts if counted is None or len(counted)]
+    if all(form is not None for _, form in cuts):
+        for counted, form in cuts:
+            follow(c, form or {}, counted)
+    elif ids is not None:
+        _fixed_range(c, ids, (start, end), [counted for counted, _ in cuts if counted is not None])
+    return _part(x, dim, None if ids is None else ids[start:end], max(end - start, 0))
+
+
+def _fixed_range(c: Coupling, ids: Ids, bounds: tuple[int, int], counted: list[Ids]) -> None:
+    """Numbers of unknown origin: parts of a size that the code rounds, or literals; a trial tells."""
+    block = math.gcd(*bounds, len(ids))
+    ways = ["equal blocks", "what lies behind"] if block > 1 else ["what lies behind"]
+    way = c.choose(ways, ids)
+    if way == "equal blocks":
+        c.units.tie_along(ids.reshape(-1, block), 0)
+    for fixed in counted if way == "what lies behind" else [ids] if way is None else []:
+        c.pin(fixed, FIXED)
+
+
+def _negated(form: Form | None) -> Form:
+    return {origin: -share for origin, share in (form or {}).items()}
+
+
+def select(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """One position of a dimension: what is picked by number must stay where it is."""
+    x = c.read(node.args[0])
+    return _selected(c, x, a["dim"] % len(x.shape))
+
+
+def _selected(c: Coupling, x: Value, dim: int) -> Value:
+    c.pin(x.units[dim], "picked by its position")
+    return permuted(x, [k for k in range(len(x.shape)) if k != dim])
+
+
+def glu(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """The first half times the sigmoid of the second: the same positions of both go, and 0 times anything is 0."""
+    x = c.read(node.args[0])
+    dim = a["dim"] % len(x.shape)
+    ids = x.units[dim]
+    half = None if ids is None else c.units.tie_along(ids.reshape(2, -1), 0)
+    return _part(x, dim, half, x.shape[dim] // 2)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("split", "chunk", "split_with_sizes", "tensor_split", "unbind"), split),
+    **dict.fromkeys(("hsplit", "vsplit", "dsplit", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes"), split),
+    "slice": slice_,
+    "narrow": narrow,
+    "select": select,
+    "glu": glu,
+}

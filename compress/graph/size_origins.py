@@ -1,0 +1,317 @@
+"""Where the sizes in a model's code come from: a number that a module keeps, the size of a tensor, or neither.
+
+`counted`, under which every whole number that a module of the model's own code keeps, and every size that is read off
+a tensor, remembers its origin through sums, differences and multiples; the operations of the trace carry the numbers
+that they were called with. So `x.view(b, self.hidden, h, w)` is known to be `self.hidden`, whatever it is called and
+whatever else is as large, and `x[:, : c // 2]` half of a size.
+
+    numbers_of(node)        # of torch.split(x, [self.a, c - self.a], 1): [(4, {a: 1}), (8, {c: 1, a: -1}), (1, None)]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Node
+from torch.fx import traceback as fx_traceback
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+from torch.overrides import TorchFunctionMode
+
+from compress.graph.settable_numbers import settable
+
+DEPTH = 3
+"""How deep in lists, dictionaries and configuration objects numbers are looked for."""
+SERIAL, NUMBERS = "compress_serial", "compress_numbers"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A number that a module keeps: `path` is `hidden`, or `sizes/1`, or `config/width`."""
+
+    module: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a traced tensor in one dimension."""
+
+    serial: str
+    dim: int
+
+
+Form = Mapping[Kept | Size, Fraction]
+"""A number as a sum of multiples of others."""
+
+
+class Number(int):
+    """An int that knows its origin; arithmetic that is no sum of multiples yields plain ints."""
+
+    form: Form
+
+    def __new__(cls, value: int, form: Form | None = None) -> Number:
+        made = int.__new__(cls, value)
+        made.form = form or {}
+        return made
+
+    def __add__(self, other: int) -> int:
+        return _sum(self, other, 1)
+
+    def __radd__(self, other: int) -> int:
+        return _sum(self, other, 1)
+
+    def __sub__(self, other: int) -> int:
+        return _sum(self, other, -1)
+
+    def __rsub__(self, other: int) -> int:
+        return -self + other
+
+    def __neg__(self) -> int:
+        return self * -1
+
+    def __mul__(self, other: Any) -> Any:
+        found = int.__mul__(self, other)
+        return _scaled(self, found, Fraction(int(other))) if _plain(other) else found
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Any) -> Any:
+        found = int.__floordiv__(self, other)
+        exact = _plain(other) and other != 0 and int.__mod__(self, other) == 0
+        return _scaled(self, found, Fraction(1, int(other))) if exact else found
+
+    def __round__(self, digits: Any = None) -> int:
+        return self
+
+
+def _plain(number: Any) -> bool:
+    return type(number) is int
+
+
+def _scaled(number: Number, value: int, by: Fraction) -> int:
+    return Number(value, {origin: part * by for origin, part in number.form.items()}) if by else value
+
+
+def _sum(left: Number, right: Any, sign: int) -> Any:
+    value = int.__add__(left, right) if sign > 0 else int.__sub__(left, right)
+    if not isinstance(right, Number):
+        return Number(value, left.form) if _plain(right) and right == 0 else value
+    form = dict(left.form)
+    for origin, part in right.form.items():
+        form[origin] = form.get(origin, Fraction(0)) + sign * part
+    return Number(value, {origin: part for origin, part in form.items() if part})
+
+
+@contextlib.contextmanager
+def counted(model: nn.Module) -> Iterator[None]:
+    """Inside, numbers remember their origin, and traced operations the numbers that they are called with."""
+    changed = []
+    for name, module in model.named_modules():
+        for key, value in _attributes(module).items():
+            marked = _marked(value, name, key, DEPTH)
+            if marked is not value:
+                changed.append((module, key, vars(module).get(key, _CLASS), marked))
+                module.__dict__[key] = marked
+    try:
+        with fx_traceback.preserve_node_meta(), _Watch():
+            yield
+    finally:
+        for module, key, value, marked in changed:
+            if vars(module).get(key) is marked or not isinstance(marked, Number):  # the tracer copies containers
+                module.__dict__[key] = value
+                if value is _CLASS:
+                    del module.__dict__[key]
+
+
+_CLASS = object()
+"""What stands for a value that the class has, not the module."""
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """What a module of the model's own code keeps, of itself or by its class."""
+    if not _is_own(module):
+        return {}
+    own = [cls for cls in reversed(type(module).__mro__) if not cls.__module__.startswith(("torch.", "builtins"))]
+    found = {key: value for cls in own for key, value in vars(cls).items() if type(value) is int}
+    found |= vars(module)
+    return {key: value for key, value in found.items() if key not in TORCH_KEEPS and settable(module, key)}
+
+
+TORCH_KEEPS = frozenset(vars(nn.Module()))
+"""What every module has: its parameters, its hooks."""
+
+
+def _is_own(module: nn.Module) -> bool:
+    """Whether its code is not a layer of torch, whose numbers follow its weights."""
+    if isinstance(module, nn.Unflatten):
+        return True
+    containers = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    return not any(cls.__module__.startswith("torch.") and cls not in containers for cls in type(module).__mro__)
+
+
+def _marked(value: Any, module: str, path: str, depth: int) -> Any:
+    """The same value with numbers that know where they are kept; itself if there are none in it."""
+    if type(value) is int:
+        return Number(value, {Kept(module, path): Fraction(1)}) if value > 1 else value
+    items = _items(value) if depth else {}
+    marked = {
+        key: _marked(item, module, f"{path}/{key}", depth - 1)
+        for key, item in items.items()
+        if not set("./") & set(str(key))
+    }
+    changed = {key: item for key, item in marked.items() if item is not items[key]}
+    return _replaced(value, changed) if changed else value
+
+
+def _items(value: Any) -> dict[Any, Any]:
+    """What a container or a configuration object holds."""
+    if isinstance(value, list | tuple):
+        return dict(enumerate(value))
+    if isinstance(value, dict):
+        return value
+    plain = not isinstance(value, nn.Module | torch.Tensor | type) and not callable(value)
+    return vars(value) if plain and hasattr(value, "__dict__") else {}
+
+
+def _replaced(value: Any, changed: Mapping[Any, Any]) -> Any:
+    """A copy with some items exchanged: what else holds the container keeps it as it was."""
+    if isinstance(value, list | tuple):
+        items = [changed.get(place, item) for place, item in enumerate(value)]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    copied = copy.copy(value)
+    if isinstance(value, dict):
+        copied.update(changed)
+    else:
+        copied.__dict__.update(changed)
+    return copied
+
+
+def number_at(module: nn.Module, path: str) -> Any:
+    """What a module keeps under a path; None if nothing."""
+    first, *rest = path.split("/")
+    value = getattr(module, first, None)
+    for key in rest:
+        value = next((item for each, item in _items(value).items() if str(each) == key), None)
+    return value
+
+
+def set_number(module: nn.Module, path: str, number: Any) -> None:
+    """Keep another number there; containers on the way are copied, for others may hold them too."""
+    first, *rest = path.split("/")
+    setattr(module, first, _with(getattr(module, first, None), rest, number))
+
+
+def _with(value: Any, keys: Sequence[str], number: Any) -> Any:
+    if not keys:
+        return number
+    found = next(each for each in _items(value) if str(each) == keys[0])
+    return _replaced(value, {found: _with(_items(value)[found], keys[1:], number)})
+
+
+class _Watch(TorchFunctionMode):
+    """Marks the sizes that code reads off tensors, and notes the numbers of each call on what it traces."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.size or getattr(func, "__self__", None) is torch.Tensor.shape:
+            return _sizes(args[0], func(*args, **kwargs), args[1:], kwargs)
+        if not (_has_number(args) or (kwargs and _has_number(kwargs.values()))):
+            return func(*args, **kwargs)
+        leaves = _leaves((args, kwargs))
+        noted = [(int(leaf), leaf.form if isinstance(leaf, Number) else None) for leaf in leaves]
+        with fx_traceback.annotate({NUMBERS: noted}):
+            return func(*_bare(args), **_bare(kwargs))
+
+
+def _has_number(values: Iterable[Any]) -> bool:
+    """Asked for every call of a pass, so without detours."""
+    for value in values:
+        kind = type(value)
+        if kind is Number or (kind in (list, tuple, torch.Size) and _has_number(value)):
+            return True
+        if kind is slice and _has_number((value.start, value.stop)):
+            return True
+    return False
+
+
+def _leaves(value: Any) -> Iterator[int]:
+    """All whole numbers in the order of the arguments; a slice is its start and its stop."""
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, slice):
+        yield from (value.start or 0, sys.maxsize if value.stop is None else value.stop)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, dict):
+        yield from _leaves(list(value.values()))
+
+
+def _bare(value: Any) -> Any:
+    """The same arguments with plain numbers."""
+    if isinstance(value, Number):
+        return int(value)
+    if isinstance(value, slice):
+        return slice(_bare(value.start), _bare(value.stop), _bare(value.step))
+    if type(value) in (list, tuple, torch.Size):
+        return type(value)(_bare(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _bare(item) for key, item in value.items()}
+    return value
+
+
+def _sizes(tensor: torch.Tensor, found: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    node = _node_of(tensor)
+    if node is None:
+        return found
+    serial = node.meta.setdefault("custom", {}).setdefault(SERIAL, node.name)
+
+    def marked(size: Any, dim: int) -> Any:
+        return Number(size, {Size(serial, dim): Fraction(1)}) if _plain(size) and size > 1 else size
+
+    if isinstance(found, torch.Size):
+        return torch.Size(marked(size, dim) for dim, size in enumerate(found))
+    dim = args[0] if args else kwargs.get("dim", 0)
+    return marked(found, int(dim) % tensor.dim())
+
+
+def _node_of(tensor: torch.Tensor) -> Node | None:
+    mode = get_proxy_mode()
+    slot = get_proxy_slot(tensor, mode.tracer, None) if mode is not None else None
+    node = getattr(getattr(slot, "proxy", None), "node", None)
+    return node if isinstance(node, Node) else None
+
+
+def serial_of(node: Node) -> str | None:
+    """By which `Size` names the tensor of this node."""
+    found = (node.meta.get("custom") or {}).get(SERIAL)
+    return found if isinstance(found, str) else None
+
+
+def numbers_of(node: Node) -> list[tuple[int, Form | None]]:
+    """The numbers that the code called this operation with, and what they are."""
+    found = (node.meta.get("custom") or {}).get(NUMBERS)
+    return found if isinstance(found, list) else []
+
+
+def forms_of(node: Node, values: Sequence[Any]) -> list[Form | None]:
+    """What the given arguments of an operation are, found among the numbers of its call in their order."""
+    noted = numbers_of(node)
+    for start in range(len(noted) - len(values) + 1):
+        window = noted[start : start + len(values)]
+        if [value for value, _ in window] == list(values):
+            return [form for _, form in window]
+    return [None] * len(values)
+
+
+def form_of(node: Node, value: int) -> Form | None:
+    """What the last number of this value is that the code called the operation with."""
+    return next((form for each, form in reversed(numbers_of(node)) if each == value), None)

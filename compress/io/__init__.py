@@ -1,0 +1,1 @@
+"""Files, terminals and progress: the ways in and out."""

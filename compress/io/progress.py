@@ -1,0 +1,48 @@
+"""Progress of long work: a bar on a terminal, nothing but the caller's plain lines in a pipe.
+
+`Bar`. Called by the base solver and the analyses.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from compress.distributed import is_first
+
+T = TypeVar("T")
+
+
+class Bar(Iterable[T]):
+    """An iterable shown as a bar while it is iterated, on a terminal only, by the first process.
+
+    Args:
+        items: what to iterate.
+        total: how many there are.
+        title: in front of the bar.
+        unit: what is counted, such as `img`.
+        per_item: how many units one item is, such as the pictures of a minibatch.
+    """
+
+    def __init__(
+        self, items: Iterable[T], total: int, title: str, unit: str = "step", per_item: int | None = None
+    ) -> None:
+        self._bar = tqdm(
+            items,
+            title,
+            total,
+            leave=False,
+            disable=not (sys.stderr.isatty() and is_first()),
+            unit=unit,
+            unit_scale=per_item or False,
+            dynamic_ncols=True,
+        )
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._bar)
+
+    def note(self, text: Callable[[], str]) -> None:
+        """Replaces the text behind the bar; `text` is called only when there is a bar to show it."""
+        if not self._bar.disable:
+            self._bar.set_postfix_str(text(), refresh=False)

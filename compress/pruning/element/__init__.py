@@ -1,0 +1,1 @@
+"""Pruners of single weights."""

@@ -1,0 +1,1 @@
+"""Pruners that rank groups of the whole network against each other."""

@@ -1,0 +1,1 @@
+"""What is quantized where: what each layer reads, shares and can be fed."""

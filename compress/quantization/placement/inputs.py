@@ -1,0 +1,185 @@
+"""What each layer of a network reads, found in its trace.
+
+Whether a layer's input was quantized where it was made, how often a module is called.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Node
+
+from compress.errors import UserError
+from compress.graph.calls import calls_of
+from compress.graph.trace import asks_for_gradients, asks_for_training, operation_name, trace_model
+from compress.quantization.placement.sharing import is_weighted, owning
+from compress.quantization.placement.signs import PASSING, Signs, plain_name, zero_pad
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The input of a layer.
+
+    Attributes:
+        quantized: it was quantized where it was made, by one activation module.
+        left_float: it comes from an activation that was told to stay float.
+        signed: it may be negative.
+        is_input: it is the network's input, or computed from it without any layer.
+        made_by: the operation that made it, for people.
+    """
+
+    quantized: bool
+    left_float: bool
+    signed: bool
+    is_input: bool
+    made_by: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What the trace says about modules, by canonical name.
+
+    Attributes:
+        readings: layer -> what each of its calls reads.
+        norms: convolution or linear layer -> the BatchNorm that may be folded into it (sharing.py).
+        calls: module -> number of its calls.
+        useful: activation modules whose output reaches some layer.
+        order: layers in the order of their first call.
+        outside: layer -> the module that reads its weight past it.
+        notes: what could not be found out, a sentence each.
+    """
+
+    readings: dict[str, list[Reading]]
+    norms: dict[str, str] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    useful: set[str] = field(default_factory=set)
+    order: list[str] = field(default_factory=list)
+    outside: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_graph(
+    model: nn.Module,
+    example_inputs: Any,
+    layers: Collection[str],
+    activations: Collection[str],
+    float_activations: Collection[str],
+    trains: bool = True,
+) -> Graph:
+    """Trace a network and see what its layers read.
+
+    Args:
+        model: the float network; wrappers are taken off by the caller.
+        example_inputs: a tensor or the tuple of positional arguments.
+        layers: names of the layers whose inputs are asked for.
+        activations: names of the activation modules that will be quantized.
+        float_activations: names of those that were told to stay float.
+        trains: whether what the network computes in training mode matters too.
+
+    Raises:
+        UserError: the model cannot be traced.
+    """
+    trace = trace_model(model, example_inputs)
+    owned = owning(model, trace)
+    graph = Graph({}, norms=dict(owned.norms), outside=dict(owned.outside))
+    for call in calls_of(example_inputs)[1:]:
+        _compare(graph, model, call, training=False)
+    if asks_for_gradients(model):
+        with torch.no_grad():
+            _compare(graph, model, example_inputs, training=False)
+    if trains and asks_for_training(model):
+        _compare(graph, model, example_inputs, training=True)
+    quantized = set(layers) - set(graph.outside)
+    walk = _Walk(owned.owners, Signs(trace), quantized, set(activations), set(float_activations))
+    calls = [(node, owned.owners[node]) for node in trace.operations]
+    for node, name in calls:
+        if is_weighted(node) and name in walk.layers:
+            graph.readings.setdefault(name, []).append(walk.reading(node))
+        if name in walk.activations and walk.reaches_layer(node):
+            graph.useful.add(name)
+        if is_weighted(node) or _embeds(node) or name in walk.activations:
+            graph.calls[name] += 1
+    ordered = [name for node, name in calls if name in walk.layers and (is_weighted(node) or _embeds(node))]
+    graph.order.extend(dict.fromkeys(ordered))
+    return graph
+
+
+def _compare(graph: Graph, model: nn.Module, example_inputs: Any, training: bool) -> None:
+    """Drops the foldings that another call or mode does not share, and adds who reads weights only there."""
+    try:
+        owned = owning(model, trace_model(model, example_inputs, training))
+    except UserError as e:
+        if graph.norms:
+            graph.norms.clear()
+            graph.notes.append(f"no BatchNorm is folded, because not all that the network computes is known: {e}")
+        return
+    graph.outside.update(owned.outside)
+    for name in [name for name, norm in graph.norms.items() if owned.norms.get(name) != norm]:
+        del graph.norms[name]
+
+
+class _Walk:
+    """Walks back from what a layer reads to what made it."""
+
+    def __init__(
+        self, owners: dict[Node, str], signs: Signs, layers: set[str], activations: set[str], left: set[str]
+    ) -> None:
+        self.owners, self.signs = owners, signs
+        self.layers, self.activations, self.left = layers, activations, left
+
+    def reading(self, call: Node) -> Reading:
+        operand: Any = call.args[0]
+        *passed, source = _passed(operand)
+        name = self.owners[source]
+        changed = [write for node in (*passed, source) for write in self.signs.written_since(node, call)]
+        made = itertools.chain.from_iterable(_ancestors(node) for node in (source, *changed))
+        return Reading(
+            quantized=name in self.activations and not changed,
+            left_float=name in self.left,
+            signed=not self.signs.non_negative(operand, call),
+            is_input=not any(is_weighted(node) or _embeds(node) for node in made),
+            made_by=operation_name(source) if source.op == "call_function" else "the network's input",
+        )
+
+    def reaches_layer(self, node: Node) -> bool:
+        seen, todo = {node}, [node]
+        while todo:
+            for user in todo.pop().users:
+                if is_weighted(user) and self.owners[user] in self.layers:
+                    return True
+                if user not in seen:
+                    seen.add(user)
+                    todo.append(user)
+        return False
+
+
+def _passed(operand: Node) -> list[Node]:
+    """The operations whose results hold an operand's values, back to the one that made them, which is the last."""
+    found = [operand]
+    while found[-1].op == "call_function" and (plain_name(found[-1]) in PASSING or zero_pad(found[-1])):
+        source = found[-1].args[0]
+        if not isinstance(source, Node):
+            break
+        found.append(source)
+    return found
+
+
+def _ancestors(node: Node) -> Iterator[Node]:
+    seen, todo = {node}, [node]
+    while todo:
+        current = todo.pop()
+        yield current
+        for each in current.all_input_nodes:
+            if each not in seen:
+                seen.add(each)
+                todo.append(each)
+
+
+def _embeds(node: Node) -> bool:
+    return node.op == "call_function" and operation_name(node) == "embedding"

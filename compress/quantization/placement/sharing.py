@@ -1,0 +1,163 @@
+"""Which layers have their weights for themselves, and the BatchNorm behind them.
+
+`owning`, the one place that says which weight may be exchanged for a quantized one and which BatchNorm may be folded.
+
+A quantized layer quantizes in its own forward. Whoever reads `conv.weight` from elsewhere (`F.conv2d(x,
+conv.weight)`, `F.linear(x, embedding.weight)`) would go past it, so such a layer stays float. A BatchNorm may be
+folded into a layer only where the layer is called once, its weight and bias are read by that call alone, only the
+BatchNorm reads its output, the BatchNorm is called once, and it normalises the layer's output channels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from torch.fx import Node
+
+from compress.graph.regions import has_subgraph
+from compress.graph.trace import Trace, module_of, operation_name, shape_of
+from compress.quantization.layers import LAYERS, NORMS, bias_names, weight_names
+from compress.quantization.placement.signs import plain_name
+from compress.selectors import canonical, canonical_modules, first_names
+
+WEIGHTED = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"}
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+NO_VALUES = {  # of these operands only shape, type or device are read
+    "type_as": 1, "to": 1, "view_as": 1, "expand_as": 1, "reshape_as": 1, "zeros_like": 0, "ones_like": 0,
+    "empty_like": 0, "full_like": 0, "rand_like": 0, "randn_like": 0, "new_zeros": 0, "new_ones": 0, "new_empty": 0,
+    "new_full": 0, "_assert_tensor_metadata": 0,
+}  # fmt: skip
+OWN = ("weight", "bias")
+
+
+@dataclass(frozen=True)
+class Owning:
+    """What the layers of a traced network have for themselves; names are canonical and the first of several.
+
+    Attributes:
+        owners: operation -> the module whose forward makes it.
+        outside: layer -> the module that reads its weight or bias past it.
+        alone: layers that are called once, with a weight and a bias that nothing else reads.
+        norms: layer -> the BatchNorm that may be folded into it.
+    """
+
+    owners: dict[Node, str]
+    outside: dict[str, str] = field(default_factory=dict)
+    alone: dict[str, Node] = field(default_factory=dict)
+    norms: dict[str, str] = field(default_factory=dict)
+
+
+def owning(model: nn.Module, trace: Trace) -> Owning:
+    """Reads a trace of a float network."""
+    names = first_names(model)
+    owners = {n: names.get(canonical(module_of(n), model), "") for n in [*trace.placeholders, *trace.operations]}
+    found = Owning(owners)
+    modules = canonical_modules(model)
+    reads = _reads(model, trace)
+    found.outside.update(_outside(modules, reads, owners))
+    calls = Counter(owners[node] for node in trace.operations if is_layer(node))
+    for node in trace.operations:
+        name = owners[node]
+        if (
+            is_layer(node)
+            and calls[name] == 1
+            and has_weight(modules[name])
+            and _only_reader(modules[name], node, reads)
+        ):
+            found.alone[name] = node
+    normings = Counter(owners[node] for node in trace.operations if operation_name(node) == "batch_norm")
+    for name, node in found.alone.items():
+        norm = _norm_behind(node)
+        if norm is None or normings[owners[norm]] != 1 or not _fits(modules[name], node, modules[owners[norm]]):
+            continue
+        if _only_reader(modules[owners[norm]], norm, reads, (*OWN, "running_mean", "running_var")):
+            found.norms[name] = owners[norm]
+    return found
+
+
+def is_layer(node: Node) -> bool:
+    """Whether an operation is a convolution or a matrix product with a weight."""
+    return node.op == "call_function" and plain_name(node) in WEIGHTED
+
+
+def is_weighted(node: Node) -> bool:
+    """Whether an operation is a layer's, recurrent ones among them."""
+    return is_layer(node) or (node.op == "call_function" and operation_name(node) in RECURRENT)
+
+
+def has_weight(module: nn.Module) -> bool:
+    """Whether a module is a layer with a quantized form whose weight is its own parameter, not computed from others."""
+    return type(module) in LAYERS and all(module._parameters.get(name) is not None for name in weight_names(module))
+
+
+def output_channel_dim(node: Node) -> int:
+    """The dimension of a convolution's or linear layer's output that its weight's output channels lie along."""
+    rank = len(shape_of(node))
+    return rank - 1 if plain_name(node) == "linear" else rank + 1 - len(shape_of(node.args[1]))
+
+
+def input_channel_dim(node: Node) -> int:
+    """The dimension of a convolution's or linear layer's input that its weight's input channels lie along."""
+    rank = len(shape_of(node.args[0]))
+    return rank - 1 if plain_name(node) == "linear" else rank + 1 - len(shape_of(node.args[1]))
+
+
+def _reads(model: nn.Module, trace: Trace) -> dict[int, list[Node]]:
+    """Identity of each parameter and buffer -> the operations that read its values."""
+    tensors: dict[str, Any] = dict(model.named_parameters(remove_duplicate=False))
+    tensors |= dict(model.named_buffers(remove_duplicate=False))
+    found: dict[int, list[Node]] = {}
+    for source, name in {**trace.hidden_names, **trace.tensor_names}.items():
+        users = [user for user in source.users if _reads_values(user, source)]
+        found.setdefault(id(tensors[name]), []).extend(users)
+    return found
+
+
+def _reads_values(user: Node, source: Node) -> bool:
+    """Whether an operation reads more of an operand than its shape, type or device; the network may return it too."""
+    place = NO_VALUES.get(plain_name(user)) if user.op == "call_function" else None
+    return place is None or any(each is source for i, each in enumerate(user.args) if i != place)
+
+
+def _outside(
+    modules: Mapping[str, nn.Module], reads: Mapping[int, list[Node]], owners: Mapping[Node, str]
+) -> Iterator[tuple[str, str]]:
+    """Each layer whose weight or bias is read by a module that does not hold it, and that module."""
+    holders: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        if type(module) in LAYERS:
+            for own in (*weight_names(module), *bias_names(module)):
+                tensor = module._parameters.get(own)
+                if tensor is not None:
+                    holders.setdefault(id(tensor), []).append(name)
+    for key, layers in holders.items():
+        readers = [owners.get(node, "") for node in reads.get(key, []) if not has_subgraph(node)]  # a branch's layer
+        for reader in readers:
+            if reader not in layers:
+                yield from ((name, reader) for name in layers)
+
+
+def _only_reader(module: Any, node: Node, reads: Mapping[int, list[Node]], own: tuple[str, ...] = OWN) -> bool:
+    """Whether a call reads the module's own tensors, and nothing else reads them."""
+    tensors = [{**module._parameters, **module._buffers}.get(name) for name in own]
+    known = [tensor for tensor in tensors if tensor is not None]
+    return bool(known) and all(set(reads.get(id(tensor), [])) == {node} for tensor in known)
+
+
+def _norm_behind(node: Node) -> Node | None:
+    users = list(node.users)
+    return users[0] if len(users) == 1 and operation_name(users[0]) == "batch_norm" else None
+
+
+def _fits(layer: Any, node: Node, norm: Any) -> bool:
+    """Whether a BatchNorm has running statistics and normalises the layer's output channels, one for one."""
+    return (
+        type(norm) in NORMS
+        and norm.running_var is not None
+        and output_channel_dim(node) == 1
+        and getattr(layer, "groups", 1) * LAYERS[type(layer)].channel_axis <= 1
+    )

@@ -1,0 +1,1 @@
+"""Attention that can lose heads or parts of heads."""

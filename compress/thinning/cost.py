@@ -1,0 +1,85 @@
+"""What a network costs once units are gone: parameters, MACs, measured latency.
+
+Costs of a choice of units, before anything is removed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.graph.calls import Call, calling, calls_of
+from compress.graph.channels import ChannelGraph, Place
+from compress.graph.trace import ExampleInputs
+from compress.thinning.complete import gone_positions
+from compress.thinning.proof.verify import real_inputs
+from compress.thinning.removal_plan import plan_recipe
+
+Cost = Literal["macs", "params", "latency"]
+Removed = Mapping[str, list[int]]
+
+
+def parameter_count(graph: ChannelGraph, model: nn.Module, removed: Removed) -> float:
+    """Elements of all parameters that are left."""
+    gone = removed_positions(graph, removed)
+    return sum(_left(name, tuple(p.shape), gone) * p.numel() for name, p in model.named_parameters())
+
+
+def weight_macs_left(graph: ChannelGraph, model: nn.Module, removed: Removed) -> float:
+    """Multiply-accumulates, for the traced batch, of the layers with weights; each shrinks with its weight."""
+    gone = removed_positions(graph, removed)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    return sum(_left(name, shapes[name], gone) * macs for name, macs in graph.macs.items() if name in shapes)
+
+
+def latency_ratio(
+    graph: ChannelGraph, model: nn.Module, inputs: ExampleInputs, removed: Removed, rounds: int = 7
+) -> float:
+    """Median over interleaved rounds of a thinned copy's forward time over the model's, in eval mode."""
+    device = next(model.parameters()).device
+    call = calls_of(real_inputs(inputs, device))[0]
+    dense = copy.deepcopy(model).eval()
+    thinned = plan_recipe(model, graph, removed).apply(copy.deepcopy(model)).eval()
+    ratios = []
+    with torch.inference_mode():
+        for _ in range(2):  # warm up
+            _seconds(dense, call, device), _seconds(thinned, call, device)
+        for _ in range(rounds):
+            first, second = _seconds(dense, call, device), _seconds(thinned, call, device)
+            ratios.append(second / first)
+    return statistics.median(ratios)
+
+
+def removed_positions(graph: ChannelGraph, removed: Removed) -> dict[Place, int]:
+    """Place -> how many of its positions go; one that goes with two units (its head's, and within heads) once."""
+    found: dict[Place, int] = {}
+    gone: dict[Place, np.ndarray] = {}
+    for group in graph.groups():
+        for place, positions in gone_positions(group, removed.get(group.name, [])).items():
+            known = gone.get(place)
+            gone[place] = positions if known is None else np.union1d(known, positions)
+            found[place] = len(gone[place])
+    return found
+
+
+def _left(name: str, shape: tuple[int, ...], gone: Mapping[Place, int]) -> float:
+    return math.prod(1 - gone.get((name, dim), 0) / size for dim, size in enumerate(shape) if size)
+
+
+def _seconds(model: nn.Module, call: Call, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    with calling(model, call):
+        started = time.perf_counter()
+        model(*call.arguments, **call.keywords)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started

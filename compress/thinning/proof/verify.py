@@ -1,0 +1,418 @@
+"""The proof that a removal changes nothing: run before and after on real tensors, then put all back.
+
+`trial`, which masks a model, runs it, applies a recipe, runs it again and compares outputs and running statistics, in
+eval and in training mode; the model is as before when it returns. It does so with the model's own values, and with
+perturbed ones (`proof/perturb.py`), for what is zero today. Called by `thin` (the proof) and by `probe` (finding
+sizes that are literals in the code).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compress.graph.calls import Call, calls_of
+from compress.graph.trace import ExampleInputs, as_arguments, asks_for_training
+from compress.thinning.proof.observe import ForwardFailed, Observation, observe
+from compress.thinning.proof.perturb import Draw, perturb
+from compress.thinning.proof.steps import Parting, first_parting
+from compress.thinning.recipe import Recipe, tensors_of
+
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+Calls = Sequence[Call]
+DOUBLE_UP_TO = 400_000_000
+"""Parameters; a larger model is not judged again in float64, to save memory."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial found.
+
+    Attributes:
+        difference: largest difference of an output or running statistic, relative to the largest value of it; also of
+            the result of an operation, on perturbed values.
+        tolerance: what the type of the numbers allows.
+        module: where the two runs part or the thinned one fails; '' is the model itself.
+        reason: the error that the thinned model raised, or why nothing can be proved; empty if it ran.
+        modes: the modes that were compared (a model that cannot run in training mode is compared in eval).
+        masking_change: relative change of the eval output by masking what goes (measured together with `train`).
+        what: the operation at which the two runs part, if it is known.
+        closed: on perturbed values, the operations behind which nothing is seen, by their place in the first run.
+    """
+
+    difference: float
+    tolerance: float
+    module: str = ""
+    reason: str = ""
+    modes: tuple[str, ...] = ("eval",)
+    masking_change: float = 0.0
+    what: str = ""
+    closed: frozenset[int] = frozenset()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the thinned model ran and its outputs agree within the tolerance."""
+        return not self.reason and self.difference <= self.tolerance
+
+
+def trial(
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    inputs: ExampleInputs,
+    modes: Sequence[str] = ("eval", "train"),
+    own_values: bool = True,
+) -> Outcome:
+    """Compare the masked model with what the recipe makes of it; the model is left as it was.
+
+    The comparison runs twice: with the model's own values in its own type, and on a copy of the values in which
+    nothing is zero, tiny, constant or huge (`perturb`), for there may be a branch that is closed today. Where rounding
+    may be the cause of a difference (a batch norm over few numbers blows it up in training mode), float64 and its
+    tolerance of 1e-8 have the last word. The perturbed copy is in float64, and is compared operation by operation.
+
+    Args:
+        model: any module.
+        recipe: fits the model; what it takes out is masked for the comparison.
+        masks: parameter name -> bool, True = kept: what else is masked.
+        inputs: real numbers, at least two samples (`real_inputs`).
+        modes: `eval` and `train`, in the order of the comparison.
+        own_values: False leaves out the first of the two comparisons, which a trial of the graph can do without.
+
+    Raises:
+        ForwardFailed: the masked model itself does not run on the inputs.
+    """
+    calls = calls_of(inputs)
+    if not own_values:  # of sizes, not of values: single precision tells, in half the time and memory
+        found = _perturbed(model, recipe, masks, calls, modes, (torch.float32, None))
+        return found or _trial(model, recipe, masks, calls, modes)
+    outcome = _own(model, recipe, masks, calls, modes)
+    if not outcome.passed:
+        return outcome
+    other = _perturbed(model, recipe, masks, calls, modes)
+    if other is None:
+        return replace(outcome, reason=INCONCLUSIVE)
+    if other.passed:
+        return outcome
+    return replace(other, masking_change=outcome.masking_change)
+
+
+INCONCLUSIVE = (
+    "nothing can be proved: with parameters of ordinary size in place of zero and tiny ones the model does not run, or "
+    "all its outputs are constant or not finite"
+)
+DRAWS = (Draw(0), Draw(1), Draw(2, 0.3), Draw(3, 0.1, buffers=False))
+ENOUGH = 2
+"""Draws in which something runs, if operations give constants: a ReLU that one draw closes the other may open."""
+
+
+def _own(model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], calls: Calls, modes: Sequence[str]) -> Outcome:
+    """With the model's own values; in float64 once more if they differ."""
+    outcome = _trial(model, recipe, masks, calls, modes)
+    if outcome.passed or outcome.reason or not _fits_twice(model):
+        return outcome
+    try:
+        return _trial(model, recipe, masks, calls, modes, torch.float64)
+    except ForwardFailed:
+        return outcome
+
+
+def _perturbed(
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    calls: Calls,
+    modes: Sequence[str],
+    dtypes: Sequence[torch.dtype | None] = (torch.float64, None),
+) -> Outcome | None:
+    """With perturbed values; None if no draw of them gives a model that runs and shows anything.
+
+    In training mode only where the model's code asks for it: the norms' statistics are compared on its own values.
+    """
+    modes = modes if asks_for_training(model) else modes[:1]
+    dtypes = dtypes if _fits_twice(model) else (None,)
+    found: list[Outcome] = []
+    for draw in DRAWS:
+        outcome = _first_that_runs(model, recipe, masks, fewer(calls), modes, dtypes, draw)
+        found += [outcome] if outcome is not None else []
+        if found and (not found[-1].passed or not found[0].closed & found[-1].closed or len(found) == ENOUGH):
+            return found[-1]
+    return found[-1] if found else None
+
+
+def _first_that_runs(
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    calls: Calls,
+    modes: Sequence[str],
+    dtypes: Sequence[torch.dtype | None],
+    draw: Draw,
+) -> Outcome | None:
+    for dtype in dtypes:
+        with contextlib.suppress(ForwardFailed, Inconclusive):
+            return _trial(model, recipe, masks, calls, modes, dtype, draw)
+    return None
+
+
+class Inconclusive(Exception):
+    """The outputs are constant or not finite, whatever the model computes."""
+
+
+def _trial(
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    calls: Calls,
+    modes: Sequence[str],
+    dtype: torch.dtype | None = None,
+    draw: Draw | None = None,
+) -> Outcome:
+    """One trial in one floating-point type (None is the model's own), with the model's values or perturbed ones."""
+    change, inside = 0.0, draw is not None
+    with restored(model):
+        if draw is not None:
+            perturb(model, draw)
+        cast(model, dtype)
+        calls = cast_inputs(calls, dtype)
+        put_on_copies(model, masks)
+        before = observe(model, calls[0], "eval") if "train" in modes and not inside else None
+        altered = mask_removed(model, recipe)
+        first = observe(model, calls[0], modes[0], inside) if altered or before is None else before
+        expected = {(modes[0], 0): first, **_others(model, calls, modes, inside)}
+        if before is not None:
+            change = difference(Recipe(), before, first)
+        if inside and any(is_blind(each) for each in expected.values()):
+            raise Inconclusive
+        tolerance = _tolerance(model, [] if draw is None else expected.values())
+        recipe.apply(model)
+        closed = frozenset(k for k, step in enumerate(first.steps) if step.closed)
+        compared = tuple(dict.fromkeys(mode for mode, _ in expected))
+        found = Outcome(0.0, tolerance, modes=compared, masking_change=change, closed=closed)
+        for (mode, number), masked in expected.items():
+            try:
+                found = _worse(found, compare(recipe, masked, observe(model, calls[number], mode, inside), tolerance))
+            except ForwardFailed as error:
+                return replace(found, difference=float("inf"), module=error.module, reason=str(error))
+    return found
+
+
+def _others(model: nn.Module, calls: Calls, modes: Sequence[str], inside: bool) -> dict[tuple[str, int], Observation]:
+    """All calls in all modes but the first call in the first mode; in later modes a call may fail (a batch of one)."""
+    found = {}
+    for mode in modes:
+        for number, call in enumerate(calls):
+            if mode != modes[0]:
+                with contextlib.suppress(ForwardFailed):
+                    found[mode, number] = observe(model, call, mode, inside)
+            elif number:
+                found[mode, number] = observe(model, call, mode, inside)
+    return found
+
+
+def compare(recipe: Recipe, masked: Observation, thinned: Observation, tolerance: float) -> Parting:
+    """What two passes differ by: outputs, buffers and, if they were kept, the operations inside."""
+    outside = difference(recipe, masked, thinned)
+    exact = tolerance <= TOLERANCE[torch.float64]
+    inside = first_parting(masked.steps, thinned.steps, tolerance, recipe.headed, exact)
+    if inside is None:
+        return Parting("", outside, "")
+    return replace(inside, difference=max(inside.difference, outside))
+
+
+def _worse(outcome: Outcome, found: Parting) -> Outcome:
+    if found.difference <= outcome.difference:
+        return outcome
+    return replace(outcome, difference=found.difference, module=found.module, what=found.what)
+
+
+def is_blind(observation: Observation) -> bool:
+    """Whether every floating-point output is constant or nowhere finite, so that equal outputs prove nothing."""
+    floating = [each for each in observation.outputs if each.is_floating_point() and each.numel()]
+    return bool(floating) and all(_says_nothing(each) for each in floating)
+
+
+def _says_nothing(output: Tensor) -> bool:
+    finite = output[output.isfinite()]
+    if output.numel() == 1:
+        return not finite.any()
+    return not finite.numel() or bool((finite == finite[0]).all())
+
+
+def _tolerance(model: nn.Module, observations: Iterable[Observation]) -> float:
+    """Of the model's type; of the coarsest type inside, if the operations were kept."""
+    seen = {step.dtype for each in observations for step in each.steps}
+    return max(TOLERANCE.get(dtype, 1e-4) for dtype in {*seen, _floating(model)})
+
+
+def _fits_twice(model: nn.Module) -> bool:
+    return sum(tensor.numel() for tensor in model.parameters()) <= DOUBLE_UP_TO
+
+
+def run_only(model: nn.Module, recipe: Recipe, inputs: ExampleInputs) -> Outcome:
+    """Whether a model runs at all after a removal: one pass, nothing is compared; the model is left as it was."""
+    with restored(model):
+        recipe.apply(model)
+        try:
+            observe(model, as_arguments(inputs), "eval")
+        except ForwardFailed as error:
+            return Outcome(float("inf"), 0.0, error.module, str(error))
+    return Outcome(0.0, 0.0)
+
+
+@torch.no_grad()
+def put_on_copies(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Mask parameters without writing into their memory."""
+    for name, tensor in tensors_of(model).items():
+        if name in masks:
+            tensor.data = tensor.data.masked_fill(~masks[name].to(tensor.device), 0)
+
+
+@torch.no_grad()
+def mask_removed(model: nn.Module, recipe: Recipe) -> bool:
+    """Zero whatever parameters lose, in copies of their memory; whether anything was not zero before."""
+    altered = False
+    for name, parameter in model.named_parameters():
+        for dim, kept in recipe.kept.get(name, {}).items():
+            stays = torch.zeros(parameter.shape[dim], dtype=torch.bool).index_fill_(0, kept.cpu(), True)
+            gone = (~stays).nonzero().flatten().to(parameter.device)
+            altered |= bool(parameter.index_select(dim, gone).any())
+            parameter.data = parameter.data.index_fill(dim, gone, 0)
+    return altered
+
+
+def difference(recipe: Recipe, before: Observation, after: Observation) -> float:
+    """The largest relative difference over all outputs and kept buffers."""
+    if [tensor.shape for tensor in before.outputs] != [tensor.shape for tensor in after.outputs]:
+        return float("inf")
+    found = [relative(old, new) for old, new in zip(before.outputs, after.outputs, strict=True)]
+    for name, old in before.buffers.items():
+        spread = before.buffers.get(name.replace("running_mean", "running_var"))
+        least = spread.max().sqrt().item() if spread is not None and name.endswith("running_mean") else 0.0
+        found.append(relative(recipe.slice(name, old), after.buffers[name], least))
+    return max(found, default=0.0)
+
+
+def relative(old: Tensor, new: Tensor, least: float = 0.0) -> float:
+    """max |old - new| / max |old|; integers and flags: 0 if equal, else infinite.
+
+    `least` bounds the divisor from below: a running mean that is 0 but for rounding is measured by its deviation.
+    """
+    if old.shape != new.shape:
+        return float("inf")
+    if not old.numel() or torch.equal(old, new):
+        return 0.0
+    if not (old.is_floating_point() or old.is_complex()):
+        return float("inf")
+    if not torch.equal(old.isfinite(), new.isfinite()):
+        return float("inf")
+    old, new = torch.where(old.isfinite(), old, 0), torch.where(new.isfinite(), new, 0)
+    scale = max(old.abs().max().item(), least) or 1.0
+    return (old - new).abs().max().item() / scale
+
+
+@contextlib.contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Whatever happens to weights, buffers, attributes and classes of modules inside: it is undone."""
+    weights = [(parameter, parameter.data, parameter.grad) for parameter in model.parameters()]
+    modules = [(module, type(module), dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
+    buffers = [(buffer, buffer.data) for buffer in model.buffers()]
+    for parameter, _, _ in weights:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for module, kind, attributes, own in modules:
+            module.__class__ = kind
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            module._buffers.clear()
+            module._buffers.update(own)
+        for tensor, data in (*((p, data) for p, data, _ in weights), *buffers):
+            tensor.data = data
+        for parameter, _, grad in weights:
+            parameter.grad = grad
+
+
+def cast(model: nn.Module, dtype: torch.dtype | None) -> None:
+    """Give every floating-point tensor another type; parameters stay the same objects."""
+    for tensor in tensors_of(model).values():
+        if dtype is not None and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+
+
+def cast_inputs(calls: Calls, dtype: torch.dtype | None) -> list[Call]:
+    """The same for the inputs."""
+
+    def convert(leaf: Any) -> Any:
+        floating = isinstance(leaf, Tensor) and leaf.is_floating_point() and dtype is not None
+        return leaf.to(dtype) if floating else leaf
+
+    return [replace(call, inputs=pytree.tree_map(convert, call.inputs)) for call in calls]
+
+
+def _floating(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def fewer(calls: Calls) -> list[Call]:
+    """Two samples are enough, if the tensors agree on how many there are."""
+
+    def cut(inputs: Any) -> Any:
+        if len({tensor.shape[0] for tensor in _tensors(inputs)}) != 1:
+            return inputs
+        return pytree.tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) and leaf.dim() else leaf, inputs)
+
+    return [replace(call, inputs=cut(call.inputs)) for call in calls]
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
+
+
+def real_inputs(example_inputs: ExampleInputs, device: torch.device | None = None) -> ExampleInputs:
+    """Example inputs fit for a comparison: at least two and at most four samples, numbers that differ.
+
+    Floating-point tensors that are constant or not finite (an example may be uninitialised) become normal
+    random numbers. Integers stay: what they index is not known. A batch of one is doubled.
+    """
+    if isinstance(example_inputs, list):
+        return [replace(call, inputs=_real(call.inputs, device)) for call in calls_of(example_inputs)]
+    if isinstance(example_inputs, Call):
+        return replace(example_inputs, inputs=_real(example_inputs.inputs, device))
+    real: tuple[Any, ...] = _real(as_arguments(example_inputs), device)
+    return real
+
+
+def _real(inputs: Any, device: torch.device | None) -> Any:
+    batches = {tensor.shape[0] for tensor in _tensors(inputs)}
+    generator = torch.Generator().manual_seed(0)
+
+    def convert(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.dim():
+            return leaf
+        leaf = leaf.detach()
+        if len(batches) == 1:
+            leaf = torch.cat([leaf, leaf]) if leaf.shape[0] == 1 else leaf[:4]
+        usable = not leaf.is_floating_point() or (bool(leaf.isfinite().all()) and leaf.numel() and leaf.std() > 0)
+        if not usable or (leaf.is_floating_point() and torch.equal(leaf[0], leaf[-1])):
+            leaf = torch.randn(leaf.shape, generator=generator).to(leaf)
+        return leaf if device is None else leaf.to(device)
+
+    return pytree.tree_map(convert, inputs)
+
+
+def are_real(example_inputs: ExampleInputs) -> bool:
+    """Whether `real_inputs` takes the numbers as they are, instead of random ones in their place."""
+
+    def floating(inputs: Any) -> list[Tensor]:
+        every = [leaf for call in calls_of(inputs) for leaf in _tensors(call.inputs)]
+        return [leaf.detach() for leaf in every if leaf.is_floating_point()]
+
+    pairs = zip(floating(example_inputs), floating(real_inputs(example_inputs)), strict=True)
+    return all(torch.equal(given[:1], used[:1]) for given, used in pairs)

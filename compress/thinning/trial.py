@@ -1,0 +1,217 @@
+"""The channel graph, tried out: does the code really follow when each group loses a unit?
+
+A view's sizes may be literals (`view(-1, 2704)`) or follow the tensor (`flatten(1)`); the traced graph looks the
+same. Here: `prunable_graph` removes one unit of every group at once, runs the model on real tensors, and where that
+fails changes the graph: another way to split the view, else the group that is at fault is pinned. Called by `thin`
+and by everything that ranks channels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from compress.errors import UserError
+from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of, traces_of
+from compress.graph.coupling import Choices, Heads
+from compress.graph.trace import ExampleInputs
+from compress.thinning.attention.exchange import all_headed
+from compress.thinning.proof.observe import ForwardFailed
+from compress.thinning.proof.verify import Outcome, real_inputs, run_only, trial
+from compress.thinning.recipe import Recipe
+from compress.thinning.removal_plan import plan_recipe
+from compress.thinning.retreat import Lookalikes, Trials, first_fault, reason_of
+
+ATTEMPTS = 64
+"""Changes of the graph; what fails after so many is pinned at once."""
+
+
+def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
+    """The coupled channel groups of a model, as far as a trial removal bears them out.
+
+    A group whose removal fails, however the graph is changed, is pinned; the reason names the module that failed.
+
+    Args:
+        model: any module, left as it was.
+        example_inputs: a tensor or the tuple of `forward`'s arguments.
+        allow_inexact: see `channel_graph`.
+
+    Raises:
+        UserError: the model cannot be traced, does not run, or computes something else each time.
+    """
+    with all_headed(model) as explicit:
+        traces = traces_of(model, example_inputs)
+    inputs = real_inputs(example_inputs)
+    changes = Changes(model)
+    for number in itertools.count():
+        heads = Heads(False, explicit, changes.rigid)
+        graph = graph_of(model, traces, changes.choices, changes.pins, changes.distrusted, allow_inexact, heads)
+        if not number and (ways := _other_ways(graph)):
+            other = graph_of(model, traces, ways, allow_inexact=allow_inexact, heads=heads)
+            if _removable(other) > _removable(graph):
+                graph, changes.choices = other, ways
+        if not graph.risky:
+            return graph
+        removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
+        trials = trials_of(model, graph, removed, inputs, ("eval",), own_values=False, allow_inexact=allow_inexact)
+        outcome = trials.full(list(removed))
+        if outcome.passed:
+            return graph
+        if not number and not outcome.reason:
+            check_repeatable(model, trials)
+        changes.make(trials, outcome, list(removed), only_pins=number >= ATTEMPTS)
+    raise AssertionError
+
+
+def _other_ways(graph: ChannelGraph) -> Choices:
+    """The second way for all views of channels that cannot go the first way: heads are averaged, say."""
+    pinned = [group.name for group in graph.groups() if group.pinned]
+    return {key: 1 for name in pinned for key in graph.asked_for[name] if graph.asked[key] > 1}
+
+
+def _removable(graph: ChannelGraph) -> float:
+    return sum(group.prunable * group.parameters_per_unit for group in graph.groups())
+
+
+def trials_of(
+    model: nn.Module,
+    graph: ChannelGraph,
+    removed: Mapping[str, list[int]],
+    inputs: ExampleInputs,
+    modes: Sequence[str] = ("eval", "train"),
+    masks: Mapping[str, Tensor] | None = None,
+    own_values: bool = True,
+    allow_inexact: bool = False,
+) -> Trials:
+    """How a removal is tried; with `allow_inexact` the outputs may differ.
+
+    Args:
+        model: left as it was.
+        graph: of the model.
+        removed: group name -> units that go.
+        inputs: real ones.
+        modes: see `trial`.
+        masks: see `trial`.
+        own_values: see `trial`.
+        allow_inexact: only an error is a failure.
+    """
+
+    def recipe(names: Sequence[str]) -> Recipe:
+        return plan_recipe(model, graph, {name: removed[name] for name in names})
+
+    def compares(names: Sequence[str]) -> Outcome:
+        try:
+            outcome = trial(model, recipe(names), masks or {}, inputs, modes, own_values)
+        except ForwardFailed as error:
+            raise UserError(
+                f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
+            ) from error
+        return replace(outcome, tolerance=float("inf")) if allow_inexact else outcome
+
+    return Trials(graph, compares, lambda names: run_only(model, recipe(names), inputs))
+
+
+def check_repeatable(model: nn.Module, trials: Trials) -> None:
+    """Raises UserError where the outputs differ although nothing was removed: then no removal can be proved."""
+    outcome = trials.compares([])
+    if outcome.reason:
+        raise UserError(f"{type(model).__name__} cannot be thinned and is unchanged: {outcome.reason}")
+    if not outcome.passed:
+        raise UserError(
+            f"{type(model).__name__} does not compute the same twice on the same input and weights (the outputs differ "
+            f"by {outcome.difference:.1e}), so no removal can be proved. Does its forward draw random numbers, keep a "
+            "state or change its own weights?"
+        )
+
+
+class Changes:
+    """What trials have taught about a model's code.
+
+    Args:
+        model: gives the classes of the modules.
+
+    Attributes:
+        choices: see `Coupling`.
+        pins: groups that no change helped.
+        distrusted: modules whose views pin their channels.
+        rigid: attention modules that follow the number of heads, not their size.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.choices: Choices = {}
+        self.pins: list[Pin] = []
+        self.distrusted: set[str] = set()
+        self.rigid: set[str] = set()
+        self._fellows = Fellows(model)
+        self._failed = Lookalikes(model)
+
+    def make(self, trials: Trials, outcome: Outcome, names: Sequence[str], only_pins: bool) -> None:
+        """Change what is at fault: the module that failed, if it has sizes to change, else what fails of the groups.
+
+        Args:
+            trials: of the graph that failed.
+            outcome: how it did.
+            names: the groups that lost a unit.
+            only_pins: look for no other way to split a view any more.
+        """
+        graph = trials.graph
+        if not only_pins and outcome.reason and self._at(graph, outcome.module):
+            return
+        name, fault, _ = first_fault(names, trials, outcome)
+        groups = {group.name: group for group in graph.groups()}
+        if only_pins or not self._for(graph, groups[name]):
+            alike = self._failed.of(graph).add(name, names, fault.module)
+            self.pins += [Pin.of(groups[each], reason_of(fault)) for each in alike]
+
+    def _at(self, graph: ChannelGraph, module: str) -> bool:
+        """Another way for the views of the module that failed, or none any more; False if that has been tried."""
+        stiff = graph.tried_heads & self._fellows.of(module)
+        self.rigid |= stiff
+        if stiff or not self._change(graph, module):
+            return bool(stiff)
+        for other in self._fellows.of(module) - {module}:
+            self._change(graph, other)
+        return True
+
+    def _change(self, graph: ChannelGraph, module: str) -> bool:
+        keys = [key for key, ways in graph.asked.items() if key[0] == module and self.choices.get(key, 0) < ways]
+        for key in keys:
+            self.choices[key] = self.choices.get(key, 0) + 1
+        if not keys and module in graph.risky and module not in self.distrusted:
+            self.distrusted.add(module)
+            return True
+        return bool(keys)
+
+    def _for(self, graph: ChannelGraph, group: ChannelGroup) -> bool:
+        """Another way for the views that a group's channels go through; False if there is none left."""
+        if group.within_heads:
+            owners = {module for module in graph.tried_heads for name, _ in group.members if _inside(name, module)}
+            stiff = graph.tried_heads & {each for owner in owners for each in self._fellows.of(owner)}
+            self.rigid |= stiff
+            return bool(stiff)
+        keys = [key for key in graph.asked_for[group.name] if self.choices.get(key, 0) < graph.asked[key]]
+        for key in keys:
+            self.choices[key] = self.choices.get(key, 0) + 1
+        return bool(keys)
+
+
+class Fellows:
+    """Modules that fail alike: once a second module of a class has failed, all of that class are changed at once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._kinds = {name: type(module) for name, module in model.named_modules(remove_duplicate=False)}
+        self._failed: dict[type[nn.Module], set[str]] = {}
+
+    def of(self, module: str) -> set[str]:
+        """The failing module, and its fellows."""
+        kind = self._kinds[module]
+        failed = self._failed.setdefault(kind, set())
+        failed.add(module)
+        return {module} if len(failed) == 1 else {name for name, each in self._kinds.items() if each is kind}
+
+
+def _inside(name: str, module: str) -> bool:
+    return not module or name.startswith(f"{module}.")

@@ -1,0 +1,54 @@
+"""Which data a run uses: the choice between the embedded digits, a place of the user's and torchvision's sets."""
+
+from pathlib import Path
+
+from compress.errors import UserError
+from data.Classify_data.formats.arrays import array_layout
+from data.Classify_data.formats.cifar import cifar_layout
+from data.Classify_data.formats.digits import digits
+from data.Classify_data.formats.folders import folder_layout
+from data.Classify_data.formats.from_torchvision import torchvision_layout
+from data.Classify_data.layout import Layout
+
+DIGITS = "digits"
+FORMS = (
+    "class folders (train/<class>/*.png, val/, test/), Food-11's training/<class>_<id>.jpg, CIFAR-10's python batches, "
+    "HDF5 with train_set_x and train_set_y, .npz with x_train and y_train"
+)
+
+
+def find_layout(place: str | None, dataset: str, download: bool = False) -> Layout:
+    """The data set that the options mean.
+
+    Args:
+        place: `--traindata` or `--testdata`; None takes `dataset`.
+        dataset: `digits` or `torchvision:NAME`.
+        download: whether torchvision may fetch files.
+
+    Raises:
+        UserError: no such place or data set, or a place in none of the known forms; those are named.
+    """
+    if place is not None:
+        return place_layout(Path(place))
+    if dataset.startswith("torchvision:"):
+        return torchvision_layout(dataset.removeprefix("torchvision:"), download)
+    if dataset != DIGITS:
+        raise UserError(
+            f"--dataset={dataset}: it is digits or torchvision:NAME; data of your own are named with --traindata PLACE"
+        )
+    return digits()
+
+
+def place_layout(place: Path) -> Layout:
+    """The data set at a path.
+
+    Raises:
+        UserError: it does not exist, or is in none of the known forms.
+    """
+    if not place.exists():
+        raise UserError(f"{place} does not exist; known forms of data: {FORMS}")
+    for find in (cifar_layout, array_layout, folder_layout):
+        layout = find(place)
+        if layout is not None:
+            return layout
+    raise UserError(f"{place} holds no data in a known form: {FORMS}")

@@ -1,0 +1,1 @@
+"""Formats of classification data sets, one file each."""

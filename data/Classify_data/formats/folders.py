@@ -1,0 +1,104 @@
+"""Pictures in folders: one folder per class, or Food-11's files named <class>_<id>.
+
+Which file has which label. Called by places.py.
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+
+from compress.errors import UserError, printable
+from data.Classify_data.layout import Layout
+from data.Classify_data.source import UNLABELLED, FileSource, WithoutLabels
+from data.embedded import Part
+from data.folders import ENDINGS, folders_in, picture_files
+from data.images import Picture
+
+PART_FOLDERS: dict[Part, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing", "evaluation"),
+}
+
+
+def folder_layout(place: Path) -> Layout | None:
+    """The layout of a folder of pictures; None if it is none.
+
+    With part folders (`train/`, `val/`, `test/` or Food-11's names) each holds class folders, or files named
+    <class>_<id>. Without, the place itself does.
+    """
+    found = {part: _first(place, names) for part, names in PART_FOLDERS.items()}
+    parts = {part: folder for part, folder in found.items() if folder is not None}
+    if parts:
+        openers = {part: partial(open_part, folder) for part, folder in parts.items()}
+        return Layout("class folders", str(place), openers)
+    if place.is_dir() and (folders_in(place) or picture_files(place)):
+        return Layout("class folders", str(place), {}, partial(open_part, place))
+    return None
+
+
+def open_part(folder: Path) -> FileSource:
+    """Class folders, or files named <class>_<id>, directly in `folder`.
+
+    Raises:
+        UserError: a class without a picture, or no picture at all.
+    """
+    return _by_folder(folder) if folders_in(folder) else _by_name(folder)
+
+
+def unlabelled(place: Path) -> FileSource:
+    """All pictures of a folder, without labels.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not place.is_dir():
+        raise UserError(f"{place} is not a folder; give a folder of pictures")
+    pictures = picture_files(place)
+    if not pictures:
+        raise UserError(f"{place} holds no picture; files ending in {', '.join(ENDINGS)} are read")
+    whole_names = [Picture(printable(each.path.name), each.path) for each in pictures]  # a.png and a.jpg are two
+    return FileSource(whole_names, [UNLABELLED] * len(pictures), (), str(place))
+
+
+def _by_folder(folder: Path) -> FileSource:
+    classes = _class_folders(folder)
+    pictures: list[Picture] = []
+    labels: list[int] = []
+    for label, each in enumerate(classes):
+        files = picture_files(each)
+        if not files:
+            raise UserError(f"the class {each.name!r} is empty: {each} holds no picture ({', '.join(ENDINGS)})")
+        pictures += [Picture(f"{printable(each.name)}/{file.name}", file.path) for file in files]
+        labels += [label] * len(files)
+    return FileSource(pictures, labels, [printable(each.name) for each in classes], str(folder))
+
+
+def _by_name(folder: Path) -> FileSource:
+    pictures = picture_files(folder)
+    if not pictures:
+        raise UserError(f"{folder} holds neither class folders nor pictures ({', '.join(ENDINGS)})")
+    given = [re.match(r"(.+)_[^_]+$", picture.name) for picture in pictures]
+    classes = sorted({match[1] for match in given if match}, key=_natural)
+    if not classes:
+        raise WithoutLabels(
+            f"{folder} holds pictures without labels: neither class folders nor names of the form <class>_<id>; "
+            f"python test.py --predict={folder} answers what a trained network takes them for"
+        )
+    places = {name: label for label, name in enumerate(classes)}
+    labels = [places[match[1]] if match else UNLABELLED for match in given]
+    return FileSource(pictures, labels, classes, str(folder))
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(folders_in(folder), key=lambda path: _natural(path.name))
+
+
+def _first(place: Path, names: tuple[str, ...]) -> Path | None:
+    return next((place / name for name in names if (place / name).is_dir()), None)
+
+
+def _natural(name: str) -> tuple[bool, int, str]:
+    """Numbers in their order, before other names."""
+    number = name.isascii() and name.isdecimal()
+    return not number, int(name) if number else 0, name

@@ -1,0 +1,313 @@
+"""Networks side by side: `test.py --compare RUN_OR_CHECKPOINT ...` and `--benchmark`.
+
+Which networks are meant, whether they may be compared, their quality and files. Applications are given by the entry
+point, so that nothing here knows any.
+"""
+
+import dataclasses
+import logging
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from apputils.compare.candidate import Candidate
+from apputils.compare.write import compared, table_text, write_comparison
+from apputils.runs.folders import Run, find_run, newest_runs
+from apputils.runs.measured_words import measured_words
+from apputils.runs.run_warnings import place_of
+from apputils.runs.writable import check_results
+from compress.errors import UserError
+from compress.export.exported_model import is_exported
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.qdq import is_quantized
+from compress.export.timing import BENCHMARK, Timing
+from compress.io.progress import Bar
+from engine.commands.export import seen_inputs
+from engine.commands.find_checkpoint import load_subject
+from engine.commands.quantize import quantized_copy
+from engine.environment import choose_device, set_up
+from engine.saved.run_record import RunRecord
+from engine.tester import BaseTester
+
+logger = logging.getLogger("run")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A checkpoint that is compared.
+
+    Attributes:
+        name: as the table calls it.
+        path: of the file.
+        checkpoint: its content.
+    """
+
+    name: str
+    path: Path
+    checkpoint: dict[str, Any]
+
+    @property
+    def optform(self) -> str:
+        """Its application."""
+        return str(self.checkpoint["optform"])
+
+
+def compare(opt: Any, application_of: Callable[[str], Any]) -> dict[str, Any]:
+    """Measures the networks that the options name, and writes results/compare-.../; returns what compare.json holds.
+
+    Args:
+        opt: the test options.
+        application_of: name -> application with `load(part)`.
+
+    Raises:
+        UserError: the networks cannot be compared, or one cannot be built.
+    """
+    choose_device(opt.device)
+    timing = dataclasses.replace(BENCHMARK if opt.benchmark else Timing(), threads=opt.threads or 1)
+    set_up(0, timing.threads)
+    subjects, notes = find_subjects(opt)
+    check_results(Path("results"))
+    lenient = opt.compare == (ALL,)
+    subjects, testers, lost = _testers(subjects, opt, application_of, lenient)
+    subjects, testers, more = _on_the_same_data(subjects, testers, lenient)
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = zip(subjects, testers, strict=True)
+        candidates = [
+            candidate
+            for place, (subject, tester) in enumerate(Bar(pairs, len(subjects), "networks", "network"))
+            for candidate in _candidates(subject, tester, opt, Path(folder) / f"{place}.onnx", notes)
+        ]
+        logger.info("timing %d networks in turns, %d rounds", len(candidates), timing.rounds)
+        about = _about(subjects[0], testers[0], [*notes, *lost, *more])
+        about["warnings"] = [row for subject in subjects for row in _warnings(subject)]
+        content = compared(candidates, testers[0].higher_is_better, timing, about)
+    place = _new_folder(subjects[0].optform)
+    write_comparison(place, content)
+    logger.info("\n%s\n", table_text(content))
+    for row in content["warnings"]:
+        logger.warning("%s: %s", row["name"], row["text"])
+    for note in content["notes"]:
+        logger.warning("%s", note)
+    logger.info("written: %s/compare.html (and .xlsx, .json)", place)
+    return content
+
+
+def find_subjects(opt: Any) -> tuple[list[Named], list[str]]:
+    """The checkpoints that are meant, of one application, and what was left out, in words.
+
+    Raises:
+        UserError: there is no such run or file, or they are of several applications.
+    """
+    if opt.compare == (ALL,):
+        return _all_runs(opt.optform)
+    words = opt.compare or [opt.model or find_run(opt.run).name]
+    if ALL in words:
+        raise UserError(f"--compare {' '.join(words)}: give `all` alone, or name what to compare; nothing was measured")
+    found = [_named(word) for word in dict.fromkeys(words)]
+    kinds = {each.optform: [one.name for one in found if one.optform == each.optform] for each in found}
+    if len(kinds) > 1 or opt.optform not in (None, *kinds):
+        listed = "; ".join(f"of --optform={optform}: {', '.join(names)}" for optform, names in kinds.items())
+        raise UserError(
+            f"metrics of different applications are not mixed, and these are {listed}"
+            + (f", not of {opt.optform}" if opt.optform not in (None, *kinds) else "")
+            + "; compare those of one application; nothing was measured"
+        )
+    return found, []
+
+
+def _all_runs(optform: str | None) -> tuple[list[Named], list[str]]:
+    """Every run of one application: the one given, or that of the newest run; the oldest first.
+
+    One that cannot be read is left out, and said: nobody named it.
+    """
+    runs: list[Named] = []
+    notes: list[str] = []
+    for run in newest_runs():
+        try:
+            runs.append(_of_run(run.name))
+        except UserError as e:
+            notes.append(f"{run.name} is left out, as it cannot be read: {e}")
+    if not runs:
+        raise UserError("\n  ".join(["no run in checkpoints/ can be read:", *notes]))
+    wanted = optform or runs[0].optform
+    others = sorted({run.optform for run in runs} - {wanted})
+    chosen = [run for run in reversed(runs) if run.optform == wanted]
+    if not chosen:
+        raise UserError(f"no run in checkpoints/ is of --optform={wanted}; there are runs of {', '.join(others)}")
+    left = len(runs) - len(chosen)
+    if left:
+        notes.append(
+            f"{left} runs of other applications ({', '.join(others)}) are left out: their metrics are not mixed"
+        )
+    return chosen, notes
+
+
+def _named(word: str) -> Named:
+    """A run by its name, or a checkpoint by its path."""
+    if is_exported(word):
+        raise UserError(
+            f"--compare {word}: exported files are not compared by themselves; name the run, whose network is exported "
+            "and timed in onnxruntime too; nothing was measured"
+        )
+    path = Path(word)
+    return Named(word, path, load_subject(path)) if path.is_file() else _of_run(word)
+
+
+def _of_run(name: str) -> Named:
+    run = find_run(name)
+    path = run.best if run.best.is_file() else run.last
+    return Named(name, path, load_subject(path))
+
+
+def _tester(subject: Named, opt: Any, application: Any) -> BaseTester:
+    """The application's tester of a checkpoint, with the options that were given."""
+    own = application.load("test_options")().parse([])
+    shared = {field.name for field in dataclasses.fields(opt)} & {field.name for field in dataclasses.fields(own)}
+    given = {name: getattr(opt, name) for name in shared}
+    given |= {"model": str(subject.path), "optform": subject.optform, "run": None}
+    options = dataclasses.replace(own, **given)
+    tester: BaseTester = application.load("tester")(
+        options, application.load("testing_loader")(options, subject.checkpoint)
+    )
+    return tester
+
+
+def _testers(
+    subjects: Sequence[Named], opt: Any, application_of: Callable[[str], Any], lenient: bool
+) -> tuple[list[Named], list[BaseTester], list[str]]:
+    """Those that can be measured, and with `all` what cannot, in words.
+
+    Raises:
+        UserError: the data of one that was named cannot be had, or of all.
+    """
+    chosen: list[Named] = []
+    testers: list[BaseTester] = []
+    notes: list[str] = []
+    for each in subjects:
+        try:
+            testers.append(_tester(each, opt, application_of(each.optform)))
+            chosen.append(each)
+        except UserError as e:
+            if not lenient:
+                raise
+            notes.append(f"{each.name} is left out, as it cannot be measured: {e}")
+    if not chosen:
+        raise UserError("\n  ".join(["no run can be measured:", *notes]))
+    return chosen, testers, notes
+
+
+def _on_the_same_data(
+    subjects: Sequence[Named], testers: Sequence[BaseTester], lenient: bool
+) -> tuple[list[Named], list[BaseTester], list[str]]:
+    """Those measured on the data of the first (with `all`: of the newest run), and what was left out, in words.
+
+    Raises:
+        UserError: some were named that are not, and not by `all`.
+    """
+    wanted = testers[-1 if lenient else 0].measured_on()
+    same = [tester.measured_on() == wanted for tester in testers]
+    others = [(s.name, t.measured_on()) for s, t, fits in zip(subjects, testers, same, strict=True) if not fits]
+    told = f"measured on {_words(wanted)}; " + "; ".join(f"{name} on {_words(it)}" for name, it in others)
+    if others and not lenient:
+        raise UserError(
+            f"quality on different data is not compared: {subjects[0].name} is {told}; nothing was measured"
+        )
+    notes = [f"left out, as quality on different data is not compared: {told}"] if others else []
+    chosen = [(s, t) for s, t, fits in zip(subjects, testers, same, strict=True) if fits]
+    return [s for s, _ in chosen], [t for _, t in chosen], notes
+
+
+def _candidates(subject: Named, tester: BaseTester, opt: Any, file: Path, notes: list[str]) -> list[Candidate]:
+    """A checkpoint's network; with `--bits` also what quantizing it after training gives, if it is float."""
+    model = tester.build_model()
+    found = [_candidate(subject.name, model, subject, tester, opt, file, notes)]
+    if opt.bits is None:
+        return found
+    if is_quantized(model):
+        notes.append(f"{subject.name} is quantized already; --bits={opt.bits} leaves it as it is")
+        return found
+    small = quantized_copy(tester, model, opt.bits, opt.calibration)
+    name = f"{subject.name}, {opt.bits} bits"
+    return [*found, _candidate(name, small, subject, tester, opt, file.with_suffix(".int.onnx"), notes)]
+
+
+def _candidate(
+    name: str, model: nn.Module, subject: Named, tester: BaseTester, opt: Any, file: Path, notes: list[str]
+) -> Candidate:
+    """A network, its quality, its ONNX file, and inputs to time it with."""
+    with seen_inputs(model) as seen:
+        quality = tester.test(model)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(opt.batch * each.shape[0], *each.shape[1:]) for each in tester.example_inputs()]
+    inputs = tuple(torch.rand(shape, generator=generator) for shape in shapes)
+    quantized = is_quantized(model)
+    try:
+        transform_to_onnx(
+            model, file, tuple(x[:1] for x in inputs), quantized, "qdq" if quantized else "clip", seen[:1]
+        )
+    except UserError as e:
+        notes.append(f"{name} is not exported, so it has no file and no time in onnxruntime: {e}")
+    facts = {"architecture": _architecture(subject.checkpoint, quantized), "schedule": _schedule(subject.checkpoint)}
+    on_device = tuple(each.to(tester.device) for each in inputs)
+    return Candidate(name, model, on_device, quality, file if file.is_file() else None, facts)
+
+
+def _warnings(subject: Named) -> list[dict[str, str]]:
+    """What a compared run was warned of, and that it was ended early."""
+    record = RunRecord.of(Run(subject.checkpoint["run"]), subject.path, subject.checkpoint)
+    texts = [f"{place_of(entry)}{entry['text']}" for entry in record.warnings]
+    return [
+        {"name": subject.name, "text": text} for text in [*texts, *([record.cut_short] if record.cut_short else [])]
+    ]
+
+
+def _about(subject: Named, tester: BaseTester, notes: list[str]) -> dict[str, Any]:
+    baseline, trivial = tester.baseline()
+    return {
+        "optform": subject.optform,
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "measured_on": f"{measured_words(tester.data_facts())} ({_words(tester.measured_on())})",
+        "baseline": baseline,
+        "baseline_quality": trivial,
+        "command": shlex.join(["python", "test.py", *sys.argv[1:]]),
+        "notes": notes,
+    }
+
+
+def _architecture(checkpoint: dict[str, Any], quantized: bool) -> str:
+    """The network's class or name, and whether it was thinned or quantized."""
+    arguments, scheduler = checkpoint["network"]["arguments"], checkpoint["scheduler"]
+    name = str(arguments.get("arch", checkpoint["network"]["class"]))
+    done = ["thinned"] * bool(scheduler["recipes"]) + ["quantized"] * quantized
+    return ", ".join([name, *done])
+
+
+def _schedule(checkpoint: dict[str, Any]) -> str:
+    given = checkpoint["options"].get("compress")
+    return Path(given).stem if given else "none"
+
+
+def _words(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items()) or "the test data"
+
+
+def _new_folder(optform: str) -> Path:
+    """results/compare-APPLICATION-DATE-TIME, made, which no other comparison has."""
+    stem = Path("results") / f"compare-{optform}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in range(1000):
+        folder = stem.with_name(f"{stem.name}-{number}") if number else stem
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise UserError(f"{stem} and a thousand more exist already")

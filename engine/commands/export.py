@@ -1,0 +1,182 @@
+"""A run's network as exported files: written and proved after the evaluation, and evaluated themselves.
+
+`export_run` (results/<run>/export.json and the files beside it), `evaluate_exported` (`test.py --model FILE.onnx`),
+`seen_inputs`.
+"""
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from apputils.runs.measured_words import measured_words
+from apputils.runs.summary import quality_table, write_summary
+from compress.errors import UserError
+from compress.export.exported_model import ExportedModel, describing
+from compress.export.machine_load import load_text
+from compress.export.onnx.export import ExportSettings, transform_to_onnx
+from compress.export.onnx.qdq import is_quantized
+from compress.export.onnx.session import has_vnni
+from compress.export.pt2 import export_pt2
+from compress.export.timing import Timed, Timing, threads_text, time_rows, times_table
+
+if TYPE_CHECKING:
+    from engine.tester import BaseTester
+
+logger = logging.getLogger("run")
+MOST_INPUTS, LARGEST_BATCH = 3, 4
+DENSE = "dense network"
+
+
+@contextmanager
+def seen_inputs(model: nn.Module) -> Iterator[list[tuple[Tensor, ...]]]:
+    """The first few inputs that a network is given inside the block, on the CPU: real ones, to compare files on."""
+    seen: list[tuple[Tensor, ...]] = []
+
+    def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if len(seen) < MOST_INPUTS and all(isinstance(each, Tensor) for each in inputs):
+            seen.append(tuple(each.detach()[:LARGEST_BATCH].cpu().clone() for each in inputs))
+
+    handle = model.register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class _Export:
+    """What all files of one run are made from."""
+
+    tester: "BaseTester"
+    model: nn.Module
+    inputs: list[tuple[Tensor, ...]]
+    threads: int
+    reduce_range: bool = False
+    complete: bool = False
+
+    @property
+    def dummies(self) -> tuple[Tensor, ...]:
+        return tuple(each.cpu() for each in self.tester.example_inputs())
+
+    def onnx(self, file: Path, mode: str) -> dict[str, Any]:
+        """One ONNX file, its report and its quality."""
+        given: Any = "qdq" if mode == "qdq" else "clip"
+        settings = ExportSettings(
+            reduce_range=mode == "qdq" and self.reduce_range,
+            complete=mode == "qdq" and self.complete,
+            description=describing(self.tester.checkpoint),
+        )
+        report = transform_to_onnx(self.model, file, self.dummies, mode != "float", given, self.inputs, settings)
+        logger.info("%s", report)
+        found = report.to_dict()
+        del found["latency"], found["threads"]  # all files are timed together, at the end
+        return {**found, "quality": self.quality(file)}
+
+    def quality(self, file: Path) -> dict[str, float]:
+        """The task's metrics through the file, as a plain session computes it on this CPU."""
+        return self.tester.test(ExportedModel(file, self.threads))
+
+    def latency(self, files: list[Path], dense: nn.Module, dense_file: Path) -> dict[str, Any]:
+        """Time of the dense network and of this one, in PyTorch, and of their files, all in turns.
+
+        In PyTorch a quantized network rounds on the way, in float: its time there tells nothing about integers.
+        """
+        device = self.tester.device
+        inputs = tuple(each.to(device) for each in self.inputs[0])
+        subjects = [Timed(DENSE, dense.to(device), inputs, dense_file)]
+        subjects += [Timed(file.name, self.model if file == files[-1] else None, inputs, file) for file in files]
+        timing = Timing(threads=self.threads)
+        times, how = time_rows(subjects, timing)
+        rows = [{"name": each.name, **row} for each, row in zip(subjects, times, strict=True)]
+        shapes = [list(each.shape) for each in inputs]
+        note = "(x) is the time over the dense network's, in the same runtime and rounds"
+        logger.info("\n%s\n%d rounds in turns, %s, inputs %s; %s; %s", times_table(rows), how["rounds"],
+                    threads_text(self.threads), shapes, note, load_text(how["others_cores"]))  # fmt: skip
+        return {**how, "rows": rows, "device": str(device), "input_shapes": shapes}
+
+
+def export_run(
+    tester: "BaseTester",
+    model: nn.Module,
+    inputs: list[tuple[Tensor, ...]],
+    quality: dict[str, float],
+    opt: Any,
+) -> dict[str, Any]:
+    """Writes the network of a run as ONNX and `.pt2` files into results/<run>/, and their reports as export.json.
+
+    A float network gives network.onnx; a quantized one network_clip.onnx and network_int8.onnx. They are timed against
+    the dense network, which has the checkpoint's arguments and is neither pruned nor thinned nor quantized, also where
+    only zeros tell them apart: whether zeros make anything faster is what one wants to see.
+
+    Args:
+        tester: of the run.
+        model: its network.
+        inputs: real ones.
+        quality: the network's own metrics.
+        opt: the test options: threads for timing and evaluating (1 if none are given), choices for integer files.
+
+    Returns:
+        what export.json holds; with `error` where something cannot be exported, which is said and stops nothing.
+    """
+    export = _Export(tester, model, inputs, opt.threads or 1, opt.reduce_range, opt.complete)
+    folder = tester.results
+    result: dict[str, Any] = {"run": tester.folders.name, "vnni": has_vnni(), "quality": quality, "files": {}}
+    started = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as dense_folder:
+            _write_files(export, folder, Path(dense_folder), result)
+    except UserError as e:
+        logger.warning("not exported: %s", e)
+        result["error"] = str(e)
+    result["seconds"] = round(time.perf_counter() - started, 1)
+    write_summary(folder / "export.json", result)
+    logger.info("written: %s, %s", folder / "export.json", ", ".join(result["files"]))
+    return result
+
+
+def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict[str, Any]) -> None:
+    tester, files = export.tester, result["files"]
+    modes = {"network_clip.onnx": "clip", "network_int8.onnx": "qdq"}
+    modes = modes if is_quantized(export.model) else {"network.onnx": "float"}
+    if not is_quantized(export.model) and (export.reduce_range or export.complete):
+        logger.warning("--reduce-range and --complete change nothing here: the network is not quantized")
+    for name, mode in modes.items():
+        files[name] = export.onnx(folder / name, mode)
+    description = describing(tester.checkpoint)
+    pt2 = export_pt2(export.model, folder / "network.pt2", export.dummies, export.inputs, description)
+    logger.info("%s: %s bytes, difference to the network: %s", pt2.file, f"{pt2.bytes:,}", pt2.difference)
+    files["network.pt2"] = pt2.to_dict()
+    dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
+    dense_file = dense_folder / "dense.onnx"
+    transform_to_onnx(dense, dense_file, export.dummies, False, check_inputs=export.inputs[:1])
+    result["latency"] = export.latency([folder / name for name in modes], dense, dense_file)
+
+
+def evaluate_exported(tester: "BaseTester", opt: Any) -> dict[str, Any]:
+    """Measures an exported file by the application's metrics and writes them beside the run's other results."""
+    file = Path(opt.model)
+    started = time.perf_counter()
+    model = tester.build_model()
+    logger.info("testing %s, exported from run %s", file, tester.folders.name)
+    own, (name, trivial) = tester.test(model), tester.baseline()
+    summary = {
+        "run": tester.folders.name,
+        "optform": tester.checkpoint["optform"],
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "quality": {metric: {name: trivial[metric], "model": own[metric]} for metric in own},
+        "measured_on": tester.data_facts(),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    path = tester.results / f"exported_{file.stem}{file.suffix.replace('.', '_')}.json"
+    write_summary(path, summary)
+    logger.info("\n%s\nmeasured on %s\n", quality_table(summary["quality"]), measured_words(summary["measured_on"]))
+    logger.info("written: %s", path)
+    return summary

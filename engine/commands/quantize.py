@@ -1,0 +1,226 @@
+"""A run's network quantized after training: `test.py --quantize`.
+
+`QuantizeRequest`: which settings, calibration data, float beside quantized, files.
+
+    python test.py --quantize=ptq.yaml                       a file of settings
+    python test.py --quantize=auto --max-drop=0.1            the ladder: the cheapest that keeps the metric
+    python test.py --quantize=mixed --bits-budget=size:0.15  bits for each layer under a budget
+"""
+
+import copy
+import itertools
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from tabulate import tabulate
+from torch import nn
+
+from apputils.checkpoints.file import save_checkpoint
+from apputils.runs.summary import write_summary
+from compress.analysis.sensitivity.evaluation import directions, loss_of
+from compress.config.post_training import load_post_training
+from compress.errors import UserError, did_you_mean
+from compress.export.onnx.qdq import is_quantized
+from compress.quantization.base import Bits
+from compress.quantization.post_training.ladder import Ladder, climb
+from compress.quantization.post_training.mixed_precision import Kind, MixedPrecision
+from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
+from engine.commands.export import export_run, seen_inputs
+
+if TYPE_CHECKING:
+    from engine.tester import BaseTester
+
+logger = logging.getLogger("run")
+AUTO, MIXED, MAX_DROP = "auto", "mixed", 0.1
+SCHEDULES = Path(__file__).resolve().parent.parent / "schedules"
+
+
+@dataclass(frozen=True)
+class QuantizeRequest:
+    """What the options ask for.
+
+    Attributes:
+        settings: `auto`, `mixed`, or a file's name.
+        max_drop: of `auto`, in the unit of the first metric.
+        budget: of `mixed`, a share of the float network's cost.
+        kind: of that cost.
+        batches: minibatches of training data to calibrate with.
+    """
+
+    settings: str
+    max_drop: float
+    budget: float
+    kind: Kind
+    batches: int
+
+    @classmethod
+    def of(cls, opt: Any) -> "QuantizeRequest | None":
+        """Reads the options; None without `--quantize`.
+
+        Raises:
+            UserError: a value means nothing; what goes together is in options/rules.py.
+        """
+        if opt.quantize is None:
+            return None
+        kind, budget = _budget(opt.bits_budget) if opt.bits_budget is not None else ("size", 1.0)
+        return cls(opt.quantize, MAX_DROP if opt.max_drop is None else opt.max_drop, budget, kind, opt.calibration)
+
+    def run(self, tester: "BaseTester", opt: Any) -> dict[str, Any]:
+        """Quantizes, measures float and quantized on the test data, writes; returns what post_training.json holds.
+
+        In results/<run>/: quantized.pt, which `test.py --model` takes, activation_stats.yaml, and the exported files.
+        """
+        started, model = time.perf_counter(), tester.build_model()
+        if is_quantized(model):
+            raise UserError(f"--quantize: the network of {opt.model} is quantized already; nothing was done")
+        result: dict[str, Any] = {"run": tester.folders.name, "settings": self.settings}
+        network, quantizer = self._quantized(tester, model, result)
+        own = tester.test(model)
+        with seen_inputs(network) as inputs:
+            quality = tester.test(network)
+        name, trivial = tester.baseline()
+        result["quality"] = {
+            metric: {name: trivial[metric], "float": own[metric], "quantized": quality[metric]} for metric in own
+        }
+        result |= {"bits": quantizer.bits_table(), "float_parts": quantizer.left_float, "notes": quantizer.notes}
+        result["seconds"] = round(time.perf_counter() - started, 1)
+        self._write(tester, network, quantizer, result)
+        logger.info("\n%s\n", _quality_table(result["quality"], name))
+        if opt.export:
+            export_run(tester, network, inputs, quality, opt)
+        return result
+
+    def _quantized(
+        self, tester: "BaseTester", model: nn.Module, result: dict[str, Any]
+    ) -> tuple[nn.Module, PostTrainLinearQuantizer]:
+        batches, validation = calibration_data(tester, self.batches)
+        samples = sum(len(batch) for batch in batches)
+        logger.info("calibrating with %d training samples in %d minibatches", samples, len(batches))
+        if self.settings == AUTO:
+            ladder = self._climb(tester, model, batches, validation, result)
+            assert ladder.network is not None
+            assert ladder.quantizer is not None
+            return ladder.network, ladder.quantizer
+        path = self._mixed(tester, model, batches) if self.settings == MIXED else self._file(tester)
+        quantizer = load_post_training(model, path, batches[0])
+        return quantizer.quantize(model, batches), quantizer
+
+    def _climb(
+        self, tester: "BaseTester", model: nn.Module, batches: list[Any], validation: Iterable[Any],
+        result: dict[str, Any],
+    ) -> Ladder:  # fmt: skip
+        judge = copy.copy(tester)  # the rung is chosen on validation data: test data must not choose anything
+        judge.testing_loader = validation  # type: ignore[assignment]
+        dense = judge.test(model)
+        metric = next(iter(dense))
+        better = directions(dense, tester.higher_is_better)[metric]
+        ladder = climb(
+            model, batches, lambda net: loss_of(judge.test(net)[metric], dense[metric], better), self.max_drop
+        )
+        assert ladder.chosen is not None
+        result["ladder"] = {
+            "metric": metric,
+            "data": "validation",
+            "max_drop": self.max_drop,
+            "chosen": ladder.chosen.name,
+            "within": ladder.within,
+            "rungs": [vars(rung) for rung in ladder.tried],
+        }
+        logger.info("\n%s\n", _ladder_table(ladder, metric))
+        if not ladder.within:
+            logger.warning(
+                "no rung stays within %g of %s; the least bad one, %r, is kept. Train with a quantizer, or "
+                "leave sensitive layers float by overrides", self.max_drop, metric, ladder.chosen.name,
+            )  # fmt: skip
+        return ladder
+
+    def _mixed(self, tester: "BaseTester", model: nn.Module, batches: list[Any]) -> Path:
+        plan = MixedPrecision(self.budget, self.kind).pick(model, batches)
+        path = tester.results / "mixed.yaml"
+        plan.write(path)
+        rows = [[name, bits, plan.losses[name][bits]] for name, bits in plan.bits.items()]
+        logger.info("\n%s\n", tabulate(rows, ["layer", "bits", "noise"], floatfmt=".2e"))
+        logger.info("written: %s, %.1f %% of the float network's %s", path, 100 * plan.cost, plan.kind)
+        return path
+
+    def _file(self, tester: "BaseTester") -> Path:
+        folders = (SCHEDULES / tester.checkpoint["optform"], SCHEDULES)
+        for path in (Path(self.settings), *(folder / self.settings for folder in folders)):
+            if path.is_file():
+                return path
+        there = sorted({path.name for folder in folders for path in folder.glob("ptq*.y*ml")})
+        raise UserError(
+            f"--quantize={self.settings}: no such file here, in schedules/{tester.checkpoint['optform']}/ or in "
+            f"schedules/, and neither {AUTO} nor {MIXED}; {did_you_mean(self.settings, [*there, AUTO, MIXED])}"
+        )
+
+    def _write(
+        self, tester: "BaseTester", network: nn.Module, quantizer: PostTrainLinearQuantizer, result: dict[str, Any]
+    ) -> None:
+        folder, scheduler = tester.results, tester.checkpoint["scheduler"]
+        content = {
+            **tester.checkpoint,
+            "model": network.state_dict(),
+            "averaged": None,
+            "scheduler": {**scheduler, "structures": [*scheduler.get("structures", []), quantizer.structure]},
+        }
+        save_checkpoint(folder / "quantized.pt", content)
+        quantizer.write_statistics(folder / "activation_stats.yaml")
+        write_summary(folder / "post_training.json", result)
+        for note in quantizer.notes:
+            logger.warning("%s", note)
+        left = "; ".join(f"{name} ({why})" for name, why in quantizer.left_float.items())
+        logger.info("stays float: %s", left or "nothing")
+        logger.info("written: %s, quantized.pt, activation_stats.yaml", folder / "post_training.json")
+
+
+def calibration_data(tester: "BaseTester", count: int) -> tuple[list[Any], Any]:
+    """The inputs of `count` minibatches of the training data on the tester's device, and the validation data."""
+    training, validation = tester.training_data()
+    return [batch[0].to(tester.device) for batch in itertools.islice(training, count)], validation
+
+
+def quantized_copy(tester: "BaseTester", model: nn.Module, bits: Bits, batches: int) -> nn.Module:
+    """A float network quantized after training: weights per channel, activations by their extremes; model stays float.
+
+    Args:
+        tester: of its task, whose training data calibrates.
+        model: float, in eval mode.
+        bits: of weights and activations.
+        batches: minibatches to calibrate with.
+    """
+    inputs, _ = calibration_data(tester, batches)
+    settings = {"bits_activations": bits, "bits_parameters": bits, "per_channel_wts": True}
+    return PostTrainLinearQuantizer(**settings, example_inputs=inputs[0]).quantize(model, inputs)
+
+
+def _budget(text: str) -> tuple[Kind, float]:
+    """Kind and share of `size:0.15`."""
+    kind, _, number = text.partition(":")
+    try:
+        share = float(number)
+    except ValueError:
+        share = 0.0
+    for known in get_args(Kind):
+        if kind == known and 0 < share <= 1:
+            return known, share
+    raise UserError(
+        f"--bits-budget={text}: give size:X or bitops:X, X a share of the float network's, (0, 1]; nothing was started"
+    )
+
+
+def _quality_table(quality: dict[str, dict[str, float]], baseline: str) -> str:
+    rows = [
+        [metric, each[baseline], each["float"], each["quantized"], each["quantized"] - each["float"]]
+        for metric, each in quality.items()
+    ]
+    return tabulate(rows, ["quality", baseline, "float", "quantized", "change"], floatfmt=".4f")
+
+
+def _ladder_table(ladder: Ladder, metric: str) -> str:
+    rows = [[rung.name, rung.drop, rung.seconds, "chosen" if rung is ladder.chosen else ""] for rung in ladder.tried]
+    return tabulate(rows, ["rung", f"drop of {metric}", "seconds", ""], floatfmt=".4f")

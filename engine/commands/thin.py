@@ -1,0 +1,168 @@
+"""A checkpoint made smaller by what is zero in it: `test.py --thin`, `train.py --resume RUN --thin`.
+
+The checkpoint's content, cut like its network, and the file beside the original.
+"""
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from apputils.checkpoints.file import save_checkpoint
+from compress.errors import UserError
+from compress.graph.trace import ExampleInputs
+from compress.thinning.recipe import Recipe, cut_optimizer_state, cut_state
+from compress.thinning.thin import Thinned, remove_units
+from compress.thinning.trial import prunable_graph
+from compress.thinning.zeros import in_both, zero_units
+from engine.saved.saved_options import usable
+from engine.state import load_network
+
+if TYPE_CHECKING:
+    from engine.tester import BaseTester
+
+logger = logging.getLogger("run")
+Content = dict[str, Any]
+MASKING = 1e-6  # relative: what completing zero units to whole ones may change, which is rounding
+
+
+def thinned_content(
+    content: Content, model: nn.Module, inputs: ExampleInputs, build_optimizer: Callable[[nn.Module], Optimizer] | None
+) -> tuple[Content, Thinned]:
+    """A checkpoint's content without its zero units: network, average, masks, optimizer and policies' states.
+
+    Args:
+        content: of the checkpoint; it is left as it is.
+        model: its network, new and dense; it is changed.
+        inputs: real ones, to prove on that nothing changes.
+        build_optimizer: makes the run's optimizer for a network; None leaves the optimizer out of the result.
+
+    Returns:
+        the content (the same object if nothing is zero) and what was removed.
+
+    Raises:
+        UserError: the network is quantized, cannot be traced, or the proof failed.
+    """
+    scheduler = content["scheduler"]
+    if scheduler.get("structures"):
+        raise UserError(
+            "the network is quantized, and quantized networks cannot be thinned: thin the float checkpoint of before "
+            "(checkpoints/RUN/), then quantize. Nothing was thinned"
+        )
+    for recipe in scheduler["recipes"]:
+        Recipe.from_dict(recipe).apply(model)
+    load_network(model, content["model"])
+    averaged = _averaged(content, model)
+    graph = prunable_graph(model, inputs)
+    removed, notes = zero_units(graph, model)
+    if averaged is not None:
+        removed = in_both(removed, zero_units(graph, averaged)[0])
+    result = remove_units(model, graph, removed, inputs, notes=notes)
+    if not result.removed:
+        return content, result
+    _check_unchanged(result)
+    cut = {**content, "model": model.state_dict(), "scheduler": _cut_scheduler(scheduler, result.recipe)}
+    if averaged is not None:
+        _check_unchanged(remove_units(averaged, graph, removed, inputs))
+        cut["averaged"] = {**content["averaged"], "model": averaged.state_dict()}
+    saved = cut.pop("optimizer", None)
+    if saved is not None and build_optimizer is not None:
+        cut["optimizer"] = cut_optimizer_state(result.recipe, model, build_optimizer(model), saved)
+    return cut, result
+
+
+def story(result: Thinned, before: Content, after: Content) -> str:
+    """What was removed, in words; the notes say what stays."""
+    notes = "".join(f"\n  {note}" for note in result.notes)
+    if not result.removed:
+        return f"nothing was thinned: no whole filter or channel is zero that can leave the network{notes}"
+    old, new = (sum(tensor.numel() for tensor in each["model"].values()) for each in (before, after))
+    listed = "".join(f"\n  {name}: {len(units)} units" for name, units in result.removed.items())
+    units = sum(len(each) for each in result.removed.values())
+    return (
+        f"thinned: {units} zero units of {len(result.removed)} groups removed, elements {old:,} -> {new:,}; proved: "
+        f"outputs differ by {result.difference:.1e} relative{listed}{notes}"
+    )
+
+
+def thin_subject(tester: "BaseTester", opt: Any) -> Any:
+    """Writes the thinner checkpoint of an evaluation beside the evaluated one; returns the options to go on with.
+
+    `best.pt` becomes `best_thin.pt`, or with `--overwrite` is replaced.
+
+    Raises:
+        UserError: see `thinned_content`, or the file cannot be written.
+    """
+    path, done = Path(opt.model), dataclasses.replace(opt, thin=False, overwrite=False)
+    before = tester.checkpoint
+    model = tester.new_network(before["network"]["arguments"])
+    after, result = thinned_content(before, model, _first_inputs(tester), optimizer_of(tester))
+    logger.info("%s: %s", path, story(result, before, after))
+    if not result.removed:
+        return done
+    if "optimizer" in before and "optimizer" not in after:
+        logger.warning("the thinner checkpoint has no optimizer, so it can be evaluated and exported, not trained on")
+    target = path if opt.overwrite else path.with_name(f"{path.stem}_thin{path.suffix}")
+    save_checkpoint(target, after)
+    logger.info("written: %s", target)
+    return dataclasses.replace(done, model=str(target), run=None)
+
+
+def optimizer_of(tester: "BaseTester") -> Callable[[nn.Module], Optimizer] | None:
+    """What makes the optimizer of the evaluated run; None where the application is not known."""
+    if tester.application is None:
+        return None
+    base = tester.application.load("train_options")().parse([])
+    saved = usable(tester.checkpoint["options"], type(base), tester.folders.name)
+    config = dataclasses.replace(base, **{**saved, "device": "cpu"})
+    build: Callable[[nn.Module], Optimizer] = tester.application.load("trainer")(config, None, None).build_optimizer
+    return build
+
+
+def _averaged(content: Mapping[str, Any], model: nn.Module) -> nn.Module | None:
+    if not content.get("averaged"):
+        return None
+    averaged = copy.deepcopy(model)
+    load_network(averaged, content["averaged"]["model"])
+    return averaged
+
+
+def _first_inputs(tester: "BaseTester") -> ExampleInputs:
+    first = next(iter(tester.samples()))[0]
+    return first if isinstance(first, torch.Tensor) else tester.example_inputs()
+
+
+def _check_unchanged(result: Thinned) -> None:
+    if result.masking_change > MASKING:
+        raise UserError(
+            f"without the zero units the outputs would differ by {result.masking_change:.1e} relative; nothing was "
+            "thinned. Please report this network"
+        )
+
+
+def _cut_scheduler(state: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    masks = {name: _cut_mask(name, each, recipe) for name, each in state["masks"].items()} if "masks" in state else {}
+    policies = [{**each, "state": cut_state(each["state"], recipe)} for each in state.get("policies", [])]
+    return {
+        **state,
+        "recipes": [*state["recipes"], {**recipe.to_dict(), "reasons": {}}],
+        "masks": {name: each for name, each in masks.items() if each is not None},
+        "policies": policies,
+        "reasons": {},
+    }
+
+
+def _cut_mask(name: str, state: Mapping[str, Any], recipe: Recipe) -> dict[str, Any] | None:
+    """A mask's state, cut; None where it switches nothing off any more."""
+    mask = recipe.slice(name, state["mask"])
+    if bool(mask.all()):
+        return None
+    unmasked = state["unmasked_copy"]
+    copied = None if unmasked is None else recipe.slice(name, unmasked)
+    return {**state, "mask": mask, "own": None, "coupled": {}, "unmasked_copy": copied}

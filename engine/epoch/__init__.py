@@ -1,0 +1,1 @@
+"""Inside an epoch: accumulated updates, running means of losses, and where an interrupted epoch goes on."""

@@ -1,0 +1,114 @@
+"""Options that cannot work together, or not here: told before training starts.
+
+The one table of such combinations, and its check. Called by the base solver when everything is built.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from compress.distributed import world_size
+from compress.errors import UserError
+from compress.policies.distillation import DistillationPolicy
+from compress.policies.quantization import QuantizationPolicy
+
+if TYPE_CHECKING:
+    from engine.trainer import BaseTrainer
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What cannot work.
+
+    Attributes:
+        options: what was given, for the message.
+        holds: whether it is the case.
+        why: the reason, and what to do; a clause.
+    """
+
+    options: str
+    holds: Callable[["BaseTrainer"], bool]
+    why: str
+
+
+def _distils(trainer: "BaseTrainer") -> bool:
+    return any(isinstance(policy, DistillationPolicy) for policy in trainer.compression_scheduler.policies)
+
+
+def _folds(trainer: "BaseTrainer") -> bool:
+    policies = trainer.compression_scheduler.policies
+    return any(isinstance(policy, QuantizationPolicy) and policy.quantizer.folds for policy in policies)
+
+
+def _has_batch_norm(trainer: "BaseTrainer") -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.model.modules())
+
+
+def _given(trainer: "BaseTrainer", option: str) -> bool:
+    """Whether a switch was given now; what a resumed run of several processes had means nothing in one."""
+    config = trainer.config
+    return bool(getattr(config, option)) and (config.resume is None or option in config.explicit)
+
+
+COMBINATIONS = (
+    Combination(
+        "--accumulate with a distiller",
+        lambda t: t.config.accumulate > 1 and _distils(t),
+        "a distiller compares the outputs of one forward pass, an update has several; take a larger --batchSize",
+    ),
+    Combination(
+        "--accumulate with a GAN",
+        lambda t: t.config.accumulate > 1 and bool(t.companions),
+        "the discriminator would be updated for each part of an update of the generator; take a larger --batchSize",
+    ),
+    Combination(
+        "--accumulate",
+        lambda t: t.training_loader is not None and t.config.accumulate > len(t.training_loader),
+        "one update would take more minibatches than an epoch has in this process; give less",
+    ),
+    Combination(
+        "--sync-batchnorm",
+        lambda t: _given(t, "sync_batchnorm") and world_size() == 1,
+        "there is one process, so every minibatch has statistics of its own; leave it out, or start more by torchrun",
+    ),
+    Combination(
+        "--sync-batchnorm on a CPU",
+        lambda t: t.config.sync_batchnorm and world_size() > 1 and t.device.type != "cuda",
+        "SyncBatchNorm needs CUDA devices; leave it out (--no-sync-batchnorm where a resumed run has it), each process "
+        "then normalises by its own samples' statistics",
+    ),
+    Combination(
+        "--sync-batchnorm",
+        lambda t: t.config.sync_batchnorm and not _has_batch_norm(t),
+        "the network has no BatchNorm; leave it out",
+    ),
+    Combination(
+        "--sync-batchnorm with fold_batchnorm",
+        lambda t: t.config.sync_batchnorm and _folds(t),
+        "a SyncBatchNorm is not folded; leave one of the two out",
+    ),
+    Combination(
+        "--compile in several processes",
+        lambda t: t.config.compile and world_size() > 1,
+        "torch.compile together with DistributedDataParallel is not proved here yet; leave one of the two out "
+        "(--no-compile where a resumed run has it)",
+    ),
+    Combination(
+        "--check-ranks",
+        lambda t: _given(t, "check_ranks") and world_size() == 1,
+        "there is one process and nothing to compare; leave it out, or start several by torchrun",
+    ),
+)
+
+
+def refuse_combinations(trainer: "BaseTrainer") -> None:
+    """Refuses what cannot work.
+
+    Raises:
+        UserError: every such combination, in one report.
+    """
+    found = [each for each in COMBINATIONS if each.holds(trainer)]
+    if found:
+        raise UserError("; ".join(f"{each.options}: {each.why}" for each in found) + ". Nothing was started")

@@ -1,0 +1,1 @@
+"""What is made of saved runs: networks, options, teachers, baselines."""

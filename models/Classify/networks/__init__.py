@@ -1,0 +1,1 @@
+"""The networks of `--arch`, one file for each family."""

@@ -1,0 +1,1 @@
+"""What super-resolution networks share: evaluation and quality."""

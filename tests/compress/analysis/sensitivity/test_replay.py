@@ -1,0 +1,280 @@
+"""Replay: the same numbers as the whole network, on networks of every shape, and less work."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from compress.analysis.sensitivity.changes import find_subjects
+from compress.analysis.sensitivity.evaluation import Evaluation
+from compress.analysis.sensitivity.meter import PlainMeter
+from compress.analysis.sensitivity.replay import ReplayMeter, choose_meter
+from compress.errors import UserError
+from models.C2SRCNN.model import Net
+from tests.compress.graph.nets import resnet_cifar
+from tests.compress.thinning.blocks import C2f, Cat, Gate, Sum, UNet, conv
+
+
+class Reused(nn.Module):
+    """One convolution, three times; an in-place ReLU on a value that a shortcut reads too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.last = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        for _ in range(3):
+            x = self.again(functional.relu_(x)) + x
+        return self.last(x.flatten(2).mean(2))
+
+
+class Tied(nn.Module):
+    """Two layers with one weight; two inputs, several outputs, one of them untouched by any weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"sum": self.two(self.one(x).relu() + y), "input": x * 2}
+
+
+class Encoder(nn.Module):
+    """A transformer's layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(x.flatten(1, 2)).mean(1))
+
+
+def views() -> nn.Module:
+    """Depthwise and grouped convolutions, flattening by view, BatchNorm in one dimension."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(inplace=True),
+        nn.Conv2d(8, 8, 3, groups=8, bias=False), nn.BatchNorm2d(8, affine=False), nn.SiLU(inplace=True),
+        nn.Flatten(), nn.Linear(8 * 12 * 12, 6),
+        nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 4),
+    )  # fmt: skip
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "resnet": lambda: resnet_cifar(1, (4, 8, 8)),
+    "c2srcnn": lambda: Net(2, 8, 8),
+    "concat": lambda: nn.Sequential(Cat(conv(3, 4), conv(3, 6), nn.Identity()), conv(13, 5)),
+    "branches": lambda: nn.Sequential(conv(3, 4), Sum(conv(4, 4), conv(4, 4), nn.Identity()), conv(4, 4)),
+    "gate": lambda: nn.Sequential(conv(3, 8), Gate(8), conv(8, 4)),
+    "unet": UNet,
+    "chunks": C2f,
+    "reused": Reused,
+    "transformer": Encoder,
+    "views": views,
+}
+
+QUICK = ("resnet", "concat", "reused", "views")  # residuals, branches, one layer several times, flattening
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """With BatchNorm statistics as after training."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.uniform_(-0.3, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            if module.affine:
+                module.weight.data.uniform_(0.5, 1.5)
+                module.bias.data.uniform_(-0.3, 0.3)
+    return model.eval()
+
+
+def as_is(outputs):
+    """A fingerprint of all outputs, which tells any change."""
+    numbers = [float(each.double().square().mean()) for each in outputs]
+    return {f"batch{i}": value for i, value in enumerate(numbers)}
+
+
+def check(model: nn.Module, evaluation: Evaluation, cache_bytes: int = 2**28) -> None:
+    """Every weight, in the fastest order and in another, against the whole network."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    subjects = find_subjects(model, "element")
+    fast = choose_meter(model, evaluation, subjects, cache_bytes)
+    assert isinstance(fast, ReplayMeter)
+    plain, dense = PlainMeter(model, evaluation), evaluation(model)
+    assert fast.dense() == pytest.approx(dense)
+    ordered = fast.order(subjects)
+    assert {each.name for each in ordered} == {each.name for each in subjects}
+    for subject in [*ordered, ordered[0], ordered[-1]]:
+        for level in (0.5, 0.9):
+            value = subject.change(subject.parameter.detach(), level)
+            expected = plain.changed(subject, value)
+            assert fast.changed(subject, value) == pytest.approx(expected, rel=2e-5, abs=1e-9), subject.name
+            assert expected != dense
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
+def test_the_same_numbers_as_the_whole_network(name: str) -> None:
+    torch.manual_seed(0)
+    model = shaken(NETWORKS[name]())
+    check(model, Evaluation([torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)], as_is))
+
+
+def test_shared_weights_several_inputs_and_outputs() -> None:
+    torch.manual_seed(0)
+    inputs = [(torch.rand(2, 6), torch.rand(2, 6)) for _ in range(2)]
+    check(Tied(), Evaluation(inputs, lambda outputs: as_is(each["sum"] for each in outputs)))
+
+
+@pytest.mark.parametrize("cache_bytes", [pytest.param(0, marks=pytest.mark.slow), 8_000])
+def test_without_memory_for_what_is_kept(cache_bytes: int) -> None:
+    torch.manual_seed(0)
+    model = shaken(NETWORKS["concat"]())
+    check(model, Evaluation(list(torch.rand(3, 2, 3, 8, 8)), as_is), cache_bytes)
+
+
+def test_kept_values_stay_within_the_memory_allowed() -> None:
+    model = shaken(resnet_cifar(1, (4, 8, 8)))
+    evaluation, allowed = Evaluation(list(torch.rand(4, 2, 3, 16, 16)), as_is), 40_000
+    subjects = find_subjects(model, "element")
+    meter = ReplayMeter(model, evaluation, subjects, allowed)
+    kept = set()
+    for subject in meter.order(subjects):
+        meter.changed(subject, subject.parameter.detach() * 0)
+        held = [sum(v.numel() * v.element_size() for v in batch.kept.values()) for batch in meter.batches]
+        assert sum(held) <= allowed
+        kept.add(sum(size > 0 for size in held))
+    assert len(kept) > 1  # sometimes all batches fitted, sometimes not
+
+
+def test_batches_of_different_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    sizes = [(8, 8), (8, 9), (8, 8)]
+    evaluation = Evaluation([torch.rand(1, 3, *size) for size in sizes], as_is)
+    check(Net(2, 8, 8).eval(), evaluation)
+    monkeypatch.setattr("compress.analysis.sensitivity.replay.MOST_PROGRAMS", 1)  # the others run the network itself
+    check(Net(2, 8, 8).eval(), evaluation)
+
+
+def test_modes_are_put_back_and_batch_norm_is_not_trained() -> None:
+    model = shaken(NETWORKS["concat"]()).train()
+    model[1][1].eval()
+    flags = [module.training for module in model.modules()]
+    check(model, Evaluation([torch.rand(2, 3, 16, 16)], as_is))
+    assert [module.training for module in model.modules()] == flags
+
+
+class Branching(nn.Module):
+    """Goes another way for other values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x) if x.sum() > 0 else self.two(x)
+
+
+class Noisy(nn.Module):
+    """Random, so that no graph computes the same twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(x) + torch.rand(4)
+
+
+class Counted(nn.Module):
+    """Changes a buffer in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.one(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (Branching, "cannot be traced"),
+        (Noisy, "its graph computes something else"),
+        (Counted, "changes its own buffers"),
+    ],
+)
+def test_what_cannot_be_replayed_is_run_whole_and_says_so(
+    network: Callable[[], nn.Module], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, evaluation = network(), Evaluation([torch.rand(2, 4)], as_is)
+    meter = choose_meter(model, evaluation, find_subjects(model, "element"), 2**20)
+    assert isinstance(meter, PlainMeter)
+    assert "runs the whole network each time" in caplog.text
+    assert reason in caplog.text
+
+
+def test_an_evaluation_without_inputs_is_refused() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(UserError, match="has no inputs"):
+        ReplayMeter(model, Evaluation([], as_is), find_subjects(model, "element"), 0)
+
+
+class Convolutions(TorchFunctionMode):
+    """Counts calls of convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += "conv2d" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_what_precedes_the_weight_is_computed_once() -> None:
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(5)))
+    evaluation = Evaluation([torch.rand(1, 3, 4, 4)], as_is)
+    subjects = find_subjects(model, "element")
+    meter, counts = ReplayMeter(model, evaluation, subjects, 2**20), []
+    for subject in meter.order(subjects):
+        for level in (0.3, 0.6):
+            value = subject.change(subject.parameter.detach(), level)
+            with Convolutions() as counter:
+                meter.changed(subject, value)
+            counts.append(counter.count)
+    # from the changed layer to the end; with a weight's first level, one more moves what is kept
+    assert counts == [5, 5, 1 + 4, 4, 1 + 3, 3, 1 + 2, 2, 1 + 1, 1]
+
+
+@pytest.fixture(autouse=True)
+def _logs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+class OfOneSignal(nn.Module):
+    """A convolution of (channels, length), whose BatchNorm takes the channels for a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv1d(5, 5, 3, padding=1), nn.BatchNorm1d(5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(self.conv(x)).relu())
+
+
+def test_a_norm_of_another_dimension_is_not_folded() -> None:
+    torch.manual_seed(0)
+    check(shaken(OfOneSignal()), Evaluation([torch.rand(5, 5)], as_is))

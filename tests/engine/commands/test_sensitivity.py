@@ -1,0 +1,138 @@
+"""The sensitivity analysis of `test.py`."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from compress.analysis.sensitivity.changes import prune_elements
+from compress.errors import UserError
+from data.loaders import sr_testing_loader
+from engine.commands.find_checkpoint import find_subject
+from engine.commands.sensitivity import COARSE, SensitivityRequest
+from models.SR.tester import XSRCNNTester
+from options.Normal_options.test_options import TestOptions
+from tests.engine.conftest import TrainerOf
+from tests.engine.test_tester import evaluation as built
+
+
+def test_the_tester_offers_its_evaluation_taken_apart(trainer_of: TrainerOf) -> None:
+    trainer_of("--compress=schedule.yaml", "--run=a").run()
+    tester, _ = built("--full")
+    model = tester.build_model()
+    assert tester.evaluation()(model) == pytest.approx(tester.test(model))
+    assert tester.higher_is_better == dict.fromkeys(tester.test(model), True)
+
+
+def test_a_coarse_analysis_by_default_and_its_schedule_trains(
+    trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer_of("--compress=schedule.yaml", "--run=a").run()
+    tester, opt = built("--no-export", "--no-report", "--write-schedule=tolerance=1.5")
+    tester.run(opt)
+    assert "runs the whole network each time" not in caplog.text
+    stem = Path("results/a/sensitivity_element")
+    assert all(stem.with_suffix(ending).exists() for ending in (".xlsx", ".png", ".json", ".yaml"))
+    table = pd.read_excel(stem.with_suffix(".xlsx"), sheet_name="values")
+    assert list(table["level"])[:5] == [0, *COARSE]
+    assert len(table["weight"].unique()) == 8
+    row, model = table.iloc[9], tester.build_model()
+    weight = model.get_parameter(row["weight"])
+    with torch.no_grad():
+        weight.copy_(prune_elements(weight, row["level"]))
+    assert row["psnr"] == pytest.approx(tester.test(model)["psnr"], abs=1e-3)
+    levels = {row["weight"]: row["level"] for row in json.loads(stem.with_suffix(".json").read_text())["suggestion"]}
+    trainer = trainer_of(f"--compress={stem}.yaml", "--nEpochs=11", "--run=b", "--strict")
+    trainer.run()
+    for name, level in levels.items():
+        zeros = float((trainer.model.get_parameter(name) == 0).float().mean())
+        assert zeros == pytest.approx(level, abs=0.02)
+    assert max(levels.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--write-schedule=tolerance=-1"], "give tolerance=X, 0 or more"),
+        (["--write-schedule=much"], "give tolerance=X, 0 or more"),
+        (["--write-schedule=0.1", "--tolerance=0.2"], "contradict each other"),
+        (["--write-schedule=0.1", "--sense=none"], "analysis, which --sense=none leaves out"),
+    ],
+)
+def test_wrong_requests_are_refused_before_anything_is_measured(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SensitivityRequest.of(TestOptions().parse(arguments))
+
+
+def test_requests() -> None:
+    def request(*arguments: str) -> SensitivityRequest:
+        return SensitivityRequest.of(TestOptions().parse(list(arguments)))
+
+    assert request() == SensitivityRequest("element", False, 1, None, False)
+    assert request("--write-schedule=tolerance=0.1", "--jobs=2") == SensitivityRequest("element", False, 2, 0.1, True)
+    assert request("--tolerance=0.2", "--sense=bits", "--full") == SensitivityRequest("bits", True, 1, 0.2, False)
+    assert request("--sense-data=validation").data == "validation"
+
+
+@pytest.mark.parametrize("data", ["test", "validation"])
+def test_the_levels_are_chosen_on_the_data_that_are_named(trainer_of: TrainerOf, data: str) -> None:
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
+    pictures = Path("pictures/other")
+    pictures.mkdir()
+    Image.open("pictures/train/train0.png").transpose(Image.Transpose.ROTATE_90).save(pictures / "0.png")
+    opt, checkpoint = find_subject(
+        TestOptions().parse(["--testdata=pictures/other", f"--sense-data={data}", "--write-schedule=tolerance=50"])
+    )
+    tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
+    model = tester.build_model()
+    held_out = tester.training_data()[1]
+    SensitivityRequest.of(opt).run(tester, model)
+    record = json.loads(Path("results/a/sensitivity_element.json").read_text())
+    if data == "validation":
+        tester.testing_loader = held_out
+    assert record["dense"]["psnr"] == pytest.approx(tester.evaluation()(model)["psnr"])
+    header = Path("results/a/sensitivity_element.yaml").read_text().split("version:")[0]
+    assert f"# Measured on the {data} data before any training" in header
+    assert ("chosen by these test pictures" in header) == (data == "test")
+
+
+def test_shares_of_the_weights_become_one_analysis(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:
+    """Two shares, then the whole, which measures only what neither has: the same numbers as in one go."""
+    caplog.set_level("INFO")
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
+    tester, opt = built("--no-export", "--no-report")
+    model = tester.build_model()
+    SensitivityRequest.of(opt).run(tester, model)
+    whole = Path("results/a/sensitivity_element.json")
+    alone = json.loads(whole.read_text())["weights"]
+    whole.unlink()
+    for share in ("mid_part.0.*,mid_part.1.*", "mid_part.3.weight"):
+        _, opt = built("--no-export", "--no-report", f"--sense-weights={share}")
+        SensitivityRequest.of(opt).run(tester, model)
+    parts = sorted(Path("results/a").glob("sensitivity_element_part_*.json"))
+    assert [len(json.loads(part.read_text())["weights"]) for part in parts] == [2, 1]
+    for part in parts:  # a number that only the share can have given shows that it was taken over
+        content = json.loads(part.read_text())
+        for rows in content["weights"].values():
+            rows[0]["zeros"] = -1.0
+        part.write_text(json.dumps(content))
+    _, opt = built("--no-export", "--no-report")
+    SensitivityRequest.of(opt).run(tester, model)
+    together = json.loads(whole.read_text())["weights"]
+    assert together.keys() == alone.keys()
+    shared = [name for name in together if together[name][0]["zeros"] == -1.0]
+    assert len(shared) == 3
+    for name in alone:
+        for own, other in zip(alone[name], together[name], strict=True):
+            assert own["level"] == other["level"]
+            assert own["metrics"] == pytest.approx(other["metrics"], abs=1e-5)
+    assert "levels" in caplog.text
+    assert caplog.text.count("taken over from") == 2
+
+
+def test_a_share_has_no_schedule() -> None:
+    with pytest.raises(UserError, match="--sense-weights analyses a share of the weights, which --write-schedule"):
+        SensitivityRequest.of(TestOptions().parse(["--sense-weights=a*", "--write-schedule=0.1"]))

@@ -1,0 +1,70 @@
+"""`python test.py` writes what the network is made of, and the page that shows it."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from compress.analysis.macs.layers import macs_table
+from data.loaders import sr_testing_loader
+from engine.commands.find_checkpoint import find_subject
+from models.C2SRCNN.model import Net
+from models.SR.tester import XSRCNNTester
+from options.Normal_options.test_options import TestOptions
+from tests.engine.conftest import TrainerOf
+
+
+def test_the_report_of_a_run(trainer_of: TrainerOf) -> None:
+    trainer_of("--compress=schedule.yaml", "--run=a").run()
+    opt, checkpoint = find_subject(
+        TestOptions().parse(["--testdata=pictures/val", "--no-export", "--sense=none", "--run=a"])
+    )
+    tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
+    summary = tester.run(opt)
+    folder = Path("results/a")
+    for name in ("sparsity.xlsx", "macs.xlsx", "arch.svg", "activations.xlsx", "report.html", "report.xlsx"):
+        assert (folder / name).stat().st_size > 0, name
+    content = json.loads((folder / "report.json").read_text())
+    assert content["quality"] == summary["quality"]
+    assert content["dense"]["total"]["macs"] == macs_table(Net(2), tester.example_inputs()).total["macs"]
+    zeros = {row["weight"]: row["fine"] for row in content["sparsity"]["weights"]}
+    assert zeros["mid_part.1.weight"] == summary["sparsity"]["weights"]["mid_part.1.weight"]
+    with (folder / "activations.csv").open() as file:
+        assert [row["calls"] for row in csv.DictReader(file)] == ["1"] * 15  # one test picture
+    assert "--seed=0" in content["commands"]["train"]
+    assert "val0" in (folder / "report.html").read_text()
+
+
+def evaluated(*arguments: str) -> dict[str, Any]:
+    """What report.json holds after an evaluation of run `a`."""
+    given = ["--no-export", "--sense=none", *arguments]
+    if not any(each.startswith("--model") for each in given):
+        given.append("--run=a")
+    opt, checkpoint = find_subject(TestOptions().parse(given))
+    tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
+    tester.run(opt)
+    return dict(json.loads((tester.results / "report.json").read_text()))
+
+
+def test_pictures_are_those_of_this_evaluation(trainer_of: TrainerOf) -> None:
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
+    evaluated("--testdata=pictures/val")
+    page = Path("results/a/report.html")
+    assert ">val0<" in page.read_text()
+    evaluated("--testdata=pictures/train")
+    assert {path.name.split("_")[0] for path in Path("results/a/images").iterdir()} == {"train0", "train1", "train2"}
+    assert ">train0<" in page.read_text()
+    assert ">val0<" not in page.read_text()
+
+
+def test_another_checkpoint_of_the_run_has_its_own_folder(trainer_of: TrainerOf) -> None:
+    """Neither are results of the best one overwritten, nor are its analyses shown as the other one's."""
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
+    best = evaluated("--testdata=pictures/val", "--sense=element")
+    files = {path.name: path.stat().st_mtime_ns for path in Path("results/a").iterdir()}
+    other = evaluated("--testdata=pictures/val", "--model=checkpoints/a/last.pt")
+    assert {name: Path("results/a", name).stat().st_mtime_ns for name in files} == files
+    assert {path.name for path in Path("results/a").iterdir()} == {*files, "last"}
+    assert (len(best["sensitivity"]), len(other["sensitivity"])) == (1, 0)
+    assert other["checkpoint"] == "checkpoints/a/last.pt"
+    assert Path("results/a/last/report.html").is_file()
