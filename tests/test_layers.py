@@ -11,20 +11,23 @@ ROOMS = {  # room -> what it may import of ours
     "apputils": {"apputils", "compress"},
     "data": {"data", "compress"},
     "options": {"options", "apputils", "compress"},  # of the two last only what needs no torch: tests/options
-    "models": {"models", "data", "apputils", "compress"},
+    "engine": {"engine", "data", "apputils", "compress"},
+    "models": {"models", "engine", "data", "apputils", "compress"},
 }
 LAYERS = [  # inside compress/, from the bottom; a module imports its own layer and those below
-    {"errors", "files", "screen", "window", "distributed", "hook_order", "parameters"},
-    {"meetings", "registry", "selectors", "criteria", "groups", "levels", "state", "freezing"},
+    {"errors", "distributed", "epoch_window", "parameters"},
+    {"io", "registry", "selectors", "criteria", "groups", "levels", "freezing"},
     {"masks"},
     {"graph"},
     {"thinning"},
     {"context"},
     {"pruning", "regularization", "quantization", "distillation", "lr"},
+    {"export"},
     {"policies"},
     {"plan"},
-    {"scheduler", "watch"},
+    {"scheduler"},
     {"config"},
+    {"analysis"},
     {"integrations"},
 ]
 
