@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress.masks import MaskTable
 from compress.quantization.convert import apply, refresh_weights
+from compress.quantization.placement.signs_seen import signed_as
 from compress.scheduler import CompressionScheduler
 from compress.selectors import canonical_parameters
 from compress.thinning.recipe import Recipe
@@ -64,6 +65,7 @@ class AveragedWeights:
             mask = masks[name].mask if name in masks else None
             if mask is not None:
                 parameter.masked_fill_(~mask, 0)
+        signed_as(averaged, model)
         for own, source in zip(averaged.buffers(), model.buffers(), strict=True):
             own.copy_(source)
         refresh_weights(averaged)

@@ -1,7 +1,7 @@
 """Regions of a traced graph that run under another setting: `with torch.no_grad():`, `with torch.autocast(...):`.
 
-`inline_regions`, which puts their operations back where they stood. torch.export makes one call of a sub-graph of
-each, and neither setting changes shapes, channels or products. Called by `trace.py`.
+`inline_regions`, which puts their operations back where they stood: torch.export makes one call of a sub-graph of
+each, and neither setting changes shapes, channels or products; `follow_data`, for `y.data = z`. Called by `trace.py`.
 
     conv1                        conv1
     wrap_with_set_grad_enabled   conv2      (in the sub-graph: conv2, relu)
@@ -43,6 +43,26 @@ def inline_regions(module: GraphModule) -> None:
         graph.erase_node(call)
         if not source.users:
             graph.erase_node(source)
+
+
+def follow_data(module: GraphModule) -> None:
+    """After `y.data = z`, what reads y reads z; all that the tracer notes is a comparison of their types.
+
+    Parameters are left alone: what a network assigns to one is the parameter from then on.
+
+    Args:
+        module: with its regions inlined; its graph is changed in place.
+    """
+    graph = module.graph
+    places = {node: i for i, node in enumerate(graph.nodes)}
+    for note in list(graph.nodes):
+        if not str(note.target).startswith("aten._has_compatible_shallow_copy_type"):
+            continue
+        old, new = note.args
+        if old.op != "placeholder":
+            readers = {node for node in old.users if places[node] > places[note]}
+            old.replace_all_uses_with(new, delete_user_cb=readers.__contains__)
+            graph.erase_node(note)
 
 
 def has_subgraph(node: Node) -> bool:

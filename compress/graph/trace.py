@@ -38,7 +38,7 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.calls import Call, Inputs, Unused, calling, calls_of, unused_in
-from compress.graph.regions import inline_regions
+from compress.graph.regions import follow_data, inline_regions
 from compress.graph.size_origins import counted
 
 ExampleInputs = Inputs
@@ -109,6 +109,7 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
     canonical = canonical_names(model)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     inline_regions(program.graph_module)
+    follow_data(program.graph_module)
     nodes = list(program.graph.nodes)
     placeholders = [node for node in nodes if node.op == "placeholder"]
     given: Any = nodes[-1].args[0]

@@ -38,6 +38,7 @@ class QuantizationPolicy(Policy):
         self._model: nn.Module | None = None
         self._since: int | None = None
         self._told: set[str] = set()  # activations whose values were not finite, which is said once
+        self._told_signs: set[str] = set()  # layers whose inputs had negative values against the trace
         self._held = self._frozen = False
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
@@ -85,6 +86,7 @@ class QuantizationPolicy(Policy):
         if several_processes():
             pieces = [piece for piece in self.quantizer.pieces() if isinstance(piece, ActivationQuantizer)]
             average([getattr(piece, name) for piece in pieces for name in piece.statistics])
+        self._mend_signs(ctx)
         if ctx.is_last_step:
             refresh_weights(ctx.model)
             self._tell_of_ignored()
@@ -97,18 +99,41 @@ class QuantizationPolicy(Policy):
 
     def state_dict(self) -> dict[str, Any]:
         """Since which epoch the network is quantized, and whether BatchNorms are held and ranges frozen."""
-        return {"since": self._since, "held": self._held, "frozen": self._frozen}
+        signed = [list(place) for place in self.quantizer.signed_later]
+        return {"since": self._since, "held": self._held, "frozen": self._frozen, "signed": signed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Exchanges the layers if they were; the network's tensors are loaded after this."""
         if state["since"] is not None and self._since is None:
             assert self._model is not None, "the scheduler prepares its policies"
             self._convert(self._model, state["since"])
+            self.quantizer.make_signed([(layer, slot) for layer, slot in state.get("signed", [])])
         if state["held"] and self._model is not None:
             self.quantizer.hold_norms(self._model)
         if state["frozen"] and not self._frozen and self._model is not None:
             self.quantizer.freeze(self._model)
         self._held, self._frozen = state["held"], state["frozen"]
+
+    def _mend_signs(self, ctx: StepContext) -> None:
+        """What the trace takes as never negative and a minibatch showed to be negative is signed from now on."""
+        if self._since is None:
+            return
+        found = self.quantizer.contradicted()
+        new = [place for place in found if place[0] not in self._told_signs]
+        if not new:
+            return
+        self._told_signs |= {layer for layer, _ in new}
+        names = ", ".join(layer for layer, _ in new)
+        if self._frozen:
+            then = "their ranges are frozen, so all below zero is lost"
+        else:
+            self.quantizer.make_signed(new)
+            then = "they are quantized as signed from now on, and their ranges start anew"
+        logger.warning(
+            "%s: epoch %d: %d layers read negative values, which by the traced forward pass they never do, such as a "
+            "tensor that is written behind the tracer's back or in training mode only: %s; %s", self.name, ctx.epoch,
+            len(new), names, then,
+        )  # fmt: skip
 
     def _convert(self, model: nn.Module, epoch: int) -> dict[str, Any]:
         structure = self.quantizer.convert(model)

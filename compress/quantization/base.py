@@ -8,7 +8,7 @@ exchanges the layers. Between the two the network is float, and may be pruned an
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, with_config
@@ -37,6 +37,7 @@ from compress.quantization.layers import (
 from compress.quantization.placement.fast_paths import read_by_source
 from compress.quantization.placement.inputs import Graph, read_graph
 from compress.quantization.placement.sharing import has_weight
+from compress.quantization.placement.signs_seen import contradicted, make_signed
 from compress.quantization.recurrent import hidden_slots
 from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
 
@@ -73,6 +74,7 @@ class Quantizer(ABC):
         structure: what gets what, as plain data; None before `prepare`.
         left_float: layer or activation -> why it stays float.
         notes: what the user should know, a sentence each.
+        signed_later: (layer, slot) of inputs that training has shown to be negative, against the trace.
     """
 
     quantizes_model_input: bool = True
@@ -105,6 +107,7 @@ class Quantizer(ABC):
         self.structure: Structure | None = None
         self.left_float: dict[str, str] = {}
         self.notes: list[str] = []
+        self.signed_later: list[tuple[str, str]] = []
         self._pieces: PiecesOf = {}
         self._graph: Graph | None = None
         self._decided: tuple[nn.Module, Decision] | None = None
@@ -123,6 +126,10 @@ class Quantizer(ABC):
     def bias_piece(self, bits: int) -> FakeQuantizer:
         """The fake quantizer of a bias."""
         return LinearBias(bits)
+
+    def warnings(self, model: nn.Module, decided: Decision, graph: Graph | None) -> list[str]:
+        """What will go wrong in training with this network, though it can be done; a sentence each."""
+        return []
 
     # What the policy calls ----------------------------------------------------------------------------------------
 
@@ -179,6 +186,16 @@ class Quantizer(ABC):
     def pieces(self) -> Iterator[FakeQuantizer]:
         """Every fake quantizer."""
         return (piece for slots in self._pieces.values() for piece in slots.values())
+
+    def make_signed(self, places: Sequence[tuple[str, str]]) -> None:
+        """Makes inputs signed that were taken as never negative; errors as of `signs_seen.make_signed`."""
+        assert self.structure is not None, "prepared"
+        make_signed(self._pieces, self.structure, places)
+        self.signed_later += places
+
+    def contradicted(self) -> list[tuple[str, str]]:
+        """(layer, slot) of inputs that have met negative values by now, although the trace says that they cannot."""
+        return contradicted(self._pieces)
 
     def ignored(self) -> dict[str, int]:
         """Activation -> minibatches that its fake quantizer did not observe, where there are any."""
@@ -256,6 +273,7 @@ class Quantizer(ABC):
                 self.left_float.setdefault(name, f"{type(module).__name__} has no quantized form")
             if slots:
                 decided[name] = slots
+        self.notes += self.warnings(model, decided, graph)
         return decided
 
     def _read(self, model: nn.Module, layers: Any, chosen: set[str], left: set[str]) -> Graph | None:

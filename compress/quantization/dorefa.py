@@ -3,12 +3,13 @@
 Eq. 7 to 11 of arXiv 1606.06160 but for its quantized gradients.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from compress.quantization.base import Bits, Overrides, Quantizer
+from compress.quantization.base import Bits, Decision, Overrides, Quantizer
 from compress.quantization.fake_quant import (
     ActivationQuantizer,
     FakeQuantizer,
@@ -19,9 +20,39 @@ from compress.quantization.fake_quant import (
 )
 from compress.quantization.functions import fake_quantize, squeezed_quantize, straight_through
 from compress.quantization.grid import Grid
+from compress.quantization.layers import kind_of
+from compress.quantization.placement.inputs import Graph
 from compress.registry import QUANTIZERS
+from compress.selectors import submodule
 
 WeightScale = Literal["unit", "max"]
+
+
+def unit_scale_warnings(model: nn.Module, decided: Decision, graph: Graph | None, scale: WeightScale) -> list[str]:
+    """A warning where layers with weights of `unit` scale have no normalisation behind, by how much they grow."""
+    growing = {name: _growth(model, name, slots) for name, slots in decided.items()}
+    reached = decided if graph is None else graph.unnormed
+    if graph is None and any("Norm" in type(module).__name__ for module in model.modules()):
+        return []
+    factors = {name: growing[name] for name in reached if growing.get(name, 0.0) > 0.0}
+    if scale == "max" or not factors:
+        return []
+    names = [f"{name} ({factor:.3g} times)" for name, factor in factors.items()]
+    return [
+        f"{len(names)} layers have no normalisation (BatchNorm, LayerNorm, ...) behind, and weight_scale: unit makes "
+        "the largest weight of each 1, so that what they compute grows, and training is likely to diverge: "
+        f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}. Set weight_scale: max, which keeps each "
+        "layer's largest weight, put a BatchNorm behind each, or use LSQQuantizer or "
+        "QuantAwareTrainRangeLinearQuantizer"
+    ]
+
+
+def _growth(model: nn.Module, name: str, slots: Mapping[str, tuple[Any, ...]]) -> float:
+    """How many times larger a layer's weights become with a largest one of 1; 0 where they do not, or by 1 bit."""
+    layer = submodule(model, name)
+    own = [slot.removesuffix("_quantizer") for slot, spec in slots.items() if kind_of(slot) == "weight" and spec[0] > 1]
+    largest = [float(layer.get_parameter(each).detach().abs().max()) for each in own]
+    return max((1.0 / each for each in largest if 0.0 < each < 0.8), default=0.0)
 
 
 @Pieces.register
@@ -97,6 +128,12 @@ class FixedRangeActivation(ActivationQuantizer):
 
     step: Tensor
 
+    def become_signed(self) -> None:
+        """[-1, 1] instead of [0, 1]."""
+        super().become_signed()
+        self._low, self._high = integer_range(self.bits, True)
+        self.step.fill_(1.0 / self._high)
+
     def forward(self, x: Tensor) -> Tensor:
         """The rounded activation, of its shape."""
         return fake_quantize(x, self.step, self._low, self._high)
@@ -156,6 +193,10 @@ class DorefaQuantizer(Quantizer):
             bits_activations, bits_weights, bits_bias, quantize_bias, overrides, first_last_bits, example_inputs
         )
         self.weight_scale = weight_scale
+
+    def warnings(self, model: nn.Module, decided: Decision, graph: Graph | None) -> list[str]:
+        """Layers whose output grows with their weights."""
+        return unit_scale_warnings(model, decided, graph, self.weight_scale)
 
     def weight_piece(self, bits: int, axis: int) -> FakeQuantizer:
         """DoReFa's weights."""

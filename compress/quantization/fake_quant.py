@@ -103,6 +103,7 @@ class ActivationQuantizer(FakeQuantizer):
         signed: whether the range reaches below zero.
         statistics: names of the buffers that processes average.
         ignored: minibatches that it has not observed, since some of their values were not finite.
+        negative: whether a training minibatch had values below zero although it is not signed; see `signs_seen.py`.
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
@@ -111,8 +112,21 @@ class ActivationQuantizer(FakeQuantizer):
         super().__init__(bits)
         self.signed = signed
         self.register_buffer("ignored", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer("negative", torch.zeros((), dtype=torch.bool), persistent=False)
 
     ignored: Tensor
+    negative: Tensor
+
+    @torch.no_grad()
+    def check_sign(self, x: Tensor) -> None:
+        """Notes values below zero, in training, where there should be none."""
+        if self.training and not self.signed and x.numel():
+            low = x.detach().amin()
+            self.negative |= (low < 0) & torch.isfinite(low)
+
+    def become_signed(self) -> None:
+        """Keeps values below zero from now on; what was observed or learned of the range starts anew where it must."""
+        self.signed = True
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments: plain data."""

@@ -104,7 +104,11 @@ class QuantLayer(nn.Module):
 
     def quantized_input(self, input: Tensor) -> Tensor:
         """The input that the layer computes with."""
-        return input if self.input_quantizer is None else self.input_quantizer(input)
+        if self.input_quantizer is None:
+            return input
+        self.input_quantizer.check_sign(input)
+        rounded: Tensor = self.input_quantizer(input)
+        return rounded
 
 
 class _QuantConv(QuantLayer):

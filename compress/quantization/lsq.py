@@ -84,13 +84,23 @@ class LearnedStepActivation(Learned, ActivationQuantizer):
 
     def __init__(self, bits: int, signed: bool) -> None:
         super().__init__(bits, signed)
-        self._low: int = -(2 ** (bits - 1)) if signed else 0
-        self._high: int = self._low + 2**bits - 1
+        self._set_integers()
         self.step = nn.Parameter(torch.ones(()))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self._has_step = False
 
     started: Tensor
+
+    def _set_integers(self) -> None:
+        self._low: int = -(2 ** (self.bits - 1)) if self.signed else 0
+        self._high: int = self._low + 2**self.bits - 1
+
+    def become_signed(self) -> None:
+        """The step starts anew from the next minibatch."""
+        super().become_signed()
+        self._set_integers()
+        self.started.fill_(False)
+        self._has_step = False
 
     def forward(self, x: Tensor) -> Tensor:
         """The rounded activation, of its shape."""

@@ -9,11 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compress.quantization.base import Bits, Overrides, Quantizer
-from compress.quantization.dorefa import DorefaWeight, WeightScale
+from compress.quantization.base import Bits, Decision, Overrides, Quantizer
+from compress.quantization.dorefa import DorefaWeight, WeightScale, unit_scale_warnings
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Learned, Pieces, integer_range
 from compress.quantization.functions import at_least, clipped_quantize
 from compress.quantization.grid import Grid
+from compress.quantization.placement.inputs import Graph
 from compress.registry import QUANTIZERS
 
 SMALLEST_CLIP = 1e-4
@@ -39,6 +40,11 @@ class ClippedActivation(Learned, ActivationQuantizer):
         self.init = init
         self._low, self._high = integer_range(bits, signed)
         self.clip = nn.Parameter(torch.tensor(float(init)))
+
+    def become_signed(self) -> None:
+        """The clip stays, on either side of zero."""
+        super().become_signed()
+        self._low, self._high = integer_range(self.bits, True)
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -112,6 +118,10 @@ class PACTQuantizer(Quantizer):
         self.act_clip_init_val = act_clip_init_val
         self.weight_scale = weight_scale
         self.group_options = {"weight_decay": act_clip_decay, "lr": act_clip_lr}
+
+    def warnings(self, model: nn.Module, decided: Decision, graph: Graph | None) -> list[str]:
+        """Layers whose output grows with their weights."""
+        return unit_scale_warnings(model, decided, graph, self.weight_scale)
 
     def weight_piece(self, bits: int, axis: int) -> FakeQuantizer:
         """DoReFa's weights."""

@@ -136,6 +136,7 @@ class RangeActivation(ActivationQuantizer):
 
     def __init__(self, bits: int, signed: bool, mode: Mode = "SYMMETRIC", decay: float = 0.999) -> None:
         super().__init__(bits, signed)
+        self._given_mode: Mode = mode
         self.mode: Mode = "ASYMMETRIC_UNSIGNED" if mode.startswith("SYMMETRIC") and not signed else mode
         self.decay = decay
         self.register_buffer("ranges", torch.zeros(3))  # averages of minimum and maximum, the sum of their weights
@@ -147,6 +148,12 @@ class RangeActivation(ActivationQuantizer):
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().settings(), "mode": self.mode, "decay": self.decay}
+
+    def become_signed(self) -> None:
+        """In the mode that was asked for; the average starts anew."""
+        super().become_signed()
+        self.mode, self._has_range = self._given_mode, False
+        self.ranges.zero_()
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:

@@ -18,6 +18,7 @@ from torch.fx import Node
 from compress.errors import UserError
 from compress.graph.calls import calls_of
 from compress.graph.trace import asks_for_gradients, asks_for_training, operation_name, trace_model
+from compress.quantization.placement.norm_behind import without_norm
 from compress.quantization.placement.sharing import is_weighted, owning
 from compress.quantization.placement.signs import PASSING, Signs, plain_name, zero_pad
 
@@ -52,6 +53,7 @@ class Graph:
         useful: activation modules whose output reaches some layer.
         order: layers in the order of their first call.
         outside: layer -> the module that reads its weight past it.
+        unnormed: layers that reach another layer, or the network's output, without a normalisation (norm_behind.py).
         notes: what could not be found out, a sentence each.
     """
 
@@ -61,6 +63,7 @@ class Graph:
     useful: set[str] = field(default_factory=set)
     order: list[str] = field(default_factory=list)
     outside: dict[str, str] = field(default_factory=dict)
+    unnormed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -87,7 +90,8 @@ def read_graph(
     """
     trace = trace_model(model, example_inputs)
     owned = owning(model, trace)
-    graph = Graph({}, norms=dict(owned.norms), outside=dict(owned.outside))
+    unnormed = without_norm(trace, owned.owners, layers)
+    graph = Graph({}, norms=dict(owned.norms), outside=dict(owned.outside), unnormed=unnormed)
     for call in calls_of(example_inputs)[1:]:
         _compare(graph, model, call, training=False)
     if asks_for_gradients(model):

@@ -21,6 +21,7 @@ PASSING = {  # operations whose results are among their operand's values (and ze
     "unsqueeze", "slice", "select", "narrow", "split", "chunk", "getitem", "split_with_sizes", "pixel_shuffle",
     "pixel_unshuffle", "channel_shuffle", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "expand",
     "unflatten", "roll", "flip", "repeat", "index_select", "to", "_to_copy", "lift_fresh_copy",
+    "view_as", "reshape_as", "expand_as", "ravel",
 }  # fmt: skip
 POSITIVE = {"relu", "sigmoid", "hardsigmoid", "softmax", "softplus", "exp", "square", "abs", "relu6", "zero"}
 KEEPING_SIGN = {  # not bicubic interpolation, which overshoots

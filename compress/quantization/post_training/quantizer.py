@@ -3,9 +3,10 @@
 The arguments and the order of the steps.
 """
 
+import contextlib
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from compress.errors import UserError
 from compress.quantization.base import Bits, LayerBits, Quantizer, uninitialized
 from compress.quantization.convert import structure_of
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
-from compress.quantization.layers import LAYERS, QuantActivation, QuantLayer, kind_of
+from compress.quantization.layers import INPUT, LAYERS, QuantActivation, QuantLayer, kind_of
 from compress.quantization.post_training.adaround import LayerResult, adaround
 from compress.quantization.post_training.bias_correction import correct_biases
 from compress.quantization.post_training.equalization import equalize, find_pairs
@@ -255,13 +256,17 @@ class PostTrainLinearQuantizer(Quantizer):
         if self.statistics_file is not None:
             self.statistics = self._read_statistics(found)
         else:
-            with set_aside(network, weights_only=True):  # a fake quantizer without a range lets values pass
+            read = [slots[INPUT] for slots in self._pieces.values() if INPUT in slots]
+            with set_aside(network, weights_only=True), _taken_as_signed(read):
                 self.statistics = observe(network, batches, found, self.ema_decay)
         for layer, name, piece in self._activations():
             stats = self.statistics.get(name)
             if stats is None:
                 self.left_float[name] = "calibration does not call it"
                 continue
+            if stats.min < 0 and not piece.signed and name.endswith(INPUT):
+                piece.become_signed()
+                self.notes.append(f"{layer} reads negative values, which by the traced forward pass it never does")
             if stats.min >= 0 and piece.signed and piece.mode.startswith("SYMMETRIC"):
                 piece.signed, piece.mode = False, "ASYMMETRIC_UNSIGNED"
             low, high = activation_range(stats, self._clipping(layer), piece.bits, piece.mode, piece.signed)
@@ -337,6 +342,19 @@ class PostTrainLinearQuantizer(Quantizer):
         without = correct_biases(network, reference, {name: self._norms.get(name) for name in names}, batches)
         if without:
             self.notes.append(f"no bias to correct in {', '.join(without)}")
+
+
+@contextlib.contextmanager
+def _taken_as_signed(pieces: Iterable[FakeQuantizer]) -> Iterator[None]:
+    """Inside, fake quantizers, which have no ranges yet, let negative values pass, although by the trace none come."""
+    unsigned = [piece for piece in pieces if isinstance(piece, ActivationQuantizer) and not piece.signed]
+    for piece in unsigned:
+        piece.signed = True
+    try:
+        yield
+    finally:
+        for piece in unsigned:
+            piece.signed = False
 
 
 NEEDS = {

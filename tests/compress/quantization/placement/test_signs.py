@@ -53,6 +53,12 @@ SIGNED: dict[str, Write] = {
     "behind pooling": lambda y, z: written(lambda a, b: a[:, 0].neg_())(functional.max_pool2d(y, 1), z),
     "behind a sum": lambda y, z: written(lambda a, b: a[:, 0].neg_())(y + y, z),
     "before a copy": lambda y, z: written(lambda a, b: a[:, 0].neg_())(y, z).clone(),
+    "data": written(lambda y, z: setattr(y, "data", z)),
+    "data without gradient": written(lambda y, z: torch.no_grad()(lambda: setattr(y, "data", z))()),
+    "data, then a view": written(lambda y, z: (setattr(y, "data", z), y[:, 0].abs_())),
+    "set_": written(lambda y, z: y.set_(z)),
+    "Tensor.set_": written(lambda y, z: torch.Tensor.set_(y, z)),
+    "foreach": written(lambda y, z: torch._foreach_sub_([y], [1.0])),
     "twice": written(lambda y, z: (y[:, :1].abs_(), y[:, 1:].sub_(1.0))),
     "a copy of a written one": lambda y, z: torch.cat([y, written(lambda a, b: a[:, 0].neg_())(y * 1.0, z)], 1)[:, 2:6],
 }
@@ -64,6 +70,8 @@ NON_NEGATIVE: dict[str, Write] = {
     "add_": written(lambda y, z: y.add_(y)),
     "another tensor": lambda y, z: written(lambda a, b: z.neg_())(y, z),
     "a copy": lambda y, z: written(lambda a, b: y.clone()[:, 0].neg_())(y, z),
+    "data": written(lambda y, z: setattr(y, "data", z.abs())),
+    "data, of which a view came before": lambda y, z: (y.view_as(y), setattr(y, "data", z))[0],
     "relu in place at last": lambda y, z: functional.relu_(y.neg_()),
     "reading comes first": lambda y, z: (y * 1.0, y.neg_())[0],
 }

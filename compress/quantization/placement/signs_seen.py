@@ -1,0 +1,63 @@
+"""What the trace says about signs, held against what minibatches show: an input with negative values becomes signed.
+
+Asked by policies/quantization.py after each minibatch; what the trace says is in signs.py, and calibration after
+training has statistics of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.distributed import max_over_ranks
+from compress.errors import UserError
+from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, described
+from compress.quantization.layers import INPUT
+
+Pieces = dict[str, dict[str, FakeQuantizer]]
+Place = tuple[str, str]  # layer and slot
+
+
+@torch.no_grad()
+def contradicted(pieces: Pieces) -> list[Place]:
+    """The inputs without sign that have met negative values since they were asked last, in any process."""
+    watched = {
+        (layer, slot): piece
+        for layer, slots in pieces.items()
+        for slot, piece in slots.items()
+        if slot == INPUT and isinstance(piece, ActivationQuantizer) and not piece.signed
+    }
+    if not watched:
+        return []
+    seen = max_over_ranks(torch.stack([piece.negative.float() for piece in watched.values()])).tolist()
+    for piece in watched.values():
+        piece.negative.fill_(False)
+    return [place for place, value in zip(watched, seen, strict=True) if value]
+
+
+def make_signed(pieces: Pieces, structure: dict[str, Any], places: Sequence[Place]) -> None:
+    """Makes inputs signed, in the network and in its structure.
+
+    Raises:
+        UserError: one has a single bit, which holds no sign.
+    """
+    for layer, slot in places:
+        piece = pieces[layer][slot]
+        assert isinstance(piece, ActivationQuantizer)
+        if piece.bits == 1:
+            raise UserError(
+                f"{layer} reads negative values, which by the traced forward pass it never does, and 1 bit holds no "
+                f"sign: give its activations at least 2 bits, or leave it float (overrides: {{{layer}: null}})"
+            )
+        piece.become_signed()
+        structure["layers"][layer][slot] = described(piece)
+
+
+def signed_as(model: nn.Module, source: nn.Module) -> None:
+    """Makes the inputs of a copy signed where those of the network are by now."""
+    for own, its in zip(model.modules(), source.modules(), strict=True):
+        if isinstance(own, ActivationQuantizer) and isinstance(its, ActivationQuantizer) and its.signed > own.signed:
+            own.become_signed()
