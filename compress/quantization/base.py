@@ -38,7 +38,7 @@ from compress.quantization.placement.fast_paths import read_by_source
 from compress.quantization.placement.inputs import Graph, read_graph
 from compress.quantization.placement.sharing import has_weight
 from compress.quantization.placement.signs_seen import contradicted, make_signed
-from compress.quantization.recurrent import hidden_slots
+from compress.quantization.recurrent import has_bounded_state, hidden_slots
 from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
 
 FLOAT = 32
@@ -122,6 +122,10 @@ class Quantizer(ABC):
     @abstractmethod
     def activation_piece(self, bits: int, signed: bool, is_input: bool) -> FakeQuantizer:
         """The fake quantizer of an activation; `is_input` for the network's input."""
+
+    def hidden_piece(self, bits: int, bounded: bool) -> FakeQuantizer:
+        """The fake quantizer of a hidden state; `bounded` where it lies in (-1, 1)."""
+        return self.activation_piece(bits, True, False)
 
     def bias_piece(self, bits: int) -> FakeQuantizer:
         """The fake quantizer of a bias."""
@@ -300,8 +304,9 @@ class Quantizer(ABC):
             reader = outside[name] or "the network"
             self.left_float[name] = f"{reader} computes with its weight itself"
             self.notes.append(
-                f"{name} stays float: {reader} computes with its weight itself, past the layer's quantizer; call the "
-                "layer instead to have it quantized"
+                f"{name} stays float: {reader} computes with its weight itself, past the layer's quantizer, as "
+                f"`self.{name}.forward(x)` and `F.linear(x, self.{name}.weight)` do; write `self.{name}(x)` instead to "
+                "have it quantized"
             )
             del layers[name]
 
@@ -336,7 +341,7 @@ class Quantizer(ABC):
             slots[INPUT] = reading
         hidden = self._bits(name, "activations")
         if _is_on(hidden):
-            slots |= dict.fromkeys(hidden_slots(module), (hidden, True, False))
+            slots |= dict.fromkeys(hidden_slots(module), (hidden, True, has_bounded_state(module)))
         return slots
 
     def _reading_slot(self, name: str, module: nn.Module, graph: Graph | None, first: bool) -> tuple[Any, ...] | None:
@@ -371,7 +376,11 @@ class Quantizer(ABC):
         kind = kind_of(slot)
         if kind == "weight":
             return self.weight_piece(*spec)
-        return self.bias_piece(*spec) if kind == "bias" else self.activation_piece(*spec)
+        if kind == "bias":
+            return self.bias_piece(*spec)
+        if slot.startswith("hidden"):
+            return self.hidden_piece(spec[0], bounded=spec[2])
+        return self.activation_piece(*spec)
 
     def _foldings(self) -> dict[str, str]:
         """Layer -> the BatchNorm that it is quantized with."""

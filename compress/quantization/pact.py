@@ -88,7 +88,8 @@ class PACTQuantizer(Quantizer):
         quantize_bias: true takes `bits_weights` for biases where `bits_bias` is not given.
         overrides: module selector -> null (stays float), bits of both, or a mapping with `bits_weights`,
             `bits_activations`, `bits_bias`.
-        act_clip_init_val: the clip that training starts from, > 0.
+        act_clip_init_val: the clip that training starts from, > 0; hidden states of LSTM, GRU and RNN with tanh, which
+            lie in (-1, 1), start from 1 at most.
         act_clip_decay: weight decay of the clips, >= 0; null takes the optimizer's own.
         act_clip_lr: learning rate of the clips, >= 0; null takes the optimizer's own.
         first_last_bits: bits of the first and last layer's weights, 32 for float; null treats them as the others.
@@ -130,3 +131,8 @@ class PACTQuantizer(Quantizer):
     def activation_piece(self, bits: int, signed: bool, is_input: bool) -> FakeQuantizer:
         """A learned clip."""
         return ClippedActivation(bits, signed, self.act_clip_init_val)
+
+    def hidden_piece(self, bits: int, bounded: bool) -> FakeQuantizer:
+        """A learned clip, which starts from 1 where no state is larger."""
+        init = min(1.0, self.act_clip_init_val) if bounded else self.act_clip_init_val
+        return ClippedActivation(bits, True, init)

@@ -61,6 +61,11 @@ def hidden_slots(module: nn.Module) -> tuple[str, ...]:
     return ("hidden_quantizer",) if isinstance(module, nn.RNNCellBase) else ()
 
 
+def has_bounded_state(module: nn.Module) -> bool:
+    """Whether the hidden states lie in (-1, 1), as a tanh leaves them: not behind a projection, not with ReLU."""
+    return not getattr(module, "proj_size", 0) and getattr(module, "nonlinearity", "tanh") == "tanh"
+
+
 def suffixes(layer: nn.RNNBase) -> list[str]:
     """`l0`, `l0_reverse`, `l1`, ...: one a layer and direction, in the order of execution."""
     ends = ("", "_reverse") if layer.bidirectional else ("",)

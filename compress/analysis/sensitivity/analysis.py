@@ -101,7 +101,7 @@ def sensitivity_analysis(
     Returns:
         one row a weight and level: `weight`, `level`, `zeros` (fraction of zeros in the weight, or in the weights that
         share its group), a column a metric, and by filter and channel `members`, all weights of the group; the dense
-        network is level 0 (32 bits).
+        network is level 0 (32 bits). `attrs["pinned"]` names the weights of which nothing can leave the network.
 
     Raises:
         UserError: something the user can mend; what was measured is kept, and the next call goes on with it.
@@ -125,7 +125,8 @@ def sensitivity_analysis(
     _gather(record, measure_all(model, test_func, meter, subjects, task, settings.jobs), task)
     table = record.table(names, harm)
     pinned = {name for each in subjects for name in each.weights if each.pruner and each.pruner.pinned(name)}
-    suggestion = suggest(table, goal, sense_type, [each.name for each in subjects if pinned.issuperset(each.weights)])
+    table.attrs["pinned"] = [each.name for each in subjects if pinned.issuperset(each.weights)]
+    suggestion = suggest(table, goal, sense_type)
     together = _together(model, test_func, subjects, chosen(suggestion, sense_type))
     write_workbook(path, table, suggestion, goal, together, sense_type)
     draw(path.with_suffix(".png"), table, goal, sense_type)

@@ -18,6 +18,7 @@ from compress.groups import Tilings, group_count
 from compress.masks import MaskTable
 from compress.pruning.coupled_masks import channel_dim
 from compress.pruning.ranked import L1RankedStructureParameterPruner
+from compress.quantization.post_training.replay import set_aside
 from compress.selectors import canonical_parameters
 from compress.thinning.current import CurrentGraph
 
@@ -104,14 +105,15 @@ class GroupPruner:
 
 
 def graph_of(model: nn.Module, inputs: Any) -> ChannelGraph | None:
-    """The network's graph; None where it has none, with a warning of what follows.
+    """The network's graph, of a quantized one as if it rounded nothing; None, with a warning, where it has none.
 
     Args:
         model: the network.
         inputs: example inputs; None where none were seen.
     """
     try:
-        return CurrentGraph(model, inputs).get()
+        with set_aside(model):  # ranges are reduced over the channels, which would hold all of them
+            return CurrentGraph(model, inputs).get()
     except UserError as e:
         logger.warning("each weight is pruned by itself, without what is coupled to it: %s", e)
         return None

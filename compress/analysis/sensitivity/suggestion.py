@@ -67,20 +67,21 @@ def default_tolerance(metric: str, dense: float) -> float:
     return words.negligible / 100 if is_fraction else words.negligible
 
 
-def suggest(table: pd.DataFrame, goal: Goal, sense_type: str, pinned: Collection[str] = ()) -> pd.DataFrame:
+def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:
     """For each weight the hardest level whose loss, and that of every milder level, is tolerated.
 
     Args:
-        table: of the analysis, each weight's levels in the order of growing harm.
+        table: of the analysis, each weight's levels in the order of growing harm; weights that its `attrs["pinned"]`
+            names stay dense.
         goal: what is tolerated.
         sense_type: of the analysis.
-        pinned: weights of which nothing can leave the network; they stay dense.
 
     Returns:
         one row a weight: `weight`, `level` (the dense one where nothing is tolerated), `zeros`, the metric, `worse by`,
         and `members` if the table has it.
     """
     rows = []
+    pinned: Collection[str] = table.attrs.get("pinned", ())
     for weight, own in table.groupby("weight", sort=False):
         tolerated = own[goal.metric].map(goal.loss).le(goal.tolerance + 1e-12).cummin()
         best = own[tolerated].iloc[-1]  # the dense row is always tolerated
