@@ -17,6 +17,7 @@ from compress.config.faults import Report
 from compress.config.loader import Path, dotted
 from compress.config.messages import MOST_WHOLE, describe_type, should_be, words_at
 from compress.errors import did_you_mean, nearest, shown
+from compress.lr.torch_schedulers import WIDER
 from compress.policies.base import Policy
 
 __all__ = ["INJECTED", "Report", "arguments_model", "check_arguments", "describe_type", "type_hints"]
@@ -148,6 +149,7 @@ def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     supplied = {name: getattr(collections.abc, name) for name in collections.abc.__all__}
     hints = typing.get_type_hints(function, localns={**supplied, **vars(typing)}, include_extras=True)
+    hints |= WIDER.get(target, {}) if inspect.isclass(target) else {}
     return {name: _eager(hint) for name, hint in hints.items()}
 
 

@@ -2,11 +2,11 @@
 
 `channel_dim`.
 
-    (N, C) -> 1       (N, C, H, W), (N, C, D, H, W) -> 1
+    (N, C) -> 1       (N, C, H, W), (N, C, D, H, W) -> 1       (N, H, W, C) of Linear or LayerNorm (Swin) -> 3
     (N, C, L) of Conv1d -> 1       (N, tokens, C) of Linear or LayerNorm -> 2
 
-Three dimensions do not tell which of the two it is. The layer that made the tensor does, which autograd remembers;
-what was split, joined, stacked or averaged behind the layer is followed by the shapes that autograd has kept.
+Three and more dimensions do not tell which of the two it is. The layer that made the tensor does, which autograd
+remembers; what was split, joined, stacked or averaged behind the layer is followed by the shapes that autograd keeps.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,27 @@ Where = list[int | None]  # dimension of an earlier tensor -> where it is now
 
 
 def channel_dim(feature: Tensor) -> int:
-    """The dimension of the channels; of (N, a, b) whose maker is unknown the last one."""
+    """The dimension of the channels; where the maker is unknown the last one of (N, a, b), 1 of more dimensions."""
     found = known_channel_dim(feature)
     return feature.dim() - 1 if found is None else found
 
 
 def known_channel_dim(feature: Tensor) -> int | None:
     """The same; None of (N, a, b) whose maker is unknown."""
-    if feature.dim() != 3:
-        return 1 if feature.dim() > 3 else feature.dim() - 1
-    return _made_along(feature)
+    if feature.dim() < 3:
+        return feature.dim() - 1
+    found = _made_along(feature)
+    return found if feature.dim() == 3 else found or 1  # dimension 0 is the samples'
+
+
+def is_compiled(feature: Tensor) -> bool:
+    """Whether a tensor is what torch.compile's code has made, directly or behind a view."""
+    node: Any = feature.grad_fn
+    for _ in range(STEPS):
+        if node is None or "Compiled" in node.name():
+            return node is not None
+        node = next((each for each, _ in node.next_functions if each is not None), None)
+    return False
 
 
 def _made_along(feature: Tensor) -> int | None:

@@ -64,18 +64,20 @@ def same_positions(student: Tensor, teacher: Tensor, layer: str) -> tuple[Tensor
     """Both features at the smaller of their heights and widths (adaptive average pooling); others must be of one size.
 
     Args:
-        student: (N, C, ...).
-        teacher: (N, D, ...).
+        student: (N, C, ...), or (N, H, W, C).
+        teacher: (N, D, ...), its channels where the student's are.
         layer: of the student, for the message.
 
     Raises:
         UserError: the features cannot be laid over each other.
     """
-    sizes = student.shape[2:], teacher.shape[2:]
-    if student.dim() == teacher.dim() == 4 and sizes[0] != sizes[1]:
-        common = (min(sizes[0][0], sizes[1][0]), min(sizes[0][1], sizes[1][1]))
-        return functional.adaptive_avg_pool2d(student, common), functional.adaptive_avg_pool2d(teacher, common)
     dim = channel_dim(student)
+    if student.dim() == teacher.dim() == 4:
+        own, its = student.movedim(dim, 1), teacher.movedim(dim, 1)
+        if own.shape[2:] != its.shape[2:]:
+            common = (min(own.shape[2], its.shape[2]), min(own.shape[3], its.shape[3]))
+            own, its = (functional.adaptive_avg_pool2d(each, common) for each in (own, its))
+        return own.movedim(1, dim), its.movedim(1, dim)
     left, right = (torch.Size(size for i, size in enumerate(each.shape) if i != dim) for each in (student, teacher))
     if left != right:
         raise UserError(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress.distillation.base import OUTPUT_PAIR, Distiller, Weight
 from compress.distillation.capture import OUTPUT, Features
-from compress.distillation.feature_dims import known_channel_dim
+from compress.distillation.feature_dims import is_compiled, known_channel_dim
 from compress.distillation.losses import Distance, distance, softened_divergence
 from compress.errors import UserError
 from compress.registry import DISTILLERS
@@ -72,6 +72,12 @@ class KnowledgeDistillation(Distiller):
         if self.class_dim is not None and not -rank <= self.class_dim < rank:
             raise UserError(f"class_dim {self.class_dim}: the logits are of shape {tuple(logits.shape)}")
         if self.class_dim is None and known_channel_dim(logits) is None and not self._said:
+            if is_compiled(logits):
+                raise UserError(
+                    f"KnowledgeDistillation: the logits {tuple(logits.shape)} come out of a compiled network, which "
+                    "does not tell by which layer they were made; give class_dim: 1 (N, classes, L) or class_dim: 2 "
+                    "(N, tokens, classes)"
+                )
             self._said = True
             logger.warning(
                 "KnowledgeDistillation: which layer made the logits %s is not known, so their last dimension is taken "

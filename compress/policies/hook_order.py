@@ -5,9 +5,12 @@ the optimizer's momentum moves. That the optimizer has stepped is known by a hoo
 loop leaves out (no step) is none that lacks a hook.
 """
 
+import logging
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 
 from compress.errors import UserError
@@ -16,18 +19,28 @@ ORDER = (
     "on_epoch_begin; for each minibatch: on_minibatch_begin, forward, loss, before_backward_pass, backward, "
     "before_parameter_optimization, optimizer.step, on_minibatch_end; on_epoch_end"
 )
+logger = logging.getLogger("compress")
 Needs = Callable[[str], list[str]]  # hook -> names of those that act there in the present epoch
+
+
+LATEST: "weakref.WeakKeyDictionary[nn.Module, weakref.ref[HookOrder]]" = weakref.WeakKeyDictionary()
+"""Network -> what follows the scheduler that acted on it last."""
 
 
 class HookOrder:
     """Follows a loop.
+
+    Args:
+        model: the scheduler's network.
 
     Attributes:
         epoch: that began last; None before the first one.
         resumed: a state was loaded, so the loop may be inside of an epoch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._displaced = False  # another scheduler of the network has begun inside of an epoch
         self.epoch: int | None = None
         self.resumed = False
         self._over = True  # the epoch has ended
@@ -47,16 +60,23 @@ class HookOrder:
     def restart(self) -> None:
         """A state was loaded."""
         watched = self._watched
-        self.__init__()  # type: ignore[misc]
+        self.__init__(self._model)  # type: ignore[misc]
         self._watched, self.resumed = watched, True
 
     def begin_epoch(self, epoch: int, needs: Needs) -> None:
         """`on_epoch_begin`."""
+        self._act_alone()
         if self.epoch is not None and not self.resumed and epoch < self.epoch:
             raise UserError(
                 f"epoch {epoch} begins after epoch {self.epoch}: policies act once and learning rates do not go back; "
                 "load the scheduler's state of that moment (load_state_dict), or build a new scheduler"
             )
+        if self.epoch is not None and not self.resumed and epoch > self.epoch + 1:
+            logger.warning(
+                "epoch %d begins after epoch %d: what the schedule does in the epochs between is left out; begin "
+                "and end every epoch, or load the scheduler's state of another run (load_state_dict)",
+                epoch, self.epoch,
+            )  # fmt: skip
         self._close_minibatch(needs)
         if not self._over and epoch != self.epoch:
             self._miss("on_epoch_end", needs("on_epoch_end"), f"epoch {epoch} begins")
@@ -65,6 +85,7 @@ class HookOrder:
 
     def begin_minibatch(self, epoch: int, step: int, needs: Needs) -> None:
         """`on_minibatch_begin`."""
+        self._act_alone()
         self._inside(epoch, "on_minibatch_begin", needs)
         self._close_minibatch(needs)
         if self._early == (epoch, step):
@@ -96,6 +117,19 @@ class HookOrder:
         self._inside(epoch, "on_epoch_end", needs)
         self._close_minibatch(needs)
         self._over, self._open = True, None
+
+    def _act_alone(self) -> None:
+        """Raises UserError where two schedulers take turns inside of their epochs on one network."""
+        known = LATEST.get(self._model)
+        other = None if known is None else known()
+        if other is not None and other is not self and not other._over:
+            if self._displaced:
+                raise UserError(
+                    f"two schedulers act on this {type(self._model).__name__} in turns: masks, rates and loss terms of "
+                    "both would be applied, each without knowing the other's; put all policies into one schedule"
+                )
+            other._displaced = True
+        LATEST[self._model] = weakref.ref(self)
 
     def _inside(self, epoch: int, hook: str, needs: Needs) -> None:
         if self.resumed:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.distillation.feature_dims import channel_dim, known_channel_dim
+from compress.distillation.losses import attention_distance, same_positions
 from compress.errors import UserError
 from tests.compress.distillation.nets import taught
 from tests.compress.harness import one_policy
@@ -133,3 +134,38 @@ def test_features_of_convolutions_of_different_widths_get_an_adaptor(rank: int, 
     expected = (torch.einsum("wc,nc...->nw...", matrix, student[0](x)) - teacher[0](x)).square().mean()
     torch.testing.assert_close(term(run, x), expected)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+class ChannelsLast(nn.Module):
+    """(N, 3, 8, 8) -> (N, 8, 8, width), as Swin's stages give; `norm` instead of a Linear at the end."""
+
+    def __init__(self, width: int, norm: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 1)
+        self.stage = nn.LayerNorm(width) if norm else nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stage(self.stem(x).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("back", [True, False])
+def test_four_dimensions_with_the_channels_last(norm: bool, back: bool) -> None:
+    feature = ChannelsLast(8, norm)(torch.randn(2, 3, 8, 8))  # all sizes alike but the batch
+    feature = feature.permute(0, 3, 1, 2) if back else feature
+    assert channel_dim(feature) == (1 if back else 3)
+    assert channel_dim(feature.relu() * 2) == (1 if back else 3)
+    assert channel_dim(nn.Conv2d(8, 8, 1)(feature)) == 1
+    assert channel_dim(feature.detach()) == 1
+
+
+def test_positions_and_attention_of_channels_last_are_those_of_channels_first() -> None:
+    student, teacher = ChannelsLast(4, True)(torch.randn(2, 3, 8, 8)), torch.randn(2, 4, 4, 6)
+    own, its = same_positions(student, teacher, "stage")
+    first = nn.functional.adaptive_avg_pool2d(student.permute(0, 3, 1, 2), (4, 4))
+    torch.testing.assert_close(own.permute(0, 3, 1, 2), first)
+    assert its.shape == (2, 4, 4, 6)
+    energy = first.square().sum(1).flatten(1)
+    other = nn.functional.adaptive_avg_pool2d(teacher.permute(0, 3, 1, 2), (4, 4)).square().sum(1).flatten(1)
+    maps = [nn.functional.normalize(each, dim=1) for each in (energy, other)]
+    torch.testing.assert_close(attention_distance(own, its), (maps[0] - maps[1]).square().sum(1).mean())

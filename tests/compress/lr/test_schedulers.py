@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from compress.errors import ScheduleError, UserError
 from compress.lr.torch_schedulers import REFUSED
 from compress.policies.lr import LRPolicy
 from compress.registry import LR_SCHEDULERS
+from tests.compress.harness import one_policy, tiny_net
 
 PARTS = [{"class": "ConstantLR", "factor": 0.1, "total_iters": 3}, {"class": "ExponentialLR", "gamma": 0.9}]
 ARGUMENTS = {
@@ -311,3 +313,30 @@ def test_what_a_plateau_has_lowered_stays_lowered_for_who_comes_behind(warm):
     expected = [0.5, 0.75] if warm else [1.0, 1.0]
     expected += [1.0, 1.0, lowered, *(lowered * 0.5**e for e in (5, 6, 7))]
     assert [rate for rate, _ in found] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("cls", ["CyclicLR", "OneCycleLR"])
+def test_momenta_a_group_are_taken_as_torch_takes_them(cls: str, listed: bool) -> None:
+    momenta: dict[str, Any] = {"base_momentum": [0.8, 0.7], "max_momentum": [0.95, 0.9]}
+    if not listed:
+        momenta = {name: values[0] for name, values in momenta.items()}
+    given = {"max_lr": [0.1, 0.2], **momenta}
+    given |= {"base_lr": [0.01, 0.02]} if cls == "CyclicLR" else {"total_steps": 20}
+
+    def optimizer_of() -> torch.optim.SGD:
+        net = tiny_net()
+        first, *rest = net.parameters()
+        return torch.optim.SGD([{"params": [first]}, {"params": rest}], lr=0.1, momentum=0.9)
+
+    theirs, ours, net = optimizer_of(), optimizer_of(), tiny_net()
+    plain = getattr(torch.optim.lr_scheduler, cls)(theirs, **given)
+    scheduler = dict_config(net, ours, one_policy("lr_schedulers", {"class": cls, **given}, list(range(8))))
+    for epoch in range(8):
+        scheduler.on_epoch_begin(epoch, ours)
+        assert [(g["lr"], g["momentum"]) for g in ours.param_groups] == [
+            (g["lr"], g["momentum"]) for g in theirs.param_groups
+        ]
+        theirs.step()
+        plain.step()
+        scheduler.on_epoch_end(epoch, ours)

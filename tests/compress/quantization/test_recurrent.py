@@ -285,3 +285,45 @@ def test_every_layer_says_its_slots() -> None:
     assert slots_of(nn.ReLU()) == ("output_quantizer",)
     assert [kind_of(slot) for slot in slots_of(nn.GRUCell(2, 2))] == ["weight"] * 2 + ["bias"] * 2 + ["activation"] * 2
     assert {nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell} <= set(LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("layer", "first"),
+    [
+        (nn.LSTM(4, 5), 1.0), (nn.GRU(4, 5, 2), 1.0), (nn.RNN(4, 5), 1.0), (nn.LSTMCell(4, 5), 1.0),
+        (nn.LSTM(4, 5, proj_size=3), 8.0), (nn.RNN(4, 5, nonlinearity="relu"), 8.0),
+        (nn.RNNCell(4, 5, nonlinearity="relu"), 8.0),
+    ],
+)  # fmt: skip
+def test_pacts_clip_of_a_state_that_a_tanh_bounds_starts_at_one(layer: nn.Module, first: float) -> None:
+    for given, wanted in ((8.0, first), (0.5, 0.5)):
+        net = nn.ModuleList([copy.deepcopy(layer)])
+        quantizer = PACTQuantizer(4, 4, act_clip_init_val=given)
+        quantizer.prepare(net, torch.optim.SGD(net.parameters(), 0.1))
+        clips = {name: piece for name, piece in quantizer._pieces["0"].items() if name.startswith("hidden")}
+        assert len(clips) == (2 if isinstance(layer, nn.GRU) else 1)
+        assert all(float(piece.clip.detach()) == wanted for piece in clips.values())  # type: ignore[arg-type, operator]
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_a_projected_state_in_train_eval_and_bfloat16(cls: Any) -> None:
+    """Expected: the float layer, as far as 8 bits hold it (weights of unit scale are others)."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.LSTM(6, 8, 2, batch_first=True, proj_size=4)), torch.randn(3, 5, 6)
+    wanted = net(x)[0]
+    quantizer = cls(
+        8, 8, example_inputs=x, **({"weight_scale": "max"} if cls in (DorefaQuantizer, PACTQuantizer) else {})
+    )
+    quantizer.prepare(net, torch.optim.SGD(net.parameters(), 0.1))
+    quantizer.convert(net)
+    net.train()
+    trained = net(x)[0]
+    torch.testing.assert_close(net.eval()(x)[0], trained)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = net.train()(x)[0]
+        half.float().square().mean().backward()
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - trained).norm() < 0.05 * trained.norm()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+    if cls not in (DorefaQuantizer, PACTQuantizer):
+        assert (trained - wanted).norm() < 0.03 * wanted.norm()
