@@ -17,7 +17,7 @@ from apputils.platform_summaries import draw_model_to_file, macs_display, sparsi
 from apputils.report.write import write_report
 from apputils.runs.folders import Run
 from apputils.runs.run_warnings import RunWarnings
-from apputils.runs.summary import Cost, make_summary, summary_table, write_summary
+from apputils.runs.summary import Cost, make_summary, summary_table
 from apputils.runs.writable import check_results
 from compress.analysis.activations.features import Samples, chosen_layers, dump_features
 from compress.analysis.activations.statistics import ActivationReport, ActivationStatistics, write_activations
@@ -26,6 +26,7 @@ from compress.analysis.sensitivity.evaluation import Evaluation
 from compress.analysis.sparsity.totals import Sparsity
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, is_exported
+from compress.io.files import write_json
 from data.measured import facts_of
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
 from engine.commands.find_checkpoint import load_subject
@@ -202,7 +203,7 @@ class BaseTester:
         record = RunRecord.of(self.folders, Path(opt.model), self.checkpoint)
         self._add_record(summary, record)
         path = self.results / "test_summary.json"
-        write_summary(path, summary)
+        write_json(path, summary)
         logger.info("%s", summary_table(summary))
         if not dense and self.is_compressed(summary):
             logger.info("%s", how_to_get_dense(self.folders.name, self.checkpoint))
@@ -211,7 +212,7 @@ class BaseTester:
             export_run(self, model, inputs, own, opt)
         sensitivity.run(self, model)
         self._add_record(summary, record)  # again: exporting and analysing may have warned
-        write_summary(path, summary)
+        write_json(path, summary)
         if opt.report:
             self.report(model, summary, activations.report())
         return summary

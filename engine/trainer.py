@@ -25,7 +25,7 @@ from apputils.runs.lock import hold
 from apputils.runs.logger import NoFiles, RunLogger
 from apputils.runs.measured_words import measured_words
 from apputils.runs.run_warnings import RunWarnings
-from apputils.runs.summary import Cost, make_summary, summary_table, whereabouts, write_summary
+from apputils.runs.summary import Cost, make_summary, summary_table, whereabouts
 from apputils.runs.writable import check_places
 from compress.analysis.activations.statistics import ActivationReport, ActivationStatistics
 from compress.analysis.sensitivity.evaluation import evaluating
@@ -33,6 +33,7 @@ from compress.analysis.sparsity.totals import Sparsity
 from compress.config import dict_config, file_config
 from compress.distributed import is_first, world_size
 from compress.errors import UserError
+from compress.io.files import write_json
 from compress.io.progress import Bar
 from compress.scheduler import CompressionScheduler
 from data.data_fingerprint import check_same_data
@@ -526,7 +527,7 @@ class BaseTrainer:
             dense=next(iter(dense), None),
             warnings=self.warnings.entries,
         )
-        write_summary(self.folders.results / "summary.json", summary)
+        write_json(self.folders.results / "summary.json", summary)
         logger.info("%s", summary_table(summary))
         self.sizes.tell(self.folders, self.quality)
         logger.info("%s", whereabouts(self.folders))

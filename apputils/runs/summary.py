@@ -7,7 +7,6 @@ The summary's form, its table and file. Called by the base solver and tester.
      "sparsity": {"weights": {NAME: s}, "scheduled": s, "overall": s}, "params", "macs", "macs_input", "checkpoint"}
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from apputils.runs.run_warnings import warnings_text
 from compress.analysis.metric_names import words_of
 from compress.analysis.sparsity.totals import Sparsity
 from compress.graph.macs.count import count_macs
-from compress.io.files import write_text
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,6 @@ def make_summary(
         "macs_input": cost.macs_input,
         "checkpoint": str(checkpoint),
     }
-
-
-def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Writes the summary as JSON, whole or not at all."""
-    write_text(path, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
 
 
 def summary_table(summary: dict[str, Any]) -> str:

@@ -8,12 +8,13 @@ A library that wants a name, not an open file, is given `checked(path)`.
 
 import errno
 import io
+import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 MOST_TEXT, CHUNK = 1 << 28, 1 << 20  # bytes of a file that is read whole, and read at a time
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -116,6 +117,15 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
+
+
+def write_json(path: str | Path, content: Any, indent: int = 2) -> None:
+    """Writes plain data as JSON, whole or not at all; its folder is made if needed.
+
+    Raises:
+        OSError: as for `replacing`.
+    """
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
 def appending(path: str | Path) -> IO[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from apputils.runs.measured_words import measured_words
-from apputils.runs.summary import quality_table, write_summary
+from apputils.runs.summary import quality_table
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, describing
 from compress.export.machine_load import load_text
@@ -25,6 +25,7 @@ from compress.export.onnx.qdq import is_quantized
 from compress.export.onnx.session import has_vnni
 from compress.export.pt2 import export_pt2
 from compress.export.timing import Timed, Timing, threads_text, time_rows, times_table
+from compress.io.files import write_json
 
 if TYPE_CHECKING:
     from engine.tester import BaseTester
@@ -136,7 +137,7 @@ def export_run(
         logger.warning("not exported: %s", e)
         result["error"] = str(e)
     result["seconds"] = round(time.perf_counter() - started, 1)
-    write_summary(folder / "export.json", result)
+    write_json(folder / "export.json", result)
     logger.info("written: %s, %s", folder / "export.json", ", ".join(result["files"]))
     return result
 
@@ -176,7 +177,7 @@ def evaluate_exported(tester: "BaseTester", opt: Any) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 1),
     }
     path = tester.results / f"exported_{file.stem}{file.suffix.replace('.', '_')}.json"
-    write_summary(path, summary)
+    write_json(path, summary)
     logger.info("\n%s\nmeasured on %s\n", quality_table(summary["quality"]), measured_words(summary["measured_on"]))
     logger.info("written: %s", path)
     return summary

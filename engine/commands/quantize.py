@@ -20,11 +20,11 @@ from tabulate import tabulate
 from torch import nn
 
 from apputils.checkpoints.file import save_checkpoint
-from apputils.runs.summary import write_summary
 from compress.analysis.sensitivity.evaluation import directions, loss_of
 from compress.config.post_training import load_post_training
 from compress.errors import UserError, did_you_mean
 from compress.export.onnx.qdq import is_quantized
+from compress.io.files import write_json
 from compress.quantization.base import Bits
 from compress.quantization.post_training.ladder import Ladder, climb
 from compress.quantization.post_training.mixed_precision import Kind, MixedPrecision
@@ -170,7 +170,7 @@ class QuantizeRequest:
         }
         save_checkpoint(folder / "quantized.pt", content)
         quantizer.write_statistics(folder / "activation_stats.yaml")
-        write_summary(folder / "post_training.json", result)
+        write_json(folder / "post_training.json", result)
         for note in quantizer.notes:
             logger.warning("%s", note)
         left = "; ".join(f"{name} ({why})" for name, why in quantizer.left_float.items())

@@ -12,11 +12,11 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from apputils.runs.summary import write_summary
 from compress.analysis.macs.layers import MacsTable, layer_label, macs_table
 from compress.analysis.macs.roofline import Machine, draw_roofline, measure_machine
 from compress.analysis.workbook import Workbook, records, shape_text
 from compress.graph.trace import ExampleInputs, as_arguments
+from compress.io.files import write_json
 
 logger = logging.getLogger("run")
 
@@ -40,7 +40,7 @@ def macs_display(model: nn.Module, macs_file: str | Path, dummy_input: ExampleIn
     write_workbook(path, table, machine)
     content = {"inputs": table.input_shapes, "layers": records(table.layers), "total": table.total}
     content |= {"left_out": table.left_out} if table.left_out else {}
-    write_summary(path.with_suffix(".json"), {**content, "machine": asdict(machine)})
+    write_json(path.with_suffix(".json"), {**content, "machine": asdict(machine)})
     draw_roofline(table, machine, path.with_suffix(".png"))
     logger.info("\n%s", macs_text(table))
     return table

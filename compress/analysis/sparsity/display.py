@@ -16,10 +16,9 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 from torch import nn
 
-from apputils.runs.summary import write_summary
 from compress.analysis.sparsity.table import BLOCK, GRANULARITIES, SparsityReport, sparsity_report
 from compress.analysis.workbook import Workbook, records, shape_text
-from compress.io.files import replacing
+from compress.io.files import replacing, write_json
 
 logger = logging.getLogger("run")
 MOST_DRAWN = 48  # weights whose histograms are drawn
@@ -41,7 +40,7 @@ def sparsity_display(model: nn.Module, sparsity_file: str | Path, block_shape: S
     path = Path(sparsity_file)
     report = sparsity_report(model, block_shape)
     write_workbook(path, report, block_shape)
-    write_summary(path.with_suffix(".json"), {"weights": records(report.weights), "total": _plain(report.total)})
+    write_json(path.with_suffix(".json"), {"weights": records(report.weights), "total": _plain(report.total)})
     draw_heat_map(report, path.with_suffix(".png"))
     draw_histograms(report, path.with_name(f"{path.stem}_histograms.png"))
     logger.info("\n%s", sparsity_text(report))
