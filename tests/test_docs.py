@@ -15,6 +15,7 @@ import torch
 import yaml
 from torch import nn
 
+import compress
 from apputils.checkpoints.file import main as checkpoint_main
 from compress.config import file_config
 from compress.config.__main__ import main as config_main
@@ -152,6 +153,24 @@ def test_the_loop_of_the_manual_trains_and_prunes(tmp_path: Path, monkeypatch: p
     names: dict[str, Any] = {"model": model, "loader": loader, "criterion": nn.CrossEntropyLoss()}
     exec(loop, names)
     assert 0.45 < names["scheduler"].masks["conv1.weight"].sparsity() < 0.55
+
+
+def test_the_example_of_the_python_api_trains_thins_quantizes_and_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example, *_) = (each.values[1] for each in blocks("python") if each.values[0] == DOCS / "python_api.md")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example.replace("64, 64", "32, 32").replace("range(2)", "range(1)").replace("epochs=2", "epochs=1"), names)
+    assert names["model"].layer1[0].conv1.out_channels == 32
+    assert names["report"].mode == "qdq"
+    assert (tmp_path / "resnet18_int8.onnx").stat().st_size == names["report"].bytes < 9e6  # of 45 MB in float
+
+
+def test_the_page_of_the_python_api_has_every_stated_name() -> None:
+    by_subject = source_checks().stated_names("compress")
+    assert [name for names in by_subject.values() for name in names] == compress.__all__
+    assert len(by_subject) == 8
 
 
 @pytest.mark.parametrize("package", ["lightning", "transformers"])

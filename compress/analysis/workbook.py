@@ -8,28 +8,34 @@ Openpyxl's part, so that every analysis writes its numbers in one look. Called b
     book.save(Path("results/run/sense.xlsx"))
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import openpyxl
-import pandas as pd
-from openpyxl.chart import BarChart, LineChart, Reference, ScatterChart, Series
-from openpyxl.styles import Alignment, Font, PatternFill
-from openpyxl.utils import get_column_letter
-from openpyxl.worksheet.properties import PageSetupProperties
-from openpyxl.worksheet.worksheet import Worksheet
 
 from compress.errors import UserError
 from compress.io.files import replacing, why
+from compress.io.optional import on_use
+
+if TYPE_CHECKING:
+    import openpyxl
+    import pandas as pd
+    from openpyxl import chart as charts
+    from openpyxl import styles
+    from openpyxl.worksheet.worksheet import Worksheet
+else:
+    openpyxl, pd = on_use("openpyxl"), on_use("pandas")
+    charts, styles = on_use("openpyxl.chart"), on_use("openpyxl.styles")
 
 ChartKind = Literal["line", "bar", "scatter"]
 MAX_TITLE = 31  # characters of a sheet's title, Excel's limit
-_HEAD = PatternFill("solid", fgColor="DDE6F0")
+_HEAD = {"patternType": "solid", "fgColor": "DDE6F0"}
 
 
 @dataclass(frozen=True)
@@ -69,19 +75,20 @@ class Workbook:
             note: a sentence above the table.
         """
         sheet = self.add_sheet(title)
-        head = 1
+        head, head_fill = 1, styles.PatternFill(**_HEAD)
         if note is not None:
-            sheet.cell(1, 1, note).font = Font(italic=True)
+            sheet.cell(1, 1, note).font = styles.Font(italic=True)
             head = 3
         for number, name in enumerate(table.columns, start=1):
             cell = sheet.cell(head, number, str(name))
-            cell.font, cell.fill, cell.alignment = Font(bold=True), _HEAD, Alignment(wrap_text=True, vertical="top")
+            cell.font, cell.fill = styles.Font(bold=True), head_fill
+            cell.alignment = styles.Alignment(wrap_text=True, vertical="top")
             values = [_plain(value) for value in table[name]]
             for row, value in enumerate(values, start=head + 1):
                 _write(sheet, row, number, value, percent=name in percent)
-            sheet.column_dimensions[get_column_letter(number)].width = _width(str(name), values)
+            sheet.column_dimensions[_letter(number)].width = _width(str(name), values)
         sheet.freeze_panes = sheet.cell(head + 1, 2)
-        sheet.auto_filter.ref = f"A{head}:{get_column_letter(max(len(table.columns), 1))}{head + len(table)}"
+        sheet.auto_filter.ref = f"A{head}:{_letter(max(len(table.columns), 1))}{head + len(table)}"
         columns = {str(name): number for number, name in enumerate(table.columns, start=1)}
         return TableSheet(sheet, columns, head, len(table))
 
@@ -111,29 +118,29 @@ class Workbook:
             on: the sheet that shows it; None puts it to the right of the table.
             anchor: cell of its upper left corner, such as `B2`.
         """
-        chart = {"line": LineChart, "bar": BarChart, "scatter": ScatterChart}[kind]()
+        chart = {"line": charts.LineChart, "bar": charts.BarChart, "scatter": charts.ScatterChart}[kind]()
         chart.title, chart.y_axis.title, chart.x_axis.title = title, y_title, x if x_title is None else x_title
         chart.x_axis.delete = chart.y_axis.delete = False  # openpyxl writes charts without axes otherwise
         chart.height, chart.width = 10, 20  # cm
         along = self._reference(data, x)
         for name in series:
-            values = Reference(data.sheet, data.columns[name], data.head, max_row=data.head + data.rows)
+            values = charts.Reference(data.sheet, data.columns[name], data.head, max_row=data.head + data.rows)
             if kind == "scatter":
-                chart.series.append(Series(values, along, title_from_data=True))
+                chart.series.append(charts.Series(values, along, title_from_data=True))
             else:
                 chart.add_data(values, titles_from_data=True)
         if kind != "scatter":
             chart.set_categories(along)
         for curve in chart.series:
             curve.smooth = False
-        where = anchor or f"{get_column_letter(len(data.columns) + 2)}{2 + 21 * len(data.sheet._charts)}"
+        where = anchor or f"{_letter(len(data.columns) + 2)}{2 + 21 * len(data.sheet._charts)}"
         (on or data.sheet).add_chart(chart, where)
 
     def add_sheet(self, title: str) -> Worksheet:
         """An empty sheet, for charts; `title` as in `add_table`. It is printed as wide as a page, lying."""
         sheet = self.book.create_sheet(self._free_title(title))
         sheet.page_setup.orientation, sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = "landscape", 1, 0
-        sheet.sheet_properties.pageSetUpPr = PageSetupProperties(fitToPage=True)
+        sheet.sheet_properties.pageSetUpPr = openpyxl.worksheet.properties.PageSetupProperties(fitToPage=True)
         return sheet
 
     def save(self, path: Path) -> None:
@@ -154,8 +161,8 @@ class Workbook:
             ) from e
 
     @staticmethod
-    def _reference(data: TableSheet, column: str) -> Reference:
-        return Reference(data.sheet, data.columns[column], data.head + 1, max_row=data.head + data.rows)
+    def _reference(data: TableSheet, column: str) -> charts.Reference:
+        return charts.Reference(data.sheet, data.columns[column], data.head + 1, max_row=data.head + data.rows)
 
     def _free_title(self, title: str) -> str:
         stem = re.sub(r"[\[\]:*?/\\]", "_", title).strip("'")[:MAX_TITLE] or "sheet"
@@ -199,6 +206,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and math.isinf(value):
         return "infinite" if value > 0 else "-infinite"
     return value if isinstance(value, bool | int | float) else str(value)
+
+
+def _letter(column: int) -> str:
+    return str(openpyxl.utils.get_column_letter(column))
 
 
 def _write(sheet: Worksheet, row: int, column: int, value: Any, *, percent: bool) -> None:

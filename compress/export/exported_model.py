@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.export.onnx.export import METADATA
-from compress.export.onnx.session import needed, open_session, run_session
+from compress.export.onnx.session import open_session, run_session
 from compress.export.onnx.trust import look_through
 from compress.export.pt2 import load_pt2
 from compress.io.files import checked
+from compress.io.optional import needed
 
 SUFFIXES = (".onnx", ".pt2")
 _BULK = {"model", "averaged", "optimizer", "scheduler", "schedule", "random_state", "history", "best", "format"}

@@ -4,14 +4,17 @@
 formula (`=cmd|...`); an apostrophe before it makes it text (OWASP, "CSV injection").
 """
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from compress.io.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are wide forms
 

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from compress.distributed import is_first
+from compress.io.optional import needed
 
 T = TypeVar("T")
 
@@ -28,7 +27,7 @@ class Bar(Iterable[T]):
     def __init__(
         self, items: Iterable[T], total: int, title: str, unit: str = "step", per_item: int | None = None
     ) -> None:
-        self._bar = tqdm(
+        self._bar = needed("tqdm", "a progress bar").tqdm(
             items,
             title,
             total,

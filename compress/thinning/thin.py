@@ -4,7 +4,7 @@
 before they touch the model; a group with which that fails stays, with a note.
 
     masks = {"conv1.weight": keep[:, None, None, None].expand_as(model.conv1.weight)}
-    result = thin(model, masks, batch, optimizer)
+    result = thin(model, batch, masks, optimizer)  # without masks: what is zero leaves
     torch.save({"recipe": result.recipe.to_dict(), "state": model.state_dict()}, path)
 """
 
@@ -53,8 +53,8 @@ class Thinned:
 
 def thin(
     model: nn.Module,
-    masks: Masks | None,
     example_inputs: ExampleInputs,
+    masks: Masks | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     graph: ChannelGraph | None = None,
     allow_inexact: bool = False,
@@ -63,9 +63,9 @@ def thin(
 
     Args:
         model: changed in place; modules and parameters stay the same objects.
-        masks: parameter name -> bool, True = kept; None takes the weights that are zero.
         example_inputs: a tensor, the tuple of `forward`'s arguments, or a list of calls (`compress/graph/calls.py`);
             real ones if possible.
+        masks: parameter name -> bool, True = kept; None takes the weights that are zero.
         optimizer: of the model; its per-element state is cut, the object and its groups stay.
         graph: from `prunable_graph`, if there is one already.
         allow_inexact: also remove through layer norms, which changes the output; it is reported.

@@ -29,6 +29,21 @@ ATTEMPTS = 64
 """Changes of the graph; what fails after so many is pinned at once."""
 
 
+def prunable_groups(model: nn.Module, example_inputs: ExampleInputs) -> tuple[ChannelGroup, ...]:
+    """The groups of coupled channels from which units can leave, as `prunable_graph` finds them.
+
+    `print(group)` lists its members; the graph also has the other groups, and why they stay.
+
+    Args:
+        model: any module, left as it was.
+        example_inputs: a tensor or the tuple of `forward`'s arguments.
+
+    Raises:
+        UserError: as for `prunable_graph`.
+    """
+    return prunable_graph(model, example_inputs).groups(prunable_only=True)
+
+
 def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
     """The coupled channel groups of a model, as far as a trial removal bears them out.
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import sources
 
+import compress
 from compress.config.describe import first_sentence
 from compress.config.families import FAMILIES
 from compress.config.schema import arguments_model, describe_type
 from compress.registry import LEVELS, SECTIONS, Registry
 
 MARKER = re.compile(  # what follows up to the end mark is the same for readers of the plain Markdown, kept by a test
-    r"^<!-- (algorithms|torch|levels|policy|modules): *(.*?) *-->$(?:\n\n(?:\|.*\n)+<!-- end -->$)?", re.MULTILINE
+    r"^<!-- (algorithms|torch|levels|policy|modules|api): *(.*?) *-->$(?:\n\n(?:\|.*\n)+<!-- end -->$)?", re.MULTILINE
 )
 HEADERS = ("Sample:", "Args:", "Attributes:", "Raises:")
 REGISTRIES = {**SECTIONS, LEVELS.section: LEVELS}
@@ -160,13 +161,42 @@ def modules(package: str, up: str) -> str:
     chosen = [name for name in names if name not in packages or name == package]
     parts = []
     for name in chosen:
-        body = f"```{{eval-rst}}\n.. automodule:: {name}\n```"
+        only = "\n   :no-members:" if name == "compress" else ""  # its names are other modules'
+        body = f"```{{eval-rst}}\n.. automodule:: {name}{only}\n```"
         heading = "" if name == package else f"## {name}\n\n"
         parts.append(heading + body)
     return "\n\n".join(parts)
 
 
-MAKERS = {"algorithms": algorithms, "torch": torch_classes, "levels": levels, "policy": policy, "modules": modules}
+def api(package: str, up: str) -> str:
+    """The package's stated names by subject: the comments of its `__all__` are the headings."""
+    parts = []
+    for subject, names in sources.stated_names(package).items():
+        rows = [f"| {_reference(name)} | {_cell(_summary(name), up)} |" for name in names]
+        parts.append(f"### {subject[:1].upper()}{subject[1:]}\n\n| name | what it is |\n|---|---|\n" + "\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def _reference(name: str) -> str:
+    place = f"{compress._HOMES[name]}.{compress._RENAMED.get(name, name)}"
+    return f"{{py:obj}}`{name} <{place}>`" if not name.isupper() else f"`{name}`"
+
+
+def _summary(name: str) -> str:
+    found = getattr(compress, name)
+    if isinstance(found, Registry):
+        return f"the registry of the classes that `{found.section}` may name; `@{name}.register` adds one"
+    return " ".join((inspect.getdoc(found) or "").split("\n\n")[0].split())
+
+
+MAKERS = {
+    "algorithms": algorithms,
+    "torch": torch_classes,
+    "levels": levels,
+    "policy": policy,
+    "modules": modules,
+    "api": api,
+}
 
 
 # Docstring -> Markdown ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Here: nothing is imported, so it is quick. Called by the manual's build and by t
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,18 @@ def public_names() -> dict[str, list[str]]:
     for module, path in modules().items():
         for node in _public(ast.parse(path.read_text(encoding="utf-8"))):
             found.setdefault(node.name, []).append(f"{module}.{node.name}")
+    return found
+
+
+def stated_names(package: str) -> dict[str, list[str]]:
+    """Subject -> names of a package's `__all__`; the comments in it are the subjects."""
+    text = (ROOT / package / "__init__.py").read_text(encoding="utf-8")
+    found: dict[str, list[str]] = {}
+    for line in text.partition("__all__ = [")[2].partition("\n]")[0].splitlines()[1:]:
+        if line.strip().startswith("# "):
+            names = found.setdefault(line.strip()[2:], [])
+        else:
+            names += re.findall(r'"(\w+)"', line)
     return found
 
 

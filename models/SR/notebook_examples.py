@@ -59,7 +59,7 @@ def dense_and_compressed(scale: int = 2) -> Pair:
     dense = Net(scale).eval()
     compressed = copy.deepcopy(dense)
     graph = prunable_graph(compressed, example)
-    thin(compressed, _half_of_the_filters(graph, compressed), example)
+    thin(compressed, example, _half_of_the_filters(graph, compressed))
     about = f"no run of super-resolution yet: a new network, and without half of the filters of {', '.join(PRUNED)}"
     return Pair(dense, compressed.eval(), about, example)
 

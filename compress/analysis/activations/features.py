@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from compress.distillation.capture import Call, Features, evaluated, modules_by_name
 from compress.errors import UserError, did_you_mean
 from compress.io.files import replacing, why
+from compress.io.optional import needed
 from compress.selectors import expand
 
 Samples = Iterable[tuple[Tensor, Tensor | None]]
@@ -84,6 +84,7 @@ def _runs(
     model: nn.Module, layers: list[str], samples: Samples, number: int
 ) -> Iterator[tuple[Features, Tensor | None]]:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    tqdm = needed("tqdm", "a progress bar").tqdm
     left, bar = number, tqdm(total=number, desc="features", unit="img", leave=False, disable=not sys.stderr.isatty())
     for inputs, labels in samples:
         taken = inputs[:left].to(device)

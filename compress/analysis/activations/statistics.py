@@ -8,14 +8,15 @@ The hooks, the table, its files. Called by the tester, and by the base solver wi
     write_activations(report, Path("results/run/activations.xlsx"))      # and activations*.csv
 """
 
+from __future__ import annotations
+
 import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,12 @@ from compress.analysis.activations.collectors import COLLECTORS, Collector, Coun
 from compress.analysis.workbook import Workbook, shape_text
 from compress.io.csv_file import write_frame
 from compress.io.files import read_text
+from compress.io.optional import on_use
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = on_use("pandas")
 
 LAST_DIMENSION = (nn.Linear, nn.LayerNorm, nn.Embedding)  # layers whose channels come last
 NUMBERS = ("sparsity", "mean", "min", "max", "std")
@@ -71,7 +78,7 @@ class ActivationStatistics:
         self._found: dict[str, _Watched] = {}
         self._seen = 0
 
-    def __enter__(self) -> "ActivationStatistics":
+    def __enter__(self) -> ActivationStatistics:
         if self._enabled:
             for name, module in self._model.named_modules():
                 if not list(module.children()) or list(module.parameters(recurse=False)):

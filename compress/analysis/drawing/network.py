@@ -6,14 +6,14 @@ Graphviz stacks a deep network into one narrow strip, so long ones are broken in
 each column starts at the top with the names of the boxes that it reads from other columns.
 """
 
+from __future__ import annotations
+
 import html
 import itertools
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-import pygraphviz
 from torch import nn
 
 from compress.analysis.drawing.blocks import Block, blocks_of
@@ -22,6 +22,13 @@ from compress.analysis.workbook import shape_text
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs, trace_model
 from compress.io.files import replacing, why
+from compress.io.optional import on_use, require
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pygraphviz
+else:
+    pd, pygraphviz = on_use("pandas"), on_use("pygraphviz")
 
 ColorBy = Literal["sparsity", "macs"]
 ONE_COLUMN = 16  # boxes that fit below each other without scrolling
@@ -47,6 +54,7 @@ def draw_model_to_file(
     Raises:
         UserError: the model cannot be traced, or a file cannot be written.
     """
+    require("draw_model_to_file", "pandas", "pygraphviz")
     path = Path(png_fname)
     blocks = blocks_of(trace_model(model, dummy_input), model)
     graph = make_graph(blocks, type(model).__name__, color_by)

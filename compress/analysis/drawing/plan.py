@@ -3,19 +3,26 @@
 Matplotlib. Called by `train.py --plan`.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compress.io.files import replacing
+from compress.io.optional import require
 from compress.plan import Plan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ROW = 0.28  # inches, of a policy
 
 
 def draw_plan(plan: Plan, path: Path) -> None:
     """Writes the plan as PNG: the policies' epochs above, zeros and learning rates below where there are any."""
+    require("draw_plan", "matplotlib")
+    from matplotlib.figure import Figure
+
     zeros, rates = plan.level_groups(), _rates(plan)
     actors = list(dict.fromkeys(name for row in plan.rows for name in row.acting))
     heights = [0.5 + ROW * max(len(actors), 1)] + [2.4] * bool(zeros) + [1.8] * bool(rates)

@@ -3,11 +3,13 @@
 What is shown and written. Called through `apputils.platform_summaries`.
 """
 
+from __future__ import annotations
+
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from tabulate import tabulate
 from torch import nn
@@ -17,6 +19,12 @@ from compress.analysis.macs.roofline import Machine, draw_roofline, measure_mach
 from compress.analysis.workbook import Workbook, records, shape_text
 from compress.graph.trace import ExampleInputs, as_arguments
 from compress.io.files import write_json
+from compress.io.optional import on_use, require
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = on_use("pandas")
 
 logger = logging.getLogger("run")
 
@@ -33,6 +41,7 @@ def macs_display(model: nn.Module, macs_file: str | Path, dummy_input: ExampleIn
     Raises:
         UserError: the model cannot be traced, or a file cannot be written.
     """
+    require("macs_display", "pandas", "openpyxl", "matplotlib")
     path = Path(macs_file)
     table = macs_table(model, dummy_input)
     tensors = [each for each in as_arguments(dummy_input) if isinstance(each, torch.Tensor)]

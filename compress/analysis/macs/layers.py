@@ -14,12 +14,13 @@ A row is one operation that multiplies. Its columns:
                          section 4.2, without the additions); only when some layer is quantized
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
@@ -28,6 +29,12 @@ from compress.analysis.macs.bits import FLOAT_BITS, Bits
 from compress.analysis.macs.memory import peak_bytes, tensor_bytes
 from compress.graph.macs.count import left_out, macs_of
 from compress.graph.trace import ExampleInputs, Trace, canonical_names, module_of, operation_name, shape_of, trace_model
+from compress.io.optional import on_use
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = on_use("pandas")
 
 COLUMNS = [
     "layer", "kind", "operation", "input_shape", "output_shape", "parameters", "macs", "share", "effective_macs",

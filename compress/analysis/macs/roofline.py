@@ -6,6 +6,8 @@ The roofline model (Williams et al. 2009, CACM 52:4): a layer of arithmetic inte
 min(peak, I * bandwidth). The plot shows that bound for each layer, not a measured speed.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
 from compress.analysis.macs.layers import MacsTable, layer_label
 from compress.export.timing import threads_text
@@ -79,6 +79,9 @@ def _best(act: Callable[[], object], device: torch.device, rounds: int = 5) -> f
 
 def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
     """Writes the layers below the roof as PNG: a dot a layer, its area the share of MACs, the largest ones named."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
     layers = table.layers[table.layers["intensity"] > 0]
     figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
     axes = figure.subplots()

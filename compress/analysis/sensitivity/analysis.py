@@ -3,15 +3,16 @@
 The order of things. Called by `apputils.platform_summaries` and the tester.
 """
 
+from __future__ import annotations
+
 import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from torch import nn
 
 from compress.analysis.sensitivity.changes import (
@@ -34,8 +35,12 @@ from compress.analysis.sensitivity.workbook import suggestion_note, write_workbo
 from compress.analysis.sensitivity.workers import Task, measure_all
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
+from compress.io.optional import require
 from compress.io.progress import Bar
 from compress.thinning.current import CurrentGraph
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger("run")
 
@@ -106,6 +111,7 @@ def sensitivity_analysis(
     Raises:
         UserError: something the user can mend; what was measured is kept, and the next call goes on with it.
     """
+    require("sensitivity_analysis", "pandas", "openpyxl", "matplotlib", "tqdm")
     settings, path = settings or Settings(), _checked(Path(sensitivity_file))
     if settings.jobs < 1:
         raise UserError(f"jobs {settings.jobs}: it must be 1 or more; nothing was measured")

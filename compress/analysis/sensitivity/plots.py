@@ -3,18 +3,26 @@
 `draw`. Curves are coloured from the first weight to the last; the heat map tells them apart also when there are many.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-import matplotlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from compress.analysis.metric_names import words_of
 from compress.analysis.sensitivity.suggestion import MEMBERS, Goal, metrics_of
 from compress.analysis.sensitivity.workbook import AXES
 from compress.io.files import replacing
+from compress.io.optional import on_use
+
+if TYPE_CHECKING:
+    import matplotlib
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+else:
+    matplotlib = on_use("matplotlib")
 
 MOST_NAMES = 24  # in a legend
 
@@ -24,6 +32,8 @@ def draw(path: Path, table: pd.DataFrame, goal: Goal, sense_type: str) -> None:
     weights, metrics = list(dict.fromkeys(table["weight"])), metrics_of(table)
     table = _with_counts(table)
     height = max(4.5, 1.6 + 0.24 * len(weights))
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6.5 * len(metrics) + 8, height), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(metrics) + 1, squeeze=False)[0]
     for axis, metric in zip(axes, metrics, strict=False):

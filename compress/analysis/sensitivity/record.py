@@ -4,6 +4,8 @@
 here: measuring. The finished file is the analysis's result as data.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -11,9 +13,8 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
@@ -22,7 +23,13 @@ from compress.analysis.sensitivity.changes import Subject, dense_level
 from compress.analysis.sensitivity.groups import GROUPS
 from compress.errors import UserError
 from compress.io.files import read_text, why, write_text
+from compress.io.optional import on_use
 from compress.selectors import canonical_parameters
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = on_use("pandas")
 
 logger = logging.getLogger("run")
 KIND = "sensitivity analysis"

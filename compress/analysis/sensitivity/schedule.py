@@ -3,19 +3,23 @@
 Its text. Weights that tolerate nothing are written as comments.
 """
 
+from __future__ import annotations
+
 import logging
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from compress.analysis.sensitivity.groups import GROUPS
 from compress.analysis.sensitivity.suggestion import Goal, chosen
 from compress.config.templates.new_schedule import MODELINE
 from compress.errors import UserError
 from compress.io.files import why, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger("run")
 TRAINABLE = (*range(2, 9), 16)  # bits that the quantizer takes

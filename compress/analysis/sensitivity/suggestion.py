@@ -3,15 +3,22 @@
 The choice, as pure functions of the analysis's table.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from compress.analysis.metric_names import words_of
 from compress.analysis.sensitivity.changes import dense_level
 from compress.analysis.sensitivity.evaluation import loss_of
 from compress.errors import UserError, did_you_mean
+from compress.io.optional import on_use
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = on_use("pandas")
 
 MEMBERS = "members"  # column of the weights that share a curve, of an analysis by filter or channel
 SHARE = 0.01  # of the dense value: the tolerance when none is given and the metric has none of its own

@@ -4,13 +4,17 @@ Which sheets there are. Sheets: `values`, one row a weight and level; one named 
 `charts`; `suggestion`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from compress.analysis.sensitivity.suggestion import Goal, metrics_of
 from compress.analysis.workbook import Workbook
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_CURVES = 30  # in a chart, the most sensitive weights; more cannot be told apart
 AXES = {

@@ -3,22 +3,28 @@
 What is shown and written. Called through `apputils.platform_summaries`.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
 from tabulate import tabulate
 from torch import nn
 
 from compress.analysis.sparsity.table import BLOCK, GRANULARITIES, SparsityReport, sparsity_report
 from compress.analysis.workbook import Workbook, records, shape_text
 from compress.io.files import replacing, write_json
+from compress.io.optional import on_use, require
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = on_use("pandas")
 
 logger = logging.getLogger("run")
 MOST_DRAWN = 48  # weights whose histograms are drawn
@@ -37,6 +43,7 @@ def sparsity_display(model: nn.Module, sparsity_file: str | Path, block_shape: S
     Raises:
         UserError: a file cannot be written.
     """
+    require("sparsity_display", "pandas", "openpyxl", "matplotlib")
     path = Path(sparsity_file)
     report = sparsity_report(model, block_shape)
     write_workbook(path, report, block_shape)
@@ -94,6 +101,8 @@ def histogram_table(report: SparsityReport) -> pd.DataFrame:
 
 def draw_heat_map(report: SparsityReport, path: Path) -> None:
     """Writes weights over granularities, coloured by the fraction of zero groups, as PNG."""
+    from matplotlib.figure import Figure
+
     names = report.weights["weight"].tolist()[:MOST_ROWS]
     values = report.weights[list(GRANULARITIES)].to_numpy(dtype=float)[:MOST_ROWS]
     height = 1.6 + 0.28 * max(len(names), 1)
@@ -120,6 +129,8 @@ def draw_heat_map(report: SparsityReport, path: Path) -> None:
 
 def draw_histograms(report: SparsityReport, path: Path, columns: int = 4) -> None:
     """Writes a small histogram of each weight's non-zero elements, titled with its zeros, as PNG."""
+    from matplotlib.figure import Figure
+
     fine = dict(zip(report.weights["weight"], report.weights["fine"], strict=True))
     lines = max(math.ceil(min(len(fine), MOST_DRAWN) / columns), 1)
     height = 0.5 + 2 * lines

@@ -12,17 +12,24 @@ The table and the histograms, as data. The seven granularities are those of comp
     blocks    of the blocks of `block_shape`; empty where they do not fill the weight
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from compress.groups import as_groups, is_transposed, tile_of
+from compress.io.optional import on_use
 from compress.selectors import canonical_parameters, parameter_owners
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = on_use("pandas")
 
 GRANULARITIES = ("fine", "filters", "channels", "rows", "columns", "2D", "blocks")
 COLUMNS = ["weight", "layer", "shape", "elements", "zeros", *GRANULARITIES, "std", "mean", "mean_abs"]
@@ -45,7 +52,7 @@ class SparsityReport:
 
     weights: pd.DataFrame
     total: dict[str, Any]
-    histograms: dict[str, "Histogram"]
+    histograms: dict[str, Histogram]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Is an exported file what the network is? Checked, run and compared, and looked into.
 
-`check_file`, `compare`, `difference`, `node_kinds`, `kernel_kinds`.
+`check_file`, `compare_onnx`, `difference`, `node_kinds`, `kernel_kinds`.
 """
 
 import tempfile
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.export.onnx.session import needed, open_session, run_session
+from compress.export.onnx.session import open_session, run_session
 from compress.io.files import checked
+from compress.io.optional import needed
 
 Inputs = tuple[Tensor, ...]
 
@@ -57,7 +58,7 @@ def check_file(file: Path) -> None:
         raise UserError(f"onnx.checker finds a fault in {file}: {str(e).strip().splitlines()[0]}") from e
 
 
-def compare(file: Path, model: nn.Module, inputs: Sequence[Inputs], *, fused: bool = True) -> Difference:
+def compare_onnx(file: Path, model: nn.Module, inputs: Sequence[Inputs], *, fused: bool = True) -> Difference:
     """Runs a file in onnxruntime, without saturating kernels, and a network in PyTorch on the same inputs.
 
     Args:

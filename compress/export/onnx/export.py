@@ -1,6 +1,6 @@
 """Networks as ONNX files that are what was trained: exported, checked, run, compared.
 
-`transform_to_onnx` and its report. Called through apputils/platform_summaries.py, by the tester and the benchmarks.
+`transform_to_onnx` and its report; export_onnx.py has the short way.
 
     report = transform_to_onnx(model, "net.onnx", dummy, quantize_flag=True, mode="qdq", check_inputs=pictures)
     print(report)
@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from compress.errors import UserError, did_you_mean
 from compress.export.latency import Latency, measure_latency, onnx_way
-from compress.export.onnx.check import Difference, Inputs, NotFinite, check_file, compare, kernel_kinds, node_kinds
+from compress.export.onnx.check import Difference, Inputs, NotFinite, check_file, compare_onnx, kernel_kinds, node_kinds
 from compress.export.onnx.crash_guard import Ended, apart
 from compress.export.onnx.nan_origin import blame_of, places_of
 from compress.export.onnx.qdq import Choices, Deployable, WeightNote, deployable, is_quantized
-from compress.export.onnx.session import has_vnni, needed
+from compress.export.onnx.session import has_vnni
 from compress.io.files import checked, replacing, why
+from compress.io.optional import needed, require
 
 CheckInputs = Tensor | Sequence[Tensor | Inputs]
 CRASH = (
@@ -153,15 +154,14 @@ def transform_to_onnx(
             the network is quantized and `quantize_flag` is False, or the other way round; the mode is unknown; the file
             fails its check or does not run.
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        needed(package, "exporting to ONNX")
+    require("transform_to_onnx", "onnx", "onnxscript", "onnxruntime")
     settings = settings or ExportSettings()
     _check_arguments(model, quantize_flag, mode)
     kind = mode if quantize_flag else "float"
     dummies = dummy_input if isinstance(dummy_input, tuple) else (dummy_input,)
     inputs = inputs_to_check(check_inputs, dummies)
     ready = deployable(model, "qdq" if kind == "qdq" else "clip", Choices(settings.reduce_range, settings.clip_first))
-    import onnx_ir as ir  # may be missing until `needed` has said so
+    import onnx_ir as ir  # may be missing until `require` has said so
 
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "exported.onnx"
@@ -354,9 +354,9 @@ def _report(
     opset, dynamic = _facts(file)
     kernels = kernel_kinds(file)
     latency = _latency(file, inputs[0], settings) if settings.against else {}
-    difference = compare(file, reference, inputs)
+    difference = compare_onnx(file, reference, inputs)
     _check_free(file, reference, inputs[0], settings.free_axes)
-    unfused = compare(file, reference, inputs, fused=False) if kind == "qdq" else None
+    unfused = compare_onnx(file, reference, inputs, fused=False) if kind == "qdq" else None
     found = _kernel_warnings(kind, kernels, settings.reduce_range) + fusion_warnings(difference, unfused)
     return ExportReport(
         file=str(file),
@@ -367,7 +367,7 @@ def _report(
         compared_with="the clip-only network" if kind == "clip" else "the network",
         difference=difference,
         unfused=unfused,
-        to_quantized=compare(file, model, inputs) if kind == "clip" else None,
+        to_quantized=compare_onnx(file, model, inputs) if kind == "clip" else None,
         real_inputs=real,
         nodes=node_kinds(file),
         kernels=kernels,
@@ -386,7 +386,7 @@ def _check_free(file: Path, reference: nn.Module, inputs: Inputs, axes: Sequence
     for axis in axes:
         other = tuple(torch.cat([x, x.narrow(axis, 0, 1)], axis) if axis < x.dim() else x for x in other)
     try:
-        compare(file, reference, [other])
+        compare_onnx(file, reference, [other])
     except UserError as e:
         raise UserError(
             f"free_axes={tuple(axes)}: the file does not run on another size of them; the exporter has fixed it inside "

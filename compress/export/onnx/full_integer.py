@@ -8,15 +8,22 @@ that they have on calibration inputs. That is not what was trained, so it is ask
 reported.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from torch import Tensor
 
 from compress.export.onnx.session import open_session, run_session
+from compress.io.optional import on_use
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+else:
+    ir = on_use("onnx_ir")
 
 _LAYERS = {"Conv", "Gemm", "MatMul"}
 _SUMS = {"Add", "Mul", "Concat"}  # have integer kernels of their own

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from compress.export.onnx.check import Inputs
-from compress.export.onnx.session import needed, open_session
+from compress.export.onnx.session import open_session
 from compress.io.files import checked
+from compress.io.optional import needed
 
 ADVICE = {
     "Div": "it divides 0 by 0. The exporter drops what is too small beside 1, such as `+ 1e-10`: write "

@@ -6,11 +6,19 @@ A weight here is DequantizeLinear(int8 initializer, scale, zero point). All thre
 and multiply scales; no integer is rounded again.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
+
+from compress.io.optional import on_use
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+else:
+    ir = on_use("onnx_ir")
 
 MOST_COPIES = 2  # of one weight in a file
 _NOTHING = 1e-8  # of the largest scale: a channel that BatchNorm multiplies with that is 0
@@ -34,7 +42,7 @@ class Weight:
     axis: int
 
     @classmethod
-    def of(cls, value: ir.Value | None) -> "Weight | None":
+    def of(cls, value: ir.Value | None) -> Weight | None:
         """The weight behind a value; None if it is something else."""
         node = value.producer() if value is not None else None
         if node is None or node.op_type != "DequantizeLinear":
@@ -190,7 +198,7 @@ class _Unfolding:
     surplus: tuple[int, int]
 
     @classmethod
-    def of(cls, node: ir.Node) -> "_Unfolding | None":
+    def of(cls, node: ir.Node) -> _Unfolding | None:
         """None where the rewriting does not apply: not 2-d, strides that differ, sizes left to `auto_pad`."""
         weight = Weight.of(node.inputs[1])
         attributes = node.attributes

@@ -1,9 +1,8 @@
 """onnxruntime and onnx, opened with care: missing packages are said, hostile files are refused, threads are stated.
 
-`needed`, `open_session`, `run_session`, `has_vnni`.
+`open_session`, `run_session`, `has_vnni`.
 """
 
-import importlib
 import os
 from functools import cache
 from pathlib import Path
@@ -14,21 +13,9 @@ from torch import Tensor
 
 from compress.errors import UserError
 from compress.io.files import checked, read_text
+from compress.io.optional import needed
 
 _CPU_FLAGS = Path("/proc/cpuinfo")
-
-
-def needed(package: str, purpose: str) -> Any:
-    """An optional package.
-
-    Raises:
-        UserError: it is not installed; says what it is for and how to get it.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as e:
-        name = package.split(".")[0]
-        raise UserError(f"{purpose} needs {name}, which cannot be imported ({e}): pip install {name}") from e
 
 
 def open_session(

@@ -24,7 +24,7 @@ from compress.io.files import (
     write_text,
 )  # fmt: skip
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(params=["fifo", "socket", "folder", "device", "zero"])
@@ -116,7 +116,7 @@ WRITERS = {"to_csv", "to_excel", "savefig"}
 
 
 def sources() -> list[Path]:
-    folders = ("compress", "apputils", "data", "models", "options")
+    folders = ("compress", "apputils", "data", "engine", "models", "options")
     return [ROOT / "train.py", ROOT / "test.py", *(path for each in folders for path in (ROOT / each).rglob("*.py"))]
 
 

@@ -393,7 +393,7 @@ def test_zeros_of_what_a_weight_is_made_of_are_found():
     wrapped(model[3], "prune")
     with torch.no_grad():
         model[0].weight_orig[[1, 4]] = 0
-    thin(model, None, torch.randn(PICTURE))
+    thin(model, torch.randn(PICTURE))
     assert model[0].out_channels == model[3].in_channels == 6
     assert model[0].weight_mask.shape[0] == 6
 

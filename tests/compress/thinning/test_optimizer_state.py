@@ -34,7 +34,7 @@ def test_it_trains_on(name, caplog):
         for key, value in optimizer.state[net.conv1.weight].items()
     }
     mask = torch.zeros_like(net.conv1.weight, dtype=torch.bool).index_fill_(0, kept, True)
-    thin(net, {"conv1.weight": mask}, batch(0, 0), optimizer)
+    thin(net, batch(0, 0), {"conv1.weight": mask}, optimizer)
     state = optimizer.state[net.conv1.weight]
     assert state.keys() == rows.keys()
     assert all(torch.equal(torch.as_tensor(state[key]), torch.as_tensor(rows[key])) for key in rows)
@@ -50,7 +50,7 @@ def test_means_over_rows_and_columns_are_cut_where_they_have_the_old_size():
     step(net, optimizer, 0)
     mask = torch.ones_like(net.conv1.weight, dtype=torch.bool)
     mask[:3] = False
-    thin(net, {"conv1.weight": mask}, batch(0, 0), optimizer)
+    thin(net, batch(0, 0), {"conv1.weight": mask}, optimizer)
     shapes = {key: tuple(value.shape) for key, value in optimizer.state[net.conv2.weight].items()}
     assert shapes == {"step": (), "row_var": (4, 5, 3, 1), "col_var": (4, 5, 1, 3)}
 

@@ -85,6 +85,6 @@ def test_how_many_go(level, round_to, max_sparsity, removed):
     pruner = L1RankedStructureParameterPruner(["0.weight"], level, round_to=round_to, max_sparsity=max_sparsity)
     ranked = rank_groups(graph, model, [Vote("0.weight", 0, torch.arange(32.0), level)], pruner.keep)
     assert sum(len(units) for units in ranked.removed.values()) == removed
-    result = thin(model, ranked.masks, torch.zeros(1, 3, 4, 4))
+    result = thin(model, torch.zeros(1, 3, 4, 4), ranked.masks)
     assert model[0].out_channels == 32 - removed
     assert result.removed == ranked.removed

@@ -72,20 +72,20 @@ def test_coupled_weights_must_agree():
 
 
 def test_a_group_is_never_emptied(chain):
-    result = thin(chain, {"0.0.weight": torch.zeros_like(chain[0][0].weight, dtype=torch.bool)}, PICTURE)
+    result = thin(chain, PICTURE, {"0.0.weight": torch.zeros_like(chain[0][0].weight, dtype=torch.bool)})
     assert chain[0][0].out_channels == 1
     assert not chain[0][0].weight.any()
     assert "all 6 units are cleared; one stays" in result.notes[0]
 
 
 def test_pinned_units_stay_and_are_reported(chain):
-    result = thin(chain, {"2.weight": filter_mask(chain[2].weight, [0])}, PICTURE)
+    result = thin(chain, PICTURE, {"2.weight": filter_mask(chain[2].weight, [0])})
     assert result.removed == {}
     assert "1 cleared units stay, network output" in result.notes[0]
 
 
 def test_attributes_follow(chain):
-    thin(chain, {"0.0.weight": filter_mask(chain[0][0].weight, [0, 5])}, PICTURE)
+    thin(chain, PICTURE, {"0.0.weight": filter_mask(chain[0][0].weight, [0, 5])})
     assert (chain[0][0].out_channels, chain[0][1].num_features, chain[1][0].in_channels) == (4, 4, 4)
 
 
@@ -103,7 +103,7 @@ def test_optimizer_state_is_cut_and_objects_stay(chain, make):
     optimizer.step()
     weight = chain[0][0].weight
     before = {key: value.clone() for key, value in optimizer.state[weight].items() if isinstance(value, torch.Tensor)}
-    thin(chain, {"0.0.weight": filter_mask(weight, [1, 3])}, PICTURE, optimizer)
+    thin(chain, PICTURE, {"0.0.weight": filter_mask(weight, [1, 3])}, optimizer)
     assert chain[0][0].weight is weight
     assert optimizer.param_groups[0]["params"][0] is weight
     for key, value in before.items():
@@ -122,7 +122,7 @@ def test_training_goes_on_as_the_masked_model_would():
     graph = prunable_graph(model, picture)
     masks = complete_masks(graph, {"4.conv1.weight": filter_mask(model[4].conv1.weight, [0, 7])}, model).masks
     put_on(masked, masks)
-    result = thin(model, masks, picture)
+    result = thin(model, picture, masks)
     for net, keep in ((model, {}), (masked, masks)):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
         for _ in range(3):
@@ -138,7 +138,7 @@ def test_training_goes_on_as_the_masked_model_would():
 
 def test_masks_come_back_cut(chain):
     masks = {"0.0.weight": filter_mask(chain[0][0].weight, [1]), "1.0.weight": torch.rand(4, 6, 3, 3) > 0.5}
-    result = thin(chain, masks, PICTURE)
+    result = thin(chain, PICTURE, masks)
     assert torch.equal(result.masks["1.0.weight"], masks["1.0.weight"][:, [0, 2, 3, 4, 5]])
     assert all(result.masks[name].shape == chain.get_parameter(name).shape for name in result.masks)
 
@@ -149,7 +149,7 @@ def test_zeros_in_the_weights_serve_as_masks(chain):
         chain[0][0].weight[2] = 0
         chain[0][1].bias[2] = 1
     assert not zero_masks(chain)["0.0.weight"][2].any()
-    result = thin(chain.eval(), None, PICTURE)
+    result = thin(chain.eval(), PICTURE)
     assert result.removed == {"0.0.weight[0]": [2]}
     assert result.masking_change > 1e-4
     assert result.difference < 1e-4
@@ -213,14 +213,14 @@ def test_layer_norm_only_where_inexactness_is_allowed():
 
 def test_the_dropout_of_a_block_is_not_drawn_in_the_proof(chain):
     model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Dropout(0.5), nn.Conv2d(6, 2, 1))
-    assert thin(model, {"0.weight": filter_mask(model[0].weight, [1])}, PICTURE).difference < 1e-5
+    assert thin(model, PICTURE, {"0.weight": filter_mask(model[0].weight, [1])}).difference < 1e-5
 
 
 def test_masks_of_nothing_are_errors(chain):
     with pytest.raises(UserError, match=r"a mask is named '0.0.wight', and the model has no such parameter"):
-        thin(chain, {"0.0.wight": torch.ones(1, dtype=torch.bool)}, PICTURE)
+        thin(chain, PICTURE, {"0.0.wight": torch.ones(1, dtype=torch.bool)})
     with pytest.raises(UserError, match=r"the mask of 0.0.weight has shape \(6,\), the parameter \(6, 3, 3, 3\)"):
-        thin(chain, {"0.0.weight": torch.ones(6, dtype=torch.bool)}, PICTURE)
+        thin(chain, PICTURE, {"0.0.weight": torch.ones(6, dtype=torch.bool)})
 
 
 def test_a_recipe_for_another_model_is_refused(chain):
