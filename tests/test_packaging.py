@@ -177,9 +177,7 @@ assert len(compress.sensitivity_analysis(net, "sense.xlsx", lambda model: float(
         ),
     ],
 )
-def test_the_wheel_works_with_what_it_declares(
-    requirements: list[str], code: str, wheel: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_works_with_what_it_declares(requirements: list[str], code: str, wheel: Path, tmp_path: Path) -> None:
     python = environment(tmp_path, wheel, requirements)
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([python, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True, check=False)
