@@ -10,8 +10,8 @@ with `--on-nan=skip` each loss is waited for.
 import copy
 import logging
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,8 @@ from compress.distributed import max_over_ranks, several_processes
 from compress.errors import UserError
 from engine.distributed.process_group import of_every_process
 from engine.nan_search import Finding, first_not_finite, not_finite_weights
-
-if TYPE_CHECKING:
-    from engine.trainer import BaseTrainer
+from engine.signals import Interrupts
+from engine.state import TrainState
 
 logger = logging.getLogger("run")
 EVERY = 50  # steps, on CUDA
@@ -46,25 +45,37 @@ class NanGuard:
     """Watches the losses of a run.
 
     Args:
-        trainer: whose network, companions and options are meant.
-
-    Attributes:
-        left_out: minibatches that are not trained on, since they led to a loss that was not finite.
+        state: the networks and optimizers that a step changes, and that may have to be put back.
+        mode: of `--on-nan`: `stop`, `skip` or `rollback`.
+        device: of the losses.
+        forward: the forward pass of a minibatch once more, not compiled and noted nowhere, to search in.
+        signals: sent to the other processes in the same message.
+        left_out: places that are not trained on, since their minibatches led to a loss that was not finite.
     """
 
-    def __init__(self, trainer: "BaseTrainer") -> None:
-        self.trainer = trainer
-        self.mode: str = trainer.config.on_nan
-        self.left_out: set[Place] = set()
-        self._waits = trainer.device.type != "cuda" or self.mode == "skip"
+    def __init__(
+        self,
+        state: TrainState,
+        mode: str,
+        device: torch.device,
+        forward: Callable[[Any], object],
+        signals: Interrupts | None = None,
+        left_out: set[Place] | None = None,
+    ) -> None:
+        self.state = state
+        self.mode = mode
+        self.left_out = set() if left_out is None else left_out
+        self._forward = forward
+        self._signals = signals if signals is not None else Interrupts()
+        self._waits = device.type != "cuda" or mode == "skip"
         self._first_bad: Tensor | None = None
         self._kept: dict[str, Any] | None = None
 
     def before_step(self, place: Place) -> None:
         """Keeps what a forward pass changes, where the step may have to be undone, or a companion be looked into."""
         self._kept = None
-        if self.mode == "skip" or place in self.left_out or (self._waits and self.trainer.companions):
-            self._kept = _state(self.trainer)
+        if self.mode == "skip" or place in self.left_out or (self._waits and self.state.companions):
+            self._kept = _copies(self.state)
 
     def passes(self, place: Place, loss: Tensor, group: Sequence[Any]) -> bool:
         """Whether a loss may go backward; False undoes what the forward pass changed.
@@ -87,7 +98,9 @@ class NanGuard:
         if self._first_of_all(None if good else place[1]) is None:
             return True
         self._put_back()
-        where = _of_who_is_to_blame(good, first_not_finite(self.trainer, group), float(loss.detach()))
+        where = _of_who_is_to_blame(
+            good, first_not_finite(self.state.networks, group, self._forward), float(loss.detach())
+        )
         fault = _fault(place, where)
         if self.mode != "skip" or where.weights:  # there is no way back from such weights
             raise fault
@@ -101,7 +114,7 @@ class NanGuard:
             NotFinite: there are such weights, or a loss was not finite on the way.
         """
         self._ask(place)
-        broken = not_finite_weights(self.trainer)
+        broken = not_finite_weights(self.state.networks)
         if broken:
             raise NotFinite(
                 place, f"epoch {place[0]}, step {place[1]}: after this update {', '.join(broken[:3])} "
@@ -139,20 +152,19 @@ class NanGuard:
         """
         if not several_processes():
             return step
-        signals = self.trainer.interrupts
-        own = torch.tensor([-math.inf if step is None else -step, signals.asked or 0], dtype=torch.float64)
+        own = torch.tensor([-math.inf if step is None else -step, self._signals.asked or 0], dtype=torch.float64)
         earliest, came = max_over_ranks(own).tolist()
-        signals.hear(int(came))
+        self._signals.hear(int(came))
         return None if earliest == -math.inf else int(-earliest)
 
     def _undo(self) -> bool:
-        self.trainer.optimizer.zero_grad(set_to_none=True)  # what minibatches before it in an update have given
+        self.state.optimizer.zero_grad(set_to_none=True)  # what minibatches before it in an update have given
         self._put_back()
         return False
 
     def _put_back(self) -> None:
         if self._kept is not None:
-            _restore(self.trainer, self._kept)
+            _put_back(self.state, self._kept)
 
 
 _ADVICE = (
@@ -178,20 +190,20 @@ def _fault(place: Place, where: Finding) -> NotFinite:
     return NotFinite(blamed, f"epoch {place[0]}, step {place[1]}: {where.words}. {_ADVICE}")
 
 
-def _state(trainer: "BaseTrainer") -> dict[str, Any]:
+def _copies(state: TrainState) -> dict[str, Any]:
     """Copies of what a forward pass may change: the network's buffers, and companions, which `compute_loss` updates."""
-    companions = [(each.network.state_dict(), each.optimizer.state_dict()) for each in trainer.companions.values()]
+    companions = [(each.network.state_dict(), each.optimizer.state_dict()) for each in state.companions.values()]
     return {
-        "buffers": {name: buffer.detach().clone() for name, buffer in trainer.model.named_buffers()},
+        "buffers": {name: buffer.detach().clone() for name, buffer in state.model.named_buffers()},
         "companions": copy.deepcopy(companions),
     }
 
 
 @torch.no_grad()
-def _restore(trainer: "BaseTrainer", kept: dict[str, Any]) -> None:
-    buffers: dict[str, nn.Buffer] = dict(trainer.model.named_buffers())  # type: ignore[arg-type]
+def _put_back(state: TrainState, kept: dict[str, Any]) -> None:
+    buffers: dict[str, nn.Buffer] = dict(state.model.named_buffers())  # type: ignore[arg-type]
     for name, value in kept["buffers"].items():
         buffers[name].copy_(value)
-    for companion, (network, optimizer) in zip(trainer.companions.values(), kept["companions"], strict=True):
+    for companion, (network, optimizer) in zip(state.companions.values(), kept["companions"], strict=True):
         companion.network.load_state_dict(network)
         companion.optimizer.load_state_dict(copy.deepcopy(optimizer))  # it would go on with the tensors themselves

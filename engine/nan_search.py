@@ -3,9 +3,9 @@
 `first_not_finite`, one forward pass with hooks; `not_finite_weights`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,6 @@ from torch import Tensor, nn
 from compress.distributed import by_itself
 from compress.selectors import canonical
 from engine.environment import random_state, restore_random_state
-from engine.epoch.running_means import Means
-
-if TYPE_CHECKING:
-    from engine.trainer import BaseTrainer
 
 
 class Finding(NamedTuple):
@@ -33,23 +29,30 @@ class Finding(NamedTuple):
     placed: bool = True
 
 
-def first_not_finite(trainer: "BaseTrainer", group: Sequence[Any]) -> Finding:
+def first_not_finite(
+    networks: Mapping[str, nn.Module], group: Sequence[Any], forward: Callable[[Any], object]
+) -> Finding:
     """Repeats the forward passes of an update's minibatches and looks at what each module gives.
 
     Companions must be as they were before the step: an update on what is not finite breaks all of their weights.
     Random numbers are put back; buffers, such as running means, and companions are moved once more. Each of several
     processes searches by itself: what is wrong in one need not be in another.
+
+    Args:
+        networks: name -> network; the wanted one's name is empty, a companion's begins the names of its modules.
+        group: the minibatches.
+        forward: the forward pass of one minibatch, not compiled.
     """
     if not finite(group):
         return Finding("the minibatch itself holds numbers that are not finite")
-    broken = not_finite_weights(trainer)
+    broken = not_finite_weights(networks)
     if broken:
         more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         return Finding(f"the weights {broken[0]}{more} were not finite before it: the update before made them so", True)
     found: list[str] = []
-    with _as_before(trainer), by_itself(), _watched(_modules(trainer), found):
+    with _as_before(networks), by_itself(), _watched(_modules(networks), found):
         for batch in group:
-            trainer.loss_of(batch)
+            forward(batch)
     if found:
         return Finding(f"the first module that gave numbers that are not finite is {found[0]}")
     words = "every module gives finite numbers, so the loss itself or a term that a policy adds is not finite"
@@ -65,21 +68,20 @@ def finite(value: Any) -> bool:
     return all(finite(each) for each in value) if isinstance(value, Iterable) and not isinstance(value, str) else True
 
 
-def not_finite_weights(trainer: "BaseTrainer") -> list[str]:
+def not_finite_weights(networks: Mapping[str, nn.Module]) -> list[str]:
     """Names of parameters that hold NaN or infinity; a companion's begin with its own name, such as `netD.`."""
     return [
         f"{name}.{own}" if name else own
-        for name, module in _modules(trainer).items()
+        for name, module in _modules(networks).items()
         for own, parameter in module.named_parameters(recurse=False)
         if not finite(parameter.detach())
     ]
 
 
-def _modules(trainer: "BaseTrainer") -> dict[str, nn.Module]:
+def _modules(networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """All modules of the network and its companions, each once: a companion may be a part of the network."""
     found: dict[str, nn.Module] = {}
     seen: set[nn.Module] = set()  # which named_modules fills and leaves out
-    networks = {"": trainer.model, **{name: each.network for name, each in trainer.companions.items()}}
     for prefix, network in networks.items():
         for name, module in network.named_modules(seen, prefix):
             short = canonical(name.removeprefix(prefix).removeprefix("."), network)
@@ -107,11 +109,10 @@ def _watched(modules: Mapping[str, nn.Module], found: list[str]) -> Iterator[Non
 
 
 @contextmanager
-def _as_before(trainer: "BaseTrainer") -> Iterator[None]:
-    """Random state, means and the compiled forward pass come back afterwards."""
-    state, means, forward = random_state(), trainer.means, trainer.forward
-    trainer.means, trainer.forward = Means(), trainer.model
-    synchronized = [each for each in trainer.model.modules() if isinstance(each, nn.SyncBatchNorm) and each.training]
+def _as_before(networks: Mapping[str, nn.Module]) -> Iterator[None]:
+    """The random state comes back afterwards; nothing waits for other processes."""
+    state, modules = random_state(), networks[""].modules()
+    synchronized = [each for each in modules if isinstance(each, nn.SyncBatchNorm) and each.training]
     for norm in synchronized:  # it would wait for the other processes
         norm.training = False
     try:
@@ -120,4 +121,3 @@ def _as_before(trainer: "BaseTrainer") -> Iterator[None]:
         for norm in synchronized:
             norm.training = True
         restore_random_state(state)
-        trainer.means, trainer.forward = means, forward

@@ -5,17 +5,33 @@ The one table of such combinations, and its check. Called by the base solver whe
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from compress.distributed import world_size
 from compress.errors import UserError
 from compress.policies.distillation import DistillationPolicy
 from compress.policies.quantization import QuantizationPolicy
+from engine.state import TrainState
+from options.base_options import TrainConfig
 
-if TYPE_CHECKING:
-    from engine.trainer import BaseTrainer
+
+@dataclass(frozen=True)
+class Setup:
+    """What is looked at.
+
+    Attributes:
+        config: the options.
+        state: of the run, built.
+        device: that it trains on.
+        minibatches: in an epoch of this process; None where no data were loaded.
+    """
+
+    config: TrainConfig
+    state: TrainState
+    device: torch.device
+    minibatches: int | None
 
 
 @dataclass(frozen=True)
@@ -29,26 +45,26 @@ class Combination:
     """
 
     options: str
-    holds: Callable[["BaseTrainer"], bool]
+    holds: Callable[[Setup], bool]
     why: str
 
 
-def _distils(trainer: "BaseTrainer") -> bool:
-    return any(isinstance(policy, DistillationPolicy) for policy in trainer.compression_scheduler.policies)
+def _distils(setup: Setup) -> bool:
+    return any(isinstance(policy, DistillationPolicy) for policy in setup.state.scheduler.policies)
 
 
-def _folds(trainer: "BaseTrainer") -> bool:
-    policies = trainer.compression_scheduler.policies
+def _folds(setup: Setup) -> bool:
+    policies = setup.state.scheduler.policies
     return any(isinstance(policy, QuantizationPolicy) and policy.quantizer.folds for policy in policies)
 
 
-def _has_batch_norm(trainer: "BaseTrainer") -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in trainer.model.modules())
+def _has_batch_norm(setup: Setup) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in setup.state.model.modules())
 
 
-def _given(trainer: "BaseTrainer", option: str) -> bool:
+def _given(setup: Setup, option: str) -> bool:
     """Whether a switch was given now; what a resumed run of several processes had means nothing in one."""
-    config = trainer.config
+    config = setup.config
     return bool(getattr(config, option)) and (config.resume is None or option in config.explicit)
 
 
@@ -60,12 +76,12 @@ COMBINATIONS = (
     ),
     Combination(
         "--accumulate with a GAN",
-        lambda t: t.config.accumulate > 1 and bool(t.companions),
+        lambda t: t.config.accumulate > 1 and bool(t.state.companions),
         "the discriminator would be updated for each part of an update of the generator; take a larger --batchSize",
     ),
     Combination(
         "--accumulate",
-        lambda t: t.training_loader is not None and t.config.accumulate > len(t.training_loader),
+        lambda t: t.minibatches is not None and t.config.accumulate > t.minibatches,
         "one update would take more minibatches than an epoch has in this process; give less",
     ),
     Combination(
@@ -103,12 +119,12 @@ COMBINATIONS = (
 )
 
 
-def refuse_combinations(trainer: "BaseTrainer") -> None:
+def refuse_combinations(setup: Setup) -> None:
     """Refuses what cannot work.
 
     Raises:
         UserError: every such combination, in one report.
     """
-    found = [each for each in COMBINATIONS if each.holds(trainer)]
+    found = [each for each in COMBINATIONS if each.holds(setup)]
     if found:
         raise UserError("; ".join(f"{each.options}: {each.why}" for each in found) + ". Nothing was started")

@@ -6,26 +6,22 @@ engine/commands/train.py and the base solver.
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from torch import nn
 from torch.optim import Optimizer
 
 from apputils.checkpoints import differences
 from apputils.checkpoints.file import Damaged, load_checkpoint
 from apputils.checkpoints.rotation import load_last
-from apputils.checkpoints.schema import Unfit, check_resumable
+from apputils.checkpoints.schema import check_resumable
 from apputils.runs.folders import Run, check_owner, run_to_resume
 from compress.errors import UserError, printable
 from compress.io.files import read_text
 from compress.policies.thinning import ThinningPolicy
-from compress.quantization.convert import apply
-from compress.thinning.recipe import Recipe
+from compress.scheduler import CompressionScheduler
 from engine.saved.saved_options import usable
-
-if TYPE_CHECKING:
-    from engine.trainer import BaseTrainer
 
 C = TypeVar("C")
 logger = logging.getLogger("run")
@@ -121,31 +117,24 @@ def _refusal(run: str, found: dict[str, str]) -> str:
     )
 
 
-@Unfit("the network of this checkpoint cannot be made again")
-def shape_as(model: nn.Module, scheduler_state: dict[str, Any]) -> None:
-    """Thins and quantizes a new network as a checkpoint's was, before another schedule is made for it."""
-    for recipe in scheduler_state["recipes"]:
-        Recipe.from_dict(recipe).apply(model)
-    for structure in scheduler_state.get("structures", []):
-        apply(model, structure)
-
-
-def keep_of_old_schedule(trainer: "BaseTrainer", checkpoint: dict[str, Any]) -> None:
+def keep_of_old_schedule(scheduler: CompressionScheduler, checkpoint: Mapping[str, Any]) -> None:
     """After `shape_as`: what the old schedule has done to the network stays done, masks included.
+
+    Args:
+        scheduler: of the new schedule.
+        checkpoint: of the old one.
 
     Raises:
         UserError: the new schedule would thin a network that the old one has quantized.
     """
-    scheduler, scheduler_state = trainer.compression_scheduler, checkpoint["scheduler"]
+    state = checkpoint["scheduler"]
     for policy in scheduler.policies:
         if isinstance(policy, ThinningPolicy) and policy.window.last > checkpoint["epoch"]:
-            policy.refuse_quantized(scheduler_state.get("structures", []))
-    scheduler.recipes[:] = scheduler_state["recipes"]
-    scheduler.structures[:] = scheduler_state.get("structures", [])
-    scheduler.masks.load_state_dict(scheduler_state["masks"])
-    scheduler.masks.zeroed = set(scheduler_state.get("zeroed", ()))
-    if trainer.averaged is not None:
-        trainer.averaged.made_after(scheduler)
+            policy.refuse_quantized(state.get("structures", []))
+    scheduler.recipes[:] = state["recipes"]
+    scheduler.structures[:] = state.get("structures", [])
+    scheduler.masks.load_state_dict(state["masks"])
+    scheduler.masks.zeroed = set(state.get("zeroed", ()))
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any], reset: bool, rate: float | None) -> None:

@@ -35,8 +35,8 @@ from engine.commands.sensitivity import SensitivityRequest
 from engine.commands.thin import thin_subject
 from engine.environment import choose_device, set_up
 from engine.saved.dense_baseline import dense_of_checkpoint, how_to_get_dense
+from engine.saved.rebuild import rebuild
 from engine.saved.run_record import RunRecord
-from engine.state import rebuild
 
 logger = logging.getLogger("run")
 SecondBaseline = Callable[[], tuple[str, dict[str, float]]]  # name and metrics

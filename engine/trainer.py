@@ -1,74 +1,63 @@
 """The training loop that every application shares, with the scheduler's six hooks in sight.
 
 `BaseTrainer.run`, `train` and the steps between epochs. An application's solver derives from it and gives
-`build_model`, `compute_loss` and `validate`; see docs/design.md.
+`build_model`, `compute_loss` and `validate`; see engine/application.py and docs/design.md.
 """
 
 import logging
 import math
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
-from apputils.checkpoints.file import load_checkpoint, save_checkpoint
-from apputils.checkpoints.rotation import progress, remove_leftovers, save_last
-from apputils.runs.folders import Run, run_to_resume
-from apputils.runs.lock import hold
-from apputils.runs.logger import NoFiles, RunLogger
-from apputils.runs.measured_words import measured_words
-from apputils.runs.run_warnings import RunWarnings
-from apputils.runs.summary import Cost, make_summary, summary_table, whereabouts
+from apputils.checkpoints.file import save_checkpoint
+from apputils.checkpoints.rotation import progress as progress_words
+from apputils.checkpoints.rotation import save_last
+from apputils.checkpoints.schema import Unfit
+from apputils.runs.folders import run_to_resume
 from apputils.runs.writable import check_places
 from compress.analysis.activations.statistics import ActivationReport, ActivationStatistics
-from compress.analysis.sensitivity.evaluation import evaluating
 from compress.analysis.sparsity.totals import Sparsity
 from compress.config import dict_config, file_config
 from compress.distributed import is_first, world_size
-from compress.errors import UserError
-from compress.io.files import write_json
 from compress.io.progress import Bar
 from compress.scheduler import CompressionScheduler
-from data.data_fingerprint import check_same_data
-from data.measured import facts_of
-from engine import state as run_state
+from engine.announcement import announce, samples_per_update
+from engine.application import TrainedApplication
 from engine.best_epoch import EpochScore
-from engine.commands.thin import story, thinned_content
+from engine.commands.thin import story, thinned_run
 from engine.distributed.data_parallel import Replicas, synchronized
 from engine.distributed.elastic_restart import close_run, open_run
 from engine.distributed.process_group import set_apart, told_by_first
 from engine.distributed.rank_check import check_ranks
 from engine.ema import AveragedWeights
-from engine.environment import choose_device, random_state, restore_random_state, set_up
+from engine.environment import set_up
 from engine.epoch.accumulation import mean_loss
-from engine.epoch.mid_epoch import Middle, doubts
-from engine.nan_guard import NanGuard, NotFinite
-from engine.option_conflicts import refuse_combinations
-from engine.resume import check_best_files, last_checkpoint, schedule_text, shape_as
+from engine.epoch.mid_epoch import Middle
+from engine.nan_guard import NanGuard, NotFinite, Place
+from engine.option_conflicts import Setup, refuse_combinations
+from engine.progress import Progress
+from engine.resume import check_best_files, last_checkpoint, schedule_text
 from engine.saved.best_per_width import BestOfEachSize
-from engine.saved.dense_baseline import beside_dense, dense_teachers
-from engine.saved.load_model import new_network
+from engine.saved.final_summary import summarize
+from engine.saved.rebuild import shape_as
 from engine.saved.run_teachers import RunTeachers
-from engine.signals import Interrupts
+from engine.session import RunSession
+from engine.state import Companion as Companion
+from engine.state import TrainState, gather, plain_options, restore
+from options.base_options import TrainConfig
 
 logger = logging.getLogger("run")
 
 
-class Companion(NamedTuple):
-    """A network that is trained beside the one that is wanted, such as a GAN's discriminator, with its optimizer."""
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-
-
-class BaseTrainer:
+class BaseTrainer(TrainedApplication):
     """Trains one network under a compression schedule.
 
     Args:
@@ -77,119 +66,26 @@ class BaseTrainer:
         validation_loader: what `validate` measures on.
 
     Attributes:
-        quality: the metric that chooses `best`, a key of what `validate` returns.
-        higher_is_better: whether more of it is better.
-        default_epochs: length of a run that has neither `--nEpochs` nor a schedule.
-        memory_format: of the network's weights and of image batches; `--channels-last` sets it.
-        gives_logits: whether the network's output is a set of logits, one a class.
-        optimizer_name: what a learning-rate policy calls the network's optimizer (`optimizer: NAME`).
-        companions: name -> what `build_companions` gave; their optimizers go by these names.
+        session: folders, lock, log files, warnings and signals of this process.
+        state: what is trained and saved; `build` makes it.
+        progress: where the run stands; `build` makes it.
+        replicas: the network as the loop calls it; `build` makes them.
+        nan_guard: looks at each loss; `build` makes it.
+        left_out: places whose minibatches `--on-nan=rollback` leaves out.
+        steps_limit: steps of an epoch, for a smoke run; None: all.
     """
 
-    quality: ClassVar[str] = "quality"
-    higher_is_better: ClassVar[bool] = True
-    default_epochs: ClassVar[int] = 30
-    memory_format: torch.memory_format = torch.contiguous_format
-    optimizer_name: ClassVar[str] = "model"
-    gives_logits: ClassVar[bool] = False
+    progress: Progress
+    replicas: Replicas
+    nan_guard: NanGuard
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    companions: dict[str, Companion]
-
-    def __init__(self, config: Any, training_loader: DataLoader[Any], validation_loader: DataLoader[Any]) -> None:
-        self.config = config
-        self.training_loader = training_loader
-        self.validation_loader = validation_loader
-        self.device = choose_device(config.device)
-        self.history: list[dict[str, float]] = []
-        self.best: EpochScore | None = None
-        self.first_epoch = 0
-        self.seconds, self.since = 0.0, time.perf_counter()  # of work so far; when it was counted last
-        self.folders: Run | None = None  # None while nothing is written, as in a smoke run
-        self.middle: Middle | None = None  # where a run that was resumed inside an epoch stands
-        self.interrupts = Interrupts()
-        self.nan_guard = NanGuard(self)
-        self.warnings = RunWarnings()
-        self.steps_limit: int | None = None  # of an epoch, for a smoke run
-
-    # What an application gives ------------------------------------------------------------------------------------
-
-    def build_model(self) -> nn.Module:
-        """The network, new, on any device."""
-        raise NotImplementedError
-
-    def start_model(self, model: nn.Module) -> None:
-        """Weights that a new run starts from, in place; by default those that the network made itself."""
-
-    def build_architecture(self, name: str, pretrained: bool = False) -> nn.Module:
-        """A network of another architecture, as a teacher: new, or trained by whoever made it.
-
-        Raises:
-            UserError: there is none.
-        """
-        raise UserError(f"--optform={self.config.optform} has no architecture {name!r}: its network is always the same")
-
-    def task_facts(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the task as plain data, such as the names of classes; here which files it uses."""
-        origin = getattr(getattr(self.training_loader, "dataset", None), "origin", None)
-        return {} if origin is None else {"data": origin.facts}
-
-    def check_task(self, saved: dict[str, Any]) -> None:
-        """Compares the task with what the resumed run's checkpoint kept of it; raises UserError if they differ."""
-        check_same_data(saved.get("data"), self.task_facts().get("data"))
-
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer; Adam at `--lr` unless an application knows better."""
-        return torch.optim.Adam(model.parameters(), lr=self.config.lr)
-
-    def build_companions(self) -> dict[str, Companion]:
-        """Networks trained beside `self.model`, on its device, by name; saved and resumed like it. None by default.
-
-        `compute_loss` updates them; the loop's step stays one update of `self.model`, and the hooks fire once for it.
-        """
-        return {}
-
-    def compute_loss(self, batch: Any) -> Tensor:
-        """The loss of one minibatch, a scalar; forward through `self.forward`, not through `self.model`."""
-        raise NotImplementedError
-
-    def measured_loss(self, group: Sequence[Any]) -> float:
-        """The mean loss of some minibatches in evaluation mode, for pruners by measured loss; changes nothing."""
-        means, self.means = self.means, Middle(1).means
-        try:
-            with torch.random.fork_rng(), evaluating(self.model):
-                return sum(float(self.loss_to_measure(batch)) for batch in group) / len(group)
-        finally:
-            self.means = means
-
-    def loss_to_measure(self, batch: Any) -> Tensor:
-        """The loss of one minibatch where nothing may be updated along with it; by default that of training."""
-        return self.loss_of(batch)
-
-    def note_loss(self, name: str, value: Tensor) -> None:
-        """Logs the epoch's mean of a scalar that `compute_loss` knows, such as a part of the loss."""
-        self.means.note(name, value)
-
-    def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
-        """Metrics of a network on the validation data, by name."""
-        raise NotImplementedError
-
-    def measured_on(self) -> dict[str, Any]:
-        """What `validate` and `measure` measure on, as `data.measured` has it."""
-        return facts_of(self.validation_loader)
-
-    def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
-        """The final quality: metric -> {baseline's name: value, "model": value}."""
-        raise NotImplementedError
-
-    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        """Pictures for TensorBoard after each epoch: name -> RGB (3, H, W) in [0, 1]; none by default."""
-        return {}
-
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """Inputs that the network can be traced with, on its device; MACs are counted for their size."""
-        raise NotImplementedError
+    def __init__(
+        self, config: TrainConfig, training_loader: DataLoader[Any], validation_loader: DataLoader[Any]
+    ) -> None:
+        super().__init__(config, training_loader, validation_loader)
+        self.session = RunSession()
+        self.left_out: set[Place] = set()
+        self.steps_limit: int | None = None
 
     # The loop -----------------------------------------------------------------------------------------------------
 
@@ -200,142 +96,130 @@ class BaseTrainer:
             UserError: something the user can mend; what was saved is kept.
             Interrupted: SIGINT or SIGTERM came, and the run is saved.
         """
-        with ExitStack() as self.held:  # the run's lock and files
-            self.held.enter_context(self.warnings)
-            with self.interrupts:
+        with self.session:
+            with self.session.interrupts:
                 self.prepare()
-                while self.first_epoch < self.epochs:
+                while not self.progress.finished:
                     try:
-                        self.run_epoch(self.first_epoch)
+                        self.run_epoch(self.progress.epoch)
                     except NotFinite as fault:
                         self.go_back(fault)
             return self.finish()
 
     def run_epoch(self, epoch: int) -> None:
         """Trains, validates and saves one epoch, from where it was left."""
-        self.warnings.epoch = epoch
-        started, done = time.perf_counter(), self.middle.step if self.middle else 0
-        losses = self.train(epoch, self.compression_scheduler)
+        scheduler, middle = self.compression_scheduler, self.progress.middle
+        self.session.warnings.epoch = epoch
+        started, done = time.perf_counter(), middle.step if middle else 0
+        losses = self.train(epoch, scheduler)
         rate = self.optimizer.param_groups[0]["lr"]  # policies move it at an epoch's begin and end only
         share = 1 - done / self.steps_per_epoch()
-        speed = share * len(self.training_loader.dataset) / (time.perf_counter() - started)
-        model = self.evaluated_model()
+        samples: Any = self.training_loader.dataset
+        speed = share * len(samples) / (time.perf_counter() - started)
+        model = self.state.evaluated_model()
         with ActivationStatistics(model, enabled=self.config.activation_stats) as activations:
             metrics = told_by_first(self.validate(model, epoch))  # each process measures everything
         self.note_network(epoch, model, activations.report())
-        self.compression_scheduler.on_epoch_end(epoch, self.optimizer, self.scheduler_metrics(losses, metrics))
+        scheduler.on_epoch_end(epoch, self.optimizer, self.scheduler_metrics(losses, metrics))
         self.note_epoch(epoch, {**losses, **metrics, "lr": rate, "images_per_second": speed})
-        self.first_epoch = epoch + 1
+        self.progress.epoch = epoch + 1
         self.save()
-        self.interrupts.end_if_asked(self.folders.name)
+        self.session.end_if_asked()
 
     def train(self, epoch: int, compression_scheduler: CompressionScheduler) -> dict[str, float]:
         """One epoch, from where it was left; returns the mean of the loss and of each of its components."""
-        steps, optimizer, resumed, guard = self.steps_per_epoch(), self.optimizer, self.middle, self.nan_guard
-        if hasattr(self.training_loader.sampler, "set_epoch"):
-            self.training_loader.sampler.set_epoch(epoch)
+        steps, optimizer, guard = self.steps_per_epoch(), self.optimizer, self.nan_guard
         self.model.train()
         self.replicas.begin_epoch()
-        if resumed is None:
+        if self.progress.middle is None:  # an epoch that was left inside has had this hook: its state is restored
             compression_scheduler.on_epoch_begin(epoch, optimizer)
-        middle = self.middle = resumed or Middle(steps)
-        means = self.means = middle.means
-        groups, first = middle.groups(self.training_loader, self.config.accumulate), middle.step
-        bar = Bar(groups, steps - first, f"epoch {epoch}/{self.epochs - 1}", "img", self.samples_per_update)
-        for step, group in enumerate(bar, first):
-            compression_scheduler.measure_loss = partial(self.measured_loss, group)
-            compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)
+        for step, group in self.updates(epoch):  # the minibatches of one update: one, or --accumulate of them
+            compression_scheduler.measure_loss = partial(self.measured_loss, group)  # for pruners by measured loss
+            compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)  # from here weights are masked
             guard.before_step((epoch, step))
-            optimizer.zero_grad(set_to_none=True)
-            own_loss = mean_loss(group, self.loss_of, self.replicas.locally)
+            optimizer.zero_grad(set_to_none=True)  # None, not 0: momentum must not move what gets no gradient
+            own_loss = mean_loss(group, self.loss_of, self.replicas.locally)  # all but the last went backward already
             loss, terms = compression_scheduler.before_backward_pass(
                 epoch, step, steps, own_loss, optimizer, return_loss_components=True
             )
-            if guard.passes((epoch, step), loss, group):
+            if guard.passes((epoch, step), loss, group):  # else the step is as if its minibatch were not there
                 loss.backward()
-                self.replicas.settle()
-                means.add(loss, own_loss, terms)
+                self.replicas.settle()  # gradients become the mean over all processes
+                self.means.add(loss, own_loss, terms)  # on the device: nothing waits for it here
             compression_scheduler.before_parameter_optimization(epoch, step, steps, optimizer)
             optimizer.step()
-            compression_scheduler.on_minibatch_end(epoch, step, steps, optimizer)
-            if self.averaged is not None:
-                self.averaged.update(self.model, compression_scheduler)
+            compression_scheduler.on_minibatch_end(epoch, step, steps, optimizer)  # momentum moved masked weights
+            if self.state.averaged is not None:  # after the masks: the average is of masked weights
+                self.state.averaged.update(self.model, compression_scheduler)
             self.note_step(epoch, step + 1)
-            bar.note(lambda: f"loss {means.mean('loss'):.4f} lr {optimizer.param_groups[0]['lr']:.2g}{self._so_far()}")
         self.replicas.end_epoch()
-        self.middle = None
-        return means.values()
+        self.progress.middle = None
+        return self.means.values()
 
-    def loss_of(self, batch: Any) -> Tensor:
-        """`compute_loss`, under `--amp` in bfloat16 where that is safe."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
-            return self.compute_loss(batch)
+    def updates(self, epoch: int) -> Iterator[tuple[int, list[Any]]]:
+        """Step and minibatches of each update that is left of an epoch, with a progress bar.
+
+        It is made after `on_epoch_begin`: what the loader draws must come after what policies draw.
+        """
+        if hasattr(self.training_loader.sampler, "set_epoch"):
+            self.training_loader.sampler.set_epoch(epoch)
+        steps = self.steps_per_epoch()
+        middle = self.progress.middle = self.progress.middle or Middle(steps)
+        self.means, first = middle.means, middle.step
+        groups = middle.groups(self.training_loader, self.config.accumulate)
+        title = f"epoch {epoch}/{self.progress.epochs - 1}"
+        bar = Bar(groups, steps - first, title, "img", samples_per_update(self.config))
+        for step, group in enumerate(bar, first):
+            yield step, group
+            bar.note(self._so_far)
 
     def note_step(self, epoch: int, done: int) -> None:
         """After an update: saves the run inside the epoch, if that is due, and ends it if a signal came."""
-        self.middle.step, every = done, self.config.checkpoint_every
-        due = every and (epoch * self.middle.steps + done) % every == 0
-        if self.folders is not None and (self.interrupts.agreed or due):
+        middle, every = self.progress.middle, self.config.checkpoint_every
+        assert middle is not None
+        middle.step = done
+        due = every and (epoch * middle.steps + done) % every == 0
+        if self.session.writes and (self.session.interrupts.agreed or due):
             self.save_all()
-            self.interrupts.end_if_asked(self.folders.name)
+            self.session.end_if_asked()
 
-    # Around the loop ----------------------------------------------------------------------------------------------
+    # Before the loop ----------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Builds everything that the loop needs, restores it when a run is resumed, and opens the run's files."""
-        config, checkpoint = self.config, None
+        config, session, checkpoint = self.config, self.session, None
         if is_first():
             check_places(config.resume or config.run)
         if config.resume:
-            self.take(run_to_resume(config.resume))
-            checkpoint = last_checkpoint(self.folders)
-            check_best_files(self.folders)
+            session.take(run_to_resume(config.resume))
+            checkpoint = last_checkpoint(session.run)
+            check_best_files(session.run)
         if checkpoint is not None and config.thin:
-            checkpoint = self.thinned(checkpoint)
+            before = checkpoint
+            checkpoint, thinned = thinned_run(before, self.training_loader, self.example_inputs, self.build_optimizer)
+            logger.info("%s", story(thinned, before, checkpoint))
         self.set_to(checkpoint)
-        check_ranks(run_state.trained(self), "before the first step")
-        folders = open_run(config.resume, config.run, self.stem())
-        if self.folders is None:
-            self.take(folders)
-        self.files = RunLogger(self.folders, self.first_epoch) if is_first() else NoFiles()
-        self.held.callback(self.files.close)
-        self.files.write_settings(run_state.plain_options(config), self.compression_scheduler.resolved)
-        self.announce()
+        check_ranks(self.state.state_dict(), "before the first step")
+        run = open_run(config.resume, config.run, self.stem())
+        if not session.writes:
+            session.take(run)
+        session.open_files(self.progress.epoch)
+        session.files.write_settings(plain_options(config), self.compression_scheduler.resolved)
+        announce(self, self.progress, session.run.name, self.steps_per_epoch())
         if checkpoint is None or config.reset_optimizer or config.reset_schedule or config.thin:
             self.save_all()  # from here on the run can be resumed, whatever happens to it
             self.config = replace(config, reset_optimizer=False, reset_schedule=False, thin=False)  # that is done
 
-    def thinned(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
-        """A checkpoint of this run without what is zero in it."""
-        loader, state = self.training_loader, random_state()
-        try:  # the first samples as they are, without a step of the run's own loader
-            batch = next(iter(DataLoader(loader.dataset, min(4, len(loader.dataset)), collate_fn=loader.collate_fn)))
-        finally:
-            restore_random_state(state)
-        inputs = batch[0] if isinstance(batch[0], Tensor) else self.example_inputs()
-        found, result = thinned_content(checkpoint, new_network(checkpoint), inputs, self.build_optimizer)
-        logger.info("%s", story(result, checkpoint, found))
-        return found
-
-    def take(self, folders: Run) -> None:
-        """Makes a run this process's own.
-
-        Raises:
-            UserError: another process has it.
-        """
-        if is_first():
-            self.held.enter_context(hold(folders))
-            remove_leftovers(folders)
-        self.folders = folders
-
     def set_to(self, checkpoint: dict[str, Any] | None) -> None:
         """Builds everything new and puts it where a checkpoint left off."""
         self.build(checkpoint)
-        if checkpoint is not None:
-            run_state.restore(self, checkpoint)
-        else:
+        if checkpoint is None:
             set_apart(self.config.seed)
-        self.since = time.perf_counter()
+            return
+        with Unfit("the run cannot go on from this checkpoint"):
+            self.check_task(checkpoint["task"])
+            restore(self.state, self.progress, checkpoint, self.config, self.steps_per_epoch(), self.device)
+            self.session.warnings.put_before(checkpoint.get("warnings", []))
 
     def go_back(self, fault: NotFinite) -> None:
         """After a loss that was not finite: to the last checkpoint, if `--on-nan=rollback` asks for it.
@@ -345,8 +229,8 @@ class BaseTrainer:
         """
         if not self.nan_guard.can_go_back(fault):
             raise fault
-        checkpoint = last_checkpoint(self.folders)
-        logger.warning("%s\ngoing back to the last checkpoint: %s", fault, progress(checkpoint))
+        checkpoint = last_checkpoint(self.session.run)
+        logger.warning("%s\ngoing back to the last checkpoint: %s", fault, progress_words(checkpoint))
         self.set_to(checkpoint)
 
     def build(self, checkpoint: dict[str, Any] | None = None) -> None:
@@ -357,54 +241,47 @@ class BaseTrainer:
         """
         config = self.config
         set_up(config.seed, config.threads)
-        model = self.build_model()
+        if config.channels_last:
+            self.memory_format = torch.channels_last
+        model = self._new_model(checkpoint)
+        optimizer = self.build_optimizer(model)
+        teachers = RunTeachers(config.optform, self.build_architecture, self.session.run.name if checkpoint else None)
+        scheduler = CompressionScheduler(model, optimizer=optimizer, seed=config.seed)
+        state = self.state = TrainState(model, optimizer, scheduler, teachers)  # what follows may look at it
+        state.companions = self.build_companions()
+        state.averaged = AveragedWeights(model, config.ema) if config.ema else None
+        state.schedule_text = schedule_text(config, checkpoint)
+        scheduler = state.scheduler = self.build_scheduler(checkpoint)
+        call: Any = torch.compile(model) if config.compile else model
+        self.forward = self.replicas = Replicas(model, call, state.companions_parameters())
+        epochs = config.nEpochs or scheduler.suggested_epochs or self.default_epochs
+        self.progress = Progress(epochs, BestOfEachSize(scheduler))
+        signals = self.session.interrupts
+        self.nan_guard = NanGuard(state, config.on_nan, self.device, self.loss_by_hand, signals, self.left_out)
+        minibatches = len(self.training_loader) if self.training_loader is not None else None
+        refuse_combinations(Setup(config, state, self.device, minibatches))
+
+    def _new_model(self, checkpoint: dict[str, Any] | None) -> nn.Module:
+        """The network on its device; one whose schedule is reset is shaped as the old schedule left it."""
+        config, model = self.config, self.build_model()
         if checkpoint is None:
             self.start_model(model)
         elif config.reset_schedule:
             shape_as(model, checkpoint["scheduler"])
-        if config.channels_last:
-            self.memory_format = torch.channels_last
-        self.model = synchronized(model, config.sync_batchnorm and world_size() > 1).to(
-            self.device, memory_format=self.memory_format
-        )
-        self.optimizer = self.build_optimizer(self.model)
-        self.companions = self.build_companions()
-        self.averaged = AveragedWeights(self.model, config.ema) if config.ema else None
-        self.teachers = RunTeachers(config.optform, self.build_architecture, self.folders.name if checkpoint else None)
-        self.schedule_text = schedule_text(config, checkpoint)
-        self.compression_scheduler = self.build_scheduler(checkpoint)
-        others = [each for companion in self.companions.values() for each in companion.network.parameters()]
-        self.replicas = Replicas(self.model, torch.compile(self.model) if config.compile else self.model, others)
-        self.forward = self.replicas
-        self.sizes = BestOfEachSize(self.compression_scheduler)
-        self.epochs = config.nEpochs or self.compression_scheduler.suggested_epochs or self.default_epochs
-        refuse_combinations(self)
-
-    def steps_per_epoch(self) -> int:
-        """Optimizer updates in an epoch."""
-        steps = math.ceil(len(self.training_loader) / self.config.accumulate)
-        return min(steps, self.steps_limit or steps)
-
-    @property
-    def samples_per_update(self) -> int:
-        """Over all processes: `--batchSize` is of one process and one forward pass."""
-        return self.config.batchSize * self.config.accumulate * world_size()
-
-    def stem(self) -> str:
-        """What a new run's name begins with: the application and the schedule."""
-        return f"{self.config.optform}-{Path(self.config.compress).stem if self.config.compress else 'plain'}"
+        model = synchronized(model, config.sync_batchnorm and world_size() > 1)
+        return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
     def build_scheduler(self, checkpoint: dict[str, Any] | None) -> CompressionScheduler:
-        """The scheduler of `--compress`, of the resumed run's schedule, or an empty one."""
+        """The scheduler of `--compress`, of the resumed run's schedule, or one without policies."""
         config, parts = self.config, (self.model, self.optimizer)
         settings = {"example_inputs": self.example_inputs(), "epochs": config.nEpochs, "seed": config.seed}
-        settings |= {"teachers": self.teachers, "optimizers": self.optimizers}
+        settings |= {"teachers": self.state.teachers, "optimizers": self.optimizers}
         own = checkpoint is not None and not config.reset_schedule
         if own and checkpoint["schedule"]:
             return dict_config(*parts, checkpoint["schedule"], **settings)
         if not own and config.compress:
             return file_config(*parts, config.compress, **settings, strict=config.strict)
-        return CompressionScheduler(self.model, optimizer=self.optimizer, seed=config.seed)
+        return self.state.scheduler
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -412,33 +289,16 @@ class BaseTrainer:
         others = {name: companion.optimizer for name, companion in self.companions.items()}
         return {self.optimizer_name: self.optimizer, **others}
 
-    def announce(self) -> None:
-        """Says what is about to happen, and warns of a run that ends inside a policy."""
-        count = sum(parameter.numel() for parameter in self.model.parameters())
-        if self.first_epoch >= self.epochs:
-            logger.info(
-                "run %s is finished: its %d epochs are trained. To train on: python train.py --resume=%s --nEpochs=%d, "
-                "or more; now it is only measured again",
-                self.folders.name, self.first_epoch, self.folders.name, self.first_epoch + 1,
-            )  # fmt: skip
-            return
-        logger.info(
-            "run %s: epochs %d..%d (counted from 0), %d steps each, %s, %s parameters%s",
-            self.folders.name, self.first_epoch, self.epochs - 1, self.steps_per_epoch(), self.device, f"{count:,}",
-            self._factors(),
-        )  # fmt: skip
-        logger.info("validation on %s", measured_words(self.measured_on()))
-        if self.config.checkpoint_every or self.middle:
-            for doubt in doubts(self.training_loader, self.device):
-                logger.warning("saving inside an epoch: %s", doubt)
-        for warning in self.compression_scheduler.cut_short(self.epochs):
-            logger.warning("%s", warning)
+    def steps_per_epoch(self) -> int:
+        """Optimizer updates in an epoch."""
+        steps = math.ceil(len(self.training_loader) / self.config.accumulate)
+        return min(steps, self.steps_limit or steps)
 
-    def evaluated_model(self) -> nn.Module:
-        """The network that is measured and kept as best: the averaged one with `--ema`, else the trained one."""
-        if self.averaged is None:
-            return self.model
-        return self.averaged.masked(self.model, self.compression_scheduler.masks)
+    def stem(self) -> str:
+        """What a new run's name begins with: the application and the schedule."""
+        return f"{self.config.optform}-{Path(self.config.compress).stem if self.config.compress else 'plain'}"
+
+    # After an epoch -----------------------------------------------------------------------------------------------
 
     def scheduler_metrics(self, losses: dict[str, float], metrics: dict[str, float]) -> dict[str, float]:
         """What `ReduceLROnPlateau` and others read: all numbers, and `min` / `max` as Distiller names them."""
@@ -450,36 +310,37 @@ class BaseTrainer:
         """Sends what the options ask for of the network's inside, and example pictures, to TensorBoard."""
         if not is_first():
             return
-        self.files.log_activations(epoch, activations)
-        self.files.log_pictures(epoch, self.example_pictures(model))
+        files = self.session.files
+        files.log_activations(epoch, activations)
+        files.log_pictures(epoch, self.example_pictures(model))
         if self.config.histograms:
-            self.files.log_histograms(epoch, model)
+            files.log_histograms(epoch, model)
 
     def note_epoch(self, epoch: int, numbers: dict[str, float]) -> None:
-        """Adds an epoch to the history, the log and the files, and remembers whether it is the best."""
-        scheduler = self.compression_scheduler
-        zeros = Sparsity.of(self.evaluated_model(), scheduler.scheduled_weights)
+        """Adds an epoch to the history, the log and the files."""
+        scheduler, progress = self.compression_scheduler, self.progress
+        zeros = Sparsity.of(self.state.evaluated_model(), scheduler.scheduled_weights)
         quality = numbers[self.quality] if self.higher_is_better else -numbers[self.quality]
-        self.score = EpochScore(epoch, scheduler.settled(epoch), zeros.scheduled, quality)
         by_weight = {f"sparsity/{name}": fraction for name, fraction in zeros.weights.items()}
-        self.history.append({"epoch": epoch, **numbers, "sparsity": zeros.scheduled, **by_weight})
-        self.files.log_epoch(self.history)
+        row = {"epoch": epoch, **numbers, "sparsity": zeros.scheduled, **by_weight}
+        progress.add_epoch(EpochScore(epoch, scheduler.settled(epoch), zeros.scheduled, quality), row)
+        self.session.files.log_epoch(progress.history)
         logger.info(
             "epoch %d/%d  loss %.5f  %s %.3f  lr %.2e  sparsity %.1f %%  %.0f images/s",
-            epoch, self.epochs - 1, numbers["loss"], self.quality, numbers[self.quality], numbers["lr"],
+            epoch, progress.epochs - 1, numbers["loss"], self.quality, numbers[self.quality], numbers["lr"],
             100 * zeros.scheduled, numbers["images_per_second"],
         )  # fmt: skip
 
     def save(self) -> None:
         """Writes what a finished epoch leaves: `best` if it is better than every one before, the best of each size.
 
-        `last` comes last: a run that is killed in between goes on from the one before, and writes the others again.
+        `last` comes last: a run that is killed in between resumes from the one before, and writes the others again.
         """
-        is_best = self.best is None or self.score.beats(self.best)
-        if is_best:
-            self.best = self.score
-        of_its_size = self.sizes.add(self.evaluated_model(), self.score, self.example_inputs())
-        self.save_all([self.folders.best] * is_best + [self.sizes.path(self.folders)] * of_its_size)
+        progress, run = self.progress, self.session.run
+        assert progress.score is not None
+        best = [run.best] * progress.take_best()
+        of_its_size = progress.sizes.add(self.state.evaluated_model(), progress.score, self.example_inputs())
+        self.save_all([*best, *[progress.sizes.path(run)] * of_its_size])
 
     def save_all(self, also: Sequence[Path] = ()) -> None:
         """Writes the run as it is now to the other paths given, and to `last`; the one place that writes checkpoints.
@@ -487,19 +348,18 @@ class BaseTrainer:
         Raises:
             NotFinite: weights are not finite; what was saved before is left.
         """
-        epoch, step = self.first_epoch - 1, self.steps_per_epoch() - 1
-        self.nan_guard.before_saving((epoch + 1, self.middle.step - 1) if self.middle else (epoch, step))
-        if self.config.check_ranks:
-            check_ranks(run_state.trained(self), f"in epoch {epoch + 1}" if self.middle else f"after epoch {epoch}")
-        now = time.perf_counter()
-        self.seconds, self.since = self.seconds + now - self.since, now
-        content = run_state.gather(self)
+        state, progress, run, config = self.state, self.progress, self.session.run, self.config
+        self.nan_guard.before_saving(progress.last_update(self.steps_per_epoch()))
+        if config.check_ranks:
+            check_ranks(state.state_dict(), progress.where())
+        progress.count_seconds()
+        content = gather(state, progress, run.name, config, self.task_facts(), self.session.warnings.entries)
         if not is_first():
             return
-        self.teachers.save(self.compression_scheduler.teachers, self.folders)
+        state.teachers.save(state.scheduler.teachers, run)
         for path in also:
             save_checkpoint(path, content)
-        save_last(self.folders, content, self.config.keep)
+        save_last(run, content, config.keep)
 
     def finish(self) -> dict[str, Any]:
         """Measures the best network on the validation data, writes the summary and shows it.
@@ -508,42 +368,15 @@ class BaseTrainer:
         """
         if not is_first():
             return {}
-        close_run(self.folders)
-        self.warnings.epoch = None
-        self.model = run_state.rebuild(self.build_model(), load_checkpoint(self.folders.best)).to(self.device)
-        teachers = dense_teachers(self.compression_scheduler.teachers, self.teachers)
-        dense = {name: self.measure(network) for name, network in teachers.items()}
-        summary = make_summary(
-            run=self.folders.name,
-            optform=self.config.optform,
-            schedule=self.config.compress,
-            epochs=self.epochs,
-            seconds=self.seconds,
-            quality=beside_dense(self.measure(self.model), dense),
-            sparsity=Sparsity.of(self.model, self.compression_scheduler.scheduled_weights),
-            cost=Cost.of(self.model, self.example_inputs()),
-            checkpoint=self.folders.best,
-            measured_on=self.measured_on(),
-            dense=next(iter(dense), None),
-            warnings=self.warnings.entries,
-        )
-        write_json(self.folders.results / "summary.json", summary)
-        logger.info("%s", summary_table(summary))
-        self.sizes.tell(self.folders, self.quality)
-        logger.info("%s", whereabouts(self.folders))
-        return summary
-
-    def _factors(self) -> str:
-        """What an update sees, where that is more than a minibatch."""
-        processes, parts = world_size(), self.config.accumulate
-        if self.samples_per_update == self.config.batchSize:
-            return ""
-        named = [f"--batchSize={self.config.batchSize}"] + [f"{processes} processes"] * (processes > 1)
-        named += [f"{parts} accumulated"] * (parts > 1)
-        return f"; {self.samples_per_update} samples an update = {' x '.join(named)}"
+        close_run(self.session.run)
+        self.session.warnings.epoch = None
+        return summarize(self, self.progress, self.session.run, self.session.warnings.entries)
 
     def _so_far(self) -> str:
-        if not self.history:
-            return ""
-        last = self.history[-1]
-        return f" {self.quality} {last[self.quality]:.2f} sparsity {100 * last['sparsity']:.0f} %"
+        """For the progress bar: asked for now and then only, as it waits for the device."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        text = f"loss {self.means.mean('loss'):.4f} lr {rate:.2g}"
+        if not self.progress.history:
+            return text
+        last = self.progress.history[-1]
+        return f"{text} {self.quality} {last[self.quality]:.2f} sparsity {100 * last['sparsity']:.0f} %"

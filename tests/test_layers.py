@@ -11,8 +11,8 @@ ROOMS = {  # room -> what it may import of ours
     "apputils": {"apputils", "compress"},
     "data": {"data", "compress"},
     "options": {"options", "apputils", "compress"},  # of the two last only what needs no torch: tests/options
-    "engine": {"engine", "data", "apputils", "compress"},
-    "models": {"models", "engine", "data", "apputils", "compress"},
+    "engine": {"engine", "options", "data", "apputils", "compress"},
+    "models": {"models", "engine", "options", "data", "apputils", "compress"},
 }
 LAYERS = [  # inside compress/, from the bottom; a module imports its own layer and those below
     {"errors", "distributed", "epoch_window", "parameters"},

@@ -85,9 +85,9 @@ def built(command: str, with_data: bool = False) -> BaseTrainer:
 
 def save_untrained(trainer: BaseTrainer) -> None:
     """The best checkpoint that its run would leave, before it has learned anything."""
-    trainer.folders = new_run(trainer.config.run, "")
-    trainer.score = EpochScore(0, True, 0.0, 0.0)
-    with pytest.MonkeyPatch.context() as patch:
+    trainer.progress.score = EpochScore(0, True, 0.0, 0.0)
+    with pytest.MonkeyPatch.context() as patch, trainer.session:
+        trainer.session.take(new_run(trainer.config.run, ""))
         patch.setattr(trainer, "steps_per_epoch", lambda: 1)  # it has no data
         trainer.save()
 

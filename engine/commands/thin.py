@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from apputils.checkpoints.file import save_checkpoint
 from compress.errors import UserError
@@ -21,8 +22,10 @@ from compress.thinning.recipe import Recipe, cut_optimizer_state, cut_state
 from compress.thinning.thin import Thinned, remove_units
 from compress.thinning.trial import prunable_graph
 from compress.thinning.zeros import in_both, zero_units
+from engine.environment import random_state, restore_random_state
+from engine.saved.load_model import new_network
+from engine.saved.rebuild import load_network
 from engine.saved.saved_options import usable
-from engine.state import load_network
 
 if TYPE_CHECKING:
     from engine.tester import BaseTester
@@ -75,6 +78,30 @@ def thinned_content(
     if saved is not None and build_optimizer is not None:
         cut["optimizer"] = cut_optimizer_state(result.recipe, model, build_optimizer(model), saved)
     return cut, result
+
+
+def thinned_run(
+    checkpoint: Content,
+    loader: DataLoader[Any],
+    example_inputs: Callable[[], tuple[torch.Tensor, ...]],
+    build_optimizer: Callable[[nn.Module], Optimizer],
+) -> tuple[Content, Thinned]:
+    """A checkpoint that a run resumes from, without what is zero in it.
+
+    Args:
+        checkpoint: of the run.
+        loader: of its training data; its first samples prove that nothing changes, without a step of the loader.
+        example_inputs: what the network can be traced with, where a minibatch does not begin with its input.
+        build_optimizer: makes the run's optimizer for a network.
+    """
+    data: Any = loader.dataset
+    state = random_state()
+    try:
+        batch = next(iter(DataLoader(data, min(4, len(data)), collate_fn=loader.collate_fn)))
+    finally:
+        restore_random_state(state)
+    inputs = batch[0] if isinstance(batch[0], torch.Tensor) else example_inputs()
+    return thinned_content(checkpoint, new_network(checkpoint), inputs, build_optimizer)
 
 
 def story(result: Thinned, before: Content, after: Content) -> str:

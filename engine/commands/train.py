@@ -51,7 +51,7 @@ def act(application: Parts, config: Any) -> None:
         with first_of_machine_first(), RunWarnings() as of_the_data:
             loaders = application.load("training_loaders")(config)
         trainer = application.load("trainer")(config, *loaders)
-        trainer.warnings.put_before(of_the_data.entries)
+        trainer.session.warnings.put_before(of_the_data.entries)
         trainer.run()
 
 
@@ -64,7 +64,7 @@ def _built(application: Parts, config: Any) -> BaseTrainer:
 
 def _plan(application: Parts, config: Any) -> None:
     trainer = _built(application, config)
-    plan = trainer.compression_scheduler.preview(trainer.epochs, trainer.optimizers)
+    plan = trainer.compression_scheduler.preview(trainer.progress.epochs, trainer.optimizers)
     sys.stdout.write(f"{plan}\n")
     path = Path(f"{config.run or trainer.stem()}-plan.png")  # here: a plan is no run and takes no run's name
     draw_plan(plan, path)

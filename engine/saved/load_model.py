@@ -13,7 +13,7 @@ from torch import nn
 from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.schema import built, check_run
 from compress.errors import UserError
-from engine.state import rebuild
+from engine.saved.rebuild import rebuild
 
 BUILDERS = {  # optform -> what makes a network of the checkpoint's arguments
     "SR": "models.C2SRCNN.model:Net",

@@ -19,7 +19,7 @@ from compress.distillation.teachers import SELF, Teachers
 from compress.errors import UserError
 from compress.thinning.recipe import Recipe
 from engine.saved.load_model import new_network
-from engine.state import load_network, rebuild
+from engine.saved.rebuild import load_network, rebuild
 
 MEANINGS = (
     "`self`, a checkpoint file, the name of a run in checkpoints/, ARCHITECTURE=FILE with an architecture of the "

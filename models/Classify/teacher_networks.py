@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from compress.errors import UserError, did_you_mean
-from engine.state import load_network
+from engine.saved.rebuild import load_network
 from models.Classify.initial_weights import library_classes, library_weights
 from models.Classify.zoo import build_network
 

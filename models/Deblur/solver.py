@@ -13,8 +13,9 @@ from compress.config.loader import load_text
 from compress.distributed import average
 from compress.errors import ScheduleError, UserError
 from compress.io.files import read_text
-from engine.trainer import BaseTrainer, Companion
-from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, content_loss, effective, gradient_penalty
+from engine.state import Companion
+from engine.trainer import BaseTrainer
+from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, Adversarial, content_loss, effective, gradient_penalty
 from models.Deblur.model import Discriminator, Generator
 from models.Deblur.networks import Networks, prefixes_of
 from models.Deblur.quality import beside_blurred, evaluate, outputs
@@ -33,6 +34,8 @@ class DeblurTrainer(BaseTrainer):
     memory_format = torch.channels_last  # a step of the generator takes 0.9 of the time on a CPU
 
     content: Any
+    adversarial: Adversarial
+    critic_steps: int
     prefixes: frozenset[str] = frozenset()  # of the schedule's names
 
     def build(self, checkpoint: dict[str, Any] | None = None) -> None:

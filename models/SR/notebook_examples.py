@@ -22,7 +22,7 @@ from compress.thinning.trial import prunable_graph
 from data.data import get_testing_set
 from engine.commands.find_checkpoint import load_subject
 from engine.saved.load_model import new_network
-from engine.state import rebuild
+from engine.saved.rebuild import rebuild
 from models.C2SRCNN.model import Net
 from models.SR.quality import centre_of, quality_of_outputs
 

@@ -72,7 +72,7 @@ def test_every_refusal_of_the_system_is_one_line(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "results/a/summary.json")
 
-    monkeypatch.setattr("engine.trainer.write_json", refuse)
+    monkeypatch.setattr("engine.saved.final_summary.write_json", refuse)
     with pytest.raises(SystemExit) as end:
         exit_codes(lambda: trainer_of(*SMALL, "--run=a").run() and None)()
     assert end.value.code == 2

@@ -4,7 +4,6 @@ import logging
 import math
 from collections import OrderedDict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from apputils.checkpoints.file import load_checkpoint
-from engine.epoch.running_means import Means
 from engine.nan_guard import EVERY, NanGuard, NotFinite
 from engine.nan_search import not_finite_weights
-from engine.trainer import Companion
+from engine.state import Companion, TrainState
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from tests.engine.conftest import TrainerOf
 from tests.engine.dying import differences, state_of
@@ -24,22 +22,26 @@ BAD = (0, 1)  # the place whose minibatch is bad
 
 
 class Tiny:
-    """What the guard needs of a trainer: a network with BatchNorm, and a companion that its loss updates."""
+    """What the guard watches: a network with BatchNorm, and a companion that its loss updates."""
 
     def __init__(self, mode: str) -> None:
-        self.config, self.device = SimpleNamespace(on_nan=mode), torch.device("cpu")
+        self.mode = mode
         parts = OrderedDict(conv=nn.Conv2d(1, 2, 1), bn=nn.BatchNorm2d(2), head=nn.Conv2d(2, 1, 1))
-        self.model = self.forward = nn.Sequential(parts)
+        self.model: Any = nn.Sequential(parts)
         other = nn.Linear(1, 1)
         self.companions = {"netD": Companion(other, torch.optim.Adam(other.parameters()))}
         self.optimizer = torch.optim.SGD(self.model.parameters())
-        self.means = Means()
 
-    def loss_of(self, batch: Tensor) -> Tensor:
-        return self.compute_loss(batch)
+    def state(self) -> TrainState:
+        """Without scheduler and teachers, which the guard does not look at."""
+        unused: Any = None
+        return TrainState(self.model, self.optimizer, unused, unused, self.companions)
+
+    def guard(self) -> NanGuard:
+        return NanGuard(self.state(), self.mode, torch.device("cpu"), self.compute_loss)
 
     def compute_loss(self, batch: Tensor) -> Tensor:
-        loss: Tensor = self.forward(batch).mean()
+        loss: Tensor = self.model(batch).mean()
         network, optimizer = self.companions["netD"]
         network.weight.grad = loss.detach().reshape(1, 1)
         optimizer.step()
@@ -49,7 +51,7 @@ class Tiny:
 def tried(mode: str, batch: Tensor, change: Any = None) -> tuple[Tiny, NanGuard, bool]:
     trainer = Tiny(mode)
     trainer.compute_loss(torch.ones(2, 1, 3, 3))
-    guard = NanGuard(trainer)  # type: ignore[arg-type]
+    guard = trainer.guard()
     if change:
         change(trainer)
     guard.before_step(BAD)
@@ -103,7 +105,7 @@ class Judged(Tiny):
         optimizer.zero_grad()
         network(batch).mean().backward()
         optimizer.step()
-        loss: Tensor = network(self.forward(batch)).mean()
+        loss: Tensor = network(self.model(batch)).mean()
         return loss
 
 
@@ -111,7 +113,7 @@ def judged(mode: str, change: Any) -> tuple[Judged, bool]:
     trainer = Judged(mode)
     trainer.compute_loss(torch.ones(2, 1, 3, 3))
     change(trainer)
-    guard = NanGuard(trainer)  # type: ignore[arg-type]
+    guard = trainer.guard()
     guard.before_step(BAD)
     return trainer, guard.passes(BAD, trainer.compute_loss(torch.ones(2, 1, 3, 3)), [torch.ones(2, 1, 3, 3)])
 
@@ -150,20 +152,20 @@ def test_no_checkpoint_holds_a_broken_companion() -> None:
     trainer = Judged("stop")
     _broken_critic(trainer)
     with pytest.raises(NotFinite, match="after this update netD.second.weight is not finite"):
-        NanGuard(trainer).before_saving(BAD)  # type: ignore[arg-type]
+        trainer.guard().before_saving(BAD)
 
 
 def test_a_companion_that_is_a_part_of_the_network_is_named_once() -> None:
     trainer = Judged("stop")
     trainer.model = nn.ModuleDict({"netG": trainer.model, "netD": trainer.critic})
     _broken_critic(trainer)
-    assert not_finite_weights(trainer) == ["netD.second.weight"]  # type: ignore[arg-type]
+    assert not_finite_weights(trainer.state().networks) == ["netD.second.weight"]
 
 
 def test_a_loss_that_no_module_explains(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Tiny("stop")
     with pytest.raises(NotFinite, match="every module gives finite numbers"):
-        NanGuard(trainer).passes(BAD, torch.tensor(math.nan), [torch.ones(2, 1, 3, 3)])  # type: ignore[arg-type]
+        trainer.guard().passes(BAD, torch.tensor(math.nan), [torch.ones(2, 1, 3, 3)])
 
 
 def test_a_skipped_step_leaves_no_trace() -> None:
@@ -179,7 +181,7 @@ def test_a_skipped_step_leaves_no_trace() -> None:
 
 
 def test_on_cuda_the_first_bad_step_is_found_later() -> None:
-    guard = NanGuard(Tiny("stop"))  # type: ignore[arg-type]
+    guard = Tiny("stop").guard()
     guard._waits = False  # as on CUDA
     for step in range(EVERY - 1):
         assert guard.passes((3, step), torch.tensor(math.nan if step in (7, 9) else 1.0), [])
@@ -197,8 +199,9 @@ def bad_at(monkeypatch: pytest.MonkeyPatch, *places: tuple[int, int]) -> None:
 
     def loss(self: C2SRCNNTrainer, batch: Any) -> Tensor:
         found = original(self, batch)
-        assert self.middle is not None
-        return found * math.nan if (self.first_epoch, self.middle.step) in places else found
+        at = self.progress
+        assert at.middle is not None
+        return found * math.nan if (at.epoch, at.middle.step) in places else found
 
     monkeypatch.setattr(C2SRCNNTrainer, "compute_loss", loss)
 

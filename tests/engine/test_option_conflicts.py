@@ -7,7 +7,7 @@ import pytest
 
 from compress.errors import UserError
 from engine import option_conflicts as combinations
-from engine.option_conflicts import COMBINATIONS, refuse_combinations
+from engine.option_conflicts import COMBINATIONS, Setup, refuse_combinations
 from tests.engine.tiny import tiny_trainer
 from tests.models.Deblur.conftest import DeblurrerOf, deblurrer_of  # noqa: F401
 
@@ -75,7 +75,7 @@ def test_every_combination_has_a_case() -> None:
 def test_what_can_work_passes(here: Path) -> None:
     trainer = tiny_trainer("--accumulate=2", "--ema=0.9", bn=True)
     trainer.build()
-    refuse_combinations(trainer)
+    refuse_combinations(Setup(trainer.config, trainer.state, trainer.device, len(trainer.training_loader)))
 
 
 def test_several_processes_may_be_checked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import gzip
 import logging
 import shutil
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.errors import UserError
 from data.data_fingerprint import Origin, check_same_data
 from engine.resume import restore_optimizer, resumed
-from engine.state import load_network
+from engine.saved.rebuild import load_network
 from tests.engine.conftest import TrainerOf
 from tests.models.Classify.conftest import ClassifierOf
 from tests.models.Classify.conftest import classifier_of as classifier_of
@@ -124,7 +123,7 @@ def test_another_schedule_goes_on_with_the_thinned_network(classifier_of: Classi
 def saved(trainer_of: TrainerOf) -> dict:
     """The content of the checkpoint of a run `a` that has not begun yet."""
     trainer = trainer_of("--nEpochs=1", "--run=a")
-    with ExitStack() as trainer.held:
+    with trainer.session:
         trainer.prepare()
     return last()
 

@@ -92,7 +92,7 @@ def test_best_is_the_best_of_the_epochs_at_the_final_sparsity(trainer_of: Traine
     trainer = trainer_of(SPARSE, "--run=a")
     trainer.run()
     best = load_checkpoint(Path("checkpoints/a/best.pt"))
-    rows = trainer.history
+    rows = trainer.progress.history
     assert len(rows) == 4
     assert best["epoch"] == max((2, 3), key=lambda epoch: rows[epoch]["psnr"])
     for name, parameter in trainer.model.named_parameters():

@@ -218,8 +218,9 @@ def test_runs_that_go_on_from_wrong_content(trainer_of: TrainerOf, examples: int
             changed(content[part], rng)
         save_checkpoint(run.last, content)
         trainer = trainer_of("--resume=a", "--nEpochs=2")
-        trainer.folders = run
-        trainer.set_to(last_checkpoint(run))
+        with trainer.session:
+            trainer.session.take(run)
+            trainer.set_to(last_checkpoint(run))
 
     watched = fuzz(strategies.integers(0, 2**32), examples, work)
     assert watched.refused

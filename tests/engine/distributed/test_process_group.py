@@ -7,7 +7,6 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import distributed, multiprocessing, nn
 from compress.distributed import average, rank
 from compress.errors import UserError
 from engine.distributed.process_group import process_group
-from engine.trainer import Companion
+from engine.state import Companion
 from tests.engine.tiny import TinyTrainer, tiny_trainer
 
 PRUNED = """\
@@ -57,17 +56,17 @@ def quantized(name: str) -> str:
 def _run(*arguments: Any, **more: Any) -> dict[str, Any]:
     trainer = tiny_trainer("--nEpochs=2", *arguments, **more)
     kept: dict[str, torch.Tensor] = {}
-    with ExitStack() as trainer.held:
+    with trainer.session:
         trainer.prepare()
-        for epoch in range(trainer.first_epoch, 2):
+        for epoch in range(trainer.progress.epoch, 2):
             losses = trainer.train(epoch, trainer.compression_scheduler)
             metrics = trainer.validate(trainer.model, epoch)
             trainer.compression_scheduler.on_epoch_end(epoch, trainer.optimizer, metrics)
             trainer.note_epoch(epoch, {**losses, **metrics, "lr": 0.0, "images_per_second": 1.0})
-            trainer.first_epoch = epoch + 1
+            trainer.progress.epoch = epoch + 1
             trainer.save()
             kept = {name: each.clone() for name, each in trainer.model.state_dict().items()}
-    return {"losses": trainer.losses, "model": kept, "means": [row["loss"] for row in trainer.history]}
+    return {"losses": trainer.losses, "model": kept, "means": [row["loss"] for row in trainer.progress.history]}
 
 
 def resumed_after_one_epoch() -> dict[str, Any]:
@@ -81,13 +80,13 @@ def resumed_after_one_epoch() -> dict[str, Any]:
 def drifted() -> str:
     """What is said when one weight of one process is another."""
     trainer = tiny_trainer("--nEpochs=1", "--run=drifted", *TWO)
-    with ExitStack() as trainer.held:
+    with trainer.session:
         trainer.prepare()
         trainer.train(0, trainer.compression_scheduler)
         with torch.no_grad():
             trainer.model.conv1.weight[0, 0, 0, 0] += 1e-9 * rank()
         trainer.note_epoch(0, {"loss": 0.0, "score": 0.0, "lr": 0.0, "images_per_second": 1.0})
-        trainer.first_epoch = 1
+        trainer.progress.epoch = 1
         try:
             trainer.save()
         except UserError as e:

@@ -208,7 +208,7 @@ def test_a_compiled_student_is_heard(trainer_of: TrainerOf) -> None:
         more = ", layers: [mid_part.2], student_wt: 0.0"
         trainer = trainer_of(schedule("self", "FeatureDistillation", more), "--nEpochs=3", "--samples=4", option)
         trainer.run()
-        losses[option] = trainer.history[1]["it_loss"]
+        losses[option] = trainer.progress.history[1]["it_loss"]
     assert losses["--compile"] == pytest.approx(losses["--no-compile"], rel=1e-3)
 
 

@@ -176,7 +176,7 @@ def test_the_papers_epochs_are_not_those_of_another_schedule(deblurrer_of: Deblu
     for schedule, epochs in (("short.yaml", 4), ("paper.yaml", 300), ("filter_prune.yaml", 14)):
         trainer = deblurrer_of("--preset=paper", f"--compress={schedule}", "--blocks=3", "--halvings=1")
         trainer.build()
-        assert trainer.epochs == epochs
+        assert trainer.progress.epochs == epochs
     assert deblurrer_of("--preset=paper", "--compress=short.yaml", "--nEpochs=7").config.nEpochs == 7
 
 

@@ -1,0 +1,185 @@
+"""What an application gives to training and to evaluation; the loops around it are in trainer.py and tester.py.
+
+`TrainedApplication` and `TestedApplication`: networks, losses, metrics, images. `BaseTrainer` and `BaseTester` derive
+from them, and an application's solver and tester from those; see docs/design.md.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from compress.analysis.sensitivity.evaluation import evaluating
+from compress.errors import UserError
+from compress.scheduler import CompressionScheduler
+from data.data_fingerprint import check_same_data
+from data.measured import facts_of
+from engine.environment import choose_device
+from engine.epoch.running_means import Means
+from engine.state import Companion, TrainState
+from options.base_options import TrainConfig
+
+
+class TrainedApplication:
+    """The part of a trainer that an application gives.
+
+    Args:
+        config: the training options.
+        training_loader: minibatches; its sampler may have `set_epoch`. None where nothing is trained, as in a plan.
+        validation_loader: what `validate` measures on; None as above.
+
+    Attributes:
+        quality: the metric that chooses `best`, a key of what `validate` returns.
+        higher_is_better: whether more of it is better.
+        default_epochs: length of a run that has neither `--nEpochs` nor a schedule.
+        memory_format: of the network's weights and of image batches; `--channels-last` sets it.
+        gives_logits: whether the network's output is a set of logits, one a class.
+        optimizer_name: what a learning-rate policy calls the network's optimizer (`optimizer: NAME`).
+        device: that is trained on.
+        forward: runs the network in `compute_loss`: compiled, or in several processes.
+        means: of the losses of the epoch under way.
+        state: network, optimizer, companions, scheduler; built by `BaseTrainer.build`.
+    """
+
+    quality: ClassVar[str] = "quality"
+    higher_is_better: ClassVar[bool] = True
+    default_epochs: ClassVar[int] = 30
+    memory_format: torch.memory_format = torch.contiguous_format
+    optimizer_name: ClassVar[str] = "model"
+    gives_logits: ClassVar[bool] = False
+
+    config: TrainConfig
+    state: TrainState
+    forward: Callable[..., Any]
+
+    def __init__(
+        self, config: TrainConfig, training_loader: DataLoader[Any], validation_loader: DataLoader[Any]
+    ) -> None:
+        self.config = config
+        self.training_loader = training_loader
+        self.validation_loader = validation_loader
+        self.device = choose_device(config.device)
+        self.means = Means()
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that is trained."""
+        return self.state.model
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Its optimizer."""
+        return self.state.optimizer
+
+    @property
+    def companions(self) -> dict[str, Companion]:
+        """What `build_companions` gave; their optimizers go by these names."""
+        return self.state.companions
+
+    @property
+    def compression_scheduler(self) -> CompressionScheduler:
+        """The scheduler of the run's schedule."""
+        return self.state.scheduler
+
+    # Networks and optimizers --------------------------------------------------------------------------------------
+
+    def build_model(self) -> nn.Module:
+        """The network, new, on any device."""
+        raise NotImplementedError
+
+    def start_model(self, model: nn.Module) -> None:
+        """Weights that a new run starts from, in place; by default those that the network made itself."""
+
+    def build_architecture(self, name: str, pretrained: bool = False) -> nn.Module:
+        """A network of another architecture, as a teacher: new, or trained by whoever made it.
+
+        Raises:
+            UserError: there is none.
+        """
+        raise UserError(f"--optform={self.config.optform} has no architecture {name!r}: its network is always the same")
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer; Adam at `--lr` unless an application knows better."""
+        return torch.optim.Adam(model.parameters(), lr=self.config.lr)
+
+    def build_companions(self) -> dict[str, Companion]:
+        """Networks trained beside `self.model`, on its device, by name; saved and resumed like it. None by default.
+
+        `compute_loss` updates them; the loop's step stays one update of `self.model`, and the hooks fire once for it.
+        """
+        return {}
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Inputs that the network can be traced with, on its device; MACs are counted for their size."""
+        raise NotImplementedError
+
+    # The loss -----------------------------------------------------------------------------------------------------
+
+    def compute_loss(self, batch: Any) -> Tensor:
+        """The loss of one minibatch, a scalar; forward through `self.forward`, not through `self.model`."""
+        raise NotImplementedError
+
+    def loss_to_measure(self, batch: Any) -> Tensor:
+        """The loss of one minibatch where nothing may be updated along with it; by default that of training."""
+        return self.loss_of(batch)
+
+    def loss_of(self, batch: Any) -> Tensor:
+        """`compute_loss`, under `--amp` in bfloat16 where that is safe."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+            return self.compute_loss(batch)
+
+    def note_loss(self, name: str, value: Tensor) -> None:
+        """Logs the epoch's mean of a scalar that `compute_loss` knows, such as a part of the loss."""
+        self.means.note(name, value)
+
+    def measured_loss(self, group: Sequence[Any]) -> float:
+        """The mean loss of some minibatches in evaluation mode, for pruners by measured loss; changes nothing."""
+        with self._unnoted(), torch.random.fork_rng(), evaluating(self.model):
+            return sum(float(self.loss_to_measure(batch)) for batch in group) / len(group)
+
+    def loss_by_hand(self, batch: Any) -> Tensor:
+        """The loss of a minibatch once more, by the network itself: not compiled, by this process alone, not noted."""
+        forward, self.forward = self.forward, self.model
+        try:
+            with self._unnoted():
+                return self.loss_of(batch)
+        finally:
+            self.forward = forward
+
+    @contextmanager
+    def _unnoted(self) -> Iterator[None]:
+        means, self.means = self.means, Means()
+        try:
+            yield
+        finally:
+            self.means = means
+
+    # The data and the quality -------------------------------------------------------------------------------------
+
+    def task_facts(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the task as plain data, such as the names of classes; here which files it uses."""
+        origin = getattr(getattr(self.training_loader, "dataset", None), "origin", None)
+        return {} if origin is None else {"data": origin.facts}
+
+    def check_task(self, saved: dict[str, Any]) -> None:
+        """Compares the task with what the resumed run's checkpoint kept of it; raises UserError if they differ."""
+        check_same_data(saved.get("data"), self.task_facts().get("data"))
+
+    def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
+        """Metrics of a network on the validation data, by name."""
+        raise NotImplementedError
+
+    def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
+        """The final quality: metric -> {baseline's name: value, "model": value}."""
+        raise NotImplementedError
+
+    def measured_on(self) -> dict[str, Any]:
+        """What `validate` and `measure` measure on, as `data.measured` has it."""
+        return facts_of(self.validation_loader)
+
+    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        """Pictures for TensorBoard after each epoch: name -> RGB (3, H, W) in [0, 1]; none by default."""
+        return {}

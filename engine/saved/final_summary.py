@@ -1,0 +1,60 @@
+"""The end of a run: its best network measured, the summary written and shown.
+
+`summarize`.
+"""
+
+import logging
+from typing import Any
+
+from apputils.checkpoints.file import load_checkpoint
+from apputils.runs.folders import Run
+from apputils.runs.summary import Cost, make_summary, summary_table, whereabouts
+from compress.analysis.sparsity.totals import Sparsity
+from compress.io.files import write_json
+from engine.application import TrainedApplication
+from engine.progress import Progress
+from engine.saved.dense_baseline import beside_dense, dense_teachers
+from engine.saved.rebuild import rebuild
+
+logger = logging.getLogger("run")
+
+
+def summarize(
+    application: TrainedApplication, progress: Progress, run: Run, warnings: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Measures the best network on the validation data, writes the summary and shows it.
+
+    The application's network is the best one afterwards.
+
+    Args:
+        application: measures; its state names the teachers.
+        progress: of the run, finished.
+        run: its folders.
+        warnings: entries of `RunWarnings`.
+
+    Returns:
+        what summary.json holds.
+    """
+    state, config = application.state, application.config
+    state.model = rebuild(application.build_model(), load_checkpoint(run.best)).to(application.device)
+    teachers = dense_teachers(state.scheduler.teachers, state.teachers)
+    dense = {name: application.measure(network) for name, network in teachers.items()}
+    summary = make_summary(
+        run=run.name,
+        optform=config.optform,
+        schedule=config.compress,
+        epochs=progress.epochs,
+        seconds=progress.seconds,
+        quality=beside_dense(application.measure(state.model), dense),
+        sparsity=Sparsity.of(state.model, state.scheduler.scheduled_weights),
+        cost=Cost.of(state.model, application.example_inputs()),
+        checkpoint=run.best,
+        measured_on=application.measured_on(),
+        dense=next(iter(dense), None),
+        warnings=warnings,
+    )
+    write_json(run.results / "summary.json", summary)
+    logger.info("%s", summary_table(summary))
+    progress.sizes.tell(run, application.quality)
+    logger.info("%s", whereabouts(run))
+    return summary
