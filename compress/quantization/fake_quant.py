@@ -124,6 +124,12 @@ class ActivationQuantizer(FakeQuantizer):
             low = x.detach().amin()
             self.negative |= (low < 0) & torch.isfinite(low)
 
+    def begin_sequence(self) -> None:
+        """What comes until `end_sequence` are the steps of one sequence, which count as one minibatch."""
+
+    def end_sequence(self) -> None:
+        """The sequence is over."""
+
     def become_signed(self) -> None:
         """Keeps values below zero from now on; what was observed or learned of the range starts anew where it must."""
         self.signed = True

@@ -106,7 +106,8 @@ class QuantLayer(nn.Module):
         """The input that the layer computes with."""
         if self.input_quantizer is None:
             return input
-        self.input_quantizer.check_sign(input)
+        if isinstance(self.input_quantizer, ActivationQuantizer):  # an exporter puts its own operations there
+            self.input_quantizer.check_sign(input)
         rounded: Tensor = self.input_quantizer(input)
         return rounded
 

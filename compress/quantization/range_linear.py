@@ -141,6 +141,7 @@ class RangeActivation(ActivationQuantizer):
         self.decay = decay
         self.register_buffer("ranges", torch.zeros(3))  # averages of minimum and maximum, the sum of their weights
         self._has_range = False
+        self._steps: list[Tensor] | None = None  # ends of the ranges of a sequence's steps so far
 
     ranges: Tensor
     statistics = ("ranges",)
@@ -161,6 +162,24 @@ class RangeActivation(ActivationQuantizer):
         if not x.numel():
             return
         low, high = torch.aminmax(x.detach())
+        if self._steps is not None:
+            self._steps.append(torch.stack([low, high]))
+        else:
+            self._add(low, high)
+
+    def begin_sequence(self) -> None:
+        """The range of a sequence is that of all its steps: the average of theirs would clip the largest states."""
+        self._steps = []
+
+    @torch.no_grad()
+    def end_sequence(self) -> None:
+        """Adds the sequence to the average."""
+        steps, self._steps = self._steps, None
+        if steps:
+            both = torch.stack(steps)
+            self._add(both[:, 0].amin(), both[:, 1].amax())
+
+    def _add(self, low: Tensor, high: Tensor) -> None:
         good = torch.isfinite(low) & torch.isfinite(high)
         if not self.signed:
             low, high = torch.zeros_like(low), high.clamp_min(0)

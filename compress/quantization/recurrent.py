@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from compress.quantization.fake_quant import ActivationQuantizer
+
 State = tuple[Tensor, ...]  # hidden, and of an LSTM the cell
 Step = Callable[[Tensor, Tensor, State], State]  # gates from the input, gates from the hidden state, state -> state
 
@@ -89,6 +91,7 @@ class QuantRecurrentLayer:
         if not batched:
             input = input.unsqueeze(0 if own.batch_first else 1)
         batch = input.shape[0 if own.batch_first else 1]
+        self._each_hidden("begin_sequence")
         states = self._states(input, batch, hx, batched)
         own.check_forward_args(input, states if own.mode == "LSTM" else states[0], None)
         input = own.quantized_input(input)
@@ -98,6 +101,7 @@ class QuantRecurrentLayer:
             sequence = input.transpose(0, 1) if own.batch_first else input
             outputs, last = self._layers(sequence, [batch] * sequence.shape[0], states)
             output = torch.stack(outputs, 1 if own.batch_first else 0)
+        self._each_hidden("end_sequence")
         if batched:
             return output, self._returned(last)
         return output.squeeze(0 if own.batch_first else 1), self._returned([each.squeeze(1) for each in last])
@@ -105,6 +109,7 @@ class QuantRecurrentLayer:
     def _packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
         own: Any = self
         data, sizes, order, back = packed
+        self._each_hidden("begin_sequence")
         states = self._states(data, int(sizes[0]), hx, True)
         if order is not None:
             states = tuple(each.index_select(1, order) for each in states)
@@ -114,8 +119,15 @@ class QuantRecurrentLayer:
         else:
             outputs, last = self._layers(data, sizes.tolist(), states)
             output = torch.cat(outputs)
+        self._each_hidden("end_sequence")
         last = last if back is None else [each.index_select(1, back) for each in last]
         return PackedSequence(output, sizes, order, back), self._returned(last)
+
+    def _each_hidden(self, call: str) -> None:
+        for slot in hidden_slots(self):  # type: ignore[arg-type]
+            quantizer = getattr(self, slot)
+            if isinstance(quantizer, ActivationQuantizer):
+                getattr(quantizer, call)()
 
     def _states(self, input: Tensor, batch: int, hx: Any, batched: bool) -> State:
         """The states to begin with, each (layers x directions, batch, size), the hidden ones rounded."""

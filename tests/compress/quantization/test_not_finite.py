@@ -85,6 +85,8 @@ def test_a_loop_that_skips_a_bad_minibatch_trains_as_without_it(
     name: str, bits: int, where: int, bad: float, caplog: Any
 ) -> None:
     """The BatchNorms of the network would keep NaN themselves, so they are in evaluation mode."""
+    if bad == torch.inf and name.startswith("Quant"):
+        pytest.skip("the first clip makes the minibatch finite, so no loop skips it")
 
     def train(with_bad: bool) -> tuple[nn.Module, Any]:
         net = tiny_net()

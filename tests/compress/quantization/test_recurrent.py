@@ -327,3 +327,20 @@ def test_a_projected_state_in_train_eval_and_bfloat16(cls: Any) -> None:
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
     if cls not in (DorefaQuantizer, PACTQuantizer):
         assert (trained - wanted).norm() < 0.06 * wanted.norm()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_range_of_a_state_is_that_of_the_whole_sequence(packed: bool) -> None:
+    """Expected: the moving average, over minibatches, of the extremes over all steps of a plain float layer."""
+    torch.manual_seed(0)
+    layer = nn.LSTM(3, 4)
+    twin: Any = quantized(layer, {"hidden_l0_quantizer": RangeActivation(16, True, "ASYMMETRIC_SIGNED", decay=0.5)})
+    wanted, total = torch.zeros(2, dtype=torch.float64), 0.0
+    for seed in range(3):
+        x = torch.randn(9, 2, 3, generator=torch.Generator().manual_seed(seed)) * (1 + seed)
+        states = layer(x)[0].detach()
+        wanted = 0.5 * wanted + 0.5 * torch.stack([states.min(), states.max()]).double()
+        total = 0.5 * total + 0.5
+        twin.train()(pack_sequence(list(x.unbind(1))) if packed else x)
+    found = twin.hidden_l0_quantizer.ranges
+    torch.testing.assert_close(found[:2].double() / found[2], wanted / total, atol=1e-3, rtol=1e-3)
