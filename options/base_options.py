@@ -165,6 +165,11 @@ class TestConfig:
         False, "in integer files also quantize the outputs that training left in float, so that every layer runs in "
         "integers; the difference to what was trained is measured",
     )  # fmt: skip
+    free_axes: tuple[int, ...] | None = option(
+        None, "axes of the inputs that may have another size in the exported ONNX file, besides batch, height and width: "
+        "1 for the length of sequences (batch, length, features); the file is run on another length too", minimum=1,
+        maximum=9, metavar="AXIS",
+    )  # fmt: skip
     report: bool = option(
         True, "write tables and drawings of the network, and results/<run>/report.html with everything"
     )

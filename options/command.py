@@ -69,6 +69,8 @@ def _words(options: Mapping[str, Any]) -> list[str]:
     for name, value in options.items():
         if isinstance(value, bool):
             words.append(f"--{'' if value else 'no-'}{dashed(name)}")
+        elif isinstance(value, tuple):
+            words += [f"--{dashed(name)}", *map(str, value)]
         elif value is not None:
             words.append(f"--{dashed(name)}={value}")
     return words

@@ -176,6 +176,11 @@ TESTED: tuple[Rule, ...] = (
         "is about the integer files of the export, which --no-export, the other options or an exported file leave out",
     ),
     Rule(
+        ("free_axes",),
+        _exports,
+        "is about the exported ONNX file, which --no-export, the other options or an exported file leave out",
+    ),
+    Rule(
         ("thin",),
         lambda c: not _exported(c) and not _others(c, ("compare", "benchmark", "predict"), ""),
         "thins the checkpoint that is evaluated, and an exported file or the other options evaluate none",

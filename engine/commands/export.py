@@ -61,6 +61,7 @@ class _Export:
     threads: int
     reduce_range: bool = False
     complete: bool = False
+    free_axes: tuple[int, ...] = ()
 
     @property
     def dummies(self) -> tuple[Tensor, ...]:
@@ -72,6 +73,7 @@ class _Export:
         settings = ExportSettings(
             reduce_range=mode == "qdq" and self.reduce_range,
             complete=mode == "qdq" and self.complete,
+            free_axes=self.free_axes,
             description=describing(self.tester.checkpoint),
         )
         report = transform_to_onnx(self.model, file, self.dummies, mode != "float", given, self.inputs, settings)
@@ -126,7 +128,7 @@ def export_run(
     Returns:
         what export.json holds; with `error` where something cannot be exported, which is said and stops nothing.
     """
-    export = _Export(tester, model, inputs, opt.threads or 1, opt.reduce_range, opt.complete)
+    export = _Export(tester, model, inputs, opt.threads or 1, opt.reduce_range, opt.complete, opt.free_axes or ())
     folder = tester.results
     result: dict[str, Any] = {"run": tester.folders.name, "vnni": has_vnni(), "quality": quality, "files": {}}
     started = time.perf_counter()

@@ -15,7 +15,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from apputils.checkpoints.file import save_checkpoint
+from apputils.checkpoints.file import load_checkpoint, save_checkpoint
+from compress.distributed import is_first
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs
 from compress.thinning.recipe import Recipe, cut_optimizer_state, cut_state
@@ -85,14 +86,16 @@ def thinned_run(
     loader: DataLoader[Any],
     example_inputs: Callable[[], tuple[torch.Tensor, ...]],
     build_optimizer: Callable[[nn.Module], Optimizer],
+    best: Path,
 ) -> tuple[Content, Thinned]:
-    """A checkpoint that a run resumes from, without what is zero in it.
+    """A checkpoint that a run resumes from, without what is zero in it; its best one is thinned in its file.
 
     Args:
         checkpoint: of the run.
         loader: of its training data; its first samples prove that nothing changes, without a step of the loader.
         example_inputs: what the network can be traced with, where a minibatch does not begin with its input.
         build_optimizer: makes the run's optimizer for a network.
+        best: the run's best checkpoint, which is measured in the end if no later epoch beats it.
     """
     data: Any = loader.dataset
     state = random_state()
@@ -101,7 +104,30 @@ def thinned_run(
     finally:
         restore_random_state(state)
     inputs = batch[0] if isinstance(batch[0], torch.Tensor) else example_inputs()
+    if best.is_file():
+        thin_file(best, inputs, build_optimizer, write=is_first())
     return thinned_content(checkpoint, new_network(checkpoint), inputs, build_optimizer)
+
+
+def thin_file(
+    path: Path, inputs: ExampleInputs, build_optimizer: Callable[[nn.Module], Optimizer], write: bool = True
+) -> None:
+    """Replaces a checkpoint by its thinner self; one of which nothing can go is left as it is, which is logged.
+
+    Args:
+        path: of the checkpoint.
+        inputs: see `thinned_content`.
+        build_optimizer: see `thinned_content`.
+        write: False for the other processes of several, which come to the same result.
+
+    Raises:
+        UserError: see `thinned_content`, or the file cannot be written.
+    """
+    before = load_checkpoint(path)
+    after, result = thinned_content(before, new_network(before), inputs, build_optimizer)
+    logger.info("%s: %s", path, story(result, before, after))
+    if result.removed and write:
+        save_checkpoint(path, after)
 
 
 def story(result: Thinned, before: Content, after: Content) -> str:

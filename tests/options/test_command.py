@@ -55,6 +55,13 @@ def test_a_run_of_several_processes_is_started_as_one() -> None:
     assert written(config, 4)["train"] == "torchrun --standalone --nproc-per-node=4 -- train.py --optform=SR --seed=3"
 
 
+def test_options_of_several_values_are_read_back() -> None:
+    words = shlex.split(
+        written(find_application("SR").load("train_options")().parse([]), 1, "--free-axes", "1", "2")["test"]
+    )
+    assert find_application("SR").load("test_options")().parse(words[2:]).free_axes == (1, 2)
+
+
 def test_what_other_versions_saved_stops_nothing() -> None:
     config = find_application("Deblur").load("train_options")().parse([])
     options = {**plain_options(config), "preset": "of another version", "unheard_of": 1}

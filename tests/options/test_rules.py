@@ -52,6 +52,7 @@ SHARED_TESTING = [
     (["--model=old.onnx", "--jobs=2"], "--jobs belongs to the sensitivity analysis, which .* an exported file leave"),
     (["--no-export", "--reduce-range"], "--reduce-range is about the integer files of the export, which --no-export"),
     (["--model=old.onnx", "--complete"], "--complete is about the integer files of the export, .* or an exported file"),
+    (["--no-export", "--free-axes=1"], "--free-axes is about the exported ONNX file, which --no-export"),
     (["--compare", "a", "--reduce-range"], "--reduce-range is about the integer files of the export"),
     (["--benchmark", "--complete"], "--complete is about the integer files of the export"),
     (["--run=never"], "there is no run"),

@@ -4,6 +4,8 @@ Differing levels inside one coupled group, two instances that prune one group in
 nothing can leave. The network is traced only for schedules with structured pruners.
 """
 
+from collections.abc import Sequence
+
 from compress.config.loader import Path
 from compress.config.schema import Report
 from compress.errors import UserError
@@ -36,29 +38,29 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
         return  # told when the pruner asks for it
     for path, policy, places in structured:
         _check_pinned(policy, path, places, known, report)
-    groups = [group for group in known.groups() if not group.pinned]
-    group_of = {place: number for number, group in enumerate(groups) for place in group.members}
+    groups = known.groups()
     for path, policy, places in disputed:
-        for number, names in _by_group(places, group_of).items():
-            targets = policy.pruner.targets  # type: ignore[attr-defined]
+        targets, told = policy.pruner.targets, set()  # type: ignore[attr-defined]
+        for number, names in _by_group(places, groups).items():
             within = groups[number].within_heads
             levels = _differing(policy, [name for name in names if (targets[name].group == WITHIN_HEADS) == within])
-            if levels:
+            if levels and tuple(levels) not in told:
+                told.add(tuple(levels))
                 report.add(differing_levels(levels), path)
-    _warn_of_meetings(structured, group_of, report)
+    _warn_of_meetings(structured, [group for group in groups if not group.pinned], report)
 
 
-def _by_group(places: dict[str, Place], group_of: dict[Place, int]) -> dict[int, list[str]]:
-    """Number of a group -> the weights in it."""
-    found: dict[int, list[str]] = {}
-    for name, place in places.items():
-        if place in group_of:
-            found.setdefault(group_of[place], []).append(name)
-    return found
+def _by_group(places: dict[str, Place], groups: Sequence[ChannelGroup]) -> dict[int, list[str]]:
+    """Number of a group -> the weights in it; after a concatenation a weight may be in several."""
+    found = {
+        number: [name for name, place in places.items() if place in group.members]
+        for number, group in enumerate(groups)
+    }
+    return {number: names for number, names in found.items() if names}
 
 
-def _warn_of_meetings(structured: list[Entry], group_of: dict[Place, int], report: Report) -> None:
-    named = [_by_group(places, group_of) for _, _, places in structured]
+def _warn_of_meetings(structured: list[Entry], groups: Sequence[ChannelGroup], report: Report) -> None:
+    named = [_by_group(places, groups) for _, _, places in structured]
     by_group: dict[int, list[int]] = {}
     for i, found in enumerate(named):
         for number in found:

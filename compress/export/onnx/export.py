@@ -382,9 +382,22 @@ def _check_free(file: Path, reference: nn.Module, inputs: Inputs, axes: Sequence
     """Raises UserError where the file fails on another size of the axes that were asked to be free."""
     if not axes:
         return
+    absent = [axis for axis in axes if all(axis >= x.dim() for x in inputs)]
+    if absent:
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+        raise UserError(f"free_axes={tuple(axes)}: no input has axis {absent[0]} (counted from 0); they are {shapes}")
     other = inputs
     for axis in axes:
         other = tuple(torch.cat([x, x.narrow(axis, 0, 1)], axis) if axis < x.dim() else x for x in other)
+    try:
+        with torch.no_grad():
+            reference(*other)
+    except Exception as e:  # the network's own, of any kind
+        raise UserError(
+            f"free_axes={tuple(axes)}: the network itself does not run on another size of them, "
+            f"{', '.join(str(tuple(x.shape)) for x in other)}: {next(iter(str(e).splitlines()), type(e).__name__)}. "
+            "Leave out the axes that it fixes, such as channels and features"
+        ) from e
     try:
         compare_onnx(file, reference, [other])
     except UserError as e:

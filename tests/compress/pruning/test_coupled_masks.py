@@ -144,3 +144,24 @@ def test_coupled_masks_survive_a_checkpoint() -> None:
         assert masker.coupled.keys() == other.masks[name].coupled.keys()
         other.masks[name].set_mask(None, coupled_by="it")
         assert name == "0.weight" or other.masks[name].mask is None
+
+
+def test_differing_levels_in_a_pinned_group_are_the_same_fault() -> None:
+    """Coupled by an addition that is the network's output: the run would refuse it, so the check does."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.a(x) + self.b(x)
+
+    model = Sum()
+    schedule = pruning([])
+    schedule["pruners"]["it"] = {
+        "class": "L1RankedStructureParameterPruner",
+        "reg_regims": {"a.weight": [0.25, "3D"], "b.weight": [0.5, "3D"]},
+    }
+    with pytest.raises(ScheduleError, match=r"coupled.*different levels: a.weight 0.25, b.weight 0.5"):
+        dict_config(model, torch.optim.SGD(model.parameters(), lr=0.1), schedule, torch.zeros(1, 3, 8, 8))

@@ -37,7 +37,7 @@ def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
         checkpoint={"run": "a", "optform": "SR", "network": {"class": "Small", "arguments": {}}, "options": {},
                     "task": {}, "epoch": 0, "scheduler": {"recipes": []}},
     )  # fmt: skip
-    opt = SimpleNamespace(threads=1, reduce_range=False, complete=False)
+    opt = SimpleNamespace(threads=1, reduce_range=False, complete=False, free_axes=None)
     with caplog.at_level("INFO"):
         result = export_run(tester, model, [(torch.rand(2, 3, 16, 16),)], {"score": 1.0}, opt)
     assert "error" not in result

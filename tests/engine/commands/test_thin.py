@@ -129,7 +129,7 @@ def test_nothing_to_remove_says_so(trainer_of: TrainerOf, caplog: pytest.LogCapt
     assert "nothing was thinned: no whole filter or channel is zero that can leave the network" in caplog.text
     assert not Path("checkpoints/a/best_thin.pt").exists()
     trainer_of("--resume=a", "--thin", "--nEpochs=2").run()
-    assert caplog.text.count("nothing was thinned") == 2
+    assert caplog.text.count("nothing was thinned") == 3  # of best.pt and of last.pt
 
 
 def test_a_filter_that_is_zero_before_a_bias_stays_and_is_named(
@@ -192,3 +192,31 @@ def test_options_that_do_not_go_together(here: Path, arguments: list[str], messa
         TestOptions().parse(arguments)
     with pytest.raises(UserError, match="--thin is for a run that goes on"):
         TrainOptions().parse(["--thin"])
+
+
+def parameters_of(content: dict[str, Any]) -> int:
+    return sum(each.numel() for each in content["model"].values())
+
+
+@pytest.mark.parametrize("more", [(), pytest.param(("--ema=0.5",), marks=pytest.mark.slow)], ids=["plain", "averaged"])
+def test_a_finished_run_is_measured_and_saved_thinned(
+    trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture, more: tuple[str, ...]
+) -> None:
+    """best.pt and last.pt lose what is zero in each; a second time nothing is left to remove."""
+    caplog.set_level(logging.INFO)
+    Path("filters.yaml").write_text(FILTERS)
+    before = trainer_of("--compress=filters.yaml", "--nEpochs=2", "--run=a", *more).run()
+    old = {name: load_checkpoint(Path(f"checkpoints/a/{name}.pt")) for name in ("best", "last")}
+    after = trainer_of("--resume=a", "--thin").run()
+    assert after["params"] < before["params"]
+    assert after["quality"]["psnr"]["model"] == pytest.approx(before["quality"]["psnr"]["model"], abs=1e-4)
+    for name, content in old.items():
+        thin = load_checkpoint(Path(f"checkpoints/a/{name}.pt"))
+        assert parameters_of(thin) == after["params"] < parameters_of(content)
+        kept = thin["scheduler"]["recipes"][0]["kept"]["mid_part.1.weight"][0]
+        assert torch.equal(thin["model"]["mid_part.1.weight"], content["model"]["mid_part.1.weight"][kept])
+    caplog.clear()
+    again = trainer_of("--resume=a", "--thin").run()
+    assert caplog.text.count("nothing was thinned: no whole filter or channel is zero") == 2
+    assert again["params"] == after["params"]
+    assert evaluated("--no-export", "--no-report", "--run=a")["params"] == after["params"]

@@ -119,3 +119,10 @@ def test_the_length_of_a_sequence_is_free_on_request(tmp_path, make):
         x = torch.randn(4, size, 5)
         (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
         torch.testing.assert_close(torch.from_numpy(found), net(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("axis", "message"), [(1, "the network itself does not run on another"), (7, "no input has")])
+def test_an_axis_that_cannot_be_free_is_named(tmp_path, axis, message):
+    settings, file = ExportSettings(free_axes=(axis,)), tmp_path / "net.onnx"
+    with pytest.raises(UserError, match=message):
+        transform_to_onnx(nn.Conv2d(3, 4, 3), file, torch.zeros(1, 3, 8, 8), False, settings=settings)
