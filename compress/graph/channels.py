@@ -31,7 +31,7 @@ from compress.graph.rules.table import RULES
 from compress.graph.trace import ExampleInputs, Trace, asks_for_training, refuse_scripted, shape_of, trace_model
 from compress.graph.training import training_trace
 from compress.graph.units import Ids
-from compress.graph.unread import held_by, unread_in
+from compress.graph.unread import Unread, held_by, unread_in
 
 Place = tuple[str, int]
 """A parameter's or buffer's full name, and one of its dimensions."""
@@ -199,6 +199,7 @@ def graph_of(
         with torch.random.fork_rng(devices=[]):
             for trace in traces:
                 coupling.walk(trace)
+        coupling.couple_unread([each.name for each in unread_in(model, traces)])
         for pin in pins:
             ids = coupling.tensors[pin.place[0]].units[pin.place[1]]
             if pin.within_heads == heads.within and ids is not None:
@@ -213,7 +214,7 @@ def graph_of(
         tried = set(inner.within) - {*heads.explicit, *heads.rigid}
     groups = _own_names(groups)
     return ChannelGraph(
-        tuple(_held(model, traces, groups)),
+        tuple(_held([each for each in unread_in(model, traces) if each.name not in coupling.tensors], traces, groups)),
         frozenset(coupling.parameters),
         frozenset(coupling.reads),
         frozenset(coupling.block_modules),
@@ -226,9 +227,8 @@ def graph_of(
     )
 
 
-def _held(model: nn.Module, traces: Sequence[Trace], groups: Sequence[ChannelGroup]) -> Iterable[ChannelGroup]:
+def _held(unread: list[Unread], traces: Sequence[Trace], groups: Sequence[ChannelGroup]) -> Iterable[ChannelGroup]:
     """The groups, pinned where a parameter that no call reads may be fed with them."""
-    unread = unread_in(model, traces)
     counts = {g.name: {len(ids) for ids in g.members.values()} for g in groups if g.prunable}
     untrained = next((trace.untrained for trace in traces if trace.untrained), "")
     reasons = held_by(unread, counts, untrained) if unread else {}

@@ -270,6 +270,17 @@ class Coupling:
                     self.join(one, other)
         return value
 
+    def couple_unread(self, unread: Collection[str]) -> None:
+        """A bias that no call reads, of a layer whose weight is read by a function, goes along with the weight."""
+        for name in unread:
+            place = name.rpartition(".")[0]
+            module, weight = self.modules.get(place), self.tensors.get(f"{place}.weight")
+            if not isinstance(module, nn.modules.conv._ConvNd | nn.Linear) or name in self.tensors or weight is None:
+                continue
+            written = 1 if getattr(module, "transposed", False) else 0
+            if name.endswith(".bias") and weight.shape[written] == self.parameters[name].numel():
+                self.tensors[name] = Value.of((weight.shape[written],), {0: weight.units[written]}, {0: True})
+
     def first_name(self, module: nn.Module) -> str:
         """Under which a module is registered first."""
         return next(name for name, each in self.modules.items() if each is module)

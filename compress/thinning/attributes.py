@@ -77,7 +77,10 @@ def _embedding(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
 
 
 def _recurrent(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
-    return {"input_size": shapes["weight_ih_l0"][1], "hidden_size": shapes["weight_hh_l0"][1]}
+    (rows, state), inputs = shapes["weight_hh_l0"], shapes["weight_ih_l0"][1]
+    if not module.proj_size:
+        return {"input_size": inputs, "hidden_size": state}
+    return {"input_size": inputs, "hidden_size": rows // 4, "proj_size": state}  # 4 gates: an LSTM
 
 
 def _cell(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:

@@ -299,8 +299,10 @@ def recurrent(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """
     weights = c.values(a["params"])
     x = c.read(a["input"] if "input" in a else a["data"])
-    directions, per_cell = (2 if a["bidirectional"] else 1), 4 if a["has_biases"] else 2
-    if c.owner(nn.RNNBase) is None or len(weights) != per_cell * a["num_layers"] * directions:
+    owner, directions, per_cell = c.owner(nn.RNNBase), (2 if a["bidirectional"] else 1), 4 if a["has_biases"] else 2
+    projected = bool(getattr(owner, "proj_size", 0))
+    per_cell += projected
+    if owner is None or len(weights) != per_cell * a["num_layers"] * directions:
         return boundary(c, node, a)
     if _not_zero(weights):
         return boundary(c, node, a, NOT_ZERO)
@@ -310,16 +312,25 @@ def recurrent(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         c.reads_along(a["params"][k], 1)
         c.reads_along(a["params"][k + 1], 1)
     cells = [weights[k : k + per_cell] for k in range(0, len(weights), per_cell)]
-    hidden = cells[0][1].units[1]
+    state = cells[0][1].units[1]  # what comes out: the hidden units, or what they are projected to
+    hidden = cells[0][4 if a["has_biases"] else 2].units[1] if projected else state
     reads = x.units[-1]
     for number, cell in enumerate(cells):
-        _cell(c, cell, reads, hidden)
+        if projected:
+            c.join(hidden, cell[-1].units[1])
+            c.join(state, cell[-1].units[0])
+            c.reads_along(a["params"][number * per_cell + per_cell - 1], 1)
+        _cell(c, cell[: len(cell) - projected], reads, hidden, state)
         if (number + 1) % directions == 0:
-            reads = None if hidden is None else np.tile(hidden, directions)
+            reads = None if state is None else np.tile(state, directions)
     start = a["hx"] if isinstance(a["hx"], list | tuple) else [a["hx"]]
     shapes = [value.shape for value in fixed_result(node)]  # type: ignore[union-attr]
-    zero = _initial(c, start, hidden)
-    return [Value.of(shape, {-1: reads if k == 0 else hidden}, {-1: zero}) for k, shape in enumerate(shapes)]
+    if projected:
+        zero = all([_initial(c, start[:1], state), _initial(c, start[1:], hidden)])
+    else:
+        zero = _initial(c, start, hidden)
+    found = [reads, state, hidden]  # the last one is the cell's state, of which only an LSTM has one
+    return [Value.of(shape, {-1: ids}, {-1: zero}) for shape, ids in zip(shapes, found, strict=False)]
 
 
 NOT_ZERO = "a weight is computed in a way that does not keep what is masked at zero"
@@ -332,15 +343,16 @@ def _not_zero(weights: list[Value]) -> bool:
     )
 
 
-def _cell(c: Coupling, cell: list[Value], reads: Ids | None, hidden: Ids | None) -> None:
-    """Tie the gates of one layer and direction to the hidden units."""
-    width = cell[1].shape[1]
+def _cell(c: Coupling, cell: list[Value], reads: Ids | None, hidden: Ids | None, state: Ids | None) -> None:
+    """Tie the gates of one layer and direction to the hidden units, and what it reads to its input and state."""
     c.join(reads, cell[0].units[1])
-    c.join(hidden, cell[1].units[1])
-    for tensor in (cell[0], *cell[1:]):
+    c.join(state, cell[1].units[1])
+    for tensor in cell:
         ids = tensor.units[0]
-        if ids is not None and hidden is not None and len(hidden) == width:
-            c.units.tie(ids.reshape(-1, width), hidden[None, :])
+        if ids is None or hidden is None:
+            c.pin(ids if hidden is None else hidden, "one of the hidden units, which cannot follow")
+        else:
+            c.units.tie(ids.reshape(-1, len(hidden)), hidden[None, :])
 
 
 def _initial(c: Coupling, start: Sequence[Any], hidden: Ids | None) -> bool:
@@ -380,7 +392,7 @@ def cell(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     hidden = weights[1].units[1]
     c.reads_along(a["w_ih"], 1)
     c.reads_along(a["w_hh"], 1)
-    _cell(c, weights, x.units[-1], hidden)
+    _cell(c, weights, x.units[-1], hidden, hidden)
     zero = _initial(c, start, hidden)
     found = [Value.of(shape, {-1: hidden}, {-1: zero}) for shape in _state_shapes(node)]
     return found if isinstance(fixed_result(node), list) else found[0]

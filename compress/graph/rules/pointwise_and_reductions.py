@@ -154,6 +154,18 @@ def grid_sampler(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return Value.of(shape_of(node), {0: batch, 1: x.units[1]}, {1: x.zero[1]})
 
 
+def unpool(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x (.., C, H, W) and where each number comes from, (.., C, H, W): each channel by itself, and 0 elsewhere."""
+    x, places = c.read(node.args[0]), c.read(node.args[1])
+    trailing = 3 if "3d" in operation_name(node) else 2
+    cut = len(x.shape) - trailing
+    for ids in (*x.units[cut:], *places.units[cut:]):
+        c.pin(ids, "pooled or resized along")
+    both = [Value(each.shape[:cut], each.units[:cut], each.zero[:cut]) for each in (x, places)]
+    units = aligned(c, both, shape_of(node)[:cut], lambda flags: flags[0])
+    return Value.of(shape_of(node), dict(enumerate(units.units)), dict(enumerate(units.zero)))
+
+
 def along(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """softmax, cumsum, ...: each position of one dimension depends on all others of it."""
     x = c.read(node.args[0])
@@ -241,6 +253,7 @@ RULES: dict[str, Rule] = {
     "_upsample_bilinear2d_aa": spatial(2),
     "_upsample_bicubic2d_aa": spatial(2),
     "grid_sampler": grid_sampler,
+    **dict.fromkeys(_names("max_unpool2d max_unpool3d"), unpool),
     **dict.fromkeys(_names("sum linalg_vector_norm norm count_nonzero nansum"), reduction(exact=True, statistic=True)),
     **dict.fromkeys(_names("mean var std var_mean std_mean amax amin max min nanmean"), reduction(statistic=True)),
     **dict.fromkeys(_names("argmax argmin prod logsumexp all any median aminmax"), reduction()),
