@@ -166,7 +166,7 @@ class TestConfig:
         "integers; the difference to what was trained is measured",
     )  # fmt: skip
     free_axes: tuple[int, ...] | None = option(
-        None, "axes of the inputs that may have another size in the exported ONNX file, besides batch, height and width: "
+        None, "axes of the inputs that may have another size in the ONNX file, besides batch, height and width: "
         "1 for the length of sequences (batch, length, features); the file is run on another length too", minimum=1,
         maximum=9, metavar="AXIS",
     )  # fmt: skip

@@ -28,7 +28,15 @@ from compress.graph.calls import calls_of, unused_in
 from compress.graph.coupling import Choices, Coupling, Heads
 from compress.graph.macs.count import macs_of
 from compress.graph.rules.table import RULES
-from compress.graph.trace import ExampleInputs, Trace, asks_for_training, refuse_scripted, shape_of, trace_model
+from compress.graph.trace import (
+    ExampleInputs,
+    Trace,
+    asks_for_training,
+    reads_widths,
+    refuse_scripted,
+    shape_of,
+    trace_model,
+)
 from compress.graph.training import training_trace
 from compress.graph.units import Ids
 from compress.graph.unread import Unread, held_by, unread_in
@@ -221,7 +229,7 @@ def graph_of(
         dict(coupling.computed),
         dict(coupling.asked),
         _askers(groups, coupling),
-        frozenset(coupling.risky),
+        frozenset(coupling.risky) | ({""} if reads_widths(model) else set()),
         frozenset(tried),
         macs,
     )

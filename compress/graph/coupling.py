@@ -30,7 +30,7 @@ from torch.fx import Node
 from compress.graph.aliases import Aliases, written
 from compress.graph.pointwise import is_pointwise
 from compress.graph.settable_numbers import settable
-from compress.graph.size_origins import Kept, number_at, serial_of
+from compress.graph.size_origins import Kept, dims_read, number_at, serial_of
 from compress.graph.trace import (
     Trace,
     has_unknown_size,
@@ -168,6 +168,8 @@ class Coupling:
             result = self._rule(node)(self, node, bound_arguments(node)) if known else self._unknown(node, trace)
             assert not isinstance(result, Value) or result.shape == shape_of(node), (node.name, result.shape)
             self._values[node] = result
+            if isinstance(result, Value) and any(result.units[dim] is not None for dim in dims_read(node)):
+                self.risky.add(module_of(node))  # the code may compute with how many channels there are
             for argument in written(node):
                 self._spread_write(result, aliases.of(argument))
         self._node = None
@@ -305,6 +307,7 @@ class Coupling:
                 return None
             self.tensors[place] = Value.of((size,), {0: self.units.fresh(size)}, {})
             self.numbers.add(place)
+            self.risky.add(number.module)  # the code may compute with it, too
         return self.tensors[place].units[0]
 
     def sized(self, serial: str) -> Value | None:

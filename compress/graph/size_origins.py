@@ -29,7 +29,7 @@ from compress.graph.settable_numbers import settable
 
 DEPTH = 3
 """How deep in lists, dictionaries and configuration objects numbers are looked for."""
-SERIAL, NUMBERS = "compress_serial", "compress_numbers"
+SERIAL, NUMBERS, READ = "compress_serial", "compress_numbers", "compress_read"
 
 
 @dataclass(frozen=True)
@@ -223,12 +223,33 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.Tensor.size or getattr(func, "__self__", None) is torch.Tensor.shape:
             return _sizes(args[0], func(*args, **kwargs), args[1:], kwargs)
+        if func in COUNTS:
+            _note_read(args[0], range(args[0].dim()))
         if not (_has_number(args) or (kwargs and _has_number(kwargs.values()))):
             return func(*args, **kwargs)
         leaves = _leaves((args, kwargs))
         noted = [(int(leaf), leaf.form if isinstance(leaf, Number) else None) for leaf in leaves]
         with fx_traceback.annotate({NUMBERS: noted}):
             return func(*_bare(args), **_bare(kwargs))
+
+
+COUNTS = (torch.Tensor.numel, torch.Tensor.nelement, torch.numel)
+
+
+def _note_read(tensor: Any, dims: Iterable[int]) -> Node | None:
+    """Keeps on the tensor's node that code has read its size in these dimensions; the node, if it is traced."""
+    node = _node_of(tensor)
+    if node is not None:
+        custom = node.meta.setdefault("custom", {})
+        custom.setdefault(SERIAL, node.name)
+        custom[READ] = sorted({*custom.get(READ, ()), *dims})
+    return node
+
+
+def dims_read(node: Node) -> list[int]:
+    """The dimensions of the node's tensor whose sizes code has read: it may compute anything from them."""
+    found = (node.meta.get("custom") or {}).get(READ)
+    return found if isinstance(found, list) else []
 
 
 def _has_number(values: Iterable[Any]) -> bool:
@@ -269,18 +290,19 @@ def _bare(value: Any) -> Any:
 
 
 def _sizes(tensor: torch.Tensor, found: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    node = _node_of(tensor)
+    given = args[0] if args else kwargs.get("dim")
+    dims = range(tensor.dim()) if given is None else [int(given) % tensor.dim()]
+    node = _note_read(tensor, dims)
     if node is None:
         return found
-    serial = node.meta.setdefault("custom", {}).setdefault(SERIAL, node.name)
+    serial = node.meta["custom"][SERIAL]
 
     def marked(size: Any, dim: int) -> Any:
         return Number(size, {Size(serial, dim): Fraction(1)}) if _plain(size) and size > 1 else size
 
     if isinstance(found, torch.Size):
         return torch.Size(marked(size, dim) for dim, size in enumerate(found))
-    dim = args[0] if args else kwargs.get("dim", 0)
-    return marked(found, int(dim) % tensor.dim())
+    return marked(found, dims[0])
 
 
 def _node_of(tensor: torch.Tensor) -> Node | None:

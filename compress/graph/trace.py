@@ -20,9 +20,10 @@ import functools
 import inspect
 import io
 import logging
+import re
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,6 +187,29 @@ def _speaks_of(model: nn.Module, word: str) -> bool:
         return any(word in inspect.getsource(cls) for cls in foreign)
     except (OSError, TypeError):
         return True
+
+
+WIDTHS = re.compile(
+    r"\.((in|out)_(channels|features)|num_features|num_channels|num_parameters|embedding_dim|hidden_size|normalized_shape)\b"
+)
+
+
+def reads_widths(model: nn.Module) -> bool:
+    """Whether some module's own code, but for its constructor, reads the number of channels that a layer keeps."""
+    classes = {cls for module in model.modules() for cls in type(module).__mro__}
+    own = [cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins"))]
+    methods = [
+        each for cls in own for name, each in vars(cls).items() if inspect.isfunction(each) and name != "__init__"
+    ]
+    return any(_reads_widths(method) for method in methods)
+
+
+@functools.cache
+def _reads_widths(method: Callable[..., Any]) -> bool:
+    try:
+        return WIDTHS.search(inspect.getsource(method)) is not None
+    except (OSError, TypeError):
+        return False
 
 
 def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> ExportedProgram:

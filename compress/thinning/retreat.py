@@ -11,6 +11,7 @@ what is left holds. Called by `probe` and by `thin`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,8 @@ def reason_of(outcome: Outcome) -> str:
     if outcome.reason:
         return f"its size is fixed in the code: a trial without some of it failed in {where}: {outcome.reason}"
     what = f": {outcome.what}" if outcome.what else ""
-    return f"a trial without some of it changed what is computed in {where}, by {outcome.difference:.1e} relative{what}"
+    size = f", by {outcome.difference:.1e} relative" if math.isfinite(outcome.difference) else ""
+    return f"a trial without some of it changed what is computed in {where}{size}{what}"
 
 
 ENOUGH = {True: 2, False: 3}
