@@ -1,8 +1,9 @@
 """The one table operation -> rule: everything that the channel graph understands.
 
 To teach it an operation, write a rule beside its kin (`layers.py` with weights, `products.py` by indices, `shapes.py`
-moves elements, `splits.py` takes a dimension apart, `windows.py` cuts space into windows,
-`pointwise_and_reductions.py` computes) and name it in that file's `RULES`; one that works on each element by itself goes into `pointwise.py`. What is not here is a boundary.
+moves elements, `splits.py` takes a dimension apart, `windows.py` cuts space into windows, `pointwise_and_reductions.py`
+computes) and name it in that file's `RULES`; one that works on each element by itself goes into `pointwise.py`. What is
+not here is a boundary.
 """
 
 from compress.graph.coupling import Rule
