@@ -196,7 +196,8 @@ class BaseTrainer(TrainedApplication):
             check_best_files(session.run)
         if checkpoint is not None and config.thin:
             before = checkpoint
-            checkpoint, thinned = thinned_run(before, self.training_loader, self.example_inputs, self.build_optimizer, self.folders.best)
+            parts = self.training_loader, self.example_inputs, self.build_optimizer
+            checkpoint, thinned = thinned_run(before, *parts, session.run.best)
             logger.info("%s", story(thinned, before, checkpoint))
         self.set_to(checkpoint)
         check_ranks(self.state.state_dict(), "before the first step")
