@@ -10,9 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch import nn
 
 import compress
@@ -20,12 +22,13 @@ from apputils.checkpoints.file import main as checkpoint_main
 from compress.config import file_config
 from compress.config.__main__ import main as config_main
 from compress.config.families import FAMILIES
+from models.C2SRCNN.model import Net
 from options import rules
 from options.applications import DEFAULT, find_application, named_on_command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 NETWORK = re.compile(r"^(?:%|<!--) network: (\S+)(?: -->)?$", re.MULTILINE)
 
@@ -50,7 +53,9 @@ TOOLS = {  # module with a command line -> what does its work
 }  # fmt: skip
 COMMANDS = [
     pytest.param(line, id=line)
-    for line in sorted({line for block in blocks("sh") for line in block.values[1].splitlines()})
+    for line in sorted(
+        {part.strip() for block in blocks("sh") for line in block.values[1].splitlines() for part in line.split("&&")}
+    )
     if line.startswith(("python ", "torchrun "))
 ]
 
@@ -113,6 +118,8 @@ def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, mo
     words = shlex.split(line.partition(" > ")[0], comments=True)[1:]
     if line.startswith("torchrun "):
         words = words[words.index("--") + 1 :]
+    (tmp_path / "my.yaml").write_text("version: 1\n", encoding="utf-8")  # the reader's own schedule
+    words = [word.replace("my.yaml", str(tmp_path / "my.yaml")) for word in words]
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(rules, "_missing_places", lambda config: [])  # the manual's runs and folders are not here
     for check in ("find_run", "run_to_resume", "check_new_name"):
@@ -137,7 +144,7 @@ def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, mo
     elif words[0].startswith("benchmarks/"):
         assert (ROOT / words[0]).is_file()
     else:
-        assert words[:2] in (["-m", "sphinx"], ["-m", "venv"]), line
+        assert words[:2] in (["-m", "sphinx"], ["-m", "venv"], ["-m", "pytest"]), line
 
 
 def test_the_loop_of_the_manual_trains_and_prunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +172,49 @@ def test_the_example_of_the_python_api_trains_thins_quantizes_and_exports(
     assert names["model"].layer1[0].conv1.out_channels == 32
     assert names["report"].mode == "qdq"
     assert (tmp_path / "resnet18_int8.onnx").stat().st_size == names["report"].bytes < 9e6  # of 45 MB in float
+
+
+def test_the_program_of_the_tutorial_runs_an_exported_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program,) = (each.values[1] for each in blocks("python") if each.values[0] == DOCS / "tutorial.md")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    compress.export_onnx(Net(2), "network_int8.onnx", torch.rand(1, 3, 12, 8))
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    exec(program, {})
+    with torch.no_grad():
+        wanted = Net(2).eval()  # new networks begin as bicubic, whatever their seed
+        image = wanted(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)[0].clamp(0, 1).permute(1, 2, 0)
+    found = np.asarray(Image.open("large.png"), dtype=np.float64)
+    assert found.shape == (24, 16, 3)
+    assert np.abs(found - 255 * image.numpy()).mean() < 3
+
+
+def test_the_loop_of_the_readme_prunes_thins_and_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (loop,) = (each.values[1] for each in blocks("python") if each.values[0] == ROOT / "README.md")
+    assert len(loop.splitlines()) <= 16
+    monkeypatch.chdir(tmp_path)
+    filters = {"class": "L1RankedStructureParameterPruner", "group_type": "Filters", "desired_sparsity": 0.5,
+               "weights": ["0.weight"]}  # fmt: skip
+    policies = [{"pruner": {"instance_name": "filters"}, "epochs": [0]}]
+    Path("schedule.yaml").write_text(yaml.safe_dump({"pruners": {"filters": filters}, "policies": policies}))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 5))
+    images = torch.rand(2, 3, 8, 8)
+    names: dict[str, Any] = {"model": model, "images": images, "loader": [(images, torch.tensor([0, 1]))]}
+    names |= {"optimizer": torch.optim.SGD(model.parameters(), 0.1), "criterion": nn.CrossEntropyLoss()}
+    exec(loop.replace("30", "2"), names)
+    assert model[0].out_channels == model[2].in_channels == 4
+    assert "network.onnx: float" in capsys.readouterr().out
+
+
+def test_the_readme_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```$|^\|[^\n]*$", "", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(prose.split()) <= 900
+    for place in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (ROOT / place).exists(), f"README.md: {place}"
 
 
 def test_the_page_of_the_python_api_has_every_stated_name() -> None:
