@@ -29,6 +29,7 @@ class Network:
         inputs: batch size, width of the images (or number of tokens) -> the arguments of `forward`.
         size: the width that is used.
         step: how much wider the other images are.
+        unused: parts that its forward never runs, which we declare, as our message asks for.
     """
 
     package: str
@@ -37,6 +38,12 @@ class Network:
     inputs: Callable[[int, int], Inputs]
     size: int = 64
     step: int = 64
+    unused: tuple[str, ...] = ()
+
+    def inputs_of(self, batch: int, size: int, seed: int) -> Inputs:
+        """The arguments of `forward`, noise of a seed."""
+        torch.manual_seed(seed)
+        return self.inputs(batch, size)
 
 
 def networks(package: str) -> list[Network]:
@@ -52,6 +59,11 @@ def images(batch: int, size: int) -> Inputs:
 def grey(batch: int, size: int) -> Inputs:
     """The same with one channel."""
     return (torch.randn(batch, 1, size, size),)
+
+
+def masked(batch: int, size: int) -> Inputs:
+    """Colour images, each with a mask of holes."""
+    return torch.randn(batch, 3, size, size), (torch.rand(batch, 1, size, size) > 0.5).float()
 
 
 def tokens(batch: int, size: int) -> Inputs:
@@ -117,7 +129,7 @@ def _timm_size(name: str) -> int:
     return config.input_size[-1] if fixed else 64
 
 
-TIMM_FIXED: tuple[str, ...] = ()
+TIMM_FIXED: tuple[str, ...] = ("eca_halonext26ts",)
 """Those whose code holds the width of the image."""
 
 
@@ -135,7 +147,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
             "down_dim_mults": (2, 4),
             "full_attn": (False, True, True),
             "attn_depths": (1, 1, 1),
-            "style_network": {"dim": 16, "depth": 2},
+            "style_network": {"dim_in": 16, "dim_out": 16, "depth": 2},
             "mid_attn_depth": 1,
             "self_attn_dim_head": 8,
             "self_attn_heads": 2,
@@ -150,7 +162,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
     "DRUNet": ("DRUNet", {"nc": [16, 32, 64, 128]}),
     "DnCNN": ("DnCNN", {}),
     "ESRGAN": ("ESRGAN", {"num_blocks": 3}),
-    "FBCNN": ("FBCNN", {"nc": [16, 32, 64, 128]}),
+    "FBCNN": ("FBCNN", {"nc": [16, 32, 64, 512], "nb": 1}),
     "FDAT": ("FDAT", {"num_groups": 2}),
     "FFTformer": ("FFTformer", {"num_blocks": [2, 2, 2], "num_refinement_blocks": 2}),
     "GFPGAN": ("GFPGAN", {"out_size": 64, "num_style_feat": 64, "narrow": 0.25}),
@@ -192,20 +204,22 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 """Class -> the architecture's folder and its arguments: shallow, the structure is the same."""
 SPANDREL_SIZES = {"Uformer": 128, "IPT": 48, "DITN": 64}
+SPANDREL_UNUSED = {"GFPGAN": ("stylegan_decoder.style_mlp",), "FFTformer": ("reduce_chan_level1",)}
 
 
 def _spandrel() -> list[Network]:
     def builder(name: str, folder: str, settings: dict[str, Any]) -> Callable[[int], nn.Module]:
         return lambda size: getattr(importlib.import_module(f"spandrel.architectures.{folder}"), name)(**settings)
 
-    grey_ones = ("DRUNet", "DnCNN")
+    other = {"DRUNet": grey, "DnCNN": grey, "LaMa": masked}
     return [
         Network(
             "spandrel",
             name,
             builder(name, *found),
-            grey if name in grey_ones else images,
+            other.get(name, images),
             SPANDREL_SIZES.get(name, 64),
+            unused=SPANDREL_UNUSED.get(name, ()),
         )
         for name, found in SPANDREL.items()
     ]
@@ -291,14 +305,14 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     "MobileViT": {"image_size": 64},
     "MobileViTV2": {"image_size": 64},
     "MobileNetV2": {},
-    "EfficientNet": {"hidden_dim": 1280, "image_size": 64},
+    "EfficientNet": {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280, "image_size": 64},
     "Segformer": {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1]},
     "Beit": {**VISION, "patch_size": 16},
     "Dinov2": {**VISION, "patch_size": 16},
     "Pvt": {"image_size": 64, "hidden_sizes": [16, 32, 80, 64], "depths": [1, 1, 1, 1]},
     "PoolFormer": {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1]},
     "Levit": {"image_size": 64, "hidden_sizes": [32, 64, 64], "depths": [2, 2, 2], "num_attention_heads": [2, 4, 4]},
-    "Cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 1, 2]},
+    "Cvt": {"embed_dim": [16, 32, 64], "num_heads": [1, 2, 4], "depth": [1, 2, 3]},
     "Hiera": {"image_size": [64, 64], "embed_dim": 32, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8]},
     "Bert": SMALL_TEXT,
     "Roberta": SMALL_TEXT,

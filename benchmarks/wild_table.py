@@ -76,7 +76,7 @@ def print_tables(rows: Mapping[tuple[str, str, str], Row]) -> None:
         count = Counter(row["verdict"] for row in own)
         pinned = [row["pinned"] for row in own if "pinned" in row]
         times = [row["graph_s"] for row in own if "graph_s" in row]
-        verdicts = " | ".join(str(count[each]) for each in ("equal", "in part", "refused", "wrong", "crash"))
+        verdicts = " | ".join(str(count[each]) for each in VERDICTS)
         ends = f"{statistics.median(pinned):.1%} | {max(times):.1f}" if pinned and times else " | "
         print(f"| {package} | {tool} | {len(own)} | {verdicts} | {ends} |")
     print()

@@ -6,15 +6,18 @@
     python benchmarks/wild_zoo.py --compare                     # Torch-Pruning beside it
     python benchmarks/wild_zoo.py --table                       # nothing is run: the tables of what is there
 
-Of each group 30 % of the units go, by L1 norm. Verdicts, the same for both tools (`wild_judge.py`): a fresh build
-whose removed positions are zero and the pruned network are compared in float64 on another batch and on another image
-size:
+from compress.graph.calls import Unused
+from compress.graph.macs.count import count_macs
+from compress.thinning.proof.observe import ForwardFailed
+from compress.thinning.thin import remove_units
+from compress.thinning.trial import prunable_graph
 
     equal     they compute the same (1e-8 relative)
     in part   the same, but groups had to stay because a trial failed; the note says which and why
     refused   nothing was pruned
     wrong     it computes something else
     crash     an error that is no message of the tool
+    timeout   no answer within twice `--timeout`
 
 Each network runs in a process of its own, with a limit of time. Rows are appended to a file of JSON lines, which is
 read again at the next start: what is there is not run again. Seconds are of the CPU, one thread.
@@ -46,7 +49,13 @@ from benchmarks.wild_judge import EQUAL, distance, kept_positions, without
 from benchmarks.wild_networks import PACKAGES, Network, networks
 from benchmarks.wild_table import print_tables, row_line, shares
 from compress.errors import UserError
+<<<<<<< HEAD
 from compress.graph.macs.count import count_macs
+=======
+from compress.graph.calls import Unused
+from compress.graph.macs import count_macs
+from compress.thinning.probe import prunable_graph
+>>>>>>> 365cdfd (A list of example calls is tried call by call; fill_ with a tensor; the proof's passes are fewer and cheaper)
 from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.thin import remove_units
 from compress.thinning.trial import prunable_graph
@@ -109,7 +118,7 @@ def in_own_process(network: Network, tool: str, limit: int) -> Row:
         if ours.poll(2 * limit):
             row.update(ours.recv())
         else:
-            row.update(verdict="crash", note=f"over {2 * limit} s")
+            row.update(verdict="timeout", note=f"over {2 * limit} s")
     except EOFError:
         child.join()
         row.update(verdict="crash", note=f"the process ended by signal {-(child.exitcode or 0)}")
@@ -141,22 +150,22 @@ def fresh(network: Network) -> nn.Module:
     return model
 
 
-def inputs_of(network: Network, batch: int, size: int, seed: int) -> tuple[Any, ...]:
-    """Noise of a seed, in float64 where it is no integer."""
-    torch.manual_seed(seed)
-    return tuple(x.double() if x.is_floating_point() else x for x in network.inputs(batch, size))
+def doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same in float64 where it is no integer."""
+    return tuple(x.double() if x.is_floating_point() else x for x in inputs)
 
 
 def our_row(network: Network) -> Row:
-    """What thinning makes of a network."""
-    model, batch = fresh(network), inputs_of(network, 2, network.size, 1)
+    """What thinning makes of a network in float32, as people have it; the judge gets its float64 twin by the recipe."""
+    model, batch = fresh(network).float(), network.inputs_of(2, network.size, 1)
     dense = sizes(model, batch)
+    calls = [batch, *(Unused(pattern) for pattern in network.unused)]
     before = time.process_time()
     try:
-        graph = prunable_graph(model, batch)
+        graph = prunable_graph(model, calls)
         middle = time.process_time()
         found = shares(graph, model)
-        result = remove_units(model, graph, weakest(model, graph), batch)
+        result = remove_units(model, graph, weakest(model, graph), calls)
     except UserError as error:
         return {"verdict": "refused", "note": str(error)[:400], "seconds": time.process_time() - before}
     after = time.process_time()
@@ -168,7 +177,7 @@ def our_row(network: Network) -> Row:
         "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "proof": result.difference,
     }
-    row.update(judged(network, model))
+    row.update(judged(network, result.recipe.apply(fresh(network))))
     if row["verdict"] == "equal" and result.notes:
         row.update(verdict="in part", note="; ".join(result.notes)[:400])
     return row
@@ -178,7 +187,7 @@ def their_row(network: Network) -> Row:
     """What Torch-Pruning makes of it; outputs of linear layers that end in the network's output stay."""
     import torch_pruning
 
-    model, batch = fresh(network), inputs_of(network, 2, network.size, 1)
+    model, batch = fresh(network), doubled(network.inputs_of(2, network.size, 1))
     keep = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
     before = time.process_time()
     try:
@@ -215,8 +224,8 @@ def judged(network: Network, pruned: nn.Module) -> Row:
     left = sum(p.numel() for p in pruned.parameters())
     kept = kept_positions(masked, pruned)
     without(masked, kept)
-    other = distance(pruned, masked, inputs_of(network, 3, network.size, 2))
-    larger = distance(pruned, masked, inputs_of(network, 2, network.size + network.step, 3))
+    other = distance(pruned, masked, doubled(network.inputs_of(3, network.size, 2)))
+    larger = distance(pruned, masked, doubled(network.inputs_of(2, network.size + network.step, 3)))
     row: Row = {"parameters": total, "left": left / total, "other_batch": other, "other_size": larger}
     if not kept:
         return {**row, "verdict": "refused", "note": "nothing can be removed"}

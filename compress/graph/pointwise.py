@@ -43,10 +43,18 @@ def is_pointwise(node: Node) -> bool:
 def stays_zero(node: Node, flags: list[bool]) -> bool:
     """Run the operation on numbers, zeros for the operands that are zero: are all results exactly zero?
 
-    The other operands are of both signs, so that max(0, x) does not pass for zero.
+    The other operands are of both signs, so that max(0, x) does not pass for zero. An operand without dimensions stays
+    one, for some operations (`fill_`) take nothing else: it is one number after the other.
     """
     if not any(flags):
         return False
+    operands = [*node.all_input_nodes]
+    lone = any(isinstance(each.meta["val"], torch.Tensor) and not each.meta["val"].dim() for each in operands)
+    return all(_is_zero(node, flags, place) for place in range(SAMPLES if lone else 1))
+
+
+def _is_zero(node: Node, flags: list[bool], place: int) -> bool:
+    """Whether all results are zero, with the number at `place` for operands without dimensions."""
     remaining = iter(flags)
 
     def sample(argument: Any) -> Any:
@@ -55,13 +63,18 @@ def stays_zero(node: Node, flags: list[bool]) -> bool:
         if not isinstance(argument, Node):
             return argument
         value = argument.meta["val"]
-        if next(remaining):
-            return torch.zeros(SAMPLES, dtype=value.dtype)
-        if value.dtype == torch.bool:
-            return torch.arange(SAMPLES) % 2 == 0
-        numbers = torch.arange(SAMPLES) - SAMPLES / 2 + 0.5
-        return numbers.to(value.dtype) if value.dtype.is_floating_point else numbers.long().to(value.dtype)
+        numbers = _numbers(value.dtype, zero=next(remaining))
+        return numbers if value.dim() else numbers[place]
 
     arguments, keywords = sample(list(node.args)), {key: sample(v) for key, v in node.kwargs.items()}
     result = node.target(*arguments, **keywords)  # type: ignore[operator]
     return bool((result == 0).all())
+
+
+def _numbers(dtype: torch.dtype, zero: bool) -> torch.Tensor:
+    if zero:
+        return torch.zeros(SAMPLES, dtype=dtype)
+    if dtype == torch.bool:
+        return torch.arange(SAMPLES) % 2 == 0
+    numbers = torch.arange(SAMPLES) - SAMPLES / 2 + 0.5
+    return numbers.to(dtype) if dtype.is_floating_point else numbers.long().to(dtype)

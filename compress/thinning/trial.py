@@ -68,9 +68,9 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
             other = graph_of(model, traces, ways, allow_inexact=allow_inexact, heads=heads)
             if _removable(other) > _removable(graph):
                 graph, changes.choices = other, ways
-        if not graph.risky:
-            return graph
         removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
+        if not graph.risky or not removed:
+            return graph
         trials = trials_of(model, graph, removed, inputs, ("eval",), own_values=False, allow_inexact=allow_inexact)
         outcome = trials.full(list(removed))
         if outcome.passed:

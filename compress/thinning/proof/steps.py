@@ -18,6 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 NEXT_TO_NOTHING = 1e-3
 """A factor in the code that is smaller than this closes a branch; while recording it is 0.5."""
+TRUSTED = 1e-20, 1e20
+"""Squares of lengths between these have neither lost nor overflowed anything, also in single precision."""
+FEW = 64
 UNINITIALISED = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "resize_", "empty_permuted")
 
 
@@ -100,9 +103,20 @@ class Recording(NoDropout):
         if len(self._weights) < len(flat) or self._weights.dtype != flat.dtype or self._weights.device != flat.device:
             random = torch.rand(max(len(flat), 4096), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
             self._weights = (2 * random - 1).to(flat)
-        mark, norm = torch.dot(flat, self._weights[: len(flat)]).item(), torch.linalg.vector_norm(flat).item()
-        closed = made and len(flat) > 1 and bool(torch.sub(*reversed(torch.aminmax(flat))) <= NEXT_TO_NOTHING * 1e-3)
-        return mark, norm, closed
+        mark = torch.dot(flat, self._weights[: len(flat)]).item()
+        return mark, _length(flat), made and len(flat) > 1 and _is_constant(flat)
+
+
+def _length(flat: Tensor) -> float:
+    """The Euclidean norm; its square, which is quicker, may overflow."""
+    square = torch.dot(flat, flat).item() if flat.dtype in (torch.float32, torch.float64) else 0.0
+    return math.sqrt(square) if TRUSTED[0] < square < TRUSTED[1] else torch.linalg.vector_norm(flat).item()
+
+
+def _is_constant(flat: Tensor) -> bool:
+    """Whether all elements are one number; a few of them tell nearly always that they are not."""
+    few = flat[:: max(1, len(flat) // FEW)]
+    return all(bool(torch.sub(*reversed(torch.aminmax(part))) <= NEXT_TO_NOTHING * 1e-3) for part in (few, flat))
 
 
 def _is_view(func: Any) -> bool:

@@ -203,9 +203,12 @@ def _trial(
 
 
 def _others(model: nn.Module, calls: Calls, modes: Sequence[str], inside: bool) -> dict[tuple[str, int], Observation]:
-    """All calls in all modes but the first call in the first mode; in later modes a call may fail (a batch of one)."""
+    """All calls in all modes but the first call in the first mode; in later modes a call may fail (a batch of one).
+
+    A later mode is left out where nothing computes otherwise in it: dropout is off in all of them.
+    """
     found = {}
-    for mode in modes:
+    for mode in modes if _has_modes(model) else modes[:1]:
         for number, call in enumerate(calls):
             if mode != modes[0]:
                 with contextlib.suppress(ForwardFailed):
@@ -213,6 +216,11 @@ def _others(model: nn.Module, calls: Calls, modes: Sequence[str], inside: bool) 
             elif number:
                 found[mode, number] = observe(model, call, mode, inside)
     return found
+
+
+def _has_modes(model: nn.Module) -> bool:
+    """Whether training mode may compute something else: by a norm's or a quantizer's buffers, or by code of its own."""
+    return any(buffer.is_floating_point() for buffer in model.buffers()) or asks_for_training(model)
 
 
 def compare(recipe: Recipe, masked: Observation, thinned: Observation, tolerance: float) -> Parting:
@@ -255,11 +263,12 @@ def _fits_twice(model: nn.Module) -> bool:
 
 
 def run_only(model: nn.Module, recipe: Recipe, inputs: ExampleInputs) -> Outcome:
-    """Whether a model runs at all after a removal: one pass, nothing is compared; the model is left as it was."""
+    """Whether a model runs at all after a removal: one pass a call, nothing is compared; the model is left as it was."""
     with restored(model):
         recipe.apply(model)
         try:
-            observe(model, as_arguments(inputs), "eval")
+            for call in calls_of(inputs):
+                observe(model, call, "eval")
         except ForwardFailed as error:
             return Outcome(float("inf"), 0.0, error.module, str(error))
     return Outcome(0.0, 0.0)

@@ -93,6 +93,9 @@ def functions():
         "bitwise": lambda x: ((x > 0) & (x < 2)).to(x.dtype),
         "zero_": lambda x: x.zero_(),
         "fill_": lambda x: x.fill_(2),
+        "fill_ with a tensor": lambda x: x.clone().fill_(torch.tensor(2.0)),
+        "fill_ with a tensor of zero": lambda x: torch.where(x > 0, torch.zeros_like(x).fill_(x.new_zeros(())), 3.0),
+        "minimum with a tensor": lambda x: torch.minimum(x, torch.tensor(-0.5)),
         "float and back": lambda x: x.float().double(),
     }
 

@@ -216,3 +216,36 @@ def test_the_batch_stands_in_for_the_plain_call():
     assert calls[0].arguments is current.batch
     assert calls[1:] == [PROJECT, calls[2], LATE]
     assert calls[2].keywords == EXTRA
+
+
+class Halves(nn.Module):
+    """A view that only a trial can judge, and a part that nobody runs, as in GFPGAN's decoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head, self.mapping = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 5, 1), nn.Linear(8, 8)
+        self.double()
+
+    def forward(self, x):
+        return self.head(self.halves(x).mean(1))
+
+    def halves(self, x):
+        return self.first(x).relu().unflatten(1, (2, -1))
+
+
+@pytest.mark.parametrize(
+    ("calls", "pinned"),
+    [([IMAGE], "no example call reads mapping.weight"), ([IMAGE, Unused("mapping")], ""), ([Unused("mapping"), IMAGE], "")],
+    ids=["mapping may be used", "unused", "unused first"],
+)
+def test_a_list_of_calls_is_tried_as_a_single_one_is(calls, pinned):
+    graph = prunable_graph(Halves(), calls)
+    assert graph.risky == {""}
+    assert pinned in "".join(graph.why_pinned("first.weight"))
+    assert bool(graph.groups(prunable_only=True)) is not bool(pinned)
+
+
+def test_every_call_of_a_list_is_tried():
+    """What `halves` gives is an output: nothing of it may go, although `forward` allows it."""
+    graph = prunable_graph(Halves(), [IMAGE, Unused("mapping"), Call(IMAGE, method="halves")])
+    assert graph.why_pinned("first.weight")
