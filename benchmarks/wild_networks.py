@@ -61,6 +61,11 @@ def grey(batch: int, size: int) -> Inputs:
     return (torch.randn(batch, 1, size, size),)
 
 
+def photographs(batch: int, size: int) -> Inputs:
+    """Colour images of noise between 0 and 1."""
+    return (torch.rand(batch, 3, size, size),)
+
+
 def masked(batch: int, size: int) -> Inputs:
     """Colour images, each with a mask of holes."""
     return torch.randn(batch, 3, size, size), (torch.rand(batch, 1, size, size) > 0.5).float()
@@ -129,7 +134,7 @@ def _timm_size(name: str) -> int:
     return config.input_size[-1] if fixed else 64
 
 
-TIMM_FIXED: tuple[str, ...] = ("eca_halonext26ts",)
+TIMM_FIXED: tuple[str, ...] = ("eca_halonext26ts", "crossvit_tiny_240", "efficientformer_l1")
 """Those whose code holds the width of the image."""
 
 
@@ -211,7 +216,7 @@ def _spandrel() -> list[Network]:
     def builder(name: str, folder: str, settings: dict[str, Any]) -> Callable[[int], nn.Module]:
         return lambda size: getattr(importlib.import_module(f"spandrel.architectures.{folder}"), name)(**settings)
 
-    other = {"DRUNet": grey, "DnCNN": grey, "LaMa": masked}
+    other = {"DRUNet": grey, "DnCNN": grey, "LaMa": masked, "HVICIDNet": photographs}
     return [
         Network(
             "spandrel",

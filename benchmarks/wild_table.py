@@ -17,6 +17,7 @@ from torch import nn
 from compress.graph.channels import ChannelGraph
 
 Row = dict[str, Any]
+VERDICTS = ("equal", "in part", "refused", "wrong", "crash", "timeout")
 
 
 def shares(graph: ChannelGraph, model: nn.Module) -> Row:
@@ -68,20 +69,48 @@ def row_line(row: Row) -> str:
 
 
 def print_tables(rows: Mapping[tuple[str, str, str], Row]) -> None:
-    """Markdown: one line a package and tool, then every row that is not equal, then the largest reasons."""
-    print("| package | tool | networks | equal | in part | refused | wrong | crash | pinned, median | graph s, worst |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    """Markdown: counts, pinned shares by kind, every row of ours that is not equal, then what keeps the most."""
+    print("| package | tool | networks | equal | in part | refused | wrong | crash | timeout |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for package, tool in dict.fromkeys((row["package"], row["tool"]) for row in rows.values()):
         own = [row for row in rows.values() if (row["package"], row["tool"]) == (package, tool)]
         count = Counter(row["verdict"] for row in own)
-        pinned = [row["pinned"] for row in own if "pinned" in row]
-        times = [row["graph_s"] for row in own if "graph_s" in row]
-        verdicts = " | ".join(str(count[each]) for each in VERDICTS)
-        ends = f"{statistics.median(pinned):.1%} | {max(times):.1f}" if pinned and times else " | "
-        print(f"| {package} | {tool} | {len(own)} | {verdicts} | {ends} |")
-    print()
+        print(f"| {package} | {tool} | {len(own)} | {' | '.join(str(count[each]) for each in VERDICTS)} |")
+    ours = [row for row in rows.values() if row["tool"] == "ours" and "pinned" in row]
+    _print_kinds(ours)
+    print("\nNot equal, or over 10 s of processor time:\n")
     for row in rows.values():
-        if row["tool"] == "ours" and (row["verdict"] != "equal" or row.get("pinned", 0) > 0.1):
+        slow = row.get("graph_s", 0) + row.get("thin_s", 0) > 10
+        if row["tool"] == "ours" and (row["verdict"] != "equal" or slow):
             print(f"- {row_line(row)}")
-            for reason, share in row.get("reasons", [])[:2]:
-                print(f"    - {share:.0%} {reason}")
+    _print_reasons(ours)
+
+
+def _print_kinds(ours: list[Row]) -> None:
+    print("\n| kind | networks | pinned, median | pinned, largest | graph s, median | thin s, median | GB, largest |")
+    print("|---|---|---|---|---|---|---|")
+    for package, attends in dict.fromkeys((row["package"], row["attends"]) for row in ours):
+        own = [row for row in ours if (row["package"], row["attends"]) == (package, attends)]
+        pinned, times, more = ([row[key] for row in own] for key in ("pinned", "graph_s", "thin_s"))
+        kind = f"{package}, {'with' if attends else 'without'} attention"
+        middle = f"{statistics.median(pinned):.0%} | {max(pinned):.0%} | {statistics.median(times):.1f}"
+        print(f"| {kind} | {len(own)} | {middle} | {statistics.median(more):.1f} | {max(r['gb'] for r in own):.1f} |")
+
+
+def _print_reasons(ours: list[Row]) -> None:
+    """Each reason: in how many networks it keeps over a tenth of the parameters, and the median share there."""
+    found: dict[str, list[float]] = {}
+    for row in ours:
+        for reason, share in row["reasons"]:
+            if share > 0.1:
+                found.setdefault(reason.partition(": `allow_inexact")[0], []).append(share)
+    print("\n| reason | networks in which it keeps over 10 % | median share there |")
+    print("|---|---|---|")
+    for reason, shares in sorted(found.items(), key=lambda each: -len(each[1]))[:12]:
+        print(f"| {reason} | {len(shares)} | {statistics.median(shares):.0%} |")
+
+
+def attends(model: nn.Module) -> bool:
+    """Whether a network has attention, by the names of its parts."""
+    names = [f"{name} {type(module).__name__}".lower() for name, module in model.named_modules()]
+    return any("attn" in name or "attention" in name for name in names)

@@ -263,7 +263,7 @@ def _fits_twice(model: nn.Module) -> bool:
 
 
 def run_only(model: nn.Module, recipe: Recipe, inputs: ExampleInputs) -> Outcome:
-    """Whether a model runs at all after a removal: one pass a call, nothing is compared; the model is left as it was."""
+    """Whether a model runs at all after a removal: one pass a call, nothing is compared."""
     with restored(model):
         recipe.apply(model)
         try:

@@ -235,7 +235,11 @@ class Halves(nn.Module):
 
 @pytest.mark.parametrize(
     ("calls", "pinned"),
-    [([IMAGE], "no example call reads mapping.weight"), ([IMAGE, Unused("mapping")], ""), ([Unused("mapping"), IMAGE], "")],
+    [
+        ([IMAGE], "no example call reads mapping.weight"),
+        ([IMAGE, Unused("mapping")], ""),
+        ([Unused("mapping"), IMAGE], ""),
+    ],
     ids=["mapping may be used", "unused", "unused first"],
 )
 def test_a_list_of_calls_is_tried_as_a_single_one_is(calls, pinned):
