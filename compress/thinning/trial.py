@@ -9,6 +9,7 @@ and by everything that ranks channels.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -173,8 +174,11 @@ class Changes:
             only_pins: look for no other way to split a view any more.
         """
         graph = trials.graph
+        number = not outcome.reason and bool(outcome.what) and math.isinf(outcome.difference)
         if not only_pins and outcome.reason and self._at(graph, outcome.module):
             return
+        if not only_pins and number and self._stiffen(graph, outcome.module):
+            return  # such as scores / sqrt(head size): no search which group it was
         name, fault, _ = first_fault(names, trials, outcome)
         groups = {group.name: group for group in graph.groups()}
         if only_pins or not self._for(graph, groups[name]):
@@ -183,13 +187,19 @@ class Changes:
 
     def _at(self, graph: ChannelGraph, module: str) -> bool:
         """Another way for the views of the module that failed, or none any more; False if that has been tried."""
-        stiff = graph.tried_heads & self._fellows.of(module)
-        self.rigid |= stiff
-        if stiff or not self._change(graph, module):
-            return bool(stiff)
+        if self._stiffen(graph, module):
+            return True
+        if not self._change(graph, module):
+            return False
         for other in self._fellows.of(module) - {module}:
             self._change(graph, other)
         return True
+
+    def _stiffen(self, graph: ChannelGraph, module: str) -> bool:
+        """Leave the positions within the heads of an attention; whether there were any that went."""
+        stiff = graph.tried_heads & self._fellows.of(module)
+        self.rigid |= stiff
+        return bool(stiff)
 
     def _change(self, graph: ChannelGraph, module: str) -> bool:
         keys = [key for key, ways in graph.asked.items() if key[0] == module and self.choices.get(key, 0) < ways]
