@@ -244,6 +244,7 @@ def _decoders() -> list[Network]:
             lambda size, name=name: getattr(smp, name)("resnet18", encoder_weights=None),
             images,
             128 if name in ("PAN", "UPerNet") else 64,
+            unused=("encoder.layer3", "encoder.layer4") if name == "PSPNet" else (),
         )
         for name in DECODERS.split()
     ]
@@ -355,7 +356,8 @@ def _transformers() -> list[Network]:
     text = set(order[order.index(TEXT_FROM) :])
     return [
         Network("transformers", name, builder(name, settings, name in text), tokens if name in text else images,
-                16 if name in text else 64, 5 if name in text else 64)
+                16 if name in text else 64, 5 if name in text else 64,
+                ("network.embeddings.mask_token",) if name == "Dinov2" else ())
         for name, settings in TRANSFORMERS.items()
     ]  # fmt: skip
 

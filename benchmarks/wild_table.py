@@ -8,23 +8,29 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from compress.graph.calls import Unused
 from compress.graph.channels import ChannelGraph
 
 Row = dict[str, Any]
 VERDICTS = ("equal", "in part", "refused", "wrong", "crash", "timeout")
 
 
-def shares(graph: ChannelGraph, model: nn.Module) -> Row:
-    """The share of the parameters that no prunable unit covers, and the reasons, the largest first."""
+def shares(graph: ChannelGraph, model: nn.Module, unused: Sequence[Unused] = ()) -> Row:
+    """The share of the parameters that no prunable unit covers, and the reasons, the largest first.
+
+    What is in no use counts neither here nor there.
+    """
     total = pinned = 0
     reasons: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
+        if any(each.covers(name) for each in unused):
+            continue
         free = np.zeros(parameter.shape, dtype=bool)
         for dim, size in enumerate(parameter.shape):
             goes = np.zeros(size, dtype=bool)

@@ -162,14 +162,15 @@ def doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 def our_row(network: Network) -> Row:
     """What thinning makes of a network in float32, as people have it; the judge gets its float64 twin by the recipe."""
     model, batch = fresh(network).float(), network.inputs_of(2, network.size, 1)
-    calls = [batch, *(Unused(pattern) for pattern in network.unused)]
+    unused = [Unused(pattern) for pattern in network.unused]
+    calls = [batch, *unused]
     before = time.process_time()
     try:
         dense = sizes(model, batch)
         before = time.process_time()
         graph = prunable_graph(model, calls)
         middle = time.process_time()
-        found = shares(graph, model)
+        found = shares(graph, model, unused)
         result = remove_units(model, graph, weakest(model, graph), calls)
     except UserError as error:
         return {"verdict": "refused", "note": str(error)[:400], "seconds": time.process_time() - before}

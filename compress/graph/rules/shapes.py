@@ -39,6 +39,8 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         if len(labelled) > 1:
             for dim in labelled:
                 c.pin(x.units[dim], "two channel dimensions are merged into one")
+        elif labelled and _mixed(x, labelled[0], old, [shape[j] for j in new]):
+            c.pin(x.units[labelled[0]], MIXED)
         elif labelled and new:
             to, ids = _moved(c, x, labelled[0], old, new, shape, given)
             if to is not None:
@@ -47,6 +49,15 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
             for j in new:
                 follow(c, given.get(j) or {}, None)
     return Value.of(shape, units, zero)
+
+
+MIXED = "positions and channels are cut anew across their borders, so that the image size decides which channels meet"
+
+
+def _mixed(x: Value, dim: int, old: list[int], sizes: list[int]) -> bool:
+    """(positions, channels) -> (channels, height, width) without a transposition, as in the attention of MA-Net."""
+    outer = [k for k in old if k < dim and x.shape[k] > 1]
+    return bool(outer) and sum(size > 1 for size in sizes) > 1
 
 
 def _moved(

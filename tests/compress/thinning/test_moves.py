@@ -141,3 +141,34 @@ class Chain(torch.nn.Module):
 def test_chains_of_them_too(seed):
     removed, graph = thinned_alike(Chain(seed), numbers(*IMAGE), numbers(*OTHER))
     assert removed or graph.why_pinned("first.weight")
+
+
+class Pab(torch.nn.Module):
+    """MA-Net's attention over positions; what it gives is cut into channels, height and width, transposed or not."""
+
+    def __init__(self, transposed):
+        super().__init__()
+        self.first, self.inner, self.last = (
+            torch.nn.Conv2d(3, 16, 1),
+            torch.nn.Conv2d(16, 4, 1),
+            torch.nn.Conv2d(16, 2, 1),
+        )
+        self.transposed, self.width = transposed, 16
+
+    def forward(self, x):
+        x = self.first(x)
+        scores = self.inner(x).flatten(2)
+        mixed = (scores.transpose(1, 2) @ scores).softmax(-1) @ x.flatten(2).transpose(1, 2)
+        mixed = mixed.transpose(1, 2) if self.transposed else mixed
+        return self.last(x + mixed.reshape(x.size(0), self.width, *x.shape[2:]))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_positions_that_are_cut_into_channels_are_pinned_for_another_image_size_cuts_otherwise(transposed):
+    """At 2 x 2 pixels the trial finds units that are right there, and wrong at 4 x 4."""
+    images = [numbers(2, 3, 2, 2), numbers(3, 3, 2, 2), numbers(2, 3, 4, 4)]
+    removed, graph = thinned_alike(Pab(transposed), *images)
+    reasons = "".join(graph.why_pinned("first.weight"))
+    assert ("the image size decides which channels meet" in reasons) is not transposed
+    assert ("first.weight[0]" in removed) is transposed
+    assert "inner.weight[0]" in removed
