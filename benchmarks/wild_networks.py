@@ -97,8 +97,6 @@ TIMM = """
 """
 TIMM_SETTINGS: dict[str, dict[str, Any]] = {"beit_base_patch16_224": {"depth": 3}}
 """Depths of the largest."""
-WIDEST = 128
-"""Pixels of images where the network leaves the choice to us but its last maps would have one pixel."""
 
 
 def _timm() -> list[Network]:
@@ -129,9 +127,11 @@ def _timm() -> list[Network]:
 def _timm_size(name: str) -> int:
     import timm
 
-    config = timm.models.get_pretrained_cfg(name)
-    fixed = name in TIMM_FIXED
-    return config.input_size[-1] if fixed else 64
+    if name in TIMM_FIXED:
+        return int(timm.models.get_pretrained_cfg(name).input_size[-1])
+    return (
+        128 if name.startswith(("inception_v", "inception_resnet")) else 64
+    )  # its maps would be smaller than its kernels
 
 
 TIMM_FIXED: tuple[str, ...] = ("eca_halonext26ts", "crossvit_tiny_240", "efficientformer_l1")

@@ -117,6 +117,6 @@ def _print_reasons(ours: list[Row]) -> None:
 
 
 def attends(model: nn.Module) -> bool:
-    """Whether a network has attention, by the names of its parts."""
-    names = [f"{name} {type(module).__name__}".lower() for name, module in model.named_modules()]
-    return any("attn" in name or "attention" in name for name in names)
+    """Whether a network has attention over positions, by the classes of its parts (SE and its kin are no such)."""
+    names = {type(module).__name__.lower() for module in model.modules()}
+    return any("attention" in name or "attn" in name or "transformer" in name for name in names)

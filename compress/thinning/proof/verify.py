@@ -190,16 +190,45 @@ def _trial(
         if inside and any(is_blind(each) for each in expected.values()):
             raise Inconclusive
         tolerance = _tolerance(model, [] if draw is None else expected.values())
-        recipe.apply(model)
         closed = frozenset(k for k, step in enumerate(first.steps) if step.closed)
         compared = tuple(dict.fromkeys(mode for mode, _ in expected))
         found = Outcome(0.0, tolerance, modes=compared, masking_change=change, closed=closed)
-        for (mode, number), masked in expected.items():
-            try:
-                found = _worse(found, compare(recipe, masked, observe(model, calls[number], mode, inside), tolerance))
-            except ForwardFailed as error:
-                return replace(found, difference=float("inf"), module=error.module, reason=str(error))
+        partings = {}
+        with restored(model):
+            recipe.apply(model)
+            for (mode, number), masked in expected.items():
+                try:
+                    thinned = observe(model, calls[number], mode, inside)
+                    partings[mode, number] = compare(recipe, masked, thinned, tolerance)
+                except ForwardFailed as error:
+                    return replace(found, difference=float("inf"), module=error.module, reason=str(error))
+        for (mode, number), parting in partings.items():
+            doubtful = parting.difference > tolerance and mode == "train" and dtype == torch.float64
+            if not doubtful or parting.difference > _rounding(model, calls[number], mode, expected[mode, number]):
+                found = _worse(found, parting)
     return found
+
+
+NUDGE, CHAOS = 2.0**-46, 1e-2
+"""A few dozen rounding errors of float64, and the largest difference that they may ever excuse."""
+
+
+def _rounding(model: nn.Module, call: Call, mode: str, before: Observation) -> float:
+    """How far outputs, buffers and results of operations move when each parameter moves by next to nothing.
+
+    In training mode a batch norm over two numbers makes +-1 of any two that differ; several in a row blow rounding up.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with restored(model):
+        for tensor in tensors_of(model).values():
+            if tensor.is_floating_point():
+                tensor.data = tensor.data * (1 + NUDGE * torch.randn(tensor.shape, generator=generator).to(tensor))
+        after = observe(model, call, mode, bool(before.steps))
+    moved = [difference(Recipe(), before, after)]
+    moved += [
+        abs(old.mark - new.mark) / max(old.norm, 1e-3) for old, new in zip(before.steps, after.steps, strict=False)
+    ]
+    return min(max(each for each in moved if each == each), CHAOS)
 
 
 def _others(model: nn.Module, calls: Calls, modes: Sequence[str], inside: bool) -> dict[tuple[str, int], Observation]:
