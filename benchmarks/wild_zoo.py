@@ -6,11 +6,9 @@
     python benchmarks/wild_zoo.py --compare                     # Torch-Pruning beside it
     python benchmarks/wild_zoo.py --table                       # nothing is run: the tables of what is there
 
-from compress.graph.calls import Unused
-from compress.graph.macs.count import count_macs
-from compress.thinning.proof.observe import ForwardFailed
-from compress.thinning.thin import remove_units
-from compress.thinning.trial import prunable_graph
+Of each group 30 % of the units go, by L1 norm. Verdicts, the same for both tools (`wild_judge.py`): a fresh build
+whose removed positions are zero and the pruned network are compared in float64 on another batch and on another image
+size. Ours thins the network in float32, as people have it, and its recipe is applied to the float64 twin for the judge:
 
     equal     they compute the same (1e-8 relative)
     in part   the same, but groups had to stay because a trial failed; the note says which and why
@@ -50,13 +48,8 @@ from benchmarks.wild_judge import EQUAL, distance, kept_positions, without
 from benchmarks.wild_networks import PACKAGES, Network, networks
 from benchmarks.wild_table import attends, print_tables, row_line, shares
 from compress.errors import UserError
-<<<<<<< HEAD
-from compress.graph.macs.count import count_macs
-=======
 from compress.graph.calls import Unused
-from compress.graph.macs import count_macs
-from compress.thinning.probe import prunable_graph
->>>>>>> 365cdfd (A list of example calls is tried call by call; fill_ with a tensor; the proof's passes are fewer and cheaper)
+from compress.graph.macs.count import count_macs
 from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.thin import remove_units
 from compress.thinning.trial import prunable_graph
