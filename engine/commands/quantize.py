@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("run")
 AUTO, MIXED, MAX_DROP = "auto", "mixed", 0.1
-SCHEDULES = Path(__file__).resolve().parent.parent / "schedules"
+SCHEDULES = Path(__file__).resolve().parents[2] / "schedules"
 
 
 @dataclass(frozen=True)

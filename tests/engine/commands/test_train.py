@@ -18,7 +18,7 @@ from options.applications import find_application
 from options.Normal_options.train_options import TrainOptions
 from tests.engine.conftest import TrainerOf
 
-FILES = sorted((Path(__file__).resolve().parents[2] / "schedules" / "SR").glob("*.yaml"))
+FILES = sorted((Path(__file__).resolve().parents[3] / "schedules" / "SR").glob("*.yaml"))
 SCHEDULES = [path for path in FILES if "policies:" in path.read_text()]  # the others are for `test.py --quantize`
 TINY = ["--traindata=pictures/train", "--samples=24", "--patch_size=24", "--batchSize=4"]
 
@@ -120,7 +120,7 @@ def test_smoke_needs_a_schedule(trainer_of: TrainerOf) -> None:
 
 def test_the_originals_three_hundred_epochs_smoke_in_a_few(trainer_of: TrainerOf, caplog: Any) -> None:
     caplog.set_level(logging.INFO)
-    original = Path(__file__).resolve().parent.parent / "original_schedules" / "agp_prune.yaml"
+    original = Path(__file__).resolve().parents[2] / "original_schedules" / "agp_prune.yaml"
     run(f"--compress={original}", "--smoke")
     assert [record.args[0] for record in caplog.records if record.msg.startswith("epoch")] == [0, 150, 299]
     assert "masks of 6 weights" in caplog.text
