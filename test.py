@@ -1,6 +1,7 @@
 """Evaluates the newest run, or the one named, or compares several: python test.py [--run=NAME | --compare all]"""
 
 from functools import partial
+from pathlib import Path
 
 from apputils.runs.console import exit_codes
 from apputils.runs.folders import recorded_optform
@@ -16,21 +17,21 @@ def main() -> None:
 
     from engine.commands.baseline import second_baseline
     from engine.commands.compare import compare  # imports torch, which --help and wrong options need not wait for
-    from engine.commands.find_checkpoint import find_subject
+    from engine.commands.find_checkpoint import about, find_subject
     from engine.distributed.process_group import in_one_process
 
     in_one_process("test.py")
     if opt.compare or opt.benchmark:
         compare(opt, find_application)
         return
-    opt, checkpoint = find_subject(opt)
+    opt, checkpoint = find_subject(opt)  # read once; whoever needs it is given it
     if checkpoint["optform"] != application.name:  # the run's logs, which tell it without torch, are gone
         application = find_application(checkpoint["optform"])
-        opt, checkpoint = find_subject(application.load("test_options")().parse())
-    tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint))
+        opt = about(application.load("test_options")().parse(), Path(opt.model), checkpoint)
+    tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint), checkpoint)
     tester.application = application
     tester.second = partial(second_baseline, tester, application) if opt.baseline else None
-    tester.run(opt)
+    tester.run()
 
 
 if __name__ == "__main__":

@@ -4,23 +4,38 @@
 from them, and an application's solver and tester from those; see docs/design.md.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from compress.analysis.sensitivity.evaluation import evaluating
+from apputils.checkpoints.schema import built
+from apputils.runs.folders import Run
+from compress.analysis.activations.features import Samples
+from compress.analysis.sensitivity.evaluation import Evaluation, evaluating
 from compress.errors import UserError
+from compress.export.exported_model import ExportedModel, is_exported
 from compress.scheduler import CompressionScheduler
 from data.data_fingerprint import check_same_data
 from data.measured import facts_of
+from engine.commands.find_checkpoint import load_subject
 from engine.environment import choose_device
 from engine.epoch.running_means import Means
+from engine.saved.rebuild import rebuild
 from engine.state import Companion, TrainState
-from options.base_options import TrainConfig
+from options.base_options import TestConfig, TrainConfig
+
+
+class Parts(Protocol):
+    """An application as the entry point knows it: `load` gives its parts by name."""
+
+    def load(self, part: str) -> Any:
+        """The trainer's class, the function that makes loaders, ..."""
+        ...
 
 
 class TrainedApplication:
@@ -183,3 +198,100 @@ class TrainedApplication:
     def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
         """Pictures for TensorBoard after each epoch: name -> RGB (3, H, W) in [0, 1]; none by default."""
         return {}
+
+
+class TestedApplication:
+    """The part of a tester that an application gives: one checkpoint, and how it is measured.
+
+    Args:
+        config: the test options; `config.model` is the path of a checkpoint or of an exported file.
+        testing_loader: what `test` measures on.
+        checkpoint: the content of that file, from whoever has read it; None reads it.
+
+    Attributes:
+        higher_is_better: for each metric whether more of it is better.
+        device: that is measured on.
+        folders: of the run.
+    """
+
+    __test__ = False  # pytest: not a test class
+    higher_is_better: ClassVar[Mapping[str, bool]] = {}
+
+    config: TestConfig
+
+    def __init__(
+        self, config: TestConfig, testing_loader: DataLoader[Any], checkpoint: dict[str, Any] | None = None
+    ) -> None:
+        self.config = config
+        self.testing_loader = testing_loader
+        self.device = choose_device(config.device)
+        self.checkpoint = load_subject(self.file) if checkpoint is None else checkpoint
+        self.folders = Run(self.checkpoint["run"])
+
+    @property
+    def file(self) -> Path:
+        """The evaluated file."""
+        assert self.config.model is not None, "find_subject fills it in"
+        return Path(self.config.model)
+
+    @property
+    def results(self) -> Path:
+        """Where everything is written: the run's folder, or for another checkpoint than its best one a folder there."""
+        path = self.file
+        of_the_run = is_exported(path) or path.resolve() == self.folders.best.resolve()
+        return self.folders.results if of_the_run else self.folders.results / path.stem
+
+    def build_model(self) -> nn.Module:
+        """The checkpoint's network, rebuilt from data, with the weights that count for quality; or the exported file.
+
+        Raises:
+            UserError: the weights do not fit, or the file cannot be run.
+        """
+        if is_exported(self.file):
+            return ExportedModel(self.file, self.config.threads)
+        model = rebuild(built(self.new_network, self.checkpoint), self.checkpoint)
+        return model.to(self.device).eval()
+
+    def new_network(self, arguments: dict[str, Any]) -> nn.Module:
+        """The network of these constructor arguments."""
+        raise NotImplementedError
+
+    def test(self, model: nn.Module) -> dict[str, float]:
+        """Metrics of a network on the test data, by name; writes nothing."""
+        raise NotImplementedError
+
+    def baseline(self) -> tuple[str, dict[str, float]]:
+        """The trivial method's name and its metrics on the test data."""
+        raise NotImplementedError
+
+    def measured_on(self) -> dict[str, Any]:
+        """What quality is measured on, as plain data; networks are compared only where it is equal."""
+        return {}
+
+    def data_facts(self) -> dict[str, Any]:
+        """The evaluated data, their part and the number of images, as `data.measured` has them."""
+        return facts_of(self.testing_loader)
+
+    def evaluation(self) -> Evaluation | None:
+        """The evaluation taken apart, which the sensitivity analysis runs faster than `test`; None: there is none."""
+        return None
+
+    def details(self, model: nn.Module) -> dict[str, Any]:
+        """More that the summary keeps, under its key `details`, as plain data."""
+        return {}
+
+    def write_pictures(self, model: nn.Module, folder: Path) -> int:
+        """Writes what can be looked at; returns the number of pictures."""
+        return 0
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Inputs that the network can be traced with; MACs are counted for their size."""
+        raise NotImplementedError
+
+    def samples(self) -> Samples:
+        """The network's inputs and their labels, None where there are none, in minibatches; by default as loaded."""
+        return self.testing_loader
+
+    def training_data(self) -> tuple[Iterable[Any], Any]:
+        """Minibatches that the run was trained with, the network's input first in each, and the validation loader."""
+        raise UserError(f"{type(self).__name__} gives no training data, so nothing can be calibrated")

@@ -17,13 +17,17 @@ from apputils.checkpoints.file import Damaged, load_checkpoint
 from apputils.checkpoints.rotation import load_last
 from apputils.checkpoints.schema import check_resumable
 from apputils.runs.folders import Run, check_owner, run_to_resume
+from apputils.runs.writable import check_places
+from compress.distributed import is_first
 from compress.errors import UserError, printable
 from compress.io.files import read_text
 from compress.policies.thinning import ThinningPolicy
 from compress.scheduler import CompressionScheduler
 from engine.saved.saved_options import usable
+from engine.session import RunSession
+from options.base_options import TrainConfig
 
-C = TypeVar("C")
+C = TypeVar("C", bound=TrainConfig)
 logger = logging.getLogger("run")
 OF_THE_MACHINE = (
     "device", "workers", "threads", "histograms", "activation_stats", "keep", "checkpoint_every", "on_nan",
@@ -56,17 +60,35 @@ def check_best_files(run: Run) -> None:
             check_owner(load_checkpoint(path).get("run"), path)
 
 
-def resumed(config: C) -> C:
+def take_last(name: str, session: RunSession) -> dict[str, Any]:
+    """Makes a run that is resumed this process's own, then reads where it left off.
+
+    Raises:
+        UserError: there is no such run, another process has it, or it cannot be resumed.
+    """
+    run = run_to_resume(name)
+    if is_first():
+        check_places(name)
+    session.take(run)
+    return last_checkpoint(session.run)
+
+
+def resumed(config: C, checkpoint: dict[str, Any] | None = None) -> C:
     """The options of a resumed run: the saved ones, with those that may change taken from the command line.
+
+    Args:
+        config: the options given.
+        checkpoint: the run's last one, from whoever has read it; None reads it.
 
     Raises:
         UserError: there is no such run, its checkpoint cannot be gone on from, or options were given that would make
             it another run.
     """
-    given: Any = config
+    given = config
     if given.resume is None:
         return config
-    checkpoint = last_checkpoint(run_to_resume(given.resume))
+    if checkpoint is None:
+        checkpoint = last_checkpoint(run_to_resume(given.resume))
     if checkpoint["optform"] != given.optform:
         raise UserError(f"the run is of --optform={printable(checkpoint['optform'])}; give that")
     saved = usable(checkpoint["options"], type(config), given.resume)
@@ -80,10 +102,10 @@ def resumed(config: C) -> C:
     changed = {name: value for name, value in explicit.items() if name in may_change} | {"resume": given.resume}
     if given.reset_schedule:
         changed["compress"] = given.compress
-    return dataclasses.replace(config, **{**saved, **changed})  # type: ignore[type-var]
+    return dataclasses.replace(config, **{**saved, **changed})
 
 
-def schedule_text(config: Any, checkpoint: dict[str, Any] | None) -> str | None:
+def schedule_text(config: TrainConfig, checkpoint: dict[str, Any] | None) -> str | None:
     """The schedule as its file has it, comments included; None where there is no file that can be read."""
     if checkpoint is not None and not config.reset_schedule:
         return checkpoint.get("schedule_text")

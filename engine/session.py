@@ -16,7 +16,7 @@ from engine.signals import Interrupts
 
 
 class RunSession:
-    """A context: inside of it warnings are gathered; at its end files are closed and the lock is given back.
+    """A context: at its end files are closed and the lock is given back; see `warnings` and `interrupts` for theirs.
 
     Attributes:
         files: what epochs are logged to; nothing before `open_files`, and in all processes but the first.
@@ -32,7 +32,6 @@ class RunSession:
         self._held = ExitStack()
 
     def __enter__(self) -> "RunSession":
-        self._held.enter_context(self.warnings)
         return self
 
     def __exit__(

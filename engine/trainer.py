@@ -21,7 +21,6 @@ from apputils.checkpoints.file import save_checkpoint
 from apputils.checkpoints.rotation import progress as progress_words
 from apputils.checkpoints.rotation import save_last
 from apputils.checkpoints.schema import Unfit
-from apputils.runs.folders import run_to_resume
 from apputils.runs.writable import check_places
 from compress.analysis.activations.statistics import ActivationReport, ActivationStatistics
 from compress.analysis.sparsity.totals import Sparsity
@@ -44,7 +43,7 @@ from engine.epoch.mid_epoch import Middle
 from engine.nan_guard import NanGuard, NotFinite, Place
 from engine.option_conflicts import Setup, refuse_combinations
 from engine.progress import Progress
-from engine.resume import check_best_files, last_checkpoint, schedule_text
+from engine.resume import check_best_files, last_checkpoint, schedule_text, take_last
 from engine.saved.best_per_width import BestOfEachSize
 from engine.saved.final_summary import summarize
 from engine.saved.rebuild import shape_as
@@ -89,16 +88,21 @@ class BaseTrainer(TrainedApplication):
 
     # The loop -----------------------------------------------------------------------------------------------------
 
-    def run(self) -> dict[str, Any]:
+    def run(self, session: RunSession | None = None, checkpoint: dict[str, Any] | None = None) -> dict[str, Any]:
         """Trains from the first unfinished epoch to the last; returns the summary.
+
+        Args:
+            session: that has the run which is resumed; None makes a new one.
+            checkpoint: that it is resumed from; None reads the last one.
 
         Raises:
             UserError: something the user can mend; what was saved is kept.
             Interrupted: SIGINT or SIGTERM came, and the run is saved.
         """
-        with self.session:
+        self.session = session if session is not None else self.session
+        with self.session, self.session.warnings:
             with self.session.interrupts:
-                self.prepare()
+                self.prepare(checkpoint)
                 while not self.progress.finished:
                     try:
                         self.run_epoch(self.progress.epoch)
@@ -185,15 +189,14 @@ class BaseTrainer(TrainedApplication):
 
     # Before the loop ----------------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def prepare(self, checkpoint: dict[str, Any] | None = None) -> None:
         """Builds everything that the loop needs, restores it when a run is resumed, and opens the run's files."""
-        config, session, checkpoint = self.config, self.session, None
-        if is_first():
-            check_places(config.resume or config.run)
+        config, session = self.config, self.session
         if config.resume:
-            session.take(run_to_resume(config.resume))
-            checkpoint = last_checkpoint(session.run)
+            checkpoint = take_last(config.resume, session) if checkpoint is None else checkpoint
             check_best_files(session.run)
+        elif is_first():
+            check_places(config.run)
         if checkpoint is not None and config.thin:
             before = checkpoint
             parts = self.training_loader, self.example_inputs, self.build_optimizer

@@ -1,6 +1,7 @@
 """Imports point one way, inside compress/ and between the rooms."""
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,59 @@ def test_families_do_not_import_each_other() -> None:
 def test_entry_points_are_short() -> None:
     for name in ("train.py", "test.py"):
         assert len((ROOT / name).read_text().splitlines()) <= 40
+
+
+def test_no_cycle_between_modules() -> None:
+    """Imports at the top of modules, those under TYPE_CHECKING too; one inside a function may only point down."""
+    assert _cycles(_graph()) == []
+
+
+def test_a_cycle_is_found_by_its_modules() -> None:
+    assert _cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d", "a"}}) == [["b", "c"], ["d"]]
+
+
+def _graph() -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports at its top."""
+    names = {_module(path): path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))}
+    return {name: _imported_on_top(path, names) - {_package(path)} for name, path in names.items()}
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _package(path: Path) -> str:
+    """The package of a module: importing a sibling runs it, which is no dependency on its content."""
+    return _module(path.parent / "__init__.py") if path.name != "__init__.py" else ""
+
+
+def _imported_on_top(path: Path, names: Mapping[str, Path]) -> set[str]:
+    found: set[str] = set()
+    waiting: list[ast.AST] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            within = {f"{node.module}.{alias.name}" for alias in node.names} & names.keys()
+            found |= within or {str(node.module)}
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    return found & names.keys()
+
+
+def _cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Modules that reach themselves, in groups that reach each other."""
+    reach = {name: _reached(graph, name) for name in graph}
+    groups = {frozenset({other for other in reach[name] if name in reach[other]}) for name in graph}
+    return sorted(sorted(group) for group in groups if group)
+
+
+def _reached(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = graph.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found

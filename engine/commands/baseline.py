@@ -5,17 +5,16 @@
 
 import dataclasses
 import logging
-from typing import Any
 
 from apputils.runs.folders import find_run
 from compress.errors import UserError
+from engine.application import Parts, TestedApplication
 from engine.commands.find_checkpoint import load_subject
-from engine.tester import BaseTester
 
 logger = logging.getLogger("run")
 
 
-def second_baseline(tester: BaseTester, application: Any) -> tuple[str, dict[str, float]]:
+def second_baseline(tester: TestedApplication, application: Parts) -> tuple[str, dict[str, float]]:
     """The name and the metrics of the run of `--baseline`, its best network measured on the same data.
 
     Args:
@@ -33,7 +32,9 @@ def second_baseline(tester: BaseTester, application: Any) -> tuple[str, dict[str
             f"{tester.checkpoint['optform']}: metrics of different applications are not mixed"
         )
     opt = dataclasses.replace(tester.config, model=str(run.best), run=None)
-    other: BaseTester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint))
+    other: TestedApplication = application.load("tester")(
+        opt, application.load("testing_loader")(opt, checkpoint), checkpoint
+    )
     here, there = tester.measured_on(), other.measured_on()
     if here != there:
         differing = ", ".join(f"{name} {there.get(name)} instead of {here[name]}" for name in here

@@ -30,12 +30,13 @@ from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.qdq import is_quantized
 from compress.export.timing import BENCHMARK, Timing
 from compress.io.progress import Bar
+from engine.application import Parts, TestedApplication
 from engine.commands.export import seen_inputs
 from engine.commands.find_checkpoint import load_subject
 from engine.commands.quantize import quantized_copy
 from engine.environment import choose_device, set_up
 from engine.saved.run_record import RunRecord
-from engine.tester import BaseTester
+from options.base_options import TestConfig
 
 logger = logging.getLogger("run")
 ALL = "all"
@@ -61,7 +62,7 @@ class Named:
         return str(self.checkpoint["optform"])
 
 
-def compare(opt: Any, application_of: Callable[[str], Any]) -> dict[str, Any]:
+def compare(opt: TestConfig, application_of: Callable[[str], Parts]) -> dict[str, Any]:
     """Measures the networks that the options name, and writes results/compare-.../; returns what compare.json holds.
 
     Args:
@@ -101,7 +102,7 @@ def compare(opt: Any, application_of: Callable[[str], Any]) -> dict[str, Any]:
     return content
 
 
-def find_subjects(opt: Any) -> tuple[list[Named], list[str]]:
+def find_subjects(opt: TestConfig) -> tuple[list[Named], list[str]]:
     """The checkpoints that are meant, of one application, and what was left out, in words.
 
     Raises:
@@ -168,29 +169,29 @@ def _of_run(name: str) -> Named:
     return Named(name, path, load_subject(path))
 
 
-def _tester(subject: Named, opt: Any, application: Any) -> BaseTester:
+def _tester(subject: Named, opt: TestConfig, application: Parts) -> TestedApplication:
     """The application's tester of a checkpoint, with the options that were given."""
     own = application.load("test_options")().parse([])
     shared = {field.name for field in dataclasses.fields(opt)} & {field.name for field in dataclasses.fields(own)}
     given = {name: getattr(opt, name) for name in shared}
     given |= {"model": str(subject.path), "optform": subject.optform, "run": None}
     options = dataclasses.replace(own, **given)
-    tester: BaseTester = application.load("tester")(
-        options, application.load("testing_loader")(options, subject.checkpoint)
+    tester: TestedApplication = application.load("tester")(
+        options, application.load("testing_loader")(options, subject.checkpoint), subject.checkpoint
     )
     return tester
 
 
 def _testers(
-    subjects: Sequence[Named], opt: Any, application_of: Callable[[str], Any], lenient: bool
-) -> tuple[list[Named], list[BaseTester], list[str]]:
+    subjects: Sequence[Named], opt: TestConfig, application_of: Callable[[str], Parts], lenient: bool
+) -> tuple[list[Named], list[TestedApplication], list[str]]:
     """Those that can be measured, and with `all` what cannot, in words.
 
     Raises:
         UserError: the data of one that was named cannot be had, or of all.
     """
     chosen: list[Named] = []
-    testers: list[BaseTester] = []
+    testers: list[TestedApplication] = []
     notes: list[str] = []
     for each in subjects:
         try:
@@ -206,8 +207,8 @@ def _testers(
 
 
 def _on_the_same_data(
-    subjects: Sequence[Named], testers: Sequence[BaseTester], lenient: bool
-) -> tuple[list[Named], list[BaseTester], list[str]]:
+    subjects: Sequence[Named], testers: Sequence[TestedApplication], lenient: bool
+) -> tuple[list[Named], list[TestedApplication], list[str]]:
     """Those measured on the data of the first (with `all`: of the newest run), and what was left out, in words.
 
     Raises:
@@ -226,7 +227,9 @@ def _on_the_same_data(
     return [s for s, _ in chosen], [t for _, t in chosen], notes
 
 
-def _candidates(subject: Named, tester: BaseTester, opt: Any, file: Path, notes: list[str]) -> list[Candidate]:
+def _candidates(
+    subject: Named, tester: TestedApplication, opt: TestConfig, file: Path, notes: list[str]
+) -> list[Candidate]:
     """A checkpoint's network; with `--bits` also what quantizing it after training gives, if it is float."""
     model = tester.build_model()
     found = [_candidate(subject.name, model, subject, tester, opt, file, notes)]
@@ -241,7 +244,13 @@ def _candidates(subject: Named, tester: BaseTester, opt: Any, file: Path, notes:
 
 
 def _candidate(
-    name: str, model: nn.Module, subject: Named, tester: BaseTester, opt: Any, file: Path, notes: list[str]
+    name: str,
+    model: nn.Module,
+    subject: Named,
+    tester: TestedApplication,
+    opt: TestConfig,
+    file: Path,
+    notes: list[str],
 ) -> Candidate:
     """A network, its quality, its ONNX file, and inputs to time it with."""
     with seen_inputs(model) as seen:
@@ -270,7 +279,7 @@ def _warnings(subject: Named) -> list[dict[str, str]]:
     ]
 
 
-def _about(subject: Named, tester: BaseTester, notes: list[str]) -> dict[str, Any]:
+def _about(subject: Named, tester: TestedApplication, notes: list[str]) -> dict[str, Any]:
     baseline, trivial = tester.baseline()
     return {
         "optform": subject.optform,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,9 +26,7 @@ from compress.export.onnx.session import has_vnni
 from compress.export.pt2 import export_pt2
 from compress.export.timing import Timed, Timing, threads_text, time_rows, times_table
 from compress.io.files import write_json
-
-if TYPE_CHECKING:
-    from engine.tester import BaseTester
+from engine.application import TestedApplication
 
 logger = logging.getLogger("run")
 MOST_INPUTS, LARGEST_BATCH = 3, 4
@@ -55,7 +53,7 @@ def seen_inputs(model: nn.Module) -> Iterator[list[tuple[Tensor, ...]]]:
 class _Export:
     """What all files of one run are made from."""
 
-    tester: "BaseTester"
+    tester: TestedApplication
     model: nn.Module
     inputs: list[tuple[Tensor, ...]]
     threads: int
@@ -106,11 +104,10 @@ class _Export:
 
 
 def export_run(
-    tester: "BaseTester",
+    tester: TestedApplication,
     model: nn.Module,
     inputs: list[tuple[Tensor, ...]],
     quality: dict[str, float],
-    opt: Any,
 ) -> dict[str, Any]:
     """Writes the network of a run as ONNX and `.pt2` files into results/<run>/, and their reports as export.json.
 
@@ -119,15 +116,16 @@ def export_run(
     only zeros tell them apart: whether zeros make anything faster is what one wants to see.
 
     Args:
-        tester: of the run.
+        tester: of the run; its options: threads for timing and evaluating (1 if none are given), choices for integer
+            files.
         model: its network.
         inputs: real ones.
         quality: the network's own metrics.
-        opt: the test options: threads for timing and evaluating (1 if none are given), choices for integer files.
 
     Returns:
         what export.json holds; with `error` where something cannot be exported, which is said and stops nothing.
     """
+    opt = tester.config
     export = _Export(tester, model, inputs, opt.threads or 1, opt.reduce_range, opt.complete, opt.free_axes or ())
     folder = tester.results
     result: dict[str, Any] = {"run": tester.folders.name, "vnni": has_vnni(), "quality": quality, "files": {}}
@@ -162,9 +160,9 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
     result["latency"] = export.latency([folder / name for name in modes], dense, dense_file)
 
 
-def evaluate_exported(tester: "BaseTester", opt: Any) -> dict[str, Any]:
+def evaluate_exported(tester: TestedApplication) -> dict[str, Any]:
     """Measures an exported file by the application's metrics and writes them beside the run's other results."""
-    file = Path(opt.model)
+    file = tester.file
     started = time.perf_counter()
     model = tester.build_model()
     logger.info("testing %s, exported from run %s", file, tester.folders.name)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from tabulate import tabulate
 from torch import nn
@@ -29,10 +29,9 @@ from compress.quantization.base import Bits
 from compress.quantization.post_training.ladder import Ladder, climb
 from compress.quantization.post_training.mixed_precision import Kind, MixedPrecision
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
+from engine.application import TestedApplication
 from engine.commands.export import export_run, seen_inputs
-
-if TYPE_CHECKING:
-    from engine.tester import BaseTester
+from options.base_options import TestConfig
 
 logger = logging.getLogger("run")
 AUTO, MIXED, MAX_DROP = "auto", "mixed", 0.1
@@ -58,7 +57,7 @@ class QuantizeRequest:
     batches: int
 
     @classmethod
-    def of(cls, opt: Any) -> "QuantizeRequest | None":
+    def of(cls, opt: TestConfig) -> "QuantizeRequest | None":
         """Reads the options; None without `--quantize`.
 
         Raises:
@@ -69,14 +68,14 @@ class QuantizeRequest:
         kind, budget = _budget(opt.bits_budget) if opt.bits_budget is not None else ("size", 1.0)
         return cls(opt.quantize, MAX_DROP if opt.max_drop is None else opt.max_drop, budget, kind, opt.calibration)
 
-    def run(self, tester: "BaseTester", opt: Any) -> dict[str, Any]:
+    def run(self, tester: TestedApplication) -> dict[str, Any]:
         """Quantizes, measures float and quantized on the test data, writes; returns what post_training.json holds.
 
         In results/<run>/: quantized.pt, which `test.py --model` takes, activation_stats.yaml, and the exported files.
         """
         started, model = time.perf_counter(), tester.build_model()
         if is_quantized(model):
-            raise UserError(f"--quantize: the network of {opt.model} is quantized already; nothing was done")
+            raise UserError(f"--quantize: the network of {tester.file} is quantized already; nothing was done")
         result: dict[str, Any] = {"run": tester.folders.name, "settings": self.settings}
         network, quantizer = self._quantized(tester, model, result)
         own = tester.test(model)
@@ -90,12 +89,12 @@ class QuantizeRequest:
         result["seconds"] = round(time.perf_counter() - started, 1)
         self._write(tester, network, quantizer, result)
         logger.info("\n%s\n", _quality_table(result["quality"], name))
-        if opt.export:
-            export_run(tester, network, inputs, quality, opt)
+        if tester.config.export:
+            export_run(tester, network, inputs, quality)
         return result
 
     def _quantized(
-        self, tester: "BaseTester", model: nn.Module, result: dict[str, Any]
+        self, tester: TestedApplication, model: nn.Module, result: dict[str, Any]
     ) -> tuple[nn.Module, PostTrainLinearQuantizer]:
         batches, validation = calibration_data(tester, self.batches)
         samples = sum(len(batch) for batch in batches)
@@ -110,7 +109,7 @@ class QuantizeRequest:
         return quantizer.quantize(model, batches), quantizer
 
     def _climb(
-        self, tester: "BaseTester", model: nn.Module, batches: list[Any], validation: Iterable[Any],
+        self, tester: TestedApplication, model: nn.Module, batches: list[Any], validation: Iterable[Any],
         result: dict[str, Any],
     ) -> Ladder:  # fmt: skip
         judge = copy.copy(tester)  # the rung is chosen on validation data: test data must not choose anything
@@ -138,7 +137,7 @@ class QuantizeRequest:
             )  # fmt: skip
         return ladder
 
-    def _mixed(self, tester: "BaseTester", model: nn.Module, batches: list[Any]) -> Path:
+    def _mixed(self, tester: TestedApplication, model: nn.Module, batches: list[Any]) -> Path:
         plan = MixedPrecision(self.budget, self.kind).pick(model, batches)
         path = tester.results / "mixed.yaml"
         plan.write(path)
@@ -147,7 +146,7 @@ class QuantizeRequest:
         logger.info("written: %s, %.1f %% of the float network's %s", path, 100 * plan.cost, plan.kind)
         return path
 
-    def _file(self, tester: "BaseTester") -> Path:
+    def _file(self, tester: TestedApplication) -> Path:
         folders = (SCHEDULES / tester.checkpoint["optform"], SCHEDULES)
         for path in (Path(self.settings), *(folder / self.settings for folder in folders)):
             if path.is_file():
@@ -159,7 +158,7 @@ class QuantizeRequest:
         )
 
     def _write(
-        self, tester: "BaseTester", network: nn.Module, quantizer: PostTrainLinearQuantizer, result: dict[str, Any]
+        self, tester: TestedApplication, network: nn.Module, quantizer: PostTrainLinearQuantizer, result: dict[str, Any]
     ) -> None:
         folder, scheduler = tester.results, tester.checkpoint["scheduler"]
         content = {
@@ -178,13 +177,13 @@ class QuantizeRequest:
         logger.info("written: %s, quantized.pt, activation_stats.yaml", folder / "post_training.json")
 
 
-def calibration_data(tester: "BaseTester", count: int) -> tuple[list[Any], Any]:
+def calibration_data(tester: TestedApplication, count: int) -> tuple[list[Any], Any]:
     """The inputs of `count` minibatches of the training data on the tester's device, and the validation data."""
     training, validation = tester.training_data()
     return [batch[0].to(tester.device) for batch in itertools.islice(training, count)], validation
 
 
-def quantized_copy(tester: "BaseTester", model: nn.Module, bits: Bits, batches: int) -> nn.Module:
+def quantized_copy(tester: TestedApplication, model: nn.Module, bits: Bits, batches: int) -> nn.Module:
     """A float network quantized after training: weights per channel, activations by their extremes; model stays float.
 
     Args:

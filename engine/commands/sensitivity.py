@@ -9,7 +9,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -18,9 +18,8 @@ from compress.analysis.sensitivity.analysis import Settings, sensitivity_analysi
 from compress.analysis.sensitivity.changes import SenseType
 from compress.analysis.sensitivity.evaluation import Evaluation, TestFunction
 from compress.errors import UserError
-
-if TYPE_CHECKING:
-    from engine.tester import BaseTester
+from engine.application import TestedApplication
+from options.base_options import TestConfig
 
 logger = logging.getLogger("run")
 COARSE, COARSE_BITS = (0.3, 0.5, 0.7, 0.9), (8.0, 4.0, 2.0)  # without --full
@@ -52,7 +51,7 @@ class SensitivityRequest:
     weights: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, opt: Any) -> "SensitivityRequest":
+    def of(cls, opt: TestConfig) -> "SensitivityRequest":
         """Reads the options; asked before anything is measured.
 
         Raises:
@@ -70,7 +69,7 @@ class SensitivityRequest:
             tolerance = _tolerance(opt.write_schedule, opt.tolerance)
         return cls(opt.sense, opt.full, opt.jobs, tolerance, write, opt.sense_data, weights)
 
-    def run(self, tester: "BaseTester", model: nn.Module) -> pd.DataFrame | None:
+    def run(self, tester: TestedApplication, model: nn.Module) -> pd.DataFrame | None:
         """Writes results/<run>/sensitivity_<type>.xlsx, .png, .json, and .yaml if asked; returns the table."""
         if self.sense_type == NONE:
             return None

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,13 +23,12 @@ from compress.thinning.recipe import Recipe, cut_optimizer_state, cut_state
 from compress.thinning.thin import Thinned, remove_units
 from compress.thinning.trial import prunable_graph
 from compress.thinning.zeros import in_both, zero_units
+from engine.application import Parts, TestedApplication
 from engine.environment import random_state, restore_random_state
 from engine.saved.load_model import new_network
 from engine.saved.rebuild import load_network
 from engine.saved.saved_options import usable
-
-if TYPE_CHECKING:
-    from engine.tester import BaseTester
+from options.base_options import TestConfig
 
 logger = logging.getLogger("run")
 Content = dict[str, Any]
@@ -144,37 +143,43 @@ def story(result: Thinned, before: Content, after: Content) -> str:
     )
 
 
-def thin_subject(tester: "BaseTester", opt: Any) -> Any:
-    """Writes the thinner checkpoint of an evaluation beside the evaluated one; returns the options to go on with.
+def thin_subject(tester: TestedApplication, application: Parts | None) -> tuple[TestConfig, Content]:
+    """Writes the thinner checkpoint of an evaluation beside the evaluated one.
 
     `best.pt` becomes `best_thin.pt`, or with `--overwrite` is replaced.
+
+    Args:
+        tester: of the checkpoint.
+        application: gives what makes the run's optimizer; None leaves it out of the thinner checkpoint.
+
+    Returns:
+        the options and the checkpoint to go on with.
 
     Raises:
         UserError: see `thinned_content`, or the file cannot be written.
     """
-    path, done = Path(opt.model), dataclasses.replace(opt, thin=False, overwrite=False)
-    before = tester.checkpoint
+    opt, path, before = tester.config, tester.file, tester.checkpoint
+    done = dataclasses.replace(opt, thin=False, overwrite=False)
     model = tester.new_network(before["network"]["arguments"])
-    after, result = thinned_content(before, model, _first_inputs(tester), optimizer_of(tester))
+    build_optimizer = optimizer_of(before, application) if application is not None else None
+    after, result = thinned_content(before, model, _first_inputs(tester), build_optimizer)
     logger.info("%s: %s", path, story(result, before, after))
     if not result.removed:
-        return done
+        return done, before
     if "optimizer" in before and "optimizer" not in after:
         logger.warning("the thinner checkpoint has no optimizer, so it can be evaluated and exported, not trained on")
     target = path if opt.overwrite else path.with_name(f"{path.stem}_thin{path.suffix}")
     save_checkpoint(target, after)
     logger.info("written: %s", target)
-    return dataclasses.replace(done, model=str(target), run=None)
+    return dataclasses.replace(done, model=str(target), run=None), after
 
 
-def optimizer_of(tester: "BaseTester") -> Callable[[nn.Module], Optimizer] | None:
-    """What makes the optimizer of the evaluated run; None where the application is not known."""
-    if tester.application is None:
-        return None
-    base = tester.application.load("train_options")().parse([])
-    saved = usable(tester.checkpoint["options"], type(base), tester.folders.name)
+def optimizer_of(checkpoint: Content, application: Parts) -> Callable[[nn.Module], Optimizer]:
+    """What makes the optimizer of a checkpoint's run."""
+    base = application.load("train_options")().parse([])
+    saved = usable(checkpoint["options"], type(base), checkpoint["run"])
     config = dataclasses.replace(base, **{**saved, "device": "cpu"})
-    build: Callable[[nn.Module], Optimizer] = tester.application.load("trainer")(config, None, None).build_optimizer
+    build: Callable[[nn.Module], Optimizer] = application.load("trainer")(config, None, None).build_optimizer
     return build
 
 
@@ -186,7 +191,7 @@ def _averaged(content: Mapping[str, Any], model: nn.Module) -> nn.Module | None:
     return averaged
 
 
-def _first_inputs(tester: "BaseTester") -> ExampleInputs:
+def _first_inputs(tester: TestedApplication) -> ExampleInputs:
     first = next(iter(tester.samples()))[0]
     return first if isinstance(first, torch.Tensor) else tester.example_inputs()
 

@@ -8,33 +8,26 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
 
-from apputils.runs.run_warnings import RunWarnings
 from compress.analysis.drawing.plan import draw_plan
 from compress.analysis.listings.groups import group_tables
 from compress.analysis.listings.weights import weight_list
 from compress.config.templates.new_schedule import new_schedule
 from compress.thinning.trial import prunable_graph
+from engine.application import Parts
 from engine.commands.smoke import smoke
 from engine.distributed.elastic_restart import run_to_go_on_with
 from engine.distributed.process_group import first_of_machine_first, in_one_process, process_group
 from engine.environment import choose_device
-from engine.resume import resumed
+from engine.resume import resumed, take_last
+from engine.session import RunSession
 from engine.trainer import BaseTrainer
+from options.base_options import TrainConfig
 
 logger = logging.getLogger("run")
 
 
-class Parts(Protocol):
-    """An application: `load` gives its parts by name."""
-
-    def load(self, part: str) -> Any:
-        """The trainer's class, the function that makes loaders, ..."""
-        ...
-
-
-def act(application: Parts, config: Any) -> None:
+def act(application: Parts, config: TrainConfig) -> None:
     """Does what the options ask for; trains unless they name something else.
 
     Raises:
@@ -46,23 +39,23 @@ def act(application: Parts, config: Any) -> None:
             in_one_process(f"--{name.replace('_', '-')}")
             mode(application, config)
             return
-    with process_group(device):
-        config = resumed(dataclasses.replace(config, resume=config.resume or run_to_go_on_with()))
-        with first_of_machine_first(), RunWarnings() as of_the_data:
+    with process_group(device), RunSession() as session:
+        config = dataclasses.replace(config, resume=config.resume or run_to_go_on_with())
+        checkpoint = take_last(config.resume, session) if config.resume else None  # read once, for both uses
+        config = resumed(config, checkpoint)
+        with first_of_machine_first(), session.warnings:
             loaders = application.load("training_loaders")(config)
-        trainer = application.load("trainer")(config, *loaders)
-        trainer.session.warnings.put_before(of_the_data.entries)
-        trainer.run()
+        application.load("trainer")(config, *loaders).run(session, checkpoint)
 
 
-def _built(application: Parts, config: Any) -> BaseTrainer:
+def _built(application: Parts, config: TrainConfig) -> BaseTrainer:
     """A trainer with its network and scheduler, without data."""
     trainer: BaseTrainer = application.load("trainer")(config, None, None)
     trainer.build()
     return trainer
 
 
-def _plan(application: Parts, config: Any) -> None:
+def _plan(application: Parts, config: TrainConfig) -> None:
     trainer = _built(application, config)
     plan = trainer.compression_scheduler.preview(trainer.progress.epochs, trainer.optimizers)
     sys.stdout.write(f"{plan}\n")
@@ -71,27 +64,27 @@ def _plan(application: Parts, config: Any) -> None:
     sys.stdout.write(f"drawn: {path}; nothing was trained\n")
 
 
-def _smoke(application: Parts, config: Any) -> None:
+def _smoke(application: Parts, config: TrainConfig) -> None:
     trainer = application.load("trainer")(config, *application.load("training_loaders")(config))
     smoke(trainer)
 
 
-def _list_weights(application: Parts, config: Any) -> None:
+def _list_weights(application: Parts, config: TrainConfig) -> None:
     sys.stdout.write(weight_list(_built(application, config).model) + "\n")
 
 
-def _list_groups(application: Parts, config: Any) -> None:
+def _list_groups(application: Parts, config: TrainConfig) -> None:
     trainer = _built(application, config)
     sys.stdout.write(group_tables(prunable_graph(trainer.model, trainer.example_inputs())) + "\n")
 
 
-def _new_schedule(application: Parts, config: Any) -> None:
+def _new_schedule(application: Parts, config: TrainConfig) -> None:
     trainer = _built(application, config)
     text = new_schedule(config.new_schedule, trainer.model, config.schedule_command(), trainer.gives_logits)
     sys.stdout.write(text)
 
 
-MODES: dict[str, Callable[[Parts, Any], None]] = {
+MODES: dict[str, Callable[[Parts, TrainConfig], None]] = {
     "plan": _plan,
     "smoke": _smoke,
     "list_weights": _list_weights,

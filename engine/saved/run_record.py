@@ -31,7 +31,7 @@ class RunRecord:
     @classmethod
     def of(cls, run: Run, path: Path, checkpoint: Mapping[str, Any]) -> "RunRecord":
         """By the run's newest checkpoint if `path` is one of its folder, else by the checkpoint itself."""
-        newest = _newest(run) if path.resolve().parent == run.checkpoints.resolve() else None
+        newest = _newest(run) if path != run.last and path.resolve().parent == run.checkpoints.resolve() else None
         content = checkpoint if newest is None else newest
         warnings = [dict(entry) for entry in content.get("warnings", [])]
         return cls(list(content.get("history", [])), warnings, content.get("planned_epochs"))

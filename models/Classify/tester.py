@@ -22,6 +22,8 @@ from engine.tester import BaseTester
 from models.Classify.exits import THRESHOLDS, exit_table
 from models.Classify.quality import BASELINE, Answers, answers, majority_scores, scores, scores_of_outputs
 from models.Classify.zoo import build_network
+from options.base_options import TestConfig
+from options.Classify_options.test_options import ClassifyTestConfig
 
 logger = logging.getLogger("run")
 
@@ -29,6 +31,7 @@ logger = logging.getLogger("run")
 class ClassifyTester(BaseTester):
     """Measures a classifier's checkpoint by top-1 and top-5 accuracy (percent)."""
 
+    config: ClassifyTestConfig
     higher_is_better: ClassVar[dict[str, bool]] = {"top1": True, "top5": True, "loss": False}
 
     def new_network(self, arguments: dict[str, Any]) -> nn.Module:
@@ -72,9 +75,10 @@ class ClassifyTester(BaseTester):
         """What the network says of the test pictures."""
         return answers(model, self.testing_loader, self.device)
 
-    def run(self, opt: Any) -> dict[str, Any]:
+    def run(self, opt: TestConfig | None = None) -> dict[str, Any]:
         """Measures; with `--predict` writes what the network takes each picture for instead."""
-        return self.predict() if opt.predict is not None else super().run(opt)
+        self.take(opt)
+        return self.predict() if self.config.predict is not None else super().run()
 
     def details(self, model: nn.Module) -> dict[str, Any]:
         """Accuracy of each class; the confusion matrix is written beside the summary."""

@@ -34,12 +34,12 @@ def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
     tester: Any = SimpleNamespace(
         new_network=lambda arguments: Small(), test=lambda network: {"score": 1.0}, example_inputs=lambda: example,
         folders=Run("a"), results=Path("results/a"), device=torch.device("cpu"),
+        config=SimpleNamespace(threads=1, reduce_range=False, complete=False, free_axes=None),
         checkpoint={"run": "a", "optform": "SR", "network": {"class": "Small", "arguments": {}}, "options": {},
                     "task": {}, "epoch": 0, "scheduler": {"recipes": []}},
     )  # fmt: skip
-    opt = SimpleNamespace(threads=1, reduce_range=False, complete=False, free_axes=None)
     with caplog.at_level("INFO"):
-        result = export_run(tester, model, [(torch.rand(2, 3, 16, 16),)], {"score": 1.0}, opt)
+        result = export_run(tester, model, [(torch.rand(2, 3, 16, 16),)], {"score": 1.0})
     assert "error" not in result
     latency = json.loads(Path("results/a/export.json").read_text())["latency"]
     dense, now = latency["rows"]
