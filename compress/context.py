@@ -3,8 +3,8 @@
 `StepContext`, and the loss terms that `before_backward_pass` hands on.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,35 @@ from torch import Tensor, nn
 
 from compress.masks import MaskTable
 from compress.thinning.current import CurrentGraph
+
+
+@dataclass(frozen=True)
+class NetworkCut:
+    """A policy has cut the network.
+
+    Attributes:
+        recipe: what was removed, as plain data.
+    """
+
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LayersExchanged:
+    """A policy has exchanged layers by quantized ones.
+
+    Attributes:
+        structure: what was exchanged, as plain data.
+    """
+
+    structure: dict[str, Any]
+
+
+Change = NetworkCut | LayersExchanged
+
+
+def _unheard(change: Change) -> None:
+    """Where nobody keeps account of the network's structure."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +56,13 @@ class StepContext:
         step: minibatch of the epoch, counted from 0 (one minibatch = one optimizer update); -1 outside of one.
         steps_per_epoch: how many there are; 0 outside of a minibatch.
         metrics: validation metrics by name, at an epoch's end.
-        recipes: what thinning has removed so far, one recipe (plain data) each time; a thinner appends its own.
+        recipes: what thinning has removed so far, one recipe (plain data) each time.
         graph: the network's coupled channels, traced when asked for; None where a scheduler has none.
-        structures: what quantization has exchanged so far, as plain data; a quantizer's policy appends its own.
+        structures: what quantization has exchanged so far, as plain data.
         measure_loss: the loss of the minibatch under way with the weights as they are now; None where a loop offers it
             not. It leaves the network as it was.
+        tell: to be called at once by a policy that has changed the network's structure, with what it did: the
+            scheduler saves it, and cuts what other policies remember of the parameters.
     """
 
     epoch: int
@@ -42,10 +73,11 @@ class StepContext:
     step: int = -1
     steps_per_epoch: int = 0
     metrics: dict[str, Any] | None = None
-    recipes: list[dict[str, Any]] = field(default_factory=list)
+    recipes: Sequence[dict[str, Any]] = ()
     graph: CurrentGraph | None = None
-    structures: list[dict[str, Any]] = field(default_factory=list)
+    structures: Sequence[dict[str, Any]] = ()
     measure_loss: Callable[[], float] | None = None
+    tell: Callable[[Change], None] = _unheard
 
     @property
     def is_last_step(self) -> bool:

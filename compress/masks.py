@@ -7,7 +7,7 @@ A mask is a bool tensor of the parameter's shape, True = kept: a quarter of the 
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -218,10 +218,57 @@ class MaskTable(Mapping[str, ParameterMasker]):
         """The masks by which a thinner may take whole units out: without those that go alone."""
         return {masker.name: masker.clearing for masker in self.masked() if masker.clearing is not None}
 
-    def apply(self) -> None:
-        """Applies every mask once."""
+    # The life of a mask in a training step; nothing else hides, reveals or applies one ----------------------------
+
+    def begin_epoch(self) -> None:
+        """The optimizer's own values come back, which validation and saving have not seen."""
+        self.show_updated(self)
+
+    def before_forward(self, names: Iterable[str]) -> None:
+        """Masks are put on: unmasked values are put aside where copies are kept, else masked weights become zero."""
+        for masker in map(self.__getitem__, names):
+            if masker.use_double_copies:
+                masker.hide()
+            else:
+                masker.apply_if_needed()
+
+    def before_step(self, names: Iterable[str]) -> None:
+        """The optimizer sees unmasked values where copies are kept, and no gradient of masked ones where asked."""
+        for masker in map(self.__getitem__, names):
+            masker.reveal()
+            if masker.mask_gradients:
+                masker.zero_masked_gradient()
+
+    def after_step(self, prefix: str = "") -> None:
+        """Masked weights that momentum moved are zero again, but for those that may recover.
+
+        Args:
+            prefix: begins the names of the parameters that the optimizer has stepped; '' means all.
+        """
         for masker in self.masked():
+            if not masker.may_recover and masker.name.startswith(prefix):
+                masker.apply()
+
+    def show_masked(self) -> list[str]:
+        """For validation, saving and export weights that may recover are masked too; returns which were not yet."""
+        new = [masker for masker in self.masked() if masker.may_recover and masker.unmasked_copy is None]
+        for masker in new:
+            masker.hide()
+        return [masker.name for masker in new]
+
+    def show_updated(self, names: Iterable[str]) -> None:
+        """Undoes `show_masked`: the values that the optimizer updates come back."""
+        for masker in map(self.__getitem__, names):
+            masker.reveal()
+
+    def make_permanent(self, names: Iterable[str]) -> None:
+        """Weights that might have recovered lose what is masked, for good."""
+        for masker in map(self.__getitem__, names):
+            masker.mask_on_forward_only = masker.use_double_copies = masker.mask_gradients = False
+            masker.unmasked_copy = None
             masker.apply()
+
+    # State ---------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """State of the maskers that hold a mask, by name."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compress.context import LossComponent, PolicyLoss, StepContext
+from compress.context import Change, LayersExchanged, LossComponent, NetworkCut, PolicyLoss, StepContext
 from compress.distillation.teachers import Teachers
 from compress.errors import UserError
 from compress.masks import MaskTable
@@ -95,8 +95,7 @@ class CompressionScheduler:
         optimizer = self._taken("on_epoch_begin", optimizer)
         self._order.begin_epoch(epoch, self._needs)
         self._enter(epoch)
-        for masker in self.masks.masked():
-            masker.reveal()
+        self.masks.begin_epoch()
         self._notify("on_epoch_begin", self._context(epoch, optimizer))
 
     def on_minibatch_begin(
@@ -155,14 +154,10 @@ class CompressionScheduler:
         self._enter(epoch)
         self._order.end_minibatch(epoch, minibatch_id, self._needs)
         ctx = self._context(epoch, optimizer, minibatch_id, minibatches_per_epoch)
-        for masker in self.masks.masked():
-            if not masker.may_recover:
-                masker.apply()
+        self.masks.after_step()
         self._notify("on_minibatch_end", ctx)
         if ctx.is_last_step:  # validation, saving and export see masked weights
-            for masker in self.masks.masked():
-                if masker.may_recover:
-                    masker.hide()
+            self.masks.show_masked()
 
     def on_epoch_end(
         self, epoch: int, optimizer: Optimizer | None = None, metrics: dict[str, Any] | None = None
@@ -304,9 +299,15 @@ class CompressionScheduler:
 
     def _notify(self, hook: str, ctx: StepContext) -> None:
         for policy in self._acting[hook]:
-            thinned = len(self.recipes)
             getattr(policy, hook)(ctx)
-            for recipe in self.recipes[thinned:]:
+
+    def _take(self, change: Change) -> None:
+        """A policy has exchanged or cut a part of the network, and says so at once."""
+        match change:
+            case LayersExchanged(structure):
+                self.structures.append(structure)
+            case NetworkCut(recipe):
+                self.recipes.append(recipe)
                 self._cut_states(Recipe.from_dict(recipe))
 
     def _cut_states(self, recipe: Recipe) -> None:
@@ -326,4 +327,4 @@ class CompressionScheduler:
         metrics: dict[str, Any] | None = None,
     ) -> StepContext:
         now, so_far = (optimizer, step, steps_per_epoch, metrics), (self.recipes, self.graph, self.structures)
-        return StepContext(epoch, self.model, self.masks, self.generator, *now, *so_far, self.measure_loss)
+        return StepContext(epoch, self.model, self.masks, self.generator, *now, *so_far, self.measure_loss, self._take)

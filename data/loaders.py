@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -56,7 +56,39 @@ def _only(items: list[Any]) -> Any:
     return items[0]
 
 
-def sr_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
+class _SROptions(Protocol):
+    """What the loaders of super-resolution read of the training options."""
+
+    @property
+    def traindata(self) -> str | None: ...
+
+    @property
+    def upscale_factor(self) -> int: ...
+
+    @property
+    def patch_size(self) -> int: ...
+
+    @property
+    def samples(self) -> int: ...
+
+    @property
+    def batchSize(self) -> int: ...
+
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+class HasTestData(Protocol):
+    """What testing loaders read of the test options."""
+
+    @property
+    def testdata(self) -> str | None: ...
+
+
+def sr_training_loaders(config: _SROptions) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation loader of super-resolution, from its training options."""
     training = get_training_set(
         config.upscale_factor,
@@ -91,7 +123,7 @@ def trained_with(checkpoint: Mapping[str, Any], name: str, kind: Any) -> Any:
     return value
 
 
-def sr_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
+def sr_testing_loader(opt: HasTestData, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
     """Testing loader of super-resolution; without `--testdata` what the run held out of the data it was trained on.
 
     Raises:

@@ -7,6 +7,7 @@ import ctypes
 import os
 import random
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def restore_random_state(state: Mapping[str, Any]) -> None:
     """Puts back what `random_state` gave."""
     random.setstate((3, tuple(state["python"]), None))
     kind, keys, position, has_gauss, gauss = state["numpy"]

@@ -178,11 +178,11 @@ def _of_who_is_to_blame(good: bool, own: Finding, loss: float) -> Finding:
 
     What is wrong in one may have reached the others, such as by a discriminator: one that names a place is preferred.
     """
-    found = of_every_process((good, not own.placed, tuple(own), loss))
+    found = of_every_process((good, not own.placed, own.words, own.weights, loss))
     number = min(range(len(found)), key=lambda i: found[i][:2])
-    _, _, finding, value = found[number]
+    _, _, words, weights, value = found[number]
     who = f" in process {number} of {len(found)}" if len(found) > 1 else ""
-    return Finding(f"the loss is {value:g}{who}; {finding[0]}", finding[1])
+    return Finding(f"the loss is {value:g}{who}; {words}", weights)
 
 
 def _fault(place: Place, where: Finding) -> NotFinite:

@@ -97,7 +97,7 @@ def resumed(config: C, checkpoint: dict[str, Any] | None = None) -> C:
     found = differences.of_options(explicit, saved, may_change)
     if found:
         raise UserError(_refusal(given.resume, found))
-    if explicit.keys() >= {"compress", "resume"} and not given.reset_schedule:
+    if given.compress is not None and explicit.keys() >= {"compress", "resume"} and not given.reset_schedule:
         _tell_of_edits(given.compress, checkpoint.get("schedule_text"))
     changed = {name: value for name, value in explicit.items() if name in may_change} | {"resume": given.resume}
     if given.reset_schedule:

@@ -273,17 +273,21 @@ class BaseTrainer(TrainedApplication):
         elif config.reset_schedule:
             shape_as(model, checkpoint["scheduler"])
         model = synchronized(model, config.sync_batchnorm and world_size() > 1)
-        return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+        return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def build_scheduler(self, checkpoint: dict[str, Any] | None) -> CompressionScheduler:
         """The scheduler of `--compress`, of the resumed run's schedule, or one without policies."""
         config, parts = self.config, (self.model, self.optimizer)
-        settings = {"example_inputs": self.example_inputs(), "epochs": config.nEpochs, "seed": config.seed}
+        settings: dict[str, Any] = {
+            "example_inputs": self.example_inputs(),
+            "epochs": config.nEpochs,
+            "seed": config.seed,
+        }
         settings |= {"teachers": self.state.teachers, "optimizers": self.optimizers}
-        own = checkpoint is not None and not config.reset_schedule
-        if own and checkpoint["schedule"]:
-            return dict_config(*parts, checkpoint["schedule"], **settings)
-        if not own and config.compress:
+        if checkpoint is not None and not config.reset_schedule:  # its own, whatever became of the file
+            own = checkpoint["schedule"]
+            return dict_config(*parts, own, **settings) if own else self.state.scheduler
+        if config.compress:
             return file_config(*parts, config.compress, **settings, strict=config.strict)
         return self.state.scheduler
 

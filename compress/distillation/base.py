@@ -4,7 +4,7 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -101,7 +101,7 @@ class Distiller(ABC):
     def follow(
         self,
         model: nn.Module,
-        recipes: list[dict[str, Any]],
+        recipes: Sequence[dict[str, Any]],
         call: Call,
         teacher_recipes: int,
         optimizer: Optimizer | None,

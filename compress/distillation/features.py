@@ -3,7 +3,7 @@
 Pairs of layers, their widths and adaptors.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class ChannelDistiller(Distiller):
     def follow(
         self,
         model: nn.Module,
-        recipes: list[dict[str, Any]],
+        recipes: Sequence[dict[str, Any]],
         call: Call,
         teacher_recipes: int,
         optimizer: Optimizer | None,

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 
 from compress.context import PolicyLoss
 from compress.errors import UserError
-from compress.masks import ParameterMasker
 from compress.scheduler import CompressionScheduler
 
 Schedule = CompressionScheduler | Callable[[nn.Module, Optimizer], CompressionScheduler]
@@ -41,7 +40,7 @@ class LoopDriver:
         self._schedule = schedule
         self._saved: dict[str, Any] | None = None
         self._optimizer: Optimizer | None = None
-        self._hidden: list[ParameterMasker] = []
+        self._hidden: list[str] = []  # names of parameters that `show_masked` has masked
         self.epoch = 0
         self.step: int | None = None
         self.steps = 0
@@ -119,15 +118,11 @@ class LoopDriver:
 
     def show_masked(self) -> None:
         """For validation and saving inside an epoch: weights whose masks may recover are masked too."""
-        for masker in self.scheduler.masks.masked():
-            if masker.may_recover and masker.unmasked_copy is None:
-                masker.hide()
-                self._hidden.append(masker)
+        self._hidden += self.scheduler.masks.show_masked()
 
     def show_updated(self) -> None:
         """Undoes `show_masked`: training goes on with the weights that the optimizer updates."""
-        for masker in self._hidden:
-            masker.reveal()
+        self.scheduler.masks.show_updated(self._hidden)
         self._hidden.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -150,7 +145,7 @@ class LoopDriver:
         self.scheduler.load_state_dict(state["scheduler"])
         self.epoch, self.steps, self.rates = state["epoch"], state["steps"], state["rates"]
         self._under_way = self._resumed = state["under_way"]
-        self._hidden = [masker for masker in self.scheduler.masks.masked() if masker.unmasked_copy is not None]
+        self._hidden = [masker.name for masker in self.scheduler.masks.masked() if masker.unmasked_copy is not None]
 
     def _step(self) -> int:
         assert self.step is not None, "outside of an update"

@@ -104,27 +104,17 @@ class PruningPolicy(Policy):
         moment = ctx.epoch * ctx.steps_per_epoch + ctx.step
         if due and ctx.step > 0 and moment % due == 0 and not (self.gathering.left or self.gathering.start()):
             self._renew_masks(ctx)
-        self._put_on(ctx)
+        ctx.masks.before_forward(self._masked)
         self.gathering.watch(ctx)
-
-    def _put_on(self, ctx: StepContext) -> None:
-        for masker in self._maskers(ctx):
-            if masker.use_double_copies:
-                masker.hide()
-            else:
-                masker.apply_if_needed()
 
     def before_parameter_optimization(self, ctx: StepContext) -> None:
         """Unmasked copies come back; masks that waited for gradients are made; gradients are masked if asked."""
-        for masker in self._maskers(ctx):
-            masker.reveal()
+        ctx.masks.show_updated(self._masked)  # first: new masks are made of the values that the optimizer updates
         if self.gathering.observe(ctx):
             self._renew_masks(ctx)
             if not self.use_double_copies:
-                self._put_on(ctx)
-        for masker in self._maskers(ctx):
-            if masker.mask_gradients:
-                masker.zero_masked_gradient()
+                ctx.masks.before_forward(self._masked)
+        ctx.masks.before_step(self._masked)
 
     def on_minibatch_end(self, ctx: StepContext) -> None:
         """Masks are discarded if asked.
@@ -146,10 +136,7 @@ class PruningPolicy(Policy):
     def on_epoch_end(self, ctx: StepContext) -> None:
         """The masks become permanent after the last firing epoch, if asked."""
         if self.keep_mask and ctx.epoch == self.window.last:
-            for masker in self._maskers(ctx):
-                masker.mask_on_forward_only = masker.use_double_copies = masker.mask_gradients = False
-                masker.unmasked_copy = None
-                masker.apply()
+            ctx.masks.make_permanent(self._masked)
 
     def needs(self, hook: str, epoch: int) -> bool:
         """At an epoch's end only for masks that are to be kept."""
@@ -204,8 +191,12 @@ class PruningPolicy(Policy):
         self.gathering.load_state_dict(state["gathering"])
         self._others = list(state["others"])
 
+    @property
+    def _masked(self) -> list[str]:
+        return [*self.pruner.weights, *self._others]
+
     def _maskers(self, ctx: StepContext) -> list[ParameterMasker]:
-        return [ctx.masks[name] for name in (*self.pruner.weights, *self._others)]
+        return [ctx.masks[name] for name in self._masked]
 
     def _renew_masks(self, ctx: StepContext) -> None:
         ctx.masks.awaited.discard(self.name)

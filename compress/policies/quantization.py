@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from compress.context import StepContext
+from compress.context import LayersExchanged, StepContext
 from compress.distributed import average, several_processes
 from compress.epoch_window import EpochWindow
 from compress.policies.base import Policy
@@ -59,7 +59,7 @@ class QuantizationPolicy(Policy):
     def on_epoch_begin(self, ctx: StepContext) -> None:
         """Exchanges the layers the first time; holds the folded BatchNorms once it is time."""
         if self._since is None:
-            ctx.structures.append(self._convert(ctx.model, ctx.epoch))
+            ctx.tell(LayersExchanged(self._convert(ctx.model, ctx.epoch)))
             average([parameter for piece in self.quantizer.pieces() for parameter in piece.parameters()])
             logger.info("%s: quantized from epoch %d on: %s", self.name, ctx.epoch, self._story())
         late = self.quantizer.freeze_bn_after

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress.context import StepContext
+from compress.context import NetworkCut, StepContext
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs
@@ -121,7 +121,7 @@ class ThinningPolicy(Policy):
         current.forget()
         rewrap(ctx.model)
         ctx.masks.take_cut(result.masks, result.recipe.slice)
-        ctx.recipes.append({**result.recipe.to_dict(), "reasons": reasons})
+        ctx.tell(NetworkCut({**result.recipe.to_dict(), "reasons": reasons}))
         after = sum(parameter.numel() for parameter in model.parameters())
         source = _source(current, inputs)
         level = logging.INFO if result.exact else logging.WARNING

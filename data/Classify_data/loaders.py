@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
 
@@ -18,13 +18,67 @@ from data.Classify_data.source import UNLABELLED, Source
 from data.Classify_data.store import PictureStore
 from data.Classify_data.task import Task, check_classes
 from data.data_fingerprint import Origin
-from data.loaders import as_it_is, batches_in_order, trained_with, training_loader
+from data.loaders import HasTestData, as_it_is, batches_in_order, trained_with, training_loader
 from data.measured import Measured
 
 EVALUATION_BATCH = 128
 
 
-def classify_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
+class _DataOptions(Protocol):
+    """What makes the training set, of the training options."""
+
+    @property
+    def traindata(self) -> str | None: ...
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def download(self) -> bool: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def channels(self) -> int | None: ...
+
+    @property
+    def mean_std(self) -> str | None: ...
+
+    @property
+    def shift(self) -> float: ...
+
+    @property
+    def rotate(self) -> float: ...
+
+    @property
+    def zoom(self) -> float: ...
+
+    @property
+    def flip(self) -> bool: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+class _LoaderOptions(_DataOptions, Protocol):
+    """What makes the loaders."""
+
+    @property
+    def batchSize(self) -> int: ...
+
+    @property
+    def workers(self) -> int: ...
+
+
+class _TestOptions(HasTestData, Protocol):
+    """What the testing loader reads of the test options."""
+
+    @property
+    def predict(self) -> str | None: ...
+
+
+def classify_training_loaders(config: _LoaderOptions) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation loader from the training options.
 
     Raises:
@@ -44,7 +98,7 @@ def classify_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[
     )
 
 
-def classify_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
+def classify_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
     """Testing loader from the test options and the checkpoint, whose classes and normalisation it keeps.
 
     Without `--testdata` it is the test part of the data that the network was trained on, and where that has none, what
@@ -71,7 +125,7 @@ def _measured(source: Source, task: Task) -> ClassifySet:
     return found
 
 
-def training_set(config: Any) -> ClassifySet:
+def training_set(config: _DataOptions) -> ClassifySet:
     """The training pictures, augmented, with the task that follows from them and from the options."""
     source = _labelled(find_layout(config.traindata, config.dataset, config.download).open("train"))
     channels = config.channels or source.channels
@@ -84,7 +138,7 @@ def training_set(config: Any) -> ClassifySet:
     return ClassifySet(store, task, moved, config.seed)
 
 
-def _default_mean_std(config: Any) -> str:
+def _default_mean_std(config: _DataOptions) -> str:
     """That of a known set, else measured."""
     name = config.dataset.removeprefix("torchvision:").lower()
     return name if config.traindata is None and name in KNOWN and name != DIGITS else AUTO

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from skimage.metrics import peak_signal_noise_ratio
 from torch.utils.data import DataLoader
@@ -20,7 +20,7 @@ from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR
 from data.Deblur_data.source import BlurredPictures, FilePairs, PairSource
 from data.embedded import Part, embedded_pictures
 from data.folders import measured_part
-from data.loaders import evaluation_loader, trained_with, training_loader
+from data.loaders import HasTestData, evaluation_loader, trained_with, training_loader
 from data.measured import WHOLE, Measured
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
@@ -30,7 +30,42 @@ MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 _logger = logging.getLogger("run")
 
 
-def deblur_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
+class _LoaderOptions(Protocol):
+    """What the loaders read of the training options."""
+
+    @property
+    def traindata(self) -> str | None: ...
+
+    @property
+    def sharp_only(self) -> bool: ...
+
+    @property
+    def blur_length(self) -> float: ...
+
+    @property
+    def patch_size(self) -> int: ...
+
+    @property
+    def samples(self) -> int: ...
+
+    @property
+    def batchSize(self) -> int: ...
+
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+class _TestOptions(HasTestData, Protocol):
+    """What the testing loader reads of the test options."""
+
+    @property
+    def sharp_only(self) -> bool: ...
+
+
+def deblur_training_loaders(config: _LoaderOptions) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation loader from the training options.
 
     Raises:
@@ -55,7 +90,7 @@ def deblur_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[An
     )
 
 
-def deblur_testing_loader(opt: Any, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
+def deblur_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
     """Testing loader; without `--testdata` what the run held out of the data that it was trained on.
 
     Raises:

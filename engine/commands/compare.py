@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.qdq import is_quantized
 from compress.export.timing import BENCHMARK, Timing
 from compress.io.progress import Bar
+from compress.quantization.base import Bits
 from engine.application import Parts, TestedApplication
 from engine.commands.export import seen_inputs
 from engine.commands.find_checkpoint import load_subject
@@ -238,7 +239,7 @@ def _candidates(
     if is_quantized(model):
         notes.append(f"{subject.name} is quantized already; --bits={opt.bits} leaves it as it is")
         return found
-    small = quantized_copy(tester, model, opt.bits, opt.calibration)
+    small = quantized_copy(tester, model, cast(Bits, opt.bits), opt.calibration)
     name = f"{subject.name}, {opt.bits} bits"
     return [*found, _candidate(name, small, subject, tester, opt, file.with_suffix(".int.onnx"), notes)]
 

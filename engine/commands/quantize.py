@@ -193,7 +193,7 @@ def quantized_copy(tester: TestedApplication, model: nn.Module, bits: Bits, batc
         batches: minibatches to calibrate with.
     """
     inputs, _ = calibration_data(tester, batches)
-    settings = {"bits_activations": bits, "bits_parameters": bits, "per_channel_wts": True}
+    settings: dict[str, Any] = {"bits_activations": bits, "bits_parameters": bits, "per_channel_wts": True}
     return PostTrainLinearQuantizer(**settings, example_inputs=inputs[0]).quantize(model, inputs)
 
 

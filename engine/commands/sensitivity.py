@@ -65,7 +65,7 @@ class SensitivityRequest:
                 f"--sense-weights analyses a share of the weights, which {given} has no use for; give that to the "
                 "analysis that takes the shares together; nothing was started"
             )
-        if write:
+        if opt.write_schedule is not None:
             tolerance = _tolerance(opt.write_schedule, opt.tolerance)
         return cls(opt.sense, opt.full, opt.jobs, tolerance, write, opt.sense_data, weights)
 

@@ -79,8 +79,9 @@ def _list_groups(application: Parts, config: TrainConfig) -> None:
 
 
 def _new_schedule(application: Parts, config: TrainConfig) -> None:
-    trainer = _built(application, config)
-    text = new_schedule(config.new_schedule, trainer.model, config.schedule_command(), trainer.gives_logits)
+    trainer, family = _built(application, config), config.new_schedule
+    assert family is not None, "the mode that it asks for"
+    text = new_schedule(family, trainer.model, config.schedule_command(), trainer.gives_logits)
     sys.stdout.write(text)
 
 

@@ -5,13 +5,13 @@ Which of the three.
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from apputils.checkpoints.file import load_weights
 from apputils.checkpoints.weight_matching import match_weights
 from compress.errors import UserError
+from options.Classify_options.train_options import ClassifyTrainConfig
 
 logger = logging.getLogger("run")
 
@@ -22,7 +22,7 @@ MAKERS = {
 }
 
 
-def start(model: nn.Module, config: Any) -> None:
+def start(model: nn.Module, config: ClassifyTrainConfig) -> None:
     """Sets a new network's weights as the options say; what was loaded and what was not is logged.
 
     Raises:

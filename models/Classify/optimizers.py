@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from options.Classify_options.train_options import ClassifyTrainConfig
 
-def make_optimizer(model: nn.Module, config: Any) -> torch.optim.Optimizer:
+
+def make_optimizer(model: nn.Module, config: ClassifyTrainConfig) -> torch.optim.Optimizer:
     """An optimizer over two groups: what decays, and what does not."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decaying = [each for each in parameters if config.decay_all or each.dim() > 1]

@@ -18,6 +18,7 @@ from models.Classify.optimizers import make_optimizer
 from models.Classify.quality import answers, beside_majority, loss, scores
 from models.Classify.teacher_networks import named_network, pretrained_network
 from models.Classify.zoo import SETTINGS, build_network
+from options.Classify_options.train_options import ClassifyTrainConfig
 
 SHOWN = 16  # pictures in TensorBoard
 
@@ -25,6 +26,7 @@ SHOWN = 16  # pictures in TensorBoard
 class ClassifyTrainer(BaseTrainer):
     """Trains the network of `--arch` with cross entropy; the metric is top-1 accuracy (percent)."""
 
+    config: ClassifyTrainConfig
     quality = "top1"
     gives_logits = True
 

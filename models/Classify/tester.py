@@ -60,7 +60,8 @@ class ClassifyTester(BaseTester):
     def training_data(self) -> tuple[Iterable[Any], Any]:
         """Training and validation pictures of the run, in the form that it was trained with."""
         options = {**self.checkpoint["options"], "workers": 0, "download": False}
-        return classify_training_loaders(SimpleNamespace(**options))
+        saved: Any = SimpleNamespace(**options)
+        return classify_training_loaders(saved)
 
     def measured_on(self) -> dict[str, Any]:
         """The pictures and the classes."""

@@ -59,7 +59,9 @@ class Generator(nn.Module):
         self.up = nn.Sequential(*(_up(a, b, normalise) for a, b in pairwise(widths[::-1])))
         self.last = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(ngf, 3, 7))
         self.apply(_initialise if norm == "instance" else _initialise_he)
-        nn.init.normal_(self.last[1].weight, 0.0, 0.01)  # the residual starts near zero
+        weight = self.last[1].weight
+        assert isinstance(weight, Tensor)
+        nn.init.normal_(weight, 0.0, 0.01)  # the residual starts near zero
 
     def forward(self, blurred: Tensor) -> Tensor:
         inside = self.blocks(self.down(self.first(2 * blurred - 1)))

@@ -19,6 +19,7 @@ from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, Adversarial, con
 from models.Deblur.model import Discriminator, Generator
 from models.Deblur.networks import Networks, prefixes_of
 from models.Deblur.quality import beside_blurred, evaluate, outputs
+from options.Deblur_options.train_options import DeblurTrainConfig
 
 logger = logging.getLogger("run")
 CRITIC_BETAS = (0.5, 0.999)  # of Adam, usual for discriminators (Radford et al. 2016, arXiv 1511.06434)
@@ -33,6 +34,7 @@ class DeblurTrainer(BaseTrainer):
     default_epochs = 12
     memory_format = torch.channels_last  # a step of the generator takes 0.9 of the time on a CPU
 
+    config: DeblurTrainConfig
     content: Any
     adversarial: Adversarial
     critic_steps: int
@@ -49,7 +51,12 @@ class DeblurTrainer(BaseTrainer):
     def build_model(self) -> nn.Module:
         """A new generator, or `Networks` where the schedule tells the two apart."""
         config = self.config
-        generator = {"ngf": config.ngf, "blocks": config.blocks, "kind": config.netG, "norm": config.norm}
+        generator: dict[str, Any] = {
+            "ngf": config.ngf,
+            "blocks": config.blocks,
+            "kind": config.netG,
+            "norm": config.norm,
+        }
         generator |= {"halvings": config.halvings, "dropout": config.dropout}
         if not self.prefixes:
             return Generator(**generator)
@@ -125,9 +132,7 @@ class DeblurTrainer(BaseTrainer):
         average([each.grad for each in critic.parameters() if each.grad is not None])
         optimizer.step()
         self.note_loss("critic", loss)
-        for masker in self.compression_scheduler.masks.masked():  # pruned netD weights: momentum moved them
-            if masker.name.startswith("netD.") and not masker.may_recover:
-                masker.apply()
+        self.compression_scheduler.masks.after_step("netD.")  # pruned weights of netD: momentum moved them
 
     def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
         """PSNR on the validation pictures."""

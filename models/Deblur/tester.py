@@ -47,7 +47,8 @@ class DeblurTester(BaseTester):
 
     def training_data(self) -> tuple[Iterable[Any], Any]:
         """Training crops and validation pictures of the run; its workers are not started for a few minibatches."""
-        return deblur_training_loaders(SimpleNamespace(**{**self.checkpoint["options"], "workers": 0}))
+        saved: Any = SimpleNamespace(**{**self.checkpoint["options"], "workers": 0})
+        return deblur_training_loaders(saved)
 
     def samples(self) -> Iterator[tuple[Tensor, None]]:
         """One blurred picture at a time."""

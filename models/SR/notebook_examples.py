@@ -73,7 +73,8 @@ def small_evaluation(model: nn.Module, side: int = 48) -> Evaluation:
         side: pixels.
     """
     scale = int(model.upscale_factor)  # type: ignore[arg-type]
-    items = [centre_of(item, side) for item in get_testing_set(SimpleNamespace(testdata=None, upscale_factor=scale))]
+    pictures = get_testing_set(SimpleNamespace(testdata=None, upscale_factor=scale))
+    items = [centre_of(pictures[index], side) for index in range(len(pictures))]
     return Evaluation([item.low[None] for item in items], partial(quality_of_outputs, items, metrics=("psnr",)))
 
 

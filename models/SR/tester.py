@@ -56,7 +56,8 @@ class XSRCNNTester(BaseTester):
 
     def training_data(self) -> tuple[Iterable[Any], Any]:
         """Training crops and validation pictures of the run."""
-        return sr_training_loaders(SimpleNamespace(**self.checkpoint["options"]))
+        saved: Any = SimpleNamespace(**self.checkpoint["options"])
+        return sr_training_loaders(saved)
 
     def baseline(self) -> tuple[str, dict[str, float]]:
         """Bicubic."""

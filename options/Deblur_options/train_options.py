@@ -1,8 +1,9 @@
 """Training options of deblurring, and the paper's as a preset."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, MOST_SAMPLES, TrainConfig, parse_training
 from options.option import option
@@ -97,7 +98,7 @@ class TrainOptions:
             UserError: see `parse_training`.
         """
         config = parse_training(DeblurTrainConfig, "Trains DeblurGAN under a schedule.", arguments)
-        chosen = PRESETS.get(config.preset or "", {})
+        chosen: Mapping[str, Any] = PRESETS.get(config.preset or "", {})
         given = config.explicit | ({"nEpochs"} if config.compress is not None else set())
         config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in given})
         if config.resume is None:

@@ -94,7 +94,9 @@ def _open(path: Path) -> Any:
 def _array(file: Any, key: str) -> Any:
     """An array of a file, if the file itself holds it and it is of a bearable size."""
     if isinstance(file, np.lib.npyio.NpzFile):
-        members = [each for each in file.zip.infolist() if each.filename in (key, f"{key}.npy")]
+        archive = file.zip
+        assert archive is not None, "it is open"
+        members = [each for each in archive.infolist() if each.filename in (key, f"{key}.npy")]
         size, stored = sum(each.file_size for each in members), sum(each.compress_size for each in members)
     else:
         size, stored = _held_bytes(file, key)

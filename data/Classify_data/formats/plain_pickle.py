@@ -51,7 +51,7 @@ class _Type:
 
     def __setstate__(self, state: Any) -> None:
         order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
-        self.dtype = self.dtype.newbyteorder({"<": "<", ">": ">"}.get(order, "="))
+        self.dtype = self.dtype.newbyteorder("<" if order == "<" else ">" if order == ">" else "=")
 
 
 class _Array:
@@ -109,7 +109,7 @@ STAND_INS = {
 }
 
 
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # the reader that is written in Python
+class _Reader(pickle._Unpickler):  # the reader that is written in Python
     """Finds nothing but `STAND_INS`."""
 
     def find_class(self, module: str, name: str) -> Any:

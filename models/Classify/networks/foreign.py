@@ -61,10 +61,16 @@ def _replace_first_convolution(network: nn.Module, in_channels: int) -> None:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             new = nn.Conv2d(
-                in_channels, module.out_channels, module.kernel_size, module.stride, module.padding,  # type: ignore[arg-type]
-                module.dilation, module.groups, module.bias is not None,
+                in_channels, module.out_channels, _pair(module.kernel_size), _pair(module.stride),
+                module.padding if isinstance(module.padding, str) else _pair(module.padding),
+                _pair(module.dilation), module.groups, module.bias is not None,
             )  # fmt: skip
             parent, _, attribute = name.rpartition(".")
             setattr(network.get_submodule(parent), attribute, new)
             return
     raise UserError(f"{type(network).__name__} has no convolution that could read {in_channels} channels")
+
+
+def _pair(size: tuple[int, ...]) -> tuple[int, int]:
+    height, width = size
+    return height, width
