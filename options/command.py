@@ -9,13 +9,14 @@ from typing import Any
 
 from compress.errors import printable
 from options.applications import find_application
-from options.rules import MODES, dashed
+from options.option import dashed
 
+MODES = ("plan", "smoke", "list_weights", "list_groups", "new_schedule")  # instead of training
 OF_A_SCHEDULE = frozenset({"compress", "strict", "nEpochs"})
 OF_ONE_RUN = frozenset({*MODES, "run", "resume", "thin", "explicit"})  # no part of how a run trains
 
 
-def commands(evaluated: Any, checkpoint: Mapping[str, Any]) -> dict[str, str]:
+def commands(evaluated: object, checkpoint: Mapping[str, Any]) -> dict[str, str]:
     """What trains the network of a checkpoint again, and what evaluates this one again.
 
     An option is written where it differs from its default: one that is written counts as given, and rules may refuse

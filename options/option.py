@@ -74,6 +74,11 @@ class _Parser(argparse.ArgumentParser):
         return f"unknown option {first!r}; {did_you_mean(first, known)}"
 
 
+def dashed(name: str) -> str:
+    """`list_weights` -> `list-weights`, as it is typed."""
+    return name.replace("_", "-")
+
+
 def parse(
     cls: type[T],
     prog: str,

@@ -7,19 +7,26 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from apputils.runs.folders import check_new_name, find_run, run_to_resume
 from compress.errors import UserError, did_you_mean
+from options.command import MODES
+from options.configs import TestConfig, TrainConfig
+from options.option import dashed
 from options.schedules import schedule_families
 
-MODES = ("plan", "smoke", "list_weights", "list_groups", "new_schedule")  # instead of training
+C = TypeVar("C", bound=TrainConfig | TestConfig)
+Judged = TypeVar("Judged", bound=TrainConfig | TestConfig, contravariant=True)  # a rule of all holds for each kind
+Trained = TypeVar("Trained", bound=TrainConfig)
+Tested = TypeVar("Tested", bound=TestConfig)
+
 PLACES = ("FOLDER", "FILE", "PLACE")  # how `--help` calls the value of an option that names what must be there
 EXPORTED = (".onnx", ".pt2")
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(Generic[Judged]):
     """What an option asks of the others, if it was given.
 
     Attributes:
@@ -29,11 +36,11 @@ class Rule:
     """
 
     options: tuple[str, ...]
-    holds: Callable[[Any], object]
+    holds: Callable[[Judged], object]
     words: str
 
 
-def check(config: Any, rules: Iterable[Rule]) -> None:
+def check(config: C, rules: Iterable[Rule[C]]) -> None:
     """Refuses options that break a rule, all of them in one message.
 
     Args:
@@ -54,7 +61,7 @@ def check(config: Any, rules: Iterable[Rule]) -> None:
         raise UserError("\n  ".join([*dict.fromkeys(faults), "nothing was started"]))
 
 
-def alone(names: Sequence[str]) -> list[Rule]:
+def alone(names: Sequence[str]) -> list[Rule[Any]]:
     """Rules by which at most one of some options is given; the first of them that is given speaks."""
     return [
         Rule((name,), partial(_speaks_for_one, names, name), f"excludes {_listed(names, name)}; give one of them")
@@ -62,12 +69,7 @@ def alone(names: Sequence[str]) -> list[Rule]:
     ]
 
 
-def dashed(name: str) -> str:
-    """`list_weights` -> `list-weights`, as it is typed."""
-    return name.replace("_", "-")
-
-
-def check_training(config: Any, own: Sequence[Rule] = ()) -> None:
+def check_training(config: Trained, own: Sequence[Rule[Trained]] = ()) -> None:
     """Checks training options; those of a resumed run are the saved ones, so that only what concerns it counts.
 
     Args:
@@ -77,18 +79,19 @@ def check_training(config: Any, own: Sequence[Rule] = ()) -> None:
     Raises:
         UserError: see `check`; or there is no such run or family, or a new run's name cannot be used.
     """
-    check(config, RESUMED if config.resume is not None else (*NEW, *own))
+    rules: Sequence[Rule[Trained]] = RESUMED if config.resume is not None else (*NEW, *own)
+    check(config, rules)
     if config.resume is not None:
         run_to_resume(config.resume)
     if config.run is not None and "RANK" not in os.environ:  # several processes share a new run, and one makes it
         check_new_name(config.run)
     families = schedule_families()
-    if config.new_schedule not in (None, *families):
+    if config.new_schedule is not None and config.new_schedule not in families:
         near = did_you_mean(config.new_schedule, families)
         raise UserError(f"--new-schedule={config.new_schedule}: no such family; {near}; nothing was started")
 
 
-def check_testing(config: Any, own: Sequence[Rule] = ()) -> None:
+def check_testing(config: Tested, own: Sequence[Rule[Tested]] = ()) -> None:
     """Checks test options, like `check_training`."""
     check(config, (*TESTED, *own))
     for name in (config.run, config.baseline):
@@ -96,12 +99,12 @@ def check_testing(config: Any, own: Sequence[Rule] = ()) -> None:
             find_run(name)
 
 
-def _speaks_for_one(names: Sequence[str], name: str, config: Any) -> bool:
+def _speaks_for_one(names: Sequence[str], name: str, config: object) -> bool:
     others = _others(config, names, name)
     return not others or names.index(others[0]) < names.index(name)
 
 
-def _others(config: Any, names: Iterable[str], name: str) -> list[str]:
+def _others(config: object, names: Iterable[str], name: str) -> list[str]:
     return [other for other in names if other != name and getattr(config, other, None) not in (None, False)]
 
 
@@ -109,7 +112,7 @@ def _listed(names: Iterable[str], without: str) -> str:
     return ", ".join(f"--{dashed(name)}" for name in names if name != without)
 
 
-def _missing_places(config: Any) -> list[str]:
+def _missing_places(config: TrainConfig | TestConfig) -> list[str]:
     """Faults of options whose value names a file or folder that is not there."""
     faults = []
     for name, field in type(config).__dataclass_fields__.items():
@@ -121,27 +124,27 @@ def _missing_places(config: Any) -> list[str]:
     return faults
 
 
-def _trains(config: Any) -> bool:
+def _trains(config: TrainConfig) -> bool:
     return not any(getattr(config, name) for name in MODES)
 
 
-def _evaluates(config: Any) -> bool:
+def _evaluates(config: TestConfig) -> bool:
     """Whether `test.py` measures a checkpoint, which alone has a sensitivity analysis."""
     elsewhere = _others(config, ("compare", "benchmark", "dump_features", "quantize", "predict"), "")
     return not elsewhere and not _exported(config)
 
 
-def _exports(config: Any) -> bool:
+def _exports(config: TestConfig) -> bool:
     """Whether `test.py` exports the network."""
     elsewhere = _others(config, ("compare", "benchmark", "dump_features", "predict"), "")
     return config.export and not elsewhere and not _exported(config)
 
 
-def _exported(config: Any) -> bool:
+def _exported(config: TestConfig) -> bool:
     return config.model is not None and config.model.endswith(EXPORTED)
 
 
-NEW: tuple[Rule, ...] = (
+NEW: tuple[Rule[TrainConfig], ...] = (
     *alone(MODES),
     Rule(("plan", "smoke"), lambda c: c.compress, "is about a schedule; name one with --compress"),
     Rule(("strict",), lambda c: c.compress, "is about a schedule; name one with --compress"),
@@ -152,7 +155,7 @@ NEW: tuple[Rule, ...] = (
     ),
     Rule(("run",), lambda c: _trains(c) or c.plan, "names what is written, and nothing is with the other option"),
 )
-RESUMED: tuple[Rule, ...] = (
+RESUMED: tuple[Rule[TrainConfig], ...] = (
     Rule(
         MODES,
         lambda c: False,
@@ -161,14 +164,18 @@ RESUMED: tuple[Rule, ...] = (
     ),
     Rule(("run",), lambda c: False, "names a new run, and --resume goes on with one under its own name"),
 )
-TESTED: tuple[Rule, ...] = (
+TESTED: tuple[Rule[TestConfig], ...] = (
     *alone(("compare", "dump_features", "quantize", "predict")),
     *alone(("model", "run", "compare")),
     Rule(("benchmark",), lambda c: not _others(c, ("dump_features", "quantize", "predict"), ""), "only measures time"),
     Rule(("batch",), lambda c: c.compare or c.benchmark, "belongs to --compare and --benchmark"),
     Rule(("layers", "num"), lambda c: c.dump_features, "belongs to --dump-features"),
     Rule(("dump_features",), lambda c: c.layers, "needs --layers=NAME,NAME..., the layers whose outputs are written"),
-    Rule(("dump_features",), lambda c: c.dump_features.endswith(".npz"), "writes a file of the kind .npz; name it so"),
+    Rule(
+        ("dump_features",),
+        lambda c: str(c.dump_features).endswith(".npz"),
+        "writes a file of the kind .npz; name it so",
+    ),
     Rule(("dump_features", "quantize"), lambda c: not _exported(c), "needs a checkpoint, not an exported file"),
     Rule(
         ("reduce_range", "complete"),

@@ -7,8 +7,6 @@ from options.base_options import TestConfig, parse_testing
 from options.option import option
 from options.rules import Rule
 
-RULES = (Rule(("predict",), lambda c: c.testdata is None, "takes its pictures from its own folder, not --testdata"),)
-
 
 @dataclass(frozen=True)
 class ClassifyTestConfig(TestConfig):
@@ -22,6 +20,11 @@ class ClassifyTestConfig(TestConfig):
     predict: str | None = option(
         None, "folder of images without labels: write predictions.csv and measure nothing", metavar="FOLDER"
     )
+
+
+RULES: tuple[Rule[ClassifyTestConfig], ...] = (
+    Rule(("predict",), lambda c: c.testdata is None, "takes its pictures from its own folder, not --testdata"),
+)
 
 
 class TestOptions:

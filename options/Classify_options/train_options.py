@@ -78,7 +78,7 @@ def _of_a_library(config: ClassifyTrainConfig) -> bool:
     return config.arch.startswith(("torchvision:", "timm:"))
 
 
-RULES = (
+RULES: tuple[Rule[ClassifyTrainConfig], ...] = (
     Rule(("dataset",), lambda c: c.traindata is None, "names a data set, and --traindata another; give one"),
     Rule(
         ("download",),

@@ -7,8 +7,6 @@ from options.base_options import TestConfig, parse_testing
 from options.option import option
 from options.rules import Rule
 
-RULES = (Rule(("sharp_only",), lambda c: c.testdata, "says what --testdata holds; name that too"),)
-
 
 @dataclass(frozen=True)
 class DeblurTestConfig(TestConfig):
@@ -18,6 +16,11 @@ class DeblurTestConfig(TestConfig):
         None, "folder of test pairs (default: the test part of the training data)", metavar="FOLDER"
     )
     sharp_only: bool = option(False, "take the images of --testdata as sharp ones, and blur them with fixed seeds")
+
+
+RULES: tuple[Rule[DeblurTestConfig], ...] = (
+    Rule(("sharp_only",), lambda c: c.testdata, "says what --testdata holds; name that too"),
+)
 
 
 class TestOptions:

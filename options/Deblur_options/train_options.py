@@ -64,7 +64,7 @@ class DeblurTrainConfig(TrainConfig):
     )
 
 
-RULES = (
+RULES: tuple[Rule[DeblurTrainConfig], ...] = (
     Rule(("patch_size",), lambda c: c.patch_size % 4 == 0, "must be a multiple of 4 pixels"),
     Rule(
         ("patch_size",),

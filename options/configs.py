@@ -1,0 +1,225 @@
+"""The options that every application has, as typed objects.
+
+`TrainConfig` and `TestConfig`, which an application's package extends. A field named `explicit` is no option: it
+holds the names of those that were given on the command line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from compress.epoch_window import MAX_EPOCHS
+from options.command import commands, schedule_command
+from options.option import option
+from options.schedules import schedule_families
+
+MOST = 65_536  # samples in a minibatch, minibatches
+MOST_SAMPLES = 100_000_000
+PROCESSES = 1024  # processes or threads
+LARGEST_SIDE = 4096  # pixels of what a network is trained on
+MOST_CHANNELS = 4096
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of `train.py`."""
+
+    optform: str = option("SR", "application to train: SR, Classify or Deblur", metavar="NAME")
+    compress: str | None = option(
+        None,
+        "YAML schedule to train under: a path, or a name in schedules/<optform>/; without it nothing is compressed",
+        metavar="SCHEDULE",
+    )
+    traindata: str | None = option(
+        None,
+        "folder of training images (default: dataset/ if it exists, else the embedded photographs)",
+        metavar="FOLDER",
+    )
+    batchSize: int = option(16, "number of samples in a minibatch of one process", minimum=1, maximum=MOST)
+    accumulate: int = option(
+        1,
+        "number of minibatches whose gradients are accumulated for one update of the weights",
+        minimum=1,
+        maximum=MOST,
+    )
+    nEpochs: int | None = option(
+        None, "number of epochs (default: as many as the schedule needs)", minimum=1, maximum=MAX_EPOCHS
+    )
+    lr: float = option(1e-3, "initial learning rate", minimum=0.0)
+    seed: int = option(0, "seed of every random choice", minimum=0, maximum=2**63 - 1)
+    run: str | None = option(None, "name of the run: its folder under logs/, results/ and checkpoints/", metavar="NAME")
+    resume: str | None = option(None, "resume this run from its last checkpoint", metavar="RUN")
+    reset_optimizer: bool = option(
+        False, "with --resume: reset the optimizer's state; it starts at the run's present learning rates, or at --lr"
+    )
+    reset_schedule: bool = option(
+        False,
+        "with --resume: continue under the schedule of --compress, or under none; what is masked or thinned stays so",
+    )
+    checkpoint_every: int = option(
+        0, "also save a checkpoint every N updates; 0 saves after each epoch only", minimum=0, maximum=MOST, metavar="N"
+    )
+    keep: int = option(2, "number of checkpoints to keep: the last one and those before it", minimum=1, maximum=MOST)
+    on_nan: str = option(
+        "stop", "what to do when the loss is NaN or infinite: stop, skip the minibatch, or rollback to the last "
+        "checkpoint and leave the minibatch out", choices=("stop", "skip", "rollback"),
+    )  # fmt: skip
+    thin: bool = option(
+        False, "with --resume: first remove whole filters and channels that are zero, with proof, optimizer included"
+    )
+    device: str = option(
+        "auto", "device to compute on: cuda, cuda:N, cpu or auto (CUDA if available)", metavar="DEVICE"
+    )
+    workers: int = option(
+        0, "number of processes that load data; 0 loads in the main process", minimum=0, maximum=PROCESSES
+    )
+    amp: bool = option(False, "run the forward pass under bfloat16 autocast")
+    compile: bool = option(False, "compile the forward pass of training steps with torch.compile")
+    channels_last: bool = option(False, "store weights and images in the channels-last memory format")
+    sync_batchnorm: bool = option(
+        False, "compute BatchNorm statistics over the samples of all processes; requires CUDA"
+    )
+    check_ranks: bool = option(False, "compare network, masks and states of all processes by checksum after each epoch")
+    threads: int | None = option(None, "number of CPU threads (default: PyTorch's)", minimum=1, maximum=PROCESSES)
+    ema: float = option(
+        0.0,
+        "decay of an exponential moving average of the weights, which evaluation and best.pt then use; 0 keeps none",
+        minimum=0.0,
+        below=1.0,
+    )
+    histograms: bool = option(False, "write histograms of the weights to TensorBoard after each epoch")
+    activation_stats: bool = option(
+        False,
+        "write statistics of layers' outputs in validation after each epoch: TensorBoard, logs/<run>/activations.csv",
+    )
+    strict: bool = option(False, "treat warnings of the schedule as errors")
+    plan: bool = option(
+        False, "show what the schedule will do in each epoch, and draw it as <schedule>-plan.png in the current folder"
+    )
+    smoke: bool = option(False, "try the schedule: every policy fires on a few minibatches, in about a minute")
+    list_weights: bool = option(False, "print the names of the weights as YAML, ready to paste into a schedule")
+    list_groups: bool = option(False, "print which channels are coupled, and why others cannot be removed")
+    new_schedule: str | None = option(
+        None, f"print a commented schedule for this network; FAMILY: {', '.join(schedule_families())}", metavar="FAMILY"
+    )
+    explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+
+    def schedule_command(self) -> str:
+        """What trains this network under another schedule, when `--compress=FILE` is added."""
+        return schedule_command(self.optform, vars(self))
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """Options of `test.py`."""
+
+    __test__ = False  # pytest: not a test class
+
+    optform: str | None = option(None, "application to test (default: that of the run)")
+    model: str | None = option(
+        None,
+        "checkpoint, or exported .onnx or .pt2 file, to test (default: the best checkpoint of --run)",
+        metavar="FILE",
+    )
+    testdata: str | None = option(
+        None, "folder of test images (default: dataset/ if it exists, else the embedded photographs)", metavar="FOLDER"
+    )
+    run: str | None = option(None, "run to test (default: the newest)", metavar="RUN")
+    baseline: str | None = option(
+        None, "run whose network is measured on the same data as a second baseline, such as the dense network's",
+        metavar="RUN",
+    )  # fmt: skip
+    dump_features: str | None = option(
+        None, "write the outputs of --layers for the first --num samples to this .npz file instead of testing"
+    )
+    thin: bool = option(
+        False,
+        "first remove whole filters and channels that are zero, with proof; writes FILE_thin.pt beside the checkpoint, "
+        "which everything after is about",
+    )
+    overwrite: bool = option(False, "with --thin: replace the evaluated checkpoint by the thinner one")
+    export: bool = option(True, "export the network to results/<run>/ as ONNX and .pt2, check and time the files")
+    reduce_range: bool = option(
+        False, "export integer files with 7-bit weights, for x86 CPUs without VNNI, where 8 x 8 bits can saturate"
+    )
+    complete: bool = option(
+        False, "in integer files also quantize the outputs that training left in float, so that every layer runs in "
+        "integers; the difference to what was trained is measured",
+    )  # fmt: skip
+    free_axes: tuple[int, ...] | None = option(
+        None, "axes of the inputs that may have another size in the ONNX file, besides batch, height and width: "
+        "1 for the length of sequences (batch, length, features); the file is run on another length too", minimum=1,
+        maximum=9, metavar="AXIS",
+    )  # fmt: skip
+    report: bool = option(
+        True, "write tables and drawings of the network, and results/<run>/report.html with everything"
+    )
+    sense: str = option(
+        "element",
+        "kind of sensitivity analysis: the loss when elements, filters or channels are pruned, or bits reduced",
+        choices=("element", "filter", "channel", "bits", "none"),
+    )
+    full: bool = option(False, "analyse all levels and metrics instead of a few; takes minutes longer")
+    jobs: int = option(1, "number of processes that share the sensitivity analysis", minimum=1, maximum=PROCESSES)
+    sense_data: str = option(
+        "test", "images that the analysis measures on; to choose levels for a schedule, use validation images",
+        choices=("test", "validation"),
+    )  # fmt: skip
+    sense_weights: str | None = option(
+        None, "analyse only these weights, names or globs separated by commas: one machine's share; an analysis "
+        "without this option takes over what the shares have measured", metavar="GLOBS",
+    )  # fmt: skip
+    tolerance: float | None = option(
+        None, "loss that a suggested level may cost each weight, in the metric's unit (default: 0.05 dB of PSNR, "
+        "0.5 points of accuracy)", minimum=0.0,
+    )  # fmt: skip
+    write_schedule: str | None = option(
+        None, "write the suggested levels as a schedule; tolerance=X is the tolerated loss", metavar="tolerance=X"
+    )
+    quantize: str | None = option(
+        None, "quantize after training, measured beside float: a file of settings, `auto` (the cheapest that keeps the "
+        "metric) or `mixed` (bits for each layer under --bits-budget)", metavar="SETTINGS",
+    )  # fmt: skip
+    max_drop: float | None = option(
+        None, "for --quantize=auto: largest loss of the metric, in its unit (default: 0.1)", minimum=0.0
+    )
+    bits_budget: str | None = option(
+        None,
+        "for --quantize=mixed: budget as size:X or bitops:X, X a fraction of the float network's",
+        metavar="KIND:X",
+    )
+    calibration: int = option(
+        16,
+        "for --quantize and --bits: number of minibatches of training data to calibrate with",
+        minimum=1,
+        maximum=MOST,
+    )
+    compare: tuple[str, ...] | None = option(
+        None, "compare these networks, runs or checkpoints, instead of testing one; `all` takes every run of the "
+        "application", metavar="RUN_OR_CHECKPOINT",
+    )  # fmt: skip
+    benchmark: bool = option(False, "time the network, or those of --compare, for longer: 30 interleaved rounds")
+    batch: int = option(
+        1, "for --compare and --benchmark: number of samples in a forward pass", minimum=1, maximum=MOST
+    )
+    bits: int | None = option(
+        None, "for --compare and --benchmark: also measure each network quantized after training to this many bits",
+        choices=(4, 5, 6, 7, 8),
+    )  # fmt: skip
+    layers: str | None = option(
+        None, "for --dump-features: names of layers, or patterns such as 'conv*', separated by commas"
+    )
+    num: int = option(200, "for --dump-features: largest number of samples", minimum=1, maximum=MOST_SAMPLES)
+    device: str = option(
+        "auto", "device to compute on: cuda, cuda:N, cpu or auto (CUDA if available)", metavar="DEVICE"
+    )
+    threads: int | None = option(None, "number of CPU threads (default: PyTorch's)", minimum=1, maximum=PROCESSES)
+    explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+
+    def commands(self, checkpoint: Mapping[str, Any]) -> dict[str, str]:
+        """What to type to train the evaluated network again (`train`), and to evaluate it like this (`test`)."""
+        return commands(self, checkpoint)
+
+    def schedule_command(self, checkpoint: Mapping[str, Any]) -> str:
+        """What trains the evaluated network under another schedule, when `--compress=FILE` is added."""
+        return schedule_command(checkpoint["optform"], checkpoint["options"])
