@@ -19,9 +19,34 @@ def _masked(net: nn.Module) -> MaskTable:
 def test_apply_gives_exact_zeros_even_of_nan(net: nn.Module) -> None:
     net[0].weight.data[0] = float("nan")
     table = _masked(net)
-    table.apply()
+    table.after_step()
     assert torch.equal(net[0].weight[0], torch.zeros(3, 3, 3))
     assert table["0.weight"].sparsity() == 0.25
+
+
+def test_a_weight_that_may_recover_is_shown_masked_and_updated(net: nn.Module) -> None:
+    before, table = net[0].weight.detach().clone(), _masked(net)
+    table["0.weight"].use_double_copies = True
+    table.after_step()
+    assert torch.equal(net[0].weight, before)
+    assert table.show_masked() == ["0.weight"]
+    assert table.show_masked() == []  # it is already
+    assert torch.count_nonzero(net[0].weight[0]) == 0
+    table.before_step(["0.weight"])
+    assert torch.equal(net[0].weight, before)
+    table.before_forward(["0.weight"])
+    table.make_permanent(["0.weight"])
+    table.begin_epoch()
+    assert torch.count_nonzero(net[0].weight[0]) == 0
+    assert not table["0.weight"].may_recover
+
+
+def test_a_step_of_another_optimizer_masks_its_own_parameters(net: nn.Module) -> None:
+    table = _masked(net)
+    table.after_step("1.")
+    assert torch.count_nonzero(net[0].weight[0])
+    table.after_step("0.")
+    assert torch.count_nonzero(net[0].weight[0]) == 0
 
 
 def test_hide_and_reveal_give_the_values_back(net: nn.Module) -> None:
