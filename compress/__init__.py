@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from compress.pruning.base import Pruner
     from compress.pruning.structure import StructurePruner
     from compress.quantization.base import Quantizer
+    from compress.quantization.convert import apply as apply_structure
+    from compress.quantization.convert import structure_of
     from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
     from compress.registry import DISTILLERS, LEVELS, LR_SCHEDULERS, PRUNERS, QUANTIZERS, REGULARIZERS
     from compress.regularization.base import Regularizer
@@ -59,8 +61,8 @@ __all__ = [  # noqa: RUF022 (by subject)
     # coupled channels and thinning
     "Call", "ChannelGraph", "ChannelGroup", "Recipe", "Thinned", "Unused", "prunable_graph", "prunable_groups",
     "remove_units", "thin",
-    # post-training quantization
-    "PostTrainLinearQuantizer", "load_post_training",
+    # quantization
+    "PostTrainLinearQuantizer", "apply_structure", "load_post_training", "structure_of",
     # export
     "Difference", "ExportReport", "ExportSettings", "Latency", "Pt2Report", "compare_onnx", "export_onnx", "export_pt2",
     "load_pt2", "measure_latency", "onnx_way", "torch_way", "transform_to_onnx",
@@ -105,6 +107,7 @@ _MODULES = {
     "pruning.base": ("Pruner",),
     "pruning.structure": ("StructurePruner",),
     "quantization.base": ("Quantizer",),
+    "quantization.convert": ("apply_structure", "structure_of"),
     "quantization.post_training.quantizer": ("PostTrainLinearQuantizer",),
     "registry": ("DISTILLERS", "LEVELS", "LR_SCHEDULERS", "PRUNERS", "QUANTIZERS", "REGULARIZERS"),
     "regularization.base": ("Regularizer",),
@@ -114,7 +117,7 @@ _MODULES = {
     "thinning.trial": ("prunable_graph", "prunable_groups"),
 }
 _HOMES = {name: f"compress.{module}" for module, names in _MODULES.items() for name in names}
-_RENAMED = {"SensitivitySettings": "Settings"}
+_RENAMED = {"SensitivitySettings": "Settings", "apply_structure": "apply"}
 
 
 def __getattr__(name: str) -> Any:
