@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,35 @@ def test_modules_never_import_the_package_root() -> None:
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert "compress" not in names, f"{path} imports the package root"
+
+
+def test_a_pruner_of_another_project_is_registered_and_named_by_a_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(compress.PRUNERS, "_classes", dict(compress.PRUNERS._classes))
+
+    @compress.PRUNERS.register
+    class FirstRowPruner(compress.Pruner):
+        """Switches the first row of each weight off."""
+
+        def __init__(self, weights: list[str]) -> None:
+            self.weights = weights
+
+        def masks(
+            self, weights: Mapping[str, torch.Tensor], ctx: compress.StepContext, window: compress.EpochWindow
+        ) -> dict[str, torch.Tensor]:
+            return {
+                name: torch.arange(len(weights[name])).ge(1).view(-1, 1).expand_as(weights[name])
+                for name in self.weights
+            }
+
+    model = torch.nn.Linear(3, 4)
+    schedule = {
+        "pruners": {"own": {"class": "FirstRowPruner", "weights": ["weight"]}},
+        "policies": [{"pruner": {"instance_name": "own"}, "epochs": [0]}],
+    }
+    scheduler = compress.dict_config(model, torch.optim.SGD(model.parameters(), 0.1), schedule)
+    scheduler.on_epoch_begin(0)
+    scheduler.on_minibatch_begin(0, 0, 1)
+    assert model.weight[0].tolist() == [0, 0, 0]
+    assert bool((model.weight[1:] != 0).all())

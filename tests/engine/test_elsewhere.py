@@ -34,7 +34,7 @@ def test_the_snippet_makes_the_network_that_was_measured(
     Path("all.yaml").write_text(SCHEDULE)
     trainer = classifier_of("--compress=all.yaml", "--nEpochs=2", "--run=a", "--ema=0.5")
     trainer.run()
-    measured = trainer.evaluated_model().eval()
+    measured = trainer.state.evaluated_model().eval()
     pictures = torch.rand(4, *trainer.example_inputs()[0].shape[1:])
     with torch.no_grad():
         expected = measured(pictures)
