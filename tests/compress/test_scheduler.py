@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.config import dict_config
-from compress.context import LossComponent, PolicyLoss, StepContext
+from compress.context import LayersExchanged, LossComponent, PolicyLoss, StepContext
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError
+from compress.masks import MaskTable
 from compress.policies.base import HOOKS, Policy
 from compress.scheduler import CompressionScheduler
 
@@ -159,3 +160,26 @@ def test_a_run_that_ends_inside_a_policy_says_the_level_it_reaches(net: nn.Modul
     assert not scheduler.settled(2)
     assert scheduler.settled(3)
     assert scheduler.scheduled_weights == ["0.weight", "2.weight", "5.weight"]
+
+
+class Exchanging(Policy):
+    """Says twice in an epoch that it has exchanged something."""
+
+    def on_epoch_begin(self, ctx: StepContext) -> None:
+        before = len(ctx.structures)
+        ctx.tell(LayersExchanged({"layers": {}, "folded": {}}))
+        assert len(ctx.structures) == before + 1  # at once, for whoever acts after it
+
+
+def test_what_a_policy_says_it_has_exchanged_is_saved(net: nn.Module) -> None:
+    scheduler = CompressionScheduler(net, [Exchanging("e", EpochWindow.of_list([0, 1]))])
+    for epoch in range(3):
+        scheduler.on_epoch_begin(epoch)
+    assert scheduler.state_dict()["structures"] == 2 * [{"layers": {}, "folded": {}}]
+    assert scheduler.recipes == []
+
+
+def test_a_policy_may_be_called_where_nobody_keeps_account(net: nn.Module) -> None:
+    ctx = StepContext(0, net, MaskTable(net), torch.Generator())
+    ctx.tell(LayersExchanged({}))
+    assert not ctx.structures
