@@ -25,7 +25,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from apputils.checkpoints.file import load_checkpoint
-from apputils.report.content import read_json
+from apputils.report.records import read_json
 from apputils.runs.console import exit_codes
 from apputils.runs.folders import Run
 from compress.errors import UserError

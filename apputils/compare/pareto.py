@@ -1,9 +1,18 @@
-"""Which candidates no other one beats: the Pareto front.
+"""Which candidates no other one beats: the Pareto front, and its charts."""
 
-`pareto_front`.
-"""
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from collections.abc import Sequence
+from apputils.report.svg import Chart, scatter_chart
+from compress.analysis.metric_names import words_of
+
+COSTS = {  # column -> (what the title says, the axis's unit)
+    "torch_ms": ("latency in PyTorch", "ms"),
+    "onnxruntime_ms": ("latency in onnxruntime", "ms"),
+    "macs": ("MACs", "MACs of a forward pass"),
+    "effective_macs": ("MACs without zeros", "MACs, those with a zero weight skipped"),
+    "file_bytes": ("file size", "bytes of the ONNX file"),
+}
 
 
 def pareto_front(points: Sequence[tuple[float, float]], higher_is_better: bool = True) -> list[int]:
@@ -25,3 +34,19 @@ def pareto_front(points: Sequence[tuple[float, float]], higher_is_better: bool =
         if not front or same or sign * points[i][1] < sign * points[front[-1]][1]:
             front.append(i)
     return front
+
+
+def pareto_charts(content: Mapping[str, Any]) -> list[Chart]:
+    """Each metric over each cost, the front as a line; only costs in which the candidates differ."""
+    charts = []
+    for metric, higher in content["metrics"].items():
+        for cost, (name, unit) in COSTS.items():
+            rows = [row for row in content["rows"] if row[cost] is not None and row[metric] is not None]
+            if len({row[cost] for row in rows}) < 2:
+                continue
+            points = [(float(row[cost]), float(row[metric])) for row in rows]
+            front = pareto_front(points, higher)
+            named = {row["name"]: point for row, point in zip(rows, points, strict=True)}
+            title, words = f"{words_of(metric).title} over {name}", words_of(metric).heading
+            charts.append(scatter_chart(title, named, unit, words, front=[points[i] for i in front]))
+    return charts

@@ -8,19 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from tabulate import tabulate
 
 from apputils.compare.candidate import Candidate, cost_row
 from apputils.compare.page import render
-from apputils.report.content import environment
+from apputils.compare.sections import SECTIONS
+from apputils.report.book import write_book
+from apputils.report.sections.reproduce import environment
 from apputils.report.write import finite, write_text
 from compress.analysis.metric_names import words_of
-from compress.analysis.workbook import Workbook
 from compress.export.machine_load import load_text
 from compress.export.timing import RUNTIMES, Timed, Timing, threads_text, time_rows, time_text
-
-COUNTS = ("parameters", "macs", "effective_macs", "bitops", "file_bytes", "file_gzip_bytes")
 
 
 def compared(
@@ -58,7 +56,7 @@ def write_comparison(folder: Path, content: Mapping[str, Any]) -> None:
         UserError: a file cannot be written.
     """
     write_text(folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    _write_book(folder / "compare.xlsx", content)
+    write_book(folder / "compare.xlsx", content, SECTIONS)
     write_text(folder / "compare.html", render(content))
 
 
@@ -99,27 +97,3 @@ def _quality(metric: str, value: float | None) -> str:
 
 def _shown(value: Any, form: str) -> str:
     return "-" if value is None else form.format(value)
-
-
-def _write_book(path: Path, content: Mapping[str, Any]) -> None:
-    book = Workbook()
-    table = pd.DataFrame(content["rows"])
-    for name in COUNTS:
-        table[name] = table[name].astype("Int64")
-    timing = content["timing"]
-    note = (
-        f"times in milliseconds: medians of {timing['rounds']} rounds in turns, {threads_text(timing['threads'])}; "
-        f"{load_text(timing['others_cores'])}"
-    )
-    sheet = book.add_table("compare", table, percent=["sparsity"], note=note)
-    for metric in content["metrics"]:
-        book.add_chart(sheet, "bar", x="name", series=[metric], title=metric)
-    book.add_chart(sheet, "bar", x="name", series=["torch_ms", "onnxruntime_ms"], title="Latency", y_title="ms")
-    book.add_chart(sheet, "bar", x="name", series=["macs", "effective_macs"], title="MACs", y_title="MACs")
-    if content["warnings"]:
-        book.add_table("warnings", pd.DataFrame(content["warnings"]))
-    baseline = [{"metric": name, content["baseline"]: value} for name, value in content["baseline_quality"].items()]
-    book.add_table("baseline", pd.DataFrame(baseline))
-    facts = {**timing, **content["environment"], "command": content["command"]}
-    book.add_table("reproduce", pd.DataFrame([{"fact": name, "value": value} for name, value in facts.items()]))
-    book.save(path)

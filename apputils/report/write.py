@@ -1,18 +1,18 @@
-"""`write_report`: report.html, report.xlsx and report.json of a run.
-
-The order of things. Called by the tester, after the analyses.
-"""
+"""`write_report`: report.html, report.xlsx and report.json of a run. Called by the tester, after the analyses."""
 
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from apputils.report.book import write_book
-from apputils.report.content import gather
-from apputils.report.page import render
+from apputils.report.content import about, gather
+from apputils.report.page import Head, render
+from apputils.report.section import Section
+from apputils.report.section_list import SECTIONS
+from apputils.report.source import Source
 from compress.analysis.macs.layers import MacsTable
 from compress.errors import UserError
 from compress.io import files
@@ -21,7 +21,11 @@ logger = logging.getLogger("run")
 
 
 def write_report(
-    folder: Path, checkpoint: Mapping[str, Any], summary: Mapping[str, Any], dense: MacsTable
+    folder: Path,
+    checkpoint: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    dense: MacsTable,
+    sections: Sequence[Section] = SECTIONS,
 ) -> dict[str, Any]:
     """Writes the report of an evaluated network to its folder, such as results/<run>/.
 
@@ -30,6 +34,7 @@ def write_report(
         checkpoint: of the evaluated network.
         summary: of the evaluation.
         dense: cost of the network before anything was removed.
+        sections: of the page, the workbook and the data, in their order.
 
     Returns:
         What `report.json` holds.
@@ -37,10 +42,11 @@ def write_report(
     Raises:
         UserError: a file cannot be written.
     """
-    content: dict[str, Any] = finite(gather(folder, checkpoint, summary, dense))
+    content: dict[str, Any] = finite(gather(Source(folder, checkpoint, summary, dense), sections))
     write_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_book(folder / "report.xlsx", content)
-    write_text(folder / "report.html", render(content, folder))
+    write_book(folder / "report.xlsx", content, sections)
+    head = Head(f"{content['run']}: report", content["run"], about(content))
+    write_text(folder / "report.html", render(head, content, sections, folder))
     logger.info("the report: %s/report.html (and .xlsx, .json)", folder)
     return content
 

@@ -19,7 +19,7 @@ import yaml
 from onnx import TensorProto, helper
 from torch import nn
 
-from apputils.report.content import read_json, read_table
+from apputils.report.records import read_json, read_table
 from apputils.runs.folders import recorded_optform
 from compress.analysis.activations.statistics import ActivationReport, append_activations
 from compress.analysis.sensitivity.changes import find_subjects

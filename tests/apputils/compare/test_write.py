@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from apputils.compare.candidate import Candidate, cost_row
-from apputils.compare.page import pareto_charts, render
-from apputils.compare.pareto import pareto_front
+from apputils.compare.page import render
+from apputils.compare.pareto import pareto_charts, pareto_front
 from apputils.compare.write import compared, table_text, write_comparison
 from apputils.report.svg import scatter_chart
 from compress.export.latency import measure_latency

@@ -103,7 +103,7 @@ READERS = {  # what opens a file -> where it may stand, each with a path that `c
     "Image.open": {"data/images.py", "apputils/report/images.py"},
     "zipfile.ZipFile": {"compress/io/archive_limits.py", "compress/export/pt2.py"},
     "gzip.open": set(), "tarfile.open": set(),
-    "pd.read_csv": {"compress/analysis/activations/statistics.py", "apputils/report/content.py"},
+    "pd.read_csv": {"compress/analysis/activations/statistics.py", "apputils/report/records.py"},
     "pd.read_excel": set(),
     "onnx.load": {
         "compress/export/exported_model.py", "compress/export/onnx/export.py", "compress/export/onnx/check.py"},

@@ -1,0 +1,32 @@
+"""The sections of a run's report, in their order. To add one: its file in sections/, and its entry here."""
+
+from apputils.report.section import Section
+from apputils.report.sections.activations import Activations
+from apputils.report.sections.architecture import Architecture
+from apputils.report.sections.cost import Cost
+from apputils.report.sections.export import Export
+from apputils.report.sections.quality import Quality
+from apputils.report.sections.removed import Removed
+from apputils.report.sections.reproduce import Reproduce
+from apputils.report.sections.schedule import Schedule
+from apputils.report.sections.sensitivity import Sensitivity
+from apputils.report.sections.size import Size
+from apputils.report.sections.sparsity import Sparsity
+from apputils.report.sections.training import Training
+from apputils.report.sections.warnings import Warnings
+
+SECTIONS: tuple[Section, ...] = (
+    Quality(),
+    Warnings(),
+    Size(),
+    Schedule(),
+    Training(),
+    Sparsity(),
+    Cost(),
+    Sensitivity(),
+    Export(),
+    Activations(),
+    Removed(),
+    Architecture(),
+    Reproduce(),
+)

@@ -1,0 +1,118 @@
+"""The list of sections: one entry is on the page, in the workbook and in the data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+
+from apputils.report.blocks import Text, Tile
+from apputils.report.content import gather
+from apputils.report.section import Content, Section
+from apputils.report.section_list import SECTIONS
+from apputils.report.source import Source
+from apputils.report.svg import Chart, bar_chart
+from apputils.report.tables import Plot, Sheet, Table
+from apputils.report.write import write_report
+from compress.analysis.macs.layers import macs_table
+from tests.apputils.report.example import EXAMPLE, network, write_example
+
+KEYS = {  # what programs read from report.json
+    "run", "optform", "written", "checkpoint", "epoch", "trained_epochs", "planned_epochs", "summary",
+    "quality", "quality_rows", "measured_on", "dense_baseline", "details", "warnings", "stale", "sizes",
+    "policies", "schedule", "history", "sparsity", "macs", "dense", "sensitivity", "export", "export_error", "latency",
+    "activations", "removed", "reasons", "unexplained", "seed", "commands", "environment",
+}  # fmt: skip
+ANCHORS = (
+    "quality", "size", "schedule", "training", "sparsity", "cost", "sensitivity", "export", "activations", "removed",
+    "architecture", "reproduce",
+)  # fmt: skip
+SHEETS = {
+    "quality", "warnings", "classes", "exits", "size", "training", "schedule", "sparsity", "macs", "macs dense",
+    "by layer", "sensitivity element psnr", "activations", "export", "export layers", "latency", "removed",
+    "why removed", "why 0.weight_0_", "reproduce",
+}  # fmt: skip
+
+
+class Rain(Section):
+    """The smallest section that has everything."""
+
+    name, title = "rain", "Rain & snow"
+
+    def collect(self, source: Source) -> dict[str, Any]:
+        """From a file of the folder."""
+        return {"rain": source.json("rain.json") or []}
+
+    def tables(self, content: Content) -> list[Table]:
+        """All columns, with a chart in the workbook."""
+        return [Table("rain", content["rain"], sheet=Sheet(plots=[Plot("bar", "month", ["mm"], "Rain")]))]
+
+    def charts(self, content: Content) -> list[Chart]:
+        """One bar a month."""
+        return [bar_chart("Rain by month", [(row["month"], {"mm": row["mm"]}) for row in content["rain"]], "mm")]
+
+    def notes(self, content: Content) -> list[Text]:
+        """At the head."""
+        return [Text("bring an <umbrella>")]
+
+    def tiles(self, content: Content) -> list[Tile]:
+        """In short."""
+        return [Tile("61.5 mm", "in May", [])]
+
+
+class Bare(Section):
+    """Overrides nothing."""
+
+    name, title = "bare", "Bare"
+
+
+@pytest.fixture
+def rewritten(here: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], Path]:
+    """A report with two sections more."""
+    found: list[Any] = []
+    monkeypatch.setattr("tests.apputils.report.example.write_report", lambda *given: found.append(given) or ({}, None))
+    write_example(network())
+    (found[0][0] / "rain.json").write_text(json.dumps([{"month": "<May>", "mm": 61.5}, {"month": "June", "mm": 7.0}]))
+    content = write_report(*found[0], sections=(*SECTIONS, Rain(), Bare()))
+    return content, here / found[0][0]
+
+
+def test_a_new_section_is_one_class_and_one_entry(rewritten: tuple[dict[str, Any], Path]) -> None:
+    content, folder = rewritten
+    assert json.loads((folder / "report.json").read_text())["rain"] == content["rain"]
+    page = (folder / "report.html").read_text()
+    section = page[page.index('<section id="rain"><h2>Rain &amp; snow</h2>') :].split("</section>")[0]
+    assert "<figcaption>Rain by month" in section
+    assert '<td>&lt;May&gt;</td><td class="right" data-value="61.5">61.5</td>' in section
+    assert '<a href="#rain">Rain &amp; snow</a>' in page
+    assert "<p>bring an &lt;umbrella&gt;</p>" in page
+    assert "<b>61.5 mm</b> in May" in page
+    sheet = openpyxl.load_workbook(folder / "report.xlsx")["rain"]
+    assert list(sheet.iter_rows(values_only=True)) == [("month", "mm"), ("<May>", 61.5), ("June", 7)]
+    assert len(sheet._charts) == 1
+
+
+def test_a_section_without_data_says_so(rewritten: tuple[dict[str, Any], Path]) -> None:
+    page = (rewritten[1] / "report.html").read_text()
+    assert page[page.index('id="bare"') :].split("</section>")[0].count('<p class="absent">Not measured: ') == 1
+
+
+def test_two_sections_do_not_share_a_key(tmp_path: Path) -> None:
+    checkpoint = {"run": "a", "optform": "SR", "epoch": 0}
+    source = Source(tmp_path, checkpoint, {"checkpoint": ""}, macs_table(network(), EXAMPLE))
+    with pytest.raises(ValueError, match="section rain of the report: the key rain is another section's"):
+        gather(source, (Rain(), Rain()))
+
+
+def test_the_data_the_page_and_the_workbook_have_their_parts(written: tuple[dict[str, Any], Path]) -> None:
+    """Programs read the keys, links lead to the anchors, people know the sheets."""
+    content, folder = written
+    assert set(content) == KEYS
+    page = (folder / "report.html").read_text()
+    assert [page.count(f'<section id="{name}">') for name in ANCHORS] == [1] * len(ANCHORS)
+    assert [page.count(f'<a href="#{name}">') for name in ANCHORS] == [1] * len(ANCHORS)
+    book = openpyxl.load_workbook(folder / "report.xlsx")
+    assert set(book.sheetnames) == SHEETS
+    assert book.sheetnames[0] == "quality"
+    assert len({section.name for section in SECTIONS}) == len(SECTIONS)
