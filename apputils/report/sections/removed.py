@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from apputils.report.blocks import Block, Charts, Heading, Text, absent
-from apputils.report.removed import reasons_of_removal, removed_units, unexplained
+from apputils.report.removed_units import reasons_of_removal, removed_units, unexplained
 from apputils.report.section import Content, Section
 from apputils.report.source import Source
 from apputils.report.svg import Chart, line_chart

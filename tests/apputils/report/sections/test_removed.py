@@ -2,7 +2,7 @@
 
 import re
 
-from apputils.report.removed import reasons_of_removal, removed_units, unexplained
+from apputils.report.removed_units import reasons_of_removal, removed_units, unexplained
 from apputils.report.sections.removed import Removed
 from tests.apputils.report.example import REASON, RECIPES
 
