@@ -85,7 +85,8 @@ class HasTestData(Protocol):
     """What testing loaders read of the test options."""
 
     @property
-    def testdata(self) -> str | None: ...
+    def testdata(self) -> str | None:
+        """The folder that was given."""
 
 
 def sr_training_loaders(config: _SROptions) -> tuple[DataLoader[Any], DataLoader[Any]]:

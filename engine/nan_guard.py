@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compress.distributed import max_over_ranks, several_processes
 from compress.errors import UserError
 from engine.distributed.process_group import of_every_process
-from engine.nan_search import Finding, first_not_finite, not_finite_weights
+from engine.epoch.nan_search import Finding, first_not_finite, not_finite_weights
 from engine.signals import Interrupts
 from engine.state import TrainState
 

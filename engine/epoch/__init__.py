@@ -1,1 +1,1 @@
-"""Inside an epoch: accumulated updates, running means of losses, and where an interrupted epoch goes on."""
+"""Inside an epoch: accumulated updates, means of losses, where a NaN comes from, where an interrupted epoch resumes."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from apputils.checkpoints.file import load_checkpoint
+from engine.epoch.nan_search import not_finite_weights
 from engine.nan_guard import EVERY, NanGuard, NotFinite
-from engine.nan_search import not_finite_weights
 from engine.state import Companion, TrainState
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from tests.engine.conftest import TrainerOf
