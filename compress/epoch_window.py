@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-MAX_EPOCHS = 100_000  # a plan has a row for each epoch; no run is longer
+MAX_EPOCHS = 200_000  # a plan has a row for each epoch; Distiller's longest schedule ends here
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,18 @@ class EpochWindow:
 
     @classmethod
     def of_range(cls, starting_epoch: int, ending_epoch: int, frequency: int = 1) -> "EpochWindow":
-        """Every `frequency`-th epoch of [starting_epoch, ending_epoch).
+        """Every `frequency`-th epoch of [starting_epoch, ending_epoch); a frequency beyond it fires once, at the start.
 
         Raises:
-            ValueError: the range is empty, reversed or beyond `MAX_EPOCHS`, or the frequency is below 1 or longer
-                than the range.
+            ValueError: the range is empty, reversed or beyond `MAX_EPOCHS`, or the frequency is below 1.
         """
         if not 0 <= starting_epoch < ending_epoch:
             raise ValueError(
                 f"the epochs {starting_epoch} (starting_epoch, inclusive) to {ending_epoch} (ending_epoch, "
                 "exclusive) are an empty range; ending_epoch must be greater than starting_epoch >= 0"
             )
-        if not 0 < frequency <= ending_epoch - starting_epoch:
-            raise ValueError(
-                f"frequency {frequency} must be between 1 and the length of the range, "
-                f"{ending_epoch - starting_epoch} epochs"
-            )
+        if frequency < 1:
+            raise ValueError(f"frequency {frequency} must be at least 1")
         _check_length(ending_epoch)
         return cls(range(starting_epoch, ending_epoch, frequency), ending_epoch, frequency)
 

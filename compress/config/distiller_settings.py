@@ -1,6 +1,6 @@
 """Post-training settings written for Distiller -> this bench's words; what has no meaning here is refused by name.
 
-`translated`. A table of all keys is in docs/post_training.md.
+`translated`. A table of all keys is in docs/post_training.md. Also the classes of quantizers that are refused.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import nn
 from compress.config.faults import Report
 from compress.config.loader import Path
 from compress.errors import shown
-from compress.quantization.layers import LAYERS
+from compress.quantization.layers import ACTIVATIONS, LAYERS
 from compress.selectors import canonical_modules, expand
 
 CLASS = "PostTrainLinearQuantizer"
@@ -21,6 +21,11 @@ REFUSED = {  # key -> why; null and false are what this bench does anyway
     "fp16": "half precision is no rounding to integers; remove it, and give null for layers that stay float",
     "make_identity": "a ReLU stays where it is, and exporters fuse it; remove it",
 }
+REFUSED_CLASSES = {
+    "NCFQuantAwareTrainQuantizer": "sums, products and concatenations are quantized here where a layer reads them; "
+    "write QuantAwareTrainRangeLinearQuantizer"
+}
+WRITTEN_THERE = ("fake", "fpq_module", "clip_half_range", "make_identity")  # only Distiller's search writes them
 INPUTS = ("input_overrides", "input_quantization_settings")
 OF_INPUT = ("from_output", "bits_activations", "mode", "clip_acts", "clip_n_stds")
 
@@ -43,14 +48,30 @@ def translated(given: Any, path: Path, model: nn.Module, report: Report) -> Any:
         report.add(f"fpq_module has no place here: {message}", (*path, "fpq_module"))
     overrides = found.get("overrides")
     if isinstance(overrides, Mapping):
-        modes = found.get("mode", "SYMMETRIC")
-        found["overrides"] = {
-            key: _Layer(each, (*path, "overrides", key), report).settings(_selected(key, model), modes)
-            if isinstance(each, Mapping)
-            else each
-            for key, each in overrides.items()
-        }
+        found["overrides"] = _layers(overrides, (*path, "overrides"), model, report, found.get("mode", "SYMMETRIC"))
     return found
+
+
+def _layers(overrides: Mapping[Any, Any], path: Path, model: nn.Module, report: Report, modes: Any) -> dict[Any, Any]:
+    """The overrides in this bench's words, without those of operations that have no fake quantizer here."""
+    found = {}
+    for key, each in overrides.items():
+        if not isinstance(each, Mapping):
+            found[key] = each
+            continue
+        modules, settings = _selected(key, model), _Layer(each, (*path, key), report)
+        if set(WRITTEN_THERE) & set(each) and modules and not any(_has_quantizer(module) for module in modules):
+            kind = type(modules[0]).__name__
+            message = f"a {kind} has no fake quantizer here: what it gives is rounded where a layer reads it"
+            report.add(f"{message}; these settings are left out", (*path, key), fatal=False)
+        else:
+            found[key] = settings.settings(modules, modes)
+    return found
+
+
+def _has_quantizer(module: nn.Module) -> bool:
+    """Whether overrides can mean this module, or one inside of it."""
+    return any(type(each) in LAYERS or type(each) in ACTIVATIONS for each in module.modules())
 
 
 def _without_foreign(given: Mapping[Any, Any], path: Path, report: Report) -> dict[Any, Any]:

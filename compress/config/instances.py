@@ -9,6 +9,7 @@ from typing import Any
 
 from compress.config.checks import across_policies as checks
 from compress.config.checks.selectors import Selection
+from compress.config.distiller_settings import REFUSED_CLASSES
 from compress.config.families import FAMILIES, Family, Instance
 from compress.config.faults import Report
 from compress.config.loader import Path
@@ -91,8 +92,8 @@ class Instances:
             return family, None
         if given in family.registry:
             return family, family.registry.get(given)
-        if given in REFUSED:
-            self.report.add(f"{given} is refused: {REFUSED[given]}", path)
+        if refused := {**REFUSED, **REFUSED_CLASSES}.get(given):
+            self.report.add(f"{given} is refused: {refused}", path)
             return family, None
         home = next((other for other in FAMILIES if given in other.registry), None)
         if home is not None:

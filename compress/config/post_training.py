@@ -7,6 +7,7 @@
       ptq: {class: PostTrainLinearQuantizer, bits_activations: 8, bits_parameters: 8}
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from compress.errors import ScheduleError, UserError, did_you_mean, shown
 from compress.io.files import read_text
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 
+logger = logging.getLogger("compress")
 KNOWN = ("version", "quantizers")
 FORM = "a file of post-training settings holds `quantizers: {NAME: {class: PostTrainLinearQuantizer, ...}}`"
 
@@ -66,9 +68,15 @@ def load_post_training(model: nn.Module, path: Path, example_inputs: Any) -> Pos
                 f"{instance.cls.__name__} quantizes in training: give it a policy and `python train.py --compress`"
             )
             report.add(message, ("quantizers", name, "class"))
+    _stop_or_warn(report)
+    return next(iter(found.values())).algorithm
+
+
+def _stop_or_warn(report: Report) -> None:
     if report.fatal:
         raise ScheduleError(report.in_order())
-    return next(iter(found.values())).algorithm
+    for fault in report.in_order():
+        logger.warning("%s", fault)
 
 
 def _of_layers(data: Any) -> bool:

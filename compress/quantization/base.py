@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, with_config
 from torch import nn
-from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from typing_extensions import TypedDict
 
@@ -22,6 +21,15 @@ from compress.parameters import add_group
 from compress.quantization.bias import LinearBias
 from compress.quantization.convert import PiecesOf, Structure, apply, foldable, refresh_weights
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, described
+from compress.quantization.faults import (
+    UNTRACED,
+    faults_of_settings,
+    is_on,
+    reads_past,
+    shared_ranges,
+    too_few_bits,
+    why_float,
+)
 from compress.quantization.layers import (
     ACTIVATIONS,
     INPUT,
@@ -36,12 +44,10 @@ from compress.quantization.layers import (
 )
 from compress.quantization.placement.fast_paths import read_by_source
 from compress.quantization.placement.inputs import Graph, read_graph
-from compress.quantization.placement.sharing import has_weight
 from compress.quantization.placement.signs_seen import contradicted, make_signed
 from compress.quantization.recurrent import has_bounded_state, hidden_slots
 from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
 
-FLOAT = 32
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32] | None
 
 
@@ -95,7 +101,7 @@ class Quantizer(ABC):
         first_last_bits: Bits,
         example_inputs: Any,
     ) -> None:
-        if quantize_bias is False and _is_on(bits_bias):
+        if quantize_bias is False and is_on(bits_bias):
             raise ValueError(f"quantize_bias is false and bits_bias is {bits_bias}; leave one of the two out")
         if quantize_bias and bits_bias is None:
             bits_bias = bits_weights
@@ -140,8 +146,7 @@ class Quantizer(ABC):
     def faults(self, model: nn.Module) -> list[str]:
         """What is wrong with these settings for this model, a sentence each; asked once, before training."""
         model = unwrapped(model)
-        found = [*uninitialized(model), *self._faults_of_bits(), *self._faults_of_overrides(model)]
-        if found:
+        if found := faults_of_settings(model, self.bits, self.overrides):
             return found
         try:
             decided = self._decide(model)
@@ -151,7 +156,9 @@ class Quantizer(ABC):
             kinds = ", ".join(kind.__name__ for kind in (*LAYERS, *ACTIVATIONS))
             return [f"nothing of this {type(model).__name__} would be quantized; it takes {kinds}"]
         for name, slots in decided.items():
-            found += [f"{name}: {message}" for slot, spec in slots.items() for message in self._fault_of(slot, *spec)]
+            for slot, spec in slots.items():
+                fewest = self._fewest_bits(kind_of(slot), spec)
+                found += [f"{name}: {each}" for each in too_few_bits(type(self).__name__, kind_of(slot), spec, fewest)]
         return found
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
@@ -258,7 +265,7 @@ class Quantizer(ABC):
         layers = {name: each for name, each in modules.items() if type(each) in LAYERS and self._takes(name, each)}
         bits = {name: self._bits(name, "activations") for name in modules}
         acting = {name: each for name, each in modules.items() if type(each) in ACTIVATIONS}
-        chosen = {name for name in acting if _is_on(bits[name])}
+        chosen = {name for name in acting if is_on(bits[name])}
         graph = self._graph = self._read(model, layers, chosen, set(acting) - chosen)
         self._leave_read_past(layers, graph.outside if graph is not None else read_by_source(model))
         decided: Decision = {}
@@ -282,20 +289,12 @@ class Quantizer(ABC):
 
     def _read(self, model: nn.Module, layers: Any, chosen: set[str], left: set[str]) -> Graph | None:
         if self.example_inputs is None:
-            if _is_on(self.bits["activations"]):
-                self.notes.append(
-                    "without example_inputs only activation modules are quantized: what functions, sums and "
-                    "concatenations make stays float"
-                )
+            if is_on(self.bits["activations"]):
+                self.notes.append(UNTRACED)
             return None
         graph = read_graph(model, self.example_inputs, layers, chosen, left, self.trains)
         self.notes += graph.notes
-        shared = [name for name in graph.calls if name in chosen & graph.useful and graph.calls[name] > 1]
-        if shared:
-            self.notes.append(
-                f"{len(shared)} activation modules are called more than once, and all calls of one share its range: "
-                + ", ".join(shared)
-            )
+        self.notes += shared_ranges([name for name in graph.calls if name in chosen & graph.useful], graph.calls)
         return graph
 
     def _leave_read_past(self, layers: dict[str, nn.Module], outside: Mapping[str, str]) -> None:
@@ -303,24 +302,15 @@ class Quantizer(ABC):
         for name in [name for name in layers if name in outside]:
             reader = outside[name] or "the network"
             self.left_float[name] = f"{reader} computes with its weight itself"
-            self.notes.append(
-                f"{name} stays float: {reader} computes with its weight itself, past the layer's quantizer, as "
-                f"`self.{name}.forward(x)` and `F.linear(x, self.{name}.weight)` do; write `self.{name}(x)` instead to "
-                "have it quantized"
-            )
+            self.notes.append(reads_past(name, reader))
             del layers[name]
 
     def _takes(self, name: str, module: nn.Module) -> bool:
         """Whether a layer of a known type is quantized at all."""
-        if not has_weight(module):
-            self.left_float[name] = "its weight is computed from other parameters"
-        elif isinstance(module, nn.Embedding) and module.max_norm is not None:
-            self.left_float[name] = "max_norm changes its weight in place"
-        elif name in self.overrides and self.overrides[name] in (None, FLOAT):
-            self.left_float[name] = "overrides"
-        else:
-            return True
-        return False
+        why = why_float(name, module, self.overrides)
+        if why:
+            self.left_float[name] = why
+        return not why
 
     def _layer_slots(
         self, name: str, module: Any, graph: Graph | None, layers: list[str]
@@ -329,25 +319,25 @@ class Quantizer(ABC):
         ends = (order[0], order[-1]) if order else ()
         weights = self._bits(name, "weights", at_end=name in ends)
         slots: dict[str, tuple[Any, ...]] = {}
-        if _is_on(weights):
+        if is_on(weights):
             slots |= {slot_of(own): (weights, LAYERS[type(module)].channel_axis) for own in weight_names(module)}
         else:
             self.left_float |= {f"{name}.{own}": "its bits are 32" for own in weight_names(module)}
         bias = self._bits(name, "bias")
-        if _is_on(bias):
+        if is_on(bias):
             slots |= {slot_of(own): (bias,) for own in bias_names(module) if getattr(module, own, None) is not None}
         reading = self._reading_slot(name, module, graph, first=bool(order) and name == order[0])
         if reading is not None:
             slots[INPUT] = reading
         hidden = self._bits(name, "activations")
-        if _is_on(hidden):
+        if is_on(hidden):
             slots |= dict.fromkeys(hidden_slots(module), (hidden, True, has_bounded_state(module)))
         return slots
 
     def _reading_slot(self, name: str, module: nn.Module, graph: Graph | None, first: bool) -> tuple[Any, ...] | None:
         """The fake quantizer of what a layer reads, unless it was quantized where it was made."""
         bits = self._bits(name, "activations")
-        if isinstance(module, nn.Embedding) or not _is_on(bits):
+        if isinstance(module, nn.Embedding) or not is_on(bits):
             return None
         if graph is None:
             return (self.bits_inputs or bits, True, True) if first and self.quantizes_model_input else None
@@ -362,13 +352,13 @@ class Quantizer(ABC):
             self.left_float[f"{name}.input"] = "its activation stays float"
         elif not all(each.quantized for each in readings):
             width = (self.bits_inputs or bits) if is_input else bits
-            return (width, any(each.signed for each in readings), is_input) if _is_on(width) else None
+            return (width, any(each.signed for each in readings), is_input) if is_on(width) else None
         return None
 
     def _bits(self, name: str, kind: str, at_end: bool = False) -> int | None:
         override = self.overrides.get(name, {})
         if not isinstance(override, dict):
-            return override if kind != "bias" else (self.bits["bias"] if _is_on(override) else None)
+            return override if kind != "bias" else (self.bits["bias"] if is_on(override) else None)
         default = self.first_last_bits if at_end and self.first_last_bits is not None else self.bits[kind]
         return override.get(f"bits_{kind}", default)  # type: ignore[return-value]
 
@@ -381,6 +371,12 @@ class Quantizer(ABC):
         if slot.startswith("hidden"):
             return self.hidden_piece(spec[0], bounded=spec[2])
         return self.activation_piece(*spec)
+
+    def _fewest_bits(self, what: str, spec: tuple[Any, ...]) -> int:
+        if what == "activation":
+            return max(self.fewest_activation_bits, 2 if spec[1] else 1)
+        own_bias = what == "bias" and type(self).bias_piece is Quantizer.bias_piece
+        return 1 if own_bias else self.fewest_weight_bits
 
     def _foldings(self) -> dict[str, str]:
         """Layer -> the BatchNorm that it is quantized with."""
@@ -400,54 +396,5 @@ class Quantizer(ABC):
             return
         if optimizer is None:
             raise UserError(f"{type(self).__name__} has parameters to train; give the scheduler the optimizer")
-        add_group(optimizer, parameters, _given(self.group_options))
-
-    # Faults -------------------------------------------------------------------------------------------------------
-
-    def _faults_of_bits(self) -> list[str]:
-        if any(_is_on(bits) for bits in (self.bits["weights"], self.bits["activations"])) or self.overrides:
-            return []
-        return ["bits_weights and bits_activations are both 32 or null, so nothing would be quantized"]
-
-    def _faults_of_overrides(self, model: nn.Module) -> list[str]:
-        modules = canonical_modules(model)
-        kinds, found = {*LAYERS, *ACTIVATIONS}, []
-        for name in self.overrides:
-            if type(modules[name]) in kinds:
-                continue
-            inside = [each for each in modules if each.startswith(f"{name}.") and type(modules[each]) in kinds]
-            if not inside:
-                found.append(f"overrides: {name!r} is a {type(modules[name]).__name__}, which is never quantized")
-            elif not set(inside) & set(self.overrides):
-                found.append(f"overrides: {name!r} holds layers but is none; write '{name}.*'")
-        return found
-
-    def _fault_of(self, slot: str, bits: int, *rest: Any) -> list[str]:
-        what = kind_of(slot)
-        if what != "activation":
-            fewest = self.fewest_weight_bits
-            if what == "bias" and type(self).bias_piece is Quantizer.bias_piece:
-                fewest = 1
-        else:
-            fewest = max(self.fewest_activation_bits, 2 if rest[0] else 1)
-        if bits >= fewest:
-            return []
-        why = ", because it may be negative" if what == "activation" and rest[0] else ""
-        return [f"given {bits} bit for the {what}; {type(self).__name__} needs at least {fewest} there{why}"]
-
-
-def uninitialized(model: nn.Module) -> list[str]:
-    """What is wrong with lazy modules that have not run yet, a sentence each."""
-    return [
-        f"{name} is a {type(module).__name__} without weights yet: run the network on one batch first"
-        for name, module in canonical_modules(model).items()
-        if any(is_lazy(each) for each in module._parameters.values() if each is not None)
-    ]
-
-
-def _is_on(bits: int | None) -> bool:
-    return bits is not None and bits != FLOAT
-
-
-def _given(options: dict[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in options.items() if value is not None}
+        options = {name: value for name, value in self.group_options.items() if value is not None}
+        add_group(optimizer, parameters, options)

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from compress.errors import ScheduleError
 from tests.compress.harness import Run
 
 FORMS = {
@@ -86,3 +87,33 @@ def test_published_form_loads_and_masks_something(form):
     named = set(run.scheduler.scheduled_weights) & {masker.name for masker in masked}
     assert len(named) == 1
     assert run.scheduler.masks[named.pop()].sparsity() > 0
+
+
+def test_a_class_that_is_needless_here_is_refused_with_what_to_write():
+    schedule = yaml.safe_load("""
+        quantizers: {it: {class: NCFQuantAwareTrainQuantizer, bits_activations: 8, bits_weights: 8, bits_bias: 32}}
+        policies: [{quantizer: {instance_name: it}, starting_epoch: 0, ending_epoch: 300, frequency: 1}]
+    """)
+    with pytest.raises(ScheduleError, match="NCFQuantAwareTrainQuantizer is refused: .* QuantAwareTrainRangeLinear"):
+        Run(schedule)
+
+
+def test_windows_that_were_published_load():
+    """A frequency longer than the range, a ramp before the window, and a fine-tuning that ends in epoch 200,000."""
+    run = Run(
+        yaml.safe_load("""
+        pruners:
+          ranked: {class: L1RankedStructureParameterPruner, reg_regims: {module.conv1.weight: [0.25, '3D']}}
+          baidu: {class: BaiduRNNPruner, q: 0.18, ramp_epoch: 2, ramp_slope_mult: 2, weights: [module.fc.weight],
+                  initial_sparsity: 0.05, final_sparsity: 0.6}
+        lr_schedulers: {lr: {class: StepLR, step_size: 10, gamma: 0.2}}
+        policies:
+          - {pruner: {instance_name: ranked}, starting_epoch: 0, ending_epoch: 1, frequency: 2}
+          - {pruner: {instance_name: baidu}, starting_epoch: 4, ending_epoch: 20, frequency: 1}
+          - {lr_scheduler: {instance_name: lr}, starting_epoch: 0, ending_epoch: 200000, frequency: 1}
+        """)
+    )
+    for epoch in (0, 1, 4):
+        run.epoch(epoch)
+    assert run.scheduler.masks["conv1.weight"].sparsity() == 0.25
+    assert run.scheduler.masks["fc.weight"].sparsity() > 0

@@ -31,10 +31,12 @@ def test_empty_or_reversed_ranges_raise(start: int, end: int) -> None:
         EpochWindow.of_range(start, end)
 
 
-@pytest.mark.parametrize("frequency", [0, 5])
-def test_a_frequency_longer_than_the_range_raises(frequency: int) -> None:
-    with pytest.raises(ValueError, match="between 1 and the length of the range, 4"):
-        EpochWindow.of_range(2, 6, frequency)
+def test_a_frequency_longer_than_the_range_fires_once() -> None:
+    window = EpochWindow.of_range(2, 6, 5)
+    assert [epoch for epoch in range(10) if window.fires(epoch)] == [2]
+    assert window.progress(2) == 1.0
+    with pytest.raises(ValueError, match="frequency 0 must be at least 1"):
+        EpochWindow.of_range(2, 6, 0)
 
 
 @pytest.mark.parametrize("epochs", [[], [-1, 2]])

@@ -27,7 +27,7 @@ def window_of(entry: Mapping[str, Any], path: Path, report: Report) -> EpochWind
         _check_list(given, path, report)
     else:
         _check_range(given, path, report)
-    if len(report.faults) > before:
+    if any(fault.fatal for fault in report.faults[before:]):
         return None
     if "epochs" in given:
         return EpochWindow.of_list(given["epochs"])
@@ -62,8 +62,8 @@ def _check_range(given: Mapping[str, Any], path: Path, report: Report) -> None:
         message = f"given {end}; ending_epoch (exclusive) should be above starting_epoch, {start}: it would never act"
         report.add(message, (*path, "ending_epoch"))
     elif frequency > end - start:
-        message = f"given {frequency}; frequency should be at most the length of the range, {end - start} epochs"
-        report.add(message, (*path, "frequency"))
+        message = f"given {frequency}, but the range has {end - start} epochs, so it acts once, in epoch {start}"
+        report.add(message, (*path, "frequency"), fatal=False)
 
 
 def _check_number(value: Any, name: str, lowest: int, path: Path, report: Report) -> bool:

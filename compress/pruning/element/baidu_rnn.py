@@ -19,7 +19,7 @@ class BaiduRNNPruner(Pruner):
 
     Paper: Narang et al. 2017, Exploring Sparsity in Recurrent Neural Networks, arXiv 1704.05119, section 3 and
     algorithm 1, with epochs for iterations as in Distiller. Of a policy from epoch a to b (exclusive) every f epochs,
-    with the ramp at r = a + `ramp_epoch_offset`, or at the absolute epoch `ramp_epoch`:
+    with the ramp at r = a + `ramp_epoch_offset`, or at the absolute epoch `ramp_epoch`, which may lie before a:
 
         slope = 2 q f / (2 (r - a) + 3 (b - r))
         eps   = slope (e - a + 1) / f                                            before r
@@ -73,13 +73,14 @@ class BaiduRNNPruner(Pruner):
         """eps at that epoch.
 
         Raises:
-            ValueError: the ramp lies before the window, or so far behind its end that the slope would not be positive.
+            ValueError: the ramp lies so far outside the window that the slope or the first threshold is not positive.
         """
         start, step = window.first, window.frequency
         ramp = start + self.ramp_epoch_offset if self.ramp_epoch_offset is not None else self.ramp_epoch
         assert ramp is not None
-        if ramp < start:
-            raise ValueError(f"ramp_epoch {ramp} lies before {window}, in which the pruner acts")
+        first = ramp - start + 1 + self.ramp_slope_mult * (start - ramp + 1)
+        if ramp < start and first <= 0:
+            raise ValueError(f"ramp_epoch {ramp} lies too far before {window}: the first threshold is not positive")
         length = 2 * (ramp - start) + 3 * (window.ending_epoch - ramp)
         if length <= 0:
             raise ValueError(f"the ramp, epoch {ramp}, lies too far behind the end of {window}")
@@ -89,7 +90,7 @@ class BaiduRNNPruner(Pruner):
         return slope * (ramp - start + 1 + self.ramp_slope_mult * (epoch - ramp + 1)) / step
 
     def check_window(self, window: EpochWindow) -> None:
-        """The ramp must lie in the window, or not far behind its end."""
+        """The ramp must lie in the window, or near it."""
         self.threshold(window.first, window)
 
     def masks(self, weights: Mapping[str, Tensor], ctx: StepContext, window: EpochWindow) -> dict[str, Tensor]:

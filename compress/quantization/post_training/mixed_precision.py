@@ -23,7 +23,7 @@ from compress.errors import UserError
 from compress.graph.macs.count import count_macs
 from compress.graph.trace import as_arguments
 from compress.io.files import write_text
-from compress.quantization.base import FLOAT
+from compress.quantization.faults import FLOAT
 from compress.quantization.layers import LAYERS, kind_of, weight_names
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.post_training.ranges import Clipping, weight_range

@@ -15,9 +15,10 @@ from pydantic import ConfigDict, Field, with_config
 from torch import nn
 
 from compress.errors import UserError
-from compress.quantization.base import Bits, LayerBits, Quantizer, uninitialized
+from compress.quantization.base import Bits, LayerBits, Quantizer
 from compress.quantization.convert import structure_of
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
+from compress.quantization.faults import uninitialized
 from compress.quantization.layers import INPUT, LAYERS, QuantActivation, QuantLayer, kind_of
 from compress.quantization.post_training.adaround import LayerResult, adaround
 from compress.quantization.post_training.bias_correction import correct_biases

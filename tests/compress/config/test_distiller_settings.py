@@ -82,7 +82,7 @@ def test_nothing_but_what_overrides_name(tmp_path: Path) -> None:
     assert quantizer.bits_table() == {"conv1": "W4", "relu": "A4", "conv2": "W4", "relu2": "A4"}
 
 
-def test_what_the_greedy_search_writes(tmp_path: Path) -> None:
+def test_what_the_greedy_search_writes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The form of resnet50.final_quantizer_sched_dict.yaml: no class, every key written out."""
     text = (
         "quantizers:\n  post_train_quantizer:\n    bits_activations: null\n    scale_approx_mult_bits: null\n"
@@ -95,8 +95,10 @@ def test_what_the_greedy_search_writes(tmp_path: Path) -> None:
         "      relu:\n        fpq_module: 32\n        fake: true\n        bits_weights: 8\n"
         "        bits_activations: 8\n"
         "        clip_acts: AVG\n        clip_half_range: false\n      conv2: {fpq_module: 32, fake: false}\n"
+        "      maxpool: {fpq_module: 32, fake: true, bits_weights: 8, bits_activations: 8, clip_acts: AVG}\n"
     )
     quantizer = load(tmp_path, text)
+    assert "overrides.maxpool: warning: a MaxPool2d has no fake quantizer here" in caplog.text
     assert quantizer._clipping("conv1").method == "NONE"
     assert quantizer._clipping("relu").method == "AVG"
     quantizer.quantize(Block().eval(), [X])

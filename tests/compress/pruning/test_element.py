@@ -158,8 +158,12 @@ def test_baidu_takes_the_ramp_as_an_epoch_too():
     offset = BaiduRNNPruner(q=0.2, ramp_epoch_offset=2, ramp_slope_mult=2.0, weights=weights)
     epoch = BaiduRNNPruner(0.2, 2.0, weights, ramp_epoch=6, initial_sparsity=0.05, final_sparsity=0.9)
     assert [epoch.threshold(e, window) for e in range(4, 10)] == [offset.threshold(e, window) for e in range(4, 10)]
-    with pytest.raises(ValueError, match="ramp_epoch 6 lies before epochs 7"):
-        epoch.check_window(EpochWindow.of_range(7, 9))
+    slope = 2 * 0.2 / (2 * (6 - 8) + 3 * (20 - 6))  # a published schedule's ramp lies two epochs before its window
+    late = [epoch.threshold(e, EpochWindow.of_range(8, 20)) for e in range(8, 20)]
+    assert late == pytest.approx([slope * (-1 + 2 * (e - 5)) for e in range(8, 20)])
+    flat = BaiduRNNPruner(0.2, 0.2, weights, ramp_epoch=1)
+    with pytest.raises(ValueError, match="ramp_epoch 1 lies too far before epochs 7"):
+        flat.check_window(EpochWindow.of_range(7, 9))
     for wrong in ({}, {"ramp_epoch": 1, "ramp_epoch_offset": 1}):
         with pytest.raises(ValueError, match="give ramp_epoch_offset .* or ramp_epoch"):
             BaiduRNNPruner(0.2, 2.0, weights, **wrong)

@@ -1,0 +1,97 @@
+"""What is wrong with a quantizer's settings for a network, and what its user should know, in sentences.
+
+Pure functions of settings and modules, asked by `Quantizer.faults` and `Quantizer._decide` in base.py.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from compress.quantization.layers import ACTIVATIONS, LAYERS
+from compress.quantization.placement.sharing import has_weight
+from compress.selectors import canonical_modules
+
+FLOAT = 32
+UNTRACED = (
+    "without example_inputs only activation modules are quantized: what functions, sums and concatenations make stays "
+    "float"
+)
+
+
+def is_on(bits: int | None) -> bool:
+    """Whether so many bits are a rounding; null and 32 are float."""
+    return bits is not None and bits != FLOAT
+
+
+def faults_of_settings(model: nn.Module, bits: Mapping[str, int | None], overrides: Mapping[str, Any]) -> list[str]:
+    """What is wrong before any layer is looked at, a sentence each."""
+    return [*uninitialized(model), *faults_of_bits(bits, overrides), *faults_of_overrides(model, overrides)]
+
+
+def faults_of_bits(bits: Mapping[str, int | None], overrides: Mapping[str, Any]) -> list[str]:
+    """Settings by which nothing is quantized."""
+    if is_on(bits["weights"]) or is_on(bits["activations"]) or overrides:
+        return []
+    return ["bits_weights and bits_activations are both 32 or null, so nothing would be quantized"]
+
+
+def faults_of_overrides(model: nn.Module, overrides: Iterable[str]) -> list[str]:
+    """Overrides of modules that are never quantized, a sentence each."""
+    modules = canonical_modules(model)
+    kinds, found, names = {*LAYERS, *ACTIVATIONS}, [], list(overrides)
+    for name in names:
+        if type(modules[name]) in kinds:
+            continue
+        inside = [each for each in modules if each.startswith(f"{name}.") and type(modules[each]) in kinds]
+        if not inside:
+            found.append(f"overrides: {name!r} is a {type(modules[name]).__name__}, which is never quantized")
+        elif not set(inside) & set(names):
+            found.append(f"overrides: {name!r} holds layers but is none; write '{name}.*'")
+    return found
+
+
+def too_few_bits(whose: str, what: str, spec: tuple[Any, ...], fewest: int) -> list[str]:
+    """That a fake quantizer's bits are below `fewest`; `spec` is what `Quantizer._piece` takes."""
+    bits = spec[0]
+    if bits >= fewest:
+        return []
+    why = ", because it may be negative" if what == "activation" and spec[1] else ""
+    return [f"given {bits} bit for the {what}; {whose} needs at least {fewest} there{why}"]
+
+
+def why_float(name: str, module: nn.Module, overrides: Mapping[str, Any]) -> str:
+    """Why a layer of a known type stays float; empty where it does not."""
+    if not has_weight(module):
+        return "its weight is computed from other parameters"
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return "max_norm changes its weight in place"
+    return "overrides" if name in overrides and overrides[name] in (None, FLOAT) else ""
+
+
+def uninitialized(model: nn.Module) -> list[str]:
+    """What is wrong with lazy modules that have not run yet, a sentence each."""
+    return [
+        f"{name} is a {type(module).__name__} without weights yet: run the network on one batch first"
+        for name, module in canonical_modules(model).items()
+        if any(is_lazy(each) for each in module._parameters.values() if each is not None)
+    ]
+
+
+def reads_past(name: str, reader: str) -> str:
+    """That a layer stays float because `reader` computes with its weight itself."""
+    return (
+        f"{name} stays float: {reader} computes with its weight itself, past the layer's quantizer, as "
+        f"`self.{name}.forward(x)` and `F.linear(x, self.{name}.weight)` do; write `self.{name}(x)` instead to "
+        "have it quantized"
+    )
+
+
+def shared_ranges(names: Iterable[str], calls: Mapping[str, int]) -> list[str]:
+    """That activation modules are called more than once, in one sentence; none where no module is."""
+    shared = [name for name in names if calls[name] > 1]
+    if not shared:
+        return []
+    what = "activation modules are called more than once, and all calls of one share its range"
+    return [f"{len(shared)} {what}: {', '.join(shared)}"]
