@@ -53,13 +53,13 @@ class Adaptors:
         for matrix in self.matrices.values():
             replace_data(matrix, matrix.data.to(device))
 
-    def match(self, layer: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    def match(self, layer: str, student: Tensor, teacher: Tensor, dim: int | None = None) -> tuple[Tensor, Tensor]:
         """Both features with the same channels, in the last dimension.
 
         Raises:
             UserError: they have different widths and there is no adaptor.
         """
-        dim = channel_dim(student)  # of both: the teacher's output has no autograd to tell
+        dim = channel_dim(student) if dim is None else dim  # of both: the teacher's output has no autograd to tell
         own, wanted = (each.float().movedim(dim, -1) for each in (student, teacher))
         if layer in self.matrices:
             own = nn.functional.linear(own, self.matrices[layer])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 SECOND = ("Convolution", "BatchNorm", "GroupNorm", "InstanceNorm")  # makers of (N, C, ...), by autograd's names
 LAST = ("Addmm", "MmBackward", "BmmBackward", "LinearBackward", "LayerNorm", "RmsNorm", "Embedding")
+HIDING = ("Checkpoint", "Compiled")  # whole parts of a network
 OPAQUE = ("Checkpoint", "Compiled", "AsStrided", "Unfold", "Repeat")  # what is inside, or in which order, is not told
 MOVES = ("TBackward", "Transpose", "Permute", "Expand", "View", "UnsafeView", "Squeeze", "Unsqueeze")
 STEPS = 200  # back from the tensor
@@ -36,11 +37,23 @@ def known_channel_dim(feature: Tensor) -> int | None:
     return found if feature.dim() == 3 else found or 1  # dimension 0 is the samples'
 
 
+def told_channel_dim(feature: Tensor) -> int | None:
+    """The same; None too of more dimensions whose maker is inside of a checkpoint or of compiled code."""
+    if feature.dim() > 3 and _made_along(feature) is None and is_hidden(feature, HIDING):
+        return None
+    return known_channel_dim(feature)
+
+
 def is_compiled(feature: Tensor) -> bool:
     """Whether a tensor is what torch.compile's code has made, directly or behind a view."""
+    return is_hidden(feature, ("Compiled",))
+
+
+def is_hidden(feature: Tensor, inside: Sequence[str]) -> bool:
+    """Whether a tensor comes out of one of these, directly or behind other operations."""
     node: Any = feature.grad_fn
     for _ in range(STEPS):
-        if node is None or "Compiled" in node.name():
+        if node is None or any(each in node.name() for each in inside):
             return node is not None
         node = next((each for each, _ in node.next_functions if each is not None), None)
     return False

@@ -13,9 +13,10 @@ from compress.distillation.adaptors import Adaptors
 from compress.distillation.base import SELF, Distiller, LayerPairs, Weight, as_pairs
 from compress.distillation.capture import Call, Features, modules_by_name, seen_on
 from compress.distillation.channel_owners import carriers
-from compress.distillation.feature_dims import channel_dim
+from compress.distillation.feature_dims import channel_dim, told_channel_dim
 from compress.distillation.losses import attention_distance, distance, same_positions
 from compress.distillation.teachers import Teachers, UnseenTeacher
+from compress.errors import UserError
 from compress.graph.trace import ExampleInputs
 from compress.registry import DISTILLERS
 
@@ -24,10 +25,11 @@ AdaptorUse = Literal["auto", "always"]
 
 
 class ChannelDistiller(Distiller):
-    """What distillers of features share: adaptors, and following a student that is thinned."""
+    """What distillers of features share: channels' places, adaptors, and following a student that is thinned."""
 
     loss: str
     adaptors: AdaptorUse
+    channel_dim: int | None = None
 
     def prepare(self, model: nn.Module, teachers: Teachers, example_inputs: ExampleInputs | None) -> None:
         """Also makes the adaptors; widths are seen in a forward pass of the example inputs, or read off the layers.
@@ -38,13 +40,14 @@ class ChannelDistiller(Distiller):
         super().prepare(model, teachers, example_inputs)
         self._followed = 0
         self.matching = Adaptors({})
+        self._seen = dims_of(model, self.pairs, example_inputs)
         teacher = teachers.find(self.teacher, model)
         if self.loss == "attention" or isinstance(teacher, UnseenTeacher):
             return
         same = self.teacher == SELF and self.adaptors == "auto"
         pairs = {own: other for own, other in self.pairs.items() if not (same and own == other)}
-        own = widths_of(model, pairs, example_inputs)
-        wanted = widths_of(teacher, pairs.values(), example_inputs)
+        own = widths_of(model, pairs, example_inputs, self.channel_dim)
+        wanted = widths_of(teacher, pairs.values(), example_inputs, self.channel_dim)
         adapted = {
             layer: (own[layer], wanted[other])
             for layer, other in pairs.items()
@@ -76,11 +79,36 @@ class ChannelDistiller(Distiller):
         self._followed = len(recipes)
 
     def term(self, layer: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The distance of one pair."""
-        student, teacher = same_positions(student, teacher, layer)
+        """The distance of one pair.
+
+        Raises:
+            UserError: the features cannot be compared, or which dimension holds the channels is not known.
+        """
+        dim = self._dim(layer, student, teacher)
+        student, teacher = same_positions(student, teacher, layer, dim)
         if self.loss == "attention":
-            return attention_distance(student, teacher)
-        return distance(*self.matching.match(layer, student, teacher), "l2")
+            return attention_distance(student, teacher, dim)
+        return distance(*self.matching.match(layer, student, teacher, dim), "l2")
+
+    def _dim(self, layer: str, student: Tensor, teacher: Tensor) -> int:
+        """Where the channels are: as given, as the example inputs have shown, or by what autograd remembers."""
+        rank, seen = student.dim(), self._seen.get(layer)
+        if self.channel_dim is not None:
+            if not -rank <= self.channel_dim < rank:
+                raise UserError(f"channel_dim {self.channel_dim}: {layer or 'output'!r} gives {tuple(student.shape)}")
+            return self.channel_dim % rank
+        if seen is not None and seen[0] == rank:
+            return seen[1]
+        found = told_channel_dim(student)
+        alike = student.shape == teacher.shape and self.loss != "attention"
+        if found is None and not (alike and layer not in {**self.matching.matrices, **self.matching.kept}):
+            raise UserError(
+                f"{type(self).__name__}: which dimension of {layer or 'output'!r}, {tuple(student.shape)}, holds the "
+                "channels is not known, since its maker is inside of a checkpoint or of compiled code, or its output "
+                f"was reshaped; give channel_dim: 1 (N, C, ...) or channel_dim: {rank - 1} (N, ..., C), or "
+                "example_inputs, with which the network is run without torch.compile"
+            )
+        return channel_dim(student) if found is None else found
 
     def state_dict(self) -> dict[str, Any]:
         """The adaptors, and which thinnings they have followed."""
@@ -124,6 +152,9 @@ class FeatureDistillation(ChannelDistiller):
         adaptors: `auto` trains a 1x1 adaptor where widths differ, `always` for every pair; `attention` needs none.
         distillation_wt: factor of the sum of the pairs' terms, >= 0.
         student_wt: factor of the loss as it comes, >= 0.
+        channel_dim: the dimension of the channels in all pairs, such as -1. null takes that of the layer that made the
+            feature: 1 behind a convolution, the last behind Linear or LayerNorm; where that is not known (inside of a
+            checkpoint or of compiled code) and matters, it is asked for.
     """
 
     def __init__(
@@ -134,8 +165,10 @@ class FeatureDistillation(ChannelDistiller):
         adaptors: AdaptorUse = "auto",
         distillation_wt: Weight = 1.0,
         student_wt: Weight = 1.0,
+        channel_dim: int | None = None,
     ) -> None:
         super().__init__(as_pairs(layers), teacher, distillation_wt, student_wt)
+        self.channel_dim = channel_dim
         self.loss = loss
         self.adaptors = adaptors
 
@@ -144,8 +177,22 @@ class FeatureDistillation(ChannelDistiller):
         return {own: self.term(own, student[own], teacher[other]) for own, other in pairs.items()}
 
 
-def widths_of(model: nn.Module, layers: Iterable[str], example_inputs: ExampleInputs | None) -> dict[str, int]:
-    """The number of channels that each layer gives.
+def dims_of(
+    model: nn.Module, layers: Iterable[str], example_inputs: ExampleInputs | None
+) -> dict[str, tuple[int, int]]:
+    """Layer -> how many dimensions its output has and which holds the channels, where the example inputs tell."""
+    if example_inputs is None:
+        return {}
+    seen = {
+        layer: (each.dim(), told_channel_dim(each)) for layer, each in seen_on(model, layers, example_inputs).items()
+    }
+    return {layer: (rank, dim) for layer, (rank, dim) in seen.items() if dim is not None}
+
+
+def widths_of(
+    model: nn.Module, layers: Iterable[str], example_inputs: ExampleInputs | None, dim: int | None = None
+) -> dict[str, int]:
+    """The number of channels that each layer gives, along `dim` or, if that is None, where they were found.
 
     Raises:
         ValueError: there are no example inputs and a layer has no such number of its own.
@@ -155,7 +202,8 @@ def widths_of(model: nn.Module, layers: Iterable[str], example_inputs: ExampleIn
     if not names:
         return {}
     if example_inputs is not None:
-        return {name: each.shape[channel_dim(each)] for name, each in seen_on(model, names, example_inputs).items()}
+        seen = seen_on(model, names, example_inputs)
+        return {name: each.shape[channel_dim(each) if dim is None else dim] for name, each in seen.items()}
     found = {}
     for name in names:
         numbers = [getattr(modules[name], attribute) for attribute in WIDTHS if hasattr(modules[name], attribute)]

@@ -43,9 +43,9 @@ def attention_map(feature: Tensor, dim: int | None = None) -> Tensor:
     return functional.normalize(energy, dim=1)
 
 
-def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
+def attention_distance(student: Tensor, teacher: Tensor, dim: int | None = None) -> Tensor:
     """Squared distance of the attention maps, summed over positions, the mean over the batch, in [0, 2]."""
-    dim = channel_dim(student)
+    dim = channel_dim(student) if dim is None else dim
     return (attention_map(student, dim) - attention_map(teacher, dim)).square().sum(1).mean()
 
 
@@ -60,18 +60,19 @@ def similarity_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (similarity(student) - similarity(teacher)).square().mean()
 
 
-def same_positions(student: Tensor, teacher: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+def same_positions(student: Tensor, teacher: Tensor, layer: str, dim: int | None = None) -> tuple[Tensor, Tensor]:
     """Both features at the smaller of their heights and widths (adaptive average pooling); others must be of one size.
 
     Args:
         student: (N, C, ...), or (N, H, W, C).
         teacher: (N, D, ...), its channels where the student's are.
         layer: of the student, for the message.
+        dim: the dimension of the channels; None finds it, see feature_dims.py.
 
     Raises:
         UserError: the features cannot be laid over each other.
     """
-    dim = channel_dim(student)
+    dim = channel_dim(student) if dim is None else dim
     if student.dim() == teacher.dim() == 4:
         own, its = student.movedim(dim, 1), teacher.movedim(dim, 1)
         if own.shape[2:] != its.shape[2:]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from compress.distillation.feature_dims import channel_dim, known_channel_dim
 from compress.distillation.losses import attention_distance, same_positions
@@ -169,3 +170,57 @@ def test_positions_and_attention_of_channels_last_are_those_of_channels_first() 
     other = nn.functional.adaptive_avg_pool2d(teacher.permute(0, 3, 1, 2), (4, 4)).square().sum(1).flatten(1)
     maps = [nn.functional.normalize(each, dim=1) for each in (energy, other)]
     torch.testing.assert_close(attention_distance(own, its), (maps[0] - maps[1]).square().sum(1).mean())
+
+
+class Hidden(nn.Module):
+    """Channels-last features of a part that autograd does not look into."""
+
+    def __init__(self, width: int, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(width)
+        self.inside, self.how = ChannelsLast(width, True), how
+        self.stage = nn.Identity()
+        self.stage.num_features = width  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "checkpoint" and self.training:
+            return self.stage(checkpoint(self.inside, x.requires_grad_(), use_reentrant=True))
+        return self.stage(self.inside(x))
+
+
+HINTS = {"class": "FeatureDistillation", "teacher": "big", "layers": ["stage"], "student_wt": 0.0}
+
+
+@pytest.mark.parametrize("loss", ["l2", "attention"])
+def test_features_whose_maker_is_hidden_are_asked_for(loss: str) -> None:
+    x = torch.randn(2, 3, 8, 6)
+    given = {**HINTS, "loss": loss}
+    found = []
+    for more, examples in (({}, x.clone()), ({"channel_dim": -1}, None), ({"channel_dim": 3}, x.clone())):
+        student, teacher = Hidden(4, "checkpoint"), Hidden(4 if examples is None else 5, "")
+        torch.nn.init.ones_(teacher.inside.stage.weight)
+        schedule = one_policy("distillers", {**given, **more}, [0])
+        run = taught(schedule, {"big": teacher.eval()}, net=student, example_inputs=examples)
+        found.append(term(run, x.clone()))
+        expected = ChannelsLast.forward(student.inside, x), teacher(x)
+        if loss == "attention":
+            maps = [nn.functional.normalize(each.square().sum(3).flatten(1), dim=1) for each in expected]
+            torch.testing.assert_close(found[-1], (maps[0] - maps[1]).square().sum(1).mean())
+        elif examples is not None:
+            (matrix,) = run.optimizer.param_groups[1]["params"]
+            torch.testing.assert_close(found[-1], (expected[0] @ matrix.T - expected[1]).square().mean())
+    torch.testing.assert_close(found[0], found[2])
+
+
+def test_features_whose_maker_is_hidden_are_never_read_as_pictures() -> None:
+    x, schedule = torch.randn(2, 3, 8, 6), one_policy("distillers", {**HINTS, "loss": "attention"}, [0])
+    run = taught(schedule, {"big": Hidden(4, "").eval()}, net=Hidden(4, "checkpoint"))
+    with pytest.raises(UserError, match=r"of 'stage', \(2, 8, 6, 4\), holds the channels .* channel_dim: 3"):
+        term(run, x)
+    run = taught(one_policy("distillers", HINTS, [0]), {"big": Hidden(4, "").eval()}, net=Hidden(4, "checkpoint"))
+    assert term(run, x.clone()) == 0  # alike, element by element: it does not matter
+    run = taught(
+        one_policy("distillers", {**HINTS, "channel_dim": 4}, [0]), {"big": Hidden(4, "").eval()}, net=Hidden(4, "")
+    )
+    with pytest.raises(UserError, match=r"channel_dim 4: 'stage' gives \(2, 8, 6, 4\)"):
+        term(run, x.clone())
