@@ -84,7 +84,7 @@ CASES = [
     (RANGE, "    epochs: 3", r"given 3; epochs should be a list .* \(write \[3\]\)"),
     (RANGE, "    epochs: [1000000]", "given 1000000; .* should be at most 200000, the longest run"),
     ("ending_epoch: 4", "ending_epoch: 1000000000", "given 1000000000; ending_epoch should be at most "
-     "100000, the longest run there is"),
+     "200000, the longest run there is"),
     ("[0.weight]", "['nothing*']", r"weights\[0\]: 'nothing\*' matches no weight of this model, so nothing would be done; "
      "there are: 0.weight, 0.bias"),
     ("[0.weight]", "['re:nothing.*']", r"'re:nothing.\*' matches no weight of this model"),
