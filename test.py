@@ -29,8 +29,7 @@ def main() -> None:
         application = find_application(checkpoint["optform"])
         opt = about(application.load("test_options")().parse(), Path(opt.model), checkpoint)
     tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint), checkpoint)
-    tester.application = application
-    tester.second = partial(second_baseline, tester, application) if opt.baseline else None
+    tester.second = partial(second_baseline, tester) if opt.baseline else None
     tester.run()
 
 

@@ -12,7 +12,8 @@ from data.dataset import PATCH_SIZE, SAMPLES_PER_EPOCH, DatasetFromFolder, Evalu
 from data.embedded import SPLIT, Part, embedded_pictures
 from data.folders import folder_pictures, has_test_part, measured_part
 from data.images import Picture
-from data.measured import WHOLE, Measured
+from data.measured import Measured
+from data.restoration import given_or_default
 from data.store import MEMORY_BUDGET
 
 DEFAULT_DIR = Path("dataset/BSDS300/images")
@@ -93,9 +94,7 @@ def get_held_out_set(upscale_factor: int, test_dir: str | None, trained: Path | 
 
 def place_of(train_dir: str | Path | None) -> Path | None:
     """The folder that a run trains on: the one given, or BSDS300 if it is there; None is the embedded photographs."""
-    if train_dir is not None:
-        return Path(train_dir)
-    return DEFAULT_DIR if DEFAULT_DIR.is_dir() else None
+    return given_or_default(train_dir, DEFAULT_DIR)
 
 
 def embedded_notice() -> str:
@@ -112,13 +111,8 @@ def _evaluation_set(
     place: Path | None, part: Part, upscale_factor: int, memory_budget: int = MEMORY_BUDGET
 ) -> EvaluationSet:
     found = EvaluationSet(_pictures(place, part), upscale_factor, memory_budget)
-    found.measured = Measured.of(place, _own_part(place, part), len(found))
+    found.measured = Measured.of_part(place, part, has_test_part, len(found))
     return found
-
-
-def _own_part(place: Path | None, part: Part) -> str:
-    """The part as people call it: a folder without a test part is taken whole."""
-    return WHOLE if part == "test" and place is not None and not has_test_part(place) else part
 
 
 def _pictures(place: Path | None, part: Part) -> list[Picture]:

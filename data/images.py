@@ -66,6 +66,11 @@ def _to_rgb(image: Image.Image) -> Pixels:
     return np.array(image.convert("RGB"))
 
 
+def planes(pixels: Pixels) -> Pixels:
+    """(H, W, 3) -> (3, H, W): crops of colour planes are quick to copy."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
 def crop_to_multiple(pixels: Pixels, scale: int) -> Pixels:
     """Cuts right and bottom so that height and width (pixels) are multiples of `scale`."""
     height, width = pixels.shape[0] // scale * scale, pixels.shape[1] // scale * scale

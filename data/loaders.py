@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Dataset
@@ -12,6 +13,8 @@ from compress.distributed import rank, world_size
 from compress.errors import UserError
 from data.data import get_held_out_set, get_training_set, get_validation_set, place_of
 from data.data_fingerprint import Origin, trained_place
+from data.measured import Measured
+from data.restoration import Crops, WholeImages
 from data.sampling import EpochSampler
 
 
@@ -56,14 +59,11 @@ def _only(items: list[Any]) -> Any:
     return items[0]
 
 
-class _SROptions(Protocol):
-    """What the loaders of super-resolution read of the training options."""
+class CropOptions(Protocol):
+    """What loaders of image restoration read of the training options."""
 
     @property
     def traindata(self) -> str | None: ...
-
-    @property
-    def upscale_factor(self) -> int: ...
 
     @property
     def patch_size(self) -> int: ...
@@ -79,6 +79,13 @@ class _SROptions(Protocol):
 
     @property
     def seed(self) -> int: ...
+
+
+class _SROptions(CropOptions, Protocol):
+    """What the loaders of super-resolution read of the training options."""
+
+    @property
+    def upscale_factor(self) -> int: ...
 
 
 class HasTestData(Protocol):
@@ -99,11 +106,26 @@ def sr_training_loaders(config: _SROptions) -> tuple[DataLoader[Any], DataLoader
         seed=config.seed,
     )
     validation = get_validation_set(config.upscale_factor, config.traindata)
-    files = [picture.path for store in (training.store, validation.store) for picture in store.pictures]
-    training.origin = Origin(place_of(config.traindata), files)
+    return restoration_loaders(training, validation, place_of(config.traindata), config)
+
+
+def restoration_loaders(
+    crops: Crops, held_out: WholeImages, place: Path | None, config: CropOptions
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and validation loader of image restoration; the run's checkpoints keep which files it uses.
+
+    Args:
+        crops: that are trained on.
+        held_out: validation images.
+        place: where both are from; None is the embedded photographs.
+        config: the training options.
+    """
+    crops.origin = Origin(place, crops.files() + held_out.files())
+    if held_out.measured is None:
+        held_out.measured = Measured.of(place, "validation", len(held_out))
     return (
-        training_loader(training, config.batchSize, config.workers, config.seed),
-        evaluation_loader(validation),
+        training_loader(crops, config.batchSize, config.workers, config.seed),
+        evaluation_loader(held_out),
     )
 
 

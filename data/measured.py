@@ -4,6 +4,7 @@ Loaders put a `Measured` on the data sets that are evaluated; summaries, reports
 quality.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ class Measured:
     def of(cls, place: Path | str | None, part: str, images: int) -> "Measured":
         """Of a place; None is the embedded photographs."""
         return cls(EMBEDDED if place is None else printable(str(place)), part, images)
+
+    @classmethod
+    def of_part(cls, place: Path | None, part: str, has_test: Callable[[Path], bool], images: int) -> "Measured":
+        """Of a part as people call it: a folder without a test part that is tested is taken whole."""
+        whole = part == "test" and place is not None and not has_test(place)
+        return cls.of(place, WHOLE if whole else part, images)
 
     def facts(self) -> dict[str, Any]:
         """Plain data, for summaries."""

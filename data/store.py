@@ -11,10 +11,8 @@ from itertools import islice
 from os import cpu_count
 from typing import NamedTuple
 
-import numpy as np
-
 from compress.errors import UserError, printable
-from data.images import DECODE_ERRORS, Picture, Pixels, crop_to_multiple, down_sample
+from data.images import DECODE_ERRORS, Picture, Pixels, crop_to_multiple, down_sample, planes
 
 MEMORY_BUDGET = 1 << 30  # bytes of decoded pairs kept by one data set
 RECENT = 8  # pairs kept of those beyond the budget
@@ -117,9 +115,4 @@ def _try_pair(picture: Picture, scale: int) -> Pair | Exception:
 
 def _make_pair(picture: Picture, scale: int) -> Pair:
     high = crop_to_multiple(picture.load(), scale)
-    return Pair(_planes(down_sample(high, scale)), _planes(high))
-
-
-def _planes(pixels: Pixels) -> Pixels:
-    """(H, W, 3) -> (3, H, W)."""
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return Pair(planes(down_sample(high, scale)), planes(high))

@@ -6,8 +6,10 @@ from them, and an application's solver and tester from those; see docs/design.md
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +29,8 @@ from engine.environment import choose_device
 from engine.epoch.running_means import Means
 from engine.saved.rebuild import rebuild
 from engine.state import Companion, TrainState
+from options.applications import Application, find_application
 from options.base_options import TestConfig, TrainConfig
-
-
-class Parts(Protocol):
-    """An application as the entry point knows it: `load` gives its parts by name."""
-
-    def load(self, part: str) -> Any:
-        """The trainer's class, the function that makes loaders, ..."""
-        ...
 
 
 class TrainedApplication:
@@ -228,6 +223,11 @@ class TestedApplication:
         self.checkpoint = load_subject(self.file) if checkpoint is None else checkpoint
         self.folders = Run(self.checkpoint["run"])
 
+    @cached_property
+    def application(self) -> Application:
+        """The entry of the table that the run was trained by."""
+        return find_application(self.checkpoint["optform"])
+
     @property
     def file(self) -> Path:
         """The evaluated file."""
@@ -253,8 +253,9 @@ class TestedApplication:
         return model.to(self.device).eval()
 
     def new_network(self, arguments: dict[str, Any]) -> nn.Module:
-        """The network of these constructor arguments."""
-        raise NotImplementedError
+        """The network of these constructor arguments: by default the application's."""
+        network: nn.Module = self.application.load("network")(**arguments)
+        return network
 
     def test(self, model: nn.Module) -> dict[str, float]:
         """Metrics of a network on the test data, by name; writes nothing."""
@@ -294,4 +295,6 @@ class TestedApplication:
 
     def training_data(self) -> tuple[Iterable[Any], Any]:
         """Minibatches that the run was trained with, the network's input first in each, and the validation loader."""
-        raise UserError(f"{type(self).__name__} gives no training data, so nothing can be calibrated")
+        saved = SimpleNamespace(**{**self.checkpoint["options"], "workers": 0})  # none for a few minibatches
+        loaders: tuple[Iterable[Any], Any] = self.application.load("training_loaders")(saved)
+        return loaders

@@ -24,7 +24,7 @@ from compress.analysis.sparsity.totals import Sparsity
 from compress.errors import UserError
 from compress.export.exported_model import is_exported
 from compress.io.files import write_json
-from engine.application import Parts, TestedApplication
+from engine.application import TestedApplication
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
 from engine.commands.find_checkpoint import load_subject
 from engine.commands.quantize import QuantizeRequest
@@ -50,7 +50,6 @@ class BaseTester(TestedApplication):
 
     Attributes:
         second: tells the quality of another run's network, a second baseline; None: there is none.
-        application: with `load(part)`, for what needs the run's trainer; None: it is not known.
         warnings: of this evaluation.
     """
 
@@ -60,7 +59,6 @@ class BaseTester(TestedApplication):
         super().__init__(config, testing_loader, checkpoint)
         self.second: SecondBaseline | None = None
         self.warnings = RunWarnings()
-        self.application: Parts | None = None
 
     def take(self, config: TestConfig | None, checkpoint: dict[str, Any] | None = None) -> None:
         """Goes on with other options than before, and the checkpoint that they name; None changes nothing."""
@@ -96,7 +94,7 @@ class BaseTester(TestedApplication):
     def _run(self) -> dict[str, Any]:
         set_up(0, self.config.threads)
         if self.config.thin:
-            self.take(*thin_subject(self, self.application))
+            self.take(*thin_subject(self))
         opt = self.config
         sensitivity, quantization = SensitivityRequest.of(opt), QuantizeRequest.of(opt)
         if opt.dump_features is not None:

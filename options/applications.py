@@ -1,8 +1,7 @@
 """The table of applications: what `--optform` may be, and where each application's parts are.
 
-The table and its look-ups. To add one: a folder in options/, data/ and models/, one entry in `APPLICATIONS` and one
-in `BUILDERS` of engine/saved/load_model.py (models/ imports nothing from here). Parts are imported when they are
-used, so that `--help` needs no torch. docs/add_an_application.md tells all of it.
+The table and its look-ups. To add one: a folder in options/, data/ and models/, and one entry in `APPLICATIONS`. Parts
+are imported when they are used, so that `--help` needs no torch. docs/add_an_application.md shows all of it.
 """
 
 import importlib
@@ -28,7 +27,8 @@ class Application:
         training_loaders: function of the options -> (training loader, validation loader).
         testing_loader: function of the test options and the checkpoint -> testing loader.
         trainer: class(config, training_loader, validation_loader) with `run()`.
-        tester: class(config, testing_loader) with `run(opt)`.
+        tester: class(config, testing_loader, checkpoint) with `run()`.
+        network: what makes a network of the arguments that a checkpoint keeps.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Application:
     testing_loader: str
     trainer: str
     tester: str
+    network: str
 
     def load(self, part: str) -> Any:
         """The object behind a part, such as `load("trainer")`."""
@@ -58,6 +59,7 @@ APPLICATIONS = {
             testing_loader="data.loaders:sr_testing_loader",
             trainer="models.C2SRCNN.solver:C2SRCNNTrainer",
             tester="models.SR.tester:XSRCNNTester",
+            network="models.C2SRCNN.model:Net",
         ),
         Application(
             name="Classify",
@@ -68,6 +70,7 @@ APPLICATIONS = {
             testing_loader="data.Classify_data.loaders:classify_testing_loader",
             trainer="models.Classify.solver:ClassifyTrainer",
             tester="models.Classify.tester:ClassifyTester",
+            network="models.Classify.zoo:build_network",
         ),
         Application(
             name="Deblur",
@@ -78,6 +81,7 @@ APPLICATIONS = {
             testing_loader="data.Deblur_data.loaders:deblur_testing_loader",
             trainer="models.Deblur.solver:DeblurTrainer",
             tester="models.Deblur.tester:DeblurTester",
+            network="models.Deblur.networks:build_networks",
         ),
     )
 }

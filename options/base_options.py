@@ -5,7 +5,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from options.configs import LARGEST_SIDE as LARGEST_SIDE
 from options.configs import MOST as MOST
@@ -73,3 +73,43 @@ def parse_testing(
     config = parse(cls, "test.py", purpose, arguments)
     check_testing(config, rules)
     return config
+
+
+class TrainingOptions(Generic[C]):
+    """The command line of `train.py` for an application, whose `TrainOptions` derives from it.
+
+    Attributes:
+        config: the options.
+        purpose: one sentence for `--help`.
+        rules: which options need others, see options/rules.py.
+    """
+
+    config: type[C]
+    purpose: str
+    rules: Sequence[Rule[Any]] = ()
+
+    def parse(self, arguments: Sequence[str] | None = None) -> C:
+        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
+
+        Raises:
+            UserError: see `parse_training`.
+        """
+        return parse_training(self.config, self.purpose, arguments, self.rules)
+
+
+class TestingOptions(Generic[T]):
+    """The same of `test.py`; an application's `TestOptions` derives from it."""
+
+    __test__ = False  # pytest: not a test class
+
+    config: type[T]
+    purpose: str
+    rules: Sequence[Rule[Any]] = ()
+
+    def parse(self, arguments: Sequence[str] | None = None) -> T:
+        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
+
+        Raises:
+            UserError: see `parse_testing`.
+        """
+        return parse_testing(self.config, self.purpose, arguments, self.rules)

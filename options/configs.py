@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compress.epoch_window import MAX_EPOCHS
+from options.applications import APPLICATIONS
 from options.command import commands, schedule_command
 from options.option import option
 from options.schedules import schedule_families
@@ -24,7 +25,7 @@ MOST_CHANNELS = 4096
 class TrainConfig:
     """Options of `train.py`."""
 
-    optform: str = option("SR", "application to train: SR, Classify or Deblur", metavar="NAME")
+    optform: str = option("SR", f"application to train: {', '.join(APPLICATIONS)}", metavar="NAME")
     compress: str | None = option(
         None,
         "YAML schedule to train under: a path, or a name in schedules/<optform>/; without it nothing is compressed",

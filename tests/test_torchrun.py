@@ -14,15 +14,10 @@ import pytest
 from PIL import Image
 
 from apputils.checkpoints.file import load_checkpoint
+from tests.applications import CASES
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 300.0  # seconds
-SMALL = {
-    "SR": ["--traindata=pictures", "--samples=12", "--patch_size=24", "--batchSize=2"],
-    "Classify": ["--arch=lenet5", "--size=28", "--batchSize=256"],
-    "Deblur": ["--traindata=pictures", "--sharp-only", "--samples=6", "--patch-size=32", "--batchSize=1", "--ngf=2",
-               "--blocks=1", "--ndf=2", "--blur-length=12"],
-}  # fmt: skip
 
 
 def torchrun(folder: Path, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
@@ -61,10 +56,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("application", list(SMALL))
+@pytest.mark.parametrize("application", list(CASES))
 def test_every_application_trains_in_two_processes(folder: Path, application: str) -> None:
     started = torchrun(
-        folder, f"--optform={application}", *SMALL[application], "--nEpochs=2", "--check-ranks", "--run=two"
+        folder, f"--optform={application}", *CASES[application].small_run, "--nEpochs=2", "--check-ranks", "--run=two"
     )
     assert started.wait(PATIENCE) == 0, (folder / "said.txt").read_text()
     said = (folder / "said.txt").read_text()
@@ -78,7 +73,7 @@ def test_every_application_trains_in_two_processes(folder: Path, application: st
 def test_a_killed_worker_is_restarted_and_at_last_ends_the_run(folder: Path) -> None:
     """One restart is allowed: after the first kill the run goes on from its checkpoint, after the second it ends."""
     last, said = folder / "checkpoints/r/last.pt", folder / "said.txt"
-    started = torchrun(folder, *SMALL["SR"], "--nEpochs=100000", "--run=r", restarts=1)
+    started = torchrun(folder, *CASES["SR"].small_run, "--nEpochs=100000", "--run=r", restarts=1)
     try:
         wait_for(last.is_file, started, said)
         os.kill(workers(started.pid)[1], signal.SIGKILL)
@@ -101,6 +96,6 @@ def test_a_wrong_schedule_is_told_once(folder: Path) -> None:
         "pruners:\n  p: {class: SparsityLevelParameterPruner, levels: {mid_part.1.wieght: 0.5}}\n"
         "policies:\n  - pruner: {instance_name: p}\n    epochs: [0]\n"
     )
-    started = torchrun(folder, *SMALL["SR"], "--compress=typo.yaml")
+    started = torchrun(folder, *CASES["SR"].small_run, "--compress=typo.yaml")
     assert started.wait(PATIENCE) != 0
     assert (folder / "said.txt").read_text().count("did you mean 'mid_part.1.weight'") == 1

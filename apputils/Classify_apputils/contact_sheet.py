@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from apputils.SR_apputils.panels import to_image
+from apputils.restoration.panels import to_image
 
 COLUMNS, SIDE, CAPTION = 8, 72, 14  # pictures in a row; pixels of a picture, of the line below it
 RIGHT, WRONG = "#1a7f37", "#c62828"

@@ -1,1 +1,1 @@
-"""What super-resolution measures and shows."""
+"""What super-resolution measures."""

@@ -13,15 +13,16 @@ from typing import Any, Protocol
 from skimage.metrics import peak_signal_noise_ratio
 from torch.utils.data import DataLoader
 
-from data.data_fingerprint import Origin, trained_place
+from data.data_fingerprint import trained_place
 from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
 from data.Deblur_data.folders import has_test_part, pairs_of
 from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR
 from data.Deblur_data.source import BlurredPictures, FilePairs, PairSource
 from data.embedded import Part, embedded_pictures
 from data.folders import measured_part
-from data.loaders import HasTestData, evaluation_loader, trained_with, training_loader
-from data.measured import WHOLE, Measured
+from data.loaders import CropOptions, HasTestData, evaluation_loader, restoration_loaders, trained_with
+from data.measured import Measured
+from data.restoration import given_or_default
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
 UNLIKE = 14.0  # dB; blurred pictures have more to the sharp ones, other scenes less
@@ -30,32 +31,14 @@ MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 _logger = logging.getLogger("run")
 
 
-class _LoaderOptions(Protocol):
+class _LoaderOptions(CropOptions, Protocol):
     """What the loaders read of the training options."""
-
-    @property
-    def traindata(self) -> str | None: ...
 
     @property
     def sharp_only(self) -> bool: ...
 
     @property
     def blur_length(self) -> float: ...
-
-    @property
-    def patch_size(self) -> int: ...
-
-    @property
-    def samples(self) -> int: ...
-
-    @property
-    def batchSize(self) -> int: ...
-
-    @property
-    def workers(self) -> int: ...
-
-    @property
-    def seed(self) -> int: ...
 
 
 class _TestOptions(HasTestData, Protocol):
@@ -71,7 +54,7 @@ def deblur_training_loaders(config: _LoaderOptions) -> tuple[DataLoader[Any], Da
     Raises:
         UserError: the data cannot be used.
     """
-    place, settings = _place(config.traindata), (config.sharp_only, config.blur_length)
+    place, settings = given_or_default(config.traindata, DEFAULT_DIR), (config.sharp_only, config.blur_length)
     if place is None:
         _logger.info(
             "no --traindata given: blurring the photographs inside scikit-image and scikit-learn; "
@@ -82,12 +65,7 @@ def deblur_training_loaders(config: _LoaderOptions) -> tuple[DataLoader[Any], Da
     if place is not None:
         _logger.info("%s: %d pairs to train on, %d for validation", place, len(crops.source), len(held_out.source))
     warn_of_unlike_halves(held_out.source)
-    held_out.measured = Measured.of(place, "validation", len(held_out))
-    crops.origin = Origin(place, crops.source.files() + held_out.source.files())
-    return (
-        training_loader(crops, config.batchSize, config.workers, config.seed),
-        evaluation_loader(held_out),
-    )
+    return restoration_loaders(crops, held_out, place, config)
 
 
 def deblur_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
@@ -97,13 +75,12 @@ def deblur_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) -> D
         UserError: the data cannot be used.
     """
     trained = partial(trained_with, checkpoint)
-    place = trained_place(checkpoint, lambda: _place(trained("traindata", str | None)))
+    place = trained_place(checkpoint, lambda: given_or_default(trained("traindata", str | None), DEFAULT_DIR))
     place, part = measured_part(opt.testdata, place, has_test_part)
     sharp_only = opt.sharp_only or (opt.testdata is None and trained("sharp_only", bool))
     length = min(max(trained("blur_length", int | float), SHORTEST_BLUR), LONGEST_BLUR)
     pictures = DeblurPictures(source_of(place, part, sharp_only, length))
-    whole = part == "test" and place is not None and not has_test_part(place)
-    pictures.measured = Measured.of(place, WHOLE if whole else part, len(pictures))
+    pictures.measured = Measured.of_part(place, part, has_test_part, len(pictures))
     return evaluation_loader(pictures)
 
 
@@ -134,9 +111,3 @@ def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -
         return BlurredPictures(embedded_pictures(part), length, MIDDLE)
     pairs = pairs_of(place, part, sharp_only)
     return BlurredPictures([each.sharp for each in pairs], length) if sharp_only else FilePairs(pairs)
-
-
-def _place(given: str | None) -> Path | None:
-    if given is not None:
-        return Path(given)
-    return DEFAULT_DIR if DEFAULT_DIR.is_dir() else None

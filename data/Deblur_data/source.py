@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from compress.errors import UserError
 from data.Deblur_data.motion import blur, blur_whole, random_kernel
-from data.images import DECODE_ERRORS, Picture, Pixels
+from data.images import DECODE_ERRORS, Picture, Pixels, planes
+from data.restoration import random_crop
 
 RECENT = 32  # decoded pictures that are kept
 BLURS = 2  # of each picture that is measured
@@ -61,11 +62,11 @@ class PairFiles:
     def load(self) -> tuple[Pixels, Pixels]:
         """(blurred, sharp), (3, H, W) each. Raises one of `DECODE_ERRORS`; ValueError if sizes do not fit."""
         if self.blurred is None:
-            both = _planes(self.sharp)
+            both = planes(self.sharp.load())
             half = both.shape[2] // 2
             blurred, sharp = both[:, :, :half], both[:, :, half : 2 * half]
         else:
-            blurred, sharp = _planes(self.blurred), _planes(self.sharp)
+            blurred, sharp = planes(self.blurred.load()), planes(self.sharp.load())
         if blurred.shape != sharp.shape:
             raise ValueError(
                 f"blurred is {blurred.shape[2]} x {blurred.shape[1]} pixels, sharp {sharp.shape[2]} x {sharp.shape[1]}"
@@ -125,7 +126,7 @@ class BlurredPictures(PairSource):
         """See `PairSource`. It is cut wider than it will be, so that it holds what was blurred into it."""
         kernel = random_kernel(draw, self.length)
         margin = kernel.shape[0] // 2
-        wide = _cut(self._sharp(index % len(self.pictures)), side + 2 * margin, draw)
+        wide = random_crop(self._sharp(index % len(self.pictures)), side + 2 * margin, draw)
         return blur(wide, kernel), wide[:, margin : margin + side, margin : margin + side]
 
     def whole(self, index: int) -> NamedPair:
@@ -169,7 +170,7 @@ class FilePairs(PairSource):
 
     def crop(self, index: int, side: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
         """See `PairSource`."""
-        both = _cut(np.concatenate(self._pair(index % len(self.pairs))), side, draw)
+        both = random_crop(np.concatenate(self._pair(index % len(self.pairs))), side, draw)
         return both[:3], both[3:]
 
     def whole(self, index: int) -> NamedPair:
@@ -232,23 +233,10 @@ def _fault(load: Callable[[PairFiles], object], pair: PairFiles) -> Exception | 
 
 
 def _sharp_alone(pair: PairFiles) -> Pixels:
-    pixels = _planes(pair.sharp)
+    pixels = planes(pair.sharp.load())
     if min(pixels.shape[1:]) < SMALLEST:
         raise ValueError(f"a side is below {SMALLEST} pixels")
     return pixels
-
-
-def _planes(picture: Picture) -> Pixels:
-    return np.ascontiguousarray(picture.load().transpose(2, 0, 1))
-
-
-def _cut(pixels: Pixels, side: int, draw: np.random.Generator) -> Pixels:
-    """A random square; where the picture is smaller, its edges are mirrored."""
-    lacking = [max(side - size, 0) for size in pixels.shape[1:]]
-    if any(lacking):
-        pixels = np.pad(pixels, ((0, 0), *((each // 2, each - each // 2) for each in lacking)), mode="symmetric")
-    top, left = (int(draw.integers(size - side + 1)) for size in pixels.shape[1:])
-    return pixels[:, top : top + side, left : left + side]
 
 
 def _middle(pixels: Pixels, side: int) -> Pixels:

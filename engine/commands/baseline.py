@@ -8,18 +8,17 @@ import logging
 
 from apputils.runs.folders import find_run
 from compress.errors import UserError
-from engine.application import Parts, TestedApplication
+from engine.application import TestedApplication
 from engine.commands.find_checkpoint import load_subject
 
 logger = logging.getLogger("run")
 
 
-def second_baseline(tester: TestedApplication, application: Parts) -> tuple[str, dict[str, float]]:
+def second_baseline(tester: TestedApplication) -> tuple[str, dict[str, float]]:
     """The name and the metrics of the run of `--baseline`, its best network measured on the same data.
 
     Args:
         tester: of the evaluated network; its options name the run.
-        application: of both, with `load(part)`.
 
     Raises:
         UserError: there is no such run, it is of another application, or it cannot be measured on the same data.
@@ -32,6 +31,7 @@ def second_baseline(tester: TestedApplication, application: Parts) -> tuple[str,
             f"{tester.checkpoint['optform']}: metrics of different applications are not mixed"
         )
     opt = dataclasses.replace(tester.config, model=str(run.best), run=None)
+    application = tester.application
     other: TestedApplication = application.load("tester")(
         opt, application.load("testing_loader")(opt, checkpoint), checkpoint
     )

@@ -31,12 +31,13 @@ from compress.export.onnx.qdq import is_quantized
 from compress.export.timing import BENCHMARK, Timing
 from compress.io.progress import Bar
 from compress.quantization.base import Bits
-from engine.application import Parts, TestedApplication
+from engine.application import TestedApplication
 from engine.commands.export import seen_inputs
 from engine.commands.find_checkpoint import load_subject
 from engine.commands.quantize import quantized_copy
 from engine.environment import choose_device, set_up
 from engine.saved.run_record import RunRecord
+from options.applications import Application
 from options.base_options import TestConfig
 
 logger = logging.getLogger("run")
@@ -63,7 +64,7 @@ class Named:
         return str(self.checkpoint["optform"])
 
 
-def compare(opt: TestConfig, application_of: Callable[[str], Parts]) -> dict[str, Any]:
+def compare(opt: TestConfig, application_of: Callable[[str], Application]) -> dict[str, Any]:
     """Measures the networks that the options name, and writes results/compare-.../; returns what compare.json holds.
 
     Args:
@@ -170,7 +171,7 @@ def _of_run(name: str) -> Named:
     return Named(name, path, load_subject(path))
 
 
-def _tester(subject: Named, opt: TestConfig, application: Parts) -> TestedApplication:
+def _tester(subject: Named, opt: TestConfig, application: Application) -> TestedApplication:
     """The application's tester of a checkpoint, with the options that were given."""
     own = application.load("test_options")().parse([])
     shared = {field.name for field in dataclasses.fields(opt)} & {field.name for field in dataclasses.fields(own)}
@@ -184,7 +185,7 @@ def _tester(subject: Named, opt: TestConfig, application: Parts) -> TestedApplic
 
 
 def _testers(
-    subjects: Sequence[Named], opt: TestConfig, application_of: Callable[[str], Parts], lenient: bool
+    subjects: Sequence[Named], opt: TestConfig, application_of: Callable[[str], Application], lenient: bool
 ) -> tuple[list[Named], list[TestedApplication], list[str]]:
     """Those that can be measured, and with `all` what cannot, in words.
 

@@ -23,11 +23,12 @@ from compress.thinning.recipe import Recipe, cut_optimizer_state, cut_state
 from compress.thinning.thin import Thinned, remove_units
 from compress.thinning.trial import prunable_graph
 from compress.thinning.zeros import in_both, zero_units
-from engine.application import Parts, TestedApplication
+from engine.application import TestedApplication
 from engine.environment import random_state, restore_random_state
 from engine.saved.load_model import new_network
 from engine.saved.rebuild import load_network
 from engine.saved.saved_options import usable
+from options.applications import Application
 from options.base_options import TestConfig
 
 logger = logging.getLogger("run")
@@ -143,14 +144,10 @@ def story(result: Thinned, before: Content, after: Content) -> str:
     )
 
 
-def thin_subject(tester: TestedApplication, application: Parts | None) -> tuple[TestConfig, Content]:
+def thin_subject(tester: TestedApplication) -> tuple[TestConfig, Content]:
     """Writes the thinner checkpoint of an evaluation beside the evaluated one.
 
     `best.pt` becomes `best_thin.pt`, or with `--overwrite` is replaced.
-
-    Args:
-        tester: of the checkpoint.
-        application: gives what makes the run's optimizer; None leaves it out of the thinner checkpoint.
 
     Returns:
         the options and the checkpoint to go on with.
@@ -161,7 +158,7 @@ def thin_subject(tester: TestedApplication, application: Parts | None) -> tuple[
     opt, path, before = tester.config, tester.file, tester.checkpoint
     done = dataclasses.replace(opt, thin=False, overwrite=False)
     model = tester.new_network(before["network"]["arguments"])
-    build_optimizer = optimizer_of(before, application) if application is not None else None
+    build_optimizer = optimizer_of(before, tester.application)
     after, result = thinned_content(before, model, _first_inputs(tester), build_optimizer)
     logger.info("%s: %s", path, story(result, before, after))
     if not result.removed:
@@ -174,7 +171,7 @@ def thin_subject(tester: TestedApplication, application: Parts | None) -> tuple[
     return dataclasses.replace(done, model=str(target), run=None), after
 
 
-def optimizer_of(checkpoint: Content, application: Parts) -> Callable[[nn.Module], Optimizer]:
+def optimizer_of(checkpoint: Content, application: Application) -> Callable[[nn.Module], Optimizer]:
     """What makes the optimizer of a checkpoint's run."""
     base = application.load("train_options")().parse([])
     saved = usable(checkpoint["options"], type(base), checkpoint["run"])

@@ -14,7 +14,6 @@ from compress.analysis.listings.groups import group_tables
 from compress.analysis.listings.weights import weight_list
 from compress.config.templates.new_schedule import new_schedule
 from compress.thinning.trial import prunable_graph
-from engine.application import Parts
 from engine.commands.smoke import smoke
 from engine.distributed.elastic_restart import run_to_go_on_with
 from engine.distributed.process_group import first_of_machine_first, in_one_process, process_group
@@ -22,12 +21,13 @@ from engine.environment import choose_device
 from engine.resume import resumed, take_last
 from engine.session import RunSession
 from engine.trainer import BaseTrainer
+from options.applications import Application
 from options.base_options import TrainConfig
 
 logger = logging.getLogger("run")
 
 
-def act(application: Parts, config: TrainConfig) -> None:
+def act(application: Application, config: TrainConfig) -> None:
     """Does what the options ask for; trains unless they name something else.
 
     Raises:
@@ -48,14 +48,14 @@ def act(application: Parts, config: TrainConfig) -> None:
         application.load("trainer")(config, *loaders).run(session, checkpoint)
 
 
-def _built(application: Parts, config: TrainConfig) -> BaseTrainer:
+def _built(application: Application, config: TrainConfig) -> BaseTrainer:
     """A trainer with its network and scheduler, without data."""
     trainer: BaseTrainer = application.load("trainer")(config, None, None)
     trainer.build()
     return trainer
 
 
-def _plan(application: Parts, config: TrainConfig) -> None:
+def _plan(application: Application, config: TrainConfig) -> None:
     trainer = _built(application, config)
     plan = trainer.compression_scheduler.preview(trainer.progress.epochs, trainer.optimizers)
     sys.stdout.write(f"{plan}\n")
@@ -64,28 +64,28 @@ def _plan(application: Parts, config: TrainConfig) -> None:
     sys.stdout.write(f"drawn: {path}; nothing was trained\n")
 
 
-def _smoke(application: Parts, config: TrainConfig) -> None:
+def _smoke(application: Application, config: TrainConfig) -> None:
     trainer = application.load("trainer")(config, *application.load("training_loaders")(config))
     smoke(trainer)
 
 
-def _list_weights(application: Parts, config: TrainConfig) -> None:
+def _list_weights(application: Application, config: TrainConfig) -> None:
     sys.stdout.write(weight_list(_built(application, config).model) + "\n")
 
 
-def _list_groups(application: Parts, config: TrainConfig) -> None:
+def _list_groups(application: Application, config: TrainConfig) -> None:
     trainer = _built(application, config)
     sys.stdout.write(group_tables(prunable_graph(trainer.model, trainer.example_inputs())) + "\n")
 
 
-def _new_schedule(application: Parts, config: TrainConfig) -> None:
+def _new_schedule(application: Application, config: TrainConfig) -> None:
     trainer, family = _built(application, config), config.new_schedule
     assert family is not None, "the mode that it asks for"
     text = new_schedule(family, trainer.model, config.schedule_command(), trainer.gives_logits)
     sys.stdout.write(text)
 
 
-MODES: dict[str, Callable[[Parts, TrainConfig], None]] = {
+MODES: dict[str, Callable[[Application, TrainConfig], None]] = {
     "plan": _plan,
     "smoke": _smoke,
     "list_weights": _list_weights,

@@ -21,7 +21,6 @@ from data.Classify_data.task import Task
 from engine.tester import BaseTester
 from models.Classify.exits import THRESHOLDS, exit_table
 from models.Classify.quality import BASELINE, Answers, answers, majority_scores, scores, scores_of_outputs
-from models.Classify.zoo import build_network
 from options.base_options import TestConfig
 from options.Classify_options.test_options import ClassifyTestConfig
 
@@ -33,10 +32,6 @@ class ClassifyTester(BaseTester):
 
     config: ClassifyTestConfig
     higher_is_better: ClassVar[dict[str, bool]] = {"top1": True, "top5": True, "loss": False}
-
-    def new_network(self, arguments: dict[str, Any]) -> nn.Module:
-        """The network of the checkpoint's arguments."""
-        return build_network(**arguments)
 
     @cached_property
     def task(self) -> Task:

@@ -14,25 +14,25 @@ from compress.distributed import average
 from compress.errors import ScheduleError, UserError
 from compress.io.files import read_text
 from engine.state import Companion
-from engine.trainer import BaseTrainer
 from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, Adversarial, content_loss, effective, gradient_penalty
 from models.Deblur.model import Discriminator, Generator
 from models.Deblur.networks import Networks, prefixes_of
-from models.Deblur.quality import beside_blurred, evaluate, outputs
+from models.restoration.quality import Quality
+from models.restoration.solver import RestorationTrainer
 from options.Deblur_options.train_options import DeblurTrainConfig
 
 logger = logging.getLogger("run")
 CRITIC_BETAS = (0.5, 0.999)  # of Adam, usual for discriminators (Radford et al. 2016, arXiv 1511.06434)
 EXAMPLE_SIDE = 256  # pixels
+QUALITY = Quality("blurred")
 
 
-class DeblurTrainer(BaseTrainer):
+class DeblurTrainer(RestorationTrainer):
     """Trains a generator against a discriminator; the metric is PSNR (dB) of RGB on whole validation pictures."""
 
-    quality = "psnr"
+    image_quality = QUALITY
     optimizer_name = "netG"
     default_epochs = 12
-    memory_format = torch.channels_last  # a step of the generator takes 0.9 of the time on a CPU
 
     config: DeblurTrainConfig
     content: Any
@@ -101,7 +101,7 @@ class DeblurTrainer(BaseTrainer):
 
     def compute_loss(self, batch: Any) -> Tensor:
         """Updates the discriminator on the batch, then gives the generator's loss: content and adversarial."""
-        blurred, sharp = (each.to(self.device, memory_format=self.memory_format, non_blocking=True) for each in batch)
+        blurred, sharp = self.on_device(batch)
         restored = self.forward(blurred)
         content = self.content(restored, sharp)
         if self.config.adversarial == 0:
@@ -118,7 +118,7 @@ class DeblurTrainer(BaseTrainer):
 
     def loss_to_measure(self, batch: Any) -> Tensor:
         """The content loss: the adversarial one comes with an update of the discriminator."""
-        blurred, sharp = (each.to(self.device, memory_format=self.memory_format) for each in batch)
+        blurred, sharp = self.on_device(batch)
         loss: Tensor = self.content(self.forward(blurred), sharp)
         return loss
 
@@ -133,19 +133,6 @@ class DeblurTrainer(BaseTrainer):
         optimizer.step()
         self.note_loss("critic", loss)
         self.compression_scheduler.masks.after_step("netD.")  # pruned weights of netD: momentum moved them
-
-    def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
-        """PSNR on the validation pictures."""
-        return evaluate(model, self.validation_loader, self.device, ["psnr"])
-
-    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        """The first validation picture: blurred, restored and sharp side by side."""
-        [(item, output)] = outputs(model, [self.validation_loader.dataset[0]], self.device)
-        return {"blurred_output_target": torch.cat([item.blurred, output, item.sharp], dim=2)}
-
-    def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
-        """PSNR and SSIM beside the blurred pictures', on the validation pictures."""
-        return beside_blurred(model, self.validation_loader, self.device)
 
     def _schedule(self, checkpoint: dict[str, Any] | None) -> Any:
         """The schedule as plain data; what is wrong with it is told when it is built."""

@@ -24,7 +24,7 @@ from engine.commands.find_checkpoint import load_subject
 from engine.saved.load_model import new_network
 from engine.saved.rebuild import rebuild
 from models.C2SRCNN.model import Net
-from models.SR.quality import centre_of, quality_of_outputs
+from models.SR.quality import QUALITY, centre_of
 
 PRUNED = ("mid_part.1.weight", "mid_part.3.weight", "mid_part.5.weight")
 
@@ -75,7 +75,7 @@ def small_evaluation(model: nn.Module, side: int = 48) -> Evaluation:
     scale = int(model.upscale_factor)  # type: ignore[arg-type]
     pictures = get_testing_set(SimpleNamespace(testdata=None, upscale_factor=scale))
     items = [centre_of(pictures[index], side) for index in range(len(pictures))]
-    return Evaluation([item.low[None] for item in items], partial(quality_of_outputs, items, metrics=("psnr",)))
+    return Evaluation([item.degraded[None] for item in items], partial(QUALITY.of_outputs, items, names=("psnr",)))
 
 
 def _runs() -> list[dict[str, object]]:

@@ -1,9 +1,8 @@
 """Test options of classification."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import TestConfig, parse_testing
+from options.base_options import TestConfig, TestingOptions
 from options.option import option
 from options.rules import Rule
 
@@ -27,15 +26,9 @@ RULES: tuple[Rule[ClassifyTestConfig], ...] = (
 )
 
 
-class TestOptions:
+class TestOptions(TestingOptions[ClassifyTestConfig]):
     """The command line of `test.py` for classification."""
 
-    __test__ = False  # pytest: not a test class
-
-    def parse(self, arguments: Sequence[str] | None = None) -> ClassifyTestConfig:
-        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
-
-        Raises:
-            UserError: see `parse_testing`.
-        """
-        return parse_testing(ClassifyTestConfig, "Evaluates a classifier.", arguments, RULES)
+    config = ClassifyTestConfig
+    purpose = "Evaluates a classifier."
+    rules = RULES

@@ -1,9 +1,8 @@
 """Training options of classification."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, TrainConfig, parse_training
+from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, TrainConfig, TrainingOptions
 from options.option import option
 from options.rules import Rule
 
@@ -100,13 +99,9 @@ RULES: tuple[Rule[ClassifyTrainConfig], ...] = (
 )
 
 
-class TrainOptions:
+class TrainOptions(TrainingOptions[ClassifyTrainConfig]):
     """The command line of `train.py` for classification."""
 
-    def parse(self, arguments: Sequence[str] | None = None) -> ClassifyTrainConfig:
-        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
-
-        Raises:
-            UserError: see `parse_training`.
-        """
-        return parse_training(ClassifyTrainConfig, "Trains a classifier under a schedule.", arguments, RULES)
+    config = ClassifyTrainConfig
+    purpose = "Trains a classifier under a schedule."
+    rules = RULES

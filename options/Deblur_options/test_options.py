@@ -1,9 +1,8 @@
 """Test options of deblurring."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import TestConfig, parse_testing
+from options.base_options import TestConfig, TestingOptions
 from options.option import option
 from options.rules import Rule
 
@@ -23,15 +22,9 @@ RULES: tuple[Rule[DeblurTestConfig], ...] = (
 )
 
 
-class TestOptions:
+class TestOptions(TestingOptions[DeblurTestConfig]):
     """The command line of `test.py` for deblurring."""
 
-    __test__ = False  # pytest: not a test class
-
-    def parse(self, arguments: Sequence[str] | None = None) -> DeblurTestConfig:
-        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
-
-        Raises:
-            UserError: see `parse_testing`.
-        """
-        return parse_testing(DeblurTestConfig, "Evaluates a deblurring network.", arguments, RULES)
+    config = DeblurTestConfig
+    purpose = "Evaluates a deblurring network."
+    rules = RULES

@@ -1,9 +1,8 @@
 """Test options of super-resolution."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import TestConfig, parse_testing
+from options.base_options import TestConfig, TestingOptions
 
 
 @dataclass(frozen=True)
@@ -11,15 +10,8 @@ class SRTestConfig(TestConfig):
     """Options of `test.py` for super-resolution; the upscale factor is the checkpoint's."""
 
 
-class TestOptions:
+class TestOptions(TestingOptions[SRTestConfig]):
     """The command line of `test.py` for super-resolution."""
 
-    __test__ = False  # pytest: not a test class
-
-    def parse(self, arguments: Sequence[str] | None = None) -> SRTestConfig:
-        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
-
-        Raises:
-            UserError: see `parse_testing`.
-        """
-        return parse_testing(SRTestConfig, "Evaluates a super-resolution network.", arguments)
+    config = SRTestConfig
+    purpose = "Evaluates a super-resolution network."

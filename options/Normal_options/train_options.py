@@ -1,9 +1,8 @@
 """Training options of super-resolution."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from options.base_options import LARGEST_SIDE, MOST, MOST_SAMPLES, TrainConfig, parse_training
+from options.base_options import LARGEST_SIDE, MOST, MOST_SAMPLES, TrainConfig, TrainingOptions
 from options.option import option
 
 
@@ -20,13 +19,8 @@ class SRTrainConfig(TrainConfig):
     samples: int = option(1200, "number of training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
 
 
-class TrainOptions:
+class TrainOptions(TrainingOptions[SRTrainConfig]):
     """The command line of `train.py` for super-resolution."""
 
-    def parse(self, arguments: Sequence[str] | None = None) -> SRTrainConfig:
-        """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
-
-        Raises:
-            UserError: see `parse_training`.
-        """
-        return parse_training(SRTrainConfig, "Trains a super-resolution network under a schedule.", arguments)
+    config = SRTrainConfig
+    purpose = "Trains a super-resolution network under a schedule."

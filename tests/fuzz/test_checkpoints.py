@@ -21,18 +21,12 @@ from apputils.checkpoints.file import load_checkpoint, load_weights, save_checkp
 from apputils.runs.folders import Run
 from compress.errors import UserError
 from compress.quantization.convert import apply
-from data.Classify_data.loaders import classify_testing_loader
-from data.Deblur_data.loaders import deblur_testing_loader
-from data.loaders import sr_testing_loader
 from engine.commands.find_checkpoint import find_subject, load_subject
 from engine.resume import last_checkpoint
 from engine.saved.load_model import load_network
 from models.C2SRCNN.model import Net
-from models.Classify.tester import ClassifyTester
 from models.Classify.zoo import build_network
 from models.Deblur.networks import build_networks
-from models.Deblur.tester import DeblurTester
-from models.SR.tester import XSRCNNTester
 from options.applications import APPLICATIONS
 from tests.engine.conftest import TrainerOf
 from tests.engine.conftest import trainer_of as trainer_of
@@ -94,8 +88,6 @@ CONTENTS: dict[str, Callable[[], dict[str, Any]]] = {
         blur_length=8.0,
     ),
 }  # fmt: skip
-LOADERS = {"SR": sr_testing_loader, "Classify": classify_testing_loader, "Deblur": deblur_testing_loader}
-TESTERS: dict[str, Any] = {"SR": XSRCNNTester, "Classify": ClassifyTester, "Deblur": DeblurTester}
 
 
 @pytest.fixture
@@ -116,7 +108,7 @@ def evaluated(file: Path) -> dict[str, float]:
         raise UserError("no such application")
     options = application.load("test_options")().parse([f"--model={file}", "--testdata=pictures/test"])
     opt, checkpoint = find_subject(options)
-    tester = TESTERS[application.name](opt, LOADERS[application.name](opt, checkpoint))
+    tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint))
     return tester.test(tester.build_model())
 
 

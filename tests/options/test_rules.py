@@ -1,5 +1,6 @@
 """Options that cannot go together, on the command line of every application; torch is not imported to say so."""
 
+import importlib
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import pytest
 from compress.errors import UserError
 from options.applications import APPLICATIONS
 from options.rules import Rule, alone, check
+from tests.applications import CASES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,57 +61,13 @@ SHARED_TESTING = [
     (["--model=nowhere"], "--model=nowhere: there is no such file"),
     (["--testdata=nowhere"], "--testdata=nowhere: there is no such (file or )?folder"),
 ]
-OWN = {
-    ("Classify", "train_options"): [
-        (["--dataset=digits", "--traindata=."], "--dataset names a data set, and --traindata another"),
-        (["--download"], "--download fetches the data set of --dataset=torchvision:NAME"),
-        (["--exit-weight=0.5"], "--exit-weight weighs the losses of early exits"),
-        (["--match=order"], "--match says how the file of --weights is read"),
-        (["--pretrained", "--weights=mine.yaml", "--arch=timm:a"], "--pretrained and --weights are two ways"),
-        (["--pretrained"], "--pretrained is for --arch=torchvision:NAME"),
-        (["--momentum=0.5"], "--momentum means nothing to the optimizer"),
-        (["--decay-all", "--weight-decay=0"], "--decay-all says what decays"),
-    ],
-    ("Classify", "test_options"): [
-        (["--predict=.", "--testdata=."], "--predict takes its pictures from its own folder"),
-        (["--predict=.", "--quantize=auto"], "--quantize excludes --compare, --dump-features, --predict"),
-        (["--predict=nowhere"], "--predict=nowhere: there is no such folder"),
-    ],
-    ("Deblur", "train_options"): [
-        (["--patch-size=30"], "--patch-size must be a multiple of 4 pixels"),
-        (["--patch-size=16"], "--patch-size must be 24 or more for the discriminator to judge a patch; --adv"),
-        (["--patch-size=20", "--gan=lsgan"], "--patch-size must be 24 or more"),
-        (["--sharp-only"], "--sharp-only says what --traindata holds"),
-        (["--traindata=.", "--blur-length=9"], "--blur-length is of blur that is made"),
-        (["--vgg-weights=mine.yaml"], "--vgg-weights is for --content=perceptual"),
-        (["--vgg-weights=nowhere", "--preset=paper"], "--vgg-weights=nowhere: there is no such file"),
-        (["--adversarial=0", "--gan=lsgan"], "--gan is about the discriminator, which --adversarial=0 leaves out"),
-    ],
-    ("Deblur", "test_options"): [(["--sharp-only"], "--sharp-only says what --testdata holds")],
-}
-CASES = [
+REFUSED = [
     (name, part, *case)
-    for name in APPLICATIONS
+    for name, own in CASES.items()
     for part, shared in (("train_options", SHARED_TRAINING), ("test_options", SHARED_TESTING))
-    for case in (*shared, *OWN.get((name, part), []))
+    for case in (*shared, *own.refused.get(part, []))
 ]
-BEYOND = [  # application, part, argument, what it must be
-    ("SR", "train_options", "--nEpochs=100001", "100000 at most"),
-    ("SR", "train_options", "--ema=1", "less than 1.0"),
-    ("SR", "train_options", "--seed=" + str(2**70), "at most"),
-    ("SR", "train_options", "--workers=100000", "1024 at most"),
-    ("SR", "train_options", "--samples=" + str(10**12), "at most"),
-    ("SR", "train_options", "--patch-size=1000000", "4096 at most"),
-    ("SR", "train_options", "--lr=1e400", "a finite number"),
-    ("SR", "train_options", "--optform=", "given nothing"),
-    ("SR", "train_options", "--device= ", "given nothing"),
-    ("SR", "test_options", "--jobs=1000000", "1024 at most"),
-    ("Classify", "train_options", "--width-mult=0", "more than 0.0"),
-    ("Classify", "train_options", "--dropout=1", "less than 1.0"),
-    ("Classify", "train_options", "--zoom=1", "less than 1.0"),
-    ("Classify", "train_options", "--label-smoothing=2", "less than 1.0"),
-    ("Deblur", "train_options", "--ngf=100000", "4096 at most"),
-]
+BEYOND = [(name, part, *case) for name, own in CASES.items() for part, cases in own.beyond.items() for case in cases]
 
 
 @pytest.fixture
@@ -121,28 +79,29 @@ def place(here: Path) -> Path:
     return here
 
 
-@pytest.mark.parametrize(("name", "part", "arguments", "message"), CASES)
+@pytest.mark.parametrize(("name", "part", "arguments", "message"), REFUSED)
 def test_what_cannot_work_is_refused(place: Path, name: str, part: str, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         APPLICATIONS[name].load(part)().parse(arguments)
 
 
-@pytest.mark.parametrize(("name", "part", "argument", "message"), BEYOND)
+@pytest.mark.parametrize(("name", "part", "arguments", "message"), BEYOND)
 def test_values_beyond_what_can_work(
-    capsys: pytest.CaptureFixture[str], name: str, part: str, argument: str, message: str
+    capsys: pytest.CaptureFixture[str], name: str, part: str, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        APPLICATIONS[name].load(part)().parse([argument])
+        APPLICATIONS[name].load(part)().parse(arguments)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_every_rule_of_an_application_is_tested() -> None:
-    for (name, part), cases in OWN.items():
-        module = sys.modules[type(APPLICATIONS[name].load(part)()).__module__]
-        tested = " ".join(word for arguments, _ in cases for word in arguments)
-        for rule in module.RULES:  # type: ignore[attr-defined]
-            assert any(option.replace("_", "-") in tested for option in rule.options), rule
+@pytest.mark.parametrize("part", ["train_options", "test_options"])
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_every_rule_of_an_application_is_tested(name: str, part: str) -> None:
+    module = importlib.import_module(getattr(APPLICATIONS[name], part).split(":")[0])
+    tested = " ".join(word for arguments, _ in CASES[name].refused.get(part, []) for word in arguments)
+    for rule in getattr(module, "RULES", ()):
+        assert any(option.replace("_", "-") in tested for option in rule.options), rule
 
 
 def test_all_faults_are_told_at_once_and_nothing_else_is_a_fault(place: Path) -> None:

@@ -55,9 +55,9 @@ def test_measured_pictures_are_the_same_each_time_and_cut_to_four(tmp_path: Path
     items = [DeblurPictures(source_of(tmp_path, "test", True, 12.0)) for _ in range(2)]
     assert [item.name for item in items[0]] == ["a_0", "a_1"]
     for one, two in zip(*items, strict=True):
-        assert torch.equal(one.blurred, two.blurred)
-        assert one.sharp.shape == (3, 40, 48)
-    assert not torch.equal(items[0][0].blurred, items[0][1].blurred)
+        assert torch.equal(one.degraded, two.degraded)
+        assert one.target.shape == (3, 40, 48)
+    assert not torch.equal(items[0][0].degraded, items[0][1].degraded)
 
 
 def test_the_embedded_photographs_are_split_by_picture() -> None:
@@ -78,7 +78,7 @@ def test_made_pairs_are_read_back_and_a_second_call_changes_nothing(tmp_path: Pa
     assert {path.name: path.read_bytes() for path in (tmp_path / "dst" / "blurred").iterdir()} == blurred
     items = DeblurPictures(source_of(tmp_path / "dst", "test", False, 0.0))
     assert [item.name for item in items] == ["0_0", "0_1", "1_0", "1_1"]
-    assert torch.equal(items[2].sharp, pixels(tmp_path / "src" / "1.png")[:, :, :48])
+    assert torch.equal(items[2].target, pixels(tmp_path / "src" / "1.png")[:, :, :48])
 
 
 def test_pairs_of_one_photograph_stay_together_and_have_names_of_their_own(
@@ -134,8 +134,8 @@ def test_pictures_that_hold_both_halves(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "a.png", 0, (40, 80))
     pair = DeblurPictures(FilePairs(pairs_of(tmp_path / "train", "test")))[0]
     both = pixels(tmp_path / "train" / "a.png")
-    assert torch.equal(pair.blurred, both[:, :, :40])
-    assert torch.equal(pair.sharp, both[:, :, 40:])
+    assert torch.equal(pair.degraded, both[:, :, :40])
+    assert torch.equal(pair.target, both[:, :, 40:])
 
 
 @pytest.mark.parametrize("alike", [True, False])

@@ -13,7 +13,6 @@ from data.loaders import sr_testing_loader
 from engine.commands.baseline import second_baseline
 from engine.commands.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
-from options.applications import find_application
 from options.Normal_options.test_options import TestOptions
 from tests.engine.commands.test_compare import renamed
 from tests.engine.conftest import TrainerOf
@@ -24,7 +23,7 @@ def beside(*arguments: str) -> tuple[XSRCNNTester, Any]:
     given = ["--testdata=pictures/val", "--no-export", "--sense=none", "--run=a", *arguments]
     opt, checkpoint = find_subject(TestOptions().parse(given))
     tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
-    tester.second = partial(second_baseline, tester, find_application("SR"))
+    tester.second = partial(second_baseline, tester)
     return tester, opt
 
 

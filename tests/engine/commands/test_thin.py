@@ -15,7 +15,6 @@ from data.loaders import sr_testing_loader
 from engine.commands.find_checkpoint import find_subject
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from models.SR.tester import XSRCNNTester
-from options.applications import find_application
 from options.Normal_options.test_options import TestOptions
 from options.Normal_options.train_options import TrainOptions
 from tests.engine.conftest import TrainerOf
@@ -33,7 +32,6 @@ policies:
 def evaluated(*arguments: str) -> dict[str, Any]:
     opt, checkpoint = find_subject(TestOptions().parse(["--testdata=pictures/val", "--sense=none", *arguments]))
     tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
-    tester.application = find_application("SR")
     return tester.run(opt)
 
 

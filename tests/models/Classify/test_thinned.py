@@ -8,7 +8,6 @@ from apputils.checkpoints.file import load_checkpoint
 from data.Classify_data.loaders import classify_testing_loader
 from engine.commands.find_checkpoint import find_subject
 from models.Classify.tester import ClassifyTester
-from options.applications import find_application
 from options.Classify_options.test_options import TestOptions
 from tests.models.Classify.conftest import ClassifierOf
 
@@ -34,7 +33,6 @@ def test_masked_filters_and_rows_that_nothing_reads_leave(classifier_of: Classif
             TestOptions().parse(["--testdata=pictures", "--sense=none", "--no-export", "--no-report", *more])
         )
         tester = ClassifyTester(opt, classify_testing_loader(opt, checkpoint))
-        tester.application = find_application("Classify")
         found.append(tester.run(opt))
     assert found[0]["quality"]["top1"]["model"] == found[1]["quality"]["top1"]["model"]
     old, new = (load_checkpoint(Path(f"checkpoints/a/{name}.pt")) for name in ("best", "best_thin"))

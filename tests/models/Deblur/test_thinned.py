@@ -10,7 +10,6 @@ from data.Deblur_data.loaders import deblur_testing_loader
 from engine.commands.find_checkpoint import find_subject
 from models.Deblur.solver import DeblurTrainer
 from models.Deblur.tester import DeblurTester
-from options.applications import find_application
 from options.Deblur_options.test_options import TestOptions
 from tests.models.Deblur.conftest import DeblurrerOf
 
@@ -31,7 +30,6 @@ def test_the_generator_is_thinned_and_trains_on(deblurrer_of: DeblurrerOf, monke
     deblurrer_of("--compress=masked.yaml", "--run=a").run()
     opt, checkpoint = find_subject(TestOptions().parse(["--sense=none", "--no-export", "--no-report", "--thin"]))
     tester = DeblurTester(opt, deblur_testing_loader(opt, checkpoint))
-    tester.application = find_application("Deblur")
     before = tester.test(tester.build_model())
     after = tester.run(opt)["quality"]["psnr"]["model"]
     assert abs(after - before["psnr"]) < 1e-3

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from apputils.Deblur_apputils.metrics import psnr_rgb, ssim_rgb
+from apputils.restoration.metrics import psnr_rgb, ssim_rgb
 from models.Deblur.losses import ssim
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from apputils.SR_apputils.metrics import psnr_y
 from compress.io.files import replacing
 
 CAPTION = 28  # pixels above each panel
@@ -32,26 +31,20 @@ def write_image(image: Image.Image, path: Path) -> None:
         image.save(temporary)
 
 
-def side_by_side(
-    panels: Mapping[str, Tensor],
-    target: Tensor,
-    border: int,
-    psnr: Callable[[Tensor, Tensor, int], float] = psnr_y,
-) -> Image.Image:
+def side_by_side(panels: Mapping[str, Tensor], target: Tensor, psnr: Callable[[Tensor], float]) -> Image.Image:
     """The panels in a row, each captioned with its name and, unless it is the target, its PSNR in dB.
 
     Args:
         panels: name -> RGB (3, H, W) in [0, 1], all of the target's size.
-        target: what PSNR is measured against.
-        border: pixels that PSNR leaves out at each side.
-        psnr: of a panel, the target and the border, dB.
+        target: the panel without a PSNR.
+        psnr: of a panel against the target, dB.
     """
     height, width = target.shape[-2:]
     sheet = Image.new("RGB", (len(panels) * (width + 4) - 4, height + CAPTION), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(18)
     for i, (name, pixels) in enumerate(panels.items()):
         left = i * (width + 4)
-        quality = "" if pixels is target else f"  {psnr(pixels, target, border):.2f} dB"
+        quality = "" if pixels is target else f"  {psnr(pixels):.2f} dB"
         draw.text((left + 6, 3), name + quality, fill="black", font=font)
         sheet.paste(to_image(pixels), (left, CAPTION))
     return sheet

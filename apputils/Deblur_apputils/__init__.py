@@ -1,1 +1,0 @@
-"""What deblurring measures."""

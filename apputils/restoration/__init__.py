@@ -1,0 +1,1 @@
+"""What image restoration measures and shows, whatever the application."""

@@ -1,0 +1,135 @@
+"""What data sets of image restoration share: the items that are measured, random crops of pairs, whole images.
+
+An application derives from `Crops` and `WholeImages` and says where its pairs come from.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.data_fingerprint import Origin
+from data.images import Pixels
+from data.measured import Measured
+from data.sampling import SampleKey, rng, sample_key
+
+
+class RestorationItem(NamedTuple):
+    """A whole image that is measured, RGB float32 in [0, 1].
+
+    Attributes:
+        name: the image's name.
+        degraded: (3, h, w), the network's input.
+        baseline: (3, H, W), what the trivial method makes of it.
+        target: (3, H, W).
+    """
+
+    name: str
+    degraded: Tensor
+    baseline: Tensor
+    target: Tensor
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the target is than the input."""
+        return self.target.shape[-1] // self.degraded.shape[-1]
+
+
+class Crops(Dataset[tuple[Tensor, Tensor]], ABC):
+    """Training pairs (degraded, target), RGB float32 in [0, 1].
+
+    Everything that is random about a sample follows from (seed, epoch, sample) alone: use it with `EpochSampler`. A
+    plain index stands for epoch 0.
+
+    Args:
+        samples: length of an epoch.
+        seed: the run's seed, >= 0.
+
+    Attributes:
+        origin: which files a run uses, from the function that makes its loaders; None of a data set of one's own.
+    """
+
+    origin: Origin | None = None
+
+    def __init__(self, samples: int, seed: int = 0) -> None:
+        self.samples, self.seed = samples, seed
+
+    @abstractmethod
+    def pair(self, sample: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """The crops (degraded, target) of a sample, (3, side, side) each, before they are flipped and turned.
+
+        Args:
+            sample: in [0, samples).
+            draw: makes every random choice.
+        """
+
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """The files that pairs are made of."""
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, key: SampleKey | int) -> tuple[Tensor, Tensor]:
+        key = sample_key(key)
+        if not 0 <= key.sample < self.samples:
+            raise IndexError(f"sample {key.sample} is not in [0, {self.samples})")
+        draw = rng(self.seed, key)
+        degraded, target = self.pair(key.sample, draw)
+        flip, turns = bool(draw.integers(2)), int(draw.integers(4))
+        return to_tensor(_turned(degraded, flip, turns)), to_tensor(_turned(target, flip, turns))
+
+
+class WholeImages(Dataset[RestorationItem], ABC):
+    """Whole images with their baseline, in order. Load with `data.loaders.evaluation_loader`: sizes differ.
+
+    Attributes:
+        measured: where the images are from, from the function that chose them; None of a data set of one's own.
+    """
+
+    measured: Measured | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def item(self, index: int) -> RestorationItem:
+        """An image, the same each time."""
+
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """The files that images are made of."""
+
+    def __getitem__(self, index: int) -> RestorationItem:
+        return self.item(range(len(self))[index])
+
+
+def random_crop(planes: Pixels, side: int, draw: np.random.Generator) -> Pixels:
+    """A random square of (C, H, W), (C, side, side); where the image is smaller, its edges are mirrored."""
+    lacking = [max(side - size, 0) for size in planes.shape[1:]]
+    if any(lacking):
+        planes = np.pad(planes, ((0, 0), *((each // 2, each - each // 2) for each in lacking)), mode="symmetric")
+    top, left = (int(draw.integers(size - side + 1)) for size in planes.shape[1:])
+    return planes[:, top : top + side, left : left + side]
+
+
+def given_or_default(given: str | Path | None, default: Path) -> Path | None:
+    """The folder that was named, or the default one if it is there; None is the embedded photographs."""
+    if given is not None:
+        return Path(given)
+    return default if default.is_dir() else None
+
+
+def to_tensor(planes: Pixels) -> Tensor:
+    """(3, H, W), 0..255 -> float32 in [0, 1]; the only copy that is made of a crop."""
+    return torch.from_numpy(np.divide(planes, np.float32(255), dtype=np.float32, order="C"))
+
+
+def _turned(planes: Pixels, flip: bool, turns: int) -> Pixels:
+    """Mirrored if `flip`, then turned by `turns` quarters; a view, nothing is copied."""
+    return np.rot90(planes[:, :, ::-1] if flip else planes, turns, axes=(1, 2))

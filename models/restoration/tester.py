@@ -1,0 +1,74 @@
+"""Evaluation of restoration networks: metrics beside the trivial method's, images side by side.
+
+`RestorationTester`. An application's tester derives from it.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from apputils.restoration.panels import save_image, side_by_side, write_image
+from compress.analysis.sensitivity.evaluation import Evaluation
+from data.restoration import RestorationItem
+from engine.tester import BaseTester
+from models.restoration.quality import Quality, outputs
+
+
+class RestorationTester(BaseTester):
+    """Measures a checkpoint on whole images.
+
+    Attributes:
+        image_quality: how images are measured.
+    """
+
+    higher_is_better: ClassVar[Mapping[str, bool]] = {"psnr": True, "ssim": True}
+    image_quality: ClassVar[Quality]
+
+    def test(self, model: nn.Module) -> dict[str, float]:
+        """Mean of each metric over the test images; writes nothing."""
+        return self.image_quality.evaluate(model, self.testing_loader, self.device)
+
+    def baseline(self) -> tuple[str, dict[str, float]]:
+        """The trivial method."""
+        return self.image_quality.baseline, self.image_quality.of_baseline(self.testing_loader)
+
+    def measured_on(self) -> dict[str, Any]:
+        """The images by their names."""
+        return {"pictures": ", ".join(item.name for item in self.testing_loader)}
+
+    def samples(self) -> Iterator[tuple[Tensor, None]]:
+        """One degraded image at a time."""
+        return ((item.degraded[None], None) for item in self.testing_loader)
+
+    def evaluation(self) -> Evaluation:
+        """The test images, and PSNR (with `--full` every metric) of what a network makes of them."""
+        items = list(self.testing_loader)
+        names = tuple(self.image_quality.metrics) if self.config.full else ("psnr",)
+        inputs = [item.degraded[None].to(self.device) for item in items]
+        return Evaluation(inputs, partial(self.image_quality.of_outputs, items, names=names), self.higher_is_better)
+
+    def write_pictures(self, model: nn.Module, folder: Path) -> int:
+        """For each image the baseline, output and target, and all side by side with their PSNR.
+
+        The input comes first where the baseline is not the input itself; an input that is smaller is shown enlarged.
+        """
+        count = 0
+        for item, output in outputs(model, self.testing_loader, self.device):
+            images = {self.image_quality.baseline: item.baseline, "output": output, "target": item.target}
+            shown = images
+            if item.degraded is not item.baseline:
+                enlarged = item.degraded.repeat_interleave(item.scale, 1).repeat_interleave(item.scale, 2)
+                images, shown = {"input": item.degraded, **images}, {"input": enlarged, **images}
+            for kind, pixels in images.items():
+                save_image(pixels, folder / f"{item.name}_{kind}.png")
+            write_image(
+                side_by_side(shown, item.target, partial(self._psnr, item)), folder / f"{item.name}_side_by_side.png"
+            )
+            count += len(images) + 1
+        return count
+
+    def _psnr(self, item: RestorationItem, image: Tensor) -> float:
+        return self.image_quality.metrics["psnr"](image, item)

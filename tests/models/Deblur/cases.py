@@ -1,0 +1,38 @@
+"""What the generic tests need to know of deblurring."""
+
+from tests.models.cases import Cases
+
+CASES = Cases(
+    small_run=[
+        "--traindata=pictures",
+        "--sharp-only",
+        "--samples=6",
+        "--patch-size=32",
+        "--batchSize=1",
+        "--ngf=2",
+        "--blocks=1",
+        "--ndf=2",
+        "--blur-length=12",
+    ],
+    schedules=5,
+    refused={
+        "train_options": [
+            (["--patch-size=30"], "--patch-size must be a multiple of 4 pixels"),
+            (["--patch-size=16"], "--patch-size must be 24 or more for the discriminator to judge a patch; --adv"),
+            (["--patch-size=20", "--gan=lsgan"], "--patch-size must be 24 or more"),
+            (["--sharp-only"], "--sharp-only says what --traindata holds"),
+            (["--traindata=.", "--blur-length=9"], "--blur-length is of blur that is made"),
+            (["--vgg-weights=mine.yaml"], "--vgg-weights is for --content=perceptual"),
+            (["--vgg-weights=nowhere", "--preset=paper"], "--vgg-weights=nowhere: there is no such file"),
+            (["--adversarial=0", "--gan=lsgan"], "--gan is about the discriminator, which --adversarial=0 leaves out"),
+        ],
+        "test_options": [
+            (["--sharp-only"], "--sharp-only says what --testdata holds"),
+        ],
+    },
+    beyond={
+        "train_options": [
+            (["--ngf=100000"], "4096 at most"),
+        ],
+    },
+)

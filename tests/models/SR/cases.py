@@ -1,0 +1,24 @@
+"""What the generic tests need to know of super-resolution."""
+
+from tests.models.cases import Cases
+
+CASES = Cases(
+    small_run=["--traindata=pictures", "--samples=12", "--patch_size=24", "--batchSize=2"],
+    schedules=16,
+    beyond={
+        "train_options": [
+            (["--nEpochs=100001"], "100000 at most"),
+            (["--ema=1"], "less than 1.0"),
+            (["--seed=" + str(2**70)], "at most"),
+            (["--workers=100000"], "1024 at most"),
+            (["--samples=" + str(10**12)], "at most"),
+            (["--patch-size=1000000"], "4096 at most"),
+            (["--lr=1e400"], "a finite number"),
+            (["--optform="], "given nothing"),
+            (["--device= "], "given nothing"),
+        ],
+        "test_options": [
+            (["--jobs=1000000"], "1024 at most"),
+        ],
+    },
+)
