@@ -42,7 +42,7 @@ def test_a_thinned_run_is_evaluated_and_exported(deblurrer_of: DeblurrerOf) -> N
     summary = trainer.run()
     assert trainer.model.blocks[0].conv1.out_channels == 2
     assert set(summary["quality"]["psnr"]) == {"blurred", "dense network (teacher self)", "model"}
-    assert "dense_loss" in trainer.history[-1]
+    assert "dense_loss" in trainer.progress.history[-1]
     given = TestOptions().parse(["--model=checkpoints/a/best.pt", "--optform=Deblur", "--sense=none", "--no-report"])
     loader = deblur_testing_loader(given, load_checkpoint(Path(given.model)))
     tester = DeblurTester(given, loader)
