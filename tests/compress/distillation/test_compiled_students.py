@@ -38,6 +38,7 @@ def terms(instance: dict[str, Any], epochs: list[int], compiled: bool) -> list[f
 def test_compiled_and_plain_students_learn_the_same(epochs: list[int]) -> None:
     instance = {
         "class": "FeatureDistillation", "teacher": "big", "layers": {"relu1": "act2"}, "loss": "attention",
+        "channel_dim": 1,  # compiled code does not tell it, and there are no example inputs
     }  # fmt: skip
     plain, compiled = (terms(instance, epochs, flag) for flag in (False, True))
     assert compiled == pytest.approx(plain, rel=1e-5)
