@@ -32,7 +32,14 @@ class Fault:
     fatal: bool = True
 
     def __str__(self) -> str:
-        kind = "" if self.fatal else "warning"
+        return self._joined("" if self.fatal else "warning")
+
+    @property
+    def unlabelled(self) -> str:
+        """The same without the word `warning`, for a logger, which says it in front."""
+        return self._joined("")
+
+    def _joined(self, kind: str) -> str:
         return ": ".join(part for part in (self.where, self.path, kind, self.message) if part)
 
 

@@ -27,7 +27,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.selectors import canonical_parameters, parameter_owners
+from compress.selectors import canonical_parameters, parameter_owner
 
 GroupName = Literal["Filters", "3D", "Channels", "Rows", "Cols", "2D", "Blocks"]
 FilterGroup = Literal["Filters", "3D"]
@@ -162,7 +162,7 @@ class Tilings:
         return found
 
     def _find(self, model: nn.Module, name: str, shape: Tile, group: str) -> Tile:
-        owner = parameter_owners(model).get(name)
+        owner = parameter_owner(model, name)
         swapped = is_transposed(owner) and len(shape) > 1
         if swapped and group in ("Filters", "3D") and getattr(owner, "groups", 1) != 1:
             raise ValueError(f"{name!r}: the filters of a transposed convolution in groups are not {group!r}")

@@ -200,17 +200,7 @@ class CompressionScheduler:
 
     def cut_short(self, epochs: int) -> list[str]:
         """One line for each policy that a run of that length ends inside of, with the level it will have reached."""
-        lines = []
-        for policy in self.policies:
-            fired = [epoch for epoch in policy.window.epochs if epoch < epochs]
-            if policy.settled(epochs - 1) or not fired:
-                continue
-            reached, final = (max(policy.plan(e).values(), default=0.0) for e in (fired[-1], policy.window.last))
-            lines.append(
-                f"the run ends after {epochs} epochs, inside {policy.name!r} ({policy.window}): it reaches "
-                f"{100 * reached:.1f} % instead of {100 * final:.1f} %; best.pt will be the best of the sparsest epochs"
-            )
-        return lines
+        return [line for policy in self.policies if (line := policy.cut_short(epochs))]
 
     def state_dict(self, teachers: bool = True) -> dict[str, Any]:
         """Everything that a resumed run needs, as plain data and tensors (loads with `weights_only=True`).

@@ -102,7 +102,8 @@ def submodule(model: nn.Module, name: str) -> nn.Module:
     model = unwrapped(model)
     for part in name.split(".") if name else ():
         child = model._modules[part]
-        assert child is not None
+        if child is None:
+            raise KeyError(name)
         model = unwrapped(child)
     return model
 
@@ -159,6 +160,14 @@ def parameter_owners(model: nn.Module) -> dict[str, nn.Module]:
     """Canonical name of each parameter -> the module that holds it."""
     by_identity = {id(p): module for module in model.modules() for p in module.parameters(recurse=False)}
     return {name: by_identity[id(parameter)] for name, parameter in canonical_parameters(model).items()}
+
+
+def parameter_owner(model: nn.Module, name: str) -> nn.Module | None:
+    """The module that holds the parameter of a canonical name, found without a look at the others; None without one."""
+    try:
+        return submodule(model, name.rpartition(".")[0])
+    except KeyError:
+        return None
 
 
 def norm_scales(model: nn.Module, wanted: list[str] | None) -> list[str]:
@@ -235,8 +244,9 @@ def expand_mapping(values: Mapping[str, V], names: Iterable[str], expression: bo
         {'a.b': 2, 'a.c': 1, 'd': 0}
     """
     pool = list(names)
+    exact = same_names((key for key in values if not key.startswith("re:")), pool)  # of all at once
     found: dict[str, V] = {}
-    for selector in sorted(values, key=lambda key: (key == "*", not same_names([key], pool))):
-        for name in expand(selector, pool, expression):
+    for selector in sorted(values, key=lambda key: (key == "*", key not in exact)):
+        for name in [exact[selector]] if selector in exact else expand(selector, pool, expression):
             found.setdefault(name, values[selector])
     return {name: found[name] for name in pool if name in found}

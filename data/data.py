@@ -103,7 +103,7 @@ def embedded_notice() -> str:
     return (
         f"no --traindata given: using the {len(SPLIT)} photographs inside scikit-image and scikit-learn "
         f"({count['train']} train, {count['validation']} validation, {count['test']} test); "
-        "--traindata DIR takes your own folder of pictures"
+        "--traindata DIR takes your own folder of images"
     )
 
 

@@ -65,12 +65,12 @@ def _locate(folder: str, file: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
             f"the embedded photograph {file} needs the package {package}, which is not installed; "
-            "install requirements.txt or give your own pictures with --traindata DIR"
+            "install requirements.txt or give your own images with --traindata DIR"
         )
     path = Path(spec.submodule_search_locations[0]) / inside / file
     if not path.is_file():
         raise UserError(
             f"the installed {package} does not contain the photograph {file} (looked for {path}); "
-            "install the version pinned in requirements.txt or give your own pictures with --traindata DIR"
+            "install the version pinned in requirements.txt or give your own images with --traindata DIR"
         )
     return path

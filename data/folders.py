@@ -94,9 +94,9 @@ def validation_groups(groups: set[str], directory: Path) -> set[str]:
     """A tenth of the names, at least one: those with the smallest SHA-256, whatever order they came in."""
     if len(groups) < 2:
         raise UserError(
-            f"{directory} holds {'a single' if groups else 'no'} readable picture; training needs at least two, one of "
+            f"{directory} holds {'a single' if groups else 'no'} readable image; training needs at least two, one of "
             "them for validation. "
-            "Add pictures or name another folder with --traindata DIR"
+            "Add images or name another folder with --traindata DIR"
         )
     return smallest_hashes(groups, max(1, round(VALIDATION_FRACTION * len(groups))))
 
@@ -129,7 +129,7 @@ def _root(directory: Path) -> Path:
     """The folder that holds the pictures or the part folders: `directory` or its `images/`."""
     if not directory.is_dir():
         raise UserError(
-            f"{directory} is not a folder; give a folder of pictures, or one with train/ and test/ in it "
+            f"{directory} is not a folder; give a folder of images, or one with train/ and test/ in it "
             "(BSDS300's layout)"
         )
     inner = directory / "images"
@@ -146,7 +146,7 @@ def _files(folder: Path) -> list[Picture]:
     """All picture files directly in `folder`."""
     pictures = picture_files(folder)
     if not pictures:
-        raise UserError(f"{folder} holds no picture; files ending in {', '.join(ENDINGS)} are read")
+        raise UserError(f"{folder} holds no image; files ending in {', '.join(ENDINGS)} are read")
     return pictures
 
 

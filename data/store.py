@@ -92,9 +92,9 @@ class PairStore(Sequence[Pair]):
         skipped = len(pictures) - len(self)
         if not len(self):
             where = f" in {pictures[0].path.parent}" if pictures else ""
-            raise UserError(f"no usable picture{where}: {skipped} of {len(pictures)} files were skipped")
+            raise UserError(f"no usable image{where}: {skipped} of {len(pictures)} files were skipped")
         if skipped:
-            _logger.warning("%d of %d pictures were skipped", skipped, len(pictures))
+            _logger.warning("%d of %d images were skipped", skipped, len(pictures))
 
 
 def _decoded(pictures: Sequence[Picture], scale: int) -> Iterator[Pair | Exception]:

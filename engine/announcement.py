@@ -5,7 +5,7 @@
 
 import logging
 
-from apputils.runs.measured_words import measured_words
+from compress.analysis.measured_words import measured_words
 from compress.distributed import world_size
 from engine.application import TrainedApplication
 from engine.epoch.mid_epoch import doubts
@@ -16,7 +16,7 @@ logger = logging.getLogger("run")
 
 
 def announce(application: TrainedApplication, progress: Progress, run: str, steps_per_epoch: int) -> None:
-    """Says what is about to happen, and warns of a run that ends inside a policy.
+    """Says what is about to happen.
 
     Args:
         application: that is trained, built.
@@ -41,8 +41,6 @@ def announce(application: TrainedApplication, progress: Progress, run: str, step
     if config.checkpoint_every or progress.middle:
         for doubt in doubts(application.training_loader, application.device):
             logger.warning("saving inside an epoch: %s", doubt)
-    for warning in state.scheduler.cut_short(progress.epochs):
-        logger.warning("%s", warning)
 
 
 def samples_per_update(config: TrainConfig) -> int:

@@ -63,7 +63,7 @@ APPLICATIONS = {
         ),
         Application(
             name="Classify",
-            purpose="classification of pictures (lenet5, resnet20, torchvision:NAME, ...)",
+            purpose="classification of images (lenet5, resnet20, torchvision:NAME, ...)",
             train_options="options.Classify_options.train_options:TrainOptions",
             test_options="options.Classify_options.test_options:TestOptions",
             training_loaders="data.Classify_data.loaders:classify_training_loaders",

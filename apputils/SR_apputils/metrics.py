@@ -63,7 +63,7 @@ def _inner_luma(
     if output.shape != target.shape:
         raise ValueError(f"output is {tuple(output.shape)}, target is {tuple(target.shape)}; they must agree")
     if output.dim() not in (3, 4) or output.shape[-3] != 3 or output.shape[:-3].numel() != 1:
-        raise ValueError(f"one RGB picture (3, H, W) is measured at a time; given {tuple(output.shape)}")
+        raise ValueError(f"one RGB image (3, H, W) is measured at a time; given {tuple(output.shape)}")
     height, width = output.shape[-2:]
     if min(height, width) - 2 * border < smallest:
         raise ValueError(

@@ -9,14 +9,23 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from apputils.runs.folders import Run
-from compress.errors import UserError
+from compress.errors import UserError, printable
 from compress.io.files import read_text, write_text
 
+LONGEST_OWNER = 200  # characters
 WAIT = 3.0  # seconds: a process that was just killed, and its workers, are given so long to be gone
+
+
+def _owner(file: Path) -> str:
+    try:
+        return printable(read_text(file).strip()[:LONGEST_OWNER]) or "another process"
+    except (OSError, UnicodeDecodeError):
+        return "another process"
 
 
 @contextmanager
@@ -31,7 +40,7 @@ def hold(run: Run) -> Iterator[None]:
     try:
         lock.acquire(timeout=WAIT)
     except Timeout as e:
-        who = read_text(owner).strip() if owner.is_file() else "another process"
+        who = _owner(owner)
         raise UserError(
             f"the run {run.name} is being trained by {who}; wait until it has ended, or end it. Nothing was changed"
         ) from e

@@ -16,8 +16,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from apputils.runs.folders import Run
-from apputils.runs.measured_words import measured_words
 from apputils.runs.run_warnings import warnings_text
+from compress.analysis.measured_words import measured_words
 from compress.analysis.metric_names import words_of
 from compress.analysis.sparsity.totals import Sparsity
 from compress.graph.macs.count import count_macs

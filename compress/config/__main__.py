@@ -33,7 +33,7 @@ LARGEST_SIZE = 65_536
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code, 2 after a fault of the user's."""
     guard_screen()
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     parser = argparse.ArgumentParser(prog="python -m compress.config", description="The schedule language.")
     commands = parser.add_subparsers(required=True, dest="command")
     commands.add_parser("list", help="every class, by section")

@@ -136,7 +136,7 @@ def _build(
     if report.fatal or (strict and report.faults):
         raise ScheduleError(report.in_order())
     for fault in report.in_order():
-        logger.warning("%s", fault)
+        logger.warning("%s", fault.unlabelled)
     policies = [policy for _, policy in sorted(entries, key=lambda entry: checks.is_lr(entry[1]))]
     resolved = _resolve(data, found)
     add_adaptors(policies, optimizer)

@@ -98,12 +98,22 @@ def _read_nodes(text: str) -> tuple[Any, yaml.Node | None]:
     """A loader of the text, and its one node; a large text that is in order is read by libyaml."""
     if len(text) >= LARGE:
         try:
+            _check_depth(text)
             fast = _Fast(text)
             return fast, fast.get_single_node()
         except yaml.YAMLError:
             pass  # read again, for the message
     loader = _Loader(text)
     return loader, loader.get_single_node()
+
+
+def _check_depth(text: str) -> None:
+    """Refuses what is nested so deeply that libyaml, which calls itself for each level, would end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Fast):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.constructor.ConstructorError(None, None, _TOO_LARGE, None)
 
 
 def _check_size(root: yaml.Node) -> None:

@@ -129,5 +129,5 @@ def check_sizes(student: Tensor, teacher: Tensor) -> None:
     if student.shape != teacher.shape:
         raise UserError(
             f"the student's output is {tuple(student.shape)}, the teacher's {tuple(teacher.shape)} for the same "
-            "inputs; a teacher needs the same classes, or the same picture size"
+            "inputs; a teacher needs the same classes, or the same image size"
         )

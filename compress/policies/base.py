@@ -72,6 +72,18 @@ class Policy:
         """Whether it has reached its final level when `epoch` ends; default True, for those that have none."""
         return True
 
+    def cut_short(self, epochs: int) -> str:
+        """A sentence where a run of that length ends after its first epoch and before it has settled; else ''."""
+        fired = [epoch for epoch in self.window.epochs if epoch < epochs]
+        if not fired or self.settled(epochs - 1):
+            return ""
+        reached, final = (max(self.plan(epoch).values(), default=0.0) for epoch in (fired[-1], self.window.last))
+        levels = f": it reaches {100 * reached:.1f} % instead of {100 * final:.1f} %" if reached != final else ""
+        return (
+            f"the run ends after {epochs} epochs, inside {self.name!r} ({self.window}){levels}; best.pt will be the "
+            "best of the sparsest epochs"
+        )
+
     def plan(self, epoch: int) -> dict[str, float]:
         """What it will ask for at a firing epoch: quantity (such as a weight's name) -> value. Data-driven: {}."""
         return {}

@@ -48,7 +48,7 @@ def convert_cifar(source: Path, target: Path) -> str:
     for name in {name for each in source_parts.values() for name in each.classes}:
         if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
             raise UserError(f"{source}: the class name {name!r} cannot be a folder below {target}; nothing was written")
-    counts = [f"{part}: {_write(each, target / part)} pictures" for part, each in source_parts.items()]
+    counts = [f"{part}: {_write(each, target / part)} images" for part, each in source_parts.items()]
     return f"written and counted: {target}: {', '.join(counts)}"
 
 
@@ -68,7 +68,7 @@ def _write(source: Source, target: Path) -> int:
         found = len(picture_files(target / source.classes[label]))
         if found != wanted:
             raise UserError(
-                f"{target / source.classes[label]} holds {found} pictures instead of {wanted}; empty {target} and run "
+                f"{target / source.classes[label]} holds {found} images instead of {wanted}; empty {target} and run "
                 "it again"
             )
     return len(source)

@@ -81,7 +81,7 @@ class Layout:
             "its validation part" if "validation" in self.parts else "the tenth of each class held out of training"
         )
         told = "" if named else f"; {ALSO_CHOSE}"
-        _logger.warning("%s: measuring %s, %d pictures%s", reason, stand_in, len(source), told)
+        _logger.warning("%s: measuring %s, %d images%s", reason, stand_in, len(source), told)
         return source
 
     def _opened(self, part: Part) -> Source:
@@ -99,7 +99,7 @@ class Layout:
         training, validation = hold_out(source)
         if not validation:
             raise UserError(
-                f"{source.where}: no class has two pictures, so none can be held out for validation; add pictures or a "
+                f"{source.where}: no class has two images, so none can be held out for validation; add images or a "
                 "validation part"
             )
         return source.subset(training if part == "train" else validation)

@@ -148,7 +148,7 @@ def _labelled(source: Source) -> Source:
     """The pictures that have a label."""
     known = [i for i, label in enumerate(source.labels) if label != UNLABELLED]
     if not known:
-        raise UserError(f"{source.where} holds no picture with a label, so nothing can be learned or measured from it")
+        raise UserError(f"{source.where} holds no image with a label, so nothing can be learned or measured from it")
     if len(known) == len(source):
         return source
     labelled = source.subset(known)

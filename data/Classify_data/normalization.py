@@ -39,7 +39,7 @@ def mean_and_std(text: str, store: PictureStore) -> MeanStd:
     if len(mean) == 1:
         mean, std = mean * store.channels, std * store.channels
     if len(mean) != store.channels or len(std) != store.channels:
-        raise UserError(f"--mean-std={text} has {len(mean)} and {len(std)} values; pictures have {store.channels}")
+        raise UserError(f"--mean-std={text} has {len(mean)} and {len(std)} values; images have {store.channels}")
     return mean, std
 
 

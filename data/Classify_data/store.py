@@ -98,10 +98,10 @@ def fit(pixels: Pixels, size: int, channels: int) -> Pixels:
 def _report(before: Source, after: Source) -> None:
     """Says how many pictures were left out, and refuses to go on without one, or without one of a class."""
     if not len(after):
-        raise UserError(f"no usable picture in {before.where}: {len(before)} were skipped")
+        raise UserError(f"no usable image in {before.where}: {len(before)} were skipped")
     if len(after) < len(before):
-        _logger.warning("%d of %d pictures of %s were skipped", len(before) - len(after), len(before), before.where)
+        _logger.warning("%d of %d images of %s were skipped", len(before) - len(after), len(before), before.where)
     lost = sorted(set(before.labels) - set(after.labels))
     if lost:
         names = ", ".join(repr(before.classes[label]) for label in lost)
-        raise UserError(f"no picture of class {names} in {before.where} can be decoded")
+        raise UserError(f"no image of class {names} in {before.where} can be decoded")

@@ -53,7 +53,7 @@ class Task:
             raise UserError(f"the classes cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
         per_channel = len(task.mean) == len(task.std) == task.channels and all(map(math.isfinite, task.mean + task.std))
         if task.channels not in (1, 3) or not 1 <= task.size <= LARGEST_SIDE or not per_channel or min(task.std) <= 0:
-            raise UserError("the classes cannot be read: the form of the pictures makes no sense")
+            raise UserError("the classes cannot be read: the form of the images makes no sense")
         if not task.classes or not task.majority or not set(task.majority) <= set(range(len(task.classes))):
             raise UserError("the classes cannot be read: the majority class is none of them")
         return task

@@ -18,7 +18,7 @@ PARTS: dict[Part, tuple[str, ...]] = {
     "test": ("test",),
 }
 BLURRED, SHARP = ("blurred", "blur"), "sharp"
-FORMS = "blurred/ and sharp/ with equal file names, GoPro's <scene>/blur and <scene>/sharp, or pictures A|B"
+FORMS = "blurred/ and sharp/ with equal file names, GoPro's <scene>/blur and <scene>/sharp, or images A|B"
 
 
 def pairs_of(directory: Path, part: Part, sharp_only: bool = False) -> list[PairFiles]:
@@ -89,7 +89,7 @@ def _beside(folder: Path, scene: str = "") -> list[PairFiles]:
     alone = sorted(halves[0].keys() ^ halves[1].keys())
     if alone:
         lacking = "sharp" if alone[0] in halves[1] else blurred.name
-        raise UserError(f"{folder}: {alone[0]} is not in {lacking}/ ({len(alone)} pictures have no other half)")
+        raise UserError(f"{folder}: {alone[0]} is not in {lacking}/ ({len(alone)} images have no other half)")
     return [
         PairFiles(
             f"{printable(scene)}_{picture.name}" if scene else picture.name,

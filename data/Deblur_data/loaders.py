@@ -92,8 +92,8 @@ def warn_of_unlike_halves(source: PairSource) -> None:
     decibels = [peak_signal_noise_ratio(pair.sharp, pair.blurred, data_range=255) for pair in pairs]
     if max(decibels, default=math.inf) < UNLIKE:
         _logger.warning(
-            "each picture is taken for `A|B`, blurred and sharp side by side, but the halves have %.1f dB to each "
-            "other, too little for the same scene: are they sharp pictures? then give --sharp-only",
+            "each image is taken for `A|B`, blurred and sharp side by side, but the halves have %.1f dB to each "
+            "other, too little for the same scene: are they sharp images? then give --sharp-only",
             max(decibels),
         )
 

@@ -64,7 +64,7 @@ def make_pairs(source: Path, target: Path, count: int = 1, length: float = 40.0,
     each_made = [_pairs_of(each, target / "sharp", count, index) for each in bar]
     pairs = Pairs(sum(each.made for each in each_made), sum(each.kept for each in each_made))
     if not any(pairs):
-        raise UserError(f"{source} holds no picture that can be read, so no pairs were made")
+        raise UserError(f"{source} holds no image that can be read, so no pairs were made")
     return pairs
 
 
@@ -73,7 +73,7 @@ def _index(target: Path, length: float, seed: int) -> PairsIndex:
     index = read_index(target)
     if index is None and any((target / "sharp").iterdir()):
         raise UserError(
-            f"{target} holds pictures and no {FILE}, so they were not made by this command; nothing was done. Name an "
+            f"{target} holds images and no {FILE}, so they were not made by this command; nothing was done. Name an "
             "empty or a new folder"
         )
     if index is not None and (index.length, index.seed) != (length, seed):
@@ -112,10 +112,10 @@ def _write(pixels: Pixels, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code, 2 after a fault of the user's."""
     guard_screen()
-    parser = argparse.ArgumentParser(prog="python -m data.Deblur_data.make_pairs", description="Blurs sharp pictures.")
-    parser.add_argument("source", type=Path, metavar="SRC", help="folder of sharp pictures")
+    parser = argparse.ArgumentParser(prog="python -m data.Deblur_data.make_pairs", description="Blurs sharp images.")
+    parser.add_argument("source", type=Path, metavar="SRC", help="folder of sharp images")
     parser.add_argument("target", type=Path, metavar="DST", help="folder of pairs: blurred/ and sharp/")
-    parser.add_argument("--count", type=int, default=1, help="pairs of each picture (default: 1)")
+    parser.add_argument("--count", type=int, default=1, help="pairs of each image (default: 1)")
     parser.add_argument("--length", type=float, default=40.0, help="longest way of the camera, pixels (default: 40)")
     parser.add_argument("--seed", type=int, default=0, help="of the blur (default: 0)")
     given = parser.parse_args(arguments)

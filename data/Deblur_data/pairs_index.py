@@ -62,7 +62,7 @@ def read_index(folder: Path) -> PairsIndex | None:
         return TypeAdapter(PairsIndex).validate_python(json.loads(read_bytes(path)))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(
             f"{path} is not what make_pairs wrote, so which pairs show the same photograph is not known: "
             f"{str(e).splitlines()[0]}. Make the pairs again, or remove the file if each shows another photograph"

@@ -207,7 +207,7 @@ def usable(pairs: Sequence[PairFiles], load: Callable[[PairFiles], object]) -> l
         UserError: none does.
     """
     if len(pairs) >= MANY:
-        _logger.info("reading %d pictures in %s once, to find damaged ones", len(pairs), pairs[0].sharp.path.parent)
+        _logger.info("reading %d images in %s once, to find damaged ones", len(pairs), pairs[0].sharp.path.parent)
     kept = []
     with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
         faults = pool.map(partial(_fault, load), pairs)
@@ -219,7 +219,7 @@ def usable(pairs: Sequence[PairFiles], load: Callable[[PairFiles], object]) -> l
                 kept.append(pair)
     if not kept:
         where = f" in {pairs[0].sharp.path.parent}" if pairs else ""
-        raise UserError(f"no usable picture{where}: {len(pairs)} of {len(pairs)} files were skipped")
+        raise UserError(f"no usable image{where}: {len(pairs)} of {len(pairs)} files were skipped")
     return kept
 
 

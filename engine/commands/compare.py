@@ -21,18 +21,17 @@ from torch import nn
 from apputils.compare.candidate import Candidate
 from apputils.compare.write import compared, table_text, write_comparison
 from apputils.runs.folders import Run, find_run, newest_runs
-from apputils.runs.measured_words import measured_words
 from apputils.runs.run_warnings import place_of
 from apputils.runs.writable import check_results
+from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
 from compress.export.exported_model import is_exported
-from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.qdq import is_quantized
 from compress.export.timing import BENCHMARK, Timing
 from compress.io.progress import Bar
 from compress.quantization.base import Bits
 from engine.application import TestedApplication
-from engine.commands.export import seen_inputs
+from engine.commands.export import export_onnx, seen_inputs
 from engine.commands.find_checkpoint import load_subject
 from engine.commands.quantize import quantized_copy
 from engine.environment import choose_device, set_up
@@ -262,9 +261,8 @@ def _candidate(
     inputs = tuple(torch.rand(shape, generator=generator) for shape in shapes)
     quantized = is_quantized(model)
     try:
-        transform_to_onnx(
-            model, file, tuple(x[:1] for x in inputs), quantized, "qdq" if quantized else "clip", seen[:1]
-        )
+        single = tuple(each.cpu() for each in tester.example_inputs())
+        export_onnx(tester, model, file, "qdq" if quantized else "float", single, seen[:1])
     except UserError as e:
         notes.append(f"{name} is not exported, so it has no file and no time in onnxruntime: {e}")
     facts = {"architecture": _architecture(subject.checkpoint, quantized), "schedule": _schedule(subject.checkpoint)}

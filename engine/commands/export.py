@@ -1,7 +1,7 @@
 """A run's network as exported files: written and proved after the evaluation, and evaluated themselves.
 
-`export_run` (results/<run>/export.json and the files beside it), `evaluate_exported` (`test.py --model FILE.onnx`),
-`seen_inputs`.
+`export_run` (results/<run>/export.json and the files beside it), `export_onnx`, `evaluate_exported` (`test.py --model
+FILE.onnx`), `seen_inputs`.
 """
 
 import logging
@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from apputils.runs.measured_words import measured_words
 from apputils.runs.summary import quality_table
+from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, describing
 from compress.export.machine_load import load_text
-from compress.export.onnx.export import ExportSettings, transform_to_onnx
+from compress.export.onnx.export import ExportReport, ExportSettings, transform_to_onnx
 from compress.export.onnx.qdq import is_quantized
 from compress.export.onnx.session import has_vnni
 from compress.export.pt2 import export_pt2
@@ -67,14 +67,9 @@ class _Export:
 
     def onnx(self, file: Path, mode: str) -> dict[str, Any]:
         """One ONNX file, its report and its quality."""
-        given: Any = "qdq" if mode == "qdq" else "clip"
-        settings = ExportSettings(
-            reduce_range=mode == "qdq" and self.reduce_range,
-            complete=mode == "qdq" and self.complete,
-            free_axes=self.free_axes,
-            description=describing(self.tester.checkpoint),
-        )
-        report = transform_to_onnx(self.model, file, self.dummies, mode != "float", given, self.inputs, settings)
+        options = {"reduce_range": self.reduce_range, "complete": self.complete} if mode == "qdq" else {}
+        options |= {"free_axes": self.free_axes}
+        report = export_onnx(self.tester, self.model, file, mode, self.dummies, self.inputs, **options)
         logger.info("%s", report)
         found = report.to_dict()
         del found["latency"], found["threads"]  # all files are timed together, at the end
@@ -103,6 +98,31 @@ class _Export:
         return {**how, "rows": rows, "device": str(device), "input_shapes": shapes}
 
 
+def export_onnx(
+    tester: "BaseTester",
+    model: nn.Module,
+    file: Path,
+    mode: str,
+    dummies: tuple[Tensor, ...],
+    inputs: list[tuple[Tensor, ...]],
+    **options: Any,
+) -> ExportReport:
+    """A checkpoint's network as an ONNX file, the same bytes wherever it is wanted: to be shipped, weighed or timed.
+
+    Args:
+        tester: of the checkpoint, which the file describes.
+        model: its network.
+        file: to write.
+        mode: `float`, `clip` or `qdq`.
+        dummies: inputs whose shapes are exported for.
+        inputs: real ones, to compare on.
+        options: of `ExportSettings`.
+    """
+    settings = ExportSettings(description=describing(tester.checkpoint), **options)
+    given: Any = "qdq" if mode == "qdq" else "clip"
+    return transform_to_onnx(model, file, dummies, mode != "float", given, inputs, settings)
+
+
 def export_run(
     tester: TestedApplication,
     model: nn.Module,
@@ -129,6 +149,7 @@ def export_run(
     export = _Export(tester, model, inputs, opt.threads or 1, opt.reduce_range, opt.complete, opt.free_axes or ())
     folder = tester.results
     result: dict[str, Any] = {"run": tester.folders.name, "vnni": has_vnni(), "quality": quality, "files": {}}
+    result["measured_on"] = tester.data_facts()
     started = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as dense_folder:

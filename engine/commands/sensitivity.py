@@ -77,6 +77,10 @@ class SensitivityRequest:
         stem = whole if self.weights is None else Path(f"{whole}_part_{_slug(self.weights)}")
         parts = sorted(whole.parent.glob(f"{whole.name}_part_*.json")) if self.weights is None else []
         coarse = COARSE_BITS if self.sense_type == "bits" else COARSE
+        judge = tester
+        if self.data == "validation":
+            judge = copy.copy(tester)
+            judge.testing_loader = tester.training_data()[1]
         settings = Settings(
             weights=self.weights,
             parts=parts,
@@ -85,12 +89,9 @@ class SensitivityRequest:
             higher_is_better=tester.higher_is_better,
             schedule_file=Path(f"{stem}.yaml") if self.write else None,
             data=self.data,
+            measured_on=judge.data_facts(),
             command=tester.config.schedule_command(tester.checkpoint),
         )
-        judge = tester
-        if self.data == "validation":
-            judge = copy.copy(tester)
-            judge.testing_loader = tester.training_data()[1]
         test_func: TestFunction | Evaluation = judge.evaluation() or judge.test
         sense_type: Any | SenseType = self.sense_type
         levels = None if self.full else coarse

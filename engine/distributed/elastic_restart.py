@@ -71,11 +71,20 @@ def _own_run() -> str | None:
     me, again = _starter(), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     notes = sorted(Path("logs").glob(f"*/{NOTE}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in notes:
-        note = yaml.safe_load(read_text(path)) or {}
+        note = _read_note(path)
         same_job = again and me["id"] not in NO_ID and note.get("id") == me["id"]
         if note.get("agent") == me["agent"] or same_job:
             return path.parent.name
     return None
+
+
+def _read_note(path: Path) -> dict[str, Any]:
+    """What a run's note says; {} of one that cannot be read, which names nobody."""
+    try:
+        note = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _starter() -> dict[str, Any]:

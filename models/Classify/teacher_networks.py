@@ -51,7 +51,7 @@ def pretrained_network(name: str, in_channels: int, image_size: int) -> nn.Modul
     if settings:
         raise UserError(f"{name}=pretrained: a trained network takes no settings; give {arch}=pretrained")
     if in_channels != 3:
-        raise UserError(f"{name}=pretrained reads pictures of three channels, and these have one; give --channels=3")
+        raise UserError(f"{name}=pretrained reads images of three channels, and these have one; give --channels=3")
     weights = library_weights(arch)
     network = build_network(arch, library_classes(arch), in_channels, image_size)
     own = network.state_dict().keys()

@@ -104,5 +104,5 @@ class ClassifyTester(BaseTester):
         found = zip(names, label.tolist(), sure.tolist(), strict=True)
         rows = [[name, self.task.classes[place], f"{probability:.4f}"] for name, place, probability in found]
         write_csv(path, ["picture", "class", "probability"], rows)
-        logger.info("written: %s, %d pictures", path, len(names))
+        logger.info("written: %s, %d images", path, len(names))
         return {"predictions": str(path), "pictures": len(names)}

@@ -106,7 +106,7 @@ def _own(arch: str, given: dict[str, int], settings: dict[str, Any]) -> nn.Modul
     try:
         return _maker(arch)(**given, **settings)
     except (RuntimeError, ZeroDivisionError, ValueError) as e:
-        raise UserError(f"--arch={arch} cannot be built for pictures of {given['image_size']} pixels: {e}") from e
+        raise UserError(f"--arch={arch} cannot be built for images of {given['image_size']} pixels: {e}") from e
 
 
 def _maker(arch: str) -> Callable[..., nn.Module]:

@@ -22,7 +22,7 @@ class ClassifyTestConfig(TestConfig):
 
 
 RULES: tuple[Rule[ClassifyTestConfig], ...] = (
-    Rule(("predict",), lambda c: c.testdata is None, "takes its pictures from its own folder, not --testdata"),
+    Rule(("predict",), lambda c: c.testdata is None, "takes its images from its own folder, not --testdata"),
 )
 
 

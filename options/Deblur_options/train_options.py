@@ -75,7 +75,7 @@ RULES: tuple[Rule[DeblurTrainConfig], ...] = (
     Rule(
         ("blur_length",),
         lambda c: c.traindata is None or c.sharp_only,
-        "is of blur that is made, and --traindata holds blurred pictures; --sharp-only says that it does not",
+        "is of blur that is made, and --traindata holds blurred images; --sharp-only says that it does not",
     ),
     Rule(("vgg_weights",), lambda c: c.content == "perceptual", "is for --content=perceptual"),
     Rule(

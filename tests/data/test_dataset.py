@@ -93,7 +93,7 @@ def test_the_patch_size_is_checked(make_pictures: MakePictures) -> None:
 
 
 def test_pictures_smaller_than_the_patch_are_refused(make_pictures: MakePictures) -> None:
-    with pytest.raises(UserError, match="no usable picture"):
+    with pytest.raises(UserError, match="no usable image"):
         DatasetFromFolder(pictures(make_pictures("p", 2)), 2, patch_size=48)
 
 

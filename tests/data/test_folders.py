@@ -15,7 +15,7 @@ def names(directory: Path, part: str) -> list[str]:
 
 def test_a_plain_folder_gives_a_tenth_to_validation(make_pictures: MakePictures) -> None:
     directory = make_pictures("mine", 20, (4, 4))
-    (directory / "notes.txt").write_text("not a picture")
+    (directory / "notes.txt").write_text("not an image")
     train, validation = names(directory, "train"), names(directory, "validation")
     assert (len(train), len(validation)) == (18, 2)
     assert not set(train) & set(validation)
@@ -65,13 +65,13 @@ def test_no_such_folder(tmp_path: Path) -> None:
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "read.me").write_text("")
-    with pytest.raises(UserError, match=r"holds no picture; files ending in \.bmp"):
+    with pytest.raises(UserError, match=r"holds no image; files ending in \.bmp"):
         folder_pictures(tmp_path, "train")
 
 
 def test_a_single_picture_cannot_be_split(make_pictures: MakePictures) -> None:
     directory = make_pictures("one", 1)
-    with pytest.raises(UserError, match="holds a single readable picture; training needs at least two"):
+    with pytest.raises(UserError, match="holds a single readable image; training needs at least two"):
         folder_pictures(directory, "train")
     assert names(directory, "test") == ["0"]
 
@@ -90,7 +90,7 @@ def test_a_folder_that_cannot_be_listed(make_pictures: MakePictures, monkeypatch
 def test_a_file_that_is_no_picture_is_never_the_held_out_part(make_pictures: MakePictures) -> None:
     directory = make_pictures("mixed", 5)
     for name in ("broken.png", "zz_bad.png", "a.png"):
-        (directory / name).write_text("no picture")
+        (directory / name).write_text("no image")
     held_out = folder_pictures(directory, "validation")
     assert [picture.path.name for picture in held_out] != []
     assert all(picture.path.stem.isdigit() for picture in held_out)

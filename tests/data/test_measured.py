@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from apputils.runs.measured_words import measured_words
+from compress.analysis.measured_words import measured_words
 from data.Classify_data.formats.digits import WHERE, digits
 from data.data import get_held_out_set, get_validation_set
 from data.data_fingerprint import EMBEDDED

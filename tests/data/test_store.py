@@ -74,14 +74,14 @@ def test_damaged_and_small_files_are_skipped_by_name(
     assert "cut.png: it cannot be decoded" in messages
     assert "text.png: it cannot be decoded" in messages
     assert "thin.png: it has a side below 16 pixels" in messages
-    assert "3 of 5 pictures were skipped" in messages
+    assert "3 of 5 images were skipped" in messages
 
 
 def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(UserError, match=r"no usable picture in .*: 1 of 1 files were skipped"):
+    with pytest.raises(UserError, match=r"no usable image in .*: 1 of 1 files were skipped"):
         PairStore(pictures(tmp_path), 2)
-    with pytest.raises(UserError, match="no usable picture: 0 of 0"):
+    with pytest.raises(UserError, match="no usable image: 0 of 0"):
         PairStore([], 2)
 
 

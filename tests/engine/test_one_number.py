@@ -92,7 +92,7 @@ def test_one_number(trainer_of: TrainerOf, said: Said, monkeypatch: pytest.Monke
     for kind in (XSRCNNTester, C2SRCNNTrainer):
         monkeypatch.setattr(kind, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 24),))
     monkeypatch.setattr("engine.commands.compare.Timing", lambda: Timing(rounds=2, seconds=0.001, spread=9.0))
-    monkeypatch.setattr("engine.commands.compare.transform_to_onnx", lambda *_: None)  # no file: it has no number here
+    monkeypatch.setattr("engine.commands.compare.export_onnx", lambda *_: None)  # no file: it has no number here
     Path("schedule.yaml").write_text(SCHEDULE)
     plan = plan_of("schedule.yaml", 3)
     trainer_of("--compress=schedule.yaml", "--nEpochs=3", "--run=a", "--threads=1").run()
@@ -189,3 +189,46 @@ def test_one_number(trainer_of: TrainerOf, said: Said, monkeypatch: pytest.Monke
     assert warning in column(other_book["warnings"], "text")
     reached = summary["sparsity"]["weights"]["mid_part.7.weight"]
     assert f"reaches {100 * reached:.1f} % instead of 60.0 %" in warning
+
+
+QUANTIZED = """\
+version: 1
+quantizers:
+  qat: {class: QuantAwareTrainRangeLinearQuantizer, bits_activations: 8, bits_weights: 8}
+policies:
+  - {quantizer: {instance_name: qat}, starting_epoch: 0, ending_epoch: 1, frequency: 1}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", [None, QUANTIZED], ids=["float", "quantized"])
+def test_one_size_of_an_exported_file(
+    trainer_of: TrainerOf, said: Said, monkeypatch: pytest.MonkeyPatch, schedule: str | None
+) -> None:
+    """The file that `test.py` writes and the one that `--compare` times and weighs are one and the same."""
+    for kind in (XSRCNNTester, C2SRCNNTrainer):
+        monkeypatch.setattr(kind, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 24),))
+    for module in ("engine.commands.compare", "engine.commands.export"):
+        monkeypatch.setattr(f"{module}.Timing", lambda **_: Timing(rounds=2, seconds=0.001, spread=9.0))
+    Path("schedule.yaml").write_text(schedule or "")
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4", *(["--compress=schedule.yaml"] if schedule else [])).run()
+    opt, checkpoint = find_subject(TestOptions().parse(["--run=a", "--sense=none", "--threads=1"]))
+    XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)).run(opt)
+    tested = said()
+    compare(TestOptions().parse(["--compare", "a", "--threads=1"]), find_application)
+    compared = said()
+
+    folder = Run("a").results
+    name = "network_int8.onnx" if schedule else "network.onnx"
+    size = (folder / name).stat().st_size
+    [comparison] = Path("results").glob("compare-SR-*")
+    assert json.loads((comparison / "compare.json").read_text())["rows"][0]["file_bytes"] == size
+    assert json.loads((folder / "export.json").read_text())["files"][name]["bytes"] == size
+    report = json.loads((folder / "report.json").read_text())
+    assert [each["bytes"] for each in report["export"] if each["file"].endswith(name)] == [size]
+    rows = sheets(folder / "report.xlsx")["export"]
+    sizes = dict(zip(column(rows, "file"), column(rows, "bytes"), strict=True))
+    assert sizes[str(folder / name)] == size
+    assert column(sheets(comparison / "compare.xlsx")["compare"], "file_bytes")[0] == size
+    for text in (tested, compared, plain(folder / "report.html"), plain(comparison / "compare.html")):
+        assert f"{size:,}" in text

@@ -2,8 +2,12 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+import pytest
+from PIL import Image
 
 from compress.analysis.macs.layers import macs_table
 from data.loaders import sr_testing_loader
@@ -55,6 +59,41 @@ def test_pictures_are_those_of_this_evaluation(trainer_of: TrainerOf) -> None:
     assert {path.name.split("_")[0] for path in Path("results/a/images").iterdir()} == {"train0", "train1", "train2"}
     assert ">train0<" in page.read_text()
     assert ">val0<" not in page.read_text()
+
+
+def test_an_analysis_of_other_data_says_so(trainer_of: TrainerOf) -> None:
+    """Its curves stay, under the data that they were measured on."""
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
+    page = Path("results/a/report.html")
+    there = evaluated("--testdata=pictures/train", "--sense=filter")
+    assert there["sensitivity"][0]["measured_on"] == {"data": "pictures/train", "part": "whole", "images": 3}
+    assert there["sensitivity"][0]["other_data"] == ""
+    assert "measured on 3 images: pictures/train" in page.read_text()
+    assert "Other data" not in page.read_text()
+    here = evaluated("--testdata=pictures/val")
+    text = page.read_text()
+    assert here["sensitivity"][0]["other_data"] == "3 images: pictures/train"
+    assert "sensitivity_filter.json was measured on 3 images: pictures/train; this page" in text
+    assert re.search(r"unchanged: [\d.]+ dB\), on 3 images: pictures/train", text)
+    for file in Path("pictures/train").glob("*.png"):  # under the same name, as many
+        Image.effect_noise((48, 48), 99).convert("RGB").save(file)
+    again = evaluated("--testdata=pictures/train")
+    assert re.fullmatch(
+        r"other images: PSNR was \S+ dB there and is \S+ dB here", again["sensitivity"][0]["other_data"]
+    )
+
+
+def test_half_an_analysis_of_other_data_is_not_taken_further(
+    trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
+    evaluated("--testdata=pictures/val", "--no-report", "--sense=element")
+    path = Path("results/a/sensitivity_element.json")
+    record = json.loads(path.read_text())
+    record["measured_on"]["data"], record["complete"] = "pictures/train", False  # by chance of the same quality
+    path.write_text(json.dumps(record))
+    evaluated("--testdata=pictures/val", "--sense=element")
+    assert "it was measured on 1 image: pictures/train, now it is 1 image: pictures/val" in caplog.text
 
 
 def test_another_checkpoint_of_the_run_has_its_own_folder(trainer_of: TrainerOf) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from apputils.report.blocks import Block, Charts, Heading, Text, Tile, absent
+from apputils.report.other_data import other_data
 from apputils.report.section import Content, Section
 from apputils.report.source import EXPORT, Source
 from apputils.report.svg import Chart, bar_chart
@@ -28,6 +29,7 @@ class Export(Section):
         date = source.date(EXPORT) if files else ""
         return {
             "export": [{**COMMON, **each, "written": date} for each in files.values()],
+            "export_other_data": other_data(record.get("measured_on"), record.get("quality") or {}, source.summary),
             "export_error": record.get("error"),
             "latency": record.get("latency"),
         }
@@ -53,9 +55,11 @@ class Export(Section):
         rows = [_flat({name: value for name, value in each.items() if name != "weights"}) for each in content["export"]]
         if content["export_error"]:
             rows.append({"not exported": content["export_error"]})
+        other = content["export_other_data"]
+        sheet = Sheet(note=f"quality measured on {other}" if other else None)
         return [
             Table("export", content["export"], FILES, sheet=None),
-            Table("export", rows, columns=None),
+            Table("export", rows, columns=None, sheet=sheet),
             Table("export layers", layers, columns=None),
             *([_times(content["latency"])] if content["latency"] else []),
         ]
@@ -67,6 +71,9 @@ class Export(Section):
         shown: list[Block] = [files, *warnings] if files.rows else []
         if content["export_error"]:
             shown.append(absent("Not exported", content["export_error"]))
+        if content["export_other_data"]:
+            words = f"the files' quality in {EXPORT} was measured on {content['export_other_data']}."
+            shown.append(absent("Other data", words))
         shown = shown or [self.missing]
         if not times:
             return shown

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from apputils.report.blocks import Block, Text, absent
+from apputils.report.other_data import other_data
 from apputils.report.section import Content, Section
 from apputils.report.source import Source, finished_analysis
 from apputils.report.svg import Chart, line_chart
 from apputils.report.tables import Plot, Row, Sheet, Table
+from compress.analysis.measured_words import measured_words
 from compress.analysis.metric_names import words_of
 
 PART = r"sensitivity_\w+_part_"  # records of one machine's share of the weights
@@ -23,7 +25,12 @@ class Sensitivity(Section):
 
     def collect(self, source: Source) -> dict[str, Any]:
         """The analyses of whole networks, each with its file and date."""
-        return {"sensitivity": find_sensitivity(source)}
+        return {
+            "sensitivity": [
+                {**each, "other_data": other_data(each.get("measured_on"), each["dense"], source.summary)}
+                for each in find_sensitivity(source)
+            ]
+        }
 
     def charts(self, content: Content) -> list[Chart]:
         """One chart an analysis and metric."""
@@ -36,8 +43,10 @@ class Sensitivity(Section):
     def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
         """Also which files they are from."""
         shown = super().blocks(content, folder)
-        files = " ".join(f"{each['file']}, written {each['written']}." for each in content["sensitivity"])
-        return [*shown, Text(files, "quiet")] if shown != [self.missing] else shown
+        if shown == [self.missing]:
+            return shown
+        others = [_elsewhere(each, content["measured_on"]) for each in content["sensitivity"] if each["other_data"]]
+        return [*shown, *others, Text(" ".join(map(_origin, content["sensitivity"])), "quiet")]
 
 
 def find_sensitivity(source: Source) -> list[dict[str, Any]]:
@@ -46,6 +55,20 @@ def find_sensitivity(source: Source) -> list[dict[str, Any]]:
     found = [(name, source.json(name)) for name in names if not re.match(PART, name)]
     whole = [(name, record) for name, record in found if finished_analysis(record)]
     return [{**record, "file": name, "written": source.date(name)} for name, record in whole]
+
+
+def _elsewhere(analysis: Mapping[str, Any], here: str) -> Block:
+    """That curves are of other data than the page's quality."""
+    return absent(
+        "Other data",
+        f"{analysis['file']} was measured on {analysis['other_data']}; this page's quality on {here}. Test with "
+        f"--sense={analysis['sense_type']} to measure it on these.",
+    )
+
+
+def _origin(analysis: Mapping[str, Any]) -> str:
+    facts = analysis.get("measured_on")
+    return f"{analysis['file']}, written {analysis['written']}{f', measured on {measured_words(facts)}' if facts else ''}."
 
 
 def _chart(analysis: Mapping[str, Any], metric: str) -> Chart:
@@ -58,6 +81,7 @@ def _chart(analysis: Mapping[str, Any], metric: str) -> Chart:
     unchanged = f"{analysis['sense_type']}; unchanged: {words.value(dense)}"
     x_label = "bits" if bits else "level (fraction of zeros asked for)"
     title = f"{words.title} when one weight is changed ({unchanged})"
+    title += f", on {analysis['other_data']}" if analysis["other_data"] else ""
     return line_chart(title, curves, x_label, words.heading, height=320)
 
 
@@ -69,7 +93,10 @@ def _table(analysis: Mapping[str, Any], metric: str) -> Table:
     weights = list(analysis["weights"])
     plot = Plot("scatter", "level", weights, f"{metric} over level", metric)
     found = [{"level": level, **{name: levels[level].get(name) for name in weights}} for level in sorted(levels)]
-    return Table(f"sensitivity {analysis['sense_type']} {metric}", found, columns=None, sheet=Sheet(plots=[plot]))
+    facts = analysis.get("measured_on")
+    measured = analysis["other_data"] or (measured_words(facts) if facts else "")
+    sheet = Sheet(plots=[plot], note=f"measured on {measured}" if measured else None)
+    return Table(f"sensitivity {analysis['sense_type']} {metric}", found, columns=None, sheet=sheet)
 
 
 def _points(rows: Sequence[Row], metric: str) -> list[tuple[float, float]]:

@@ -22,6 +22,7 @@ def draw_plan(plan: Plan, path: Path) -> None:
     """Writes the plan as PNG: the policies' epochs above, zeros and learning rates below where there are any."""
     require("draw_plan", "matplotlib")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     zeros, rates = plan.level_groups(), _rates(plan)
     actors = list(dict.fromkeys(name for row in plan.rows for name in row.acting))
@@ -34,6 +35,7 @@ def draw_plan(plan: Plan, path: Path) -> None:
     if rates:
         _draw_rates(axes.pop(0), plan, rates)
     figure.axes[-1].set(xlabel="epoch, counted from 0", xlim=(0, max(len(plan.rows), 1)))
+    figure.axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     with replacing(path) as temporary:
         figure.savefig(temporary)
 

@@ -12,14 +12,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 
 from compress.analysis.macs.layers import MacsTable, layer_label
 from compress.export.timing import threads_text
 from compress.io.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_NAMED, MOST_AT_A_SPOT = 20, 6  # layers
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def _best(act: Callable[[], object], device: torch.device, rounds: int = 5) -> f
 
 
 def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
-    """Writes the layers below the roof as PNG: a dot a layer, its area the share of MACs, the largest ones named."""
+    """Writes the layers below the roof as PNG: a dot a layer, its area the share of MACs, the largest ones listed."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
@@ -96,19 +102,7 @@ def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
         heights = [machine.bound(each) / 1e9 for each in part["intensity"]]
         label = f"bound by {bound}: {share:.0f} % of the MACs"
         axes.scatter(part["intensity"], heights, s=20 + 500 * part["share"], alpha=0.5, label=label)
-    places = np.log10(layers["intensity"].to_numpy(dtype=float)).round(1)  # names closer than this would overlap
-    named = layers.assign(place=places).sort_values("share", ascending=False).drop_duplicates("place").head(6)
-    for _, layer in named.iterrows():
-        same = int((layers["intensity"] == layer["intensity"]).sum()) - 1
-        text = layer_label(layer) + (f" (+{same})" if same else "")
-        spot = (layer["intensity"], machine.bound(layer["intensity"]) / 1e9)
-        how: dict[str, Any] = {
-            "textcoords": "offset points",
-            "rotation": -55,
-            "rotation_mode": "anchor",
-            "va": "center",
-        }
-        axes.annotate(text, spot, (4, -14), fontsize="x-small", **how)
+    _name_layers(axes, layers, machine)
     axes.set(xscale="log", yscale="log", xlabel="arithmetic intensity, FLOP/byte", ylabel="bound, GFLOP/s")
     axes.set_title(f"Roofline of {machine.device}, {threads_text(machine.threads)}: bounds, not measured speeds")
     heights = [machine.bound(each) / 1e9 for each in (lowest, *layers["intensity"])]
@@ -121,3 +115,20 @@ def draw_roofline(table: MacsTable, machine: Machine, path: Path) -> None:
     axes.legend(loc="lower right", fontsize="small", markerscale=0.5)
     with replacing(path) as temporary:
         figure.savefig(temporary)
+
+
+def _name_layers(axes: Axes, layers: pd.DataFrame, machine: Machine) -> None:
+    """Numbers the largest layers where they stand, those close together at one spot, and lists them on the right."""
+    largest = layers.sort_values("share", ascending=False, kind="stable").head(MOST_NAMED).reset_index(drop=True)
+    lines = [f"{i}  {layer_label(layer)}, {100 * layer['share']:.1f} %" for i, layer in largest.iterrows()]
+    lines += [f"and {len(layers) - len(largest)} smaller ones"] * (len(layers) > len(largest))
+    axes.text(
+        1.02, 1.0, "\n".join(["share of the MACs", *lines]), transform=axes.transAxes, va="top", fontsize="x-small"
+    )
+    places = np.log10(largest["intensity"].to_numpy(dtype=float)).round(1)  # numbers closer than this would overlap
+    for _, near in largest.groupby(places, sort=False):
+        intensity = near["intensity"].iloc[0]
+        text = ", ".join(map(str, near.index[:MOST_AT_A_SPOT])) + (", ..." if len(near) > MOST_AT_A_SPOT else "")
+        spot = (intensity, machine.bound(intensity) / 1e9)
+        axes.annotate(text, spot, (4, -14), textcoords="offset points", rotation=-55, rotation_mode="anchor",
+                      va="center", fontsize="x-small")  # fmt: skip

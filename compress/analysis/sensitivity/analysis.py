@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from compress.analysis.measured_words import measured_words
 from compress.analysis.sensitivity.changes import (
     SenseType,
     Subject,
@@ -63,6 +64,7 @@ class Settings:
         parts: records (`.json`) of analyses of some of the weights, done elsewhere; what is in them is not done again.
         schedule_file: where the suggestion is written as a schedule; None: nowhere.
         data: which data `test_func` measures on, `test` or `validation`, for the same header.
+        measured_on: those data, their part and the number of images (`data.measured.facts_of`); None: unknown.
         command: what trains this network, for that schedule's header, which adds `--compress`.
     """
 
@@ -77,6 +79,7 @@ class Settings:
     parts: Sequence[Path] = ()
     schedule_file: Path | None = None
     data: str = "test"
+    measured_on: Mapping[str, Any] | None = None
     command: str = "python train.py"
 
 
@@ -118,7 +121,9 @@ def sensitivity_analysis(
     harm = as_levels(sense_type, levels)
     subjects, meter, dense, graph = _prepare(model, test_func, sense_type, settings)
     goal = _goal(dense, test_func, settings)
-    record = open_record(path.with_suffix(".json"), model, sense_type, subjects, dense, settings.resume)
+    record = open_record(
+        path.with_suffix(".json"), model, sense_type, subjects, dense, settings.resume, settings.measured_on
+    )
     take_parts(record, settings.parts)
     names = [each.name for each in subjects]
     weights = [name for each in subjects for name in each.weights]
@@ -134,12 +139,15 @@ def sensitivity_analysis(
     table.attrs["pinned"] = [each.name for each in subjects if pinned.issuperset(each.weights)]
     suggestion = suggest(table, goal, sense_type)
     together = _together(model, test_func, subjects, chosen(suggestion, sense_type))
-    write_workbook(path, table, suggestion, goal, together, sense_type)
-    draw(path.with_suffix(".png"), table, goal, sense_type)
+    measured = "" if settings.measured_on is None else f"measured on {measured_words(settings.measured_on)}"
+    write_workbook(path, table, suggestion, goal, together, sense_type, measured)
+    draw(path.with_suffix(".png"), table, goal, sense_type, measured)
     record.finish({"suggestion": suggestion.to_dict("records"), "goal": vars(goal), "together": together})
     logger.info("sensitivity: %.1f s, written: %s, .png, .json", time.perf_counter() - started, path)
     if settings.schedule_file is not None:
-        header = Header(settings.command, settings.data, suggestion_note(goal, together))
+        header = Header(
+            settings.command, settings.data, "; ".join(filter(None, (suggestion_note(goal, together), measured)))
+        )
         members = {each.name: each.weights for each in subjects}
         write_schedule(settings.schedule_file, suggestion, goal, sense_type, header, members, pinned)
     return table

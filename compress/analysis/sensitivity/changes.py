@@ -20,7 +20,7 @@ from compress.errors import UserError, did_you_mean
 from compress.graph.channels import ChannelGraph
 from compress.groups import is_transposed
 from compress.quantization.grid import Grid
-from compress.selectors import canonical_parameters, expand, parameter_owners
+from compress.selectors import canonical_parameters, expand, parameter_owner, parameter_owners
 
 logger = logging.getLogger("run")
 
@@ -204,7 +204,7 @@ def change_of(model: nn.Module, name: str, sense_type: str) -> Callable[[Tensor,
     """The change of one weight by elements or bits."""
     if sense_type == "element":
         return prune_elements
-    axis = 1 if is_transposed(parameter_owners(model)[name]) else 0
+    axis = 1 if is_transposed(parameter_owner(model, name)) else 0
     return lambda weight, bits: quantize_symmetric(weight, int(bits), axis)
 
 

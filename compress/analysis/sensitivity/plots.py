@@ -27,8 +27,8 @@ else:
 MOST_NAMES = 24  # in a legend
 
 
-def draw(path: Path, table: pd.DataFrame, goal: Goal, sense_type: str) -> None:
-    """Writes the PNG."""
+def draw(path: Path, table: pd.DataFrame, goal: Goal, sense_type: str, measured: str = "") -> None:
+    """Writes the PNG; `measured` says on which data."""
     weights, metrics = list(dict.fromkeys(table["weight"])), metrics_of(table)
     table = _with_counts(table)
     height = max(4.5, 1.6 + 0.24 * len(weights))
@@ -44,6 +44,8 @@ def draw(path: Path, table: pd.DataFrame, goal: Goal, sense_type: str) -> None:
     if len(weights) <= MOST_NAMES:
         axes[0].legend(fontsize=7, loc="best")
     _heat_map(figure, axes[-1], table, goal, sense_type)
+    if measured:
+        figure.supxlabel(measured, fontsize="small", color="0.4")
     with replacing(path) as temporary:
         figure.savefig(temporary)
 

@@ -19,6 +19,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
+from compress.analysis.measured_words import measured_words
 from compress.analysis.sensitivity.changes import Subject, dense_level
 from compress.analysis.sensitivity.groups import GROUPS
 from compress.errors import UserError
@@ -106,7 +107,13 @@ def fingerprint(model: nn.Module, sense_type: str, coupled: bool = False) -> str
 
 
 def open_record(
-    path: Path, model: nn.Module, sense_type: str, subjects: Sequence[Subject], dense: dict[str, float], resume: bool
+    path: Path,
+    model: nn.Module,
+    sense_type: str,
+    subjects: Sequence[Subject],
+    dense: dict[str, float],
+    resume: bool,
+    measured_on: Mapping[str, Any] | None = None,
 ) -> Record:
     """The half-written record at `path` if it is of this network, analysis and test data; else a new one, saying why.
 
@@ -120,6 +127,7 @@ def open_record(
         "fingerprint": fingerprint(model, sense_type, any(each.is_coupled for each in subjects)),
         "complete": False,
         "dense": dense,
+        "measured_on": None if measured_on is None else dict(measured_on),
         "dense_zeros": {each.name: each.zeros({}) for each in subjects},
         "weights": {},
     }
@@ -176,6 +184,9 @@ def _stale(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Why a half-written record cannot be gone on with; empty when it can."""
     if found["fingerprint"] != wanted["fingerprint"]:
         return "it is of other weights or another kind of analysis"
+    before, now = found.get("measured_on"), wanted["measured_on"]
+    if before and now and before != now:
+        return f"it was measured on {measured_words(before)}, now it is {measured_words(now)}"
     old, new = _numbers(found["dense"]), wanted["dense"]
     if old.keys() != new.keys():
         return f"it measured {', '.join(old)}, now it is {', '.join(new)}"
@@ -216,6 +227,7 @@ class _Form(BaseModel):
     fingerprint: str
     complete: bool
     dense: dict[str, float]
+    measured_on: dict[str, str | int | None] | None = None
     dense_zeros: dict[str, float]
     weights: dict[str, list[_Row]]
     ranked: dict[str, list[str]] = {}

@@ -58,7 +58,7 @@ policies:
     frequency: 1
 """
 CAUTION = """\
-# The levels are chosen by these test pictures, so the quality that they show afterwards is flattered: judge by others,
+# The levels are chosen by these test images, so the quality that they show afterwards is flattered: judge by others,
 #   or choose the levels with --sense-data=validation.
 """
 

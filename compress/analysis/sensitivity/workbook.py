@@ -32,8 +32,9 @@ def write_workbook(
     goal: Goal,
     together: Mapping[str, float],
     sense_type: str,
+    measured: str = "",
 ) -> None:
-    """Writes the workbook, whole or not at all."""
+    """Writes the workbook, whole or not at all; `measured` says on which data."""
     book, percent = Workbook(), [] if sense_type == "bits" else ["level"]
     book.add_table("values", table, percent=[*percent, "zeros"])
     curves = _most_sensitive(table, goal)
@@ -47,7 +48,8 @@ def write_workbook(
             sheet, "line", x="level", series=shown, title=f"{metric}, one weight changed at a time{more}",
             y_title=metric, x_title=AXES[sense_type], on=charts, anchor=f"A{1 + 24 * place}",
         )  # fmt: skip
-    book.add_table("suggestion", suggestion, percent=[*percent, "zeros"], note=suggestion_note(goal, together))
+    note = "; ".join(filter(None, (suggestion_note(goal, together), measured)))
+    book.add_table("suggestion", suggestion, percent=[*percent, "zeros"], note=note)
     book.save(path)
 
 

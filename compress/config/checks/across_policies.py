@@ -39,7 +39,7 @@ def is_lr(policy: Policy) -> bool:
 def check_policies(
     entries: list[tuple[Path, Policy]], epochs: int | None, report: Report, all_there: bool = True
 ) -> None:
-    """Warns of policies outside the run, two pruners on one weight in one epoch, and a mask kept that is never made.
+    """Warns of policies outside the run or cut short, two pruners on a weight in one epoch, a mask that is never made.
 
     Args:
         entries: policies with their places.
@@ -68,6 +68,8 @@ def check_policies(
             report.add(message, path, fatal=False)
         if epochs is not None and policy.window.first >= epochs:
             message = f"{policy.name!r} never acts: the run ends after epoch {epochs - 1}, it starts in {policy.window}"
+            report.add(message, path, fatal=False)
+        elif epochs is not None and (message := policy.cut_short(epochs)):
             report.add(message, path, fatal=False)
 
 

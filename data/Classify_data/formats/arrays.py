@@ -53,7 +53,7 @@ def array_layout(place: Path) -> Layout | None:
             parts[part] = partial(_read, *there[0])
     if not parts:
         wanted = " or ".join(x for x, _ in NAMES["train"])
-        raise UserError(f"{place} has no arrays of pictures named {wanted}; it holds {', '.join(keys[files[0]])}")
+        raise UserError(f"{place} has no arrays of images named {wanted}; it holds {', '.join(keys[files[0]])}")
     return Layout("arrays", str(place), parts)
 
 

@@ -63,7 +63,7 @@ def _pixels_and_labels(path: Path) -> tuple[Any, list[int]]:
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise UserError(f"{path} has no array 'data' of 8-bit rows of 3,072 values")
     if not isinstance(labels, list) or len(labels) != len(data) or not all(type(each) is int for each in labels):
-        raise UserError(f"{path} has no list 'labels' with one number for each of its {len(data)} pictures")
+        raise UserError(f"{path} has no list 'labels' with one number for each of its {len(data)} images")
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 

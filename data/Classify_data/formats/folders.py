@@ -53,10 +53,10 @@ def unlabelled(place: Path) -> FileSource:
         UserError: there is none.
     """
     if not place.is_dir():
-        raise UserError(f"{place} is not a folder; give a folder of pictures")
+        raise UserError(f"{place} is not a folder; give a folder of images")
     pictures = picture_files(place)
     if not pictures:
-        raise UserError(f"{place} holds no picture; files ending in {', '.join(ENDINGS)} are read")
+        raise UserError(f"{place} holds no image; files ending in {', '.join(ENDINGS)} are read")
     whole_names = [Picture(printable(each.path.name), each.path) for each in pictures]  # a.png and a.jpg are two
     return FileSource(whole_names, [UNLABELLED] * len(pictures), (), str(place))
 
@@ -68,7 +68,7 @@ def _by_folder(folder: Path) -> FileSource:
     for label, each in enumerate(classes):
         files = picture_files(each)
         if not files:
-            raise UserError(f"the class {each.name!r} is empty: {each} holds no picture ({', '.join(ENDINGS)})")
+            raise UserError(f"the class {each.name!r} is empty: {each} holds no image ({', '.join(ENDINGS)})")
         pictures += [Picture(f"{printable(each.name)}/{file.name}", file.path) for file in files]
         labels += [label] * len(files)
     return FileSource(pictures, labels, [printable(each.name) for each in classes], str(folder))
@@ -77,12 +77,12 @@ def _by_folder(folder: Path) -> FileSource:
 def _by_name(folder: Path) -> FileSource:
     pictures = picture_files(folder)
     if not pictures:
-        raise UserError(f"{folder} holds neither class folders nor pictures ({', '.join(ENDINGS)})")
+        raise UserError(f"{folder} holds neither class folders nor images ({', '.join(ENDINGS)})")
     given = [re.match(r"(.+)_[^_]+$", picture.name) for picture in pictures]
     classes = sorted({match[1] for match in given if match}, key=_natural)
     if not classes:
         raise WithoutLabels(
-            f"{folder} holds pictures without labels: neither class folders nor names of the form <class>_<id>; "
+            f"{folder} holds images without labels: neither class folders nor names of the form <class>_<id>; "
             f"python test.py --predict={folder} answers what a trained network takes them for"
         )
     places = {name: label for label, name in enumerate(classes)}

@@ -90,9 +90,9 @@ def test_the_border_does_not_count(pictures: tuple[torch.Tensor, torch.Tensor]) 
 def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match="must agree"):
         psnr_y(torch.rand(3, 8, 8), torch.rand(3, 8, 9), 0)
-    with pytest.raises(ValueError, match="one RGB picture"):
+    with pytest.raises(ValueError, match="one RGB image"):
         psnr_y(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8), 0)
-    with pytest.raises(ValueError, match="one RGB picture"):
+    with pytest.raises(ValueError, match="one RGB image"):
         psnr_y(torch.rand(1, 8, 8), torch.rand(1, 8, 8), 0)
     with pytest.raises(ValueError, match="leave less than 11"):
         ssim_y(torch.rand(3, 14, 14), torch.rand(3, 14, 14), 2)

@@ -65,6 +65,12 @@ def test_check_of_a_good_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"is good: 1 policies over 4 epochs act on {NET}" in capsys.readouterr().out
 
 
+def test_check_says_that_a_run_ends_inside_a_policy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["check", write(tmp_path), "--model", NET, "--epochs", "2"]) == 0
+    assert "the run ends after 2 epochs, inside " in caplog.text
+    assert main(["check", write(tmp_path), "--model", NET, "--epochs", "2", "--strict"]) == 2
+
+
 def test_check_reports_every_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", write(tmp_path, version=2, prunners={}), "--model", NET]) == 2
     report = capsys.readouterr().err
@@ -227,3 +233,10 @@ def test_check_traces_with_an_example_shape(tmp_path: Path, capsys: pytest.Captu
     assert "whole outputs of the network become zero" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["check", path, "--model", NET, "--example-shape", "1x-3"])
+
+
+def test_a_warning_is_called_one_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "compress.config", "check", write(tmp_path), "--model", NET, "--epochs", "2"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stderr
+    assert found.startswith("WARNING: ")
+    assert found.lower().count("warning") == 1

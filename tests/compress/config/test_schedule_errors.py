@@ -1,7 +1,6 @@
 """Every fault of a schedule in one report: its place, what was given, what is allowed, the nearest name."""
 # ruff: noqa: E501 - a case reads best on few lines
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -362,18 +361,15 @@ def test_thousands_of_wrong_values_are_told_soon_and_in_few_lines(net: nn.Module
         "pruners:\n  p: {class: NMPruner, weights: [" + ", ".join(map(str, range(5000))) + "]}\n"
         "policies:\n  - pruner: {instance_name: p}\n    epochs: [0]\n"
     )
-    started = time.process_time()
     with pytest.raises(ScheduleError, match=r"4980 more values are wrong, the last of them weights\[4999\]") as refused:
         build_text(text, "many.yaml", net, torch.optim.SGD(net.parameters(), 0.1))
     assert len(str(refused.value).splitlines()) < 30
-    assert time.process_time() - started < 5
 
 
-def test_a_file_that_is_far_too_long_is_refused_at_once(net: nn.Module) -> None:
-    started = time.process_time()
+def test_a_file_that_is_far_too_long_is_refused_unread(net: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.config.loader._read_nodes", lambda *_: pytest.fail("it is parsed"))
     with pytest.raises(ScheduleError, match="it has 10,000,000 characters; a schedule has at most 1,000,000"):
         build_text("- a\n" * 2_500_000, "long.yaml", net, torch.optim.SGD(net.parameters(), 0.1))
-    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("number", ["0" + "1" * 5000, "0x" + "f" * 5000, "1" + "0" * 400])

@@ -1,36 +1,43 @@
 """Times are medians of turns, ratios are of the same round."""
 
-import time
-
 import pytest
 import torch
 from torch import nn
 
 from compress.export.latency import MOST_TIMES, measure_latency, torch_threads, torch_way
 from compress.export.timing import Timed, Timing, time_rows, times_table
+from tests.clock import Clock
 
 
-def test_ratios_and_turns() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What measuring takes for the time."""
+    clock = Clock()
+    monkeypatch.setattr("compress.export.latency.time", clock)
+    return clock
+
+
+def test_ratios_and_turns(clock: Clock) -> None:
     order: list[str] = []
 
     def way(name: str, seconds: float) -> None:
         order.append(name)
-        time.sleep(seconds)
+        clock.sleep(seconds)
 
     ways = {"a": lambda: way("a", 0.004), "b": lambda: way("b", 0.012)}
     found = measure_latency(ways, rounds=4, seconds=0.001)
     assert found["a"].ratio == 1.0
-    assert 2.0 < found["b"].ratio < 4.0
-    assert found["b"].milliseconds == pytest.approx(12, rel=0.3)
-    assert found["b"].ratio_low <= found["b"].ratio <= found["b"].ratio_high
-    assert found["a"].low <= found["a"].milliseconds <= found["a"].high
+    assert found["b"].ratio == pytest.approx(3.0)
+    assert found["b"].milliseconds == pytest.approx(12)
+    assert found["b"].ratio_low == pytest.approx(found["b"].ratio_high)
+    assert found["a"].low == pytest.approx(found["a"].high)
     assert "".join(order[-8:]) == "abbaabba"  # who begins changes from round to round
     assert found["a"].to_dict()["rounds"] == 4
 
 
-def test_a_turn_takes_as_long_as_asked() -> None:
-    found = measure_latency({"a": lambda: time.sleep(0.001)}, rounds=2, seconds=0.02)
-    assert 5 <= found["a"].calls <= 20
+def test_a_turn_takes_as_long_as_asked(clock: Clock) -> None:
+    found = measure_latency({"a": lambda: clock.sleep(0.001)}, rounds=2, seconds=0.02)
+    assert found["a"].calls == 20
 
 
 def test_nothing_to_measure_is_refused() -> None:
@@ -56,26 +63,29 @@ def test_threads_are_put_back() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_each_is_timed_where_it_can_run_and_beside_the_first_there() -> None:
-    small, large = nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(3, 8, 3), *(nn.Conv2d(8, 8, 3) for _ in range(12)))
+def test_each_is_timed_where_it_can_run_and_beside_the_first_there(clock: Clock) -> None:
+    small, large = nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    for layer in (small, *large):
+        layer.register_forward_hook(lambda *_: clock.sleep(0.001))
     picture = (torch.rand(1, 3, 64, 64),)
     subjects = [Timed("a", small, picture, None), Timed("b", large, picture, None), Timed("c", None, picture, None)]
     (first, second, third), how = time_rows(subjects, Timing(rounds=3, seconds=0.005, spread=100.0))
     assert (how["rounds"], how["threads"]) == (3, 1)
     assert (first["torch_ratio"], first["torch_ratio_low"], first["onnxruntime_ms"]) == (1.0, 1.0, None)
-    assert 1.5 < second["torch_ratio_low"] <= second["torch_ratio"] <= second["torch_ratio_high"]
+    assert [second[f"torch_ratio{part}"] for part in ("", "_low", "_high")] == pytest.approx([2.0] * 3)
+    assert second["torch_ms"] == pytest.approx(2.0)
     assert set(third.values()) == {None}
     text = times_table([{"name": "b", **second}, {"name": "c", **third}])
     assert f"({second['torch_ratio']:.2f}x)" in text
 
 
-def test_wide_quartiles_are_measured_longer_up_to_a_bound() -> None:
+def test_wide_quartiles_are_measured_longer_up_to_a_bound(clock: Clock) -> None:
     calls = iter(range(1_000_000))
 
     def uneven() -> None:
-        time.sleep(0.004 if next(calls) % 2 else 0.0)
+        clock.sleep(0.004 if next(calls) % 2 else 0.001)
 
-    ways = {"even": lambda: time.sleep(0.001), "uneven": uneven}
+    ways = {"even": lambda: clock.sleep(0.001), "uneven": uneven}
     assert measure_latency(ways, rounds=3, seconds=1e-6)["uneven"].rounds == 3
     assert measure_latency(ways, rounds=3, seconds=1e-6, spread=1e-9)["uneven"].rounds == 3 * MOST_TIMES
     assert measure_latency(ways, rounds=3, seconds=1e-6, spread=1e9)["uneven"].rounds == 3

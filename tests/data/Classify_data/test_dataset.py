@@ -49,7 +49,7 @@ def test_measured_mean_and_std_normalise_to_0_and_1() -> None:
     [
         ("imagnet", "give auto, one of cifar10"),
         ("0.5/0", "a standard deviation is above 0"),
-        ("0.5,0.5/0.1,0.1", "has 2 and 2 values; pictures have 3"),
+        ("0.5,0.5/0.1,0.1", "has 2 and 2 values; images have 3"),
     ],
 )
 def test_wrong_means_are_refused(text: str, message: str) -> None:
@@ -109,22 +109,22 @@ def test_a_turn_of_90_degrees(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unreadable_picture_is_named(make_classes: MakeClasses, caplog: pytest.LogCaptureFixture) -> None:
     place = make_classes("s", {"train/a": 3, "train/b": 3})
-    (place / "train" / "a" / "broken.png").write_text("no picture")
+    (place / "train" / "a" / "broken.png").write_text("no image")
     with caplog.at_level(logging.WARNING):
         store = PictureStore(place_layout(place / "train").open("test", named=True), 8, 3)
     assert len(store) == 6
     assert "skipped a/broken of" in caplog.text
-    assert "1 of 7 pictures" in caplog.text
+    assert "1 of 7 images" in caplog.text
 
 
 def test_a_class_that_has_lost_all_its_pictures_is_named(make_classes: MakeClasses) -> None:
     place = make_classes("s", {"a": 2, "b": 1})
-    (place / "b" / "0.png").write_text("no picture")
-    with pytest.raises(UserError, match="no picture of class 'b'"):
+    (place / "b" / "0.png").write_text("no image")
+    with pytest.raises(UserError, match="no image of class 'b'"):
         PictureStore(place_layout(place).open("test", named=True), 8, 3)
     for i in range(2):
-        (place / "a" / f"{i}.png").write_text("no picture")
-    with pytest.raises(UserError, match="no usable picture"):
+        (place / "a" / f"{i}.png").write_text("no image")
+    with pytest.raises(UserError, match="no usable image"):
         PictureStore(place_layout(place).open("test", named=True), 8, 3)
 
 

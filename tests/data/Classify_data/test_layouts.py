@@ -51,7 +51,7 @@ def test_without_a_test_part_what_was_held_out_of_training_is_measured(
     assert test.names == layout.open("validation").names
     assert not set(test.names) & set(training.names)
     assert len(test) == 3
-    assert "has no test part: measuring the tenth of each class held out of training, 3 pictures" in caplog.text
+    assert "has no test part: measuring the tenth of each class held out of training, 3 images" in caplog.text
     assert "best.pt was chosen by them" in caplog.text
 
 
@@ -73,10 +73,10 @@ def test_without_a_test_part_the_validation_part_is_measured(
 ) -> None:
     layout = place_layout(make_classes("s", {"train/a": 2, "train/b": 2, "val/a": 3, "val/b": 1}))
     assert len(layout.open("test")) == 4
-    assert "has no test part: measuring its validation part, 4 pictures; the network has not" in caplog.text
+    assert "has no test part: measuring its validation part, 4 images; the network has not" in caplog.text
     caplog.clear()
     assert len(layout.open("test", named=True)) == 4
-    assert "measuring its validation part, 4 pictures" in caplog.text
+    assert "measuring its validation part, 4 images" in caplog.text
     assert "best.pt" not in caplog.text  # of another run's data, perhaps
 
 
@@ -115,10 +115,10 @@ def test_food_11(make_classes: MakeClasses, caplog: pytest.LogCaptureFixture) ->
     assert sorted(training.labels) == list(range(12))
     test = layout.open("test")
     assert test.names == layout.open("validation").names
-    assert f"{place / 'testing'} holds pictures without labels" in caplog.text
+    assert f"{place / 'testing'} holds images without labels" in caplog.text
     assert f"python test.py --predict={place / 'testing'} answers" in caplog.text
-    assert "measuring its validation part, 12 pictures; the network has not learned from them" in caplog.text
-    with pytest.raises(UserError, match=r"pictures without labels.*--predict="):
+    assert "measuring its validation part, 12 images; the network has not learned from them" in caplog.text
+    with pytest.raises(UserError, match=r"images without labels.*--predict="):
         place_layout(place / "testing").open("test", named=True)
     assert unlabelled(place / "testing").labels == [-1, -1, -1]
 

@@ -217,14 +217,14 @@ def test_a_picture_without_its_other_half_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "sharp" / "a.png", 0)
     picture(tmp_path / "sharp" / "b.png", 1)
     picture(tmp_path / "blurred" / "a.png", 0)
-    with pytest.raises(UserError, match=r"b.png is not in blurred/ \(1 pictures have no other half\)"):
+    with pytest.raises(UserError, match=r"b.png is not in blurred/ \(1 images have no other half\)"):
         pairs_of(tmp_path, "test")
 
 
 def test_pairs_of_two_sizes_are_left_out_and_none_is_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     picture(tmp_path / "sharp" / "a.png", 0, (40, 50))
     picture(tmp_path / "blurred" / "a.png", 0, (40, 48))
-    with pytest.raises(UserError, match="no usable picture"):
+    with pytest.raises(UserError, match="no usable image"):
         FilePairs(pairs_of(tmp_path, "test"))
     assert "blurred is 48 x 40 pixels, sharp 50 x 40" in caplog.text
 
@@ -242,7 +242,7 @@ def test_many_pairs_are_not_read_in_silence(
     with caplog.at_level(logging.INFO):
         kept = usable(pairs, load)
     assert [pair.name for pair in kept] == [str(i) for i in range(MANY) if i != 7]
-    assert f"reading {MANY} pictures in {tmp_path} once" in caplog.text
+    assert f"reading {MANY} images in {tmp_path} once" in caplog.text
     assert "7.png: damaged" in caplog.text
     assert f"/{MANY}" in capsys.readouterr().err
 

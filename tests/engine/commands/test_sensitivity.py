@@ -96,7 +96,7 @@ def test_the_levels_are_chosen_on_the_data_that_are_named(trainer_of: TrainerOf,
     assert record["dense"]["psnr"] == pytest.approx(tester.evaluation()(model)["psnr"])
     header = Path("results/a/sensitivity_element.yaml").read_text().split("version:")[0]
     assert f"# Measured on the {data} data before any training" in header
-    assert ("chosen by these test pictures" in header) == (data == "test")
+    assert ("chosen by these test images" in header) == (data == "test")
 
 
 def test_shares_of_the_weights_become_one_analysis(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:

@@ -36,6 +36,20 @@ def test_plan_prints_a_table_and_draws(trainer_of: TrainerOf, capsys: pytest.Cap
     assert not any(Path(folder).exists() for folder in ("checkpoints", "logs", "results"))
 
 
+def test_plan_says_that_the_run_cuts_the_schedule_short(
+    trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = "the run ends after 2 epochs, inside 'agp' (epochs 0..2): it reaches 45.0 % instead of 50.0 %"
+    run("--compress=schedule.yaml", "--plan", "--nEpochs=2")
+    assert caplog.text.count(short) == 1
+    assert "45.00 %" in capsys.readouterr().out
+    with pytest.raises(UserError, match=re.escape(short)):  # a warning, so an error here
+        run("--compress=schedule.yaml", "--plan", "--nEpochs=2", "--strict")
+    caplog.clear()
+    run("--compress=schedule.yaml", "--plan", "--nEpochs=3", "--strict")
+    assert "inside" not in caplog.text
+
+
 def test_list_weights_prints_names_ready_to_paste(trainer_of: TrainerOf, capsys: pytest.CaptureFixture[str]) -> None:
     run("--list-weights")
     text = capsys.readouterr().out

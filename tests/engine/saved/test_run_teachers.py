@@ -191,7 +191,7 @@ def test_a_librarys_trained_network(here: Path, monkeypatch: pytest.MonkeyPatch)
     assert all(torch.equal(value, trained[key]) for key, value in found.state_dict().items())
     again = teachers("torchvision:squeezenet1_1=pretrained")  # by its source, as a resumed run finds it
     assert [each.shape for each in again.parameters()] == [each.shape for each in found.parameters()]
-    with pytest.raises(UserError, match="reads pictures of three channels, and these have one; give --channels=3"):
+    with pytest.raises(UserError, match="reads images of three channels, and these have one; give --channels=3"):
         pretrained_network("torchvision:squeezenet1_1", 1, 32)
 
 

@@ -17,7 +17,7 @@ CASES = Cases(
             (["--decay-all", "--weight-decay=0"], "--decay-all says what decays"),
         ],
         "test_options": [
-            (["--predict=.", "--testdata=."], "--predict takes its pictures from its own folder"),
+            (["--predict=.", "--testdata=."], "--predict takes its images from its own folder"),
             (["--predict=.", "--quantize=auto"], "--quantize excludes --compare, --dump-features, --predict"),
             (["--predict=nowhere"], "--predict=nowhere: there is no such folder"),
         ],

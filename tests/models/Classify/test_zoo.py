@@ -91,7 +91,7 @@ def test_torchvisions_networks(channels: int) -> None:
         ("torchvision:resnet18", {"width_mult": 2}, 32, "torchvision:resnet18: .*width_mult"),
         ("lenet5", {"width_mult": 2.0}, 32, "--width_mult means nothing for --arch=lenet5; it takes --dropout"),
         ("simplenet", {"dropout": 0.5}, 32, "it takes no settings"),
-        ("lenet5", {}, 12, "cannot be built for pictures of 12 pixels: it needs 16"),
+        ("lenet5", {}, 12, "cannot be built for images of 12 pixels: it needs 16"),
         ("vgg_cifar", {}, 28, "it needs 32"),
         ("vgg6_named", {}, 28, "it needs 32"),
         ("alexnet_bn", {}, 32, "it needs 63"),

@@ -60,14 +60,14 @@ def test_wrong_shapes_are_refused(cifar: Path) -> None:
     with pytest.raises(UserError, match="no array 'data' of 8-bit rows of 3,072 values"):
         place_layout(cifar).open("test")
     (cifar / "test_batch").write_bytes(pickle.dumps({b"data": np.zeros((4, 3072), np.uint8), b"labels": [0]}))
-    with pytest.raises(UserError, match="no list 'labels' with one number for each of its 4 pictures"):
+    with pytest.raises(UserError, match="no list 'labels' with one number for each of its 4 images"):
         place_layout(cifar).open("test")
 
 
 def test_conversion_goes_on_where_it_was_and_counts(cifar: Path, tmp_path: Path, capsys: Any) -> None:
     target = tmp_path / "png"
     assert main(["cifar10", str(cifar), str(target)]) == 0
-    assert "train: 20 pictures, test: 4 pictures" in capsys.readouterr().out
+    assert "train: 20 images, test: 4 images" in capsys.readouterr().out
     first = target / "train" / "class0" / "00000.png"
     pixels = np.asarray(Image.open(first))
     data = pickle.loads((cifar / "data_batch_1").read_bytes())[b"data"]
@@ -79,7 +79,7 @@ def test_conversion_goes_on_where_it_was_and_counts(cifar: Path, tmp_path: Path,
     assert (target / "train" / "class1" / "00000.png").stat().st_mtime_ns == kept
     Image.fromarray(pixels).save(target / "train" / "class0" / "99999.png")
     assert main(["cifar10", str(cifar), str(target)]) == 2
-    assert "holds 3 pictures instead of 2" in capsys.readouterr().err
+    assert "holds 3 images instead of 2" in capsys.readouterr().err
 
 
 def test_a_folder_without_batches_is_refused(tmp_path: Path) -> None:
