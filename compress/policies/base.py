@@ -77,8 +77,11 @@ class Policy:
         fired = [epoch for epoch in self.window.epochs if epoch < epochs]
         if not fired or self.settled(epochs - 1):
             return ""
-        reached, final = (max(self.plan(epoch).values(), default=0.0) for epoch in (fired[-1], self.window.last))
-        levels = f": it reaches {100 * reached:.1f} % instead of {100 * final:.1f} %" if reached != final else ""
+        now, then = self.plan(fired[-1]), self.plan(self.window.last)
+        if now and now == then:  # the level that it asks for does not change any more
+            return ""
+        reached, final = (max(plan.values(), default=0.0) for plan in (now, then))
+        levels = f": it reaches {100 * reached:.1f} % instead of {100 * final:.1f} %" if now else ""
         return (
             f"the run ends after {epochs} epochs, inside {self.name!r} ({self.window}){levels}; best.pt will be the "
             "best of the sparsest epochs"

@@ -24,6 +24,11 @@ GOOD: dict[str, Any] = {
     "pruners": {"p": {"class": "SparsityLevelParameterPruner", "levels": {"conv*.weight": 0.5}}},
     "policies": [{"pruner": {"instance_name": "p"}, "starting_epoch": 0, "ending_epoch": 4}],
 }
+GROWING = {
+    "p": {
+        "class": "AutomatedGradualPruner", "initial_sparsity": 0.1, "final_sparsity": 0.5, "weights": ["conv1.weight"],
+    }
+}  # fmt: skip
 
 
 def write(folder: Path, **changes: Any) -> str:
@@ -66,9 +71,14 @@ def test_check_of_a_good_schedule(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_check_says_that_a_run_ends_inside_a_policy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert main(["check", write(tmp_path), "--model", NET, "--epochs", "2"]) == 0
-    assert "the run ends after 2 epochs, inside " in caplog.text
-    assert main(["check", write(tmp_path), "--model", NET, "--epochs", "2", "--strict"]) == 2
+    path = write(tmp_path, pruners=GROWING)
+    assert main(["check", path, "--model", NET, "--epochs", "2"]) == 0
+    assert "the run ends after 2 epochs, inside 'p' (epochs 0..3): it reaches " in caplog.text
+    assert main(["check", path, "--model", NET, "--epochs", "2", "--strict"]) == 2
+
+
+def test_a_level_that_is_reached_already_is_not_cut_short(tmp_path: Path) -> None:
+    assert main(["check", write(tmp_path), "--model", NET, "--epochs", "2", "--strict"]) == 0
 
 
 def test_check_reports_every_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +246,8 @@ def test_check_traces_with_an_example_shape(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_warning_is_called_one_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "compress.config", "check", write(tmp_path), "--model", NET, "--epochs", "2"]
+    path = write(tmp_path, pruners=GROWING)
+    command = [sys.executable, "-m", "compress.config", "check", path, "--model", NET, "--epochs", "2"]
     found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stderr
     assert found.startswith("WARNING: ")
-    assert found.lower().count("warning") == 1
+    assert found.lower().count("warning:") == 1
