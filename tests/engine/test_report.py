@@ -87,7 +87,7 @@ def test_half_an_analysis_of_other_data_is_not_taken_further(
     trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
-    evaluated("--testdata=pictures/val", "--no-report", "--sense=element")
+    evaluated("--testdata=pictures/val", "--sense=element")
     path = Path("results/a/sensitivity_element.json")
     record = json.loads(path.read_text())
     record["measured_on"]["data"], record["complete"] = "pictures/train", False  # by chance of the same quality
