@@ -99,7 +99,7 @@ class _Export:
 
 
 def export_onnx(
-    tester: "BaseTester",
+    tester: TestedApplication,
     model: nn.Module,
     file: Path,
     mode: str,
