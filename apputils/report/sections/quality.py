@@ -9,8 +9,8 @@ from apputils.report.images import pictures_of
 from apputils.report.section import Content, Section
 from apputils.report.source import Source
 from apputils.report.tables import Sheet, Table
-from compress.analysis.measured_words import measured_words
 from apputils.runs.summary import quality_rows
+from compress.analysis.measured_words import measured_words
 from compress.analysis.metric_names import words_of
 
 HEADS = ("metric", "baseline", "of the baseline", "of the model", "gain")

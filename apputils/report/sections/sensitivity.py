@@ -68,7 +68,9 @@ def _elsewhere(analysis: Mapping[str, Any], here: str) -> Block:
 
 def _origin(analysis: Mapping[str, Any]) -> str:
     facts = analysis.get("measured_on")
-    return f"{analysis['file']}, written {analysis['written']}{f', measured on {measured_words(facts)}' if facts else ''}."
+    return (
+        f"{analysis['file']}, written {analysis['written']}{f', measured on {measured_words(facts)}' if facts else ''}."
+    )
 
 
 def _chart(analysis: Mapping[str, Any], metric: str) -> Chart:
