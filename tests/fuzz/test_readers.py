@@ -17,9 +17,9 @@ from torch import nn
 
 from apputils.checkpoints.checksum import check_seal, is_zip
 from apputils.checkpoints.file import import_pickle, load_checkpoint, load_weights
-from apputils.report.content import read_json, read_table
 from apputils.report.images import pictures_of
-from apputils.report.page import architecture
+from apputils.report.records import read_json, read_table
+from apputils.report.sections.architecture import Architecture
 from apputils.runs.folders import Run, recorded_optform
 from apputils.runs.lock import hold
 from compress.analysis.sensitivity.record import open_record
@@ -120,9 +120,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "onnx_session.py open_session": _with_ending(ExportedModel, ".onnx"),
     "pt2_export.py load_pt2": _with_ending(ExportedModel, ".pt2"),
     "pt2_export.py _look_through": _with_ending(description_of, ".pt2"),
-    "content.py read_json": read_json,
-    "content.py read_table": read_table,
-    "page.py architecture": lambda path: architecture(path),
+    "records.py read_json": read_json,
+    "records.py read_table": read_table,
+    "architecture.py blocks": _in_folder(lambda folder: Architecture().blocks({}, folder), "arch.svg"),
     "pictures.py _middle": _in_folder(pictures_of, "a_output.png"),
     "runs.py recorded_optform": in_run("options.yaml", lambda: recorded_optform("a", None)),
     "seal.py check_seal": check_seal,
@@ -224,7 +224,7 @@ def _tried(read: Callable[[Path], Any], path: Path, watched: Watched) -> None:
     watched(work)
 
 
-IN_WORDS = {"bounds.py check_archive", "data/images.py opened", "page.py architecture"}  # their callers say it
+IN_WORDS = {"bounds.py check_archive", "data/images.py opened", "architecture.py blocks"}  # their callers say it
 
 
 @tiers(few=1, many=3)
