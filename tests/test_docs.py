@@ -162,13 +162,32 @@ def test_the_loop_of_the_manual_trains_and_prunes(tmp_path: Path, monkeypatch: p
     assert 0.45 < names["scheduler"].masks["conv1.weight"].sparsity() < 0.55
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="as-it-stands", marks=pytest.mark.slow),
+        pytest.param(
+            {
+                "models import resnet18": "models.resnet import BasicBlock, ResNet",
+                "resnet18(": "ResNet(BasicBlock, [1, 1, 1, 1], ",
+                "64, 64": "32, 32",
+                "range(2)": "range(1)",
+                "epochs=2": "epochs=1",
+            },
+            id="few-steps",
+        ),
+    ],
+)
 def test_the_example_of_the_python_api_trains_thins_quantizes_and_exports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (example, *_) = (each.values[1] for each in blocks("python") if each.values[0] == DOCS / "python_api.md")
+    for old, new in changes.items():
+        assert old in example
+        example = example.replace(old, new)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(example.replace("64, 64", "32, 32").replace("range(2)", "range(1)").replace("epochs=2", "epochs=1"), names)
+    exec(example, names)
     assert names["model"].layer1[0].conv1.out_channels == 32
     assert names["report"].mode == "qdq"
     assert (tmp_path / "resnet18_int8.onnx").stat().st_size == names["report"].bytes < 9e6  # of 45 MB in float
