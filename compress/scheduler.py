@@ -90,6 +90,10 @@ class CompressionScheduler:
         self.policies.append(policy)
         self._epoch = -1
 
+    def allow_skipped_epochs(self) -> None:
+        """Epochs may be left out from now on without a warning, as a smoke run does."""
+        self._order.skips = True
+
     def on_epoch_begin(self, epoch: int, optimizer: Optimizer | None = None) -> None:
         """Before the first minibatch of `epoch` (from 0): masks and learning rates of the epoch are set."""
         optimizer = self._taken("on_epoch_begin", optimizer)

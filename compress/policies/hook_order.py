@@ -36,6 +36,7 @@ class HookOrder:
     Attributes:
         epoch: that began last; None before the first one.
         resumed: a state was loaded, so the loop may be inside of an epoch.
+        skips: epochs are left out on purpose, so that is not warned of.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -43,6 +44,7 @@ class HookOrder:
         self._displaced = False  # another scheduler of the network has begun inside of an epoch
         self.epoch: int | None = None
         self.resumed = False
+        self.skips = False
         self._over = True  # the epoch has ended
         self._open: int | None = None  # the minibatch under way
         self._minibatches = False  # whether the epoch had any
@@ -59,9 +61,9 @@ class HookOrder:
 
     def restart(self) -> None:
         """A state was loaded."""
-        watched = self._watched
+        watched, skips = self._watched, self.skips
         self.__init__(self._model)  # type: ignore[misc]
-        self._watched, self.resumed = watched, True
+        self._watched, self.skips, self.resumed = watched, skips, True
 
     def begin_epoch(self, epoch: int, needs: Needs) -> None:
         """`on_epoch_begin`."""
@@ -71,7 +73,7 @@ class HookOrder:
                 f"epoch {epoch} begins after epoch {self.epoch}: policies act once and learning rates do not go back; "
                 "load the scheduler's state of that moment (load_state_dict), or build a new scheduler"
             )
-        if self.epoch is not None and not self.resumed and epoch > self.epoch + 1:
+        if self.epoch is not None and not (self.resumed or self.skips) and epoch > self.epoch + 1:
             logger.warning(
                 "epoch %d begins after epoch %d: what the schedule does in the epochs between is left out; begin "
                 "and end every epoch, or load the scheduler's state of another run (load_state_dict)",

@@ -38,6 +38,7 @@ def smoke(trainer: BaseTrainer) -> None:
     trainer.steps_limit = STEPS
     trainer.build()
     scheduler = trainer.compression_scheduler
+    scheduler.allow_skipped_epochs()
     watched = [Watched(policy) for policy in scheduler.policies]
     scheduler.policies = list(watched)
     epochs = sorted({0, *key_epochs([each.policy for each in watched])})  # 0: a proof wants a batch seen before it

@@ -5,18 +5,24 @@ must not end with it. Called by export.py.
 """
 
 import faulthandler
+import logging
 import os
 import pickle
+import select
 import signal
 import warnings
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import IO, NoReturn, TypeVar
 
 import torch
 
 from compress.errors import UserError
+from compress.io.files import read_text
 
+logger = logging.getLogger("run")
 T = TypeVar("T")
+CHECK = 2.0  # seconds between two looks at the child
+STANDS_STILL = 60.0  # seconds of sleep without any processor time, after which it will not wake up
 
 
 def apart(work: Callable[[], T], what: str) -> T:
@@ -42,18 +48,48 @@ def apart(work: Callable[[], T], what: str) -> T:
     os.close(write)
     try:
         with os.fdopen(read, "rb") as pipe:
-            data = pipe.read()
+            moves = _answers(child, pipe)
+            data = pipe.read() if moves else b""
     except BaseException:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         raise
+    if not moves:
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    if not moves:
+        logger.warning("%s stood still in a process of its own; it is done in this one instead", what)
+        return work()
     if not data:
         raise Ended(f"{what} ended {_ending(status)}")
     result, fault = pickle.loads(data)  # written by ourselves
     if fault is not None:
         raise UserError(fault)
     return result
+
+
+def _answers(child: int, pipe: IO[bytes]) -> bool:
+    """Waits for the child's answer or end; False: it sleeps for good.
+
+    A lock that another thread of the parent held at the moment of forking is never released in the child.
+    """
+    before, still = -1.0, 0
+    while not select.select([pipe], [], [], CHECK)[0]:
+        now, sleeps = _cpu_seconds(child)
+        still = still + 1 if sleeps and now == before else 0
+        before = now
+        if still * CHECK >= STANDS_STILL:
+            return False
+    return True
+
+
+def _cpu_seconds(process: int) -> tuple[float, bool]:
+    """Processor time of a process and whether it sleeps; where the system does not say, it does not sleep."""
+    try:
+        fields = read_text(f"/proc/{process}/stat").rpartition(")")[2].split()
+    except OSError:
+        return 0.0, False
+    return float(fields[11]) + float(fields[12]), fields[0] == "S"
 
 
 class Ended(UserError):

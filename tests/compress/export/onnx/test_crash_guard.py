@@ -1,0 +1,45 @@
+"""Work in a process of its own."""
+
+import os
+import time
+
+import pytest
+
+from compress.errors import UserError
+from compress.export.onnx import crash_guard
+from compress.export.onnx.crash_guard import Ended, apart
+
+
+def test_the_result_comes_back() -> None:
+    here = os.getpid()
+    assert apart(lambda: os.getpid() != here, "it")
+
+
+def test_errors_for_people_come_back() -> None:
+    def refuse() -> None:
+        raise UserError("what to change")
+
+    with pytest.raises(UserError, match="what to change"):
+        apart(refuse, "it")
+
+
+def test_a_signal_is_an_error_message() -> None:
+    with pytest.raises(Ended, match=r"it ended by signal 6 \(SIGABRT\)"):
+        apart(os.abort, "it")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="the system does not say whether a process sleeps")
+def test_what_stands_still_in_the_child_is_done_here(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crash_guard, "CHECK", 0.02)
+    monkeypatch.setattr(crash_guard, "STANDS_STILL", 0.1)
+    here = os.getpid()
+
+    def work() -> int:
+        if os.getpid() != here:
+            time.sleep(600)
+        return 5
+
+    assert apart(work, "the export") == 5
+    assert "the export stood still in a process of its own; it is done in this one instead" in caplog.text
