@@ -62,7 +62,7 @@ def seeds(name: str) -> dict[str, bytes]:
     from tests.compress.config.test_fuzz import SOURCES
     from tests.fuzz.test_checkpoints import CONTENTS, as_bytes
     from tests.fuzz.test_files import BATCHES
-    from tests.fuzz.test_pictures import SAMPLES
+    from tests.fuzz.test_images import SAMPLES
 
     return {
         "schedule": {str(i): text.encode() for i, (text, _) in enumerate(SOURCES)},

@@ -31,7 +31,7 @@ from options.applications import APPLICATIONS
 from tests.engine.conftest import TrainerOf
 from tests.engine.conftest import trainer_of as trainer_of
 from tests.fuzz.damage import Damaged, damaged
-from tests.fuzz.test_pictures import SAMPLES as PICTURES
+from tests.fuzz.test_images import SAMPLES as PICTURES
 from tests.fuzz.watch import fuzz, tiers
 
 RECIPE = {
