@@ -48,7 +48,7 @@ EPOCHS, EVERY = 4, 3  # epochs of a run, steps between its checkpoints (an epoch
 CLASSIFY = ("--optform=Classify", "--arch=lenet5", "--dropout=0.3", "--traindata=classes", "--batchSize=2")
 DEBLUR = (
     "--optform=Deblur", "--samples=10", "--patch-size=32", "--batchSize=2", "--ngf=2", "--blocks=1", "--ndf=2",
-    "--sharp-only", "--traindata=pictures", "--blur-length=12",
+    "--sharp-only", "--traindata=images", "--blur-length=12",
 )  # fmt: skip
 POLICY = "{starting_epoch: 0, ending_epoch: 4, frequency: 1, "
 AGP = "agp: {class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: 0.6, weights: [WEIGHT]}"
@@ -265,8 +265,8 @@ def whole_name(kind: str) -> str:
     return "whole-" + kind.split()[0].strip(",")
 
 
-def make_pictures() -> None:
-    """Tiny pictures of noise: two classes, and sharp ones."""
+def make_images() -> None:
+    """Tiny images of noise: two classes, and sharp ones."""
     draw = np.random.default_rng(0)
     for part, count in (("train", 5), ("val", 2), ("test", 1)):
         for name, level in (("dark", 60), ("light", 190)):
@@ -274,7 +274,7 @@ def make_pictures() -> None:
             folder.mkdir(parents=True)
             for i in range(count):
                 Image.fromarray((level + draw.integers(-60, 60, (16, 16))).astype(np.uint8)).save(folder / f"{i}.png")
-        folder = Path("pictures") / part
+        folder = Path("images") / part
         folder.mkdir(parents=True)
         for i in range(count):
             Image.fromarray(draw.integers(0, 256, (44, 52, 3), dtype=np.uint8)).save(folder / f"{part}{i}.png")
@@ -292,7 +292,7 @@ def main() -> int:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
-        make_pictures()
+        make_images()
         rows = kill_all([given.only] if given.only else list(KINDS), given.kills, random.Random(given.seed))
     verdicts = Counter(row.verdict.split(":")[0] for row in rows)
     print(f"\n{len(rows)} kills: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))

@@ -34,5 +34,5 @@ class _ResNet20(nn.Module):
 
 
 def resnet20() -> nn.Module:
-    """CIFAR's ResNet-20 (He et al. 2015, arXiv 1512.03385, section 4.2): 32 x 32 RGB pictures, 10 classes."""
+    """CIFAR's ResNet-20 (He et al. 2015, arXiv 1512.03385, section 4.2): 32 x 32 RGB images, 10 classes."""
     return _ResNet20()

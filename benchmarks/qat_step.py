@@ -51,8 +51,8 @@ def main() -> None:
     options = options_of(__doc__)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    pictures = (torch.rand(8, 3, 32, 32), torch.rand(8, 3, 64, 64))
-    rows("SR, 64", lambda: Net(2, features=64, shrunk=64), pictures, functional.l1_loss, options)
+    images = (torch.rand(8, 3, 32, 32), torch.rand(8, 3, 64, 64))
+    rows("SR, 64", lambda: Net(2, features=64, shrunk=64), images, functional.l1_loss, options)
     labelled = (torch.rand(64, 3, 32, 32), torch.randint(10, (64,)))
     rows("ResNet-20", resnet20, labelled, functional.cross_entropy, options)
 

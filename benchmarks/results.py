@@ -73,10 +73,10 @@ def ratio_line(what: str, ratios: Ratios, goal: float | None, against: str = "ba
 def cases() -> dict[str, tuple[Callable[[], nn.Module], step_overhead.Batch, Callable[..., Any]]]:
     """The two networks of the step's rows, with a batch and a loss."""
     torch.manual_seed(0)
-    pictures = (torch.rand(8, 3, 32, 32), torch.rand(8, 3, 64, 64))
+    images = (torch.rand(8, 3, 32, 32), torch.rand(8, 3, 64, 64))
     labelled = (torch.rand(64, 3, 32, 32), torch.randint(10, (64,)))
     return {
-        "C2SRCNN": (lambda: Net(2), pictures, functional.l1_loss),
+        "C2SRCNN": (lambda: Net(2), images, functional.l1_loss),
         "ResNet-20": (resnet20, labelled, functional.cross_entropy),
     }
 
@@ -103,9 +103,9 @@ def qat(options: Any) -> Iterator[Line]:
     torch.manual_seed(0)
     own = qat_step.QUANTIZERS["QAT per channel"]
     networks = cases()
-    pictures = networks["C2SRCNN"][1]
+    images = networks["C2SRCNN"][1]
     sets = {
-        "SR, 64 channels": (lambda: Net(2, 64, 64), pictures, functional.l1_loss),
+        "SR, 64 channels": (lambda: Net(2, 64, 64), images, functional.l1_loss),
         "ResNet-20": networks["ResNet-20"],
     }
     for name, (make, batch, loss) in sets.items():
@@ -146,7 +146,7 @@ def sensitivity(options: Any) -> Iterator[Line]:
     done = script("sensitivity.py", "--threads", str(options.threads))
     last = done.strip().splitlines()[-1]
     faster = float(last.split()[0])
-    what = "sensitivity analysis, ResNet-20, all weights x 10 levels, 512 pictures"
+    what = "sensitivity analysis, ResNet-20, all weights x 10 levels, 512 images"
     yield Line(what, "prune-and-evaluate loop", last, ">= 3 times faster", faster >= 3)
 
 
@@ -172,15 +172,15 @@ def deployed(options: Any) -> Iterator[Line]:
         yield Line(f"deployed file, {name}", "dense float file", words, f">= {goal} times", faster >= goal)
 
 
-def pictures(options: Any) -> Iterator[Line]:
-    """Pictures a second in training."""
+def images(options: Any) -> Iterator[Line]:
+    """Images a second in training."""
     ratios = throughput.measured(max(options.rounds // 3, 3), options.threads)
     plain, own = ratios["plain loop"], ratios["train.py"]
     rates = [1 / value for value in own.values]
     median = statistics.median(rates)
     speed = 1000 * throughput.SAMPLES / own.milliseconds
-    told = f"{median:.3f} [{min(rates):.3f}, {max(rates):.3f}], {speed:.0f} pictures/s"
-    plainly = f"plain PyTorch loop, {1000 * throughput.SAMPLES / plain.milliseconds:.0f} pictures/s"
+    told = f"{median:.3f} [{min(rates):.3f}, {max(rates):.3f}], {speed:.0f} images/s"
+    plainly = f"plain PyTorch loop, {1000 * throughput.SAMPLES / plain.milliseconds:.0f} images/s"
     yield Line("SR training throughput", plainly, told, ">= 1.0", median >= 1.0)
 
 
@@ -239,7 +239,7 @@ def scaled(options: Any) -> Iterator[Line]:
 
 
 ROWS: Mapping[str, Callable[[Any], Iterator[Line]]] = {
-    "start": start, "step": step, "qat": qat, "agp": agp, "masks": masks, "pictures": pictures, "deploy": deployed,
+    "start": start, "step": step, "qat": qat, "agp": agp, "masks": masks, "images": images, "deploy": deployed,
     "sensitivity": sensitivity, "thinning": thinning, "scale": scaled,
 }  # fmt: skip
 

@@ -100,7 +100,7 @@ def report(length: int) -> None:
 def images(count: int) -> None:
     """Class folders, read until the first minibatch could be made."""
     from data.Classify_data.find_dataset import place_layout
-    from data.Classify_data.store import PictureStore
+    from data.Classify_data.store import ImageStore
 
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for i in range(count):
@@ -109,17 +109,17 @@ def images(count: int) -> None:
         Image.fromarray(pixels).save(folder / f"{i}.png", compress_level=0)
     START[0] = time.process_time()
     layout = place_layout(Path("train"))
-    PictureStore(layout.open("train"), 16, 3)
+    ImageStore(layout.open("train"), 16, 3)
 
 
 def pixels(side: int) -> None:
     """One photograph of super-resolution."""
-    from data.images import Picture
+    from data.images import ImageFile
     from data.store import PairStore
 
     Image.new("RGB", (side, side), (9, 99, 199)).save("a.png")
     START[0] = time.process_time()
-    PairStore([Picture("a", Path("a.png"))], 2)
+    PairStore([ImageFile("a", Path("a.png"))], 2)
 
 
 def epochs(count: int) -> None:

@@ -1,8 +1,8 @@
 """A sensitivity analysis against the plain loop that prunes, evaluates and restores.
 
-    python benchmarks/sensitivity.py [--levels 10] [--pictures 512] [--batch 64] [--threads 1] [--every 1]
+    python benchmarks/sensitivity.py [--levels 10] [--images 512] [--batch 64] [--threads 1] [--every 1]
 
-ResNet-20, 32 x 32 pictures of noise, labels of a random network: what an evaluation costs does not depend on what is
+ResNet-20, 32 x 32 images of noise, labels of a random network: what an evaluation costs does not depend on what is
 seen. Both ways measure accuracy and cross-entropy of every weight and level, in one process and in turns, weight by
 weight, so that a machine that slows down slows both; the analysis's preparation (tracing, the dense level, the check
 of the graph) is counted. The plain loop is the usual one: the weight times its mask in place, the network in
@@ -66,7 +66,7 @@ def main() -> None:
     """Prints both times and the largest difference of the numbers."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--levels", type=int, default=10, help="levels from 0 by 0.1")
-    parser.add_argument("--pictures", type=int, default=512)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--every", type=int, default=1, help="take every so manyth weight only")
@@ -74,8 +74,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     model = shaken(resnet20())
-    pictures, labels = torch.randn(options.pictures, 3, 32, 32), torch.randint(0, 10, (options.pictures,))
-    evaluation = Evaluation(pictures.split(options.batch), partial(quality, labels))
+    images, labels = torch.randn(options.images, 3, 32, 32), torch.randint(0, 10, (options.images,))
+    evaluation = Evaluation(images.split(options.batch), partial(quality, labels))
     levels = [round(0.1 * step, 2) for step in range(options.levels)]
     subjects = find_subjects(model, "element")[:: options.every]
     evaluation(model)  # the first pass of a process is slower
@@ -97,7 +97,7 @@ def main() -> None:
             gap = max(gap, abs(metrics["loss"] - expected[level]["loss"]) / expected[level]["loss"])
             flips += metrics["top1"] != expected[level]["top1"]
     sys.stdout.write(
-        f"ResNet-20, {len(subjects)} weights x {len(levels)} levels, {options.pictures} pictures in batches of "
+        f"ResNet-20, {len(subjects)} weights x {len(levels)} levels, {options.images} images in batches of "
         f"{options.batch}, {options.threads} threads\n"
         f"plain loop {slow:8.1f} s\nanalysis   {fast:8.1f} s (of it {prepared:.1f} s preparation)\n"
         f"{slow / fast:.2f} times faster; largest relative difference of the loss {gap:.1e}; "

@@ -52,7 +52,7 @@ policies:
     frequency: 1
 """
 SMALL = [
-    "--traindata=pictures",
+    "--traindata=images",
     "--samples=16",
     "--patch-size=24",
     "--batchSize=4",
@@ -89,12 +89,12 @@ def state() -> tuple[int, int]:
 
 
 def prepare(folder: Path) -> None:
-    """Pictures and the schedule."""
+    """Images and the schedule."""
     draw = np.random.default_rng(0)
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
     for i in range(4):
         pixels = draw.integers(0, 256, (48, 48, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "pictures" / f"{i}.png")
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
     (folder / "soak.yaml").write_text(SCHEDULE)
 
 

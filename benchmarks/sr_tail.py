@@ -56,12 +56,12 @@ def training_step(net: nn.Module) -> Callable[[], None]:
 
 
 def forward_pass(net: nn.Module) -> Callable[[], None]:
-    """A function that up-samples one 256 x 256 picture."""
-    picture = torch.rand(1, 3, 256, 256)
+    """A function that up-samples one 256 x 256 image."""
+    image = torch.rand(1, 3, 256, 256)
 
     def forward() -> None:
         with torch.inference_mode():
-            net(picture)
+            net(image)
 
     return forward
 

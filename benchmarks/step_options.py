@@ -82,9 +82,9 @@ def main() -> None:
     options = options_of(__doc__)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    pictures = (torch.randn(64, 3, 32, 32), torch.randint(10, (64,)))
+    images = (torch.randn(64, 3, 32, 32), torch.randint(10, (64,)))
     crops = (torch.rand(8, 3, 32, 32), torch.rand(8, 3, 64, 64))
-    rows("ResNet-20", ways(resnet20, pictures, functional.cross_entropy, last=False), options)
+    rows("ResNet-20", ways(resnet20, images, functional.cross_entropy, last=False), options)
     rows("C2SRCNN", ways(lambda: Net(2), crops, functional.l1_loss, last=True), options)
 
 

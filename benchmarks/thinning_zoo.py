@@ -57,7 +57,7 @@ SIZES = {
     "inception": 299,
     "convnext": 32,
 }
-"""Pictures are `--size` wide except where the architecture or float64 convolutions on a CPU ask for another size."""
+"""Images are `--size` wide except where the architecture or float64 convolutions on a CPU ask for another size."""
 IN_FLOAT32 = ("vit_h_14", "regnet_y_128gf")
 """Too large for float64 in 20 GB."""
 FAMILIES = {
@@ -75,7 +75,7 @@ HEADER = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=["*"], help="names or globs of torchvision classifiers")
-    parser.add_argument("--size", type=int, help="width of the pictures, pixels (default: 64, some models other)")
+    parser.add_argument("--size", type=int, help="width of the images, pixels (default: 64, some models other)")
     parser.add_argument("--float32", action="store_true", help="do not convert to float64")
     parser.add_argument("--timeout", type=int, default=900, help="seconds for one model")
     parser.add_argument("--threads", type=int, default=2, help="torch threads; 1 on a machine that is shared")
@@ -135,7 +135,7 @@ def format_row(name: str, row: dict) -> str:
 
 
 def build(name: str, size: int | None, float32: bool) -> tuple[nn.Module, torch.Tensor]:
-    """The untrained model with seeded weights, and a batch of two pictures of noise."""
+    """The untrained model with seeded weights, and a batch of two images of noise."""
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
     width = size or next((value for prefix, value in SIZES.items() if name.startswith(prefix)), 64)

@@ -1,4 +1,4 @@
-"""Pictures a second in super-resolution training, against a plain PyTorch loop with the same model and loader.
+"""Images a second in super-resolution training, against a plain PyTorch loop with the same model and loader.
 
     python benchmarks/throughput.py [--rounds 5] [--threads 2]
 
@@ -69,9 +69,7 @@ def main() -> None:
     """Prints both."""
     options = options_of(__doc__)
     for name, ratios in measured(options.rounds, options.threads).items():
-        print(
-            f"{name:12s} {1000 * SAMPLES / ratios.milliseconds:8.1f} pictures/s   time to plain: {ratios}", flush=True
-        )
+        print(f"{name:12s} {1000 * SAMPLES / ratios.milliseconds:8.1f} images/s   time to plain: {ratios}", flush=True)
 
 
 if __name__ == "__main__":

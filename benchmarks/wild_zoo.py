@@ -14,7 +14,7 @@ size. Ours thins the network in float32, as people have it, and its recipe is ap
     in part   the same, but groups had to stay because a trial failed; the note says which and why
     refused   nothing was pruned
     wrong     it computes something else
-    crash     an error that is no message of the tool
+    crash     an error that is not a message of the tool
     timeout   no answer within twice `--timeout`
 
 Each network runs in a process of its own, with a limit of time. Rows are appended to a file of JSON lines, which is
@@ -148,7 +148,7 @@ def fresh(network: Network) -> nn.Module:
 
 
 def doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same in float64 where it is no integer."""
+    """The same in float64 where it is not an integer."""
     return tuple(x.double() if x.is_floating_point() else x for x in inputs)
 
 

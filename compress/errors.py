@@ -87,7 +87,7 @@ def printable(text: object, keep: str = "") -> str:
         text: whose `str` is taken.
         keep: characters that stay as they are.
     """
-    plain = str(text).encode("utf-8", "backslashreplace").decode()  # bytes of a file name that are no UTF-8
+    plain = str(text).encode("utf-8", "backslashreplace").decode()  # bytes of a file name that are not UTF-8
     if plain.isprintable():
         return plain
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in plain)

@@ -50,7 +50,7 @@ class ParameterMasker:
 
     @property
     def may_recover(self) -> bool:
-        """Whether masked elements go on being updated, so that the mask holds on forward only."""
+        """Whether masked elements keep being updated, so that the mask holds on forward only."""
         return self.mask_on_forward_only or self.use_double_copies
 
     @property

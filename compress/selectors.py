@@ -220,7 +220,7 @@ def _matching_if_valid(expression: str, pool: list[str]) -> list[str]:
 
 
 def _matching(expression: str, pool: list[str]) -> list[str]:
-    """The names that a regular expression matches; `regex` can be stopped, where `re` may go on for hours."""
+    """The names that a regular expression matches; `regex` can be stopped, where `re` may continue for hours."""
     if len(expression) > MAX_EXPRESSION:
         raise ValueError(f"a regular expression of {len(expression)} characters; at most {MAX_EXPRESSION} are read")
     try:

@@ -1,5 +1,5 @@
-"""Loaders: pictures in, tensors out.
+"""Loaders: images in, tensors out.
 
-Where pictures come from, how pairs are made of them, and in which order they are seen. Called by the solvers in
+Where images come from, how pairs are made of them, and in which order they are seen. Called by the solvers in
 `models/` and by the entry points.
 """

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from data.dataset import PATCH_SIZE, SAMPLES_PER_EPOCH, DatasetFromFolder, EvaluationSet
-from data.embedded import SPLIT, Part, embedded_pictures
-from data.folders import folder_pictures, has_test_part, measured_part
-from data.images import Picture
+from data.embedded import SPLIT, Part, embedded_images
+from data.folders import folder_images, has_test_part, measured_part
+from data.images import ImageFile
 from data.measured import Measured
 from data.restoration import given_or_default
 from data.store import MEMORY_BUDGET
@@ -25,7 +25,7 @@ class TestingOptions(Protocol):
     """What `get_testing_set` reads of the options.
 
     Attributes:
-        testdata: folder of test pictures, or None for the default.
+        testdata: folder of test images, or None for the default.
         upscale_factor: 2, 3 or 4.
     """
 
@@ -45,36 +45,36 @@ def get_training_set(
     """Random crops of the training part; the arguments are those of `DatasetFromFolder`.
 
     Args:
-        train_dir: a folder (see `folder_pictures`); None takes BSDS300 if it is there, else the
+        train_dir: a folder (see `folder_images`); None takes BSDS300 if it is there, else the
             embedded photographs.
 
     Raises:
-        UserError: the folder or its pictures cannot be used.
+        UserError: the folder or its images cannot be used.
     """
     if place_of(train_dir) is None:
         _logger.info("%s", embedded_notice())
-    pictures = _pictures(place_of(train_dir), "train")
-    return DatasetFromFolder(pictures, upscale_factor, patch_size, samples, seed, memory_budget)
+    all_images = _images(place_of(train_dir), "train")
+    return DatasetFromFolder(all_images, upscale_factor, patch_size, samples, seed, memory_budget)
 
 
 def get_validation_set(
     upscale_factor: int, train_dir: str | Path | None = None, *, memory_budget: int = MEMORY_BUDGET
 ) -> EvaluationSet:
-    """Whole pictures held out of training, from the same place as the training set's.
+    """Whole images held out of training, from the same place as the training set's.
 
     Raises:
-        UserError: the folder or its pictures cannot be used.
+        UserError: the folder or its images cannot be used.
     """
     return _evaluation_set(place_of(train_dir), "validation", upscale_factor, memory_budget)
 
 
 def get_testing_set(opt: TestingOptions) -> EvaluationSet:
-    """Whole pictures of the test part: of `opt.testdata`, of BSDS300, or embedded.
+    """Whole images of the test part: of `opt.testdata`, of BSDS300, or embedded.
 
     Those of a run are `get_held_out_set`'s, which knows what was trained on.
 
     Raises:
-        UserError: the folder or its pictures cannot be used.
+        UserError: the folder or its images cannot be used.
     """
     return _evaluation_set(place_of(opt.testdata), "test", opt.upscale_factor)
 
@@ -87,7 +87,7 @@ def get_held_out_set(upscale_factor: int, test_dir: str | None, trained: Path | 
         trained: the folder that it was trained on; None is the embedded photographs.
 
     Raises:
-        UserError: the folder or its pictures cannot be used.
+        UserError: the folder or its images cannot be used.
     """
     return _evaluation_set(*measured_part(test_dir, trained, has_test_part), upscale_factor)
 
@@ -98,7 +98,7 @@ def place_of(train_dir: str | Path | None) -> Path | None:
 
 
 def embedded_notice() -> str:
-    """The line that says which pictures a run without `--traindata` uses."""
+    """The line that says which images a run without `--traindata` uses."""
     count = {part: sum(its == part for _, its in SPLIT.values()) for part in ("train", "validation", "test")}
     return (
         f"no --traindata given: using the {len(SPLIT)} photographs inside scikit-image and scikit-learn "
@@ -110,10 +110,10 @@ def embedded_notice() -> str:
 def _evaluation_set(
     place: Path | None, part: Part, upscale_factor: int, memory_budget: int = MEMORY_BUDGET
 ) -> EvaluationSet:
-    found = EvaluationSet(_pictures(place, part), upscale_factor, memory_budget)
+    found = EvaluationSet(_images(place, part), upscale_factor, memory_budget)
     found.measured = Measured.of_part(place, part, has_test_part, len(found))
     return found
 
 
-def _pictures(place: Path | None, part: Part) -> list[Picture]:
-    return embedded_pictures(part) if place is None else folder_pictures(place, part)
+def _images(place: Path | None, part: Part) -> list[ImageFile]:
+    return embedded_images(part) if place is None else folder_images(place, part)

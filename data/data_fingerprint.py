@@ -52,7 +52,7 @@ def trained_place(checkpoint: Mapping[str, Any], otherwise: Callable[[], Path | 
 
 
 def check_same_data(saved: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> None:
-    """Compares the files of a run with those that would go on being trained on. A folder may have moved.
+    """Compares the files of a run with those that would keep being trained on. A folder may have moved.
 
     Args:
         saved: `Origin.facts` of the run; None of a run that kept none.
@@ -64,7 +64,7 @@ def check_same_data(saved: Mapping[str, Any] | None, here: Mapping[str, Any] | N
     if saved is None or here is None or saved["digest"] == here["digest"]:
         return
     raise UserError(
-        f"the run was trained on {_described(saved)}; here it would go on with {_described(here)}"
+        f"the run was trained on {_described(saved)}; here it would continue with {_described(here)}"
         + (", of which names or sizes are not the same" if saved["files"] == here["files"] else "")
         + ". A resumed run is the same run: put the data back as they were, or start a new run"
     )

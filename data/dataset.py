@@ -1,6 +1,6 @@
-"""Super-resolution data sets: random aligned crops for training, whole pictures for measuring.
+"""Super-resolution data sets: random aligned crops for training, whole images for measuring.
 
-Tensors made of `PairStore`'s pairs. Called by `data.py`, or by a user with a list of pictures of their own.
+Tensors made of `PairStore`'s pairs. Called by `data.py`, or by a user with a list of images of their own.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from compress.errors import UserError
-from data.images import Picture, Pixels, up_sample
+from data.images import ImageFile, Pixels, up_sample
 from data.restoration import Crops, RestorationItem, WholeImages, to_tensor
 from data.store import MEMORY_BUDGET, PairStore
 
@@ -43,26 +43,26 @@ class EvaluationItem(RestorationItem):
 class DatasetFromFolder(Crops):
     """Training pairs (low, high), RGB float32 in [0, 1]: (3, p / scale, p / scale) and (3, p, p).
 
-    Each picture gives the same number of samples. Where a sample is cut, and how it is flipped and
+    Each image gives the same number of samples. Where a sample is cut, and how it is flipped and
     turned, follows from (seed, epoch, sample) alone: use it with `EpochSampler`. A plain index stands
-    for epoch 0. The low resolution is cut out of the whole picture's, so that no crop has a border
+    for epoch 0. The low resolution is cut out of the whole image's, so that no crop has a border
     that the network would not see at work.
 
     Args:
-        pictures: candidates; unusable ones are logged and left out.
+        images: candidates; unusable ones are logged and left out.
         upscale_factor: 2, 3 or 4.
         patch_size: p, pixels of the high resolution; rounded down to a multiple of the factor.
         samples: length of an epoch.
         seed: the run's seed, >= 0.
-        memory_budget: bytes of decoded pictures to keep.
+        memory_budget: bytes of decoded images to keep.
 
     Raises:
-        UserError: no usable picture, a patch smaller than the factor, or a factor that is not supported.
+        UserError: no usable image, a patch smaller than the factor, or a factor that is not supported.
     """
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        all_images: Sequence[ImageFile],
         upscale_factor: int,
         patch_size: int = PATCH_SIZE,
         samples: int = SAMPLES_PER_EPOCH,
@@ -71,7 +71,7 @@ class DatasetFromFolder(Crops):
     ) -> None:
         if patch_size < upscale_factor:
             raise UserError(f"the patch size is {patch_size} pixels; it must be {upscale_factor} or more")
-        self.store = PairStore(pictures, upscale_factor, patch_size, memory_budget)
+        self.store = PairStore(all_images, upscale_factor, patch_size, memory_budget)
         super().__init__(samples, seed)
         self.scale, self.low_size = upscale_factor, patch_size // upscale_factor
 
@@ -84,23 +84,25 @@ class DatasetFromFolder(Crops):
 
     def files(self) -> list[Path]:
         """See `Crops`."""
-        return [picture.path for picture in self.store.pictures]
+        return [image.path for image in self.store.all_images]
 
 
 class EvaluationSet(WholeImages):
-    """Whole pictures with their baseline, in the order given. Load with batch size 1: sizes differ.
+    """Whole images with their baseline, in the order given. Load with batch size 1: sizes differ.
 
     Args:
-        pictures: candidates; unusable ones are logged and left out.
+        images: candidates; unusable ones are logged and left out.
         upscale_factor: 2, 3 or 4.
-        memory_budget: bytes of decoded pictures to keep.
+        memory_budget: bytes of decoded images to keep.
 
     Raises:
-        UserError: no usable picture, or a factor that is not supported.
+        UserError: no usable image, or a factor that is not supported.
     """
 
-    def __init__(self, pictures: Sequence[Picture], upscale_factor: int, memory_budget: int = MEMORY_BUDGET) -> None:
-        self.store = PairStore(pictures, upscale_factor, SMALLEST_MEASURED, memory_budget)
+    def __init__(
+        self, all_images: Sequence[ImageFile], upscale_factor: int, memory_budget: int = MEMORY_BUDGET
+    ) -> None:
+        self.store = PairStore(all_images, upscale_factor, SMALLEST_MEASURED, memory_budget)
         self.scale = upscale_factor
 
     def __len__(self) -> int:
@@ -110,11 +112,11 @@ class EvaluationSet(WholeImages):
         """See `WholeImages`."""
         low, high = self.store[index]
         bicubic = up_sample(low.transpose(1, 2, 0), self.scale).transpose(2, 0, 1)
-        return EvaluationItem(self.store.pictures[index].name, *map(to_tensor, (low, bicubic, high)))
+        return EvaluationItem(self.store.all_images[index].name, *map(to_tensor, (low, bicubic, high)))
 
     def files(self) -> list[Path]:
         """See `WholeImages`."""
-        return [picture.path for picture in self.store.pictures]
+        return [image.path for image in self.store.all_images]
 
 
 def _crop(planes: Pixels, corner: tuple[int, int], size: int, scale: int) -> Pixels:

@@ -1,6 +1,6 @@
 """The real photographs inside the scikit-image and scikit-learn wheels, and their split.
 
-Which picture is in which part, and where the installed packages keep the files. Nothing is downloaded: only files
+Which image is in which part, and where the installed packages keep the files. Nothing is downloaded: only files
 that the wheels carry are named. Called by `data.py`.
 """
 
@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Literal
 
 from compress.errors import UserError
-from data.images import Picture
+from data.images import ImageFile
 
 Part = Literal["train", "validation", "test"]
 
 _SKIMAGE = "skimage/data"
 _SKLEARN = "sklearn/datasets/images"
 
-# The one place where the split is written. It is by picture: no part of a picture that is trained on is
+# The one place where the split is written. It is by image: no part of an image that is trained on is
 # ever measured. How it was made, before any network was trained on it:
-#  - pictures stored as JPEG train only: their block noise would be part of the target that is measured;
-#  - nearly flat pictures (bicubic x2 above 40 dB: moon) train only: a mean would be ruled by their noise;
+#  - images stored as JPEG train only: their block noise would be part of the target that is measured;
+#  - nearly flat images (bicubic x2 above 40 dB: moon) train only: a mean would be ruled by their noise;
 #    retina, cell and clock_motion, flatter still, teach nothing and are left out;
-#  - both motorcycle pictures show one scene from two places: same side;
+#  - both motorcycle images show one scene from two places: same side;
 #  - print (page, text) trains only: the yardstick is photographs;
 #  - validation and test each get a colour scene or two, a grey scene and a texture.
 # microaneurysms (102 x 102) is too small; chessboard, color, horse, logo and phantom are drawings.
@@ -48,14 +48,14 @@ SPLIT: Mapping[str, tuple[str, Part]] = {
 }
 
 
-def embedded_pictures(part: Part) -> list[Picture]:
+def embedded_images(part: Part) -> list[ImageFile]:
     """The embedded photographs of one part, in the order of the table.
 
     Raises:
-        UserError: a package is not installed, or its wheel lacks a picture of the table.
+        UserError: a package is not installed, or its wheel lacks an image of the table.
     """
     chosen = [(file, folder) for file, (folder, its_part) in SPLIT.items() if its_part == part]
-    return [Picture(Path(file).stem, _locate(folder, file)) for file, folder in chosen]
+    return [ImageFile(Path(file).stem, _locate(folder, file)) for file, folder in chosen]
 
 
 def _locate(folder: str, file: str) -> Path:

@@ -1,4 +1,4 @@
-"""A user's own pictures: which files of a folder belong to which part.
+"""A user's own images: which files of a folder belong to which part.
 
 Plain folders and BSDS300's layout, the validation part made of file names, and which part is measured. Not
 here: decoding, which also finds the unreadable ones (`store.py`). Called by `data.py`.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from compress.errors import UserError, printable
 from data.embedded import Part
-from data.images import DECODE_ERRORS, Picture, opened
+from data.images import DECODE_ERRORS, ImageFile, opened
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VALIDATION_FRACTION = 0.1
@@ -29,16 +29,16 @@ _PART_FOLDERS: dict[Part, tuple[str, ...]] = {
 }
 
 
-def folder_pictures(directory: Path, part: Part) -> list[Picture]:
-    """The picture files of one part, sorted by name.
+def folder_images(directory: Path, part: Part) -> list[ImageFile]:
+    """The image files of one part, sorted by name.
 
-    `directory` is either a folder of pictures or a folder with `train_aug` or `train`, and perhaps
+    `directory` is either a folder of images or a folder with `train_aug` or `train`, and perhaps
     `validation` and `test` (inside `images/` too). Without a validation folder, 10 % of the training
     files that open, chosen by a hash of the name, are validation and not training. The test part is the `test`
     folder or, for a plain folder, all its files: `measured_part` says when that is what is wanted.
 
     Raises:
-        UserError: no such folder, no picture in it, or a single one where two parts are needed.
+        UserError: no such folder, no image in it, or a single one where two parts are needed.
     """
     root = _root(directory)
     own = _part_folder(root, part)
@@ -52,14 +52,14 @@ def folder_pictures(directory: Path, part: Part) -> list[Picture]:
 
 
 def has_test_part(directory: Path) -> bool:
-    """Whether `folder_pictures` finds a test folder there."""
+    """Whether `folder_images` finds a test folder there."""
     return _part_folder(_root(directory), "test") is not None
 
 
 def measured_part(
     given: str | None, trained: Path | None, has_test: Callable[[Path], bool]
 ) -> tuple[Path | None, Part]:
-    """Which part of which place a network is measured on, so that no picture that it was trained on is taken unsaid.
+    """Which part of which place a network is measured on, so that no image that it was trained on is taken unsaid.
 
     A folder that is given is taken whole, or its test part if it has one. Without one it is the test part of the data
     that the network was trained on; where they have none, their validation part, and a warning says what that means.
@@ -108,25 +108,25 @@ def smallest_hashes(names: Iterable[str], count: int) -> set[str]:
     )
 
 
-def _opens(picture: Picture) -> bool:
-    """Whether the file begins like a picture: one that does not is never held out, it is named in the training part."""
+def _opens(image: ImageFile) -> bool:
+    """Whether the file begins like an image: one that does not is never held out, it is named in the training part."""
     try:
-        with opened(picture.path):
+        with opened(image.path):
             return True
     except DECODE_ERRORS:
         return False
 
 
-def _group(picture: Picture) -> str:
-    """What is hashed. Copies in train_aug share their picture's number and must stay on one side."""
-    number = re.match(r"\d+", picture.path.name)
-    if picture.path.parent.name == "train_aug" and number:
+def _group(image: ImageFile) -> str:
+    """What is hashed. Copies in train_aug share their image's number and must stay on one side."""
+    number = re.match(r"\d+", image.path.name)
+    if image.path.parent.name == "train_aug" and number:
         return number.group()
-    return picture.path.name
+    return image.path.name
 
 
 def _root(directory: Path) -> Path:
-    """The folder that holds the pictures or the part folders: `directory` or its `images/`."""
+    """The folder that holds the images or the part folders: `directory` or its `images/`."""
     if not directory.is_dir():
         raise UserError(
             f"{directory} is not a folder; give a folder of images, or one with train/ and test/ in it "
@@ -142,16 +142,16 @@ def _part_folder(root: Path, part: Part) -> Path | None:
     return next((root / name for name in _PART_FOLDERS[part] if (root / name).is_dir()), None)
 
 
-def _files(folder: Path) -> list[Picture]:
-    """All picture files directly in `folder`."""
-    pictures = picture_files(folder)
-    if not pictures:
+def _files(folder: Path) -> list[ImageFile]:
+    """All image files directly in `folder`."""
+    all_images = image_files(folder)
+    if not all_images:
         raise UserError(f"{folder} holds no image; files ending in {', '.join(ENDINGS)} are read")
-    return pictures
+    return all_images
 
 
-def picture_files(folder: Path) -> list[Picture]:
-    """The files directly in a folder that are pictures by their ending, sorted by name; perhaps none.
+def image_files(folder: Path) -> list[ImageFile]:
+    """The files directly in a folder that are images by their ending, sorted by name; perhaps none.
 
     Raises:
         UserError: the folder cannot be read.
@@ -160,7 +160,7 @@ def picture_files(folder: Path) -> list[Picture]:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.is_dir())
     except OSError as error:
         raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    return [Picture(printable(path.stem), path) for path in paths]
+    return [ImageFile(printable(path.stem), path) for path in paths]
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""One picture: reading its file, and Pillow's bicubic both ways.
+"""One image: reading its file, and Pillow's bicubic both ways.
 
 The file on disk -> RGB array, and the low resolution made of it. Called by the other data modules.
 """
@@ -25,8 +25,8 @@ DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that has not been decoded yet.
+class ImageFile:
+    """An image that has not been decoded yet.
 
     Attributes:
         name: what reports call it: the file name without its ending.
@@ -44,7 +44,7 @@ class Picture:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """A picture file inside the block, its head read.
+    """An image file inside the block, its head read.
 
     Only the formats of `FORMATS` are tried, whatever the file's ending: Pillow knows others that start a program.
 

@@ -51,7 +51,7 @@ def as_it_is(batch: Any) -> Any:
 
 
 def evaluation_loader(dataset: Dataset[Any]) -> DataLoader[Any]:
-    """One whole picture at a time, in order."""
+    """One whole image at a time, in order."""
     return DataLoader(dataset, batch_size=1, collate_fn=_only)
 
 

@@ -25,7 +25,7 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!(compress|apputils)\.).*"), (r"py:.*", r
 
 toc_object_entries_show_parents = "hide"
 myst_heading_anchors = 3
-suppress_warnings = ["misc.highlighting_failure"]  # an excerpt with `...` in it is no Python
+suppress_warnings = ["misc.highlighting_failure"]  # an excerpt with `...` in it is not Python
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}

@@ -190,8 +190,8 @@ class TrainedApplication:
         """What `validate` and `measure` measure on, as `data.measured` has it."""
         return facts_of(self.validation_loader)
 
-    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        """Pictures for TensorBoard after each epoch: name -> RGB (3, H, W) in [0, 1]; none by default."""
+    def example_images(self, model: nn.Module) -> dict[str, Tensor]:
+        """Images for TensorBoard after each epoch: name -> RGB (3, H, W) in [0, 1]; none by default."""
         return {}
 
 
@@ -281,8 +281,8 @@ class TestedApplication:
         """More that the summary keeps, under its key `details`, as plain data."""
         return {}
 
-    def write_pictures(self, model: nn.Module, folder: Path) -> int:
-        """Writes what can be looked at; returns the number of pictures."""
+    def write_images(self, model: nn.Module, folder: Path) -> int:
+        """Writes what can be looked at; returns the number of images."""
         return 0
 
     def example_inputs(self) -> tuple[Tensor, ...]:

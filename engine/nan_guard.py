@@ -206,4 +206,4 @@ def _put_back(state: TrainState, kept: dict[str, Any]) -> None:
         buffers[name].copy_(value)
     for companion, (network, optimizer) in zip(state.companions.values(), kept["companions"], strict=True):
         companion.network.load_state_dict(network)
-        companion.optimizer.load_state_dict(copy.deepcopy(optimizer))  # it would go on with the tensors themselves
+        companion.optimizer.load_state_dict(copy.deepcopy(optimizer))  # it would continue with the tensors themselves

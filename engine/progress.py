@@ -91,7 +91,7 @@ class Progress:
     def load_state_dict(self, state: Mapping[str, Any], steps_per_epoch: int, device: torch.device) -> None:
         """Goes to where a checkpoint stands; the length stays the one asked for now.
 
-        The random state must be the checkpoint's already: it is what goes on in the middle of an epoch.
+        The random state must be the checkpoint's already: it is what continues in the middle of an epoch.
 
         Raises:
             UserError: see `Middle.of`.

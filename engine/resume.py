@@ -1,6 +1,6 @@
 """The options of a run that is resumed, and what `--reset-optimizer` and `--reset-schedule` do.
 
-Which options may differ from the run's own, and the two ways to go on deliberately with another run. Called by
+Which options may differ from the run's own, and the two ways to continue deliberately with another run. Called by
 engine/commands/train.py and the base solver.
 """
 
@@ -41,7 +41,7 @@ MAY_CHANGE = frozenset({"optform", "resume", "nEpochs", "thin", *OF_THE_MACHINE,
 
 
 def last_checkpoint(run: Run) -> dict[str, Any]:
-    """The newest whole checkpoint of a run, in the form that it can go on from.
+    """The newest whole checkpoint of a run, in the form that it can continue from.
 
     Raises:
         UserError: there is none, or parts are missing or of another kind; all are named.
@@ -134,7 +134,9 @@ def _refusal(run: str, found: dict[str, str]) -> str:
     hints = [f"--{reset.replace('_', '-')} lets {', '.join(names)} change" for reset, names in ways.items() if names]
     allowed = ", ".join(sorted(MAY_CHANGE - {"optform", "resume", "thin", *RESETS}))
     return (
-        f"the run {run} cannot go on as another run:\n  " + "\n  ".join(found.values()) + "\nA resumed run is the same "
+        f"the run {run} cannot continue as another run:\n  "
+        + "\n  ".join(found.values())
+        + "\nA resumed run is the same "
         f"run: leave them out, or start a new run. May change: {allowed}" + "".join(f". {hint}" for hint in hints)
     )
 
@@ -160,13 +162,13 @@ def keep_of_old_schedule(scheduler: CompressionScheduler, checkpoint: Mapping[st
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any], reset: bool, rate: float | None) -> None:
-    """The saved optimizer; with `reset` a new one that only goes on with the saved learning rates.
+    """The saved optimizer; with `reset` a new one that only continues with the saved learning rates.
 
     Args:
         optimizer: new.
         state: of the checkpoint.
         reset: whether its moments are forgotten.
-        rate: that was given for the new one, None to go on with the saved ones.
+        rate: that was given for the new one, None to continue with the saved ones.
 
     Raises:
         UserError: the groups of parameters differ.

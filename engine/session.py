@@ -64,7 +64,7 @@ class RunSession:
         self._run = run
 
     def open_files(self, first_epoch: int) -> None:
-        """Opens the log files, which go on before that epoch."""
+        """Opens the log files, which continue before that epoch."""
         if is_first():
             self.files = RunLogger(self.run, first_epoch)
             self._held.callback(self.files.close)

@@ -65,10 +65,10 @@ class Interrupts:
         if several_processes():
             self.hear(int(max_over_ranks(torch.tensor(self.asked or 0))))
         if self.agreed:
-            raise Interrupted(self.agreed, f"{self.agreed.name}: saved; --resume={run} goes on from here")
+            raise Interrupted(self.agreed, f"{self.agreed.name}: saved; --resume={run} continues from here")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a loader's worker, which Ctrl-C reaches too: it goes on giving samples
+        if os.getpid() != self._process:  # a loader's worker, which Ctrl-C reaches too: it continues giving samples
             return
         self.asked = signal.Signals(number)
         for each in self._before:

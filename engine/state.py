@@ -162,8 +162,8 @@ def _restore_random_state(checkpoint: Mapping[str, Any]) -> None:
     states = [checkpoint["random_state"], *checkpoint.get("random_states", [])]
     if len(states) != world_size():
         logger.warning(
-            "the run was trained in %d processes and goes on in %d: weights, masks and all states are taken over, but "
-            "minibatches are shared out in another way, so the run is not the same to the bit",
+            "the run was trained in %d processes and continues in %d: weights, masks and all states are taken over, "
+            "but minibatches are shared out in another way, so the run is not the same to the bit",
             len(states), world_size(),
         )  # fmt: skip
     if rank() < len(states):

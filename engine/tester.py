@@ -1,6 +1,6 @@
 """The evaluation that every application shares.
 
-`BaseTester.run`: rebuild, measure, picture, summary. An application's tester derives from it.
+`BaseTester.run`: rebuild, measure, image, summary. An application's tester derives from it.
 """
 
 import logging
@@ -79,7 +79,7 @@ class BaseTester(TestedApplication):
         return {"features": str(path), "samples": len(next(iter(shapes.values())))}
 
     def run(self, opt: TestConfig | None = None) -> dict[str, Any]:
-        """Measures, writes pictures and `test_summary.json`, shows the table; returns the summary.
+        """Measures, writes images and `test_summary.json`, shows the table; returns the summary.
 
         With `--dump-features` it writes intermediate outputs instead. The network is exported too (`--no-export` leaves
         that out); an exported file is only measured.
@@ -115,10 +115,10 @@ class BaseTester(TestedApplication):
         activations = ActivationStatistics(model, WATCHED_CALLS, enabled=opt.report)
         with seen_inputs(model) as inputs, activations:
             own = self.test(model)
-        pictures = self.results / "images"
-        for old in pictures.glob("*.png"):  # of an evaluation on other data
+        images = self.results / "images"
+        for old in images.glob("*.png"):  # of an evaluation on other data
             old.unlink()
-        count = self.write_pictures(model, pictures)
+        count = self.write_images(model, images)
         summary = make_summary(
             run=self.folders.name,
             optform=self.checkpoint["optform"],
@@ -141,7 +141,7 @@ class BaseTester(TestedApplication):
         logger.info("%s", summary_table(summary))
         if not dense and self.is_compressed(summary):
             logger.info("%s", how_to_get_dense(self.folders.name, self.checkpoint))
-        logger.info("written: %s%s", path, f", {count} images in {pictures}/" if count else "")
+        logger.info("written: %s%s", path, f", {count} images in {images}/" if count else "")
         if opt.export:
             export_run(self, model, inputs, own)
         sensitivity.run(self, model)
@@ -173,7 +173,7 @@ class BaseTester(TestedApplication):
     def report(
         self, model: nn.Module, checkpoint: dict[str, Any], summary: Mapping[str, Any], activations: ActivationReport
     ) -> None:
-        """What the network is made of and what it costs, as tables and pictures, and the page that shows it all."""
+        """What the network is made of and what it costs, as tables and images, and the page that shows it all."""
         folder, example = self.results, self.example_inputs()
         sparsity_display(model, folder / "sparsity.xlsx")
         macs_display(model, folder / "macs.xlsx", example)

@@ -220,7 +220,7 @@ class BaseTrainer(TrainedApplication):
         if checkpoint is None:
             set_apart(self.config.seed)
             return
-        with Unfit("the run cannot go on from this checkpoint"):
+        with Unfit("the run cannot continue from this checkpoint"):
             self.check_task(checkpoint["task"])
             restore(self.state, self.progress, checkpoint, self.config, self.steps_per_epoch(), self.device)
             self.session.warnings.put_before(checkpoint.get("warnings", []))
@@ -315,12 +315,12 @@ class BaseTrainer(TrainedApplication):
         return {**losses, **metrics, "min": metrics.get("loss", low), "max": high}
 
     def note_network(self, epoch: int, model: nn.Module, activations: ActivationReport) -> None:
-        """Sends what the options ask for of the network's inside, and example pictures, to TensorBoard."""
+        """Sends what the options ask for of the network's inside, and example images, to TensorBoard."""
         if not is_first():
             return
         files = self.session.files
         files.log_activations(epoch, activations)
-        files.log_pictures(epoch, self.example_pictures(model))
+        files.log_images(epoch, self.example_images(model))
         if self.config.histograms:
             files.log_histograms(epoch, model)
 

@@ -95,7 +95,7 @@ def find_application(name: str) -> Application:
     """
     if name not in APPLICATIONS:
         known = "; ".join(f"--optform={each.name}: {each.purpose}" for each in APPLICATIONS.values())
-        raise UserError(f"--optform={name} is no application; there are {known}")
+        raise UserError(f"--optform={name} is not an application; there are {known}")
     return APPLICATIONS[name]
 
 

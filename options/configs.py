@@ -1,6 +1,6 @@
 """The options that every application has, as typed objects.
 
-`TrainConfig` and `TestConfig`, which an application's package extends. A field named `explicit` is no option: it
+`TrainConfig` and `TestConfig`, which an application's package extends. A field named `explicit` is not an option: it
 holds the names of those that were given on the command line.
 """
 

@@ -88,7 +88,7 @@ def check_training(config: Trained, own: Sequence[Rule[Trained]] = ()) -> None:
     families = schedule_families()
     if config.new_schedule is not None and config.new_schedule not in families:
         near = did_you_mean(config.new_schedule, families)
-        raise UserError(f"--new-schedule={config.new_schedule}: no such family; {near}; nothing was started")
+        raise UserError(f"--new-schedule={config.new_schedule}: unknown family; {near}; nothing was started")
 
 
 def check_testing(config: Tested, own: Sequence[Rule[Tested]] = ()) -> None:
@@ -151,7 +151,7 @@ NEW: tuple[Rule[TrainConfig], ...] = (
     Rule(
         ("reset_optimizer", "reset_schedule", "thin"),
         lambda c: False,
-        "is for a run that goes on; give --resume=RUN with it",
+        "is for a run that continues; give --resume=RUN with it",
     ),
     Rule(("run",), lambda c: _trains(c) or c.plan, "names what is written, and nothing is with the other option"),
 )
@@ -159,10 +159,10 @@ RESUMED: tuple[Rule[TrainConfig], ...] = (
     Rule(
         MODES,
         lambda c: False,
-        "looks at a new run's schedule, and --resume goes on with a run; of that run, give the same options and "
+        "looks at a new run's schedule, and --resume continues with a run; of that run, give the same options and "
         "--compress=logs/RUN/schedule.yaml, without --resume",
     ),
-    Rule(("run",), lambda c: False, "names a new run, and --resume goes on with one under its own name"),
+    Rule(("run",), lambda c: False, "names a new run, and --resume continues with one under its own name"),
 )
 TESTED: tuple[Rule[TestConfig], ...] = (
     *alone(("compare", "dump_features", "quantize", "predict")),

@@ -42,13 +42,11 @@ def test_it_is_trained_thinned_tested_and_reported(here: Path, denoise: Path) ->
     entry = APPLICATIONS["Denoise"]
     draw = np.random.default_rng(0)
     for part in ("train", "val", "test"):
-        (here / "pictures" / part).mkdir(parents=True)
-        Image.fromarray(draw.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(
-            here / "pictures" / part / f"{part}.png"
-        )
+        (here / "images" / part).mkdir(parents=True)
+        Image.fromarray(draw.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(here / "images" / part / f"{part}.png")
     schedule = denoise / "schedules" / "Denoise" / "filter_prune.yaml"
     config = entry.load("train_options")().parse([
-        "--optform=Denoise", "--traindata=pictures", f"--compress={schedule}", "--nEpochs=1", "--samples=4",
+        "--optform=Denoise", "--traindata=images", f"--compress={schedule}", "--nEpochs=1", "--samples=4",
         "--batchSize=2", "--patch_size=16", "--features=8", "--run=a", "--threads=1",
     ])  # fmt: skip
     act(entry, config)

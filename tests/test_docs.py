@@ -70,7 +70,7 @@ def network_of(page: Path) -> nn.Module:
 
 
 def source_checks() -> ModuleType:
-    """docs/_ext/sources.py, which is no package of ours."""
+    """docs/_ext/sources.py, which is not a package of ours."""
     spec = importlib.util.spec_from_file_location("manual_sources", DOCS / "_ext" / "sources.py")
     assert spec is not None
     assert spec.loader is not None

@@ -20,19 +20,19 @@ def command(script: str, *arguments: str, folder: Path) -> subprocess.CompletedP
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A present folder with five tiny pictures in `pictures/`."""
+    """A present folder with five tiny images in `images/`."""
     place = tmp_path_factory.mktemp("work")
-    (place / "pictures").mkdir()
+    (place / "images").mkdir()
     draw = np.random.default_rng(0)
     for i in range(5):
-        Image.fromarray(draw.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(place / "pictures" / f"{i}.png")
-    (place / "pictures" / "broken.png").write_text("no picture")
+        Image.fromarray(draw.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(place / "images" / f"{i}.png")
+    (place / "images" / "broken.png").write_text("no image")
     return place
 
 
 def test_train_then_test(folder: Path) -> None:
     trained = command(
-        "train.py", "--optform=SR", "--compress=agp_prune.yaml", "--traindata=pictures", "--nEpochs=2", "--samples=8",
+        "train.py", "--optform=SR", "--compress=agp_prune.yaml", "--traindata=images", "--nEpochs=2", "--samples=8",
         "--patch_size=32", "--batchSize=4", "--run=tiny", folder=folder,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
@@ -41,14 +41,14 @@ def test_train_then_test(folder: Path) -> None:
     assert "next: python test.py --run=tiny" in trained.stdout
     assert json.loads((folder / "results/tiny/summary.json").read_text())["quality"]["psnr"]["bicubic"] > 0
 
-    tested = command("test.py", "--testdata=pictures", folder=folder)
+    tested = command("test.py", "--testdata=images", folder=folder)
     assert tested.returncode == 0, tested.stderr
     summary = json.loads((folder / "results/tiny/test_summary.json").read_text())
     assert summary["run"] == "tiny"
-    assert summary["commands"]["test"] == "python test.py --model=checkpoints/tiny/best.pt --testdata=pictures"
-    pictures = sorted(path.name for path in (folder / "results/tiny/images").iterdir())
-    assert "0_side_by_side.png" in pictures
-    assert {name.split("_", 1)[1] for name in pictures} == {
+    assert summary["commands"]["test"] == "python test.py --model=checkpoints/tiny/best.pt --testdata=images"
+    images = sorted(path.name for path in (folder / "results/tiny/images").iterdir())
+    assert "0_side_by_side.png" in images
+    assert {name.split("_", 1)[1] for name in images} == {
         "input.png", "bicubic.png", "output.png", "target.png", "side_by_side.png",
     }  # fmt: skip
     assert_all_tools_have_written(folder / "results/tiny", summary)
@@ -87,12 +87,12 @@ def assert_all_tools_have_written(results: Path, summary: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optform=XX"], "--optform=XX is no application; there are --optform=SR"),
+        (["--optform=XX"], "--optform=XX is not an application; there are --optform=SR"),
         (["--compress=none.yaml"], "--compress=none.yaml: no such file"),
         (["--nEpoch=3"], "unknown option '--nEpoch'; did you mean '--nEpochs'"),
         (["--traindata=nowhere"], "--traindata=nowhere: there is no such folder"),
         (["--resume=never"], "there is no run"),
-        (["--traindata=pictures", "--compress=typo.yaml"], "did you mean 'mid_part.1.weight'"),
+        (["--traindata=images", "--compress=typo.yaml"], "did you mean 'mid_part.1.weight'"),
     ],
 )
 def test_newcomers_faults_get_one_clear_error_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
@@ -138,4 +138,4 @@ def test_a_classifier_is_trained_and_tested(tmp_path: Path) -> None:
     assert tested.returncode == 0, tested.stderr
     summary = json.loads((tmp_path / "results/digits/test_summary.json").read_text())
     assert summary["quality"]["top1"]["model"] > 50 > summary["quality"]["top1"]["majority class"]
-    assert sum(row["pictures"] for row in summary["details"]["classes"]) == 357
+    assert sum(row["images"] for row in summary["details"]["classes"]) == 357

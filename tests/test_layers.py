@@ -104,7 +104,7 @@ def _module(path: Path) -> str:
 
 
 def _package(path: Path) -> str:
-    """The package of a module: importing a sibling runs it, which is no dependency on its content."""
+    """The package of a module: importing a sibling runs it, which is not a dependency on its content."""
     return _module(path.parent / "__init__.py") if path.name != "__init__.py" else ""
 
 

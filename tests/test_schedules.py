@@ -55,7 +55,7 @@ def test_every_schedule_was_measured_or_says_why_not(path: Path) -> None:
     assert not re.search(r"not measured(?!: \w)", header, re.IGNORECASE)
 
 
-@pytest.mark.slow  # those of SR are tried in tests/engine/commands/test_train.py, on small pictures
+@pytest.mark.slow  # those of SR are tried in tests/engine/commands/test_train.py, on small images
 @pytest.mark.parametrize("path", [path for path in SHIPPED if path.parent.name != "SR"], ids=lambda path: path.name)
 def test_every_schedule_passes_a_smoke_run_on_the_embedded_data(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

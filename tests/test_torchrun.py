@@ -45,13 +45,13 @@ def wait_for(what: Callable[[], bool], started: subprocess.Popen[str], said: Pat
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An empty folder with tiny pictures."""
+    """An empty folder with tiny images."""
     draw = np.random.default_rng(0)
     for part, count in (("train", 3), ("val", 1)):
-        (tmp_path / "pictures" / part).mkdir(parents=True)
+        (tmp_path / "images" / part).mkdir(parents=True)
         for i in range(count):
             pixels = draw.integers(0, 256, (48, 48, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "pictures" / part / f"{part}{i}.png")
+            Image.fromarray(pixels).save(tmp_path / "images" / part / f"{part}{i}.png")
     return tmp_path
 
 
@@ -71,7 +71,7 @@ def test_every_application_trains_in_two_processes(folder: Path, application: st
 
 @pytest.mark.slow
 def test_a_killed_worker_is_restarted_and_at_last_ends_the_run(folder: Path) -> None:
-    """One restart is allowed: after the first kill the run goes on from its checkpoint, after the second it ends."""
+    """One restart is allowed: after the first kill the run continues from its checkpoint, after the second it ends."""
     last, said = folder / "checkpoints/r/last.pt", folder / "said.txt"
     started = torchrun(folder, *CASES["SR"].small_run, "--nEpochs=100000", "--run=r", restarts=1)
     try:

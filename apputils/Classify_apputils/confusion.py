@@ -32,21 +32,21 @@ class Confusion:
 
     @classmethod
     def of(cls, classes: Sequence[str], labels: Tensor, answers: Tensor) -> "Confusion":
-        """Counts of pictures with these labels (n,) and answers (n,), both places in `classes`."""
+        """Counts of images with these labels (n,) and answers (n,), both places in `classes`."""
         size = len(classes)
         counts = torch.bincount(labels * size + answers, minlength=size * size).reshape(size, size)
         return cls(tuple(classes), counts)
 
     def rows(self) -> list[dict[str, Any]]:
-        """For each class: pictures, how many were right (recall, %), how many answers were right (precision, %).
+        """For each class: images, how many were right (recall, %), how many answers were right (precision, %).
 
-        A share of no pictures is None.
+        A share of no images is None.
         """
         right, asked, said = self.counts.diagonal(), self.counts.sum(1), self.counts.sum(0)
         return [
             {
                 "class": name,
-                "pictures": int(asked[i]),
+                "images": int(asked[i]),
                 "accuracy": _percent(right[i], asked[i]),
                 "precision": _percent(right[i], said[i]),
                 "most often taken for": self._mistake(i),

@@ -1,6 +1,6 @@
-"""Quality of an up-sampled picture as super-resolution papers report it: PSNR and SSIM of the Y channel.
+"""Quality of an up-sampled image as super-resolution papers report it: PSNR and SSIM of the Y channel.
 
-Pure functions on picture tensors. Called by the solvers and testers.
+Pure functions on image tensors. Called by the solvers and testers.
 
 The convention: RGB is clamped and rounded to 8 bits, converted to BT.601's Y (as MATLAB's rgb2ycbcr,
 16..235) in floating point, and a border as wide as the scale is cut.
@@ -18,18 +18,18 @@ _Y_OFFSET = 16.0
 _SSIM_WINDOW = 11  # pixels: what scikit-image makes of sigma 1.5 cut at 3.5 sigma
 
 
-def y_channel(picture: Tensor) -> Tensor:
+def y_channel(image: Tensor) -> Tensor:
     """BT.601 luma: RGB (..., 3, H, W) in [0, 1] -> (..., H, W), float64 in [16, 235].
 
-    The picture is clamped and rounded to 8 bits first, as if it had been written to a file.
+    The image is clamped and rounded to 8 bits first, as if it had been written to a file.
     """
-    levels = picture.detach().mul(255).round().clamp(0, 255).double()
+    levels = image.detach().mul(255).round().clamp(0, 255).double()
     red, green, blue = (weight / 255 * plane for weight, plane in zip(_Y_WEIGHTS, levels.unbind(-3), strict=True))
     return red + green + blue + _Y_OFFSET
 
 
 def psnr_y(output: Tensor, target: Tensor, border: int) -> float:
-    """Peak signal-to-noise ratio of Y, dB; infinite for equal pictures.
+    """Peak signal-to-noise ratio of Y, dB; infinite for equal images.
 
     Args:
         output: RGB (3, H, W) or (1, 3, H, W), nominally in [0, 1].
@@ -37,7 +37,7 @@ def psnr_y(output: Tensor, target: Tensor, border: int) -> float:
         border: pixels cut from each side, >= 0; the scale by convention.
 
     Raises:
-        ValueError: shapes differ, several pictures, or nothing is left inside the border.
+        ValueError: shapes differ, several images, or nothing is left inside the border.
     """
     first, second = _inner_luma(output, target, border, smallest=1)
     error = float(np.mean((first - second) ** 2))
@@ -59,7 +59,7 @@ def ssim_y(output: Tensor, target: Tensor, border: int) -> float:
 def _inner_luma(
     output: Tensor, target: Tensor, border: int, smallest: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Y of both pictures inside the border, (H - 2 border, W - 2 border)."""
+    """Y of both images inside the border, (H - 2 border, W - 2 border)."""
     if output.shape != target.shape:
         raise ValueError(f"output is {tuple(output.shape)}, target is {tuple(target.shape)}; they must agree")
     if output.dim() not in (3, 4) or output.shape[-3] != 3 or output.shape[:-3].numel() != 1:
@@ -70,5 +70,5 @@ def _inner_luma(
             f"{width} x {height} pixels without a border of {border} leave less than {smallest} to measure"
         )
     inner = (slice(border, height - border), slice(border, width - border))
-    first, second = (y_channel(picture).reshape(height, width).cpu().numpy() for picture in (output, target))
+    first, second = (y_channel(image).reshape(height, width).cpu().numpy() for image in (output, target))
     return first[inner], second[inner]

@@ -2,8 +2,8 @@
 
 Here: `Sealing` writes it, `check_seal` compares it, `is_zip`. Not here: what the file holds (checkpoint.py). The
 checksum stands behind the last byte that `torch.save` writes, where readers of zip files do not look, so that
-`torch.load` reads a sealed file as it reads any other. It is no protection against people: whoever changes a file can
-seal it again.
+`torch.load` reads a sealed file as it reads any other. It does not protect against
+people: whoever changes a file can seal it again.
 
     <what torch.save wrote>  "\\nsha256 "  64 hexadecimal digits  "\\n"
 """

@@ -30,7 +30,7 @@ def of_shapes(here: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
 
 
 def of_schedules(file: str, saved: str) -> list[str] | None:
-    """What was changed in a schedule's text, a line for each place; None where one of the two is no YAML."""
+    """What was changed in a schedule's text, a line for each place; None where one of the two is not YAML."""
     try:
         here, there = (_leaves(load_text(text, "").data) for text in (file, saved))
     except ScheduleError:

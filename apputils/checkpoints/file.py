@@ -184,10 +184,10 @@ def _unpickled(path: Path) -> tuple[str, Any]:
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}") from e
     except pickle.UnpicklingError as e:
-        kind = UserError if is_zip(path) else Damaged  # a file of zeros, such as a power failure leaves, is no zip
+        kind = UserError if is_zip(path) else Damaged  # a file of zeros, such as a power failure leaves, is not a zip
         raise kind(
-            f"{path} is refused: it is no checkpoint of this bench, or holds code: {_refused(e)}. If you trust whoever "
-            f"made it: python -m apputils.checkpoints.file import {path} --trust-pickle"
+            f"{path} is refused: it is not a checkpoint of this bench, or holds code: {_refused(e)}. If you trust "
+            f"whoever made it: python -m apputils.checkpoints.file import {path} --trust-pickle"
         ) from e
     except UNREADABLE as e:
         raise Damaged(f"{path} cannot be read as a checkpoint, it may be damaged: {_first(e)}") from e

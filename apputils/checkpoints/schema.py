@@ -175,16 +175,16 @@ def check_run(content: dict[str, Any], where: object) -> dict[str, Any]:
     Raises:
         UserError: a part is missing or of another kind; the first few are named.
     """
-    return _of_its_folder(_checked(_Run, content, f"{where} is no checkpoint of a run"), where)
+    return _of_its_folder(_checked(_Run, content, f"{where} is not a checkpoint of a run"), where)
 
 
 def check_resumable(content: dict[str, Any], run: str) -> dict[str, Any]:
-    """The checkpoint of a run that is to go on, if it has the form of one.
+    """The checkpoint of a run that is to continue, if it has the form of one.
 
     Raises:
         UserError: parts are missing or of another kind.
     """
-    words = f"the run {run} cannot go on from its last checkpoint, which has not its form"
+    words = f"the run {run} cannot continue from its last checkpoint, which has not its form"
     return _of_its_folder(_checked(_Resumable, content, words), Run(run).last)
 
 
@@ -194,7 +194,7 @@ def check_teachers(content: dict[str, Any], where: object) -> dict[str, Any]:
     Raises:
         UserError: as for `check_run`.
     """
-    content = _checked(_Teachers, content, f"{where} is no file of teachers")
+    content = _checked(_Teachers, content, f"{where} is not a file of teachers")
     return _of_its_folder(content, where) if "run" in content else content  # older files do not say it
 
 

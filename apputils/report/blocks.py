@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 
 from markupsafe import Markup
 
-from apputils.report.images import Picture
+from apputils.report.images import ImageFile
 from apputils.report.svg import Chart
 
 
@@ -60,7 +60,7 @@ class Images:
     """Images whose versions lie over each other under a slider."""
 
     macro: ClassVar[str] = "images"
-    images: Sequence[Picture]
+    images: Sequence[ImageFile]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Pictures of a run for its page: cut to the middle, losslessly packed, as data URIs.
+"""Images of a run for its page: cut to the middle, losslessly packed, as data URIs.
 
-Finding and packing what a tester wrote to results/<run>/images/ as `<picture>_<kind>.png`.
+Finding and packing what a tester wrote to results/<run>/images/ as `<image>_<kind>.png`.
 """
 
 import base64
@@ -14,15 +14,15 @@ from PIL import Image
 from compress.io.files import opened
 
 KINDS = ("bicubic", "blurred", "output", "target")  # baselines first; all of the output's size can be laid over it
-MOST, SIDE = 4, 480  # pictures on a page, and their pixels at most
+MOST, SIDE = 4, 480  # images on a page, and their pixels at most
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture in several versions of equal size.
+class ImageFile:
+    """One image in several versions of equal size.
 
     Attributes:
-        name: of the picture.
+        name: of the image.
         width: in pixels.
         height: in pixels.
         versions: kind -> data URI.
@@ -34,8 +34,8 @@ class Picture:
     versions: dict[str, str]
 
 
-def pictures_of(folder: Path) -> list[Picture]:
-    """The first pictures of a folder that have an output and something to compare it with."""
+def images_of(folder: Path) -> list[ImageFile]:
+    """The first images of a folder that have an output and something to compare it with."""
     stems = [re.sub(r"_output\.png$", "", path.name) for path in sorted(folder.glob("*_output.png"))]
     found = []
     for stem in stems[:MOST]:
@@ -44,7 +44,7 @@ def pictures_of(folder: Path) -> list[Picture]:
         images = {kind: image for kind, image in images.items() if image.size == images["output"].size}
         if len(images) > 1:
             packed = {kind: _packed(image) for kind, image in images.items()}
-            found.append(Picture(stem, *images["output"].size, packed))
+            found.append(ImageFile(stem, *images["output"].size, packed))
     return found
 
 

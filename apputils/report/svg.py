@@ -32,7 +32,7 @@ class Chart:
 
 
 def line_chart(title: str, series: Mapping[str, Points], x_label: str, y_label: str, height: int = 240) -> Chart:
-    """Curves over a common axis; points that are no numbers are left out."""
+    """Curves over a common axis; points that are not numbers are left out."""
     curves = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     xs = [x for points in curves.values() for x, _ in points] or [0.0, 1.0]
     ys = [y for points in curves.values() for _, y in points] or [0.0, 1.0]

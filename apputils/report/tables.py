@@ -33,7 +33,7 @@ def percent(value: float | None) -> str:
 
 
 def figure(value: Any) -> str:
-    """Four digits behind the point of what is no whole number."""
+    """Four digits behind the point of what is not a whole number."""
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 

@@ -1,6 +1,6 @@
-"""Quality of a restored picture as deblurring papers report it: PSNR and SSIM of RGB, without a border cut.
+"""Quality of a restored image as deblurring papers report it: PSNR and SSIM of RGB, without a border cut.
 
-Pure functions on picture tensors. Pictures are clamped and rounded to 8 bits first, as if written to a file.
+Pure functions on image tensors. Images are clamped and rounded to 8 bits first, as if written to a file.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def psnr_rgb(output: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio over all three colours, dB; infinite for equal pictures.
+    """Peak signal-to-noise ratio over all three colours, dB; infinite for equal images.
 
     Args:
         output: RGB (3, H, W), nominally in [0, 1].
@@ -28,7 +28,7 @@ def ssim_rgb(output: Tensor, target: Tensor) -> float:
     return float(structural_similarity(levels(target), levels(output), data_range=255, channel_axis=0, **window))
 
 
-def levels(picture: Tensor) -> NDArray[np.uint8]:
+def levels(image: Tensor) -> NDArray[np.uint8]:
     """RGB in [0, 1] -> 0..255, the same shape."""
-    rounded: NDArray[np.uint8] = picture.detach().cpu().mul(255).round().clamp(0, 255).byte().numpy()
+    rounded: NDArray[np.uint8] = image.detach().cpu().mul(255).round().clamp(0, 255).byte().numpy()
     return rounded

@@ -1,4 +1,4 @@
-"""Pictures of results: saved tensors, and panels side by side with their PSNR.
+"""Images of results: saved tensors, and panels side by side with their PSNR.
 
 Pillow's part. Called by the testers.
 """
@@ -14,15 +14,15 @@ from compress.io.files import replacing
 CAPTION = 28  # pixels above each panel
 
 
-def to_image(picture: Tensor) -> Image.Image:
+def to_image(one_image: Tensor) -> Image.Image:
     """RGB (3, H, W) in [0, 1] -> 8 bits, rounded."""
-    pixels = picture.detach().cpu().clamp(0, 1).mul(255).round().byte()
+    pixels = one_image.detach().cpu().clamp(0, 1).mul(255).round().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
-def save_image(picture: Tensor, path: Path) -> None:
-    """Writes a picture as PNG; the folder is made if needed."""
-    write_image(to_image(picture), path)
+def save_image(one_image: Tensor, path: Path) -> None:
+    """Writes an image as PNG; the folder is made if needed."""
+    write_image(to_image(one_image), path)
 
 
 def write_image(image: Image.Image, path: Path) -> None:

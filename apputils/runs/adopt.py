@@ -38,7 +38,7 @@ def adopt(name: str) -> str:
             return f"{run.checkpoints}: its checkpoints are those of {name} already; nothing was changed"
         for path, content in found.items():
             _write(path, content, name)
-    return f"{len(found)} checkpoints in {run.checkpoints} are of the run {name} now; --resume={name} goes on with it"
+    return f"{len(found)} checkpoints in {run.checkpoints} are of the run {name} now; --resume={name} continues with it"
 
 
 def _write(path: Path, content: dict[str, Any], name: str) -> None:

@@ -55,7 +55,7 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
             _tell(f"error: {printable(why(e), LAYOUT)}; what was saved in checkpoints/ is left as it was")
             sys.exit(USER_ERROR)
         except KeyboardInterrupt:
-            sys.stderr.write("interrupted; what was saved is in checkpoints/, --resume=RUN goes on from there\n")
+            sys.stderr.write("interrupted; what was saved is in checkpoints/, --resume=RUN continues from there\n")
             sys.exit(INTERRUPTED)
 
     return wrapper

@@ -14,7 +14,7 @@ from compress.errors import UserError, did_you_mean, shown
 from compress.io.files import read_text
 
 LONGEST_NAME = 100  # characters
-_TAKEN = "--run={0}: there is a run of that name; --resume={0} goes on with it; nothing was started"
+_TAKEN = "--run={0}: there is a run of that name; --resume={0} continues with it; nothing was started"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def results(self) -> Path:
-        """Summaries, tables and pictures."""
+        """Summaries, tables and images."""
         return Path("results") / self.name
 
     @property
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The newest checkpoint, from which `--resume` goes on."""
+        """The newest checkpoint, from which `--resume` continues."""
         return self.kept(0)
 
     def kept(self, number: int) -> Path:
@@ -131,14 +131,14 @@ def newest_runs() -> list[Run]:
 
 
 def started_runs() -> list[Run]:
-    """The runs that `--resume` can go on with, the newest first."""
+    """The runs that `--resume` can resume, the newest first."""
     runs = [Run(folder.name) for folder in Path("checkpoints").glob("*")]
     ages = {run: max(path.stat().st_mtime for path in run.kept_files()) for run in runs if run.kept_files()}
     return sorted(ages, key=lambda run: ages[run], reverse=True)
 
 
 def run_to_resume(name: str) -> Run:
-    """The run of that name, if there is a checkpoint to go on from.
+    """The run of that name, if there is a checkpoint to continue from.
 
     Raises:
         UserError: there is none.
@@ -148,8 +148,8 @@ def run_to_resume(name: str) -> Run:
         return Run(name)
     if Run(name).logs.is_dir():
         raise UserError(
-            f"the run {name!r} ended before it had saved anything, so there is nothing to go on from; start it again "
-            f"under another name, or under this one after removing {Run(name).logs}"
+            f"the run {name!r} ended before it had saved anything, so there is nothing to continue from; start it "
+            f"again under another name, or under this one after removing {Run(name).logs}"
         )
     raise UserError(f"there is no run {name!r} with a checkpoint; {did_you_mean(name, [run.name for run in runs])}")
 

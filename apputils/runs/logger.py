@@ -2,7 +2,7 @@
 
 `RunLogger`, and `NoFiles` in its place. Called by the base solver. TensorBoard's tags: the loss, its components and
 metrics by their own names; `lr`, `sparsity`, `sparsity/<weight>`; `weights/<weight>` (histograms);
-`activations/<layer>/<statistic>`; `pictures/<name>`.
+`activations/<layer>/<statistic>`; `images/<name>`.
 """
 
 import logging
@@ -81,11 +81,11 @@ class RunLogger:
             with self._side.writing(path.name):
                 append_activations(report, path, epoch)
 
-    def log_pictures(self, epoch: int, pictures: Mapping[str, Tensor]) -> None:
-        """Sends pictures, RGB (3, H, W) in [0, 1] by name, to TensorBoard."""
-        for name, picture in pictures.items():
-            values = picture.detach().float().clamp(0, 1).cpu().numpy()
-            self._events.add(summary.image(f"pictures/{name}", values), epoch)
+    def log_images(self, epoch: int, images: Mapping[str, Tensor]) -> None:
+        """Sends images, RGB (3, H, W) in [0, 1] by name, to TensorBoard."""
+        for name, one_image in images.items():
+            values = one_image.detach().float().clamp(0, 1).cpu().numpy()
+            self._events.add(summary.image(f"images/{name}", values), epoch)
 
     def close(self) -> None:
         """Closes the files; the text log takes no more lines."""
@@ -112,7 +112,7 @@ class NoFiles(RunLogger):
     def log_activations(self, epoch: int, report: ActivationReport) -> None:
         """Nothing."""
 
-    def log_pictures(self, epoch: int, pictures: Mapping[str, Tensor]) -> None:
+    def log_images(self, epoch: int, images: Mapping[str, Tensor]) -> None:
         """Nothing."""
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Files that a run writes but can do without: where one cannot be written, that is said once, and the run goes on.
+"""Files that a run writes but can do without: where one cannot be written, that is said once, and the run continues.
 
 `SideFiles` says it, `EventFile` is what TensorBoard reads, `TextLog` is log.txt.
 """
@@ -45,7 +45,7 @@ class SideFiles:
         """Says once that something is not written."""
         if what not in self._lost:
             self._lost.add(what)
-            logger.warning("%s cannot be written in %s: %s; the run goes on without", what, self._folder, why(error))
+            logger.warning("%s cannot be written in %s: %s; the run continues without", what, self._folder, why(error))
 
 
 class EventFile:

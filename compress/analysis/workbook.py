@@ -151,7 +151,7 @@ class Workbook:
         """
         for cell in (cell for sheet in self.book for row in sheet.iter_rows() for cell in row):
             if cell.data_type == "f":
-                cell.data_type = "s"  # text that begins with "=" is no formula
+                cell.data_type = "s"  # text that begins with "=" is not a formula
         try:
             with replacing(path) as temporary:
                 self.book.save(temporary)

@@ -18,7 +18,7 @@ CLASS = "PostTrainLinearQuantizer"
 DROPPED = ("clip_half_range", "save_fp_weights", "inputs_quant_auto_fallback")  # here it is always so, or never matters
 REFUSED = {  # key -> why; null and false are what this bench does anyway
     "scale_approx_mult_bits": "scales stay float here; remove it",
-    "fp16": "half precision is no rounding to integers; remove it, and give null for layers that stay float",
+    "fp16": "half precision is not rounding to integers; remove it, and give null for layers that stay float",
     "make_identity": "a ReLU stays where it is, and exporters fuse it; remove it",
 }
 REFUSED_CLASSES = {
@@ -34,7 +34,7 @@ def translated(given: Any, path: Path, model: nn.Module, report: Report) -> Any:
     """The arguments of one quantizer; faults of keys that have no meaning here are reported.
 
     Args:
-        given: as written; what is no mapping is returned as it is.
+        given: as written; what is not a mapping is returned as it is.
         path: where it stands.
         model: whose modules the keys of `overrides` select.
         report: takes the faults.
@@ -139,7 +139,7 @@ class _Layer:
         for key in given:
             if key not in OF_INPUT:
                 self.report.add(
-                    f"{shown(key)} is no setting of an input; it holds {', '.join(OF_INPUT)}", (*place, key)
+                    f"{shown(key)} is not a setting of an input; it holds {', '.join(OF_INPUT)}", (*place, key)
                 )
         found = _without_foreign(given, place, self.report)
         return {key: value for key, value in found.items() if key in OF_INPUT and key != "from_output"}

@@ -97,7 +97,7 @@ class Instances:
             return family, None
         home = next((other for other in FAMILIES if given in other.registry), None)
         if home is not None:
-            self.report.add(f"{given} is no class of {family.section}: it belongs in {home.section}", path)
+            self.report.add(f"{given} is not a class of {family.section}: it belongs in {home.section}", path)
             self.misplaced.add((home.section, name))
             return home, home.registry.get(given)
         self.report.add(f"unknown class {shown(given)} in {family.section}; {_class_help(given, family)}", path)

@@ -45,7 +45,7 @@ def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def check_layers(model: nn.Module, layers: Iterable[str], whose: str) -> None:
-    """Raises ValueError for names that are no layer of the network, with the nearest ones."""
+    """Raises ValueError for names that are not layers of the network, with the nearest ones."""
     known = modules_by_name(model)
     for layer in layers:
         if layer not in known:

@@ -1,4 +1,4 @@
-"""Learning from a teacher's output: `KnowledgeDistillation` for classes, `OutputDistillation` for pictures.
+"""Learning from a teacher's output: `KnowledgeDistillation` for classes, `OutputDistillation` for images.
 
 Distillers that need no layer inside.
 """
@@ -89,7 +89,7 @@ class KnowledgeDistillation(Distiller):
 
 @DISTILLERS.register
 class OutputDistillation(Distiller):
-    """Learns to give the same picture, or whatever the output is, as the teacher.
+    """Learns to give the same image, or whatever the output is, as the teacher.
 
     Paper: Ba and Caruana 2014, Do Deep Nets Really Need to be Deep?, arXiv 1312.6184, eq. 1, which regresses on the
     teacher's output; here with the L1 distance too, which super-resolution is trained with, and the mean in place of
@@ -99,7 +99,7 @@ class OutputDistillation(Distiller):
 
     Sample:
         distillers:
-          picture:
+          image:
             class: OutputDistillation
             teacher: self
             loss: l1

@@ -43,7 +43,7 @@ class StagedDistillation(ChannelDistiller):
     Args:
         stages: student's layer -> teacher's layer; they are trained in the order of the student's layers.
         teacher: `self`, or a checkpoint, run or architecture that the loop knows.
-        epochs_of_stages: firing epochs of each stage, >= 1; the last one goes on to the end. None shares them evenly.
+        epochs_of_stages: firing epochs of each stage, >= 1; the last one continues to the end. None shares them evenly.
         frozen: `rest` trains everything up to the point; `earlier` also freezes what earlier stages trained.
         adaptors: `auto` trains a 1x1 adaptor where widths differ, `always` for every stage.
         distillation_wt: factor of the stage's term, >= 0.

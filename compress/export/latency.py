@@ -79,7 +79,7 @@ def measure_latency(
         rounds: how many times each way has its turn, >= 2; who begins changes from round to round.
         seconds: least time of a turn; a way is called as often as that needs (found out while warming up).
         against: name -> name of the way that its ratio refers to, for those that do not refer to the first.
-        spread: go on, for at most `MOST_TIMES` as many rounds, while a ratio's quartiles are further apart than this
+        spread: continue, for at most `MOST_TIMES` as many rounds, while a ratio's quartiles are further apart than this
             fraction of it; None: the rounds asked for and no more.
 
     Raises:

@@ -165,7 +165,7 @@ def _check_plain(path: Path, content: Any) -> None:
         if key == "use_pickle" and value:
             raise UserError(f"{path} is refused: it holds a pickled tensor, which may run code when it is loaded")
         if key == "target" and isinstance(value, str) and not _OPERATIONS.fullmatch(value):
-            raise UserError(f"{path} is refused: its graph calls {value!r}, which is no ordinary operation")
+            raise UserError(f"{path} is refused: its graph calls {value!r}, which is not an ordinary operation")
         if key == "expr_str" and not _is_arithmetic(str(value)):
             raise UserError(f"{path} is refused: the size {str(value)[:80]!r} is no arithmetic")
 

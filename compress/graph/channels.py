@@ -120,7 +120,7 @@ class ChannelGraph:
         parameters: full names of the parameters (members that are not among them are buffers or attributes).
         reads: places where a weight meets the channels that come in; all other places of a group write it.
         block_modules: grouped convolutions from which whole groups go, so that their number changes.
-        computed: members that are no tensor of their module, which counts its channels by them (`conv.weight`, the
+        computed: members that are not tensors of their module, which counts its channels by them (`conv.weight`, the
             product of `conv.weight_orig` and `conv.weight_mask`) -> their shape.
         asked: the calls that keep their shape in one of several ways, and how many ways there are.
         asked_for: group name -> those of the calls that handle its channels.
@@ -292,7 +292,7 @@ def weight_macs(trace: Trace) -> dict[str, int]:
 def _groups_of(coupling: Coupling, macs: dict[str, int], within_heads: bool = False) -> list[ChannelGroup]:
     """Sort the units by what they cover; units that cover the same, and are pinned alike, are a group.
 
-    `within_heads` leaves those out that are no positions within heads: they are the same as without it.
+    `within_heads` leaves those out that are not positions within heads: they are the same as without it.
     """
     covers: dict[int, list[tuple[Place, int]]] = {}
     roots: dict[Place, Ids] = {}

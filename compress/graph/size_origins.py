@@ -53,7 +53,7 @@ Form = Mapping[Kept | Size, Fraction]
 
 
 class Number(int):
-    """An int that knows its origin; arithmetic that is no sum of multiples yields plain ints."""
+    """An int that knows its origin; arithmetic that is not a sum of multiples yields plain ints."""
 
     form: Form
 

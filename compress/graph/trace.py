@@ -323,7 +323,7 @@ PARTS = ("getitem", "split_with_sizes", "split", "chunk", "slice", "narrow")
 
 
 def shape_of(node: Any) -> tuple[int, ...]:
-    """Shape of the tensor that the node yields; () for what is no single tensor."""
+    """Shape of the tensor that the node yields; () for what is not a single tensor."""
     value = node.meta.get("val") if isinstance(node, Node) else None
     return sizes_of(value) if isinstance(value, torch.Tensor) else ()
 

@@ -69,7 +69,7 @@ class LoopDriver:
             self._saved = None
 
     def begin_epoch(self, epoch: int, steps: int) -> None:
-        """An epoch of `steps` updates begins; of one that a resumed run goes on with, the hook was called before."""
+        """An epoch of `steps` updates begins; of one that a resumed run continues with, the hook was called before."""
         goes_on = self._resumed and epoch == self.epoch
         self.epoch, self.steps, self._under_way, self._resumed = epoch, steps, True, False
         if not goes_on:
@@ -121,7 +121,7 @@ class LoopDriver:
         self._hidden += self.scheduler.masks.show_masked()
 
     def show_updated(self) -> None:
-        """Undoes `show_masked`: training goes on with the weights that the optimizer updates."""
+        """Undoes `show_masked`: training continues with the weights that the optimizer updates."""
         self.scheduler.masks.show_updated(self._hidden)
         self._hidden.clear()
 

@@ -64,7 +64,7 @@ def read_bytes(path: str | Path, most: int = MOST_TEXT) -> bytes:
     """The content of a regular file of at most `most` bytes.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger.
+        OSError: it cannot be read, is not a regular file, or is larger.
     """
     content = bytearray()
     with opened(path) as file:
@@ -132,7 +132,7 @@ def appending(path: str | Path) -> IO[str]:
     """A text file, open for adding lines at its end; made if there is none.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     check_place(path)
     return open(path, "a", encoding="utf-8", opener=_patiently)

@@ -21,7 +21,7 @@ class Bar(Iterable[T]):
         total: how many there are.
         title: in front of the bar.
         unit: what is counted, such as `img`.
-        per_item: how many units one item is, such as the pictures of a minibatch.
+        per_item: how many units one item is, such as the images of a minibatch.
     """
 
     def __init__(

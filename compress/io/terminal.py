@@ -1,7 +1,7 @@
 """Standard output and standard error that cannot end a program, and a command's way out.
 
 `guard_screen`, `answer`. `python train.py | head -1` closes the pipe after a line, a terminal may hang up, `>&-`
-gives no output at all: the program goes on.
+gives no output at all: the program continues.
 """
 
 import errno
@@ -38,7 +38,9 @@ class _Lasting(io.FileIO):
         except OSError as e:
             self.lost = True
             if e.errno != errno.EPIPE and self.fileno() == 1:  # whoever closes a pipe has seen enough
-                sys.stderr.write(f"standard output cannot be written ({e.strerror}); the command goes on without it\n")
+                sys.stderr.write(
+                    f"standard output cannot be written ({e.strerror}); the command continues without it\n"
+                )
         return size
 
 

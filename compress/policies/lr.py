@@ -30,7 +30,7 @@ class LRPolicy(Policy):
     then sets what its scheduler gives for epoch 6 of a run that it had governed from the start. The clock is
     reached by plain steps, so that every class works, also those that cannot be set to an epoch. What other
     policies did before is undone, except for what `ReduceLROnPlateau` has learned of the rate: that class has no
-    clock, goes on from the rates that it finds, and is gone on from.
+    clock, continues from the rates that it finds, and is gone on from.
 
     Args:
         name: the instance's name.
@@ -187,7 +187,7 @@ def shadow_of(optimizer: Optimizer) -> Optimizer:
 
 
 def _for_all_groups(arguments: Mapping[str, Any], groups: list[dict[str, Any]], given: int) -> dict[str, Any]:
-    """The arguments, in which a list of numbers for the network's groups goes on for those that were added later.
+    """The arguments, in which a list of numbers for the network's groups continues for those that were added later.
 
     A group that was added has the first group's number; a rate is multiplied as its own rate is to the first one's.
     """

@@ -25,7 +25,7 @@ logger = logging.getLogger("compress")
 class PruningPolicy(Policy):
     """Asks a pruner for masks at each firing epoch's begin, and applies them at each minibatch's.
 
-    A mask outlives its policy: the scheduler goes on applying it after the window has ended.
+    A mask outlives its policy: the scheduler continues applying it after the window has ended.
 
     Args:
         name: the instance's name.

@@ -53,7 +53,7 @@ class FMReconstructionChannelPruner(StructurePruner):
         group_size: the number of pruned channels is a multiple of it, >= 1.
         ranking_noise: probability that the norms are multiplied by normal random numbers, [0, 1].
         batches: minibatches to sample, >= 1.
-        points: positions to sample from each picture, >= 1.
+        points: positions to sample from each image, >= 1.
 
     Raises:
         UserError: the layer was not called, or is of a kind that cannot be sampled.

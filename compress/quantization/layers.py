@@ -1,7 +1,7 @@
 """Layers that quantize, and their exchange for the float ones.
 
 One subclass of each layer type; an instance takes over the float layer's parameters, buffers, hooks and names, so
-that masks, optimizers, schedules and recipes go on working. The float layer itself, its class and every other network
+that masks, optimizers, schedules and recipes keep working. The float layer itself, its class and every other network
 stay as they were.
 """
 

@@ -98,7 +98,9 @@ class Recipe:
         """A recipe may come from a file: it must not exchange a method, nor make a tensor larger."""
         for name in self.headed:
             if head_spec(modules[name]) is None:
-                raise UserError(f"this recipe is damaged: {name!r} is no attention that is known; nothing was changed")
+                raise UserError(
+                    f"this recipe is damaged: {name!r} is not an attention that is known; nothing was changed"
+                )
         for name, values in self.attributes.items():
             own = HEAD_SIZES if name in self.headed else ()  # a module has them from then on
             for attribute in set(values) - set(own):

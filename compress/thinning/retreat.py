@@ -1,6 +1,6 @@
 """Which groups make a removal fail, so that those stay and all others can go.
 
-`Trials`, how a removal is tried, `first_fault`, a binary search over the groups, and `retreat`, which goes on until
+`Trials`, how a removal is tried, `first_fault`, a binary search over the groups, and `retreat`, which continues until
 what is left holds. Called by `probe` and by `thin`.
 
     groups  a b c d e f, of which c and e fail, with an error in a module that d, e and c have weights in

@@ -1,1 +1,1 @@
-"""Data of classification (`--optform=Classify`): labelled pictures in, normalised minibatches out."""
+"""Data of classification (`--optform=Classify`): labelled images in, normalised minibatches out."""

@@ -1,4 +1,4 @@
-"""Training pictures, moved: one affine map for each picture of a minibatch.
+"""Training images, moved: one affine map for each image of a minibatch.
 
 `Augmentation`. Every random number of a sample follows from (seed, epoch, sample), see data/sampling.py.
 """
@@ -16,13 +16,13 @@ from data.sampling import SampleKey, rng
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far pictures are moved; what lies outside of a picture is black.
+    """How far images are moved; what lies outside of an image is black.
 
     Attributes:
         shift: largest shift, a fraction of the side, >= 0.
         rotate: largest turn, degrees, >= 0.
         zoom: largest change of size, a fraction, [0, 1).
-        flip: mirror every second picture, left to right.
+        flip: mirror every second image, left to right.
     """
 
     shift: float = 0.0
@@ -36,7 +36,7 @@ class Augmentation:
         return self == Augmentation()
 
     def apply(self, images: Tensor, seed: int, keys: list[SampleKey]) -> Tensor:
-        """Moves each picture of (n, channels, size, size), float."""
+        """Moves each image of (n, channels, size, size), float."""
         if self.idle:
             return images
         maps = torch.from_numpy(np.stack([self.matrix(seed, key) for key in keys]))
@@ -44,7 +44,7 @@ class Augmentation:
         return functional.grid_sample(images, grid, align_corners=False)
 
     def matrix(self, seed: int, key: SampleKey) -> np.ndarray:
-        """Where each pixel of the moved picture is read, in torch's [-1, 1] coordinates: float32 (2, 3)."""
+        """Where each pixel of the moved image is read, in torch's [-1, 1] coordinates: float32 (2, 3)."""
         turn, zoom, across, down, mirror = rng(seed, key).uniform(-1, 1, 5)
         angle, scale = math.radians(self.rotate * turn), 1 + self.zoom * zoom
         cosine, sine = math.cos(angle) / scale, math.sin(angle) / scale

@@ -2,8 +2,8 @@
 
     DST/train/airplane/00000.png ..., DST/test/airplane/00000.png ...
 
-Interrupted, it goes on where it was: a picture that is there is not written again, and none is ever there by half. At
-the end the pictures of each class are counted.
+Interrupted, it continues where it was: an image that is there is not written again, and none is ever there by half. At
+the end the images of each class are counted.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from compress.io.terminal import answer, guard_screen
 from data.Classify_data.formats.cifar import cifar_layout
 from data.Classify_data.source import Source
 from data.embedded import Part
-from data.folders import picture_files
+from data.folders import image_files
 
 PARTS: tuple[Part, ...] = ("train", "test")
 
@@ -53,7 +53,7 @@ def convert_cifar(source: Path, target: Path) -> str:
 
 
 def _write(source: Source, target: Path) -> int:
-    """The pictures of one part; those of a class are numbered in their order."""
+    """The images of one part; those of a class are numbered in their order."""
     numbers = dict.fromkeys(range(len(source.classes)), 0)
     for name in source.classes:
         (target / name).mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def _write(source: Source, target: Path) -> int:
             with replacing(path) as temporary:
                 Image.fromarray(source.load(index)).save(temporary)
     for label, wanted in numbers.items():
-        found = len(picture_files(target / source.classes[label]))
+        found = len(image_files(target / source.classes[label]))
         if found != wanted:
             raise UserError(
                 f"{target / source.classes[label]} holds {found} images instead of {wanted}; empty {target} and run "

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from data.Classify_data.augment import Augmentation
 from data.Classify_data.source import Source
-from data.Classify_data.store import PictureStore
+from data.Classify_data.store import ImageStore
 from data.Classify_data.task import Task
 from data.data_fingerprint import Origin
 from data.measured import Measured
@@ -21,10 +21,10 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ClassifySet(Dataset[Batch]):
-    """Pictures (n, channels, size, size), float32, mean 0 and standard deviation 1 over the training set; labels (n,).
+    """Images (n, channels, size, size), float32, mean 0 and standard deviation 1 over the training set; labels (n,).
 
     Args:
-        store: the pictures.
+        store: the images.
         task: classes, mean and standard deviation.
         augmentation: for training.
         seed: the run's seed, >= 0.
@@ -37,9 +37,7 @@ class ClassifySet(Dataset[Batch]):
     origin: Origin | None = None
     measured: Measured | None = None
 
-    def __init__(
-        self, store: PictureStore, task: Task, augmentation: Augmentation | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, store: ImageStore, task: Task, augmentation: Augmentation | None = None, seed: int = 0) -> None:
         self.store, self.task = store, task
         self.augmentation, self.seed = augmentation or Augmentation(), seed
         self._mean = torch.tensor(task.mean).view(-1, 1, 1)
@@ -50,7 +48,7 @@ class ClassifySet(Dataset[Batch]):
 
     @property
     def source(self) -> Source:
-        """The usable pictures, with their names."""
+        """The usable images, with their names."""
         return self.store.source
 
     def __getitem__(self, key: SampleKey | int) -> Batch:

@@ -36,10 +36,10 @@ class Layout:
     whole: Callable[[], Source] | None = None
 
     def open(self, part: Part, named: bool = False) -> Source:
-        """The pictures of one part.
+        """The images of one part.
 
         Without a validation part a tenth of each training class is held out. Where there is no test part, or one
-        without labels, the validation pictures stand in for it, which is logged.
+        without labels, the validation images stand in for it, which is logged.
 
         Args:
             part: which one.
@@ -55,7 +55,7 @@ class Layout:
         return source
 
     def _learned(self, part: Part) -> Source:
-        """The pictures that are trained on, or those held out of them."""
+        """The images that are trained on, or those held out of them."""
         if self.whole is not None:
             return self._share(self.whole(), part)
         training = self._opened("train")

@@ -15,7 +15,7 @@ from data.Classify_data.find_dataset import DIGITS, find_layout
 from data.Classify_data.formats.folders import unlabelled
 from data.Classify_data.normalization import AUTO, KNOWN, mean_and_std
 from data.Classify_data.source import UNLABELLED, Source
-from data.Classify_data.store import PictureStore
+from data.Classify_data.store import ImageStore
 from data.Classify_data.task import Task, check_classes
 from data.data_fingerprint import Origin
 from data.loaders import HasTestData, as_it_is, batches_in_order, trained_with, training_loader
@@ -120,16 +120,16 @@ def classify_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) ->
 
 def _measured(source: Source, task: Task) -> ClassifySet:
     """Images in the form of a task, for evaluation."""
-    found = ClassifySet(PictureStore(source, task.size, task.channels), task)
+    found = ClassifySet(ImageStore(source, task.size, task.channels), task)
     found.measured = Measured.of(source.where, source.part, len(found))
     return found
 
 
 def training_set(config: _DataOptions) -> ClassifySet:
-    """The training pictures, augmented, with the task that follows from them and from the options."""
+    """The training images, augmented, with the task that follows from them and from the options."""
     source = _labelled(find_layout(config.traindata, config.dataset, config.download).open("train"))
     channels = config.channels or source.channels
-    store = PictureStore(source, config.size, channels)
+    store = ImageStore(source, config.size, channels)
     mean, std = mean_and_std(config.mean_std or _default_mean_std(config), store)
     counts = Counter(store.source.labels)
     majority = tuple(label for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -145,7 +145,7 @@ def _default_mean_std(config: _DataOptions) -> str:
 
 
 def _labelled(source: Source) -> Source:
-    """The pictures that have a label."""
+    """The images that have a label."""
     known = [i for i, label in enumerate(source.labels) if label != UNLABELLED]
     if not known:
         raise UserError(f"{source.where} holds no image with a label, so nothing can be learned or measured from it")

@@ -8,7 +8,7 @@ import math
 import torch
 
 from compress.errors import UserError
-from data.Classify_data.store import PictureStore
+from data.Classify_data.store import ImageStore
 
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -23,12 +23,12 @@ KNOWN: dict[str, MeanStd] = {  # over the training part of each
 AUTO = "auto"
 
 
-def mean_and_std(text: str, store: PictureStore) -> MeanStd:
+def mean_and_std(text: str, store: ImageStore) -> MeanStd:
     """What `--mean-std` means: `auto`, the name of a known set, or `M[,M,M]/S[,S,S]`.
 
     Args:
         text: the option.
-        store: the training pictures, which `auto` measures.
+        store: the training images, which `auto` measures.
 
     Raises:
         UserError: it is none of these, or has not one value for each channel.
@@ -43,8 +43,8 @@ def mean_and_std(text: str, store: PictureStore) -> MeanStd:
     return mean, std
 
 
-def measured(store: PictureStore) -> MeanStd:
-    """Mean and standard deviation over all pixels of all pictures, in double precision."""
+def measured(store: ImageStore) -> MeanStd:
+    """Mean and standard deviation over all pixels of all images, in double precision."""
     sums = torch.zeros(2, store.channels, dtype=torch.float64)
     for start in range(0, len(store), 256):
         batch = store.batch(list(range(start, min(start + 256, len(store))))).double().div_(255)

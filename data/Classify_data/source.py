@@ -1,4 +1,4 @@
-"""Labelled pictures, wherever they come from.
+"""Labelled images, wherever they come from.
 
 `ArraySource` (pixels in memory), `FileSource` (files), and the held-out part.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from compress.errors import UserError
 from data.folders import smallest_hashes
-from data.images import DECODE_ERRORS, Picture, Pixels, opened
+from data.images import DECODE_ERRORS, ImageFile, Pixels, opened
 from data.measured import WHOLE
 
 UNLABELLED = -1
@@ -21,16 +21,16 @@ VALIDATION_FRACTION = 0.1
 
 
 class WithoutLabels(UserError):
-    """Pictures are there, and nothing says of which class they are."""
+    """Images are there, and nothing says of which class they are."""
 
 
 class Source(ABC):
-    """Pictures with labels.
+    """Images with labels.
 
     Args:
         classes: names; a label is a place in it.
-        labels: of each picture; `UNLABELLED` where there is none.
-        names: of each picture, for reports and for the choice of the held-out part.
+        labels: of each image; `UNLABELLED` where there is none.
+        names: of each image, for reports and for the choice of the held-out part.
         where: what messages call the whole.
 
     Attributes:
@@ -48,24 +48,24 @@ class Source(ABC):
 
     @abstractmethod
     def load(self, index: int) -> Pixels:
-        """Pixels of a picture, (height, width, 1 or 3), 0..255; raises one of `DECODE_ERRORS` if that fails."""
+        """Pixels of an image, (height, width, 1 or 3), 0..255; raises one of `DECODE_ERRORS` if that fails."""
 
     @abstractmethod
     def subset(self, indices: Iterable[int]) -> "Source":
-        """Some of the pictures, with the same classes."""
+        """Some of the images, with the same classes."""
 
     def files(self) -> list[Path]:
-        """The pictures' files; none of pictures that come from one large file or from memory."""
+        """The images' files; none of images that come from one large file or from memory."""
         return []
 
     @property
     def channels(self) -> int:
-        """1 if the pictures are grey, else 3; the first one decides."""
+        """1 if the images are grey, else 3; the first one decides."""
         return int(self.load(0).shape[-1])
 
 
 class ArraySource(Source):
-    """Pictures in one array, (N, height, width, 1 or 3), 8 bits."""
+    """Images in one array, (N, height, width, 1 or 3), 8 bits."""
 
     def __init__(
         self, images: Pixels, labels: Sequence[int], classes: Sequence[str], where: str, names: Sequence[str] = ()
@@ -74,43 +74,45 @@ class ArraySource(Source):
         self.images = images
 
     def load(self, index: int) -> Pixels:
-        """The picture at that place."""
+        """The image at that place."""
         return self.images[index]
 
     def subset(self, indices: Iterable[int]) -> "ArraySource":
-        """Copies of some of the pictures."""
+        """Copies of some of the images."""
         chosen = list(indices)
         labels, names = [self.labels[i] for i in chosen], [self.names[i] for i in chosen]
         return ArraySource(self.images[chosen], labels, self.classes, self.where, names)
 
 
 class FileSource(Source):
-    """Picture files."""
+    """Image files."""
 
-    def __init__(self, pictures: Sequence[Picture], labels: Sequence[int], classes: Sequence[str], where: str) -> None:
-        super().__init__(classes, labels, [picture.name for picture in pictures], where)
-        self.pictures = list(pictures)
+    def __init__(
+        self, all_images: Sequence[ImageFile], labels: Sequence[int], classes: Sequence[str], where: str
+    ) -> None:
+        super().__init__(classes, labels, [one_image.name for one_image in all_images], where)
+        self.all_images = list(all_images)
 
     def load(self, index: int) -> Pixels:
         """The decoded file."""
-        return self.pictures[index].load()
+        return self.all_images[index].load()
 
     def files(self) -> list[Path]:
         """See `Source`."""
-        return [picture.path for picture in self.pictures]
+        return [one_image.path for one_image in self.all_images]
 
     def subset(self, indices: Iterable[int]) -> "FileSource":
         """Some of the files."""
         chosen = list(indices)
-        pictures, labels = [self.pictures[i] for i in chosen], [self.labels[i] for i in chosen]
-        return FileSource(pictures, labels, self.classes, self.where)
+        all_images, labels = [self.all_images[i] for i in chosen], [self.labels[i] for i in chosen]
+        return FileSource(all_images, labels, self.classes, self.where)
 
     @property
     def channels(self) -> int:
         """1 if the first file that opens is stored as grey, else 3."""
-        for picture in self.pictures:
+        for one_image in self.all_images:
             try:
-                with opened(picture.path) as image:
+                with opened(one_image.path) as image:
                     return 1 if image.mode in GREY else 3
             except DECODE_ERRORS:
                 continue
@@ -118,19 +120,19 @@ class FileSource(Source):
 
 
 class LazySource(Source):
-    """Pictures that some other data set object hands out one by one."""
+    """Images that some other data set object hands out one by one."""
 
     def __init__(self, load: Callable[[int], Any], labels: Sequence[int], classes: Sequence[str], where: str) -> None:
         super().__init__(classes, labels, [f"{i:05d}" for i in range(len(labels))], where)
         self._load, self._places = load, list(range(len(labels)))
 
     def load(self, index: int) -> Pixels:
-        """The picture as (height, width, 1 or 3)."""
+        """The image as (height, width, 1 or 3)."""
         pixels = np.asarray(self._load(self._places[index]), dtype=np.uint8)
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
     def subset(self, indices: Iterable[int]) -> "LazySource":
-        """Some of the pictures."""
+        """Some of the images."""
         chosen = list(indices)
         part = LazySource(self._load, [self.labels[i] for i in chosen], self.classes, self.where)
         part.names, part._places = [self.names[i] for i in chosen], [self._places[i] for i in chosen]
@@ -138,9 +140,9 @@ class LazySource(Source):
 
 
 def hold_out(source: Source) -> tuple[list[int], list[int]]:
-    """Training and validation indices: a tenth of each class, chosen by a hash of the pictures' names.
+    """Training and validation indices: a tenth of each class, chosen by a hash of the images' names.
 
-    A class of one picture keeps it for training; of two to fourteen, one is held out.
+    A class of one image keeps it for training; of two to fourteen, one is held out.
     """
     held: set[int] = set()
     by_label: dict[int, dict[str, int]] = {}

@@ -1,4 +1,4 @@
-"""Pictures at the network's size, decoded once and kept in memory while they fit.
+"""Images at the network's size, decoded once and kept in memory while they fit.
 
 Resizing, grey or RGB, skipping what cannot be decoded.
 """
@@ -21,24 +21,24 @@ MEMORY_BUDGET = 1 << 30  # bytes of pixels kept by one data set
 _logger = logging.getLogger(__name__)
 
 
-class PictureStore:
-    """The usable pictures of a source as 8-bit planes, (channels, size, size).
+class ImageStore:
+    """The usable images of a source as 8-bit planes, (channels, size, size).
 
-    Every picture is decoded once when the store is made, which finds the damaged ones before training starts; those
+    Every image is decoded once when the store is made, which finds the damaged ones before training starts; those
     beyond the budget are decoded again when asked for.
 
     Args:
-        source: where they come from; pictures that do not decode are logged and left out.
+        source: where they come from; images that do not decode are logged and left out.
         size: height and width, pixels.
         channels: 1 or 3.
         memory_budget: bytes of pixels to keep.
 
     Attributes:
-        source: the usable pictures.
+        source: the usable images.
         labels: of each, int64 (N,).
 
     Raises:
-        UserError: no usable picture, or a class that has lost its last one.
+        UserError: no usable image, or a class that has lost its last one.
     """
 
     def __init__(self, source: Source, size: int, channels: int, memory_budget: int = MEMORY_BUDGET) -> None:
@@ -64,7 +64,7 @@ class PictureStore:
         return len(self.source)
 
     def batch(self, indices: list[int]) -> Tensor:
-        """Pictures as 8 bits, (n, channels, size, size)."""
+        """Images as 8 bits, (n, channels, size, size)."""
         if max(indices) < len(self._kept):
             return self._kept[indices]
         return torch.stack([self._kept[i] if i < len(self._kept) else self._decoded(i) for i in indices])
@@ -96,7 +96,7 @@ def fit(pixels: Pixels, size: int, channels: int) -> Pixels:
 
 
 def _report(before: Source, after: Source) -> None:
-    """Says how many pictures were left out, and refuses to go on without one, or without one of a class."""
+    """Says how many images were left out, and refuses to continue without one, or without one of a class."""
     if not len(after):
         raise UserError(f"no usable image in {before.where}: {len(before)} were skipped")
     if len(after) < len(before):

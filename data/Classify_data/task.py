@@ -17,7 +17,7 @@ LARGEST_SIDE = 4096  # pixels
 
 @dataclass(frozen=True)
 class Task:
-    """The classes and the form of the pictures.
+    """The classes and the form of the images.
 
     Attributes:
         classes: names; a label is a place in it.
@@ -25,7 +25,7 @@ class Task:
         size: height and width that the network sees, pixels.
         mean: of each channel, pixel values in [0, 1].
         std: the same, > 0.
-        majority: labels, the class with most training pictures first: what the trivial baseline always answers.
+        majority: labels, the class with most training images first: what the trivial baseline always answers.
     """
 
     classes: tuple[str, ...]

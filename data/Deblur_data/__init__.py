@@ -1,1 +1,1 @@
-"""Deblurring: pairs of blurred and sharp pictures."""
+"""Deblurring: pairs of blurred and sharp images."""

@@ -37,7 +37,7 @@ class DeblurCrops(Crops):
         return self.source.files()
 
 
-class DeblurPictures(WholeImages):
+class DeblurImages(WholeImages):
     """Whole pairs, cut right and below to a multiple of 4 pixels; the baseline is the blurred image itself."""
 
     def __init__(self, source: PairSource) -> None:

@@ -1,6 +1,6 @@
 """A user's own pairs: which files of a folder belong together, and to which part.
 
-`blurred/` beside `sharp/`, GoPro's layout, pictures that hold both halves, and plain sharp pictures.
+`blurred/` beside `sharp/`, GoPro's layout, images that hold both halves, and plain sharp images.
 """
 
 from pathlib import Path
@@ -9,8 +9,8 @@ from compress.errors import UserError, printable
 from data.Deblur_data.pairs_index import read_index
 from data.Deblur_data.source import PairFiles
 from data.embedded import Part
-from data.folders import folders_in, picture_files, validation_groups
-from data.images import Picture
+from data.folders import folders_in, image_files, validation_groups
+from data.images import ImageFile
 
 PARTS: dict[Part, tuple[str, ...]] = {
     "train": ("train",),
@@ -30,10 +30,10 @@ def pairs_of(directory: Path, part: Part, sharp_only: bool = False) -> list[Pair
     plain folder are the test part: `measured_part` of data/folders.py says when that is what is wanted.
 
     Args:
-        sharp_only: the pictures are sharp ones, of which pairs are made.
+        sharp_only: the images are sharp ones, of which pairs are made.
 
     Raises:
-        UserError: no such folder, no pairs in it, or a picture without its other half.
+        UserError: no such folder, no pairs in it, or an image without its other half.
     """
     if not directory.is_dir():
         raise UserError(f"{directory} is not a folder; give one with {FORMS}")
@@ -64,13 +64,13 @@ def _part_folder(directory: Path, part: Part) -> Path | None:
 
 def _pairs(folder: Path, sharp_only: bool) -> list[PairFiles]:
     if sharp_only:
-        found = [PairFiles(each.name, each, group=each.path.name) for each in picture_files(folder)]
+        found = [PairFiles(each.name, each, group=each.path.name) for each in image_files(folder)]
     elif (folder / SHARP).is_dir():
         found = _beside(folder)
     elif scenes := [path for path in folders_in(folder) if (path / SHARP).is_dir()]:
         found = [pair for scene in scenes for pair in _beside(scene, scene.name)]
     else:
-        found = [PairFiles(each.name, each, group=each.path.name) for each in picture_files(folder)]
+        found = [PairFiles(each.name, each, group=each.path.name) for each in image_files(folder)]
     if not found:
         raise UserError(f"{folder} holds no pairs; known forms: {FORMS}")
     return found
@@ -83,8 +83,8 @@ def _beside(folder: Path, scene: str = "") -> list[PairFiles]:
         raise UserError(f"{folder} has {SHARP}/ but no {' or '.join(f'{name}/' for name in BLURRED)} beside it")
     index = read_index(folder)
     made = index.groups() if index is not None else {}
-    halves: list[dict[str, Picture]] = [
-        {picture.path.name: picture for picture in picture_files(each)} for each in (folder / SHARP, blurred)
+    halves: list[dict[str, ImageFile]] = [
+        {image.path.name: image for image in image_files(each)} for each in (folder / SHARP, blurred)
     ]
     alone = sorted(halves[0].keys() ^ halves[1].keys())
     if alone:
@@ -92,10 +92,10 @@ def _beside(folder: Path, scene: str = "") -> list[PairFiles]:
         raise UserError(f"{folder}: {alone[0]} is not in {lacking}/ ({len(alone)} images have no other half)")
     return [
         PairFiles(
-            f"{printable(scene)}_{picture.name}" if scene else picture.name,
-            picture,
+            f"{printable(scene)}_{image.name}" if scene else image.name,
+            image,
             halves[1][name],
             scene or made.get(Path(name).stem.rpartition("_")[0], name),
         )
-        for name, picture in halves[0].items()
+        for name, image in halves[0].items()
     ]

@@ -14,18 +14,18 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch.utils.data import DataLoader
 
 from data.data_fingerprint import trained_place
-from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
+from data.Deblur_data.dataset import DeblurCrops, DeblurImages
 from data.Deblur_data.folders import has_test_part, pairs_of
 from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR
-from data.Deblur_data.source import BlurredPictures, FilePairs, PairSource
-from data.embedded import Part, embedded_pictures
+from data.Deblur_data.source import BlurredImages, FilePairs, PairSource
+from data.embedded import Part, embedded_images
 from data.folders import measured_part
 from data.loaders import CropOptions, HasTestData, evaluation_loader, restoration_loaders, trained_with
 from data.measured import Measured
 from data.restoration import given_or_default
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
-UNLIKE = 14.0  # dB; blurred pictures have more to the sharp ones, other scenes less
+UNLIKE = 14.0  # dB; blurred images have more to the sharp ones, other scenes less
 MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 
 _logger = logging.getLogger("run")
@@ -61,7 +61,7 @@ def deblur_training_loaders(config: _LoaderOptions) -> tuple[DataLoader[Any], Da
             "--traindata DIR takes your own pairs"
         )
     crops = DeblurCrops(source_of(place, "train", *settings), config.patch_size, config.samples, config.seed)
-    held_out = DeblurPictures(source_of(place, "validation", *settings))
+    held_out = DeblurImages(source_of(place, "validation", *settings))
     if place is not None:
         _logger.info("%s: %d pairs to train on, %d for validation", place, len(crops.source), len(held_out.source))
     warn_of_unlike_halves(held_out.source)
@@ -79,13 +79,13 @@ def deblur_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) -> D
     place, part = measured_part(opt.testdata, place, has_test_part)
     sharp_only = opt.sharp_only or (opt.testdata is None and trained("sharp_only", bool))
     length = min(max(trained("blur_length", int | float), SHORTEST_BLUR), LONGEST_BLUR)
-    pictures = DeblurPictures(source_of(place, part, sharp_only, length))
-    pictures.measured = Measured.of_part(place, part, has_test_part, len(pictures))
-    return evaluation_loader(pictures)
+    images = DeblurImages(source_of(place, part, sharp_only, length))
+    images.measured = Measured.of_part(place, part, has_test_part, len(images))
+    return evaluation_loader(images)
 
 
 def warn_of_unlike_halves(source: PairSource) -> None:
-    """Sharp pictures that are taken for `A|B` train a network on nonsense: their halves show different things."""
+    """Sharp images that are taken for `A|B` train a network on nonsense: their halves show different things."""
     if not isinstance(source, FilePairs) or any(pair.blurred is not None for pair in source.pairs):
         return
     pairs = [source.whole(index) for index in range(min(len(source), 4))]
@@ -104,10 +104,10 @@ def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -
     Args:
         place: a folder; None is the embedded photographs.
         part: train, validation or test.
-        sharp_only: the folder holds sharp pictures, which are blurred here.
+        sharp_only: the folder holds sharp images, which are blurred here.
         length: of the camera's way, pixels.
     """
     if place is None:
-        return BlurredPictures(embedded_pictures(part), length, MIDDLE)
+        return BlurredImages(embedded_images(part), length, MIDDLE)
     pairs = pairs_of(place, part, sharp_only)
-    return BlurredPictures([each.sharp for each in pairs], length) if sharp_only else FilePairs(pairs)
+    return BlurredImages([each.sharp for each in pairs], length) if sharp_only else FilePairs(pairs)

@@ -1,7 +1,7 @@
-"""Makes pairs of sharp pictures: python -m data.Deblur_data.make_pairs SRC DST
+"""Makes pairs of sharp images: python -m data.Deblur_data.make_pairs SRC DST
 
-The command. Which blur a picture gets follows from the seed, its name and the pair's number alone, so that a call
-that was interrupted goes on where it was.
+The command. Which blur an image gets follows from the seed, its name and the pair's number alone, so that a call
+that was interrupted continues where it was.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from compress.io.files import replacing
 from compress.io.terminal import answer, guard_screen
 from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR, blur_whole, random_kernel
 from data.Deblur_data.pairs_index import FILE, PairsIndex, read_index, write_index
-from data.folders import picture_files
-from data.images import DECODE_ERRORS, Picture, Pixels
+from data.folders import image_files
+from data.images import DECODE_ERRORS, ImageFile, Pixels
 
 logger = logging.getLogger("run")
 MOST_PAIRS, LARGEST_SEED = 10_000, 1 << 63  # of one photograph
@@ -37,14 +37,14 @@ class Pairs(NamedTuple):
 
 
 def make_pairs(source: Path, target: Path, count: int = 1, length: float = 40.0, seed: int = 0) -> Pairs:
-    """Writes `target`/blurred/NAME_N.png and `target`/sharp/NAME_N.png of each picture; pairs that are there stay.
+    """Writes `target`/blurred/NAME_N.png and `target`/sharp/NAME_N.png of each image; pairs that are there stay.
 
-    `target`/pairs.json says which picture a name stands for, so that pairs of one picture stay on one side of a split.
+    `target`/pairs.json says which image a name stands for, so that pairs of one image stay on one side of a split.
 
     Args:
-        source: folder of sharp pictures.
+        source: folder of sharp images.
         target: folder, made if needed.
-        count: pairs of each picture, >= 1.
+        count: pairs of each image, >= 1.
         length: longest way of the camera, pixels.
         seed: >= 0.
 
@@ -52,15 +52,15 @@ def make_pairs(source: Path, target: Path, count: int = 1, length: float = 40.0,
         how many pairs were made, and how many were there.
 
     Raises:
-        UserError: `source` has no picture that can be read; or `target` holds pairs of another length or seed, or
-            pictures that were not made here.
+        UserError: `source` has no image that can be read; or `target` holds pairs of another length or seed, or
+            images that were not made here.
     """
-    pictures = picture_files(source)
+    all_images = image_files(source)
     for kind in ("blurred", "sharp"):
         (target / kind).mkdir(parents=True, exist_ok=True)
-    index = _index(target, length, seed).with_names(each.path.name for each in pictures)
+    index = _index(target, length, seed).with_names(each.path.name for each in all_images)
     write_index(target, index)
-    bar = tqdm(pictures, "pairs", disable=not sys.stderr.isatty(), leave=False)
+    bar = tqdm(all_images, "pairs", disable=not sys.stderr.isatty(), leave=False)
     each_made = [_pairs_of(each, target / "sharp", count, index) for each in bar]
     pairs = Pairs(sum(each.made for each in each_made), sum(each.kept for each in each_made))
     if not any(pairs):
@@ -84,17 +84,17 @@ def _index(target: Path, length: float, seed: int) -> PairsIndex:
     return index or PairsIndex(length, seed)
 
 
-def _pairs_of(picture: Picture, folder: Path, count: int, index: PairsIndex) -> Pairs:
-    """Makes those of one picture that are not in `folder`, the one of sharp pictures, yet."""
-    file = picture.path.name
+def _pairs_of(image: ImageFile, folder: Path, count: int, index: PairsIndex) -> Pairs:
+    """Makes those of one image that are not in `folder`, the one of sharp images, yet."""
+    file = image.path.name
     paths = {number: folder / f"{index.names[printable(file)]}_{number}.png" for number in range(count)}
-    missing = [number for number, path in paths.items() if not path.exists()]  # sharp pictures are written last
+    missing = [number for number, path in paths.items() if not path.exists()]  # sharp images are written last
     if not missing:
         return Pairs(0, count)
     try:
-        sharp = np.ascontiguousarray(picture.load().transpose(2, 0, 1))
+        sharp = np.ascontiguousarray(image.load().transpose(2, 0, 1))
     except DECODE_ERRORS as error:
-        logger.warning("skipped %s: %s", picture.path, error)
+        logger.warning("skipped %s: %s", image.path, error)
         return Pairs(0, count - len(missing))
     key = int.from_bytes(hashlib.sha256(os.fsencode(file)).digest()[:8])
     for number in missing:

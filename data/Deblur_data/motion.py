@@ -1,7 +1,7 @@
 """Blur of a camera that moves while the shutter is open.
 
-Random trajectories, the kernels (point spread functions) made of them, and pictures blurred by a kernel. Not
-here: which pictures are blurred and with which seed (dataset.py, make_pairs.py).
+Random trajectories, the kernels (point spread functions) made of them, and images blurred by a kernel. Not
+here: which images are blurred and with which seed (dataset.py, make_pairs.py).
 """
 
 import math
@@ -56,7 +56,7 @@ def random_trajectory(draw: np.random.Generator, length: float, points: int = PO
 def kernel_of(trajectory: Trajectory) -> Kernel:
     """The point spread function of a trajectory: each of its points leaves the same light in the four nearest pixels.
 
-    Its centre of mass is the centre, so that a picture is blurred where it is and not moved.
+    Its centre of mass is the centre, so that an image is blurred where it is and not moved.
 
     Args:
         trajectory: from `random_trajectory`.
@@ -86,14 +86,14 @@ def random_kernel(draw: np.random.Generator, length: float) -> Kernel:
 
 
 def blur(pixels: Pixels, kernel: Kernel) -> Pixels:
-    """Convolution inside the picture: (3, H, W), 0..255 -> (3, H - side + 1, W - side + 1), rounded to 8 bits."""
-    picture = torch.from_numpy(np.ascontiguousarray(pixels)).float()[:, None]
+    """Convolution inside the image: (3, H, W), 0..255 -> (3, H - side + 1, W - side + 1), rounded to 8 bits."""
+    image = torch.from_numpy(np.ascontiguousarray(pixels)).float()[:, None]
     weight = torch.from_numpy(kernel[::-1, ::-1].copy())[None, None]  # torch's convolution does not turn the kernel
-    blurred = functional.conv2d(picture, weight)[:, 0]
+    blurred = functional.conv2d(image, weight)[:, 0]
     return cast(Pixels, blurred.round().clamp(0, 255).byte().numpy())
 
 
 def blur_whole(pixels: Pixels, kernel: Kernel) -> Pixels:
-    """The same at the picture's own size: what lies outside mirrors what lies inside."""
+    """The same at the image's own size: what lies outside mirrors what lies inside."""
     margin = kernel.shape[0] // 2
     return blur(np.pad(pixels, ((0, 0), (margin, margin), (margin, margin)), mode="symmetric"), kernel)

@@ -1,4 +1,4 @@
-"""Sources of pairs: sharp pictures that are blurred when they are asked for, and pairs that are files.
+"""Sources of pairs: sharp images that are blurred when they are asked for, and pairs that are files.
 
 One pair's pixels, whole or cut.
 """
@@ -19,14 +19,14 @@ from tqdm import tqdm
 
 from compress.errors import UserError
 from data.Deblur_data.motion import blur, blur_whole, random_kernel
-from data.images import DECODE_ERRORS, Picture, Pixels, planes
+from data.images import DECODE_ERRORS, ImageFile, Pixels, planes
 from data.restoration import random_crop
 
-RECENT = 32  # decoded pictures that are kept
-BLURS = 2  # of each picture that is measured
-EVALUATION_SEED = 2018  # of the blur of measured pictures, whatever the run's seed: runs stay comparable
+RECENT = 32  # decoded images that are kept
+BLURS = 2  # of each image that is measured
+EVALUATION_SEED = 2018  # of the blur of measured images, whatever the run's seed: runs stay comparable
 SMALLEST = 32  # pixels, of a side
-MANY = 100  # pictures that are read before anything else happens: then a line says so
+MANY = 100  # images that are read before anything else happens: then a line says so
 
 _logger = logging.getLogger(__name__)
 
@@ -45,14 +45,14 @@ class PairFiles:
 
     Attributes:
         name: what reports call it.
-        sharp: the sharp picture; or the picture that holds both, blurred on the left, if `blurred` is None.
-        blurred: the blurred picture.
+        sharp: the sharp image; or the image that holds both, blurred on the left, if `blurred` is None.
+        blurred: the blurred image.
         group: pairs of one group stay on one side of a split, such as the frames of one scene.
     """
 
     name: str
-    sharp: Picture
-    blurred: Picture | None = None
+    sharp: ImageFile
+    blurred: ImageFile | None = None
     group: str = ""
 
     def paths(self) -> list[Path]:
@@ -85,7 +85,7 @@ class PairSource(ABC):
 
     @abstractmethod
     def crop(self, index: int, side: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """A random crop (blurred, sharp), (3, side, side) each; a picture that is smaller is mirrored at its edges."""
+        """A random crop (blurred, sharp), (3, side, side) each; an image that is smaller is mirrored at its edges."""
 
     @abstractmethod
     def whole(self, index: int) -> NamedPair:
@@ -96,37 +96,37 @@ class PairSource(ABC):
         """The files that pairs are made of."""
 
     def facts(self) -> dict[str, Any]:
-        """What whole pairs follow from beside the pictures, as plain data; none of pairs that are files."""
+        """What whole pairs follow from beside the images, as plain data; none of pairs that are files."""
         return {}
 
 
-class BlurredPictures(PairSource):
-    """Sharp pictures, blurred by random camera motion when they are asked for.
+class BlurredImages(PairSource):
+    """Sharp images, blurred by random camera motion when they are asked for.
 
-    A crop has a kernel of its own; whole pictures are measured under `BLURS` fixed kernels each.
+    A crop has a kernel of its own; whole images are measured under `BLURS` fixed kernels each.
 
     Args:
-        pictures: sharp ones; unusable ones are logged and left out.
+        images: sharp ones; unusable ones are logged and left out.
         length: of the camera's way, pixels.
-        middle: measure only the middle, at most so many pixels high and wide; None measures whole pictures.
+        middle: measure only the middle, at most so many pixels high and wide; None measures whole images.
 
     Raises:
-        UserError: no usable picture.
+        UserError: no usable image.
     """
 
-    def __init__(self, pictures: Sequence[Picture], length: float, middle: int | None = None) -> None:
+    def __init__(self, all_images: Sequence[ImageFile], length: float, middle: int | None = None) -> None:
         self.length, self.middle = length, middle
-        self.pictures = usable([PairFiles(each.name, each) for each in pictures], _sharp_alone)
+        self.all_images = usable([PairFiles(each.name, each) for each in all_images], _sharp_alone)
         self._recent = Recent()
 
     def __len__(self) -> int:
-        return BLURS * len(self.pictures)
+        return BLURS * len(self.all_images)
 
     def crop(self, index: int, side: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
         """See `PairSource`. It is cut wider than it will be, so that it holds what was blurred into it."""
         kernel = random_kernel(draw, self.length)
         margin = kernel.shape[0] // 2
-        wide = random_crop(self._sharp(index % len(self.pictures)), side + 2 * margin, draw)
+        wide = random_crop(self._sharp(index % len(self.all_images)), side + 2 * margin, draw)
         return blur(wide, kernel), wide[:, margin : margin + side, margin : margin + side]
 
     def whole(self, index: int) -> NamedPair:
@@ -137,18 +137,18 @@ class BlurredPictures(PairSource):
         blurred = blur_whole(sharp, kernel)
         if self.middle is not None:
             blurred, sharp = (_middle(each, self.middle) for each in (blurred, sharp))
-        return NamedPair(f"{self.pictures[place].name}_{number}", blurred, sharp)
+        return NamedPair(f"{self.all_images[place].name}_{number}", blurred, sharp)
 
     def files(self) -> list[Path]:
         """See `PairSource`."""
-        return [path for pair in self.pictures for path in pair.paths()]
+        return [path for pair in self.all_images for path in pair.paths()]
 
     def facts(self) -> dict[str, Any]:
         """See `PairSource`."""
         return {"blur": f"up to {self.length:g} pixels long"}
 
     def _sharp(self, place: int) -> Pixels:
-        return self._recent.get(place, lambda: (_sharp_alone(self.pictures[place]),))[0]
+        return self._recent.get(place, lambda: (_sharp_alone(self.all_images[place]),))[0]
 
 
 class FilePairs(PairSource):

@@ -37,7 +37,7 @@ class SensitivityRequest:
         tolerance: the loss allowed to each weight, in the first metric's unit; None: see
             `compress.analysis.sensitivity.suggestion.default_tolerance`.
         write: whether the suggestion is written as a schedule.
-        data: `test` or `validation`, the pictures that are measured.
+        data: `test` or `validation`, the images that are measured.
         weights: names or globs of the weights that are analysed, one machine's share; None: all, and what shares of
             other machines have measured is taken over.
     """

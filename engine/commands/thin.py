@@ -150,7 +150,7 @@ def thin_subject(tester: TestedApplication) -> tuple[TestConfig, Content]:
     `best.pt` becomes `best_thin.pt`, or with `--overwrite` is replaced.
 
     Returns:
-        the options and the checkpoint to go on with.
+        the options and the checkpoint to continue with.
 
     Raises:
         UserError: see `thinned_content`, or the file cannot be written.

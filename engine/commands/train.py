@@ -59,7 +59,7 @@ def _plan(application: Application, config: TrainConfig) -> None:
     trainer = _built(application, config)
     plan = trainer.compression_scheduler.preview(trainer.progress.epochs, trainer.optimizers)
     sys.stdout.write(f"{plan}\n")
-    path = Path(f"{config.run or trainer.stem()}-plan.png")  # here: a plan is no run and takes no run's name
+    path = Path(f"{config.run or trainer.stem()}-plan.png")  # here: a plan is not a run and takes no run's name
     draw_plan(plan, path)
     sys.stdout.write(f"drawn: {path}; nothing was trained\n")
 

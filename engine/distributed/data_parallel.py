@@ -6,7 +6,7 @@ nothing else.
 DistributedDataParallel sends gradients while the backward pass still runs. It waits for every parameter's gradient,
 and holds on to the parameters that it was made for; compression breaks both. So the first step of an epoch sends
 gradients after the backward pass, as many as there are. If that was every parameter's, the other steps go through
-DistributedDataParallel, else they go on as the first: a stage of distillation, for one, trains a part of the network.
+DistributedDataParallel, else they continue as the first: a stage of distillation, for one, trains a part of it.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""A run that `torchrun` started again after a worker died goes on with itself.
+"""A run that `torchrun` started again after a worker died continues with itself.
 
 `open_run`, `run_to_go_on_with`, and the note by which a restarted process knows its own run. Called by
 engine/commands/train.py and the base solver.
@@ -27,7 +27,7 @@ NO_ID = ("", "none")  # what torchrun gives where no rendezvous is named
 
 
 def run_to_go_on_with() -> str | None:
-    """The run that this command has begun before and that has a checkpoint; None if this is no restart."""
+    """The run that this command has begun before and that has a checkpoint; None if this is not a restart."""
     name = _own_run() if is_first() else None
     name = told_by_first(name if name is not None and Run(name).kept_files() else None)
     if name is None:
@@ -40,7 +40,7 @@ def open_run(resume: str | None, wanted: str | None, stem: str) -> Run:
     """The folders of a run that is resumed, was begun before, or is new; the same in every process.
 
     Args:
-        resume: the run to go on with.
+        resume: the run to continue with.
         wanted: a new run's name; None makes one of the stem.
         stem: see `new_run`.
 

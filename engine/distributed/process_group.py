@@ -41,7 +41,7 @@ def in_one_process(what: str) -> None:
 def process_group(device: torch.device) -> Iterator[None]:
     """Joins the processes that `torchrun` started: gloo between CPUs, NCCL between CUDA devices.
 
-    Only the first process says what is no error: the others have nothing else to tell.
+    Only the first process says what is not an error: the others have nothing else to tell.
 
     Args:
         device: this process's own, of `choose_device`.
@@ -64,7 +64,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         if isinstance(e, distributed.DistError) or any(word in str(e) for word in LOST):
             raise UserError(
                 f"process {rank()} of {world_size()} lost another one and ends ({str(e).splitlines()[0][:160]}). What "
-                "was saved is kept: torchrun --max-restarts=N goes on from it by itself, --resume=RUN by hand"
+                "was saved is kept: torchrun --max-restarts=N continues from it by itself, --resume=RUN by hand"
             ) from e
         raise
     finally:

@@ -28,7 +28,7 @@ class Middle:
         steps: of the whole epoch.
         means: of the losses so far.
         began: random state before the loader was iterated.
-        now: random state to go on with, of a run that was resumed inside this epoch.
+        now: random state to continue with, of a run that was resumed inside this epoch.
     """
 
     def __init__(self, steps: int) -> None:
@@ -62,7 +62,7 @@ class Middle:
             raise UserError(
                 f"the checkpoint was written after {state['step']} of {state['steps']} steps of an epoch in "
                 f"{len(states)} processes; here an epoch has {steps} steps in {world_size()}: inside an epoch a run "
-                "goes on only with the same data, minibatches and number of processes"
+                "continues only with the same data, minibatches and number of processes"
             )
         middle = cls(steps)
         middle.step, middle.began, middle.now = state["step"], state["began"], random_state()

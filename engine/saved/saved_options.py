@@ -41,7 +41,7 @@ def usable(saved: Mapping[str, Any], kind: type, run: str) -> dict[str, Any]:
         if (fault := _fault(value, hints[name], fields[name].metadata))
     ]
     if faults:
-        raise UserError(f"the run {run} cannot go on: options in its checkpoint cannot be: {_some(faults)}")
+        raise UserError(f"the run {run} cannot continue: options in its checkpoint cannot be: {_some(faults)}")
     return known
 
 

@@ -60,7 +60,7 @@ def bicubic_kernel(scale: int) -> Tensor:
 
     Channel c * scale^2 + y * scale + x is colour c of the pixel (y, x) of each scale x scale block, the order
     of PixelShuffle. Four of the five taps of a row are used, which four depends on the pixel.
-    Inside the picture the result is Pillow's before it rounds; at the border, Pillow leaves out
+    Inside the image the result is Pillow's before it rounds; at the border, Pillow leaves out
     what lies outside, while this expects repeated border pixels.
     """
     centre = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5

@@ -30,7 +30,7 @@ class C2SRCNNTrainer(RestorationTrainer):
         scale = self.config.upscale_factor
         return (torch.zeros(1, 3, 720 // scale, 1280 // scale, device=self.device),)
 
-    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
+    def example_images(self, model: nn.Module) -> dict[str, Tensor]:
         """The middle of the first validation image: the network's output, bicubic and the target side by side."""
         item = centre_of(self.validation_loader.dataset[0], EXAMPLE_SIDE)
         [(_, output)] = outputs(model, [item], self.device)

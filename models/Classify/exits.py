@@ -22,10 +22,10 @@ class ExitRow:
     """What a threshold gives.
 
     Attributes:
-        threshold: probability from which a picture leaves, (0, 1].
+        threshold: probability from which an image leaves, (0, 1].
         accuracy: top-1, percent.
-        macs: average multiply-accumulates of a picture.
-        left: share of the pictures that left at each exit, the end being the last; they add up to 1.
+        macs: average multiply-accumulates of an image.
+        left: share of the images that left at each exit, the end being the last; they add up to 1.
     """
 
     threshold: float
@@ -42,15 +42,15 @@ class ExitRow:
 
 @torch.inference_mode()
 def early_logits(model: nn.Module, images: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Answers of a network with exits; a picture that leaves is not computed any further.
+    """Answers of a network with exits; an image that leaves is not computed any further.
 
     Args:
         model: in eval mode, with `exit_names`, `stages`, `exits` and `classify`, as `ResNetCifar` has them.
         images: (n, channels, height, width).
-        threshold: a picture leaves where its largest softmax probability is at least this, (0, 1].
+        threshold: an image leaves where its largest softmax probability is at least this, (0, 1].
 
     Returns:
-        logits (n, classes), and the exit at which each picture left (n,), the end being the last.
+        logits (n, classes), and the exit at which each image left (n,), the end being the last.
     """
     remaining = torch.arange(len(images), device=images.device)
     found: list[tuple[Tensor, Tensor, int]] = []
@@ -69,22 +69,22 @@ def early_logits(model: nn.Module, images: Tensor, threshold: float) -> tuple[Te
     return torch.cat([logits for _, logits, _ in found])[order], exits[order]
 
 
-def exit_macs(model: nn.Module, picture: Tensor) -> list[int]:
-    """Multiply-accumulates of one picture that leaves at each exit, the end being the last.
+def exit_macs(model: nn.Module, image: Tensor) -> list[int]:
+    """Multiply-accumulates of one image that leaves at each exit, the end being the last.
 
-    What an exit costs is paid by those too that go on.
+    What an exit costs is paid by those too that continue.
     """
     totals = []
     for count in range(len(model.exit_names) + 1):  # type: ignore[arg-type]
-        totals.append(count_macs(_UpTo(model, count).eval(), (picture,)).total)
+        totals.append(count_macs(_UpTo(model, count).eval(), (image,)).total)
     return totals
 
 
 def exit_table(
-    model: nn.Module, batches: Iterable[Any], device: torch.device, picture: Tensor, thresholds: Iterable[float]
+    model: nn.Module, batches: Iterable[Any], device: torch.device, image: Tensor, thresholds: Iterable[float]
 ) -> list[ExitRow]:
-    """One row a threshold, over all pictures."""
-    macs = torch.tensor(exit_macs(model, picture), dtype=torch.float64)
+    """One row a threshold, over all images."""
+    macs = torch.tensor(exit_macs(model, image), dtype=torch.float64)
     kept = [(images.to(device), labels) for images, labels in batches]
     rows = []
     for threshold in thresholds:
@@ -100,7 +100,7 @@ def exit_table(
 
 
 class _Walk:
-    """The network stage by stage, for the pictures that are left."""
+    """The network stage by stage, for the images that are left."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         self._model, self._features = model, model.stem(images)  # type: ignore[operator]
@@ -114,7 +114,7 @@ class _Walk:
         yield model.classify(self._features), True  # type: ignore[operator]
 
     def keep(self, which: Tensor) -> None:
-        """Goes on with some of the pictures."""
+        """Goes on with some of the images."""
         self._features = self._features[which]
 
 

@@ -16,7 +16,7 @@ BASELINE = "majority class"
 
 
 class Answers(NamedTuple):
-    """What a network said of some pictures.
+    """What a network said of some images.
 
     Attributes:
         logits: (n, classes), on the CPU.
@@ -51,7 +51,7 @@ def scores_of_outputs(labels: Tensor, outputs: Iterable[Tensor]) -> dict[str, fl
 
 
 def top_k(given: Answers, k: int) -> float:
-    """Percent of pictures whose class is among the k largest logits."""
+    """Percent of images whose class is among the k largest logits."""
     best = given.logits.topk(min(k, given.logits.shape[1]), dim=1).indices
     return 100 * float((best == given.labels[:, None]).any(1).double().mean())
 
@@ -62,7 +62,7 @@ def loss(given: Answers) -> float:
 
 
 def majority_scores(labels: Tensor, task: Task) -> dict[str, float]:
-    """The same scores of always naming the commonest class, or the five commonest, of the training pictures."""
+    """The same scores of always naming the commonest class, or the five commonest, of the training images."""
     common = torch.tensor(task.majority)
     return {f"top{k}": 100 * float(torch.isin(labels, common[:k]).double().mean()) for k in (1, 5)}
 

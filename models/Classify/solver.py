@@ -1,6 +1,6 @@
 """Training of classifiers: what classification adds to the shared loop.
 
-Network, optimizer, loss, metric and pictures.
+Network, optimizer, loss, metric and images.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from models.Classify.teacher_networks import named_network, pretrained_network
 from models.Classify.zoo import SETTINGS, build_network
 from options.Classify_options.train_options import ClassifyTrainConfig
 
-SHOWN = 16  # pictures in TensorBoard
+SHOWN = 16  # images in TensorBoard
 
 
 class ClassifyTrainer(BaseTrainer):
@@ -31,7 +31,7 @@ class ClassifyTrainer(BaseTrainer):
     gives_logits = True
 
     def build_model(self) -> nn.Module:
-        """A new network for the classes and pictures of the training set."""
+        """A new network for the classes and images of the training set."""
         task, settings = self.task, {}
         for name in SETTINGS:
             value = getattr(self.config, name)
@@ -56,8 +56,8 @@ class ClassifyTrainer(BaseTrainer):
 
     @property
     def task(self) -> Task:
-        """The classes and the form of the pictures."""
-        if self.training_loader is None:  # a plan needs no pictures, but their classes
+        """The classes and the form of the images."""
+        if self.training_loader is None:  # a plan needs no images, but their classes
             return training_set(self.config).task
         return self.training_loader.dataset.task  # type: ignore[attr-defined]
 
@@ -75,7 +75,7 @@ class ClassifyTrainer(BaseTrainer):
         super().check_task(saved)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """One picture."""
+        """One image."""
         task = self.task
         return (torch.zeros(1, task.channels, task.size, task.size, device=self.device),)
 
@@ -95,12 +95,12 @@ class ClassifyTrainer(BaseTrainer):
         return functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
     def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
-        """Accuracy (percent) and loss on the validation pictures."""
+        """Accuracy (percent) and loss on the validation images."""
         given = answers(model, self.validation_loader, self.device)
         return {**scores(given), "val_loss": loss(given)}
 
-    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        """The first validation pictures, each above what it is taken for."""
+    def example_images(self, model: nn.Module) -> dict[str, Tensor]:
+        """The first validation images, each above what it is taken for."""
         data: Any = self.validation_loader.dataset
         task = self.task
         images, labels = data.__getitems__(range(min(SHOWN, len(data))))
@@ -110,5 +110,5 @@ class ClassifyTrainer(BaseTrainer):
         return {"answers": contact_sheet(images * std + mean, names, (taken_for == labels).tolist())}
 
     def measure(self, model: nn.Module) -> dict[str, dict[str, float]]:
-        """Accuracy beside the majority class's, on the validation pictures."""
+        """Accuracy beside the majority class's, on the validation images."""
         return beside_majority(answers(model, self.validation_loader, self.device), self.task)

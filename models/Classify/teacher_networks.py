@@ -45,7 +45,7 @@ def pretrained_network(name: str, in_channels: int, image_size: int) -> nn.Modul
     """A library's trained network as it is, with the classes that it was trained for.
 
     Raises:
-        UserError: it is of no library, its weights cannot be fetched, or it does not read such pictures.
+        UserError: it is of no library, its weights cannot be fetched, or it does not read such images.
     """
     arch, settings = _parsed(name)
     if settings:
@@ -67,7 +67,7 @@ def _parsed(name: str) -> tuple[str, dict[str, Any]]:
     for pair in pairs:
         setting, equals, text = (each.strip() for each in pair.partition("="))
         if setting not in KINDS or not equals:
-            raise UserError(f"{name}: {setting!r} is no setting of a network; {did_you_mean(setting, KINDS)}")
+            raise UserError(f"{name}: {setting!r} is not a setting of a network; {did_you_mean(setting, KINDS)}")
         convert, words = KINDS[setting]
         try:
             settings[setting] = convert(text)

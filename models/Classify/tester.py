@@ -35,44 +35,44 @@ class ClassifyTester(BaseTester):
 
     @cached_property
     def task(self) -> Task:
-        """Classes and form of the pictures, as trained."""
+        """Classes and form of the images, as trained."""
         return Task.from_dict(self.checkpoint["task"])
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """One picture."""
+        """One image."""
         return (torch.zeros(1, self.task.channels, self.task.size, self.task.size, device=self.device),)
 
     def test(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy on the test pictures; writes nothing."""
+        """Accuracy on the test images; writes nothing."""
         return scores(self.answers(model))
 
     def evaluation(self) -> Evaluation:
-        """The test pictures, and the accuracy and loss of what a network says of them."""
+        """The test images, and the accuracy and loss of what a network says of them."""
         batches = [(images.to(self.device), labels) for images, labels in self.testing_loader]
         labels = torch.cat([given for _, given in batches])
         return Evaluation([images for images, _ in batches], partial(scores_of_outputs, labels), self.higher_is_better)
 
     def training_data(self) -> tuple[Iterable[Any], Any]:
-        """Training and validation pictures of the run, in the form that it was trained with."""
+        """Training and validation images of the run, in the form that it was trained with."""
         options = {**self.checkpoint["options"], "workers": 0, "download": False}
         saved: Any = SimpleNamespace(**options)
         return classify_training_loaders(saved)
 
     def measured_on(self) -> dict[str, Any]:
-        """The pictures and the classes."""
+        """The images and the classes."""
         source = self.testing_loader.dataset.store.source  # type: ignore[attr-defined]
-        return {"pictures": f"{len(source.labels)} of {source.where}", "classes": ", ".join(self.task.classes)}
+        return {"images": f"{len(source.labels)} of {source.where}", "classes": ", ".join(self.task.classes)}
 
     def baseline(self) -> tuple[str, dict[str, float]]:
-        """The majority class of the training pictures."""
+        """The majority class of the training images."""
         return BASELINE, majority_scores(self.testing_loader.dataset.store.labels, self.task)  # type: ignore[attr-defined]
 
     def answers(self, model: nn.Module) -> Answers:
-        """What the network says of the test pictures."""
+        """What the network says of the test images."""
         return answers(model, self.testing_loader, self.device)
 
     def run(self, opt: TestConfig | None = None) -> dict[str, Any]:
-        """Measures; with `--predict` writes what the network takes each picture for instead."""
+        """Measures; with `--predict` writes what the network takes each image for instead."""
         self.take(opt)
         return self.predict() if self.config.predict is not None else super().run()
 
@@ -90,19 +90,19 @@ class ClassifyTester(BaseTester):
         names: list[str] = getattr(model, "exit_names", [])
         if not names:
             return {}
-        picture = self.example_inputs()[0]
-        rows = [each.to_dict() for each in exit_table(model, self.testing_loader, self.device, picture, THRESHOLDS)]
+        image = self.example_inputs()[0]
+        rows = [each.to_dict() for each in exit_table(model, self.testing_loader, self.device, image, THRESHOLDS)]
         logger.info("early exits behind %s, and the end:\n%s", ", ".join(names), tabulate(rows, "keys"))
         return {"exits": rows}
 
     def predict(self) -> dict[str, Any]:
-        """Writes `predictions.csv`: picture, class, probability."""
+        """Writes `predictions.csv`: image, class, probability."""
         given = self.answers(self.build_model())
         sure, label = given.logits.softmax(1).max(1)
         path = self.results / "predictions.csv"
         names = self.testing_loader.dataset.source.names  # type: ignore[attr-defined]
         found = zip(names, label.tolist(), sure.tolist(), strict=True)
         rows = [[name, self.task.classes[place], f"{probability:.4f}"] for name, place, probability in found]
-        write_csv(path, ["picture", "class", "probability"], rows)
+        write_csv(path, ["image", "class", "probability"], rows)
         logger.info("written: %s, %d images", path, len(names))
-        return {"predictions": str(path), "pictures": len(names)}
+        return {"predictions": str(path), "images": len(names)}

@@ -102,7 +102,7 @@ def _own(arch: str, given: dict[str, int], settings: dict[str, Any]) -> nn.Modul
     for name in settings:
         if name not in allowed:
             takes = f"it takes --{', --'.join(allowed)}" if allowed else "it takes no settings"
-            raise UserError(f"--{name} means nothing for --arch={arch}; {takes}")
+            raise UserError(f"--{name} does not apply to --arch={arch}; {takes}")
     try:
         return _maker(arch)(**given, **settings)
     except (RuntimeError, ZeroDivisionError, ValueError) as e:
@@ -112,7 +112,7 @@ def _own(arch: str, given: dict[str, int], settings: dict[str, Any]) -> nn.Modul
 def _maker(arch: str) -> Callable[..., nn.Module]:
     if arch not in ARCHITECTURES:
         raise UserError(
-            f"--arch={arch}: no such architecture; {did_you_mean(arch, ARCHITECTURES)}; torchvision:NAME and timm:NAME "
+            f"--arch={arch}: unknown architecture; {did_you_mean(arch, ARCHITECTURES)}; torchvision:NAME and timm:NAME "
             "name those of the two libraries"
         )
     return ARCHITECTURES[arch]

@@ -28,8 +28,8 @@ class Adversarial(NamedTuple):
     """One adversarial loss, of scores (N, 1, h, w).
 
     Attributes:
-        critic: scores of sharp and of restored pictures -> the discriminator's loss.
-        generator: scores of restored pictures -> the generator's loss.
+        critic: scores of sharp and of restored images -> the discriminator's loss.
+        generator: scores of restored images -> the generator's loss.
         critic_steps: discriminator updates for each of the generator, unless the options say otherwise.
         penalised: whether the gradient penalty is added to the discriminator's loss.
     """
@@ -59,7 +59,7 @@ ADVERSARIAL = {
 
 
 def gradient_penalty(critic: nn.Module, sharp: Tensor, restored: Tensor) -> Tensor:
-    """Mean of (|gradient of the critic| - 1)^2 at random points between each sharp and restored picture, a scalar."""
+    """Mean of (|gradient of the critic| - 1)^2 at random points between each sharp and restored image, a scalar."""
     share = torch.rand(len(sharp), 1, 1, 1, device=sharp.device)
     between = (share * sharp + (1 - share) * restored).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
@@ -67,9 +67,9 @@ def gradient_penalty(critic: nn.Module, sharp: Tensor, restored: Tensor) -> Tens
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Mean structural similarity of pictures (N, C, H, W) in [0, 1], differentiable; a scalar in [-1, 1].
+    """Mean structural similarity of images (N, C, H, W) in [0, 1], differentiable; a scalar in [-1, 1].
 
-    Source: Wang et al. 2004, eq. 13, with a Gaussian window; only where the window lies inside the picture.
+    Source: Wang et al. 2004, eq. 13, with a Gaussian window; only where the window lies inside the image.
     """
     channels = first.shape[1]
     place = torch.arange(WINDOW, device=first.device, dtype=first.dtype) - WINDOW // 2

@@ -19,11 +19,11 @@ NORMS: dict[str, Norm] = {"none": nn.Identity, "instance": nn.InstanceNorm2d}
 class Generator(nn.Module):
     """Blurred RGB (N, 3, H, W) in [0, 1] -> restored, the same shape, not clamped; H and W are multiples of 4.
 
-    It learns what the blurred picture lacks: the output is the input plus the network's residual, so that training
+    It learns what the blurred image lacks: the output is the input plus the network's residual, so that training
     starts at the input's own quality. Strided convolutions (the paper has two), residual blocks at the low resolution,
     as many transposed convolutions.
 
-    The paper's instance norm takes each picture's contrast away, which the residual must follow; the default is
+    The paper's instance norm takes each image's contrast away, which the residual must follow; the default is
     without it, from He's initialization (docs/deblur.md compares the two).
 
     Args:
@@ -82,7 +82,7 @@ class ResidualBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """PatchGAN: RGB (N, 3, H, W) in [0, 1] -> a score for each patch, (N, 1, h, w), higher for sharp pictures.
+    """PatchGAN: RGB (N, 3, H, W) in [0, 1] -> a score for each patch, (N, 1, h, w), higher for sharp images.
 
     Args:
         ndf: channels of the first layer.
@@ -107,8 +107,8 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*parts, nn.Conv2d(widths[-1], 1, 4, padding=1))
         self.apply(_initialise)
 
-    def forward(self, picture: Tensor) -> Tensor:
-        scores: Tensor = self.layers(2 * picture - 1)
+    def forward(self, image: Tensor) -> Tensor:
+        scores: Tensor = self.layers(2 * image - 1)
         return scores
 
 

@@ -28,7 +28,7 @@ QUALITY = Quality("blurred")
 
 
 class DeblurTrainer(RestorationTrainer):
-    """Trains a generator against a discriminator; the metric is PSNR (dB) of RGB on whole validation pictures."""
+    """Trains a generator against a discriminator; the metric is PSNR (dB) of RGB on whole validation images."""
 
     image_quality = QUALITY
     optimizer_name = "netG"
@@ -96,7 +96,7 @@ class DeblurTrainer(RestorationTrainer):
         return content
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """One picture of 256 x 256 pixels."""
+        """One image of 256 x 256 pixels."""
         return (torch.zeros(1, 3, EXAMPLE_SIDE, EXAMPLE_SIDE, device=self.device),)
 
     def compute_loss(self, batch: Any) -> Tensor:

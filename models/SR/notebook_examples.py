@@ -1,4 +1,4 @@
-"""What the notebooks look at: a dense network, a compressed one, and pictures to measure on.
+"""What the notebooks look at: a dense network, a compressed one, and images to measure on.
 
 `dense_and_compressed`, `small_evaluation`. The newest run of SR is taken if there is one; else a new network, so that
 a notebook also works before anything was trained.
@@ -65,7 +65,7 @@ def dense_and_compressed(scale: int = 2) -> Pair:
 
 
 def small_evaluation(model: nn.Module, side: int = 48) -> Evaluation:
-    """PSNR on the middles of the test pictures, low-resolution squares of `side` pixels: quick, and comparable only
+    """PSNR on the middles of the test images, low-resolution squares of `side` pixels: quick, and comparable only
     with itself.
 
     Args:
@@ -73,8 +73,8 @@ def small_evaluation(model: nn.Module, side: int = 48) -> Evaluation:
         side: pixels.
     """
     scale = int(model.upscale_factor)  # type: ignore[arg-type]
-    pictures = get_testing_set(SimpleNamespace(testdata=None, upscale_factor=scale))
-    items = [centre_of(pictures[index], side) for index in range(len(pictures))]
+    images = get_testing_set(SimpleNamespace(testdata=None, upscale_factor=scale))
+    items = [centre_of(images[index], side) for index in range(len(images))]
     return Evaluation([item.degraded[None] for item in items], partial(QUALITY.of_outputs, items, names=("psnr",)))
 
 

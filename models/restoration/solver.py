@@ -38,7 +38,7 @@ class RestorationTrainer(BaseTrainer):
         """PSNR on the validation images."""
         return self.image_quality.evaluate(model, self.validation_loader, self.device, ["psnr"])
 
-    def example_pictures(self, model: nn.Module) -> dict[str, Tensor]:
+    def example_images(self, model: nn.Module) -> dict[str, Tensor]:
         """The first validation image: the baseline, the network's output and the target side by side."""
         [(item, output)] = outputs(model, [self.validation_loader.dataset[0]], self.device)
         name = f"{self.image_quality.baseline}_output_target"

@@ -37,7 +37,7 @@ class RestorationTester(BaseTester):
 
     def measured_on(self) -> dict[str, Any]:
         """The images by their names."""
-        return {"pictures": ", ".join(item.name for item in self.testing_loader)}
+        return {"images": ", ".join(item.name for item in self.testing_loader)}
 
     def samples(self) -> Iterator[tuple[Tensor, None]]:
         """One degraded image at a time."""
@@ -50,7 +50,7 @@ class RestorationTester(BaseTester):
         inputs = [item.degraded[None].to(self.device) for item in items]
         return Evaluation(inputs, partial(self.image_quality.of_outputs, items, names=names), self.higher_is_better)
 
-    def write_pictures(self, model: nn.Module, folder: Path) -> int:
+    def write_images(self, model: nn.Module, folder: Path) -> int:
         """For each image the baseline, output and target, and all side by side with their PSNR.
 
         The input comes first where the baseline is not the input itself; an input that is smaller is shown enlarged.

@@ -93,7 +93,7 @@ RULES: tuple[Rule[ClassifyTrainConfig], ...] = (
     Rule(
         ("momentum",),
         lambda c: c.optimizer in ("momentum", "rmsprop"),
-        "means nothing to the optimizer; it is of --optimizer=momentum and --optimizer=rmsprop",
+        "does not apply to this optimizer; it requires --optimizer=momentum and --optimizer=rmsprop",
     ),
     Rule(("decay_all",), lambda c: c.weight_decay > 0, "says what decays, and --weight-decay=0 lets nothing"),
 )

@@ -1,4 +1,4 @@
-"""What pictures say: whole epochs at the axis of a plan, every large layer at a roof."""
+"""What images say: whole epochs at the axis of a plan, every large layer at a roof."""
 
 from pathlib import Path
 from typing import Any

@@ -12,7 +12,7 @@ from compress.scheduler import CompressionScheduler
 
 
 def tiny_net(seed: int = 0) -> nn.Sequential:
-    """Two convolutions with BatchNorm, a linear layer; 3-channel 6x6 pictures -> 5 numbers."""
+    """Two convolutions with BatchNorm, a linear layer; 3-channel 6x6 images -> 5 numbers."""
     torch.manual_seed(seed)
     return nn.Sequential(
         OrderedDict(
@@ -29,7 +29,7 @@ def tiny_net(seed: int = 0) -> nn.Sequential:
 
 
 def batch(epoch: int, step: int) -> torch.Tensor:
-    """The pictures of one minibatch, the same in every run."""
+    """The images of one minibatch, the same in every run."""
     return torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1000 * epoch + step))
 
 

@@ -1,4 +1,4 @@
-"""Small pictures in a temporary folder."""
+"""Small images in a temporary folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-MakePictures = Callable[..., Path]
+MakeImages = Callable[..., Path]
 
 
 @pytest.fixture
-def make_pictures(tmp_path: Path) -> MakePictures:
-    """`make_pictures("a/b", 3, (40, 30))` writes 0.png, 1.png, 2.png (width 40, height 30) into a/b."""
+def make_images(tmp_path: Path) -> MakeImages:
+    """`make_images("a/b", 3, (40, 30))` writes 0.png, 1.png, 2.png (width 40, height 30) into a/b."""
 
     def make(folder: str, count: int, size: tuple[int, int] = (40, 36), mode: str = "RGB") -> Path:
         directory = tmp_path / folder

@@ -1,4 +1,4 @@
-"""The three loaders: where the pictures come from when nothing, BSDS300 or a folder is given."""
+"""The three loaders: where the images come from when nothing, BSDS300 or a folder is given."""
 
 import logging
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from compress.errors import UserError
 from data.data import embedded_notice, get_held_out_set, get_testing_set, get_training_set, get_validation_set
 from data.sampling import SampleKey
-from tests.data.conftest import MakePictures
+from tests.data.conftest import MakeImages
 
 
 def test_default_is_the_embedded_photographs(
@@ -28,18 +28,18 @@ def test_default_is_the_embedded_photographs(
 
 
 def test_bsds_in_its_place_is_preferred(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_pictures: MakePictures
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_images: MakeImages
 ) -> None:
-    make_pictures("dataset/BSDS300/images/train", 10)
-    make_pictures("dataset/BSDS300/images/test", 3)
+    make_images("dataset/BSDS300/images/train", 10)
+    make_images("dataset/BSDS300/images/test", 3)
     monkeypatch.chdir(tmp_path)
     assert len(get_training_set(3, None, patch_size=24).store) == 9
     assert len(get_validation_set(3, None)) == 1
     assert len(get_testing_set(SimpleNamespace(testdata=None, upscale_factor=3))) == 3
 
 
-def test_a_folder_of_ones_own(make_pictures: MakePictures) -> None:
-    directory = str(make_pictures("mine", 20))
+def test_a_folder_of_ones_own(make_images: MakeImages) -> None:
+    directory = str(make_images("mine", 20))
     training = get_training_set(4, directory, patch_size=16, samples=5, seed=3)
     assert (len(training), len(training.store), training.seed) == (5, 18, 3)
     assert training[SampleKey(0, 4)][0].shape == (3, 4, 4)
@@ -52,19 +52,19 @@ def measured(place: str | None, trained: str | None) -> set[str]:
 
 
 def test_a_run_is_measured_on_what_it_did_not_train_on(
-    make_pictures: MakePictures, caplog: pytest.LogCaptureFixture
+    make_images: MakeImages, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = str(make_pictures("plain", 20))
-    trained = {picture.name for picture in get_training_set(2, plain, patch_size=16).store.pictures}
+    plain = str(make_images("plain", 20))
+    trained = {image.name for image in get_training_set(2, plain, patch_size=16).store.images}
     assert len(measured(None, plain)) == 2
     assert not measured(None, plain) & trained
     assert "plain has no test part: quality is measured on its validation images" in caplog.text
     assert len(measured(plain, plain)) == 20  # given: taken whole, and told
     assert "plain is the folder that the network was trained on, and has no test part" in caplog.text
     caplog.clear()
-    other = str(make_pictures("other", 3))
-    make_pictures("parted/train", 4)
-    parted = str(make_pictures("parted/test", 5).parent)
+    other = str(make_images("other", 3))
+    make_images("parted/train", 4)
+    parted = str(make_images("parted/test", 5).parent)
     assert len(measured(other, plain)) == 3
     assert len(measured(None, parted)) == len(measured(parted, parted)) == 5
     assert measured(None, None) == {"brick", "camera", "coffee", "ihc"}  # the embedded photographs have every part

@@ -8,7 +8,7 @@ from data.data import get_held_out_set, get_validation_set
 from data.data_fingerprint import EMBEDDED
 from data.Deblur_data.loaders import deblur_training_loaders
 from data.measured import facts_of
-from tests.data.conftest import MakePictures
+from tests.data.conftest import MakeImages
 
 
 def test_the_embedded_photographs() -> None:
@@ -17,16 +17,16 @@ def test_the_embedded_photographs() -> None:
     assert measured_words(facts) == "4 images: the test part of the embedded photographs"
 
 
-def test_a_folder_by_its_name(make_pictures: MakePictures) -> None:
-    folder = make_pictures("plain", 10)
+def test_a_folder_by_its_name(make_images: MakeImages) -> None:
+    folder = make_images("plain", 10)
     assert measured_words(facts_of(get_validation_set(2, folder))) == f"1 image: the validation part of {folder}"
     assert measured_words(facts_of(get_held_out_set(2, str(folder), None))) == f"10 images: {folder}"
     assert facts_of(get_held_out_set(2, None, folder))["part"] == "validation"  # it has no test part
 
 
-def test_deblurring_counts_blurred_images(make_pictures: MakePictures) -> None:
+def test_deblurring_counts_blurred_images(make_images: MakeImages) -> None:
     options = {"sharp_only": True, "blur_length": 10.0, "patch_size": 32, "samples": 4, "seed": 0}
-    config = SimpleNamespace(traindata=str(make_pictures("sharp", 10)), batchSize=2, workers=0, **options)
+    config = SimpleNamespace(traindata=str(make_images("sharp", 10)), batchSize=2, workers=0, **options)
     _, validation = deblur_training_loaders(config)
     facts = facts_of(validation.dataset)
     assert facts["part"] == "validation"

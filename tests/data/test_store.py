@@ -9,19 +9,19 @@ from PIL import Image
 
 from compress.errors import UserError
 from data import store
-from data.images import Picture
+from data.images import ImageFile
 from data.store import PairStore
-from tests.data.conftest import MakePictures
+from tests.data.conftest import MakeImages
 
 
-def pictures(directory: Path) -> list[Picture]:
-    return [Picture(path.stem, path) for path in sorted(directory.iterdir())]
+def all_images(directory: Path) -> list[ImageFile]:
+    return [ImageFile(path.stem, path) for path in sorted(directory.iterdir())]
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_low_resolution_is_pillows_bicubic_of_the_cropped_picture(make_pictures: MakePictures, scale: int) -> None:
-    directory = make_pictures("p", 1, (41, 37))
-    pair = PairStore(pictures(directory), scale)[0]
+def test_low_resolution_is_pillows_bicubic_of_the_cropped_image(make_images: MakeImages, scale: int) -> None:
+    directory = make_images("p", 1, (41, 37))
+    pair = PairStore(all_images(directory), scale)[0]
     width, height = 41 // scale * scale, 37 // scale * scale
     cropped = Image.open(directory / "0.png").crop((0, 0, width, height))
     expected = cropped.resize((width // scale, height // scale), Image.Resampling.BICUBIC)
@@ -30,27 +30,25 @@ def test_low_resolution_is_pillows_bicubic_of_the_cropped_picture(make_pictures:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
-def test_every_mode_becomes_three_channels(make_pictures: MakePictures, mode: str) -> None:
-    directory = make_pictures("p", 1, mode=mode)
-    assert PairStore(pictures(directory), 2)[0].high.shape == (3, 36, 40)
+def test_every_mode_becomes_three_channels(make_images: MakeImages, mode: str) -> None:
+    directory = make_images("p", 1, mode=mode)
+    assert PairStore(all_images(directory), 2)[0].high.shape == (3, 36, 40)
 
 
 def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
     grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
     Image.fromarray(grey).save(tmp_path / "deep.png")
-    high = PairStore(pictures(tmp_path), 2)[0].high
+    high = PairStore(all_images(tmp_path), 2)[0].high
     assert np.array_equal(high, np.repeat((grey >> 8).astype(np.uint8)[None], 3, axis=0))
 
 
-def test_beyond_the_budget_pairs_are_decoded_again(
-    make_pictures: MakePictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    candidates = pictures(make_pictures("p", 12))
+def test_beyond_the_budget_pairs_are_decoded_again(make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = all_images(make_images("p", 12))
     one_pair = 40 * 36 * 3 + 20 * 18 * 3
     kept, tight = PairStore(candidates, 2), PairStore(candidates, 2, memory_budget=2 * one_pair)
     decoded: list[str] = []
-    load = Picture.load
-    monkeypatch.setattr(Picture, "load", lambda self: (decoded.append(self.name), load(self))[1])
+    load = ImageFile.load
+    monkeypatch.setattr(ImageFile, "load", lambda self: (decoded.append(self.name), load(self))[1])
     for index in range(12):
         assert all(np.array_equal(a, b) for a, b in zip(kept[index], tight[index], strict=True))
     assert len(decoded) == 10
@@ -59,17 +57,15 @@ def test_beyond_the_budget_pairs_are_decoded_again(
     assert len(tight._recent) == store.RECENT
 
 
-def test_damaged_and_small_files_are_skipped_by_name(
-    make_pictures: MakePictures, caplog: pytest.LogCaptureFixture
-) -> None:
-    directory = make_pictures("p", 2)
+def test_damaged_and_small_files_are_skipped_by_name(make_images: MakeImages, caplog: pytest.LogCaptureFixture) -> None:
+    directory = make_images("p", 2)
     whole = (directory / "0.png").read_bytes()
     (directory / "cut.png").write_bytes(whole[: len(whole) // 2])
     (directory / "text.png").write_text("hello")
     Image.new("RGB", (8, 40)).save(directory / "thin.png")
     with caplog.at_level(logging.WARNING):
-        found = PairStore(pictures(directory), 2, smallest=16)
-    assert [picture.name for picture in found.pictures] == ["0", "1"]
+        found = PairStore(all_images(directory), 2, smallest=16)
+    assert [image.name for image in found.all_images] == ["0", "1"]
     messages = "\n".join(caplog.messages)
     assert "cut.png: it cannot be decoded" in messages
     assert "text.png: it cannot be decoded" in messages
@@ -80,11 +76,11 @@ def test_damaged_and_small_files_are_skipped_by_name(
 def test_nothing_usable(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     with pytest.raises(UserError, match=r"no usable image in .*: 1 of 1 files were skipped"):
-        PairStore(pictures(tmp_path), 2)
+        PairStore(all_images(tmp_path), 2)
     with pytest.raises(UserError, match="no usable image: 0 of 0"):
         PairStore([], 2)
 
 
-def test_the_scale_is_checked(make_pictures: MakePictures) -> None:
+def test_the_scale_is_checked(make_images: MakeImages) -> None:
     with pytest.raises(UserError, match="the upscale factor is 5; allowed are 2, 3 and 4"):
-        PairStore(pictures(make_pictures("p", 1)), 5)
+        PairStore(all_images(make_images("p", 1)), 5)

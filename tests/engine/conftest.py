@@ -1,4 +1,4 @@
-"""A tiny super-resolution run: noise pictures, small crops, few steps."""
+"""A tiny super-resolution run: noise images, small crops, few steps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,18 +35,18 @@ policies:
 
 @pytest.fixture
 def trainer_of(here: Path) -> TrainerOf:
-    """`trainer_of("--nEpochs=2", ...)` builds a trainer on four tiny pictures, in an empty present folder."""
-    pictures, draw = here / "pictures", np.random.default_rng(0)
+    """`trainer_of("--nEpochs=2", ...)` builds a trainer on four tiny images, in an empty present folder."""
+    images, draw = here / "images", np.random.default_rng(0)
     for part, count in (("train", 3), ("val", 1)):
-        (pictures / part).mkdir(parents=True)
+        (images / part).mkdir(parents=True)
         for i in range(count):
-            Image.fromarray(draw.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(pictures / part / f"{part}{i}.png")
+            Image.fromarray(draw.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(images / part / f"{part}{i}.png")
     (here / "schedule.yaml").write_text(SCHEDULE)
 
     def make(*arguments: Any) -> C2SRCNNTrainer:
         given = [str(each) for each in arguments]
         if not any(each.startswith("--resume") for each in given):
-            given = ["--traindata=pictures/train", "--samples=12", "--patch_size=24", "--batchSize=4", *given]
+            given = ["--traindata=images/train", "--samples=12", "--patch_size=24", "--batchSize=4", *given]
         config = resumed(TrainOptions().parse(given))
         return C2SRCNNTrainer(config, *sr_training_loaders(config))
 

@@ -35,9 +35,9 @@ def test_the_snippet_makes_the_network_that_was_measured(
     trainer = classifier_of("--compress=all.yaml", "--nEpochs=2", "--run=a", "--ema=0.5")
     trainer.run()
     measured = trainer.state.evaluated_model().eval()
-    pictures = torch.rand(4, *trainer.example_inputs()[0].shape[1:])
+    images = torch.rand(4, *trainer.example_inputs()[0].shape[1:])
     with torch.no_grad():
-        expected = measured(pictures)
+        expected = measured(images)
     saved = load_checkpoint(Path("checkpoints/a/best.pt"))
     averaged = {name: value for name, value in saved["averaged"]["model"].items() if name.endswith("weight")}
     assert any(not torch.equal(saved["model"][name], value) for name, value in averaged.items())
@@ -47,5 +47,5 @@ def test_the_snippet_makes_the_network_that_was_measured(
     names: dict = {"MyNetwork": trainer.build_model}
     exec(snippet, names)
     with torch.no_grad():
-        assert torch.equal(names["model"].eval()(pictures), expected)
+        assert torch.equal(names["model"].eval()(images), expected)
     assert names["model"].conv2.out_channels < 16

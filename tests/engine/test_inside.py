@@ -11,7 +11,7 @@ from tests.apputils.runs.test_logger import events
 from tests.engine.conftest import TrainerOf
 
 
-def test_histograms_activations_and_pictures_are_written_and_change_nothing(trainer_of: TrainerOf) -> None:
+def test_histograms_activations_and_images_are_written_and_change_nothing(trainer_of: TrainerOf) -> None:
     plain, trainer = (
         trainer_of("--compress=schedule.yaml", f"--run={name}", "--nEpochs=2", *extra)
         for name, extra in (("plain", []), ("a", ["--histograms", "--activation-stats"]))
@@ -25,7 +25,7 @@ def test_histograms_activations_and_pictures_are_written_and_change_nothing(trai
     assert {"loss", "psnr", "lr", "sparsity", "sparsity/mid_part.1.weight", "weights/mid_part.1.weight"} <= tags
     weight = trainer.compression_scheduler.model.get_parameter("mid_part.1.weight")
     assert found["weights/mid_part.1.weight", 1].histo.num == int(torch.count_nonzero(weight))  # type: ignore[attr-defined]
-    assert found["pictures/output_bicubic_target", 0].image.width == 3 * 48  # type: ignore[attr-defined]
+    assert found["images/output_bicubic_target", 0].image.width == 3 * 48  # type: ignore[attr-defined]
     with Path("logs/a/activations.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["epoch"] for row in rows} == {"0", "1"}
@@ -33,7 +33,7 @@ def test_histograms_activations_and_pictures_are_written_and_change_nothing(trai
     assert 0 < float(relu["sparsity"]) < 1
 
 
-def test_the_centre_of_a_picture_is_cut_alike_from_all_its_versions() -> None:
+def test_the_centre_of_a_image_is_cut_alike_from_all_its_versions() -> None:
     low = torch.arange(3 * 10 * 6.0).reshape(3, 10, 6)
     high = low.repeat_interleave(2, 1).repeat_interleave(2, 2)
     cut = centre_of(EvaluationItem("x", low, high, high), 4)

@@ -21,7 +21,7 @@ from tests.engine.conftest import TrainerOf
 def test_the_report_of_a_run(trainer_of: TrainerOf) -> None:
     trainer_of("--compress=schedule.yaml", "--run=a").run()
     opt, checkpoint = find_subject(
-        TestOptions().parse(["--testdata=pictures/val", "--no-export", "--sense=none", "--run=a"])
+        TestOptions().parse(["--testdata=images/val", "--no-export", "--sense=none", "--run=a"])
     )
     tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
     summary = tester.run(opt)
@@ -34,7 +34,7 @@ def test_the_report_of_a_run(trainer_of: TrainerOf) -> None:
     zeros = {row["weight"]: row["fine"] for row in content["sparsity"]["weights"]}
     assert zeros["mid_part.1.weight"] == summary["sparsity"]["weights"]["mid_part.1.weight"]
     with (folder / "activations.csv").open() as file:
-        assert [row["calls"] for row in csv.DictReader(file)] == ["1"] * 15  # one test picture
+        assert [row["calls"] for row in csv.DictReader(file)] == ["1"] * 15  # one test image
     assert "--seed=0" in content["commands"]["train"]
     assert "val0" in (folder / "report.html").read_text()
 
@@ -50,12 +50,12 @@ def evaluated(*arguments: str) -> dict[str, Any]:
     return dict(json.loads((tester.results / "report.json").read_text()))
 
 
-def test_pictures_are_those_of_this_evaluation(trainer_of: TrainerOf) -> None:
+def test_images_are_those_of_this_evaluation(trainer_of: TrainerOf) -> None:
     trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
-    evaluated("--testdata=pictures/val")
+    evaluated("--testdata=images/val")
     page = Path("results/a/report.html")
     assert ">val0<" in page.read_text()
-    evaluated("--testdata=pictures/train")
+    evaluated("--testdata=images/train")
     assert {path.name.split("_")[0] for path in Path("results/a/images").iterdir()} == {"train0", "train1", "train2"}
     assert ">train0<" in page.read_text()
     assert ">val0<" not in page.read_text()
@@ -65,19 +65,19 @@ def test_an_analysis_of_other_data_says_so(trainer_of: TrainerOf) -> None:
     """Its curves stay, under the data that they were measured on."""
     trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
     page = Path("results/a/report.html")
-    there = evaluated("--testdata=pictures/train", "--sense=filter")
-    assert there["sensitivity"][0]["measured_on"] == {"data": "pictures/train", "part": "whole", "images": 3}
+    there = evaluated("--testdata=images/train", "--sense=filter")
+    assert there["sensitivity"][0]["measured_on"] == {"data": "images/train", "part": "whole", "images": 3}
     assert there["sensitivity"][0]["other_data"] == ""
-    assert "measured on 3 images: pictures/train" in page.read_text()
+    assert "measured on 3 images: images/train" in page.read_text()
     assert "Other data" not in page.read_text()
-    here = evaluated("--testdata=pictures/val")
+    here = evaluated("--testdata=images/val")
     text = page.read_text()
-    assert here["sensitivity"][0]["other_data"] == "3 images: pictures/train"
-    assert "sensitivity_filter.json was measured on 3 images: pictures/train; this page" in text
-    assert re.search(r"unchanged: [\d.]+ dB\), on 3 images: pictures/train", text)
-    for file in Path("pictures/train").glob("*.png"):  # under the same name, as many
+    assert here["sensitivity"][0]["other_data"] == "3 images: images/train"
+    assert "sensitivity_filter.json was measured on 3 images: images/train; this page" in text
+    assert re.search(r"unchanged: [\d.]+ dB\), on 3 images: images/train", text)
+    for file in Path("images/train").glob("*.png"):  # under the same name, as many
         Image.effect_noise((48, 48), 99).convert("RGB").save(file)
-    again = evaluated("--testdata=pictures/train")
+    again = evaluated("--testdata=images/train")
     assert re.fullmatch(
         r"other images: PSNR was \S+ dB there and is \S+ dB here", again["sensitivity"][0]["other_data"]
     )
@@ -87,21 +87,21 @@ def test_half_an_analysis_of_other_data_is_not_taken_further(
     trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
-    evaluated("--testdata=pictures/val", "--sense=element")
+    evaluated("--testdata=images/val", "--sense=element")
     path = Path("results/a/sensitivity_element.json")
     record = json.loads(path.read_text())
-    record["measured_on"]["data"], record["complete"] = "pictures/train", False  # by chance of the same quality
+    record["measured_on"]["data"], record["complete"] = "images/train", False  # by chance of the same quality
     path.write_text(json.dumps(record))
-    evaluated("--testdata=pictures/val", "--sense=element")
-    assert "it was measured on 1 image: pictures/train, now it is 1 image: pictures/val" in caplog.text
+    evaluated("--testdata=images/val", "--sense=element")
+    assert "it was measured on 1 image: images/train, now it is 1 image: images/val" in caplog.text
 
 
 def test_another_checkpoint_of_the_run_has_its_own_folder(trainer_of: TrainerOf) -> None:
     """Neither are results of the best one overwritten, nor are its analyses shown as the other one's."""
     trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
-    best = evaluated("--testdata=pictures/val", "--sense=element")
+    best = evaluated("--testdata=images/val", "--sense=element")
     files = {path.name: path.stat().st_mtime_ns for path in Path("results/a").iterdir()}
-    other = evaluated("--testdata=pictures/val", "--model=checkpoints/a/last.pt")
+    other = evaluated("--testdata=images/val", "--model=checkpoints/a/last.pt")
     assert {name: Path("results/a", name).stat().st_mtime_ns for name in files} == files
     assert {path.name for path in Path("results/a").iterdir()} == {*files, "last"}
     assert (len(best["sensitivity"]), len(other["sensitivity"])) == (1, 0)

@@ -1,4 +1,4 @@
-"""What a resumed run may change, and the two ways to go on with another run."""
+"""What a resumed run may change, and the two ways to continue with another run."""
 
 import gzip
 import logging
@@ -49,7 +49,7 @@ def test_every_option_that_differs_is_told_with_the_way_to_change_it(trainer_of:
     with pytest.raises(UserError, match="patch_size") as e:
         trainer_of("--resume=a", "--lr=0.5", "--patch_size=48", "--reset-optimizer")
     assert "--lr" not in str(e.value)
-    with pytest.raises(UserError, match=r"--reset-optimizer.* is for a run that goes on; give --resume=RUN"):
+    with pytest.raises(UserError, match=r"--reset-optimizer.* is for a run that continues; give --resume=RUN"):
         trainer_of("--reset-optimizer", "--reset-schedule")
 
 
@@ -68,14 +68,14 @@ def test_the_optimizer_starts_anew_and_everything_else_goes_on(trainer_of: Train
 def test_other_data_are_refused_and_a_moved_folder_is_not(trainer_of: TrainerOf) -> None:
     trainer_of("--nEpochs=1", "--run=a").run()
     facts = last()["task"]["data"]
-    assert (facts["place"], facts["files"]) == ("pictures/train", 3)
-    shutil.copytree("pictures/train", "elsewhere")
+    assert (facts["place"], facts["files"]) == ("images/train", 3)
+    shutil.copytree("images/train", "elsewhere")
     check_same_data(facts, Origin("elsewhere", Path("elsewhere").iterdir()).facts)
-    shutil.copy("pictures/train/train0.png", "pictures/train/more.png")
-    with pytest.raises(UserError, match=r"train \(3 files\); here it would go on with pictures/train \(4 files\)"):
+    shutil.copy("images/train/train0.png", "images/train/more.png")
+    with pytest.raises(UserError, match=r"train \(3 files\); here it would continue with images/train \(4 files\)"):
         trainer_of("--resume=a", "--nEpochs=2").run()
-    Path("pictures/train/more.png").unlink()
-    with Path("pictures/train/train0.png").open("ab") as file:
+    Path("images/train/more.png").unlink()
+    with Path("images/train/train0.png").open("ab") as file:
         file.write(b"longer")
     with pytest.raises(UserError, match="of which names or sizes are not the same"):
         trainer_of("--resume=a", "--nEpochs=2").run()
@@ -84,8 +84,8 @@ def test_other_data_are_refused_and_a_moved_folder_is_not(trainer_of: TrainerOf)
 
 def test_other_files_of_the_same_classes_are_refused(classifier_of: ClassifierOf) -> None:
     classifier_of("--nEpochs=1", "--run=a").run()
-    shutil.copy("pictures/train/dark/0.png", "pictures/train/dark/more.png")
-    with pytest.raises(UserError, match=r"pictures.train \(42 files\); here it would go on with .* \(43 files\)"):
+    shutil.copy("images/train/dark/0.png", "images/train/dark/more.png")
+    with pytest.raises(UserError, match=r"images.train \(42 files\); here it would continue with .* \(43 files\)"):
         classifier_of("--resume=a", "--nEpochs=2").run()
 
 
@@ -161,7 +161,7 @@ def test_all_that_is_missing_is_told_at_once(trainer_of: TrainerOf, saved: dict)
     for part in ("options", "schedule", "history"):
         del saved[part]
     save_checkpoint(Path("checkpoints/a/last.pt"), saved)
-    with pytest.raises(UserError, match="run a cannot go on") as e:
+    with pytest.raises(UserError, match="run a cannot continue") as e:
         trainer_of("--resume=a")
     assert all(f"{part}: Field required" in str(e.value) for part in ("options", "schedule", "history"))
 
@@ -204,7 +204,8 @@ def test_another_network_is_told_in_words() -> None:
     assert differences.of_shapes(here, saved) == [
         "1 tensors of this network are not in it: b",
         "1 tensors in it are not of this network: c",
-        "2 tensors are of another shape: a.weight is (4, 3) there and (2, 3) here, n is no tensor there and (1,) here",
+        "2 tensors are of another shape: a.weight is (4, 3) there and (2, 3) here, n is not a tensor there and "
+        "(1,) here",
     ]
     assert differences.of_shapes(here, here) == []
     with pytest.raises(UserError, match=r"fit this network .Linear.: 1 tensors of this .*: bias; .*shape: weight"):
@@ -252,7 +253,7 @@ def test_a_run_of_format_1_goes_on(classifier_of: ClassifierOf) -> None:
     Path("checkpoints/old/last.pt").write_bytes(gzip.decompress(file.read_bytes()))
     for folder in ("train/dark", "train/light", "val/dark", "val/light"):  # it was trained on two classes
         Path("pics", folder).parent.mkdir(parents=True, exist_ok=True)
-        Path("pics", folder).symlink_to(Path("pictures", folder).resolve())
+        Path("pics", folder).symlink_to(Path("images", folder).resolve())
     classifier_of("--resume=old", "--nEpochs=3").run()
     content = last("old")
     assert (content["format"], content["epoch"]) == (2, 2)

@@ -1,4 +1,4 @@
-"""The tester: rebuilt from data, measured, pictured."""
+"""The tester: rebuilt from data, measured, imaged."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.engine.conftest import TrainerOf
 
 def evaluation(*arguments: str) -> tuple[XSRCNNTester, SimpleNamespace]:
     opt, checkpoint = find_subject(
-        TestOptions().parse(["--testdata=pictures/val", "--no-export", "--no-report", *arguments])
+        TestOptions().parse(["--testdata=images/val", "--no-export", "--no-report", *arguments])
     )
     return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)), opt
 
@@ -34,16 +34,16 @@ def test_the_network_is_rebuilt_from_the_checkpoint(trainer_of: TrainerOf) -> No
     assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
 
 
-def test_without_testdata_the_runs_own_held_out_pictures_are_measured(trainer_of: TrainerOf) -> None:
+def test_without_testdata_the_runs_own_held_out_images_are_measured(trainer_of: TrainerOf) -> None:
     trainer_of("--nEpochs=1", "--run=a").run()
     opt, checkpoint = find_subject(TestOptions().parse(["--run=a"]))
     trained, held_out = sr_training_loaders(SimpleNamespace(**checkpoint["options"]))
     tested = [item.name for item in sr_testing_loader(opt, checkpoint)]
     assert tested == [item.name for item in held_out]
-    assert not set(tested) & {picture.name for picture in trained.dataset.store.pictures}  # type: ignore[attr-defined]
+    assert not set(tested) & {image.name for image in trained.dataset.store.images}  # type: ignore[attr-defined]
 
 
-def test_summary_and_pictures(trainer_of: TrainerOf) -> None:
+def test_summary_and_images(trainer_of: TrainerOf) -> None:
     trainer_of("--compress=schedule.yaml", "--run=a").run()
     it, opt = evaluation()
     before = set(Path().rglob("*"))
@@ -56,7 +56,7 @@ def test_summary_and_pictures(trainer_of: TrainerOf) -> None:
     sheet = Image.open("results/a/images/val0_side_by_side.png")
     assert sheet.size == (4 * 48 + 3 * 4, 48 + 28)
     target = Image.open("results/a/images/val0_target.png")
-    assert target.tobytes() == Image.open("pictures/val/val0.png").tobytes()
+    assert target.tobytes() == Image.open("images/val/val0.png").tobytes()
 
 
 def test_the_newest_run_the_one_named_or_a_file(trainer_of: TrainerOf) -> None:

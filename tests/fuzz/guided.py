@@ -1,7 +1,7 @@
 """The same readers under coverage-guided fuzzing, for those who have atheris: no test, a command.
 
     pip install atheris
-    python -m tests.fuzz.guided schedule -runs=20000 -max_len=4096      # or batch, checkpoint, picture
+    python -m tests.fuzz.guided schedule -runs=20000 -max_len=4096      # or batch, checkpoint, image
 
 It ends at the first input that gives anything but a result or a UserError, and writes that input to a file.
 """
@@ -46,13 +46,13 @@ def checkpoint(content: bytes) -> None:
     load_subject(FOLDER / "a.pt")
 
 
-def picture(content: bytes) -> None:
-    """A picture."""
-    from data.images import DECODE_ERRORS, Picture
+def image(content: bytes) -> None:
+    """An image."""
+    from data.images import DECODE_ERRORS, ImageFile
 
     (FOLDER / "a").write_bytes(content)
     try:
-        Picture("a", FOLDER / "a").load()
+        ImageFile("a", FOLDER / "a").load()
     except DECODE_ERRORS as e:
         raise UserError(str(e)) from e
 
@@ -68,11 +68,11 @@ def seeds(name: str) -> dict[str, bytes]:
         "schedule": {str(i): text.encode() for i, (text, _) in enumerate(SOURCES)},
         "batch": BATCHES,
         "checkpoint": {name: as_bytes(make()) for name, make in CONTENTS.items()},
-        "picture": SAMPLES,
+        "image": SAMPLES,
     }[name]
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {each.__name__: each for each in (schedule, batch, checkpoint, picture)}
+TARGETS: dict[str, Callable[[bytes], None]] = {each.__name__: each for each in (schedule, batch, checkpoint, image)}
 
 
 def main() -> None:

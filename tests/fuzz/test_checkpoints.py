@@ -31,7 +31,7 @@ from options.applications import APPLICATIONS
 from tests.engine.conftest import TrainerOf
 from tests.engine.conftest import trainer_of as trainer_of
 from tests.fuzz.damage import Damaged, damaged
-from tests.fuzz.test_images import SAMPLES as PICTURES
+from tests.fuzz.test_images import SAMPLES as IMAGES
 from tests.fuzz.watch import fuzz, tiers
 
 RECIPE = {
@@ -54,7 +54,7 @@ def content_of(optform: str, network: nn.Module, task: dict[str, Any], **options
         "format": 2, "run": "a", "optform": optform, "model": network.state_dict(), "averaged": None, "task": task,
         "network": {"class": type(network).__name__, "arguments": dict(network.arguments)},  # type: ignore[call-overload]
         "scheduler": {"recipes": [], "structures": []}, "schedule": {}, "scheduled_weights": [], "epoch": 3,
-        "options": {"traindata": "pictures", "compress": None, **options}, "middle": None,
+        "options": {"traindata": "images", "compress": None, **options}, "middle": None,
     }  # fmt: skip
 
 
@@ -94,9 +94,9 @@ CONTENTS: dict[str, Callable[[], dict[str, Any]]] = {
 def place(here: Path) -> Path:
     """A present folder with data for each application."""
     for folder in ("a", "b"):
-        (here / "pictures" / "test" / folder).mkdir(parents=True)
-        (here / "pictures" / "test" / folder / "0.png").write_bytes(PICTURES["rgb.png"])
-    (here / "pictures" / "test" / "0.png").write_bytes(PICTURES["rgb.png"])
+        (here / "images" / "test" / folder).mkdir(parents=True)
+        (here / "images" / "test" / folder / "0.png").write_bytes(IMAGES["rgb.png"])
+    (here / "images" / "test" / "0.png").write_bytes(IMAGES["rgb.png"])
     return here
 
 
@@ -106,7 +106,7 @@ def evaluated(file: Path) -> dict[str, float]:
     application = APPLICATIONS.get(content["optform"])
     if application is None:
         raise UserError("no such application")
-    options = application.load("test_options")().parse([f"--model={file}", "--testdata=pictures/test"])
+    options = application.load("test_options")().parse([f"--model={file}", "--testdata=images/test"])
     opt, checkpoint = find_subject(options)
     tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint))
     return tester.test(tester.build_model())
@@ -147,7 +147,7 @@ def test_damaged_checkpoints(place: Path, examples: int) -> None:
 
     watched = fuzz(damaged(samples), examples, work)
     assert watched.refused
-    assert sorted(path.name for path in place.iterdir()) == ["a.pt", "pictures", "s.pt"]
+    assert sorted(path.name for path in place.iterdir()) == ["a.pt", "images", "s.pt"]
 
 
 VALUES: tuple[Any, ...] = (
@@ -191,7 +191,7 @@ def test_checkpoints_with_wrong_content(place: Path, examples: int) -> None:
     watched = fuzz(cases, examples, work)
     assert watched.refused
     assert watched.read or examples < 100  # a few of a hundred changes do no harm
-    assert sorted(path.name for path in place.iterdir()) == ["a.pt", "pictures"]
+    assert sorted(path.name for path in place.iterdir()) == ["a.pt", "images"]
 
 
 @tiers(few=12, many=400)
@@ -291,7 +291,7 @@ def test_a_tensor_without_its_values_is_refused(place: Path) -> None:
 @pytest.mark.parametrize("run", ["../../escaped", "/tmp/escaped", "", ".", "a\nb", 3])
 def test_a_run_that_is_no_folder_name_is_refused(place: Path, run: Any) -> None:
     save_checkpoint(place / "a.pt", {**CONTENTS["sr"](), "run": run})
-    with pytest.raises(UserError, match="is no checkpoint of a run: run: "):
+    with pytest.raises(UserError, match="is not a checkpoint of a run: run: "):
         load_subject(place / "a.pt")
 
 

@@ -202,7 +202,7 @@ def test_pickles_that_claim_more_than_they_hold(here: Path, content: bytes) -> N
 
 
 def onnx_file(about: Any, *nodes: Any, external: str | None = None) -> bytes:
-    """A tiny network y = 2 x for pictures, with a description."""
+    """A tiny network y = 2 x for images, with a description."""
     two = helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])
     if external is not None:
         two.ClearField("float_data")

@@ -1,4 +1,4 @@
-"""Damaged pictures in the folders of every application: skipped or refused, never anything else."""
+"""Damaged images in the folders of every application: skipped or refused, never anything else."""
 
 import io
 import struct
@@ -15,11 +15,11 @@ from PIL import Image
 from compress.errors import UserError
 from data.Classify_data.find_dataset import place_layout
 from data.Classify_data.loaders import classify_testing_loader
-from data.Classify_data.store import PictureStore
+from data.Classify_data.store import ImageStore
 from data.data import get_training_set, get_validation_set
 from data.Deblur_data.loaders import source_of
-from data.folders import folder_pictures
-from data.images import DECODE_ERRORS, MOST_PIXELS, Picture
+from data.folders import folder_images
+from data.images import DECODE_ERRORS, MOST_PIXELS, ImageFile
 from tests.fuzz.damage import Damaged, damaged
 from tests.fuzz.watch import fuzz, tiers
 
@@ -27,7 +27,7 @@ SIZE = 48
 
 
 def saved(form: str, mode: str = "RGB", **settings: Any) -> bytes:
-    """A picture of noise as the bytes of a file."""
+    """An image of noise as the bytes of a file."""
     pixels = np.random.default_rng(0).integers(0, 256, (SIZE, 2 * SIZE, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((2 * SIZE, SIZE))
     image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
@@ -39,7 +39,7 @@ def saved(form: str, mode: str = "RGB", **settings: Any) -> bytes:
 def _turned() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6
-    exif[0x010E] = "a picture"
+    exif[0x010E] = "an image"
     return exif
 
 
@@ -53,7 +53,7 @@ SAMPLES = {
     "jpeg.tif": saved("TIFF", compression="jpeg"), "float.tif": saved("TIFF", "F"), "lab.tif": saved("TIFF", "LAB"),
     "lossy.webp": saved("WEBP", exif=_turned()), "lossless.webp": saved("WEBP", lossless=True),
     "gif.png": saved("GIF"), "icon.bmp": saved("ICO"), "postscript.jpg": saved("EPS"), "pdf.tif": saved("PDF"),
-    "text.png": b"no picture", "empty.png": b"",
+    "text.png": b"no image", "empty.png": b"",
 }  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def png_of(width: int, height: int, compressed: bytes) -> bytes:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder for each application's data, with good pictures in all."""
+    """A folder for each application's data, with good images in all."""
     for folder, count in (("sr", 3), ("classes/train/a", 2), ("classes/train/b", 2), ("pairs", 3)):
         (tmp_path / folder).mkdir(parents=True)
         for i in range(count):
@@ -87,7 +87,7 @@ def read_everywhere(place: Path, name: str, content: bytes) -> None:
         len(get_validation_set(2, place / "sr"))
         source = place_layout(place / "classes").open("train")
         assert source.channels in (1, 3)
-        assert PictureStore(source, 16, 3).batch([0]).shape == (1, 3, 16, 16)
+        assert ImageStore(source, 16, 3).batch([0]).shape == (1, 3, 16, 16)
         source_of(place / "pairs", "train", False, 10.0).crop(0, 16, np.random.default_rng(0))
     finally:
         for file in files:
@@ -95,7 +95,7 @@ def read_everywhere(place: Path, name: str, content: bytes) -> None:
 
 
 @tiers(few=40, many=2000)
-def test_damaged_pictures(place: Path, examples: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_images(place: Path, examples: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
     warnings.simplefilter("ignore")
     decoded = [0, 0]
@@ -104,7 +104,7 @@ def test_damaged_pictures(place: Path, examples: int, caplog: pytest.LogCaptureF
         file = place / case.name
         file.write_bytes(case.content)
         try:
-            pixels = Picture("it", file).load()
+            pixels = ImageFile("it", file).load()
             assert pixels.dtype == np.uint8
             assert pixels.ndim == pixels.shape[2] == 3
             decoded[0] += 1
@@ -138,13 +138,13 @@ def test_decompression_bombs_are_refused_and_named(place: Path, name: str, caplo
     assert len(content) < 400_000
     (place / "sr" / name).write_bytes(content)
     with pytest.raises(DECODE_ERRORS):
-        Picture("it", place / "sr" / name).load()
+        ImageFile("it", place / "sr" / name).load()
     training = get_training_set(2, place / "sr", patch_size=16, samples=4)
     assert len(training.store) == 2  # of three good ones, the third is held out
     assert name in caplog.text
 
 
-def test_the_largest_picture_that_is_read_is_of_some_use() -> None:
+def test_the_largest_image_that_is_read_is_of_some_use() -> None:
     assert 8192 * 8192 <= MOST_PIXELS < 180_000_000
 
 
@@ -153,7 +153,7 @@ def test_a_format_that_starts_a_program_is_not_opened(place: Path, monkeypatch: 
     monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
     (place / "sr" / "postscript.png").write_bytes(SAMPLES["postscript.jpg"])
     with pytest.raises(DECODE_ERRORS, match="cannot identify image file"):
-        Picture("it", place / "sr" / "postscript.png").load()
+        ImageFile("it", place / "sr" / "postscript.png").load()
 
 
 NAMES = [
@@ -167,9 +167,9 @@ def test_names_of_files_do_no_harm(place: Path, name: str | bytes, caplog: pytes
     given = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
     read_everywhere(place, given, SAMPLES["rgb.png"])
     (place / "sr" / given).write_bytes(SAMPLES["rgb.png"])
-    pictures = folder_pictures(place / "sr", "test")
-    assert len(pictures) == 4
-    assert all(picture.name.isprintable() for picture in pictures)
+    all_images = folder_images(place / "sr", "test")
+    assert len(all_images) == 4
+    assert all(one_image.name.isprintable() for one_image in all_images)
     (place / "sr" / given).write_bytes(b"broken")
     get_training_set(2, place / "sr", patch_size=16, samples=4)
     assert "skipped" in caplog.text

@@ -17,7 +17,7 @@ from torch import nn
 
 from apputils.checkpoints.checksum import check_seal, is_zip
 from apputils.checkpoints.file import import_pickle, load_checkpoint, load_weights
-from apputils.report.images import pictures_of
+from apputils.report.images import images_of
 from apputils.report.records import read_json, read_table
 from apputils.report.sections.architecture import Architecture
 from apputils.runs.folders import Run, recorded_optform
@@ -32,7 +32,7 @@ from compress.quantization.post_training.statistics_file import read_statistics
 from data.Classify_data.find_dataset import place_layout
 from data.Classify_data.formats.cifar import read_batch
 from data.Deblur_data.pairs_index import read_index
-from data.images import Picture
+from data.images import ImageFile
 from engine.commands.find_checkpoint import load_subject
 from engine.distributed.elastic_restart import _own_run
 from engine.resume import schedule_text
@@ -123,7 +123,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "records.py read_json": read_json,
     "records.py read_table": read_table,
     "architecture.py blocks": _in_folder(lambda folder: Architecture().blocks({}, folder), "arch.svg"),
-    "pictures.py _middle": _in_folder(pictures_of, "a_output.png"),
+    "images.py _middle": _in_folder(images_of, "a_output.png"),
     "runs.py recorded_optform": in_run("options.yaml", lambda: recorded_optform("a", None)),
     "seal.py check_seal": check_seal,
     "seal.py is_zip": is_zip,
@@ -131,7 +131,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "arrays.py _open": _with_ending(place_layout, ".h5"),
     "plain_pickle.py read_plain": read_batch,
     "pairs_index.py read_index": _in_folder(read_index, "pairs.json"),
-    "data/images.py opened": lambda path: Picture("a", path).load(),
+    "data/images.py opened": lambda path: ImageFile("a", path).load(),
     "dense.py _is_dense": in_run("schedule.yaml", lambda: _is_dense(Run("a"))),
     "restart.py _own_run": in_run("torchrun.yaml", _started_again),
     "restart.py _read_note": in_run("torchrun.yaml", _started_again),
@@ -191,7 +191,7 @@ SPECIAL = ("absent", "folder", "FIFO", "socket", "device", "loop", "unreadable n
 
 
 def _special(kind: str) -> Path:
-    """Something under a name that is no regular file."""
+    """Something under a name that is not a regular file."""
     path = Path(kind.replace(" ", "_"))
     if kind == "folder":
         path.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ class Cases:
     """What generic tests need to know of an application.
 
     Attributes:
-        small_run: arguments of a run of seconds, on the images of `pictures/train` and `pictures/val`.
+        small_run: arguments of a run of seconds, on the images of `images/train` and `images/val`.
         schedules: number of schedules in schedules/<name>/, so that none is missed; not those of post-training.
         refused: `train_options` or `test_options` -> arguments that the application's rules refuse, one or more a rule.
         beyond: the same -> arguments with a value that cannot work.

@@ -25,14 +25,14 @@ def written(config: Any, processes: int = 1, *testing: str) -> dict[str, str]:
     [
         [],
         ["--seed=3", "--amp", "--lr=1e-4", "--nEpochs=7", "--compress=a b.yaml", "--strict", "--run=mine"],
-        ["--upscale_factor=3", "--traindata=pictures", "--ema=0.99", "--threads=1"],
+        ["--upscale_factor=3", "--traindata=images", "--ema=0.99", "--threads=1"],
         [CLASSIFY],
-        [CLASSIFY, "--traindata=pictures", "--arch=resnet20", "--exits=layer1", "--exit-weight=0.5", "--flip"],
+        [CLASSIFY, "--traindata=images", "--arch=resnet20", "--exits=layer1", "--exit-weight=0.5", "--flip"],
         [CLASSIFY, "--weights=a b.yaml", "--match=order", "--optimizer=momentum", "--momentum=0.5", "--decay-all"],
         [CLASSIFY, "--dataset=torchvision:CIFAR10", "--download", "--weight_decay=0", "--mean-std=0.5/0.25"],
         [DEBLUR],
-        [DEBLUR, "--traindata=pictures"],
-        [DEBLUR, "--traindata=pictures", "--sharp-only", "--blur-length=20"],
+        [DEBLUR, "--traindata=images"],
+        [DEBLUR, "--traindata=images", "--sharp-only", "--blur-length=20"],
         [DEBLUR, "--adversarial=0"],
         [DEBLUR, "--gan=wgan-gp", "--critic-steps=3", "--ndf=16"],
         [DEBLUR, "--preset=paper"],
@@ -40,7 +40,7 @@ def written(config: Any, processes: int = 1, *testing: str) -> dict[str, str]:
     ],
 )
 def test_the_training_command_gives_the_same_options(here: Path, arguments: list[str]) -> None:
-    (here / "pictures").mkdir()
+    (here / "images").mkdir()
     (here / "a b.yaml").write_text("")
     application = next((each for each in APPLICATIONS if f"--optform={each}" in arguments), "SR")
     parser = find_application(application).load("train_options")()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from apputils.report.blocks import Block, Heading, Images, Text, Tile
-from apputils.report.images import pictures_of
+from apputils.report.images import images_of
 from apputils.report.section import Content, Section
 from apputils.report.source import Source
 from apputils.report.tables import Sheet, Table
@@ -51,7 +51,7 @@ class Quality(Section):
         """On which data, the metrics, each detail below its heading, the images."""
         metrics, _, *details = self.tables(content)
         headed = [block for table in details for block in (Heading(table.name), table)]
-        images = pictures_of(folder / "images")
+        images = images_of(folder / "images")
         measured = Text(f"Measured on {content['measured_on']}.")
         return [measured, metrics, *headed, *([Images(images)] if images else [])]
 

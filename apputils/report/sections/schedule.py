@@ -86,7 +86,7 @@ def _title(content: Content) -> str:
     asked = max((epoch + 1 for p in content["policies"] for epoch in p["epochs"]), default=0)
     if asked <= trained:
         return "Policies by epoch"
-    return f"Policies by epoch: {trained} epochs were trained, and the schedule goes on to epoch {asked - 1}"
+    return f"Policies by epoch: {trained} epochs were trained, and the schedule continues to epoch {asked - 1}"
 
 
 def _lists(value: Any) -> Any:

@@ -49,7 +49,7 @@ def dump_features(
     """Runs the network in eval mode on the first `number` samples and writes what the layers gave.
 
     Arrays are named like the layers, float32, (samples, ...); where the samples' outputs have different sizes, as of
-    whole pictures, each has an array of its own, `LAYER/00000`. `labels` is there where samples have labels.
+    whole images, each has an array of its own, `LAYER/00000`. `labels` is there where samples have labels.
 
     Args:
         model: on its device.

@@ -4,7 +4,7 @@
 
 1. All operations of one call of a layer (a module of torch's own, one without children, a quantizer) are one box. 2.
 What follows a box alone and moves no shape (BatchNorm, ReLU, dropout, flattening) joins it: `Conv2d + BatchNorm2d`.
-3. What only prepares parameters (quantizing a weight) is no box.
+3. What only prepares parameters (quantizing a weight) is not a box.
 """
 
 import math

@@ -43,7 +43,7 @@ def draw_model_to_file(
 
     Args:
         model: the network; left as it was.
-        png_fname: the picture, such as `results/run/arch.png`; an SVG of the same stem is written beside it.
+        png_fname: the image, such as `results/run/arch.png`; an SVG of the same stem is written beside it.
         dummy_input: a tensor, or the tuple of `forward`'s arguments; gives shape and type only.
         color_by: what darkens a box: the zeros of its weights, from none to all, or its part of the MACs, from none to
             the largest.

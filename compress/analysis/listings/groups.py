@@ -8,7 +8,7 @@ from tabulate import tabulate
 from compress.graph.channels import ChannelGraph, ChannelGroup
 
 COSTS = ["parameters each", "MACs each", "members"]
-WIDTHS = {"members": 70, "why nothing of it can leave": 90}  # of columns of words, which go on in further lines
+WIDTHS = {"members": 70, "why nothing of it can leave": 90}  # of columns of words, which continue in further lines
 
 
 def group_tables(graph: ChannelGraph) -> str:

@@ -60,7 +60,7 @@ class Settings:
             (`loss`, `error`, ... : lower).
         stop_at_loss: once a weight's loss of `metric` is above this, its further levels are left out; None: none is.
         cache_bytes: most memory for values computed once and used again.
-        resume: go on with a half-written analysis beside the workbook.
+        resume: continue with a half-written analysis beside the workbook.
         parts: records (`.json`) of analyses of some of the weights, done elsewhere; what is in them is not done again.
         schedule_file: where the suggestion is written as a schedule; None: nowhere.
         data: which data `test_func` measures on, `test` or `validation`, for the same header.
@@ -91,14 +91,14 @@ def sensitivity_analysis(
     levels: Sequence[float] | None = None,
     settings: Settings | None = None,
 ) -> pd.DataFrame:
-    """Changes one weight at a time to each level, measures, restores it; writes a workbook and a picture.
+    """Changes one weight at a time to each level, measures, restores it; writes a workbook and an image.
 
     By filter and by channel it prunes what a schedule's structured pruner would: whole coupled groups, biases and
     BatchNorm included, the weights that meet in one group together, as one curve under the first one's name.
 
     Args:
         model: the network; its weights are changed in place and are bit for bit as before afterwards.
-        sensitivity_file: the workbook, `.xlsx`; the picture (`.png`) and the record (`.json`) stand beside it.
+        sensitivity_file: the workbook, `.xlsx`; the image (`.png`) and the record (`.json`) stand beside it.
         test_func: network -> a number, or named metrics. An `Evaluation` (evaluation.py), which is also such a
             function, is measured several times faster.
         sense_type: `element`, `filter` or `channel` prune by magnitude or L1 norm; `bits` quantizes.
@@ -112,7 +112,7 @@ def sensitivity_analysis(
         network is level 0 (32 bits). `attrs["pinned"]` names the weights of which nothing can leave the network.
 
     Raises:
-        UserError: something the user can mend; what was measured is kept, and the next call goes on with it.
+        UserError: something the user can mend; what was measured is kept, and the next call continues with it.
     """
     require("sensitivity_analysis", "pandas", "openpyxl", "matplotlib", "tqdm")
     settings, path = settings or Settings(), _checked(Path(sensitivity_file))

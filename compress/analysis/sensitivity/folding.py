@@ -72,7 +72,7 @@ def _fold(
 
 
 def lay_out(graph: Graph, state: set[Node], example: Tensor | None) -> bool:
-    """Prepares a graph of 2-D convolutions on a CPU for channels-last pictures; whether it did.
+    """Prepares a graph of 2-D convolutions on a CPU for channels-last images; whether it did.
 
     Weights get that layout once, and views, which would refuse it, become reshapes.
     """

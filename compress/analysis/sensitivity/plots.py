@@ -1,4 +1,4 @@
-"""The analysis as a picture: curves of each metric, and a heat map of the loss.
+"""The analysis as an image: curves of each metric, and a heat map of the loss.
 
 `draw`. Curves are coloured from the first weight to the last; the heat map tells them apart also when there are many.
 """

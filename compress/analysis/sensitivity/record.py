@@ -1,4 +1,4 @@
-"""What an analysis has measured so far, on disk after each level, so that a stopped one goes on.
+"""What an analysis has measured so far, on disk after each level, so that a stopped one continues.
 
 `Record`, a JSON file beside the workbook, and the fingerprint that ties it to the network and the settings. Not
 here: measuring. The finished file is the analysis's result as data.
@@ -118,7 +118,7 @@ def open_record(
     """The half-written record at `path` if it is of this network, analysis and test data; else a new one, saying why.
 
     Raises:
-        UserError: there is a file of that name that is no record.
+        UserError: there is a file of that name that is not a record.
     """
     content = {
         "kind": KIND,
@@ -151,7 +151,7 @@ def take_parts(record: Record, paths: Sequence[Path]) -> None:
     """Takes over what other analyses have measured of the same network, such as one machine's share of the weights.
 
     Raises:
-        UserError: a file is no record.
+        UserError: a file is not a record.
     """
     for path in paths:
         found = _read(path)
@@ -205,7 +205,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path} is there and cannot be read as a sensitivity record: {e}; move it away") from e
     if not isinstance(content, dict) or content.get("kind") != KIND or content.get("format") != FORMAT:
-        raise UserError(f"{path} is there and is no sensitivity record of this version; move it away")
+        raise UserError(f"{path} is there and is not a sensitivity record of this version; move it away")
     try:
         _Form.model_validate(content)
     except ValidationError as e:

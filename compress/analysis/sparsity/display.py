@@ -111,7 +111,7 @@ def draw_heat_map(report: SparsityReport, path: Path) -> None:
     figure.subplots_adjust(left=margin, right=0.94, bottom=0.2 / height, top=1 - 0.9 / height)
     axes = figure.subplots()
     percent = 100 * values if names else np.full((1, len(GRANULARITIES)), np.nan)
-    picture = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    image = axes.imshow(percent, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(range(len(GRANULARITIES)), GRANULARITIES)
     axes.set_yticks(range(len(names)), names, fontsize="small")
     axes.xaxis.tick_top()
@@ -122,7 +122,7 @@ def draw_heat_map(report: SparsityReport, path: Path) -> None:
             axes.text(column, row, shown, ha="center", va="center", color=color, fontsize="x-small")
     if len(report.weights) > len(names):
         axes.set_xlabel(f"the first {len(names)} of {len(report.weights)} weights; all are in the workbook")
-    figure.colorbar(picture, label="zero groups, %", fraction=0.04)
+    figure.colorbar(image, label="zero groups, %", fraction=0.04)
     with replacing(path) as temporary:
         figure.savefig(temporary)
 

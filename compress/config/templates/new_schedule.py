@@ -44,10 +44,10 @@ def new_schedule(family: str, model: nn.Module, command: str, gives_logits: bool
         gives_logits: whether the network's output is a set of logits; decides how a teacher is listened to.
 
     Raises:
-        UserError: no such family.
+        UserError: unknown family.
     """
     if family not in families():
-        raise UserError(f"--new-schedule={family}: no such family; {did_you_mean(family, families())}")
+        raise UserError(f"--new-schedule={family}: unknown family; {did_you_mean(family, families())}")
     names = [name for name, parameter in canonical_parameters(model).items() if parameter.dim() > 1]
     inner = names[1:-1] if len(names) > 2 else names
     distiller, settings = DISTILLERS[gives_logits]

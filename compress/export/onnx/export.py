@@ -2,7 +2,7 @@
 
 `transform_to_onnx` and its report; export_onnx.py has the short way.
 
-    report = transform_to_onnx(model, "net.onnx", dummy, quantize_flag=True, mode="qdq", check_inputs=pictures)
+    report = transform_to_onnx(model, "net.onnx", dummy, quantize_flag=True, mode="qdq", check_inputs=images)
     print(report)
 """
 
@@ -197,7 +197,7 @@ def transform_to_onnx(
 
 def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:
     if mode not in ("clip", "qdq"):
-        raise UserError(f"mode={mode!r} is no mode of ONNX export; {did_you_mean(mode, ['clip', 'qdq'])}")
+        raise UserError(f"mode={mode!r} is not a mode of ONNX export; {did_you_mean(mode, ['clip', 'qdq'])}")
     if quantize_flag and not is_quantized(model):
         raise UserError(
             f"quantize_flag=True, but {type(model).__name__} holds no quantizer; quantize it first (section "

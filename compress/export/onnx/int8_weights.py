@@ -116,7 +116,7 @@ def _symmetric(values: Tensor, step: Tensor, axis: int | None, limit: int) -> In
 def _finer(weight: Int8Weight) -> Int8Weight:
     """The same values: the integers times a power of two, which the scales are divided by; a power for each scale.
 
-    Up to `REDUCED`, so that narrow weights go on saturating nowhere. A channel of zeros keeps its scale.
+    Up to `REDUCED`, so that narrow weights keep saturating nowhere. A channel of zeros keeps its scale.
     """
     if bool(weight.zero_point.any()):
         return weight

@@ -131,7 +131,7 @@ class MovementPruner(GlobalPruner):
     with the policy's `mini_batch_pruning_frequency`.
 
     When to use: fine-tuning a trained network to high sparsity, where magnitudes still tell of the old task. With
-    `use_double_copies: true` masked weights go on learning and may return, as in the paper; else the score of a masked
+    `use_double_copies: true` masked weights keep learning and may return, as in the paper; else the score of a masked
     weight stands still.
 
     Sample:

@@ -25,7 +25,7 @@ class SplicingPruner(Pruner):
     `low_thresh_mult` and 1 where |w| >= base * `hi_thresh_mult`. As in Distiller s may grow with time, by the factor
     1 + (epochs since the policy began) * `sensitivity_multiplier`.
 
-    When to use: long training, when early decisions may be wrong. Weights come back only if they go on learning while
+    When to use: long training, when early decisions may be wrong. Weights come back only if they keep learning while
     masked: give the policy `mask_on_forward_only`, `use_double_copies` and, for its end, `keep_mask`, all true.
 
     Sample:

@@ -42,7 +42,7 @@ def finite_samples(batches: Sequence[Any]) -> list[Any]:
 
 
 def _good(arguments: Sequence[Any]) -> Tensor | None:
-    """Sample -> whether it is finite, by the first argument; None where that is no tensor of real numbers."""
+    """Sample -> whether it is finite, by the first argument; None where that is not a tensor of real numbers."""
     first = arguments[0] if arguments else None
     if not isinstance(first, Tensor) or not first.is_floating_point() or not first.dim():
         return None

@@ -83,7 +83,7 @@ def _parsed(row: Any, where: str) -> TensorStatistics:
         numbers: dict[str, Any] = {key: float(row[key]) for key in NUMBERS if key in row}
         histogram = np.asarray(row.get("histogram", []), dtype=np.float64)
     except (TypeError, ValueError) as e:
-        raise UserError(f"model_activation_stats: {where} holds what is no number: {e}") from e
+        raise UserError(f"model_activation_stats: {where} holds what is not a number: {e}") from e
     if not all(map(math.isfinite, numbers.values())) or not np.isfinite(histogram).all():
         raise UserError(f"model_activation_stats: {where} holds a number that is not finite; calibrate anew")
     missing = [key for key in NUMBERS if key not in row]

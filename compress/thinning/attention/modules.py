@@ -1,6 +1,6 @@
 """Attention that keeps its own number and size of heads.
 
-What `nn.MultiheadAttention` and the attention of torchvision's Swin (pictures and video) and MaxViT compute, with the
+What `nn.MultiheadAttention` and the attention of torchvision's Swin (images and video) and MaxViT compute, with the
 number of heads, the size of a query and key, the size of a value and the scale of the softmax as numbers of their
 own. There these follow from the width of the network, which does not shrink when a head, or a part of every head,
 goes.

@@ -141,7 +141,7 @@ def _closes(argument: Any) -> bool:
 
 
 def _numbers(func: Any, args: Any, kwargs: Any) -> tuple[float, ...]:
-    """All numbers of a point-wise operation; of any other those that are no whole numbers by type."""
+    """All numbers of a point-wise operation; of any other those that are not whole numbers by type."""
     kinds = (int, float) if torch.Tag.pointwise in getattr(func, "tags", ()) else (float,)
     return tuple(
         float(each) for each in (*args, *kwargs.values()) if isinstance(each, kinds) and not isinstance(each, bool)

@@ -1,6 +1,6 @@
-"""Pictures in array files: HDF5 in the hand-sign layout, and .npz.
+"""Images in array files: HDF5 in the hand-sign layout, and .npz.
 
-Which arrays hold pictures, labels and class names. Nothing is unpickled. Called by places.py.
+Which arrays hold images, labels and class names. Nothing is unpickled. Called by places.py.
 
     HDF5   train_set_x (N, H, W[, 1 or 3]), train_set_y, test_set_x, test_set_y, list_classes; in one file, or in two
            in one folder
@@ -84,7 +84,7 @@ def _open(path: Path) -> Any:
     if path.suffix.lower() == ".npz":
         file = np.load(checked(path), allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it is no archive of arrays")
+            raise ValueError("it is not an archive of arrays")
         return file
     import h5py  # only who has such files waits for it
 

@@ -1,6 +1,6 @@
 """The real handwritten digits inside scikit-learn: the data of a run that names none.
 
-The pictures and their split. 1,797 pictures of 8 x 8 pixels, ten classes: the test part, by 13 writers, of
+The images and their split. 1,797 images of 8 x 8 pixels, ten classes: the test part, by 13 writers, of
 Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI 1998. Nothing is downloaded.
 """
 
@@ -17,13 +17,13 @@ from data.images import Pixels
 CLASSES = tuple("0123456789")
 WHERE = "the digits inside scikit-learn"
 
-# The one place where the split is written: the place of a picture among those of its class, in the order of the
-# wheel, modulo ten. The wheel does not say who wrote which picture, so one writer's digits may be in several parts.
+# The one place where the split is written: the place of an image among those of its class, in the order of the
+# wheel, modulo ten. The wheel does not say who wrote which image, so one writer's digits may be in several parts.
 SPLIT: dict[Part, tuple[int, ...]] = {"train": (0, 1, 3, 4, 6, 8, 9), "validation": (2,), "test": (5, 7)}
 
 
 def digits() -> Layout:
-    """The digits: 1,259 pictures for training, 181 for validation, 357 for testing."""
+    """The digits: 1,259 images for training, 181 for validation, 357 for testing."""
     return Layout("embedded digits", WHERE, {part: partial(_part, part) for part in SPLIT})
 
 

@@ -1,4 +1,4 @@
-"""Pictures in folders: one folder per class, or Food-11's files named <class>_<id>.
+"""Images in folders: one folder per class, or Food-11's files named <class>_<id>.
 
 Which file has which label. Called by places.py.
 """
@@ -11,8 +11,8 @@ from compress.errors import UserError, printable
 from data.Classify_data.layout import Layout
 from data.Classify_data.source import UNLABELLED, FileSource, WithoutLabels
 from data.embedded import Part
-from data.folders import ENDINGS, folders_in, picture_files
-from data.images import Picture
+from data.folders import ENDINGS, folders_in, image_files
+from data.images import ImageFile
 
 PART_FOLDERS: dict[Part, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -22,7 +22,7 @@ PART_FOLDERS: dict[Part, tuple[str, ...]] = {
 
 
 def folder_layout(place: Path) -> Layout | None:
-    """The layout of a folder of pictures; None if it is none.
+    """The layout of a folder of images; None if it is none.
 
     With part folders (`train/`, `val/`, `test/` or Food-11's names) each holds class folders, or files named
     <class>_<id>. Without, the place itself does.
@@ -32,7 +32,7 @@ def folder_layout(place: Path) -> Layout | None:
     if parts:
         openers = {part: partial(open_part, folder) for part, folder in parts.items()}
         return Layout("class folders", str(place), openers)
-    if place.is_dir() and (folders_in(place) or picture_files(place)):
+    if place.is_dir() and (folders_in(place) or image_files(place)):
         return Layout("class folders", str(place), {}, partial(open_part, place))
     return None
 
@@ -41,44 +41,44 @@ def open_part(folder: Path) -> FileSource:
     """Class folders, or files named <class>_<id>, directly in `folder`.
 
     Raises:
-        UserError: a class without a picture, or no picture at all.
+        UserError: a class without an image, or no image at all.
     """
     return _by_folder(folder) if folders_in(folder) else _by_name(folder)
 
 
 def unlabelled(place: Path) -> FileSource:
-    """All pictures of a folder, without labels.
+    """All images of a folder, without labels.
 
     Raises:
         UserError: there is none.
     """
     if not place.is_dir():
         raise UserError(f"{place} is not a folder; give a folder of images")
-    pictures = picture_files(place)
-    if not pictures:
+    all_images = image_files(place)
+    if not all_images:
         raise UserError(f"{place} holds no image; files ending in {', '.join(ENDINGS)} are read")
-    whole_names = [Picture(printable(each.path.name), each.path) for each in pictures]  # a.png and a.jpg are two
-    return FileSource(whole_names, [UNLABELLED] * len(pictures), (), str(place))
+    whole_names = [ImageFile(printable(each.path.name), each.path) for each in all_images]  # a.png and a.jpg are two
+    return FileSource(whole_names, [UNLABELLED] * len(all_images), (), str(place))
 
 
 def _by_folder(folder: Path) -> FileSource:
     classes = _class_folders(folder)
-    pictures: list[Picture] = []
+    all_images: list[ImageFile] = []
     labels: list[int] = []
     for label, each in enumerate(classes):
-        files = picture_files(each)
+        files = image_files(each)
         if not files:
             raise UserError(f"the class {each.name!r} is empty: {each} holds no image ({', '.join(ENDINGS)})")
-        pictures += [Picture(f"{printable(each.name)}/{file.name}", file.path) for file in files]
+        all_images += [ImageFile(f"{printable(each.name)}/{file.name}", file.path) for file in files]
         labels += [label] * len(files)
-    return FileSource(pictures, labels, [printable(each.name) for each in classes], str(folder))
+    return FileSource(all_images, labels, [printable(each.name) for each in classes], str(folder))
 
 
 def _by_name(folder: Path) -> FileSource:
-    pictures = picture_files(folder)
-    if not pictures:
+    all_images = image_files(folder)
+    if not all_images:
         raise UserError(f"{folder} holds neither class folders nor images ({', '.join(ENDINGS)})")
-    given = [re.match(r"(.+)_[^_]+$", picture.name) for picture in pictures]
+    given = [re.match(r"(.+)_[^_]+$", image.name) for image in all_images]
     classes = sorted({match[1] for match in given if match}, key=_natural)
     if not classes:
         raise WithoutLabels(
@@ -87,7 +87,7 @@ def _by_name(folder: Path) -> FileSource:
         )
     places = {name: label for label, name in enumerate(classes)}
     labels = [places[match[1]] if match else UNLABELLED for match in given]
-    return FileSource(pictures, labels, classes, str(folder))
+    return FileSource(all_images, labels, classes, str(folder))
 
 
 def _class_folders(folder: Path) -> list[Path]:

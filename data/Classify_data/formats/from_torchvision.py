@@ -18,10 +18,10 @@ def torchvision_layout(name: str, download: bool, root: Path = ROOT) -> Layout:
     """A data set of torchvision, below `root`.
 
     Raises:
-        UserError: no such data set, or its files are neither there nor to be downloaded.
+        UserError: unknown data set, or its files are neither there nor to be downloaded.
     """
     if name not in BY_FLAG + BY_SPLIT:
-        raise UserError(f"--dataset=torchvision:{name}: no such data set; {did_you_mean(name, BY_FLAG + BY_SPLIT)}")
+        raise UserError(f"--dataset=torchvision:{name}: unknown data set; {did_you_mean(name, BY_FLAG + BY_SPLIT)}")
     settings: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}
     if name in BY_SPLIT:
         settings = {"train": {"split": FIRST_SPLIT.get(name, "train")}, "test": {"split": "test"}}

@@ -46,7 +46,7 @@ class _Type:
     def __init__(self, code: Any) -> None:
         text = code.decode("ascii") if isinstance(code, bytes) else code
         if text not in NUMBERS:
-            raise Refused(f"it holds values of the type {str(text)[:20]!r}, which are no numbers")
+            raise Refused(f"it holds values of the type {str(text)[:20]!r}, which are not numbers")
         self.dtype = np.dtype(text)
 
     def __setstate__(self, state: Any) -> None:

@@ -9,7 +9,7 @@ class AlexNetBN(nn.Module):
 
     Args:
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         image_size: not used: pooling to 6 x 6 takes any size from 63 pixels.
         dropout: before the hidden linear layers, [0, 1).
     """

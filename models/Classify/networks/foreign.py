@@ -23,7 +23,7 @@ def from_torchvision(
 
     known = models.list_models(module=models)
     if name not in known:
-        raise UserError(f"--arch=torchvision:{name}: no such classifier; {did_you_mean(name, known)}")
+        raise UserError(f"--arch=torchvision:{name}: unknown classifier; {did_you_mean(name, known)}")
     arguments = {"num_classes": num_classes, **settings}
     if name.startswith("vit_"):
         arguments["image_size"] = image_size
@@ -49,7 +49,7 @@ def from_timm(name: str, num_classes: int, in_channels: int, image_size: int, se
     except ImportError as e:
         raise UserError(f"--arch=timm:{name} needs the package timm, which is not installed: pip install timm") from e
     if not timm.is_model(name):
-        raise UserError(f"--arch=timm:{name}: no such network; {did_you_mean(name, timm.list_models())}")
+        raise UserError(f"--arch=timm:{name}: unknown network; {did_you_mean(name, timm.list_models())}")
     try:
         return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **settings)
     except (TypeError, ValueError, RuntimeError, AssertionError) as e:

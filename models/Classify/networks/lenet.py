@@ -1,4 +1,4 @@
-"""LeNet-5 with batch normalisation, for small grey pictures such as hand signs and digits."""
+"""LeNet-5 with batch normalisation, for small grey images such as hand signs and digits."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ class LeNet5(nn.Module):
 
     Args:
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         image_size: height and width, at least 16 pixels.
         dropout: behind each hidden linear layer, [0, 1).
     """

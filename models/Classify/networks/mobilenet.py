@@ -11,7 +11,7 @@ class MobileNetV1(nn.Module):
 
     Args:
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         image_size: not used: global pooling takes any size from 32 pixels.
         width_mult: factor of the channels, > 0.
         dropout: before the classifier, [0, 1).

@@ -68,7 +68,7 @@ class ResNetCifar(nn.Module):
     Args:
         blocks: in each stage; the depth is 6 * blocks + 2.
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         shortcut: False makes a plain network.
         exits: stages behind which there is an early exit (Teerapittayanon et al. 2016, BranchyNet, arXiv 1709.01686).
         width_mult: factor of the channels, > 0.
@@ -79,7 +79,7 @@ class ResNetCifar(nn.Module):
         exit_names: the stages behind which there is an exit, from the input on.
 
     Raises:
-        ValueError: an exit behind something that is no stage, or behind the last one.
+        ValueError: an exit behind something that is not a stage, or behind the last one.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The 50-layer residual network of the hand-sign recipes, for pictures of 64 x 64."""
+"""The 50-layer residual network of the hand-sign recipes, for images of 64 x 64."""
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class ResNetSigns(nn.Module):
 
     Args:
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         image_size: not used: global pooling takes any size from 32 pixels.
         width_mult: factor of the channels, > 0.
         dropout: before the classifier, [0, 1).

@@ -9,7 +9,7 @@ class SimpleNet(nn.Module):
 
     Args:
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         image_size: height and width, at least 16 pixels.
     """
 
@@ -35,7 +35,7 @@ class SimpleNetMnist(nn.Module):
 
     Args:
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         image_size: height and width, at least 16 pixels.
     """
 

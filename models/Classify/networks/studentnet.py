@@ -11,7 +11,7 @@ class StudentNet(nn.Module):
 
     Args:
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         image_size: not used: global pooling takes any size from 16 pixels.
         base: channels of the first layer, >= 1; the last has 16 times as many.
         width_mult: factor of all widths but the first and the last, > 0.

@@ -17,7 +17,7 @@ class NamedVGG(nn.Module):
         convolutions: in each of the five stages, >= 1; a ReLU follows each, a 2 x 2 pooling each stage.
         hidden: widths of the linear layers before the classifier.
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         image_size: height and width, at least 32 pixels.
         width_mult: factor of the channels, > 0.
         batch_norm: BatchNorm between each convolution and its ReLU, named bn1_1 ...
@@ -96,11 +96,11 @@ def vgg6_named(
 
 
 class VGGCifar(nn.Module):
-    """VGG-16 with BatchNorm for 32 x 32 pictures: `features`, then one linear layer `classifier`.
+    """VGG-16 with BatchNorm for 32 x 32 images: `features`, then one linear layer `classifier`.
 
     Args:
         num_classes: outputs.
-        in_channels: of the pictures.
+        in_channels: of the images.
         image_size: height and width, at least 32 pixels; larger ones are pooled.
         width_mult: factor of the channels, > 0.
         dropout: before the classifier, [0, 1).

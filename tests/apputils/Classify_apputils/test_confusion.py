@@ -27,7 +27,7 @@ def test_counts_against_scikit_learn(tmp_path: Path) -> None:
     assert (tmp_path / "r/confusion.png").stat().st_size > 1000
 
 
-def test_a_class_without_pictures_has_no_accuracy() -> None:
+def test_a_class_without_images_has_no_accuracy() -> None:
     rows = Confusion.of(["a", "b", "c"], torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])).rows()
     assert [row["accuracy"] for row in rows] == [50.0, 100.0, None]
     assert [row["precision"] for row in rows] == [100.0, 50.0, None]

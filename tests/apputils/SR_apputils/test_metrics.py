@@ -11,16 +11,16 @@ from apputils.SR_apputils.metrics import psnr_y, ssim_y, y_channel
 
 
 @pytest.fixture
-def pictures() -> tuple[torch.Tensor, torch.Tensor]:
-    """A random picture and a noisy copy that leaves [0, 1] in places, (3, 40, 36)."""
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    """A random image and a noisy copy that leaves [0, 1] in places, (3, 40, 36)."""
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(3, 40, 36, generator=generator)
     return target + 0.1 * torch.randn(3, 40, 36, generator=generator), target
 
 
-def matlab_luma(picture: torch.Tensor) -> np.ndarray:
+def matlab_luma(image: torch.Tensor) -> np.ndarray:
     """The Y of rgb2ycbcr by its 8-bit form, (H, W)."""
-    red, green, blue = np.clip(np.rint(picture.double().numpy() * 255), 0, 255)
+    red, green, blue = np.clip(np.rint(image.double().numpy() * 255), 0, 255)
     return 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
 
 
@@ -45,20 +45,20 @@ def wang_ssim(first: np.ndarray, second: np.ndarray) -> float:
     [((0, 0, 0), 16), ((1, 1, 1), 235), ((1, 0, 0), 81.481), ((0, 1, 0), 144.553), ((0, 0, 1), 40.966)],
 )
 def test_luma_of_pure_colours(colour: tuple[int, int, int], luma: float) -> None:
-    picture = torch.tensor(colour, dtype=torch.float32).view(3, 1, 1).expand(3, 2, 2)
-    assert torch.allclose(y_channel(picture), torch.full((2, 2), luma, dtype=torch.float64), atol=1e-9)
+    image = torch.tensor(colour, dtype=torch.float32).view(3, 1, 1).expand(3, 2, 2)
+    assert torch.allclose(y_channel(image), torch.full((2, 2), luma, dtype=torch.float64), atol=1e-9)
 
 
-def test_psnr_matches_an_independent_computation(pictures: tuple[torch.Tensor, torch.Tensor]) -> None:
-    output, target = pictures
+def test_psnr_matches_an_independent_computation(images: tuple[torch.Tensor, torch.Tensor]) -> None:
+    output, target = images
     difference = (matlab_luma(output) - matlab_luma(target))[3:-3, 3:-3]
     expected = 20 * math.log10(255) - 10 * math.log10((difference**2).mean())
     assert psnr_y(output, target, border=3) == pytest.approx(expected, abs=1e-9)
     assert psnr_y(output[None], target[None], border=3) == pytest.approx(expected, abs=1e-9)
 
 
-def test_ssim_matches_the_formula(pictures: tuple[torch.Tensor, torch.Tensor]) -> None:
-    output, target = pictures
+def test_ssim_matches_the_formula(images: tuple[torch.Tensor, torch.Tensor]) -> None:
+    output, target = images
     expected = wang_ssim(matlab_luma(output)[2:-2, 2:-2], matlab_luma(target)[2:-2, 2:-2])
     assert ssim_y(output, target, border=2) == pytest.approx(expected, abs=1e-9)
 
@@ -69,10 +69,10 @@ def test_one_grey_level_everywhere() -> None:
     assert psnr_y(target + 1 / 255, target, 2) == pytest.approx(20 * math.log10(255 / (219 / 255)), abs=1e-9)
 
 
-def test_equal_pictures() -> None:
-    picture = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
-    assert psnr_y(picture, picture, 2) == math.inf
-    assert ssim_y(picture, picture, 2) == pytest.approx(1)
+def test_equal_images() -> None:
+    image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
+    assert psnr_y(image, image, 2) == math.inf
+    assert ssim_y(image, image, 2) == pytest.approx(1)
 
 
 def test_less_than_half_a_level_does_not_count() -> None:
@@ -80,8 +80,8 @@ def test_less_than_half_a_level_does_not_count() -> None:
     assert psnr_y(target + 0.4 / 255, target, 0) == math.inf
 
 
-def test_the_border_does_not_count(pictures: tuple[torch.Tensor, torch.Tensor]) -> None:
-    output, target = pictures
+def test_the_border_does_not_count(images: tuple[torch.Tensor, torch.Tensor]) -> None:
+    output, target = images
     spoiled = output.clone()
     spoiled[:, :2], spoiled[:, :, -2:] = 0, 1
     assert psnr_y(spoiled, target, 2) == psnr_y(output, target, 2)

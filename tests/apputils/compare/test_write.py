@@ -22,7 +22,7 @@ from tests.browser import show
 from tests.clock import Clock
 
 ABOUT = {
-    "optform": "SR", "written": "today", "measured_on": "<pictures>", "baseline": "bicubic",
+    "optform": "SR", "written": "today", "measured_on": "<images>", "baseline": "bicubic",
     "baseline_quality": {"psnr": 20.0, "loss": 1.0}, "command": "python test.py --compare a b", "notes": ["<left out>"],
     "warnings": [{"name": "a", "text": "<cut short>"}],
 }  # fmt: skip
@@ -86,7 +86,7 @@ def test_rows_are_in_order_and_the_first_is_what_ratios_refer_to(content: dict[s
 def test_the_table_names_the_baseline_and_the_threads(content: dict[str, Any]) -> None:
     text = table_text(content)
     assert re.search(r"bicubic\s+20.00 ", text)
-    assert "measured on <pictures>" in text
+    assert "measured on <images>" in text
     assert "5 rounds in turns, 1 thread;" in text
 
 

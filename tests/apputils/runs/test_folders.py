@@ -24,7 +24,7 @@ def test_two_runs_of_the_same_second_get_two_folders(here: Path) -> None:
 
 def test_a_taken_name_is_refused_with_the_way_to_go_on(here: Path) -> None:
     new_run("mine", "SR")
-    with pytest.raises(UserError, match="--resume=mine goes on with it"):
+    with pytest.raises(UserError, match="--resume=mine continues with it"):
         new_run("mine", "SR")
 
 

@@ -48,13 +48,13 @@ def test_the_network_inside_is_logged(net: nn.Module, here: Path) -> None:
     for epoch in (0, 1):
         files.log_histograms(epoch, net)
         files.log_activations(epoch, report)
-        files.log_pictures(epoch, {"example": torch.rand(3, 8, 8)})
+        files.log_images(epoch, {"example": torch.rand(3, 8, 8)})
     files.close()
     found = events(here / "logs" / "one")
     assert found["weights/0.weight", 1].histo.num == 54  # type: ignore[attr-defined]  # half of it is zero
     mean = found["activations/0/mean", 1].simple_value  # type: ignore[attr-defined]
     assert mean == pytest.approx(report.layers.iloc[0]["mean"], rel=1e-5)
-    assert found["pictures/example", 0].image.width == 8  # type: ignore[attr-defined]
+    assert found["images/example", 0].image.width == 8  # type: ignore[attr-defined]
     assert not any(tag.endswith("bias") for tag, _ in found)
 
 
@@ -77,7 +77,7 @@ def log_a_lot(net: nn.Module, files: RunLogger) -> None:
     with torch.no_grad(), ActivationStatistics(net) as statistics:
         net(torch.randn(2, 3, 6, 6))
     for epoch in range(30):  # more events than tensorboardX's own queue holds
-        files.log_pictures(epoch, {"example": torch.rand(3, 64, 64)})
+        files.log_images(epoch, {"example": torch.rand(3, 64, 64)})
         files.log_histograms(epoch, net)
         files.log_activations(epoch, statistics.report())
         files.log_epoch([{"epoch": row, "loss": 0.5} for row in range(epoch + 1)])
@@ -108,7 +108,7 @@ def test_a_full_disk_ends_what_is_logged_and_not_the_run(
     for what in ("TensorBoard's events", "log.txt", "metrics.csv", "activations.csv"):
         [line] = said_of(caplog, what)
         assert "the disk is full: No space left on device" in line
-        assert line.endswith("; the run goes on without")
+        assert line.endswith("; the run continues without")
     assert "Logging error" not in capsys.readouterr().err
 
 

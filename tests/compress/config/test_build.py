@@ -110,7 +110,7 @@ CASES = [
     ("ending_epoch: 4", "ending_epoch: true", r"given True; ending_epoch should be a whole number, >= 1"),
     ("starting_epoch: 0", "starting_epoch: 7", r"11:5: policies\[0\].ending_epoch: given 4; ending_epoch \(exclusive\) "
      "should be above starting_epoch, 7"),
-    ("class: AutomatedGradualPruner", "class: StepLR", "4:5: pruners.p.class: StepLR is no class of pruners: it belongs in "
+    ("class: AutomatedGradualPruner", "class: StepLR", "4:5: pruners.p.class: StepLR is not a class of pruners: it belongs in "
      "lr_schedulers"),
     ("class: AutomatedGradualPruner", "class: AgpLevel", "it is a level, which is written in place of a number"),
     ("class: AutomatedGradualPruner", "class: CosineAnealingLR", "did you mean 'CosineAnnealingLR' of lr_schedulers"),
@@ -201,7 +201,7 @@ def test_an_instance_in_the_wrong_section_is_one_fault(net: nn.Module, tmp_path:
     text = GOOD.replace("policies:", "  l: {class: StepLR, step_size: 2}\npolicies:\n  - lr_scheduler: {instance_name: l}\n"
                         "    epochs: [0]")  # fmt: skip
     _, fault = lines(net, tmp_path, text)
-    assert "8:7: pruners.l.class: StepLR is no class of pruners: it belongs in lr_schedulers" in fault
+    assert "8:7: pruners.l.class: StepLR is not a class of pruners: it belongs in lr_schedulers" in fault
 
 
 def test_a_level_in_place_is_one_fault_and_names_what_it_may_be(net: nn.Module, tmp_path: Path) -> None:

@@ -36,12 +36,12 @@ class Counted(nn.Module):
         self.calls = 0
         self.inputs: list[torch.Tensor] = []
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         assert not self.training
         assert not torch.is_grad_enabled()
         self.calls += 1
-        self.inputs.append(pictures)
-        result: torch.Tensor = self.network(pictures)
+        self.inputs.append(images)
+        result: torch.Tensor = self.network(images)
         return result
 
 

@@ -50,7 +50,7 @@ def test_the_loop_s_loss_of_a_weightless_student_leaves_no_gradient_and_no_nan()
     assert loss == terms["it_loss"]
 
 
-def test_output_distillation_of_pictures() -> None:
+def test_output_distillation_of_images() -> None:
     teacher, student = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))
     instance = {"class": "OutputDistillation", "teacher": "big", "distillation_wt": 2.0}
     run = taught(one_policy("distillers", instance, [0]), {"big": teacher}, nn.Sequential(student))
@@ -60,7 +60,7 @@ def test_output_distillation_of_pictures() -> None:
     assert loss == pytest.approx(1 + expected, rel=1e-5)
 
 
-def test_a_teacher_of_other_pictures_is_named_with_what_it_was_given() -> None:
+def test_a_teacher_of_other_images_is_named_with_what_it_was_given() -> None:
     run = taught(one_policy("distillers", LOGITS, [0]), {"big": nn.Sequential(nn.Conv2d(1, 4, 3))})
     with pytest.raises(UserError, match=r"the teacher 'big' cannot take what the student is given \(\(4, 3, 6, 6\)\)"):
         loss_of(run)
@@ -222,8 +222,8 @@ def test_outputs_in_containers(output: Any, kind: str) -> None:
             super().__init__()
             self.net = tiny_net()
 
-        def forward(self, pictures: torch.Tensor) -> Any:
-            return output(self.net(pictures))
+        def forward(self, images: torch.Tensor) -> Any:
+            return output(self.net(images))
 
     run = taught(one_policy("distillers", LOGITS, [0]), {"big": wide_net()}, Wrapped())
     plain = taught(one_policy("distillers", LOGITS, [0]), {"big": wide_net()})
@@ -349,8 +349,8 @@ class Noisy(nn.Module):
         self.norm, self.drop = nn.BatchNorm2d(3, momentum=None), nn.Dropout(0.5)
         self.net = wide_net()
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.drop(self.net(self.norm(pictures)))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.drop(self.net(self.norm(images)))
         return result
 
 

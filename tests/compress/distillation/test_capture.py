@@ -30,7 +30,7 @@ def terms(instance: dict[str, Any], epochs: list[int], compiled: bool) -> list[f
         run.scheduler.on_epoch_end(epoch, run.optimizer)
     capture = run.scheduler.teachers._capture
     assert capture.call is None
-    assert not capture._open, "hooks that were compiled in go on gathering"
+    assert not capture._open, "hooks that were compiled in continue gathering"
     return found
 
 

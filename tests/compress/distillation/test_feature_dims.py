@@ -37,14 +37,14 @@ CASES: dict[str, tuple[Any, Any, tuple[int, ...], int]] = {  # layer, what follo
     "signal, normed": (lambda: nn.Sequential(nn.Conv1d(4, 5, 1), nn.BatchNorm1d(5), nn.GELU()), None, (3, 4, 7), 1),
     "signal, permuted": (lambda: nn.Conv1d(4, 5, 1), lambda y: y.permute(0, 2, 1), (3, 4, 7), 2),
     "signal, upwards": (lambda: nn.ConvTranspose1d(4, 5, 2, 2), None, (3, 4, 7), 1),
-    "picture, flattened": (lambda: nn.Conv2d(4, 5, 1), lambda y: y.flatten(2), (3, 4, 7, 6), 1),
-    "picture, as tokens": (lambda: nn.Conv2d(4, 5, 1), lambda y: y.flatten(2).mT, (3, 4, 7, 6), 2),
-    "picture, reshaped": (
+    "image, flattened": (lambda: nn.Conv2d(4, 5, 1), lambda y: y.flatten(2), (3, 4, 7, 6), 1),
+    "image, as tokens": (lambda: nn.Conv2d(4, 5, 1), lambda y: y.flatten(2).mT, (3, 4, 7, 6), 2),
+    "image, reshaped": (
         lambda: nn.Conv2d(4, 5, 1), lambda y: y.permute(0, 2, 3, 1).reshape(3, 42, 5), (3, 4, 7, 6), 2,
     ),
-    "picture, averaged": (lambda: nn.Conv2d(4, 5, 1), lambda y: y.mean(2), (3, 4, 7, 6), 1),
-    "picture, a row": (lambda: nn.Conv2d(4, 5, 1), lambda y: y[:, :, 0], (3, 4, 7, 6), 1),
-    "picture, a frame": (lambda: nn.Conv3d(4, 5, 1), lambda y: y.amax(2).flatten(2), (3, 4, 2, 7, 6), 1),
+    "image, averaged": (lambda: nn.Conv2d(4, 5, 1), lambda y: y.mean(2), (3, 4, 7, 6), 1),
+    "image, a row": (lambda: nn.Conv2d(4, 5, 1), lambda y: y[:, :, 0], (3, 4, 7, 6), 1),
+    "image, a frame": (lambda: nn.Conv3d(4, 5, 1), lambda y: y.amax(2).flatten(2), (3, 4, 2, 7, 6), 1),
     "heads, stacked": (lambda: nn.Linear(4, 5), lambda y: torch.stack([y, 2 * y, -y], -1), (3, 4), 1),
     "heads in front": (lambda: nn.Linear(4, 5), lambda y: torch.stack([y, 2 * y, -y], 1), (3, 4), 2),
     "repeated": (lambda: nn.Linear(4, 5), lambda y: y.unsqueeze(-1).expand(3, 5, 7), (3, 4), 1),
@@ -212,7 +212,7 @@ def test_features_whose_maker_is_hidden_are_asked_for(loss: str) -> None:
     torch.testing.assert_close(found[0], found[2])
 
 
-def test_features_whose_maker_is_hidden_are_never_read_as_pictures() -> None:
+def test_features_whose_maker_is_hidden_are_never_read_as_images() -> None:
     x, schedule = torch.randn(2, 3, 8, 6), one_policy("distillers", {**HINTS, "loss": "attention"}, [0])
     run = taught(schedule, {"big": Hidden(4, "").eval()}, net=Hidden(4, "checkpoint"))
     with pytest.raises(UserError, match=r"of 'stage', \(2, 8, 6, 4\), holds the channels .* channel_dim: 3"):

@@ -79,7 +79,7 @@ def test_similarity_as_in_the_paper() -> None:
     np.testing.assert_allclose(similarity(student).numpy(), matrices[0], rtol=1e-4, atol=1e-6)
 
 
-def test_distances_of_pictures() -> None:
+def test_distances_of_images() -> None:
     student, teacher = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]])
     assert float(distance(student, teacher, "l1")) == 1.5
     assert float(distance(student, teacher, "l2")) == 2.5

@@ -67,8 +67,8 @@ def test_each_is_timed_where_it_can_run_and_beside_the_first_there(clock: Clock)
     small, large = nn.Conv2d(3, 8, 3), nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
     for layer in (small, *large):
         layer.register_forward_hook(lambda *_: clock.sleep(0.001))
-    picture = (torch.rand(1, 3, 64, 64),)
-    subjects = [Timed("a", small, picture, None), Timed("b", large, picture, None), Timed("c", None, picture, None)]
+    image = (torch.rand(1, 3, 64, 64),)
+    subjects = [Timed("a", small, image, None), Timed("b", large, image, None), Timed("c", None, image, None)]
     (first, second, third), how = time_rows(subjects, Timing(rounds=3, seconds=0.005, spread=100.0))
     assert (how["rounds"], how["threads"]) == (3, 1)
     assert (first["torch_ratio"], first["torch_ratio_low"], first["onnxruntime_ms"]) == (1.0, 1.0, None)

@@ -79,7 +79,11 @@ def _replaced(old: bytes, new: bytes) -> Callable[[str, bytes], bytes]:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b"torch.ops.aten.conv2d.default", b"torch.hub.load", "calls 'torch.hub.load', which is no ordinary operation"),
+        (
+            b"torch.ops.aten.conv2d.default",
+            b"torch.hub.load",
+            "calls 'torch.hub.load', which is not an ordinary operation",
+        ),
         (b'"use_pickle": false', b'"use_pickle": true', "a pickled tensor"),
         (b"Symbol(", b"__import__(", "is no arithmetic"),
     ],

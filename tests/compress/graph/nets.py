@@ -24,7 +24,7 @@ class BasicBlock(nn.Module):
 
 
 def resnet_cifar(blocks: int = 3, widths: tuple[int, int, int] = (16, 32, 64)) -> nn.Sequential:
-    """ResNet-(6*blocks+2) for 32x32 pictures, projection shortcuts."""
+    """ResNet-(6*blocks+2) for 32x32 images, projection shortcuts."""
     layers: list[nn.Module] = [
         nn.Conv2d(3, widths[0], 3, 1, 1, bias=False),
         nn.BatchNorm2d(widths[0]),

@@ -132,10 +132,10 @@ class SpatialGate(nn.Module):
 
 
 def test_a_mean_over_channels_pins_and_a_sum_of_zeros_does_not():
-    picture = torch.zeros(1, 3, 4, 4)
-    mean = channel_graph(SpatialGate(lambda x: x.mean(1, keepdim=True)), picture)
-    total = channel_graph(SpatialGate(lambda x: x.sum(1, keepdim=True)), picture)
-    shifted = channel_graph(SpatialGate(lambda x: (x + 1).sum(1, keepdim=True)), picture)
+    image = torch.zeros(1, 3, 4, 4)
+    mean = channel_graph(SpatialGate(lambda x: x.mean(1, keepdim=True)), image)
+    total = channel_graph(SpatialGate(lambda x: x.sum(1, keepdim=True)), image)
+    shifted = channel_graph(SpatialGate(lambda x: (x + 1).sum(1, keepdim=True)), image)
     assert [len(graph.groups(prunable_only=True)) for graph in (mean, total, shifted)] == [0, 1, 0]
 
 
@@ -154,12 +154,12 @@ def test_grouped_convolution(groups, units):
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_the_cost_of_a_unit_is_what_its_removal_saves(index):
     """Parameters and MACs per unit against counts before and after."""
-    model, picture = resnet_cifar(1, (8, 12, 16)).eval(), torch.randn(2, 3, 16, 16)
-    graph = channel_graph(model, picture)
+    model, image = resnet_cifar(1, (8, 12, 16)).eval(), torch.randn(2, 3, 16, 16)
+    graph = channel_graph(model, image)
     group = graph.groups(prunable_only=True)[index]
-    before = count_macs(model, picture)
-    remove_units(model, graph, {group.name: [1]}, picture)
-    after = count_macs(model, picture)
+    before = count_macs(model, image)
+    remove_units(model, graph, {group.name: [1]}, image)
+    after = count_macs(model, image)
     assert before.parameters - after.parameters == pytest.approx(group.parameters_per_unit)
     assert before.total - after.total == pytest.approx(group.macs_per_unit)
 

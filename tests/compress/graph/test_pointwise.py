@@ -17,7 +17,7 @@ NEEDS = {"Threshold": (0.1, 0.2), "MultiheadAttention": None}
 
 
 def activations():
-    """Every activation module, in place too where it can be; those over a dimension are no functions of an element."""
+    """Every activation module, in place too where it can be; those over a dimension are not functions of an element."""
     found = {}
     for name in nn.modules.activation.__all__:
         kind = getattr(nn, name)

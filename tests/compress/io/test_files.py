@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(params=["fifo", "socket", "folder", "device", "zero"])
 def odd(request: pytest.FixtureRequest, here: Path) -> Iterator[Path]:
-    """Something under a file's name that is no file, and would be waited for, or read, for ever."""
+    """Something under a file's name that is not a file, and would be waited for, or read, for ever."""
     path, opened_socket = here / "odd.txt", socket.socket(socket.AF_UNIX)
     if request.param == "fifo":
         os.mkfifo(path)

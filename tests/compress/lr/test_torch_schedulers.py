@@ -287,7 +287,7 @@ def test_plateau_goes_on_from_the_rate_that_it_finds():
 @pytest.mark.parametrize("second", [name for name in ARGUMENTS if name != "ReduceLROnPlateau"])
 @pytest.mark.parametrize("first", [name for name in ARGUMENTS if name != "ReduceLROnPlateau"])
 def test_whoever_takes_over_sets_the_rates_of_a_run_that_it_had_governed_from_the_start(first, second):
-    """Whatever the policy before has left in the groups; and a run that is cut at any epoch goes on alike."""
+    """Whatever the policy before has left in the groups; and a run that is cut at any epoch continues alike."""
     instances = {"a": {"class": first, **ARGUMENTS[first]}, "b": {"class": second, **ARGUMENTS[second]}}
     plan = {"lr_schedulers": instances, "policies": [entry("a", 0, 3), entry("b", 3, 7)]}
     alone = {"lr_schedulers": instances, "policies": [entry("b", 0, 7)]}

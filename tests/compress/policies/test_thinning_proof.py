@@ -37,8 +37,8 @@ def test_the_proof_runs_on_the_first_training_batch(tried: list[Any], caplog: py
     run.epoch(0)
     assert not run.net._forward_pre_hooks  # looked once
     run.epoch(1)
-    [(pictures,)] = tried
-    assert torch.equal(pictures, batch(0, 0)[:4])
+    [(images,)] = tried
+    assert torch.equal(images, batch(0, 0)[:4])
     assert "proved on the first training batch: outputs differ by" in caplog.text
     assert "conv1.weight" in run.scheduler.recipes[0]["kept"]
 
@@ -68,8 +68,8 @@ def test_a_trace_of_the_network_is_no_batch(tried: list[Any]) -> None:
     assert count_macs(run.net, SHAPE).total > 0
     run.epoch(0)
     run.epoch(1)
-    [(pictures,)] = tried
-    assert torch.equal(pictures, batch(0, 0)[:4])
+    [(images,)] = tried
+    assert torch.equal(images, batch(0, 0)[:4])
 
 
 def test_an_inexact_removal_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:

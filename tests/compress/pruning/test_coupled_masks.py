@@ -11,7 +11,7 @@ from compress.errors import ScheduleError
 from tests.compress.graph.nets import resnet_cifar
 from tests.compress.harness import tiny_net
 
-PICTURES = torch.zeros(2, 3, 8, 8)
+IMAGES = torch.zeros(2, 3, 8, 8)
 LAST = "4.conv2.weight"  # of the second block of the first stage, added to 0.weight's and 3.conv2.weight's filters
 
 
@@ -24,7 +24,7 @@ def net() -> nn.Module:
     return model
 
 
-def started(schedule, model=None, inputs=PICTURES):
+def started(schedule, model=None, inputs=IMAGES):
     model = model or net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     scheduler = dict_config(model, optimizer, schedule, example_inputs=inputs)
@@ -136,7 +136,7 @@ def test_pinned_filters_are_masked_in_place_and_that_is_told(caplog) -> None:
 def test_coupled_masks_survive_a_checkpoint() -> None:
     schedule = pruning(["0.weight"])
     _, _, scheduler = started(schedule)
-    other = dict_config(model := net(), torch.optim.SGD(model.parameters(), lr=0.1), schedule, example_inputs=PICTURES)
+    other = dict_config(model := net(), torch.optim.SGD(model.parameters(), lr=0.1), schedule, example_inputs=IMAGES)
     other.load_state_dict(scheduler.state_dict())
     for name, masker in scheduler.masks.items():
         assert (masker.mask is None) == (other.masks[name].mask is None)

@@ -1,4 +1,4 @@
-"""NaN, infinities and empty batches: observers and calibration go on as if they had not come, and say that they did."""
+"""Minibatches that are NaN or infinite, which a loop skips: ranges, steps and clips stay as good as without them."""
 
 import logging
 from typing import Any

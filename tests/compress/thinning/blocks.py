@@ -214,8 +214,8 @@ class Several(nn.Module):
         self.left, self.right = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(1, 8, 3, padding=1)
         self.out, self.more = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 2, 1)
 
-    def forward(self, picture, depth):
-        both = (self.left(picture) + self.right(depth)).relu()
+    def forward(self, image, depth):
+        both = (self.left(image) + self.right(depth)).relu()
         return {"out": self.out(both), "more": [self.more(both), (both.mean((2, 3)).sum(1),)]}
 
 
@@ -224,45 +224,45 @@ class Nested(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.picture, self.numbers, self.out = nn.Conv2d(3, 8, 3), nn.Linear(5, 8), nn.Conv2d(8, 4, 1)
+        self.image, self.numbers, self.out = nn.Conv2d(3, 8, 3), nn.Linear(5, 8), nn.Conv2d(8, 4, 1)
 
     def forward(self, given):
-        return self.out(self.picture(given["picture"]) * self.numbers(given["numbers"][0])[:, :, None, None])
+        return self.out(self.image(given["image"]) * self.numbers(given["numbers"][0])[:, :, None, None])
 
 
-PICTURE = (2, 3, 8, 8)
+IMAGE = (2, 3, 8, 8)
 BLOCKS = {
-    "residual": (lambda: resnet_cifar(1, (8, 12, 16)), PICTURE),
-    "flatten": (lambda: nn.Sequential(conv(3, 6), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5)), PICTURE),
-    "pixel shuffle at the end": (lambda: nn.Sequential(conv(3, 8), nn.Conv2d(8, 12, 3), nn.PixelShuffle(2)), PICTURE),
+    "residual": (lambda: resnet_cifar(1, (8, 12, 16)), IMAGE),
+    "flatten": (lambda: nn.Sequential(conv(3, 6), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5)), IMAGE),
+    "pixel shuffle at the end": (lambda: nn.Sequential(conv(3, 8), nn.Conv2d(8, 12, 3), nn.PixelShuffle(2)), IMAGE),
     "pixel shuffle in the middle": (
         lambda: nn.Sequential(nn.Conv2d(3, 16, 3), nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 3, 3)),
-        PICTURE,
+        IMAGE,
     ),
     "pixel unshuffle": (
         lambda: nn.Sequential(nn.Conv2d(3, 6, 1), nn.PixelUnshuffle(2), nn.Conv2d(24, 3, 3)),
-        PICTURE,
+        IMAGE,
     ),
     "transposed": (
         lambda: nn.Sequential(conv(3, 8), nn.ConvTranspose2d(8, 6, 4, 2, 1), nn.InstanceNorm2d(6), nn.Conv2d(6, 3, 1)),
-        PICTURE,
+        IMAGE,
     ),
     "transposed with groups": (
         lambda: nn.Sequential(conv(3, 8), nn.ConvTranspose2d(8, 12, 2, 2, groups=4), nn.Conv2d(12, 3, 1)),
-        PICTURE,
+        IMAGE,
     ),
     "transposed with few groups": (
         lambda: nn.Sequential(conv(3, 8), nn.ConvTranspose2d(8, 12, 2, 2, groups=2), nn.Conv2d(12, 3, 1)),
-        PICTURE,
+        IMAGE,
     ),
-    "sum of branches": (lambda: nn.Sequential(Sum(conv(3, 8), nn.Conv2d(3, 8, 1)), conv(8, 4)), PICTURE),
-    "concatenation": (lambda: nn.Sequential(Cat(conv(3, 4), conv(3, 6)), nn.GroupNorm(5, 10), conv(10, 4)), PICTURE),
-    "u-net": (UNet, PICTURE),
-    "C2f": (C2f, PICTURE),
-    "dense": (lambda: nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), DenseBlock(), nn.Conv2d(6, 3, 1)), PICTURE),
-    "shuffle": (lambda: nn.Sequential(conv(3, 4), Shuffle(), nn.Conv2d(8, 3, 1)), PICTURE),
-    "shuffle module": (lambda: nn.Sequential(conv(3, 12), nn.ChannelShuffle(3), conv(12, 6)), PICTURE),
-    "squeeze-excite": (lambda: nn.Sequential(conv(3, 8), Gate(8), nn.Conv2d(8, 3, 3, padding=1)), PICTURE),
+    "sum of branches": (lambda: nn.Sequential(Sum(conv(3, 8), nn.Conv2d(3, 8, 1)), conv(8, 4)), IMAGE),
+    "concatenation": (lambda: nn.Sequential(Cat(conv(3, 4), conv(3, 6)), nn.GroupNorm(5, 10), conv(10, 4)), IMAGE),
+    "u-net": (UNet, IMAGE),
+    "C2f": (C2f, IMAGE),
+    "dense": (lambda: nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), DenseBlock(), nn.Conv2d(6, 3, 1)), IMAGE),
+    "shuffle": (lambda: nn.Sequential(conv(3, 4), Shuffle(), nn.Conv2d(8, 3, 1)), IMAGE),
+    "shuffle module": (lambda: nn.Sequential(conv(3, 12), nn.ChannelShuffle(3), conv(12, 6)), IMAGE),
+    "squeeze-excite": (lambda: nn.Sequential(conv(3, 8), Gate(8), nn.Conv2d(8, 3, 3, padding=1)), IMAGE),
     "inverted residual": (
         lambda: nn.Sequential(
             conv(3, 6),
@@ -270,28 +270,28 @@ BLOCKS = {
             nn.Hardswish(),
             nn.Conv2d(6, 3, 1),
         ),
-        PICTURE,
+        IMAGE,
     ),
-    "depth multiplier": (lambda: nn.Sequential(conv(3, 6), conv(6, 12, groups=6), nn.Conv2d(12, 3, 1)), PICTURE),
-    "many groups": (lambda: nn.Sequential(conv(3, 16), conv(16, 24, groups=8), nn.Conv2d(24, 3, 1)), PICTURE),
-    "few groups": (lambda: nn.Sequential(conv(3, 16), conv(16, 24, groups=2), nn.Conv2d(24, 3, 1)), PICTURE),
-    "reused": (Reused, PICTURE),
-    "constant map": (ConstantMap, PICTURE),
+    "depth multiplier": (lambda: nn.Sequential(conv(3, 6), conv(6, 12, groups=6), nn.Conv2d(12, 3, 1)), IMAGE),
+    "many groups": (lambda: nn.Sequential(conv(3, 16), conv(16, 24, groups=8), nn.Conv2d(24, 3, 1)), IMAGE),
+    "few groups": (lambda: nn.Sequential(conv(3, 16), conv(16, 24, groups=2), nn.Conv2d(24, 3, 1)), IMAGE),
+    "reused": (Reused, IMAGE),
+    "constant map": (ConstantMap, IMAGE),
     "sigmoid with padding": (
         lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.Sigmoid(), nn.Conv2d(8, 3, 3, padding=1)),
-        PICTURE,
+        IMAGE,
     ),
     "1-d": (lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.BatchNorm1d(8), nn.ELU(), nn.Conv1d(8, 2, 3)), (2, 3, 9)),
     "3-d": (
         lambda: nn.Sequential(nn.Conv3d(2, 8, 3, padding=1), nn.BatchNorm3d(8), nn.MaxPool3d(2), nn.Conv3d(8, 2, 1)),
         (2, 2, 4, 4, 4),
     ),
-    "auxiliary head": (AuxiliaryHead, PICTURE),
+    "auxiliary head": (AuxiliaryHead, IMAGE),
     "up-sampling": (
         lambda: nn.Sequential(
             conv(3, 8), nn.Upsample(scale_factor=2, mode="bilinear"), nn.ReflectionPad2d(1), conv(8, 3)
         ),
-        PICTURE,
+        IMAGE,
     ),
     "zero channels of a shortcut": (
         lambda: nn.Sequential(
@@ -299,7 +299,7 @@ BLOCKS = {
             Sum(conv(6, 10), Lambda(lambda x: functional.pad(x, (0, 0, 0, 0, 2, 2)))),
             conv(10, 3),
         ),
-        PICTURE,
+        IMAGE,
     ),
     "transformer": (lambda: nn.Sequential(nn.Linear(5, 12), PreNorm(), nn.Linear(12, 3)), (2, 7, 5)),
     "mixer": (
@@ -311,13 +311,13 @@ BLOCKS = {
     "language model": (LanguageModel, "tokens"),
     "language model, both directions": (lambda: LanguageModel(bidirectional=True), "tokens"),
     "GRU": (lambda: LanguageModel(nn.GRU), "tokens"),
-    "literal view": (LiteralView, PICTURE),
-    "EDSR": (Edsr, PICTURE),
+    "literal view": (LiteralView, IMAGE),
+    "EDSR": (Edsr, IMAGE),
     "DeblurGAN": (lambda: Generator(4, 1, halvings=2, norm="instance"), (2, 3, 16, 16)),
-    "DeblurGAN without norm": (lambda: Generator(4, 1), PICTURE),
+    "DeblurGAN without norm": (lambda: Generator(4, 1), IMAGE),
     "PatchGAN": (lambda: Discriminator(4, 2), (2, 3, 32, 32)),
-    "two inputs, nested outputs": (Several, lambda: (numbers(*PICTURE), numbers(2, 1, 8, 8))),
-    "nested inputs": (Nested, lambda: ({"picture": numbers(*PICTURE), "numbers": [numbers(2, 5)]},)),
+    "two inputs, nested outputs": (Several, lambda: (numbers(*IMAGE), numbers(2, 1, 8, 8))),
+    "nested inputs": (Nested, lambda: ({"image": numbers(*IMAGE), "numbers": [numbers(2, 5)]},)),
 }
 
 

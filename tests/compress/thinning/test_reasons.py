@@ -13,7 +13,7 @@ from compress.thinning.reasons import reasons_for, reasons_of
 from tests.compress.harness import Run, tiny_net
 
 REMOVER = {"class": "FilterRemover", "thinning_func_str": "remove_filters"}
-PICTURES = torch.zeros(1, 3, 6, 6)
+IMAGES = torch.zeros(1, 3, 6, 6)
 
 
 def thinned(pruner: dict[str, Any], mask_in: int = 0, thin_in: int = 0) -> Run:
@@ -27,7 +27,7 @@ def thinned(pruner: dict[str, Any], mask_in: int = 0, thin_in: int = 0) -> Run:
         ],
     }
     run = Run(schedule, steps=1)
-    run.scheduler = dict_config(run.net, run.optimizer, schedule, example_inputs=PICTURES)
+    run.scheduler = dict_config(run.net, run.optimizer, schedule, example_inputs=IMAGES)
     return run
 
 
@@ -106,7 +106,7 @@ def test_a_state_without_reasons_loads() -> None:
 
 def test_a_coupled_unit_has_the_importance_of_the_weight_that_keeps_it() -> None:
     net = tiny_net()
-    graph = channel_graph(net, PICTURES)
+    graph = channel_graph(net, IMAGES)
     places = {("bn1.weight", 0): torch.tensor([0.1] * 4 + [0.9] * 4), ("conv1.weight", 0): torch.tensor([0.2] * 8)}
     kept = {place: scores > 0.15 for place, scores in places.items()}
     ranked = agreed_units(graph, net, kept, places)

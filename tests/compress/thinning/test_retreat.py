@@ -1,4 +1,4 @@
-"""A group whose trial fails stays, with the module's name and the reason, and the rest of the network goes on."""
+"""A group whose trial fails stays, with the module's name and the reason, and the rest of the network continues."""
 
 import copy
 
@@ -16,7 +16,7 @@ from compress.thinning.thin import put_on, remove_units
 from compress.thinning.trial import prunable_graph
 from tests.compress.thinning.attentions import ScaledByWidth
 
-PICTURE = torch.linspace(-1, 1, 2 * 3 * 64, dtype=torch.float64).reshape(2, 3, 8, 8)
+IMAGE = torch.linspace(-1, 1, 2 * 3 * 64, dtype=torch.float64).reshape(2, 3, 8, 8)
 
 
 class Scaled(nn.Module):
@@ -96,7 +96,7 @@ def pinned(graph, name):
 def check_thinned(net, graph, removed):
     """A fresh copy whose units are zero computes the same; 1e-10 in float64."""
     fresh = copy.deepcopy(net)
-    result = remove_units(net, graph, removed, PICTURE)
+    result = remove_units(net, graph, removed, IMAGE)
     put_on(fresh, masks_of(graph, result.removed, dict(fresh.named_parameters())))
     other = torch.randn(3, 3, 8, 8, dtype=torch.float64)
     ours, theirs = (observe(each, (other,), "eval").outputs[0] for each in (net, fresh))
@@ -114,7 +114,7 @@ def check_thinned(net, graph, removed):
 )
 def test_the_part_that_fails_stays_and_the_rest_goes(part, stays, why):
     net = network(part())
-    graph = prunable_graph(net, PICTURE)
+    graph = prunable_graph(net, IMAGE)
     free = {group.name for group in graph.groups(prunable_only=True)}
     assert {"0.weight[0]", "4.weight[0]"} <= free
     result = check_thinned(net, graph, {g.name: [*range(g.units // 3)] for g in graph.groups(prunable_only=True)})
@@ -125,7 +125,7 @@ def test_the_part_that_fails_stays_and_the_rest_goes(part, stays, why):
 
 def test_what_holds_for_one_unit_and_fails_for_more_stays_at_the_real_thinning():
     net = network(Floors())
-    graph = prunable_graph(net, PICTURE)
+    graph = prunable_graph(net, IMAGE)
     groups = {group.name: group for group in graph.groups(prunable_only=True)}
     assert "3.up.weight[0]" in groups
     before = [weight.shape for weight in net[3].parameters()]
@@ -140,9 +140,9 @@ def test_what_holds_for_one_unit_and_fails_for_more_stays_at_the_real_thinning()
 
 def test_nothing_is_done_where_all_fails():
     net = network(Floors())
-    graph = prunable_graph(net, PICTURE)
+    graph = prunable_graph(net, IMAGE)
     with pytest.raises(UserError, match="not thinned and is unchanged"):
-        remove_units(net, graph, {"3.up.weight[0]": [0, 1, 2, 3, 5]}, PICTURE)
+        remove_units(net, graph, {"3.up.weight[0]": [0, 1, 2, 3, 5]}, IMAGE)
 
 
 def test_a_network_that_is_never_the_same_is_named():
@@ -155,7 +155,7 @@ def test_a_network_that_is_never_the_same_is_named():
 
     net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), Counting(), nn.Conv2d(48, 2, 1)).double()
     with pytest.raises(UserError, match="does not compute the same twice"):
-        remove_units(net, prunable_graph(net, PICTURE), {"0.weight[0]": [1]}, PICTURE)
+        remove_units(net, prunable_graph(net, IMAGE), {"0.weight[0]": [1]}, IMAGE)
 
 
 class FakeGraph:

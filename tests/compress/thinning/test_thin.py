@@ -29,11 +29,11 @@ def chain():
     return nn.Sequential(conv(3, 6), conv(6, 4), nn.Conv2d(4, 2, 1))
 
 
-PICTURE = torch.linspace(-1, 1, 2 * 3 * 25).reshape(2, 3, 5, 5)
+IMAGE = torch.linspace(-1, 1, 2 * 3 * 25).reshape(2, 3, 5, 5)
 
 
 def test_a_filter_mask_covers_the_whole_unit(chain):
-    graph = prunable_graph(chain, PICTURE)
+    graph = prunable_graph(chain, IMAGE)
     completion = complete_masks(graph, {"0.0.weight": filter_mask(chain[0][0].weight, [1, 4])}, chain)
     assert completion.removed == {"0.0.weight[0]": [1, 4]}
     kept = {
@@ -45,23 +45,23 @@ def test_a_filter_mask_covers_the_whole_unit(chain):
 
 
 def test_a_masked_channel_is_exactly_zero_where_it_is_read(chain):
-    graph = prunable_graph(chain, PICTURE)
+    graph = prunable_graph(chain, IMAGE)
     completion = complete_masks(graph, {"0.0.weight": filter_mask(chain[0][0].weight, [1])}, chain)
     put_on(chain, completion.masks)
     for training in (True, False):
-        assert not chain.train(training)[0](PICTURE)[:, 1].any()
+        assert not chain.train(training)[0](IMAGE)[:, 1].any()
 
 
 def test_a_channel_mask_of_the_only_reader_is_enough(chain):
     mask = torch.ones_like(chain[1][0].weight, dtype=torch.bool)
     mask[:, 2] = False
-    completion = complete_masks(prunable_graph(chain, PICTURE), {"1.0.weight": mask}, chain)
+    completion = complete_masks(prunable_graph(chain, IMAGE), {"1.0.weight": mask}, chain)
     assert completion.removed == {"0.0.weight[0]": [2]}
 
 
 def test_coupled_weights_must_agree():
-    model, picture = build("residual")
-    graph = prunable_graph(model, picture)
+    model, image = build("residual")
+    graph = prunable_graph(model, image)
     masks = {
         "0.weight": filter_mask(model[0].weight, [1, 2]),
         "3.conv2.weight": filter_mask(model[3].conv2.weight, [2, 3]),
@@ -72,20 +72,20 @@ def test_coupled_weights_must_agree():
 
 
 def test_a_group_is_never_emptied(chain):
-    result = thin(chain, PICTURE, {"0.0.weight": torch.zeros_like(chain[0][0].weight, dtype=torch.bool)})
+    result = thin(chain, IMAGE, {"0.0.weight": torch.zeros_like(chain[0][0].weight, dtype=torch.bool)})
     assert chain[0][0].out_channels == 1
     assert not chain[0][0].weight.any()
     assert "all 6 units are cleared; one stays" in result.notes[0]
 
 
 def test_pinned_units_stay_and_are_reported(chain):
-    result = thin(chain, PICTURE, {"2.weight": filter_mask(chain[2].weight, [0])})
+    result = thin(chain, IMAGE, {"2.weight": filter_mask(chain[2].weight, [0])})
     assert result.removed == {}
     assert "1 cleared units stay, network output" in result.notes[0]
 
 
 def test_attributes_follow(chain):
-    thin(chain, PICTURE, {"0.0.weight": filter_mask(chain[0][0].weight, [0, 5])})
+    thin(chain, IMAGE, {"0.0.weight": filter_mask(chain[0][0].weight, [0, 5])})
     assert (chain[0][0].out_channels, chain[0][1].num_features, chain[1][0].in_channels) == (4, 4, 4)
 
 
@@ -99,11 +99,11 @@ def test_attributes_follow(chain):
 )
 def test_optimizer_state_is_cut_and_objects_stay(chain, make):
     optimizer = make(chain.parameters())
-    chain(PICTURE).square().mean().backward()
+    chain(IMAGE).square().mean().backward()
     optimizer.step()
     weight = chain[0][0].weight
     before = {key: value.clone() for key, value in optimizer.state[weight].items() if isinstance(value, torch.Tensor)}
-    thin(chain, PICTURE, {"0.0.weight": filter_mask(weight, [1, 3])}, optimizer)
+    thin(chain, IMAGE, {"0.0.weight": filter_mask(weight, [1, 3])}, optimizer)
     assert chain[0][0].weight is weight
     assert optimizer.param_groups[0]["params"][0] is weight
     for key, value in before.items():
@@ -111,23 +111,23 @@ def test_optimizer_state_is_cut_and_objects_stay(chain, make):
         assert torch.equal(optimizer.state[weight][key], cut)
     assert weight.grad.shape == weight.shape
     optimizer.zero_grad()
-    chain(PICTURE).square().mean().backward()
+    chain(IMAGE).square().mean().backward()
     optimizer.step()
 
 
 def test_training_goes_on_as_the_masked_model_would():
     """Three steps of the thinned model equal three steps of the masked model whose masks are put on each time."""
-    model, picture = build("residual")
+    model, image = build("residual")
     masked = copy.deepcopy(model)
-    graph = prunable_graph(model, picture)
+    graph = prunable_graph(model, image)
     masks = complete_masks(graph, {"4.conv1.weight": filter_mask(model[4].conv1.weight, [0, 7])}, model).masks
     put_on(masked, masks)
-    result = thin(model, picture, masks)
+    result = thin(model, image, masks)
     for net, keep in ((model, {}), (masked, masks)):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
         for _ in range(3):
             optimizer.zero_grad()
-            net.train()(picture).square().mean().backward()
+            net.train()(image).square().mean().backward()
             optimizer.step()
             put_on(net, keep)
     for name, parameter in masked.named_parameters():
@@ -138,7 +138,7 @@ def test_training_goes_on_as_the_masked_model_would():
 
 def test_masks_come_back_cut(chain):
     masks = {"0.0.weight": filter_mask(chain[0][0].weight, [1]), "1.0.weight": torch.rand(4, 6, 3, 3) > 0.5}
-    result = thin(chain, PICTURE, masks)
+    result = thin(chain, IMAGE, masks)
     assert torch.equal(result.masks["1.0.weight"], masks["1.0.weight"][:, [0, 2, 3, 4, 5]])
     assert all(result.masks[name].shape == chain.get_parameter(name).shape for name in result.masks)
 
@@ -149,7 +149,7 @@ def test_zeros_in_the_weights_serve_as_masks(chain):
         chain[0][0].weight[2] = 0
         chain[0][1].bias[2] = 1
     assert not zero_masks(chain)["0.0.weight"][2].any()
-    result = thin(chain.eval(), PICTURE)
+    result = thin(chain.eval(), IMAGE)
     assert result.removed == {"0.0.weight[0]": [2]}
     assert result.masking_change > 1e-4
     assert result.difference < 1e-4
@@ -161,15 +161,15 @@ def snapshot(model):
 
 def test_a_refusal_names_the_place_and_changes_nothing():
     torch.manual_seed(0)
-    model, picture = LiteralView(), torch.randn(2, 3, 8, 8)
+    model, image = LiteralView(), torch.randn(2, 3, 8, 8)
     model.second.eval()
     before, state = snapshot(model), torch.get_rng_state()
-    graph = channel_graph(model, picture)
+    graph = channel_graph(model, image)
     group = graph.groups_of("second.0.weight")[0]
     with pytest.raises(
         UserError, match=r"was not thinned and is unchanged: in the model's own forward: shape '\[-1, 320\]'"
     ):
-        remove_units(model, graph, {group.name: [0]}, picture)
+        remove_units(model, graph, {group.name: [0]}, image)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert model.second[0].out_channels == 5
     assert model.training
@@ -189,9 +189,9 @@ def test_a_silent_difference_is_refused(chain):
             return self.last(self.first(x)) / self.first.out_channels
 
     model = Weighted()
-    graph = channel_graph(model, PICTURE)
+    graph = channel_graph(model, IMAGE)
     with pytest.raises(UserError, match="outputs of the masked and of the thinned model differ by"):
-        remove_units(model, graph, {"first.weight[0]": [0]}, PICTURE)
+        remove_units(model, graph, {"first.weight[0]": [0]}, IMAGE)
     assert model.first.out_channels == 6
 
 
@@ -213,14 +213,14 @@ def test_layer_norm_only_where_inexactness_is_allowed():
 
 def test_the_dropout_of_a_block_is_not_drawn_in_the_proof(chain):
     model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Dropout(0.5), nn.Conv2d(6, 2, 1))
-    assert thin(model, PICTURE, {"0.weight": filter_mask(model[0].weight, [1])}).difference < 1e-5
+    assert thin(model, IMAGE, {"0.weight": filter_mask(model[0].weight, [1])}).difference < 1e-5
 
 
 def test_masks_of_nothing_are_errors(chain):
     with pytest.raises(UserError, match=r"a mask is named '0.0.wight', and the model has no such parameter"):
-        thin(chain, PICTURE, {"0.0.wight": torch.ones(1, dtype=torch.bool)})
+        thin(chain, IMAGE, {"0.0.wight": torch.ones(1, dtype=torch.bool)})
     with pytest.raises(UserError, match=r"the mask of 0.0.weight has shape \(6,\), the parameter \(6, 3, 3, 3\)"):
-        thin(chain, PICTURE, {"0.0.weight": torch.ones(6, dtype=torch.bool)})
+        thin(chain, IMAGE, {"0.0.weight": torch.ones(6, dtype=torch.bool)})
 
 
 def test_a_recipe_for_another_model_is_refused(chain):
@@ -232,7 +232,7 @@ def test_a_recipe_for_another_model_is_refused(chain):
 
 
 def test_a_model_that_does_not_run_is_named(chain):
-    graph = channel_graph(chain, PICTURE)
+    graph = channel_graph(chain, IMAGE)
     with pytest.raises(UserError, match=r"Sequential does not run on the example inputs: .* \(in '0.0'\)"):
         remove_units(chain, graph, {"0.0.weight[0]": [0]}, torch.randn(2, 5, 5, 5))
 

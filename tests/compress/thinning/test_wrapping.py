@@ -30,20 +30,20 @@ def without_norms() -> nn.Module:
     return net
 
 
-def pictures(epoch: int, step: int) -> torch.Tensor:
+def images(epoch: int, step: int) -> torch.Tensor:
     return torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(10 * epoch + step)).double()
 
 
 def train(model: nn.Module, rank: int, ranks: int, wrap: Callable[[nn.Module], nn.Module] | None = None) -> None:
     """`wrap` is put around the network after the scheduler was built."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    scheduler = dict_config(model, optimizer, SCHEDULE, example_inputs=pictures(0, 0))
+    scheduler = dict_config(model, optimizer, SCHEDULE, example_inputs=images(0, 0))
     model = model if wrap is None else wrap(model)
     for epoch in range(3):
         scheduler.on_epoch_begin(epoch, optimizer)
         for step in range(STEPS):
             scheduler.on_minibatch_begin(epoch, step, STEPS, optimizer)
-            loss = model(pictures(epoch, step)[rank::ranks]).square().mean()
+            loss = model(images(epoch, step)[rank::ranks]).square().mean()
             optimizer.zero_grad()
             loss.backward()
             scheduler.before_parameter_optimization(epoch, step, STEPS, optimizer)

@@ -13,7 +13,7 @@ MakeClasses = Callable[..., Path]
 
 @pytest.fixture
 def make_classes(tmp_path: Path) -> MakeClasses:
-    """`make_classes("set", {"train/cat": 3, "train/dog": 2})` writes pictures of 12 x 10; returns the folder."""
+    """`make_classes("set", {"train/cat": 3, "train/dog": 2})` writes images of 12 x 10; returns the folder."""
 
     def make(folder: str, counts: Mapping[str, int], mode: str = "RGB") -> Path:
         draw = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def make_classes(tmp_path: Path) -> MakeClasses:
 
 @pytest.fixture
 def cifar(tmp_path: Path) -> Path:
-    """A folder with CIFAR-10's files in small: five batches of four pictures, four test pictures."""
+    """A folder with CIFAR-10's files in small: five batches of four images, four test images."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     draw = np.random.default_rng(0)

@@ -15,20 +15,20 @@ from data.Classify_data.find_dataset import place_layout
 from data.Classify_data.loaders import classify_training_loaders
 from data.Classify_data.normalization import mean_and_std
 from data.Classify_data.source import ArraySource
-from data.Classify_data.store import PictureStore, fit
+from data.Classify_data.store import ImageStore, fit
 from data.Classify_data.task import Task
 from data.sampling import SampleKey
 from options.Classify_options.train_options import TrainOptions
 from tests.data.Classify_data.conftest import MakeClasses
 
 
-def store_of(count: int = 6, side: int = 8, channels: int = 3, **settings: int) -> PictureStore:
+def store_of(count: int = 6, side: int = 8, channels: int = 3, **settings: int) -> ImageStore:
     images = np.random.default_rng(0).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
     labels = [i % 2 for i in range(count)]
-    return PictureStore(ArraySource(images, labels, ("a", "b"), "here"), side, channels, **settings)
+    return ImageStore(ArraySource(images, labels, ("a", "b"), "here"), side, channels, **settings)
 
 
-def task_of(store: PictureStore, mean: tuple[float, ...], std: tuple[float, ...]) -> Task:
+def task_of(store: ImageStore, mean: tuple[float, ...], std: tuple[float, ...]) -> Task:
     return Task(("a", "b"), store.channels, store.size, mean, std, (0, 1))
 
 
@@ -62,7 +62,7 @@ def test_given_and_known_means() -> None:
     assert mean_and_std("cifar10", store_of())[0] == (0.4914, 0.4822, 0.4465)
 
 
-def test_beyond_the_memory_budget_pictures_are_decoded_again() -> None:
+def test_beyond_the_memory_budget_images_are_decoded_again() -> None:
     whole, small = store_of(), store_of(memory_budget=3 * 64 * 2)
     assert len(small._kept) == 2
     assert torch.equal(whole.batch([5, 0, 3]), small.batch([5, 0, 3]))
@@ -88,44 +88,44 @@ def test_augmentation_follows_from_seed_epoch_and_sample_alone() -> None:
 
 
 def test_a_flip_mirrors_and_a_shift_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = torch.arange(16.0).view(1, 1, 4, 4)
+    image = torch.arange(16.0).view(1, 1, 4, 4)
     draw = SimpleNamespace(uniform=lambda *_: np.array([0.0, 0.0, 1.0, 0.0, 1.0]))
     monkeypatch.setattr("data.Classify_data.augment.rng", lambda *_: draw)
-    mirrored = Augmentation(flip=True).apply(picture, 0, [SampleKey(0, 0)])
-    assert torch.allclose(mirrored, picture.flip(3), atol=1e-5)
-    moved = Augmentation(shift=0.25).apply(picture, 0, [SampleKey(0, 0)])
-    assert torch.allclose(moved[..., :3], picture[..., 1:], atol=1e-4)
+    mirrored = Augmentation(flip=True).apply(image, 0, [SampleKey(0, 0)])
+    assert torch.allclose(mirrored, image.flip(3), atol=1e-5)
+    moved = Augmentation(shift=0.25).apply(image, 0, [SampleKey(0, 0)])
+    assert torch.allclose(moved[..., :3], image[..., 1:], atol=1e-4)
     assert torch.equal(moved[..., 3], torch.zeros(1, 1, 4))  # what lies outside is black
-    assert Augmentation().apply(picture, 0, [SampleKey(0, 0)]) is picture
+    assert Augmentation().apply(image, 0, [SampleKey(0, 0)]) is image
 
 
 def test_a_turn_of_90_degrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = torch.arange(16.0).view(1, 1, 4, 4)
+    image = torch.arange(16.0).view(1, 1, 4, 4)
     draw = SimpleNamespace(uniform=lambda *_: np.array([1.0, 0.0, 0.0, 0.0, 0.0]))
     monkeypatch.setattr("data.Classify_data.augment.rng", lambda *_: draw)
-    turned = Augmentation(rotate=90).apply(picture, 0, [SampleKey(0, 0)])
-    assert torch.allclose(turned, picture.rot90(1, (2, 3)), atol=1e-4)
+    turned = Augmentation(rotate=90).apply(image, 0, [SampleKey(0, 0)])
+    assert torch.allclose(turned, image.rot90(1, (2, 3)), atol=1e-4)
 
 
-def test_an_unreadable_picture_is_named(make_classes: MakeClasses, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_image_is_named(make_classes: MakeClasses, caplog: pytest.LogCaptureFixture) -> None:
     place = make_classes("s", {"train/a": 3, "train/b": 3})
     (place / "train" / "a" / "broken.png").write_text("no image")
     with caplog.at_level(logging.WARNING):
-        store = PictureStore(place_layout(place / "train").open("test", named=True), 8, 3)
+        store = ImageStore(place_layout(place / "train").open("test", named=True), 8, 3)
     assert len(store) == 6
     assert "skipped a/broken of" in caplog.text
     assert "1 of 7 images" in caplog.text
 
 
-def test_a_class_that_has_lost_all_its_pictures_is_named(make_classes: MakeClasses) -> None:
+def test_a_class_that_has_lost_all_its_images_is_named(make_classes: MakeClasses) -> None:
     place = make_classes("s", {"a": 2, "b": 1})
     (place / "b" / "0.png").write_text("no image")
     with pytest.raises(UserError, match="no image of class 'b'"):
-        PictureStore(place_layout(place).open("test", named=True), 8, 3)
+        ImageStore(place_layout(place).open("test", named=True), 8, 3)
     for i in range(2):
         (place / "a" / f"{i}.png").write_text("no image")
     with pytest.raises(UserError, match="no usable image"):
-        PictureStore(place_layout(place).open("test", named=True), 8, 3)
+        ImageStore(place_layout(place).open("test", named=True), 8, 3)
 
 
 def test_the_loaders_share_the_task(make_classes: MakeClasses) -> None:

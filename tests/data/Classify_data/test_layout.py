@@ -1,4 +1,4 @@
-"""Class folders, Food-11's names, the embedded digits: which picture is in which part, with which label."""
+"""Class folders, Food-11's names, the embedded digits: which image is in which part, with which label."""
 
 import struct
 from collections.abc import Mapping
@@ -80,7 +80,7 @@ def test_without_a_test_part_the_validation_part_is_measured(
     assert "best.pt" not in caplog.text  # of another run's data, perhaps
 
 
-def test_a_place_of_training_pictures_alone_is_not_tested_by_name(make_classes: MakeClasses) -> None:
+def test_a_place_of_training_images_alone_is_not_tested_by_name(make_classes: MakeClasses) -> None:
     layout = place_layout(make_classes("s", {"train/a": 2, "train/b": 2}))
     with pytest.raises(UserError, match="has no test part; name another place, or one part of this one"):
         layout.open("test", named=True)
@@ -130,7 +130,7 @@ def test_unknown_forms_and_places_are_refused(tmp_path: Path) -> None:
         place_layout(tmp_path)
     with pytest.raises(UserError, match="--dataset=mnist: it is digits or torchvision:NAME"):
         find_layout(None, "mnist")
-    with pytest.raises(UserError, match="torchvision:CIFAR11: no such data set; did you mean 'CIFAR10'"):
+    with pytest.raises(UserError, match="torchvision:CIFAR11: unknown data set; did you mean 'CIFAR10'"):
         find_layout(None, "torchvision:CIFAR11")
 
 
@@ -160,7 +160,7 @@ def test_download_fetches_the_test_part_too(here: Path, monkeypatch: pytest.Monk
 
 
 def idx_files(folder: Path, counts: Mapping[str, int]) -> None:
-    """MNIST's four files, with as many noise pictures of 28 x 28, the ten labels in turn."""
+    """MNIST's four files, with as many noise images of 28 x 28, the ten labels in turn."""
     folder.mkdir(parents=True)
     draw = np.random.default_rng(0)
     for part, count in counts.items():

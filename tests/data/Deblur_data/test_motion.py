@@ -45,9 +45,9 @@ def test_the_kernel_of_a_straight_way_is_a_line() -> None:
 
 
 def test_blur_is_a_convolution() -> None:
-    picture = draw().integers(0, 256, (3, 40, 44), dtype=np.uint8)
+    image = draw().integers(0, 256, (3, 40, 44), dtype=np.uint8)
     kernel = random_kernel(draw(3), 20)
-    wanted = np.stack([convolve2d(plane.astype(float), kernel, "valid") for plane in picture])
-    assert np.abs(blur(picture, kernel).astype(float) - wanted).max() <= 0.51
-    whole = np.stack([convolve2d(plane.astype(float), kernel, "same", "symm") for plane in picture])
-    assert np.abs(blur_whole(picture, kernel).astype(float) - whole).max() <= 0.51
+    wanted = np.stack([convolve2d(plane.astype(float), kernel, "valid") for plane in image])
+    assert np.abs(blur(image, kernel).astype(float) - wanted).max() <= 0.51
+    whole = np.stack([convolve2d(plane.astype(float), kernel, "same", "symm") for plane in image])
+    assert np.abs(blur_whole(image, kernel).astype(float) - whole).max() <= 0.51

@@ -13,17 +13,17 @@ from PIL import Image
 
 from compress.errors import UserError
 from data.data_fingerprint import check_same_data
-from data.Deblur_data.dataset import DeblurCrops, DeblurPictures
+from data.Deblur_data.dataset import DeblurCrops, DeblurImages
 from data.Deblur_data.folders import pairs_of
 from data.Deblur_data.loaders import deblur_testing_loader, deblur_training_loaders, source_of
 from data.Deblur_data.make_pairs import main
 from data.Deblur_data.source import MANY, FilePairs, PairFiles, usable
-from data.images import Picture
+from data.images import ImageFile
 from data.sampling import SampleKey
 from options.Deblur_options.train_options import TrainOptions
 
 
-def picture(path: Path, seed: int, size: tuple[int, int] = (40, 50)) -> None:
+def image(path: Path, seed: int, size: tuple[int, int] = (40, 50)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
 
@@ -34,7 +34,7 @@ def pixels(path: Path) -> torch.Tensor:
 
 def test_crops_follow_from_seed_epoch_and_sample_alone(tmp_path: Path) -> None:
     for i in range(3):
-        picture(tmp_path / f"{i}.png", i)
+        image(tmp_path / f"{i}.png", i)
     made = [DeblurCrops(source_of(tmp_path, "test", True, 12.0), 32, 6, seed) for seed in (5, 5, 6)]
     key = SampleKey(2, 4)
     first, again, other = (each[key] for each in made)
@@ -44,15 +44,15 @@ def test_crops_follow_from_seed_epoch_and_sample_alone(tmp_path: Path) -> None:
     assert not torch.equal(first[0], first[1])
 
 
-def test_a_crop_larger_than_the_picture_is_mirrored(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 0, (33, 36))
+def test_a_crop_larger_than_the_image_is_mirrored(tmp_path: Path) -> None:
+    image(tmp_path / "a.png", 0, (33, 36))
     blurred, sharp = DeblurCrops(source_of(tmp_path, "test", True, 12.0), 48, 2)[0]
     assert blurred.shape == sharp.shape == (3, 48, 48)
 
 
-def test_measured_pictures_are_the_same_each_time_and_cut_to_four(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 0, (41, 50))
-    items = [DeblurPictures(source_of(tmp_path, "test", True, 12.0)) for _ in range(2)]
+def test_measured_images_are_the_same_each_time_and_cut_to_four(tmp_path: Path) -> None:
+    image(tmp_path / "a.png", 0, (41, 50))
+    items = [DeblurImages(source_of(tmp_path, "test", True, 12.0)) for _ in range(2)]
     assert [item.name for item in items[0]] == ["a_0", "a_1"]
     for one, two in zip(*items, strict=True):
         assert torch.equal(one.degraded, two.degraded)
@@ -60,23 +60,21 @@ def test_measured_pictures_are_the_same_each_time_and_cut_to_four(tmp_path: Path
     assert not torch.equal(items[0][0].degraded, items[0][1].degraded)
 
 
-def test_the_embedded_photographs_are_split_by_picture() -> None:
-    names = {
-        part: {item.name[:-2] for item in DeblurPictures(source_of(None, part, False, 20.0))} for part in ("test",)
-    }
+def test_the_embedded_photographs_are_split_by_image() -> None:
+    names = {part: {item.name[:-2] for item in DeblurImages(source_of(None, part, False, 20.0))} for part in ("test",)}
     assert names["test"] == {"brick", "camera", "coffee", "ihc"}
 
 
 def test_made_pairs_are_read_back_and_a_second_call_changes_nothing(tmp_path: Path) -> None:
     for i in range(2):
-        picture(tmp_path / "src" / f"{i}.png", i)
+        image(tmp_path / "src" / f"{i}.png", i)
     for _ in range(2):
         main([str(tmp_path / "src"), str(tmp_path / "dst"), "--count=2", "--length=12"])
         blurred = {path.name: path.read_bytes() for path in (tmp_path / "dst" / "blurred").iterdir()}
         (tmp_path / "dst" / "sharp" / "0_1.png").unlink()  # as if interrupted
     main([str(tmp_path / "src"), str(tmp_path / "dst"), "--count=2", "--length=12"])
     assert {path.name: path.read_bytes() for path in (tmp_path / "dst" / "blurred").iterdir()} == blurred
-    items = DeblurPictures(source_of(tmp_path / "dst", "test", False, 0.0))
+    items = DeblurImages(source_of(tmp_path / "dst", "test", False, 0.0))
     assert [item.name for item in items] == ["0_0", "0_1", "1_0", "1_1"]
     assert torch.equal(items[2].target, pixels(tmp_path / "src" / "1.png")[:, :, :48])
 
@@ -85,9 +83,9 @@ def test_pairs_of_one_photograph_stay_together_and_have_names_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for i in range(3):
-        picture(tmp_path / "src" / f"p{i}.png", i)
-    picture(tmp_path / "src" / "p1_0.png", 3)
-    picture(tmp_path / "src" / "p0.jpg", 4)  # the same stem as p0.png
+        image(tmp_path / "src" / f"p{i}.png", i)
+    image(tmp_path / "src" / "p1_0.png", 3)
+    image(tmp_path / "src" / "p0.jpg", 4)  # the same stem as p0.png
     source, target = str(tmp_path / "src"), tmp_path / "dst"
     assert main([source, str(target), "--count=3", "--length=12"]) == 0
     assert "15 pairs made, 0 were there" in capsys.readouterr().out
@@ -98,15 +96,15 @@ def test_pairs_of_one_photograph_stay_together_and_have_names_of_their_own(
     assert not photographs["train"] & photographs["validation"]
     assert not torch.equal(pixels(target / "sharp/p0_0.png"), pixels(target / "sharp/p0_png_0.png"))
     (target / "sharp" / "p2_1.png").unlink()
-    picture(tmp_path / "src" / "a.png", 5)  # comes first: what is there keeps its name
+    image(tmp_path / "src" / "a.png", 5)  # comes first: what is there keeps its name
     assert main([source, str(target), "--count=3", "--length=12"]) == 0
     assert "4 pairs made, 14 were there" in capsys.readouterr().out
 
 
-def test_pairs_of_other_settings_and_foreign_pictures_are_left_alone(
+def test_pairs_of_other_settings_and_foreign_images_are_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture(tmp_path / "src" / "a.png", 0)
+    image(tmp_path / "src" / "a.png", 0)
     source, target = str(tmp_path / "src"), tmp_path / "dst"
     assert main([source, str(target), "--length=12"]) == 0
     for other in (["--length=13"], ["--length=12", "--seed=1"]):
@@ -130,20 +128,20 @@ def test_a_wrong_source_or_number_is_named(tmp_path: Path, capsys: pytest.Captur
     assert "--count is from 1 to 10,000" in told
 
 
-def test_pictures_that_hold_both_halves(tmp_path: Path) -> None:
-    picture(tmp_path / "train" / "a.png", 0, (40, 80))
-    pair = DeblurPictures(FilePairs(pairs_of(tmp_path / "train", "test")))[0]
+def test_images_that_hold_both_halves(tmp_path: Path) -> None:
+    image(tmp_path / "train" / "a.png", 0, (40, 80))
+    pair = DeblurImages(FilePairs(pairs_of(tmp_path / "train", "test")))[0]
     both = pixels(tmp_path / "train" / "a.png")
     assert torch.equal(pair.degraded, both[:, :, :40])
     assert torch.equal(pair.target, both[:, :, 40:])
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_sharp_pictures_taken_for_halves_are_warned_of(
+def test_sharp_images_taken_for_halves_are_warned_of(
     alike: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(12):
-        picture(tmp_path / f"{number}.png", number, (100, 100))
+        image(tmp_path / f"{number}.png", number, (100, 100))
         if alike:
             half = np.asarray(Image.open(tmp_path / f"{number}.png"))
             Image.fromarray(np.concatenate([half, half // 2 + 64], 1)).save(tmp_path / f"{number}.png")
@@ -158,7 +156,7 @@ def test_gopros_scenes_stay_together(tmp_path: Path) -> None:
     for scene in range(5):
         for kind in ("blur", "sharp"):
             for frame in range(3):
-                picture(tmp_path / "train" / f"GOPR{scene}" / kind / f"{frame}.png", frame)
+                image(tmp_path / "train" / f"GOPR{scene}" / kind / f"{frame}.png", frame)
     held_out, train = pairs_of(tmp_path, "validation"), pairs_of(tmp_path, "train")
     assert (len(held_out), len(train)) == (3, 12)
     assert len({pair.group for pair in held_out}) == 1
@@ -169,7 +167,7 @@ def test_gopros_scenes_stay_together(tmp_path: Path) -> None:
 def test_without_a_test_part_the_held_out_pairs_are_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for kind in ("blurred", "sharp"):
         for i in range(12):
-            picture(tmp_path / kind / f"{i}.png", i)
+            image(tmp_path / kind / f"{i}.png", i)
 
     def tested(given: Path | None) -> set[str]:
         options = {"traindata": str(tmp_path), "sharp_only": False, "blur_length": 40.0}
@@ -187,7 +185,7 @@ def test_without_a_test_part_the_held_out_pairs_are_measured(tmp_path: Path, cap
 def test_a_folder_that_appears_later_is_not_taken_for_what_was_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`dataset/Deblur/train` is looked for first; a run that began without it goes on, and is tested, without it."""
+    """`dataset/Deblur/train` is looked for first; a run that began without it continues, and is tested, without it."""
     monkeypatch.chdir(tmp_path)
 
     def facts() -> dict[str, Any]:
@@ -197,10 +195,10 @@ def test_a_folder_that_appears_later_is_not_taken_for_what_was_trained_on(
     assert (before["place"], before["files"]) == (None, 14)
     for kind in ("blurred", "sharp"):
         for i in range(3):
-            picture(tmp_path / "dataset/Deblur/train" / kind / f"{i}.png", i)
+            image(tmp_path / "dataset/Deblur/train" / kind / f"{i}.png", i)
     after = facts()
     assert (after["place"], after["files"]) == ("dataset/Deblur/train", 6)
-    wanted = r"the embedded photographs \(14 files\); here it would go on with dataset/Deblur/train \(6 files\)"
+    wanted = r"the embedded photographs \(14 files\); here it would continue with dataset/Deblur/train \(6 files\)"
     with pytest.raises(UserError, match=wanted):
         check_same_data(before, after)
     options = {"traindata": None, "sharp_only": False, "blur_length": 40.0}
@@ -213,17 +211,17 @@ def test_a_folder_that_appears_later_is_not_taken_for_what_was_trained_on(
     assert "coffee_0" in tested[0]
 
 
-def test_a_picture_without_its_other_half_is_named(tmp_path: Path) -> None:
-    picture(tmp_path / "sharp" / "a.png", 0)
-    picture(tmp_path / "sharp" / "b.png", 1)
-    picture(tmp_path / "blurred" / "a.png", 0)
+def test_a_image_without_its_other_half_is_named(tmp_path: Path) -> None:
+    image(tmp_path / "sharp" / "a.png", 0)
+    image(tmp_path / "sharp" / "b.png", 1)
+    image(tmp_path / "blurred" / "a.png", 0)
     with pytest.raises(UserError, match=r"b.png is not in blurred/ \(1 images have no other half\)"):
         pairs_of(tmp_path, "test")
 
 
 def test_pairs_of_two_sizes_are_left_out_and_none_is_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    picture(tmp_path / "sharp" / "a.png", 0, (40, 50))
-    picture(tmp_path / "blurred" / "a.png", 0, (40, 48))
+    image(tmp_path / "sharp" / "a.png", 0, (40, 50))
+    image(tmp_path / "blurred" / "a.png", 0, (40, 48))
     with pytest.raises(UserError, match="no usable image"):
         FilePairs(pairs_of(tmp_path, "test"))
     assert "blurred is 48 x 40 pixels, sharp 50 x 40" in caplog.text
@@ -233,7 +231,7 @@ def test_many_pairs_are_not_read_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: Any
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    pairs = [PairFiles(str(i), Picture(str(i), tmp_path / f"{i}.png")) for i in range(MANY)]
+    pairs = [PairFiles(str(i), ImageFile(str(i), tmp_path / f"{i}.png")) for i in range(MANY)]
 
     def load(pair: PairFiles) -> None:
         if pair.name == "7":

@@ -20,7 +20,7 @@ from tests.engine.conftest import TrainerOf
 
 def beside(*arguments: str) -> tuple[XSRCNNTester, Any]:
     """As test.py makes it."""
-    given = ["--testdata=pictures/val", "--no-export", "--sense=none", "--run=a", *arguments]
+    given = ["--testdata=images/val", "--no-export", "--sense=none", "--run=a", *arguments]
     opt, checkpoint = find_subject(TestOptions().parse(given))
     tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
     tester.second = partial(second_baseline, tester)
@@ -35,7 +35,7 @@ def test_it_stands_beside_the_trivial_method(trainer_of: TrainerOf, caplog: pyte
         quality = tester.run(opt)["quality"]
     alone, _ = beside("--baseline=dense")
     dense = XSRCNNTester(
-        find_subject(TestOptions().parse(["--testdata=pictures/val", "--run=dense"]))[0], alone.testing_loader
+        find_subject(TestOptions().parse(["--testdata=images/val", "--run=dense"]))[0], alone.testing_loader
     )
     expected = dense.test(dense.build_model())
     for metric, values in quality.items():

@@ -19,7 +19,7 @@ from tests.engine.conftest import TrainerOf
 
 
 def options(*arguments: str) -> Any:
-    return TestOptions().parse(["--testdata=pictures/val", "--device=cpu", *arguments])
+    return TestOptions().parse(["--testdata=images/val", "--device=cpu", *arguments])
 
 
 @pytest.fixture
@@ -118,14 +118,14 @@ def test_all_leaves_out_what_cannot_be_measured(two_runs: None, monkeypatch: pyt
 
     def loader(opt: Any, checkpoint: dict[str, Any]) -> Any:
         if checkpoint["run"] == "lost":
-            raise UserError("its pictures are gone")
+            raise UserError("its images are gone")
         return application.load("testing_loader")(opt, checkpoint)
 
     content = compare(options("--compare", "all"), lambda name: SimpleNamespace(load=load))
     torch.set_num_threads(threads)
     assert {row["name"] for row in content["rows"]} == {"a", "b"}
-    assert "lost is left out, as it cannot be measured: its pictures are gone" in content["notes"]
-    with pytest.raises(UserError, match="its pictures are gone"):
+    assert "lost is left out, as it cannot be measured: its images are gone" in content["notes"]
+    with pytest.raises(UserError, match="its images are gone"):
         compare(options("--compare", "a", "lost"), lambda name: SimpleNamespace(load=load))
     torch.set_num_threads(threads)
 
@@ -133,7 +133,7 @@ def test_all_leaves_out_what_cannot_be_measured(two_runs: None, monkeypatch: pyt
 def test_other_data_are_refused(two_runs: None) -> None:
     network = load_checkpoint(Path("checkpoints/a/best.pt"))["network"]
     renamed("a", "four", network={**network, "arguments": {**network["arguments"], "upscale_factor": 4}})
-    with pytest.raises(UserError, match=r"a is measured on pictures val0, scale 2; four on pictures val0, scale 4"):
+    with pytest.raises(UserError, match=r"a is measured on images val0, scale 2; four on images val0, scale 4"):
         compare(options("--compare", "a", "four"), find_application)
 
 

@@ -18,7 +18,7 @@ from tests.engine.conftest import TrainerOf
 
 
 def subject(*arguments: str) -> tuple[XSRCNNTester, Any]:
-    opt, checkpoint = find_subject(TestOptions().parse(["--testdata=pictures/val", "--no-report", *arguments]))
+    opt, checkpoint = find_subject(TestOptions().parse(["--testdata=images/val", "--no-report", *arguments]))
     return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)), opt
 
 

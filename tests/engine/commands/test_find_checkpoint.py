@@ -44,7 +44,7 @@ def test_an_evaluation_reads_its_checkpoint_once(
 ) -> None:
     trainer_of("--nEpochs=1", "--run=a").run()
     reads.clear()
-    arguments = ["test.py", "--run=a", "--testdata=pictures/val", "--no-export", "--no-report", "--sense=none"]
+    arguments = ["test.py", "--run=a", "--testdata=images/val", "--no-export", "--no-report", "--sense=none"]
     monkeypatch.setattr(sys, "argv", arguments)
     runpy.run_path(str(ROOT / "test.py"), run_name="__main__")
     assert Path("results/a/test_summary.json").is_file()

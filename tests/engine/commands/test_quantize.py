@@ -19,7 +19,7 @@ from tests.engine.conftest import TrainerOf
 
 def subject_of(*arguments: str) -> Any:
     calibration = ["--calibration=2"] * any(each.startswith("--quantize") for each in arguments)
-    options = ["--testdata=pictures/val", "--no-report", "--sense=none", *calibration, *arguments]
+    options = ["--testdata=images/val", "--no-report", "--sense=none", *calibration, *arguments]
     opt, checkpoint = find_subject(TestOptions().parse(options))
     return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)), opt
 

@@ -63,7 +63,7 @@ def test_a_suggested_schedule_fits_the_network_of_its_command(
     [command] = re.findall(r"#   python train.py (.*)", path.read_text())
     assert f"python train.py {command} trains it" in caplog.text
     again = built([*shlex.split(command), "--strict"])
-    assert again.config.traindata == "pictures"
+    assert again.config.traindata == "images"
     assert shapes(again) == shapes(trainer)
     assert again.compression_scheduler.scheduled_weights
 

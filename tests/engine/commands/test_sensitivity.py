@@ -80,11 +80,11 @@ def test_requests() -> None:
 @pytest.mark.parametrize("data", ["test", "validation"])
 def test_the_levels_are_chosen_on_the_data_that_are_named(trainer_of: TrainerOf, data: str) -> None:
     trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
-    pictures = Path("pictures/other")
-    pictures.mkdir()
-    Image.open("pictures/train/train0.png").transpose(Image.Transpose.ROTATE_90).save(pictures / "0.png")
+    images = Path("images/other")
+    images.mkdir()
+    Image.open("images/train/train0.png").transpose(Image.Transpose.ROTATE_90).save(images / "0.png")
     opt, checkpoint = find_subject(
-        TestOptions().parse(["--testdata=pictures/other", f"--sense-data={data}", "--write-schedule=tolerance=50"])
+        TestOptions().parse(["--testdata=images/other", f"--sense-data={data}", "--write-schedule=tolerance=50"])
     )
     tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
     model = tester.build_model()

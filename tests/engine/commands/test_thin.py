@@ -1,4 +1,4 @@
-"""`--thin`: what is zero in a checkpoint leaves it, with proof, and everything goes on from there."""
+"""`--thin`: what is zero in a checkpoint leaves it, with proof, and everything continues from there."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ policies:
 
 
 def evaluated(*arguments: str) -> dict[str, Any]:
-    opt, checkpoint = find_subject(TestOptions().parse(["--testdata=pictures/val", "--sense=none", *arguments]))
+    opt, checkpoint = find_subject(TestOptions().parse(["--testdata=images/val", "--sense=none", *arguments]))
     tester = XSRCNNTester(opt, sr_testing_loader(opt, checkpoint))
     return tester.run(opt)
 
@@ -188,7 +188,7 @@ def test_export_and_report_are_of_the_thinned_network(masked_run: TrainerOf) -> 
 def test_options_that_do_not_go_together(here: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TestOptions().parse(arguments)
-    with pytest.raises(UserError, match="--thin is for a run that goes on"):
+    with pytest.raises(UserError, match="--thin is for a run that continues"):
         TrainOptions().parse(["--thin"])
 
 

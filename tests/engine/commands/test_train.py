@@ -20,7 +20,7 @@ from tests.engine.conftest import TrainerOf
 
 FILES = sorted((Path(__file__).resolve().parents[3] / "schedules" / "SR").glob("*.yaml"))
 SCHEDULES = [path for path in FILES if "policies:" in path.read_text()]  # the others are for `test.py --quantize`
-TINY = ["--traindata=pictures/train", "--samples=24", "--patch_size=24", "--batchSize=4"]
+TINY = ["--traindata=images/train", "--samples=24", "--patch_size=24", "--batchSize=4"]
 
 
 def run(*arguments: str) -> None:
@@ -95,7 +95,7 @@ def test_a_device_that_is_not_there_is_told_before_data_are_loaded(trainer_of: T
 
 
 def test_an_unknown_family_lists_those_that_exist(trainer_of: TrainerOf) -> None:
-    with pytest.raises(UserError, match="--new-schedule=nope: no such family; there are: agp"):
+    with pytest.raises(UserError, match="--new-schedule=nope: unknown family; there are: agp"):
         run("--new-schedule=nope")
 
 

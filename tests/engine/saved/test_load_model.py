@@ -20,12 +20,12 @@ def test_a_thinned_classifier_comes_back_whole(classifier_of: ClassifierOf) -> N
     trainer.run()
     assert main(["network", "checkpoints/a/best.pt", "small.pt"]) == 0
     assert "optimizer" not in load_checkpoint(Path("small.pt"))
-    pictures = torch.randn(2, 1, 20, 20)
-    wanted = trainer.model.eval()(pictures)
+    images = torch.randn(2, 1, 20, 20)
+    wanted = trainer.model.eval()(images)
     for path in ("checkpoints/a/best.pt", "small.pt"):
         network = load_network(path)
         assert network.conv2.out_channels == 8
-        assert torch.equal(network(pictures), wanted)
+        assert torch.equal(network(images), wanted)
 
 
 def test_a_network_without_its_run_is_tested_and_reported(classifier_of: ClassifierOf) -> None:  # noqa: F811
@@ -63,5 +63,5 @@ def test_an_application_without_a_builder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--optform=Sound cannot be built here; SR, Classify, Deblur can"):
         new_network(checkpoint)
     save_checkpoint(tmp_path / "a.pt", checkpoint)
-    with pytest.raises(UserError, match=r"a.pt is no checkpoint of a run: run: Field required"):
+    with pytest.raises(UserError, match=r"a.pt is not a checkpoint of a run: run: Field required"):
         load_network(tmp_path / "a.pt")

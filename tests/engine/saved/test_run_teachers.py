@@ -37,7 +37,7 @@ policies:
 
 @pytest.fixture(autouse=True)
 def small_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thinning and MAC counting trace with a picture of 24 x 24 instead of 640 x 360."""
+    """Thinning and MAC counting trace with an image of 24 x 24 instead of 640 x 360."""
     monkeypatch.setattr(C2SRCNNTrainer, "example_inputs", lambda trainer: (torch.zeros(1, 3, 24, 24),))
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_file_of_teachers_is_made_anew_as_its_message_says(trainer_of:
     trainer_of(given, "--nEpochs=2", "--run=a").run()
     file = Path("checkpoints/a/teachers.pt")
     save_checkpoint(file, {"sources": {}})
-    with pytest.raises(UserError, match=r"is no file of teachers: teachers: Field required. It keeps the teachers"):
+    with pytest.raises(UserError, match=r"is not a file of teachers: teachers: Field required. It keeps the teachers"):
         trainer_of("--resume=a", "--nEpochs=3").run()
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"teachers.pt .*damaged.* --reset-schedule --compress=SCHEDULE, with"):
@@ -134,7 +134,7 @@ def test_a_damaged_file_of_teachers_is_made_anew_as_its_message_says(trainer_of:
 
 
 def build(name: str, pretrained: bool = False) -> Any:
-    """As the classifiers' trainer does, for three classes and pictures of 32 pixels in colour."""
+    """As the classifiers' trainer does, for three classes and images of 32 pixels in colour."""
     return pretrained_network(name, 3, 32) if pretrained else named_network(name, 3, 3, 32)
 
 
@@ -168,10 +168,10 @@ def test_an_architecture_with_settings_and_a_file_of_weights(here: Path) -> None
         ("resnet20(width_mult=0.5)", r"write resnet20\(width_mult=0.5\)=FILE"),
         ("torchvision:resnet18", "write torchvision:resnet18=FILE .*, or torchvision:resnet18=pretrained"),
         ("resnet2", "there is no teacher 'resnet2'; a teacher is `self`"),
-        ("resnet20(width=0.5)=a.pt", "'width' is no setting of a network; did you mean 'width_mult'"),
+        ("resnet20(width=0.5)=a.pt", "'width' is not a setting of a network; did you mean 'width_mult'"),
         ("resnet20(width_mult=much)=a.pt", "width_mult is 'much'; it must be a number"),
         ("resnet20(width_mult=inf)=a.pt", "width_mult is 'inf'; it must be a number"),
-        ("resnet20(base=4)=a.pt", "--base means nothing for --arch=resnet20"),
+        ("resnet20(base=4)=a.pt", "--base does not apply to --arch=resnet20"),
         ("resnet20=absent.pt", "there is no checkpoint absent.pt"),
         ("resnet20=pretrained", "only torchvision:NAME and timm:NAME have trained weights; resnet20 has none"),
         ("torchvision:resnet18(dropout=0.1)=pretrained", "takes no settings; give torchvision:resnet18=pretrained"),

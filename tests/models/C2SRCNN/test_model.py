@@ -37,7 +37,7 @@ def test_arguments_rebuild_the_network() -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_without_detail_it_is_pillows_bicubic(scale: int) -> None:
-    """Float pictures, one per channel: Pillow does not round those. Its border differs, 2 pixels of `low`."""
+    """Float images, one per channel: Pillow does not round those. Its border differs, 2 pixels of `low`."""
     low = np.random.default_rng(scale).random((3, 12, 15), dtype=np.float32)
     size = (15 * scale, 12 * scale)
     pillow = np.stack([Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC) for plane in low])

@@ -42,11 +42,11 @@ LEVELS = {"dark": 40, "grey": 120, "light": 210}
 
 @pytest.fixture
 def classifier_of(here: Path) -> ClassifierOf:
-    """`classifier_of("--nEpochs=2", ...)` builds a trainer on thirty pictures in `pictures/`."""
+    """`classifier_of("--nEpochs=2", ...)` builds a trainer on thirty images in `images/`."""
     draw = np.random.default_rng(0)
     for part, count in (("train", 10), ("val", 4), ("test", 4)):
         for name, level in LEVELS.items():
-            folder = here / "pictures" / part / name
+            folder = here / "images" / part / name
             folder.mkdir(parents=True)
             for i in range(count):
                 pixels = (level + draw.integers(-30, 30, (20, 20))).astype(np.uint8)
@@ -57,7 +57,7 @@ def classifier_of(here: Path) -> ClassifierOf:
     def make(*arguments: Any) -> ClassifyTrainer:
         given = [str(each) for each in arguments]
         if not any(each.startswith("--resume") for each in given):
-            given = ["--traindata=pictures", "--size=20", "--batchSize=8", *given]
+            given = ["--traindata=images", "--size=20", "--batchSize=8", *given]
         config = resumed(TrainOptions().parse(given))
         return ClassifyTrainer(config, *classify_training_loaders(config))
 

@@ -50,7 +50,7 @@ def test_a_resumed_run_is_the_same_run(classifier_of: ClassifierOf, schedule: st
 def test_a_run_is_not_resumed_with_other_classes(classifier_of: ClassifierOf) -> None:
     classifier_of("--nEpochs=1", "--run=a").run()
     for part in ("train", "val"):
-        shutil.move(f"pictures/{part}/grey", f"pictures/{part}/middle")
+        shutil.move(f"images/{part}/grey", f"images/{part}/middle")
     with pytest.raises(UserError, match="missing: grey; extra: middle"):
         classifier_of("--resume=a", "--nEpochs=2").run()
 
@@ -77,10 +77,10 @@ def test_the_hand_sign_recipes_learn_from_hdf5(arch: str, here: Path) -> None:
     Path("signs").mkdir()
     for part, count in (("train", 24), ("test", 6)):
         with h5py.File(f"signs/{part}_signs.h5", "w") as file:
-            pictures = draw.integers(0, 60, (count, 64, 64, 3), dtype=np.uint8)
+            images = draw.integers(0, 60, (count, 64, 64, 3), dtype=np.uint8)
             for i in range(count):
-                pictures[i, :, :, i % 3] += 190
-            file[f"{part}_set_x"], file[f"{part}_set_y"] = pictures, np.arange(count)[None] % 3
+                images[i, :, :, i % 3] += 190
+            file[f"{part}_set_x"], file[f"{part}_set_y"] = images, np.arange(count)[None] % 3
             file["list_classes"] = np.array([b"red", b"green", b"blue"])
     small = ["--width-mult=0.0625", "--nEpochs=1"] if arch == "resnet_signs" else ["--nEpochs=4"]
     config = TrainOptions().parse(
@@ -127,13 +127,13 @@ def test_early_exits_are_trained_with_their_weight(classifier_of: ClassifierOf) 
     assert float(trainer.compute_loss(batch)) == pytest.approx(own[0] + 0.5 * (own[1] + own[2]), rel=1e-4)
 
 
-def test_example_pictures_carry_what_they_are_taken_for(classifier_of: ClassifierOf) -> None:
-    """In TensorBoard after each epoch: the twelve validation pictures as they are, in two rows of eight and four."""
+def test_example_images_carry_what_they_are_taken_for(classifier_of: ClassifierOf) -> None:
+    """In TensorBoard after each epoch: the twelve validation images as they are, in two rows of eight and four."""
     trainer = classifier_of("--nEpochs=1", "--run=a")
     trainer.run()
     found = events(Path("logs/a"))
-    assert found["pictures/answers", 0].image.width == COLUMNS * SIDE  # type: ignore[attr-defined]
-    assert found["pictures/answers", 0].image.height == 2 * (SIDE + CAPTION)  # type: ignore[attr-defined]
-    sheet = trainer.example_pictures(trainer.model)["answers"]
+    assert found["images/answers", 0].image.width == COLUMNS * SIDE  # type: ignore[attr-defined]
+    assert found["images/answers", 0].image.height == 2 * (SIDE + CAPTION)  # type: ignore[attr-defined]
+    sheet = trainer.example_images(trainer.model)["answers"]
     first = sheet[:, : SIDE - 2, : SIDE - 2]
     assert float(first.mean()) == pytest.approx(40 / 255, abs=0.02)  # `dark`: normalisation is taken back

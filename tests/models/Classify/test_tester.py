@@ -27,7 +27,7 @@ def test_the_test_part_of_the_training_data_is_measured(classifier_of: Classifie
     assert json.loads(Path("results/a/test_summary.json").read_text()) == summary
     classes = summary["details"]["classes"]
     assert [row["class"] for row in classes] == ["dark", "grey", "light"]
-    assert [row["pictures"] for row in classes] == [4, 4, 4]
+    assert [row["images"] for row in classes] == [4, 4, 4]
     mean = sum(row["accuracy"] for row in classes) / 3
     assert summary["quality"]["top1"]["model"] == pytest.approx(mean)
     assert [row[f"as {row['true class']}"] for row in summary["details"]["confusion"]] == [
@@ -44,19 +44,19 @@ def test_the_test_part_of_the_training_data_is_measured(classifier_of: Classifie
 
 def test_other_classes_are_refused(classifier_of: ClassifierOf) -> None:
     classifier_of("--nEpochs=1", "--run=a").run()
-    shutil.rmtree("pictures/test/dark")
+    shutil.rmtree("images/test/dark")
     with pytest.raises(UserError, match=r"2 instead of 3\); missing: dark"):
-        evaluate("--testdata=pictures/test")
+        evaluate("--testdata=images/test")
 
 
-def test_predictions_of_pictures_without_labels(classifier_of: ClassifierOf) -> None:
+def test_predictions_of_images_without_labels(classifier_of: ClassifierOf) -> None:
     classifier_of("--nEpochs=8", "--lr=0.01", "--run=a").run()
     for name in ("dark", "light"):
         Path("new").mkdir(exist_ok=True)
-        shutil.copy(f"pictures/test/{name}/0.png", f"new/{name}.png")
-    assert evaluate("--predict=new")["pictures"] == 2
+        shutil.copy(f"images/test/{name}/0.png", f"new/{name}.png")
+    assert evaluate("--predict=new")["images"] == 2
     rows = list(csv.DictReader(Path("results/a/predictions.csv").read_text().splitlines()))
-    assert [(row["picture"], row["class"]) for row in rows] == [("dark.png", "dark"), ("light.png", "light")]
+    assert [(row["image"], row["class"]) for row in rows] == [("dark.png", "dark"), ("light.png", "light")]
     assert all(1 / 3 < float(row["probability"]) <= 1 for row in rows)
 
 

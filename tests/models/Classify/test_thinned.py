@@ -30,7 +30,7 @@ def test_masked_filters_and_rows_that_nothing_reads_leave(classifier_of: Classif
     found = []
     for more in ([], ["--thin"]):
         opt, checkpoint = find_subject(
-            TestOptions().parse(["--testdata=pictures", "--sense=none", "--no-export", "--no-report", *more])
+            TestOptions().parse(["--testdata=images", "--sense=none", "--no-export", "--no-report", *more])
         )
         tester = ClassifyTester(opt, classify_testing_loader(opt, checkpoint))
         found.append(tester.run(opt))

@@ -33,10 +33,10 @@ def test_a_network_comes_back_from_its_arguments(arch: str, tmp_path: Path) -> N
     saved = load_checkpoint(tmp_path / "a.pt")
     again = build_network(**saved["arguments"])
     again.load_state_dict(saved["model"])
-    pictures = torch.randn(2, 1, size, size)
-    assert network.train()(pictures).shape == (2, 7)
+    images = torch.randn(2, 1, size, size)
+    assert network.train()(images).shape == (2, 7)
     network.load_state_dict(saved["model"])  # training moved the norms' statistics
-    assert torch.equal(network.eval()(pictures), again.eval()(pictures))
+    assert torch.equal(network.eval()(images), again.eval()(images))
 
 
 def test_published_sizes() -> None:
@@ -63,11 +63,11 @@ def test_distillers_names() -> None:
 
 def test_the_named_vgg_tells_what_each_layer_gave() -> None:
     network = build_network("vgg6_named", 5, 3, 32, SMALL).eval()
-    pictures = torch.randn(2, 3, 32, 32)
-    logits, given = network(pictures, features=True)
-    assert torch.equal(logits, network(pictures))
+    images = torch.randn(2, 3, 32, 32)
+    logits, given = network(images, features=True)
+    assert torch.equal(logits, network(images))
     assert torch.equal(given["classifier"], logits)
-    assert torch.equal(given["conv1_1"], network.conv1_1(pictures))
+    assert torch.equal(given["conv1_1"], network.conv1_1(images))
     assert list(given)[:3] == ["conv1_1", "bn1_1", "relu1_1"]
 
 
@@ -85,11 +85,11 @@ def test_torchvisions_networks(channels: int) -> None:
 @pytest.mark.parametrize(
     ("arch", "settings", "size", "message"),
     [
-        ("resnet21", {}, 32, "--arch=resnet21: no such architecture; did you mean .*'resnet20'"),
+        ("resnet21", {}, 32, "--arch=resnet21: unknown architecture; did you mean .*'resnet20'"),
         ("os:system", {}, 32, "no such architecture"),
-        ("torchvision:resnet19", {}, 32, "torchvision:resnet19: no such classifier; did you mean"),
+        ("torchvision:resnet19", {}, 32, "torchvision:resnet19: unknown classifier; did you mean"),
         ("torchvision:resnet18", {"width_mult": 2}, 32, "torchvision:resnet18: .*width_mult"),
-        ("lenet5", {"width_mult": 2.0}, 32, "--width_mult means nothing for --arch=lenet5; it takes --dropout"),
+        ("lenet5", {"width_mult": 2.0}, 32, "--width_mult does not apply to --arch=lenet5; it takes --dropout"),
         ("simplenet", {"dropout": 0.5}, 32, "it takes no settings"),
         ("lenet5", {}, 12, "cannot be built for images of 12 pixels: it needs 16"),
         ("vgg_cifar", {}, 28, "it needs 32"),
@@ -143,7 +143,7 @@ def test_timms_networks() -> None:
     assert network(torch.randn(2, 1, 32, 32)).shape == (2, 5)
     again = build_network(**network.arguments)
     again.load_state_dict(network.state_dict())
-    with pytest.raises(UserError, match="--arch=timm:tinny: no such network; did you mean 'tiny'"):
+    with pytest.raises(UserError, match="--arch=timm:tinny: unknown network; did you mean 'tiny'"):
         build_network("timm:tinny", 5)
     with pytest.raises(UserError, match="--arch=timm:tiny: .*unexpected keyword argument 'width_mult'"):
         build_network("timm:tiny", 5, settings={"width_mult": 0.5})

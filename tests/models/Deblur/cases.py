@@ -4,7 +4,7 @@ from tests.models.cases import Cases
 
 CASES = Cases(
     small_run=[
-        "--traindata=pictures",
+        "--traindata=images",
         "--sharp-only",
         "--samples=6",
         "--patch-size=32",

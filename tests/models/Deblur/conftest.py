@@ -1,4 +1,4 @@
-"""A tiny deblurring run: noise pictures, a generator of a few channels, few steps."""
+"""A tiny deblurring run: noise images, a generator of a few channels, few steps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,15 +38,15 @@ policies:
     frequency: 1
 """
 SMALL = ["--samples=6", "--patch-size=32", "--batchSize=2", "--ngf=2", "--blocks=1", "--ndf=2", "--sharp-only",
-         "--traindata=pictures", "--blur-length=12"]  # fmt: skip
+         "--traindata=images", "--blur-length=12"]  # fmt: skip
 
 
 @pytest.fixture
 def deblurrer_of(here: Path) -> DeblurrerOf:
-    """`deblurrer_of("--nEpochs=2", ...)` builds a trainer on four tiny sharp pictures, in an empty present folder."""
+    """`deblurrer_of("--nEpochs=2", ...)` builds a trainer on four tiny sharp images, in an empty present folder."""
     draw = np.random.default_rng(0)
     for part, count in (("train", 3), ("val", 1), ("test", 1)):
-        folder = here / "pictures" / part
+        folder = here / "images" / part
         folder.mkdir(parents=True)
         for i in range(count):
             Image.fromarray(draw.integers(0, 256, (44, 52, 3), dtype=np.uint8)).save(folder / f"{part}{i}.png")

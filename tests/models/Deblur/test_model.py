@@ -43,10 +43,10 @@ def test_the_papers_discriminator_sees_patches_of_70() -> None:
 def test_dropout_is_for_training_alone() -> None:
     generator = Generator(4, 2, norm="instance", dropout=0.5)
     nn.init.normal_(generator.last[1].weight)
-    picture = torch.rand(1, 3, 16, 16)
-    assert not torch.equal(generator(picture), generator(picture))
+    image = torch.rand(1, 3, 16, 16)
+    assert not torch.equal(generator(image), generator(image))
     generator.eval()
-    assert torch.equal(generator(picture), generator(picture))
+    assert torch.equal(generator(image), generator(image))
 
 
 @pytest.mark.slow  # a minute

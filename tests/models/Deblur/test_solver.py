@@ -115,9 +115,9 @@ def test_a_schedule_may_name_weights_of_both_networks(deblurrer_of: DeblurrerOf)
     critic = state["companions"]["netD"]["model"]
     for weight in (state["model"]["netG.blocks.0.conv1.weight"], critic["layers.2.weight"]):
         assert int((weight == 0).sum()) == weight.numel() // 2
-    picture = torch.rand(1, 3, 32, 32)
+    image = torch.rand(1, 3, 32, 32)
     network = load_network("checkpoints/a/best.pt")
-    assert torch.equal(network(picture), network.netG(picture))
+    assert torch.equal(network(image), network.netG(image))
     deblurrer_of("--resume=a", "--nEpochs=3").run()
 
 
@@ -221,8 +221,8 @@ def test_the_perceptual_loss_compares_features_of_the_file(deblurrer_of: Deblurr
     restored, sharp = torch.rand(2, 3, 16, 16, requires_grad=True), torch.rand(2, 3, 16, 16)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     features = []
-    for pictures in (restored, sharp):
-        x = (pictures - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    for images in (restored, sharp):
+        x = (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
         for place in range(15):
             if f"features.{place}.weight" in state:
                 x = functional.conv2d(x, state[f"features.{place}.weight"], state[f"features.{place}.bias"], padding=1)

@@ -1,4 +1,4 @@
-"""test.py's evaluation of a deblurring run: quality beside the blurred pictures', pictures, reports, a file of it."""
+"""test.py's evaluation of a deblurring run: quality beside the blurred images', images, reports, a file of it."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from apputils.checkpoints.file import load_checkpoint
-from apputils.report.images import pictures_of
+from apputils.report.images import images_of
 from compress.analysis.sensitivity.changes import prune_elements
 from compress.errors import UserError
 from data.Deblur_data.loaders import deblur_testing_loader
@@ -53,8 +53,8 @@ def test_a_thinned_run_is_evaluated_and_exported(deblurrer_of: DeblurrerOf) -> N
     assert {path.name for path in Path("results/a/images").iterdir()} == {
         f"test0_{i}_{kind}.png" for i in (0, 1) for kind in ("blurred", "output", "target", "side_by_side")
     }
-    pictures = pictures_of(Path("results/a/images"))  # the report lays the output over the first
-    assert [list(picture.versions) for picture in pictures] == 2 * [["blurred", "output", "target"]]
+    all_images = images_of(Path("results/a/images"))  # the report lays the output over the first
+    assert [list(image.versions) for image in all_images] == 2 * [["blurred", "output", "target"]]
     exported = json.loads(Path("results/a/export.json").read_text())["files"]["network.onnx"]
     assert exported["quality"]["psnr"] == pytest.approx(own["model"], abs=0.01)
 
@@ -71,8 +71,8 @@ def compared(*words: str) -> dict[str, Any]:
 def test_runs_under_another_blur_are_not_compared(deblurrer_of: DeblurrerOf) -> None:
     deblurrer_of("--nEpochs=1", "--run=a").run()
     deblurrer_of("--nEpochs=1", "--run=b", "--blur-length=20").run()
-    assert evaluator_of("a").measured_on() == {"pictures": "test0_0, test0_1", "blur": "up to 12 pixels long"}
-    with pytest.raises(UserError, match=r"a is measured on .* 12 pixels long; b on pictures test0_0, test0_1, blur up"):
+    assert evaluator_of("a").measured_on() == {"images": "test0_0, test0_1", "blur": "up to 12 pixels long"}
+    with pytest.raises(UserError, match=r"a is measured on .* 12 pixels long; b on images test0_0, test0_1, blur up"):
         compared("a", "b")
 
 
@@ -131,7 +131,7 @@ def test_a_run_is_quantized_after_training(deblurrer_of: DeblurrerOf) -> None:
 @pytest.mark.parametrize(("kind", "norm"), [("resnet", "instance"), ("mobile", "none")])
 def test_networks_begin_at_the_inputs_quality(deblurrer_of: DeblurrerOf, kind: str, norm: str) -> None:
     trainer = deblurrer_of(f"--netG={kind}", f"--norm={norm}", "--halvings=2", "--ngf=4")
-    picture = torch.rand(2, 3, 32, 36)
-    restored = trainer.build_model()(picture).detach()
-    assert restored.shape == picture.shape
-    assert float((restored - picture).abs().mean()) < 0.03
+    image = torch.rand(2, 3, 32, 36)
+    restored = trainer.build_model()(image).detach()
+    assert restored.shape == image.shape
+    assert float((restored - image).abs().mean()) < 0.03

@@ -3,7 +3,7 @@
 from tests.models.cases import Cases
 
 CASES = Cases(
-    small_run=["--traindata=pictures", "--samples=12", "--patch_size=24", "--batchSize=2"],
+    small_run=["--traindata=images", "--samples=12", "--patch_size=24", "--batchSize=2"],
     schedules=16,
     beyond={
         "train_options": [

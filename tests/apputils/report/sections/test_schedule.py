@@ -15,7 +15,7 @@ def test_epochs_of_policies() -> None:
 
 def test_policies_are_drawn_for_the_epochs_that_were_trained(written: tuple[dict[str, Any], Path]) -> None:
     text = (written[1] / "report.html").read_text()
-    assert "2 epochs were trained, and the schedule goes on to epoch 2" in text
+    assert "2 epochs were trained, and the schedule continues to epoch 2" in text
     chart = text[text.index("Policies by epoch") :].split("</svg>")[0]
     assert "agp: epoch 0" in chart
     assert "agp: epoch 2" not in chart  # planned, never reached

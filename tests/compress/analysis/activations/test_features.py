@@ -22,19 +22,19 @@ def test_the_arrays_are_the_layers_outputs_in_eval_mode(tmp_path: Path) -> None:
     assert net.training
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     found = np.load(tmp_path / "out.npz", allow_pickle=False)
-    pictures = torch.cat([images for images, _ in BATCHES])[:6]
+    all_images = torch.cat([images for images, _ in BATCHES])[:6]
     net.eval()
-    np.testing.assert_allclose(found["relu1"], net[:3](pictures).detach().numpy(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["fc"], net(pictures).detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["relu1"], net[:3](all_images).detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["fc"], net(all_images).detach().numpy(), rtol=1e-5, atol=1e-6)
     assert found["labels"].tolist() == [0, 1, 2, 3, 4, 5]
     assert sorted(found.files) == ["fc", "labels", "relu1"]
     assert list(tmp_path.iterdir()) == [tmp_path / "out.npz"]
 
 
-def test_pictures_of_different_sizes_have_arrays_of_their_own(tmp_path: Path) -> None:
+def test_images_of_different_sizes_have_arrays_of_their_own(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 2, 1))
-    pictures = [(torch.randn(1, 3, size, size), None) for size in (4, 5)]
-    dump_features(net, ["0"], pictures, 200, tmp_path / "out.npz")
+    all_images = [(torch.randn(1, 3, size, size), None) for size in (4, 5)]
+    dump_features(net, ["0"], all_images, 200, tmp_path / "out.npz")
     found = np.load(tmp_path / "out.npz", allow_pickle=False)
     assert {name: found[name].shape for name in found.files} == {"0/00000": (2, 4, 4), "0/00001": (2, 5, 5)}
 

@@ -98,7 +98,7 @@ def test_bitops_follow_bits_through_the_graph() -> None:
     assert (last["weight_bits"], last["input_bits"]) == (32, 6)  # flattening keeps the grid
     assert table.total["bitops"] == first["macs"] * 32 + last["macs"] * 32 * 6
     assert first["parameters"] == 4 * 27 + 4  # found through the quantizer
-    assert len(table.layers) == 2  # rounding a weight is no layer
+    assert len(table.layers) == 2  # rounding a weight is not a layer
 
 
 def test_inputs_that_nothing_rounds_are_float() -> None:

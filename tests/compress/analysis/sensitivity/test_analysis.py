@@ -69,7 +69,7 @@ LEVELS = [0.25, 0.5, 0.9]
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Pictures take most of the time of an analysis as small as these: only their names are noted."""
+    """Images take most of the time of an analysis as small as these: only their names are noted."""
     names: list[Path] = []
     monkeypatch.setattr(analysis_module, "draw", lambda path, *_: names.append(path))
     return names
@@ -297,14 +297,14 @@ def test_the_schedule_of_bits_quantizes_each_layer_as_suggested(model: nn.Module
 
 
 @pytest.mark.parametrize("kind", ["element", "bits"])
-def test_the_picture(tmp_path: Path, kind: str) -> None:
+def test_the_image(tmp_path: Path, kind: str) -> None:
     levels = [32.0, 8.0, 2.0] if kind == "bits" else [0.0, 0.5, 0.9]
     rows = [(f"layer{i}.weight", level, 0.5, 9.0 - i * j) for i in range(3) for j, level in enumerate(levels)]
     table = pd.DataFrame(rows, columns=["weight", "level", "zeros", "psnr"])
     draw(tmp_path / "a.png", table, Goal("psnr", 1.0, 9.0, True), kind)
-    picture = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
-    assert picture.shape[1] > 1000
-    assert picture.std() > 5  # something is on it
+    image = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
+    assert image.shape[1] > 1000
+    assert image.std() > 5  # something is on it
 
 
 def test_no_schedule_when_nothing_is_tolerated(model: nn.Module, evaluation: Evaluation, tmp_path: Path) -> None:

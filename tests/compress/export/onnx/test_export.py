@@ -35,8 +35,8 @@ from tests.compress.export.exported_nets import (
 DUMMY = torch.empty(1, 3, 16, 16)
 
 
-def pictures(count: int = 2) -> list[Tensor | tuple[Tensor, ...]]:
-    """Pictures of several sizes, none of them the dummy's."""
+def images(count: int = 2) -> list[Tensor | tuple[Tensor, ...]]:
+    """Images of several sizes, none of them the dummy's."""
     source = torch.Generator().manual_seed(1)
     sizes = [(1, 3, 24, 32), (3, 3, 32, 16), (2, 3, 40, 40)]
     return [torch.rand(size, generator=source) for size in sizes[:count]]
@@ -61,20 +61,20 @@ def upscaler() -> nn.Module:
 def integers(upscaler: nn.Module, folder: Path) -> ExportReport:
     before = {name: value.clone() for name, value in upscaler.state_dict().items()}
     settings = ExportSettings(description={"run": "a"})
-    report = transform_to_onnx(upscaler, folder / "q.onnx", DUMMY, True, "qdq", pictures(), settings)
+    report = transform_to_onnx(upscaler, folder / "q.onnx", DUMMY, True, "qdq", images(), settings)
     assert all(torch.equal(value, before[name]) for name, value in upscaler.state_dict().items())
     return report
 
 
 @pytest.fixture(scope="module")
 def clipped(upscaler: nn.Module, folder: Path) -> ExportReport:
-    return transform_to_onnx(upscaler, folder / "c.onnx", DUMMY, True, check_inputs=pictures())
+    return transform_to_onnx(upscaler, folder / "c.onnx", DUMMY, True, check_inputs=images())
 
 
 def test_a_float_network_of_any_size(folder: Path) -> None:
     torch.manual_seed(0)
     model = Net(2, 4, 4).train()
-    report = transform_to_onnx(model, folder / "f.onnx", DUMMY, False, check_inputs=pictures())
+    report = transform_to_onnx(model, folder / "f.onnx", DUMMY, False, check_inputs=images())
     assert model.training
     assert report.dynamic == {"low": ["batch", 3, "height", "width"]}
     assert report.mode == "float"
@@ -137,8 +137,8 @@ def test_clips_are_the_clip_only_network(clipped: ExportReport, integers: Export
 
 def test_batch_norm_is_folded_and_narrow_grids_are_exact(folder: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU())
-    model = quantize(lively(net), pictures()[0], DorefaWeight, bits=3, act_bits=4)  # type: ignore[arg-type]
-    report = transform_to_onnx(model, folder / "n.onnx", DUMMY, True, "qdq", pictures())
+    model = quantize(lively(net), images()[0], DorefaWeight, bits=3, act_bits=4)  # type: ignore[arg-type]
+    report = transform_to_onnx(model, folder / "n.onnx", DUMMY, True, "qdq", images())
     assert "BatchNormalization" not in report.nodes
     assert report.kernels["QLinearConv"] == 2
     assert report.nodes["Clip"] == 2
@@ -156,17 +156,17 @@ def test_narrow_weights_have_fine_biases_and_a_warning_says_where_they_have_not(
     nn.init.uniform_(layer.bias, -0.3, 0.3)  # type: ignore[arg-type]
     pieces = {"weight_quantizer": DorefaWeight(2), "input_quantizer": read}
     model = RoundedAdd(quantized(layer, pieces)).eval().requires_grad_(False)
-    model(pictures()[0])
+    model(images()[0])
     unit = float(read.grid().scale) / 3  # type: ignore[union-attr]  # input scale x weight scale, as trained
     step = 1.01 * float(model.output_quantizer.grid().scale)  # type: ignore[union-attr]
-    fine = transform_to_onnx(model, folder / "fine.onnx", DUMMY, True, "qdq", pictures())
+    fine = transform_to_onnx(model, folder / "fine.onnx", DUMMY, True, "qdq", images())
     assert fine.kernels["QLinearConv"] == 1
     assert fine.unfused is not None
     assert fine.unfused.max <= step
     assert fine.difference.max <= unit / 16 / 2 + step  # 1 and 3 are stored as 16 and 48
     assert not [each for each in fine.warnings if "fusions make" in each]
     monkeypatch.setattr("compress.export.onnx.int8_weights._finer", lambda weight: weight)
-    coarse = transform_to_onnx(model, folder / "coarse.onnx", DUMMY, True, "qdq", pictures())
+    coarse = transform_to_onnx(model, folder / "coarse.onnx", DUMMY, True, "qdq", images())
     assert coarse.difference.mean > 4 * fine.difference.mean
     assert coarse.kernels == fine.kernels
     assert [each for each in coarse.warnings if "fusions make" in each]
@@ -187,15 +187,15 @@ def test_a_relu_whose_range_nobody_has_seen_yet_is_still_a_relu(folder: Path, mo
     quantizer = QuantAwareTrainRangeLinearQuantizer(8, 8, example_inputs=torch.zeros(1, 3, 16, 16))
     quantizer.prepare(net, None)
     quantizer.convert(net)
-    report = transform_to_onnx(net, folder / f"{mode}.onnx", DUMMY, True, mode, pictures())
+    report = transform_to_onnx(net, folder / f"{mode}.onnx", DUMMY, True, mode, images())
     found = report.unfused if mode == "qdq" else report.to_quantized
     assert found is not None
     assert found.max < 1e-5
 
 
 def test_eight_bit_dorefa_is_named_with_its_error(folder: Path) -> None:
-    model = quantize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), pictures()[0], DorefaWeight)  # type: ignore[arg-type]
-    report = transform_to_onnx(model, folder / "d.onnx", DUMMY, True, "qdq", pictures())
+    model = quantize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), images()[0], DorefaWeight)  # type: ignore[arg-type]
+    report = transform_to_onnx(model, folder / "d.onnx", DUMMY, True, "qdq", images())
     (note,) = report.weights
     assert note.stored == "int8"
     assert 0 < note.error <= 0.5 / 127 + 1e-6
@@ -207,7 +207,7 @@ def test_eight_bit_dorefa_is_named_with_its_error(folder: Path) -> None:
     [
         (True, "clip", False, "quantize_flag=True, but Sequential holds no quantizer"),
         (False, "clip", True, "quantize_flag=False, but Sequential is quantized"),
-        (True, "int8", True, "mode='int8' is no mode of ONNX export"),
+        (True, "int8", True, "mode='int8' is not a mode of ONNX export"),
     ],
 )
 def test_contradictions_are_refused(here: Path, flag: bool, mode: Any, wrapped: bool, message: str) -> None:
@@ -277,7 +277,7 @@ NETWORKS: dict[str, tuple[Any, tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_in_float(folder: Path, name: str) -> None:
     model = lively(NETWORKS[name][0]())
-    report = transform_to_onnx(model, folder / "all.onnx", torch.empty(1, 3, 32, 32), False, check_inputs=pictures(3))
+    report = transform_to_onnx(model, folder / "all.onnx", torch.empty(1, 3, 32, 32), False, check_inputs=images(3))
     assert report.difference.max < 3e-5 * max(1, report.difference.largest)
     assert all(shape[0] == "batch" for shape in report.dynamic.values())
 
@@ -288,13 +288,13 @@ def test_every_network_in_float(folder: Path, name: str) -> None:
 def test_every_network_in_integers(folder: Path, name: str, bits: int) -> None:
     make, outputs = NETWORKS[name]
     model = quantize(lively(make()), torch.rand(4, 3, 32, 32), MinMaxWeight, bits, bits, outputs)
-    report = transform_to_onnx(model, folder / "all.onnx", torch.empty(1, 3, 32, 32), True, "qdq", pictures(3))
+    report = transform_to_onnx(model, folder / "all.onnx", torch.empty(1, 3, 32, 32), True, "qdq", images(3))
     assert report.unfused is not None
     # A value on a rounding boundary may go to the other side, and later layers see a whole step; few do.
     assert report.unfused.mean < 0.01 * report.difference.largest
     assert "BatchNormalization" not in report.nodes
     assert "ConvTranspose" not in report.nodes
-    clip = transform_to_onnx(model, folder / "all_clip.onnx", torch.empty(1, 3, 32, 32), True, check_inputs=pictures(3))
+    clip = transform_to_onnx(model, folder / "all_clip.onnx", torch.empty(1, 3, 32, 32), True, check_inputs=images(3))
     assert clip.difference.max < 3e-5 * max(1, clip.difference.largest)
 
 
@@ -304,7 +304,7 @@ def test_clips_in_front_or_behind_are_the_same(folder: Path) -> None:
     files = {}
     for first in (False, True):
         settings = replace(ExportSettings(), clip_first=first)
-        report = transform_to_onnx(model, folder / f"{first}.onnx", DUMMY, True, "qdq", pictures(), settings)
+        report = transform_to_onnx(model, folder / f"{first}.onnx", DUMMY, True, "qdq", images(), settings)
         files[first] = open_session(report.file, fused=False)
     x = (torch.rand(1, 3, 16, 16),)
     torch.testing.assert_close(run_session(files[False], x), run_session(files[True], x), atol=1e-6, rtol=0)
@@ -314,7 +314,7 @@ def test_clips_in_front_or_behind_are_the_same(folder: Path) -> None:
 def test_reduced_range_cannot_saturate_and_its_price_is_told(folder: Path) -> None:
     model = quantize(Net(2, 16, 16).eval(), torch.rand(2, 3, 16, 16))
     settings = ExportSettings(reduce_range=True)
-    report = transform_to_onnx(model, folder / "r.onnx", DUMMY, True, "qdq", pictures(), settings)
+    report = transform_to_onnx(model, folder / "r.onnx", DUMMY, True, "qdq", images(), settings)
     stored = [array for name, array in initializers(report.file).items() if name.endswith("_int8")]
     assert max(int(np.abs(array).max()) for array in stored) == 63
     assert all("reduce_range leaves 7 bits" in note.reason for note in report.weights)
@@ -326,7 +326,7 @@ def test_reduced_range_cannot_saturate_and_its_price_is_told(folder: Path) -> No
 @pytest.mark.slow
 def test_the_file_is_four_times_smaller(folder: Path) -> None:
     model = Net(2, 64, 64)
-    dense = transform_to_onnx(model, folder / "big.onnx", DUMMY, False, check_inputs=pictures())
+    dense = transform_to_onnx(model, folder / "big.onnx", DUMMY, False, check_inputs=images())
     quantize(model.eval(), torch.rand(1, 3, 16, 16))
-    small = transform_to_onnx(model, folder / "small.onnx", DUMMY, True, "qdq", pictures())
+    small = transform_to_onnx(model, folder / "small.onnx", DUMMY, True, "qdq", images())
     assert dense.bytes / small.bytes > 3.5

@@ -130,14 +130,14 @@ ZOO = [
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_agrees_with_the_flop_counter(name):
     model = torchvision.models.get_model(name, weights=None).eval()
-    picture = torch.zeros(1, 3, 224, 224)
-    assert 2 * count_macs(model, picture).total == flops(model, picture)
+    image = torch.zeros(1, 3, 224, 224)
+    assert 2 * count_macs(model, image).total == flops(model, image)
 
 
 @pytest.mark.parametrize(("scale", "features", "shrunk"), [(2, 32, 32), (3, 16, 8), (4, 24, 12)])
 def test_super_resolution_agrees_with_the_flop_counter(scale, features, shrunk):
-    model, picture = Net(scale, features, shrunk).eval(), torch.zeros(1, 3, 18, 26)
-    assert 2 * count_macs(model, picture).total == flops(model, picture)
+    model, image = Net(scale, features, shrunk).eval(), torch.zeros(1, 3, 18, 26)
+    assert 2 * count_macs(model, image).total == flops(model, image)
 
 
 class SubPixel(nn.Sequential):
@@ -163,5 +163,5 @@ class Transposed(nn.Sequential):
 
 @pytest.mark.parametrize(("make", "channels"), [(SubPixel, 3), (Transposed, 1)])
 def test_other_super_resolution_networks_agree(make, channels):
-    model, picture = make().eval(), torch.zeros(1, channels, 12, 14)
-    assert 2 * count_macs(model, picture).total == flops(model, picture)
+    model, image = make().eval(), torch.zeros(1, channels, 12, 14)
+    assert 2 * count_macs(model, image).total == flops(model, image)

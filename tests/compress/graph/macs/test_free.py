@@ -211,7 +211,7 @@ def test_the_tables_do_not_meet():
 
 
 def test_operations_with_a_rule_are_in_a_table():
-    """What the channel graph knows is no stranger here; Fourier transforms are left out by name."""
+    """What the channel graph knows is not a stranger here; Fourier transforms are left out by name."""
     tables = FREE | set(FORMULAS)
     rules = {name for name in RULES if hasattr(torch.ops.aten, name) and not name.startswith("fft_")}
     assert len(rules) > 150

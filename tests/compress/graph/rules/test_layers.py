@@ -199,7 +199,7 @@ COMPUTED = [
     Standardised, StandardisedByVariance, StandardisedByBatchNorm, Masked, Cast, Flipped, SumOfTwo, OneOfAStack,
     MixOfAStack, Expanded, Borrowing, Hyper, OfALinear,
 ]  # fmt: skip
-PICTURE, LINE, ROW = (2, 3, 5, 5), (2, 3, 6), (2, 6)
+IMAGE, LINE, ROW = (2, 3, 5, 5), (2, 3, 6), (2, 6)
 
 
 def line(way, groups):
@@ -236,7 +236,7 @@ def recurrent(kind, way, *names):
 
 
 def others():
-    """Layers that are no convolutions in two dimensions, by name."""
+    """Layers that are not convolutions in two dimensions, by name."""
     found = {}
     for way in WRAPS:
         found[f"linear, {way}"] = (
@@ -249,7 +249,7 @@ def others():
         )
         for groups in (1, 2, 8):
             found[f"1d, {groups}, {way}"] = (lambda w=way, g=groups: line(w, g), LINE)
-            found[f"transposed, {groups}, {way}"] = (lambda w=way, g=groups: upsampling(w, g), PICTURE)
+            found[f"transposed, {groups}, {way}"] = (lambda w=way, g=groups: upsampling(w, g), IMAGE)
         if way != "orthogonal" and way != "prune, rows":
             for names in (["weight_hh_l0"], ["weight_ih_l0", "weight_hh_l0"]):
                 for kind in (nn.LSTM, nn.GRU):
@@ -262,8 +262,8 @@ def others():
                 (2, 4, 6),
             )
     for way in ("prune", "scaled", "shifted"):
-        found[f"group norm, {way}"] = (lambda w=way: chain(wrapped(nn.GroupNorm(4, 8), w)), PICTURE)
-        found[f"batch norm, {way}"] = (lambda w=way: chain(wrapped(nn.BatchNorm2d(8), w)), PICTURE)
+        found[f"group norm, {way}"] = (lambda w=way: chain(wrapped(nn.GroupNorm(4, 8), w)), IMAGE)
+        found[f"batch norm, {way}"] = (lambda w=way: chain(wrapped(nn.BatchNorm2d(8), w)), IMAGE)
     return found
 
 
@@ -324,7 +324,7 @@ ONE, EIGHT = (pytest.param(groups, marks=pytest.mark.slow) for groups in (1, 8))
 def test_weights_computed_in_forward(kind, groups):
     if kind is Expanded and groups == 8:
         pytest.skip("nothing to expand")
-    graph, count = check(lambda: chain(convolution(kind, groups)), PICTURE)
+    graph, count = check(lambda: chain(convolution(kind, groups)), IMAGE)
     if kind in (Masked, Cast, Flipped, SumOfTwo) or (kind in (OneOfAStack, MixOfAStack) and groups < 8):
         assert count >= (1 if groups == 8 else 2), graph.describe()
     if kind in (Standardised, StandardisedByVariance, StandardisedByBatchNorm) and groups < 8:
@@ -335,7 +335,7 @@ def test_weights_computed_in_forward(kind, groups):
 @pytest.mark.parametrize("groups", [ONE, 2, EIGHT])
 @pytest.mark.parametrize("way", WRAPS)
 def test_weights_that_are_no_parameter(way, groups):
-    graph, count = check(lambda: chain(convolution(way, groups)), PICTURE)
+    graph, count = check(lambda: chain(convolution(way, groups)), IMAGE)
     if way not in ("weight norm", "weight norm, old", "orthogonal"):
         assert count == (1 if groups == 8 else 2), graph.describe()
     else:
@@ -362,7 +362,7 @@ QUANTIZERS = [
 
 def quantized(cls, settings, groups):
     model = chain(nn.Conv2d(8, 8, 3, groups=groups))
-    quantizer = cls(bits_activations=8, bits_weights=4, example_inputs=torch.zeros(PICTURE), **settings)
+    quantizer = cls(bits_activations=8, bits_weights=4, example_inputs=torch.zeros(IMAGE), **settings)
     quantizer.prepare(model, torch.optim.SGD(model.parameters(), 0.1))
     quantizer.convert(model)
     return model
@@ -373,10 +373,10 @@ def quantized(cls, settings, groups):
 def test_behind_a_quantizer(cls, settings, groups):
     """Removed or pinned by name, and the function is the same. LSQ's steps are trained by a factor of their own."""
     if cls is WRPNQuantizer:
-        assert check(lambda: quantized(cls, settings, groups), PICTURE)[1]
+        assert check(lambda: quantized(cls, settings, groups), IMAGE)[1]
         return
     torch.manual_seed(0)
-    model, x = quantized(cls, settings, groups).double(), torch.randn(PICTURE, dtype=torch.float64)
+    model, x = quantized(cls, settings, groups).double(), torch.randn(IMAGE, dtype=torch.float64)
     model.train()(x)
     graph = prunable_graph(model, x)
     removed = {group.name: [1] for group in graph.groups(prunable_only=True)}
@@ -393,7 +393,7 @@ def test_zeros_of_what_a_weight_is_made_of_are_found():
     wrapped(model[3], "prune")
     with torch.no_grad():
         model[0].weight_orig[[1, 4]] = 0
-    thin(model, torch.randn(PICTURE))
+    thin(model, torch.randn(IMAGE))
     assert model[0].out_channels == model[3].in_channels == 6
     assert model[0].weight_mask.shape[0] == 6
 
@@ -401,6 +401,6 @@ def test_zeros_of_what_a_weight_is_made_of_are_found():
 def test_macs_of_a_unit_whose_weight_is_computed():
     plain, computed = chain(nn.Conv2d(8, 8, 3)), chain(wrapped(nn.Conv2d(8, 8, 3), "prune"))
     costs = [
-        prunable_graph(net, torch.zeros(PICTURE)).groups_of("0.weight")[0].macs_per_unit for net in (plain, computed)
+        prunable_graph(net, torch.zeros(IMAGE)).groups_of("0.weight")[0].macs_per_unit for net in (plain, computed)
     ]
     assert costs[0] == costs[1] > 0

@@ -10,10 +10,10 @@ from compress.graph.macs.count import count_macs
 from compress.pruning.network_wide.global_groups import fewest
 from tests.compress.graph.nets import resnet_cifar
 
-PICTURES = torch.zeros(2, 3, 16, 16)
+IMAGES = torch.zeros(2, 3, 16, 16)
 
 
-def run(epochs=(0,), thin=True, inputs=PICTURES, **arguments):
+def run(epochs=(0,), thin=True, inputs=IMAGES, **arguments):
     torch.manual_seed(0)
     model = resnet_cifar(blocks=1, widths=(16, 24, 32))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)

@@ -193,7 +193,7 @@ def test_soft_rounding() -> None:
 
 
 def correlated(count: int) -> list[Tensor]:
-    """Smooth pictures, whose neighbouring values are alike, so that rounding errors may cancel."""
+    """Smooth images, whose neighbouring values are alike, so that rounding errors may cancel."""
     noise = torch.randn(count, 32, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     return [nn.functional.avg_pool2d(each, 3, 1) + 1 for each in noise]
 

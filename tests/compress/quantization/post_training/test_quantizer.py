@@ -128,7 +128,7 @@ def test_a_file_of_distillers_serves_what_it_can(tmp_path: Path) -> None:
     [
         ("[1, 2]", "holds no statistics"),
         ("{conv1: {inputs: {0: {min: 1}}}}", "conv1 lacks min or max"),
-        ("{conv1: {inputs: {0: {min: a, max: 2}}}}", "is no number"),
+        ("{conv1: {inputs: {0: {min: a, max: 2}}}}", "is not a number"),
         ("{conv1: {inputs: {0: {min: 0, max: 2}}}}", "no statistics of relu1, relu2; they belong to another network"),
         (
             "{(network): {equalization: true}}",

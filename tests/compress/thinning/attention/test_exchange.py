@@ -210,7 +210,7 @@ def test_the_export_of_thinned_attention_computes_the_same(name, tmp_path):
 
 def test_a_recipe_that_names_no_attention_is_refused():
     model, _ = build_attention("Swin")
-    with pytest.raises(UserError, match="'qkv' is no attention that is known; nothing was changed"):
+    with pytest.raises(UserError, match="'qkv' is not an attention that is known; nothing was changed"):
         Recipe(headed=("qkv",)).apply(model)
     with pytest.raises(UserError, match="'qkv' has no number 'head_dim'"):
         Recipe(attributes={"qkv": {"head_dim": 1}}).apply(model)

@@ -60,28 +60,26 @@ def build(activation, reader):
     ids=[*ALL, *(f"Sigmoid and {reader}" for reader in READERS)],
 )
 def test_a_constant_is_masked_wherever_it_is_read(activation, reader):
-    model, picture = build(activation, reader)
+    model, image = build(activation, reader)
     mask = torch.ones_like(model[0].weight, dtype=torch.bool)
     mask[[1, 4]] = False
-    graph = prunable_graph(model, picture)
+    graph = prunable_graph(model, image)
     completion = complete_masks(graph, {"0.weight": mask}, model)
     masked = copy.deepcopy(model)
     put_on(masked, completion.masks)
-    remove_units(model, graph, completion.removed, picture)
+    remove_units(model, graph, completion.removed, image)
     assert model[0].out_channels == 4
     for training in (False, True):
-        torch.testing.assert_close(
-            model.train(training)(picture), masked.train(training)(picture), rtol=1e-10, atol=1e-10
-        )
+        torch.testing.assert_close(model.train(training)(image), masked.train(training)(image), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("activation", NONZERO_AT_ZERO)
 def test_a_constant_that_no_weight_reads_pins_its_channel(activation):
-    model, picture = build(activation, lambda: Lambda(lambda x: x.sum(1)))
-    assert "reduced over the channels" in prunable_graph(model, picture).why_pinned("0.weight")[0]
+    model, image = build(activation, lambda: Lambda(lambda x: x.sum(1)))
+    assert "reduced over the channels" in prunable_graph(model, image).why_pinned("0.weight")[0]
 
 
 @pytest.mark.parametrize("activation", ZERO_AT_ZERO)
 def test_zeros_that_no_weight_reads_may_go(activation):
-    model, picture = build(activation, lambda: Lambda(lambda x: x.sum(1)))
-    assert not prunable_graph(model, picture).why_pinned("0.weight")
+    model, image = build(activation, lambda: Lambda(lambda x: x.sum(1)))
+    assert not prunable_graph(model, image).why_pinned("0.weight")

@@ -1,4 +1,4 @@
-"""Rounding that training mode blows up is no fault of a removal, as in EfficientViT at 64 pixels."""
+"""Rounding that training mode blows up is not a fault of a removal, as in EfficientViT at 64 pixels."""
 
 import torch
 from torch import nn

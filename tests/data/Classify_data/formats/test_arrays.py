@@ -46,7 +46,7 @@ def test_npz_with_fractions(tmp_path: Path, stretched: bool) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": np.zeros((2, 4, 4))}, "no arrays of images named train_set_x or x_train; it holds pictures"),
+        ({"images": np.zeros((2, 4, 4))}, "no arrays of images named train_set_x or x_train; it holds images"),
         ({"x_test": np.zeros((2, 4, 4)), "y_test": [0]}, r"shape \(2, 4, 4\) of float64 and y_test holds 1 values"),
         ({"x_test": np.zeros((2, 4, 4, 5)), "y_test": [0, 1]}, "has 5 colours"),
         ({"x_test": np.full((2, 4, 4), 300), "y_test": [0, 1]}, "values outside"),
