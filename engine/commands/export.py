@@ -67,8 +67,9 @@ class _Export:
 
     def onnx(self, file: Path, mode: str) -> dict[str, Any]:
         """One ONNX file, its report and its quality."""
-        options: dict[str, Any] = {"reduce_range": self.reduce_range, "complete": self.complete} if mode == "qdq" else {}
-        options |= {"free_axes": self.free_axes}
+        options: dict[str, Any] = {"free_axes": self.free_axes}
+        if mode == "qdq":
+            options |= {"reduce_range": self.reduce_range, "complete": self.complete}
         report = export_onnx(self.tester, self.model, file, mode, self.dummies, self.inputs, **options)
         logger.info("%s", report)
         found = report.to_dict()
