@@ -51,8 +51,8 @@ class GreedyFilterPruner(MeasuredGroupPruner):
     (those of the smallest mean norm); the trial with the lowest rise of the loss per saved cost stays. The steps
     continue until the budget of the epoch is met. The loss is that of the minibatch under way, in evaluation mode, as
     the loop offers it. Different from the sources, fine-tuning between the steps is the training itself: with `gradual`
-    the budget tightens over the policy's firing epochs, and what lies between two of them trains the network. A group is
-    never emptied; what was masked before stays masked.
+    the budget tightens over the policy's firing epochs, and what lies between two of them trains the network. A group
+    is never emptied; what was masked before stays masked.
 
     When to use: when the loss itself should choose, and the time for (groups x steps) forward passes is there; with
     large minibatches, or `--accumulate`, for the choice is only as good as the samples that it sees.
