@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 
 from compress.analysis.macs.layers import MacsTable, layer_label
@@ -23,6 +22,7 @@ from compress.export.timing import threads_text
 from compress.io.files import replacing
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 MOST_NAMED, MOST_AT_A_SPOT = 20, 6  # layers

@@ -21,7 +21,8 @@ from tests.apputils.report.example import EXAMPLE, network, write_example
 KEYS = {  # what programs read from report.json
     "run", "optform", "written", "checkpoint", "epoch", "trained_epochs", "planned_epochs", "summary",
     "quality", "quality_rows", "measured_on", "dense_baseline", "details", "warnings", "stale", "sizes",
-    "policies", "schedule", "history", "sparsity", "macs", "dense", "sensitivity", "export", "export_error", "latency",
+    "policies", "schedule", "history", "sparsity", "macs", "dense", "sensitivity", "export", "export_error",
+    "export_other_data", "latency",
     "activations", "removed", "reasons", "unexplained", "seed", "commands", "environment",
 }  # fmt: skip
 ANCHORS = (

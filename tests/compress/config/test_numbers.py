@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from hypothesis import strategies
@@ -124,8 +125,8 @@ def _work(case: tuple[tuple[str, str, str], Any, bool], folder: Path) -> None:
 
 
 @tiers(few=60, many=2500)
-def test_absurd_numbers(tmp_path: Path, examples: int) -> None:
-    logging.getLogger("compress").setLevel(logging.ERROR)
+def test_absurd_numbers(tmp_path: Path, examples: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "compress")
     cases = strategies.tuples(strategies.sampled_from(PLACES), strategies.sampled_from(ABSURD), strategies.booleans())
     _work((("policy", "", "frequency"), 1, False), tmp_path)  # imports much of torch, which the limit is not for
     watched = fuzz(cases, examples, lambda case: _work(case, tmp_path))

@@ -240,7 +240,9 @@ def test_a_missing_package_is_named(here: Path, monkeypatch: pytest.MonkeyPatch,
         return real(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(UserError, match=f"exporting to ONNX needs {missing}, .*pip install {missing}"):
+    with pytest.raises(
+        UserError, match=rf"transform_to_onnx requires {missing}, .*pip install .compress-bench\[export\]."
+    ):
         transform_to_onnx(nn.Conv2d(3, 4, 3), "x.onnx", DUMMY, False)
 
 
