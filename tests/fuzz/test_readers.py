@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OPENERS = frozenset(("opened", "read_text", "read_bytes", "checked"))
 PRODUCT = ("compress", "engine", "apputils", "data", "models", "options")
 OWN = {  # read what this project or the system has written itself, under names that nobody gives
-    "has_vnni", "_processor", "_busy_seconds", "_since", "world", "new_schedule",
+    "has_vnni", "_cpu_seconds", "_template", "_processor", "_busy_seconds", "_since", "world", "new_schedule",
     "cost_row", "node_kinds", "blame", "_facts", "append_activations",  # what has just been written or proved
     "load",  # of transformers' own checkpoints, see compress/integrations
 }  # fmt: skip

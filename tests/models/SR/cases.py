@@ -7,7 +7,7 @@ CASES = Cases(
     schedules=16,
     beyond={
         "train_options": [
-            (["--nEpochs=100001"], "100000 at most"),
+            (["--nEpochs=200001"], "200000 at most"),
             (["--ema=1"], "less than 1.0"),
             (["--seed=" + str(2**70)], "at most"),
             (["--workers=100000"], "1024 at most"),
