@@ -1,4 +1,4 @@
-"""`python -m apputils.runs.adopt`, as it was called before: now `python -m apputils.runs.adopt`."""
+"""The former name of `python -m apputils.runs.adopt`, which still works."""
 
 from apputils.runs.adopt import main
 

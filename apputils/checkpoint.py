@@ -1,4 +1,4 @@
-"""`python -m apputils.checkpoints.file`, as it was called before: now `python -m apputils.checkpoints.file`."""
+"""The former name of `python -m apputils.checkpoints.file`, which still works."""
 
 from apputils.checkpoints.file import main
 

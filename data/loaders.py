@@ -63,29 +63,36 @@ class CropOptions(Protocol):
     """What loaders of image restoration read of the training options."""
 
     @property
-    def traindata(self) -> str | None: ...
+    def traindata(self) -> str | None:
+        """The folder that was given."""
 
     @property
-    def patch_size(self) -> int: ...
+    def patch_size(self) -> int:
+        """Side of a crop, in pixels."""
 
     @property
-    def samples(self) -> int: ...
+    def samples(self) -> int:
+        """Crops of an epoch."""
 
     @property
-    def batchSize(self) -> int: ...
+    def batchSize(self) -> int:
+        """Crops of a minibatch."""
 
     @property
-    def workers(self) -> int: ...
+    def workers(self) -> int:
+        """Processes that load."""
 
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Of the order and the crops."""
 
 
 class _SROptions(CropOptions, Protocol):
     """What the loaders of super-resolution read of the training options."""
 
     @property
-    def upscale_factor(self) -> int: ...
+    def upscale_factor(self) -> int:
+        """How many times larger the output is."""
 
 
 class HasTestData(Protocol):

@@ -1,6 +1,6 @@
 """Device, threads and random state of a run.
 
-Choosing and restoring them. Called by the base solver and tester.
+Choosing and restoring them. Called by the trainer and the tester.
 """
 
 import ctypes

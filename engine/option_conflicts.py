@@ -1,6 +1,6 @@
 """Options that cannot work together, or not here: told before training starts.
 
-The one table of such combinations, and its check. Called by the base solver when everything is built.
+The one table of such combinations, and its check. Called by the trainer when everything is built.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The options of a run that is resumed, and what `--reset-optimizer` and `--reset-schedule` do.
 
 Which options may differ from the run's own, and the two ways to continue deliberately with another run. Called by
-engine/commands/train.py and the base solver.
+engine/commands/train.py and the trainer.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """SIGINT (Ctrl-C), SIGTERM and SIGHUP (its terminal closes) end a run after the step under way, with everything saved.
 
 `Interrupts` takes note of the first signal; the second one finds the system's own handler, which ends the process at
-once. Called by the base solver.
+once. Called by the trainer.
 """
 
 import logging

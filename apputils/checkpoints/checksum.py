@@ -1,9 +1,8 @@
 """A checksum at a file's end, by which damage is found: a cut file, a bit that flipped.
 
-Here: `Sealing` writes it, `check_seal` compares it, `is_zip`. Not here: what the file holds (checkpoint.py). The
-checksum stands behind the last byte that `torch.save` writes, where readers of zip files do not look, so that
-`torch.load` reads a sealed file as it reads any other. It does not protect against
-people: whoever changes a file can seal it again.
+`Sealing` writes it, `check_seal` compares it. It stands behind the last byte that `torch.save` writes, where readers
+of zip files do not look, so that `torch.load` reads such a file as it reads any other. It does not protect against
+people: whoever changes a file can write its checksum again.
 
     <what torch.save wrote>  "\\nsha256 "  64 hexadecimal digits  "\\n"
 """

@@ -1,6 +1,6 @@
 """What a run writes while it trains: text log, CSV and TensorBoard events under logs/<run>/.
 
-`RunLogger`, and `NoFiles` in its place. Called by the base solver. TensorBoard's tags: the loss, its components and
+`RunLogger`, and `NoFiles` in its place. Called by the trainer. TensorBoard's tags: the loss, its components and
 metrics by their own names; `lr`, `sparsity`, `sparsity/<weight>`; `weights/<weight>` (histograms);
 `activations/<layer>/<statistic>`; `images/<name>`.
 """

@@ -1,6 +1,6 @@
 """The end of a run in numbers: one form for every application, on screen and as JSON.
 
-The summary's form, its table and file. Called by the base solver and tester.
+The summary's form, its table and file. Called by the trainer and the tester.
 
     {"run", "optform", "schedule", "epochs", "seconds", "quality": {METRIC: {BASELINE: x, ..., "model": y}},
      "measured_on": {"data", "part", "images"}, "dense": BASELINE | null, "warnings": [{"epoch", "text", "count"}],

@@ -1,6 +1,6 @@
 """Units carried through a trace: each dimension of each tensor knows which unit every position belongs to.
 
-`Value`, what is known of one tensor, and `Coupling`, which walks the operations and asks `rules.py` for each. An
+`Value`, what is known of one tensor, and `Coupling`, which walks the operations and asks `rules/table.py` for each. An
 operation without a rule is a boundary: whatever reaches it is pinned.
 
 Worked example, `conv2(relu(conv1(x)) + shortcut(x))` with two channels in the middle:
@@ -117,7 +117,7 @@ class Coupling:
         rules: operation name -> rule; an operation that is not in it but is tagged point-wise by torch has
             the rule under the name `pointwise`, any other the rule under `boundary`.
         choices: where an operation can keep its shape in several ways (which dimension of a view gives
-            way), the way to take instead of the first; filled by the probe that tries them.
+            way), the way to take instead of the first; filled by the trial of them.
         distrusted: modules whose code holds sizes as literals, found by the same probe: their views pin.
         allow_inexact: tie channels through norms over the channel dimension instead of pinning them.
         heads: how attention is cut; see `Heads`.

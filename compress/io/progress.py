@@ -1,6 +1,6 @@
 """Progress of long work: a bar on a terminal, nothing but the caller's plain lines in a pipe.
 
-`Bar`. Called by the base solver and the analyses.
+`Bar`. Called by the trainer and the analyses.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """From the units that go to the recipe that takes them out.
 
 Which positions stay, the new shapes, and what follows from them: module attributes and attention
-modules that need an explicit head size. Called by `thin` and by the trial of `probe.py`.
+modules that need an explicit head size. Called by `thin` and by `trial.py`.
 """
 
 from __future__ import annotations

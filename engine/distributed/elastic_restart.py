@@ -1,7 +1,7 @@
 """A run that `torchrun` started again after a worker died continues with itself.
 
 `open_run`, `run_to_go_on_with`, and the note by which a restarted process knows its own run. Called by
-engine/commands/train.py and the base solver.
+engine/commands/train.py and the trainer.
 
 torchrun starts the same command again, which names no run. The note, `logs/<run>/torchrun.yaml`, holds the agent
 process that started the run; a process with the same agent is the same run. Where the agent is another one, because

@@ -1,7 +1,7 @@
 """Several processes that train one network together, as `torchrun` starts them.
 
 The process group, what the first process tells the others, and what waits for it. Called by engine/commands/train.py
-and the base solver. Every function does nothing, or the obvious, where there is one process.
+and the trainer. Every function does nothing, or the obvious, where there is one process.
 """
 
 import logging

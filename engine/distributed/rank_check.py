@@ -1,6 +1,6 @@
 """Whether all processes have the same network, masks and states (`--check-ranks`).
 
-Hashes, their comparison. Called by the base solver.
+Hashes, their comparison. Called by the trainer.
 """
 
 import hashlib

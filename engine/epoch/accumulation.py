@@ -1,6 +1,6 @@
 """One update of the weights from several minibatches (`--accumulate N`), as if they were one large one.
 
-Grouping, and the mean loss of a group. Called by the base solver.
+Grouping, and the mean loss of a group. Called by the trainer.
 
 The mean is over all samples, so that a smaller last minibatch counts as much less. What policies add to the loss,
 such as a regularizer's term, is added once, by the group's last minibatch.

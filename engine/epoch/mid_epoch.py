@@ -1,6 +1,6 @@
 """Where a run stands inside an epoch, and the minibatches from there on.
 
-`Middle`, what a checkpoint says of it, and what cannot be made again exactly. Called by the base solver.
+`Middle`, what a checkpoint says of it, and what cannot be made again exactly. Called by the trainer.
 
 An epoch begins with the random numbers that the loader draws when it is iterated; after the minibatches that were
 trained on already have been left out, the random state of the moment of saving is put back.

@@ -1,6 +1,6 @@
 """The best network of each size, in a run that thins: its checkpoint, and a table of width against quality.
 
-`BestOfEachSize`. Called by the base solver.
+`BestOfEachSize`. Called by the trainer.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Statistics of what each layer of a network puts out, gathered by hooks while something else runs the network.
 
-The hooks, the table, its files. Called by the tester, and by the base solver with `--activation-stats`.
+The hooks, the table, its files. Called by the tester, and by the trainer with `--activation-stats`.
 
     with ActivationStatistics(model, calls=10) as statistics:
         evaluate(model)

@@ -1,6 +1,6 @@
 """How many zeros a network's weights hold.
 
-Counts over parameters. Called by the base solver and the summaries.
+Counts over parameters. Called by the trainer and the summaries.
 """
 
 from collections.abc import Iterable

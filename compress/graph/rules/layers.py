@@ -1,6 +1,6 @@
 """Rules of operations with weights: convolutions, linear and matrix products, norms, attention, recurrence.
 
-Which dimension of which weight meets which dimension of the activation. Called through the table in `rules.py`.
+Which dimension of which weight meets which dimension of the activation. Called through the table in `rules/table.py`.
 """
 
 from __future__ import annotations

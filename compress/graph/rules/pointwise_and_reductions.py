@@ -1,6 +1,6 @@
 """Rules of operations without weights that compute: point-wise, reductions, softmax, pooling, resizing.
 
-Broadcasting joins dimensions of equal size. Called through the table in `rules.py`.
+Broadcasting joins dimensions of equal size. Called through the table in `rules/table.py`.
 """
 
 from __future__ import annotations

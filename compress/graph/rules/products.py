@@ -1,6 +1,6 @@
 """Rules of products that are written with indices: einsum, tensordot, and the bilinear layer.
 
-An index that returns is joined, one that is summed over is contracted. Called through the table in `rules.py`.
+An index that returns is joined, one that is summed over is contracted. Called through the table in `rules/table.py`.
 
     torch.einsum("bnd,de->bne", x, w)       # d is contracted: x's channels and w's rows go together
     torch.tensordot(x, w, ([1], [0]))       # x (b, c, h, w), w (c, e): "bchw,ce->bhwe"

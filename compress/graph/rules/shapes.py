@@ -3,7 +3,7 @@
 For each operation the same index arithmetic on unit ids that it does on elements. Where a view breaks one dimension
 into several, what is left after a removal must still be a full block, so one of the new dimensions gives way and the
 others are tied: (g*c) -> (g, c) keeps either whole blocks or the same positions of each block. Called through the
-table in `rules.py`.
+table in `rules/table.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rules of operations that take a dimension apart: splitting, slicing, picking, and gates of two halves.
 
 Here: where a cut lies decides what may go. A cut at a number of the module, or at a part of a size, moves along; one
-at a number in the code stays, so that only what lies behind it may go. Called through the table in `rules.py`.
+at a number in the code stays, so that only what lies behind it may go. Called through the table in `rules/table.py`.
 """
 
 from __future__ import annotations

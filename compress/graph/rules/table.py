@@ -7,18 +7,13 @@ not here is a boundary.
 """
 
 from compress.graph.coupling import Rule
-from compress.graph.rules import layers as rules_layer
-from compress.graph.rules import pointwise_and_reductions as rules_math
-from compress.graph.rules import products as rules_products
-from compress.graph.rules import shapes as rules_shape
-from compress.graph.rules import splits as rules_split
-from compress.graph.rules import windows as rules_windows
+from compress.graph.rules import layers, pointwise_and_reductions, products, shapes, splits, windows
 
 RULES: dict[str, Rule] = {
-    **rules_shape.RULES,
-    **rules_split.RULES,
-    **rules_math.RULES,
-    **rules_layer.RULES,
-    **rules_products.RULES,
-    **rules_windows.RULES,
+    **shapes.RULES,
+    **splits.RULES,
+    **pointwise_and_reductions.RULES,
+    **layers.RULES,
+    **products.RULES,
+    **windows.RULES,
 }
