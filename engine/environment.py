@@ -29,7 +29,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as e:
-        raise UserError(f"--device={name} is not a device; give cpu, cuda, cuda:N or auto") from e
+        raise UserError(f"--device={name}: unknown device; give cpu, cuda, cuda:N or auto") from e
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device={name}: this machine offers no CUDA device to torch; leave it out or give cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -22,7 +22,7 @@ from engine.ema import AveragedWeights
 from engine.environment import random_state, restore_random_state
 from engine.progress import Progress
 from engine.resume import RESETS, keep_of_old_schedule, restore_optimizer
-from engine.saved.rebuild import load_network
+from engine.saved.rebuild import load_exact_weights
 from engine.saved.run_teachers import RunTeachers
 from options.base_options import TrainConfig
 
@@ -92,14 +92,14 @@ class TrainState:
                 self.averaged.made_after(self.scheduler)
         else:  # first: it thins the network
             self.scheduler.load_state_dict(self.teachers.with_weights(state["scheduler"]))
-        load_network(self.model, state["model"])
+        load_exact_weights(self.model, state["model"])
         if self.averaged is not None:
             self.averaged.follow(self.scheduler)
             self.averaged.load_state_dict(state["averaged"])
         how = config.reset_optimizer, config.lr if "lr" in config.explicit else None
         restore_optimizer(self.optimizer, state["optimizer"], *how)
         for name, companion in self.companions.items():
-            load_network(companion.network, state["companions"][name]["model"])
+            load_exact_weights(companion.network, state["companions"][name]["model"])
             restore_optimizer(companion.optimizer, state["companions"][name]["optimizer"], *how)
 
 

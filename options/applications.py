@@ -94,8 +94,8 @@ def find_application(name: str) -> Application:
         UserError: there is none; those that exist are listed.
     """
     if name not in APPLICATIONS:
-        known = "; ".join(f"--optform={each.name}: {each.purpose}" for each in APPLICATIONS.values())
-        raise UserError(f"--optform={name} is not an application; there are {known}")
+        known = ", ".join(f"{each.name} ({each.purpose})" for each in APPLICATIONS.values())
+        raise UserError(f"unknown application {name!r}; --optform is one of {known}")
     return APPLICATIONS[name]
 
 

@@ -87,7 +87,7 @@ def assert_all_tools_have_written(results: Path, summary: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optform=XX"], "--optform=XX is not an application; there are --optform=SR"),
+        (["--optform=XX"], "unknown application 'XX'; --optform is one of SR"),
         (["--compress=none.yaml"], "--compress=none.yaml: no such file"),
         (["--nEpoch=3"], "unknown option '--nEpoch'; did you mean '--nEpochs'"),
         (["--traindata=nowhere"], "--traindata=nowhere: there is no such folder"),

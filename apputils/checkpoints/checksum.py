@@ -1,8 +1,8 @@
 """A checksum at a file's end, by which damage is found: a cut file, a bit that flipped.
 
-`Sealing` writes it, `check_seal` compares it. It stands behind the last byte that `torch.save` writes, where readers
-of zip files do not look, so that `torch.load` reads such a file as it reads any other. It does not protect against
-people: whoever changes a file can write its checksum again.
+`ChecksumWriter` writes it, `check_checksum` compares it. It stands behind the last byte that `torch.save` writes,
+where readers of zip files do not look, so that `torch.load` reads such a file as it reads any other. It does not
+protect against people: whoever changes a file can write its checksum again.
 
     <what torch.save wrote>  "\\nsha256 "  64 hexadecimal digits  "\\n"
 """
@@ -19,7 +19,7 @@ LENGTH = len(MARK) + 64 + 1
 CHUNK = 1 << 20  # bytes read at a time
 
 
-class Sealing:
+class ChecksumWriter:
     """What `torch.save` needs of a file, with the checksum of all that was written.
 
     Args:
@@ -52,7 +52,7 @@ class Sealing:
         self._file.write(MARK + self._sum.hexdigest().encode() + b"\n")
 
 
-def check_seal(path: Path) -> Literal["whole", "damaged", "none"]:
+def check_checksum(path: Path) -> Literal["whole", "damaged", "none"]:
     """Whether a file is as it was written; `none` where it has no checksum.
 
     Raises:
@@ -66,10 +66,10 @@ def check_seal(path: Path) -> Literal["whole", "damaged", "none"]:
         while left and (data := file.read(min(CHUNK, left))):
             found.update(data)
             left -= len(data)
-        seal = file.read(LENGTH)
-    if not seal.startswith(MARK):
+        checksum = file.read(LENGTH)
+    if not checksum.startswith(MARK):
         return "none"
-    return "whole" if seal[len(MARK) :].strip() == found.hexdigest().encode() else "damaged"
+    return "whole" if checksum[len(MARK) :].strip() == found.hexdigest().encode() else "damaged"
 
 
 def is_zip(path: Path) -> bool:

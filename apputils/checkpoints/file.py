@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apputils.checkpoints.checksum import Sealing, check_seal, is_zip
+from apputils.checkpoints.checksum import ChecksumWriter, check_checksum, is_zip
 from compress.errors import UserError, shown
 from compress.io.archive_limits import check_archive, check_tensors
 from compress.io.files import check_place, checked, why
@@ -30,7 +30,7 @@ from compress.io.terminal import answer, guard_screen
 from compress.selectors import WRAPPING
 
 FORMAT = 2
-SEALED = 2  # the first format whose files have a checksum
+WITH_CHECKSUM = 2  # the first format whose files have a checksum
 UNREADABLE = (
     OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError, MemoryError,
     ArithmeticError, NotImplementedError, zipfile.BadZipFile,
@@ -53,7 +53,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: it cannot be written (a full disk, no permission); the last good file is left as it was.
     """
-    _save(path, {"format": FORMAT, **content}, sealed=True)
+    _save(path, {"format": FORMAT, **content}, with_checksum=True)
 
 
 def save_plain(path: Path, content: Mapping[str, Any]) -> None:
@@ -62,20 +62,20 @@ def save_plain(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         UserError: as for `save_checkpoint`.
     """
-    _save(path, dict(content), sealed=False)
+    _save(path, dict(content), with_checksum=False)
 
 
-def _save(path: Path, content: dict[str, Any], sealed: bool) -> None:
+def _save(path: Path, content: dict[str, Any], with_checksum: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    sealing: Sealing | None = None
+    writer: ChecksumWriter | None = None
     try:
         check_place(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            sealing = Sealing(file)
-            torch.save(content, sealing)  # type: ignore[arg-type]
-            if sealed:
-                sealing.close()
+            writer = ChecksumWriter(file)
+            torch.save(content, writer)  # type: ignore[arg-type]
+            if with_checksum:
+                writer.close()
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -83,7 +83,7 @@ def _save(path: Path, content: dict[str, Any], sealed: bool) -> None:
     except (OSError, RuntimeError) as e:  # torch wraps a failed write in a RuntimeError
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        cause = sealing.fault if sealing is not None and sealing.fault is not None else e
+        cause = writer.fault if writer is not None and writer.fault is not None else e
         reason = why(cause) if isinstance(cause, OSError) else str(cause)
         raise UserError(
             f"the checkpoint {path} could not be written: {reason}; the last good one is left as it was"
@@ -165,22 +165,22 @@ def import_pickle(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Any:
     """What a file holds, if it is as it was written."""
-    seal, content = _unpickled(path)
-    if seal == "none" and SEALED <= _format(content) <= FORMAT:
+    checksum, content = _unpickled(path)
+    if checksum == "none" and WITH_CHECKSUM <= _format(content) <= FORMAT:
         raise Damaged(f"{path} is damaged: the checksum at its end is missing, so the file was cut off or written anew")
     return content
 
 
 def _unpickled(path: Path) -> tuple[str, Any]:
     try:
-        seal = check_seal(path)
-        if seal == "damaged":
+        checksum = check_checksum(path)
+        if checksum == "damaged":
             raise Damaged(f"{path} is damaged: its checksum is not that of its content")
         if is_zip(path):
             check_archive(path)
         content = torch.load(checked(path), map_location="cpu", weights_only=True)
         check_tensors(content)
-        return seal, content
+        return checksum, content
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}") from e
     except pickle.UnpicklingError as e:

@@ -8,7 +8,7 @@ from apputils.report.section import Content, Section
 from apputils.report.source import Source
 
 
-def gather(source: Source, sections: Sequence[Section]) -> dict[str, Any]:
+def collect(source: Source, sections: Sequence[Section]) -> dict[str, Any]:
     """Which network it is about, and what each section collects.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apputils.report.book import write_book
-from apputils.report.content import about, gather
+from apputils.report.content import about, collect
 from apputils.report.page import Head, render
 from apputils.report.section import Section
 from apputils.report.section_list import SECTIONS
@@ -42,7 +42,7 @@ def write_report(
     Raises:
         UserError: a file cannot be written.
     """
-    content: dict[str, Any] = finite(gather(Source(folder, checkpoint, summary, dense), sections))
+    content: dict[str, Any] = finite(collect(Source(folder, checkpoint, summary, dense), sections))
     write_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_book(folder / "report.xlsx", content, sections)
     head = Head(f"{content['run']}: report", content["run"], about(content))

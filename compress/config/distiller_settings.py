@@ -139,7 +139,7 @@ class _Layer:
         for key in given:
             if key not in OF_INPUT:
                 self.report.add(
-                    f"{shown(key)} is not a setting of an input; it holds {', '.join(OF_INPUT)}", (*place, key)
+                    f"unknown setting {shown(key)} of an input; it holds {', '.join(OF_INPUT)}", (*place, key)
                 )
         found = _without_foreign(given, place, self.report)
         return {key: value for key, value in found.items() if key in OF_INPUT and key != "from_output"}

@@ -26,7 +26,7 @@ from compress.thinning.zeros import in_both, zero_units
 from engine.application import TestedApplication
 from engine.environment import random_state, restore_random_state
 from engine.saved.load_model import new_network
-from engine.saved.rebuild import load_network
+from engine.saved.rebuild import load_exact_weights
 from engine.saved.saved_options import usable
 from options.applications import Application
 from options.base_options import TestConfig
@@ -61,7 +61,7 @@ def thinned_content(
         )
     for recipe in scheduler["recipes"]:
         Recipe.from_dict(recipe).apply(model)
-    load_network(model, content["model"])
+    load_exact_weights(model, content["model"])
     averaged = _averaged(content, model)
     graph = prunable_graph(model, inputs)
     removed, notes = zero_units(graph, model)
@@ -184,7 +184,7 @@ def _averaged(content: Mapping[str, Any], model: nn.Module) -> nn.Module | None:
     if not content.get("averaged"):
         return None
     averaged = copy.deepcopy(model)
-    load_network(averaged, content["averaged"]["model"])
+    load_exact_weights(averaged, content["averaged"]["model"])
     return averaged
 
 

@@ -1,6 +1,6 @@
 """A network made like a checkpoint's: thinned and quantized alike, with its weights.
 
-`shape_as`, `load_network`, `rebuild`.
+`shape_as`, `load_exact_weights`, `rebuild`.
 """
 
 from collections.abc import Mapping
@@ -36,11 +36,11 @@ def rebuild(model: nn.Module, checkpoint: Mapping[str, Any]) -> nn.Module:
     """
     shape_as(model, checkpoint["scheduler"])
     averaged = checkpoint["averaged"]
-    load_network(model, averaged["model"] if averaged else checkpoint["model"])
+    load_exact_weights(model, averaged["model"] if averaged else checkpoint["model"])
     return model
 
 
-def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:
+def load_exact_weights(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Loads weights that must fit exactly.
 
     Raises:

@@ -19,7 +19,7 @@ from compress.distillation.teachers import SELF, Teachers
 from compress.errors import UserError
 from compress.thinning.recipe import Recipe
 from engine.saved.load_model import new_network
-from engine.saved.rebuild import load_network, rebuild
+from engine.saved.rebuild import load_exact_weights, rebuild
 
 MEANINGS = (
     "`self`, a checkpoint file, the name of a run in checkpoints/, ARCHITECTURE=FILE with an architecture of the "
@@ -108,7 +108,7 @@ class RunTeachers:
         network = self._architecture(architecture, weights == PRETRAINED)
         if weights != PRETRAINED:
             try:
-                load_network(network, load_weights(Path(weights)))
+                load_exact_weights(network, load_weights(Path(weights)))
             except UserError as e:
                 raise UserError(
                     f"the teacher {name!r}: {e}; settings of its architecture stand in its name, as in "
@@ -164,7 +164,7 @@ def saved_teachers(run: Run, checkpoint: Mapping[str, Any]) -> dict[str, nn.Modu
         if source is None or source["optform"] != checkpoint["optform"] or name.endswith(f"={PRETRAINED}"):
             continue
         network = _of_source(source)
-        load_network(network, entry["weights"])
+        load_exact_weights(network, entry["weights"])
         found[name] = network.eval()
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from compress.errors import UserError, did_you_mean
-from engine.saved.rebuild import load_network
+from engine.saved.rebuild import load_exact_weights
 from models.Classify.initial_weights import library_classes, library_weights
 from models.Classify.zoo import build_network
 
@@ -55,7 +55,9 @@ def pretrained_network(name: str, in_channels: int, image_size: int) -> nn.Modul
     weights = library_weights(arch)
     network = build_network(arch, library_classes(arch), in_channels, image_size)
     own = network.state_dict().keys()
-    load_network(network, {key: value for key, value in weights.items() if key in own})  # without auxiliary classifiers
+    load_exact_weights(
+        network, {key: value for key, value in weights.items() if key in own}
+    )  # without auxiliary classifiers
     return network
 
 
@@ -67,7 +69,7 @@ def _parsed(name: str) -> tuple[str, dict[str, Any]]:
     for pair in pairs:
         setting, equals, text = (each.strip() for each in pair.partition("="))
         if setting not in KINDS or not equals:
-            raise UserError(f"{name}: {setting!r} is not a setting of a network; {did_you_mean(setting, KINDS)}")
+            raise UserError(f"{name}: unknown setting {setting!r} of a network; {did_you_mean(setting, KINDS)}")
         convert, words = KINDS[setting]
         try:
             settings[setting] = convert(text)

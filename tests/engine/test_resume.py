@@ -14,7 +14,7 @@ from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.errors import UserError
 from data.data_fingerprint import Origin, check_same_data
 from engine.resume import restore_optimizer, resumed
-from engine.saved.rebuild import load_network
+from engine.saved.rebuild import load_exact_weights
 from tests.engine.conftest import TrainerOf
 from tests.models.Classify.conftest import ClassifierOf
 from tests.models.Classify.conftest import classifier_of as classifier_of
@@ -209,7 +209,7 @@ def test_another_network_is_told_in_words() -> None:
     ]
     assert differences.of_shapes(here, here) == []
     with pytest.raises(UserError, match=r"fit this network .Linear.: 1 tensors of this .*: bias; .*shape: weight"):
-        load_network(torch.nn.Linear(2, 2), {"weight": torch.ones(3, 2)})
+        load_exact_weights(torch.nn.Linear(2, 2), {"weight": torch.ones(3, 2)})
 
 
 def test_what_was_changed_in_a_schedule() -> None:

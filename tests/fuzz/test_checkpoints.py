@@ -130,7 +130,7 @@ def test_whole_checkpoints_are_read(place: Path, name: str) -> None:
 
 
 def as_bytes(content: Any) -> bytes:
-    """A checkpoint's bytes without a seal, which a damaged one could not pass."""
+    """A checkpoint's bytes without a checksum, which a damaged one could not pass."""
     file = io.BytesIO()
     torch.save({**content, "format": 1}, file)
     return file.getvalue()
@@ -139,7 +139,7 @@ def as_bytes(content: Any) -> bytes:
 @tiers(few=15, many=500)
 def test_damaged_checkpoints(place: Path, examples: int) -> None:
     samples = {name: as_bytes(make()) for name, make in CONTENTS.items()}
-    samples["sealed"] = (save_checkpoint(place / "s.pt", CONTENTS["sr"]()), (place / "s.pt").read_bytes())[1]  # type: ignore[func-returns-value]
+    samples["with a checksum"] = (save_checkpoint(place / "s.pt", CONTENTS["sr"]()), (place / "s.pt").read_bytes())[1]  # type: ignore[func-returns-value]
 
     def work(case: Damaged) -> None:
         (place / "a.pt").write_bytes(case.content)

@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from apputils.checkpoints.checksum import check_seal, is_zip
+from apputils.checkpoints.checksum import check_checksum, is_zip
 from apputils.checkpoints.file import import_pickle, load_checkpoint, load_weights
 from apputils.report.images import images_of
 from apputils.report.records import read_json, read_table
@@ -125,8 +125,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "architecture.py blocks": _in_folder(lambda folder: Architecture().blocks({}, folder), "arch.svg"),
     "images.py _middle": _in_folder(images_of, "a_output.png"),
     "runs.py recorded_optform": in_run("options.yaml", lambda: recorded_optform("a", None)),
-    "seal.py check_seal": check_seal,
-    "seal.py is_zip": is_zip,
+    "checksum.py check_checksum": check_checksum,
+    "checksum.py is_zip": is_zip,
     "record.py _read": lambda path: open_record(path, nn.Linear(1, 1), "element", [], {"psnr": 1.0}, True),
     "arrays.py _open": _with_ending(place_layout, ".h5"),
     "plain_pickle.py read_plain": read_batch,

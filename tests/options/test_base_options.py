@@ -93,7 +93,7 @@ def test_the_application_is_found_wherever_it_stands(monkeypatch: pytest.MonkeyP
 
 
 def test_an_unknown_application_lists_those_that_exist() -> None:
-    with pytest.raises(UserError, match="--optform=Sr is not an application; there are --optform=SR: super-resolution"):
+    with pytest.raises(UserError, match="unknown application .Sr.; --optform is one of SR .super-resolution"):
         find_application("Sr")
 
 

@@ -197,7 +197,7 @@ def transform_to_onnx(
 
 def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:
     if mode not in ("clip", "qdq"):
-        raise UserError(f"mode={mode!r} is not a mode of ONNX export; {did_you_mean(mode, ['clip', 'qdq'])}")
+        raise UserError(f"unknown mode {mode!r} of ONNX export; {did_you_mean(mode, ['clip', 'qdq'])}")
     if quantize_flag and not is_quantized(model):
         raise UserError(
             f"quantize_flag=True, but {type(model).__name__} holds no quantizer; quantize it first (section "

@@ -1,6 +1,6 @@
 """Rewriting of quantized ONNX graphs into the forms that integer kernels are made for; each rewriting is exact.
 
-`fold_batch_norm`, `unfold_transposed`, `transpose_weights` on graphs of onnx_ir, and `improve`, which does all.
+`fold_onnx_batch_norm`, `unfold_transposed`, `transpose_weights` on graphs of onnx_ir, and `improve`, which does all.
 
 A weight here is DequantizeLinear(int8 initializer, scale, zero point). All three rewritings move the integers about
 and multiply scales; no integer is rounded again.
@@ -74,7 +74,7 @@ class Weight:
 def improve(model: ir.Model) -> None:
     """All rewritings, in place; what they leave unused is removed."""
     transpose_weights(model.graph)
-    fold_batch_norm(model.graph)
+    fold_onnx_batch_norm(model.graph)
     unfold_transposed(model.graph)
     separate_weights(model.graph)
     remove_unused(model)
@@ -130,7 +130,7 @@ def transpose_weights(graph: ir.Graph) -> None:
         _take_over(node.outputs[0], made[key])
 
 
-def fold_batch_norm(graph: ir.Graph) -> None:
+def fold_onnx_batch_norm(graph: ir.Graph) -> None:
     """BatchNormalization(Conv(x, weight, bias)) -> Conv(x, weight', bias'); also ConvTranspose and Gemm.
 
     Channel c's scale is multiplied by gamma / sqrt(variance + eps); where it comes out negative the integers change

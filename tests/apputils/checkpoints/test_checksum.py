@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from apputils.checkpoints.checksum import LENGTH, Sealing, check_seal
+from apputils.checkpoints.checksum import LENGTH, ChecksumWriter, check_checksum
 from apputils.checkpoints.file import Damaged, load_checkpoint, save_checkpoint
 from compress.errors import UserError
 
@@ -26,7 +26,7 @@ def file(tmp_path: Path) -> Path:
 def test_the_checksum_is_that_of_all_bytes_before_it_and_torch_reads_the_file(file: Path) -> None:
     data = file.read_bytes()
     assert data[-LENGTH:] == b"\nsha256 " + hashlib.sha256(data[:-LENGTH]).hexdigest().encode() + b"\n"
-    assert check_seal(file) == "whole"
+    assert check_checksum(file) == "whole"
     assert torch.equal(torch.load(file, weights_only=True)["weights"], CONTENT["weights"])
 
 
@@ -72,12 +72,12 @@ class Full(BytesIO):
 
 
 def test_a_full_disk_is_named_where_torch_does_not_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sealing = Sealing(Full())
+    writer = ChecksumWriter(Full())
     with pytest.raises(Exception, match=r"enforce fail|No space|write"):
-        torch.save(CONTENT, sealing)
-    assert sealing.fault is not None
-    assert sealing.fault.errno == errno.ENOSPC
-    monkeypatch.setattr("apputils.checkpoints.file.Sealing", lambda file: Sealing(Full()))
+        torch.save(CONTENT, writer)
+    assert writer.fault is not None
+    assert writer.fault.errno == errno.ENOSPC
+    monkeypatch.setattr("apputils.checkpoints.file.ChecksumWriter", lambda file: ChecksumWriter(Full()))
     with pytest.raises(UserError, match=r"last.pt could not be written: the disk is full: No space left"):
         save_checkpoint(tmp_path / "last.pt", CONTENT)
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import openpyxl
 import pytest
 
 from apputils.report.blocks import Text, Tile
-from apputils.report.content import gather
+from apputils.report.content import collect
 from apputils.report.section import Content, Section
 from apputils.report.section_list import SECTIONS
 from apputils.report.source import Source
@@ -114,7 +114,7 @@ def test_two_sections_do_not_share_a_key(tmp_path: Path) -> None:
     checkpoint = {"run": "a", "optform": "SR", "epoch": 0}
     source = Source(tmp_path, checkpoint, {"checkpoint": ""}, macs_table(network(), EXAMPLE))
     with pytest.raises(ValueError, match="section rain of the report: the key rain is another section's"):
-        gather(source, (rain(), rain()))
+        collect(source, (rain(), rain()))
 
 
 def test_the_data_the_page_and_the_workbook_have_their_parts(written: tuple[dict[str, Any], Path]) -> None:

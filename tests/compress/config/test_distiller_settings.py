@@ -117,7 +117,7 @@ def test_what_the_greedy_search_writes(tmp_path: Path, caplog: pytest.LogCapture
         ("    overrides:\n      conv1: {fpq_module: 16}\n", ":7:15: .*fpq_module has no place here"),
         ("    overrides:\n      conv1: {fake: true, bits_weights: 8}\n", "fake has no place here.*bits_weights: null"),
         ("    overrides:\n      conv1: {input_overrides: {1: {clip_acts: AVG}}}\n", "layers have one input here"),
-        ("    overrides:\n      conv1: {input_overrides: {0: {clip: AVG}}}\n", "'clip' is not a setting of an input"),
+        ("    overrides:\n      conv1: {input_overrides: {0: {clip: AVG}}}\n", "unknown setting 'clip' of an input"),
         ("    overrides:\n      conv1: {input_overrides: 8}\n", "input_overrides is written"),
         ("    overrides:\n      conv1: {input_overrides: {0: 8}}\n", "it holds from_output, bits_activations"),
         ("    overrides:\n      .*add: {bits_activations: 8}\n", "'.*add' matches no module"),

@@ -168,7 +168,7 @@ def test_an_architecture_with_settings_and_a_file_of_weights(here: Path) -> None
         ("resnet20(width_mult=0.5)", r"write resnet20\(width_mult=0.5\)=FILE"),
         ("torchvision:resnet18", "write torchvision:resnet18=FILE .*, or torchvision:resnet18=pretrained"),
         ("resnet2", "there is no teacher 'resnet2'; a teacher is `self`"),
-        ("resnet20(width=0.5)=a.pt", "'width' is not a setting of a network; did you mean 'width_mult'"),
+        ("resnet20(width=0.5)=a.pt", "unknown setting 'width' of a network; did you mean 'width_mult'"),
         ("resnet20(width_mult=much)=a.pt", "width_mult is 'much'; it must be a number"),
         ("resnet20(width_mult=inf)=a.pt", "width_mult is 'inf'; it must be a number"),
         ("resnet20(base=4)=a.pt", "--base does not apply to --arch=resnet20"),
