@@ -55,7 +55,7 @@ def test_a_run_is_measured_on_what_it_did_not_train_on(
     make_images: MakeImages, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = str(make_images("plain", 20))
-    trained = {image.name for image in get_training_set(2, plain, patch_size=16).store.images}
+    trained = {image.name for image in get_training_set(2, plain, patch_size=16).store.all_images}
     assert len(measured(None, plain)) == 2
     assert not measured(None, plain) & trained
     assert "plain has no test part: quality is measured on its validation images" in caplog.text

@@ -40,7 +40,7 @@ def test_without_testdata_the_runs_own_held_out_images_are_measured(trainer_of: 
     trained, held_out = sr_training_loaders(SimpleNamespace(**checkpoint["options"]))
     tested = [item.name for item in sr_testing_loader(opt, checkpoint)]
     assert tested == [item.name for item in held_out]
-    assert not set(tested) & {image.name for image in trained.dataset.store.images}  # type: ignore[attr-defined]
+    assert not set(tested) & {image.name for image in trained.dataset.store.all_images}  # type: ignore[attr-defined]
 
 
 def test_summary_and_images(trainer_of: TrainerOf) -> None:
