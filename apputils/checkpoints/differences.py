@@ -97,7 +97,7 @@ def _leaf(leaves: Mapping[tuple[str | int, ...], Any], path: tuple[str | int, ..
 
 
 def _shape(shape: Any) -> str:
-    return "no tensor" if shape is None else str(tuple(shape))
+    return "not a tensor" if shape is None else str(tuple(shape))
 
 
 def _some(names: Collection[str]) -> str:
