@@ -15,7 +15,7 @@ from compress.graph.trace import ExampleInputs
 from compress.policies.base import Policy
 from compress.thinning.complete import complete_masks, zero_masks
 from compress.thinning.current import CurrentGraph
-from compress.thinning.proof.verify import are_real
+from compress.thinning.proof.inputs import are_real
 from compress.thinning.reasons import reasons_for
 from compress.thinning.removers import StructureRemover
 from compress.thinning.thin import Thinned, remove_units

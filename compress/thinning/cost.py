@@ -20,7 +20,7 @@ from compress.graph.calls import Call, calling, calls_of
 from compress.graph.channels import ChannelGraph, Place
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import gone_positions
-from compress.thinning.proof.verify import real_inputs
+from compress.thinning.proof.inputs import real_inputs
 from compress.thinning.removal_plan import plan_recipe
 
 Cost = Literal["macs", "params", "latency"]

@@ -16,7 +16,7 @@ from compress.graph.calls import Call, calls_of
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.selectors import unwrapped
-from compress.thinning.proof.verify import are_real, real_inputs
+from compress.thinning.proof.inputs import are_real, real_inputs
 from compress.thinning.reasons import Reasons
 from compress.thinning.trial import prunable_graph
 

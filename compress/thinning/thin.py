@@ -20,7 +20,8 @@ from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, complete_masks, zero_masks
-from compress.thinning.proof.verify import Outcome, real_inputs
+from compress.thinning.proof.inputs import real_inputs
+from compress.thinning.proof.verify import Outcome
 from compress.thinning.recipe import Recipe, slice_optimizer
 from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.retreat import Lookalikes, reason_of, retreat

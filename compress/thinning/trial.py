@@ -20,8 +20,9 @@ from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of, t
 from compress.graph.coupling import Choices, Heads
 from compress.graph.trace import ExampleInputs
 from compress.thinning.attention.exchange import all_headed
+from compress.thinning.proof.inputs import real_inputs
 from compress.thinning.proof.observe import ForwardFailed
-from compress.thinning.proof.verify import Outcome, real_inputs, run_only, trial
+from compress.thinning.proof.verify import Outcome, run_only, trial
 from compress.thinning.recipe import Recipe
 from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.retreat import Lookalikes, Trials, first_fault, reason_of

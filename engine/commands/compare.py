@@ -31,7 +31,7 @@ from compress.export.timing import BENCHMARK, Timing
 from compress.io.progress import Bar
 from compress.quantization.base import Bits
 from engine.application import TestedApplication
-from engine.commands.export import export_onnx, seen_inputs
+from engine.commands.export import export_checkpoint, seen_inputs
 from engine.commands.find_checkpoint import load_subject
 from engine.commands.quantize import quantized_copy
 from engine.environment import choose_device, set_up
@@ -262,7 +262,7 @@ def _candidate(
     quantized = is_quantized(model)
     try:
         single = tuple(each.cpu() for each in tester.example_inputs())
-        export_onnx(tester, model, file, "qdq" if quantized else "float", single, seen[:1])
+        export_checkpoint(tester, model, file, "qdq" if quantized else "float", single, seen[:1])
     except UserError as e:
         notes.append(f"{name} is not exported, so it has no file and no time in onnxruntime: {e}")
     facts = {"architecture": _architecture(subject.checkpoint, quantized), "schedule": _schedule(subject.checkpoint)}

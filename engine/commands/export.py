@@ -1,6 +1,6 @@
 """A run's network as exported files: written and proved after the evaluation, and evaluated themselves.
 
-`export_run` (results/<run>/export.json and the files beside it), `export_onnx`, `evaluate_exported` (`test.py --model
+`export_run` (results/<run>/export.json and the files beside it), `export_checkpoint`, `evaluate_exported` (`test.py --model
 FILE.onnx`), `seen_inputs`.
 """
 
@@ -70,7 +70,7 @@ class _Export:
         options: dict[str, Any] = {"free_axes": self.free_axes}
         if mode == "qdq":
             options |= {"reduce_range": self.reduce_range, "complete": self.complete}
-        report = export_onnx(self.tester, self.model, file, mode, self.dummies, self.inputs, **options)
+        report = export_checkpoint(self.tester, self.model, file, mode, self.dummies, self.inputs, **options)
         logger.info("%s", report)
         found = report.to_dict()
         del found["latency"], found["threads"]  # all files are timed together, at the end
@@ -99,7 +99,7 @@ class _Export:
         return {**how, "rows": rows, "device": str(device), "input_shapes": shapes}
 
 
-def export_onnx(
+def export_checkpoint(
     tester: TestedApplication,
     model: nn.Module,
     file: Path,

@@ -92,7 +92,7 @@ def test_one_number(trainer_of: TrainerOf, said: Said, monkeypatch: pytest.Monke
     for kind in (XSRCNNTester, C2SRCNNTrainer):
         monkeypatch.setattr(kind, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 24),))
     monkeypatch.setattr("engine.commands.compare.Timing", lambda: Timing(rounds=2, seconds=0.001, spread=9.0))
-    monkeypatch.setattr("engine.commands.compare.export_onnx", lambda *_: None)  # no file: it has no number here
+    monkeypatch.setattr("engine.commands.compare.export_checkpoint", lambda *_: None)  # no file: it has no number here
     Path("schedule.yaml").write_text(SCHEDULE)
     plan = plan_of("schedule.yaml", 3)
     trainer_of("--compress=schedule.yaml", "--nEpochs=3", "--run=a", "--threads=1").run()

@@ -2,8 +2,8 @@
 
 `trial`, which masks a model, runs it, applies a recipe, runs it again and compares outputs and running statistics, in
 eval and in training mode; the model is as before when it returns. It does so with the model's own values, and with
-perturbed ones (`proof/perturb.py`), for what is zero today. Called by `thin` (the proof) and by `probe` (finding
-sizes that are literals in the code).
+perturbed ones (perturb.py), for what is zero today. Called by `thin` (the proof) and by `compress/thinning/trial.py`
+(finding sizes that are literals in the code).
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from compress.graph.calls import Call, calls_of
-from compress.graph.trace import ExampleInputs, as_arguments, asks_for_training
+from compress.graph.trace import ExampleInputs, asks_for_training
+from compress.thinning.proof.inputs import cast_inputs, fewer
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 from compress.thinning.proof.perturb import Draw, perturb
 from compress.thinning.proof.steps import Parting, first_parting
@@ -384,73 +383,5 @@ def cast(model: nn.Module, dtype: torch.dtype | None) -> None:
             tensor.data = tensor.data.to(dtype)
 
 
-def cast_inputs(calls: Calls, dtype: torch.dtype | None) -> list[Call]:
-    """The same for the inputs."""
-
-    def convert(leaf: Any) -> Any:
-        floating = isinstance(leaf, Tensor) and leaf.is_floating_point() and dtype is not None
-        return leaf.to(dtype) if floating else leaf
-
-    return [replace(call, inputs=pytree.tree_map(convert, call.inputs)) for call in calls]
-
-
 def _floating(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-
-
-def fewer(calls: Calls) -> list[Call]:
-    """Two samples are enough, if the tensors agree on how many there are."""
-
-    def cut(inputs: Any) -> Any:
-        if len({tensor.shape[0] for tensor in _tensors(inputs)}) != 1:
-            return inputs
-        return pytree.tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) and leaf.dim() else leaf, inputs)
-
-    return [replace(call, inputs=cut(call.inputs)) for call in calls]
-
-
-def _tensors(inputs: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
-
-
-def real_inputs(example_inputs: ExampleInputs, device: torch.device | None = None) -> ExampleInputs:
-    """Example inputs fit for a comparison: at least two and at most four samples, numbers that differ.
-
-    Floating-point tensors that are constant or not finite (an example may be uninitialised) become normal
-    random numbers. Integers stay: what they index is not known. A batch of one is doubled.
-    """
-    if isinstance(example_inputs, list):
-        return [replace(call, inputs=_real(call.inputs, device)) for call in calls_of(example_inputs)]
-    if isinstance(example_inputs, Call):
-        return replace(example_inputs, inputs=_real(example_inputs.inputs, device))
-    real: tuple[Any, ...] = _real(as_arguments(example_inputs), device)
-    return real
-
-
-def _real(inputs: Any, device: torch.device | None) -> Any:
-    batches = {tensor.shape[0] for tensor in _tensors(inputs)}
-    generator = torch.Generator().manual_seed(0)
-
-    def convert(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.dim():
-            return leaf
-        leaf = leaf.detach()
-        if len(batches) == 1:
-            leaf = torch.cat([leaf, leaf]) if leaf.shape[0] == 1 else leaf[:4]
-        usable = not leaf.is_floating_point() or (bool(leaf.isfinite().all()) and leaf.numel() and leaf.std() > 0)
-        if not usable or (leaf.is_floating_point() and torch.equal(leaf[0], leaf[-1])):
-            leaf = torch.randn(leaf.shape, generator=generator).to(leaf)
-        return leaf if device is None else leaf.to(device)
-
-    return pytree.tree_map(convert, inputs)
-
-
-def are_real(example_inputs: ExampleInputs) -> bool:
-    """Whether `real_inputs` takes the numbers as they are, instead of random ones in their place."""
-
-    def floating(inputs: Any) -> list[Tensor]:
-        every = [leaf for call in calls_of(inputs) for leaf in _tensors(call.inputs)]
-        return [leaf.detach() for leaf in every if leaf.is_floating_point()]
-
-    pairs = zip(floating(example_inputs), floating(real_inputs(example_inputs)), strict=True)
-    return all(torch.equal(given[:1], used[:1]) for given, used in pairs)

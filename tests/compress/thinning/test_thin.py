@@ -9,7 +9,7 @@ from torch import nn
 from compress.errors import UserError
 from compress.graph.channels import channel_graph
 from compress.thinning.complete import complete_masks, zero_masks
-from compress.thinning.proof.verify import real_inputs
+from compress.thinning.proof.inputs import real_inputs
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import put_on, remove_units, thin
 from compress.thinning.trial import prunable_graph
