@@ -1,7 +1,7 @@
 """A run's network as exported files: written and proved after the evaluation, and evaluated themselves.
 
-`export_run` (results/<run>/export.json and the files beside it), `export_checkpoint`, `evaluate_exported` (`test.py --model
-FILE.onnx`), `seen_inputs`.
+`export_run` (results/<run>/export.json and the files beside it), `export_checkpoint`, `evaluate_exported` (`test.py
+--model FILE.onnx`), `seen_inputs`.
 """
 
 import logging
