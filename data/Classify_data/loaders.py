@@ -140,7 +140,7 @@ def training_set(config: _DataOptions) -> ClassifySet:
 
 def _default_mean_std(config: _DataOptions) -> str:
     """That of a known set, else measured."""
-    name = config.dataset.removeprefix("torchvision:").lower()
+    name = config.dataset.removeprefix("torchvision:").lower().replace("-", "")
     return name if config.traindata is None and name in KNOWN and name != DIGITS else AUTO
 
 

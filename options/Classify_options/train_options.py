@@ -17,12 +17,13 @@ class ClassifyTrainConfig(TrainConfig):
     optform: str = option("Classify", "application to train", metavar="NAME")
     traindata: str | None = option(
         None,
-        "training data: class folders, CIFAR-10's python batches, HDF5 or .npz (default: the data set of --dataset)",
+        "training data: class folders, CIFAR-10's python batches, IDX files, HDF5 or .npz (default: the data set of "
+        "--dataset)",
         metavar="PLACE",
     )
     dataset: str = option(
         "digits",
-        "data set where --traindata is not given: digits (inside scikit-learn) or torchvision:NAME",
+        "data set where --traindata is not given: digits (inside scikit-learn), fashion-mnist or torchvision:NAME",
         metavar="NAME",
     )
     download: bool = option(False, "let torchvision download the data set, including its test part")

@@ -31,6 +31,7 @@ from compress.io.archive_limits import check_archive
 from compress.quantization.post_training.statistics_file import read_statistics
 from data.Classify_data.find_dataset import place_layout
 from data.Classify_data.formats.cifar import read_batch
+from data.Classify_data.formats.idx import read_idx
 from data.Deblur_data.pairs_index import read_index
 from data.images import ImageFile
 from engine.commands.find_checkpoint import load_subject
@@ -130,6 +131,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "record.py _read": lambda path: open_record(path, nn.Linear(1, 1), "element", [], {"psnr": 1.0}, True),
     "arrays.py _open": _with_ending(place_layout, ".h5"),
     "plain_pickle.py read_plain": read_batch,
+    "idx.py read_idx": lambda path: read_idx(path, 1),
+    "idx.py read_idx, packed": _with_ending(lambda path: read_idx(path, 3), ".gz"),
     "pairs_index.py read_index": _in_folder(read_index, "pairs.json"),
     "data/images.py opened": lambda path: ImageFile("a", path).load(),
     "dense.py _is_dense": in_run("schedule.yaml", lambda: _is_dense(Run("a"))),

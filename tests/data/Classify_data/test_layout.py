@@ -128,7 +128,9 @@ def test_unknown_forms_and_places_are_refused(tmp_path: Path) -> None:
         place_layout(tmp_path / "none")
     with pytest.raises(UserError, match="holds no data in a known form: class folders"):
         place_layout(tmp_path)
-    with pytest.raises(UserError, match="--dataset=mnist: it is digits or torchvision:NAME"):
+    with pytest.raises(
+        UserError, match="--dataset=mnist: unknown data set; known are digits, fashion-mnist and torchvision:NAME"
+    ):
         find_layout(None, "mnist")
     with pytest.raises(UserError, match="torchvision:CIFAR11: unknown data set; did you mean 'CIFAR10'"):
         find_layout(None, "torchvision:CIFAR11")
