@@ -1,16 +1,20 @@
-"""Parameters that an optimizer and autograd know: new values of another shape in place, and joining an optimizer.
+"""Tensors that an optimizer and autograd know: new values of another shape in place, joining an optimizer, copies.
 
-`replace_data`, `add_group`.
+`replace_data`, `add_group`, `copied`.
 """
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
+from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
@@ -50,3 +54,27 @@ def add_group(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], opti
         optimizer.add_param_group({"params": members, "lr": first["lr"], **options})
     except (ValueError, TypeError) as e:
         raise UserError(f"{kind} does not take {next(iter(parameters))!r} in a group of its own: {e}") from e
+
+
+def copied(model: Network) -> Network:
+    """A deep copy of a network, on its device.
+
+    A network may keep what it has computed: its last features, or a weight that `torch.nn.utils.prune` or the older
+    `weight_norm` makes anew in each forward pass. torch refuses to copy tensors with a history, so the copy has their
+    values alone.
+
+    Raises:
+        UserError: it cannot be copied.
+    """
+    kept = [leaf for module in model.modules() for leaf in pytree.tree_leaves(_own_attributes(module))]
+    memo: dict[int, Any] = {
+        id(each): each.detach().clone() for each in kept if isinstance(each, Tensor) and each.grad_fn
+    }
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as e:
+        raise UserError(f"{type(model).__name__} cannot be copied: {' '.join(str(e).split())[:300]}") from e
+
+
+def _own_attributes(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if name not in ("_parameters", "_modules")}

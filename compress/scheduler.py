@@ -78,7 +78,7 @@ class CompressionScheduler:
         self._optimizer = optimizer
         self.generator = torch.Generator().manual_seed(seed)
         self._epoch = -1
-        self._order = HookOrder(model)
+        self._order = HookOrder(model, lambda: [each.name for each in self.masks.masked()])
         self._wants_batch = False
         self._acting: dict[str, list[Policy]] = {hook: [] for hook in HOOKS}
         for policy in self.policies:

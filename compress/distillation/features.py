@@ -41,7 +41,11 @@ class ChannelDistiller(Distiller):
         self._followed = 0
         self.matching = Adaptors({})
         self._seen = dims_of(model, self.pairs, example_inputs)
+        self._taught: dict[str, tuple[int, int]] = {}  # the same of the teacher's layers, by the student's
         teacher = teachers.find(self.teacher, model)
+        if not isinstance(teacher, UnseenTeacher):
+            its = dims_of(teacher, self.pairs.values(), example_inputs)
+            self._taught = {own: its[other] for own, other in self.pairs.items() if other in its}
         if self.loss == "attention" or isinstance(teacher, UnseenTeacher):
             return
         same = self.teacher == SELF and self.adaptors == "auto"
@@ -85,6 +89,9 @@ class ChannelDistiller(Distiller):
             UserError: the features cannot be compared, or which dimension holds the channels is not known.
         """
         dim = self._dim(layer, student, teacher)
+        rank, its = self._taught.get(layer, (0, 0))
+        if self.channel_dim is None and rank == student.dim() == teacher.dim():
+            teacher = teacher.movedim(its, dim)
         student, teacher = same_positions(student, teacher, layer, dim)
         if self.loss == "attention":
             return attention_distance(student, teacher, dim)

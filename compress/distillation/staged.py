@@ -47,6 +47,7 @@ class StagedDistillation(ChannelDistiller):
         frozen: `rest` trains everything up to the point; `earlier` also freezes what earlier stages trained.
         adaptors: `auto` trains a 1x1 adaptor where widths differ, `always` for every stage.
         distillation_wt: factor of the stage's term, >= 0.
+        channel_dim: the dimension of the channels in all pairs, such as -1; null finds it, see `FeatureDistillation`.
     """
 
     loss = "l2"
@@ -59,6 +60,7 @@ class StagedDistillation(ChannelDistiller):
         frozen: Literal["rest", "earlier"] = "rest",
         adaptors: AdaptorUse = "auto",
         distillation_wt: Weight = 1.0,
+        channel_dim: int | None = None,
     ) -> None:
         if not stages:
             raise ValueError("stages is empty, so nothing would be trained")
@@ -68,6 +70,7 @@ class StagedDistillation(ChannelDistiller):
         self.epochs_of_stages = epochs_of_stages
         self.frozen = frozen
         self.adaptors = adaptors
+        self.channel_dim = channel_dim
 
     def terms(self, student: Features, teacher: Features, pairs: Mapping[str, str]) -> dict[str, Tensor]:
         """The distance of the stage's pair."""

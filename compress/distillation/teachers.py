@@ -4,7 +4,6 @@
 is hooked once.
 """
 
-import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 
 from compress.distillation.capture import Call, Capture, Features, chosen, evaluated
 from compress.errors import UserError, did_you_mean
+from compress.parameters import copied
 from compress.selectors import unwrapped
 from compress.thinning.recipe import Recipe
 
@@ -246,9 +246,9 @@ def _check_apart(name: str, teacher: nn.Module, student: nn.Module) -> None:
 def _copy(model: nn.Module) -> nn.Module:
     inner = unwrapped(model)
     try:
-        return _frozen(copy.deepcopy(inner))
-    except RuntimeError as e:
-        raise UserError(f"{type(inner).__name__} cannot be copied, so it cannot be its own teacher: {e}") from e
+        return _frozen(copied(inner))
+    except UserError as e:
+        raise UserError(f"{e}; so it cannot be its own teacher") from e
 
 
 def _frozen(network: nn.Module) -> nn.Module:

@@ -171,9 +171,10 @@ def asks_for_training(model: nn.Module) -> bool:
     return _speaks_of(model, "training")
 
 
-def asks_for_gradients(model: nn.Module) -> bool:
-    """Whether some module's own code may compute something else without gradients, searched as for `training`."""
-    return _speaks_of(model, "grad")
+def modes_without_gradients(model: nn.Module) -> list[Callable[[], contextlib.AbstractContextManager[Any]]]:
+    """The modes in which some module's own code may compute something else, searched as for `training`."""
+    modes = {"grad": torch.no_grad, "inference_mode": torch.inference_mode}
+    return [mode for word, mode in modes.items() if _speaks_of(model, word)]
 
 
 def _speaks_of(model: nn.Module, word: str) -> bool:
@@ -310,6 +311,11 @@ def module_of(node: Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(stack.values()))[0] if stack else ""
     return str(path).split("@")[0]
+
+
+def call_of(node: Node) -> tuple[str, ...]:
+    """Which call of which module made it: equal for what one call's `forward` and its hooks made."""
+    return tuple(node.meta.get("nn_module_stack") or ())
 
 
 def source_of(node: Any) -> Any:

@@ -7,7 +7,8 @@ loop leaves out (no step) is none that lacks a hook.
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -23,8 +24,20 @@ logger = logging.getLogger("compress")
 Needs = Callable[[str], list[str]]  # hook -> names of those that act there in the present epoch
 
 
-LATEST: "weakref.WeakKeyDictionary[nn.Module, weakref.ref[HookOrder]]" = weakref.WeakKeyDictionary()
-"""Network -> what follows the scheduler that acted on it last."""
+@dataclass
+class Acted:
+    """The scheduler that acted on a network last; it may be gone.
+
+    Attributes:
+        order: what follows its loop.
+        masked: the weights that it held at zero in part when its last epoch ended.
+    """
+
+    order: "weakref.ref[HookOrder]"
+    masked: frozenset[str] = frozenset()
+
+
+LATEST: "weakref.WeakKeyDictionary[nn.Module, Acted]" = weakref.WeakKeyDictionary()
 
 
 class HookOrder:
@@ -32,6 +45,7 @@ class HookOrder:
 
     Args:
         model: the scheduler's network.
+        masked: gives the names of the weights of which the scheduler holds a part at zero.
 
     Attributes:
         epoch: that began last; None before the first one.
@@ -39,9 +53,10 @@ class HookOrder:
         skips: epochs are left out on purpose, so that is not warned of.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._displaced = False  # another scheduler of the network has begun inside of an epoch
+    def __init__(self, model: nn.Module, masked: Callable[[], Iterable[str]] = tuple) -> None:
+        self._model, self._masked = model, masked
+        self._displaced = False  # another scheduler of the network has begun since
+        self._earlier: frozenset[str] = frozenset()  # what the scheduler before this one held at zero
         self.epoch: int | None = None
         self.resumed = False
         self.skips = False
@@ -62,7 +77,7 @@ class HookOrder:
     def restart(self) -> None:
         """A state was loaded."""
         watched, skips = self._watched, self.skips
-        self.__init__(self._model)  # type: ignore[misc]
+        self.__init__(self._model, self._masked)  # type: ignore[misc]
         self._watched, self.skips, self.resumed = watched, skips, True
 
     def begin_epoch(self, epoch: int, needs: Needs) -> None:
@@ -113,25 +128,41 @@ class HookOrder:
         if self._stepped and "before_backward_pass" not in self._reached:
             self._miss("before_backward_pass", needs("before_backward_pass"), f"minibatch {step} ends")
         self._open, self._stepped = None, False
+        self._tell_of_lost()
 
     def end_epoch(self, epoch: int, needs: Needs) -> None:
         """`on_epoch_end`."""
         self._inside(epoch, "on_epoch_end", needs)
         self._close_minibatch(needs)
         self._over, self._open = True, None
+        LATEST[self._model] = Acted(weakref.ref(self), frozenset(self._masked()))
 
     def _act_alone(self) -> None:
-        """Raises UserError where two schedulers take turns inside of their epochs on one network."""
-        known = LATEST.get(self._model)
-        other = None if known is None else known()
-        if other is not None and other is not self and not other._over:
+        """Raises UserError where two schedulers take turns on one network; a second one may follow a first."""
+        last = LATEST.get(self._model)
+        other = None if last is None else last.order()
+        if last is not None and other is not self:
             if self._displaced:
                 raise UserError(
                     f"two schedulers act on this {type(self._model).__name__} in turns: masks, rates and loss terms of "
                     "both would be applied, each without knowing the other's; put all policies into one schedule"
                 )
-            other._displaced = True
-        LATEST[self._model] = weakref.ref(self)
+            if other is not None:
+                other._displaced = True
+            self._earlier = frozenset() if self.resumed else last.masked
+            LATEST[self._model] = Acted(weakref.ref(self))
+        elif last is None:
+            LATEST[self._model] = Acted(weakref.ref(self))
+
+    def _tell_of_lost(self) -> None:
+        names, self._earlier = self._earlier - frozenset(self._masked()), frozenset()
+        if names:
+            logger.warning(
+                "an earlier scheduler of this %s held a part of %d weights at zero (%s%s), and this one does not: its "
+                "training moves them, and the zeros are lost. Put all policies into one schedule, whose masks hold "
+                "after a pruner's last epoch, or thin the network first",
+                type(self._model).__name__, len(names), ", ".join(sorted(names)[:3]), ", ..." if len(names) > 3 else "",
+            )  # fmt: skip
 
     def _inside(self, epoch: int, hook: str, needs: Needs) -> None:
         if self.resumed:

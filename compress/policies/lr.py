@@ -140,10 +140,11 @@ class LRPolicy(Policy):
             )  # fmt: skip
 
     def _metric(self, metrics: dict[str, Any], mode: str) -> float:
-        if mode not in metrics:
+        if not isinstance(metrics, Mapping) or mode not in metrics:
+            given = sorted(metrics) if isinstance(metrics, Mapping) else repr(metrics)
             raise UserError(
                 f"lr_schedulers.{self.name}: ReduceLROnPlateau(mode={mode}) needs metrics[{mode!r}] in on_epoch_end; "
-                f"the training loop gave {sorted(metrics)}"
+                f"the training loop gave {given}"
             )
         return float(metrics[mode])
 

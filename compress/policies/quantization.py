@@ -92,7 +92,8 @@ class QuantizationPolicy(Policy):
             self._tell_of_ignored()
 
     def on_epoch_end(self, ctx: StepContext) -> None:
-        """After the last epoch ranges, clips and steps stay as they are."""
+        """After the last epoch ranges, clips and steps stay as they are; signs that validation showed are reported."""
+        self._tell_of_signs_evaluated(ctx)
         if ctx.epoch == self.window.last and not self._frozen:
             self.quantizer.freeze(ctx.model)
             self._frozen = True
@@ -134,6 +135,19 @@ class QuantizationPolicy(Policy):
             "tensor that is written behind the tracer's back or in training mode only: %s; %s", self.name, ctx.epoch,
             len(new), names, then,
         )  # fmt: skip
+
+    def _tell_of_signs_evaluated(self, ctx: StepContext) -> None:
+        """Training never shows these values, so no range can be learned that holds them."""
+        found = self.quantizer.contradicted(in_training=False) if self._since is not None else []
+        new = list(dict.fromkeys(layer for layer, _ in found if layer not in self._told_signs))
+        if new:
+            self._told_signs |= set(new)
+            logger.warning(
+                "%s: epoch %d: in evaluation %d layers read negative values, which by the traced forward pass they "
+                "never do, nor did training show any: %s; all below zero is lost there. Leave what they read float "
+                "(overrides: {%s: {bits_activations: null}}), or compute the same in training and evaluation",
+                self.name, ctx.epoch, len(new), ", ".join(new), new[0],
+            )  # fmt: skip
 
     def _convert(self, model: nn.Module, epoch: int) -> dict[str, Any]:
         structure = self.quantizer.convert(model)

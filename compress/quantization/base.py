@@ -204,9 +204,9 @@ class Quantizer(ABC):
         make_signed(self._pieces, self.structure, places)
         self.signed_later += places
 
-    def contradicted(self) -> list[tuple[str, str]]:
-        """(layer, slot) of inputs that have met negative values by now, although the trace says that they cannot."""
-        return contradicted(self._pieces)
+    def contradicted(self, in_training: bool = True) -> list[tuple[str, str]]:
+        """(layer, slot) of inputs that have met negative values since, although the trace says that they cannot."""
+        return contradicted(self._pieces, in_training)
 
     def ignored(self) -> dict[str, int]:
         """Activation -> minibatches that its fake quantizer did not observe, where there are any."""

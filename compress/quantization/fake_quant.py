@@ -103,7 +103,8 @@ class ActivationQuantizer(FakeQuantizer):
         signed: whether the range reaches below zero.
         statistics: names of the buffers that processes average.
         ignored: minibatches that it has not observed, since some of their values were not finite.
-        negative: whether a training minibatch had values below zero although it is not signed; see `signs_seen.py`.
+        negative: whether a minibatch had values below zero although it is not signed, in evaluation and in training,
+            (2,); see `signs_seen.py`.
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
@@ -112,17 +113,17 @@ class ActivationQuantizer(FakeQuantizer):
         super().__init__(bits)
         self.signed = signed
         self.register_buffer("ignored", torch.zeros((), dtype=torch.int64), persistent=False)
-        self.register_buffer("negative", torch.zeros((), dtype=torch.bool), persistent=False)
+        self.register_buffer("negative", torch.zeros(2, dtype=torch.bool), persistent=False)
 
     ignored: Tensor
     negative: Tensor
 
     @torch.no_grad()
     def check_sign(self, x: Tensor) -> None:
-        """Notes values below zero, in training, where there should be none."""
-        if self.training and not self.signed and x.numel():
+        """Notes values below zero where there should be none."""
+        if not self.signed and x.numel() and not torch.compiler.is_exporting():
             low = x.detach().amin()
-            self.negative |= (low < 0) & torch.isfinite(low)
+            self.negative[int(self.training)] |= (low < 0) & torch.isfinite(low)
 
     def begin_sequence(self) -> None:
         """What comes until `end_sequence` are the steps of one sequence, which count as one minibatch."""

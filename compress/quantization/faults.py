@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from compress.quantization.layers import ACTIVATIONS, LAYERS
+from compress.quantization.layers import ACTIVATIONS, LAYERS, weight_names
 from compress.quantization.placement.sharing import has_weight
 from compress.selectors import canonical_modules
 
@@ -65,6 +65,8 @@ def why_float(name: str, module: nn.Module, overrides: Mapping[str, Any]) -> str
     """Why a layer of a known type stays float; empty where it does not."""
     if not has_weight(module):
         return "its weight is computed from other parameters"
+    if any(module.get_parameter(own).numel() == 0 for own in weight_names(module)):
+        return "its weight is empty"
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
         return "max_norm changes its weight in place"
     return "overrides" if name in overrides and overrides[name] in (None, FLOAT) else ""

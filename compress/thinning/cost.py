@@ -5,7 +5,6 @@ Costs of a choice of units, before anything is removed.
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 import time
@@ -19,6 +18,7 @@ from torch import nn
 from compress.graph.calls import Call, calling, calls_of
 from compress.graph.channels import ChannelGraph, Place
 from compress.graph.trace import ExampleInputs
+from compress.parameters import copied
 from compress.thinning.complete import gone_positions
 from compress.thinning.proof.inputs import real_inputs
 from compress.thinning.removal_plan import plan_recipe
@@ -46,8 +46,8 @@ def latency_ratio(
     """Median over interleaved rounds of a thinned copy's forward time over the model's, in eval mode."""
     device = next(model.parameters()).device
     call = calls_of(real_inputs(inputs, device))[0]
-    dense = copy.deepcopy(model).eval()
-    thinned = plan_recipe(model, graph, removed).apply(copy.deepcopy(model)).eval()
+    dense = copied(model).eval()
+    thinned = plan_recipe(model, graph, removed).apply(copied(model)).eval()
     ratios = []
     with torch.inference_mode():
         for _ in range(2):  # warm up

@@ -3,7 +3,6 @@
 The checkpoint's content, cut like its network, and the file beside the original.
 """
 
-import copy
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.distributed import is_first
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs
+from compress.parameters import copied
 from compress.thinning.recipe import Recipe, cut_optimizer_state, cut_state
 from compress.thinning.thin import Thinned, remove_units
 from compress.thinning.trial import prunable_graph
@@ -183,7 +183,7 @@ def optimizer_of(checkpoint: Content, application: Application) -> Callable[[nn.
 def _averaged(content: Mapping[str, Any], model: nn.Module) -> nn.Module | None:
     if not content.get("averaged"):
         return None
-    averaged = copy.deepcopy(model)
+    averaged = copied(model)
     load_exact_weights(averaged, content["averaged"]["model"])
     return averaged
 

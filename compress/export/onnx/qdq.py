@@ -5,7 +5,6 @@ have become QuantizeLinear / DequantizeLinear (`qdq`), rounding in torch (`torch
 network itself stays as it was.
 """
 
-import copy
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.onnx.ops import symbolic
 
 from compress.export.onnx.int8_weights import Int8Weight, int8_form
+from compress.parameters import copied
 from compress.quantization.fake_quant import ActivationQuantizer
 from compress.quantization.grid import Grid
 from compress.quantization.layers import QuantLayer, bias_names, slot_of, weight_names
@@ -91,7 +91,7 @@ def deployable(model: nn.Module, form: Form, choices: Choices | None = None) -> 
         choices: of `qdq`.
     """
     choices = choices or Choices()
-    result = Deployable(copy.deepcopy(model).cpu().float().eval())
+    result = Deployable(copied(model).cpu().float().eval())
     layers = {name: each for name, each in result.model.named_modules() if isinstance(each, QuantLayer)}
     for name, layer in layers.items():  # before the activations: a weight may need its BatchNorm, nothing else
         _set_weight(canonical(name, result.model), layer, form, choices, result)

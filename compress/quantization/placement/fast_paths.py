@@ -7,15 +7,14 @@
 
 import inspect
 import re
+from typing import Any
 
 from torch import nn
 
 from compress.quantization.layers import QuantActivation, QuantLayer
 from compress.selectors import canonical_modules, first_names
 
-READ = re.compile(
-    r"\bself((?:\.\w+|\[\d+\])+)\.(?:weight|bias)(?:_(?:ih|hh|hr)\w*)?\b(?!\.(?:shape|dtype|device|size|dim|ndim|numel)\b)"
-)
+READ = r"((?:\.\w+|\[\d+\])*)\.(?:weight|bias)(?:_(?:ih|hh|hr)\w*)?\b(?!\.(?:shape|dtype|device|size|dim|ndim|numel)\b)"
 
 
 def leave_fast_paths(model: nn.Module) -> None:
@@ -43,6 +42,9 @@ def read_by_source(model: nn.Module) -> dict[str, str]:
             full = f"{name}.{path}".lstrip(".")
             if full in names:
                 found[names[full]] = name or type(module).__name__
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        if name and any("" in _reads(hook) for hook in hooks if inspect.isfunction(hook)):
+            found[names[name]] = f"a hook of {name}"
     return found
 
 
@@ -57,8 +59,14 @@ def _paths(cls: type[nn.Module]) -> set[str]:
         for name, method in vars(each).items()
         if inspect.isfunction(method) and not name.lstrip("_").startswith(("init", "reset", "load", "save"))
     ]
+    found = [match for method in methods for match in _reads(method)]
+    return {re.sub(r"\[(\d+)\]", r".\1", match).lstrip(".") for match in found if match}
+
+
+def _reads(method: Any) -> list[str]:
+    """What stands between the first argument, most often called `self`, and `.weight` or `.bias`."""
+    names = inspect.unwrap(method).__code__.co_varnames
     try:
-        texts = [inspect.getsource(method) for method in methods]
-    except (OSError, TypeError):
-        return set()
-    return {re.sub(r"\[(\d+)\]", r".\1", match[1]).lstrip(".") for text in texts for match in READ.finditer(text)}
+        return re.findall(rf"\b{names[0]}{READ}", inspect.getsource(method)) if names else []
+    except OSError:
+        return []

@@ -11,13 +11,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 from torch.fx import Node
 
 from compress.errors import UserError
 from compress.graph.calls import calls_of
-from compress.graph.trace import asks_for_gradients, asks_for_training, operation_name, trace_model
+from compress.graph.trace import asks_for_training, modes_without_gradients, operation_name, trace_model
 from compress.quantization.placement.norm_behind import without_norm
 from compress.quantization.placement.sharing import is_weighted, owning
 from compress.quantization.placement.signs import PASSING, Signs, plain_name, zero_pad
@@ -94,8 +93,8 @@ def read_graph(
     graph = Graph({}, norms=dict(owned.norms), outside=dict(owned.outside), unnormed=unnormed)
     for call in calls_of(example_inputs)[1:]:
         _compare(graph, model, call, training=False)
-    if asks_for_gradients(model):
-        with torch.no_grad():
+    for mode in modes_without_gradients(model):
+        with mode():
             _compare(graph, model, example_inputs, training=False)
     if trains and asks_for_training(model):
         _compare(graph, model, example_inputs, training=True)

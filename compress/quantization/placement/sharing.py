@@ -19,7 +19,7 @@ from torch import nn
 from torch.fx import Node
 
 from compress.graph.regions import has_subgraph
-from compress.graph.trace import Trace, module_of, operation_name, shape_of
+from compress.graph.trace import Trace, call_of, module_of, operation_name, shape_of
 from compress.quantization.layers import LAYERS, NORMS, bias_names, weight_names
 from compress.quantization.placement.signs import plain_name
 from compress.selectors import canonical, canonical_modules, first_names
@@ -135,10 +135,13 @@ def _outside(
                 if tensor is not None:
                     holders.setdefault(id(tensor), []).append(name)
     for key, layers in holders.items():
-        readers = [owners.get(node, "") for node in reads.get(key, []) if not has_subgraph(node)]  # a branch's layer
-        for reader in readers:
+        readers = [node for node in reads.get(key, []) if not has_subgraph(node)]  # a branch's layer is inside of it
+        calls = Counter((owners.get(node, ""), call_of(node)) for node in readers)
+        for (reader, call), count in calls.items():
             if reader not in layers:
                 yield from ((name, reader) for name in layers)
+            elif call and count > 1:  # the layer itself reads a tensor once a call
+                yield from ((name, f"a hook of {reader}") for name in layers)
 
 
 def _only_reader(module: Any, node: Node, reads: Mapping[int, list[Node]], own: tuple[str, ...] = OWN) -> bool:

@@ -1,7 +1,7 @@
 """What the trace says about signs, held against what minibatches show: an input with negative values becomes signed.
 
-Asked by policies/quantization.py after each minibatch; what the trace says is in signs.py, and calibration after
-training has statistics of its own.
+Asked by policies/quantization.py after each minibatch and after each validation; what the trace says is in signs.py,
+and calibration after training has statistics of its own.
 """
 
 from __future__ import annotations
@@ -22,8 +22,13 @@ Place = tuple[str, str]  # layer and slot
 
 
 @torch.no_grad()
-def contradicted(pieces: Pieces) -> list[Place]:
-    """The inputs without sign that have met negative values since they were asked last, in any process."""
+def contradicted(pieces: Pieces, in_training: bool = True) -> list[Place]:
+    """The inputs without sign that have met negative values since they were asked last, in any process.
+
+    Args:
+        pieces: the network's fake quantizers.
+        in_training: in minibatches of training; else in evaluation.
+    """
     watched = {
         (layer, slot): piece
         for layer, slots in pieces.items()
@@ -32,9 +37,10 @@ def contradicted(pieces: Pieces) -> list[Place]:
     }
     if not watched:
         return []
-    seen = max_over_ranks(torch.stack([piece.negative.float() for piece in watched.values()])).tolist()
+    mode = int(in_training)
+    seen = max_over_ranks(torch.stack([piece.negative[mode].float() for piece in watched.values()])).tolist()
     for piece in watched.values():
-        piece.negative.fill_(False)
+        piece.negative[mode] = False
     return [place for place, value in zip(watched, seen, strict=True) if value]
 
 

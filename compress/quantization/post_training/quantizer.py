@@ -4,7 +4,6 @@ The arguments and the order of the steps.
 """
 
 import contextlib
-import copy
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import ConfigDict, Field, with_config
 from torch import nn
 
 from compress.errors import UserError
+from compress.parameters import copied
 from compress.quantization.base import Bits, LayerBits, Quantizer
 from compress.quantization.convert import structure_of
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
@@ -188,7 +188,7 @@ class PostTrainLinearQuantizer(Quantizer):
         """
         batches = finite_samples(batches) if batches else batches
         network = self.float_copy(model, batches)
-        reference = copy.deepcopy(network)  # folded and equalized: what everything is compared with
+        reference = copied(network)  # folded and equalized: what everything is compared with
         self.prepare(network, None)
         self.convert(network)
         with torch.no_grad():
@@ -222,7 +222,7 @@ class PostTrainLinearQuantizer(Quantizer):
             raise UserError(f"this {type(model).__name__} is quantized already; a network is quantized once")
         if found := uninitialized(model):
             raise UserError("; ".join(found))
-        network = copy.deepcopy(unwrapped(model)).eval()
+        network = copied(unwrapped(model)).eval()
         if self.example_inputs is None:
             self.example_inputs = batches[0]
         if found := self.faults(network):
@@ -234,7 +234,7 @@ class PostTrainLinearQuantizer(Quantizer):
             equalize(network, find_pairs(network, self.example_inputs, self._norms), self._norms)
         if not (self._norms or self.equalization):
             return network
-        original = copy.deepcopy(unwrapped(model)).eval()
+        original = copied(unwrapped(model)).eval()
         if not same_outputs(original, network, batches):
             self._norms = {}
             network.load_state_dict(original.state_dict())

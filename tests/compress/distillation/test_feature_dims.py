@@ -160,6 +160,38 @@ def test_four_dimensions_with_the_channels_last(norm: bool, back: bool) -> None:
     assert channel_dim(feature.detach()) == 1
 
 
+@pytest.mark.parametrize("kind", ["FeatureDistillation", "StagedDistillation", "attention"])
+@pytest.mark.parametrize("width", [8, 5])
+def test_student_and_teacher_may_have_their_channels_at_different_places(kind: str, width: int) -> None:
+    """Width 8 is height and width too, so that no size gives the place away; with 5 there is an adaptor."""
+    student, teacher = ChannelsLast(width, True), nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU())
+    settings: dict[str, Any] = {"class": kind, "teacher": "big", "layers": {"stage": "0"}, "student_wt": 0.0}
+    if kind == "StagedDistillation":
+        settings = {"class": kind, "teacher": "big", "stages": {"stage": "0"}}
+    elif kind == "attention":
+        settings |= {"class": "FeatureDistillation", "loss": "attention"}
+    x = torch.randn(4, 3, 8, 8)
+    run = taught(one_policy("distillers", settings, [0]), {"big": teacher}, net=student, example_inputs=x)
+    own, its = student(x), teacher[0](x).permute(0, 2, 3, 1)
+    if kind == "attention":
+        expected = attention_distance(own, its, 3)
+    else:
+        matrix = run.optimizer.param_groups[1]["params"][0] if width == 5 else torch.eye(8)
+        expected = (own @ matrix.T - its).square().mean()
+    torch.testing.assert_close(term(run, x), expected)
+
+
+def test_stages_too_are_told_where_the_channels_are() -> None:
+    student, teacher = ChannelsLast(8, True), ChannelsLast(8, True)
+    settings = {"class": "StagedDistillation", "teacher": "big", "stages": {"stage": "stage"}, "channel_dim": 1}
+    settings |= {"adaptors": "always"}
+    x = torch.randn(4, 3, 8, 8)
+    run = taught(one_policy("distillers", settings, [0]), {"big": teacher}, net=student, example_inputs=x)
+    (matrix,) = run.optimizer.param_groups[1]["params"]
+    expected = (torch.einsum("wc,nchx->nwhx", matrix, student(x)) - teacher(x)).square().mean()
+    torch.testing.assert_close(term(run, x), expected)
+
+
 def test_positions_and_attention_of_channels_last_are_those_of_channels_first() -> None:
     student, teacher = ChannelsLast(4, True)(torch.randn(2, 3, 8, 8)), torch.randn(2, 4, 4, 6)
     own, its = same_positions(student, teacher, "stage")

@@ -135,6 +135,8 @@ def test_plateau_without_its_metric_says_so():
     policy = make("ReduceLROnPlateau", mode="max", patience=0)
     with pytest.raises(UserError, match=r"needs metrics\['max'\]"):
         policy.end(0, {"min": 1.0})
+    with pytest.raises(UserError, match=r"needs metrics\['max'\] in on_epoch_end; the training loop gave 1.0"):
+        policy.end(0, 1.0)
 
 
 def schedule(**instance):

@@ -48,6 +48,50 @@ def test_two_schedulers_in_turns_are_refused() -> None:
         first.on_minibatch_begin(0, 0, 1)
 
 
+def epoch_of(scheduler: CompressionScheduler, epoch: int) -> None:
+    scheduler.on_epoch_begin(epoch)
+    scheduler.on_minibatch_begin(epoch, 0, 1)
+    scheduler.on_minibatch_end(epoch, 0, 1)
+    scheduler.on_epoch_end(epoch)
+
+
+def test_an_epoch_each_in_turns_is_refused_too() -> None:
+    net = tiny_net()
+    first, second = scheduler_of(net), scheduler_of(net)
+    epoch_of(first, 0)
+    epoch_of(second, 0)
+    with pytest.raises(UserError, match="two schedulers act on this Sequential in turns"):
+        epoch_of(first, 1)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("other", ["conv1.weight", "fc.weight"])
+def test_zeros_that_a_next_scheduler_does_not_hold_are_reported(other: str, gone: bool, caplog: Any) -> None:
+    net = tiny_net()
+    first = scheduler_of(net)
+    epoch_of(first, 0)
+    if gone:
+        del first
+        gc.collect()
+    level = {**LEVEL, "levels": {other: 0.5}}
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    second = dict_config(net, optimizer, one_policy("pruners", level, [0, 1, 2]))
+    for epoch in range(2):
+        epoch_of(second, epoch)
+    lost = [record.getMessage() for record in caplog.records if "the zeros are lost" in record.getMessage()]
+    assert len(lost) == (other != "fc.weight")
+    assert all("(fc.weight)" in line for line in lost)
+
+
+def test_a_scheduler_that_takes_over_the_state_holds_the_zeros(caplog: Any) -> None:
+    net = tiny_net()
+    first, second = scheduler_of(net), scheduler_of(net)
+    epoch_of(first, 0)
+    second.load_state_dict(first.state_dict())
+    epoch_of(second, 1)
+    assert not caplog.records
+
+
 def test_one_after_the_other_and_after_one_that_broke_off_are_not() -> None:
     net = tiny_net()
     first, second = scheduler_of(net), scheduler_of(net)

@@ -64,6 +64,23 @@ class WithoutGradients(Parent):
         return self.fc(x) if torch.is_grad_enabled() else functional.linear(x, self.fc.weight, self.fc.bias)
 
 
+class InInference(Parent):
+    def first(self, x: Tensor) -> Tensor:
+        alone = torch.is_inference_mode_enabled()
+        return functional.linear(x, self.fc.weight, self.fc.bias) if alone else self.fc(x)
+
+
+class Hooked(Parent):
+    """A hook of the layer itself reads the weight once more, in the layer's own call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc.register_forward_hook(lambda fc, args, output: output + functional.linear(args[0], fc.weight))
+
+    def first(self, x: Tensor) -> Tensor:
+        return self.fc(x) + self.fc(-x)
+
+
 class Part(Parent):
     def first(self, x: Tensor) -> Tensor:
         return torch.cat([functional.linear(x, self.fc.weight[:4]), self.fc(x)[..., 4:]], -1)
@@ -159,6 +176,8 @@ ZOO: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {  # -> the layers th
     "in evaluation": (InEvaluation, {"fc"}),
     "in training": (InTraining, {"fc"}),
     "without gradients": (WithoutGradients, {"fc"}),
+    "in inference": (InInference, {"fc"}),
+    "a hook of it": (Hooked, {"fc"}),
     "a part": (Part, {"fc"}),
     "standardized": (Standardized, {"fc"}),
     "hidden": (Hidden, {"fc"}),
@@ -214,6 +233,8 @@ def test_every_mode_computes_the_same(parent: str, kind: str) -> None:
         outputs = [net.train()(x), net.eval()(x)]
         with torch.no_grad():
             outputs += [net.train()(x), net.eval()(x)]
+        with torch.inference_mode():
+            outputs += [net(x).clone()]
         for output in outputs[1:]:
             assert (output - outputs[0]).norm() < 5e-3 * outputs[0].norm()  # other sums may round one value otherwise
         kept = {
@@ -234,6 +255,22 @@ def test_it_is_known_without_example_inputs_too(parent: str) -> None:
     quantizer.convert(net)
     assert not stay_float & set(quantizer.bits_table())
     assert quantizer.bits_table()
+
+
+def test_the_name_of_the_instance_does_not_matter() -> None:
+    class Named(Parent):
+        def first(this, x: Tensor) -> Tensor:
+            return functional.linear(x, this.fc.weight)
+
+    quantizer = Qat(8, 3)
+    assert quantizer.faults(Named()) == []
+    assert quantizer.left_float == {"fc": "Named computes with its weight itself"}
+
+
+def test_a_layer_of_width_zero_stays_float() -> None:
+    quantizer = Qat(8, 3)
+    assert quantizer.faults(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 0))) == []
+    assert quantizer.left_float == {"1": "its weight is empty"}
 
 
 def test_evaluation_computes_with_the_quantized_weights_of_an_encoder_layer() -> None:

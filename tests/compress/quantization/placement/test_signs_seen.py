@@ -28,6 +28,7 @@ class Shifts(nn.Module):
         here = {
             "running": not torch.compiler.is_exporting(),
             "training": self.training,
+            "evaluation": not self.training and not torch.compiler.is_exporting(),
             "gradients": torch.is_grad_enabled() and not torch.compiler.is_exporting(),
         }
         if here[self.only] and shift:
@@ -123,6 +124,19 @@ def test_what_is_never_negative_stays_as_it_is(caplog: Any) -> None:
         run.steps(0)
     assert not [record for record in caplog.records if "negative" in record.getMessage()]
     assert not run.scheduler.structures[0]["layers"]["second"]["input_quantizer"]["signed"]
+
+
+def test_evaluation_alone_shows_the_sign_and_says_so_once(caplog: Any) -> None:
+    run = Trained("QuantAwareTrainRangeLinearQuantizer", "evaluation")
+    with caplog.at_level(logging.WARNING):
+        for epoch in range(2):
+            run.scheduler.on_epoch_begin(epoch)
+            run.net.eval()(x_of(9))
+            run.scheduler.on_epoch_end(epoch)
+    told = [record.getMessage() for record in caplog.records if "negative values" in record.getMessage()]
+    assert len(told) == 1
+    assert "in evaluation 1 layers" in told[0]
+    assert "overrides: {second: {bits_activations: null}}" in told[0]
 
 
 @pytest.mark.parametrize("mode", ["SYMMETRIC", "ASYMMETRIC_UNSIGNED"])
