@@ -210,6 +210,23 @@ class MaskTable(Mapping[str, ParameterMasker]):
             if masker.unmasked_copy is not None:
                 masker.unmasked_copy = None if masker.mask is None else cut(name, masker.unmasked_copy)
 
+    def take_exchanged(self, model: nn.Module, masks: Mapping[str, Tensor] | None = None, alone: bool = False) -> None:
+        """Follows a network in which modules were exchanged: parameters that stay keep their masks.
+
+        Args:
+            model: the network as it is now.
+            masks: of new parameters, by name.
+            alone: whether whole filters that they happen to clear stay in the network.
+        """
+        known = {id(masker.parameter): masker for masker in self._maskers.values()}
+        self._maskers = {
+            name: known.get(id(parameter)) or ParameterMasker(name, parameter)
+            for name, parameter in canonical_parameters(model).items()
+        }
+        self.zeroed &= self._maskers.keys()
+        for name, mask in (masks or {}).items():
+            self._maskers[name].set_mask(mask, alone=alone)
+
     def masked(self) -> list[ParameterMasker]:
         """The maskers that hold a mask now."""
         return [masker for masker in self._maskers.values() if masker.mask is not None]

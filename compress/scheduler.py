@@ -23,6 +23,7 @@ from compress.errors import UserError
 from compress.masks import MaskTable
 from compress.plan import Plan, make_plan
 from compress.policies.base import HOOKS, Policy
+from compress.policies.fusing import fuse_again
 from compress.policies.hook_order import HookOrder
 from compress.thinning.current import CurrentGraph
 from compress.thinning.recipe import Recipe, cut_state
@@ -244,7 +245,7 @@ class CompressionScheduler:
         self._order.restart()
         self.teachers.load_state_dict(state.get("teachers", {}), self.model, state["recipes"], len(self.recipes))
         for recipe in state["recipes"][len(self.recipes) :]:
-            Recipe.from_dict(recipe).apply(self.model)
+            self._apply(Recipe.from_dict(recipe))
         self.graph.forget()
         self.graph.load_state_dict(state["inputs"])
         self.graph.reasons.update(state.get("reasons", {}))
@@ -303,6 +304,14 @@ class CompressionScheduler:
             case NetworkCut(recipe):
                 self.recipes.append(recipe)
                 self._cut_states(Recipe.from_dict(recipe))
+
+    def _apply(self, recipe: Recipe) -> None:
+        """What a saved run has done to its network, to a new one; the optimizer and the masks follow new parameters."""
+        recipe.check(self.model)
+        if recipe.fused:
+            fuse_again(self.model, recipe.fused, self.graph.network, self._optimizer, self.masks)
+        else:
+            recipe.apply(self.model)
 
     def _cut_states(self, recipe: Recipe) -> None:
         """Whatever policies remember element by element follows the thinned parameters."""

@@ -64,6 +64,7 @@ class _Recipe(_Form):
     sizes: dict[str, dict[int, int]]
     attributes: dict[str, dict[str, int | tuple[int, ...] | None]]
     headed: list[str]
+    fused: list[str] = []
 
 
 class _Structure(_Form):

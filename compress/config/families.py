@@ -15,6 +15,7 @@ import compress.distillation.outputs
 import compress.distillation.similarity
 import compress.distillation.staged
 import compress.freezing
+import compress.fusing.reparameterize
 import compress.lr.closed_form
 import compress.lr.composed
 import compress.lr.torch_schedulers
@@ -47,9 +48,11 @@ import compress.thinning.removers  # noqa: F401
 from compress.distillation.staged import StagedDistillation
 from compress.epoch_window import EpochWindow
 from compress.freezing import LayerFreezer
+from compress.fusing.reparameterize import Reparameterize
 from compress.policies.base import Policy
 from compress.policies.distillation import DistillationPolicy
 from compress.policies.freezing import FreezePolicy
+from compress.policies.fusing import FusingPolicy
 from compress.policies.lr import LRPolicy
 from compress.policies.pruning import PruningPolicy
 from compress.policies.quantization import QuantizationPolicy
@@ -121,7 +124,8 @@ def _distillation(instance: Instance, window: EpochWindow, optimizer: Optimizer,
 
 
 def _extension(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
-    policy = FreezePolicy if issubclass(instance.cls, LayerFreezer) else ThinningPolicy
+    kinds = {LayerFreezer: FreezePolicy, Reparameterize: FusingPolicy}
+    policy = next((each for kind, each in kinds.items() if issubclass(instance.cls, kind)), ThinningPolicy)
     return policy(instance.name, window, instance.algorithm, **args)
 
 

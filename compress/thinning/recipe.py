@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
+from compress.fusing.blocks import exchange, fusions_of
 from compress.graph.settable_numbers import settable
 from compress.graph.size_origins import number_at, set_number
 from compress.graph.trace import canonical_names
 from compress.parameters import replace_data
+from compress.selectors import unwrapped
 from compress.thinning.attention.exchange import HEAD_SIZES, as_headed, head_spec
 
 logger = logging.getLogger("compress")
@@ -41,15 +43,17 @@ class Recipe:
         sizes: the same places -> the size before; what guards against applying it to another model.
         attributes: module name -> attribute -> its new value (`out_channels`, `groups`, ...).
         headed: names of the attention modules that compute with an explicit head size from now on.
+        fused: names of the blocks that are replaced by what they fuse to; such a recipe removes nothing else.
     """
 
     kept: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     sizes: dict[str, dict[int, int]] = field(default_factory=dict)
     attributes: dict[str, dict[str, Attribute]] = field(default_factory=dict)
     headed: tuple[str, ...] = ()
+    fused: tuple[str, ...] = ()
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Make a model smaller in place; parameters stay the same objects.
+        """Make a model smaller in place; parameters stay the same objects, but for those of fused blocks.
 
         Args:
             model: has the names and sizes that the recipe was made for.
@@ -61,6 +65,8 @@ class Recipe:
             UserError: a name or a size is not what the recipe was made for; the model is untouched then.
         """
         self.check(model)
+        if self.fused:
+            exchange(model, fusions_of(unwrapped(model), self.fused).values())
         modules = dict(model.named_modules(remove_duplicate=False))
         for name in self.headed:
             as_headed(modules[name])
@@ -96,6 +102,8 @@ class Recipe:
 
     def _check_values(self, modules: Mapping[str, nn.Module]) -> None:
         """A recipe may come from a file: it must not exchange a method, nor make a tensor larger."""
+        if self.fused and (self.kept or self.attributes or self.headed):
+            raise UserError("this recipe is damaged: it fuses blocks and removes units at once; nothing was changed")
         for name in self.headed:
             if head_spec(modules[name]) is None:
                 raise UserError(
@@ -129,7 +137,13 @@ class Recipe:
         return {name: self.slice(name, tensor) for name, tensor in tensors.items()}
 
     def then(self, later: Recipe) -> Recipe:
-        """One recipe for this thinning followed by a later one of the thinned model."""
+        """One recipe for this thinning followed by a later one of the thinned model.
+
+        Raises:
+            UserError: one of them fuses blocks: names before and after it are of different networks.
+        """
+        if self.fused or later.fused:
+            raise UserError("a recipe that fuses blocks stands alone; apply the recipes one after the other")
         kept = {name: dict(dims) for name, dims in self.kept.items()}
         sizes = {name: dict(dims) for name, dims in self.sizes.items()}
         for name, dims in later.kept.items():
@@ -149,12 +163,14 @@ class Recipe:
             "sizes": {name: dict(dims) for name, dims in self.sizes.items()},
             "attributes": {name: dict(values) for name, values in self.attributes.items()},
             "headed": list(self.headed),
+            "fused": list(self.fused),
         }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Recipe:
         """What `to_dict` gave."""
-        return Recipe(dict(data["kept"]), dict(data["sizes"]), dict(data["attributes"]), tuple(data["headed"]))
+        own = dict(data["kept"]), dict(data["sizes"]), dict(data["attributes"]), tuple(data["headed"])
+        return Recipe(*own, tuple(data.get("fused", ())))  # checkpoints older than blocks have none
 
 
 def _is_number(module: nn.Module, attribute: str) -> bool:

@@ -113,7 +113,7 @@ ENOUGH = 2
 def _own(model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], calls: Calls, modes: Sequence[str]) -> Outcome:
     """With the model's own values; in float64 once more if they differ."""
     outcome = _trial(model, recipe, masks, calls, modes)
-    if outcome.passed or outcome.reason or not _fits_twice(model):
+    if outcome.passed or outcome.reason or not fits_twice(model):
         return outcome
     try:
         return _trial(model, recipe, masks, calls, modes, torch.float64)
@@ -134,7 +134,7 @@ def _perturbed(
     In training mode only where the model's code asks for it: the norms' statistics are compared on its own values.
     """
     modes = modes if asks_for_training(model) else modes[:1]
-    dtypes = dtypes if _fits_twice(model) else (None,)
+    dtypes = dtypes if fits_twice(model) else (None,)
     found: list[Outcome] = []
     for draw in DRAWS:
         outcome = _first_that_runs(model, recipe, masks, fewer(calls), modes, dtypes, draw)
@@ -203,7 +203,7 @@ def _trial(
                     return replace(found, difference=float("inf"), module=error.module, reason=str(error))
         for (mode, number), parting in partings.items():
             doubtful = parting.difference > tolerance and mode == "train" and dtype == torch.float64
-            if not doubtful or parting.difference > _rounding(model, calls[number], mode, expected[mode, number]):
+            if not doubtful or parting.difference > rounding(model, calls[number], mode, expected[mode, number]):
                 found = _worse(found, parting)
     return found
 
@@ -212,7 +212,7 @@ NUDGE, CHAOS = 2.0**-46, 1e-2
 """A few dozen rounding errors of float64, and the largest difference that they may ever excuse."""
 
 
-def _rounding(model: nn.Module, call: Call, mode: str, before: Observation) -> float:
+def rounding(model: nn.Module, call: Call, mode: str, before: Observation) -> float:
     """How far outputs, buffers and results of operations move when each parameter moves by next to nothing.
 
     In training mode a batch norm over two numbers makes +-1 of any two that differ; several in a row blow rounding up.
@@ -286,7 +286,7 @@ def _tolerance(model: nn.Module, observations: Iterable[Observation]) -> float:
     return max(TOLERANCE.get(dtype, 1e-4) for dtype in {*seen, _floating(model)})
 
 
-def _fits_twice(model: nn.Module) -> bool:
+def fits_twice(model: nn.Module) -> bool:
     return sum(tensor.numel() for tensor in model.parameters()) <= DOUBLE_UP_TO
 
 

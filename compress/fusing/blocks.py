@@ -1,0 +1,234 @@
+"""Blocks that train wide and deploy narrow: which modules of a network fuse themselves, and their exchange.
+
+A block takes part by a method of its own that needs no argument: `fuse`, `reparameterize` or `switch_to_deploy`. What
+it returns takes its place; a method that returns None has changed the block itself. The method is always called on a
+copy, in float64, so a network is left as it was until `exchange`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import UserError, did_you_mean
+from compress.selectors import canonical_modules
+
+METHODS = ("fuse", "reparameterize", "switch_to_deploy")
+HOOKS = [name for name in vars(nn.Module()) if "hooks" in name]
+DEEPEST = 50  # modules inside one another in what a block has become
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """One block and what takes its place.
+
+    Attributes:
+        name: of the block, by its first path in the network.
+        block: as it is in the network.
+        fused: computes the same with fewer layers; parameters that the method left as they were are the block's own.
+    """
+
+    name: str
+    block: nn.Module
+    fused: nn.Module
+
+    def gone(self) -> dict[str, nn.Parameter]:
+        """Full name -> parameter of the block that the fused one has not."""
+        stay = {id(parameter) for parameter in self.fused.parameters()}
+        return {f"{self.name}.{name}": p for name, p in self.block.named_parameters() if id(p) not in stay}
+
+    def new(self) -> dict[str, nn.Parameter]:
+        """Full name -> parameter that the block had not."""
+        had = {id(parameter) for parameter in self.block.parameters()}
+        return {f"{self.name}.{name}": p for name, p in self.fused.named_parameters() if id(p) not in had}
+
+
+def method_of(module: nn.Module) -> str | None:
+    """The name of the method by which a module fuses itself; None for one that has none.
+
+    A method of that name that needs arguments (the fusion of features) is another thing, and so is a child module.
+    """
+    for name in METHODS:
+        method = getattr(module, name, None) if callable(getattr(type(module), name, None)) else None
+        if callable(method) and not isinstance(method, nn.Module) and _needs_nothing(method):
+            return name
+    return None
+
+
+def _needs_nothing(method: Any) -> bool:
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(each.default is not each.empty or each.kind in optional for each in parameters)
+
+
+def fusions_of(model: nn.Module, names: Iterable[str] | None = None) -> dict[str, Fusion]:
+    """What can take the place of each block, by name; the network is left as it was.
+
+    Args:
+        model: the network, unwrapped. It is no block of itself: it stays, whatever methods it has.
+        names: of blocks; None finds the outermost ones. A block that is fused already is none.
+
+    Raises:
+        UserError: a name is no block, or a block's method raised an error or returned something else than a module.
+    """
+    if names is not None:
+        modules = canonical_modules(model)
+        return {name: _fusion(name, _block(name, modules)) for name in names}
+    found: dict[str, Fusion] = {}
+    known: set[int] = set()
+    waiting = [(name, child) for name, child in model.named_children()]
+    while waiting:
+        name, module = waiting.pop(0)
+        if id(module) in known:
+            continue
+        known.add(id(module))
+        fusion = _fusion(name, module) if method_of(module) else None
+        if fusion is not None and _differ(fusion.block, fusion.fused):
+            found[name] = fusion
+        else:
+            waiting = [(f"{name}.{key}", child) for key, child in module.named_children()] + waiting
+    return found
+
+
+def _block(name: str, modules: Mapping[str, nn.Module]) -> nn.Module:
+    module = modules.get(name)
+    if module is None or not name or method_of(module) is None:
+        blocks = [each for each, found in modules.items() if each and method_of(found)]
+        what = f"the network has no module {name!r}" if module is None else f"{name!r} is no block that fuses"
+        raise UserError(f"{what} (a method {' or '.join(METHODS)} without arguments); {did_you_mean(name, blocks)}")
+    return module
+
+
+def _differ(block: nn.Module, fused: nn.Module) -> bool:
+    """Whether the fused module is another one: a block that was fused before gives itself again."""
+    return type(fused) is not type(block) or _shapes(fused) != _shapes(block)
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict(keep_vars=True).items() if hasattr(tensor, "shape")}
+
+
+def _fusion(name: str, block: nn.Module) -> Fusion:
+    return Fusion(name, block, fused_copy(name, block))
+
+
+@torch.no_grad()
+def fused_copy(name: str, block: nn.Module) -> nn.Module:
+    """What a block becomes: computed in float64, in the block's own type, mode, device and memory format.
+
+    Parameters that the method leaves as they are stay the block's own objects, so that an optimizer knows them; the
+    others ask for gradients where any of the block does. The block's hooks are on it too.
+
+    Args:
+        name: of the block, for messages.
+        block: is left as it was.
+
+    Raises:
+        UserError: its method raised an error or returned something else than a module.
+    """
+    first = next((p for p in (*block.parameters(), *block.buffers()) if p.is_floating_point()), None)
+    with _in_float64(), torch.random.fork_rng(devices=[]):
+        fused = _called(name, copy.deepcopy(block).double())
+        _fuse_within(name, fused)
+    if first is not None:
+        fused = fused.to(first.device, first.dtype)
+    if any(_is_channels_last(p) for p in block.parameters()):
+        fused = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in fused.modules():
+        module.training = block.training
+    trained = any(p.requires_grad for p in block.parameters())
+    for parameter in fused.parameters():
+        parameter.requires_grad_(trained)
+    _keep_own(block, fused)
+    for hooks in HOOKS:
+        setattr(fused, hooks, getattr(block, hooks))  # the very dict: handles stay valid
+    return fused
+
+
+@contextlib.contextmanager
+def _in_float64() -> Iterator[None]:
+    """New modules are float64: methods make convolutions and fill them."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _called(name: str, block: nn.Module) -> nn.Module:
+    method = method_of(block)
+    assert method is not None, "a block"
+    try:
+        result = getattr(block, method)()
+    except Exception as error:  # the code is the user's, and its message is what helps
+        raise UserError(f"{name}.{method}() failed: {type(error).__name__}: {error}; nothing was changed") from error
+    if result is not None and not isinstance(result, nn.Module):
+        raise UserError(
+            f"{name}.{method}() returned {type(result).__name__}; it should return the module that takes the block's "
+            "place, or None once it has changed the block itself; nothing was changed"
+        )
+    return block if result is None else result
+
+
+def _fuse_within(name: str, fused: nn.Module, depth: int = 0) -> None:
+    """Blocks inside what a block has become, as timm's networks nest them, fuse too."""
+    if depth > DEEPEST:
+        raise UserError(f"{name}: fusing does not come to an end: blocks become blocks; nothing was changed")
+    for key, child in list(fused.named_children()):
+        if method_of(child):
+            new = _called(f"{name}.{key}", copy.deepcopy(child))
+            if _differ(child, new):
+                fused._modules[key] = child = new
+        _fuse_within(f"{name}.{key}", child, depth + 1)
+
+
+def _is_channels_last(parameter: Tensor) -> bool:
+    return parameter.dim() == 4 and not parameter.is_contiguous() and parameter.is_contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+def _keep_own(block: nn.Module, fused: nn.Module) -> None:
+    """Parameters that are as they were become the block's own objects again."""
+    own = dict(block.named_parameters())
+    for prefix, module in fused.named_modules():
+        for key, parameter in module._parameters.items():
+            before = own.get(f"{prefix}.{key}" if prefix else key)
+            if before is not None and parameter is not None and _alike(before, parameter):
+                module._parameters[key] = before
+
+
+def _alike(before: Tensor, after: Tensor) -> bool:
+    return before.shape == after.shape and before.dtype == after.dtype and torch.equal(before, after)
+
+
+def exchange(model: nn.Module, fusions: Iterable[Fusion], back: bool = False) -> None:
+    """Puts each fused module where its block is, under every path; `back` puts the blocks back."""
+    places = {id(each.fused): each.block for each in fusions} if back else {id(each.block): each.fused for each in fusions}
+    for owner in list(model.modules()):
+        for key, child in owner._modules.items():
+            if id(child) in places:
+                owner._modules[key] = places[id(child)]
+
+
+def shared_outside(model: nn.Module, fusion: Fusion) -> str | None:
+    """The full name of a parameter of the block that another part of the network has too; None if there is none."""
+    within = {id(module) for module in fusion.block.modules()}
+    gone = {id(parameter) for parameter in fusion.gone().values()}
+    for name, module in model.named_modules():
+        if id(module) not in within:
+            for key, parameter in module._parameters.items():
+                if id(parameter) in gone:
+                    return f"{name}.{key}" if name else key
+    return None
