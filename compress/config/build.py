@@ -131,7 +131,9 @@ def _build(
     checks.check_policies(entries, epochs, report, all_there)
     checks.check_unused(data, reader.named, report)
     graph = CurrentGraph(model, context["example_inputs"])
-    check_coupling(entries, graph, report)
+    for seen in dict.fromkeys(policy.sees for _, policy in entries):
+        known = graph if seen is None else CurrentGraph(seen, context["example_inputs"])
+        check_coupling([entry for entry in entries if entry[1].sees is seen], known, report)
     check_outputs(entries, graph, report)
     if report.fatal or (strict and report.faults):
         raise ScheduleError(report.in_order())

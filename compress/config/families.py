@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 
 import compress.distillation.features
@@ -72,12 +73,14 @@ class Instance:
         cls: its class.
         arguments: of the constructor, defaults filled in and selectors expanded.
         algorithm: the object; None for learning-rate schedulers, which their policy makes when it starts.
+        network: a copy of the network as it will be when the instance acts; None where it is the one given.
     """
 
     name: str
     cls: type
     arguments: dict[str, Any]
     algorithm: Any
+    network: nn.Module | None = None
 
 
 @dataclass(frozen=True)

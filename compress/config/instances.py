@@ -5,9 +5,11 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from compress.config.checks import across_policies as checks
+from compress.config.checks.fused_networks import Networks
 from compress.config.checks.selectors import Selection
 from compress.config.distiller_settings import REFUSED_CLASSES
 from compress.config.families import FAMILIES, Family, Instance
@@ -19,7 +21,6 @@ from compress.epoch_window import EpochWindow
 from compress.errors import did_you_mean, nearest, shown
 from compress.lr.torch_schedulers import REFUSED
 from compress.registry import LEVELS
-from compress.selectors import canonical_modules, canonical_parameters
 
 ALIKE = 0.85  # a class name this near to a known one is checked as that one, so that its other faults show too
 
@@ -42,15 +43,11 @@ class Instances:
         self.context = context
         self.report = report
         self.misplaced: set[tuple[str, str]] = set()
-        model = context["model"]
-        self._names = {
-            "weight": list(canonical_parameters(model)),
-            "module": [name for name in canonical_modules(model) if name],
-        }
 
     def build(self, data: Mapping[str, Any]) -> dict[str, dict[str, Instance]]:
         """Section -> name -> instance, of those that could be made."""
         found: dict[str, dict[str, Instance]] = {}
+        self._networks = Networks(self.context["model"], data, self.report)
         for family in FAMILIES:
             section = found.setdefault(family.section, {})
             for name, given in (data.get(family.section) or {}).items():
@@ -79,11 +76,18 @@ class Instances:
         if home is not family and not {str(key) for key in written} <= set(arguments_model(cls).model_fields):
             return None  # the class is what is wrong, not the section
         arguments = check_arguments(cls, written, path, self.report)
-        selection = Selection(self._names, self.report)
-        chosen = selection.expand(written if arguments is None else arguments, cls, path)
+        stages = self._networks.of(family.key, name)
+        selection = Selection(self._networks.names(stages[0]), self.report)
+        values = written if arguments is None else arguments
+        chosen = selection.expand(values, cls, path)
         if arguments is None or selection.unusable or home is not family:
             return None
-        return self._construct(family, Instance(name, cls, chosen, None), path)
+        for later in stages[1:]:
+            if Selection(self._networks.names(later), Report(self.report.document)).expand(values, cls, path) != chosen:
+                self.report.add(self._networks.straddling(name, stages), path)
+                return None
+        network = self._networks.stages[stages[0]] if stages[0] else None
+        return self._construct(family, Instance(name, cls, chosen, None, network), path)
 
     def _class(self, family: Family, name: str, given: Any, path: Path) -> tuple[Family, type | None]:
         """The family that a class belongs in, and the class; a fault is reported."""
@@ -106,7 +110,7 @@ class Instances:
 
     def _construct(self, family: Family, instance: Instance, path: Path) -> Instance | None:
         """Makes the algorithm; one that each policy makes for itself is tried out on a shadow of the optimizer."""
-        context = self.context
+        context = self.context if instance.network is None else {**self.context, "model": instance.network}
         try:
             if family.shared:
                 wanted = inspect.signature(instance.cls).parameters
@@ -118,7 +122,7 @@ class Instances:
                     algorithm.rehearse(context["model"], context["example_inputs"])
                 for fault in algorithm.faults(context["model"]) if hasattr(algorithm, "faults") else []:
                     self.report.add(fault, path)
-                return Instance(instance.name, instance.cls, instance.arguments, algorithm)
+                return replace(instance, algorithm=algorithm)
             checks.try_lr_scheduler(instance, EpochWindow.of_list([0]), context["optimizer"])
         except checks.CONSTRUCTOR_FAULTS as e:
             self.report.add(checks.in_words(e), path)

@@ -70,7 +70,9 @@ class Entries:
         try:
             if not family.shared:
                 checks.try_lr_scheduler(instance, window, optimizer)
-            return family.make(instance, window, optimizer, args)
+            policy = family.make(instance, window, optimizer, args)
+            policy.sees = instance.network
+            return policy
         except checks.CONSTRUCTOR_FAULTS as e:
             self.report.add(checks.in_words(e), (*inner, "args") if "args" in component else inner)
             return None

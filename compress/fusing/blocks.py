@@ -104,8 +104,9 @@ def _block(name: str, modules: Mapping[str, nn.Module]) -> nn.Module:
     module = modules.get(name)
     if module is None or not name or method_of(module) is None:
         blocks = [each for each, found in modules.items() if each and method_of(found)]
-        what = f"the network has no module {name!r}" if module is None else f"{name!r} is no block that fuses"
-        raise UserError(f"{what} (a method {' or '.join(METHODS)} without arguments); {did_you_mean(name, blocks)}")
+        what = f"there is no module {name!r}" if module is None else f"{name!r} is no block that fuses"
+        methods = " or ".join(METHODS)
+        raise UserError(f"{what} (it has no method {methods} without arguments); {did_you_mean(name, blocks)}")
     return module
 
 
@@ -115,7 +116,9 @@ def _differ(block: nn.Module, fused: nn.Module) -> bool:
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in module.state_dict(keep_vars=True).items() if hasattr(tensor, "shape")}
+    return {
+        name: tensor.shape for name, tensor in module.state_dict(keep_vars=True).items() if hasattr(tensor, "shape")
+    }
 
 
 def _fusion(name: str, block: nn.Module) -> Fusion:
@@ -194,8 +197,10 @@ def _fuse_within(name: str, fused: nn.Module, depth: int = 0) -> None:
 
 
 def _is_channels_last(parameter: Tensor) -> bool:
-    return parameter.dim() == 4 and not parameter.is_contiguous() and parameter.is_contiguous(
-        memory_format=torch.channels_last
+    return (
+        parameter.dim() == 4
+        and not parameter.is_contiguous()
+        and parameter.is_contiguous(memory_format=torch.channels_last)
     )
 
 
@@ -215,7 +220,9 @@ def _alike(before: Tensor, after: Tensor) -> bool:
 
 def exchange(model: nn.Module, fusions: Iterable[Fusion], back: bool = False) -> None:
     """Puts each fused module where its block is, under every path; `back` puts the blocks back."""
-    places = {id(each.fused): each.block for each in fusions} if back else {id(each.block): each.fused for each in fusions}
+    places = (
+        {id(each.fused): each.block for each in fusions} if back else {id(each.block): each.fused for each in fusions}
+    )
     for owner in list(model.modules()):
         for key, child in owner._modules.items():
             if id(child) in places:

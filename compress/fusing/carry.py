@@ -5,9 +5,9 @@
 - A mask: an element that is zero whatever the unmasked elements are is masked. If whole filters are masked in all
   branches, they are in the fused layer; what only one branch masks is filled by the others.
 - The optimizer's state: a parameter that goes into the fused one as it is (`fused = own + ...`, the widest convolution
-  of a block without BatchNorm) has had the fused one's gradient at every step, so its momentum and moments are the fused
-  one's, exactly. Behind a BatchNorm the gradients differ by a factor that changes with each step; then the fused
-  parameter starts anew.
+  of a block without BatchNorm) has had the fused one's gradient at every step, so its momentum and moments are
+  the fused one's, exactly. Behind a BatchNorm the gradients differ by a factor that changes with each step; then
+  the fused parameter starts anew.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def carried_masks(fusion: Fusion, masks: Mapping[str, Tensor]) -> dict[str, Tens
 
 @torch.no_grad()
 def unchanged_sources(fusion: Fusion) -> dict[str, str]:
-    """Full name of a new parameter -> that of the one that goes into it as it is: a change of one is that of the other."""
+    """Full name of a new parameter -> of the one that goes into it as it is: a change of one is that of the other."""
     found: dict[str, str] = {}
     prefix = f"{fusion.name}."
     new, gone = fusion.new(), fusion.gone()
@@ -103,7 +103,9 @@ def exchange_in_optimizer(
     for parameter in new.values():
         parameter.grad = None
     places = {name: _group_of(parameter, gone, optimizer) for name, parameter in new.items()}
-    states = {name: optimizer.state[gone[source]] for name, source in sources.items() if gone[source] in optimizer.state}
+    states = {
+        name: optimizer.state[gone[source]] for name, source in sources.items() if gone[source] in optimizer.state
+    }
     for number, group in enumerate(optimizer.param_groups):
         _exchange_in(group, gone, {name: new[name] for name in new if places[name] == number})
     for parameter in gone.values():

@@ -53,13 +53,13 @@ def prove(model: nn.Module, fusions: Mapping[str, Fusion], inputs: ExampleInputs
         except ForwardFailed as error:
             if number == len(dtypes) - 1:
                 where = error.module or "the network"
-                raise UserError(f"fusing cannot be proved, as {where} does not run: {error}; nothing was changed") from error
+                raise UserError(
+                    f"fusing cannot be proved, as {where} does not run: {error}; nothing was changed"
+                ) from error
     raise AssertionError("unreachable")
 
 
-def _proved(
-    model: nn.Module, fusions: Mapping[str, Fusion], calls: Sequence[Call], dtype: torch.dtype | None
-) -> float:
+def _proved(model: nn.Module, fusions: Mapping[str, Fusion], calls: Sequence[Call], dtype: torch.dtype | None) -> float:
     with restored(model):
         cast(model, dtype)
         calls = cast_inputs(calls, dtype)

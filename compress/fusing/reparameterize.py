@@ -3,14 +3,14 @@
 from torch import nn
 
 from compress.errors import UserError
-from compress.fusing.blocks import METHODS, Fusion, fusions_of
+from compress.fusing.blocks import METHODS, Fusion, fusions_of, method_of
 from compress.registry import EXTENSIONS
-from compress.selectors import ModuleSelector, unwrapped
+from compress.selectors import ModuleSelector, canonical_modules, unwrapped
 
 
 @EXTENSIONS.register
 class Reparameterize:
-    """Replaces blocks that train wide by the layer that computes the same, and training continues with the narrow network.
+    """Replaces blocks that train wide by the layer that computes the same; training continues with the narrow network.
 
     Papers: Ding et al. 2021, RepVGG: Making VGG-style ConvNets Great Again, arXiv 2101.03697; Zhang et al. 2021,
     Edge-oriented Convolution Block for Real-time Super Resolution on Mobile Devices, ACM Multimedia. There the network
@@ -34,7 +34,7 @@ class Reparameterize:
             epochs: [1]
 
     Args:
-        blocks: selectors of the blocks; None takes all of them.
+        blocks: selectors of the blocks; other modules that a glob matches are passed over. None takes all blocks.
     """
 
     def __init__(self, blocks: list[ModuleSelector] | None = None) -> None:
@@ -46,10 +46,18 @@ class Reparameterize:
         Raises:
             UserError: there is no block, or a selected module is none.
         """
-        found = fusions_of(unwrapped(model), self.blocks)
+        inner = unwrapped(model)
+        found = fusions_of(inner, None if self.blocks is None else self._chosen(inner, self.blocks))
         if not found:
             raise UserError(
-                f"{type(unwrapped(model)).__name__} has no block that fuses: no module with a method "
-                f"{', '.join(METHODS[:-1])} or {METHODS[-1]} that would change it"
+                f"{type(inner).__name__} has no block that fuses: no module with a method {', '.join(METHODS[:-1])} or "
+                f"{METHODS[-1]} that would change it"
             )
         return found
+
+    def _chosen(self, model: nn.Module, names: list[str]) -> list[str]:
+        """The outermost blocks among the names; all names, for the message, where none is a block."""
+        modules = canonical_modules(model)
+        blocks = [name for name in names if name in modules and method_of(modules[name])]
+        outer = [name for name in blocks if not any(name.startswith(f"{other}.") for other in blocks)]
+        return outer or names

@@ -29,6 +29,7 @@ class Policy:
         name: the instance's name in the schedule, for logs and plans.
         window: the epochs in which it acts.
         wants_batch: whether the scheduler is to keep some of the first batch for it (`ctx.graph.batch`).
+        sees: a copy of the network as it will be when the policy acts, where blocks are fused before; else None.
     """
 
     wants_batch = False
@@ -36,6 +37,11 @@ class Policy:
     def __init__(self, name: str, window: EpochWindow) -> None:
         self.name = name
         self.window = window
+        self.sees: nn.Module | None = None
+
+    def seen(self, model: nn.Module) -> nn.Module:
+        """What stands for the network in checks and decisions that come before the policy acts."""
+        return model if self.sees is None else self.sees
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Called once, when the scheduler takes the policy: before training and before anything is resumed."""

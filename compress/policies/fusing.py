@@ -44,7 +44,9 @@ class FusingPolicy(Policy):
     def __init__(self, name: str, window: EpochWindow, reparameterize: Reparameterize) -> None:
         super().__init__(name, window)
         if window.first != window.last:
-            raise ValueError(f"blocks are fused once, and this policy fires in {window}; write `epochs: [{window.first}]`")
+            raise ValueError(
+                f"blocks are fused once, and this policy fires in {window}; write `epochs: [{window.first}]`"
+            )
         self.reparameterize = reparameterize
         self._done = False
 
@@ -123,7 +125,8 @@ def _exchange(model: nn.Module, fusions: Mapping[str, Fusion], optimizer: Optimi
     zeroed = [each for each in new if table.zeroed & set(gone)]
     table.take_exchanged(model, masks, alone)
     table.zeroed |= set(zeroed)
-    words = [f"optimizer state carried over for {kept} of {len(new)} new parameters, the others start anew"]
+    rest = "" if kept == len(new) else ", the others start anew"
+    words = [f"optimizer state carried over for {kept} of {len(new)} new parameters{rest}"]
     if masks or any(name in given for name in gone):
         words.append(f"masks carried over to {len(masks)} of them")
     return "; ".join(words if optimizer is not None else words[1:]) or "no optimizer"

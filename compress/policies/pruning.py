@@ -175,7 +175,7 @@ class PruningPolicy(Policy):
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Shows the pruner the network."""
-        self.pruner.note_sizes(model)
+        self.pruner.note_sizes(self.seen(model))
 
     def state_dict(self) -> dict[str, Any]:
         """The pruner's state, and what is being gathered."""

@@ -44,7 +44,7 @@ class QuantizationPolicy(Policy):
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Makes the fake quantizers and gives their parameters to the optimizer."""
         self._model = model
-        self.quantizer.prepare(model, optimizer)
+        self.quantizer.prepare(self.seen(model), optimizer)
         for note in self.quantizer.notes:
             logger.warning("%s: %s", self.name, note)
 

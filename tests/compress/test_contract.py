@@ -13,6 +13,7 @@ from compress.config import file_config
 from compress.config.families import FAMILIES
 from compress.config.post_training import load_post_training
 from compress.registry import SECTIONS
+from tests.compress.fusing.nets import EdgeNet
 from tests.compress.harness import tiny_net
 
 OURS = sorted(
@@ -73,10 +74,11 @@ def test_sample_loads_through_file_config(section, name, tmp_path):
         assert load_post_training(tiny_net(), path, torch.zeros(1, 3, 6, 6))
         return
     key = next(family.key for family in FAMILIES if family.section == section)
-    data["policies"] = [{key: {"instance_name": instance}, "starting_epoch": 0, "ending_epoch": 4, "frequency": 1}]
+    window = {"epochs": [1]} if name == "Reparameterize" else {"starting_epoch": 0, "ending_epoch": 4, "frequency": 1}
+    data["policies"] = [{key: {"instance_name": instance}, **window}]
     path = tmp_path / "sample.yaml"
     path.write_text(yaml.safe_dump(data))
-    net = tiny_net()
+    net = EdgeNet() if name == "Reparameterize" else tiny_net()  # it needs blocks
     scheduler = file_config(net, torch.optim.SGD(net.parameters(), lr=0.1), path)
     assert [policy.name for policy in scheduler.policies] == [instance]
     yaml.safe_dump(scheduler.resolved)

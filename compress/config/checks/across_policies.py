@@ -16,6 +16,7 @@ from compress.config.loader import Path
 from compress.epoch_window import EpochWindow
 from compress.errors import shown
 from compress.policies.base import Policy
+from compress.policies.fusing import FusingPolicy
 from compress.policies.lr import LRPolicy, shadow_of
 from compress.policies.overlaps import meetings
 from compress.policies.pruning import PruningPolicy
@@ -74,7 +75,7 @@ def check_policies(
 
 
 def check_quantizers(entries: list[tuple[Path, Policy]], report: Report) -> None:
-    """A network is quantized once, by one policy, and thinned before that."""
+    """A network is quantized once, by one policy, and fused and thinned before that."""
     quantizing = [policy for _, policy in entries if isinstance(policy, QuantizationPolicy)]
     others = {id(policy) for policy in quantizing[1:]}
     for path, policy in entries:
@@ -87,6 +88,18 @@ def check_quantizers(entries: list[tuple[Path, Policy]], report: Report) -> None
                 f"network (from epoch {quantizing[0].window.first} on); thin in an earlier epoch than that"
             )
             report.add(message, path)
+        if quantizing and isinstance(policy, FusingPolicy) and not _comes_first(policy, quantizing[0], entries):
+            message = (
+                f"{policy.name!r} fuses blocks in epoch {policy.window.last}, when {quantizing[0].name!r} has "
+                f"quantized the network (from epoch {quantizing[0].window.first} on); fuse before that"
+            )
+            report.add(message, path)
+
+
+def _comes_first(policy: Policy, other: Policy, entries: list[tuple[Path, Policy]]) -> bool:
+    """Whether a policy's one epoch begins before another policy's first one; in one epoch the list's order counts."""
+    order = {id(each): number for number, (_, each) in enumerate(entries)}
+    return (policy.window.first, order[id(policy)]) < (other.window.first, order[id(other)])
 
 
 def _check_thinners(entries: list[tuple[Path, Policy]], report: Report) -> None:

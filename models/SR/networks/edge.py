@@ -26,7 +26,9 @@ class PlainSR(nn.Module):
         arguments: the constructor's arguments; `type(self)(**arguments)` has the same structure.
     """
 
-    block: Callable[[int, int], nn.Module] = staticmethod(lambda inputs, outputs: nn.Conv2d(inputs, outputs, 3, padding=1))
+    block: Callable[[int, int], nn.Module] = staticmethod(
+        lambda inputs, outputs: nn.Conv2d(inputs, outputs, 3, padding=1)
+    )
 
     def __init__(self, upscale_factor: int = 2, width: int = 16, depth: int = 4, colors: int = 3) -> None:
         super().__init__()

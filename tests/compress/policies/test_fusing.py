@@ -1,0 +1,213 @@
+"""Reparameterize in a training run: what follows it, what comes before it, and a run that is killed around it."""
+
+import io
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from compress.config import dict_config
+from compress.errors import ScheduleError, UserError
+from engine.ema import AveragedWeights
+from engine.saved.rebuild import shape_as
+from models.blocks import EdgeBlock
+from tests.compress.fusing.nets import EdgeNet, NormNet, Training, fusing, images
+
+FILTERS = {
+    "class": "L1RankedStructureParameterPruner",
+    "reg_regims": {"mid.weight": [0.5, "3D"], "head.weight": [0.5, "3D"]},
+}
+THINNER = {"class": "FilterRemover"}
+INT8 = {"class": "QuantAwareTrainRangeLinearQuantizer", "bits_activations": 8, "bits_weights": 8}
+PIPELINE = (("pruners", FILTERS, [2]), ("extensions", THINNER, [2]), ("quantizers", INT8, [3, 4]))
+
+
+def make(kind=EdgeNet, schedule=None, **settings) -> Training:
+    torch.manual_seed(0)
+    return Training(kind(), schedule or fusing(), **settings)
+
+
+def reloaded(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_fuses_in_its_epoch_and_says_what_it_did(caplog):
+    run = make()
+    run.to(2)
+    assert isinstance(run.net.mid, EdgeBlock)
+    with caplog.at_level(logging.INFO, logger="compress"):
+        run.to(3)
+    assert {type(each) for each in (run.net.head, run.net.mid)} == {nn.Conv2d}
+    (line,) = [record.getMessage() for record in caplog.records if "fused in epoch" in record.getMessage()]
+    assert "2 x EdgeBlock -> Conv2d" in line
+    assert "proved on the first training batch" in line
+    assert "state carried over for 4 of 4" in line
+    assert list(run.scheduler.masks) == [name for name, _ in run.net.named_parameters()]
+    assert [id(p) for p in run.optimizer.param_groups[0]["params"]] == [id(p) for p in run.net.parameters()]
+    run.to(6)
+
+
+def test_batch_norms_inside_are_folded_by_their_running_statistics(caplog):
+    run = make(NormNet)
+    run.to(2)
+    expected = run.net.eval()(images())
+    run.net.train()
+    with caplog.at_level(logging.INFO, logger="compress"):
+        run.scheduler.on_epoch_begin(1, run.optimizer)
+    assert "of 3 blocks BatchNorm's running statistics are folded" in caplog.text
+    assert torch.allclose(run.net.eval()(images()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_momentum_a_step_after_fusing_is_that_of_the_plain_network():
+    run = make(lr=0.1)
+    run.to(2)
+    run.scheduler.on_epoch_begin(1, run.optimizer)
+    run.optimizer.zero_grad()
+    plain = EdgeNet()
+    plain.head, plain.mid = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+    plain.load_state_dict(run.net.state_dict())
+    assert list(run.net.state_dict()) == list(plain.state_dict())
+    for net in (run.net, plain):
+        net(images(9)).square().mean().backward()
+    for own, expected in zip(run.net.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(own.grad, expected.grad, atol=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+@pytest.mark.parametrize("kill", [1, 3, 4, 5, 7])
+def test_resumed_run_is_the_same_run(kill, optimizer):
+    settings = {"lr": 0.01} if optimizer is torch.optim.Adam else {"lr": 0.05, "momentum": 0.9}
+    schedule = fusing(1, *PIPELINE)
+    whole = make(NormNet if optimizer is torch.optim.Adam else EdgeNet, schedule, optimizer=optimizer, **settings).to(8)
+    first = make(type(whole.net), schedule, optimizer=optimizer, **settings).to(kill)
+    second = make(type(whole.net), schedule, optimizer=optimizer, **settings).load(reloaded(first.save())).to(8)
+    state = second.net.state_dict()
+    assert list(state) == list(whole.net.state_dict())
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(value, state[name]), f"{name} differs when killed after {kill}"
+
+
+def test_fuse_then_prune_then_thin_then_int8_in_one_schedule():
+    run = make(EdgeNet, fusing(1, *PIPELINE)).to(8)
+    assert run.net.head.out_channels == 4
+    assert run.net.mid.out_channels == 4
+    assert run.scheduler.structures
+    assert [bool(each["fused"]) for each in run.scheduler.recipes] == [True, False]
+    assert all(run.net(images()).isfinite().flatten())
+
+
+def test_masks_of_all_branches_are_in_the_fused_layer_and_thinning_takes_them():
+    rows = torch.ones(8, dtype=torch.bool)
+    rows[[1, 5]] = False
+    run = make(EdgeNet, fusing(1, ("extensions", THINNER, [1])))
+    for name in run.scheduler.masks:
+        masker = run.scheduler.masks[name]
+        if name.startswith("head.") and ".expand." not in name:
+            masker.set_mask(rows.view(-1, *[1] * (masker.parameter.dim() - 1)).expand(masker.parameter.shape))
+            masker.apply()
+    run.to(2)
+    run.scheduler.on_epoch_begin(1, run.optimizer)
+    assert torch.equal(run.scheduler.masks["head.bias"].mask, rows)
+    assert not run.net.head.weight[~rows].any()
+    assert "mid.weight" not in run.scheduler.state_dict()["masks"]
+    run.scheduler.on_minibatch_begin(1, 0, 2, run.optimizer)
+    assert run.net.head.out_channels == 6
+
+
+def test_the_average_follows():
+    run = make()
+    average = AveragedWeights(run.net, 0.9)
+    run.to(2)
+    average.update(run.net, run.scheduler)
+    expected = average.masked(run.net, run.scheduler.masks).eval()(images())
+    run.scheduler.on_epoch_begin(1, run.optimizer)
+    average.follow(run.scheduler)
+    fused = average.masked(run.net, run.scheduler.masks)
+    assert list(fused.state_dict()) == list(run.net.state_dict())
+    assert torch.allclose(fused(images()), expected, atol=1e-5)
+
+
+def test_a_new_network_is_shaped_like_the_fused_one():
+    run = make(EdgeNet, fusing(1, *PIPELINE)).to(8)
+    other = EdgeNet()
+    shape_as(other, reloaded(run.scheduler.state_dict()))
+    other.load_state_dict(run.net.state_dict())
+    assert torch.equal(other.eval()(images()), run.net.eval()(images()))
+
+
+def test_compiled_calls_see_the_fused_network():
+    run = make()
+    compiled = torch.compile(run.net, backend="eager")
+    run.to(3, compiled)
+    assert torch.allclose(compiled(images()), run.net(images()), atol=1e-6)
+    before = run.net.head.weight.clone()
+    run.to(4, compiled)
+    assert not torch.equal(before, run.net.head.weight)
+
+
+def test_weights_are_those_of_the_network_at_the_time():
+    late = {
+        "class": "AutomatedGradualPruner",
+        "weights": ["mid.*weight"],
+        "initial_sparsity": 0.1,
+        "final_sparsity": 0.5,
+    }
+    run = make(EdgeNet, fusing(1, ("pruners", late, [1, 2])))
+    assert run.scheduler.policies[1].weights == ["mid.weight"]
+    assert run.scheduler.preview().rows[1].reach == {"fuser": 0, "it0": 1}
+    schedule = fusing(1, ("pruners", late, [0, 1, 2]))
+    with pytest.raises(
+        ScheduleError, match=r"'it0' acts before and after 'fuser' fuses blocks in epoch 1.*two instances"
+    ):
+        make(EdgeNet, schedule)
+    early = fusing(1, ("pruners", {**late, "weights": ["mid.conv.weight"]}, [0]))
+    assert make(EdgeNet, early).to(6).scheduler.policies[1].weights == ["mid.conv.weight"]
+    same = fusing(1, ("pruners", {**late, "weights": ["tail.weight"]}, [0, 1, 2]))
+    assert make(EdgeNet, same).to(6).scheduler.masks["tail.weight"].sparsity() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_pruner_of_the_epoch_stands_after_it():
+    schedule = fusing(1, ("pruners", FILTERS, [1]))
+    schedule["policies"].reverse()
+    with pytest.raises(ScheduleError, match=r"stands after 'fuser'|matches no weight"):
+        make(EdgeNet, schedule)
+
+
+def test_only_the_named_blocks():
+    run = make(EdgeNet, fusing(1, blocks=["h*d"])).to(3)
+    assert isinstance(run.net.head, nn.Conv2d)
+    assert isinstance(run.net.mid, EdgeBlock)
+
+
+def test_faults_of_the_schedule():
+    with pytest.raises(ScheduleError, match=r"Sequential has no block that fuses: no module with a method fuse"):
+        Training(nn.Sequential(nn.Conv2d(3, 3, 1)), fusing())
+    schedule = fusing()
+    schedule["policies"][0]["epochs"] = [1, 2]
+    with pytest.raises(ScheduleError, match=r"fused once.*write `epochs: \[1\]`"):
+        Training(EdgeNet(), schedule)
+    with pytest.raises(ScheduleError, match=r"'tail' is no block that fuses"):
+        Training(EdgeNet(), fusing(blocks=["tail"]))
+    with pytest.raises(ScheduleError, match=r"'fuser' fuses blocks in epoch 3, when 'it0' has quantized the network"):
+        Training(EdgeNet(), fusing(3, ("quantizers", INT8, [1, 2])))
+
+
+def test_without_inputs_nothing_is_proved():
+    net = EdgeNet()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    scheduler = dict_config(net, optimizer, fusing(0))
+    with pytest.raises(UserError, match=r"no inputs to prove the fusing on in epoch 0: give example_inputs"):
+        scheduler.on_epoch_begin(0, optimizer)
+
+
+def test_a_shared_parameter_is_refused():
+    net = EdgeNet()
+    net.tied = nn.Conv2d(8, 8, 3, padding=1)
+    net.tied.weight = net.mid.conv.weight
+    run = Training(net, fusing(0))
+    with pytest.raises(UserError, match=r"mid shares 'tied.weight' with another part"):
+        run.scheduler.on_epoch_begin(0, run.optimizer)
