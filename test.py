@@ -19,6 +19,7 @@ def main() -> None:
     from engine.commands.compare import compare  # imports torch, which --help and wrong options need not wait for
     from engine.commands.find_checkpoint import about, find_subject
     from engine.distributed.process_group import in_one_process
+    from engine.goals.verdict import check_goals
 
     in_one_process("test.py")
     if opt.compare or opt.benchmark:
@@ -30,7 +31,7 @@ def main() -> None:
         opt = about(application.load("test_options")().parse(), Path(opt.model), checkpoint)
     tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint), checkpoint)
     tester.second = partial(second_baseline, tester) if opt.baseline else None
-    tester.run()
+    check_goals(tester.run())
 
 
 if __name__ == "__main__":

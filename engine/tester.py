@@ -31,6 +31,7 @@ from engine.commands.quantize import QuantizeRequest
 from engine.commands.sensitivity import SensitivityRequest
 from engine.commands.thin import thin_subject
 from engine.environment import set_up
+from engine.goals.testing import judge_tested
 from engine.saved.dense_baseline import dense_of_checkpoint, how_to_get_dense
 from engine.saved.run_record import RunRecord
 from options.base_options import TestConfig
@@ -142,8 +143,9 @@ class BaseTester(TestedApplication):
         if not dense and self.is_compressed(summary):
             logger.info("%s", how_to_get_dense(self.folders.name, self.checkpoint))
         logger.info("written: %s%s", path, f", {count} images in {images}/" if count else "")
-        if opt.export:
-            export_run(self, model, inputs, own)
+        exported = export_run(self, model, inputs, own) if opt.export else None
+        if goals := judge_tested(self, model, inputs, exported, dict(dense)):
+            summary["goals"] = goals
         sensitivity.run(self, model)
         self._add_record(summary, record)  # again: exporting and analysing may have warned
         write_json(path, summary)

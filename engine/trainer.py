@@ -40,6 +40,7 @@ from engine.ema import AveragedWeights
 from engine.environment import set_up
 from engine.epoch.accumulation import mean_loss
 from engine.epoch.mid_epoch import Middle
+from engine.goals.training import higher_is_better
 from engine.nan_guard import NanGuard, NotFinite, Place
 from engine.option_conflicts import Setup, refuse_combinations
 from engine.progress import Progress
@@ -48,6 +49,7 @@ from engine.saved.best_per_width import BestOfEachSize
 from engine.saved.final_summary import summarize
 from engine.saved.rebuild import shape_as
 from engine.saved.run_teachers import RunTeachers
+from engine.saved.start import start_from
 from engine.session import RunSession
 from engine.state import Companion as Companion
 from engine.state import TrainState, gather, plain_options, restore
@@ -270,6 +272,8 @@ class BaseTrainer(TrainedApplication):
         config, model = self.config, self.build_model()
         if checkpoint is None:
             self.start_model(model)
+            if config.start_from:
+                start_from(model, config)
         elif config.reset_schedule:
             shape_as(model, checkpoint["scheduler"])
         model = synchronized(model, config.sync_batchnorm and world_size() > 1)
@@ -284,6 +288,7 @@ class BaseTrainer(TrainedApplication):
             "seed": config.seed,
         }
         settings |= {"teachers": self.state.teachers, "optimizers": self.optimizers}
+        settings["metrics"] = higher_is_better(config.optform)
         if checkpoint is not None and not config.reset_schedule:  # its own, whatever became of the file
             own = checkpoint["schedule"]
             return dict_config(*parts, own, **settings) if own else self.state.scheduler

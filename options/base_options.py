@@ -27,7 +27,7 @@ GROUPS = {
         "list_groups",
         "new_schedule",
     ),
-    "The run": ("run", "resume", "checkpoint_every", "keep", "on_nan", "seed", "ema"),
+    "The run": ("run", "start_from", "resume", "checkpoint_every", "keep", "on_nan", "seed", "ema"),
     "Resuming with changes": ("reset_optimizer", "reset_schedule", "thin"),
     "The machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
     "Several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),

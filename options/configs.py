@@ -49,6 +49,9 @@ class TrainConfig:
     lr: float = option(1e-3, "initial learning rate", minimum=0.0)
     seed: int = option(0, "seed of every random choice", minimum=0, maximum=2**63 - 1)
     run: str | None = option(None, "name of the run: its folder under logs/, results/ and checkpoints/", metavar="NAME")
+    start_from: str | None = option(
+        None, "a new run starts from the best weights of this dense run, which goals compare with", metavar="RUN"
+    )
     resume: str | None = option(None, "resume this run from its last checkpoint", metavar="RUN")
     reset_optimizer: bool = option(
         False, "with --resume: reset the optimizer's state; it starts at the run's present learning rates, or at --lr"

@@ -83,6 +83,8 @@ def check_training(config: Trained, own: Sequence[Rule[Trained]] = ()) -> None:
     check(config, rules)
     if config.resume is not None:
         run_to_resume(config.resume)
+    if config.start_from is not None and config.resume is None:
+        find_run(config.start_from)
     if config.run is not None and "RANK" not in os.environ:  # several processes share a new run, and one makes it
         check_new_name(config.run)
     families = schedule_families()
@@ -162,6 +164,7 @@ RESUMED: tuple[Rule[TrainConfig], ...] = (
         "looks at a new run's schedule, and --resume continues with a run; of that run, give the same options and "
         "--compress=logs/RUN/schedule.yaml, without --resume",
     ),
+    Rule(("start_from",), lambda c: False, "starts a new run, and --resume continues with one that has started"),
     Rule(("run",), lambda c: False, "names a new run, and --resume continues with one under its own name"),
 )
 TESTED: tuple[Rule[TestConfig], ...] = (

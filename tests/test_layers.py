@@ -24,6 +24,7 @@ LAYERS = [  # inside compress/, from the bottom; a module imports its own layer 
     {"context"},
     {"pruning", "regularization", "quantization", "distillation", "lr"},
     {"export"},
+    {"goals"},
     {"policies"},
     {"plan"},
     {"scheduler"},

@@ -123,6 +123,7 @@ def _columns(metrics: Iterable[str]) -> list[Column]:
         column("effective_macs", "MACs, zeros skipped", whole),
         column("bitops", "BitOps", whole),
         column("schedule"),
+        column("goals"),
     ]
 
 

@@ -73,12 +73,15 @@ def table_text(content: Mapping[str, Any]) -> str:
         "torch, ms",
         "onnxruntime, ms",
     ]
+    goals = any(row.get("goals") for row in content["rows"])
+    head += ["goals"] * goals
     lines = [[content["baseline"], *(words_of(name).bare(content["baseline_quality"][name]) for name in metrics)]]
     for row in content["rows"]:
         lines.append(
             [row["name"], *(_quality(name, row[name]) for name in metrics), f"{row['parameters']:,}"]
             + [f"{row['macs']:,}", f"{100 * row['sparsity']:.2f} %", _shown(row["file_bytes"], "{:,}")]
             + [time_text(row, runtime) for runtime in RUNTIMES]
+            + [row.get("goals") or "-"] * goals
         )
     timing = content["timing"]
     note = (

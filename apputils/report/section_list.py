@@ -5,6 +5,7 @@ from apputils.report.sections.activations import Activations
 from apputils.report.sections.architecture import Architecture
 from apputils.report.sections.cost import Cost
 from apputils.report.sections.export import Export
+from apputils.report.sections.goals import Goals
 from apputils.report.sections.quality import Quality
 from apputils.report.sections.removed import Removed
 from apputils.report.sections.reproduce import Reproduce
@@ -18,6 +19,7 @@ from apputils.report.sections.warnings import Warnings
 SECTIONS: tuple[Section, ...] = (
     Quality(),
     Warnings(),
+    Goals(),
     Size(),
     Schedule(),
     Training(),

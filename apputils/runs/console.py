@@ -1,6 +1,6 @@
 """How an entry point speaks: one clear line instead of a traceback, exit codes, log lines on screen.
 
-`exit_codes`, `Interrupted`, `say_on_screen`. Imports no torch.
+`exit_codes`, `Interrupted`, `GoalMissed`, `say_on_screen`. Imports no torch.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import TextIO
 
 from compress.errors import UserError, printable
 from compress.io.files import why
-from compress.io.terminal import INTERRUPTED, LAYOUT, USER_ERROR, guard_screen
+from compress.io.terminal import GOAL_MISSED, INTERRUPTED, LAYOUT, USER_ERROR, guard_screen
 
 SECONDS_LATER = 10.0
 BY_SIGNAL = 128  # and the signal's number, as shells have it: 130 after SIGINT, 143 after SIGTERM
@@ -31,11 +31,15 @@ class Interrupted(Exception):
         self.code = BY_SIGNAL + number
 
 
+class GoalMissed(Exception):
+    """Everything is done and written, and a goal of the schedule is missed or could not be measured."""
+
+
 def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
     """Decorator of an entry point: a `UserError` is printed as it stands and ends with exit code 2.
 
     So does whatever the system refuses, such as a full disk or a folder that cannot be written. An `Interrupted` run
-    ends with 128 and the signal's number.
+    ends with 128 and the signal's number, one that is done and missed a goal with 4.
     """
 
     @wraps(main)
@@ -48,6 +52,9 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
         except UserError as e:
             _tell(f"error: {printable(e, LAYOUT)}")
             sys.exit(USER_ERROR)
+        except GoalMissed as e:
+            sys.stderr.write(f"{e}\n")
+            sys.exit(GOAL_MISSED)
         except Interrupted as e:
             sys.stderr.write(f"{e}\n")
             sys.exit(e.code)

@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -16,6 +16,7 @@ from compress.config.checks.coupled_weights import check_coupling
 from compress.config.checks.distillers import check_outputs
 from compress.config.families import Instance
 from compress.config.faults import Report
+from compress.config.goals import read_goals
 from compress.config.instances import Instances
 from compress.config.loader import Document, load_text
 from compress.config.policies import Entries
@@ -42,6 +43,7 @@ def file_config(
     seed: int = 0,
     teachers: Source | None = None,
     optimizers: Mapping[str, Optimizer] | None = None,
+    metrics: Collection[str] | None = None,
 ) -> CompressionScheduler:
     """Builds the scheduler of a YAML schedule.
 
@@ -58,6 +60,7 @@ def file_config(
             that make them, or one function of the name. `self` is always known.
         optimizers: those of the loop by name, where it has several: what `optimizer: NAME` of a learning-rate policy
             may be.
+        metrics: the qualities that the loop measures, for the names in `goals`; None takes any name.
 
     Raises:
         UserError: the file cannot be read.
@@ -68,6 +71,7 @@ def file_config(
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"the schedule {str(filename)!r} cannot be read: {_why(e, FilePath(filename))}") from e
     settings: dict[str, Any] = {"strict": strict, "seed": seed, "teachers": teachers, "optimizers": optimizers}
+    settings["metrics"] = metrics
     return build_text(text, str(filename), model, optimizer, example_inputs, epochs, **settings)
 
 
@@ -83,10 +87,11 @@ def build_text(
     seed: int = 0,
     teachers: Source | None = None,
     optimizers: Mapping[str, Optimizer] | None = None,
+    metrics: Collection[str] | None = None,
 ) -> CompressionScheduler:
     """Builds the scheduler of a YAML schedule that is text already; `name` stands for it in reports."""
     context = {"model": model, "optimizer": optimizer, "example_inputs": example_inputs, "teachers": Teachers(teachers)}
-    return _build(load_text(text, name), context, epochs, strict, seed, optimizers)
+    return _build(load_text(text, name), context, epochs, strict, seed, optimizers, metrics)
 
 
 def dict_config(
@@ -100,10 +105,11 @@ def dict_config(
     seed: int = 0,
     teachers: Source | None = None,
     optimizers: Mapping[str, Optimizer] | None = None,
+    metrics: Collection[str] | None = None,
 ) -> CompressionScheduler:
     """Builds the scheduler of a schedule given as plain data, which is left as it was; see `file_config`."""
     context = {"model": model, "optimizer": optimizer, "example_inputs": example_inputs, "teachers": Teachers(teachers)}
-    return _build(Document(schedule, "schedule"), context, epochs, strict, seed, optimizers)
+    return _build(Document(schedule, "schedule"), context, epochs, strict, seed, optimizers, metrics)
 
 
 def _build(
@@ -113,6 +119,7 @@ def _build(
     strict: bool,
     seed: int,
     optimizers: Mapping[str, Optimizer] | None,
+    metrics: Collection[str] | None,
 ) -> CompressionScheduler:
     """Builds from a document; `context` is what constructors may be given beside the schedule's arguments."""
     report, model, optimizer = Report(document), context["model"], context["optimizer"]
@@ -130,6 +137,7 @@ def _build(
     all_there = isinstance(given, list) and len(given) == len(entries)
     checks.check_policies(entries, epochs, report, all_there)
     checks.check_unused(data, reader.named, report)
+    read_goals(data.get("goals"), report, metrics)
     graph = CurrentGraph(model, context["example_inputs"])
     for seen in dict.fromkeys(policy.sees for _, policy in entries):
         known = graph if seen is None else CurrentGraph(seen, context["example_inputs"])

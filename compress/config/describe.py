@@ -7,9 +7,12 @@ import inspect
 from typing import Any
 
 from compress.config.families import FAMILIES, Family
+from compress.config.goals import USUAL
 from compress.config.schema import arguments_model, describe_type
 from compress.epoch_window import MAX_EPOCHS
 from compress.errors import UserError, did_you_mean
+from compress.goals.goal import BOUNDS, LATENCY, MEASURED, Goal
+from compress.goals.runtimes import RUNTIMES
 from compress.registry import LEVELS, SECTIONS, Registry
 
 REGISTRIES = {**SECTIONS, LEVELS.section: LEVELS}
@@ -105,6 +108,11 @@ def schedule_schema() -> dict[str, Any]:
         "description": "what acts when",
         "items": {"oneOf": [_policy(family, definitions) for family in FAMILIES]},
     }
+    properties["goals"] = {
+        "type": "array",
+        "description": "what is deployed must meet these",
+        "items": _goal(definitions),
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "compression schedule",
@@ -155,6 +163,14 @@ def _policy(family: Family, definitions: dict[str, Any]) -> dict[str, Any]:
         "properties": {family.key: component, **({} if family.shared else OPTIMIZER), **WINDOW},
         "oneOf": [ranged, listed],
     }
+
+
+def _goal(definitions: dict[str, Any]) -> dict[str, Any]:
+    """One goal: any metric, the usual ones offered, and exactly one bound."""
+    schema = _arguments(Goal, definitions)
+    schema["properties"]["metric"] = {"anyOf": [{"enum": [*MEASURED, *USUAL]}, {"type": "string"}]}
+    schema["properties"]["runtime"] = {"enum": list(RUNTIMES), "description": f"of {LATENCY}"}
+    return {**schema, "description": first_sentence(Goal), "oneOf": [{"required": [each]} for each in BOUNDS]}
 
 
 def _arguments(target: type, definitions: dict[str, Any]) -> dict[str, Any]:

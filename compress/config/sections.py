@@ -12,7 +12,7 @@ from compress.epoch_window import MAX_EPOCHS
 from compress.errors import did_you_mean, nearest, shown
 
 SECTIONS = tuple(family.section for family in FAMILIES)
-TOP_LEVEL = ("version", *SECTIONS, "policies", "fine_tuning_epochs")
+TOP_LEVEL = ("version", *SECTIONS, "policies", "fine_tuning_epochs", "goals")
 
 
 def check_sections(data: Any, report: Report) -> dict[str, Any]:
@@ -53,6 +53,8 @@ def _has_form(name: str, value: Any, report: Report) -> bool:
         good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_EPOCHS
         most = f"; at most {MAX_EPOCHS:,}, the longest run there is"
         wrong = "" if good else f"given {shown(value)}; it should be a whole number of epochs, 0 or more{most}"
+    elif name == "goals":
+        wrong = "" if isinstance(value, list) else _not(value, name, "a list of goals, each begins with '- {metric: '")
     elif name == "policies":
         wrong = "" if isinstance(value, list) else _not(value, name, "a list of policies, each begins with '- '")
     else:

@@ -71,6 +71,8 @@ def measure_latency(
     seconds: float = 0.05,
     against: Mapping[str, str] | None = None,
     spread: float | None = None,
+    enough: Callable[[dict[str, Latency]], bool] | None = None,
+    most_rounds: int | None = None,
 ) -> dict[str, Latency]:
     """Times ways that do the same, in turns.
 
@@ -81,6 +83,8 @@ def measure_latency(
         against: name -> name of the way that its ratio refers to, for those that do not refer to the first.
         spread: continue, for at most `MOST_TIMES` as many rounds, while a ratio's quartiles are further apart than this
             fraction of it; None: the rounds asked for and no more.
+        enough: the same by a function of what was found so far; continues while it is False.
+        most_rounds: the bound of both, instead of `MOST_TIMES` as many.
 
     Raises:
         ValueError: no ways, or fewer than two rounds.
@@ -92,13 +96,14 @@ def measure_latency(
     taken: dict[str, list[float]] = {name: [] for name in names}
     reference = {name: (against or {}).get(name, names[0]) for name in names}
     found: dict[str, Latency] = {}
-    for i in range(rounds if spread is None else MOST_TIMES * rounds):
+    done = enough or (lambda each: spread is None or all(one.ratio_spread <= spread for one in each.values()))
+    for i in range(max(rounds, most_rounds or MOST_TIMES * rounds)):
         turn = i % len(names)
         for name in names[turn:] + names[:turn]:
             taken[name].append(_seconds(ways[name], calls[name]))
         if i + 1 >= rounds:
             found = {name: _latency(taken[name], taken[reference[name]], calls[name]) for name in names}
-            if spread is None or all(each.ratio_spread <= spread for each in found.values()):
+            if done(found):
                 break
     return found
 

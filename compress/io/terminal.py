@@ -15,7 +15,7 @@ from typing import Any
 from compress.errors import UserError, printable
 from compress.io.files import why
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, GOAL_MISSED, INTERRUPTED = 2, 4, 130
 LAYOUT = "\n\t"  # of our own messages
 STREAMS = ("stdout", "stderr")  # of the descriptors 1 and 2
 

@@ -20,6 +20,7 @@ from torch import nn
 
 from apputils.compare.candidate import Candidate
 from apputils.compare.write import compared, table_text, write_comparison
+from apputils.report.records import read_json
 from apputils.runs.folders import Run, find_run, newest_runs
 from apputils.runs.run_warnings import place_of
 from apputils.runs.writable import check_results
@@ -28,6 +29,7 @@ from compress.errors import UserError
 from compress.export.exported_model import is_exported
 from compress.export.onnx.qdq import is_quantized
 from compress.export.timing import BENCHMARK, Timing
+from compress.goals.judge import MET
 from compress.io.progress import Bar
 from compress.quantization.base import Bits
 from engine.application import TestedApplication
@@ -266,6 +268,7 @@ def _candidate(
     except UserError as e:
         notes.append(f"{name} is not exported, so it has no file and no time in onnxruntime: {e}")
     facts = {"architecture": _architecture(subject.checkpoint, quantized), "schedule": _schedule(subject.checkpoint)}
+    facts["goals"] = _goals(subject) if name == subject.name else ""
     on_device = tuple(each.to(tester.device) for each in inputs)
     return Candidate(name, model, on_device, quality, file if file.is_file() else None, facts)
 
@@ -303,6 +306,18 @@ def _architecture(checkpoint: dict[str, Any], quantized: bool) -> str:
 def _schedule(checkpoint: dict[str, Any]) -> str:
     given = checkpoint["options"].get("compress")
     return Path(given).stem if given else "none"
+
+
+def _goals(subject: Named) -> str:
+    """What the run's latest evaluation found of its goals: `met`, `missed: psnr drop at most 0.1`; '' without goals."""
+    folder = Run(subject.checkpoint["run"]).results
+    found = [read_json(folder / name) for name in ("test_summary.json", "summary.json")]
+    record = next((each["goals"] for each in found if isinstance(each, dict) and each.get("goals")), None)
+    if record is None:
+        return ""
+    kinds = dict.fromkeys(row["verdict"] for row in record["rows"] if row["verdict"] != MET)
+    of = {kind: ", ".join(row["goal"] for row in record["rows"] if row["verdict"] == kind) for kind in kinds}
+    return "; ".join(f"{kind}: {names}" for kind, names in of.items()) or record["verdict"]
 
 
 def _words(facts: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from engine.commands.smoke import smoke
 from engine.distributed.elastic_restart import run_to_go_on_with
 from engine.distributed.process_group import first_of_machine_first, in_one_process, process_group
 from engine.environment import choose_device
+from engine.goals.verdict import check_goals
 from engine.resume import resumed, take_last
 from engine.session import RunSession
 from engine.trainer import BaseTrainer
@@ -32,6 +33,7 @@ def act(application: Application, config: TrainConfig) -> None:
 
     Raises:
         UserError: something the user can mend.
+        GoalMissed: the run is finished, and a goal of its schedule is not met.
     """
     device = choose_device(config.device)  # first: a device that is not there is told before data are loaded
     for name, mode in MODES.items():
@@ -45,7 +47,7 @@ def act(application: Application, config: TrainConfig) -> None:
         config = resumed(config, checkpoint)
         with first_of_machine_first(), session.warnings:
             loaders = application.load("training_loaders")(config)
-        application.load("trainer")(config, *loaders).run(session, checkpoint)
+        check_goals(application.load("trainer")(config, *loaders).run(session, checkpoint))
 
 
 def _built(application: Application, config: TrainConfig) -> BaseTrainer:

@@ -5,7 +5,8 @@ none.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +78,61 @@ def how_to_get_dense(run: str, checkpoint: Mapping[str, Any]) -> str:
     return text if found else f"{text}, RUN a run of the same network that was trained without compression"
 
 
+@dataclass(frozen=True)
+class DenseQuality:
+    """The trained dense network that goals refer to.
+
+    Attributes:
+        name: what reports call it.
+        quality: metric -> value, on the same data.
+    """
+
+    name: str
+    quality: Mapping[str, float]
+
+
+def dense_quality(
+    checkpoint: Mapping[str, Any],
+    known: Mapping[str, Mapping[str, float]],
+    measure: Callable[[dict[str, Any]], Mapping[str, float]],
+) -> DenseQuality | str:
+    """The dense network of a run: the one it started from, else a dense teacher, else the newest dense run.
+
+    Args:
+        checkpoint: of the run.
+        known: name -> metrics of the dense teachers, `self` first.
+        measure: the metrics of another run's checkpoint.
+
+    Returns:
+        or why there is none, in words.
+    """
+    started = checkpoint["options"].get("start_from")
+    if started is None and known:
+        name, quality = next(iter(known.items()))
+        return DenseQuality(name, quality)
+    run = started or _dense_run(checkpoint)
+    if run is None:
+        return (
+            "no dense network to compare with: train one (the same command without --compress), and start from it by "
+            "--start-from=RUN"
+        )
+    best = Run(run).best
+    return DenseQuality(f"run {run}", measure(check_run(load_checkpoint(best), best)))
+
+
 def _dense_run(checkpoint: Mapping[str, Any]) -> str | None:
-    """The newest run of the same network without compression."""
+    """The newest other run of the same network on the same data without compression."""
     try:
         runs = newest_runs()[:MOST_RUNS]
     except UserError:
         return None
     for run in runs:
-        if _is_dense(run):
+        if run.name != checkpoint["run"] and _is_dense(run):
             try:
                 other = check_run(load_checkpoint(run.best), run.best)
             except UserError:
                 continue
-            if (other["optform"], other["network"]) == (checkpoint["optform"], checkpoint["network"]):
+            if all(other[key] == checkpoint[key] for key in ("optform", "network", "task")):
                 return run.name
     return None
 

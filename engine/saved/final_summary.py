@@ -12,6 +12,7 @@ from apputils.runs.summary import Cost, make_summary, summary_table, whereabouts
 from compress.analysis.sparsity.totals import Sparsity
 from compress.io.files import write_json
 from engine.application import TrainedApplication
+from engine.goals.training import judge_trained
 from engine.progress import Progress
 from engine.saved.dense_baseline import beside_dense, dense_teachers
 from engine.saved.rebuild import rebuild
@@ -36,7 +37,8 @@ def summarize(
         what summary.json holds.
     """
     state, config = application.state, application.config
-    state.model = rebuild(application.build_model(), load_checkpoint(run.best)).to(application.device)
+    best = load_checkpoint(run.best)
+    state.model = rebuild(application.build_model(), best).to(application.device)
     teachers = dense_teachers(state.scheduler.teachers, state.teachers)
     dense = {name: application.measure(network) for name, network in teachers.items()}
     summary = make_summary(
@@ -55,6 +57,10 @@ def summarize(
     )
     write_json(run.results / "summary.json", summary)
     logger.info("%s", summary_table(summary))
+    known = {name: {metric: each["model"] for metric, each in found.items()} for name, found in dense.items()}
+    if goals := judge_trained(application, best, run, known):
+        summary["goals"] = goals
+        write_json(run.results / "summary.json", summary)
     progress.sizes.tell(run, application.quality)
     logger.info("%s", whereabouts(run))
     return summary

@@ -20,13 +20,13 @@ from tests.apputils.report.example import EXAMPLE, network, write_example
 
 KEYS = {  # what programs read from report.json
     "run", "optform", "written", "checkpoint", "epoch", "trained_epochs", "planned_epochs", "summary",
-    "quality", "quality_rows", "measured_on", "dense_baseline", "details", "warnings", "stale", "sizes",
+    "goals", "quality", "quality_rows", "measured_on", "dense_baseline", "details", "warnings", "stale", "sizes",
     "policies", "schedule", "history", "sparsity", "macs", "dense", "sensitivity", "export", "export_error",
     "export_other_data", "latency",
     "activations", "removed", "reasons", "unexplained", "seed", "commands", "environment",
 }  # fmt: skip
 ANCHORS = (
-    "quality", "size", "schedule", "training", "sparsity", "cost", "sensitivity", "export", "activations", "removed",
+    "quality", "goals", "size", "schedule", "training", "sparsity", "cost", "sensitivity", "export", "activations", "removed",
     "architecture", "reproduce",
 )  # fmt: skip
 SHEETS = {

@@ -1,0 +1,31 @@
+"""The end of `train.py` and `test.py` where a schedule has goals: `check_goals`."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from apputils.runs.console import GoalMissed
+from compress.goals.judge import MET, MISSED, NOT_MEASURED, UNDECIDED
+
+logger = logging.getLogger("run")
+
+
+def check_goals(summary: Mapping[str, Any]) -> None:
+    """Warns of goals that are undecided.
+
+    Raises:
+        GoalMissed: one is missed, or could not be measured.
+    """
+    record = summary.get("goals")
+    if not record or record["verdict"] == MET:
+        return
+    of = {kind: [row["goal"] for row in record["rows"] if row["verdict"] == kind] for kind in WORDS}
+    said = [f"{words}: {', '.join(of[kind])}" for kind, words in WORDS.items() if of[kind]]
+    if record.get("error"):
+        said.append(f"goals not measured: {record['error']}")
+    if record["verdict"] != UNDECIDED:
+        raise GoalMissed("; ".join(said))
+    logger.warning("%s; the value is within the noise of its bound", "; ".join(said))
+
+
+WORDS = {MISSED: "goals missed", NOT_MEASURED: "goals not measured", UNDECIDED: "goals undecided"}

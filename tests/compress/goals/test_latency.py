@@ -1,0 +1,74 @@
+"""Measuring goes on until a bound is decided, up to a stated number of rounds; no clock is asked here."""
+
+import statistics
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+import torch
+
+from compress.export import latency
+from compress.goals import latency as goals_latency
+from compress.goals.latency import measure_ratio, noise_of
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
+    """A dense file that takes 1 s, and another whose calls take these times in turns."""
+
+    def use(times: list[float]) -> None:
+        own = cycle(times)
+        taken = {"dense.onnx": lambda: 1.0, "own.onnx": lambda: next(own)}
+        monkeypatch.setattr(goals_latency, "way_of", lambda runtime, file, inputs, threads: taken[file.name])
+        monkeypatch.setattr(latency, "_warm_up", lambda way, seconds: 1)
+        monkeypatch.setattr(latency, "_seconds", lambda way, calls: way())
+
+    return use
+
+
+def ratio(bound: float | None, most: int = 100) -> goals_latency.Value:
+    return measure_ratio(
+        Path("own.onnx"), Path("dense.onnx"), (torch.zeros(1),), "onnxruntime", bound, most_rounds=most
+    )
+
+
+def test_a_clear_value_takes_the_first_rounds_only(ways: Callable[[list[float]], None]) -> None:
+    times = [0.3, 0.4, 0.5]
+    ways(times)
+    found = ratio(0.8)
+    assert "15 rounds in turns" in found.note
+    assert found.number == pytest.approx(0.4)
+    low, _, high = statistics.quantiles(times * 5, n=4, method="inclusive")
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.noise == pytest.approx(1.57 * (high - low) / 15**0.5)
+
+
+def test_more_rounds_decide_a_close_one(ways: Callable[[list[float]], None]) -> None:
+    ways([0.3, 0.4, 0.5])
+    found = ratio(0.45)
+    rounds = int(found.note.split()[0])
+    assert 15 < rounds < 100
+    assert found.noise < 0.05
+
+
+def test_the_bound_of_measuring_is_kept_and_said(ways: Callable[[list[float]], None]) -> None:
+    ways([0.3, 0.4, 0.5])
+    assert "still within the noise of the bound after 60 rounds, the most that are measured" in ratio(0.4, 60).note
+
+
+def test_without_a_bound_no_round_is_added(ways: Callable[[list[float]], None]) -> None:
+    ways([0.3, 0.4, 0.5])
+    assert "15 rounds" in ratio(None).note
+
+
+def test_noise_is_that_of_a_median() -> None:
+    """Against the spread of medians of many samples of 25 normal numbers: 1.96 of its deviations, within a quarter."""
+    draw = torch.Generator().manual_seed(0)
+    samples = 1 + 0.1 * torch.randn(4000, 25, generator=draw, dtype=torch.float64)
+    deviation = float(samples.quantile(0.5, 1).std())
+    widths = []
+    for sample in samples[:500]:
+        found = latency._latency(sample.tolist(), [1.0] * 25, 1)
+        widths.append(noise_of(found))
+    assert statistics.mean(widths) == pytest.approx(1.96 * deviation, rel=0.25)
