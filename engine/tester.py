@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from apputils.platform_summaries import draw_model_to_file, macs_display, sparsity_display
@@ -28,6 +28,7 @@ from engine.application import TestedApplication
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
 from engine.commands.find_checkpoint import load_subject
 from engine.commands.quantize import QuantizeRequest
+from engine.commands.runtimes import measure_run
 from engine.commands.sensitivity import SensitivityRequest
 from engine.commands.thin import thin_subject
 from engine.environment import set_up
@@ -143,7 +144,7 @@ class BaseTester(TestedApplication):
         if not dense and self.is_compressed(summary):
             logger.info("%s", how_to_get_dense(self.folders.name, self.checkpoint))
         logger.info("written: %s%s", path, f", {count} images in {images}/" if count else "")
-        exported = export_run(self, model, inputs, own) if opt.export else None
+        exported = self._export(model, inputs, own)
         if goals := judge_tested(self, model, inputs, exported, dict(dense)):
             summary["goals"] = goals
         sensitivity.run(self, model)
@@ -152,6 +153,15 @@ class BaseTester(TestedApplication):
         if opt.report:
             self.report(model, {**self.checkpoint, "history": record.history}, summary, activations.report())
         return summary
+
+    def _export(
+        self, model: nn.Module, inputs: list[tuple[Tensor, ...]], quality: dict[str, float]
+    ) -> dict[str, Any] | None:
+        """Files, and what runtimes make of them, as far as the options ask for; export.json's content."""
+        exported = export_run(self, model, inputs, quality) if self.config.export else None
+        if self.config.runtimes is not None:
+            measure_run(self, {"network": model}, inputs)
+        return exported
 
     def dense_networks(self) -> dict[str, nn.Module]:
         """The run's teachers that answer its task, on the device, by what reports call them."""

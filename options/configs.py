@@ -202,13 +202,17 @@ class TestConfig:
         None, "compare these networks, runs or checkpoints, instead of testing one; `all` takes every run of the "
         "application", metavar="RUN_OR_CHECKPOINT",
     )  # fmt: skip
+    runtimes: tuple[str, ...] | None = option(
+        None, "also convert the network for these runtimes, run it there, compare and time it; `all` takes every known "
+        "one, no name those installed", metavar="RUNTIME", may_be_empty=True,
+    )  # fmt: skip
     benchmark: bool = option(False, "time the network, or those of --compare, for longer: 30 interleaved rounds")
     batch: int = option(
         1, "for --compare and --benchmark: number of samples in a forward pass", minimum=1, maximum=MOST
     )
     bits: int | None = option(
-        None, "for --compare and --benchmark: also measure each network quantized after training to this many bits",
-        choices=(4, 5, 6, 7, 8),
+        None, "for --compare, --benchmark and --runtimes: also measure each network quantized after training to this "
+        "many bits", choices=(4, 5, 6, 7, 8),
     )  # fmt: skip
     layers: str | None = option(
         None, "for --dump-features: names of layers, or patterns such as 'conv*', separated by commas"

@@ -36,6 +36,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     metavar: str | None = None,
+    may_be_empty: bool = False,
 ) -> Any:
     """A field of an options dataclass.
 
@@ -48,9 +49,10 @@ def option(
         above: a number that it must exceed.
         below: a number that it must stay below.
         metavar: how `--help` calls its value.
+        may_be_empty: of several values, none is allowed too.
     """
     bounds = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
-    metadata = {"help": help_text, "choices": choices, "bounds": bounds, "metavar": metavar}
+    metadata = {"help": help_text, "choices": choices, "bounds": bounds, "metavar": metavar, "empty": may_be_empty}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -146,7 +148,7 @@ def _add(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind
         return
     choices = field.metadata["choices"]
     if get_origin(kind) is tuple:
-        kind, shared["nargs"] = get_args(kind)[0], "+"
+        kind, shared["nargs"] = get_args(kind)[0], "*" if field.metadata["empty"] else "+"
     metavar = field.metadata["metavar"] or (None if choices else KINDS[kind][0])
     convert = _convert(kind, field.metadata["bounds"])
     parser.add_argument(f"--{name}", type=convert, choices=choices, metavar=metavar, help=text, **shared)

@@ -196,7 +196,17 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         "thins the checkpoint that is evaluated, and an exported file or the other options evaluate none",
     ),
     Rule(("overwrite",), lambda c: c.thin, "belongs to --thin"),
-    Rule(("bits",), lambda c: c.compare or c.benchmark, "belongs to --compare and --benchmark"),
+    Rule(
+        ("bits",),
+        lambda c: c.compare or c.benchmark or c.runtimes is not None,
+        "belongs to --compare, --benchmark and --runtimes",
+    ),
+    Rule(
+        ("runtimes",),
+        lambda c: not _exported(c) and not _others(c, ("dump_features", "predict", "quantize"), ""),
+        "measures the network of a checkpoint, not an exported file; after --quantize, give "
+        "--model=results/RUN/quantized.pt",
+    ),
     Rule(("calibration",), lambda c: c.quantize or c.bits, "belongs to --quantize and --bits"),
     Rule(("max_drop",), lambda c: c.quantize == "auto", "belongs to --quantize=auto"),
     Rule(("bits_budget",), lambda c: c.quantize == "mixed", "belongs to --quantize=mixed"),

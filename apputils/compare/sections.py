@@ -7,6 +7,7 @@ from apputils.compare.pareto import pareto_charts
 from apputils.report.blocks import Block, Charts, Lines, Text
 from apputils.report.section import Content, Section
 from apputils.report.sections.reproduce import fact_tables
+from apputils.report.sections.runtimes import Runtimes
 from apputils.report.svg import Chart, bar_chart
 from apputils.report.tables import Cell, Column, Plot, Row, Sheet, Table, column, percent, shape, whole
 from compress.analysis.metric_names import words_of
@@ -146,4 +147,4 @@ def _shown(text: Callable[[float], str]) -> Callable[[float | None], str]:
     return lambda value: "" if value is None else text(value)
 
 
-SECTIONS: tuple[Section, ...] = (Networks(), Pareto(), Cost(), Reproduce())
+SECTIONS: tuple[Section, ...] = (Networks(), Pareto(), Cost(), Runtimes(), Reproduce())

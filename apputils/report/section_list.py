@@ -9,6 +9,7 @@ from apputils.report.sections.goals import Goals
 from apputils.report.sections.quality import Quality
 from apputils.report.sections.removed import Removed
 from apputils.report.sections.reproduce import Reproduce
+from apputils.report.sections.runtimes import Runtimes
 from apputils.report.sections.schedule import Schedule
 from apputils.report.sections.sensitivity import Sensitivity
 from apputils.report.sections.size import Size
@@ -27,6 +28,7 @@ SECTIONS: tuple[Section, ...] = (
     Cost(),
     Sensitivity(),
     Export(),
+    Runtimes(),
     Activations(),
     Removed(),
     Architecture(),

@@ -65,6 +65,35 @@ class Latency:
         )
 
 
+class Turn:
+    """A way that is timed elsewhere, such as in another process, which a call's own time would only add to."""
+
+    def __call__(self) -> object:
+        """Runs it once."""
+        return self.seconds(1)
+
+    def seconds(self, calls: int) -> float:
+        """Mean time of so many calls, as the other side has measured it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Times of ways that took turns.
+
+    Attributes:
+        seconds: way -> mean time of a call, one a round.
+        calls: way -> calls within a round.
+    """
+
+    seconds: dict[str, list[float]]
+    calls: dict[str, int]
+
+    def latency(self, name: str, against: str) -> Latency:
+        """Of one way, its ratio round by round to another's."""
+        return _latency(self.seconds[name], self.seconds[against], self.calls[name])
+
+
 def measure_latency(
     ways: Mapping[str, Way],
     rounds: int = 15,
@@ -74,7 +103,22 @@ def measure_latency(
     enough: Callable[[dict[str, Latency]], bool] | None = None,
     most_rounds: int | None = None,
 ) -> dict[str, Latency]:
-    """Times ways that do the same, in turns.
+    """Times ways that do the same, in turns; arguments and errors as `take_turns`'."""
+    names = list(ways)
+    taken = take_turns(ways, rounds, seconds, against, spread, enough, most_rounds)
+    return {name: taken.latency(name, (against or {}).get(name, names[0])) for name in names}
+
+
+def take_turns(
+    ways: Mapping[str, Way],
+    rounds: int = 15,
+    seconds: float = 0.05,
+    against: Mapping[str, str] | None = None,
+    spread: float | None = None,
+    enough: Callable[[dict[str, Latency]], bool] | None = None,
+    most_rounds: int | None = None,
+) -> Rounds:
+    """Times ways in rounds.
 
     Args:
         ways: name -> function without arguments; the first is what the others' ratios refer to.
@@ -91,21 +135,17 @@ def measure_latency(
     """
     if not ways or rounds < 2:
         raise ValueError("measure_latency needs at least one way and two rounds")
-    calls = {name: _warm_up(way, seconds) for name, way in ways.items()}
     names = list(ways)
-    taken: dict[str, list[float]] = {name: [] for name in names}
+    taken = Rounds({name: [] for name in names}, {name: _warm_up(way, seconds) for name, way in ways.items()})
     reference = {name: (against or {}).get(name, names[0]) for name in names}
-    found: dict[str, Latency] = {}
     done = enough or (lambda each: spread is None or all(one.ratio_spread <= spread for one in each.values()))
     for i in range(max(rounds, most_rounds or MOST_TIMES * rounds)):
         turn = i % len(names)
         for name in names[turn:] + names[:turn]:
-            taken[name].append(_seconds(ways[name], calls[name]))
-        if i + 1 >= rounds:
-            found = {name: _latency(taken[name], taken[reference[name]], calls[name]) for name in names}
-            if done(found):
-                break
-    return found
+            taken.seconds[name].append(_seconds(ways[name], taken.calls[name]))
+        if i + 1 >= rounds and done({name: taken.latency(name, reference[name]) for name in names}):
+            break
+    return taken
 
 
 def torch_way(model: nn.Module, inputs: tuple[Tensor, ...]) -> Way:
@@ -163,6 +203,8 @@ def _warm_up(way: Way, seconds: float) -> int:
 
 
 def _seconds(way: Way, calls: int) -> float:
+    if isinstance(way, Turn):
+        return way.seconds(calls)
     started = time.perf_counter()
     for _ in range(calls):
         way()

@@ -28,6 +28,8 @@ from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
 from compress.export.exported_model import is_exported
 from compress.export.onnx.qdq import is_quantized
+from compress.export.runtimes.text import table_text as runtimes_text
+from compress.export.runtimes.text import warnings_of as runtimes_warnings
 from compress.export.timing import BENCHMARK, Timing
 from compress.goals.judge import MET
 from compress.io.progress import Bar
@@ -36,6 +38,7 @@ from engine.application import TestedApplication
 from engine.commands.export import export_checkpoint, seen_inputs
 from engine.commands.find_checkpoint import load_subject
 from engine.commands.quantize import quantized_copy
+from engine.commands.runtimes import measured
 from engine.environment import choose_device, set_up
 from engine.saved.run_record import RunRecord
 from options.applications import Application
@@ -94,9 +97,14 @@ def compare(opt: TestConfig, application_of: Callable[[str], Application]) -> di
         about = _about(subjects[0], testers[0], [*notes, *lost, *more])
         about["warnings"] = [row for subject in subjects for row in _warnings(subject)]
         content = compared(candidates, testers[0].higher_is_better, timing, about)
+        content["runtimes"] = _in_runtimes(candidates, subjects, testers, opt, timing)
     place = _new_folder(subjects[0].optform)
     write_comparison(place, content)
     logger.info("\n%s\n", table_text(content))
+    if content["runtimes"]:
+        logger.info("%s\n", runtimes_text(content["runtimes"]))
+        for text in runtimes_warnings(content["runtimes"]):
+            logger.warning("%s", text)
     for row in content["warnings"]:
         logger.warning("%s: %s", row["name"], row["text"])
     for note in content["notes"]:
@@ -271,6 +279,27 @@ def _candidate(
     facts["goals"] = _goals(subject) if name == subject.name else ""
     on_device = tuple(each.to(tester.device) for each in inputs)
     return Candidate(name, model, on_device, quality, file if file.is_file() else None, facts)
+
+
+def _in_runtimes(
+    candidates: Sequence[Candidate],
+    subjects: Sequence[Named],
+    testers: Sequence[TestedApplication],
+    opt: TestConfig,
+    timing: Timing,
+) -> dict[str, Any] | None:
+    """The same networks in the runtimes of `--runtimes`; None without it."""
+    if opt.runtimes is None:
+        return None
+    qualities = {
+        each.name: tester.test
+        for subject, tester in zip(subjects, testers, strict=True)
+        for each in candidates
+        if each.name in (subject.name, f"{subject.name}, {opt.bits} bits")
+    }
+    inputs = [tuple(x.cpu() for x in candidates[0].inputs)]
+    models = {each.name: each.model for each in candidates}
+    return measured(models, inputs, opt.runtimes, cast(Any, qualities), timing).to_dict()
 
 
 def _warnings(subject: Named) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from compress.errors import UserError, did_you_mean
 from compress.export.latency import Latency, measure_latency, onnx_way
 from compress.export.onnx.check import Difference, Inputs, NotFinite, check_file, compare_onnx, kernel_kinds, node_kinds
 from compress.export.onnx.crash_guard import Ended, apart
-from compress.export.onnx.nan_origin import blame_of, places_of
+from compress.export.onnx.nan_origin import blame_of, name_layers, places_of
 from compress.export.onnx.qdq import Choices, Deployable, WeightNote, deployable, is_quantized
 from compress.export.onnx.session import has_vnni
 from compress.io.files import checked, replacing, why
@@ -171,13 +171,15 @@ def transform_to_onnx(
         except Ended as e:
             raise UserError(f"{e}; nothing was written. {CRASH}") from e
         exported = ir.load(raw)
+        places = places_of(exported)
+        name_layers(exported, places)
         if kind == "qdq":
             from compress.export.onnx.passes import improve
 
             improve(exported)
     if kind == "qdq":
         notes += _completed(exported, inputs, check_inputs is not None) if settings.complete else []
-    places = places_of(exported)
+    places = places_of(exported) | places
     _strip(exported)
     exported.metadata_props[METADATA] = json.dumps({**settings.description, "mode": kind})
     file = temporary = Path(onnx_file)

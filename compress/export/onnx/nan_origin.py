@@ -5,6 +5,7 @@ node with NaN in its result and none in what it reads is it. Called by export.py
 """
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,19 @@ def places_of(model: Any) -> dict[str, str]:
         if len(names) > 1:
             found.update({value.name: names[-2] for value in node.outputs})
     return found
+
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def name_layers(model: Any, places: Mapping[str, str]) -> None:
+    """Calls each layer's node as the network calls the module, in place; further calls of one get a number.
+
+    Runtimes keep these names, and so say which layers they run in integers.
+    """
+    used: Counter[str] = Counter()
+    for node in model.graph:
+        place = places.get(node.outputs[0].name)
+        if node.op_type in LAYERS and place:
+            used[place] += 1
+            node.name = place if used[place] == 1 else f"{place}:{used[place]}"

@@ -1,0 +1,94 @@
+"""The network in other runtimes: parity, quality, layers in integers and time. From runtimes.json."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from apputils.report.blocks import Block, Charts, Text, absent
+from apputils.report.section import Content, Section
+from apputils.report.source import RUNTIMES, Source
+from apputils.report.svg import Chart, bar_chart
+from apputils.report.tables import Cell, Column, Plot, Row, Sheet, Table, column, shape, whole
+from compress.analysis.metric_names import words_of
+from compress.export.machine_load import load_text
+from compress.export.runtimes.text import layers_text, precision_text, time_text, warnings_of
+from compress.export.timing import threads_text
+
+
+class Runtimes(Section):
+    """One row a runtime, network and precision."""
+
+    name, title, menu = "runtimes", "Runtimes", "Runtimes"
+    missing = absent("Not measured", "`python test.py --runtimes all` measures the network in every runtime.")
+
+    def collect(self, source: Source) -> dict[str, Any]:
+        """The table as test.py --runtimes wrote it."""
+        return {"runtimes": None if RUNTIMES in source.stale else source.json(RUNTIMES)}
+
+    def tables(self, content: Content) -> list[Table]:
+        """The rows; in the workbook with every figure."""
+        found = content["runtimes"]
+        if not found or not found["rows"]:
+            return []
+        metrics = list(dict.fromkeys(name for row in found["rows"] for name in row["quality"]))
+        sheet = Sheet(note=_how(found), plots=[Plot("bar", "runtime", ["ms"], "Time in each runtime", "ms")])
+        return [
+            Table("runtimes", found["rows"], _columns(metrics), sheet=None),
+            Table("runtimes", [_flat(row) for row in found["rows"]], columns=None, sheet=sheet),
+        ]
+
+    def charts(self, content: Content) -> list[Chart]:
+        """Medians of every row."""
+        rows = [row for row in (content["runtimes"] or {}).get("rows", []) if row["ms"] is not None]
+        bars = [(f"{row['runtime']}, {row['network']}, {precision_text(row)}", {"ms": row["ms"]}) for row in rows]
+        return [bar_chart("Time in each runtime", bars, "ms")] if bars else []
+
+    def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
+        """How, the table, warnings, the chart."""
+        found = content["runtimes"]
+        if not found:
+            return [self.missing]
+        warnings = [Text(each, "absent") for each in warnings_of(found)]
+        return [Text(_how(found), "quiet"), *self.tables(content)[:1], *warnings, Charts(self.charts(content))]
+
+
+def _how(table: Mapping[str, Any]) -> str:
+    how = table["how"]
+    if not how.get("rounds"):
+        return "Nothing could be timed."
+    return (
+        f"Medians of {how['rounds']} rounds in turns, one process a runtime, {threads_text(how['threads'])} each, "
+        f"inputs {', '.join(map(shape, how['input_shapes']))}; quartiles in brackets; "
+        f"{load_text(how['others_cores'])}. The difference is that to PyTorch on real inputs. A quantized layer that a "
+        "runtime computes in float is named."
+    )
+
+
+def _columns(metrics: Sequence[str]) -> list[Column]:
+    return [
+        column("runtime"), column("network"), Column("precision", lambda row: (precision_text(row),) * 2),
+        column("bytes", text=whole), Column("difference, max", _number("max", "{:.2e}")),
+        Column("mean", _number("mean", "{:.2e}")), *(_quality(name) for name in metrics),
+        Column("ms", lambda row: (row["ms"], time_text(row) if row["ms"] is not None else "")),
+        Column("of dense, same runtime", _number("ratio", "{:.2f}x")),
+        Column("of dense, onnxruntime", _number("ratio_onnxruntime", "{:.2f}x")),
+        Column("layers in integers", lambda row: (row["integer"], layers_text(row))),
+    ]  # fmt: skip
+
+
+def _quality(metric: str) -> Column:
+    def cell(row: Row) -> Cell:
+        value = row["quality"].get(metric)
+        return value, "" if value is None else words_of(metric).bare(value)
+
+    return Column(words_of(metric).heading, cell)
+
+
+def _number(key: str, form: str) -> Callable[[Row], Cell]:
+    return lambda row: (row[key], "" if row[key] is None else form.format(row[key]))
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    plain = {key: "; ".join(value) if isinstance(value, list) else value for key, value in row.items()}
+    quality = plain.pop("quality")
+    return {**plain, **quality}

@@ -1,0 +1,144 @@
+"""What every runtime answers: is it here, what does it make of a network, how does it run it. No torch, no project.
+
+`Runtime`, `Loaded`, `Source`, `Converted`. The files of this folder that a device needs import nothing else of ours,
+so that a bundle carries them as they are.
+"""
+
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+FLOAT32, BFLOAT16, FLOAT16 = "float32", "bfloat16", "float16"
+Array = Any  # numpy's, which mypy need not follow into workers
+
+
+class RuntimeFault(Exception):
+    """A runtime cannot do what is asked; one sentence for people."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network as files that runtimes convert.
+
+    Attributes:
+        name: of the network.
+        quantized: whether it computes on 8-bit grids.
+        layers: convolutions and linear layers with 8-bit weights, which are to run in integers.
+        shapes: of the inputs, for runtimes that fix sizes.
+        onnx: ONNX file, float or with QuantizeLinear / DequantizeLinear.
+        program: `.pt2` file of torch.export with fixed sizes, likewise.
+        faults: kind of file -> why there is none.
+    """
+
+    name: str
+    quantized: bool
+    layers: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    onnx: str = ""
+    program: str = ""
+    faults: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A network in a runtime's own form.
+
+    Attributes:
+        file: what `load` takes.
+        bytes: of all its files.
+        notes: what the form cannot hold, a sentence each.
+    """
+
+    file: str
+    bytes: int
+    notes: tuple[str, ...] = ()
+
+
+class Loaded:
+    """A network ready to run in a runtime."""
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Outputs, in the network's order."""
+        raise NotImplementedError
+
+    def kernels(self, layers: Sequence[str]) -> list[str] | None:
+        """Those of the layers that run in integers; None where the runtime does not tell."""
+        return None
+
+
+class Runtime:
+    """A runtime.
+
+    Attributes:
+        name: as `--runtimes` takes it.
+        packages: to import, the first one is its version's.
+        install: what gets them.
+        least: the oldest version that works, as numbers.
+        reads: the kind of file it converts: `onnx` or `program`.
+        fixed_sizes: whether a converted file takes inputs of one size only.
+        runs: whether it can run on this operating system; else why not.
+    """
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+    install: ClassVar[str]
+    least: ClassVar[tuple[int, ...]] = (0,)
+    reads: ClassVar[str] = "onnx"
+    fixed_sizes: ClassVar[bool] = False
+    runs_not: str = ""
+
+    def available(self) -> str:
+        """Why it cannot be used here, with the command that changes it; empty if it can."""
+        missing = [each for each in self.packages if importlib.util.find_spec(each) is None]
+        if missing:
+            return f"{self.name} requires {', '.join(missing)}, not installed: pip install {self.install}"
+        if numbers(self.version()) < self.least:
+            least = ".".join(map(str, self.least))
+            return f"{self.name} {self.version()} is too old, {least} is needed: pip install -U {self.install}"
+        return ""
+
+    def version(self) -> str:
+        """Of its first package, `?` if it does not say."""
+        for name in (self.packages[0], self.packages[0].replace("_", "-"), self.install.split()[0]):
+            try:
+                return importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return "?"
+
+    def precisions(self, quantized: bool) -> tuple[str, ...]:
+        """What floats are computed in, its default first; each is a row of the table."""
+        return (FLOAT32,)
+
+    def convert(self, source: Source, folder: str) -> Converted:
+        """The network in this runtime's form, in a folder of its own.
+
+        Raises:
+            RuntimeFault: it has no such form.
+        """
+        raise NotImplementedError
+
+    def load(self, file: str, precision: str, threads: int, shapes: Sequence[Sequence[int]] | None = None) -> Loaded:
+        """A converted network, to run with so many threads.
+
+        Args:
+            file: of `convert`.
+            precision: of `precisions`.
+            threads: of one run.
+            shapes: of the inputs, where all have one; None where they change.
+        """
+        raise NotImplementedError
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """`2026.4.1` -> (2026, 4, 1); an unknown version passes."""
+    return tuple(map(int, re.findall(r"\d+", version)[:3])) or (10**9,)
+
+
+def bytes_of(folder: str | Path) -> int:
+    """Of all files of a folder."""
+    return sum(each.stat().st_size for each in Path(folder).rglob("*") if each.is_file())

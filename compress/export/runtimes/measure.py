@@ -1,0 +1,275 @@
+"""Networks in every runtime, side by side: parity, quality, layers in integers, and time, all in turns.
+
+    table = measure_runtimes({"dense": dense, "thin": model}, images, names=["onnxruntime", "openvino"])
+    print(table)
+
+Each runtime has a process of its own (client.py), with as many threads as the others; turns are taken across them.
+What fails is a row with `error`, and the other rows go on.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from compress.errors import UserError, did_you_mean
+from compress.export.latency import Turn, Way, take_turns
+from compress.export.machine_load import OthersLoad
+from compress.export.onnx.check import Inputs, difference, torch_outputs
+from compress.export.onnx.export import ExportSettings, inputs_to_check
+from compress.export.runtimes.base import Converted, Source
+from compress.export.runtimes.client import OtherSizes, RuntimeFailure, RuntimeModel, RuntimeProcess
+from compress.export.runtimes.sources import write_source
+from compress.export.runtimes.table import RUNTIMES, installed
+from compress.export.runtimes.text import table_text, warnings_of
+from compress.export.timing import Timing
+
+ALL, REFERENCE = "all", "onnxruntime"
+LIMIT = 300.0  # seconds of one conversion or run
+Quality = Callable[[nn.Module], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class RuntimeTable:
+    """What was measured.
+
+    Attributes:
+        rows: one a runtime, network and precision: `runtime`, `version`, `network`, `quantized`, `precision`, `bytes`,
+            `max`, `mean` and `largest` (difference to PyTorch and its scale), `quality` (metric -> value), `ms`, `low`,
+            `high`, `ratio` (to the first network in the same runtime and precision of floats), `ratio_onnxruntime` (to
+            the first network in onnxruntime), `integer` and `layers` (how many 8-bit layers run in integers, and are
+            there), `float_layers` (names of those that do not), `notes`, `error` (why there is nothing more).
+        missing: `runtime` and `reason` of those that cannot be used here.
+        how: `rounds`, `seconds`, `threads`, `others_cores`, `input_shapes`.
+    """
+
+    rows: list[dict[str, Any]]
+    missing: list[dict[str, str]] = field(default_factory=list)
+    how: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "\n".join([table_text(self.to_dict()), *warnings_of(self.to_dict())])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+
+def chosen_runtimes(names: Sequence[str] | None) -> list[str]:
+    """The runtimes that are meant: those installed by default, `all` for every one that is known.
+
+    Raises:
+        UserError: one is unknown.
+    """
+    if not names:
+        return installed()
+    if tuple(names) == (ALL,):
+        return list(RUNTIMES)
+    for name in names:
+        if name not in RUNTIMES:
+            raise UserError(f"unknown runtime {name!r}; {did_you_mean(name, [*RUNTIMES, ALL])}; nothing was measured")
+    return list(dict.fromkeys(names))
+
+
+def measure_runtimes(
+    networks: nn.Module | Mapping[str, nn.Module],
+    example_inputs: Tensor | Inputs,
+    names: Sequence[str] | None = None,
+    *,
+    check_inputs: Sequence[Inputs] | None = None,
+    quality: Mapping[str, Quality] | None = None,
+    timing: Timing | None = None,
+    limit: float = LIMIT,
+    settings: ExportSettings | None = None,
+) -> RuntimeTable:
+    """Converts networks for runtimes, runs them there, compares with PyTorch, and times all of it in turns.
+
+    Args:
+        networks: name -> network, float or quantized, left as they are; times are compared with the first, float one.
+        example_inputs: of one forward pass, which is timed.
+        names: of runtimes; None takes those that are installed.
+        check_inputs: real inputs for parity; None compares on noise.
+        quality: name of a network -> what evaluates a module in its place.
+        timing: how time is taken; None is the default.
+        limit: seconds that a conversion, or any other answer of a runtime, may take.
+        settings: of ONNX files.
+
+    Raises:
+        UserError: a runtime is unknown.
+    """
+    chosen, given = chosen_runtimes(names), networks if isinstance(networks, Mapping) else {"network": networks}
+    example = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    reasons = {name: RUNTIMES[name].available() for name in chosen}
+    usable = [name for name in chosen if not reasons[name]]
+    missing = [{"runtime": name, "reason": reason} for name, reason in reasons.items() if reason]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        inputs = inputs_to_check(check_inputs, example)
+        kinds = {RUNTIMES[name].reads for name in usable}
+        sources = [
+            write_source(name, model, [example, *inputs], Path(folder) / str(i), kinds, settings)
+            for i, (name, model) in enumerate(given.items())
+        ]
+        candidates = [
+            each
+            for name in usable
+            for each in _candidates(stack.enter_context(RuntimeProcess(name, limit)), sources, Path(folder))
+        ]
+        for each in candidates:
+            with each.failing():
+                each.load(given, example, inputs, timing or Timing())
+                each.evaluate((quality or {}).get(each.source.name))
+        how = _time(candidates, sources[0].name, timing or Timing())
+    how["input_shapes"] = [list(each.shape) for each in example]
+    return RuntimeTable([each.row for each in candidates], missing, how)
+
+
+class _Failing:
+    """Puts a failure into a row and goes on."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self._row = row
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, UserError):
+            return False
+        self._row["error"] = str(error)
+        return True
+
+
+@dataclass
+class _Candidate:
+    """A network in a runtime at a precision."""
+
+    process: RuntimeProcess
+    source: Source
+    precision: str
+    converted: Converted | None
+    row: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return f"{self.process.name}/{self.source.name}/{self.precision}"
+
+    @property
+    def fixed(self) -> bool:
+        return RUNTIMES[self.process.name].fixed_sizes
+
+    @property
+    def works(self) -> bool:
+        return self.row["error"] is None
+
+    def failing(self) -> _Failing:
+        return _Failing(self.row)
+
+    def load(self, given: Mapping[str, nn.Module], example: Inputs, inputs: Sequence[Inputs], timing: Timing) -> None:
+        """Loads the file for timing, and for any size; compares; counts layers."""
+        if self.converted is None:
+            return
+        arrays = [each.detach().cpu().numpy() for each in example]
+        for key, fixed in [(self.key, True), *([] if self.fixed else [(self._free, False)])]:
+            self.process.load(key, self.converted.file, self.precision, timing.threads, arrays, fixed)
+        fitting = [each for each in inputs if not self.fixed or _shapes(each) == _shapes(example)] or [example]
+        model = given[self.source.name]
+        runner = RuntimeModel(self.process, self.key if self.fixed else self._free)
+        found = difference(torch_outputs(model, fitting), [runner.outputs(each) for each in fitting])
+        self.row |= {"max": found.max, "mean": found.mean, "largest": found.largest}
+        integers = self.process.call("kernels", self.key, self.source.layers)
+        if integers is not None:
+            left = [name for name in self.source.layers if name not in integers]
+            self.row |= {"integer": len(integers), "float_layers": left}
+
+    @property
+    def _free(self) -> str:
+        return f"{self.key}/any size"
+
+    def evaluate(self, quality: Quality | None) -> None:
+        """The task's metrics through the file."""
+        if self.works and quality is not None and self.converted is not None:
+            try:
+                shapes = self.source.shapes if self.fixed else None
+                model = RuntimeModel(self.process, self.key if self.fixed else self._free, shapes)
+                self.row["quality"] = dict(quality(model))
+            except OtherSizes as e:
+                self.row["notes"] = [*self.row["notes"], str(e)]
+
+
+def _shapes(inputs: Inputs) -> list[tuple[int, ...]]:
+    return [tuple(each.shape) for each in inputs]
+
+
+def _candidates(process: RuntimeProcess, sources: Sequence[Source], folder: Path) -> list[_Candidate]:
+    """Every network in every precision of a runtime, converted."""
+    found = []
+    for i, source in enumerate(sources):
+        row = _empty(process.name, source)
+        try:
+            target = folder / process.name / str(i)
+            target.mkdir(parents=True)
+            converted = _converted(process, source, target)
+            precisions = process.call("precisions", source.quantized)
+        except UserError as e:
+            row["error"] = str(e)
+            found.append(_Candidate(process, source, "", None, row))
+            continue
+        for precision in precisions:
+            own = {**row, "precision": precision, "bytes": converted.bytes, "notes": list(converted.notes)}
+            found.append(_Candidate(process, source, precision, converted, own))
+    return found
+
+
+def _converted(process: RuntimeProcess, source: Source, folder: Path) -> Converted:
+    fault = dict(source.faults).get(RUNTIMES[process.name].reads)
+    if fault is not None:
+        raise RuntimeFailure(fault)
+    converted: Converted = process.call("convert", source, str(folder))
+    return converted
+
+
+def _empty(runtime: str, source: Source) -> dict[str, Any]:
+    """A row without figures."""
+    numbers = ("precision", "bytes", "max", "mean", "largest", "ms", "low", "high", "ratio", "ratio_onnxruntime")
+    return {
+        "runtime": runtime, "version": RUNTIMES[runtime].version(), "network": source.name,
+        "quantized": source.quantized, **dict.fromkeys(numbers), "quality": {}, "integer": None,
+        "layers": len(source.layers), "float_layers": [], "notes": [], "error": None,
+    }  # fmt: skip
+
+
+class _Remote(Turn):
+    def __init__(self, candidate: _Candidate) -> None:
+        self._candidate = candidate
+
+    def seconds(self, calls: int) -> float:
+        if not self._candidate.works:
+            return float("nan")
+        with self._candidate.failing():
+            return float(self._candidate.process.call("seconds", self._candidate.key, calls))
+        return float("nan")
+
+
+def _time(candidates: Iterable[_Candidate], first: str, timing: Timing) -> dict[str, Any]:
+    """Fills in times of those that work; how they were taken."""
+    ready = {each.key: each for each in candidates if each.works and each.converted is not None}
+    if not ready:
+        return {}
+    ways: dict[str, Way] = {key: _Remote(each) for key, each in ready.items()}
+    dense = {each.key: f"{each.process.name}/{first}/{each.precision}" for each in ready.values()}
+    against = {key: name if name in ready else key for key, name in dense.items()}
+    with OthersLoad() as others:
+        taken = take_turns(ways, timing.rounds, timing.seconds, against, timing.spread)
+    reference = next((key for key in ready if key.startswith(f"{REFERENCE}/{first}/")), None)
+    for key, each in ready.items():
+        if each.works:
+            own = taken.latency(key, against[key])
+            each.row |= {"ms": own.milliseconds, "low": own.low, "high": own.high}
+            each.row["ratio"] = own.ratio if dense[key] in ready else None
+            each.row["ratio_onnxruntime"] = taken.latency(key, reference).ratio if reference else None
+    rounds = len(next(iter(taken.seconds.values())))
+    how = {"rounds": rounds, "seconds": timing.seconds, "threads": timing.threads}
+    return {**how, "others_cores": others.cores}

@@ -1,0 +1,81 @@
+"""onnxruntime on the CPU, and on CUDA where its GPU package is installed."""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.export.runtimes.base import Array, Converted, Loaded, Runtime, RuntimeFault, Source
+
+INTEGER = {
+    "QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul", "QLinearConvTranspose",
+}  # fmt: skip
+
+
+class Onnxruntime(Runtime):
+    """Runs ONNX files as they are."""
+
+    name, packages, install, least = "onnxruntime", ("onnxruntime", "onnx"), "onnxruntime onnx", (1, 20)
+    provider = "CPUExecutionProvider"
+
+    def convert(self, source: Source, folder: str) -> Converted:
+        """The ONNX file itself."""
+        return Converted(source.onnx, Path(source.onnx).stat().st_size)
+
+    def load(self, file: str, precision: str, threads: int, shapes: Sequence[Sequence[int]] | None = None) -> Loaded:
+        """See `Runtime`."""
+        return _Session(file, threads, self.provider)
+
+
+class OnnxruntimeCuda(Onnxruntime):
+    """The same on an NVIDIA GPU."""
+
+    name, install = "onnxruntime-cuda", "onnxruntime-gpu onnx"
+    provider = "CUDAExecutionProvider"
+
+    def available(self) -> str:
+        """See `Runtime`."""
+        reason = super().available()
+        if reason:
+            return reason
+        import onnxruntime
+
+        if self.provider in onnxruntime.get_available_providers():
+            return ""
+        return f"{self.name}: this onnxruntime has no {self.provider}: pip install {self.install}, on an NVIDIA GPU"
+
+
+class _Session(Loaded):
+    def __init__(self, file: str, threads: int, provider: str, options: dict[str, Any] | None = None) -> None:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        settings.intra_op_num_threads = threads
+        providers = [(provider, options or {}), *(["CPUExecutionProvider"] if "CPU" not in provider else [])]
+        with tempfile.TemporaryDirectory() as folder:
+            self._optimized = Path(folder) / "optimized.onnx"
+            settings.optimized_model_filepath = str(self._optimized)
+            settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+            self._session = onnxruntime.InferenceSession(file, settings, providers=providers)
+            self._nodes = _nodes(self._optimized)
+        if provider not in self._session.get_providers():
+            raise RuntimeFault(f"onnxruntime does not start {provider} on this machine")
+        self._names = [each.name for each in self._session.get_inputs()]
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """See `Loaded`."""
+        return list(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
+
+    def kernels(self, layers: Sequence[str]) -> list[str]:
+        """By the names of nodes, which fusion keeps in front."""
+        found = {re.sub(r"(_token_\d+|_nchwc|_quant|/.*)*$", "", name) for kind, name in self._nodes if kind in INTEGER}
+        return [each for each in layers if each in found]
+
+
+def _nodes(file: Path) -> list[tuple[str, str]]:
+    import onnx
+
+    return [(node.op_type, node.name) for node in onnx.load(file, load_external_data=False).graph.node]

@@ -1,0 +1,66 @@
+"""Networks as the files that runtimes convert: ONNX, and torch.export programs with fixed sizes.
+
+`write_source`, `integer_layers`. Called by measure.py and by bundles.
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.errors import UserError
+from compress.export.onnx.check import Inputs
+from compress.export.onnx.export import ExportSettings, transform_to_onnx
+from compress.export.onnx.nan_origin import LAYERS
+from compress.export.onnx.qdq import is_quantized
+from compress.export.runtimes.base import Source
+from compress.io.files import checked
+from compress.io.optional import needed
+
+ONNX, PROGRAM = "onnx", "program"
+
+
+def write_source(
+    name: str,
+    model: nn.Module,
+    inputs: Sequence[Inputs],
+    folder: Path,
+    kinds: Collection[str],
+    settings: ExportSettings | None = None,
+) -> Source:
+    """Writes what runtimes convert a network from.
+
+    Args:
+        name: of the network.
+        model: it.
+        inputs: real ones; the first one's sizes are the fixed ones.
+        folder: where the files go, made if needed.
+        kinds: of files that are needed.
+        settings: of the ONNX file.
+
+    Returns:
+        the files; what cannot be written is told in `faults`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, Any] = {}
+    faults: dict[str, str] = {}
+    quantized = is_quantized(model)
+    if ONNX in kinds:
+        file = folder / "network.onnx"
+        try:
+            transform_to_onnx(model, file, inputs[0], quantized, "qdq" if quantized else "clip", inputs, settings)
+            files[ONNX] = str(file)
+        except UserError as e:
+            faults[ONNX] = str(e)
+    layers = tuple(integer_layers(files[ONNX])) if quantized and ONNX in files else ()
+    shapes = tuple(tuple(each.shape) for each in inputs[0])
+    return Source(name, quantized, layers, shapes, files.get(ONNX, ""), files.get(PROGRAM, ""), tuple(faults.items()))
+
+
+def integer_layers(file: str | Path) -> list[str]:
+    """Names of an ONNX file's convolutions and matrix products whose weights are stored in 8 bits."""
+    graph = needed("onnx", "reading an ONNX file").load(checked(Path(file)), load_external_data=False).graph
+    held = {each.name for each in graph.initializer}
+    weights = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in held}
+    return [node.name for node in graph.node if node.op_type in LAYERS and node.input[1] in weights]

@@ -1,0 +1,85 @@
+"""A table of runtimes in words: for the screen, for reports, for what is not as one expects.
+
+`table_text`, `precision_text`, `layers_text`, `warnings_of`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from compress.export.machine_load import load_text
+from compress.export.timing import threads_text
+
+Row = Mapping[str, Any]
+NAMED = 4  # layers that a sentence names
+
+
+def table_text(table: Mapping[str, Any]) -> str:
+    """The rows of `RuntimeTable.to_dict()`, and how they were measured."""
+    rows, how = table["rows"], table["how"]
+    metrics = list(dict.fromkeys(name for row in rows for name in row["quality"]))
+    head = ["runtime", "network", "precision", "bytes", "max diff", "mean diff", *metrics]
+    head += ["ms [quartiles]", "of dense, here", "of dense, onnxruntime", "in integers"]
+    lines = [_line(row, metrics) for row in rows]
+    text = [tabulate(lines, head, disable_numparse=True)] if lines else []
+    if how.get("rounds"):
+        shapes = ", ".join(str(tuple(each)) for each in how["input_shapes"])
+        text.append(
+            f"{how['rounds']} rounds in turns, one process a runtime, {threads_text(how['threads'])} each, inputs "
+            f"{shapes}; {load_text(how['others_cores'])}"
+        )
+    return "\n".join(text)
+
+
+def warnings_of(table: Mapping[str, Any]) -> list[str]:
+    """What failed, is missing, runs in float though it was quantized, or cannot be held, a sentence each."""
+    found = [f"{row['runtime']}, {row['network']}: {row['error']}" for row in table["rows"] if row["error"]]
+    found += [each["reason"] for each in table["missing"]]
+    for row in table["rows"]:
+        where = f"{row['runtime']}, {row['network']}, {precision_text(row)}"
+        if row["float_layers"]:
+            found.append(
+                f"{where}: {len(row['float_layers'])} of {row['layers']} quantized layers run in float: "
+                f"{_named(row['float_layers'])}"
+            )
+        found += [f"{where}: {note}" for note in row["notes"]]
+    return list(dict.fromkeys(found))
+
+
+def precision_text(row: Row) -> str:
+    """`float32`; `int8, rest bfloat16` of a quantized network."""
+    precision = row["precision"] or "-"
+    return f"int8, rest {precision}" if row["quantized"] and row["precision"] else precision
+
+
+def layers_text(row: Row) -> str:
+    """`7 of 8`; `-` of a float network, `not told` where the runtime does not say."""
+    if not row["layers"]:
+        return "-"
+    return "not told" if row["integer"] is None else f"{row['integer']} of {row['layers']}"
+
+
+def time_text(row: Row) -> str:
+    """`1.25 [1.2, 1.31]`; `-` where it was not timed."""
+    return "-" if row["ms"] is None else f"{row['ms']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+
+
+def _line(row: Row, metrics: Sequence[str]) -> list[str]:
+    if row["error"]:
+        return [row["runtime"], row["network"], "failed"]
+    return [
+        row["runtime"],
+        row["network"],
+        precision_text(row),
+        f"{row['bytes']:,}",
+        *("-" if row[key] is None else f"{row[key]:.2g}" for key in ("max", "mean")),
+        *(f"{row['quality'][name]:.4f}" if name in row["quality"] else "-" for name in metrics),
+        time_text(row),
+        *("-" if row[key] is None else f"{row[key]:.2f}x" for key in ("ratio", "ratio_onnxruntime")),
+        layers_text(row),
+    ]
+
+
+def _named(layers: Sequence[str]) -> str:
+    return ", ".join(layers[:NAMED]) + (f" and {len(layers) - NAMED} more" if len(layers) > NAMED else "")

@@ -1,0 +1,86 @@
+"""One runtime in a process of its own: reads commands from standard input, answers on standard output. No torch.
+
+    python -m compress.export.runtimes.worker openvino
+
+What the runtime prints itself goes to standard error, which client.py keeps in a file.
+"""
+
+import os
+import pickle
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from compress.export.runtimes.base import Array, Converted, Loaded, Runtime, Source
+from compress.export.runtimes.table import RUNTIMES
+
+
+class Worker:
+    """What a process can be told; the names of the methods are the commands.
+
+    Args:
+        runtime: that runs here.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._loaded: dict[str, Loaded] = {}
+        self._inputs: dict[str, list[Array]] = {}
+
+    def precisions(self, quantized: bool) -> tuple[str, ...]:
+        """See `Runtime.precisions`."""
+        return self._runtime.precisions(quantized)
+
+    def convert(self, source: Source, folder: str) -> Converted:
+        """See `Runtime.convert`."""
+        return self._runtime.convert(source, folder)
+
+    def load(self, key: str, file: str, precision: str, threads: int, inputs: Sequence[Array], fixed: bool) -> None:
+        """Loads a file under a name, with the inputs that it is timed on; `fixed`: it is run on their sizes only."""
+        shapes = [each.shape for each in inputs] if fixed else None
+        self._loaded[key] = self._runtime.load(file, precision, threads, shapes)
+        self._inputs[key] = list(inputs)
+
+    def run(self, key: str, inputs: Sequence[Array]) -> list[Array]:
+        """Outputs of a loaded file."""
+        return self._loaded[key].run(inputs)
+
+    def kernels(self, key: str, layers: Sequence[str]) -> list[str] | None:
+        """See `Loaded.kernels`."""
+        return self._loaded[key].kernels(layers)
+
+    def seconds(self, key: str, calls: int) -> float:
+        """Mean time of a run on the inputs that it was loaded with."""
+        loaded, inputs = self._loaded[key], self._inputs[key]
+        started = time.perf_counter()
+        for _ in range(calls):
+            loaded.run(inputs)
+        return (time.perf_counter() - started) / calls
+
+
+def main() -> None:
+    """Answers until standard input ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    worker = Worker(RUNTIMES[sys.argv[1]])
+    while True:
+        try:
+            command, arguments = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer: tuple[Any, str | None] = (getattr(worker, command)(*arguments), None)
+        except Exception as e:  # a runtime's errors share no base class
+            answer = (None, _one_line(e))
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:3])[:300] or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A run's networks in every runtime: `test.py --runtimes`.
+
+`measure_run` (results/<run>/runtimes.json), `compare_in_runtimes`.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from compress.analysis.measured_words import measured_words
+from compress.export.onnx.export import ExportSettings
+from compress.export.onnx.qdq import is_quantized
+from compress.export.runtimes.measure import Quality, RuntimeTable, chosen_runtimes, measure_runtimes
+from compress.export.runtimes.text import table_text, warnings_of
+from compress.export.timing import Timing
+from compress.io.files import write_json
+from compress.quantization.base import Bits
+from engine.application import TestedApplication
+from engine.commands.quantize import quantized_copy
+
+logger = logging.getLogger("run")
+FILE, MOST_SAMPLES = "runtimes.json", 3
+DENSE = "dense"
+
+
+def measure_run(
+    tester: TestedApplication, networks: Mapping[str, nn.Module], inputs: Sequence[tuple[Tensor, ...]]
+) -> dict[str, Any]:
+    """Measures networks of a run in the runtimes that the options name, beside its dense network, and writes them.
+
+    Args:
+        tester: of the run.
+        networks: name -> network; with `--bits` a float one is joined by its quantized copy.
+        inputs: real ones.
+    """
+    opt = tester.config
+    dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
+    given = {DENSE: dense, **_with_bits(tester, networks)}
+    single = [tuple(x[i : i + 1] for x in each) for each in inputs for i in range(len(each[0]))][:MOST_SAMPLES]
+    qualities = {name: cast(Quality, tester.test) for name in given if name != DENSE}
+    table = measured(given, single, opt.runtimes, qualities, Timing(threads=opt.threads or 1), _settings(tester))
+    result = {"run": tester.folders.name, "measured_on": tester.data_facts(), **table.to_dict()}
+    write_json(tester.results / FILE, result)
+    logger.info("\n%s\nmeasured on %s\n", table_text(result), measured_words(result["measured_on"]))
+    for each in warnings_of(result):
+        logger.warning("%s", each)
+    logger.info("written: %s", tester.results / FILE)
+    return result
+
+
+def measured(
+    networks: Mapping[str, nn.Module],
+    inputs: Sequence[tuple[Tensor, ...]],
+    names: Sequence[str] | None,
+    qualities: Mapping[str, Quality],
+    timing: Timing,
+    settings: ExportSettings | None = None,
+) -> RuntimeTable:
+    """The same of any networks; the first is what times are compared with."""
+    chosen = chosen_runtimes(names)
+    logger.info("measuring %d networks in %s", len(networks), ", ".join(chosen))
+    return measure_runtimes(
+        networks, inputs[0], chosen, check_inputs=inputs, quality=qualities, timing=timing, settings=settings
+    )
+
+
+def _with_bits(tester: TestedApplication, networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    opt, found = tester.config, dict(networks)
+    for name, model in networks.items():
+        if opt.bits is not None and not is_quantized(model):
+            copy = quantized_copy(tester, model, cast(Bits, opt.bits), opt.calibration)
+            found[f"{name}, {opt.bits} bits"] = copy
+    return found
+
+
+def _settings(tester: TestedApplication) -> ExportSettings:
+    opt = tester.config
+    return ExportSettings(reduce_range=opt.reduce_range, complete=opt.complete)

@@ -1,0 +1,157 @@
+"""Networks in runtimes: parity, integer layers, failures as rows, processes that crash or hang."""
+
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import UserError
+from compress.export.runtimes import measure, sources
+from compress.export.runtimes.base import numbers
+from compress.export.runtimes.client import OtherSizes, RuntimeFailure, RuntimeModel, RuntimeProcess
+from compress.export.runtimes.measure import measure_runtimes
+from compress.export.runtimes.onnxruntime import Onnxruntime
+from compress.export.runtimes.sources import integer_layers, write_source
+from compress.export.runtimes.table import RUNTIMES
+from compress.export.timing import Timing
+from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
+
+QUICK = Timing(rounds=2, seconds=0.001, spread=1e9)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)).eval()
+
+
+def quantized(model: nn.Module, example: torch.Tensor) -> nn.Module:
+    quantizer = QuantAwareTrainRangeLinearQuantizer(
+        bits_activations=8, bits_weights=8, per_channel_wts=True, example_inputs=example
+    )
+    quantizer.prepare(model, None)
+    quantizer.convert(model)
+    with torch.no_grad():
+        model.train()(example)
+    return model.eval()
+
+
+def test_float_and_quantized_in_onnxruntime() -> None:
+    """Parity is measured again here, in a session of this process; the last layer's output is not rounded: float."""
+    example = torch.rand(1, 3, 9, 9)
+    small = quantized(net(), example)
+    seen: list[torch.Size] = []
+
+    def quality(model: nn.Module) -> Mapping[str, float]:
+        output = model(torch.rand(2, 3, 12, 10))  # another size and batch than was timed
+        seen.append(output.shape)
+        return {"mean": float(output.mean())}
+
+    table = measure_runtimes(
+        {"dense": net(), "int8": small}, example, ["onnxruntime"], quality={"int8": quality}, timing=QUICK
+    )
+    dense, int8 = table.rows
+    assert (dense["precision"], dense["ratio"], dense["ratio_onnxruntime"], dense["layers"]) == ("float32", 1, 1, 0)
+    assert dense["max"] < 1e-5
+    assert int8["error"] is None
+    assert int8["layers"] == 3
+    assert int8["integer"] == 2
+    assert int8["float_layers"] == ["4"]
+    assert int8["ms"] > 0
+    assert int8["ratio"] == int8["ratio_onnxruntime"]
+    assert set(int8["quality"]) == {"mean"}
+    assert seen == [torch.Size((2, 2, 6, 4))]
+    assert table.how["threads"] == 1
+    text = str(table)
+    assert "int8, rest float32" in text
+    assert "1 of 3 quantized layers run in float: 4" in text
+
+
+def test_the_integers_that_onnxruntime_runs_are_those_of_its_own_optimized_graph(tmp_path: Any) -> None:
+    example = torch.rand(1, 3, 9, 9)
+    source = write_source("q", quantized(net(), example), [(example,)], tmp_path, {"onnx"})
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(source.onnx, options)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    told = Onnxruntime().load(source.onnx, "float32", 1).kernels(source.layers)
+    assert told is not None
+    assert len(told) == kinds.count("QLinearConv")
+    assert source.layers == tuple(integer_layers(source.onnx)) == ("0", "2", "4")
+
+
+def test_a_network_that_cannot_be_exported_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("Sequential cannot be exported to ONNX: no operation")
+
+    monkeypatch.setattr(sources, "transform_to_onnx", refuse)
+    table = measure_runtimes(net(), torch.rand(1, 3, 9, 9), ["onnxruntime"], timing=QUICK)
+    assert table.rows[0]["error"] == "Sequential cannot be exported to ONNX: no operation"
+    assert table.rows[0]["ms"] is None
+    assert "onnxruntime, network: Sequential cannot be exported" in str(table)
+
+
+def test_a_missing_one_is_said_with_the_command_and_an_old_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Onnxruntime, "packages", ("no_such_package",))
+    table = measure_runtimes(net(), torch.rand(1, 3, 9, 9), ["onnxruntime"], timing=QUICK)
+    assert table.rows == []
+    assert table.missing[0]["reason"] == (
+        "onnxruntime requires no_such_package, not installed: pip install onnxruntime onnx"
+    )
+    monkeypatch.setattr(Onnxruntime, "packages", ("onnxruntime",))
+    monkeypatch.setattr(Onnxruntime, "least", (99,))
+    assert "is too old, 99 is needed: pip install -U" in RUNTIMES["onnxruntime"].available()
+
+
+def test_an_unknown_name_has_its_nearest() -> None:
+    with pytest.raises(UserError, match="unknown runtime 'openvin'; did you mean 'openvino'"):
+        measure_runtimes(net(), torch.rand(1, 3, 9, 9), ["openvin"])
+
+
+def test_a_process_that_crashes_is_said_and_starts_again_with_what_it_had_loaded(tmp_path: Any) -> None:
+    example = torch.rand(1, 3, 9, 9)
+    source = write_source("f", net(), [(example,)], tmp_path, {"onnx"})
+    with RuntimeProcess("onnxruntime", 60) as process:
+        process.load("a", source.onnx, "float32", 1, [example.numpy()], True)
+        assert process._process is not None
+        os.kill(process._process.pid, signal.SIGKILL)
+        with pytest.raises(RuntimeFailure, match=r"onnxruntime ended in `run` by signal 9 \(SIGKILL\)"):
+            process.call("run", "a", [example.numpy()])
+        (found,) = process.call("run", "a", [example.numpy()])
+        torch.testing.assert_close(torch.from_numpy(found), net()(example).detach(), atol=1e-5, rtol=0)
+        with pytest.raises(RuntimeFailure, match="onnxruntime: .*Invalid"):  # refused, and it goes on
+            process.call("run", "a", [example.numpy()[0]])
+        model = RuntimeModel(process, "a", [(1, 3, 9, 9)])
+        both = torch.cat([example, example])
+        torch.testing.assert_close(model(both), net()(both).detach(), atol=1e-5, rtol=0)
+        with pytest.raises(OtherSizes, match=r"inputs of \(1, 3, 9, 9\) and the data has \(1, 3, 8, 8\)"):
+            model(torch.rand(1, 3, 8, 8))
+
+
+def test_a_process_that_hangs_is_ended() -> None:
+    with RuntimeProcess("onnxruntime", 0.01) as process:
+        with pytest.raises(RuntimeFailure, match=r"did not finish `precisions` within 0.01 s and was ended"):
+            process.call("precisions", False)
+        assert process._process is None
+
+
+def test_numbers_of_versions() -> None:
+    assert numbers("2026.4.1") == (2026, 4, 1)
+    assert numbers("?") > (10**6,)
+
+
+def test_openvino_reads_our_integers() -> None:
+    pytest.importorskip("openvino")
+    example = torch.rand(1, 3, 9, 9)
+    small = quantized(net(), example)
+    table = measure.measure_runtimes({"dense": net(), "int8": small}, example, ["openvino"], timing=QUICK)
+    exact = [row for row in table.rows if row["precision"] == "float32"]
+    assert [row["network"] for row in exact] == ["dense", "int8"]
+    assert exact[0]["max"] < 1e-5
+    assert exact[1]["max"] < 0.02 * exact[1]["largest"]
+    assert exact[1]["integer"] >= 2
