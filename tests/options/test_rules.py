@@ -38,7 +38,7 @@ SHARED_TESTING = [
     (["--compare", "a", "--dump-features=x.npz", "--layers=x"], "--compare excludes --dump-features"),
     (["--benchmark", "--quantize=auto"], "--benchmark only measures time"),
     (["--batch=4"], "--batch belongs to --compare and --benchmark"),
-    (["--bits=4"], "--bits belongs to --compare and --benchmark"),
+    (["--bits=4"], "--bits belongs to --compare, --benchmark and --runtimes"),
     (["--layers=a"], "--layers belongs to --dump-features"),
     (["--num=3"], "--num belongs to --dump-features"),
     (["--dump-features=a.npz"], "--dump-features needs --layers"),
