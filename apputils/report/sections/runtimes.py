@@ -27,7 +27,7 @@ class Runtimes(Section):
 
     def tables(self, content: Content) -> list[Table]:
         """The rows; in the workbook with every figure."""
-        found = content["runtimes"]
+        found = content.get("runtimes")
         if not found or not found["rows"]:
             return []
         metrics = list(dict.fromkeys(name for row in found["rows"] for name in row["quality"]))
@@ -39,13 +39,13 @@ class Runtimes(Section):
 
     def charts(self, content: Content) -> list[Chart]:
         """Medians of every row."""
-        rows = [row for row in (content["runtimes"] or {}).get("rows", []) if row["ms"] is not None]
+        rows = [row for row in (content.get("runtimes") or {}).get("rows", []) if row["ms"] is not None]
         bars = [(f"{row['runtime']}, {row['network']}, {precision_text(row)}", {"ms": row["ms"]}) for row in rows]
         return [bar_chart("Time in each runtime", bars, "ms")] if bars else []
 
     def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
         """How, the table, warnings, the chart."""
-        found = content["runtimes"]
+        found = content.get("runtimes")
         if not found:
             return [self.missing]
         warnings = [Text(each, "absent") for each in warnings_of(found)]

@@ -44,6 +44,19 @@ def network() -> nn.Sequential:
     return net
 
 
+RUNTIME_ROW = {
+    "runtime": "onnxruntime", "version": "1", "network": "<net>", "quantized": True, "precision": "float32",
+    "bytes": 1234, "max": 1e-6, "mean": 1e-7, "largest": 1.0, "quality": {"psnr": 30.5}, "ms": 2.5, "low": 2.0,
+    "high": 3.0, "ratio": 0.5, "ratio_onnxruntime": 0.5, "integer": 2, "layers": 3, "float_layers": ["<last>"],
+    "notes": ["<a note>"], "error": None,
+}  # fmt: skip
+IN_RUNTIMES = {
+    "rows": [RUNTIME_ROW, {**RUNTIME_ROW, "runtime": "openvino", "error": "it <hung>", "quality": {}, "ms": None}],
+    "missing": [{"runtime": "ncnn", "reason": "ncnn requires ncnn, not installed: pip install ncnn"}],
+    "how": {"rounds": 7, "threads": 2, "others_cores": 0.0, "input_shapes": [[1, 3, 8, 8]], "seconds": 0.1},
+}
+
+
 def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
     """Everything that a run may have, written below the present folder."""
     folder = Path("results/<run>")
@@ -88,6 +101,7 @@ def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
             }
         )
     )
+    (folder / "runtimes.json").write_text(json.dumps(IN_RUNTIMES))
     checkpoint = {
         "run": "<run>", "optform": "SR", "epoch": 1, "schedule": SCHEDULE, "model": net.state_dict(),
         "history": [

@@ -52,10 +52,10 @@ def test_the_page_stands_alone_and_has_every_part(written: tuple[dict[str, Any],
     for title in (
         "Policies by epoch", "Loss and its components", "PSNR", "Learning rate", "Zeros in scheduled weights",
         "Zeros by weight", "MACs by layer", "Parameters by layer", "PSNR when one weight is changed",
-        "Latency, 3 threads", "Zeros in outputs of layers", "0.weight[0], ranked in epoch 2",
+        "Latency, 3 threads", "Time in each runtime", "Zeros in outputs of layers", "0.weight[0], ranked in epoch 2",
     ):  # fmt: skip
         assert f"<figcaption>{title}" in text, title
-    assert text.count('class="chart"') == 12
+    assert text.count('class="chart"') == 13
     assert "conv2d" in text
     assert "Conv2d 3x3, 3 to 4" in text  # the drawing
     assert text.count("<img ") == 3  # the input has another size
