@@ -26,8 +26,8 @@ KEYS = {  # what programs read from report.json
     "activations", "removed", "reasons", "unexplained", "seed", "commands", "environment",
 }  # fmt: skip
 ANCHORS = (
-    "quality", "goals", "size", "schedule", "training", "sparsity", "cost", "sensitivity", "export", "runtimes", "activations",
-    "removed", "architecture", "reproduce",
+    "quality", "goals", "size", "schedule", "training", "sparsity", "cost", "sensitivity", "export", "runtimes",
+    "activations", "removed", "architecture", "reproduce",
 )  # fmt: skip
 SHEETS = {
     "quality", "warnings", "classes", "exits", "size", "training", "schedule", "sparsity", "macs", "macs dense",
