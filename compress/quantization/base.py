@@ -276,6 +276,8 @@ class Quantizer(ABC):
             elif name in chosen:
                 if graph is None or name in graph.useful:
                     slots = {OUTPUT: (bits[name], not isinstance(module, UNSIGNED), False)}
+                elif name in graph.by_readers:
+                    self.left_float[name] = "the layers that read it round it"
                 else:
                     self.left_float[name] = "no quantized layer reads its output"
             elif name in acting:

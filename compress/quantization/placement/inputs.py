@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,7 @@ class Graph:
         norms: convolution or linear layer -> the BatchNorm that may be folded into it (sharing.py).
         calls: module -> number of its calls.
         useful: activation modules whose output reaches some layer.
+        by_readers: those that are rounded where they are read, since one of the layers reads other values too.
         order: layers in the order of their first call.
         outside: layer -> the module that reads its weight past it.
         unnormed: layers that reach another layer, or the network's output, without a normalisation (norm_behind.py).
@@ -60,6 +61,7 @@ class Graph:
     norms: dict[str, str] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     useful: set[str] = field(default_factory=set)
+    by_readers: set[str] = field(default_factory=set)
     order: list[str] = field(default_factory=list)
     outside: dict[str, str] = field(default_factory=dict)
     unnormed: list[str] = field(default_factory=list)
@@ -101,6 +103,7 @@ def read_graph(
     quantized = set(layers) - set(graph.outside)
     walk = _Walk(owned.owners, Signs(trace), quantized, set(activations), set(float_activations))
     calls = [(node, owned.owners[node]) for node in trace.operations]
+    graph.by_readers.update(walk.leave_to_readers(node for node, _ in calls))
     for node, name in calls:
         if is_weighted(node) and name in walk.layers:
             graph.readings.setdefault(name, []).append(walk.reading(node))
@@ -149,6 +152,29 @@ class _Walk:
             is_input=not any(is_weighted(node) or _embeds(node) for node in made),
             made_by=operation_name(source) if source.op == "call_function" else "the network's input",
         )
+
+    def leave_to_readers(self, nodes: Iterable[Node]) -> set[str]:
+        """Takes out of `activations`, and returns, those that a layer reads beside what is not quantized yet.
+
+        Such a layer (called twice, once with the network's input) rounds all that it reads. What is rounded already
+        would be rounded again, to another grid, and onnxruntime makes one rounding of the two.
+        """
+        found: dict[str, list[Node]] = {}
+        for node in nodes:
+            if is_weighted(node) and self.owners[node] in self.layers:
+                found.setdefault(self.owners[node], []).append(node)
+        taken: set[str] = set()
+        while True:
+            mixed: set[str] = set()
+            for calls in (each for each in found.values() if len(each) > 1):
+                readings = [self.reading(call) for call in calls]
+                if not any(each.left_float for each in readings) and not all(each.quantized for each in readings):
+                    sources = (self.owners[_passed(call.args[0])[-1]] for call in calls)
+                    mixed |= {name for name, each in zip(sources, readings, strict=True) if each.quantized}
+            if not mixed:
+                return taken
+            self.activations -= mixed
+            taken |= mixed
 
     def reaches_layer(self, node: Node) -> bool:
         seen, todo = {node}, [node]

@@ -1,13 +1,17 @@
 """What a layer reads: which operations leave what a ReLU made free of negative values."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compress.export.onnx.export_onnx import export_onnx
 from compress.quantization.placement.inputs import read_graph
+from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,3 +58,31 @@ def test_signed_is_what_can_be_negative(name: str) -> None:
     (reading,) = read_graph(net, x, ["read"], [], []).readings["read"]
     assert reading.signed == (name in SIGNED)
     assert bool((net.between(x) < 0).any()) == (name in SIGNED)
+
+
+class Again(nn.Module):
+    """conv(act(conv(x))): the convolution reads the network's input and an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.out = nn.Conv2d(3, 3, 3, padding=1), nn.PReLU(), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.act(self.conv(self.act(self.conv(x)))))
+
+
+def test_what_a_layer_reads_is_rounded_once(tmp_path: Path) -> None:
+    """Expected: onnxruntime, which makes one rounding of two that follow each other."""
+    torch.manual_seed(0)
+    net, x = Again().eval(), torch.randn(4, 3, 8, 8)
+    quantizer = PostTrainLinearQuantizer()
+    quantized = quantizer.quantize(net, [x])
+    assert quantizer.bits_table() == {"conv": "W8 A8", "out": "W8 A8"}
+    assert quantizer.left_float["act"] == "the layers that read it round it"
+    export_onnx(quantized, tmp_path / "net.onnx", x)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        wanted, dense = quantized(x), net(x)
+    assert (torch.from_numpy(found) - wanted).norm() < 2e-3 * wanted.norm()
+    assert (wanted - dense).norm() < 0.03 * dense.norm()
