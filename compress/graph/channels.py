@@ -16,8 +16,9 @@ thinning and `--list-groups`.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,16 +28,9 @@ from torch import nn
 from compress.graph.calls import calls_of, unused_in
 from compress.graph.coupling import Choices, Coupling, Heads
 from compress.graph.macs.count import macs_of
+from compress.graph.own_code import asks_for_training, reads_widths
 from compress.graph.rules.table import RULES
-from compress.graph.trace import (
-    ExampleInputs,
-    Trace,
-    asks_for_training,
-    reads_widths,
-    refuse_scripted,
-    shape_of,
-    trace_model,
-)
+from compress.graph.trace import ExampleInputs, Trace, refuse_scripted, shape_of, trace_model
 from compress.graph.training import training_trace
 from compress.graph.units import Ids
 from compress.graph.unread import Unread, held_by, unread_in
@@ -294,23 +288,24 @@ def _groups_of(coupling: Coupling, macs: dict[str, int], within_heads: bool = Fa
 
     `within_heads` leaves those out that are not positions within heads: they are the same as without it.
     """
-    covers: dict[int, list[tuple[Place, int]]] = {}
-    roots: dict[Place, Ids] = {}
-    for name in _ordered(coupling):
-        for dim, ids in enumerate(coupling.tensors[name].units):
-            if ids is None:
-                continue
-            roots[name, dim] = coupling.units.roots(ids)
-            for root, count in zip(*(x.tolist() for x in np.unique(roots[name, dim], return_counts=True)), strict=True):
-                covers.setdefault(root, []).append(((name, dim), count))
+    roots = {
+        (name, dim): coupling.units.roots(ids)
+        for name in _ordered(coupling)
+        for dim, ids in enumerate(coupling.tensors[name].units)
+        if ids is not None
+    }
+    covers = _covers(roots)
     if within_heads:
         own = [coupling.units.roots(ids) for found in coupling.within.values() for ids in found]
-        inner = set(np.concatenate(own).tolist()) if own else set()
-        covers = {root: covered for root, covered in covers.items() if root in inner}
-    pinned = coupling.units.pinned()
+        inner = np.unique(np.concatenate(own)) if own else np.arange(0)
+        covers = {cover: np.intersect1d(units, inner) for cover, units in covers.items()}
+    pinned = {root: tuple(reasons) for root, reasons in coupling.units.pinned().items()}
     kinds: dict[tuple[Cover, tuple[str, ...] | None], list[int]] = {}
-    for root, covered in covers.items():
-        kinds.setdefault((tuple(covered), tuple(pinned[root]) if root in pinned else None), []).append(root)
+    for cover, found in covers.items():
+        for root in found.tolist():
+            kinds.setdefault((cover, pinned.get(root)), []).append(root)
+    first = {place: number for number, place in enumerate(roots)}
+    kinds = dict(sorted(kinds.items(), key=lambda kind: (first[kind[0][0][0][0]], kind[1][0])))
     groups = []
     for (cover, reasons), units in kinds.items():
         if all(name in coupling.numbers for (name, _), _ in cover):
@@ -319,6 +314,27 @@ def _groups_of(coupling: Coupling, macs: dict[str, int], within_heads: bool = Fa
             group = _group(coupling, cover, reasons or (), sorted(units), roots, macs)
             groups.append(replace(group, within_heads=within_heads))
     return groups
+
+
+def _covers(roots: Mapping[Place, Ids]) -> dict[Cover, Ids]:
+    """What units cover -> all units that cover it, in order.
+
+    The pairs (place, how many positions) of one unit stand in a row once all are sorted by unit; their bytes are a key.
+    """
+    places, each = list(roots), [np.unique(ids, return_counts=True) for ids in roots.values()]
+    if not each:
+        return {}
+    units = np.concatenate([found for found, _ in each])
+    numbers = np.repeat(np.arange(len(each)), [len(found) for found, _ in each])
+    pairs = np.stack([numbers, np.concatenate([counts for _, counts in each])], axis=1)
+    order = np.argsort(units, kind="stable")
+    units, pairs = units[order], pairs[order]
+    borders = [*np.flatnonzero(np.diff(units, prepend=-1)).tolist(), len(units)]
+    alike: dict[bytes, list[int]] = {}
+    for start, end in itertools.pairwise(borders):
+        alike.setdefault(pairs[start:end].tobytes(), []).append(start)
+    known = {key: np.frombuffer(key, dtype=pairs.dtype).reshape(-1, 2).tolist() for key in alike}
+    return {tuple((places[k], count) for k, count in known[key]): units[starts] for key, starts in alike.items()}
 
 
 def _own_names(groups: list[ChannelGroup]) -> list[ChannelGroup]:

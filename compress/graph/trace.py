@@ -17,19 +17,18 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import io
 import logging
-import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.fx.config as fx_config
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
@@ -160,57 +159,6 @@ def _name_owner(nodes: list[Node], call: Call, model: nn.Module) -> None:
         if node.op == "call_function" and not module_of(node):
             kind = type(model.get_submodule(call.owner))
             node.meta["nn_module_stack"] = {call.owner: (call.owner, f"{kind.__module__}.{kind.__qualname__}")}
-
-
-def asks_for_training(model: nn.Module) -> bool:
-    """Whether some module's own code may compute something else in training mode, such as an auxiliary head.
-
-    torch's layers are known; of every other class the source is searched for the word `training`, unless the class says
-    of itself that it is `alike_in_training`. A class whose source cannot be had may do anything.
-    """
-    return _speaks_of(model, "training")
-
-
-def modes_without_gradients(model: nn.Module) -> list[Callable[[], contextlib.AbstractContextManager[Any]]]:
-    """The modes in which some module's own code may compute something else, searched as for `training`."""
-    modes = {"grad": torch.no_grad, "inference_mode": torch.inference_mode}
-    return [mode for word, mode in modes.items() if _speaks_of(model, word)]
-
-
-def _speaks_of(model: nn.Module, word: str) -> bool:
-    classes = {cls for module in model.modules() for cls in type(module).__mro__}
-    foreign = [
-        cls
-        for cls in classes
-        if not cls.__module__.startswith(("torch.nn.", "builtins")) and not getattr(cls, "alike_in_training", False)
-    ]
-    try:
-        return any(word in inspect.getsource(cls) for cls in foreign)
-    except (OSError, TypeError):
-        return True
-
-
-WIDTHS = re.compile(
-    r"\.((in|out)_(channels|features)|num_features|num_channels|num_parameters|embedding_dim|hidden_size|normalized_shape)\b"
-)
-
-
-def reads_widths(model: nn.Module) -> bool:
-    """Whether some module's own code, but for its constructor, reads the number of channels that a layer keeps."""
-    classes = {cls for module in model.modules() for cls in type(module).__mro__}
-    own = [cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins"))]
-    methods = [
-        each for cls in own for name, each in vars(cls).items() if inspect.isfunction(each) and name != "__init__"
-    ]
-    return any(_reads_widths(method) for method in methods)
-
-
-@functools.cache
-def _reads_widths(method: Callable[..., Any]) -> bool:
-    try:
-        return WIDTHS.search(inspect.getsource(method)) is not None
-    except (OSError, TypeError):
-        return False
 
 
 def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool = False) -> ExportedProgram:
@@ -368,16 +316,19 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """The tracer warns of every attribute that a recurrent layer caches; it puts them back itself.
 
-    Before it fails it prints the operations so far; the error says what matters.
+    Before it fails it prints the operations so far; the error says what matters. It would note the place in the code of
+    each operation, which takes a quarter of the time.
     """
     log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
-    level = log.level
+    level, bare = log.level, getattr(fx_config, "do_not_emit_stack_traces", False)
     log.setLevel(logging.ERROR)
+    fx_config.do_not_emit_stack_traces = True
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        fx_config.do_not_emit_stack_traces = bare
         log.setLevel(level)
 
 

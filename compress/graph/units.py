@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
+FEW = 8
+"""So many are merged one by one."""
 
 
 class Units:
@@ -53,7 +55,11 @@ class Units:
             return
         one, other = np.broadcast_arrays(self.roots(left), self.roots(right))
         differ = one != other
-        for a, b in zip(one[differ].tolist(), other[differ].tolist(), strict=True):
+        low, high = np.minimum(one, other)[differ], np.maximum(one, other)[differ]
+        if len(high) > FEW and len(np.unique(high)) == len(high) and not np.isin(low, high).any():
+            self._parent[high] = low  # each root hangs on to one that stays a root
+            return
+        for a, b in zip(low.tolist(), high.tolist(), strict=True):
             self._union(a, b)
 
     def tie_along(self, ids: Ids, axis: int) -> Ids:

@@ -101,7 +101,9 @@ def gone_positions(group: ChannelGroup, units: list[int]) -> dict[Place, np.ndar
     """Place -> the positions that go with these units."""
     if not units:
         return {}
-    return {place: np.flatnonzero(np.isin(unit_of, units)) for place, unit_of in group.members.items()}
+    goes = np.zeros(group.units + 1, dtype=bool)  # the last one answers for -1, another group's
+    goes[units] = True
+    return {place: np.flatnonzero(goes[unit_of]) for place, unit_of in group.members.items()}
 
 
 def cleared_units(graph: ChannelGraph, group: ChannelGroup, masks: Masks) -> np.ndarray:

@@ -95,8 +95,8 @@ def first_fault(
         the group, how it fails, and what holds without it.
     """
     attempt = trials.runs if failed.reason else trials.compares
-    good = list(held)
-    open_ = [name for name in names if name not in set(held)]
+    good = list(held) if set(names) - set(held) else []  # what held alone may fail together with something else
+    open_ = [name for name in names if name not in set(good)]
     while len(open_) > 1:
         near = trials.near(failed.module)
         far = [name for name in open_ if name not in near]

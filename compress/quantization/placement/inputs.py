@@ -16,7 +16,8 @@ from torch.fx import Node
 
 from compress.errors import UserError
 from compress.graph.calls import calls_of
-from compress.graph.trace import asks_for_training, modes_without_gradients, operation_name, trace_model
+from compress.graph.own_code import asks_for_training, modes_without_gradients
+from compress.graph.trace import operation_name, trace_model
 from compress.quantization.placement.norm_behind import without_norm
 from compress.quantization.placement.sharing import is_weighted, owning
 from compress.quantization.placement.signs import PASSING, Signs, plain_name, zero_pad

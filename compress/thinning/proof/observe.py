@@ -7,7 +7,7 @@ numbers are put back.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.graph.calls import calling, calls_of
+from compress.graph.dropout import NoDropout
 from compress.graph.trace import ExampleInputs, plain_outputs
-from compress.thinning.proof.steps import NoDropout, Recording, Step
+from compress.thinning.proof.steps import Recording, Step
 from compress.thinning.recipe import tensors_of
 
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ArithmeticError)
@@ -44,7 +45,9 @@ class ForwardFailed(Exception):
         self.module = module
 
 
-def observe(model: nn.Module, inputs: ExampleInputs, mode: str, inside: bool = False) -> Observation:
+def observe(
+    model: nn.Module, inputs: ExampleInputs, mode: str, inside: bool = False, before: Sequence[Step] | None = None
+) -> Observation:
     """Run a model once, without dropout, autocast or TF32; buffers and random numbers are put back.
 
     Args:
@@ -52,13 +55,14 @@ def observe(model: nn.Module, inputs: ExampleInputs, mode: str, inside: bool = F
         inputs: what it is called with; of a list the first call.
         mode: `eval` or `train`.
         inside: keep every operation too; a branch that a factor in the code closes is open then.
+        before: the operations of the pass that this one will be compared with; see `Recording`.
 
     Raises:
         ForwardFailed: with the innermost module that was running.
     """
     call = calls_of(inputs)[0]
     running: list[str] = [call.owner]
-    watch = Recording(running) if inside else NoDropout()
+    watch = Recording(running, before) if inside else NoDropout()
     with _quiet_numerics(watch), _kept_buffers(model), _named_calls(model, running), torch.no_grad():
         for module in model.modules():
             module.training = mode == "train"

@@ -41,7 +41,7 @@ def perturb(model: nn.Module, draw: Draw) -> None:
 
     The numbers of a module whose class is `bound_to_values` stay: the step of a quantizer belongs to what it rounds.
     """
-    generator = torch.Generator().manual_seed(draw.seed)
+    source = _Source(draw.seed)
     bound = {
         id(tensor)
         for module in model.modules()
@@ -53,7 +53,7 @@ def perturb(model: nn.Module, draw: Draw) -> None:
         usable = tensor.numel() and (tensor.is_floating_point() or tensor.is_complex())
         if usable and id(tensor) not in bound and (parameter or draw.buffers):
             values = torch.view_as_real(tensor.data) if tensor.is_complex() else tensor.data
-            new = _parameter(values, draw, generator) if parameter else _buffer(values, draw, generator)
+            new = _parameter(values, draw, source) if parameter else _buffer(values, draw, source)
             tensor.data = torch.view_as_complex(new.contiguous()) if tensor.is_complex() else new
 
 
@@ -63,21 +63,24 @@ def ordinary_size(shape: torch.Size) -> float:
     return 1.0 if len(sizes) < 2 else (torch.Size(sizes).numel() / sizes[0]) ** -0.5
 
 
-def _parameter(old: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
+def _parameter(old: Tensor, draw: Draw, source: _Source) -> Tensor:
     """Elements that are tiny or not finite are drawn anew, all others vary by a half; too large ones shrink."""
-    usual, clean = ordinary_size(old.shape), torch.nan_to_num(old, 0.0, 0.0, 0.0)
-    size = clean.abs()
+    usual, (least, most) = ordinary_size(old.shape), torch.aminmax(old)
+    if not bool(least.isfinite() & most.isfinite()):
+        old = torch.nan_to_num(old, 0.0, 0.0, 0.0)
+        least, most = torch.aminmax(old)
+    size = old.abs()
     odd = size < TINY * usual
+    fresh, new = _random(old, source, positive=bool(least >= 0) and bool(most > 0))
     if usual == 1.0:
         odd |= size > HUGE
     else:
-        rms = torch.linalg.vector_norm(clean).item() / old.numel() ** 0.5
-        clean = clean.mul_(usual / rms) if rms > HUGE * usual else clean
-    fresh, factors = _random(old, generator, positive=bool(clean.min() >= 0) and bool(clean.max() > 0))
-    return torch.where(odd, fresh.mul_(usual * draw.size), clean.mul_(factors))
+        rms = torch.linalg.vector_norm(old).item() / old.numel() ** 0.5
+        new = new.mul_(usual / rms) if rms > HUGE * usual else new
+    return torch.where(odd, fresh.mul_(usual * draw.size), new.mul_(old))
 
 
-def _buffer(old: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
+def _buffer(old: Tensor, draw: Draw, source: _Source) -> Tensor:
     """Elements that are zero, or tiny beside the largest, are drawn anew; what is constant varies by a half.
 
     A constant that is huge is drawn anew as well.
@@ -86,14 +89,38 @@ def _buffer(old: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
     clean = torch.where(finite, old, 0)
     largest = clean.abs().max()
     tiny = finite & (clean.abs() <= torch.where(largest < TINY_IN_BUFFER, TINY, TINY_IN_BUFFER * largest))
-    fresh, factors = _random(old, generator, positive=bool(clean.min() >= 0))
+    fresh, factors = _random(old, source, positive=bool(clean.min() >= 0))
     constant = bool((clean == clean.flatten()[0]).all() & finite.all())
     odd = tiny | (constant & (clean.abs() > HUGE))
     return torch.where(odd, fresh * draw.size, old * factors if constant else old)
 
 
-def _random(like: Tensor, generator: torch.Generator, positive: bool) -> tuple[Tensor, Tensor]:
-    """New numbers of size 0.5 to 1.5, of both signs unless they must be positive (a variance); and such factors."""
-    drawn = torch.rand(like.shape, generator=generator).to(like).mul_(2).sub_(1)
-    factors = drawn.abs().add_(0.5)
-    return (factors.clone() if positive else torch.copysign(factors, drawn)), factors
+def _random(like: Tensor, source: _Source, positive: bool) -> tuple[Tensor, Tensor]:
+    """New numbers, of both signs unless they must be positive (a variance); and factors, which are positive."""
+    drawn = source.like(like)
+    factors = drawn.abs()
+    return (factors.clone() if positive else drawn), factors
+
+
+class _Source:
+    """Random numbers of size 0.5 to 1.5 and of both signs: a million, over and over; drawing costs more than a pass.
+
+    Their number is prime, so that no two rows of a weight are alike; each tensor starts at another one.
+    """
+
+    COUNT = 1_000_003
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        drawn = torch.rand(self.COUNT, generator=self._generator).mul_(2).sub_(1)
+        self._numbers = torch.copysign(drawn.abs().add_(0.5), drawn)
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """Numbers of the shape, type and place of a tensor."""
+        if (self._numbers.dtype, self._numbers.device) != (tensor.dtype, tensor.device):
+            self._numbers = self._numbers.to(tensor)
+        start, count = int(torch.randint(self.COUNT, (1,), generator=self._generator)), tensor.numel()
+        parts = [self._numbers[start : start + count]]
+        while (left := count - sum(len(part) for part in parts)) > 0:
+            parts.append(self._numbers[:left])
+        return torch.cat(parts).reshape(tensor.shape)

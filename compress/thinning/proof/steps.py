@@ -7,14 +7,17 @@ outputs (a dead ReLU, a hard gate, a factor of zero in the code).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils import _pytree as pytree
+
+from compress.graph.dropout import NoDropout
 
 NEXT_TO_NOTHING = 1e-3
 """A factor in the code that is smaller than this closes a branch; while recording it is 0.5."""
@@ -33,9 +36,10 @@ class Step:
         operation: its name, such as `aten.mul`.
         numbers: what in the call is a number that computes (no size, no position).
         shape: of the result.
-        mark: the result times fixed random numbers, summed up; NaN if there is nothing to compare.
-        norm: the result's length.
-        closed: whether all of the result is one and the same number: nothing in front of it is seen behind it.
+        mark: the result times fixed random numbers, summed up; NaN if nothing is compared.
+        norm: the result's length; likewise, and NaN in a pass that is compared with an earlier one.
+        closed: whether numbers that differ went in and one and the same number came out: nothing in front of it is
+            seen behind it.
         dtype: of the result.
     """
 
@@ -49,62 +53,81 @@ class Step:
     dtype: torch.dtype
 
 
-class NoDropout(TorchDispatchMode):
-    """Random masks keep everything, whatever operation draws them, outside the branches of `torch.cond`."""
-
-    supports_higher_order_operators = True
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(getattr(func, "overloadpacket", ""))  # `torch.cond` has none
-        if name == "aten.bernoulli_":
-            return args[0].fill_(1)
-        if name == "aten.bernoulli":
-            return torch.ones_like(args[0])
-        if name == "aten.native_dropout":
-            return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
-        if name in ("aten.rrelu_with_noise", "aten.rrelu_with_noise_"):
-            args = args[:4]  # without `training` the slope is the mean of those that are drawn
-        return self.call(name, func, args, kwargs or {})
-
-    def call(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Any other operation."""
-        return func(*args, **kwargs)
-
-
 class Recording(NoDropout):
     """Keeps a step for each operation that computes floating-point numbers, and opens branches closed by a factor.
 
+    A mark costs as much as many an operation, so it is left out where `first_parting` does not look at it: in single
+    precision, and where the result has another shape than in the pass before, for it has lost channels then.
+
     Args:
         running: the names of the modules that are running, innermost last.
+        before: the steps of the pass that this one will be compared with.
     """
 
-    def __init__(self, running: Sequence[str]) -> None:
+    def __init__(self, running: Sequence[str], before: Sequence[Step] | None = None) -> None:
         super().__init__()
         self.steps: list[Step] = []
         self._running = running
         self._weights = torch.zeros(0)
+        self._before, self._in_step, self._exact = before, before is not None, True
 
     def call(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs an operation and keeps its step."""
-        result = func(*(_opened(name, args)), **kwargs)
+        given = _opened(name, args)
+        result = func(*given, **kwargs)
         first = result[0] if isinstance(result, tuple) and result else result
         if isinstance(first, Tensor) and (first.is_floating_point() or first.is_complex()) and not _is_view(func):
-            module = self._running[-1]
-            numbers, shape = _numbers(func, args, kwargs), tuple(first.shape)
-            if name.rpartition(".")[2] in UNINITIALISED or not first.numel():
-                self.steps.append(Step(module, name, numbers, shape, math.nan, math.nan, False, first.dtype))
-            else:
-                made = any(isinstance(each, Tensor) for each in args) and "_like" not in name
-                self.steps.append(Step(module, name, numbers, shape, *self._mark(first, made), first.dtype))
+            module, shape = self._running[-1], tuple(first.shape)
+            step = Step(module, name, _numbers(func, args, kwargs), shape, math.nan, math.nan, False, first.dtype)
+            self._exact &= first.dtype == torch.float64
+            old = self._counterpart(step)
+            if name.rpartition(".")[2] not in UNINITIALISED and first.numel():
+                step = self._measured(step, first, given) if old is None else self._beside(step, first, old)
+            self.steps.append(step)
         return result
 
-    def _mark(self, tensor: Tensor, made: bool) -> tuple[float, float, bool]:
-        flat = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).detach().reshape(-1)
+    def _beside(self, step: Step, tensor: Tensor, old: Step) -> Step:
+        compared = old.shape == step.shape and math.isfinite(old.norm)
+        return replace(step, mark=self._mark(_flat(tensor))) if compared else step
+
+    def _measured(self, step: Step, tensor: Tensor, given: Any) -> Step:
+        flat = _flat(tensor)
+        closed = len(flat) > 1 and _is_constant(flat) and _reads_what_differs(step.operation, tensor, given)
+        if not self._exact and self._before is None:
+            return replace(step, closed=closed)
+        return replace(step, mark=self._mark(flat), norm=_length(flat), closed=closed)
+
+    def _counterpart(self, step: Step) -> Step | None:
+        """The same step of the pass before, as long as both have run the same operations."""
+        if self._before is None or not self._in_step:
+            return None
+        place = len(self.steps)
+        old = self._before[place] if place < len(self._before) else None
+        self._in_step = old is not None and (old.module, old.operation) == (step.module, step.operation)
+        return old if self._in_step else None
+
+    def _mark(self, flat: Tensor) -> float:
         if len(self._weights) < len(flat) or self._weights.dtype != flat.dtype or self._weights.device != flat.device:
             random = torch.rand(max(len(flat), 4096), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
             self._weights = (2 * random - 1).to(flat)
-        mark = torch.dot(flat, self._weights[: len(flat)]).item()
-        return mark, _length(flat), made and len(flat) > 1 and _is_constant(flat)
+        return torch.dot(flat, self._weights[: len(flat)]).item()
+
+
+FILLS = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "fill", "fill_", "zero", "zero_")
+
+
+def _reads_what_differs(operation: str, result: Tensor, given: Any) -> bool:
+    """Whether a constant result hides anything: an operation that fills, or reads constants only, hides nothing."""
+    if operation.rpartition(".")[2].removesuffix("_like") in FILLS:
+        return False
+    read = [each for each in pytree.tree_leaves(given) if isinstance(each, Tensor) and each.numel() > 1]
+    floating = [each for each in read if each.is_floating_point() or each.is_complex()]
+    return any(each is result or not _is_constant(_flat(each)) for each in floating)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    flat = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return flat.detach().reshape(-1)
 
 
 def _length(flat: Tensor) -> float:
@@ -119,6 +142,7 @@ def _is_constant(flat: Tensor) -> bool:
     return all(bool(torch.sub(*reversed(torch.aminmax(part))) <= NEXT_TO_NOTHING * 1e-3) for part in (few, flat))
 
 
+@functools.cache
 def _is_view(func: Any) -> bool:
     schema = getattr(func, "_schema", None)
     return schema is not None and any(
@@ -142,10 +166,15 @@ def _closes(argument: Any) -> bool:
 
 def _numbers(func: Any, args: Any, kwargs: Any) -> tuple[float, ...]:
     """All numbers of a point-wise operation; of any other those that are not whole numbers by type."""
-    kinds = (int, float) if torch.Tag.pointwise in getattr(func, "tags", ()) else (float,)
+    kinds = _kinds_of_numbers(func)
     return tuple(
         float(each) for each in (*args, *kwargs.values()) if isinstance(each, kinds) and not isinstance(each, bool)
     )
+
+
+@functools.cache
+def _kinds_of_numbers(func: Any) -> tuple[type, ...]:
+    return (int, float) if torch.Tag.pointwise in getattr(func, "tags", ()) else (float,)
 
 
 @dataclass(frozen=True)

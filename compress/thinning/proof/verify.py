@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.graph.calls import Call, calls_of
-from compress.graph.trace import ExampleInputs, asks_for_training
+from compress.graph.own_code import asks_for_training
+from compress.graph.trace import ExampleInputs
 from compress.thinning.proof.inputs import cast_inputs, fewer
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 from compress.thinning.proof.perturb import Draw, perturb
@@ -197,7 +198,7 @@ def _trial(
             recipe.apply(model)
             for (mode, number), masked in expected.items():
                 try:
-                    thinned = observe(model, calls[number], mode, inside)
+                    thinned = observe(model, calls[number], mode, inside, masked.steps)
                     partings[mode, number] = compare(recipe, masked, thinned, tolerance)
                 except ForwardFailed as error:
                     return replace(found, difference=float("inf"), module=error.module, reason=str(error))
@@ -315,11 +316,14 @@ def mask_removed(model: nn.Module, recipe: Recipe) -> bool:
     """Zero whatever parameters lose, in copies of their memory; whether anything was not zero before."""
     altered = False
     for name, parameter in model.named_parameters():
-        for dim, kept in recipe.kept.get(name, {}).items():
+        dims = recipe.kept.get(name, {})
+        copied = parameter.data.clone() if dims else parameter.data
+        for dim, kept in dims.items():
             stays = torch.zeros(parameter.shape[dim], dtype=torch.bool).index_fill_(0, kept.cpu(), True)
             gone = (~stays).nonzero().flatten().to(parameter.device)
-            altered |= bool(parameter.index_select(dim, gone).any())
-            parameter.data = parameter.data.index_fill(dim, gone, 0)
+            altered = altered or bool(copied.index_select(dim, gone).any())
+            copied.index_fill_(dim, gone, 0)
+        parameter.data = copied
     return altered
 
 

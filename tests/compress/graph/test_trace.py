@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from compress.errors import UserError
 from compress.graph.channels import traces_of
-from compress.graph.trace import asks_for_training, trace_model
+from compress.graph.own_code import asks_for_training
+from compress.graph.trace import trace_model
 
 
 class Auxiliary(nn.Module):
@@ -27,6 +29,44 @@ def test_only_code_that_asks_for_training_is_traced_twice():
     assert len(traces_of(auxiliary, torch.zeros(2, 3, 4, 4))) == 2
     hidden = type("Hidden", (nn.Module,), {"forward": lambda self, x: x})  # its source cannot be had
     assert asks_for_training(hidden())
+
+
+class Drops(nn.Module):
+    """Dropout and stochastic depth, switched by `self.training` in the ways that code has."""
+
+    def __init__(self, rate=0.5):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x):
+        x = functional.dropout(x, self.rate, training=self.training)
+        x = functional.dropout2d(x, self.rate if self.training else 0.0)
+        return functional.scaled_dot_product_attention(x, x, x, dropout_p=self.rate if self.training else 0.0)
+
+
+class Depth(nn.Module):
+    """Leaves whole samples out, in a function of its own."""
+
+    def forward(self, x):
+        return drop_samples(x, 0.8, self.training)
+
+
+class Noise(nn.Module):
+    """Not dropout: adds something."""
+
+    def forward(self, x):
+        return drop_samples(x, 0.8, self.training) + (1 if self.training else 0)
+
+
+def drop_samples(x, keep, training):
+    if not training:
+        return x
+    return x * x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(keep).div_(keep)
+
+
+@pytest.mark.parametrize(("layer", "asks"), [(Drops(), False), (Depth(), False), (Noise(), True)])
+def test_what_only_drops_at_random_is_no_reason_for_a_second_trace(layer, asks):
+    assert asks_for_training(nn.Sequential(nn.Conv2d(3, 4, 1), layer)) is asks
 
 
 class Asks(nn.Module):

@@ -1,0 +1,125 @@
+"""What the source of a model's own classes speaks of: training, gradients, widths.
+
+Torch's own layers are known; what other code may do is judged by the words in it. Called before a model is traced or
+compared: whether training mode needs a pass of its own, and whether sizes in the code are worth a trial.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.graph.dropout import only_drops
+
+
+def asks_for_training(model: nn.Module) -> bool:
+    """Whether some module's own code may compute something else in training mode, such as an auxiliary head.
+
+    torch's layers are known; of every other class the source is searched for the word `training`, unless the class says
+    of itself that it is `alike_in_training`. What drops at random is off in every comparison, and no reason. A class
+    whose source cannot be had may do anything.
+    """
+    own = _own_classes(model)
+    if any(_source(cls) is None for cls in own):
+        return True
+    classes = {cls for cls in own if _trains_otherwise(cls)}
+    asking = [module for module in model.modules() if not classes.isdisjoint(type(module).__mro__)]
+    return any(not only_drops(module) for module in asking)
+
+
+def modes_without_gradients(model: nn.Module) -> list[Callable[[], contextlib.AbstractContextManager[Any]]]:
+    """The modes in which some module's own code may compute something else, searched as for `training`."""
+    modes = {"grad": torch.no_grad, "inference_mode": torch.inference_mode}
+    own = _own_classes(model)
+    return [mode for word, mode in modes.items() if any(_speaks_of(cls, word) for cls in own)]
+
+
+def _own_classes(model: nn.Module) -> list[type]:
+    classes = {cls for module in model.modules() for cls in type(module).__mro__}
+    known = ("torch.nn.", "builtins")
+    return [c for c in classes if not c.__module__.startswith(known) and not getattr(c, "alike_in_training", False)]
+
+
+@functools.cache
+def _source(cls: type) -> str | None:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return None
+
+
+def _speaks_of(cls: type, word: str) -> bool:
+    source = _source(cls)
+    return source is None or word in source
+
+
+@functools.cache
+def _trains_otherwise(cls: type) -> bool:
+    """Whether the code speaks of training other than to switch dropout: `F.dropout(x, p, training=self.training)`."""
+    source = _source(cls) or ""
+    if "training" not in source:
+        return False
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:
+        return True
+    flags = {node for node in ast.walk(tree) if _is_flag(node)}
+    return bool(flags - {node for call in ast.walk(tree) if isinstance(call, ast.Call) for node in _switches(call)})
+
+
+def _is_flag(node: ast.AST) -> bool:
+    """Whether a node of the code is a name with the word in it, or the word as a text."""
+    names = [getattr(node, field, None) for field in ("id", "attr", "arg", "name")]
+    return any(isinstance(name, str) and "training" in name for name in names) or (
+        isinstance(node, ast.Constant) and node.value == "training"
+    )
+
+
+def _switches(call: ast.Call) -> list[ast.AST]:
+    """In a call of a dropout function, `self.training` as its flag, or in `p if self.training else 0.0`."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    found: list[ast.AST] = []
+    given = [*call.args, *call.keywords] if name in DROPOUTS else [k for k in call.keywords if k.arg == "dropout_p"]
+    for each in given:
+        value = each.value if isinstance(each, ast.keyword) else each
+        chosen = isinstance(value, ast.IfExp) and isinstance(value.orelse, ast.Constant) and not value.orelse.value
+        flag = value.test if chosen else value
+        if isinstance(flag, ast.Attribute) and flag.attr == "training":
+            found += [flag, each]
+    return found
+
+
+DROPOUTS = tuple(f"{kind}dropout{n}" for kind in ("", "alpha_", "feature_alpha_") for n in ("", "1d", "2d", "3d"))
+"""Functions of torch that do nothing but drop at random."""
+
+
+WIDTHS = re.compile(
+    r"\.((in|out)_(channels|features)|num_features|num_channels|num_parameters|embedding_dim|hidden_size|normalized_shape)\b"
+)
+
+
+def reads_widths(model: nn.Module) -> bool:
+    """Whether some module's own code, but for its constructor, reads the number of channels that a layer keeps."""
+    classes = {cls for module in model.modules() for cls in type(module).__mro__}
+    own = [cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins"))]
+    methods = [
+        each for cls in own for name, each in vars(cls).items() if inspect.isfunction(each) and name != "__init__"
+    ]
+    return any(_reads_widths(method) for method in methods)
+
+
+@functools.cache
+def _reads_widths(method: Callable[..., Any]) -> bool:
+    try:
+        return WIDTHS.search(inspect.getsource(method)) is not None
+    except (OSError, TypeError):
+        return False
