@@ -56,5 +56,5 @@ def reasons_of_removal(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, A
 
 
 def unexplained(recipes: Sequence[Mapping[str, Any]]) -> int:
-    """How many thinnings came without any reason."""
-    return sum(not recipe.get("reasons") for recipe in recipes)
+    """How many thinnings came without any reason; what fuses blocks removes no unit."""
+    return sum(not recipe.get("reasons") for recipe in recipes if not recipe.get("fused"))

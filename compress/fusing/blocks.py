@@ -22,6 +22,7 @@ from compress.selectors import canonical_modules
 
 METHODS = ("fuse", "reparameterize", "switch_to_deploy")
 HOOKS = [name for name in vars(nn.Module()) if "hooks" in name]
+MARK = "_is_fused"  # attribute of a module whose method was called
 DEEPEST = 50  # modules inside one another in what a block has become
 
 
@@ -53,9 +54,10 @@ class Fusion:
 def method_of(module: nn.Module) -> str | None:
     """The name of the method by which a module fuses itself; None for one that has none.
 
-    A method of that name that needs arguments (the fusion of features) is another thing, and so is a child module.
+    A method of that name that needs arguments (the fusion of features) is another thing, and so is a child module. What
+    was fused before has none any more: not every method may be called twice.
     """
-    for name in METHODS:
+    for name in () if vars(module).get(MARK) else METHODS:
         method = getattr(module, name, None) if callable(getattr(type(module), name, None)) else None
         if callable(method) and not isinstance(method, nn.Module) and _needs_nothing(method):
             return name
@@ -127,7 +129,7 @@ def _fusion(name: str, block: nn.Module) -> Fusion:
 
 @torch.no_grad()
 def fused_copy(name: str, block: nn.Module) -> nn.Module:
-    """What a block becomes: computed in float64, in the block's own type, mode, device and memory format.
+    """What a block becomes: computed in float64, in the block's own type, device and memory format.
 
     Parameters that the method leaves as they are stay the block's own objects, so that an optimizer knows them; the
     others ask for gradients where any of the block does. The block's hooks are on it too.
@@ -147,8 +149,6 @@ def fused_copy(name: str, block: nn.Module) -> nn.Module:
         fused = fused.to(first.device, first.dtype)
     if any(_is_channels_last(p) for p in block.parameters()):
         fused = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for module in fused.modules():
-        module.training = block.training
     trained = any(p.requires_grad for p in block.parameters())
     for parameter in fused.parameters():
         parameter.requires_grad_(trained)
@@ -181,7 +181,9 @@ def _called(name: str, block: nn.Module) -> nn.Module:
             f"{name}.{method}() returned {type(result).__name__}; it should return the module that takes the block's "
             "place, or None once it has changed the block itself; nothing was changed"
         )
-    return block if result is None else result
+    new = block if result is None else result
+    vars(new)[MARK] = True
+    return new
 
 
 def _fuse_within(name: str, fused: nn.Module, depth: int = 0) -> None:
@@ -190,9 +192,10 @@ def _fuse_within(name: str, fused: nn.Module, depth: int = 0) -> None:
         raise UserError(f"{name}: fusing does not come to an end: blocks become blocks; nothing was changed")
     for key, child in list(fused.named_children()):
         if method_of(child):
-            new = _called(f"{name}.{key}", copy.deepcopy(child))
-            if _differ(child, new):
-                fused._modules[key] = child = new
+            with contextlib.suppress(UserError):  # the block's own method may have fused it already
+                new = _called(f"{name}.{key}", copy.deepcopy(child))
+                if _differ(child, new):
+                    fused._modules[key] = child = new
         _fuse_within(f"{name}.{key}", child, depth + 1)
 
 
@@ -219,14 +222,16 @@ def _alike(before: Tensor, after: Tensor) -> bool:
 
 
 def exchange(model: nn.Module, fusions: Iterable[Fusion], back: bool = False) -> None:
-    """Puts each fused module where its block is, under every path; `back` puts the blocks back."""
+    """Puts each fused module where its block is, under every path and in its mode; `back` puts the blocks back."""
     places = (
         {id(each.fused): each.block for each in fusions} if back else {id(each.block): each.fused for each in fusions}
     )
     for owner in list(model.modules()):
         for key, child in owner._modules.items():
             if id(child) in places:
-                owner._modules[key] = places[id(child)]
+                owner._modules[key] = new = places[id(child)]
+                for module in () if back else new.modules():
+                    module.training = child.training
 
 
 def shared_outside(model: nn.Module, fusion: Fusion) -> str | None:

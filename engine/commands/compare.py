@@ -325,10 +325,11 @@ def _about(subject: Named, tester: TestedApplication, notes: list[str]) -> dict[
 
 
 def _architecture(checkpoint: dict[str, Any], quantized: bool) -> str:
-    """The network's class or name, and whether it was thinned or quantized."""
+    """The network's class or name, and whether it was fused, thinned or quantized."""
     arguments, scheduler = checkpoint["network"]["arguments"], checkpoint["scheduler"]
     name = str(arguments.get("arch", checkpoint["network"]["class"]))
-    done = ["thinned"] * bool(scheduler["recipes"]) + ["quantized"] * quantized
+    fused = [bool(recipe.get("fused")) for recipe in scheduler["recipes"]]
+    done = ["fused"] * any(fused) + ["thinned"] * (not all(fused)) + ["quantized"] * quantized
     return ", ".join([name, *done])
 
 

@@ -76,7 +76,7 @@ class BestOfEachSize:
         """One row a size, the dense network first."""
         return [
             {
-                "thinned": f"{i} times",
+                "thinned": self._how_often(i),
                 "channels": size.channels,
                 "width": f"{size.channels / self.best[0].channels:.4f}",
                 "parameters": size.params,
@@ -87,6 +87,11 @@ class BestOfEachSize:
             }
             for i, size in enumerate(self.best)
         ]
+
+    def _how_often(self, place: int) -> str:
+        """Of the recipes up to a size some fuse blocks, which is no thinning."""
+        fused = [bool(recipe.get("fused")) for recipe in self._scheduler.recipes[:place]]
+        return f"{place - sum(fused)} times" + (", fused" if any(fused) else "")
 
     def tell(self, run: Run, quality: str) -> None:
         """Logs the table and writes it as `sizes.csv`."""

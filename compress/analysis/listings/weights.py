@@ -1,17 +1,40 @@
 """A network's weights as a schedule names them."""
 
+import contextlib
+import copy
+
 import yaml
 from torch import nn
 
-from compress.selectors import canonical_modules, canonical_parameters
+from compress.errors import UserError
+from compress.fusing.blocks import exchange, fusions_of
+from compress.selectors import canonical_modules, canonical_parameters, unwrapped
 
 
 def weight_list(model: nn.Module) -> str:
     """The parameters that schedules usually act on (two or more dimensions), as YAML that can be pasted as it is.
 
     Each line is an entry of the list `weights` with shape, number of elements and layer as its comment; the indentation
-    is that of an instance's argument, so that all or some of the lines go into a schedule unchanged.
+    is that of an instance's argument, so that all or some of the lines go into a schedule unchanged. Where the network
+    has blocks that fuse, a second list has the weights of the fused network.
     """
+    fused = _fused(model)
+    if fused is None:
+        return _listed(model)
+    return f"{_listed(model)}\n    # from the epoch on in which Reparameterize fuses the blocks:\n{_listed(fused)}"
+
+
+def _fused(model: nn.Module) -> nn.Module | None:
+    """A copy of the network with all of its blocks fused; None if it has none, or one whose method fails."""
+    with contextlib.suppress(UserError):
+        if fusions_of(unwrapped(model)):
+            copied = copy.deepcopy(unwrapped(model))
+            exchange(copied, fusions_of(copied).values())
+            return copied
+    return None
+
+
+def _listed(model: nn.Module) -> str:
     kinds = {name: type(module).__name__ for name, module in canonical_modules(model, remove_duplicate=False).items()}
     named = {name: parameter for name, parameter in canonical_parameters(model).items() if parameter.dim() > 1}
     width = max((len(_quoted(name)) for name in named), default=0)

@@ -5,13 +5,16 @@ import logging
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, multiprocessing, nn
 
 from compress.config import dict_config
 from compress.errors import ScheduleError, UserError
+from compress.export.onnx.export_onnx import export_onnx
+from compress.fusing.blocks import exchange, fusions_of
 from engine.ema import AveragedWeights
 from engine.saved.rebuild import shape_as
 from models.blocks import EdgeBlock
+from models.SR.networks.edge import ECBSR, PlainSR
 from tests.compress.fusing.nets import EdgeNet, NormNet, Training, fusing, images
 
 FILTERS = {
@@ -78,7 +81,9 @@ def test_without_momentum_a_step_after_fusing_is_that_of_the_plain_network():
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
-@pytest.mark.parametrize("kill", [1, 3, 4, 5, 7])
+@pytest.mark.parametrize(
+    "kill", [1, 3, pytest.param(5, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)]
+)
 def test_resumed_run_is_the_same_run(kill, optimizer):
     settings = {"lr": 0.01} if optimizer is torch.optim.Adam else {"lr": 0.05, "momentum": 0.9}
     schedule = fusing(1, *PIPELINE)
@@ -211,3 +216,41 @@ def test_a_shared_parameter_is_refused():
     run = Training(net, fusing(0))
     with pytest.raises(UserError, match=r"mid shares 'tied.weight' with another part"):
         run.scheduler.on_epoch_begin(0, run.optimizer)
+
+
+@pytest.mark.slow
+def test_the_exported_graph_is_the_plain_networks(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    torch.manual_seed(0)
+    fused, plain = ECBSR(2, width=4, depth=1), PlainSR(2, width=4, depth=1)
+    exchange(fused, fusions_of(fused).values())
+    graphs = []
+    for name, net in (("fused", fused), ("plain", plain)):
+        path = tmp_path / f"{name}.onnx"
+        export_onnx(net, path, torch.rand(1, 3, 8, 8))
+        graph = onnx.load(path).graph
+        graphs.append([(node.op_type, len(node.input)) for node in graph.node])
+    assert graphs[0] == graphs[1]
+    assert [kind for kind, _ in graphs[0]].count("Conv") == 3
+
+
+def _rank(rank: int, folder: str) -> None:
+    """Trains across a fusing under DistributedDataParallel, on data of its own, and writes its weights."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    run = make(NormNet)
+    wrapped = torch.nn.parallel.DistributedDataParallel(run.net)
+    run.net.register_forward_pre_hook(lambda module, given: (given[0] * (1 + rank),))
+    run.to(6, wrapped)
+    torch.save(dict(run.net.state_dict()), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_every_process_fuses_to_the_same_weights(tmp_path):
+    multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert "mid.weight" in first
+    for name, value in first.items():
+        if "running" not in name and "tracked" not in name:
+            assert torch.equal(value, second[name]), name
