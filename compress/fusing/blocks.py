@@ -143,7 +143,7 @@ def fused_copy(name: str, block: nn.Module) -> nn.Module:
     """
     first = next((p for p in (*block.parameters(), *block.buffers()) if p.is_floating_point()), None)
     with _in_float64(), torch.random.fork_rng(devices=[]):
-        fused = _called(name, copy.deepcopy(block).double())
+        fused = _called(name, block)
         _fuse_within(name, fused)
     if first is not None:
         fused = fused.to(first.device, first.dtype)
@@ -170,9 +170,11 @@ def _in_float64() -> Iterator[None]:
 
 
 def _called(name: str, block: nn.Module) -> nn.Module:
+    """What the method of a copy of a block gives."""
     method = method_of(block)
     assert method is not None, "a block"
     try:
+        block = copy.deepcopy(block).double()
         result = getattr(block, method)()
     except Exception as error:  # the code is the user's, and its message is what helps
         raise UserError(f"{name}.{method}() failed: {type(error).__name__}: {error}; nothing was changed") from error
@@ -193,7 +195,7 @@ def _fuse_within(name: str, fused: nn.Module, depth: int = 0) -> None:
     for key, child in list(fused.named_children()):
         if method_of(child):
             with contextlib.suppress(UserError):  # the block's own method may have fused it already
-                new = _called(f"{name}.{key}", copy.deepcopy(child))
+                new = _called(f"{name}.{key}", child)
                 if _differ(child, new):
                     fused._modules[key] = child = new
         _fuse_within(f"{name}.{key}", child, depth + 1)

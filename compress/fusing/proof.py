@@ -9,6 +9,7 @@ are what is folded; everything around them computes as in training.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -156,9 +157,9 @@ def _inputs_of(fusions: Mapping[str, Fusion]) -> Iterator[dict[str, Call]]:
     def keep(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         if name in seen:
             return
-        if arguments and named:
-            raise UserError(f"{name} is called with positional and named arguments; call it with one kind to fuse it")
-        copied = {key: _clone(each) for key, each in named.items()} or tuple(map(_clone, arguments))
+        if arguments and named:  # a Call has one kind
+            named = inspect.signature(fusions[name].block.forward).bind(*arguments, **named).arguments
+        copied: Any = {key: _clone(each) for key, each in named.items()} or tuple(map(_clone, arguments))
         seen[name] = Call(copied)
 
     handles = [

@@ -140,7 +140,10 @@ def _fused(model: nn.Module, blocks: Any) -> nn.Module:
     Raises:
         UserError: there are none, or one cannot be fused.
     """
-    copied = copy.deepcopy(unwrapped(model))
+    try:
+        copied = copy.deepcopy(unwrapped(model))
+    except RuntimeError as e:
+        raise UserError(f"this {type(unwrapped(model)).__name__} cannot be copied, so nothing can be fused: {e}") from e
     names: list[str] | None = None
     if blocks is not None:
         known = [name for name in canonical_modules(copied) if name]

@@ -75,3 +75,29 @@ def test_a_network_that_looks_into_its_blocks_is_refused():
     net = Looks()
     with pytest.raises(UserError, match=r"differs by .* the network uses more of head, mid than their outputs"):
         prove(net, fusions_of(net), images())
+
+
+def test_a_block_called_with_arguments_of_both_kinds_is_compared():
+    class Scaled(RepVGGBlock):
+        def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+            return super().forward(x) * scale
+
+        def fuse(self) -> nn.Module:
+            new = Scaled.Narrow()
+            new.conv = super().fuse()
+            return new
+
+        class Narrow(nn.Module):
+            def forward(self, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+                return self.conv(x) * scale
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Scaled(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.block(x, scale=2.0)
+
+    net = Net()
+    assert prove(net, fusions_of(net), images()) < 1e-10
