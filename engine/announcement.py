@@ -8,6 +8,7 @@ import logging
 from compress.analysis.measured_words import measured_words
 from compress.distributed import world_size
 from engine.application import TrainedApplication
+from engine.architectures.early_checks import is_foreign, prunable_story
 from engine.epoch.mid_epoch import doubts
 from engine.progress import Progress
 from options.base_options import TrainConfig
@@ -37,6 +38,10 @@ def announce(application: TrainedApplication, progress: Progress, run: str, step
         "run %s: epochs %d..%d (counted from 0), %d steps each, %s, %s parameters%s",
         run, progress.epoch, progress.epochs - 1, steps_per_epoch, application.device, f"{count:,}", _factors(config),
     )  # fmt: skip
+    arch = getattr(config, "arch", "")
+    if is_foreign(arch):
+        example = next(iter(application.probes()), (application.example_inputs(),))[0]
+        logger.info("network %s: %s", arch, prunable_story(state.model, example, application.device))
     logger.info("validation on %s", measured_words(application.measured_on()))
     if config.checkpoint_every or progress.middle:
         for doubt in doubts(application.training_loader, application.device):

@@ -126,6 +126,13 @@ class TrainedApplication:
         """Inputs that the network can be traced with, on its device; MACs are counted for their size."""
         raise NotImplementedError
 
+    def probes(self) -> Iterable[tuple[tuple[Tensor, ...], tuple[int, ...]]]:
+        """Small inputs, and the shape of output that the task needs for each; a new network is tried with them.
+
+        None by default: nothing is tried.
+        """
+        return []
+
     # The loss -----------------------------------------------------------------------------------------------------
 
     def compute_loss(self, batch: Any) -> Tensor:

@@ -26,6 +26,7 @@ from compress.scheduler import CompressionScheduler
 from engine.saved.saved_options import usable
 from engine.session import RunSession
 from options.base_options import TrainConfig
+from options.own_network import same_class
 
 C = TypeVar("C", bound=TrainConfig)
 logger = logging.getLogger("run")
@@ -94,6 +95,8 @@ def resumed(config: C, checkpoint: dict[str, Any] | None = None) -> C:
     saved = usable(checkpoint["options"], type(config), given.resume)
     may_change = MAY_CHANGE.union(*(names for reset, names in RESETS.items() if getattr(given, reset)))
     explicit = {name: getattr(given, name) for name in given.explicit}
+    if same_class(str(explicit.get("arch")), str(saved.get("arch"))):  # its file may have moved
+        explicit["arch"] = saved["arch"]
     found = differences.of_options(explicit, saved, may_change)
     if found:
         raise UserError(_refusal(given.resume, found))

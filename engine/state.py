@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from apputils.checkpoints import differences
 from compress.distributed import rank, world_size
 from compress.scheduler import CompressionScheduler
+from engine.architectures.zoo import arguments_of
 from engine.distributed.process_group import of_every_process, set_apart
 from engine.ema import AveragedWeights
 from engine.environment import random_state, restore_random_state
@@ -118,11 +119,10 @@ def gather(
         warnings: entries of `RunWarnings`.
     """
     states = of_every_process(random_state())
-    arguments: Any = state.model.arguments
     return {
         "run": run,
         "optform": config.optform,
-        "network": {"class": type(state.model).__name__, "arguments": dict(arguments)},
+        "network": {"class": type(state.model).__name__, "arguments": arguments_of(state.model)},
         **state.state_dict(),
         "schedule": state.scheduler.resolved,
         "schedule_text": state.schedule_text,

@@ -30,6 +30,7 @@ from compress.io.progress import Bar
 from compress.scheduler import CompressionScheduler
 from engine.announcement import announce, samples_per_update
 from engine.application import TrainedApplication
+from engine.architectures.early_checks import check_network
 from engine.best_epoch import EpochScore
 from engine.commands.thin import story, thinned_run
 from engine.distributed.data_parallel import Replicas, synchronized
@@ -250,6 +251,7 @@ class BaseTrainer(TrainedApplication):
         if config.channels_last:
             self.memory_format = torch.channels_last
         model = self._new_model(checkpoint)
+        check_network(model, getattr(config, "arch", config.optform), self.probes())
         optimizer = self.build_optimizer(model)
         teachers = RunTeachers(config.optform, self.build_architecture, self.session.run.name if checkpoint else None)
         scheduler = CompressionScheduler(model, optimizer=optimizer, seed=config.seed)

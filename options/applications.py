@@ -29,6 +29,7 @@ class Application:
         trainer: class(config, training_loader, validation_loader) with `run()`.
         tester: class(config, testing_loader, checkpoint) with `run()`.
         network: what makes a network of the arguments that a checkpoint keeps.
+        architectures: the `Zoo` of an application with several networks.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Application:
     trainer: str
     tester: str
     network: str
+    architectures: str = ""
 
     def load(self, part: str) -> Any:
         """The object behind a part, such as `load("trainer")`."""
@@ -52,14 +54,15 @@ APPLICATIONS = {
     for application in (
         Application(
             name="SR",
-            purpose="super-resolution of photographs (C2SRCNN)",
+            purpose="super-resolution of photographs (C2SRCNN, EDSR, ...)",
             train_options="options.Normal_options.train_options:TrainOptions",
             test_options="options.Normal_options.test_options:TestOptions",
             training_loaders="data.loaders:sr_training_loaders",
             testing_loader="data.loaders:sr_testing_loader",
             trainer="models.C2SRCNN.solver:C2SRCNNTrainer",
             tester="models.SR.tester:XSRCNNTester",
-            network="models.C2SRCNN.model:Net",
+            network="models.SR.zoo:build_network",
+            architectures="models.SR.zoo:ZOO",
         ),
         Application(
             name="Classify",
@@ -71,10 +74,11 @@ APPLICATIONS = {
             trainer="models.Classify.solver:ClassifyTrainer",
             tester="models.Classify.tester:ClassifyTester",
             network="models.Classify.zoo:build_network",
+            architectures="models.Classify.zoo:ZOO",
         ),
         Application(
             name="Deblur",
-            purpose="deblurring of photographs (DeblurGAN)",
+            purpose="deblurring of photographs (DeblurGAN, NAFNet, ...)",
             train_options="options.Deblur_options.train_options:TrainOptions",
             test_options="options.Deblur_options.test_options:TestOptions",
             training_loaders="data.Deblur_data.loaders:deblur_training_loaders",
@@ -82,6 +86,7 @@ APPLICATIONS = {
             trainer="models.Deblur.solver:DeblurTrainer",
             tester="models.Deblur.tester:DeblurTester",
             network="models.Deblur.networks:build_networks",
+            architectures="models.Deblur.zoo:ZOO",
         ),
     )
 }

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
+from options.architecture import ArchitectureConfig
 from options.configs import LARGEST_SIDE as LARGEST_SIDE
 from options.configs import MOST as MOST
 from options.configs import MOST_CHANNELS as MOST_CHANNELS
@@ -14,6 +15,7 @@ from options.configs import MOST_SAMPLES as MOST_SAMPLES
 from options.configs import TestConfig as TestConfig
 from options.configs import TrainConfig as TrainConfig
 from options.option import parse
+from options.own_network import allow, constructor_arguments
 from options.rules import Rule, check_testing, check_training
 from options.schedules import find_schedule
 
@@ -25,8 +27,10 @@ GROUPS = {
         "strict",
         "list_weights",
         "list_groups",
+        "list_archs",
         "new_schedule",
     ),
+    "The network": ("arch", "arch_args", "weights", "match"),
     "The run": ("run", "start_from", "resume", "checkpoint_every", "keep", "on_nan", "seed", "ema"),
     "Resuming with changes": ("reset_optimizer", "reset_schedule", "thin"),
     "The machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
@@ -56,6 +60,9 @@ def parse_training(
     """
     config = parse(cls, "train.py", purpose, arguments, GROUPS)
     check_training(config, rules)
+    if isinstance(config, ArchitectureConfig):
+        constructor_arguments(config.arch_args)  # now: what is wrong with them is told before torch is loaded
+        allow([config.arch])
     if config.compress is None:
         return config
     return dataclasses.replace(config, compress=find_schedule(config.compress, config.optform))
@@ -72,6 +79,7 @@ def parse_testing(
     """
     config = parse(cls, "test.py", purpose, arguments)
     check_testing(config, rules)
+    allow(config.arch or ())
     return config
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from compress.errors import printable
 from options.applications import find_application
-from options.option import dashed
+from options.option import dashed, former_names
 
-MODES = ("plan", "smoke", "list_weights", "list_groups", "new_schedule")  # instead of training
+MODES = ("plan", "smoke", "list_weights", "list_groups", "list_archs", "new_schedule")  # instead of training
 OF_A_SCHEDULE = frozenset({"compress", "strict", "nEpochs"})
 OF_ONE_RUN = frozenset({*MODES, "run", "resume", "thin", "explicit"})  # no part of how a run trains
 
@@ -50,18 +50,23 @@ def schedule_command(optform: str, saved: Mapping[str, Any]) -> str:
 
 def _given(optform: str, saved: Mapping[str, Any]) -> dict[str, Any]:
     """Application, seed, and what differs from its default."""
-    usual = _usual(optform, saved.get("preset"))
+    usual, former = _usual(optform, saved.get("preset"))
+    saved = {former.get(name, name): value for name, value in saved.items()}
     given = {"optform": optform, "seed": saved.get("seed", usual["seed"]), "preset": usual.get("preset")}
     return given | {name: saved[name] for name, value in usual.items() if name in saved and saved[name] != value}
 
 
-def _usual(optform: str, preset: Any) -> dict[str, Any]:
-    """The values of training options that were not given; a preset, where there are presets, changes them."""
+def _usual(optform: str, preset: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of training options that were not given, and former names of options.
+
+    A preset, where there are presets, changes values.
+    """
     parser = find_application(optform).load("train_options")()
     usual = parser.parse([])
     if hasattr(usual, "preset") and preset in usual.__dataclass_fields__["preset"].metadata["choices"]:
         usual = parser.parse([f"--preset={preset}"])
-    return {name: value for name, value in vars(usual).items() if name not in OF_ONE_RUN}
+    values = {name: value for name, value in vars(usual).items() if name not in OF_ONE_RUN}
+    return values, former_names(type(usual))
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

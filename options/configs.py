@@ -103,6 +103,7 @@ class TrainConfig:
     smoke: bool = option(False, "try the schedule: every policy fires on a few minibatches, in about a minute")
     list_weights: bool = option(False, "print the names of the weights as YAML, ready to paste into a schedule")
     list_groups: bool = option(False, "print which channels are coupled, and why others cannot be removed")
+    list_archs: bool = option(False, "list the architectures of the application, with their arguments and sizes")
     new_schedule: str | None = option(
         None, f"print a commented schedule for this network; FAMILY: {', '.join(schedule_families())}", metavar="FAMILY"
     )
@@ -154,6 +155,10 @@ class TestConfig:
         None, "axes of the inputs that may have another size in the ONNX file, besides batch, height and width: "
         "1 for the length of sequences (batch, length, features); the file is run on another length too", minimum=1,
         maximum=9, metavar="AXIS",
+    )  # fmt: skip
+    arch: tuple[str, ...] | None = option(
+        None, "networks of your own whose code may be imported, as FILE.py:CLASS or MODULE:CLASS; which network a "
+        "checkpoint has is in it", metavar="NAME",
     )  # fmt: skip
     report: bool = option(
         True, "write tables and drawings of the network, and results/<run>/report.html with everything"

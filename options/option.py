@@ -37,6 +37,7 @@ def option(
     below: float | None = None,
     metavar: str | None = None,
     may_be_empty: bool = False,
+    former: str | None = None,
 ) -> Any:
     """A field of an options dataclass.
 
@@ -50,10 +51,18 @@ def option(
         below: a number that it must stay below.
         metavar: how `--help` calls its value.
         may_be_empty: of several values, none is allowed too.
+        former: the name that it had in older versions, which is still taken, in saved options too.
     """
     bounds = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
     metadata = {"help": help_text, "choices": choices, "bounds": bounds, "metavar": metavar, "empty": may_be_empty}
+    metadata["former"] = former
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def former_names(cls: Any) -> dict[str, str]:
+    """The names that options had in older versions -> those that they have."""
+    fields = dataclasses.fields(cls)
+    return {field.metadata["former"]: field.name for field in fields if field.metadata.get("former")}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -125,7 +134,7 @@ def _parser(
     own = [name for name, field in fields.items() if "help" in field.metadata and name not in listed]
     for title, names in {**groups, f"Options of {fields['optform'].default or 'every application'}": own}.items():
         group = parser.add_argument_group(title) if groups else parser
-        for name in names:
+        for name in filter(fields.__contains__, names):
             _add(group, fields[name], _plain_type(hints[name]))
     return parser
 
@@ -151,7 +160,8 @@ def _add(parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind
         kind, shared["nargs"] = get_args(kind)[0], "*" if field.metadata["empty"] else "+"
     metavar = field.metadata["metavar"] or (None if choices else KINDS[kind][0])
     convert = _convert(kind, field.metadata["bounds"])
-    parser.add_argument(f"--{name}", type=convert, choices=choices, metavar=metavar, help=text, **shared)
+    names = [f"--{each}" for each in (name, field.metadata["former"]) if each]
+    parser.add_argument(*names, type=convert, choices=choices, metavar=metavar, help=text, **shared)
 
 
 def _convert(kind: type, bounds: Mapping[str, float | None]) -> Callable[[str], Any]:

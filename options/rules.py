@@ -14,6 +14,7 @@ from compress.errors import UserError, did_you_mean
 from options.command import MODES
 from options.configs import TestConfig, TrainConfig
 from options.option import dashed
+from options.own_network import is_own
 from options.schedules import schedule_families
 
 C = TypeVar("C", bound=TrainConfig | TestConfig)
@@ -194,6 +195,11 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         ("thin",),
         lambda c: not _exported(c) and not _others(c, ("compare", "benchmark", "predict"), ""),
         "thins the checkpoint that is evaluated, and an exported file or the other options evaluate none",
+    ),
+    Rule(
+        ("arch",),
+        lambda c: all(map(is_own, c.arch or ())),
+        "names networks of your own, as FILE.py:CLASS or MODULE:CLASS; which other one a checkpoint has is in it",
     ),
     Rule(("overwrite",), lambda c: c.thin, "belongs to --thin"),
     Rule(

@@ -1,7 +1,7 @@
 """What a checkpoint must look like before anything is made of it, and what is said of one that looks otherwise.
 
-`check_run`, `check_resumable`, `check_teachers`, `check_exported`, `built`, `Unfit`. A checkpoint may come from
-anyone: names in it become folders, numbers in it become sizes.
+`check_run`, `check_resumable`, `check_teachers`, `check_exported`, `plain_arguments`, `built`, `Unfit`. A checkpoint
+may come from anyone: names in it become folders, numbers in it become sizes.
 """
 
 import math
@@ -30,7 +30,12 @@ def _folder(name: str) -> str:
     return name
 
 
-def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a network's constructor, if a checkpoint can keep them.
+
+    Raises:
+        ValueError: one is no plain value, or far beyond a size; or they are too many.
+    """
     waiting: list[tuple[Any, int]] = [(arguments, 0)]
     for count, (value, depth) in enumerate(waiting):
         if depth > DEEPEST or count > MOST_VALUES:
@@ -52,7 +57,7 @@ class _Form(BaseModel):
 
 class _Network(_Form):
     class_name: str = Field(alias="class")
-    arguments: Annotated[dict[str, Any], AfterValidator(_plain)]
+    arguments: Annotated[dict[str, Any], AfterValidator(plain_arguments)]
 
 
 class _Averaged(_Form):
@@ -228,11 +233,11 @@ def built(make: Callable[[dict[str, Any]], nn.Module], checkpoint: Mapping[str, 
         UserError: it cannot be built, or would be far larger than what the file holds.
     """
     with Unfit("the network of this checkpoint cannot be built"):
-        arguments = _plain(checkpoint["network"]["arguments"])
+        arguments = plain_arguments(checkpoint["network"]["arguments"])
         try:
             with torch.device("meta"):
                 size = sum(parameter.numel() for parameter in make(arguments).parameters())
-        except NotImplementedError:  # a constructor that computes with tensors' values
+        except (NotImplementedError, RuntimeError, UserError):  # a constructor that computes with tensors' values
             size = 0
         weights = checkpoint.get("model")  # a teacher's source has none beside it
         stored = sum(tensor.numel() for tensor in weights.values()) if weights is not None else size

@@ -121,10 +121,10 @@ def quality_rows(quality: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     return rows
 
 
-def whereabouts(run: Run) -> str:
-    """Where a run was written, and what to type next."""
+def whereabouts(run: Run, more: str = "") -> str:
+    """Where a run was written, and what to type next, with more options behind it."""
     return (
         f"written: {run.results}/summary.json, {run.checkpoints}/best.pt and last.pt, "
         f"{run.logs}/ (log.txt, metrics.csv, schedule.yaml, TensorBoard events)\n"
-        f"next: python test.py --run={run.name}"
+        f"next: python test.py --run={run.name}{more}"
     )

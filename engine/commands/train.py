@@ -13,7 +13,10 @@ from compress.analysis.drawing.plan import draw_plan
 from compress.analysis.listings.groups import group_tables
 from compress.analysis.listings.weights import weight_list
 from compress.config.templates.new_schedule import new_schedule
+from compress.errors import UserError
 from compress.thinning.trial import prunable_graph
+from engine.architectures.listing import architecture_table
+from engine.architectures.zoo import Zoo
 from engine.commands.smoke import smoke
 from engine.distributed.elastic_restart import run_to_go_on_with
 from engine.distributed.process_group import first_of_machine_first, in_one_process, process_group
@@ -80,6 +83,15 @@ def _list_groups(application: Application, config: TrainConfig) -> None:
     sys.stdout.write(group_tables(prunable_graph(trainer.model, trainer.example_inputs())) + "\n")
 
 
+def _list_archs(application: Application, config: TrainConfig) -> None:
+    if not application.architectures:
+        raise UserError(f"--optform={application.name} has one network; there is nothing to list")
+    zoo: Zoo = application.load("architectures")
+    given = {name: getattr(config, name, value) for name, value in zoo.usual.items()}
+    default = type(config)().arch  # type: ignore[attr-defined]
+    sys.stdout.write(architecture_table(zoo, given, default) + "\n")
+
+
 def _new_schedule(application: Application, config: TrainConfig) -> None:
     trainer, family = _built(application, config), config.new_schedule
     assert family is not None, "the mode that it asks for"
@@ -92,5 +104,6 @@ MODES: dict[str, Callable[[Application, TrainConfig], None]] = {
     "smoke": _smoke,
     "list_weights": _list_weights,
     "list_groups": _list_groups,
+    "list_archs": _list_archs,
     "new_schedule": _new_schedule,
 }

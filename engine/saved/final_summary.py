@@ -4,6 +4,7 @@
 """
 
 import logging
+import shlex
 from typing import Any
 
 from apputils.checkpoints.file import load_checkpoint
@@ -16,6 +17,7 @@ from engine.goals.training import judge_trained
 from engine.progress import Progress
 from engine.saved.dense_baseline import beside_dense, dense_teachers
 from engine.saved.rebuild import rebuild
+from options.own_network import is_own
 
 logger = logging.getLogger("run")
 
@@ -62,5 +64,6 @@ def summarize(
         summary["goals"] = goals
         write_json(run.results / "summary.json", summary)
     progress.sizes.tell(run, application.quality)
-    logger.info("%s", whereabouts(run))
+    arch = getattr(config, "arch", "")
+    logger.info("%s", whereabouts(run, f" --arch={shlex.quote(arch)}" if is_own(arch) else ""))
     return summary

@@ -18,6 +18,7 @@ from apputils.runs.folders import Run
 from compress.distillation.teachers import SELF, Teachers
 from compress.errors import UserError
 from compress.thinning.recipe import Recipe
+from engine.architectures.zoo import arguments_of
 from engine.saved.load_model import new_network
 from engine.saved.rebuild import load_exact_weights, rebuild
 
@@ -63,7 +64,7 @@ class RunTeachers:
             network, recipes, optform = self._find(name)
         self._sources[name] = {
             "optform": optform,
-            "network": {"class": type(network).__name__, "arguments": getattr(network, "arguments", None)},
+            "network": {"class": type(network).__name__, "arguments": arguments_of(network)},
             "recipes": list(recipes),
         }
         return network

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from compress.errors import UserError, shown
+from options.option import former_names
 
 logger = logging.getLogger("run")
 BOUNDS = {"minimum": "ge", "maximum": "le", "above": "gt", "below": "lt"}  # of an option -> of pydantic
@@ -29,6 +30,7 @@ def usable(saved: Mapping[str, Any], kind: type, run: str) -> dict[str, Any]:
         UserError: values are not what the options may have, all of them in one message.
     """
     fields = {field.name: field for field in dataclasses.fields(kind) if "help" in field.metadata}
+    saved = {former_names(kind).get(name, name): value for name, value in saved.items()}
     unknown = [str(name) for name in saved if name not in fields]
     if unknown:
         names = _some([shown(name) for name in unknown])

@@ -8,6 +8,7 @@ from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.schema import check_run
 from apputils.runs.folders import find_run
 from compress.errors import UserError
+from engine.architectures.zoo import arguments_of
 from engine.saved.rebuild import rebuild
 from options.base_options import TrainConfig
 
@@ -31,5 +32,5 @@ def _unfit(model: nn.Module, checkpoint: dict[str, Any], config: TrainConfig) ->
     scheduler = checkpoint["scheduler"]
     if scheduler["recipes"] or scheduler.get("structures"):
         return "its network is thinned or quantized; start from a dense run, or continue it with --resume"
-    made, here = checkpoint["network"]["arguments"], getattr(model, "arguments", None)
+    made, here = checkpoint["network"]["arguments"], arguments_of(model)
     return "" if made == here else f"its network was made with {made}, this one with {here}"

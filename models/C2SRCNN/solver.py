@@ -1,29 +1,41 @@
-"""Training of C2SRCNN: what super-resolution adds to the shared loop.
+"""Training of C2SRCNN and other networks: what super-resolution adds to the shared loop.
 
 The network and its example inputs.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from models.C2SRCNN.model import Net
+from engine.architectures.chosen import ChosenArchitecture
 from models.restoration.quality import outputs
 from models.restoration.solver import RestorationTrainer
 from models.SR.quality import QUALITY, centre_of
+from models.SR.zoo import OPTIONS, ZOO
 from options.Normal_options.train_options import SRTrainConfig
 
 EXAMPLE_SIDE = 64  # pixels of the low resolution
 
 
-class C2SRCNNTrainer(RestorationTrainer):
-    """Trains `Net` with an L1 loss; the metric is Y-PSNR (dB) on whole validation images."""
+class C2SRCNNTrainer(ChosenArchitecture, RestorationTrainer):
+    """Trains the network of `--arch`, by default `Net`, with an L1 loss; the metric is Y-PSNR (dB) on whole
+    validation images.
+    """
 
     config: SRTrainConfig
     image_quality = QUALITY
+    zoo = ZOO
+    setting_options = OPTIONS
 
-    def build_model(self) -> nn.Module:
-        """A new `Net` for the upscale factor."""
-        return Net(self.config.upscale_factor)
+    def given(self) -> dict[str, Any]:
+        """The upscale factor."""
+        return {"upscale_factor": self.config.upscale_factor}
+
+    @property
+    def scale(self) -> int:  # type: ignore[override]
+        """The upscale factor."""
+        return self.config.upscale_factor
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """One low-resolution image of the size that makes 1280 x 720 pixels, the field's size for MACs."""

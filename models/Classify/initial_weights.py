@@ -4,13 +4,12 @@ Which of the three.
 """
 
 import logging
-from pathlib import Path
 
 from torch import Tensor, nn
 
-from apputils.checkpoints.file import load_weights
 from apputils.checkpoints.weight_matching import match_weights
 from compress.errors import UserError
+from engine.architectures.chosen import start_from_file
 from options.Classify_options.train_options import ClassifyTrainConfig
 
 logger = logging.getLogger("run")
@@ -31,9 +30,8 @@ def start(model: nn.Module, config: ClassifyTrainConfig) -> None:
     initialise(model, config.init)
     if config.pretrained:
         logger.info("%s", match_weights(model, library_weights(config.arch)).story("the library's trained weights"))
-    elif config.weights:
-        found = match_weights(model, load_weights(Path(config.weights)), by_order=config.match == "order")
-        logger.info("%s", found.story(config.weights))
+    else:
+        start_from_file(model, config)
 
 
 def initialise(model: nn.Module, how: str) -> None:

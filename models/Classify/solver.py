@@ -12,32 +12,38 @@ from torch.nn import functional
 from apputils.Classify_apputils.contact_sheet import contact_sheet
 from data.Classify_data.loaders import training_set
 from data.Classify_data.task import Task, check_classes
+from engine.architectures.chosen import ChosenArchitecture
 from engine.trainer import BaseTrainer
 from models.Classify.initial_weights import start
 from models.Classify.optimizers import make_optimizer
 from models.Classify.quality import answers, beside_majority, loss, scores
 from models.Classify.teacher_networks import named_network, pretrained_network
-from models.Classify.zoo import SETTINGS, build_network
+from models.Classify.zoo import SETTINGS, ZOO
 from options.Classify_options.train_options import ClassifyTrainConfig
 
 SHOWN = 16  # images in TensorBoard
 
 
-class ClassifyTrainer(BaseTrainer):
+class ClassifyTrainer(ChosenArchitecture, BaseTrainer):
     """Trains the network of `--arch` with cross entropy; the metric is top-1 accuracy (percent)."""
 
     config: ClassifyTrainConfig
     quality = "top1"
     gives_logits = True
+    zoo = ZOO
+    setting_options = SETTINGS
 
-    def build_model(self) -> nn.Module:
-        """A new network for the classes and images of the training set."""
-        task, settings = self.task, {}
-        for name in SETTINGS:
-            value = getattr(self.config, name)
-            if value is not None:
-                settings[name] = value.split(",") if name == "exits" else value
-        return build_network(self.config.arch, len(task.classes), task.channels, task.size, settings)
+    def given(self) -> dict[str, Any]:
+        """The classes and the form of the images."""
+        task = self.task
+        return {"num_classes": len(task.classes), "in_channels": task.channels, "image_size": task.size}
+
+    def settings(self) -> dict[str, Any]:
+        """Those of options and `--arch-args`; exits are a list."""
+        chosen = super().settings()
+        if isinstance(chosen.get("exits"), str):
+            chosen["exits"] = chosen["exits"].split(",")
+        return chosen
 
     def start_model(self, model: nn.Module) -> None:
         """`--init`, `--pretrained`, `--weights`."""
@@ -78,6 +84,10 @@ class ClassifyTrainer(BaseTrainer):
         """One image."""
         task = self.task
         return (torch.zeros(1, task.channels, task.size, task.size, device=self.device),)
+
+    def probes(self) -> list[tuple[tuple[Tensor, ...], tuple[int, ...]]]:
+        """One image, and as many logits as classes."""
+        return [(tuple(each.cpu() for each in self.example_inputs()), (1, len(self.task.classes)))]
 
     def compute_loss(self, batch: Any) -> Tensor:
         """Cross entropy; that of each early exit is added with its weight."""

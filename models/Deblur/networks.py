@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.Deblur.model import Discriminator, Generator
+from engine.architectures.zoo import arguments_of
+from models.Deblur.model import Discriminator
+from models.Deblur.zoo import build_generator
 
 PREFIXES = ("netG", "netD")
 
@@ -24,9 +26,9 @@ class Networks(nn.Module):
 
     def __init__(self, netG: Mapping[str, Any], netD: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.netG = Generator(**netG)
+        self.netG = build_generator(**netG)
         self.netD = Discriminator(**netD) if netD is not None else None
-        self.arguments = {"netG": dict(netG), "netD": None if netD is None else dict(netD)}
+        self.arguments = {"netG": arguments_of(self.netG), "netD": None if netD is None else dict(netD)}
 
     def forward(self, blurred: Tensor) -> Tensor:
         restored: Tensor = self.netG(blurred)
@@ -34,8 +36,8 @@ class Networks(nn.Module):
 
 
 def build_networks(**arguments: Any) -> nn.Module:
-    """What a checkpoint's arguments say: a `Generator`, or `Networks`."""
-    return Networks(**arguments) if "netG" in arguments else Generator(**arguments)
+    """What a checkpoint's arguments say: a generator, or `Networks`."""
+    return Networks(**arguments) if "netG" in arguments else build_generator(**arguments)
 
 
 def prefixes_of(schedule: Any) -> set[str]:

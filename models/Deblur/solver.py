@@ -13,10 +13,14 @@ from compress.config.loader import load_text
 from compress.distributed import average
 from compress.errors import ScheduleError, UserError
 from compress.io.files import read_text
+from engine.architectures.chosen import ChosenArchitecture
+from engine.architectures.early_checks import is_foreign
+from engine.architectures.zoo import arguments_of
 from engine.state import Companion
 from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, Adversarial, content_loss, effective, gradient_penalty
-from models.Deblur.model import Discriminator, Generator
+from models.Deblur.model import Discriminator
 from models.Deblur.networks import Networks, prefixes_of
+from models.Deblur.zoo import OPTIONS, ZOO
 from models.restoration.quality import Quality
 from models.restoration.solver import RestorationTrainer
 from options.Deblur_options.train_options import DeblurTrainConfig
@@ -27,10 +31,11 @@ EXAMPLE_SIDE = 256  # pixels
 QUALITY = Quality("blurred")
 
 
-class DeblurTrainer(RestorationTrainer):
+class DeblurTrainer(ChosenArchitecture, RestorationTrainer):
     """Trains a generator against a discriminator; the metric is PSNR (dB) of RGB on whole validation images."""
 
     image_quality = QUALITY
+    zoo = ZOO
     optimizer_name = "netG"
     default_epochs = 12
 
@@ -50,17 +55,25 @@ class DeblurTrainer(RestorationTrainer):
 
     def build_model(self) -> nn.Module:
         """A new generator, or `Networks` where the schedule tells the two apart."""
-        config = self.config
-        generator: dict[str, Any] = {
-            "ngf": config.ngf,
-            "blocks": config.blocks,
-            "kind": config.netG,
-            "norm": config.norm,
-        }
-        generator |= {"halvings": config.halvings, "dropout": config.dropout}
+        generator = super().build_model()
         if not self.prefixes:
-            return Generator(**generator)
-        return Networks(generator, {"ndf": self.config.ndf} if "netD" in self.prefixes else None)
+            return generator
+        return Networks(arguments_of(generator), {"ndf": self.config.ndf} if "netD" in self.prefixes else None)
+
+    def given(self) -> dict[str, Any]:
+        """Nothing: images keep their size."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """The options that the generator takes, or that were given; then `--arch-args`."""
+        arch, config = self.config.arch, self.config
+        taken = [] if is_foreign(arch) else ZOO.settings_of(arch)
+        options = {name: getattr(config, name) for name in OPTIONS if name in taken or name in config.explicit}
+        return options | super().settings()
+
+    def start_model(self, model: nn.Module) -> None:
+        """`--weights`, of the generator."""
+        super().start_model(model.netG if isinstance(model, Networks) else model)
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Adam of the generator."""

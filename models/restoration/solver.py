@@ -3,6 +3,7 @@
 `RestorationTrainer`. An application's solver derives from it and gives the network.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,9 @@ from torch.nn import functional
 
 from engine.trainer import BaseTrainer
 from models.restoration.quality import Quality, outputs
+
+LARGEST_PROBE, PERIOD = 64, 64  # pixels: of what a new network is tried with, and of the rests that are kept
+PROBED_IMAGES = 4  # validation images whose sizes are tried
 
 
 class RestorationTrainer(BaseTrainer):
@@ -23,6 +27,7 @@ class RestorationTrainer(BaseTrainer):
     quality = "psnr"
     memory_format = torch.channels_last  # a training step takes 0.9 of the time on a CPU
     image_quality: ClassVar[Quality]
+    scale: int = 1  # how many times larger the target is than the input
 
     def compute_loss(self, batch: Any) -> Tensor:
         """Mean absolute error of the output, in [0, 1] pixel values."""
@@ -33,6 +38,22 @@ class RestorationTrainer(BaseTrainer):
         """A minibatch (degraded, target) where and as it is computed with."""
         degraded, target = (each.to(self.device, memory_format=self.memory_format, non_blocking=True) for each in batch)
         return degraded, target
+
+    def probes(self) -> Iterator[tuple[tuple[Tensor, ...], tuple[int, ...]]]:
+        """A training crop's size, then sides that leave the same rests as those of the first validation images."""
+        crop: int = getattr(self.config, "patch_size", LARGEST_PROBE)
+        side = max(min(crop, LARGEST_PROBE) // self.scale, 1)
+        yield self._probe(side, side)
+        data: Any = self.validation_loader.dataset if self.validation_loader is not None else []
+        sizes = {}
+        for index in range(min(len(data), PROBED_IMAGES)):
+            height, width = data[index].degraded.shape[-2:]
+            sizes[PERIOD + height % PERIOD, PERIOD + width % PERIOD] = None
+        for height, width in sizes:
+            yield self._probe(height, width)
+
+    def _probe(self, height: int, width: int) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return (torch.zeros(1, 3, height, width),), (1, 3, height * self.scale, width * self.scale)
 
     def validate(self, model: nn.Module, epoch: int) -> dict[str, float]:
         """PSNR on the validation images."""

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, TrainConfig, TrainingOptions
+from options.architecture import RULES as ARCHITECTURE_RULES
+from options.architecture import ArchitectureConfig
+from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, TrainingOptions
 from options.option import option
 from options.rules import Rule
 
@@ -11,7 +13,7 @@ INITIALISATIONS = ("own", "kaiming", "xavier", "orthogonal")
 
 
 @dataclass(frozen=True)
-class ClassifyTrainConfig(TrainConfig):
+class ClassifyTrainConfig(ArchitectureConfig):
     """Options of `train.py --optform=Classify`."""
 
     optform: str = option("Classify", "application to train", metavar="NAME")
@@ -43,7 +45,8 @@ class ClassifyTrainConfig(TrainConfig):
     flip: bool = option(False, "mirror every second training image")
     arch: str = option(
         "lenet5",
-        "architecture of the network: resnet20, studentnet, ..., torchvision:NAME or timm:NAME",
+        "architecture: resnet20, ... (--list-archs), torchvision:NAME, timm:NAME, or your own as FILE.py:CLASS or "
+        "MODULE:CLASS",
         metavar="NAME",
     )
     width_mult: float | None = option(
@@ -61,8 +64,6 @@ class ClassifyTrainConfig(TrainConfig):
     pretrained: bool = option(
         False, "start from the library's trained weights (torchvision:, timm:), which it downloads"
     )
-    weights: str | None = option(None, "start from the weights in this file, as far as they fit", metavar="FILE")
-    match: str = option("name", "pair the weights of --weights by name or by order", choices=("name", "order"))
     optimizer: str = option("adam", "optimizer to train with", choices=OPTIMIZERS)
     momentum: float = option(0.9, "momentum of --optimizer=momentum and rmsprop", minimum=0.0, below=1.0)
     weight_decay: float = option(1e-4, "weight decay of weights; norms and biases have none", minimum=0.0)
@@ -79,6 +80,7 @@ def _of_a_library(config: ClassifyTrainConfig) -> bool:
 
 
 RULES: tuple[Rule[ClassifyTrainConfig], ...] = (
+    *ARCHITECTURE_RULES,
     Rule(("dataset",), lambda c: c.traindata is None, "names a data set, and --traindata another; give one"),
     Rule(
         ("download",),
@@ -86,7 +88,6 @@ RULES: tuple[Rule[ClassifyTrainConfig], ...] = (
         "fetches the data set of --dataset=torchvision:NAME; there is nothing else to fetch",
     ),
     Rule(("exit_weight",), lambda c: c.exits, "weighs the losses of early exits; name them with --exits"),
-    Rule(("match",), lambda c: c.weights, "says how the file of --weights is read; name that too"),
     Rule(("pretrained",), lambda c: c.weights is None, "and --weights are two ways to start; give one"),
     Rule(
         ("pretrained",), _of_a_library, "is for --arch=torchvision:NAME and timm:NAME; others have no trained weights"

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, MOST_SAMPLES, TrainConfig, parse_training
+from options.architecture import ARCH_HELP, ArchitectureConfig
+from options.architecture import RULES as ARCHITECTURE_RULES
+from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, MOST_SAMPLES, parse_training
 from options.option import option
 from options.rules import Rule, check
 
@@ -21,7 +23,7 @@ PRESETS = {  # values of options that are not given themselves
 
 
 @dataclass(frozen=True)
-class DeblurTrainConfig(TrainConfig):
+class DeblurTrainConfig(ArchitectureConfig):
     """Options of `train.py --optform=Deblur`."""
 
     optform: str = option("Deblur", "application to train", metavar="NAME")
@@ -42,7 +44,7 @@ class DeblurTrainConfig(TrainConfig):
     lr: float = option(
         1e-3, "initial learning rate of both networks' Adam, where the schedule does not set it", minimum=0.0
     )
-    netG: str = option("resnet", "kind of generator", choices=("resnet", "mobile"))
+    arch: str = option("resnet", ARCH_HELP, metavar="NAME", former="netG")
     norm: str = option("none", "normalization in the generator", choices=("none", "instance"))
     ngf: int = option(12, "number of channels of the generator's first layer", minimum=1, maximum=MOST_CHANNELS)
     halvings: int = option(1, "how often the generator halves the resolution before its blocks", choices=(1, 2))
@@ -65,6 +67,7 @@ class DeblurTrainConfig(TrainConfig):
 
 
 RULES: tuple[Rule[DeblurTrainConfig], ...] = (
+    *ARCHITECTURE_RULES,
     Rule(("patch_size",), lambda c: c.patch_size % 4 == 0, "must be a multiple of 4 pixels"),
     Rule(
         ("patch_size",),

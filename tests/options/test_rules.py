@@ -16,7 +16,10 @@ from tests.applications import CASES
 ROOT = Path(__file__).resolve().parents[2]
 
 SHARED_TRAINING = [
-    (["--plan", "--compress=.", "--smoke"], "--plan excludes --smoke, --list-weights, --list-groups, --new-schedule"),
+    (
+        ["--plan", "--compress=.", "--smoke"],
+        "--plan excludes --smoke, --list-weights, --list-groups, --list-archs",
+    ),
     (["--plan"], "--plan is about a schedule; name one with --compress"),
     (["--smoke"], "--smoke is about a schedule"),
     (["--strict"], "--strict is about a schedule"),

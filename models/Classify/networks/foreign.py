@@ -11,10 +11,8 @@ from torch import nn
 from compress.errors import UserError, did_you_mean
 
 
-def from_torchvision(
-    name: str, num_classes: int, in_channels: int, image_size: int, settings: Mapping[str, Any]
-) -> nn.Module:
-    """A classifier of torchvision, untrained.
+def from_torchvision(name: str, given: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
+    """A classifier of torchvision, untrained; the arguments are those of a `Library` (engine/architectures/zoo.py).
 
     Raises:
         UserError: torchvision has no such classifier, or it does not take the size or a setting.
@@ -24,22 +22,22 @@ def from_torchvision(
     known = models.list_models(module=models)
     if name not in known:
         raise UserError(f"--arch=torchvision:{name}: unknown classifier; {did_you_mean(name, known)}")
-    arguments = {"num_classes": num_classes, **settings}
+    arguments = {"num_classes": given["num_classes"], **settings}
     if name.startswith("vit_"):
-        arguments["image_size"] = image_size
+        arguments["image_size"] = given["image_size"]
     if name.startswith(("googlenet", "inception")):
         arguments.update(init_weights=False, aux_logits=False)
     try:
         network = models.get_model(name, weights=None, **arguments)
     except (TypeError, ValueError, RuntimeError) as e:
         raise UserError(f"--arch=torchvision:{name}: {e}") from e
-    if in_channels != 3:
-        _replace_first_convolution(network, in_channels)
+    if given["in_channels"] != 3:
+        _replace_first_convolution(network, given["in_channels"])
     return network
 
 
-def from_timm(name: str, num_classes: int, in_channels: int, image_size: int, settings: Mapping[str, Any]) -> nn.Module:
-    """A network of timm, untrained.
+def from_timm(name: str, given: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
+    """A network of timm, untrained; the arguments are those of a `Library` (engine/architectures/zoo.py).
 
     Raises:
         UserError: timm is not installed, has no such network, or it does not take a setting.
@@ -51,7 +49,8 @@ def from_timm(name: str, num_classes: int, in_channels: int, image_size: int, se
     if not timm.is_model(name):
         raise UserError(f"--arch=timm:{name}: unknown network; {did_you_mean(name, timm.list_models())}")
     try:
-        return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **settings)
+        data = {"num_classes": given["num_classes"], "in_chans": given["in_channels"]}
+        return timm.create_model(name, pretrained=False, **data, **settings)
     except (TypeError, ValueError, RuntimeError, AssertionError) as e:
         raise UserError(f"--arch=timm:{name}: {e}") from e
 

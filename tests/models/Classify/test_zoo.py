@@ -86,7 +86,7 @@ def test_torchvisions_networks(channels: int) -> None:
     ("arch", "settings", "size", "message"),
     [
         ("resnet21", {}, 32, "--arch=resnet21: unknown architecture; did you mean .*'resnet20'"),
-        ("os:system", {}, 32, "unknown architecture"),
+        ("os:system", {}, 32, "a checkpoint never imports code by itself"),
         ("torchvision:resnet19", {}, 32, "torchvision:resnet19: unknown classifier; did you mean"),
         ("torchvision:resnet18", {"width_mult": 2}, 32, "torchvision:resnet18: .*width_mult"),
         ("lenet5", {"width_mult": 2.0}, 32, "--width_mult does not apply to --arch=lenet5; it takes --dropout"),

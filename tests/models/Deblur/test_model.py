@@ -16,7 +16,7 @@ def paper_networks() -> tuple[Generator, Discriminator]:
     config = TrainOptions().parse(["--optform=Deblur", "--preset=paper"])
     sizes = {"ngf": config.ngf, "blocks": config.blocks, "norm": config.norm, "halvings": config.halvings}
     with torch.device("meta"):  # shapes alone
-        return Generator(kind=config.netG, dropout=config.dropout, **sizes), Discriminator(config.ndf)
+        return Generator(kind=config.arch, dropout=config.dropout, **sizes), Discriminator(config.ndf)
 
 
 def test_the_papers_generator() -> None:

@@ -1,0 +1,85 @@
+"""What a trainer with several architectures adds to the shared one: `--arch`, `--arch-args`, `--weights`.
+
+`ChosenArchitecture`, `start_from_file`.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from torch import nn
+
+from apputils.checkpoints.file import load_weights
+from apputils.checkpoints.weight_matching import match_weights
+from compress.errors import UserError
+from engine.architectures.zoo import Zoo
+from options.architecture import ArchitectureConfig
+from options.own_network import constructor_arguments
+
+logger = logging.getLogger("run")
+
+
+class ChosenArchitecture:
+    """Part of a trainer: the network is one of several.
+
+    Attributes:
+        zoo: the application's architectures.
+        setting_options: options that are arguments of networks by the same name, where they are given.
+    """
+
+    zoo: ClassVar[Zoo]
+    setting_options: ClassVar[tuple[str, ...]] = ()
+
+    config: ArchitectureConfig
+
+    def given(self) -> dict[str, Any]:
+        """The arguments of networks that follow from the data."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """The other arguments: those of options, then those of `--arch-args`."""
+        options = {name: getattr(self.config, name) for name in self.setting_options}
+        chosen = {name: value for name, value in options.items() if value not in (None, False)}
+        return chosen | constructor_arguments(self.config.arch_args)
+
+    def build_model(self) -> nn.Module:
+        """The network of `--arch`, new."""
+        return self.zoo(self.config.arch, settings=self.settings(), **self.given())
+
+    def start_model(self, model: nn.Module) -> None:
+        """`--weights`."""
+        start_from_file(model, self.config)
+
+    def build_architecture(self, name: str, pretrained: bool = False) -> nn.Module:
+        """A network of `ARCHITECTURE` or `ARCHITECTURE(setting=value, ...)`, as a teacher.
+
+        Raises:
+            UserError: there is none, or no library has trained it.
+        """
+        arch, _, inside = name.partition("(")
+        if pretrained:
+            raise UserError(f"{name}: no library has trained it; write {arch}=FILE with a file of its weights")
+        return self.zoo(arch.strip(), settings=_of_text(name, inside.removesuffix(")")), **self.given())
+
+
+def start_from_file(model: nn.Module, config: ArchitectureConfig) -> None:
+    """Loads the weights of `--weights` as far as they fit; what was loaded and what was not is logged.
+
+    Raises:
+        UserError: they cannot be read, or none of them fits.
+    """
+    if config.weights:
+        found = match_weights(model, load_weights(Path(config.weights)), by_order=config.match == "order")
+        logger.info("%s", found.story(config.weights))
+
+
+def _of_text(name: str, text: str) -> dict[str, Any]:
+    """`width=16, depth=2` -> arguments."""
+    settings = {}
+    for pair in filter(None, (each.strip() for each in text.split(","))):
+        setting, equals, value = (each.strip() for each in pair.partition("="))
+        if not equals or not setting.isidentifier():
+            raise UserError(f"{name}: write its settings as {name.partition('(')[0]}(width=16, depth=2)")
+        settings[setting] = yaml.safe_load(value)
+    return settings

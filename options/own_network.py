@@ -1,0 +1,59 @@
+"""Networks of one's own, as texts: `path/to/net.py:MyNet` or `package.module:MyNet`, and `--arch-args`.
+
+Nothing is imported here. Code is imported only where the command line names it: `named` holds those names, and a name
+that comes out of a checkpoint is not among them.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from compress.errors import UserError, shown
+
+LIBRARIES = ("torchvision", "timm", "spandrel")
+OWN = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
+FORM = "write it as --arch-args='{width: 32, depth: 8}'; nothing was started"
+named: set[str] = set()  # that the command line of this process names
+
+
+def is_own(arch: str) -> bool:
+    """Whether a text names a network of one's own: `net.py:MyNet`, `package.module:MyNet`."""
+    found = OWN.fullmatch(arch)
+    return found is not None and found["place"] not in LIBRARIES
+
+
+def allow(archs: Iterable[str]) -> None:
+    """Notes networks of one's own that were typed, so that their code may be imported."""
+    named.update(arch for arch in archs if is_own(arch))
+
+
+def typed_for(arch: str) -> str | None:
+    """What was typed for a network of one's own: the same text, or else the same class in a file that has moved."""
+    if arch in named:
+        return arch
+    alike = [each for each in sorted(named) if same_class(each, arch)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def same_class(one: str, other: str) -> bool:
+    """Whether two texts are the same class of one's own, perhaps at another place."""
+    return is_own(one) and is_own(other) and one.rpartition(":")[2] == other.rpartition(":")[2]
+
+
+def constructor_arguments(text: str | None) -> dict[str, Any]:
+    """What `--arch-args` says.
+
+    Raises:
+        UserError: it is no mapping of names to plain values.
+    """
+    if text is None:
+        return {}
+    try:
+        given = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise UserError(f"--arch-args={shown(text)} is not YAML: {' '.join(str(e).split())[:200]}; {FORM}") from e
+    if not isinstance(given, dict) or not all(isinstance(name, str) and name.isidentifier() for name in given):
+        raise UserError(f"--arch-args={shown(text)} must hold arguments by name; {FORM}")
+    return given

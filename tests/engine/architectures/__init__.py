@@ -1,0 +1,1 @@
+"""Networks by name, and of one's own."""

@@ -1,0 +1,120 @@
+"""Networks of one's own in a folder outside of the checkout."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from options import own_network
+
+NETWORKS = '''\
+"""Somebody's networks."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from their_blocks import block
+
+Path("imported").touch()
+
+
+class Fine(nn.Module):
+    def __init__(self, upscale_factor: int, width: int = 8) -> None:
+        super().__init__()
+        self.arguments = "their own"
+        self.first, self.second = block(3, width), block(width, width)
+        self.norm = nn.BatchNorm2d(width)
+        self.last = nn.Conv2d(width, 3 * upscale_factor**2, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(upscale_factor)
+
+    def forward(self, low):
+        return self.shuffle(self.last(self.norm(self.second(self.first(low)))))
+
+
+class Narrow(Fine):
+    """Its output is a column too small."""
+
+    def forward(self, low):
+        return super().forward(low)[..., 1:]
+
+
+class Untraced(Fine):
+    """What it computes depends on values."""
+
+    def forward(self, low):
+        high = super().forward(low)
+        if float(high.mean()) > 100:
+            high = high / 100
+        return high
+
+
+class Multiples(Fine):
+    """It takes images whose sides are multiples of 16."""
+
+    def forward(self, low):
+        assert low.shape[-1] % 16 == 0, "sides must be multiples of 16"
+        return super().forward(low)
+
+
+class Failing(nn.Module):
+    def __init__(self, size: int) -> None:
+        raise KeyError("no such size")
+
+
+class Tuple(Fine):
+    def forward(self, low):
+        return super().forward(low), low
+
+
+class Classifier(nn.Module):
+    def __init__(self, num_classes: int, in_channels: int, width: int = 4) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(in_channels, width, 3), nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        return self.head(self.conv(images).relu().mean((2, 3)))
+
+
+class Restorer(nn.Module):
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.first, self.last = block(3, width), nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, image):
+        return image + 0.01 * self.last(self.first(image))
+
+
+def narrow_fine(upscale_factor: int) -> nn.Module:
+    return Fine(upscale_factor, 4)
+
+
+def nothing() -> int:
+    return 3
+
+
+seven = 7
+'''
+BLOCKS = """\
+from torch import nn
+
+
+def block(before, after):
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.ReLU())
+"""
+
+
+@pytest.fixture
+def nets(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The file of the networks; nothing that other tests typed counts."""
+    folder = tmp_path_factory.mktemp("theirs")
+    (folder / "their_blocks.py").write_text(BLOCKS, encoding="utf-8")
+    file = folder / "nets.py"
+    file.write_text(NETWORKS, encoding="utf-8")
+    monkeypatch.setattr(own_network, "named", set())
+    monkeypatch.syspath_prepend(str(folder))  # which also takes away what is added to the path
+    yield file
+    for name in ("nets", "their_blocks"):
+        sys.modules.pop(name, None)

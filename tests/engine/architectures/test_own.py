@@ -1,0 +1,198 @@
+"""A network of one's own is trained, resumed, thinned and tested; a checkpoint alone never imports it."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from apputils.checkpoints.file import load_checkpoint
+from compress.errors import UserError
+from data.loaders import sr_testing_loader
+from engine.saved.load_model import load_network
+from models.C2SRCNN.solver import C2SRCNNTrainer
+from models.Classify.solver import ClassifyTrainer
+from models.Deblur.solver import DeblurTrainer
+from models.SR.tester import XSRCNNTester
+from models.SR.zoo import ZOO
+from options import own_network
+from options.Classify_options.train_options import TrainOptions as ClassifyOptions
+from options.Deblur_options.train_options import TrainOptions as DeblurOptions
+from options.Normal_options.test_options import TestOptions
+from options.Normal_options.train_options import TrainOptions
+from tests.engine.conftest import TrainerOf
+
+THINNED = """\
+version: 1
+pruners:
+  filters: {class: L1RankedStructureParameterPruner, reg_regims: {first.0.weight: [0.5, 3D]}}
+extensions:
+  thinner: {class: FilterRemover}
+policies:
+  - pruner: {instance_name: filters}
+    epochs: [0]
+  - extension: {instance_name: thinner}
+    epochs: [0]
+fine_tuning_epochs: 2
+"""
+
+
+def last(run: str) -> dict[str, Any]:
+    return load_checkpoint(Path("checkpoints") / run / "last.pt")
+
+
+def forget() -> None:
+    """As in a new process: nothing has been typed."""
+    own_network.named.clear()
+
+
+def test_it_is_trained_thinned_resumed_and_loaded(nets: Path, trainer_of: TrainerOf, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "run")
+    Path("thin.yaml").write_text(THINNED)
+    arch = f"--arch={nets}:Fine"
+    given = (arch, "--arch-args={width: 6}", "--compress=thin.yaml")
+    trainer_of(*given, "--run=whole", "--nEpochs=3").run()
+    story = "100 % of 990 parameters are in layers that can lose channels. Pinned: last.weight[0]: network output"
+    assert f"network {nets}:Fine: {story}" in caplog.text
+    assert f"next: python test.py --run=whole --arch={nets}:Fine" in caplog.text
+    trainer_of(*given, "--run=cut", "--nEpochs=2").run()
+    forget()
+    with pytest.raises(
+        UserError, match=f"a checkpoint never imports code by itself. If you trust .*--arch={nets}:Fine"
+    ):
+        trainer_of("--resume=cut", "--nEpochs=3").run()
+    trainer_of("--resume=cut", "--nEpochs=3", arch).run()
+    whole, cut = last("whole"), last("cut")
+    assert all(torch.equal(value, cut["model"][name]) for name, value in whole["model"].items())
+    network = whole["network"]["arguments"]
+    assert {**network, "source": None} == {
+        "arch": f"{nets}:Fine", "upscale_factor": 2, "settings": {"width": 6}, "source": None,
+    }  # fmt: skip
+    forget()
+    with pytest.raises(UserError, match="never imports"):
+        load_network(Path("checkpoints/cut/last.pt"))
+    own_network.allow([f"{nets}:Fine"])
+    assert load_network(Path("checkpoints/cut/last.pt")).first[0].out_channels == 3
+
+
+def test_it_is_evaluated_where_it_is_named(nets: Path, trainer_of: TrainerOf) -> None:
+    trainer_of(f"--arch={nets}:narrow_fine", "--nEpochs=1", "--run=a").run()  # a function that makes a network
+    forget()
+    opt = TestOptions().parse(["--model=checkpoints/a/best.pt", "--no-export", "--no-report", "--sense=none"])
+    checkpoint = load_checkpoint(Path("checkpoints/a/best.pt"))
+
+    def tester() -> XSRCNNTester:
+        return XSRCNNTester(opt, sr_testing_loader(SimpleNamespace(testdata="images/val"), checkpoint), checkpoint)
+
+    with pytest.raises(UserError, match="never imports"):
+        tester().run()
+    TestOptions().parse([f"--arch={nets}:narrow_fine"])
+    assert tester().run()["params"] == 586
+
+
+def test_a_checkpoint_alone_imports_nothing(nets: Path, here: Path) -> None:
+    with pytest.raises(UserError, match="a checkpoint never imports code by itself"):
+        ZOO(f"{nets}:Fine", upscale_factor=2)
+    assert not (here / "imported").exists()
+    own_network.allow([f"{nets}:Fine"])
+    ZOO(f"{nets}:Fine", upscale_factor=2)
+    assert (here / "imported").exists()
+
+
+def test_a_file_that_moved_is_found_by_its_class(nets: Path, here: Path, caplog: Any) -> None:
+    own_network.allow([f"{nets}:Fine"])
+    network = ZOO("old/place/nets.py:Fine", settings={"width": 4}, upscale_factor=2)
+    source = vars(network)["checkpoint_arguments"]["source"]
+    assert not caplog.text
+    assert ZOO("nets:Fine", source=source, upscale_factor=2) is not None
+    ZOO("nets:Fine", source="another", upscale_factor=2)
+    assert "has changed since the network of" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "message"),
+    [
+        (
+            "Narrow",
+            [],
+            "an input of 1 x 3 x 12 x 12 the output is 1 x 3 x 24 x 23, and the task needs 1 x 3 x 24 x 24",
+        ),
+        ("Tuple", [], "the output is a tuple, and the task needs"),
+        ("Untraced", [], r"cannot be traced .*nets.py:4\d.*MACs, thinning and export need the trace"),
+        (
+            "Multiples",
+            [],
+            r"does not run on an input of 1 x 3 x \d+ x \d+: AssertionError: sides must be .*line 5\d of",
+        ),
+        ("Failing", ["--arch-args={size: 1}"], r"cannot be built: KeyError: 'no such size' \(line 5\d of .*nets.py\)"),
+        ("Failing", [], "needs size; give --arch-args='{size: ...}'"),
+        ("Fine", ["--arch-args={widht: 1}"], "takes no argument 'widht'; did you mean 'width'"),
+        ("Fine", ["--width=0"], "--width"),
+        ("Fein", [], "Fein is not in it; did you mean 'Fine'"),
+        ("seven", [], "seven is not callable"),
+        ("nothing", [], "gives int, not a torch.nn.Module"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    nets: Path,
+    trainer_of: TrainerOf,
+    name: str,
+    more: list[str],
+    message: str,
+) -> None:
+    with pytest.raises((UserError, SystemExit)) as error:
+        trainer_of(f"--arch={nets}:{name}", *more, "--run=a").run()
+    if isinstance(error.value, UserError):
+        error.match(message)
+        assert "nothing was started" in str(error.value)
+    assert not Path("checkpoints/a").exists()
+
+
+def test_files_and_modules_that_are_not_there(nets: Path, here: Path) -> None:
+    for arch, message in {
+        f"{nets.parent}/nest.py:Fine": "there is no file .*did you mean '.*nets.py:Fine'",
+        "no_such_module_here:Net": "there is no module no_such_module_here, neither in this folder nor installed",
+        "models.SR.zoo:Nett": "Nett is not in it",
+    }.items():
+        own_network.allow([arch])
+        with pytest.raises(UserError, match=message):
+            ZOO(arch, upscale_factor=2)
+    (here / "broken.py").write_text("import torch\nx = = 1\n")
+    own_network.allow(["broken.py:Net"])
+    with pytest.raises(UserError, match=r"--arch=broken.py:Net cannot be imported: SyntaxError.*broken.py, line 2"):
+        ZOO("broken.py:Net", upscale_factor=2)
+
+
+def test_arguments_must_be_plain(nets: Path) -> None:
+    for text, message in {
+        "[1": "is not YAML",
+        "3": "must hold arguments by name",
+        "{1: 2}": "must hold arguments by name",
+        "{a b: 2}": "must hold arguments by name",
+        "{width: 2020-01-01}": "is no plain value",
+        "{width: 1.0e+9}": "is beyond 65536",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            C2SRCNNTrainer(TrainOptions().parse([f"--arch={nets}:Fine", f"--arch-args={text}"]), None, None).build()
+
+
+def test_the_other_applications_take_them_too(nets: Path, here: Path) -> None:
+    deblur = DeblurTrainer(DeblurOptions().parse(["--optform=Deblur", f"--arch={nets}:Restorer"]), None, None)
+    deblur.build()
+    assert len(list(deblur.model.parameters())) == 4
+    classify = ClassifyTrainer(ClassifyOptions().parse(["--optform=Classify", f"--arch={nets}:Classifier"]), None, None)
+    classify.build()
+    assert classify.model.head.out_features == 10
+    with pytest.raises(UserError, match="needs upscale_factor; give --arch-args"):
+        DeblurTrainer(DeblurOptions().parse(["--optform=Deblur", f"--arch={nets}:Fine"]), None, None).build()
+    with pytest.raises(UserError, match="1 x 3 x 32 x 32, and the task needs 1 x 10"):
+        ClassifyTrainer(
+            ClassifyOptions().parse(["--optform=Classify", "--channels=3", f"--arch={nets}:Restorer"]), None, None
+        ).build()
+
+
+def test_an_option_of_test_py_names_only_ones_own() -> None:
+    with pytest.raises(UserError, match="--arch names networks of your own"):
+        TestOptions().parse(["--arch=edsr_baseline"])
