@@ -13,7 +13,7 @@ from compress.errors import UserError, did_you_mean
 from engine.architectures.own import own_code
 
 SCALES = ("scale", "upscale", "upscale_factor", "up_scale", "upscaling_factor")  # what classes call it
-COLOURS = ("num_in_ch", "num_out_ch", "in_nc", "out_nc", "n_colors", "img_channel", "in_channels", "out_channels")
+COLORS = ("num_in_ch", "num_out_ch", "in_nc", "out_nc", "n_colors", "img_channel", "in_channels", "out_channels")
 
 
 def from_spandrel(name: str, given: Mapping[str, Any], settings: Mapping[str, Any]) -> nn.Module:
@@ -40,9 +40,9 @@ def from_spandrel(name: str, given: Mapping[str, Any], settings: Mapping[str, An
     if unknown:
         raise UserError(f"{arch} takes no argument {unknown[0]!r}; {did_you_mean(unknown[0], parameters)}")
     scale = {each: given.get("upscale_factor", 1) for each in SCALES if each in parameters}
-    colours = {each: 3 for each in COLOURS if each in parameters and parameters[each].default in (inspect._empty, 1)}
+    colors = {each: 3 for each in COLORS if each in parameters and parameters[each].default in (inspect._empty, 1)}
     with own_code(f"{arch} cannot be built"):
-        network: nn.Module = classes[name](**{**scale, **colours, **settings})
+        network: nn.Module = classes[name](**{**scale, **colors, **settings})
     return network
 
 

@@ -110,7 +110,7 @@ def test_no_teacher_and_no_file_of_teachers_are_named(trainer_of: TrainerOf) -> 
         ScheduleError, match=r"distillers.it: there is no teacher 'smal'; a teacher is `self`, a checkpoint"
     ):
         trainer_of(schedule("smal"), "--nEpochs=2").run()
-    with pytest.raises(ScheduleError, match=r"--optform=SR has no architecture 'big': its network is always the same"):
+    with pytest.raises(ScheduleError, match="--arch=big: unknown architecture; there are: c2srcnn"):
         trainer_of(schedule("big=big.pt"), "--nEpochs=2").run()
     trainer_of(schedule("self"), "--nEpochs=2", "--run=a").run()
     Path("checkpoints/a/teachers.pt").unlink()

@@ -17,6 +17,7 @@ CASES = Cases(
     schedules=5,
     refused={
         "train_options": [
+            (["--match=order"], "--match says how the file of --weights is read"),
             (["--patch-size=30"], "--patch-size must be a multiple of 4 pixels"),
             (["--patch-size=16"], "--patch-size must be 24 or more for the discriminator to judge a patch; --adv"),
             (["--patch-size=20", "--gan=lsgan"], "--patch-size must be 24 or more"),

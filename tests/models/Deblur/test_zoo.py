@@ -9,9 +9,9 @@ from compress.graph.macs.count import count_macs
 from engine.architectures.zoo import arguments_of
 from models.Deblur.architectures.nafnet import NAFNet
 from models.Deblur.networks import build_networks
+from models.Deblur.solver import DeblurTrainer
 from models.Deblur.zoo import ZOO
 from options.Deblur_options.train_options import TrainOptions
-from tests.models.Deblur.conftest import DeblurrerOf
 
 
 @pytest.mark.parametrize("arch", ZOO.architectures)
@@ -66,6 +66,7 @@ def test_the_option_keeps_its_former_name() -> None:
     assert TrainOptions().parse(["--optform=Deblur"]).arch == "resnet"
 
 
-def test_options_that_a_generator_does_not_take_are_refused(deblurrer_of: DeblurrerOf) -> None:
+def test_options_that_a_generator_does_not_take_are_refused() -> None:
+    config = TrainOptions().parse(["--optform=Deblur", "--arch=nafnet", "--norm=instance"])
     with pytest.raises(UserError, match="--norm does not apply to --arch=nafnet; it takes --ngf, encoder"):
-        deblurrer_of("--arch=nafnet", "--norm=instance").build()
+        DeblurTrainer(config, None, None).build()  # type: ignore[arg-type]
