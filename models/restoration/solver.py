@@ -13,8 +13,8 @@ from torch.nn import functional
 from engine.trainer import BaseTrainer
 from models.restoration.quality import Quality, outputs
 
-LARGEST_PROBE, PERIOD = 64, 64  # pixels: of what a new network is tried with, and of the rests that are kept
-PROBED_IMAGES = 4  # validation images whose sizes are tried
+LARGEST_PROBE = 64  # pixels of a crop that a new network is tried with
+PROBED_IMAGES = 3  # validation images whose sizes are tried, with a network that is not the bench's
 
 
 class RestorationTrainer(BaseTrainer):
@@ -40,16 +40,12 @@ class RestorationTrainer(BaseTrainer):
         return degraded, target
 
     def probes(self) -> Iterator[tuple[tuple[Tensor, ...], tuple[int, ...]]]:
-        """A training crop's size, then sides that leave the same rests as those of the first validation images."""
+        """A training crop's size, then the sizes of the first validation images."""
         crop: int = getattr(self.config, "patch_size", LARGEST_PROBE)
         side = max(min(crop, LARGEST_PROBE) // self.scale, 1)
         yield self._probe(side, side)
         data: Any = self.validation_loader.dataset if self.validation_loader is not None else []
-        sizes = {}
-        for index in range(min(len(data), PROBED_IMAGES)):
-            height, width = data[index].degraded.shape[-2:]
-            sizes[PERIOD + height % PERIOD, PERIOD + width % PERIOD] = None
-        for height, width in sizes:
+        for height, width in {data[i].degraded.shape[-2:]: None for i in range(min(len(data), PROBED_IMAGES))}:
             yield self._probe(height, width)
 
     def _probe(self, height: int, width: int) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:

@@ -54,7 +54,7 @@ def test_it_is_trained_thinned_resumed_and_loaded(nets: Path, trainer_of: Traine
     arch = f"--arch={nets}:Fine"
     given = (arch, "--arch-args={width: 6}", "--compress=thin.yaml")
     trainer_of(*given, "--run=whole", "--nEpochs=3").run()
-    story = "100 % of 990 parameters are in layers that can lose channels. Pinned: last.weight[0]: network output"
+    story = "99 % of 1,170 parameters are in layers that can lose channels. Pinned: last.weight[0]: network output"
     assert f"network {nets}:Fine: {story}" in caplog.text
     assert f"next: python test.py --run=whole --arch={nets}:Fine" in caplog.text
     trainer_of(*given, "--run=cut", "--nEpochs=2").run()
@@ -89,7 +89,7 @@ def test_it_is_evaluated_where_it_is_named(nets: Path, trainer_of: TrainerOf) ->
     with pytest.raises(UserError, match="never imports"):
         tester().run()
     TestOptions().parse([f"--arch={nets}:narrow_fine"])
-    assert tester().run()["params"] == 586
+    assert tester().run()["params"] == 712
 
 
 def test_a_checkpoint_alone_imports_nothing(nets: Path, here: Path) -> None:
@@ -120,11 +120,11 @@ def test_a_file_that_moved_is_found_by_its_class(nets: Path, here: Path, caplog:
             "an input of 1 x 3 x 12 x 12 the output is 1 x 3 x 24 x 23, and the task needs 1 x 3 x 24 x 24",
         ),
         ("Tuple", [], "the output is a tuple, and the task needs"),
-        ("Untraced", [], r"cannot be traced .*nets.py:4\d.*MACs, thinning and export need the trace"),
+        ("Untraced", [], r"cannot be traced .*nets.py:3\d.*MACs, thinning and export need the trace"),
         (
             "Multiples",
             [],
-            r"does not run on an input of 1 x 3 x \d+ x \d+: AssertionError: sides must be .*line 5\d of",
+            r"does not run on an input of 1 x 3 x 24 x 24: AssertionError: sides must be .*line 4\d of",
         ),
         ("Failing", ["--arch-args={size: 1}"], r"cannot be built: KeyError: 'no such size' \(line 5\d of .*nets.py\)"),
         ("Failing", [], "needs size; give --arch-args='{size: ...}'"),
