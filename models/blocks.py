@@ -29,10 +29,9 @@ class RepVGGBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
-        settings = {"stride": stride, "groups": groups, "bias": False}
-        self.wide = nn.Conv2d(inputs, outputs, 3, padding=1, **settings)
+        self.wide = nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=False)
         self.wide_norm = nn.BatchNorm2d(outputs)
-        self.point = nn.Conv2d(inputs, outputs, 1, **settings)
+        self.point = nn.Conv2d(inputs, outputs, 1, stride, groups=groups, bias=False)
         self.point_norm = nn.BatchNorm2d(outputs)
         self.norm = nn.BatchNorm2d(outputs) if inputs == outputs and stride == 1 else None
 
@@ -100,6 +99,7 @@ class EdgeBlock(nn.Module):
         bias = self.conv.get_parameter("bias") + self.squeeze.get_parameter("bias")
         bias = bias + torch.einsum("ohyx,h->o", self.squeeze.weight, expand_bias)
         for branch in self.edges:
+            assert isinstance(branch, EdgeBranch)
             weight, bias = weight + branch.kernel(), bias + branch.bias
         return (weight + _identity(self.conv) if self.identity else weight), bias
 

@@ -148,7 +148,7 @@ def fused_copy(name: str, block: nn.Module) -> nn.Module:
     if first is not None:
         fused = fused.to(first.device, first.dtype)
     if any(_is_channels_last(p) for p in block.parameters()):
-        fused = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fused = fused.to(memory_format=torch.channels_last)
     trained = any(p.requires_grad for p in block.parameters())
     for parameter in fused.parameters():
         parameter.requires_grad_(trained)
@@ -230,7 +230,7 @@ def exchange(model: nn.Module, fusions: Iterable[Fusion], back: bool = False) ->
     )
     for owner in list(model.modules()):
         for key, child in owner._modules.items():
-            if id(child) in places:
+            if child is not None and id(child) in places:
                 owner._modules[key] = new = places[id(child)]
                 for module in () if back else new.modules():
                     module.training = child.training

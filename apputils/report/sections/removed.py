@@ -33,6 +33,7 @@ class Removed(Section):
             "removed": removed_units(recipes),
             "reasons": reasons_of_removal(recipes),
             "unexplained": unexplained(recipes),
+            "fused": [name for recipe in recipes for name in recipe.get("fused", ())],
         }
 
     def charts(self, content: Content) -> list[Chart]:
@@ -54,9 +55,11 @@ class Removed(Section):
     def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
         """Units, then reasons as far as they are known."""
         units, reasons, *_ = self.tables(content)
+        fused = ", ".join(content["fused"])
+        shown: list[Block] = [Text(f"Blocks of several branches that are single layers now: {fused}.")] if fused else []
         if not units.rows:
-            return [self.missing]
-        shown: list[Block] = [Text("Numbers are those of the dense network."), units]
+            return shown or [self.missing]
+        shown += [Text("Numbers are those of the dense network."), units]
         shown.append(Heading("Why they went: importance against threshold"))
         if reasons.rows:
             shown += [Text(HOW, "quiet"), reasons, Charts(self.charts(content))]

@@ -23,7 +23,7 @@ KEYS = {  # what programs read from report.json
     "goals", "quality", "quality_rows", "measured_on", "dense_baseline", "details", "warnings", "stale", "sizes",
     "policies", "schedule", "history", "sparsity", "macs", "dense", "sensitivity", "export", "export_error",
     "export_other_data", "latency", "runtimes",
-    "activations", "removed", "reasons", "unexplained", "seed", "commands", "environment",
+    "activations", "removed", "reasons", "unexplained", "fused", "seed", "commands", "environment",
 }  # fmt: skip
 ANCHORS = (
     "quality", "goals", "size", "schedule", "training", "sparsity", "cost", "sensitivity", "export", "runtimes",

@@ -254,3 +254,22 @@ def test_every_process_fuses_to_the_same_weights(tmp_path):
     for name, value in first.items():
         if "running" not in name and "tracked" not in name:
             assert torch.equal(value, second[name]), name
+
+
+def test_the_first_batch_serves_where_no_inputs_are_given():
+    run = make()
+    run.scheduler = dict_config(run.net, run.optimizer, fusing(1))
+    assert isinstance(run.to(3).net.mid, nn.Conv2d)
+
+
+def test_two_fusings_each_of_its_blocks():
+    schedule = fusing(1, blocks=["head"])
+    schedule["extensions"]["rest"] = {"class": "Reparameterize"}
+    schedule["policies"].append({"extension": {"instance_name": "rest"}, "epochs": [2]})
+    schedule["pruners"] = {"p": {"class": "SparsityLevelParameterPruner", "levels": {"*.weight": 0.5}}}
+    schedule["policies"].append({"pruner": {"instance_name": "p"}, "epochs": [2]})
+    whole = make(EdgeNet, schedule).to(6)
+    assert [each["fused"] for each in whole.scheduler.recipes] == [["head"], ["mid"]]
+    assert whole.scheduler.policies[2].weights == ["head.weight", "mid.weight", "tail.weight"]
+    again = make(EdgeNet, schedule).load(reloaded(make(EdgeNet, schedule).to(3).save())).to(6)
+    assert all(torch.equal(value, again.net.state_dict()[name]) for name, value in whole.net.state_dict().items())

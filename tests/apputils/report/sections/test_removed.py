@@ -1,6 +1,8 @@
 """What thinning took out, and why."""
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 from apputils.report.removed_units import reasons_of_removal, removed_units, unexplained
 from apputils.report.sections.removed import Removed
@@ -26,3 +28,12 @@ def test_why_units_were_removed_is_shown_with_the_threshold() -> None:
         "threshold: 0.25 at 0",
         "threshold: 0.25 at 2",
     ]
+
+
+def test_fused_blocks_are_named_and_are_no_thinning() -> None:
+    recipe = {"kept": {}, "sizes": {}, "attributes": {}, "headed": [], "fused": ["body.0", "body.2"], "reasons": {}}
+    source = SimpleNamespace(checkpoint={"scheduler": {"recipes": [recipe]}})
+    content = Removed().collect(source)  # type: ignore[arg-type]
+    assert (content["unexplained"], content["removed"]) == (0, [])
+    [text] = Removed().blocks(content, Path())
+    assert "single layers now: body.0, body.2." in str(text)
