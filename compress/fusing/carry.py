@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -110,9 +112,23 @@ def exchange_in_optimizer(
         _exchange_in(group, gone, {name: new[name] for name in new if places[name] == number})
     for parameter in gone.values():
         optimizer.state.pop(parameter, None)
-    for name, state in states.items():
-        if places[name] is not None:
-            optimizer.state[new[name]] = {key: _masked(value, (masks or {}).get(name)) for key, value in state.items()}
+    for name, parameter in new.items():
+        if places[name] is None:
+            continue
+        if name in states:
+            mask = (masks or {}).get(name)
+            optimizer.state[parameter] = {key: _masked(value, mask) for key, value in states[name].items()}
+        elif made := _made_at_once(optimizer, parameter):
+            optimizer.state[parameter] = made
+
+
+def _made_at_once(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
+    """The state that an optimizer makes when it is constructed, as Adagrad does; {} where it waits for a step."""
+    known = inspect.signature(type(optimizer)).parameters
+    settings = {name: value for name, value in optimizer.defaults.items() if name in known}
+    with contextlib.suppress(TypeError, ValueError):  # a constructor of another kind: it has to make it in its step
+        return dict(type(optimizer)([parameter], **settings).state.get(parameter, {}))
+    return {}
 
 
 def _group_of(parameter: Tensor, gone: Mapping[str, nn.Parameter], optimizer: Optimizer) -> int | None:

@@ -101,3 +101,18 @@ def test_one_vector_for_all_parameters_is_refused():
     (fusion,) = fusions_of(net).values()
     with pytest.raises(UserError, match="LBFGS remembers all parameters in one vector"):
         exchange_in_optimizer(torch.optim.LBFGS(net.parameters()), fusion, {})
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adagrad, torch.optim.Adafactor, torch.optim.RMSprop, torch.optim.NAdam])
+def test_parameters_that_start_anew_are_trained_by_every_kind(kind):
+    net = nn.Sequential(RepVGGBlock(3, 4))
+    optimizer = kind(net.parameters(), lr=0.01)
+    for step in range(2):
+        if step:
+            (fusion,) = fusions_of(net).values()
+            exchange_in_optimizer(optimizer, fusion, {})
+            exchange(net, [fusion])
+            before = net[0].weight.clone()
+        net(images()).square().mean().backward()
+        optimizer.step()
+    assert not torch.equal(before, net[0].weight)
