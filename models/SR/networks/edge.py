@@ -10,17 +10,17 @@ from models.blocks import EdgeBlock
 
 
 class PlainSR(nn.Module):
-    """3x3 convolutions with PReLU and a PixelShuffle: (N, colours, h, w) -> (N, colours, h * scale, w * scale).
+    """3x3 convolutions with PReLU and a PixelShuffle: (N, colors, h, w) -> (N, colors, h * scale, w * scale).
 
     Paper: Zhang et al. 2021, Edge-oriented Convolution Block for Real-time Super Resolution on Mobile Devices, ACM
     Multimedia, figure 2: what an ECBSR becomes once its blocks are fused. The input, each pixel repeated, is added to
-    what the last convolution gives. Images here have three colours; the paper's networks see luminance alone.
+    what the last convolution gives. Images here have three colors; the paper's networks see luminance alone.
 
     Args:
         upscale_factor: scale, >= 1.
         width: channels of the convolutions; the paper has 8, 16, 32 and 64.
         depth: convolutions between the first and the last one; the paper has 4, 10 and 16.
-        colours: channels of input and output.
+        colors: channels of input and output.
 
     Attributes:
         arguments: the constructor's arguments; `type(self)(**arguments)` has the same structure.
@@ -30,23 +30,23 @@ class PlainSR(nn.Module):
         lambda inputs, outputs: nn.Conv2d(inputs, outputs, 3, padding=1)
     )
 
-    def __init__(self, upscale_factor: int = 2, width: int = 16, depth: int = 4, colours: int = 3) -> None:
+    def __init__(self, upscale_factor: int = 2, width: int = 16, depth: int = 4, colors: int = 3) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {
-            "upscale_factor": upscale_factor, "width": width, "depth": depth, "colours": colours,
+            "upscale_factor": upscale_factor, "width": width, "depth": depth, "colors": colors,
         }  # fmt: skip
         self.upscale_factor = upscale_factor
-        self.body = nn.Sequential(*self._layers(width, depth, colours))
+        self.body = nn.Sequential(*self._layers(width, depth, colors))
 
     def forward(self, low: Tensor) -> Tensor:
         detail = functional.pixel_shuffle(self.body(low), self.upscale_factor)
         return detail + functional.interpolate(low, scale_factor=self.upscale_factor, mode="nearest")
 
-    def _layers(self, width: int, depth: int, colours: int) -> Iterator[nn.Module]:
+    def _layers(self, width: int, depth: int, colors: int) -> Iterator[nn.Module]:
         for number in range(depth + 1):
-            yield self.block(width if number else colours, width)
+            yield self.block(width if number else colors, width)
             yield nn.PReLU(width)
-        yield self.block(width, colours * self.upscale_factor**2)
+        yield self.block(width, colors * self.upscale_factor**2)
 
 
 class ECBSR(PlainSR):

@@ -17,8 +17,8 @@ def test_number_of_parameters(depth, width):
     first = 9 * width + width + width  # convolution, bias, PReLU
     middle = depth * (9 * width * width + width + width)
     last = 9 * width * 4 + 4
-    assert _parameters(PlainSR(2, width, depth, colours=1)) == first + middle + last
-    wide = ECBSR(2, width, depth, colours=1)
+    assert _parameters(PlainSR(2, width, depth, colors=1)) == first + middle + last
+    wide = ECBSR(2, width, depth, colors=1)
     exchange(wide, fusions_of(wide).values())
     assert _parameters(wide) == first + middle + last
 
@@ -28,7 +28,7 @@ def test_number_of_parameters(depth, width):
 def test_size_of_the_output_and_arguments(kind, scale):
     net = kind(scale, width=4, depth=1)
     assert net(torch.rand(2, 3, 6, 5)).shape == (2, 3, 6 * scale, 5 * scale)
-    assert net.arguments == {"upscale_factor": scale, "width": 4, "depth": 1, "colours": 3}
+    assert net.arguments == {"upscale_factor": scale, "width": 4, "depth": 1, "colors": 3}
     assert kind(**net.arguments).state_dict().keys() == net.state_dict().keys()
 
 
