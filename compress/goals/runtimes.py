@@ -1,35 +1,49 @@
-"""What runs an exported file where a goal's time is measured: the names, and how each is made ready."""
+"""What runs an exported file where a goal's time is measured: the runtimes of `compress.export.runtimes`."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from compress.errors import UserError, did_you_mean
 from compress.export.latency import Way, onnx_way
+from compress.export.runtimes.base import RuntimeFault, Source
+from compress.export.runtimes.table import RUNTIMES as ALL
 from compress.goals.goal import DEFAULT_RUNTIME
-from compress.io.optional import MissingPackageError, require
 
-RUNTIMES: dict[str, Callable[[Path, tuple[Tensor, ...], int], Way]] = {DEFAULT_RUNTIME: onnx_way}
+RUNTIMES = tuple(name for name, runtime in ALL.items() if runtime.reads == "onnx")
 
 
 def problem_with(runtime: str) -> str:
     """Why a runtime cannot be used, in words; empty where it can."""
     if runtime not in RUNTIMES:
         return f"unknown runtime {runtime!r}; {did_you_mean(runtime, RUNTIMES)}"
-    try:
-        require(f"a goal with runtime {runtime}", runtime)
-    except MissingPackageError as e:
-        return str(e)
-    return ""
+    return ALL[runtime].available()
 
 
 def way_of(runtime: str, file: Path, inputs: tuple[Tensor, ...], threads: int) -> Way:
-    """One run of a file, to be timed.
+    """One run of an ONNX file, to be timed; in the precision that is the runtime's default.
 
     Raises:
         UserError: the runtime is unknown or not installed, or refuses the file.
     """
     if problem := problem_with(runtime):
         raise UserError(problem)
-    return RUNTIMES[runtime](file, inputs, threads)
+    if runtime == DEFAULT_RUNTIME:
+        return onnx_way(file, inputs, threads)
+    try:
+        return _loaded(runtime, file, [each.detach().cpu().numpy() for each in inputs], threads)
+    except (RuntimeFault, RuntimeError, OSError) as e:
+        raise UserError(f"{runtime} refuses {file}: {str(e).strip().splitlines()[0][:300]}") from e
+
+
+def _loaded(name: str, file: Path, inputs: list[Any], threads: int) -> Callable[[], object]:
+    runtime = ALL[name]
+    shapes = [tuple(each.shape) for each in inputs]
+    with tempfile.TemporaryDirectory() as folder:
+        converted = runtime.convert(Source(file.stem, False, (), tuple(shapes), str(file)), folder)
+        loaded = runtime.load(converted.file, runtime.precisions(False)[0], threads, shapes)
+        loaded.run(inputs)  # while the converted files are there
+    return lambda: loaded.run(inputs)

@@ -5,11 +5,12 @@ Costs of a choice of units, before anything is removed.
 
 from __future__ import annotations
 
+import importlib
 import math
 import statistics
 import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from compress.thinning.removal_plan import plan_recipe
 
 Cost = Literal["macs", "params", "latency"]
 Removed = Mapping[str, list[int]]
+RUNTIME_BUDGET = "compress.analysis.latency_model.budget"  # imported on use: pruners stand below analyses
 
 
 def parameter_count(graph: ChannelGraph, model: nn.Module, removed: Removed) -> float:
@@ -56,6 +58,11 @@ def latency_ratio(
             first, second = _seconds(dense, call, device), _seconds(thinned, call, device)
             ratios.append(second / first)
     return statistics.median(ratios)
+
+
+def runtime_budget() -> Any:
+    """The module of budgets in a runtime, with `RuntimeBudget` and `Limit`."""
+    return importlib.import_module(RUNTIME_BUDGET)
 
 
 def removed_positions(graph: ChannelGraph, removed: Removed) -> dict[Place, int]:

@@ -35,6 +35,7 @@ logger = logging.getLogger("compress")
 PROFILED = "onnxruntime"  # the runtime whose profiler tells the time of a layer
 SHARES = {"float": (1.0, 0.75, 0.5, 0.25), "int8": (1.0, 0.5)}  # of each group's channels, of whole files
 DRAWN = {"float": 14, "int8": 0}  # further files, of random widths
+ENOUGH = 10  # whole files, to tell what alignment costs
 SECONDS = 4.0  # about, of measuring one kind in one precision
 CROSSES = 4  # widths at which both are smaller than full, to judge the tables
 BELIEF = 0.3  # weight of k = 1 among the whole files
@@ -134,7 +135,9 @@ class _Whole:
         anchors: list[dict[str, Any]] = []
         draw = np.random.default_rng(0)
         for precision in precisions:
-            removals = [(share, evenly(self.graph, share)) for share in SHARES[precision]]
+            removals: list[tuple[float | None, dict[str, list[int]]]] = [
+                (share, evenly(self.graph, share)) for share in SHARES[precision]
+            ]
             removals += [(None, drawn(self.graph, draw)) for _ in range(DRAWN[precision])]
             for share, removed in removals:
                 file = folder / f"{len(anchors)}.onnx"
@@ -205,7 +208,7 @@ def _rest(
         now = without(layers, graph, anchor["removed"])
         times = [tables[each.kind, precision].time(each.channels_in, each.channels_out) for each in now]
         rows.append(features(now, times) / anchor["ms"])
-    count = len(rows[0]) if len(anchors) > len(SHARES["int8"]) else 3  # few files tell nothing of alignment
+    count = len(rows[0]) if len(anchors) >= ENOUGH else 3  # few files tell nothing of alignment
     rows = [row[:count] for row in rows]
     rows.append(BELIEF * np.eye(count)[0])
     found = nonnegative(np.array(rows), np.array([1.0] * len(anchors) + [BELIEF]))

@@ -44,7 +44,8 @@ class Kind:
     @classmethod
     def of_dict(cls, data: Mapping[str, Any]) -> "Kind":
         """The kind of `to_dict`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        return cls(**given)
 
     def __str__(self) -> str:
         if self.operation == "linear":
@@ -110,8 +111,8 @@ def without(layers: Sequence[Layer], graph: ChannelGraph, removed: Mapping[str, 
             columns = rows
         else:
             columns *= layer.kind.groups
-        widths = {"channels_in": layer.channels_in - columns, "channels_out": layer.channels_out - rows}
-        found.append(replace(layer, **widths))
+        widths = layer.channels_in - columns, layer.channels_out - rows
+        found.append(replace(layer, channels_in=widths[0], channels_out=widths[1]))
     return found
 
 

@@ -20,7 +20,7 @@ from compress.analysis.latency_model.fingerprint import differences, fingerprint
 from compress.analysis.latency_model.layers import Kind, Layer, layers_of, without
 from compress.analysis.latency_model.table import Table, step_of, useful_widths
 from compress.errors import UserError
-from compress.graph.channels import ChannelGraph, ChannelGroup
+from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.io.files import read_text, write_json
 
@@ -92,16 +92,18 @@ class LatencyModel:
         """Milliseconds of a network that was thinned, float as a module, for the inputs of the model's measurement."""
         return self.time(layers_of(model, example_inputs), int8)
 
-    def over_widths(self, graph: ChannelGraph, group: ChannelGroup, int8: bool = False) -> list[float]:
-        """Milliseconds of the network with 1, 2, ... units of one group, all others full."""
-        counts = range(group.units - 1, -1, -1)
-        return [self.removed(graph, {group.name: list(range(count))}, int8) for count in counts]
-
     def steps(self, graph: ChannelGraph, int8: bool = False) -> dict[str, tuple[list[int], int]]:
         """Prunable group -> the widths that are worth having on this machine, and their common step."""
+        return self.steps_of(self.layers, graph, int8)
+
+    def steps_of(
+        self, layers: Sequence[Layer], graph: ChannelGraph, int8: bool = False
+    ) -> dict[str, tuple[list[int], int]]:
+        """The same of a network of these layers, which the graph is of: one group narrower at a time."""
         found = {}
         for group in graph.groups(prunable_only=True):
-            widths = useful_widths(self.over_widths(graph, group, int8))
+            narrower = [without(layers, graph, {group.name: list(range(n))}) for n in range(group.units - 1, -1, -1)]
+            widths = useful_widths([self.time(each, int8) for each in narrower])
             found[group.name] = widths, step_of(widths, group.units)
         return found
 
@@ -114,16 +116,33 @@ class LatencyModel:
             )
         return table
 
-    def save(self, path: Path) -> None:
-        """Writes everything as JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
         tables = [
             {"kind": kind.to_dict(), "precision": precision, **table.to_dict()}
             for (kind, precision), table in self.tables.items()
         ]
-        layers = [{**vars(layer), "kind": layer.kind.to_dict()} for layer in self.layers]
-        write_json(path, {"version": VERSION, "origin": dict(self.origin), "dense_ms": self.dense_ms,
-                          "rest": {name: list(each) for name, each in self.rest.items()}, "layers": layers,
-                          "anchors": list(self.anchors), "tables": tables})  # fmt: skip
+        return {
+            "version": VERSION,
+            "origin": dict(self.origin),
+            "dense_ms": self.dense_ms,
+            "rest": {name: list(each) for name, each in self.rest.items()},
+            "layers": [{**vars(layer), "kind": layer.kind.to_dict()} for layer in self.layers],
+            "anchors": list(self.anchors),
+            "tables": tables,
+        }
+
+    @classmethod
+    def of_dict(cls, data: Mapping[str, Any]) -> "LatencyModel":
+        """The model of `to_dict`."""
+        layers = tuple(Layer(**{**each, "kind": Kind.of_dict(each["kind"])}) for each in data["layers"])
+        tables = {(Kind.of_dict(each["kind"]), str(each["precision"])): Table.of_dict(each) for each in data["tables"]}
+        rest = {str(name): tuple(map(float, each)) for name, each in data["rest"].items()}
+        return cls(layers, tables, rest, float(data["dense_ms"]), dict(data["origin"]), tuple(data["anchors"]))
+
+    def save(self, path: Path) -> None:
+        """Writes everything as JSON."""
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: Path, here: bool = True) -> "LatencyModel":
@@ -137,18 +156,11 @@ class LatencyModel:
             UserError: it cannot be read, or is of another machine.
         """
         try:
-            data = json.loads(read_text(path))
-            layers = tuple(Layer(**{**each, "kind": Kind.of_dict(each["kind"])}) for each in data["layers"])
-            tables = {
-                (Kind.of_dict(each["kind"]), str(each["precision"])): Table.of_dict(each) for each in data["tables"]
-            }
-            rest = {str(name): tuple(map(float, each)) for name, each in data["rest"].items()}
-            origin = dict(data["origin"])
-            found = cls(layers, tables, rest, float(data["dense_ms"]), origin, tuple(data["anchors"]))
-            differ = differences(origin, fingerprint(origin["runtime"], origin["threads"])) if here else []
+            found = cls.of_dict(json.loads(read_text(path)))
+            now = fingerprint(found.origin["runtime"], found.origin["threads"]) if here else {}
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as e:
             raise UserError(f"{path} is no latency model: {str(e)[:200]}; measure it again") from e
-        if differ:
+        if differ := differences(dict(found.origin), now):
             raise UserError(f"{path} was measured elsewhere: {'; '.join(differ)}; measure it here")
         return found
 

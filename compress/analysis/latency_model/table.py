@@ -21,13 +21,13 @@ Curve = tuple[tuple[int, float], ...]  # width, milliseconds; increasing widths
 
 
 def _loss(curve: Curve, divisor: int) -> float:
-    """How much longer badly aligned widths take than well aligned ones of the same size, >= 1."""
+    """How much longer badly aligned widths take than the next well aligned one, which costs no more on stairs; >= 1."""
     good = [each for each in curve if math.gcd(each[0], ALIGNED) >= WELL_ALIGNED]
     bad = [each for each in curve if math.gcd(each[0], ALIGNED) == divisor and good and each[0] >= good[0][0]]
     if not bad:
         return 1.0
-    expected = np.interp([w for w, _ in bad], [w for w, _ in good], [t for _, t in good])
-    return max(1.0, float(np.median([t / e for (_, t), e in zip(bad, expected, strict=True)])))
+    wider = [min((g for g in good if g[0] > width), default=good[-1])[1] for width, _ in bad]
+    return max(1.0, float(np.median([time / e for (_, time), e in zip(bad, wider, strict=True)])))
 
 
 def widths_to_measure(full: int, most: int = MOST_WIDTHS) -> list[int]:

@@ -24,7 +24,7 @@ from compress.pruning.coupled_masks import channel_dim, told
 from compress.pruning.structure import MaxSparsity, RoundTo
 from compress.registry import PRUNERS
 from compress.selectors import WeightSelectors
-from compress.thinning.cost import Cost, Removed, latency_ratio, parameter_count, weight_macs_left
+from compress.thinning.cost import Cost, Removed, latency_ratio, parameter_count, runtime_budget, weight_macs_left
 from compress.thinning.ranking import Ranked, Vote, combined, masks_of_units, voters
 
 Scores = dict[str, np.ndarray]  # by group, shape (units,)
@@ -58,6 +58,9 @@ class GlobalRankedGroupPruner(Pruner):
         to: what is to be left of the cost, as a fraction of the dense network's, (0, 1).
         target: `macs`, `params` (both counted) or `latency` (measured on this machine, on the example inputs; ranked by
             MACs; the masks of two runs may differ).
+        runtime: of `latency`: instead of PyTorch's, the time of the exported float file in this runtime, predicted by a
+            latency model that is measured when the pruner first acts; widths by a knapsack (Shen et al. 2022, HALP,
+            arXiv 2110.10811), of those that are worth having on this machine unless `round_to` is given.
         norm: `L1` or `L2`, over the length of the filter.
         gradual: reach the budget over the policy's firing epochs along the cubic of automated gradual pruning; the
             first of them already removes its part.
@@ -77,7 +80,12 @@ class GlobalRankedGroupPruner(Pruner):
         gradual: bool = False,
         round_to: RoundTo = 1,
         max_sparsity: MaxSparsity = 0.9,
+        runtime: str | None = None,
     ) -> None:
+        if runtime is not None and target != "latency":
+            raise ValueError(f"runtime {runtime!r} is of `target: latency`, and the target is {target}")
+        self.runtime = runtime
+        self._runtime_budget: Any = None  # a RuntimeBudget, or what it saved
         self.weights = list(weights)
         self.to = to
         self.target: Cost = target
@@ -96,8 +104,11 @@ class GlobalRankedGroupPruner(Pruner):
             raise UserError(f"{type(self).__name__} ranks the groups of a graph, and this scheduler has none")
         graph = ctx.graph.get()
         votes = [self._vote(name, weights[name], ctx) for name in self.weights]
-        cost, budget = self._cost(graph, ctx), self._budget(ctx, window)
-        scores, chosen, reached = self.choose(graph, votes, cost, budget, ctx)
+        budget = self._budget(ctx, window)
+        if self.runtime is not None:
+            scores, chosen, reached = self._within_time(graph, votes, budget, ctx)
+        else:
+            scores, chosen, reached = self.choose(graph, votes, self._cost(graph, ctx), budget, ctx)
         if reached > budget:
             ctx.graph.tell_once(
                 f"the budget of {budget:.1%} of the {self.target} is out of reach with max_sparsity "
@@ -122,6 +133,24 @@ class GlobalRankedGroupPruner(Pruner):
         order = self._order(graph, scores)
         count, reached = fewest(len(order), lambda k: cost(self._chosen(graph, order[:k])), budget)
         return self._chosen(graph, order[: of_first_rank(count)]), reached
+
+    def _within_time(
+        self, graph: ChannelGraph, votes: list[Vote], budget: float, ctx: StepContext
+    ) -> tuple[Scores, Removed, float]:
+        """The same within a budget of time in the runtime; the first process decides how many units go."""
+        assert ctx.graph is not None
+        network, inputs = ctx.graph.network, ctx.graph.inputs
+        assert inputs is not None
+        tools = runtime_budget()
+        if not isinstance(self._runtime_budget, tools.RuntimeBudget):
+            self._runtime_budget = tools.RuntimeBudget(network, inputs, self.runtime, self._runtime_budget)
+        voted = [(group, voters(group, votes)) for group in graph.groups(prunable_only=True)]
+        scores = {group.name: combined(group, own).numpy() for group, own in voted if own}
+        limit = tools.Limit(self.max_sparsity, self.round_to)
+        chosen, reached = self._runtime_budget.choose(network, graph, scores, budget, limit)
+        counts = {name: of_first_rank(len(chosen[name])) for name in sorted(chosen)}  # others measure other times
+        lowest = {name: np.argsort(scores[name], kind="stable")[:count] for name, count in counts.items()}
+        return scores, {name: sorted(map(int, units)) for name, units in lowest.items()}, reached
 
     def _vote(self, name: str, weight: Tensor, ctx: StepContext) -> Vote:
         tile = self._tilings.tile(ctx.model, name, weight.shape, "Filters")
@@ -184,12 +213,16 @@ class GlobalRankedGroupPruner(Pruner):
 
     def state_dict(self) -> dict[str, Any]:
         """The dense network's cost, and what is left of it."""
-        return {"dense": self._dense, "now": self._now, "last": list(self._last)}
+        saved = self._runtime_budget if isinstance(self._runtime_budget, dict) else None
+        if self._runtime_budget is not None and saved is None:
+            saved = self._runtime_budget.model.to_dict()
+        return {"dense": self._dense, "now": self._now, "last": list(self._last), "runtime": saved}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores them."""
         self._dense, self._now = state["dense"], state["now"]
         self._last = (state["last"][0], state["last"][1])
+        self._runtime_budget = state.get("runtime")
 
 
 def masked(graph: ChannelGraph, ctx: StepContext, votes: list[Vote], chosen: Removed) -> Ranked:

@@ -13,8 +13,7 @@ from compress.config.build import build_text, dict_config
 from compress.config.describe import schedule_schema
 from compress.config.goals import goals_of, load_goals
 from compress.errors import ScheduleError, UserError
-from compress.goals import runtimes
-from compress.io.optional import MissingPackageError
+from compress.export.runtimes.openvino import Openvino
 from tests.compress.config.test_build import GOOD
 
 GOALS = """\
@@ -83,12 +82,10 @@ def test_goals_that_contradict_each_other(net: nn.Module) -> None:
 def test_a_runtime_that_is_not_installed_is_told_before_training(
     net: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(what: str, *packages: str) -> None:
-        raise MissingPackageError(f"{what} requires {packages[0]}, which cannot be imported")
-
-    monkeypatch.setattr(runtimes, "require", missing)
-    with pytest.raises(ScheduleError, match=r"goals\[0\].runtime: .*requires onnxruntime, which cannot be imported"):
-        build(net, GOOD + GOALS)
+    monkeypatch.setattr(Openvino, "packages", ("no_such_package",))
+    text = GOOD + GOALS.replace("at_most: 0.5", "at_most: 0.5, runtime: openvino")
+    with pytest.raises(ScheduleError, match=r"goals\[0\].runtime: openvino requires no_such_package, not inst"):
+        build(net, text)
 
 
 def test_a_file_of_goals(tmp_path: Path) -> None:

@@ -5,11 +5,15 @@ from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
+from compress.analysis.latency_model.kernels import kernel_model
+from compress.analysis.latency_model.layers import Kind
 from compress.export import latency
 from compress.goals import latency as goals_latency
+from compress.goals import runtimes
 from compress.goals.latency import measure_ratio, noise_of
 
 
@@ -72,3 +76,13 @@ def test_noise_is_that_of_a_median() -> None:
         found = latency._latency(sample.tolist(), [1.0] * 25, 1)
         widths.append(noise_of(found))
     assert statistics.mean(widths) == pytest.approx(1.96 * deviation, rel=0.25)
+
+
+def test_another_runtime_runs_the_same_file(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    file = tmp_path / "net.onnx"
+    onnx.save(kernel_model(Kind("linear", (2,)), 3, 3, False), file)
+    x = torch.rand(2, 4)
+    [found] = runtimes.way_of("openvino", file, (x,), 1)()  # type: ignore[misc]
+    [expected] = runtimes.way_of("onnxruntime", file, (x,), 1)()  # type: ignore[misc]
+    assert found == pytest.approx(expected, rel=2e-2, abs=2e-2)  # bfloat16 where that is the default
