@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx.ops import symbolic
 
+from compress.export.decomposed import DecomposedActivation, fold_norm, store_decomposed
 from compress.export.onnx.int8_weights import Int8Weight, int8_form
 from compress.parameters import copied
 from compress.quantization.fake_quant import ActivationQuantizer
@@ -20,7 +21,8 @@ from compress.quantization.grid import Grid
 from compress.quantization.layers import QuantLayer, bias_names, slot_of, weight_names
 from compress.selectors import canonical
 
-Form = Literal["qdq", "clip", "torch"]
+Form = Literal["qdq", "clip", "torch", "program"]
+INTEGERS = ("qdq", "program")  # forms that store weights as int8
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def deployable(model: nn.Module, form: Form, choices: Choices | None = None) -> 
 
     Args:
         model: any network.
-        form: `qdq` for ONNX with integers, `clip` for float files, `torch` for rounding in torch's own operations.
+        form: `qdq` for ONNX with integers, `clip` for float files, `torch` for rounding in torch's own operations,
+            `program` for integers in torch's own operations (decomposed.py).
         choices: of `qdq`.
     """
     choices = choices or Choices()
@@ -118,19 +121,23 @@ def _set_one(name: str, layer: QuantLayer, own: str, form: Form, choices: Choice
     """One weight of a layer; `name` is for people."""
     quantizer: Any = getattr(layer, slot_of(own))
     values = layer.quantized_weight(own).detach().clone()
-    bits, grid, scale = quantizer.bits, quantizer.grid(), layer.fold_scale()
+    bits, grid, scale, norm = quantizer.bits, quantizer.grid(), layer.fold_scale(), layer.batch_norm
     setattr(layer, slot_of(own), None)
     layer._normed_by = ()
     setattr(layer, own, nn.Parameter(values, requires_grad=False))
-    if form != "qdq" or bits > 8:
-        reason = f"{bits} bits do not fit int8" if form == "qdq" else ""
+    if form not in INTEGERS or bits > 8:
+        reason = f"{bits} bits do not fit int8" if form in INTEGERS else ""
         _note(WeightNote(name, bits, "float", reason=reason), result)
         return
     stretch = None if scale is None else torch.where(scale == 0, 1.0, 1 / torch.where(scale == 0, 1.0, scale))
     weight = int8_form(values, grid, layer.channel_axis, stretch, choices.reduce_range)
     reason = "" if weight.exact else _reason(bits, choices.reduce_range and grid is not None)
     _note(WeightNote(name, bits, "int8", weight.error, weight.relative_error, reason), result)
-    _store(layer, own, weight)
+    if form == "qdq":
+        _store(layer, own, weight)
+        return
+    folded = fold_norm(layer, norm, weight) if norm is not None else None
+    store_decomposed(layer, own, folded or weight)
 
 
 def _reason(bits: int, reduced: bool) -> str:
@@ -276,4 +283,6 @@ def _deployed(
     if not grid.low <= zero <= grid.high:
         result.warnings.append(f"{name}: its range leaves out 0, which uint8 needs; it is clipped and not rounded")
         return clip
+    if form == "program":
+        return DecomposedActivation(scale, zero - grid.low, grid.high - grid.low)
     return QuantizeDequantize(scale, zero - grid.low, grid.high - grid.low, choices.clip_first)

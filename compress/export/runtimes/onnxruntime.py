@@ -26,7 +26,7 @@ class Onnxruntime(Runtime):
 
     def load(self, file: str, precision: str, threads: int, shapes: Sequence[Sequence[int]] | None = None) -> Loaded:
         """See `Runtime`."""
-        return _Session(file, threads, self.provider)
+        return Session(file, threads, self.provider)
 
 
 class OnnxruntimeCuda(Onnxruntime):
@@ -47,7 +47,9 @@ class OnnxruntimeCuda(Onnxruntime):
         return f"{self.name}: this onnxruntime has no {self.provider}: pip install {self.install}, on an NVIDIA GPU"
 
 
-class _Session(Loaded):
+class Session(Loaded):
+    """A session of one provider."""
+
     def __init__(self, file: str, threads: int, provider: str, options: dict[str, Any] | None = None) -> None:
         import onnxruntime
 
@@ -56,11 +58,12 @@ class _Session(Loaded):
         settings.intra_op_num_threads = threads
         providers = [(provider, options or {}), *(["CPUExecutionProvider"] if "CPU" not in provider else [])]
         with tempfile.TemporaryDirectory() as folder:
-            self._optimized = Path(folder) / "optimized.onnx"
-            settings.optimized_model_filepath = str(self._optimized)
-            settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+            optimized = Path(folder) / "optimized.onnx"
+            if provider == Onnxruntime.provider:  # an engine of another one cannot be written as a graph
+                settings.optimized_model_filepath = str(optimized)
+                settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
             self._session = onnxruntime.InferenceSession(file, settings, providers=providers)
-            self._nodes = _nodes(self._optimized)
+            self._nodes = _nodes(optimized) if optimized.is_file() else None
         if provider not in self._session.get_providers():
             raise RuntimeFault(f"onnxruntime does not start {provider} on this machine")
         self._names = [each.name for each in self._session.get_inputs()]
@@ -69,8 +72,10 @@ class _Session(Loaded):
         """See `Loaded`."""
         return list(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
 
-    def kernels(self, layers: Sequence[str]) -> list[str]:
+    def kernels(self, layers: Sequence[str]) -> list[str] | None:
         """By the names of nodes, which fusion keeps in front."""
+        if self._nodes is None:
+            return None
         found = {re.sub(r"(_token_\d+|_nchwc|_quant|/.*)*$", "", name) for kind, name in self._nodes if kind in INTEGER}
         return [each for each in layers if each in found]
 

@@ -3,20 +3,24 @@
 `write_source`, `integer_layers`. Called by measure.py and by bundles.
 """
 
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from compress.errors import UserError
 from compress.export.onnx.check import Inputs
 from compress.export.onnx.export import ExportSettings, transform_to_onnx
 from compress.export.onnx.nan_origin import LAYERS
-from compress.export.onnx.qdq import is_quantized
+from compress.export.onnx.qdq import deployable, is_quantized
 from compress.export.runtimes.base import Source
 from compress.io.files import checked
 from compress.io.optional import needed
+from compress.quantization.layers import QuantLayer
+from compress.selectors import canonical
 
 ONNX, PROGRAM = "onnx", "program"
 
@@ -53,9 +57,33 @@ def write_source(
             files[ONNX] = str(file)
         except UserError as e:
             faults[ONNX] = str(e)
-    layers = tuple(integer_layers(files[ONNX])) if quantized and ONNX in files else ()
+    if PROGRAM in kinds:
+        try:
+            files[PROGRAM] = _write_program(model, inputs[0], folder / "network.pt2")
+        except UserError as e:
+            faults[PROGRAM] = str(e)
+    layers = tuple(integer_layers(files[ONNX]) if ONNX in files else _quantized_layers(model)) if quantized else ()
     shapes = tuple(tuple(each.shape) for each in inputs[0])
     return Source(name, quantized, layers, shapes, files.get(ONNX, ""), files.get(PROGRAM, ""), tuple(faults.items()))
+
+
+def _quantized_layers(model: nn.Module) -> list[str]:
+    layers = {canonical(name, model): each for name, each in model.named_modules() if isinstance(each, QuantLayer)}
+    return [name for name, each in layers.items() if each.weight_quantizer is not None]
+
+
+def _write_program(model: nn.Module, inputs: Inputs, file: Path) -> str:
+    """A torch.export program for inputs of these sizes, integers in torch's own operations."""
+    ready = deployable(model, "program").model
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(ready, tuple(each.cpu() for each in inputs))
+            torch.export.save(program, file)
+    except Exception as e:  # torch.export's errors share no base class
+        text = " ".join(str(e).split())[:300]
+        raise UserError(f"{type(model).__name__} cannot be exported by torch.export: {text}") from e
+    return str(file)
 
 
 def integer_layers(file: str | Path) -> list[str]:

@@ -1,0 +1,156 @@
+"""Quantized networks in PyTorch's own words for integers, which ExecuTorch, LiteRT and Core ML lower to kernels.
+
+`DecomposedActivation`, `store_decomposed`, `fold_norm`: what `deployable(model, "program")` puts into a copy. Weights
+are int8 with the trained integers, activations int8 (those of uint8 moved by 128): the same numbers as in ONNX files.
+`load_program`, `weights_of`, `put_values`: what converters find in the exported program.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decomposed
+from torch import Tensor, nn
+
+from compress.export.onnx.int8_weights import Int8Weight
+
+SHIFT = 128  # from the integers of uint8 to those of int8
+
+
+class DecomposedActivation(nn.Module):
+    """A quantized activation as quantize_per_tensor / dequantize_per_tensor over int8.
+
+    Args:
+        scale: of the grid.
+        zero_point: of the integers from 0 on, [0, 255].
+        highest: the largest integer, counted from 0.
+    """
+
+    def __init__(self, scale: float, zero_point: int, highest: int) -> None:
+        super().__init__()
+        self.grid = (scale, zero_point - SHIFT, -SHIFT, 127)
+        low, high = -zero_point * scale, (highest - zero_point) * scale
+        self.bounds = (low, high) if highest < 255 else None  # kernels know the whole of int8 only
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        x = x if self.bounds is None else x.clamp(*self.bounds)
+        operations = torch.ops.quantized_decomposed
+        integers = operations.quantize_per_tensor(x, *self.grid, torch.int8)
+        found: Tensor = operations.dequantize_per_tensor(integers, *self.grid, torch.int8)
+        return found
+
+
+def store_decomposed(layer: Any, name: str, weight: Int8Weight) -> None:
+    """A weight of a layer becomes a dequantize_per_channel of int8 integers, in place."""
+    axis = weight.axis if weight.axis is not None else layer.channel_axis
+    channels = weight.integers.shape[axis]
+    layer._parameters[name] = None
+    layer.register_buffer(f"{name}_int8", weight.integers)
+    layer.register_buffer(f"{name}_scale", weight.scale.float().expand(channels).contiguous())
+    layer.register_buffer(f"{name}_zero_point", weight.zero_point.long().expand(channels).contiguous())
+    others = layer.quantized_weight
+
+    def dequantized(which: str = "weight") -> Tensor:
+        if which != name:
+            held: Tensor = others(which)
+            return held
+        parts = [getattr(layer, f"{name}_{part}") for part in ("int8", "scale", "zero_point")]
+        found: Tensor = torch.ops.quantized_decomposed.dequantize_per_channel(*parts, axis, -128, 127, torch.int8)
+        return found
+
+    layer.quantized_weight = dequantized  # this instance is our copy; its class stays as it is
+
+
+def fold_norm(layer: Any, norm: Any, weight: Int8Weight) -> Int8Weight | None:
+    """The integers of a layer with its BatchNorm folded in, both modules changed in place; None where it has none.
+
+    gamma / sqrt(var + eps) goes into the scales; where it is negative the integers change sign.
+    """
+    factor = (norm.weight if norm.weight is not None else torch.ones_like(norm.running_var)) * torch.rsqrt(
+        norm.running_var + norm.eps
+    )
+    axis = layer.channel_axis
+    shape = [1] * weight.integers.dim()
+    shape[axis] = -1
+    if bool(weight.zero_point.any()) or (bool((factor < 0).any()) and int(weight.integers.min()) == -SHIFT):
+        return None
+    integers = weight.integers * factor.sign().to(torch.int8).reshape(shape)
+    scale = torch.where(factor == 0, 1.0, weight.scale * factor.abs())
+    bias = layer.bias if layer.bias is not None else torch.zeros_like(norm.running_mean)
+    shift = norm.bias if norm.bias is not None else torch.zeros_like(norm.running_mean)
+    layer.bias = nn.Parameter(((bias - norm.running_mean) * factor + shift).detach(), requires_grad=False)
+    norm.forward = _same
+    return replace(weight, integers=integers, scale=scale, zero_point=torch.zeros_like(scale).to(torch.int8), axis=axis)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class HeldWeight:
+    """A quantized weight in a program's module.
+
+    Attributes:
+        node: its dequantize_per_channel.
+        layer: name of the layer that it belongs to.
+        integers: int8.
+        scale: per channel.
+        values: scale * (integers - zero point).
+    """
+
+    node: Any
+    layer: str
+    integers: Tensor
+    scale: Tensor
+    values: Tensor
+
+
+def load_program(file: str | Path) -> Any:
+    """A torch.export program of this bench."""
+    torch.set_num_threads(1)
+    return torch.export.load(file)
+
+
+def is_call(node: Any, *names: str) -> bool:
+    """Whether a node calls one of the operations, by their names without overload."""
+    return getattr(node, "op", "") == "call_function" and any(
+        str(node.target).split(".")[-2] == name for name in names if "." in str(node.target)
+    )
+
+
+def weights_of(module: Any) -> Iterator[HeldWeight]:
+    """The quantized weights of a program's module, in its order."""
+    for node in module.graph.nodes:
+        if is_call(node, "dequantize_per_channel"):
+            integers, scale, zero = (module.get_buffer(each.target) for each in node.args[:3])
+            shape = [1] * integers.dim()
+            shape[node.args[3]] = -1
+            values = (integers.float() - zero.reshape(shape)) * scale.reshape(shape)
+            yield HeldWeight(node, node.args[0].target.rpartition(".")[0], integers, scale, values)
+
+
+def put_values(module: Any, weights: Iterable[HeldWeight], quantized: bool = False) -> None:
+    """Stores weights as the floats that they stand for, in place.
+
+    Args:
+        module: of a program.
+        weights: of it.
+        quantized: keep quantizing and dequantizing them, which changes no value, for converters that look for that.
+    """
+    for each in weights:
+        name = f"values_of_{each.node.name}"
+        module.register_buffer(name, each.values)
+        with module.graph.inserting_before(each.node):
+            values = module.graph.get_attr(name)
+            if quantized:
+                operation = torch.ops.quantized_decomposed.quantize_per_channel.default
+                made = module.graph.call_function(operation, (values, *each.node.args[1:]))
+                each.node.replace_input_with(each.node.args[0], made)
+            else:
+                each.node.replace_all_uses_with(values)
+    module.graph.eliminate_dead_code()
+    module.recompile()

@@ -1,0 +1,177 @@
+"""ncnn on the CPU, converted by pnnx. Integers are written into its files here, in the form of its int8 table.
+
+ncnn rounds what a layer reads to [-127, 127] around 0: an activation of 8 bits without sign keeps 7 of them there.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.export.runtimes.base import Array, Converted, Loaded, Runtime, RuntimeFault, Source, bytes_of
+from compress.export.runtimes.executorch import KERNELS
+
+_INT8_TAG = (0x000D4B38).to_bytes(4, "little")  # in front of int8 weights; 0 stands in front of float ones
+_LAYERS = ("Convolution", "ConvolutionDepthWise", "InnerProduct")
+_TERM = " 8=1"  # int8_scale_term of all three
+
+
+class Ncnn(Runtime):
+    """Traces the program for pnnx; int8 weights are the trained integers."""
+
+    name, packages, install, least = "ncnn", ("ncnn", "pnnx"), "ncnn pnnx", (1, 0)
+    reads, fixed_sizes = "program", True
+
+    def convert(self, source: Source, folder: str) -> Converted:
+        """A `.param` and a `.bin` file."""
+        from compress.export.decomposed import load_program
+
+        module = load_program(source.program).module()
+        weights = list(_weights(module))
+        _without_rounding(module)
+        param, binary = _pnnx(module, source, Path(folder))
+        done, notes = _put_integers(param, binary, weights)
+        size = bytes_of(folder)
+        (Path(folder) / KERNELS).write_text(json.dumps(done))
+        return Converted(str(param), size, tuple(notes))
+
+    def load(self, file: str, precision: str, threads: int, shapes: Sequence[Sequence[int]] | None = None) -> Loaded:
+        """See `Runtime`."""
+        return _Net(file, threads)
+
+
+@dataclass(frozen=True, eq=False)
+class _Weight:
+    """A quantized layer: value = scale * integer; what it reads is rounded to steps and counted from `zero`."""
+
+    layer: str
+    integers: Any
+    scale: Any
+    values: Any
+    step: float
+    zero: int
+
+
+def _weights(module: Any) -> Iterator[_Weight]:
+    """The quantized weights whose layer reads something quantized."""
+    from compress.export.decomposed import is_call, weights_of
+
+    for each in weights_of(module):
+        (layer,) = each.node.users if len(each.node.users) == 1 else (None,)
+        read = layer.args[0] if layer is not None else None
+        if is_call(read, "dequantize_per_tensor"):
+            arrays = [part.numpy() for part in (each.integers, each.scale, each.values)]
+            yield _Weight(each.layer, *arrays, read.args[1], read.args[2])
+
+
+def _without_rounding(module: Any) -> None:
+    """The module in floats, in place: weights as values, activations passed on; ncnn rounds them itself."""
+    from compress.export.decomposed import is_call, put_values, weights_of
+
+    for node in list(module.graph.nodes):
+        if is_call(node, "dequantize_per_tensor"):
+            node.replace_all_uses_with(node.args[0].args[0])
+    put_values(module, list(weights_of(module)))
+
+
+def _pnnx(module: Any, source: Source, folder: Path) -> tuple[Path, Path]:
+    import pnnx
+    import torch
+
+    inputs = tuple(torch.zeros(shape) for shape in source.shapes)
+    torch.jit.trace(module, inputs, check_trace=False).save(folder / "network.pt")
+    shapes = ",".join(str(list(each)).replace(" ", "") for each in source.shapes)
+    command = [pnnx.EXEC_PATH, "network.pt", f"inputshape={shapes}", "fp16=0"]
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    param, binary = folder / "network.ncnn.param", folder / "network.ncnn.bin"
+    if found.returncode or not param.is_file():
+        raise RuntimeFault(f"pnnx refuses the network: {(found.stderr or found.stdout).strip()[-200:]}")
+    for file in folder.iterdir():
+        if file not in (param, binary):
+            file.unlink()
+    return param, binary
+
+
+def _put_integers(param: Path, binary: Path, weights: Sequence[_Weight]) -> tuple[list[str], list[str]]:
+    """Replaces the float weights of quantized layers by their integers; their names, and what ncnn cannot hold."""
+    lines, data = param.read_text().splitlines(), binary.read_bytes()
+    done: list[str] = []
+    unsigned, waiting = 0, list(weights)
+    for i, line in enumerate(lines):
+        words = line.split()
+        if not words or words[0] not in _LAYERS:
+            continue
+        options = dict(word.split("=", 1) for word in words[4 + int(words[2]) + int(words[3]) :])
+        for weight in waiting:
+            place = data.find(bytes(4) + weight.values.tobytes())
+            if place < 0 or int(options["2" if words[0] == "InnerProduct" else "6"]) != weight.integers.size:
+                continue
+            data = _with_integers(data, place, weight, has_bias="1" in (options.get(_bias_key(words[0])), ""))
+            lines[i] = line + _TERM
+            done.append(weight.layer)
+            unsigned += weight.zero != 0
+            waiting.remove(weight)
+            break
+    param.write_text("\n".join(lines) + "\n")
+    binary.write_bytes(data)
+    notes = [f"ncnn has no integer form of {weight.layer}, which it computes in float" for weight in waiting]
+    if unsigned:
+        notes.append(f"{unsigned} layers read activations whose zero is not the middle: ncnn holds 7 of their 8 bits")
+    return done, notes
+
+
+def _bias_key(kind: str) -> str:
+    return "1" if kind == "InnerProduct" else "5"
+
+
+def _with_integers(data: bytes, place: int, weight: _Weight, has_bias: bool) -> bytes:
+    """Tag, integers and padding; the bias as it was; scales of weights (steps in 1) and of the input."""
+    import numpy as np
+
+    begin, count = place + 4 + weight.values.nbytes, weight.scale.size
+    end = begin + (4 * count if has_bias else 0)
+    integers = weight.integers.tobytes()
+    padding = bytes(-len(integers) % 4)
+    low, high = (-128 - weight.zero) * weight.step, (127 - weight.zero) * weight.step
+    reach = max(-low, high)
+    factor = 1 / weight.step if weight.zero == 0 else 127 / reach
+    scales = np.concatenate([1 / weight.scale, [factor]]).astype(np.float32).tobytes()
+    return data[:place] + _INT8_TAG + integers + padding + data[begin:end] + scales + data[end:]
+
+
+class _Net(Loaded):
+    def __init__(self, file: str, threads: int) -> None:
+        import ncnn
+
+        self._file, self._ncnn = file, ncnn
+        self._net = ncnn.Net()
+        options = self._net.opt
+        options.num_threads = threads
+        options.use_vulkan_compute = False
+        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
+        options.use_bf16_storage = False
+        self._net.load_param(file)
+        self._net.load_model(str(Path(file).with_suffix(".bin")))
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """See `Loaded`; ncnn has no batches."""
+        import numpy as np
+
+        extractor = self._net.create_extractor()
+        held = [self._ncnn.Mat(np.ascontiguousarray(each[0])).clone() for each in inputs]
+        for name, mat in zip(self._net.input_names(), held, strict=True):
+            extractor.input(name, mat)
+        found = []
+        for name in self._net.output_names():
+            code, mat = extractor.extract(name)
+            if code:
+                raise RuntimeFault(f"ncnn ends with code {code} at {name}")
+            found.append(np.array(mat)[None])
+        return found
+
+    def kernels(self, layers: Sequence[str]) -> list[str]:
+        """Those whose integers are in the file."""
+        found = set(json.loads(Path(self._file).with_name(KERNELS).read_text()))
+        return [each for each in layers if each in found]
