@@ -22,6 +22,11 @@ HOSTS = {  # adapters of packages that are there whenever the adapter is asked f
     "compress/integrations/lightning.py": {"lightning", "pytorch_lightning"},
     "compress/integrations/transformers.py": {"transformers"},
     "compress/thinning/attention/torchvision.py": {"torchvision"},
+    "compress/export/runtimes/openvino.py": {"openvino"},
+    "compress/export/runtimes/executorch.py": {"executorch"},
+    "compress/export/runtimes/litert.py": {"ai_edge_litert", "litert_torch"},
+    "compress/export/runtimes/ncnn.py": {"ncnn", "pnnx"},
+    "compress/export/runtimes/coreml.py": {"coremltools"},
 }
 
 

@@ -1,12 +1,12 @@
 """Quantized networks in PyTorch's own words for integers, which ExecuTorch, LiteRT and Core ML lower to kernels.
 
-`DecomposedActivation`, `store_decomposed`, `fold_norm`: what `deployable(model, "program")` puts into a copy. Weights
+`DecomposedActivation`, `store_decomposed`: what `deployable(model, "program")` puts into a copy. Weights
 are int8 with the trained integers, activations int8 (those of uint8 moved by 128): the same numbers as in ONNX files.
-`load_program`, `weights_of`, `put_values`: what converters find in the exported program.
+`fold_norms`, `load_program`, `weights_of`, `put_values`: what becomes of the exported program.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,32 +64,6 @@ def store_decomposed(layer: Any, name: str, weight: Int8Weight) -> None:
     layer.quantized_weight = dequantized  # this instance is our copy; its class stays as it is
 
 
-def fold_norm(layer: Any, norm: Any, weight: Int8Weight) -> Int8Weight | None:
-    """The integers of a layer with its BatchNorm folded in, both modules changed in place; None where it has none.
-
-    gamma / sqrt(var + eps) goes into the scales; where it is negative the integers change sign.
-    """
-    factor = (norm.weight if norm.weight is not None else torch.ones_like(norm.running_var)) * torch.rsqrt(
-        norm.running_var + norm.eps
-    )
-    axis = layer.channel_axis
-    shape = [1] * weight.integers.dim()
-    shape[axis] = -1
-    if bool(weight.zero_point.any()) or (bool((factor < 0).any()) and int(weight.integers.min()) == -SHIFT):
-        return None
-    integers = weight.integers * factor.sign().to(torch.int8).reshape(shape)
-    scale = torch.where(factor == 0, 1.0, weight.scale * factor.abs())
-    bias = layer.bias if layer.bias is not None else torch.zeros_like(norm.running_mean)
-    shift = norm.bias if norm.bias is not None else torch.zeros_like(norm.running_mean)
-    layer.bias = nn.Parameter(((bias - norm.running_mean) * factor + shift).detach(), requires_grad=False)
-    norm.forward = _same
-    return replace(weight, integers=integers, scale=scale, zero_point=torch.zeros_like(scale).to(torch.int8), axis=axis)
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
 @dataclass(frozen=True, eq=False)
 class HeldWeight:
     """A quantized weight in a program's module.
@@ -131,6 +105,57 @@ def weights_of(module: Any) -> Iterator[HeldWeight]:
             shape[node.args[3]] = -1
             values = (integers.float() - zero.reshape(shape)) * scale.reshape(shape)
             yield HeldWeight(node, node.args[0].target.rpartition(".")[0], integers, scale, values)
+
+
+def fold_norms(module: Any) -> int:
+    """Folds BatchNorms into the quantized layers before them, in place; how many.
+
+    gamma / sqrt(var + eps) goes into the scales; where it is negative the integers change sign. No integer is rounded.
+    """
+    held = {each.node: each for each in weights_of(module)}
+    norms = [node for node in module.graph.nodes if is_call(node, "batch_norm")]
+    done = sum(_fold(module, norm, held) for norm in norms)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return done
+
+
+def _fold(module: Any, norm: Any, held: dict[Any, HeldWeight]) -> bool:
+    layer = norm.args[0]
+    if not is_call(layer, "conv1d", "conv2d", "conv3d", "linear") or len(layer.users) != 1:
+        return False
+    weight = held.get(layer.args[1])
+    given = [_tensor(module, each) for each in norm.args[1:5]]
+    bias = _tensor(module, layer.args[2]) if len(layer.args) > 2 else None
+    if weight is None or len(weight.node.users) != 1 or weight.node.args[3] != 0 or given[2] is None:
+        return False
+    gamma, beta, mean, variance = (torch.zeros(1) if each is None else each.detach() for each in given)
+    factor = (torch.ones(1) if given[0] is None else gamma) * torch.rsqrt(variance + norm.args[7])
+    if bool((factor < 0).any()) and int(weight.integers.min()) == -SHIFT:
+        return False
+    shape = [-1] + [1] * (weight.integers.dim() - 1)
+    integers = weight.integers * factor.sign().to(torch.int8).reshape(shape)
+    parts = {
+        "int8": integers,
+        "scale": torch.where(factor == 0, 1.0, weight.scale * factor.abs()),
+        "bias": (0 if bias is None else bias.detach()) * factor - mean * factor + beta,
+    }
+    for name, part in parts.items():
+        module.get_submodule(weight.layer).register_buffer(f"weight_{name}", part.contiguous())
+    with module.graph.inserting_before(weight.node):
+        nodes = {name: module.graph.get_attr(f"{weight.layer}.weight_{name}") for name in parts}
+    weight.node.args = (nodes["int8"], nodes["scale"], *weight.node.args[2:])
+    layer.args = (*layer.args[:2], nodes["bias"], *layer.args[3:])
+    norm.replace_all_uses_with(layer)
+    return True
+
+
+def _tensor(module: Any, node: Any) -> Tensor | None:
+    if node is None:
+        return None
+    owner, _, name = node.target.rpartition(".")
+    found: Tensor = getattr(module.get_submodule(owner), name)
+    return found
 
 
 def put_values(module: Any, weights: Iterable[HeldWeight], quantized: bool = False) -> None:

@@ -166,12 +166,12 @@ def unfold_transposed(graph: ir.Graph) -> None:
         weight, bias, plan = Weight.of(node.inputs[1]), _bias(node), _Unfolding.of(node)
         if weight is None or bias is None or plan is None:
             continue
-        name, count = f"{node.name}_unfolded", plan.stride**2
+        name, count = f"{node.outputs[0].name}_unfolded", plan.stride**2
         unfolded = plan.weight(weight)
         inputs = [node.inputs[0], unfolded.insert_before(graph, node, name)]
         channels = unfolded.integers.shape[0]
         inputs.append(_initializer(graph, f"{name}_b", np.repeat(np.broadcast_to(bias, (channels // count,)), count)))
-        conv = ir.node("Conv", inputs, {"pads": plan.pads, "group": plan.groups}, name=f"{name}_conv")
+        conv = ir.node("Conv", inputs, {"pads": plan.pads, "group": plan.groups}, name=node.name)
         made = [conv]
         if plan.stride > 1:
             shuffle: dict[str, Any] = {"blocksize": plan.stride, "mode": "CRD"}
@@ -332,7 +332,7 @@ def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
 
 def _swap(graph: ir.Graph, layer: ir.Node, last: ir.Node, inputs: list[Any], name: str) -> None:
     """A layer and what was folded into it become one layer with these inputs."""
-    made = ir.node(layer.op_type, inputs, layer.attributes, name=name)
+    made = ir.node(layer.op_type, inputs, layer.attributes, name=layer.name)  # runtimes tell layers by it
     made.outputs[0].name = f"{name}_out"
     graph.insert_before(layer, made)
     _take_over(last.outputs[0], made.outputs[0])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx.ops import symbolic
 
-from compress.export.decomposed import DecomposedActivation, fold_norm, store_decomposed
+from compress.export.decomposed import DecomposedActivation, store_decomposed
 from compress.export.onnx.int8_weights import Int8Weight, int8_form
 from compress.parameters import copied
 from compress.quantization.fake_quant import ActivationQuantizer
@@ -121,7 +121,7 @@ def _set_one(name: str, layer: QuantLayer, own: str, form: Form, choices: Choice
     """One weight of a layer; `name` is for people."""
     quantizer: Any = getattr(layer, slot_of(own))
     values = layer.quantized_weight(own).detach().clone()
-    bits, grid, scale, norm = quantizer.bits, quantizer.grid(), layer.fold_scale(), layer.batch_norm
+    bits, grid, scale = quantizer.bits, quantizer.grid(), layer.fold_scale()
     setattr(layer, slot_of(own), None)
     layer._normed_by = ()
     setattr(layer, own, nn.Parameter(values, requires_grad=False))
@@ -136,8 +136,7 @@ def _set_one(name: str, layer: QuantLayer, own: str, form: Form, choices: Choice
     if form == "qdq":
         _store(layer, own, weight)
         return
-    folded = fold_norm(layer, norm, weight) if norm is not None else None
-    store_decomposed(layer, own, folded or weight)
+    store_decomposed(layer, own, weight)
 
 
 def _reason(bits: int, reduced: bool) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,19 @@ def _digest(integers: Array) -> str:
     return hashlib.sha256(np.sort(np.asarray(integers), axis=None).tobytes()).hexdigest()
 
 
+def _rounded(array: Array, about: Any) -> Array:
+    """An input as its tensor stores it: the file may begin behind the network's first rounding."""
+    scale, zero = about["quantization"]
+    if about["dtype"] is not np.int8:
+        return array
+    return np.clip(np.rint(array / scale) + zero, -128, 127).astype(np.int8)
+
+
+def _values(array: Array, about: Any) -> Array:
+    scale, zero = about["quantization"]
+    return array if about["dtype"] is not np.int8 else ((array.astype(np.float32) - zero) * scale).astype(np.float32)
+
+
 class _Interpreter(Loaded):
     def __init__(self, file: str, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -60,15 +74,15 @@ class _Interpreter(Loaded):
         self._file = file
         self._interpreter = Interpreter(file, num_threads=threads)
         self._interpreter.allocate_tensors()
-        self._inputs = [each["index"] for each in self._interpreter.get_input_details()]
-        self._outputs = [each["index"] for each in self._interpreter.get_output_details()]
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """See `Loaded`."""
-        for index, each in zip(self._inputs, inputs, strict=True):
-            self._interpreter.set_tensor(index, each)
+        for about, each in zip(self._inputs, inputs, strict=True):
+            self._interpreter.set_tensor(about["index"], _rounded(each, about))
         self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._outputs]
+        return [_values(self._interpreter.get_tensor(each["index"]), each) for each in self._outputs]
 
     def kernels(self, layers: Sequence[str]) -> list[str]:
         """The layers whose integers an operation on int8 reads."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
+from compress.export.decomposed import fold_norms
 from compress.export.onnx.check import Inputs
 from compress.export.onnx.export import ExportSettings, transform_to_onnx
 from compress.export.onnx.nan_origin import LAYERS
@@ -78,7 +79,10 @@ def _write_program(model: nn.Module, inputs: Inputs, file: Path) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(ready, tuple(each.cpu() for each in inputs))
+            given = tuple(each.cpu() for each in inputs)
+            program = torch.export.export(ready, given)
+            module = program.module()
+            program = torch.export.export(module, given) if fold_norms(module) else program
             torch.export.save(program, file)
     except Exception as e:  # torch.export's errors share no base class
         text = " ".join(str(e).split())[:300]

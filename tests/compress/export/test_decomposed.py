@@ -1,0 +1,73 @@
+"""Integers in PyTorch's own operations: the same numbers as the trained network, the very integers of the ONNX file."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.export.decomposed import load_program, put_values, weights_of
+from compress.export.onnx.qdq import deployable
+from compress.export.runtimes.sources import write_source
+from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
+
+
+def net() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    )  # fmt: skip
+
+
+def quantized(model: nn.Module, example: Tensor, bits: int = 8) -> nn.Module:
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):  # one gamma below 0, one of 0
+                module.weight.copy_(torch.linspace(-0.5, 1.25, 8))
+                module.weight[2], module.bias[1] = 0, 0.3
+                module.running_mean.copy_(torch.linspace(-0.2, 0.2, 8))
+    quantizer = QuantAwareTrainRangeLinearQuantizer(
+        bits_activations=bits, bits_weights=bits, per_channel_wts=True, example_inputs=example,
+        mode={"activations": "ASYMMETRIC_UNSIGNED", "weights": "SYMMETRIC_RESTRICTED"},
+    )  # fmt: skip
+    quantizer.prepare(model, None)
+    quantizer.convert(model)
+    with torch.no_grad():
+        for _ in range(3):
+            model.train()(example)
+    return model.eval()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_it_computes_what_the_network_computes(bits: int) -> None:
+    """Half a step apart where a value lies between two integers, so the mean is compared too."""
+    example = torch.rand(2, 3, 9, 9)
+    model = quantized(net(), example, bits)
+    found, wanted = deployable(model, "program").model(example), model(example)
+    assert (found - wanted).abs().max() <= 0.02 * wanted.abs().max()
+    assert (found - wanted).abs().mean() <= 1e-3 * wanted.abs().max()
+
+
+def test_batch_norms_are_gone_and_the_integers_are_those_of_the_onnx_file(tmp_path: Path) -> None:
+    example = torch.rand(1, 3, 9, 9)
+    model = quantized(net(), torch.rand(4, 3, 9, 9))
+    source = write_source("net", model, [(example,)], tmp_path, {"onnx", "program"})
+    module = load_program(source.program).module()
+    assert not [node for node in module.graph.nodes if "batch_norm" in str(node.target)]
+    weights = list(weights_of(module))
+    assert [each.layer for each in weights] == list(source.layers) == ["0", "3", "8"]
+    graph = onnx.load(source.onnx).graph
+    held = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    nodes = {node.output[0]: node for node in graph.node}
+    for each in weights:
+        (layer,) = (node for node in graph.node if node.name == each.layer)
+        stored = torch.from_numpy(held[nodes[layer.input[1]].input[0]].copy())
+        stored = stored if stored.shape == each.integers.shape else stored.T
+        assert torch.equal(stored, each.integers) or torch.equal(stored.abs(), each.integers.abs())
+    before = module(example)
+    put_values(module, weights)
+    torch.testing.assert_close(module(example), before, atol=1e-6, rtol=1e-5)
+    assert list(weights_of(module)) == []
