@@ -268,6 +268,10 @@ class TestedApplication:
         """Metrics of a network on the test data, by name; writes nothing."""
         raise NotImplementedError
 
+    def image_scores(self, model: nn.Module) -> dict[str, list[float]]:
+        """Metric -> the score of each test image, in the data's order; `test` gives their means. {}: not known."""
+        return {}
+
     def baseline(self) -> tuple[str, dict[str, float]]:
         """The trivial method's name and its metrics on the test data."""
         raise NotImplementedError

@@ -207,7 +207,7 @@ class BaseTrainer(TrainedApplication):
             logger.info("%s", story(thinned, before, checkpoint))
         self.set_to(checkpoint)
         check_ranks(self.state.state_dict(), "before the first step")
-        run = open_run(config.resume, config.run, self.stem())
+        run = open_run(config.resume, config.run, config.stem())
         if not session.writes:
             session.take(run)
         session.open_files(self.progress.epoch)
@@ -308,10 +308,6 @@ class BaseTrainer(TrainedApplication):
         """Optimizer updates in an epoch."""
         steps = math.ceil(len(self.training_loader) / self.config.accumulate)
         return min(steps, self.steps_limit or steps)
-
-    def stem(self) -> str:
-        """What a new run's name begins with: the application and the schedule."""
-        return f"{self.config.optform}-{Path(self.config.compress).stem if self.config.compress else 'plain'}"
 
     # After an epoch -----------------------------------------------------------------------------------------------
 

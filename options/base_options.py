@@ -31,7 +31,7 @@ GROUPS = {
         "new_schedule",
     ),
     "The network": ("arch", "arch_args", "weights", "match"),
-    "The run": ("run", "start_from", "resume", "checkpoint_every", "keep", "on_nan", "seed", "ema"),
+    "The run": ("run", "start_from", "resume", "checkpoint_every", "keep", "on_nan", "seed", "seeds", "ema"),
     "Resuming with changes": ("reset_optimizer", "reset_schedule", "thin"),
     "The machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
     "Several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),

@@ -13,7 +13,7 @@ from options.option import dashed, former_names
 
 MODES = ("plan", "smoke", "list_weights", "list_groups", "list_archs", "new_schedule")  # instead of training
 OF_A_SCHEDULE = frozenset({"compress", "strict", "nEpochs"})
-OF_ONE_RUN = frozenset({*MODES, "run", "resume", "thin", "explicit"})  # no part of how a run trains
+OF_ONE_RUN = frozenset({*MODES, "run", "resume", "seeds", "thin", "explicit"})  # no part of how a run trains
 
 
 def commands(evaluated: object, checkpoint: Mapping[str, Any]) -> dict[str, str]:

@@ -6,6 +6,7 @@ holds the names of those that were given on the command line.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from compress.epoch_window import MAX_EPOCHS
@@ -48,11 +49,16 @@ class TrainConfig:
     )
     lr: float = option(1e-3, "initial learning rate", minimum=0.0)
     seed: int = option(0, "seed of every random choice", minimum=0, maximum=2**63 - 1)
+    seeds: str | None = option(
+        None,
+        "train once for each of several seeds, as one group: 5 (seeds 0 to 4) or a list such as 0,7,12",
+        metavar="SEEDS",
+    )
     run: str | None = option(None, "name of the run: its folder under logs/, results/ and checkpoints/", metavar="NAME")
     start_from: str | None = option(
         None, "a new run starts from the best weights of this dense run, which goals compare with", metavar="RUN"
     )
-    resume: str | None = option(None, "resume this run from its last checkpoint", metavar="RUN")
+    resume: str | None = option(None, "resume this run from its last checkpoint, or this group of seeds", metavar="RUN")
     reset_optimizer: bool = option(
         False, "with --resume: reset the optimizer's state; it starts at the run's present learning rates, or at --lr"
     )
@@ -109,6 +115,10 @@ class TrainConfig:
     )
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
+    def stem(self) -> str:
+        """What a new run's name begins with: the application and the schedule."""
+        return f"{self.optform}-{Path(self.compress).stem if self.compress else 'plain'}"
+
     def schedule_command(self) -> str:
         """What trains this network under another schedule, when `--compress=FILE` is added."""
         return schedule_command(self.optform, vars(self))
@@ -129,7 +139,7 @@ class TestConfig:
     testdata: str | None = option(
         None, "folder of test images (default: dataset/ if it exists, else the embedded photographs)", metavar="FOLDER"
     )
-    run: str | None = option(None, "run to test (default: the newest)", metavar="RUN")
+    run: str | None = option(None, "run, or group of seeds, to test (default: the newest run)", metavar="RUN")
     baseline: str | None = option(
         None, "run whose network is measured on the same data as a second baseline, such as the dense network's",
         metavar="RUN",

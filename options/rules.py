@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from apputils.runs.folders import check_new_name, find_run, run_to_resume
+from apputils.runs.seed_groups import group_of, seeds_of
 from compress.errors import UserError, did_you_mean
 from options.command import MODES
 from options.configs import TestConfig, TrainConfig
@@ -82,10 +83,12 @@ def check_training(config: Trained, own: Sequence[Rule[Trained]] = ()) -> None:
     """
     rules: Sequence[Rule[Trained]] = RESUMED if config.resume is not None else (*NEW, *own)
     check(config, rules)
-    if config.resume is not None:
+    if config.resume is not None and group_of(config.resume) is None:
         run_to_resume(config.resume)
     if config.start_from is not None and config.resume is None:
         find_run(config.start_from)
+    if config.seeds is not None:
+        seeds_of(config.seeds)
     if config.run is not None and "RANK" not in os.environ:  # several processes share a new run, and one makes it
         check_new_name(config.run)
     families = schedule_families()
@@ -98,7 +101,7 @@ def check_testing(config: Tested, own: Sequence[Rule[Tested]] = ()) -> None:
     """Checks test options, like `check_training`."""
     check(config, (*TESTED, *own))
     for name in (config.run, config.baseline):
-        if name is not None:
+        if name is not None and (name != config.run or group_of(name) is None):
             find_run(name)
 
 
@@ -156,6 +159,8 @@ NEW: tuple[Rule[TrainConfig], ...] = (
         lambda c: False,
         "is for a run that continues; give --resume=RUN with it",
     ),
+    Rule(("seeds",), _trains, "trains several runs, and the other option trains none"),
+    Rule(("seed",), lambda c: c.seeds is None, "is one seed, and --seeds names several; give one of the two"),
     Rule(("run",), lambda c: _trains(c) or c.plan, "names what is written, and nothing is with the other option"),
 )
 RESUMED: tuple[Rule[TrainConfig], ...] = (
@@ -166,11 +171,17 @@ RESUMED: tuple[Rule[TrainConfig], ...] = (
         "--compress=logs/RUN/schedule.yaml, without --resume",
     ),
     Rule(("start_from",), lambda c: False, "starts a new run, and --resume continues with one that has started"),
+    Rule(("seeds",), lambda c: False, "starts a new group; --resume=GROUP continues with all the seeds of one"),
     Rule(("run",), lambda c: False, "names a new run, and --resume continues with one under its own name"),
 )
 TESTED: tuple[Rule[TestConfig], ...] = (
     *alone(("compare", "dump_features", "quantize", "predict")),
     *alone(("model", "run", "compare")),
+    Rule(
+        ("dump_features", "quantize", "predict", "thin", "benchmark", "runtimes"),
+        lambda c: group_of(c.run) is None,
+        "is about one run, and --run names a group of seeds; name one of its runs",
+    ),
     Rule(("benchmark",), lambda c: not _others(c, ("dump_features", "quantize", "predict"), ""), "only measures time"),
     Rule(("batch",), lambda c: c.compare or c.benchmark, "belongs to --compare and --benchmark"),
     Rule(("layers", "num"), lambda c: c.dump_features, "belongs to --dump-features"),
@@ -212,6 +223,9 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         lambda c: not _exported(c) and not _others(c, ("dump_features", "predict", "quantize"), ""),
         "measures the network of a checkpoint, not an exported file; after --quantize, give "
         "--model=results/RUN/quantized.pt",
+    ),
+    Rule(
+        ("bits",), lambda c: not any(map(group_of, c.compare or ())), "is about runs; --compare names a group of seeds"
     ),
     Rule(("calibration",), lambda c: c.quantize or c.bits, "belongs to --quantize and --bits"),
     Rule(("max_drop",), lambda c: c.quantize == "auto", "belongs to --quantize=auto"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from apputils.compare.paired import Scores
 from compress.analysis.macs.layers import macs_table
 from compress.analysis.sparsity.totals import Sparsity
 from compress.io.files import read_bytes
@@ -29,6 +30,8 @@ class Candidate:
         quality: metric -> value on the test data.
         file: its ONNX file; None if it cannot be exported.
         facts: columns that say which network this is, such as its architecture, first in the table.
+        scores: metric -> score of each image under each seed, (seeds, images); empty where images are not known.
+        seeds: of a group; empty of a single network.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Candidate:
     quality: Mapping[str, float]
     file: Path | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
 
 
 def cost_row(candidate: Candidate) -> dict[str, Any]:

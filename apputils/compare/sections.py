@@ -1,10 +1,11 @@
 """The parts of a comparison, as sections of its page and workbook."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from apputils.compare.differences import how_to_read, interval_text
 from apputils.compare.pareto import pareto_charts
-from apputils.report.blocks import Block, Charts, Lines, Text
+from apputils.report.blocks import Block, Charts, Lines, Text, absent
 from apputils.report.section import Content, Section
 from apputils.report.sections.reproduce import fact_tables
 from apputils.report.sections.runtimes import Runtimes
@@ -35,7 +36,7 @@ class Networks(Section):
         sheet = Sheet("compare", ["sparsity"], note, plots, COUNTS)
         baseline = [{"metric": name, content["baseline"]: value} for name, value in content["baseline_quality"].items()]
         return [
-            Table("comparison", content["rows"], _columns(content["metrics"]), sheet),
+            Table("comparison", content["rows"], _columns(content), sheet),
             Table("warnings", content["warnings"], columns=None),
             Table("baseline", baseline, columns=None),
         ]
@@ -44,6 +45,31 @@ class Networks(Section):
         """The table, how it was measured, warnings and notes."""
         notes = [f"{row['name']}: {row['text']}" for row in content["warnings"]] + content["notes"]
         return [self.tables(content)[0], Text(_how(content), "quiet"), *(Text(note, "absent") for note in notes)]
+
+
+class Differences(Section):
+    """Whether the networks differ from the first one in quality."""
+
+    name, title = "differences", "Is it a difference?"
+
+    def tables(self, content: Content) -> list[Table]:
+        """A row for each metric of each network."""
+        columns = [
+            column("name", "network"),
+            column("metric", text=lambda metric: words_of(metric).heading),
+            column("finding", "than the first"),
+            Column("interval", lambda row: (row["mean"], interval_text(row))),
+            column("seeds"),
+            column("images", text=whole),
+        ]
+        return [Table("differences", content["differences"], columns)]
+
+    def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
+        """How the intervals are meant, then the table."""
+        rows = content["differences"]
+        if not rows:
+            return [absent("Not known", "it takes two networks whose single images are measured.")]
+        return [Text(f"The first is {rows[0]['than']}. {how_to_read(rows)}.", "quiet"), *self.tables(content)]
 
 
 class Pareto(Section):
@@ -109,12 +135,14 @@ def _how(content: Content) -> str:
     )
 
 
-def _columns(metrics: Iterable[str]) -> list[Column]:
+def _columns(content: Content) -> list[Column]:
     """Of the page's table."""
+    groups = any(row["seeds"] for row in content["rows"])
     return [
         column("name", "network"),
         column("architecture"),
-        *(column(name, words_of(name).heading, _shown(words_of(name).bare)) for name in metrics),
+        *(each for name in content["metrics"] for each in _metric_columns(name, groups)),
+        *([column("seeds")] if groups else []),
         column("parameters", text=whole),
         column("macs", "MACs", whole),
         column("sparsity", "zeros", percent),
@@ -126,6 +154,13 @@ def _columns(metrics: Iterable[str]) -> list[Column]:
         column("schedule"),
         column("goals"),
     ]
+
+
+def _metric_columns(metric: str, groups: bool) -> list[Column]:
+    """Value and, where there are groups of seeds, the standard deviation."""
+    text = _shown(words_of(metric).bare)
+    spread = [column(f"{metric}_deviation", "deviation", text)] if groups else []
+    return [column(metric, words_of(metric).heading, text), *spread]
 
 
 def _time_columns(runtime: str) -> list[Column]:
@@ -147,4 +182,4 @@ def _shown(text: Callable[[float], str]) -> Callable[[float | None], str]:
     return lambda value: "" if value is None else text(value)
 
 
-SECTIONS: tuple[Section, ...] = (Networks(), Pareto(), Cost(), Runtimes(), Reproduce())
+SECTIONS: tuple[Section, ...] = (Networks(), Differences(), Pareto(), Cost(), Runtimes(), Reproduce())

@@ -11,7 +11,9 @@ from typing import Any
 from tabulate import tabulate
 
 from apputils.compare.candidate import Candidate, cost_row
+from apputils.compare.differences import difference_rows, differences_text
 from apputils.compare.page import render
+from apputils.compare.paired import mean_interval
 from apputils.compare.sections import SECTIONS
 from apputils.report.book import write_book
 from apputils.report.sections.reproduce import environment
@@ -35,18 +37,26 @@ def compared(
     """
     times, how = time_rows([Timed(each.name, each.model, each.inputs, each.file) for each in candidates], timing)
     rows = [
-        {"name": each.name, **each.facts, **each.quality, **cost_row(each), **time}
+        {"name": each.name, **each.facts, **each.quality, **_spread(each), **cost_row(each), **time}
         for each, time in zip(candidates, times, strict=True)
     ]
     content = {
         **about,
         "metrics": {name: bool(directions.get(name, True)) for name in candidates[0].quality},
         "rows": rows,
+        "differences": difference_rows(candidates, directions),
         "timing": {**how, "device": str(candidates[0].inputs[0].device)},
         "input_shapes": [list(each.shape) for each in candidates[0].inputs],
         "environment": environment(),
     }
     return dict(finite(content))
+
+
+def _spread(candidate: Candidate) -> dict[str, Any]:
+    """Of a group of seeds their number, and the standard deviation of each metric."""
+    means = {metric: scores.mean(1) for metric, scores in candidate.scores.items()}
+    spread = {f"{metric}_deviation": mean_interval(each)[1] for metric, each in means.items() if candidate.seeds}
+    return {"seeds": len(candidate.seeds) or None, **spread}
 
 
 def write_comparison(folder: Path, content: Mapping[str, Any]) -> None:
@@ -78,7 +88,7 @@ def table_text(content: Mapping[str, Any]) -> str:
     lines = [[content["baseline"], *(words_of(name).bare(content["baseline_quality"][name]) for name in metrics)]]
     for row in content["rows"]:
         lines.append(
-            [row["name"], *(_quality(name, row[name]) for name in metrics), f"{row['parameters']:,}"]
+            [_name(row), *(_quality(row, name) for name in metrics), f"{row['parameters']:,}"]
             + [f"{row['macs']:,}", f"{100 * row['sparsity']:.2f} %", _shown(row["file_bytes"], "{:,}")]
             + [time_text(row, runtime) for runtime in RUNTIMES]
             + [row.get("goals") or "-"] * goals
@@ -89,13 +99,23 @@ def table_text(content: Mapping[str, Any]) -> str:
         f"over that of the first network in the same rounds; {load_text(timing['others_cores'])}"
     )
     align = ["left"] + ["right"] * (len(head) - 1)
-    return (
-        tabulate(lines, head, disable_numparse=True, colalign=align) + f"\nmeasured on {content['measured_on']}\n{note}"
-    )
+    table = tabulate(lines, head, disable_numparse=True, colalign=align)
+    differences = differences_text(content["differences"])
+    text = f"{table}\nmeasured on {content['measured_on']}\n{note}"
+    return f"{text}\n\n{differences}" if differences else text
 
 
-def _quality(metric: str, value: float | None) -> str:
-    return "-" if value is None else words_of(metric).bare(value)
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['name']}, {row['seeds']} seeds" if row["seeds"] else str(row["name"])
+
+
+def _quality(row: Mapping[str, Any], metric: str) -> str:
+    """The metric, of a group with its standard deviation."""
+    value, deviation = row[metric], row.get(f"{metric}_deviation")
+    if value is None:
+        return "-"
+    spread = "" if deviation is None else f" \u00b1 {words_of(metric).bare(deviation)}"
+    return words_of(metric).bare(value) + spread
 
 
 def _shown(value: Any, form: str) -> str:

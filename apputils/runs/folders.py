@@ -14,6 +14,7 @@ from compress.errors import UserError, did_you_mean, shown
 from compress.io.files import read_text
 
 LONGEST_NAME = 100  # characters
+GROUP_FILE = "group.json"  # in logs/, of a group of seeds, which is no run
 _TAKEN = "--run={0}: there is a run of that name; --resume={0} continues with it; nothing was started"
 
 
@@ -83,10 +84,15 @@ def new_run(name: str | None, stem: str) -> Run:
         if not _claim(Run(name)):
             raise UserError(_TAKEN.format(name))
         return Run(name)
-    plain = "".join(character if is_plain_name(character) else "_" for character in stem[:LONGEST_NAME])
-    base = f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
+    base = dated_name(stem)
     candidates = (Run(base if i == 0 else f"{base}-{i}") for i in range(1000))
     return next(run for run in candidates if _claim(run))  # two that start in the same second get two folders
+
+
+def dated_name(stem: str) -> str:
+    """`<stem>-<date>-<time>`, what is not fit for a folder's name replaced."""
+    plain = "".join(character if is_plain_name(character) else "_" for character in stem[:LONGEST_NAME])
+    return f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def check_new_name(name: str) -> None:
@@ -151,7 +157,7 @@ def run_to_resume(name: str) -> Run:
             f"the run {name!r} ended before it had saved anything, so there is nothing to continue from; start it "
             f"again under another name, or under this one after removing {Run(name).logs}"
         )
-    raise UserError(f"there is no run {name!r} with a checkpoint; {did_you_mean(name, [run.name for run in runs])}")
+    raise _no_run(name, runs)
 
 
 def check_owner(owner: object, path: Path) -> None:
@@ -193,7 +199,8 @@ def recorded_optform(run: str | None, model: str | None) -> str | None:
     """
     try:
         name = Path(model).parent.name if model else run or newest_runs()[0].name
-        options = yaml.safe_load(read_text(Run(name).logs / "options.yaml"))
+        group = Run(name).logs / GROUP_FILE  # JSON is YAML
+        options = yaml.safe_load(read_text(group if group.is_file() else Run(name).logs / "options.yaml"))
         return options["optform"] if isinstance(options["optform"], str) else None
     except (UserError, OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError):
         return None
@@ -211,4 +218,11 @@ def find_run(name: str | None) -> Run:
     for run in runs:
         if run.name == name:
             return run
-    raise UserError(f"there is no run {name!r} with a checkpoint; {did_you_mean(name, [run.name for run in runs])}")
+    raise _no_run(name, runs)
+
+
+def _no_run(name: str, runs: list[Run]) -> UserError:
+    if is_plain_name(name) and (Run(name).logs / GROUP_FILE).is_file():
+        members = ", ".join(sorted(run.name for run in runs if run.name.startswith(f"{name}-s")))
+        return UserError(f"{name!r} is a group of seeds; name one of its runs here: {members or 'there is none yet'}")
+    return UserError(f"there is no run {name!r} with a checkpoint; {did_you_mean(name, [run.name for run in runs])}")

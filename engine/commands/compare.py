@@ -11,10 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,6 +24,7 @@ from apputils.compare.write import compared, table_text, write_comparison
 from apputils.report.records import read_json
 from apputils.runs.folders import Run, find_run, newest_runs
 from apputils.runs.run_warnings import place_of
+from apputils.runs.seed_groups import group_of
 from apputils.runs.writable import check_results
 from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
@@ -56,11 +58,13 @@ class Named:
         name: as the table calls it.
         path: of the file.
         checkpoint: its content.
+        seeds: of a group of seeds, whose first run the file is of: seed -> run.
     """
 
     name: str
     path: Path
     checkpoint: dict[str, Any]
+    seeds: Mapping[int, Run] = field(default_factory=dict)
 
     @property
     def optform(self) -> str:
@@ -91,7 +95,9 @@ def compare(opt: TestConfig, application_of: Callable[[str], Application]) -> di
         candidates = [
             candidate
             for place, (subject, tester) in enumerate(Bar(pairs, len(subjects), "networks", "network"))
-            for candidate in _candidates(subject, tester, opt, Path(folder) / f"{place}.onnx", notes)
+            for candidate in _candidates(
+                subject, tester, opt, Path(folder) / f"{place}.onnx", notes, _further(subject, opt, application_of)
+            )
         ]
         logger.info("timing %d networks in turns, %d rounds", len(candidates), timing.rounds)
         about = _about(subjects[0], testers[0], [*notes, *lost, *more])
@@ -171,6 +177,9 @@ def _named(word: str) -> Named:
             "and timed in onnxruntime too; nothing was measured"
         )
     path = Path(word)
+    group = group_of(word)
+    if group is not None:
+        return dataclasses.replace(_of_run(group.members[group.seeds[0]].name), name=word, seeds=group.members)
     return Named(word, path, load_subject(path)) if path.is_file() else _of_run(word)
 
 
@@ -238,13 +247,31 @@ def _on_the_same_data(
     return [s for s, _ in chosen], [t for _, t in chosen], notes
 
 
+def _further(
+    subject: Named, opt: TestConfig, application_of: Callable[[str], Application]
+) -> dict[int, TestedApplication]:
+    """Testers of a group's other runs."""
+    others = list(subject.seeds.items())[1:]
+    return {seed: _tester(_of_run(run.name), opt, application_of(subject.optform)) for seed, run in others}
+
+
 def _candidates(
-    subject: Named, tester: TestedApplication, opt: TestConfig, file: Path, notes: list[str]
+    subject: Named,
+    tester: TestedApplication,
+    opt: TestConfig,
+    file: Path,
+    notes: list[str],
+    further: Mapping[int, TestedApplication],
 ) -> list[Candidate]:
     """A checkpoint's network; with `--bits` also what quantizing it after training gives, if it is float."""
     model = tester.build_model()
     found = [_candidate(subject.name, model, subject, tester, opt, file, notes)]
-    if opt.bits is None:
+    if subject.seeds:
+        found = [_with_seeds(found[0], subject, further)]
+        notes.append(
+            f"{subject.name} is a group: quality is the mean of its seeds, costs are those of {tester.folders.name}"
+        )
+    if opt.bits is None or subject.seeds:
         return found
     if is_quantized(model):
         notes.append(f"{subject.name} is quantized already; --bits={opt.bits} leaves it as it is")
@@ -265,7 +292,8 @@ def _candidate(
 ) -> Candidate:
     """A network, its quality, its ONNX file, and inputs to time it with."""
     with seen_inputs(model) as seen:
-        quality = tester.test(model)
+        scores = {metric: np.array([each]) for metric, each in tester.image_scores(model).items()}
+        quality = {} if scores else tester.test(model)
     generator = torch.Generator().manual_seed(0)
     shapes = [(opt.batch * each.shape[0], *each.shape[1:]) for each in tester.example_inputs()]
     inputs = tuple(torch.rand(shape, generator=generator) for shape in shapes)
@@ -278,7 +306,17 @@ def _candidate(
     facts = {"architecture": _architecture(subject.checkpoint, quantized), "schedule": _schedule(subject.checkpoint)}
     facts["goals"] = _goals(subject) if name == subject.name else ""
     on_device = tuple(each.to(tester.device) for each in inputs)
-    return Candidate(name, model, on_device, quality, file if file.is_file() else None, facts)
+    quality |= {metric: float(each.mean()) for metric, each in scores.items()}
+    return Candidate(name, model, on_device, quality, file if file.is_file() else None, facts, scores)
+
+
+def _with_seeds(candidate: Candidate, subject: Named, others: Mapping[int, TestedApplication]) -> Candidate:
+    """A group's candidate: the first run's costs, and the quality of all its runs."""
+    found = [{metric: each[0] for metric, each in candidate.scores.items()}]
+    found += [other.image_scores(other.build_model()) for other in others.values()]  # type: ignore[misc]
+    scores = {metric: np.array([each[metric] for each in found]) for metric in candidate.scores}
+    quality = {metric: float(each.mean()) for metric, each in scores.items()}
+    return dataclasses.replace(candidate, quality=quality, scores=scores, seeds=tuple(subject.seeds))
 
 
 def _in_runtimes(

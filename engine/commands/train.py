@@ -7,8 +7,13 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from apputils.runs.seed_groups import group_of
 from compress.analysis.drawing.plan import draw_plan
 from compress.analysis.listings.groups import group_tables
 from compress.analysis.listings.weights import weight_list
@@ -17,6 +22,7 @@ from compress.errors import UserError
 from compress.thinning.trial import prunable_graph
 from engine.architectures.listing import architecture_table
 from engine.architectures.zoo import Zoo
+from engine.commands.seeds import train_seeds
 from engine.commands.smoke import smoke
 from engine.distributed.elastic_restart import run_to_go_on_with
 from engine.distributed.process_group import first_of_machine_first, in_one_process, process_group
@@ -44,13 +50,24 @@ def act(application: Application, config: TrainConfig) -> None:
             in_one_process(f"--{name.replace('_', '-')}")
             mode(application, config)
             return
+    train = partial(_train, application, device)
+    if config.seeds is not None or group_of(config.resume) is not None:
+        in_one_process("a group of seeds")
+        check_goals(train_seeds(config, train))
+    else:
+        check_goals(train(config))
+
+
+def _train(application: Application, device: torch.device, config: TrainConfig) -> dict[str, Any]:
+    """Trains one run, or goes on with it; returns its summary."""
     with process_group(device), RunSession() as session:
         config = dataclasses.replace(config, resume=config.resume or run_to_go_on_with())
         checkpoint = take_last(config.resume, session) if config.resume else None  # read once, for both uses
         config = resumed(config, checkpoint)
         with first_of_machine_first(), session.warnings:
             loaders = application.load("training_loaders")(config)
-        check_goals(application.load("trainer")(config, *loaders).run(session, checkpoint))
+        summary: dict[str, Any] = application.load("trainer")(config, *loaders).run(session, checkpoint)
+        return summary
 
 
 def _built(application: Application, config: TrainConfig) -> BaseTrainer:
@@ -64,7 +81,7 @@ def _plan(application: Application, config: TrainConfig) -> None:
     trainer = _built(application, config)
     plan = trainer.compression_scheduler.preview(trainer.progress.epochs, trainer.optimizers)
     sys.stdout.write(f"{plan}\n")
-    path = Path(f"{config.run or trainer.stem()}-plan.png")  # here: a plan is not a run and takes no run's name
+    path = Path(f"{config.run or config.stem()}-plan.png")  # here: a plan is not a run and takes no run's name
     draw_plan(plan, path)
     sys.stdout.write(f"drawn: {path}; nothing was trained\n")
 

@@ -52,8 +52,13 @@ def scores_of_outputs(labels: Tensor, outputs: Iterable[Tensor]) -> dict[str, fl
 
 def top_k(given: Answers, k: int) -> float:
     """Percent of images whose class is among the k largest logits."""
+    return 100 * float(among_best(given, k).double().mean())
+
+
+def among_best(given: Answers, k: int) -> Tensor:
+    """For each image whether its class is among the k largest logits."""
     best = given.logits.topk(min(k, given.logits.shape[1]), dim=1).indices
-    return 100 * float((best == given.labels[:, None]).any(1).double().mean())
+    return (best == given.labels[:, None]).any(1)
 
 
 def loss(given: Answers) -> float:

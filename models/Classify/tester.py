@@ -20,7 +20,7 @@ from data.Classify_data.loaders import classify_training_loaders
 from data.Classify_data.task import Task
 from engine.tester import BaseTester
 from models.Classify.exits import THRESHOLDS, exit_table
-from models.Classify.quality import BASELINE, Answers, answers, majority_scores, scores, scores_of_outputs
+from models.Classify.quality import BASELINE, Answers, among_best, answers, majority_scores, scores, scores_of_outputs
 from options.base_options import TestConfig
 from options.Classify_options.test_options import ClassifyTestConfig
 
@@ -45,6 +45,11 @@ class ClassifyTester(BaseTester):
     def test(self, model: nn.Module) -> dict[str, float]:
         """Accuracy on the test images; writes nothing."""
         return scores(self.answers(model))
+
+    def image_scores(self, model: nn.Module) -> dict[str, list[float]]:
+        """100 for each test image whose class is the first, or among the first five, else 0."""
+        given = self.answers(model)
+        return {f"top{k}": (100 * among_best(given, k).double()).tolist() for k in (1, 5)}
 
     def evaluation(self) -> Evaluation:
         """The test images, and the accuracy and loss of what a network says of them."""

@@ -36,7 +36,13 @@ class Quality:
         self, model: nn.Module, items: Items, device: torch.device, names: Iterable[str] | None = None
     ) -> dict[str, float]:
         """Mean of each metric over the images, or of those named."""
-        return _mean([self._of(item, output, names) for item, output in outputs(model, items, device)])
+        return _mean(self.by_image(model, items, device, names))
+
+    def by_image(
+        self, model: nn.Module, items: Items, device: torch.device, names: Iterable[str] | None = None
+    ) -> list[dict[str, float]]:
+        """The metrics of each image, or those named."""
+        return [self._of(item, output, names) for item, output in outputs(model, items, device)]
 
     def of_outputs(
         self, items: Sequence[RestorationItem], outputs: Iterable[Tensor], names: Iterable[str] | None = None

@@ -31,6 +31,11 @@ class RestorationTester(BaseTester):
         """Mean of each metric over the test images; writes nothing."""
         return self.image_quality.evaluate(model, self.testing_loader, self.device)
 
+    def image_scores(self, model: nn.Module) -> dict[str, list[float]]:
+        """Each metric of each test image."""
+        rows = self.image_quality.by_image(model, self.testing_loader, self.device)
+        return {name: [row[name] for row in rows] for name in self.image_quality.metrics}
+
     def baseline(self) -> tuple[str, dict[str, float]]:
         """The trivial method."""
         return self.image_quality.baseline, self.image_quality.of_baseline(self.testing_loader)
