@@ -22,6 +22,7 @@ from apputils.report.records import read_json, read_table
 from apputils.report.sections.architecture import Architecture
 from apputils.runs.folders import Run, recorded_optform
 from apputils.runs.lock import hold
+from apputils.runs.seed_groups import group_of
 from compress.analysis.sensitivity.record import open_record
 from compress.config import file_config
 from compress.config.post_training import load_post_training
@@ -133,6 +134,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "plain_pickle.py read_plain": read_batch,
     "idx.py read_idx": lambda path: read_idx(path, 1),
     "idx.py read_idx, packed": _with_ending(lambda path: read_idx(path, 3), ".gz"),
+    "seed_groups.py group_of": in_run("group.json", lambda: group_of("a")),
     "pairs_index.py read_index": _in_folder(read_index, "pairs.json"),
     "data/images.py opened": lambda path: ImageFile("a", path).load(),
     "dense.py _is_dense": in_run("schedule.yaml", lambda: _is_dense(Run("a"))),
