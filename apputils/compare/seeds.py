@@ -22,9 +22,7 @@ from apputils.report.tables import Table, column
 from apputils.runs.seed_groups import SeedGroup
 from compress.analysis.measured_words import measured_words
 from compress.analysis.metric_names import words_of
-from compress.goals.judge import MET, MISSED, NOT_MEASURED, UNDECIDED
-
-WORST_FIRST = (MISSED, NOT_MEASURED, UNDECIDED, MET)
+from compress.goals.judge import verdict_of
 
 
 def group_summary(group: SeedGroup, summaries: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -52,13 +50,12 @@ def _goals(group: SeedGroup, summaries: Mapping[int, Mapping[str, Any]]) -> dict
     found = {name: record for name, record in records.items() if record}
     if not found:
         return None
-    verdicts = {record["verdict"] for record in found.values()}
     rows = [
         {"goal": f"{row['goal']} ({name})", "verdict": row["verdict"]}
         for name, record in found.items()
         for row in record["rows"]
     ]
-    return {"verdict": next(each for each in WORST_FIRST if each in verdicts), "rows": rows}
+    return {"verdict": verdict_of(rows), "rows": rows}
 
 
 def _of_metric(metric: str, summaries: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
