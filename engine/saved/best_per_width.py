@@ -86,7 +86,15 @@ class BestOfEachSize:
                 "checkpoint": f"best_thinned{i}.pt",
             }
             for i, size in enumerate(self.best)
+            if not self._passed_over(i)
         ]
+
+    def _passed_over(self, place: int) -> bool:
+        """Whether no epoch ended at a size, since the network was cut twice in one: it has the next one's numbers."""
+        if place + 1 == len(self.best):
+            return False
+        now, then = self.best[place], self.best[place + 1]
+        return (now.channels, now.params, now.macs) == (then.channels, then.params, then.macs)
 
     def _how_often(self, place: int) -> str:
         """Of the recipes up to a size some fuse blocks, which is no thinning."""
