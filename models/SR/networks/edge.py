@@ -20,6 +20,7 @@ class PlainSR(nn.Module):
         upscale_factor: scale, >= 1.
         width: channels of the convolutions; the paper has 8, 16, 32 and 64.
         depth: convolutions between the first and the last one; the paper has 4, 10 and 16.
+        relu: ReLU in place of PReLU, in front of which runtimes compute an int8 layer in float.
         colors: channels of input and output.
 
     Attributes:
@@ -30,22 +31,24 @@ class PlainSR(nn.Module):
         lambda inputs, outputs: nn.Conv2d(inputs, outputs, 3, padding=1)
     )
 
-    def __init__(self, upscale_factor: int = 2, width: int = 16, depth: int = 4, colors: int = 3) -> None:
+    def __init__(
+        self, upscale_factor: int = 2, width: int = 16, depth: int = 4, relu: bool = False, colors: int = 3
+    ) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {
-            "upscale_factor": upscale_factor, "width": width, "depth": depth, "colors": colors,
+            "upscale_factor": upscale_factor, "width": width, "depth": depth, "relu": relu, "colors": colors,
         }  # fmt: skip
         self.upscale_factor = upscale_factor
-        self.body = nn.Sequential(*self._layers(width, depth, colors))
+        self.body = nn.Sequential(*self._layers(width, depth, relu, colors))
 
     def forward(self, low: Tensor) -> Tensor:
         detail = functional.pixel_shuffle(self.body(low), self.upscale_factor)
         return detail + functional.interpolate(low, scale_factor=self.upscale_factor, mode="nearest")
 
-    def _layers(self, width: int, depth: int, colors: int) -> Iterator[nn.Module]:
+    def _layers(self, width: int, depth: int, relu: bool, colors: int) -> Iterator[nn.Module]:
         for number in range(depth + 1):
             yield self.block(width if number else colors, width)
-            yield nn.PReLU(width)
+            yield nn.ReLU() if relu else nn.PReLU(width)
         yield self.block(width, colors * self.upscale_factor**2)
 
 

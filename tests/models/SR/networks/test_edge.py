@@ -28,7 +28,7 @@ def test_number_of_parameters(depth, width):
 def test_size_of_the_output_and_arguments(kind, scale):
     net = kind(scale, width=4, depth=1)
     assert net(torch.rand(2, 3, 6, 5)).shape == (2, 3, 6 * scale, 5 * scale)
-    assert net.arguments == {"upscale_factor": scale, "width": 4, "depth": 1, "colors": 3}
+    assert net.arguments == {"upscale_factor": scale, "width": 4, "depth": 1, "relu": False, "colors": 3}
     assert kind(**net.arguments).state_dict().keys() == net.state_dict().keys()
 
 
