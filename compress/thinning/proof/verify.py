@@ -288,6 +288,7 @@ def _tolerance(model: nn.Module, observations: Iterable[Observation]) -> float:
 
 
 def fits_twice(model: nn.Module) -> bool:
+    """Whether a model is small enough to be judged again in float64."""
     return sum(tensor.numel() for tensor in model.parameters()) <= DOUBLE_UP_TO
 
 
