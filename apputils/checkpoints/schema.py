@@ -70,6 +70,7 @@ class _Recipe(_Form):
     attributes: dict[str, dict[str, int | tuple[int, ...] | None]]
     headed: list[str]
     fused: list[str] = []
+    padded: dict[str, list[int]] = {}
 
 
 class _Structure(_Form):

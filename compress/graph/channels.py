@@ -121,6 +121,8 @@ class ChannelGraph:
         risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.trial`).
         tried_heads: modules whose positions within heads can go, if a trial bears it out.
         macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
+        padded: layers with a norm over the channels -> their dimension, from the end: they keep the width before for
+            their statistics (`compress/thinning/norms.py`).
     """
 
     _groups: tuple[ChannelGroup, ...]
@@ -133,6 +135,7 @@ class ChannelGraph:
     risky: frozenset[str]
     tried_heads: frozenset[str]
     macs: dict[str, int]
+    padded: dict[str, int]
 
     @functools.cached_property
     def places(self) -> frozenset[Place]:
@@ -226,6 +229,7 @@ def graph_of(
         frozenset(coupling.risky) | ({""} if reads_widths(model) else set()),
         frozenset(tried),
         macs,
+        dict(coupling.padded),
     )
 
 

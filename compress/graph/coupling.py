@@ -29,6 +29,7 @@ from torch.fx import Node
 
 from compress.graph.aliases import Aliases, written
 from compress.graph.pointwise import is_pointwise
+from compress.graph.regions import LayerCall, layer_calls
 from compress.graph.settable_numbers import settable
 from compress.graph.size_origins import Kept, dims_read, number_at, serial_of
 from compress.graph.trace import (
@@ -150,6 +151,8 @@ class Coupling:
         self.has_heads = False
         self.within: dict[str, list[Ids]] = {}
         self.reads: set[tuple[str, int]] = set()
+        self.padded: dict[str, int] = {}
+        self.calls: dict[Node, LayerCall] = {}
         self._values: dict[Node, Result] = {}
         self._sized: dict[str | None, Node] = {}
         self._node: Node | None = None
@@ -160,6 +163,7 @@ class Coupling:
         self._trace, self._values = trace, {}
         aliases = Aliases([*trace.placeholders, *trace.operations])
         self._sized = {serial_of(node): node for node in (*trace.placeholders, *trace.operations)}
+        self.calls = layer_calls(trace.operations, module_of, trace.sources)
         for node in trace.placeholders:
             self._values[node] = Value.fixed(shape_of(node))
         for node in trace.operations:
@@ -168,6 +172,7 @@ class Coupling:
             result = self._rule(node)(self, node, bound_arguments(node)) if known else self._unknown(node, trace)
             assert not isinstance(result, Value) or result.shape == shape_of(node), (node.name, result.shape)
             self._values[node] = result
+            self._check_padded(node, result)
             if isinstance(result, Value) and any(result.units[dim] is not None for dim in dims_read(node)):
                 self.risky.add(module_of(node))  # the code may compute with how many channels there are
             for argument in written(node):
@@ -256,6 +261,11 @@ class Coupling:
                 found = len(shape) > count + 1 and shape[-count:] == tuple(module.kernel_size)
                 return range(len(shape) - count, len(shape)) if found else range(0)
         return range(0)
+
+    def is_weight(self, node: Node) -> bool:
+        """Whether a tensor is made of nothing but parameters, buffers and constants."""
+        assert self._trace is not None
+        return node in self._trace.sources
 
     def weight(self, argument: Any, name: str) -> Value:
         """A weight that the calling module counts its channels by, although it may be no tensor of that module.
@@ -406,6 +416,17 @@ class Coupling:
         elif not self.allow_inexact:
             self.pin(ids, f"{reason}, {INEXACT}")
 
+    def _check_padded(self, node: Node, result: Result) -> None:
+        """What a padded layer gives has the channels where those that it reads are."""
+        call = self.calls.get(node)
+        if call is None or call.result is not node or call.module not in self.padded:
+            return
+        dim, own = self.padded[call.module], self.tensors[f"{call.module}.{FULL_WIDTH}"].units[0]
+        assert own is not None
+        given = result.units[dim] if isinstance(result, Value) else None
+        if given is None or not np.array_equal(self.units.roots(given), self.units.roots(own)):
+            self.pin(own, "norm over the channel dimension, whose result has them elsewhere")
+
     def pin_all(self, value: Value, reason: str) -> Value:
         """Pin every dimension of a tensor; gives back a fixed tensor of its shape."""
         for ids in value.units:
@@ -429,6 +450,8 @@ class Coupling:
         return self.rules["pointwise" if is_pointwise(node) else "boundary"]
 
 
+FULL_WIDTH = "full_width"
+"""A number of a padded layer: how many channels there were."""
 INEXACT = (
     "which changes with each that goes: `allow_inexact: true` of FilterRemover, in Python `thin(..., "
     "allow_inexact=True)`, removes all the same and measures the difference"

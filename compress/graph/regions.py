@@ -11,6 +11,9 @@ each, and neither setting changes shapes, channels or products; `follow_data`, f
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from torch.fx import GraphModule, Node
@@ -68,3 +71,40 @@ def follow_data(module: GraphModule) -> None:
 def has_subgraph(node: Node) -> bool:
     """Whether the call runs a sub-graph that nothing looks into, such as the branches of `torch.cond`."""
     return any(source.op == "get_attr" for source in node.all_input_nodes)
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a layer that reads one tensor and gives one.
+
+    Attributes:
+        module: its name.
+        source: the tensor that it reads.
+        result: the tensor that it gives.
+    """
+
+    module: str
+    source: Node
+    result: Node
+
+
+def layer_calls(
+    operations: Iterable[Node], owner: Callable[[Node], str], made: Iterable[Node]
+) -> dict[Node, LayerCall]:
+    """Operation -> the call of a layer that it is part of, where that reads one tensor and gives one.
+
+    Args:
+        operations: of a trace, in their order.
+        owner: the name of the module that made a call.
+        made: what is no tensor of the network's data: parameters, and what is computed from nothing else.
+    """
+    found: dict[Node, LayerCall] = {}
+    own = set(made)
+    for module, run in itertools.groupby(operations, owner):
+        nodes = list(run)
+        inside = set(nodes)
+        sources = {each for node in nodes for each in node.all_input_nodes} - inside - own
+        results = [node for node in nodes if not set(node.users) <= inside]
+        if len(sources) == len(results) == 1:
+            found |= dict.fromkeys(nodes, LayerCall(module, *sources, *results))
+    return found

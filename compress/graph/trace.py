@@ -165,7 +165,7 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
     """The traced pass as torch's own program, which can also be run; arguments and errors as in `trace_model`."""
     call = calls_of(example_inputs)[0]
     try:
-        with _mode(model, training), _quiet(), calling(model, call), plain_outputs(model):
+        with _mode(model, training), _quiet(), _callable_by_name(model), calling(model, call), plain_outputs(model):
             return torch.export.export(model, call.arguments, call.keywords or None, strict=False)
     except FAILURES as error:
         refuse_scripted(model)
@@ -310,6 +310,32 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
         for module, flag in flags:
             module.training = flag
+
+
+@contextlib.contextmanager
+def _callable_by_name(model: nn.Module) -> Iterator[None]:
+    """The tracer's own call has an argument `mod`: what a model passes under that name goes by its place inside."""
+    kinds = {type(module) for module in model.modules()}
+    kinds = {kind for kind in kinds if "mod" in _arguments_of(kind) and "__call__" not in vars(kind)}
+
+    def call(module: nn.Module, *arguments: Any, **named: Any) -> Any:
+        bound = inspect.signature(module.forward).bind(*arguments, **named)
+        return nn.Module.__call__(module, *bound.args, **bound.kwargs)
+
+    try:
+        for kind in kinds:
+            kind.__call__ = call  # type: ignore[method-assign]
+        yield
+    finally:
+        for kind in kinds:
+            del kind.__call__
+
+
+def _arguments_of(kind: type[nn.Module]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(kind.forward).parameters)
+    except (TypeError, ValueError):
+        return ()
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from compress.graph.trace import canonical_names
 from compress.parameters import replace_data
 from compress.selectors import unwrapped
 from compress.thinning.attention.exchange import HEAD_SIZES, as_headed, head_spec
+from compress.thinning.norms import as_padded
 
 logger = logging.getLogger("compress")
 
@@ -43,6 +44,8 @@ class Recipe:
         sizes: the same places -> the size before; what guards against applying it to another model.
         attributes: module name -> attribute -> its new value (`out_channels`, `groups`, ...).
         headed: names of the attention modules that compute with an explicit head size from now on.
+        padded: names of the norms that compute over the width before from now on -> the dimension of the channels, from
+            the end, and that width.
         fused: names of the blocks that are replaced by what they fuse to; such a recipe removes nothing else.
     """
 
@@ -51,6 +54,7 @@ class Recipe:
     attributes: dict[str, dict[str, Attribute]] = field(default_factory=dict)
     headed: tuple[str, ...] = ()
     fused: tuple[str, ...] = ()
+    padded: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Make a model smaller in place; parameters stay the same objects, but for those of fused blocks.
@@ -70,6 +74,7 @@ class Recipe:
         modules = dict(model.named_modules(remove_duplicate=False))
         for name in self.headed:
             as_headed(modules[name])
+        self._pad(model)
         for name, tensor in tensors_of(model).items():
             if name in self.kept:
                 grad, tensor.grad = tensor.grad, None
@@ -79,6 +84,18 @@ class Recipe:
             for attribute, value in values.items():
                 set_number(modules[name], attribute, value)
         return model
+
+    def _pad(self, model: nn.Module) -> None:
+        canonical = canonical_names(model)
+        for name, (dim, width) in self.padded.items():
+            module = model.get_submodule(name)
+            numbers = {path: number_at(module, path) for path in self.attributes.get(name, {})}
+            cut = {
+                own: self.kept.get(canonical[f"{name}.{own}"], {})
+                for own in (*module._parameters, *module._buffers)
+                if f"{name}.{own}" in canonical
+            }
+            as_padded(module, dim, width, numbers, {own: next(iter(dims)) for own, dims in cut.items() if dims})
 
     def check(self, model: nn.Module) -> None:
         """Raises UserError where the model is not the one that the recipe was made for."""
@@ -93,7 +110,7 @@ class Recipe:
                         f"dimension {dim} and {'does not exist' if found is None else f'has shape {found}'}; "
                         "nothing was changed"
                     )
-        for name in (*self.attributes, *self.headed):
+        for name in (*self.attributes, *self.headed, *self.padded):
             if name not in modules:
                 raise UserError(
                     f"this recipe does not fit {type(model).__name__}: it has no module {name!r}; nothing was changed"
@@ -102,13 +119,14 @@ class Recipe:
 
     def _check_values(self, modules: Mapping[str, nn.Module]) -> None:
         """A recipe may come from a file: it must not exchange a method, nor make a tensor larger."""
-        if self.fused and (self.kept or self.attributes or self.headed):
+        if self.fused and (self.kept or self.attributes or self.headed or self.padded):
             raise UserError("this recipe is damaged: it fuses blocks and removes units at once; nothing was changed")
         for name in self.headed:
             if head_spec(modules[name]) is None:
                 raise UserError(
                     f"this recipe is damaged: {name!r} is not an attention that is known; nothing was changed"
                 )
+        self._check_padded(modules)
         for name, values in self.attributes.items():
             own = HEAD_SIZES if name in self.headed else ()  # a module has them from then on
             for attribute in set(values) - set(own):
@@ -125,6 +143,11 @@ class Recipe:
                     or not ((indices >= 0) & (indices < size)).all()
                 ):
                     raise UserError(f"this recipe is damaged: it keeps of {name} what is not in [0, {size})")
+
+    def _check_padded(self, modules: Mapping[str, nn.Module]) -> None:
+        for name, (dim, width) in self.padded.items():
+            if not dim < 0 < width or any(True for _ in modules[name].children()):
+                raise UserError(f"this recipe is damaged: {name!r} is no norm of {width} channels; nothing was changed")
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
         """The part of a tensor that stays; it has the shape that the parameter had before (a mask, a moment)."""
@@ -154,7 +177,8 @@ class Recipe:
         attributes = {name: dict(values) for name, values in self.attributes.items()}
         for name, values in later.attributes.items():
             attributes.setdefault(name, {}).update(values)
-        return Recipe(kept, sizes, attributes, tuple(dict.fromkeys(self.headed + later.headed)))
+        headed = tuple(dict.fromkeys(self.headed + later.headed))
+        return Recipe(kept, sizes, attributes, headed, padded={**later.padded, **self.padded})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers and tensors: `torch.load(..., weights_only=True)` reads them."""
@@ -164,13 +188,15 @@ class Recipe:
             "attributes": {name: dict(values) for name, values in self.attributes.items()},
             "headed": list(self.headed),
             "fused": list(self.fused),
+            "padded": {name: list(widths) for name, widths in self.padded.items()},
         }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Recipe:
         """What `to_dict` gave."""
         own = dict(data["kept"]), dict(data["sizes"]), dict(data["attributes"]), tuple(data["headed"])
-        return Recipe(*own, tuple(data.get("fused", ())))  # checkpoints older than blocks have none
+        padded = {name: (dim, width) for name, (dim, width) in data.get("padded", {}).items()}
+        return Recipe(*own, tuple(data.get("fused", ())), padded)  # older checkpoints have neither
 
 
 def _is_number(module: nn.Module, attribute: str) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compress.graph.channels import ChannelGraph, Place
+from compress.graph.coupling import FULL_WIDTH
 from compress.thinning.attention.exchange import head_attributes, head_spec
 from compress.thinning.attributes import new_attributes
 from compress.thinning.complete import gone_positions
@@ -39,7 +40,11 @@ def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, lis
     sizes: dict[str, dict[int, int]] = {}
     counts: dict[str, dict[str, Any]] = {}
     computed: dict[str, dict[int, int]] = {}
+    padded: dict[str, tuple[int, int]] = {}
     for (name, dim), stays in staying.items():
+        if name.endswith(f".{FULL_WIDTH}"):
+            padded[owner_of(name)] = graph.padded[owner_of(name)], len(stays)
+            continue
         if name in graph.computed:
             computed.setdefault(name, {})[dim] = int(stays.sum())
             continue
@@ -52,7 +57,7 @@ def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, lis
     attributes = _attributes(model, graph, kept, computed)
     for name, values in (*counts.items(), *headed.items()):
         attributes.setdefault(name, {}).update(values)
-    return Recipe(kept, sizes, attributes, tuple(headed))
+    return Recipe(kept, sizes, attributes, tuple(headed), padded=padded)
 
 
 def owner_of(tensor: str) -> str:

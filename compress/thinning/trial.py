@@ -20,6 +20,7 @@ from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of, t
 from compress.graph.coupling import Choices, Heads
 from compress.graph.trace import ExampleInputs
 from compress.thinning.attention.exchange import all_headed
+from compress.thinning.norms import plain_norms
 from compress.thinning.proof.inputs import real_inputs
 from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.proof.verify import Outcome, run_only, trial
@@ -59,7 +60,7 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
     Raises:
         UserError: the model cannot be traced, does not run, or computes something else each time.
     """
-    with all_headed(model) as explicit:
+    with all_headed(model) as explicit, plain_norms(model):
         traces = traces_of(model, example_inputs)
     inputs = real_inputs(example_inputs)
     changes = Changes(model)

@@ -6,7 +6,6 @@ Which dimension of which weight meets which dimension of the activation. Called 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from compress.graph.computed_sizes import follow
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
 from compress.graph.rules.pointwise_and_reductions import aligned
 from compress.graph.rules.shapes import boundary, permuted
-from compress.graph.size_origins import Kept, form_of, forms_of
+from compress.graph.size_origins import form_of
 from compress.graph.trace import module_of, operation_name, shape_of
 from compress.graph.units import Ids
 
@@ -198,82 +197,6 @@ def _zero_at(x: Value, dim: int, count: int) -> bool:
     return place >= 0 and x.units[place] is not None and x.zero[place]
 
 
-def channel_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """batch_norm and instance_norm: each channel by itself; its scale and shift make it exactly zero."""
-    x = c.read(a["input"])
-    ids = x.units[1]
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        if a.get(name) is not None and x.shape[1] > 1:
-            ids = c.join(ids, c.weight(a[name], name).units[0])
-    bare = all(a.get(name) is None for name in ("weight", "bias", "running_mean"))
-    if bare and ids is not None and c.owner(nn.modules.batchnorm._NormBase) is not None:
-        c.attribute("num_features", ids)
-    for space in x.units[2:]:
-        c.pin(space, "normalised along")
-    scaled, shifted = (a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
-    own = x.zero[1] and a.get("running_mean") is None  # 0 is its own mean: a standardised weight
-    return Value.of(x.shape, {0: x.units[0], 1: ids}, {1: (scaled or own) and (shifted or a.get("bias") is None)})
-
-
-def group_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """Only whole groups of the norm can go, or the statistics of the rest would change."""
-    x, groups = c.read(a["input"]), a["num_groups"]
-    ids = x.units[1]
-    for name in ("weight", "bias"):
-        if a.get(name) is not None:
-            ids = c.join(ids, c.weight(a[name], name).units[0])
-    if ids is not None and groups == 1:
-        c.pin_inexact(ids, "norm over the channel dimension")
-    elif ids is not None:
-        first = c.units.tie_along(ids.reshape(groups, -1), 1)
-        form = form_of(c.node, groups)
-        if form is not None:
-            follow(c, form, first)
-        elif c.owner(nn.GroupNorm) is None or a.get("weight") is None:
-            c.pin(ids, "the number of groups is not that of a module with weights")
-    for space in x.units[2:]:
-        c.pin(space, "normalised along")
-    affine = all(a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
-    return Value.of(x.shape, {0: x.units[0], 1: ids}, {1: affine})
-
-
-def layer_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """Norms over the last dimensions: their statistics change with each channel that goes."""
-    x, count = c.read(a["input"]), len(a["normalized_shape"])
-    units = dict(enumerate(x.units))
-    weights = [c.weight(a[name], name) for name in ("weight", "bias") if a.get(name) is not None]
-    for k in range(len(x.shape) - count, len(x.shape)):
-        for weight in weights:
-            if x.shape[k] > 1:
-                units[k] = c.join(units[k], weight.units[k - len(x.shape)])
-        c.pin_inexact(units[k], "norm over the channel dimension", can_go=count == 1)
-        if (ids := units[k]) is not None and count == 1:
-            _follow_shape(c, a, ids)
-    return Value.of(x.shape, units, {len(x.shape) - 1: len(weights) == 2 and all(w.zero[0] for w in weights)})
-
-
-def weight_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """v times g over the length of v, a length for each position of `dim`, or one (-1): zeros add nothing to it."""
-    v, g, dim = c.read(a["v"]), c.read(a["g"]), a["dim"]
-    units = list(v.units)
-    if dim >= 0 and v.shape[dim] > 1:
-        units[dim] = c.join(units[dim], g.units[dim])
-        c.pin(units[dim], "weight norm divides by the length of a filter, which is 0 where it is masked")
-    value = Value(v.shape, tuple(units), v.zero)
-    return value if operation_name(node) == "_weight_norm" else [value, Value.fixed(g.shape)]
-
-
-def _follow_shape(c: Coupling, a: dict[str, Any], ids: Ids) -> None:
-    """The shape that a norm is over: torch's own module keeps it, other code gives it."""
-    if c.owner((nn.LayerNorm, nn.RMSNorm)) is None:
-        form = forms_of(c.node, a["normalized_shape"])[0]
-        follow(c, form or {}, ids)
-        if form is None:
-            c.doubt(ids)
-    elif a.get("weight") is None:
-        follow(c, {Kept(module_of(c.node), "normalized_shape/0"): Fraction(1)}, ids)
-
-
 def prelu(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """A slope for each channel goes with its channel; a single slope stays."""
     x, weight = c.read(node.args[0]), c.weight(node.args[1], "weight")
@@ -409,12 +332,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot", "vdot"), matmul),
     **dict.fromkeys(("addmm", "baddbmm"), addmm),
     "scaled_dot_product_attention": attention,
-    **dict.fromkeys(("batch_norm", "instance_norm"), channel_norm),
-    "group_norm": group_norm,
-    **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
     "prelu": prelu,
     "embedding": embedding,
-    **dict.fromkeys(("_weight_norm", "_weight_norm_interface"), weight_norm),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
     **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), cell),
 }

@@ -13,6 +13,7 @@ from torch.fx import Node
 from compress.graph.computed_sizes import counted_by
 from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
 from compress.graph.pointwise import stays_zero
+from compress.graph.rules.norms import pin_statistic, sum_over
 from compress.graph.size_origins import forms_of
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
@@ -93,8 +94,10 @@ def reduction(exact: bool = False, statistic: bool = False) -> Rule:
         dims = list(range(len(x.shape))) if dims is None or dims == [] else dims
         gone = {dim % len(x.shape) for dim in ([dims] if isinstance(dims, int) else dims)} if x.shape else set()
         for dim in gone:
-            if not (exact and x.zero[dim]):
-                c.pin_inexact(x.units[dim], "reduced over the channels", statistic)
+            if exact and x.zero[dim]:
+                sum_over(c, x.units[dim])
+            else:
+                pin_statistic(c, x.units[dim], "reduced over the channels", statistic)
         kept = [k for k in range(len(x.shape)) if k not in gone]
         places = kept if a.get("keepdim") else range(len(kept))
         results = fixed_result(node)

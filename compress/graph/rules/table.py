@@ -1,19 +1,20 @@
 """The one table operation -> rule: everything that the channel graph understands.
 
-To teach it an operation, write a rule beside its kin (`layers.py` with weights, `products.py` by indices, `shapes.py`
-moves elements, `splits.py` takes a dimension apart, `windows.py` cuts space into windows, `pointwise_and_reductions.py`
-computes) and name it in that file's `RULES`; one that works on each element by itself goes into `pointwise.py`. What is
-not here is a boundary.
+To teach it an operation, write a rule beside its kin (`layers.py` with weights, `norms.py`, `products.py` by indices,
+`shapes.py` moves elements, `splits.py` takes a dimension apart, `windows.py` cuts space into windows,
+`pointwise_and_reductions.py` computes) and name it in that file's `RULES`; one that works on each element by itself
+goes into `pointwise.py`. What is not here is a boundary.
 """
 
 from compress.graph.coupling import Rule
-from compress.graph.rules import layers, pointwise_and_reductions, products, shapes, splits, windows
+from compress.graph.rules import layers, norms, pointwise_and_reductions, products, shapes, splits, windows
 
 RULES: dict[str, Rule] = {
     **shapes.RULES,
     **splits.RULES,
     **pointwise_and_reductions.RULES,
     **layers.RULES,
+    **norms.RULES,
     **products.RULES,
     **windows.RULES,
 }

@@ -256,7 +256,7 @@ def compare(recipe: Recipe, masked: Observation, thinned: Observation, tolerance
     """What two passes differ by: outputs, buffers and, if they were kept, the operations inside."""
     outside = difference(recipe, masked, thinned)
     exact = tolerance <= TOLERANCE[torch.float64]
-    inside = first_parting(masked.steps, thinned.steps, tolerance, recipe.headed, exact)
+    inside = first_parting(masked.steps, thinned.steps, tolerance, (*recipe.headed, *recipe.padded), exact)
     if inside is None:
         return Parting("", outside, "")
     return replace(inside, difference=max(inside.difference, outside))

@@ -8,7 +8,7 @@ from torch.nn import functional
 from compress.errors import UserError
 from compress.graph.channels import traces_of
 from compress.graph.own_code import asks_for_training
-from compress.graph.trace import trace_model
+from compress.graph.trace import operation_name, trace_model
 
 
 class Auxiliary(nn.Module):
@@ -95,3 +95,29 @@ def test_what_cannot_be_traced_says_where_and_what_to_do(function, reason, capfd
         trace_model(Asks(function), torch.zeros(2, 3))
     assert "out of `forward`, or write it as `torch.where`" in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+class Modulated(nn.Module):
+    """Names an argument as the tracer names its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 3))
+
+    def forward(self, x, mod=None):
+        return x * self.weight * mod
+
+
+class Modulates(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.part = Modulated()
+
+    def forward(self, x):
+        return self.part(x, mod=x.sigmoid())
+
+
+def test_an_argument_named_mod_is_traced():
+    trace = trace_model(Modulates(), torch.zeros(2, 3))
+    assert [operation_name(node) for node in trace.operations] == ["sigmoid", "mul", "mul"]
+    assert "__call__" not in vars(Modulated)

@@ -72,17 +72,29 @@ def test_a_trace_of_the_network_is_no_batch(tried: list[Any]) -> None:
     assert torch.equal(images, batch(0, 0)[:4])
 
 
+class NormInside(nn.Module):
+    """A norm over the channels that is no layer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 12), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(nn.functional.layer_norm(self.first(x), self.first.weight.shape[:1]))
+        return out
+
+
 def test_an_inexact_removal_is_told_as_such(caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(5, 12), nn.LayerNorm(12), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3))
-    ranked = {"class": "L1RankedStructureParameterPruner", "weights": ["0.weight"], "desired_sparsity": 0.5}
+    net = NormInside()
+    ranked = {"class": "L1RankedStructureParameterPruner", "weights": ["first.weight"], "desired_sparsity": 0.5}
     given = schedule({**ranked, "group_type": "Filters"})
     given["extensions"]["thinner"] = {"class": "FilterRemover", "allow_inexact": True}
     inputs = torch.randn(4, 5)
     scheduler = dict_config(net, torch.optim.SGD(net.parameters(), 0.1), given, inputs)
     scheduler.on_epoch_begin(1)
     scheduler.on_minibatch_begin(1, 0, 4)
-    assert net[0].out_features == 6
+    assert net.first.out_features == 6
     [record] = [each for each in caplog.records if "INEXACT" in each.getMessage()]
     assert record.levelno == logging.WARNING
     assert "proved" not in record.getMessage()

@@ -82,22 +82,39 @@ def normed(form):
 
 
 @pytest.mark.parametrize("form", NORMS)
-def test_norms_over_channels_stay_and_say_how_they_could_go(form):
+def test_a_layer_that_is_a_norm_over_channels_keeps_the_width_before(form):
     model, image = normed(form)
-    reasons = prunable_graph(prepared(model), image).why_pinned("0.weight")
-    assert any("`allow_inexact: true` of FilterRemover" in why and "in 1" in why for why in reasons), reasons
+    removed, graph = thinned_alike(model, image, numbers(3, 3, 8, 4))
+    assert removed, graph.describe()
+    assert model[0].out_channels == 5
+    assert all(len(parameter) == 5 for parameter in model[1].parameters())
 
 
-@pytest.mark.parametrize("form", NORMS)
-def test_norms_over_channels_go_where_inexactness_is_allowed(form):
-    model, image = normed(form)
-    graph = prunable_graph(prepared(model), image, allow_inexact=True)
-    (group,) = [group for group in graph.groups(prunable_only=True) if ("0.weight", 0) in group.members]
+class NormInside(nn.Module):
+    """A norm over the channels in the midst of the network's own code, which is no layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last((x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1e-6).sqrt())
+
+
+def test_norms_outside_of_layers_stay_and_say_how_they_could_go():
+    reasons = prunable_graph(prepared(NormInside()), numbers(2, 3, 6, 6)).why_pinned("first.weight")
+    assert any("`allow_inexact: true` of FilterRemover" in why and "in the model" in why for why in reasons), reasons
+
+
+def test_norms_outside_of_layers_go_where_inexactness_is_allowed():
+    model, image = prepared(NormInside()), numbers(2, 3, 6, 6)
+    graph = prunable_graph(model, image, allow_inexact=True)
+    (group,) = [group for group in graph.groups(prunable_only=True) if ("first.weight", 0) in group.members]
     with torch.no_grad():
         before = model.eval()(image)
     result = remove_units(model, graph, {group.name: [1, 4]}, image, allow_inexact=True)
-    assert model[0].out_channels == 6
-    assert all(len(parameter) == 6 for parameter in model[1].parameters())
+    assert model.first.out_channels == 6
     assert not result.exact
     assert 1e-6 < result.difference < 10
     assert model(image).shape == before.shape

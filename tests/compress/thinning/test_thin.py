@@ -201,14 +201,14 @@ def test_a_literal_view_pins_what_is_behind_it():
     assert "a trial showed that its size is fixed in the code" in graph.why_pinned("second.0.weight")[0]
 
 
-def test_layer_norm_only_where_inexactness_is_allowed():
+def test_layer_norm_keeps_its_width_for_the_statistics():
     model, inputs = build("transformer")
-    assert prunable_graph(model, inputs).why_pinned("0.weight")
-    graph = prunable_graph(model, inputs, allow_inexact=True)
+    graph = prunable_graph(model, inputs)
     (group,) = graph.groups_of("0.weight")
-    result = remove_units(model, graph, {group.name: [0]}, inputs, allow_inexact=True)
+    result = remove_units(model, graph, {group.name: [0]}, inputs)
     assert model[1].norm1.normalized_shape == (11,)
-    assert result.difference > 1e-6
+    assert model[1].norm1.full_width == 12
+    assert result.exact
 
 
 def test_the_dropout_of_a_block_is_not_drawn_in_the_proof(chain):

@@ -1,0 +1,213 @@
+"""Norms over the channels: thinned, they compute what the masked network does, before and after both train on."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from compress.errors import UserError
+from compress.thinning.norms import Padded
+from compress.thinning.recipe import Recipe
+from compress.thinning.thin import remove_units
+from compress.thinning.trial import prunable_graph
+from tests.compress.thinning.twins import numbers, prepared, thinned_alike
+
+
+class Stream(nn.Module):
+    """A residual stream of eight channels with one norm, called twice; images or sequences."""
+
+    def __init__(self, norm, images=True, before=None):
+        super().__init__()
+        layer = (lambda i, o: nn.Conv2d(i, o, 1)) if images else nn.Linear
+        self.first, self.middle, self.last = layer(3, 8), layer(8, 8), layer(8, 4)
+        self.norm, self.before = norm, before or nn.Identity()
+
+    def forward(self, x):
+        x = self.before(self.first(x))
+        return self.last(self.norm(x + self.middle(self.norm(x))))
+
+
+class ByHand(nn.Module):
+    """Mean and variance over the channels, channels first."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(8)), nn.Parameter(torch.zeros(8))
+
+    def forward(self, x):
+        mean = x.mean(1, keepdim=True)
+        x = (x - mean) / torch.sqrt((x - mean).pow(2).mean(1, keepdim=True) + 1e-6)
+        return self.weight[:, None, None] * x + self.bias.view(1, -1, 1, 1)
+
+
+class Functional(nn.Module):
+    """`F.layer_norm` with a shape of its own, channels moved behind and back."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.shift, self.sizes = nn.Parameter(torch.ones(8)), nn.Parameter(torch.zeros(8)), (8,)
+
+    def forward(self, x):
+        return functional.layer_norm(x.permute(0, 2, 3, 1), self.sizes, self.scale, self.shift).permute(0, 3, 1, 2)
+
+
+class Subclass(nn.LayerNorm):
+    """As in timm and torchvision."""
+
+    def forward(self, x):
+        x = functional.layer_norm(x.transpose(1, -1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.transpose(1, -1)
+
+
+class ResponseNorm(nn.Module):
+    """ConvNeXt V2's: the length of each channel over the mean of all."""
+
+    def __init__(self):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.zeros(1, 8, 1, 1)), nn.Parameter(torch.zeros(1, 8, 1, 1))
+
+    def forward(self, x):
+        length = x.norm(p=2, dim=(2, 3), keepdim=True)
+        return self.gamma * (x * (length / (length.mean(1, keepdim=True) + 1e-6))) + self.beta + x
+
+
+class Scaled(nn.Module):
+    """Root mean square by the number of channels that the tensor has."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 8, 1, 1))
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.square().sum(1, keepdim=True) / x.shape[1] + 1e-6) * self.weight
+
+
+class Neighbours(nn.Module):
+    """No norm: to the convolution over the means of the channels it matters where a channel stands."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 1, 3))
+
+    def forward(self, x):
+        means = x.mean((2, 3))
+        return (
+            x * (functional.conv1d(means[:, None], self.weight, padding=1)[:, 0] + means.mean(1, True))[..., None, None]
+        )
+
+
+SEQUENCES = {
+    "LayerNorm": lambda: nn.LayerNorm(8),
+    "no affine": lambda: nn.LayerNorm(8, elementwise_affine=False),
+    "no bias": lambda: nn.LayerNorm(8, bias=False),
+    "RMSNorm": lambda: nn.RMSNorm(8),
+}
+IMAGES = {
+    "by hand": ByHand,
+    "functional": Functional,
+    "a subclass": lambda: Subclass(8),
+    "response": ResponseNorm,
+    "root mean square": Scaled,
+    "one group": lambda: nn.GroupNorm(1, 8),
+}
+ALL = {**SEQUENCES, **IMAGES}
+
+
+def build(name):
+    torch.manual_seed(0)
+    return Stream(ALL[name](), name in IMAGES)
+
+
+def inputs(name):
+    sizes = ((2, 3, 4, 4), (3, 3, 5, 4)) if name in IMAGES else ((2, 5, 3), (3, 4, 3))
+    return [numbers(*size) for size in sizes]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_thinned_twice_and_trained_on_it_is_what_the_masked_network_is(name):
+    model, given = build(name), inputs(name)
+    first, _ = thinned_alike(model, *given)
+    assert len(first["first.weight[0]"]) == 3
+    again, graph = thinned_alike(model, *given, share=4)
+    assert len(again["first.weight[0]"]) == 1, graph.describe()
+    assert isinstance(model.norm, Padded)
+    assert model.norm.full_width == 8
+    assert model.middle.weight.shape[0] == 4
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_is_sent_and_rebuilt(name):
+    """Pickle, copy, export and compile; a fresh build by the recipe, from a file."""
+    model, given = prepared(build(name)), inputs(name)
+    whole = Recipe()
+    for _ in range(2):
+        graph = prunable_graph(model, given[0])
+        removed = {group.name: [1] for group in graph.groups(prunable_only=True)}
+        whole = whole.then(remove_units(model, graph, removed, given[0]).recipe)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    plain = io.BytesIO()
+    torch.save(whole.to_dict(), plain)
+    plain.seek(0)
+    fresh = Recipe.from_dict(torch.load(plain, weights_only=True)).apply(build(name).double())
+    fresh.load_state_dict(model.state_dict())
+    model.eval()
+    torch.compiler.reset()
+    twins = [
+        torch.load(file, weights_only=False),
+        copy.deepcopy(model),
+        torch.export.export(model, (given[0],)).module(),
+        torch.compile(model, backend="eager", fullgraph=True),
+        fresh,
+    ]
+    with torch.no_grad():
+        wanted = model(given[0])
+        for twin in twins:
+            torch.testing.assert_close(twin(given[0]), wanted, rtol=0, atol=1e-15)
+
+
+def test_what_is_not_zero_where_it_is_masked_stays():
+    """sigmoid(0) is 0.5 and counts in the mean; nothing is left that says so."""
+    graph = prunable_graph(prepared(Stream(nn.LayerNorm(8), False, nn.Sigmoid())), numbers(2, 5, 3))
+    assert any("norm over the channel dimension" in reason for reason in graph.why_pinned("first.weight"))
+
+
+def test_channels_whose_place_matters_stay():
+    graph = prunable_graph(prepared(Stream(Neighbours())), numbers(2, 3, 4, 4))
+    assert graph.why_pinned("first.weight")
+
+
+def test_a_damaged_recipe_is_refused():
+    model = build("LayerNorm")
+    with pytest.raises(UserError, match="'norm' is no norm of -3 channels; nothing was changed"):
+        Recipe(padded={"norm": (-1, -3)}).apply(model)
+    with pytest.raises(UserError, match="it has no module 'nor'"):
+        Recipe(padded={"nor": (-1, 8)}).apply(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_the_exported_file_computes_the_same(name, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    model, given = prepared(build(name)), inputs(name)
+    graph = prunable_graph(model, given[0])
+    remove_units(model, graph, {group.name: [1, 4] for group in graph.groups(prunable_only=True)}, given[0])
+    model.float().eval()
+    batch = given[0].float()
+    torch.onnx.export(model, (batch,), str(tmp_path / "net.onnx"), dynamo=True, verbose=False)
+    session = runtime.InferenceSession(str(tmp_path / "net.onnx"))
+    (found,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), model(batch), rtol=1e-4, atol=1e-5)
+
+
+def test_the_worked_example_of_the_module():
+    norm = nn.LayerNorm(4, elementwise_affine=False).double()
+    Recipe(padded={"0": (-1, 4)}, attributes={"0": {"normalized_shape": (3,)}}).apply(nn.Sequential(norm))
+    masked = torch.tensor([[1.0, 3, 0, 5]], dtype=torch.float64)
+    wanted = (masked - 9 / 4) / (masked.var(unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(norm(masked[:, [0, 1, 3]]), wanted[:, [0, 1, 3]])
