@@ -141,9 +141,9 @@ def _evaluates(config: TestConfig) -> bool:
 
 
 def _exports(config: TestConfig) -> bool:
-    """Whether `test.py` exports the network."""
-    elsewhere = _others(config, ("compare", "benchmark", "dump_features", "predict"), "")
-    return config.export and not elsewhere and not _exported(config)
+    """Whether `test.py` exports the network; `--compare` and `--benchmark` do, to weigh and to time the files."""
+    elsewhere = _others(config, ("dump_features", "predict"), "")
+    return (config.export or bool(config.compare) or config.benchmark) and not elsewhere and not _exported(config)
 
 
 def _exported(config: TestConfig) -> bool:

@@ -57,9 +57,6 @@ class _Export:
     model: nn.Module
     inputs: list[tuple[Tensor, ...]]
     threads: int
-    reduce_range: bool = False
-    complete: bool = False
-    free_axes: tuple[int, ...] = ()
 
     @property
     def dummies(self) -> tuple[Tensor, ...]:
@@ -67,10 +64,7 @@ class _Export:
 
     def onnx(self, file: Path, mode: str) -> dict[str, Any]:
         """One ONNX file, its report and its quality."""
-        options: dict[str, Any] = {"free_axes": self.free_axes}
-        if mode == "qdq":
-            options |= {"reduce_range": self.reduce_range, "complete": self.complete}
-        report = export_checkpoint(self.tester, self.model, file, mode, self.dummies, self.inputs, **options)
+        report = export_checkpoint(self.tester, self.model, file, mode, self.dummies, self.inputs)
         logger.info("%s", report)
         found = report.to_dict()
         del found["latency"], found["threads"]  # all files are timed together, at the end
@@ -106,19 +100,21 @@ def export_checkpoint(
     mode: str,
     dummies: tuple[Tensor, ...],
     inputs: list[tuple[Tensor, ...]],
-    **options: Any,
 ) -> ExportReport:
     """A checkpoint's network as an ONNX file, the same bytes wherever it is wanted: to be shipped, weighed or timed.
 
     Args:
-        tester: of the checkpoint, which the file describes.
+        tester: of the checkpoint, which the file describes; its options: the choices for the file.
         model: its network.
         file: to write.
         mode: `float`, `clip` or `qdq`.
         dummies: inputs whose shapes are exported for.
         inputs: real ones, to compare on.
-        options: of `ExportSettings`.
     """
+    opt = tester.config
+    options: dict[str, Any] = {"free_axes": opt.free_axes or ()}
+    if mode == "qdq":
+        options |= {"reduce_range": opt.reduce_range, "complete": opt.complete}
     settings = ExportSettings(description=describing(tester.checkpoint), **options)
     given: Any = "qdq" if mode == "qdq" else "clip"
     return transform_to_onnx(model, file, dummies, mode != "float", given, inputs, settings)
@@ -147,7 +143,7 @@ def export_run(
         what export.json holds; with `error` where something cannot be exported, which is said and stops nothing.
     """
     opt = tester.config
-    export = _Export(tester, model, inputs, opt.threads or 1, opt.reduce_range, opt.complete, opt.free_axes or ())
+    export = _Export(tester, model, inputs, opt.threads or 1)
     folder = tester.results
     result: dict[str, Any] = {"run": tester.folders.name, "vnni": has_vnni(), "quality": quality, "files": {}}
     result["measured_on"] = tester.data_facts()
@@ -168,7 +164,8 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
     tester, files = export.tester, result["files"]
     modes = {"network_clip.onnx": "clip", "network_int8.onnx": "qdq"}
     modes = modes if is_quantized(export.model) else {"network.onnx": "float"}
-    if not is_quantized(export.model) and (export.reduce_range or export.complete):
+    opt = export.tester.config
+    if not is_quantized(export.model) and (opt.reduce_range or opt.complete):
         logger.warning("--reduce-range and --complete change nothing here: the network is not quantized")
     for name, mode in modes.items():
         files[name] = export.onnx(folder / name, mode)

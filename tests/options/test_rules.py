@@ -58,8 +58,11 @@ SHARED_TESTING = [
     (["--no-export", "--reduce-range"], "--reduce-range is about the integer files of the export, which --no-export"),
     (["--model=old.onnx", "--complete"], "--complete is about the integer files of the export, .* or an exported file"),
     (["--no-export", "--free-axes=1"], "--free-axes is about the exported ONNX file, which --no-export"),
-    (["--compare", "a", "--reduce-range"], "--reduce-range is about the integer files of the export"),
-    (["--benchmark", "--complete"], "--complete is about the integer files of the export"),
+    (
+        ["--dump-features=a.npz", "--layers=a", "--reduce-range"],
+        "--reduce-range is about the integer files of the export",
+    ),
+    (["--dump-features=a.npz", "--layers=a", "--complete"], "--complete is about the integer files of the export"),
     (["--run=never"], "there is no run"),
     (["--model=nowhere"], "--model=nowhere: there is no such file"),
     (["--testdata=nowhere"], "--testdata=nowhere: there is no such (file or )?folder"),

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+import engine.commands.export
 from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.errors import UserError
+from compress.export.onnx.export import ExportSettings
 from engine.commands.compare import compare, find_subjects
 from models.C2SRCNN.model import Net
 from models.SR.tester import XSRCNNTester
@@ -58,6 +60,18 @@ def test_two_architectures_of_one_application(
     [folder] = Path("results").glob("compare-SR-*")
     assert (folder / "compare.html").is_file()
     assert "rounds in turns, 1 thread;" in caplog.text
+
+
+def test_compared_files_are_exported_as_the_options_say(two_runs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(XSRCNNTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
+    given: list[ExportSettings] = []
+    monkeypatch.setattr(engine.commands.export, "transform_to_onnx", lambda *arguments: given.append(arguments[-1]))
+    threads = torch.get_num_threads()
+    own = ["--free-axes", "1", "--reduce-range", "--complete"]
+    compare(options("--compare", "a", "--bits=8", "--calibration=1", *own), find_application)
+    torch.set_num_threads(threads)
+    assert [each.free_axes for each in given] == [(1,), (1,)]
+    assert [(each.reduce_range, each.complete) for each in given] == [(False, False), (True, True)]
 
 
 def test_bits_adds_each_network_quantized_after_training(two_runs: None, monkeypatch: pytest.MonkeyPatch) -> None:
