@@ -2,15 +2,19 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from apputils.runs.folders import Run
 from compress.export.exported_model import describing
 from compress.export.onnx.export import ExportSettings, transform_to_onnx
 from compress.export.pt2 import export_pt2
 from data.loaders import sr_testing_loader
+from engine.commands.export import export_run
 from engine.commands.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
@@ -45,3 +49,47 @@ def test_an_exported_file_is_measured_and_not_its_checkpoint(trainer_of: Trainer
         assert summary["quality"][metric][name] == pytest.approx(trivial[metric])
     assert (summary["run"], summary["file"], summary["bytes"]) == ("a", str(file), file.stat().st_size)
     assert json.loads(Path(f"results/a/exported_net_{kind}.json").read_text()) == summary
+
+
+# Files of a run's network, timed beside the dense network's.
+
+
+class Small(nn.Module):
+    """One convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).relu()
+
+
+def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither thinned nor quantized: that its zeros make it no faster is what one must see."""
+    model, example = Small().eval(), (torch.empty(1, 3, 16, 16),)
+    with torch.no_grad():
+        model.conv.weight[:3] = 0
+    tester: Any = SimpleNamespace(
+        new_network=lambda arguments: Small(), data_facts=dict,
+        test=lambda network: {"score": 1.0}, example_inputs=lambda: example,
+        folders=Run("a"), results=Path("results/a"), device=torch.device("cpu"),
+        config=SimpleNamespace(threads=1, reduce_range=False, complete=False, free_axes=None),
+        checkpoint={"run": "a", "optform": "SR", "network": {"class": "Small", "arguments": {}}, "options": {},
+                    "task": {}, "epoch": 0, "scheduler": {"recipes": []}},
+    )  # fmt: skip
+    with caplog.at_level("INFO"):
+        result = export_run(tester, model, [(torch.rand(2, 3, 16, 16),)], {"score": 1.0})
+    assert "error" not in result
+    latency = json.loads(Path("results/a/export.json").read_text())["latency"]
+    dense, now = latency["rows"]
+    assert (dense["name"], now["name"]) == ("dense network", "network.onnx")
+    for runtime in ("torch", "onnxruntime"):
+        assert dense[f"{runtime}_ratio"] == 1.0
+        assert now[f"{runtime}_ratio"] > 0
+        assert now[f"{runtime}_ratio_low"] <= now[f"{runtime}_ratio"] <= now[f"{runtime}_ratio_high"]
+    assert (latency["threads"], latency["input_shapes"]) == (1, [[2, 3, 16, 16]])
+    assert "the dense network's, in the same runtime and rounds" in caplog.text
+    assert set(result["files"]) == {"network.onnx", "network.pt2"}
