@@ -36,10 +36,10 @@ class Padded(nn.Module):
     pad_tensors: dict[str, int]
     alike_in_training = True
 
-    def forward(self, x: Tensor, *rest: Any, **named: Any) -> Any:
-        """x has the channels that are left in `pad_dim`, and so has the result."""
-        width = x.shape[self.pad_dim]
-        padded = _padded(x, self.pad_dim, self.full_width)
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """The one tensor that is given has the channels that are left in `pad_dim`, and so has the result."""
+        width = next(each for each in (*given, *named.values()) if isinstance(each, Tensor)).shape[self.pad_dim]
+        given, named = tuple(self._wide(each) for each in given), {key: self._wide(x) for key, x in named.items()}
         own = {name: _tensors(self, name)[name] for name in self.pad_tensors}
         numbers = {path: number_at(self, path) for path in self.full_numbers}
         try:
@@ -47,13 +47,16 @@ class Padded(nn.Module):
                 _tensors(self, name)[name] = _padded(own[name], dim, self.full_width)
             for path, number in self.full_numbers.items():
                 set_number(self, path, number)
-            result = super().forward(padded, *rest, **named)  # type: ignore[misc]
+            result = super().forward(*given, **named)  # type: ignore[misc]
         finally:
             for name, tensor in own.items():
                 _tensors(self, name)[name] = tensor
             for path, number in numbers.items():
                 set_number(self, path, number)
         return result.narrow(self.pad_dim, 0, width)
+
+    def _wide(self, argument: Any) -> Any:
+        return _padded(argument, self.pad_dim, self.full_width) if isinstance(argument, Tensor) else argument
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled by the class that it was: a subclass that is made when it is needed has no name."""
@@ -63,11 +66,11 @@ class Padded(nn.Module):
 class PaddedLayerNorm(Padded, nn.LayerNorm):
     """`nn.LayerNorm` over one dimension."""
 
-    def forward(self, x: Tensor, *rest: Any, **named: Any) -> Tensor:
-        """x (.., channels that are left)."""
-        width, full = x.shape[-1], self.full_width
+    def forward(self, input: Tensor) -> Tensor:
+        """input (.., channels that are left)."""
+        width, full = input.shape[-1], self.full_width
         affine = [None if each is None else _padded(each, 0, full) for each in (self.weight, self.bias)]
-        return functional.layer_norm(_padded(x, -1, full), (full,), *affine, self.eps)[..., :width]
+        return functional.layer_norm(_padded(input, -1, full), (full,), *affine, self.eps)[..., :width]
 
 
 def _padded(tensor: Tensor, dim: int, width: int) -> Tensor:

@@ -51,6 +51,23 @@ def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return Value.of(shape, {**units, channel: out}, zero)
 
 
+def deformable(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x (N, I, H, W), weight (O, I, ..), offsets and mask (N, .., H, W): each channel is read at the same places."""
+    if a["groups"] != 1 or a["offset_groups"] != 1:
+        return boundary(c, node, a)
+    x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
+    for value in (c.read(a["offset"]), c.read(a["mask"])):
+        c.pin_all(value, "where a deformable convolution reads")
+    for ids in x.units[2:]:
+        c.pin(ids, "convolved along")
+    for ids in weight.units[2:]:
+        c.pin(ids, "")
+    c.reads_along(a["weight"], 1)
+    _contract(c, x, 1, weight, 1)
+    out = c.join(weight.units[0], bias.units[0]) if weight.shape[0] > 1 else None
+    return Value.of(shape_of(node), {1: out}, {1: weight.zero[0] and bias.zero[0]})
+
+
 def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, transposed: bool) -> Ids | None:
     """g convolutions side by side: either whole ones go, or the same positions go from each of them.
 
@@ -327,6 +344,7 @@ def _state_shapes(node: Node) -> list[tuple[int, ...]]:
 
 
 RULES: dict[str, Rule] = {
+    "torchvision.deform_conv2d": deformable,
     **dict.fromkeys((f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)), convolution),
     "linear": linear,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot", "vdot"), matmul),

@@ -301,7 +301,9 @@ def cat(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
             units[k] = np.concatenate([_units_of(c, part, k) for part in parts])
         elif k != dim and shape[k] > 1:
             units[k] = _joined(c, found)
-    return Value.of(shape, units, {k: all(part.zero[k] for part in parts) for k in range(len(shape))})
+    zero = {k: all(part.zero[k] for part in parts) for k in range(len(shape))}
+    zero[dim] = all(part.zero[dim] for part in parts if part.units[dim] is not None)  # nothing else is ever masked
+    return Value.of(shape, units, zero)
 
 
 def _joined(c: Coupling, found: list[Ids | None]) -> Ids | None:

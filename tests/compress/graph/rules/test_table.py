@@ -13,6 +13,6 @@ INTERNAL = re.compile(r"^(_|sym_|lift_|getitem$|boundary$|pointwise$|identity$|n
 
 def test_the_manual_lists_every_rule():
     section = PAGE.read_text().partition("## Operations that are followed")[2].partition("\n## ")[0]
-    listed = set(re.findall(r"`(\w+)`", section.partition("\n- ")[2])) - {"pointwise"}
+    listed = set(re.findall(r"`([\w.]+)`", section.partition("\n- ")[2])) - {"pointwise"}
     known = {name for name in (*RULES, *UNTAGGED) if not INTERNAL.match(name)}
     assert listed == {name.removesuffix("_") for name in known}
