@@ -60,12 +60,19 @@ def _takes_any_order(c: Coupling, call: LayerCall) -> bool:
     if layer is None or any(True for _ in layer.children()):
         return False
     run = [node for node, each in c.calls.items() if each is call]
-    return all(
-        is_pointwise(node)
-        or operation_name(node) in ANY_ORDER
-        or (c.is_weight(node) and operation_name(node) in OF_WEIGHTS)
-        for node in run
-    )
+    return all(_any_order(c, node) and not _reads_table(c, node) for node in run)
+
+
+def _any_order(c: Coupling, node: Node) -> bool:
+    name = operation_name(node)
+    return is_pointwise(node) or name in ANY_ORDER or (c.is_weight(node) and name in OF_WEIGHTS)
+
+
+def _reads_table(c: Coupling, node: Node) -> bool:
+    """Whether a call does more than multiply with a buffer of numbers for each channel, which no mask sets to zero."""
+    buffers = [x for x in node.all_input_nodes if c.name_of(x) is not None and c.name_of(x) not in c.parameters]
+    tables = [buffer for buffer in buffers if c.read(buffer).labelled()]
+    return bool(tables) and operation_name(node) not in ("mul", "mul_")
 
 
 def _reads_zeros(c: Coupling, call: LayerCall, ids: Ids) -> bool:

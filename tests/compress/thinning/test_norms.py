@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn import functional
 
 from compress.errors import UserError
+from compress.thinning.complete import masks_of
 from compress.thinning.norms import Padded
 from compress.thinning.recipe import Recipe
-from compress.thinning.thin import remove_units
+from compress.thinning.thin import put_on, remove_units
 from compress.thinning.trial import prunable_graph
 from tests.compress.thinning.twins import numbers, prepared, thinned_alike
 
@@ -83,6 +84,50 @@ class Scaled(nn.Module):
 
     def forward(self, x):
         return x * torch.rsqrt(x.square().sum(1, keepdim=True) / x.shape[1] + 1e-6) * self.weight
+
+
+class ByName(nn.Module):
+    """Takes its tensor by name, beside a number; keeps its width as a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.width = nn.Parameter(torch.ones(8)), 8
+
+    def forward(self, hidden_states, scale=1.0):
+        return functional.rms_norm(hidden_states, (self.width,), self.weight) * scale
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = ByName()
+
+    def forward(self, x):
+        return self.inner(scale=2.0, hidden_states=x)
+
+
+class BesideInput(nn.Module):
+    """A norm over channels and the network's input, which is never masked."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(3, 8), nn.LayerNorm(11), nn.Linear(11, 4)
+
+    def forward(self, x):
+        return self.last(self.norm(torch.cat([self.first(x), x], -1)))
+
+
+class Table(nn.Module):
+    """Beside the norm a buffer with a number for each channel, which is not zero where a channel is masked."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.register_buffer("table", torch.linspace(0.5, 1, 8).view(1, 8, 1, 1))
+        self.function = function
+
+    def forward(self, x):
+        x = self.function(x, self.table)
+        return x - x.mean(1, keepdim=True)
 
 
 class Neighbours(nn.Module):
@@ -168,6 +213,36 @@ def test_it_is_sent_and_rebuilt(name):
         wanted = model(given[0])
         for twin in twins:
             torch.testing.assert_close(twin(given[0]), wanted, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("build", [BesideInput, lambda: Stream(Named(), False)], ids=["beside the input", "by name"])
+def test_other_ways_to_call_a_norm(build):
+    torch.manual_seed(0)
+    model = build()
+    removed, graph = thinned_alike(model, numbers(2, 5, 3), numbers(3, 4, 3))
+    assert len(removed["first.weight[0]"]) == 3, graph.describe()
+
+
+def test_encoders_of_torch_take_no_fused_path_around_a_norm():
+    """Without gradients `nn.TransformerEncoder` computes norms itself, by their weights."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(12, 3, 16, 0.0, batch_first=True)
+    model = nn.Sequential(nn.Linear(8, 12), nn.TransformerEncoder(layer, 2), nn.Linear(12, 4))
+    inputs = numbers(2, 6, 8)
+    prepared(model).eval()
+    graph, twin = prunable_graph(model, inputs), copy.deepcopy(model)
+    (group,) = [group for group in graph.groups(prunable_only=True) if group.name == "0.weight[0]"]
+    put_on(twin, masks_of(graph, {group.name: [1, 5]}, dict(twin.named_parameters())))
+    remove_units(model, graph, {group.name: [1, 5]}, inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(model(inputs), twin(inputs), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("function", "goes"), [(torch.mul, True), (torch.add, False), (torch.div, False)])
+def test_tables_of_a_layer(function, goes):
+    torch.manual_seed(0)
+    removed, graph = thinned_alike(Stream(Table(function)), numbers(2, 3, 4, 4))
+    assert bool(removed) is goes, graph.describe()
 
 
 def test_what_is_not_zero_where_it_is_masked_stays():
