@@ -35,6 +35,7 @@ from compress.quantization.layers import (
     INPUT,
     LAYERS,
     OUTPUT,
+    RESULT,
     UNSIGNED,
     LateFrozen,
     bias_names,
@@ -48,6 +49,7 @@ from compress.quantization.placement.signs_seen import contradicted, make_signed
 from compress.quantization.recurrent import has_bounded_state, hidden_slots
 from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
 
+RESULT_BITS = 8  # of what integer kernels give
 Bits = Literal[1, 2, 3, 4, 5, 6, 7, 8, 16, 32] | None
 
 
@@ -76,6 +78,8 @@ class Quantizer(ABC):
         fewest_activation_bits: below which it has no activations.
         trains: whether the quantized network is trained.
         folds: whether weights are quantized as folded with the BatchNorm behind them.
+        rounds_results: which layers get a fake quantizer of what they give, where nothing else rounds it before it is
+            used, so that integer kernels run them: all but what alone makes the network's output, all, or none.
         freeze_bn_after: epochs after which those BatchNorms are held; None until the policy ends.
         structure: what gets what, as plain data; None before `prepare`.
         left_float: layer or activation -> why it stays float.
@@ -88,6 +92,7 @@ class Quantizer(ABC):
     fewest_activation_bits: ClassVar[int] = 1
     bits_inputs: int | None = None
     folds: bool = False
+    rounds_results: Literal["inner", "all", "none"] = "none"
     trains: ClassVar[bool] = True
     freeze_bn_after: int | None = None
 
@@ -136,6 +141,10 @@ class Quantizer(ABC):
     def bias_piece(self, bits: int) -> FakeQuantizer:
         """The fake quantizer of a bias."""
         return LinearBias(bits)
+
+    def result_piece(self) -> FakeQuantizer:
+        """The fake quantizer of what a layer gives; asked where `rounds_results` is not `none`."""
+        raise NotImplementedError
 
     def warnings(self, model: nn.Module, decided: Decision, graph: Graph | None) -> list[str]:
         """What will go wrong in training with this network, though it can be done; a sentence each."""
@@ -274,20 +283,46 @@ class Quantizer(ABC):
             if name in layers:
                 slots = self._layer_slots(name, module, graph, list(layers))
             elif name in chosen:
-                if graph is None or name in graph.useful:
-                    slots = {OUTPUT: (bits[name], not isinstance(module, UNSIGNED), False)}
-                elif name in graph.by_readers:
-                    self.left_float[name] = "the layers that read it round it"
-                else:
-                    self.left_float[name] = "no quantized layer reads its output"
+                slots = self._activation_slots(name, module, graph, bits[name])
             elif name in acting:
                 self.left_float[name] = "activations stay float here"
             elif any(True for _ in module.parameters(recurse=False)) and not foldable(module):
                 self.left_float.setdefault(name, f"{type(module).__name__} has no quantized form")
             if slots:
                 decided[name] = slots
+        for layer, holder in self._results(graph).items():
+            if self._in_integers(layer, decided.get(layer, {})):
+                decided.setdefault(holder, {})[RESULT] = (RESULT_BITS, True, False)
         self.notes += self.warnings(model, decided, graph)
         return decided
+
+    def _activation_slots(
+        self, name: str, module: nn.Module, graph: Graph | None, bits: int | None
+    ) -> dict[str, tuple[Any, ...]]:
+        if graph is None or name in graph.useful:
+            return {OUTPUT: (bits, not isinstance(module, UNSIGNED), False)}
+        by_readers = name in graph.by_readers
+        self.left_float[name] = (
+            "the layers that read it round it" if by_readers else "no quantized layer reads its output"
+        )
+        return {}
+
+    def _results(self, graph: Graph | None) -> dict[str, str]:
+        """Layer whose result nothing rounds before it is used -> the module that is to round it."""
+        if graph is None or self.rounds_results == "none":
+            return {}
+        ends = set() if self.rounds_results == "all" else graph.last
+        return {name: self.holder_of(name, norm) for name, norm in graph.open_results.items() if name not in ends}
+
+    def holder_of(self, layer: str, norm: str | None) -> str:
+        """The module that rounds what a layer gives: the BatchNorm behind it, which is folded into it later."""
+        return norm or layer
+
+    def _in_integers(self, name: str, slots: Mapping[str, tuple[Any, ...]]) -> bool:
+        """Whether weight and input of a layer have a grid of at most 8 bits."""
+        bits = self._bits(name, "activations")
+        weight = slots.get("weight_quantizer")
+        return weight is not None and weight[0] <= RESULT_BITS and is_on(bits) and bits is not None and bits <= 8
 
     def _read(self, model: nn.Module, layers: Any, chosen: set[str], left: set[str]) -> Graph | None:
         if self.example_inputs is None:
@@ -366,6 +401,8 @@ class Quantizer(ABC):
 
     def _piece(self, slot: str, *spec: Any) -> FakeQuantizer:
         kind = kind_of(slot)
+        if slot == RESULT:
+            return self.result_piece()
         if kind == "weight":
             return self.weight_piece(*spec)
         if kind == "bias":

@@ -19,6 +19,7 @@ from compress.errors import UserError
 from compress.quantization.fake_quant import FakeQuantizer, WeightQuantizer, described, made
 from compress.quantization.layers import (
     NORMS,
+    LateFrozen,
     QuantActivation,
     QuantLayer,
     bias_names,
@@ -42,9 +43,11 @@ def structure_of(model: nn.Module) -> Structure:
     modules = canonical_modules(model)
     names = {id(module): name for name, module in modules.items()}
     for name, module in modules.items():
-        if isinstance(module, QuantLayer | QuantActivation):
+        if isinstance(module, QuantLayer | QuantActivation | LateFrozen):
             held = {slot: getattr(module, slot, None) for slot in slots_of(module)}
-            layers[name] = {slot: described(piece) for slot, piece in held.items() if piece is not None}
+            found = {slot: described(piece) for slot, piece in held.items() if piece is not None}
+            if found or not isinstance(module, LateFrozen):
+                layers[name] = found
         if isinstance(module, QuantLayer) and module.batch_norm is not None:
             folded[name] = names[id(module.batch_norm)]
     return {"layers": layers, "folded": folded}
@@ -84,9 +87,10 @@ def apply(model: nn.Module, structure: Structure, pieces: PiecesOf | None = None
         )
     pieces = pieces if pieces is not None else pieces_of(structure)
     originals = {name: modules[meant[name]] for name in meant}
-    norms = {name: normed(originals[name]) for name in structure["folded"].values()}
+    normalising = [name for name in structure["layers"] if type(originals[name]) in NORMS]
+    norms = {name: normed(originals[name], pieces.get(name)) for name in {*structure["folded"].values(), *normalising}}
     twins = {id(originals[name]): norm for name, norm in norms.items()}
-    for name in structure["layers"]:
+    for name in structure["layers"].keys() - norms.keys():
         norm = norms.get(structure["folded"].get(name, ""))
         twins[id(originals[name])] = quantized(originals[name], pieces[name], norm)
     tensor = next((each for each in (*model.parameters(), *model.buffers())), None)

@@ -5,6 +5,7 @@ that masks, optimizers, schedules and recipes keep working. The float layer itse
 stay as they were.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +26,8 @@ class QuantLayer(nn.Module):
         weight_quantizer: of the weight; None leaves it float.
         bias_quantizer: of the bias.
         input_quantizer: of the layer's input; for inputs that nothing has quantized where they were made.
+        result_quantizer: of what the layer gives, where nothing behind rounds it before it is used: without it an
+            integer kernel could not give integers.
         channel_axis: the weight's dimension of output channels.
     """
 
@@ -32,6 +35,7 @@ class QuantLayer(nn.Module):
     weight_quantizer: WeightQuantizer | None
     bias_quantizer: WeightQuantizer | None
     input_quantizer: ActivationQuantizer | None
+    result_quantizer: ActivationQuantizer | None
     channel_axis: ClassVar[int] = 0
     _normed_by: tuple[nn.Module, ...]
 
@@ -111,12 +115,20 @@ class QuantLayer(nn.Module):
         rounded: Tensor = self.input_quantizer(input)
         return rounded
 
+    def rounded_result(self, result: Tensor) -> Tensor:
+        """What the layer gives, rounded where it has a `result_quantizer`."""
+        if self.result_quantizer is None:
+            return result
+        rounded: Tensor = self.result_quantizer(result)
+        return rounded
+
 
 class _QuantConv(QuantLayer):
     _conv_forward: Any
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(self.quantized_input(input), self.quantized_weight(), self.quantized_bias())
+        result = self._conv_forward(self.quantized_input(input), self.quantized_weight(), self.quantized_bias())
+        return self.rounded_result(result)
 
 
 class QuantConv1d(_QuantConv, nn.Conv1d):
@@ -140,10 +152,10 @@ class _QuantConvTranspose(QuantLayer):
         padding = own._output_padding(
             input, output_size, own.stride, own.padding, own.kernel_size, input.dim() - 2, own.dilation
         )
-        return type(self).operation(
+        return self.rounded_result(type(self).operation(
             self.quantized_input(input), self.quantized_weight(), self.quantized_bias(),
             own.stride, own.padding, padding, own.groups, own.dilation,
-        )  # fmt: skip
+        ))  # fmt: skip
 
 
 class QuantConvTranspose1d(_QuantConvTranspose, nn.ConvTranspose1d):
@@ -169,7 +181,8 @@ class QuantLinear(QuantLayer, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        return functional.linear(self.quantized_input(input), self.quantized_weight(), self.quantized_bias())
+        result = functional.linear(self.quantized_input(input), self.quantized_weight(), self.quantized_bias())
+        return self.rounded_result(result)
 
 
 class QuantEmbedding(QuantLayer, nn.Embedding):
@@ -289,9 +302,16 @@ class LateFrozen(nn.Module):
 
     Attributes:
         held: whether it uses its running statistics in training too (arXiv 1806.08342, section 3.2.2).
+        result_quantizer: of what it gives, for the layer that it will be folded into; see `QuantLayer`.
     """
 
     held: bool
+    result_quantizer: ActivationQuantizer | None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The normalised input, rounded where it has a `result_quantizer`."""
+        result: Tensor = super().forward(input)
+        return result if self.result_quantizer is None else self.result_quantizer(result)
 
     def train(self, mode: bool = True) -> Any:
         """As every module's, but a held one stays in evaluation mode."""
@@ -315,7 +335,7 @@ class LateFrozenBatchNorm3d(LateFrozen, nn.BatchNorm3d):
     """`nn.BatchNorm3d` that may be held."""
 
 
-INPUT, OUTPUT = "input_quantizer", "output_quantizer"
+INPUT, OUTPUT, RESULT = "input_quantizer", "output_quantizer", "result_quantizer"
 NORMS: dict[type[nn.Module], type[LateFrozen]] = {
     nn.BatchNorm1d: LateFrozenBatchNorm1d,
     nn.BatchNorm2d: LateFrozenBatchNorm2d,
@@ -382,11 +402,13 @@ def kind_of(slot: str) -> str:
 
 
 def slots_of(module: nn.Module) -> tuple[str, ...]:
-    """The slots of a layer or an activation, float or quantized, in their order."""
+    """The slots of a layer, a BatchNorm or an activation, float or quantized, in their order."""
+    if isinstance(module, LateFrozen) or type(module) in NORMS:
+        return (RESULT,)
     if not isinstance(module, QuantLayer) and type(module) not in LAYERS:
         return (OUTPUT,)
     own = [slot_of(name) for name in (*weight_names(module), *bias_names(module))]
-    return (*own, INPUT, *hidden_slots(module))
+    return (*own, INPUT, *hidden_slots(module), RESULT)
 
 
 def quantized(module: nn.Module, pieces: dict[str, FakeQuantizer], norm: nn.Module | None = None) -> nn.Module:
@@ -407,10 +429,11 @@ def quantized(module: nn.Module, pieces: dict[str, FakeQuantizer], norm: nn.Modu
     return twin
 
 
-def normed(module: nn.Module) -> nn.Module:
-    """The twin of a BatchNorm that may be held."""
+def normed(module: nn.Module, pieces: Mapping[str, FakeQuantizer] | None = None) -> nn.Module:
+    """The twin of a BatchNorm that may be held, and rounds what it gives if it has a fake quantizer for that."""
     twin = _twin(module, NORMS[type(module)])
     twin.held = False
+    twin.add_module(RESULT, (pieces or {}).get(RESULT))
     return twin
 
 

@@ -10,12 +10,13 @@ from pydantic import ConfigDict, Field, with_config
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from compress.quantization.base import Bits, Overrides, Quantizer
+from compress.quantization.base import RESULT_BITS, Bits, Overrides, Quantizer
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
 from compress.quantization.functions import affine, fake_quantize, rounded, straight_through
 from compress.quantization.grid import Grid
 from compress.registry import QUANTIZERS
 
+RESULT_MODE: Literal["ASYMMETRIC_UNSIGNED"] = "ASYMMETRIC_UNSIGNED"  # of what layers give
 Mode = Literal["SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED"]
 
 
@@ -264,6 +265,9 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         freeze_bn_after: epochs after the first quantized one from which on those BatchNorms use their running
             statistics; null leaves them until the policy ends. Only with `fold_batchnorm`.
         first_last_bits: bits of the first and last layer's weights, 32 for float; null treats them as the others.
+        round_results: which layers round what they give to 8 bits where nothing else does before it is used (in front
+            of a PReLU, an addition, ...), which integer kernels need: `inner`, all but what alone makes the network's
+            output; `all`, that too; `none`, and such layers run in float.
         example_inputs: what the network is traced with, given by the builder.
     """
 
@@ -285,11 +289,13 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         fold_batchnorm: bool = False,
         freeze_bn_after: Annotated[int, Field(ge=0)] | None = None,
         first_last_bits: Bits = None,
+        round_results: Literal["inner", "all", "none"] = "inner",
         example_inputs: Any = None,
     ) -> None:
         super().__init__(
             bits_activations, bits_weights, bits_bias, quantize_bias, overrides, first_last_bits, example_inputs
         )
+        self.rounds_results = round_results
         self.modes: Modes = mode if isinstance(mode, dict) else {"activations": mode, "weights": mode}
         self.ema_decay = ema_decay
         self.per_channel = per_channel_wts
@@ -308,3 +314,7 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
     def activation_piece(self, bits: int, signed: bool, is_input: bool) -> FakeQuantizer:
         """A moving average of the range."""
         return RangeActivation(bits, signed, self.modes["activations"], self.ema_decay)
+
+    def result_piece(self) -> FakeQuantizer:
+        """A moving average of the range, wherever zero lies in it."""
+        return RangeActivation(RESULT_BITS, True, RESULT_MODE, self.ema_decay)

@@ -19,7 +19,7 @@ from compress.graph.calls import calls_of
 from compress.graph.own_code import asks_for_training, modes_without_gradients
 from compress.graph.trace import operation_name, trace_model
 from compress.quantization.placement.norm_behind import without_norm
-from compress.quantization.placement.sharing import is_weighted, owning
+from compress.quantization.placement.sharing import is_layer, is_weighted, owning
 from compress.quantization.placement.signs import PASSING, Signs, plain_name, zero_pad
 
 
@@ -55,6 +55,8 @@ class Graph:
         order: layers in the order of their first call.
         outside: layer -> the module that reads its weight past it.
         unnormed: layers that reach another layer, or the network's output, without a normalisation (norm_behind.py).
+        open_results: layer whose result nothing rounds before it is used -> the BatchNorm behind it, or None.
+        last: those of them whose result alone makes the network's output.
         notes: what could not be found out, a sentence each.
     """
 
@@ -66,6 +68,8 @@ class Graph:
     order: list[str] = field(default_factory=list)
     outside: dict[str, str] = field(default_factory=dict)
     unnormed: list[str] = field(default_factory=list)
+    open_results: dict[str, str | None] = field(default_factory=dict)
+    last: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
@@ -106,6 +110,8 @@ def read_graph(
     calls = [(node, owned.owners[node]) for node in trace.operations]
     graph.by_readers.update(walk.leave_to_readers(node for node, _ in calls))
     for node, name in calls:
+        if is_layer(node) and name in walk.layers:
+            walk.note_result(graph, node, name)
         if is_weighted(node) and name in walk.layers:
             graph.readings.setdefault(name, []).append(walk.reading(node))
         if name in walk.activations and walk.reaches_layer(node):
@@ -129,6 +135,14 @@ def _compare(graph: Graph, model: nn.Module, example_inputs: Any, training: bool
     graph.outside.update(owned.outside)
     for name in [name for name, norm in graph.norms.items() if owned.norms.get(name) != norm]:
         del graph.norms[name]
+
+
+MERGED = {"relu", "relu6", "hardtanh", "clamp", "clamp_min"}  # kernels compute these along with their layer
+
+
+def _gives_integers(call: Node) -> bool:
+    """Whether runtimes have a kernel; of a linear layer they have one for matrices (else its bias is added later)."""
+    return plain_name(call) != "linear" or call.meta["val"].dim() == 2 or len(call.args) < 3
 
 
 class _Walk:
@@ -176,6 +190,38 @@ class _Walk:
                 return taken
             self.activations -= mixed
             taken |= mixed
+
+    def note_result(self, graph: Graph, call: Node, name: str) -> None:
+        """Notes a layer whose result is used before it is rounded, where a kernel could give integers."""
+        result, norm = call, None
+        users = list(call.users)
+        if len(users) == 1 and self.owners.get(users[0]) == graph.norms.get(name, ""):
+            result, norm = users[0], graph.norms[name]
+        if self._rounded(result) or not _gives_integers(call):
+            return
+        graph.open_results[name] = norm
+        if self._ends(result):
+            graph.last.add(name)
+
+    def _ends(self, node: Node) -> bool:
+        """Whether a result becomes the network's output, or part of it, with nothing else computed into it."""
+        for user in node.users:
+            tensors = [each for each in user.all_input_nodes if each.meta.get("val") is not None]
+            if user.op != "output" and (is_weighted(user) or len(tensors) > 1 or not self._ends(user)):
+                return False
+        return True
+
+    def _rounded(self, node: Node) -> bool:
+        """Whether all that reads a result rounds it first; a kernel takes a ReLU or a clip in between along."""
+        users = list(node.users)
+        if len(users) != 1:
+            return False
+        name = plain_name(users[0]) if users[0].op == "call_function" else ""
+        if name in MERGED:
+            return self.owners[users[0]] in self.activations or self._rounded(users[0])
+        if is_weighted(users[0]):
+            return self.owners[users[0]] in self.layers
+        return name in PASSING and self._rounded(users[0])
 
     def reaches_layer(self, node: Node) -> bool:
         seen, todo = {node}, [node]

@@ -15,11 +15,11 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.parameters import copied
-from compress.quantization.base import Bits, LayerBits, Quantizer
+from compress.quantization.base import RESULT_BITS, Bits, LayerBits, Quantizer
 from compress.quantization.convert import structure_of
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
 from compress.quantization.faults import uninitialized
-from compress.quantization.layers import INPUT, LAYERS, QuantActivation, QuantLayer, kind_of
+from compress.quantization.layers import INPUT, LAYERS, RESULT, QuantActivation, QuantLayer, kind_of
 from compress.quantization.post_training.adaround import LayerResult, adaround
 from compress.quantization.post_training.bias_correction import correct_biases
 from compress.quantization.post_training.equalization import equalize, find_pairs
@@ -36,7 +36,7 @@ from compress.quantization.post_training.replay import set_aside
 from compress.quantization.post_training.samples import finite_samples
 from compress.quantization.post_training.statistics import TensorStatistics, observe
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics
-from compress.quantization.range_linear import Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
+from compress.quantization.range_linear import RESULT_MODE, Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
 from compress.quantization.recurrent import is_recurrent
 from compress.registry import QUANTIZERS
 from compress.selectors import ModuleOrExpression, submodule, unwrapped
@@ -104,6 +104,7 @@ class PostTrainLinearQuantizer(Quantizer):
         adaround: learn whether each weight is rounded up or down.
         adaround_steps: of each layer.
         first_last_bits: bits of the first and last layer's weights, 32 for float; null treats them as the others.
+        round_results: as in `QuantAwareTrainRangeLinearQuantizer`.
         example_inputs: what the network is traced with, given by the builder; None takes the first batch.
     """
 
@@ -132,11 +133,13 @@ class PostTrainLinearQuantizer(Quantizer):
         adaround: bool = False,
         adaround_steps: Annotated[int, Field(ge=1)] = 1000,
         first_last_bits: Bits = None,
+        round_results: Literal["inner", "all", "none"] = "inner",
         example_inputs: Any = None,
     ) -> None:
         super().__init__(
             bits_activations, bits_parameters, None, None, overrides, first_last_bits, example_inputs  # type: ignore[arg-type]
         )  # fmt: skip
+        self.rounds_results = round_results
         self.modes: Modes = mode if isinstance(mode, dict) else {"activations": mode, "weights": mode}
         self.clip_acts, self.n_stds, self.percentile, self.ema_decay = clip_acts, clip_n_stds, percentile, ema_decay
         self.also_clip_weights, self.per_channel = also_clip_weights, per_channel_wts
@@ -174,6 +177,14 @@ class PostTrainLinearQuantizer(Quantizer):
     def activation_piece(self, bits: int, signed: bool, is_input: bool) -> FakeQuantizer:
         """Without a range until it is calibrated."""
         return RangeActivation(bits, signed, self.modes["activations"], 0.0)
+
+    def result_piece(self) -> FakeQuantizer:
+        """Without a range until it is calibrated."""
+        return RangeActivation(RESULT_BITS, True, RESULT_MODE, 0.0)
+
+    def holder_of(self, layer: str, norm: str | None) -> str:
+        """The layer itself, once its BatchNorm is folded."""
+        return layer if self.fold_batchnorm else super().holder_of(layer, norm)
 
     def quantize(self, model: nn.Module, batches: Sequence[Any]) -> nn.Module:
         """A quantized copy of a trained network, in evaluation mode; the network itself stays as it was.
@@ -312,6 +323,8 @@ class PostTrainLinearQuantizer(Quantizer):
             modes: Any = mode if isinstance(mode, dict) else {"activations": mode, "weights": mode}
             per_channel = self._own(name, "per_channel_wts", self.per_channel)
             for slot, piece in slots.items():
+                if slot == RESULT:
+                    continue
                 if isinstance(piece, RangeActivation):
                     made: FakeQuantizer = RangeActivation(piece.bits, piece.signed, modes["activations"], piece.decay)
                 else:
