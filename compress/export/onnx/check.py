@@ -1,6 +1,6 @@
 """Is an exported file what the network is? Checked, run and compared, and looked into.
 
-`check_file`, `compare_onnx`, `difference`, `node_kinds`, `kernel_kinds`.
+`check_file`, `compare_onnx`, `difference`, `node_kinds`, `kernel_kinds`, `layers_in_integers`.
 """
 
 import tempfile
@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.export.onnx.session import open_session, run_session
+from compress.export.runtimes.base import FLOAT32
+from compress.export.runtimes.onnxruntime import Onnxruntime
 from compress.io.files import checked
 from compress.io.optional import needed
 
 Inputs = tuple[Tensor, ...]
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,25 @@ def kernel_kinds(file: Path) -> dict[str, int]:
         optimized = Path(folder) / "optimized.onnx"
         open_session(file, optimized=optimized)
         return node_kinds(optimized)
+
+
+def stored_in_integers(file: str | Path) -> list[str]:
+    """Names of an ONNX file's convolutions and matrix products whose weights are stored in 8 bits."""
+    graph = needed("onnx", "reading an ONNX file").load(checked(Path(file)), load_external_data=False).graph
+    held = {each.name for each in graph.initializer}
+    weights = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in held}
+    return [
+        node.name
+        for node in graph.node
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.input[1] in weights
+    ]
+
+
+def layers_in_integers(file: Path) -> tuple[list[str], list[str]]:
+    """Names of the layers with 8-bit weights that onnxruntime runs in integers here, and of those it does not."""
+    layers = stored_in_integers(file)
+    found = Onnxruntime().load(str(checked(file)), FLOAT32, 1).kernels(layers) or []
+    return found, [each for each in layers if each not in found]
 
 
 def _counted(kinds: Iterable[str]) -> dict[str, int]:

@@ -21,7 +21,16 @@ from torch import Tensor, nn
 
 from compress.errors import UserError, did_you_mean
 from compress.export.latency import Latency, measure_latency, onnx_way
-from compress.export.onnx.check import Difference, Inputs, NotFinite, check_file, compare_onnx, kernel_kinds, node_kinds
+from compress.export.onnx.check import (
+    Difference,
+    Inputs,
+    NotFinite,
+    check_file,
+    compare_onnx,
+    kernel_kinds,
+    layers_in_integers,
+    node_kinds,
+)
 from compress.export.onnx.crash_guard import Ended, apart
 from compress.export.onnx.nan_origin import blame_of, name_layers, places_of
 from compress.export.onnx.qdq import Choices, Deployable, WeightNote, deployable, is_quantized
@@ -83,6 +92,8 @@ class ExportReport:
         real_inputs: whether `check_inputs` were given; else the comparison used noise.
         nodes: operation -> count, in the file.
         kernels: operation -> count, as onnxruntime runs it on this CPU.
+        integer_layers: layers with 8-bit weights that onnxruntime runs in integers on this CPU.
+        float_layers: those of them that it computes in float all the same.
         weights: one note a quantized layer.
         warnings: what is not as one would expect, each a sentence.
         latency: name -> time in one interleaved run, the new file under `file`; ratios refer to the first of `against`.
@@ -101,6 +112,8 @@ class ExportReport:
     real_inputs: bool
     nodes: dict[str, int]
     kernels: dict[str, int]
+    integer_layers: list[str]
+    float_layers: list[str]
     weights: list[WeightNote]
     warnings: list[str]
     latency: dict[str, Latency]
@@ -118,6 +131,8 @@ class ExportReport:
         if self.to_quantized is not None:
             lines.append(f"distance to the quantized network: {self.to_quantized}")
         lines.append("onnxruntime runs " + ", ".join(f"{count} {kind}" for kind, count in self.kernels.items()))
+        if self.mode == "qdq":
+            lines.append(integers_text(self.integer_layers, self.float_layers))
         lines += [f"latency of {name} ({self.threads} threads): {each}" for name, each in self.latency.items()]
         return "\n".join(lines + [f"warning: {each}" for each in self.warnings])
 
@@ -195,6 +210,12 @@ def transform_to_onnx(
     except OSError as e:
         raise UserError(f"{file} could not be written: {why(e)}") from e
     return replace(report, file=str(file))
+
+
+def integers_text(integers: Sequence[str], floats: Sequence[str]) -> str:
+    """`layers in integer kernels: 7 of 8; in float: last_part.0`."""
+    text = f"quantized layers in integer kernels: {len(integers)} of {len(integers) + len(floats)}"
+    return text + (f"; in float: {', '.join(floats)}" if floats else "")
 
 
 def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:
@@ -355,6 +376,7 @@ def _report(
     reference = ready.model if kind == "clip" else model
     opset, dynamic = _facts(file)
     kernels = kernel_kinds(file)
+    integers, floats = layers_in_integers(file) if kind == "qdq" else ([], [])
     latency = _latency(file, inputs[0], settings) if settings.against else {}
     difference = compare_onnx(file, reference, inputs)
     _check_free(file, reference, inputs[0], settings.free_axes)
@@ -373,6 +395,8 @@ def _report(
         real_inputs=real,
         nodes=node_kinds(file),
         kernels=kernels,
+        integer_layers=integers,
+        float_layers=floats,
         weights=ready.weights,
         warnings=notes + ready.warnings + found,
         latency=latency,

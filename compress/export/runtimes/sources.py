@@ -1,6 +1,6 @@
 """Networks as the files that runtimes convert: ONNX, and torch.export programs with fixed sizes.
 
-`write_source`, `integer_layers`. Called by measure.py and by bundles.
+`write_source`. Called by measure.py and by bundles.
 """
 
 import warnings
@@ -13,13 +13,10 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.export.decomposed import fold_norms
-from compress.export.onnx.check import Inputs
+from compress.export.onnx.check import Inputs, stored_in_integers
 from compress.export.onnx.export import ExportSettings, transform_to_onnx
-from compress.export.onnx.nan_origin import LAYERS
 from compress.export.onnx.qdq import deployable, is_quantized
 from compress.export.runtimes.base import Source
-from compress.io.files import checked
-from compress.io.optional import needed
 from compress.quantization.layers import QuantLayer
 from compress.selectors import canonical
 
@@ -63,7 +60,7 @@ def write_source(
             files[PROGRAM] = _write_program(model, inputs[0], folder / "network.pt2")
         except UserError as e:
             faults[PROGRAM] = str(e)
-    layers = tuple(integer_layers(files[ONNX]) if ONNX in files else _quantized_layers(model)) if quantized else ()
+    layers = tuple(stored_in_integers(files[ONNX]) if ONNX in files else _quantized_layers(model)) if quantized else ()
     shapes = tuple(tuple(each.shape) for each in inputs[0])
     return Source(name, quantized, layers, shapes, files.get(ONNX, ""), files.get(PROGRAM, ""), tuple(faults.items()))
 
@@ -88,11 +85,3 @@ def _write_program(model: nn.Module, inputs: Inputs, file: Path) -> str:
         text = " ".join(str(e).split())[:300]
         raise UserError(f"{type(model).__name__} cannot be exported by torch.export: {text}") from e
     return str(file)
-
-
-def integer_layers(file: str | Path) -> list[str]:
-    """Names of an ONNX file's convolutions and matrix products whose weights are stored in 8 bits."""
-    graph = needed("onnx", "reading an ONNX file").load(checked(Path(file)), load_external_data=False).graph
-    held = {each.name for each in graph.initializer}
-    weights = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in held}
-    return [node.name for node in graph.node if node.op_type in LAYERS and node.input[1] in weights]

@@ -193,10 +193,9 @@ class _Walk:
 
     def note_result(self, graph: Graph, call: Node, name: str) -> None:
         """Notes a layer whose result is used before it is rounded, where a kernel could give integers."""
-        result, norm = call, None
-        users = list(call.users)
-        if len(users) == 1 and self.owners.get(users[0]) == graph.norms.get(name, ""):
-            result, norm = users[0], graph.norms[name]
+        result, norm, users = call, graph.norms.get(name), list(call.users)
+        if norm is not None and len(users) == 1 and self.owners.get(users[0]) == norm:
+            result = users[0]
         if self._rounded(result) or not _gives_integers(call):
             return
         graph.open_results[name] = norm

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.graph.trace import as_arguments
-from compress.quantization.layers import OUTPUT, QuantActivation, QuantLayer, kind_of, slots_of
+from compress.quantization.layers import OUTPUT, LateFrozen, QuantActivation, QuantLayer, kind_of, slots_of
 
 
 class _Enough(Exception):
@@ -46,8 +46,9 @@ def set_aside(model: nn.Module, weights_only: bool = False) -> Iterator[None]:
         if isinstance(module, QuantLayer):
             slots = [slot for slot in slots_of(module) if not (weights_only and kind_of(slot) == "activation")]
             held += [(module, slot, getattr(module, slot)) for slot in slots if getattr(module, slot) is not None]
-        elif isinstance(module, QuantActivation) and not weights_only:
-            held.append((module, OUTPUT, module.output_quantizer))
+        elif isinstance(module, QuantActivation | LateFrozen) and not weights_only:
+            own = ((slot, getattr(module, slot)) for slot in slots_of(module))
+            held += [(module, slot, piece) for slot, piece in own if piece is not None]
     for module, slot, piece in held:
         stand_in = nn.Identity() if getattr(piece, "signed", True) else nn.ReLU()
         setattr(module, slot, stand_in if slot == OUTPUT else None)

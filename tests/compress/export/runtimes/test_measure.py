@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
+from compress.export.onnx.check import stored_in_integers
 from compress.export.runtimes import measure, sources
 from compress.export.runtimes.base import numbers
 from compress.export.runtimes.client import OtherSizes, RuntimeFailure, RuntimeModel, RuntimeProcess
 from compress.export.runtimes.measure import measure_runtimes
 from compress.export.runtimes.onnxruntime import Onnxruntime
-from compress.export.runtimes.sources import integer_layers, write_source
+from compress.export.runtimes.sources import write_source
 from compress.export.runtimes.table import RUNTIMES
 from compress.export.timing import Timing
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
@@ -82,7 +83,7 @@ def test_the_integers_that_onnxruntime_runs_are_those_of_its_own_optimized_graph
     told = Onnxruntime().load(source.onnx, "float32", 1).kernels(source.layers)
     assert told is not None
     assert len(told) == kinds.count("QLinearConv")
-    assert source.layers == tuple(integer_layers(source.onnx)) == ("0", "2", "4")
+    assert source.layers == tuple(stored_in_integers(source.onnx)) == ("0", "2", "4")
 
 
 def test_a_network_that_cannot_be_exported_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_what_a_layer_reads_is_rounded_once(tmp_path: Path) -> None:
     """Expected: onnxruntime, which makes one rounding of two that follow each other."""
     torch.manual_seed(0)
     net, x = Again().eval(), torch.randn(4, 3, 8, 8)
-    quantizer = PostTrainLinearQuantizer()
+    quantizer = PostTrainLinearQuantizer(round_results="none")  # a result's rounding may fall to the next step
     quantized = quantizer.quantize(net, [x])
     assert quantizer.bits_table() == {"conv": "W8 A8", "out": "W8 A8"}
     assert quantizer.left_float["act"] == "the layers that read it round it"
