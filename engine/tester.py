@@ -25,6 +25,7 @@ from compress.errors import UserError
 from compress.export.exported_model import is_exported
 from compress.io.files import write_json
 from engine.application import TestedApplication
+from engine.commands.diagnose import diagnose_run
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
 from engine.commands.find_checkpoint import load_subject
 from engine.commands.quantize import QuantizeRequest
@@ -161,6 +162,8 @@ class BaseTester(TestedApplication):
         exported = export_run(self, model, inputs, quality) if self.config.export else None
         if self.config.runtimes is not None:
             measure_run(self, {"network": model}, inputs)
+        if self.config.diagnose:
+            diagnose_run(self, model, inputs)
         return exported
 
     def dense_networks(self) -> dict[str, nn.Module]:

@@ -221,6 +221,10 @@ class TestConfig:
         None, "also convert the network for these runtimes, run it there, compare and time it; `all` takes every known "
         "one, no name those installed", metavar="RUNTIME", may_be_empty=True,
     )  # fmt: skip
+    diagnose: bool = option(
+        False, "look for the layers where a quantized network loses: weights and activations apart, each layer by "
+        "itself, in the simulation and in the integer file; causes and remedies are named",
+    )  # fmt: skip
     benchmark: bool = option(False, "time the network, or those of --compare, for longer: 30 interleaved rounds")
     batch: int = option(
         1, "for --compare and --benchmark: number of samples in a forward pass", minimum=1, maximum=MOST

@@ -4,6 +4,7 @@ from apputils.report.section import Section
 from apputils.report.sections.activations import Activations
 from apputils.report.sections.architecture import Architecture
 from apputils.report.sections.cost import Cost
+from apputils.report.sections.diagnosis import Diagnosis
 from apputils.report.sections.export import Export
 from apputils.report.sections.goals import Goals
 from apputils.report.sections.quality import Quality
@@ -29,6 +30,7 @@ SECTIONS: tuple[Section, ...] = (
     Sensitivity(),
     Export(),
     Runtimes(),
+    Diagnosis(),
     Activations(),
     Removed(),
     Architecture(),

@@ -10,7 +10,7 @@ from typing import Any
 from apputils.report.records import read_json, read_table
 from compress.analysis.macs.layers import MacsTable
 
-EXPORT, RUNTIMES = "export.json", "runtimes.json"
+EXPORT, RUNTIMES, DIAGNOSIS = "export.json", "runtimes.json", "diagnosis.json"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Source:
             return []
         written = checkpoint.stat().st_mtime
         names = sorted(path.name for path in self.folder.glob("*.json") if path.stat().st_mtime < written)
-        return [name for name in names if name in (EXPORT, RUNTIMES) or finished_analysis(self.json(name))]
+        return [name for name in names if name in (EXPORT, RUNTIMES, DIAGNOSIS) or finished_analysis(self.json(name))]
 
 
 def finished_analysis(record: Any) -> bool:

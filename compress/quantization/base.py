@@ -308,15 +308,14 @@ class Quantizer(ABC):
         return {}
 
     def _results(self, graph: Graph | None) -> dict[str, str]:
-        """Layer whose result nothing rounds before it is used -> the module that is to round it."""
+        """Layer whose result nothing rounds before it is used -> the module that is to round it.
+
+        That is the BatchNorm behind it, if there is one, because exporters fold it into the layer.
+        """
         if graph is None or self.rounds_results == "none":
             return {}
         ends = set() if self.rounds_results == "all" else graph.last
-        return {name: self.holder_of(name, norm) for name, norm in graph.open_results.items() if name not in ends}
-
-    def holder_of(self, layer: str, norm: str | None) -> str:
-        """The module that rounds what a layer gives: the BatchNorm behind it, which is folded into it later."""
-        return norm or layer
+        return {name: norm or name for name, norm in graph.open_results.items() if name not in ends}
 
     def _in_integers(self, name: str, slots: Mapping[str, tuple[Any, ...]]) -> bool:
         """Whether weight and input of a layer have a grid of at most 8 bits."""

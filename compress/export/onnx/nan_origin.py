@@ -48,7 +48,7 @@ def blame(file: Path, inputs: Inputs, places: Mapping[str, str]) -> str:
         places: name of a value -> the network's module that computes it.
     """
     model = needed("onnx", "reading an ONNX file").load(checked(file))
-    values = _all_values(model, inputs)
+    values = all_values(model, inputs)
     for node in model.graph.node:
         results = [values[name] for name in node.output if name in values]
         sources = [values[name] for name in node.input if name in values]
@@ -61,7 +61,7 @@ def blame(file: Path, inputs: Inputs, places: Mapping[str, str]) -> str:
     return ""
 
 
-def _all_values(model: Any, inputs: Inputs) -> dict[str, np.ndarray[Any, Any]]:
+def all_values(model: Any, inputs: Inputs) -> dict[str, np.ndarray[Any, Any]]:
     """Name -> what the file computes on the inputs, what it is given and what it holds."""
     onnx = needed("onnx", "reading an ONNX file")
     feeds = {each.name: x.detach().cpu().numpy() for each, x in zip(model.graph.input, inputs, strict=True)}

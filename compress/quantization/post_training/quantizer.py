@@ -182,10 +182,6 @@ class PostTrainLinearQuantizer(Quantizer):
         """Without a range until it is calibrated."""
         return RangeActivation(RESULT_BITS, True, RESULT_MODE, 0.0)
 
-    def holder_of(self, layer: str, norm: str | None) -> str:
-        """The layer itself, once its BatchNorm is folded."""
-        return layer if self.fold_batchnorm else super().holder_of(layer, norm)
-
     def quantize(self, model: nn.Module, batches: Sequence[Any]) -> nn.Module:
         """A quantized copy of a trained network, in evaluation mode; the network itself stays as it was.
 

@@ -44,6 +44,11 @@ def network() -> nn.Sequential:
     return net
 
 
+DIAGNOSIS = {
+    "rows": [{"layer": "0", "kind": "Conv2d", "db": 40.25, "own_db": 41.0}, {"layer": "2", "kind": "ReLU", "db": 20.0}],
+    "suspects": [{"layer": "2", "cause": "it is <cut off>", "remedy": "a wider range", "severity": 20.0,
+                  "overrides": None, "where": "simulation"}],
+}  # fmt: skip
 RUNTIME_ROW = {
     "runtime": "onnxruntime", "version": "1", "network": "<net>", "quantized": True, "precision": "float32",
     "bytes": 1234, "max": 1e-6, "mean": 1e-7, "largest": 1.0, "quality": {"psnr": 30.5}, "ms": 2.5, "low": 2.0,
@@ -101,6 +106,7 @@ def write_example(net: nn.Module) -> tuple[dict[str, Any], Path]:
             }
         )
     )
+    (folder / "diagnosis.json").write_text(json.dumps(DIAGNOSIS))
     (folder / "runtimes.json").write_text(json.dumps(IN_RUNTIMES))
     checkpoint = {
         "run": "<run>", "optform": "SR", "epoch": 1, "schedule": SCHEDULE, "model": net.state_dict(),

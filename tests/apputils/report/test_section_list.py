@@ -22,16 +22,17 @@ KEYS = {  # what programs read from report.json
     "run", "optform", "written", "checkpoint", "epoch", "trained_epochs", "planned_epochs", "summary",
     "goals", "quality", "quality_rows", "measured_on", "dense_baseline", "details", "warnings", "stale", "sizes",
     "policies", "schedule", "history", "sparsity", "macs", "dense", "sensitivity", "export", "export_error",
-    "export_other_data", "latency", "runtimes",
+    "export_other_data", "latency", "runtimes", "diagnosis",
     "activations", "removed", "reasons", "unexplained", "fused", "seed", "commands", "environment",
 }  # fmt: skip
 ANCHORS = (
     "quality", "goals", "size", "schedule", "training", "sparsity", "cost", "sensitivity", "export", "runtimes",
-    "activations", "removed", "architecture", "reproduce",
+    "diagnosis", "activations", "removed", "architecture", "reproduce",
 )  # fmt: skip
 SHEETS = {
     "quality", "warnings", "classes", "exits", "size", "training", "schedule", "sparsity", "macs", "macs dense",
-    "by layer", "sensitivity element psnr", "activations", "export", "export layers", "latency", "runtimes", "removed",
+    "by layer", "sensitivity element psnr", "activations",
+    "export", "export layers", "latency", "runtimes", "diagnosis", "suspects", "removed",
     "why removed", "why 0.weight_0_", "reproduce",
 }  # fmt: skip
 

@@ -55,7 +55,7 @@ def test_the_page_stands_alone_and_has_every_part(written: tuple[dict[str, Any],
         "Latency, 3 threads", "Time in each runtime", "Zeros in outputs of layers", "0.weight[0], ranked in epoch 2",
     ):  # fmt: skip
         assert f"<figcaption>{title}" in text, title
-    assert text.count('class="chart"') == 13
+    assert text.count('class="chart"') == 14
     assert "conv2d" in text
     assert "Conv2d 3x3, 3 to 4" in text  # the drawing
     assert text.count("<img ") == 3  # the input has another size

@@ -97,11 +97,11 @@ def test_in_front_of_an_addition_the_batch_norm_rounds(folds: bool, tmp_path: Pa
     torch.testing.assert_close(again.eval()(x), model(x), atol=0, rtol=0)
 
 
-def test_after_training_the_layer_itself_rounds_and_the_statistics_are_its_own(tmp_path: Path) -> None:
+def test_after_training_the_batch_norm_rounds_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     x = torch.rand(2, 3, 12, 12)
     model = calibrated(Residual(), x)
-    assert [name for name, each in model.named_modules() if getattr(each, RESULT, None) is not None] == ["conv2"]
+    assert [name for name, each in model.named_modules() if getattr(each, RESULT, None) is not None] == ["bn2"]
     assert exported(model, x, tmp_path).kernels["QLinearConv"] == 2
 
 

@@ -1,0 +1,123 @@
+"""What each layer of two networks gives on the same inputs, and each layer by itself.
+
+`Points`, `points_of`, `run_free`, `run_forced`. A point is where a layer's result can be compared: behind the
+BatchNorm that directly follows it, because a quantizer may fold that one into the layer.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.quantization.layers import ACTIVATIONS, LAYERS, QuantActivation, QuantLayer
+from compress.selectors import canonical_modules
+
+Inputs = tuple[Tensor, ...]
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass
+class Seen:
+    """Of one pass.
+
+    Attributes:
+        inputs: module -> what its first call read.
+        outputs: point -> what it gave.
+        reads: layer -> what its first call would have read, had it not been given something else.
+    """
+
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    reads: dict[str, Tensor] = field(default_factory=dict)
+
+
+def points_of(model: nn.Module, example: Inputs) -> dict[str, str]:
+    """Layer or activation of a float network, in the order of execution -> the module behind which it is compared."""
+    modules = _watched(model)
+    made_by: dict[int, str] = {}
+    found: dict[str, str] = {}
+    kept: list[Tensor] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if not isinstance(output, Tensor):
+                return
+            kept.append(output)  # so that no other tensor gets its identity
+            before = made_by.get(id(inputs[0]))
+            if isinstance(module, _NORMS):
+                if before is not None:
+                    found[before] = name
+            else:
+                found.setdefault(name, name)
+                made_by[id(output)] = name
+
+        return hook
+
+    with _hooks([module.register_forward_hook(note(name)) for name, module in modules.items()]), torch.no_grad():
+        model(*example)
+    return found
+
+
+def _watched(model: nn.Module) -> dict[str, nn.Module]:
+    kinds = (*LAYERS, *ACTIVATIONS, *_NORMS, QuantLayer, QuantActivation)
+    return {name: each for name, each in canonical_modules(model).items() if isinstance(each, kinds)}
+
+
+@torch.no_grad()
+def run_free(model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs]) -> Seen:
+    """What each point gives while the network runs as it is; first calls, all inputs joined."""
+    return _run(model, points, inputs, {})
+
+
+@torch.no_grad()
+def run_forced(
+    model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], given: Mapping[str, Tensor]
+) -> Seen:
+    """The same, each layer reading what is given for it: what it loses by itself."""
+    return _run(model, points, inputs, given)
+
+
+def _run(model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], given: Mapping[str, Tensor]) -> Seen:
+    modules, seen = canonical_modules(model), [Seen() for _ in inputs]
+    sizes = [len(each[0]) for each in inputs]
+    now = 0
+
+    def before(name: str) -> Callable[..., Any]:
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> Any:
+            first = name not in seen[now].inputs
+            if first:
+                seen[now].reads[name] = args[0].detach()
+            if first and name in given:
+                begin = sum(sizes[:now])
+                args = (given[name][begin : begin + sizes[now]], *args[1:])
+            if first:
+                seen[now].inputs[name] = args[0].detach()
+            return args
+
+        return hook
+
+    def after(name: str) -> Callable[..., None]:
+        return lambda _, __, output: seen[now].outputs.setdefault(name, output.detach())
+
+    handles = [modules[name].register_forward_pre_hook(before(name)) for name in points]
+    handles += [modules[end].register_forward_hook(after(name)) for name, end in points.items() if end in modules]
+    with _hooks(handles):
+        for now, each in enumerate(inputs):  # noqa: B007  (the hooks read it)
+            model(*each)
+    joined = Seen()
+    for part in ("inputs", "outputs", "reads"):
+        names = getattr(seen[0], part)
+        setattr(joined, part, {name: torch.cat([getattr(each, part)[name] for each in seen]) for name in names})
+    return joined
+
+
+@contextlib.contextmanager
+def _hooks(handles: Sequence[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for each in handles:
+            each.remove()

@@ -1,0 +1,244 @@
+"""The doctor: each of 20 faults put into one layer is named first, and in 10 healthy networks nothing is named."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from compress.analysis.diagnosis.diagnose import diagnose
+from compress.errors import UserError
+from compress.export.onnx.export import transform_to_onnx
+from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
+from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
+
+X = [(torch.randn(4, 3, 10, 10, generator=torch.Generator().manual_seed(i)),) for i in range(2)]
+
+
+class Net(nn.Module):
+    """Convolutions with BatchNorm, an addition, a PReLU, a linear layer."""
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        c = channels
+        self.conv1, self.bn1, self.relu1 = nn.Conv2d(3, c, 3, padding=1), nn.BatchNorm2d(c), nn.ReLU()
+        self.conv2, self.bn2, self.relu2 = nn.Conv2d(c, c, 3, padding=1), nn.BatchNorm2d(c), nn.ReLU()
+        self.conv3, self.act3 = nn.Conv2d(c, c, 3, padding=1), nn.PReLU()
+        self.fc = nn.Linear(c, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.conv2(x)) + x)
+        return self.fc(self.act3(self.conv3(x)).mean((2, 3)))
+
+
+def dense(seed: int = 0, channels: int = 8) -> nn.Module:
+    torch.manual_seed(seed)
+    net = Net(channels)
+    with torch.no_grad():
+        for norm in (net.bn1, net.bn2):
+            norm.weight.uniform_(0.6, 1.4)
+            norm.bias.uniform_(-0.3, 0.3)
+        for _ in range(30):
+            net.train()(torch.cat([each[0] for each in X]))
+    return net.eval()
+
+
+def calibrated(net: nn.Module, bits: int = 8, **settings: Any) -> nn.Module:
+    settings = {"per_channel_wts": True, **settings}
+    quantizer = PostTrainLinearQuantizer(bits_activations=bits, bits_parameters=bits, **settings)
+    return quantizer.quantize(net, [each[0] for each in X])
+
+
+def trained(net: nn.Module, bits: int = 8, **settings: Any) -> nn.Module:
+    net = copy.deepcopy(net)
+    quantizer = QuantAwareTrainRangeLinearQuantizer(
+        bits_activations=bits, bits_weights=bits, example_inputs=X[0][0], **settings
+    )
+    quantizer.prepare(net, None)
+    quantizer.convert(net)
+    with torch.no_grad():
+        for _ in range(20):
+            for each in X:
+                net.train()(*each)
+    return net.eval()
+
+
+HEALTHY: dict[str, Callable[[], tuple[nn.Module | None, nn.Module]]] = {
+    "8 bits, after training": lambda: (dense(), calibrated(dense())),
+    "8 bits, one scale a weight": lambda: (dense(), calibrated(dense(), per_channel_wts=False)),
+    "6 bits": lambda: (dense(1), calibrated(dense(1), 6)),
+    "4 bits": lambda: (dense(2), calibrated(dense(2), 4)),
+    "asymmetric": lambda: (dense(3), calibrated(dense(3), mode="ASYMMETRIC_UNSIGNED")),
+    "equalized": lambda: (None, calibrated(dense(4), equalization=True)),
+    "trained": lambda: (None, trained(dense(5), ema_decay=0.5)),
+    "trained, 4 bits": lambda: (None, trained(dense(6), bits=4, per_channel_wts=True, ema_decay=0.5)),
+    "wide": lambda: (dense(7, 24), calibrated(dense(7, 24))),
+    "bias corrected": lambda: (dense(8), calibrated(dense(8), bias_correction=True)),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_nothing_is_named_in_a_healthy_network(name: str) -> None:
+    found = diagnose(*HEALTHY[name](), X)
+    assert found.suspects == [], str(found)
+    assert {"conv1", "relu1", "conv2", "conv3", "fc"} <= {row["layer"] for row in found.rows}
+
+
+def scaled_weight(net: Any, layer: str, factor: float) -> None:
+    getattr(net, layer).weight_quantizer.step.mul_(factor)
+
+
+def scaled_range(piece: Any, factor: float) -> None:
+    piece.ranges[:2].mul_(factor)
+
+
+def lost_relu(net: Any, name: str) -> None:
+    piece = getattr(net, name).output_quantizer
+    piece.signed, piece.mode = True, "SYMMETRIC"
+
+
+def saturating(net: Any, layer: str) -> None:
+    """An accumulator of too few bits: what a layer gives stays below a quarter of its largest value."""
+    module = getattr(net, layer)
+    module.register_forward_hook(lambda m, x, y: y.clamp(-0.1 * float(y.abs().max()), 0.1 * float(y.abs().max())))
+
+
+SIMULATED: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "weight's scale too small": ("conv2", lambda net: scaled_weight(net, "conv2", 0.1)),
+    "weight's scale too large": ("conv1", lambda net: scaled_weight(net, "conv1", 12.0)),
+    "one channel's scale wrong": ("conv3", lambda net: net.conv3.weight_quantizer.step[2:5].mul_(0.05)),
+    "scale of the last layer": ("fc", lambda net: scaled_weight(net, "fc", 0.1)),
+    "activation saturated": ("relu1", lambda net: scaled_range(net.relu1.output_quantizer, 0.15)),
+    "activation's range too wide": ("relu2", lambda net: scaled_range(net.relu2.output_quantizer, 30.0)),
+    "PReLU saturated": ("act3", lambda net: scaled_range(net.act3.output_quantizer, 0.1)),
+    "network's input saturated": ("conv1", lambda net: scaled_range(net.conv1.input_quantizer, 0.1)),
+    "network's input too coarse": ("conv1", lambda net: scaled_range(net.conv1.input_quantizer, 60.0)),
+    "ReLU lost": ("relu1", lambda net: lost_relu(net, "relu1")),
+    "bias lost": ("conv2", lambda net: net.conv2.bias.data.zero_().add_(1.5)),
+    "channels rounded to zero": ("conv3", lambda net: net.conv3.weight_quantizer.step[:4].mul_(1e4)),
+    "accumulator of 16 bits": ("conv3", lambda net: saturating(net, "conv3")),
+    "weights of another checkpoint": ("fc", lambda net: net.fc.weight.data.copy_(net.fc.weight.flip(0))),
+}
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_a_fault_of_the_simulation_is_named_first(name: str) -> None:
+    layer, breaks = SIMULATED[name]
+    net = dense()
+    broken = calibrated(net)
+    with torch.no_grad():
+        breaks(broken)
+    found = diagnose(net, broken, X)
+    assert found.suspects, found.rows
+    assert found.suspects[0].layer == layer, str(found)
+    assert found.suspects[0].where == "simulation"
+
+
+def test_one_scale_for_a_wide_weight_is_named_with_its_remedy() -> None:
+    net: Any = dense()
+    with torch.no_grad():
+        net.conv3.weight[0].mul_(300)
+    found = diagnose(net, calibrated(net, per_channel_wts=False), X)
+    assert found.suspects[0].layer == "conv3", str(found)
+    assert "per_channel_wts" in found.suspects[0].remedy
+
+
+def test_a_batch_norm_that_is_gone_is_named() -> None:
+    net = dense()
+    broken: Any = calibrated(net, fold_batchnorm=False)
+    broken.bn1 = nn.Identity()
+    found = diagnose(net, broken, X)
+    assert found.suspects[0].layer == "conv1", str(found)
+    assert "BatchNorm" in found.suspects[0].remedy
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, nn.Module, Path]:
+    net = dense()
+    small = calibrated(net)
+    file = tmp_path_factory.mktemp("files") / "net.onnx"
+    transform_to_onnx(small, file, X[0][0], True, "qdq", X)
+    return net, small, file
+
+
+def initializer(model: Any, name: str) -> Any:
+    return next(each for each in model.graph.initializer if each.name == name)
+
+
+def changed(model: Any, name: str, change: Callable[[Any], Any]) -> None:
+    held = initializer(model, name)
+    array = numpy_helper.to_array(held)
+    held.CopyFrom(numpy_helper.from_array(np.asarray(change(array)).astype(array.dtype), name))
+
+
+def weight_of(model: Any, layer: str) -> Any:
+    """The DequantizeLinear of a layer's weight."""
+    node = next(each for each in model.graph.node if each.name == layer)
+    return next(each for each in model.graph.node if each.output[0] == node.input[1])
+
+
+def wrong_scale(model: Any) -> str:
+    changed(model, weight_of(model, "conv2").input[1], lambda scale: scale * 2)
+    return "conv2"
+
+
+def wrong_integers(model: Any) -> str:
+    changed(model, weight_of(model, "conv3").input[0], lambda integers: integers[::-1])
+    return "conv3"
+
+
+def swapped_zero_point(model: Any) -> str:
+    """The rounding of what conv3 reads takes the zero point of another."""
+    node = next(each for each in model.graph.node if each.name == "conv3")
+    dequantize = next(each for each in model.graph.node if each.output[0] == node.input[0])
+    other = numpy_helper.from_array(np.array(97, np.uint8), "other_zero_point")
+    model.graph.initializer.append(other)
+    dequantize.input[2] = "other_zero_point"
+    return "conv3"
+
+
+def lost_bias(model: Any) -> str:
+    node = next(each for each in model.graph.node if each.name == "conv1")
+    changed(model, node.input[2], np.zeros_like)
+    return "conv1"
+
+
+FILED = {
+    "wrong scale": wrong_scale,
+    "wrong integers": wrong_integers,
+    "swapped zero point": swapped_zero_point,
+    "bias": lost_bias,
+}
+
+
+@pytest.mark.parametrize("name", FILED)
+def test_a_fault_of_the_file_is_named_first(
+    name: str, exported: tuple[nn.Module, nn.Module, Path], tmp_path: Path
+) -> None:
+    net, small, file = exported
+    model = onnx.load(file)
+    layer = FILED[name](model)
+    onnx.save(model, tmp_path / "broken.onnx")
+    found = diagnose(net, small, X, tmp_path / "broken.onnx")
+    assert found.suspects, found.rows
+    assert found.suspects[0].layer == layer, str(found)
+    assert found.suspects[0].where == "broken.onnx"
+
+
+def test_nothing_is_named_in_a_healthy_file(exported: tuple[nn.Module, nn.Module, Path]) -> None:
+    found = diagnose(*exported[:2], X, exported[2])
+    assert found.suspects == [], str(found)
+    assert sum("file_db" in row for row in found.rows) == 4
+
+
+def test_the_order_of_the_networks_is_checked() -> None:
+    net = dense()
+    with pytest.raises(UserError, match="a float network with its quantized form"):
+        diagnose(calibrated(net), net, X)
