@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from compress.quantization.base import Quantizer
     from compress.quantization.convert import apply as apply_structure
     from compress.quantization.convert import structure_of
+    from compress.quantization.post_training.ladder import climb_ladder
+    from compress.quantization.post_training.mixed_precision import MixedPrecision
     from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
     from compress.registry import DISTILLERS, LEVELS, LR_SCHEDULERS, PRUNERS, QUANTIZERS, REGULARIZERS
     from compress.regularization.base import Regularizer
@@ -62,7 +64,8 @@ __all__ = [  # noqa: RUF022 (by subject)
     "Call", "ChannelGraph", "ChannelGroup", "Recipe", "Thinned", "Unused", "prunable_graph", "prunable_groups",
     "remove_units", "thin",
     # quantization
-    "PostTrainLinearQuantizer", "apply_structure", "load_post_training", "structure_of",
+    "MixedPrecision", "PostTrainLinearQuantizer", "apply_structure", "climb_ladder", "load_post_training",
+    "structure_of",
     # export
     "Difference", "ExportReport", "ExportSettings", "Latency", "Pt2Report", "compare_onnx", "export_onnx", "export_pt2",
     "load_pt2", "measure_latency", "onnx_way", "torch_way", "transform_to_onnx",
@@ -108,6 +111,8 @@ _MODULES = {
     "pruning.structure": ("StructurePruner",),
     "quantization.base": ("Quantizer",),
     "quantization.convert": ("apply_structure", "structure_of"),
+    "quantization.post_training.ladder": ("climb_ladder",),
+    "quantization.post_training.mixed_precision": ("MixedPrecision",),
     "quantization.post_training.quantizer": ("PostTrainLinearQuantizer",),
     "registry": ("DISTILLERS", "LEVELS", "LR_SCHEDULERS", "PRUNERS", "QUANTIZERS", "REGULARIZERS"),
     "regularization.base": ("Regularizer",),

@@ -1,12 +1,13 @@
 """The page of a report or a comparison: one HTML file that needs nothing else."""
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from apputils.report.section import Content, Section
 from compress.io.files import read_text
@@ -48,4 +49,10 @@ def _template() -> jinja2.Template:
     )  # fmt: skip
     for name, file in (("style", "style.css"), ("script", "script.js")):
         world.globals[name] = Markup(read_text(TEMPLATES / file))
+    world.filters["code"] = _code
     return world.get_template("page.html.j2")
+
+
+def _code(text: str) -> Markup:
+    """What stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

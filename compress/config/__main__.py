@@ -14,6 +14,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code, 2 after a fault of the user's."""
     guard_screen()
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="python -m compress.config", description="The schedule language.")
+    parser = argparse.ArgumentParser(prog=_called(), description="The schedule language.")
     commands = parser.add_subparsers(required=True, dest="command")
     commands.add_parser("list", help="every class, by section")
     show = commands.add_parser("show", help="one class: arguments, ranges, paper, sample")
@@ -53,6 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
     schema.add_argument("file", nargs="?", default="schedules/schedule.schema.json")
     given = parser.parse_args(arguments)
     return answer(lambda: COMMANDS[given.command](given))
+
+
+def _called() -> str:
+    """The command as it was typed: the one that pip installs, or the module."""
+    name = Path(sys.argv[0]).stem
+    return name if name == "compress-schedule" else "python -m compress.config"
 
 
 def _epochs(text: str) -> int:

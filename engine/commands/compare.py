@@ -237,7 +237,7 @@ def _on_the_same_data(
     wanted = testers[-1 if lenient else 0].measured_on()
     same = [tester.measured_on() == wanted for tester in testers]
     others = [(s.name, t.measured_on()) for s, t, fits in zip(subjects, testers, same, strict=True) if not fits]
-    told = f"measured on {_words(wanted)}; " + "; ".join(f"{name} on {_words(it)}" for name, it in others)
+    told = f"measured on {words_of_data(wanted)}; " + "; ".join(f"{name} on {words_of_data(it)}" for name, it in others)
     if others and not lenient:
         raise UserError(
             f"quality on different data is not compared: {subjects[0].name} is {told}; nothing was measured"
@@ -354,7 +354,7 @@ def _about(subject: Named, tester: TestedApplication, notes: list[str]) -> dict[
     return {
         "optform": subject.optform,
         "written": time.strftime("%Y-%m-%d %H:%M"),
-        "measured_on": f"{measured_words(tester.data_facts())} ({_words(tester.measured_on())})",
+        "measured_on": f"{measured_words(tester.data_facts())} ({words_of_data(tester.measured_on(), 80)})",
         "baseline": baseline,
         "baseline_quality": trivial,
         "command": shlex.join(["python", "test.py", *sys.argv[1:]]),
@@ -388,8 +388,17 @@ def _goals(subject: Named) -> str:
     return "; ".join(f"{kind}: {names}" for kind, names in of.items()) or record["verdict"]
 
 
-def _words(facts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items()) or "the test data"
+def words_of_data(facts: Mapping[str, Any], most: int | None = None) -> str:
+    """`images 357 of ..., classes cat, dog, and 998 more`; `most` letters of each value, None for all."""
+    return ", ".join(f"{name} {_bounded(str(value), most)}" for name, value in facts.items()) or "the test data"
+
+
+def _bounded(text: str, most: int | None) -> str:
+    """The beginning of a long list, such as that of a thousand classes, and how many more there are."""
+    if most is None or len(text) <= most:
+        return text
+    kept = text[:most].rpartition(", ")[0] or text[:most]
+    return f"{kept}, and {text.count(', ') - kept.count(', ')} more"
 
 
 def _new_folder(optform: str) -> Path:

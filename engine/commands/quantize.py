@@ -26,7 +26,7 @@ from compress.errors import UserError, did_you_mean
 from compress.export.onnx.qdq import is_quantized
 from compress.io.files import write_json
 from compress.quantization.base import Bits
-from compress.quantization.post_training.ladder import Ladder, climb
+from compress.quantization.post_training.ladder import Ladder, climb_ladder
 from compress.quantization.post_training.mixed_precision import Kind, MixedPrecision
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from engine.application import TestedApplication
@@ -117,7 +117,7 @@ class QuantizeRequest:
         dense = judge.test(model)
         metric = next(iter(dense))
         better = directions(dense, tester.higher_is_better)[metric]
-        ladder = climb(
+        ladder = climb_ladder(
             model, batches, lambda net: loss_of(judge.test(net)[metric], dense[metric], better), self.max_drop
         )
         assert ladder.chosen is not None

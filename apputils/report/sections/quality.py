@@ -1,6 +1,6 @@
 """Quality beside the trivial method's and the dense network's, images, and what a tester adds to its metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from apputils.report.blocks import Block, Heading, Images, Text, Tile
 from apputils.report.images import images_of
 from apputils.report.section import Content, Section
 from apputils.report.source import Source
-from apputils.report.tables import Sheet, Table
+from apputils.report.tables import Sheet, Table, column, short
 from apputils.runs.summary import quality_rows
 from compress.analysis.measured_words import measured_words
 from compress.analysis.metric_names import words_of
@@ -61,8 +61,16 @@ def detail_tables(details: Mapping[str, Any]) -> list[Table]:
     found = []
     for name, rows in details.items():
         if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
-            found.append(Table(name, [{head: _cell(row.get(head)) for head in rows[0]} for row in rows]))
+            cells = [{head: _cell(row.get(head)) for head in rows[0]} for row in rows]
+            found.append(Table(name, cells, [column(head, text=_digits(cells, head)) for head in rows[0]]))
     return found
+
+
+def _digits(rows: Sequence[Mapping[str, Any]], head: str) -> Callable[[Any], str]:
+    """All numbers of a column alike: two digits behind the point of per cents and the like, four of fractions."""
+    numbers = [row[head] for row in rows if isinstance(row[head], float)]
+    places = 2 if any(abs(each) >= 2.0 for each in numbers) else 4
+    return lambda value: f"{value:,.{places}f}" if numbers and isinstance(value, int | float) else short(value)
 
 
 def _cell(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """The ladder: post-training settings from the cheapest on, until the metric holds.
 
-The rungs and `climb`.
+The rungs and `climb_ladder`.
 
-    ladder = climb(model, batches, lambda network: float_psnr - psnr(network), max_drop=0.1)
+    ladder = climb_ladder(model, batches, lambda network: float_psnr - psnr(network), max_drop=0.1)
     ladder.chosen.name, ladder.chosen.drop
 """
 
@@ -77,7 +77,7 @@ class Ladder:
     within: bool = False
 
 
-def climb(
+def climb_ladder(
     model: nn.Module,
     batches: Sequence[Any],
     drop_of: Callable[[nn.Module], float],

@@ -37,6 +37,22 @@ def write(folder: Path, **changes: Any) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize(
+    ("typed", "called"),
+    [
+        ("/env/bin/compress-schedule", "compress-schedule"),
+        ("/x/compress/config/__main__.py", "python -m compress.config"),
+    ],
+)
+def test_help_names_the_command_as_it_was_typed(
+    typed: str, called: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [typed])
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {called} [-h]")
+
+
 def test_list_names_every_class(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     listed = capsys.readouterr().out

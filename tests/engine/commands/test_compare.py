@@ -12,7 +12,7 @@ import engine.commands.export
 from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.errors import UserError
 from compress.export.onnx.export import ExportSettings
-from engine.commands.compare import compare, find_subjects
+from engine.commands.compare import compare, find_subjects, words_of_data
 from models.C2SRCNN.model import Net
 from models.SR.tester import XSRCNNTester
 from options.applications import find_application
@@ -159,3 +159,8 @@ def test_that_results_cannot_be_written_is_found_before_anything_is_measured(
     Path("results").write_text("")
     with pytest.raises(UserError, match="results could not be written, so nothing was measured: results: "):
         compare(options("--compare", "a"), find_application)
+
+
+def test_a_thousand_classes_do_not_fill_the_page() -> None:
+    words = words_of_data({"images": "9 of x", "classes": ", ".join(f"class{i}" for i in range(1000))}, 80)
+    assert words == "images 9 of x, classes " + ", ".join(f"class{i}" for i in range(10)) + ", and 990 more"

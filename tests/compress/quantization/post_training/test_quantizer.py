@@ -15,7 +15,7 @@ from compress.config import dict_config
 from compress.config.post_training import load_post_training
 from compress.errors import ScheduleError, UserError
 from compress.quantization.convert import apply
-from compress.quantization.post_training.ladder import climb, rungs
+from compress.quantization.post_training.ladder import climb_ladder, rungs
 from compress.quantization.post_training.mixed_precision import MixedPrecision, choose
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer as Ptq
 from tests.compress.harness import one_policy, tiny_net
@@ -233,7 +233,7 @@ def test_each_rung_has_all_that_the_one_before_has() -> None:
 )
 def test_the_first_rung_within_is_taken(drops: list[float], max_drop: float, chosen: int, within: bool) -> None:
     told = iter(drops)
-    ladder = climb(net(), BATCHES, lambda network: next(told), max_drop, {"adaround_steps": 2})
+    ladder = climb_ladder(net(), BATCHES, lambda network: next(told), max_drop, {"adaround_steps": 2})
     assert [rung.drop for rung in ladder.tried] == [math.inf if math.isnan(drop) else drop for drop in drops]
     assert ladder.chosen is ladder.tried[chosen]
     assert ladder.within is within
@@ -245,7 +245,7 @@ def test_higher_rungs_are_better_on_a_network_that_is_hard() -> None:
     model = net()
     with torch.no_grad():
         model.get_parameter("conv2.weight")[0] *= 30
-    ladder = climb(
+    ladder = climb_ladder(
         model, BATCHES, lambda network: noise(network, model), 0.0, {"bits_parameters": 4, "adaround_steps": 50}
     )
     assert not ladder.within
