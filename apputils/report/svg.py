@@ -82,10 +82,16 @@ def bar_chart(
 
 def scatter_chart(
     title: str, points: Mapping[str, tuple[float, float]], x_label: str, y_label: str, front: Points = (),
-    height: int = 300,
+    height: int = 300, bounds: tuple[Mapping[str, float], Mapping[str, float]] | None = None,
 ) -> Chart:  # fmt: skip
-    """Named points, and a dashed line through those of `front`; the x axis begins at 0."""
-    xs, ys = [x for x, _ in points.values()] or [1.0], [y for _, y in points.values()] or [0.0, 1.0]
+    """Named points, and a dashed line through those of `front`; the x axis begins at 0.
+
+    With `bounds`, named values of x and of y, lines are drawn at them, and the points are of one colour, named when
+    pointed at only.
+    """
+    across, up = bounds or ({}, {})
+    xs = [*(x for x, _ in points.values()), *across.values()] or [1.0]
+    ys = [*(y for _, y in points.values()), *up.values()] or [0.0, 1.0]
     x_ticks, y_ticks = ticks(0.0, max(xs), 7), ticks(min(ys), max(ys))
     place_x = _scale(0.0, x_ticks[-1], LEFT, WIDTH - RIGHT)
     place_y = _scale(y_ticks[0], y_ticks[-1], height - 40, TOP)
@@ -95,8 +101,18 @@ def scatter_chart(
     parts.append(f'<polyline class="front" points="{path}"/>')
     for i, (name, (x, y)) in enumerate(points.items()):
         spot, tip = f'cx="{place_x(x):.1f}" cy="{place_y(y):.1f}"', escape(f"{name}: {number(y)} at {number(x)}")
-        parts.append(f'<circle class="dot {color(i)}" {spot} r="5"><title>{tip}</title></circle>')
-    return Chart(title, _svg(title, height, parts), tuple((name, color(i)) for i, name in enumerate(points)))
+        shade = color(i if bounds is None else 0)
+        parts.append(f'<circle class="dot {shade}" {spot} r="5"><title>{tip}</title></circle>')
+    for name, value in across.items():
+        x = place_x(value)
+        parts.append(f'<line class="front" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - 40}"/>')
+        parts.append(_text(x + 4, TOP + 10, name, "label"))
+    for name, value in up.items():
+        y = place_y(value)
+        parts.append(f'<line class="front" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_text(WIDTH - RIGHT - 4, y - 4, name, "label", anchor="end"))
+    legend = () if bounds is not None else tuple((name, color(i)) for i, name in enumerate(points))
+    return Chart(title, _svg(title, height, parts), legend)
 
 
 def timeline(title: str, rows: Sequence[tuple[str, str, Sequence[tuple[int, int]]]], epochs: int) -> Chart:

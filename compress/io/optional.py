@@ -16,6 +16,7 @@ DISTRIBUTION = "compress-bench"
 EXTRAS = {
     "export": ("onnx", "onnx_ir", "onnxscript", "onnxruntime"),
     "analysis": ("pandas", "openpyxl", "matplotlib", "pygraphviz", "tqdm"),
+    "search": ("optuna",),
 }
 
 

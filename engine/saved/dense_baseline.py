@@ -127,7 +127,7 @@ def _dense_run(checkpoint: Mapping[str, Any]) -> str | None:
     except UserError:
         return None
     for run in runs:
-        if run.name != checkpoint["run"] and _is_dense(run):
+        if run.name != checkpoint["run"] and is_dense(run):
             try:
                 other = check_run(load_checkpoint(run.best), run.best)
             except UserError:
@@ -137,7 +137,7 @@ def _dense_run(checkpoint: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _is_dense(run: Run) -> bool:
+def is_dense(run: Run) -> bool:
     """Whether the schedule that a run was trained under has nothing that compresses."""
     try:
         schedule = yaml.safe_load(read_text(run.logs / "schedule.yaml"))

@@ -38,7 +38,7 @@ from data.images import ImageFile
 from engine.commands.find_checkpoint import load_subject
 from engine.distributed.elastic_restart import _own_run
 from engine.resume import schedule_text
-from engine.saved.dense_baseline import _is_dense
+from engine.saved.dense_baseline import is_dense
 from tests.compress.harness import tiny_net
 from tests.fuzz.watch import Watched, tiers
 
@@ -137,7 +137,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "seed_groups.py group_of": in_run("group.json", lambda: group_of("a")),
     "pairs_index.py read_index": _in_folder(read_index, "pairs.json"),
     "data/images.py opened": lambda path: ImageFile("a", path).load(),
-    "dense.py _is_dense": in_run("schedule.yaml", lambda: _is_dense(Run("a"))),
+    "dense.py is_dense": in_run("schedule.yaml", lambda: is_dense(Run("a"))),
     "restart.py _own_run": in_run("torchrun.yaml", _started_again),
     "restart.py _read_note": in_run("torchrun.yaml", _started_again),
     "resumption.py _text": lambda path: schedule_text(SimpleNamespace(compress=str(path)), None),

@@ -1,0 +1,1 @@
+"""The search for a schedule that meets goals: Optuna proposes, trials are runs, goals are measured on files."""

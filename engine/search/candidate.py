@@ -1,0 +1,151 @@
+"""A candidate of the search, and its schedule as a person would have written it."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from compress.goals.goal import Goal
+
+CRITERIA = {
+    "L1": "L1RankedStructureParameterPruner",
+    "L2": "L2RankedStructureParameterPruner",
+    "FPGM": "FPGMRankedStructureParameterPruner",
+}
+QUANTIZE_FROM = 1  # epoch: the network is thin and has settled for one
+FLOAT, INT8 = "float", "int8"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a trial decides.
+
+    Attributes:
+        widths: group -> units that stay; groups that are left whole are not in it.
+        criterion: which units go, a key of `CRITERIA`.
+        precision: `float`, or `int8` by quantization-aware training.
+        teacher: whether the dense network teaches.
+        lr: factor on the run's learning rate.
+        thin_epoch: in which the units leave.
+    """
+
+    widths: Mapping[str, int]
+    criterion: str
+    precision: str
+    teacher: bool
+    lr: float
+    thin_epoch: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of coupled channels that a candidate may make narrower.
+
+    Attributes:
+        name: of the channel graph.
+        units: how many there are.
+        choices: widths to choose from, increasing; the full one last.
+        weights: whose filters are its units.
+    """
+
+    name: str
+    units: int
+    choices: tuple[int, ...]
+    weights: tuple[str, ...]
+
+
+def schedule_of(
+    candidate: Candidate, groups: Sequence[Group], epochs: int, logits: bool, names: Sequence[str]
+) -> dict[str, Any]:
+    """The schedule of a candidate, as plain data.
+
+    Args:
+        candidate: what was decided.
+        groups: of the network.
+        epochs: of the run.
+        logits: whether the network's output is a set of logits.
+        names: of all weights, for globs.
+    """
+    found: dict[str, Any] = {"version": 1}
+    policies: list[dict[str, Any]] = []
+    narrow = _pruners(candidate, groups, names)
+    if narrow:
+        found["pruners"] = narrow
+        found["extensions"] = {"thin": {"class": "FilterRemover", "thinning_func_str": "remove_filters"}}
+        at = {"epochs": [candidate.thin_epoch]}
+        policies += [{"pruner": {"instance_name": name}, **at} for name in narrow]
+        policies.append({"extension": {"instance_name": "thin"}, **at})
+    if candidate.precision == INT8:
+        found["quantizers"] = {"int8": {"class": "QuantAwareTrainRangeLinearQuantizer", "bits_activations": 8,
+                                        "bits_weights": 8, "per_channel_wts": True, "ema_decay": 0.99}}  # fmt: skip
+        first = QUANTIZE_FROM + candidate.thin_epoch
+        policies.append({"quantizer": {"instance_name": "int8"}, **_window(first, max(epochs, first + 1))})
+    if candidate.teacher:
+        kind = "KnowledgeDistillation" if logits else "OutputDistillation"
+        found["distillers"] = {"dense": {"class": kind, "teacher": "self"}}
+        policies.append({"distiller": {"instance_name": "dense"}, **_window(0, epochs)})
+    found["lr_schedulers"] = {"decay": {"class": "CosineAnnealingLR", "T_max": epochs}}
+    policies.append({"lr_scheduler": {"instance_name": "decay"}, **_window(0, epochs)})
+    return {**found, "policies": policies}
+
+
+def schedule_text(schedule: Mapping[str, Any], header: Sequence[str], goals: Sequence[Goal] = ()) -> str:
+    """YAML with a header of comments; policies and goals a line each."""
+    lines = [f"# {line}" for line in header]
+    for section, content in schedule.items():
+        if section == "policies":
+            lines += ["", "policies:", *(f"  - {_flow(each)}" for each in content)]
+        elif isinstance(content, dict):
+            lines += ["", f"{section}:", *(f"  {name}: {_flow(each)}" for name, each in content.items())]
+        else:
+            lines.append(f"{section}: {content}")
+    if goals:
+        lines += ["", "goals:", *(f"  - {_flow(each.to_dict())}" for each in goals)]
+    return "\n".join(lines) + "\n"
+
+
+def _window(first: int, last: int) -> dict[str, int]:
+    return {"starting_epoch": first, "ending_epoch": last, "frequency": 1}
+
+
+def _flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
+
+
+def _pruners(candidate: Candidate, groups: Sequence[Group], names: Sequence[str]) -> dict[str, Any]:
+    """One instance for all groups that lose the same share; what is left is said by the instance's name."""
+    shares: dict[float, list[Group]] = {}
+    for group in groups:
+        width = candidate.widths.get(group.name, group.units)
+        if width < group.units:
+            shares.setdefault((group.units - width) / group.units, []).append(group)
+    found = {}
+    for share, members in sorted(shares.items()):
+        weights = [name for group in members for name in group.weights]
+        found[f"keep_{round(100 * (1 - share))}_percent_{len(found)}"] = {
+            "class": CRITERIA[candidate.criterion], "group_type": "Filters", "desired_sparsity": round(share, 6),
+            "rounding": "nearest", "weights": globbed(weights, names),
+        }  # fmt: skip
+    return found
+
+
+def globbed(weights: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The weights as one glob where one says exactly them, else by name.
+
+    Example: globbed(["a.1.w", "a.3.w"], ["a.1.w", "a.2.w", "a.3.w"]) is ["a.[13].w"].
+    """
+    parts = [name.split(".") for name in weights]
+    if len(weights) < 2 or len({len(each) for each in parts}) > 1:
+        return list(weights)
+    differ = [place for place, each in enumerate(zip(*parts, strict=True)) if len(set(each)) > 1]
+    if len(differ) != 1:
+        return list(weights)
+    values = sorted({each[differ[0]] for each in parts})
+    whole = "*" if any(len(each) > 1 for each in values) else f"[{''.join(values)}]"
+    for middle in ("*", whole):
+        glob = ".".join([*parts[0][: differ[0]], middle, *parts[0][differ[0] + 1 :]])
+        if {name for name in names if fnmatch.fnmatchcase(name, glob)} == set(weights):
+            return [glob]
+    return list(weights)

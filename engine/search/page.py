@@ -1,0 +1,108 @@
+"""The page of a study: Pareto front with the goals as lines, knobs, prediction beside measurement, the schedule."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from apputils.compare.pareto import pareto_front
+from apputils.report.blocks import Block, Lines, Text
+from apputils.report.page import Head, render
+from apputils.report.section import Content, Section
+from apputils.report.sections.goals import Goals
+from apputils.report.svg import Chart, bar_chart, scatter_chart
+from apputils.report.tables import Table
+from compress.analysis.metric_names import words_of
+from compress.goals.goal import LATENCY
+from compress.io.files import write_text
+
+
+class Winner(Goals):
+    """The goals of the winner on validation data; those on test data below it."""
+
+    name, title = "goals", "Goals of the winner, on validation data"
+
+
+class OnTest(Goals):
+    """The same, once, on test data."""
+
+    name, title = "test", "Once on test data"
+
+    def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
+        """As of the winner."""
+        return super().blocks({"goals": content["test"]}, folder)
+
+    def tiles(self, content: Content) -> list[Any]:
+        """None: the winner's are at the head."""
+        return []
+
+
+class Front(Section):
+    """All trials over time and quality."""
+
+    name, title = "front", "All trials"
+
+    def charts(self, content: Content) -> list[Chart]:
+        """Quality after training over predicted time, the front, and the goals."""
+        metric = words_of(content["metric"])
+        rows = [row for row in content["trials"] if row["quality"] is not None and row["time"] is not None]
+        points = {f"trial {row['trial']} ({row['state']})": (row["time"], row["quality"]) for row in rows}
+        own = list(points.values())
+        front = [own[i] for i in pareto_front(own, content["higher_is_better"])]
+        title = f"{metric.title} over predicted time"
+        bounds = content["bounds"]["time"], content["bounds"]["quality"]
+        return [scatter_chart(title, points, "of the dense float file's time", metric.heading, front, bounds=bounds)]
+
+    def tables(self, content: Content) -> list[Table]:
+        """One row a trial."""
+        return [Table("trials", content["trials"])]
+
+
+class Knobs(Section):
+    """What each knob mattered."""
+
+    name, title = "knobs", "What mattered"
+
+    def charts(self, content: Content) -> list[Chart]:
+        """Optuna's importances."""
+        rows = [(name, {"importance": value}) for name, value in content["importances"].items()]
+        return [bar_chart("Importance (Optuna)", rows[:20], "share")] if rows else []
+
+
+class Prediction(Section):
+    """The latency model beside measurements."""
+
+    name, title = "prediction", "Predicted and measured time"
+
+    def tables(self, content: Content) -> list[Table]:
+        """Whole files of the model's measurement, and the winner's."""
+        return [Table("prediction", content["prediction"])]
+
+
+class Schedule(Section):
+    """best.yaml."""
+
+    name, title = "schedule", "The schedule"
+
+    def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
+        """Its text."""
+        return [Lines(content["schedule"]), Text(content["command"], "quiet")]
+
+
+SECTIONS = (Winner(), OnTest(), Front(), Knobs(), Prediction(), Schedule())
+
+
+def write_page(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes the page: one file that needs nothing else."""
+    title = f"Study {content['study']}"
+    write_text(path, render(Head(title, title, content["about"]), content, SECTIONS, path.parent))
+
+
+def bounds_of(goals: Sequence[Any], metric: str, dense: float, higher: bool) -> dict[str, dict[str, float]]:
+    """The goals as lines of the chart: those about time, and those about the metric, at the dense network's value."""
+    time = {str(goal): goal.bound for goal in goals if goal.metric == LATENCY}
+    quality = {}
+    for goal in goals:
+        if goal.metric == metric:
+            drop = goal.bound if goal.kind == "drop_at_most" else None
+            quality[str(goal)] = goal.bound if drop is None else dense - drop if higher else dense + drop
+    return {"time": time, "quality": quality}

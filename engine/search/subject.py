@@ -1,0 +1,232 @@
+"""The dense network of a search: its run, the trainers of candidates, and what a candidate costs before training."""
+
+import dataclasses
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apputils.checkpoints.file import load_checkpoint
+from apputils.checkpoints.schema import check_run
+from apputils.runs.folders import Run
+from compress.analysis.latency_model.build import measure_latency_model
+from compress.analysis.latency_model.layers import layers_of
+from compress.analysis.latency_model.model import LatencyModel
+from compress.analysis.macs.layers import macs_table
+from compress.errors import UserError
+from compress.goals.goal import LATENCY, Goal
+from compress.graph.channels import ChannelGraph
+from compress.thinning.trial import prunable_graph
+from engine.commands.export import seen_inputs
+from engine.goals.training import metrics_of
+from engine.saved.load_model import load_network
+from engine.saved.rebuild import rebuild
+from engine.search.candidate import INT8, Group
+from engine.trainer import BaseTrainer
+from options.applications import Application, find_application
+from options.command import schedule_command
+
+logger = logging.getLogger("run")
+STATISTICS = 8  # minibatches that BatchNorm's statistics are estimated anew with
+LEAST = 0.1  # of a group's channels, the narrowest width that is tried
+MOST_CHOICES = 12  # widths of a group
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """The dense run that candidates start from.
+
+    Attributes:
+        run: its name.
+        threads: of training and of the measured runtime.
+        device: to train on.
+        seed: of every candidate's run.
+        folder: of the study.
+    """
+
+    run: str
+    threads: int
+    device: str
+    seed: int
+    folder: Path
+
+    @cached_property
+    def checkpoint(self) -> dict[str, Any]:
+        """Of the dense run's best network.
+
+        Raises:
+            UserError: it is thinned or quantized.
+        """
+        found = check_run(load_checkpoint(Run(self.run).best), Run(self.run).best)
+        if found["scheduler"]["recipes"] or found["scheduler"].get("structures"):
+            raise UserError(
+                f"the run {self.run} is not dense: its network is thinned or quantized; nothing was started"
+            )
+        return found
+
+    @cached_property
+    def application(self) -> Application:
+        """Of the dense run."""
+        return find_application(self.checkpoint["optform"])
+
+    def config(self, *arguments: str) -> Any:
+        """The dense run's training options, with others on top."""
+        words = shlex.split(schedule_command(self.checkpoint["optform"], self.checkpoint["options"]))[2:]
+        words = [word for word in words if not word.startswith(("--seed", "--start-from"))]
+        own = [f"--seed={self.seed}", f"--device={self.device}", f"--threads={self.threads}"]
+        return self.application.load("train_options")().parse([*words, *own, *arguments])
+
+    @cached_property
+    def loaders(self) -> tuple[Any, Any]:
+        """Of the dense run's data."""
+        found: tuple[Any, Any] = self.application.load("training_loaders")(self.config())
+        return found
+
+    def trainer(self, config: Any) -> BaseTrainer:
+        """A trainer on the dense run's data."""
+        made: BaseTrainer = self.application.load("trainer")(config, *self.loaders)
+        return made
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The dense network, on the CPU."""
+        return load_network(Run(self.run).best).cpu()
+
+    @cached_property
+    def _measurer(self) -> BaseTrainer:
+        trainer = self.trainer(self.config(f"--start-from={self.run}"))
+        trainer.build()
+        return trainer
+
+    @cached_property
+    def dense(self) -> tuple[dict[str, float], tuple[Tensor, ...]]:
+        """Its quality on the validation data, and the first input there, on the CPU."""
+        trainer = self._measurer
+        with seen_inputs(trainer.model) as inputs:
+            model = rebuild(trainer.model, self.checkpoint).eval()
+            quality = metrics_of(trainer, model)
+        return quality, inputs[0]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Of one forward pass: a validation input, for which time is predicted and measured."""
+        return self.dense[1]
+
+    @property
+    def metric(self) -> tuple[str, bool]:
+        """The metric that chooses, and whether more of it is better."""
+        return self._measurer.quality, self._measurer.higher_is_better
+
+    @property
+    def logits(self) -> bool:
+        """Whether the output is a set of logits."""
+        return self._measurer.gives_logits
+
+    @cached_property
+    def graph(self) -> ChannelGraph:
+        """Coupled channels of the dense network."""
+        return prunable_graph(self.network, self.inputs)
+
+    @cached_property
+    def latency(self) -> LatencyModel:
+        """The latency model, from the study's folder or measured."""
+        path = self.folder / "latency_model.json"
+        if path.is_file():
+            return LatencyModel.load(path)
+        logger.info("measuring a latency model of the network in onnxruntime, %d thread(s)", self.threads)
+        found = measure_latency_model(self.network, self.inputs, threads=self.threads, graph=self.graph)
+        found.save(path)
+        return found
+
+    def groups(self, precision: str) -> list[Group]:
+        """Groups that may get narrower, with the widths that are worth having in a precision."""
+        steps = self.latency.steps(self.graph, precision == INT8)
+        found = []
+        for group in self.graph.groups(prunable_only=True):
+            weights = tuple(self._filters(group.members))
+            least = max(1, round(LEAST * group.units), group.units - group.prunable)
+            widths = [each for each in steps[group.name][0] if least <= each < group.units]
+            widths = widths[:: -(-len(widths) // MOST_CHOICES)] if widths else []
+            if weights and widths:
+                found.append(Group(group.name, group.units, (*widths, group.units), weights))
+        return found
+
+    def _filters(self, members: Mapping[tuple[str, int], Any]) -> list[str]:
+        """The weights whose first dimension is the group's: convolutions that are not depthwise, and linear layers."""
+        parameters = dict(self.network.named_parameters())
+        found = []
+        for name, dim in members:
+            weight = parameters.get(name)
+            if dim == 0 and weight is not None and weight.dim() > 1 and (weight.dim() == 2 or weight.shape[1] > 1):
+                found.append(name)
+        return sorted(found)
+
+    def weight_names(self) -> list[str]:
+        """Of all parameters."""
+        return [name for name, _ in self.network.named_parameters()]
+
+    def scores(self, groups: Sequence[Group]) -> dict[str, list[float]]:
+        """Importance of each unit: the mean absolute value of its filters over their layer's mean."""
+        parameters = dict(self.network.named_parameters())
+        found = {}
+        for group in groups:
+            rows = [parameters[name].detach().abs().flatten(1).mean(1) for name in group.weights]
+            own = torch.stack(
+                [row / row.mean() for row in rows if len(row) == group.units] or [torch.ones(group.units)]
+            )
+            found[group.name] = own.mean(0).tolist()
+        return found
+
+    def before_training(self, config: Any, epoch: int) -> tuple[BaseTrainer, nn.Module]:
+        """A candidate's network thinned in `epoch` without training, statistics of BatchNorm estimated anew."""
+        trainer = self.trainer(config)
+        trainer.build()
+        scheduler, steps = trainer.compression_scheduler, trainer.steps_per_epoch()
+        scheduler.allow_skipped_epochs()
+        scheduler.on_epoch_begin(epoch, trainer.optimizer)
+        scheduler.on_minibatch_begin(epoch, 0, steps, trainer.optimizer)
+        _estimate_statistics(trainer)
+        return trainer, trainer.model
+
+    def costs(self, network: nn.Module, precision: str) -> dict[str, float]:
+        """Latency as a share of the dense float network's, and what goals count, of a float network that was thinned.
+
+        Bytes of the file are predicted: the dense file's parts other than weights, and a weight's bytes.
+        """
+        network = network.cpu().eval()
+        int8 = precision == INT8
+        total = macs_table(network, self.inputs).total
+        params = sum(each.numel() for each in network.parameters())
+        time = self.latency.time(layers_of(network, self.inputs), int8)
+        return {
+            LATENCY: time / self.latency.time(self.latency.layers), "params": params, "macs": total["macs"],
+            "peak_activation_bytes": total["peak_activation_bytes"], "file_bytes": params * (1 if int8 else 4),
+        }  # fmt: skip
+
+    def violations(self, goals: Sequence[Goal], costs: Mapping[str, float]) -> dict[str, float]:
+        """Goal -> by how much, as a share of its bound, a cost exceeds it; <= 0 meets it."""
+        return {str(goal): costs[goal.metric] / goal.bound - 1 for goal in goals if not goal.is_quality}
+
+
+@torch.no_grad()
+def _estimate_statistics(trainer: BaseTrainer) -> None:
+    """Means and variances of BatchNorm layers over some training minibatches."""
+    layers = [each for each in trainer.model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+    if not layers:
+        return
+    kept = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean of all minibatches
+    trainer.model.train()
+    for batch in islice(trainer.training_loader, STATISTICS):
+        trainer.loss_by_hand(batch)
+    for layer, momentum in zip(layers, kept, strict=True):
+        layer.momentum = momentum
+    trainer.model.eval()

@@ -1,0 +1,207 @@
+"""The end of a search: the best candidate trained whole, its goals measured, everything written.
+
+`Finish.run`. Where its measured goals are missed, the next candidate is tried, `MOST_TRIES` in all.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apputils.runs.folders import Run
+from compress.goals.goal import LATENCY
+from compress.goals.judge import MET, UNDECIDED
+from compress.io.files import write_json, write_text
+from compress.io.optional import needed
+from engine.commands.find_checkpoint import find_subject
+from engine.resume import resumed
+from engine.search.candidate import Candidate, schedule_of, schedule_text
+from engine.search.page import bounds_of, write_page
+from engine.search.study import PURPOSE
+from engine.search.trial import Trials
+
+logger = logging.getLogger("run")
+MOST_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Ends a study.
+
+    Attributes:
+        study: Optuna's.
+        trials: how they were carried out.
+        epochs: of the winner's training.
+        command: that searched.
+        out_of_time: whether no further candidate should be tried.
+    """
+
+    study: Any
+    trials: Trials
+    epochs: int
+    command: str
+    out_of_time: Callable[[], bool]
+
+    def run(self) -> dict[str, Any]:
+        """Trains the best candidate, measures and writes; the record of its goals on validation data."""
+        ranked = self.ranked()
+        best: tuple[dict[str, Any], dict[str, Any], str] | None = None
+        for number, trial in enumerate(ranked[:MOST_TRIES]):
+            if number and self.out_of_time():
+                break
+            name = f"{self.trials.prefix}-best" + (str(number + 1) if number else "")
+            record = self._trained(trial, name)
+            if best is None or _badness(record) < _badness(best[1]):
+                best = trial, record, name
+            if record["verdict"] in (MET, UNDECIDED):
+                break
+        if best is None:
+            return self._none()
+        return self._write(*best)
+
+    def ranked(self) -> list[Any]:
+        """Trials that were trained and whose predicted costs are allowed, the best quality of the last rung first."""
+        states = needed("optuna", PURPOSE).trial.TrialState
+        sign = -1.0 if self.trials.subject.metric[1] else 1.0
+        found = [each for each in self.study.get_trials(deepcopy=False) if each.intermediate_values]
+        found = [each for each in found if each.state in (states.COMPLETE, states.PRUNED)]
+        exact = [each for each in found if all(value <= 0 for value in each.constraints.values())] or found
+        last = lambda each: max(each.intermediate_values)  # noqa: E731
+        return sorted(exact, key=lambda each: (-last(each), sign * each.intermediate_values[last(each)], each.number))
+
+    def _candidate(self, trial: Any) -> Candidate:
+        fixed = needed("optuna", PURPOSE).trial.FixedTrial(trial.params)
+        return self.trials.space.candidate(fixed)
+
+    def _text(self, candidate: Candidate, header: Sequence[str]) -> str:
+        subject = self.trials.subject
+        groups = self.trials.space.groups[candidate.precision]
+        content = schedule_of(candidate, groups, self.epochs, subject.logits, subject.weight_names())
+        return schedule_text(content, header, self.trials.goals)
+
+    def _trained(self, trial: Any, name: str) -> dict[str, Any]:
+        """The whole training of a candidate, or what is left of it; its goals on validation data."""
+        subject, candidate = self.trials.subject, self._candidate(trial)
+        schedule = subject.folder / f"{name}.yaml"
+        write_text(
+            schedule, self._text(candidate, [f"Trial {trial.number} of the study {subject.folder.name}, whole."])
+        )
+        logger.info("training trial %d whole: run %s, %d epochs", trial.number, name, self.epochs)
+        if Run(name).last.is_file():
+            optform = subject.checkpoint["optform"]
+            config = resumed(
+                subject.application.load("train_options")().parse([f"--optform={optform}", f"--resume={name}"])
+            )
+        else:
+            config = self.trials.config(candidate, schedule, f"--run={name}", f"--nEpochs={self.epochs}")
+        summary = subject.trainer(config).run()
+        record: dict[str, Any] = summary["goals"]
+        return record
+
+    def _write(self, trial: Any, record: dict[str, Any], name: str) -> dict[str, Any]:
+        """best.yaml, the checkpoint, the exported file and the page; the test data are looked at once, here."""
+        folder = self.trials.subject.folder
+        test = self._on_test(name)
+        header = [*_figures(record, test), f"Found by: {self.command}", f"Trained by: {self._command(trial, name)}"]
+        text = self._text(self._candidate(trial), header)
+        write_text(folder / "best.yaml", text)
+        shutil.copyfile(Run(name).best, folder / "best.pt")
+        file = Path(record["file"]) if record.get("file") else None
+        if file is not None and file.is_file():
+            shutil.copyfile(file, folder / file.name)
+        content = {**self._content(record, test, trial), "schedule": text}
+        write_json(folder / "result.json", {"goals": record, "test": test, "run": name, "trial": trial.number})
+        write_page(folder / "report.html", content)
+        logger.info(
+            "written: %s: best.yaml, best.pt, %s, report.html", folder, file.name if file else "no exported file"
+        )
+        logger.info("goals on validation data: %s; on test data: %s", record["verdict"], (test or {}).get("verdict"))
+        return record
+
+    def _command(self, trial: Any, name: str) -> str:
+        subject, candidate = self.trials.subject, self._candidate(trial)
+        rate = subject.checkpoint["options"]["lr"] * candidate.lr
+        return (
+            f"python train.py --optform={subject.checkpoint['optform']} --compress={subject.folder}/best.yaml "
+            f"--start-from={subject.run} --lr={rate:.6g} --nEpochs={self.epochs} --seed={subject.seed}"
+        )
+
+    def _on_test(self, name: str) -> dict[str, Any] | None:
+        """The goals on test data."""
+        application = self.trials.subject.application
+        words = [f"--run={name}", "--sense=none", f"--threads={self.trials.subject.threads}"]
+        opt, checkpoint = find_subject(application.load("test_options")().parse(words))
+        tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint), checkpoint)
+        found: dict[str, Any] | None = tester.run().get("goals")
+        return found
+
+    def _content(self, record: dict[str, Any], test: dict[str, Any] | None, winner: Any) -> dict[str, Any]:
+        subject = self.trials.subject
+        metric, higher = subject.metric
+        dense = subject.dense[0][metric]
+        return {
+            "study": subject.folder.name, "goals": record, "test": test, "metric": metric, "higher_is_better": higher,
+            "about": f"from run {subject.run}, whose {metric} is {dense:.4f}",
+            "trials": [_row(each) for each in self.study.get_trials(deepcopy=False)],
+            "bounds": bounds_of(self.trials.goals, metric, dense, higher), "importances": self._importances(),
+            "prediction": [*subject.latency.anchors, *_predicted(record, winner)], "command": self.command,
+        }  # fmt: skip
+
+    def _importances(self) -> dict[str, float]:
+        """Optuna's; none where there are too few trials."""
+        optuna = needed("optuna", PURPOSE)
+        complete = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        if len(complete) < 4:
+            return {}
+        try:
+            return dict(optuna.importance.get_param_importances(self.study))
+        except (ValueError, RuntimeError, ZeroDivisionError):
+            return {}
+
+    def _none(self) -> dict[str, Any]:
+        """No candidate could be trained: how near the best came, and which goal binds."""
+        states = needed("optuna", PURPOSE).trial.TrialState
+        tried = [each for each in self.study.get_trials(deepcopy=False, states=(states.COMPLETE,)) if each.constraints]
+        if not tried:
+            return {"verdict": "not measured", "rows": [], "file": None, "error": "no trial was finished in the time"}
+        near = min(tried, key=lambda each: max(each.constraints.values()))
+        goal, over = max(near.constraints.items(), key=lambda each: each[1])
+        said = f"no candidate is predicted to meet {goal}; trial {near.number} came nearest, {over:.1%} above the bound"
+        return {"verdict": "missed", "rows": [], "file": None, "error": said}
+
+
+def _badness(record: Mapping[str, Any]) -> float:
+    """How far a record is from meeting its goals: margins as a share of the bounds, what is missed only."""
+    return sum(max(0.0, -(row["margin"] or 0.0)) / max(abs(row["bound"]), 1e-9) for row in record["rows"])
+
+
+def _figures(record: Mapping[str, Any], test: Mapping[str, Any] | None) -> list[str]:
+    lines = []
+    for where, each in (("validation data", record), ("test data", test)):
+        for row in (each or {}).get("rows", []):
+            value = "not measured" if row["value"] is None else f"{row['value']:.4g}"
+            lines.append(f"{row['goal']}: {value}, {row['verdict']}, on {where}")
+    return lines
+
+
+def _row(trial: Any) -> dict[str, Any]:
+    last = max(trial.intermediate_values, default=None)
+    costs = trial.user_attrs.get("costs", {})
+    return {
+        "trial": trial.number, "state": trial.state.name.lower(), "epochs": last,
+        "quality": trial.intermediate_values[last] if last else None, "untrained": trial.user_attrs.get("untrained"),
+        "time": costs.get(LATENCY), "macs": costs.get("macs"),
+        **{name: value for name, value in trial.params.items() if " width " not in name},
+        "seconds": trial.user_attrs.get("seconds"), "refused": trial.user_attrs.get("refused", ""),
+    }  # fmt: skip
+
+
+def _predicted(record: Mapping[str, Any], winner: Any) -> list[dict[str, Any]]:
+    predicted = winner.user_attrs["costs"][LATENCY]
+    return [
+        {"share": f"winner, {row['goal']}", "precision": winner.params["precision"], "measured ratio": row["value"],
+         "predicted ratio": predicted}
+        for row in record["rows"] if row["metric"] == LATENCY
+    ]  # fmt: skip
