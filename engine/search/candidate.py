@@ -12,7 +12,6 @@ from compress.goals.goal import Goal
 CRITERIA = {
     "L1": "L1RankedStructureParameterPruner",
     "L2": "L2RankedStructureParameterPruner",
-    "FPGM": "FPGMRankedStructureParameterPruner",
 }
 QUANTIZE_FROM = 1  # epoch: the network is thin and has settled for one
 FLOAT, INT8 = "float", "int8"

@@ -23,6 +23,7 @@ from compress.io.optional import require
 from engine.goals.training import higher_is_better
 from engine.goals.verdict import check_goals
 from engine.saved.dense_baseline import is_dense
+from engine.search.screen import quiet
 from engine.search.space import first_candidates, space_of, unreachable
 from engine.search.study import PURPOSE, next_trial, open_study, sampler_of, storage_errors
 from engine.search.subject import Subject
@@ -31,7 +32,7 @@ from engine.search.winner import Finish
 from options.applications import find_application
 from options.search_options import SearchConfig
 
-logger = logging.getLogger("run")
+logger = logging.getLogger("search")
 STUDIES = Path("studies")
 WHOLE_TRAININGS = 6  # fine-tunings to the last rung that the time should allow, about
 LONGEST_RUNG = 32
@@ -71,6 +72,7 @@ def act(config: SearchConfig) -> None:
         whole = lambda: time.monotonic() - began > config.minutes * 60  # noqa: E731
         try:
             with FileLock(folder / "winner", timeout=0):
+                logger.info("the time for trials is over; training the best one whole")
                 record = Finish(study, trials, WINNER * rungs[-1], about["command"], whole).run()
         except Timeout:
             logger.info("another worker trains the winner; this one is done")
@@ -84,7 +86,8 @@ def _search(study: Any, trials: Trials, config: SearchConfig, out_of_time: Any, 
     while not out_of_time() and not _enough(study, config.trials):
         trial, lock = next_trial(study, trials.subject.folder, sampler)
         try:
-            told(study, trial, trials)
+            with quiet():
+                told(study, trial, trials)
         finally:
             lock.release()
         minutes = (time.monotonic() - began) / 60

@@ -16,7 +16,7 @@ KNOBS: dict[str, tuple[Any, ...]] = {  # what `search:` may pin, and the choices
     "criterion": tuple(CRITERIA),
     "precision": (FLOAT, INT8),
     "teacher": (False, True),
-    "lr": (0.1, 0.3, 1.0),
+    "lr": (1.0, 0.3, 0.1),
     "thin_epoch": (0, 1),
 }
 FIRST = (0.97, 0.85, 0.7)  # of the latency bound: the knapsack's first candidates in each precision

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from compress.errors import UserError
 from compress.io.optional import needed
 
-logger = logging.getLogger("run")
+logger = logging.getLogger("search")
 PURPOSE = "the search"
 RUNG = 2  # successive halving keeps a half
 FACTS = "subject"

@@ -32,7 +32,7 @@ from engine.trainer import BaseTrainer
 from options.applications import Application, find_application
 from options.command import schedule_command
 
-logger = logging.getLogger("run")
+logger = logging.getLogger("search")
 STATISTICS = 8  # minibatches that BatchNorm's statistics are estimated anew with
 LEAST = 0.1  # of a group's channels, the narrowest width that is tried
 MOST_CHOICES = 12  # widths of a group
@@ -111,7 +111,7 @@ class Subject:
         with seen_inputs(trainer.model) as inputs:
             model = rebuild(trainer.model, self.checkpoint).eval()
             quality = metrics_of(trainer, model)
-        return quality, inputs[0]
+        return quality, tuple(each.clone() for each in inputs[0])  # those seen in inference mode cannot be traced
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

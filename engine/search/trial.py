@@ -23,7 +23,7 @@ from engine.search.space import Space
 from engine.search.study import PURPOSE
 from engine.search.subject import Subject
 
-logger = logging.getLogger("run")
+logger = logging.getLogger("search")
 SLACK = 0.03  # by which a predicted cost may exceed its bound and still be trained: predictions err
 
 

@@ -12,17 +12,18 @@ from typing import Any
 
 from apputils.runs.folders import Run
 from compress.goals.goal import LATENCY
-from compress.goals.judge import MET, UNDECIDED
+from compress.goals.judge import MET, UNDECIDED, goals_table
 from compress.io.files import write_json, write_text
 from compress.io.optional import needed
 from engine.commands.find_checkpoint import find_subject
 from engine.resume import resumed
 from engine.search.candidate import Candidate, schedule_of, schedule_text
 from engine.search.page import bounds_of, write_page
+from engine.search.screen import quiet
 from engine.search.study import PURPOSE
 from engine.search.trial import Trials
 
-logger = logging.getLogger("run")
+logger = logging.getLogger("search")
 MOST_TRIES = 3
 
 
@@ -96,8 +97,10 @@ class Finish:
             )
         else:
             config = self.trials.config(candidate, schedule, f"--run={name}", f"--nEpochs={self.epochs}")
-        summary = subject.trainer(config).run()
+        with quiet():
+            summary = subject.trainer(config).run()
         record: dict[str, Any] = summary["goals"]
+        logger.info("%s", goals_table(record["rows"]))
         return record
 
     def _write(self, trial: Any, record: dict[str, Any], name: str) -> dict[str, Any]:
@@ -134,7 +137,8 @@ class Finish:
         words = [f"--run={name}", "--sense=none", f"--threads={self.trials.subject.threads}"]
         opt, checkpoint = find_subject(application.load("test_options")().parse(words))
         tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint), checkpoint)
-        found: dict[str, Any] | None = tester.run().get("goals")
+        with quiet():
+            found: dict[str, Any] | None = tester.run().get("goals")
         return found
 
     def _content(self, record: dict[str, Any], test: dict[str, Any] | None, winner: Any) -> dict[str, Any]:

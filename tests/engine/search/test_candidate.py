@@ -1,0 +1,58 @@
+"""A candidate's schedule: what a person would have written, and a schedule that loads and does what was decided."""
+
+import pytest
+import torch
+import yaml
+
+from compress.config.build import build_text
+from compress.goals.goal import Goal
+from compress.thinning.trial import prunable_graph
+from engine.search.candidate import Candidate, Group, globbed, schedule_of, schedule_text
+from models.C2SRCNN.model import Net
+
+X = torch.rand(1, 3, 16, 16)
+NAMES = [name for name, _ in Net(2).named_parameters()]
+GROUPS = [
+    Group(f"mid_part.{i}.weight[0]", 32, (8, 16, 32), (f"mid_part.{i}.weight",)) for i in (1, 3, 5)
+]  # fmt: skip
+
+
+def candidate(**changed: object) -> Candidate:
+    widths = {"mid_part.1.weight[0]": 16, "mid_part.3.weight[0]": 16, "mid_part.5.weight[0]": 8}
+    given = {"widths": widths, "criterion": "L1", "precision": "float", "teacher": False, "lr": 1.0, "thin_epoch": 0}
+    return Candidate(**{**given, **changed})  # type: ignore[arg-type]
+
+
+def test_equal_groups_are_one_glob() -> None:
+    assert globbed(["a.1.w", "a.3.w"], ["a.1.w", "a.2.w", "a.3.w"]) == ["a.[13].w"]
+    assert globbed(["a.1.w", "a.3.w"], ["a.1.w", "a.3.w", "b.w"]) == ["a.*.w"]
+    assert globbed(["a.1.w", "b.3.w"], ["a.1.w", "b.3.w"]) == ["a.1.w", "b.3.w"]
+    assert globbed(["a.w"], ["a.w"]) == ["a.w"]
+    text = schedule_text(schedule_of(candidate(), GROUPS, 8, False, NAMES), [])
+    assert "weights: ['mid_part.[13].weight']" in text
+    assert "keep_50_percent_0" in text
+    assert "keep_25_percent_1" in text
+
+
+def test_the_schedule_leaves_the_widths_that_were_decided() -> None:
+    net = Net(2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    text = schedule_text(schedule_of(candidate(), GROUPS, 8, False, NAMES), ["A header."], [Goal("macs", at_most=9)])
+    scheduler = build_text(text, "s.yaml", net, optimizer, example_inputs=X, epochs=8, strict=True)
+    scheduler.on_epoch_begin(0, optimizer)
+    scheduler.on_minibatch_begin(0, 0, 1, optimizer)
+    widths = {group.name: group.units for group in prunable_graph(net, X).groups()}
+    assert {name: widths[name] for name in candidate().widths} == candidate().widths
+    assert text.startswith("# A header.\n")
+    assert scheduler.resolved["goals"] == [{"metric": "macs", "at_most": 9}]
+
+
+@pytest.mark.parametrize(("precision", "teacher", "criterion"), [("float", True, "L2"), ("int8", True, "L1")])
+def test_combinations_are_schedules_without_a_warning(precision: str, teacher: bool, criterion: str) -> None:
+    chosen = candidate(precision=precision, teacher=teacher, criterion=criterion, thin_epoch=1)
+    content = schedule_of(chosen, GROUPS, 8, False, NAMES)
+    text = schedule_text(content, [])
+    assert yaml.safe_load(text) == content
+    net = Net(2)
+    build_text(text, "s.yaml", net, torch.optim.SGD(net.parameters(), 0.1), example_inputs=X, epochs=8, strict=True)
+    assert "KnowledgeDistillation" in schedule_text(schedule_of(chosen, GROUPS, 8, True, NAMES), [])

@@ -1,0 +1,84 @@
+"""Workers that share a study: a dead one's trial goes on under its own number, a living one's is left alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.errors import UserError
+from engine.search.study import next_trial, open_study, sampler_of, storage_errors
+
+optuna = pytest.importorskip("optuna")
+FACTS = {"network": "a", "data": "b", "goals": []}
+
+
+def study_in(folder: Path, **changed: Any) -> Any:
+    return open_study(folder, None, {**FACTS, **changed}, False, True)
+
+
+def suggest(trial: Any) -> list[Any]:
+    return [trial.suggest_int("x", 0, 100), trial.suggest_categorical("y", ["a", "b", "c"])]
+
+
+def test_a_dead_workers_trial_is_taken_over_once(tmp_path: Path) -> None:
+    first, second = study_in(tmp_path / "s"), study_in(tmp_path / "s")
+    sampler = sampler_of("tpe", 0)
+    trial, lock = next_trial(first, tmp_path / "s", sampler)
+    values = suggest(trial)
+    trial.report(0.5, 1)
+    other, other_lock = next_trial(second, tmp_path / "s", sampler)
+    assert (trial.number, other.number) == (0, 1)
+    lock.release()  # as the system does when a process ends, however it ends
+    again, held = next_trial(second, tmp_path / "s", sampler)
+    assert again.number == 0
+    assert suggest(again) == values
+    again.report(0.75, 2)
+    second.tell(again, 0.75)
+    held.release()
+    other_lock.release()
+    study = study_in(tmp_path / "s")
+    assert [each.state.name for each in study.trials] == ["COMPLETE", "RUNNING"]
+    assert study.trials[0].intermediate_values == {1: 0.5, 2: 0.75}
+
+
+def test_what_is_suggested_follows_from_the_seed_and_the_history(tmp_path: Path) -> None:
+    """Also where the process ends after each trial."""
+
+    def run(name: str, processes: int) -> list[Any]:
+        found = []
+        study = study_in(tmp_path / name)
+        for number in range(14):
+            if number % (14 // processes) == 0:
+                study = study_in(tmp_path / name)
+            trial, lock = next_trial(study, tmp_path / name, sampler_of("tpe", 3))
+            found.append(suggest(trial))
+            study.tell(trial, float(found[-1][0]))
+            lock.release()
+        return found
+
+    assert run("one", 1) == run("two", 7)
+
+
+def test_a_study_is_of_one_network_and_data(tmp_path: Path) -> None:
+    study_in(tmp_path / "s")
+    with pytest.raises(UserError, match="the study s is of another data, goals; name another study"):
+        study_in(tmp_path / "s", data="c", goals=[1])
+    study_in(tmp_path / "s")
+
+
+def test_a_database_is_a_storage_too(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = open_study(tmp_path / "s", url, FACTS, False, True)
+    trial, lock = next_trial(study, tmp_path / "s", sampler_of("random", 0))
+    suggest(trial)
+    study.tell(trial, 1.0)
+    lock.release()
+    assert open_study(tmp_path / "s", url, FACTS, False, True).trials[0].value == 1.0
+    with pytest.raises(UserError, match="--storage=nonsense://x cannot be used"):
+        open_study(tmp_path / "s", "nonsense://x", FACTS, False, True)
+
+
+def test_a_storage_that_disappears_is_told_in_one_sentence() -> None:
+    with pytest.raises(UserError, match="storage f cannot be used any more: gone; trials are saved as runs"):
+        with storage_errors("f"):
+            raise OSError("gone")
