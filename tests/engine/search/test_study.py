@@ -79,6 +79,6 @@ def test_a_database_is_a_storage_too(tmp_path: Path) -> None:
 
 
 def test_a_storage_that_disappears_is_told_in_one_sentence() -> None:
-    with pytest.raises(UserError, match="storage f cannot be used any more: gone; trials are saved as runs"):
-        with storage_errors("f"):
-            raise OSError("gone")
+    message = "storage f cannot be used any more: gone; trials are saved as runs"
+    with pytest.raises(UserError, match=message), storage_errors("f"):
+        raise OSError("gone")
