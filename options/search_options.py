@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from apputils.runs.folders import find_run
 from compress.errors import UserError
@@ -38,7 +39,7 @@ class SearchConfig:
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
 
-RULES: tuple[Rule[SearchConfig], ...] = (  # type: ignore[type-var]
+RULES: tuple[Rule[Any], ...] = (
     Rule(("resume",), lambda c: c.study, "goes on with a study; name it by --study"),
     Rule(("goals",), lambda c: not c.resume, "is kept by the study; leave it out with --resume"),
     Rule(("start_from",), lambda c: not c.resume, "is kept by the study; leave it out with --resume"),

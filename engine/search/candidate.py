@@ -120,7 +120,7 @@ def _pruners(candidate: Candidate, groups: Sequence[Group], names: Sequence[str]
         width = candidate.widths.get(group.name, group.units)
         if width < group.units:
             shares.setdefault((group.units - width) / group.units, []).append(group)
-    found = {}
+    found: dict[str, Any] = {}
     for share, members in sorted(shares.items()):
         weights = [name for group in members for name in group.weights]
         found[f"keep_{round(100 * (1 - share))}_percent_{len(found)}"] = {
