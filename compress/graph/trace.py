@@ -333,10 +333,8 @@ def _callable_by_name(model: nn.Module) -> Iterator[None]:
 
 
 def _arguments_of(kind: type[nn.Module]) -> tuple[str, ...]:
-    try:
-        return tuple(inspect.signature(kind.forward).parameters)
-    except (TypeError, ValueError):
-        return ()
+    forward: Any = next((vars(each)["forward"] for each in kind.__mro__ if "forward" in vars(each)), None)
+    return tuple(inspect.signature(forward).parameters) if inspect.isfunction(forward) else ()
 
 
 @contextlib.contextmanager
