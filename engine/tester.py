@@ -29,7 +29,7 @@ from engine.commands.diagnose import diagnose_run
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
 from engine.commands.find_checkpoint import load_subject
 from engine.commands.quantize import QuantizeRequest
-from engine.commands.runtimes import measure_run
+from engine.commands.runtimes import in_runtimes
 from engine.commands.sensitivity import SensitivityRequest
 from engine.commands.thin import thin_subject
 from engine.environment import set_up
@@ -160,8 +160,7 @@ class BaseTester(TestedApplication):
     ) -> dict[str, Any] | None:
         """Files, and what runtimes make of them, as far as the options ask for; export.json's content."""
         exported = export_run(self, model, inputs, quality) if self.config.export else None
-        if self.config.runtimes is not None:
-            measure_run(self, {"network": model}, inputs)
+        in_runtimes(self, {"network": model}, inputs)
         if self.config.diagnose:
             diagnose_run(self, model, inputs)
         return exported

@@ -221,6 +221,14 @@ class TestConfig:
         None, "also convert the network for these runtimes, run it there, compare and time it; `all` takes every known "
         "one, no name those installed", metavar="RUNTIME", may_be_empty=True,
     )  # fmt: skip
+    bundle: str | None = option(
+        None, "also write a folder to carry to a device: the network in the forms of --runtimes (by default of those "
+        "installed), inputs, expected outputs, and measure.py, which measures there", metavar="NEW_FOLDER",
+    )  # fmt: skip
+    device_results: str | None = option(
+        None, "the device.json that a bundle's measure.py wrote on a device; it goes into the run's report",
+        metavar="FILE",
+    )  # fmt: skip
     diagnose: bool = option(
         False, "look for the layers where a quantized network loses: weights and activations apart, each layer by "
         "itself, in the simulation and in the integer file; causes and remedies are named",

@@ -218,7 +218,11 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         lambda c: c.compare or c.benchmark or c.runtimes is not None,
         "belongs to --compare, --benchmark and --runtimes",
     ),
-    Rule(("diagnose",), _evaluates, "looks at the network of a checkpoint, which the other options leave out"),
+    Rule(
+        ("diagnose", "bundle", "device_results"),
+        _evaluates,
+        "looks at the network of a checkpoint, which the other options leave out",
+    ),
     Rule(
         ("runtimes",),
         lambda c: not _exported(c) and not _others(c, ("dump_features", "predict", "quantize"), ""),

@@ -10,7 +10,8 @@ from typing import Any
 from apputils.report.records import read_json, read_table
 from compress.analysis.macs.layers import MacsTable
 
-EXPORT, RUNTIMES, DIAGNOSIS = "export.json", "runtimes.json", "diagnosis.json"
+EXPORT, RUNTIMES, DIAGNOSIS, DEVICE = "export.json", "runtimes.json", "diagnosis.json", "device.json"
+MEASURED = (EXPORT, RUNTIMES, DIAGNOSIS, DEVICE)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Source:
             return []
         written = checkpoint.stat().st_mtime
         names = sorted(path.name for path in self.folder.glob("*.json") if path.stat().st_mtime < written)
-        return [name for name in names if name in (EXPORT, RUNTIMES, DIAGNOSIS) or finished_analysis(self.json(name))]
+        return [name for name in names if name in MEASURED or finished_analysis(self.json(name))]
 
 
 def finished_analysis(record: Any) -> bool:

@@ -1,15 +1,17 @@
 """A run's networks in every runtime: `test.py --runtimes`.
 
-`measure_run` (results/<run>/runtimes.json), `compare_in_runtimes`.
+`in_runtimes`, `measure_run` (results/<run>/runtimes.json), `measured`.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from compress.analysis.measured_words import measured_words
+from compress.export.bundle import read_device_results, write_bundle
 from compress.export.onnx.export import ExportSettings
 from compress.export.onnx.qdq import is_quantized
 from compress.export.runtimes.measure import Quality, RuntimeTable, chosen_runtimes, measure_runtimes
@@ -21,8 +23,26 @@ from engine.application import TestedApplication
 from engine.commands.quantize import quantized_copy
 
 logger = logging.getLogger("run")
-FILE, MOST_SAMPLES = "runtimes.json", 3
+FILE, DEVICE, MOST_SAMPLES = "runtimes.json", "device.json", 3
 DENSE = "dense"
+
+
+def in_runtimes(
+    tester: TestedApplication, networks: Mapping[str, nn.Module], inputs: Sequence[tuple[Tensor, ...]]
+) -> None:
+    """What the options ask for: a measurement here, a bundle for a device, what a device has measured."""
+    opt, run = tester.config, tester.folders.name
+    if opt.device_results is not None:
+        found = read_device_results(Path(opt.device_results), run)
+        write_json(tester.results / DEVICE, found)
+        logger.info("written: %s, measured on %s", tester.results / DEVICE, found["machine"]["cpu"] or "the device")
+    if opt.bundle is not None:
+        folder, example = Path(opt.bundle), tuple(x[:1] for x in inputs[0])
+        for fault in write_bundle(folder, _with_bits(tester, networks), example, opt.runtimes, run):
+            logger.warning("%s", fault)
+        logger.info("written: %s; on the device: python %s/measure.py", folder, folder.name)
+    elif opt.runtimes is not None:
+        measure_run(tester, networks, inputs)
 
 
 def measure_run(

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apputils.report.blocks import Block, Charts, Text, absent
+from apputils.report.blocks import Block, Charts, Heading, Text, absent
 from apputils.report.section import Content, Section
-from apputils.report.source import RUNTIMES, Source
+from apputils.report.source import DEVICE, RUNTIMES, Source
 from apputils.report.svg import Chart, bar_chart
 from apputils.report.tables import Cell, Column, Plot, Row, Sheet, Table, column, shape, whole
 from compress.analysis.metric_names import words_of
@@ -23,18 +23,23 @@ class Runtimes(Section):
 
     def collect(self, source: Source) -> dict[str, Any]:
         """The table as test.py --runtimes wrote it."""
-        return {"runtimes": None if RUNTIMES in source.stale else source.json(RUNTIMES)}
+        return {
+            "runtimes": None if RUNTIMES in source.stale else source.json(RUNTIMES),
+            "device": None if DEVICE in source.stale else source.json(DEVICE),
+        }
 
     def tables(self, content: Content) -> list[Table]:
         """The rows; in the workbook with every figure."""
-        found = content.get("runtimes")
+        found, device = content.get("runtimes"), content.get("device")
+        there = [Table("device", device["rows"], ON_DEVICE, Sheet(note=_machine(device)))] if device else []
         if not found or not found["rows"]:
-            return []
+            return there
         metrics = list(dict.fromkeys(name for row in found["rows"] for name in row["quality"]))
         sheet = Sheet(note=_how(found), plots=[Plot("bar", "runtime", ["ms"], "Time in each runtime", "ms")])
         return [
             Table("runtimes", found["rows"], _columns(metrics), sheet=None),
             Table("runtimes", [_flat(row) for row in found["rows"]], columns=None, sheet=sheet),
+            *there,
         ]
 
     def charts(self, content: Content) -> list[Chart]:
@@ -46,10 +51,22 @@ class Runtimes(Section):
     def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
         """How, the table, warnings, the chart."""
         found = content.get("runtimes")
+        device = self.tables(content)[-1:] if content.get("device") else []
+        there = [Heading("On the device"), Text(_machine(content["device"]), "quiet"), *device] if device else []
         if not found:
-            return [self.missing]
+            return there or [self.missing]
         warnings = [Text(each, "absent") for each in warnings_of(found)]
-        return [Text(_how(found), "quiet"), *self.tables(content)[:1], *warnings, Charts(self.charts(content))]
+        return [Text(_how(found), "quiet"), *self.tables(content)[:1], *warnings, Charts(self.charts(content)), *there]
+
+
+def _machine(device: Mapping[str, Any]) -> str:
+    """Where and how it was measured."""
+    about, how = device["machine"], device["how"]
+    heat = f", {max(about['temperatures']):.0f} °C" if about.get("temperatures") else ""
+    return (
+        f"{about['cpu'] or about['machine']}, {about['cores']} cores, {about['system']}{heat}, {about['date']}; "
+        f"{how['rounds']} rounds in turns, {threads_text(how['threads'])}"
+    )
 
 
 def _how(table: Mapping[str, Any]) -> str:
@@ -92,3 +109,10 @@ def _flat(row: Row) -> dict[str, Any]:
     plain = {key: "; ".join(value) if isinstance(value, list) else value for key, value in row.items()}
     quality = plain.pop("quality")
     return {**plain, **quality}
+
+
+ON_DEVICE = (
+    column("runtime"), column("network"), Column("precision", lambda row: (precision_text(row),) * 2),
+    column("bytes", text=whole), Column("difference, max", _number("max", "{:.2e}")),
+    Column("ms", lambda row: (row["ms"], row["error"] or time_text(row))),
+)  # fmt: skip

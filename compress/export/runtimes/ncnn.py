@@ -14,8 +14,11 @@ from compress.export.runtimes.base import Array, Converted, Loaded, Runtime, Run
 from compress.export.runtimes.executorch import KERNELS
 
 _INT8_TAG = (0x000D4B38).to_bytes(4, "little")  # in front of int8 weights; 0 stands in front of float ones
-_LAYERS = ("Convolution", "ConvolutionDepthWise", "InnerProduct")
-_TERM = " 8=1"  # int8_scale_term of all three
+_LAYERS = (
+    "Convolution",
+    "ConvolutionDepthWise",
+)  # linear layers stay float: weights on their grid, not stored in 8 bits
+_TERM = " 8=1"  # int8_scale_term of both
 
 
 class Ncnn(Runtime):
@@ -68,11 +71,17 @@ def _weights(module: Any) -> Iterator[_Weight]:
 
 def _without_rounding(module: Any) -> None:
     """The module in floats, in place: weights as values, activations passed on; ncnn rounds them itself."""
+    import torch
+
     from compress.export.decomposed import is_call, put_values, weights_of
 
     for node in list(module.graph.nodes):
         if is_call(node, "dequantize_per_tensor"):
-            node.replace_all_uses_with(node.args[0].args[0])
+            values, zero = node.args[0].args[0], node.args[2]
+            if zero == -128:  # its clip at 0 is the ReLU that was merged into it
+                with module.graph.inserting_before(node):
+                    values = module.graph.call_function(torch.ops.aten.relu.default, (values,))
+            node.replace_all_uses_with(values)
     put_values(module, list(weights_of(module)))
 
 
@@ -106,9 +115,9 @@ def _put_integers(param: Path, binary: Path, weights: Sequence[_Weight]) -> tupl
         options = dict(word.split("=", 1) for word in words[4 + int(words[2]) + int(words[3]) :])
         for weight in waiting:
             place = data.find(bytes(4) + weight.values.tobytes())
-            if place < 0 or int(options["2" if words[0] == "InnerProduct" else "6"]) != weight.integers.size:
+            if place < 0 or int(options["6"]) != weight.integers.size:
                 continue
-            data = _with_integers(data, place, weight, has_bias="1" in (options.get(_bias_key(words[0])), ""))
+            data = _with_integers(data, place, weight, has_bias=options.get("5") == "1")
             lines[i] = line + _TERM
             done.append(weight.layer)
             unsigned += weight.zero != 0
@@ -116,14 +125,10 @@ def _put_integers(param: Path, binary: Path, weights: Sequence[_Weight]) -> tupl
             break
     param.write_text("\n".join(lines) + "\n")
     binary.write_bytes(data)
-    notes = [f"ncnn has no integer form of {weight.layer}, which it computes in float" for weight in waiting]
+    notes = [f"{weight.layer} is written for ncnn in float, its weights on their grid" for weight in waiting]
     if unsigned:
         notes.append(f"{unsigned} layers read activations whose zero is not the middle: ncnn holds 7 of their 8 bits")
     return done, notes
-
-
-def _bias_key(kind: str) -> str:
-    return "1" if kind == "InnerProduct" else "5"
 
 
 def _with_integers(data: bytes, place: int, weight: _Weight, has_bias: bool) -> bytes:
