@@ -1,6 +1,6 @@
 """AdaRound: whether each weight is rounded up or down is learned, layer by layer.
 
-Here: the soft rounding, its loss, and `adaround`. Paper: Nagel et al. 2020, "Up or down? Adaptive rounding for
+The soft rounding, its loss, and `adaround`. Paper: Nagel et al. 2020, "Up or down? Adaptive rounding for
 post-training quantization", arXiv 2004.10568: minimise || W x - W~ x~ ||^2 + lambda sum(1 - |2 h(V) - 1|^beta) over V
 (eq. 21-24), with x~ what the layer reads in the network quantized so far. What differs: the activation function
 behind the layer is left out of the loss (their eq. 25); the error is taken relative to the mean square of the
@@ -12,16 +12,14 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from compress.quantization.layers import QuantLayer
-from compress.quantization.post_training.folding import along
 from compress.quantization.post_training.replay import passing, set_aside
+from compress.quantization.post_training.rounding import Candidates, LayerResult, rounded_input
 from compress.selectors import submodule
 
 logger = logging.getLogger("compress")
@@ -53,23 +51,6 @@ def beta_at(step: int, steps: int) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2
 
 
-@dataclass(frozen=True)
-class LayerResult:
-    """Of one layer.
-
-    Attributes:
-        name: of the layer.
-        nearest: mean square error of its output with weights rounded to nearest.
-        learned: the same with the learned rounding.
-        changed: share of the weights that are not rounded to nearest now, [0, 1].
-    """
-
-    name: str
-    nearest: float
-    learned: float
-    changed: float
-
-
 def adaround(
     quantized: nn.Module, reference: nn.Module, layers: Sequence[str], batches: Sequence[Any], steps: int
 ) -> list[LayerResult]:
@@ -97,11 +78,11 @@ def adaround(
 
 def _learn(quantized: nn.Module, reference: nn.Module, name: str, batches: Sequence[Any], steps: int) -> LayerResult:
     layer: Any = submodule(quantized, name)
-    inputs = torch.cat([_rounded_input(layer, x) for x, _ in passing(quantized, layer, batches)])
+    inputs = torch.cat([rounded_input(layer, x) for x, _ in passing(quantized, layer, batches)])
     targets = torch.cat([y for _, y in passing(reference, submodule(reference, name), batches)])
     candidates = Candidates(layer)
     with set_aside(layer):
-        learned = candidates.hard(_optimise(layer, candidates, inputs, targets, steps))
+        learned = hard(candidates, _optimise(layer, candidates, inputs, targets, steps))
         nearest = candidates.nearest()
         errors = [_error(layer, weight, inputs, targets) for weight in (nearest, learned)]
     chosen = learned if errors[1] < errors[0] else nearest
@@ -111,37 +92,9 @@ def _learn(quantized: nn.Module, reference: nn.Module, name: str, batches: Seque
     return LayerResult(name, errors[0], min(errors), changed)
 
 
-class Candidates:
-    """A weight and its two neighbours on the grid.
-
-    Args:
-        layer: with a weight quantizer that has a range.
-    """
-
-    def __init__(self, layer: QuantLayer) -> None:
-        assert layer.weight_quantizer is not None
-        self.weight = layer.weight.detach().clone()
-        self.grid = layer.weight_quantizer.grid()
-        assert self.grid is not None, "a post-training range is a grid"
-        shape = [] if self.grid.axis is None else along(self.weight, self.grid.axis)
-        self.scale, self.zero = self.grid.scale.reshape(shape), self.grid.zero_point.reshape(shape)
-        ratio = self.weight / self.scale
-        self.down = torch.floor(ratio)
-        self.fraction = ratio - self.down
-
-    def values(self, up: Tensor) -> Tensor:
-        """The weight with `up` in [0, 1] added to what it is rounded down to, within the grid; zeros stay zero."""
-        assert self.grid is not None
-        multiples = torch.clamp(self.down + up, self.grid.low - self.zero, self.grid.high - self.zero)
-        return torch.where(self.weight == 0, 0.0, multiples * self.scale)
-
-    def hard(self, v: Tensor) -> Tensor:
-        """The weight with the rounding that V stands for."""
-        return self.values((soft_rounding(v) >= 0.5).to(self.weight))
-
-    def nearest(self) -> Tensor:
-        """The weight rounded to nearest."""
-        return self.values(torch.round(self.down + self.fraction) - self.down)
+def hard(candidates: Candidates, v: Tensor) -> Tensor:
+    """The weight with the rounding that V stands for."""
+    return candidates.values((soft_rounding(v) >= 0.5).to(candidates.weight))
 
 
 def _optimise(layer: nn.Module, candidates: Candidates, inputs: Tensor, targets: Tensor, steps: int) -> Tensor:
@@ -170,9 +123,3 @@ def _error(layer: nn.Module, weight: Tensor, inputs: Tensor, targets: Tensor) ->
         output = functional_call(layer, {"weight": weight}, (x,))
         total += float((output - y).square().sum(dtype=torch.float64))
     return total / targets.numel()
-
-
-@torch.no_grad()
-def _rounded_input(layer: Any, x: Tensor) -> Tensor:
-    quantizer = layer.input_quantizer
-    return x if quantizer is None else quantizer(x)

@@ -24,12 +24,13 @@ _STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ MSE ranges", {"clip_acts": "MSE", "also_clip_weights": True}),
     ("+ bias correction", {"bias_correction": True}),
     ("+ equalization", {"equalization": True}),
-    ("+ AdaRound", {"adaround": True}),
+    ("+ GPTQ", {"gptq": True}),
+    ("AdaRound in its place", {"gptq": False, "adaround": True}),
 )
 
 
 def rungs(base: Mapping[str, Any] | None = None) -> list[tuple[str, dict[str, Any]]]:
-    """(name, arguments of `PostTrainLinearQuantizer`), cheapest first; each has all that the one before has.
+    """(name, arguments of `PostTrainLinearQuantizer`), cheapest first; each has what the one before has.
 
     Args:
         base: arguments of all rungs, such as bits.

@@ -20,10 +20,11 @@ from compress.quantization.convert import structure_of
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
 from compress.quantization.faults import uninitialized
 from compress.quantization.layers import INPUT, LAYERS, RESULT, QuantActivation, QuantLayer, kind_of
-from compress.quantization.post_training.adaround import LayerResult, adaround
+from compress.quantization.post_training.adaround import adaround
 from compress.quantization.post_training.bias_correction import correct_biases
 from compress.quantization.post_training.equalization import equalize, find_pairs
 from compress.quantization.post_training.folding import fold_batch_norms, same_outputs
+from compress.quantization.post_training.gptq import gptq
 from compress.quantization.post_training.ranges import (
     NEED_HISTOGRAM,
     OF_WEIGHTS,
@@ -33,6 +34,7 @@ from compress.quantization.post_training.ranges import (
     weight_range,
 )  # fmt: skip
 from compress.quantization.post_training.replay import set_aside
+from compress.quantization.post_training.rounding import LayerResult
 from compress.quantization.post_training.samples import finite_samples
 from compress.quantization.post_training.statistics import TensorStatistics, observe
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics
@@ -64,6 +66,7 @@ class PostTrainLinearQuantizer(Quantizer):
     Arguments as in Distiller where it has them; it has no policy, `python test.py --quantize=FILE` applies it. Papers:
     Krishnamoorthi 2018, arXiv 1806.08342 (ranges, per channel, folding); Banner et al. 2018, arXiv 1810.05723 (ACIQ);
     Nagel et al. 2019, arXiv 1906.04721 (equalization, bias correction); Nagel et al. 2020, arXiv 2004.10568 (AdaRound);
+    Frantar et al. 2022, arXiv 2210.17323 (GPTQ);
     Migacz 2017, "8-bit inference with TensorRT" (KL). What differs from Distiller: an activation that is never negative
     in calibration has a range from 0 in the symmetric modes too, so all its integers are used; `AVG` is a true mean
     over samples; the calibration data are training data.
@@ -101,6 +104,7 @@ class PostTrainLinearQuantizer(Quantizer):
         fold_batchnorm: fold each BatchNorm into the layer in front of it first.
         equalization: cross-layer equalization of the weights.
         bias_correction: take off the mean error of each channel.
+        gptq: round each weight so that it makes good the errors of those before it; in one pass, for 8 bits too.
         adaround: learn whether each weight is rounded up or down.
         adaround_steps: of each layer.
         first_last_bits: bits of the first and last layer's weights, 32 for float; null treats them as the others.
@@ -130,6 +134,7 @@ class PostTrainLinearQuantizer(Quantizer):
         fold_batchnorm: bool = True,
         equalization: bool = False,
         bias_correction: bool = False,
+        gptq: bool = False,
         adaround: bool = False,
         adaround_steps: Annotated[int, Field(ge=1)] = 1000,
         first_last_bits: Bits = None,
@@ -146,12 +151,15 @@ class PostTrainLinearQuantizer(Quantizer):
         self.statistics_file = model_activation_stats
         self.quantizes_model_input = quantize_inputs
         self.fold_batchnorm, self.equalization = fold_batchnorm, equalization
+        self.gptq = gptq
         self.bias_correction, self.adaround, self.adaround_steps = bias_correction, adaround, adaround_steps
         self.statistics: dict[str, TensorStatistics] = {}
         self.rounding: list[LayerResult] = []
         self._check()
 
     def _check(self) -> None:
+        if self.gptq and self.adaround:
+            raise ValueError("gptq and adaround are two ways to round the same weights; give one of them")
         methods = {self.clip_acts}
         methods |= {self._clipping_method(layer) for layer in self.overrides}
         lacking = [layer for layer in self.overrides if self._clipping(layer).method == "N_STD"]
@@ -202,10 +210,14 @@ class PostTrainLinearQuantizer(Quantizer):
             self._set_activations(network, batches)
             self._set_weights(network)
         recurrent = [name for name in self._pieces if is_recurrent(submodule(network, name))]
-        if recurrent and (self.adaround or self.bias_correction):
+        if recurrent and (self.gptq or self.adaround or self.bias_correction):
             self.notes.append(
-                f"adaround and bias_correction leave recurrent layers as they are: {', '.join(recurrent)}"
+                f"gptq, adaround and bias_correction leave recurrent layers as they are: {', '.join(recurrent)}"
             )
+        if self.gptq:
+            self.rounding, left = gptq(network, self._rounded_layers(network), batches)
+            if left:
+                self.notes.append(f"gptq rounds to nearest what is no convolution or linear layer: {', '.join(left)}")
         if self.adaround:
             self.rounding = adaround(network, reference, self._rounded_layers(network), batches, self.adaround_steps)
         if self.bias_correction:

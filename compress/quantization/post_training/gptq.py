@@ -1,0 +1,174 @@
+"""GPTQ: weights rounded one input after the other, each error made good by the weights that are not rounded yet.
+
+`gptq`. Papers: Frantar & Alistarh 2022, "Optimal Brain Compression", arXiv 2208.11580 (the update); Frantar et al.
+2022, arXiv 2210.17323 (one order for all rows, by a Cholesky factor). For every output channel with weights w, what is
+minimised is (w - q)' H (w - q), H = sum of x x' over what the layer reads in calibration. What differs: inputs are
+taken in the order of their power (diag H), an output channel keeps the rounding to nearest where that is better, a
+weight that is exactly zero stays zero, so that pruning holds, and its error is made good too.
+
+Rounding to nearest treats the errors of a filter's taps as independent. They are not: on smooth images all taps of a
+depthwise filter read nearly the same value, so the sum of their errors is what counts, above all where the taps
+nearly cancel.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compress.graph.trace import as_arguments
+from compress.quantization.post_training.rounding import Candidates, LayerResult, rounded_input
+from compress.selectors import submodule
+
+logger = logging.getLogger("compress")
+DAMPING = 0.01  # of H's mean diagonal, added to its diagonal (2210.17323, section 3.3)
+WIDEST = 8192  # inputs of an output channel; H is their square
+TOGETHER = 1 << 27  # numbers of all H that are gathered in one pass
+ROWS_OF_A_BATCH = 1 << 16  # positions of a batch that H is summed over, at most
+
+
+@torch.no_grad()
+def gptq(quantized: nn.Module, layers: Sequence[str], batches: Sequence[Any]) -> tuple[list[LayerResult], list[str]]:
+    """Sets the weights of the layers to values on their grids, in place.
+
+    Args:
+        quantized: the network, with all ranges and with its float weights.
+        layers: with weight quantizers; convolutions of one or two dimensions and linear layers are rounded.
+        batches: calibration data, gone through once or a few times.
+
+    Returns:
+        what came of each layer; and layers of other kinds, or too wide, which are rounded to nearest.
+    """
+    usable = [name for name in layers if _inputs_of_a_channel(submodule(quantized, name)) is not None]
+    results = []
+    for some in _in_passes(quantized, usable):
+        for name, gathered in _hessians(quantized, some, batches).items():
+            results.append(_round(name, submodule(quantized, name), gathered))
+    return results, [name for name in layers if name not in usable]
+
+
+def _inputs_of_a_channel(layer: Any) -> int | None:
+    """How many weights an output channel has; None of a layer that is not rounded here."""
+    known = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
+    width = layer.weight[0].numel() if known else WIDEST + 1
+    return width if width <= WIDEST else None
+
+
+def _in_passes(network: nn.Module, layers: Sequence[str]) -> Iterator[list[str]]:
+    """Groups of layers whose H have room together."""
+    some: list[str] = []
+    room = TOGETHER
+    for name in layers:
+        layer = submodule(network, name)
+        size = (_inputs_of_a_channel(layer) or 0) ** 2 * int(getattr(layer, "groups", 1))
+        if some and size > room:
+            yield some
+            some, room = [], TOGETHER
+        some.append(name)
+        room -= size
+    if some:
+        yield some
+
+
+class _Gathered:
+    """The sum of x x' of one layer, (groups, inputs, inputs) in double precision, and of how many positions."""
+
+    def __init__(self) -> None:
+        self.sum: Tensor | None = None
+        self.positions = 0
+
+    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        rows = patches(layer, rounded_input(layer, arguments[0].detach()))
+        step = -(-rows.shape[1] // ROWS_OF_A_BATCH)
+        rows = rows[:, ::step].double()
+        product = rows.transpose(1, 2) @ rows
+        self.sum = product if self.sum is None else self.sum + product
+        self.positions += rows.shape[1]
+
+
+def _hessians(quantized: nn.Module, layers: Sequence[str], batches: Sequence[Any]) -> dict[str, _Gathered]:
+    found = {name: _Gathered() for name in layers}
+    with ExitStack() as hooks:
+        for name, gathered in found.items():
+            hooks.callback(submodule(quantized, name).register_forward_pre_hook(gathered).remove)
+        for batch in batches:
+            quantized(*as_arguments(batch))
+    return {name: gathered for name, gathered in found.items() if gathered.sum is not None}
+
+
+def patches(layer: Any, x: Tensor) -> Tensor:
+    """What each output position of a layer reads, (groups, positions, inputs), inputs in the weight's order."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(1, -1, x.shape[-1])
+    if isinstance(layer, nn.Conv1d):
+        x = x.unsqueeze(-2)
+    sizes = [
+        (1, *each) if isinstance(layer, nn.Conv1d) else each
+        for each in (layer.kernel_size, layer.dilation, layer.stride)
+    ]
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    kernel, dilation, stride = sizes
+    columns = functional.unfold(x, kernel, dilation, 0, stride)  # (samples, channels * taps, positions)
+    columns = columns.reshape(len(x), layer.groups, -1, columns.shape[-1])
+    return columns.permute(1, 0, 3, 2).flatten(1, 2)
+
+
+def _round(name: str, layer: Any, gathered: _Gathered) -> LayerResult:
+    """Rounds one layer's weight; each output channel takes the better of the two roundings."""
+    assert gathered.sum is not None
+    candidates, groups = Candidates(layer), gathered.sum.shape[0]
+    nearest = candidates.nearest()
+    shape = (groups, len(nearest) // groups, -1)
+    weight, plain = candidates.weight.double().view(shape), nearest.double().view(shape)
+    made = compensated(weight, gathered.sum, candidates, shape)
+    errors = [((each - weight) @ gathered.sum * (each - weight)).sum(-1) for each in (plain, made)]
+    chosen = torch.where((errors[1] < errors[0])[..., None], made, plain)
+    layer.weight.copy_(chosen.reshape(nearest.shape))
+    count = gathered.positions * len(nearest)
+    changed = float((layer.weight != nearest).double().mean())
+    return LayerResult(name, float(errors[0].sum()) / count, float(torch.minimum(*errors).sum()) / count, changed)
+
+
+def compensated(weight: Tensor, hessian: Tensor, candidates: Candidates, shape: tuple[int, ...]) -> Tensor:
+    """The weight (groups, channels, inputs) on its grid, by the algorithm of this module's docstring.
+
+    Args:
+        weight: double precision.
+        hessian: (groups, inputs, inputs).
+        candidates: the grid.
+        shape: of `weight`.
+    """
+    assert candidates.grid is not None
+    power = hessian.diagonal(dim1=1, dim2=2)
+    order = power.mean(0).argsort(descending=True)
+    factor = _factor(hessian[:, order][:, :, order])
+    scale, zero = (each.double().expand_as(candidates.weight).reshape(shape)[..., order] for each in
+                   (candidates.scale, candidates.zero))  # fmt: skip
+    low, high = candidates.grid.low - zero, candidates.grid.high - zero
+    left, is_zero = weight[..., order].clone(), weight[..., order] == 0
+    done = torch.zeros_like(left)
+    for i in range(left.shape[-1]):
+        multiples = torch.clamp(torch.round(left[..., i] / scale[..., i]), low[..., i], high[..., i])
+        done[..., i] = torch.where(is_zero[..., i], 0.0, multiples * scale[..., i])
+        error = (left[..., i] - done[..., i]) / factor[:, i, i, None]
+        left[..., i:] -= error[..., None] * factor[:, None, i, i:]
+    return done[..., order.argsort()]
+
+
+def _factor(hessian: Tensor) -> Tensor:
+    """Upper Cholesky factor of the inverse of H, damped until it has one."""
+    size, power = hessian.shape[-1], hessian.diagonal(dim1=1, dim2=2).mean(1)
+    damping = (DAMPING * power + 1e-12)[:, None, None] * torch.eye(size, dtype=hessian.dtype, device=hessian.device)
+    for _ in range(8):
+        lower, failed = torch.linalg.cholesky_ex(hessian + damping)
+        inverse = torch.cholesky_inverse(lower)
+        upper, also = torch.linalg.cholesky_ex(inverse, upper=True)
+        if not bool(failed.any() or also.any()):
+            return upper
+        damping = damping * 10
+    return torch.eye(size, dtype=hessian.dtype, device=hessian.device).expand_as(hessian)  # nothing is made good
