@@ -420,7 +420,7 @@ class Quantizer(ABC):
         """Layer -> the BatchNorm that it is quantized with."""
         if not self.folds or self._graph is None:
             return {}
-        pairs = self._graph.norms.items()
+        pairs = [(name, norm) for name, norm in self._graph.norms.items() if norm not in self._graph.own_norms]
         return {name: norm for name, norm in pairs if "weight_quantizer" in self._pieces.get(name, {})}
 
     def _add_group(self, optimizer: Optimizer | None) -> None:

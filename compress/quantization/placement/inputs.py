@@ -49,6 +49,7 @@ class Graph:
     Attributes:
         readings: layer -> what each of its calls reads.
         norms: convolution or linear layer -> the BatchNorm that may be folded into it (sharing.py).
+        own_norms: those among them of a class derived from BatchNorm, whose numbers alone can be folded.
         calls: module -> number of its calls.
         useful: activation modules whose output reaches some layer.
         by_readers: those that are rounded where they are read, since one of the layers reads other values too.
@@ -62,6 +63,7 @@ class Graph:
 
     readings: dict[str, list[Reading]]
     norms: dict[str, str] = field(default_factory=dict)
+    own_norms: set[str] = field(default_factory=set)
     calls: Counter[str] = field(default_factory=Counter)
     useful: set[str] = field(default_factory=set)
     by_readers: set[str] = field(default_factory=set)
@@ -97,7 +99,9 @@ def read_graph(
     trace = trace_model(model, example_inputs)
     owned = owning(model, trace)
     unnormed = without_norm(trace, owned.owners, layers)
-    graph = Graph({}, norms=dict(owned.norms), outside=dict(owned.outside), unnormed=unnormed)
+    graph = Graph(
+        {}, norms=dict(owned.norms), own_norms=set(owned.own_norms), outside=dict(owned.outside), unnormed=unnormed
+    )
     for call in calls_of(example_inputs)[1:]:
         _compare(graph, model, call, training=False)
     for mode in modes_without_gradients(model):
@@ -107,6 +111,7 @@ def read_graph(
         _compare(graph, model, example_inputs, training=True)
     quantized = set(layers) - set(graph.outside)
     walk = _Walk(owned.owners, Signs(trace), quantized, set(activations), set(float_activations))
+    walk.own_norms = owned.own_norms
     calls = [(node, owned.owners[node]) for node in trace.operations]
     graph.by_readers.update(walk.leave_to_readers(node for node, _ in calls))
     for node, name in calls:
@@ -153,6 +158,7 @@ class _Walk:
     ) -> None:
         self.owners, self.signs = owners, signs
         self.layers, self.activations, self.left = layers, activations, left
+        self.own_norms: set[str] = set()
 
     def reading(self, call: Node) -> Reading:
         operand: Any = call.args[0]
@@ -196,7 +202,7 @@ class _Walk:
         result, norm, users = call, graph.norms.get(name), list(call.users)
         if norm is not None and len(users) == 1 and self.owners.get(users[0]) == norm:
             result = users[0]
-        if self._rounded(result) or not _gives_integers(call):
+        if self._rounded(result) or not _gives_integers(call) or norm in self.own_norms:
             return
         graph.open_results[name] = norm
         if self._ends(result):

@@ -43,12 +43,14 @@ class Owning:
         outside: layer -> the module that reads its weight or bias past it.
         alone: layers that are called once, with a weight and a bias that nothing else reads.
         norms: layer -> the BatchNorm that may be folded into it.
+        own_norms: those of a class derived from BatchNorm: their numbers may be folded, the module stays.
     """
 
     owners: dict[Node, str]
     outside: dict[str, str] = field(default_factory=dict)
     alone: dict[str, Node] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
+    own_norms: set[str] = field(default_factory=set)
 
 
 def owning(model: nn.Module, trace: Trace) -> Owning:
@@ -76,6 +78,8 @@ def owning(model: nn.Module, trace: Trace) -> Owning:
             continue
         if _only_reader(modules[owners[norm]], norm, reads, (*OWN, "running_mean", "running_var")):
             found.norms[name] = owners[norm]
+            if type(modules[owners[norm]]) not in NORMS:
+                found.own_norms.add(owners[norm])
     return found
 
 
@@ -159,7 +163,7 @@ def _norm_behind(node: Node) -> Node | None:
 def _fits(layer: Any, node: Node, norm: Any) -> bool:
     """Whether a BatchNorm has running statistics and normalises the layer's output channels, one for one."""
     return (
-        type(norm) in NORMS
+        isinstance(norm, tuple(NORMS))  # of a class of its own too: the operation is what is folded
         and norm.running_var is not None
         and output_channel_dim(node) == 1
         and getattr(layer, "groups", 1) * LAYERS[type(layer)].channel_axis <= 1

@@ -218,18 +218,26 @@ def test_it_has_no_policy() -> None:
 # The ladder -------------------------------------------------------------------------------------------------------
 
 
-def test_each_rung_has_all_that_the_one_before_has() -> None:
+def test_each_rung_has_what_the_one_before_has_but_that_adaround_takes_the_place_of_gptq() -> None:
     found = rungs({"bits_parameters": 4})
-    for (_, lower), (_, upper) in itertools.pairwise(found):
-        assert lower.items() <= upper.items()
-        assert len(upper) > len(lower)
+    assert found[-2][1]["gptq"]
+    assert found[-1][1].pop("gptq") is False
+    before = dict(found[-2][1])
+    assert before.pop("gptq")
+    assert before.items() < found[-1][1].items()
+    for (_, lower), (_, upper) in itertools.pairwise(found[:-1]):
+        assert lower.items() < upper.items()
     assert found[0][1] == {"bits_parameters": 4}
     assert found[-1][1]["adaround"]
 
 
 @pytest.mark.parametrize(
     ("drops", "max_drop", "chosen", "within"),
-    [([0.05], 0.1, 0, True), ([0.3, 0.2, 0.1], 0.1, 2, True), ([0.4, 0.2, 0.3, math.nan, 0.5, 0.6], 0.1, 1, False)],
+    [
+        ([0.05], 0.1, 0, True),
+        ([0.3, 0.2, 0.1], 0.1, 2, True),
+        ([0.4, 0.2, 0.3, math.nan, 0.5, 0.6, 0.7], 0.1, 1, False),
+    ],
 )
 def test_the_first_rung_within_is_taken(drops: list[float], max_drop: float, chosen: int, within: bool) -> None:
     told = iter(drops)
@@ -249,7 +257,7 @@ def test_higher_rungs_are_better_on_a_network_that_is_hard() -> None:
         model, BATCHES, lambda network: noise(network, model), 0.0, {"bits_parameters": 4, "adaround_steps": 50}
     )
     assert not ladder.within
-    assert len(ladder.tried) == 6
+    assert len(ladder.tried) == 7
     assert ladder.tried[1].drop < ladder.tried[0].drop
 
 
@@ -319,3 +327,41 @@ def test_budgets_that_cannot_be() -> None:
         MixedPrecision(1.5)
     with pytest.raises(ValueError, match="bits of weights are 2 to 8 or 16"):
         MixedPrecision(0.5, candidates=(8, 1))
+
+
+class NormWithActivation(nn.BatchNorm2d):
+    """A BatchNorm of a class of its own that has its activation inside, as libraries of networks write them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.act = nn.ReLU6()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalises, then activates."""
+        plain = nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps
+        )
+        return self.act(plain)  # type: ignore[no-any-return]
+
+
+def test_a_norm_of_a_class_of_its_own_is_folded_after_training_and_biases_are_corrected() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), NormWithActivation(8), nn.Conv2d(8, 4, 3, bias=False), NormWithActivation(4)
+    ).eval()
+    for norm in (model[1], model[3]):
+        norm.running_var.uniform_(0.01, 4.0)
+        norm.running_mean.normal_()
+        norm.weight.data.uniform_(0.05, 3.0)
+    x = torch.randn(8, 3, 9, 9)
+    quantizer = Ptq(per_channel_wts=True, bias_correction=True)
+    quantized = quantizer.quantize(model, [x])
+    assert not any("no bias to correct" in note for note in quantizer.notes)
+    scale = model[1].weight / torch.sqrt(model[1].running_var + model[1].eps)
+    folded = model[0].weight * scale[:, None, None, None]
+    step = folded.abs().flatten(1).amax(1) / 127.5
+    assert torch.all((quantized[0].weight - folded).abs().flatten(1).amax(1) <= step)  # type: ignore[index, operator, union-attr]
+    with torch.no_grad():
+        difference = (quantized(x) - model(x)).norm() / model(x).norm()
+    assert float(difference) < 0.02
+    assert isinstance(quantized[1], NormWithActivation)  # type: ignore[index]
