@@ -56,7 +56,7 @@ class SearchOptions:
             UserError: options do not go together, or name what is not there.
         """
         config = parse(SearchConfig, "search.py", "Finds the schedule that meets goals.", arguments)
-        check(config, RULES)  # type: ignore[type-var]
+        check(config, RULES)
         if config.goals is None and not config.resume:
             raise UserError("search.py needs --goals=FILE, or --study=NAME --resume; nothing was started")
         if config.optform not in APPLICATIONS:

@@ -197,7 +197,7 @@ class Subject:
     def costs(self, network: nn.Module, precision: str) -> dict[str, float]:
         """Latency as a share of the dense float network's, and what goals count, of a float network that was thinned.
 
-        Bytes of the file are predicted: the dense file's parts other than weights, and a weight's bytes.
+        Time and bytes are predicted.
         """
         network = network.cpu().eval()
         int8 = precision == INT8
@@ -206,8 +206,14 @@ class Subject:
         time = self.latency.time(layers_of(network, self.inputs), int8)
         return {
             LATENCY: time / self.latency.time(self.latency.layers), "params": params, "macs": total["macs"],
-            "peak_activation_bytes": total["peak_activation_bytes"], "file_bytes": params * (1 if int8 else 4),
+            "peak_activation_bytes": total["peak_activation_bytes"], "file_bytes": self._file_bytes(params, int8),
         }  # fmt: skip
+
+    def _file_bytes(self, params: int, int8: bool) -> float:
+        """A weight's bytes, and what the dense network's file has beside its weights."""
+        width = 1 if int8 else 4
+        whole = [each for each in self.latency.anchors if each["share"] == 1 and (each["precision"] == INT8) == int8]
+        return width * params + max((each["bytes"] - width * each["params"] for each in whole), default=0)
 
     def violations(self, goals: Sequence[Goal], costs: Mapping[str, float]) -> dict[str, float]:
         """Goal -> by how much, as a share of its bound, a cost exceeds it; <= 0 meets it."""

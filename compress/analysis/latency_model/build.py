@@ -90,7 +90,9 @@ def measure_latency_model(
 def _told(found: LatencyModel, graph: ChannelGraph, anchor: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a whole file: how it was predicted and measured."""
     predicted = found.removed(graph, anchor["removed"], anchor["precision"] == "int8")
-    return {name: anchor[name] for name in ("share", "precision", "ms")} | {"predicted_ms": predicted}
+    return {name: anchor[name] for name in ("share", "precision", "ms", "bytes", "params")} | {
+        "predicted_ms": predicted
+    }
 
 
 def _table(kind: Kind, layers: Sequence[Layer], precision: str, threads: int) -> Table:
@@ -141,25 +143,29 @@ class _Whole:
             removals += [(None, drawn(self.graph, draw)) for _ in range(DRAWN[precision])]
             for share, removed in removals:
                 file = folder / f"{len(anchors)}.onnx"
-                self._export(removed, precision, file)
-                anchors.append({"share": share, "precision": precision, "removed": removed, "file": file})
+                params = self._export(removed, precision, file)
+                size = {"bytes": file.stat().st_size, "params": params}
+                anchors.append({"share": share, "precision": precision, "removed": removed, "file": file, **size})
         ways = {str(i): onnx_way(a["file"], self.inputs, self.threads) for i, a in enumerate(anchors)}
         found = measure_latency(ways, rounds=15)
         dense = next(iter(found.values())).milliseconds
         return [{**a, "ms": dense * each.ratio} for a, each in zip(anchors, found.values(), strict=True)]
 
-    def _export(self, removed: Mapping[str, list[int]], precision: str, file: Path) -> None:
+    def _export(self, removed: Mapping[str, list[int]], precision: str, file: Path) -> int:
+        """Writes the file; the number of parameters of the float network."""
         network = copy.deepcopy(self.model)
         network = plan_recipe(network, self.graph, removed).apply(network).eval()
+        params = sum(each.numel() for each in network.parameters())
         if precision == "int8":
             settings: dict[str, Any] = {"bits_activations": 8, "bits_parameters": 8, "per_channel_wts": True}
             quantizer = PostTrainLinearQuantizer(**settings, example_inputs=self.inputs)
             network = quantizer.quantize(network, [self.inputs])
             transform_to_onnx(network, file, self.inputs, True, "qdq", [self.inputs])
-        elif not removed:
+        elif not any(removed.values()):
             transform_to_onnx(network, file, self.inputs, False, check_inputs=[self.inputs])
         else:
             _quick_export(network, file, self.inputs)
+        return params
 
 
 def evenly(graph: ChannelGraph, share: float) -> dict[str, list[int]]:

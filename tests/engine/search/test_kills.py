@@ -1,0 +1,79 @@
+"""A search whose process is killed again and again finds what an undisturbed one finds, and ends with all its files."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+optuna = pytest.importorskip("optuna")
+ROOT = Path(__file__).resolve().parents[3]
+GOALS = "goals:\n  - {metric: macs, at_most: 8_000_000_000}\n  - {metric: psnr, drop_at_most: 60}\n"
+TRIALS, KILLS = 4, 6
+
+
+def command(program: str, *arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / program), *arguments], env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finished(process: subprocess.Popen[bytes], code: int = 0) -> None:
+    error = process.communicate()[1].decode()
+    assert process.returncode == code, error[-2000:]
+
+
+def found(study: str) -> list[Any]:
+    kept = optuna.load_study(
+        study_name=study,
+        storage=optuna.storages.JournalStorage(
+            optuna.storages.journal.JournalFileBackend(f"studies/{study}/journal.log")
+        ),
+    )
+    return [(each.number, each.state.name, each.params, each.intermediate_values) for each in kept.trials]
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on(here: Path) -> None:
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 3), ("val", 1), ("test", 1)):
+        (here / "images" / part).mkdir(parents=True)
+        for i in range(count):
+            pixels = draw.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(here / "images" / part / f"{part}{i}.png")
+    Path("goals.yaml").write_text(GOALS)
+    dense = [
+        "--traindata=images/train",
+        "--samples=12",
+        "--patch_size=24",
+        "--batchSize=4",
+        "--nEpochs=2",
+        "--run=dense",
+    ]
+    finished(command("train.py", *dense))
+    common = ["--goals=goals.yaml", "--start-from=dense", f"--trials={TRIALS}", "--minutes=30"]
+    finished(command("search.py", "--study=whole", *common))
+    Path("studies/killed").mkdir(parents=True)
+    shutil.copy("studies/whole/latency_model.json", "studies/killed/latency_model.json")  # times differ, trials do not
+    when, arguments = random.Random(0), ["--study=killed", *common]
+    for _ in range(KILLS):
+        process = command("search.py", *arguments)
+        time.sleep(when.uniform(8, 25))
+        process.kill()
+        process.wait()
+        if Path("studies/killed/study.json").is_file():
+            arguments = ["--study=killed", "--resume", f"--trials={TRIALS}", "--minutes=30"]
+    finished(command("search.py", *arguments))
+    assert found("killed") == found("whole")
+    assert {"best.yaml", "best.pt", "report.html", "result.json"} <= {
+        path.name for path in Path("studies/killed").iterdir()
+    }
