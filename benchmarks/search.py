@@ -2,8 +2,8 @@
 
     python -m benchmarks.search --minutes 60 [--problems sr,digits] [--seeds 0,1,2] [--samplers tpe,random]
 
-Runs search.py in processes of its own, in a temporary folder, from one dense run a problem, and prints a line a search as
-it ends: its exit code, the goals' values and verdicts on validation and on test data, trials, wall time. Needs Optuna.
+Runs search.py in processes of its own, in a temporary folder, from one dense run a problem, and prints a line a search:
+its exit code, the goals' values and verdicts on validation and on test data, trials, wall time. Needs Optuna.
 """
 
 import argparse

@@ -116,12 +116,12 @@ def _started(config: SearchConfig) -> dict[str, Any]:
     unknown = sorted(set(rest) - {"search", "version"})
     if unknown:
         raise UserError(f"{config.goals}: {', '.join(unknown)} has no place here; it holds `goals:` and `search:`")
-    run = config.start_from or _newest_dense(config.optform) or _trained_dense(config)
     name = config.study or f"{config.optform}-{time.strftime('%Y%m%d-%H%M%S')}"
-    check_new_name(f"{name}-best")
     folder = STUDIES / name
     if (folder / "study.json").exists():
         raise UserError(f"there is a study {name} already; go on with it by --study={name} --resume, or name another")
+    check_new_name(f"{name}-best")
+    run = config.start_from or _newest_dense(config.optform) or _trained_dense(config)
     about = {
         "study": name, "run": run, "goals": [goal.to_dict() for goal in goals], "search": rest.get("search") or {},
         "seed": config.seed, "storage": config.storage, "rungs": None,

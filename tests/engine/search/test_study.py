@@ -1,5 +1,12 @@
 """Workers that share a study: a dead one's trial goes on under its own number, a living one's is left alone."""
 
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +89,49 @@ def test_a_storage_that_disappears_is_told_in_one_sentence() -> None:
     message = "storage f cannot be used any more: gone; trials are saved as runs"
     with pytest.raises(UserError, match=message), storage_errors("f"):
         raise OSError("gone")
+
+
+def _run(owner: list[str], *words: str) -> None:
+    subprocess.run([*owner, *words], check=True, cwd="/", stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server of its own, in a temporary folder; as another user where this one is root."""
+    pytest.importorskip("psycopg")
+    tools = [shutil.which(name) for name in ("initdb", "pg_ctl")]
+    if not all(tools):
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory(dir="/tmp") as place, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        data = f"{place}/data"
+        if owner:
+            shutil.chown(place, "postgres")
+        run = partial(_run, owner)
+        run(str(tools[0]), "-D", data, "-U", "bench", "-A", "trust")
+        settings = f"-p {port} -k {place} -c fsync=off"
+        run(str(tools[1]), "-D", data, "-o", settings, "-l", f"{place}/log", "-w", "start")
+        try:
+            yield f"postgresql+psycopg://bench@127.0.0.1:{port}/postgres"
+        finally:
+            run(str(tools[1]), "-D", data, "-m", "immediate", "stop")
+
+
+def test_workers_share_a_real_postgresql(postgres: str, tmp_path: Path) -> None:
+    sampler, folder = sampler_of("tpe", 0), tmp_path / "s"
+    workers = [open_study(folder, postgres, FACTS, False, True) for _ in range(2)]
+    held = [next_trial(worker, folder, sampler) for worker in workers]
+    assert [trial.number for trial, _ in held] == [0, 1]
+    for (trial, lock), worker in zip(held, workers, strict=True):
+        suggest(trial)
+        trial.set_constraint("latency", -0.1)
+        worker.tell(trial, float(trial.number))
+        lock.release()
+    again = open_study(folder, postgres, FACTS, False, True)
+    assert [each.value for each in again.trials] == [0.0, 1.0]
+    assert [each.constraints for each in again.trials] == [{"latency": -0.1}] * 2
+    with pytest.raises(UserError, match="is of another data"):
+        open_study(folder, postgres, {**FACTS, "data": "c"}, False, True)
