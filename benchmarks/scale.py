@@ -26,7 +26,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from apputils.platform_summaries import sensitivity_analysis
-from compress.analysis.listings.groups import group_tables
+from compress.analysis.listings.channel_groups import group_tables
 from compress.analysis.macs.display import macs_display
 from compress.analysis.sparsity.display import sparsity_display
 from compress.config import file_config

@@ -43,7 +43,7 @@ import compress.quantization.pact
 import compress.quantization.range_linear
 import compress.quantization.wrpn
 import compress.regularization.drop_filter
-import compress.regularization.groups
+import compress.regularization.group_terms
 import compress.regularization.l1
 import compress.thinning.removers  # noqa: F401
 from compress.distillation.staged import StagedDistillation

@@ -15,7 +15,7 @@ import torch
 
 from apputils.runs.seed_groups import group_of
 from compress.analysis.drawing.plan import draw_plan
-from compress.analysis.listings.groups import group_tables
+from compress.analysis.listings.channel_groups import group_tables
 from compress.analysis.listings.weights import weight_list
 from compress.config.templates.new_schedule import new_schedule
 from compress.errors import UserError

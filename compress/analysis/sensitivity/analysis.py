@@ -25,7 +25,7 @@ from compress.analysis.sensitivity.changes import (
     values_together,
 )
 from compress.analysis.sensitivity.evaluation import Evaluation, TestFunction, as_metrics, directions
-from compress.analysis.sensitivity.groups import GROUPS, graph_of
+from compress.analysis.sensitivity.group_pruner import GROUPS, graph_of
 from compress.analysis.sensitivity.meter import Meter, PlainMeter, in_place
 from compress.analysis.sensitivity.plots import draw
 from compress.analysis.sensitivity.record import Record, open_record, take_parts

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compress.analysis.sensitivity.groups import GROUPS, GroupPruner
+from compress.analysis.sensitivity.group_pruner import GROUPS, GroupPruner
 from compress.criteria import level_mask
 from compress.errors import UserError, did_you_mean
 from compress.graph.channels import ChannelGraph

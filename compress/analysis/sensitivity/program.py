@@ -20,7 +20,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from compress.analysis.sensitivity import folding
+from compress.analysis.sensitivity import graph_rewrites
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs, as_arguments, export_model
 
@@ -74,8 +74,8 @@ class Program:
         self.inputs = [node for node in placeholders if specs[node].kind is InputKind.USER_INPUT]
         tensors = _tensors(model, exported)
         self.state = {node: tensors[specs[node].target or ""] for node in placeholders if node not in self.inputs}
-        folding.fold_batch_norm(self.graph, set(self.state))
-        self.channels_last = folding.lay_out(self.graph, set(self.state), next(iter(self.state.values()), None))
+        graph_rewrites.fold_batch_norm(self.graph, set(self.state))
+        self.channels_last = graph_rewrites.lay_out(self.graph, set(self.state), next(iter(self.state.values()), None))
         self.graph.eliminate_dead_code()
         self.operations = [node for node in self.graph.nodes if node.op == "call_function"]
         self.outputs = list(next(node for node in self.graph.nodes if node.op == "output").args[0])
@@ -177,6 +177,6 @@ def _compile(reads: list[Node], operations: list[Node], gives: list[Node]) -> Ca
     for node in operations:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[node] for node in gives))
-    folding.work_in_place(graph, {copies[node] for node in gives})
+    graph_rewrites.work_in_place(graph, {copies[node] for node in gives})
     forward: Callable[..., tuple[Any, ...]] = GraphModule(nn.Module(), graph).forward
     return forward

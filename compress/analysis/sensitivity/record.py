@@ -21,7 +21,7 @@ from torch import nn
 
 from compress.analysis.measured_words import measured_words
 from compress.analysis.sensitivity.changes import Subject, dense_level
-from compress.analysis.sensitivity.groups import GROUPS
+from compress.analysis.sensitivity.group_pruner import GROUPS
 from compress.errors import UserError
 from compress.io.files import read_text, why, write_text
 from compress.io.optional import on_use

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.analysis.sensitivity.groups import GROUPS
+from compress.analysis.sensitivity.group_pruner import GROUPS
 from compress.analysis.sensitivity.suggestion import Goal, chosen
 from compress.config.templates.new_schedule import MODELINE
 from compress.errors import UserError

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from compress.analysis.listings.groups import group_tables
+from compress.analysis.listings.channel_groups import group_tables
 from compress.graph.channels import channel_graph
 from tests.compress.graph.nets import resnet_cifar
 
