@@ -190,7 +190,8 @@ class _Walk:
             for calls in (each for each in found.values() if len(each) > 1):
                 readings = [self.reading(call) for call in calls]
                 if not any(each.left_float for each in readings) and not all(each.quantized for each in readings):
-                    sources = (self.owners[_passed(call.args[0])[-1]] for call in calls)
+                    operands: list[Any] = [call.args[0] for call in calls]
+                    sources = (self.owners[_passed(each)[-1]] for each in operands)
                     mixed |= {name for name, each in zip(sources, readings, strict=True) if each.quantized}
             if not mixed:
                 return taken
