@@ -88,6 +88,18 @@ APPLICATIONS = {
             network="models.Deblur.networks:build_networks",
             architectures="models.Deblur.zoo:ZOO",
         ),
+        Application(
+            name="Restore",
+            purpose="restoration of noisy, compressed or blurred photographs",
+            train_options="options.Restore_options.train_options:TrainOptions",
+            test_options="options.Restore_options.test_options:TestOptions",
+            training_loaders="models.Restore.solver:restore_training_loaders",
+            testing_loader="models.Restore.solver:restore_testing_loader",
+            trainer="models.Restore.solver:RestoreTrainer",
+            tester="models.Restore.tester:RestoreTester",
+            network="models.Restore.zoo:build_network",
+            architectures="models.Restore.zoo:ZOO",
+        ),
     )
 }
 

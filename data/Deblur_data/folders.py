@@ -7,10 +7,10 @@ from pathlib import Path
 
 from compress.errors import UserError, printable
 from data.Deblur_data.pairs_index import read_index
-from data.Deblur_data.source import PairFiles
 from data.embedded import Part
 from data.folders import folders_in, image_files, validation_groups
 from data.images import ImageFile
+from data.pairs import PairFiles
 
 PARTS: dict[Part, tuple[str, ...]] = {
     "train": ("train",),

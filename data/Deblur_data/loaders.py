@@ -14,14 +14,14 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch.utils.data import DataLoader
 
 from data.data_fingerprint import trained_place
-from data.Deblur_data.dataset import DeblurCrops, DeblurImages
 from data.Deblur_data.folders import has_test_part, pairs_of
-from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR
-from data.Deblur_data.source import BlurredImages, FilePairs, PairSource
+from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR, CameraMotion
 from data.embedded import Part, embedded_images
 from data.folders import measured_part
 from data.loaders import CropOptions, HasTestData, evaluation_loader, restoration_loaders, trained_with
 from data.measured import Measured
+from data.pair_sets import PairCrops, PairImages
+from data.pairs import DegradedImages, FilePairs, PairSource
 from data.restoration import given_or_default
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
@@ -60,8 +60,8 @@ def deblur_training_loaders(config: _LoaderOptions) -> tuple[DataLoader[Any], Da
             "no --traindata given: blurring the photographs inside scikit-image and scikit-learn; "
             "--traindata DIR takes your own pairs"
         )
-    crops = DeblurCrops(source_of(place, "train", *settings), config.patch_size, config.samples, config.seed)
-    held_out = DeblurImages(source_of(place, "validation", *settings))
+    crops = PairCrops(source_of(place, "train", *settings), config.patch_size, config.samples, config.seed)
+    held_out = PairImages(source_of(place, "validation", *settings))
     if place is not None:
         _logger.info("%s: %d pairs to train on, %d for validation", place, len(crops.source), len(held_out.source))
     warn_of_unlike_halves(held_out.source)
@@ -79,7 +79,7 @@ def deblur_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) -> D
     place, part = measured_part(opt.testdata, place, has_test_part)
     sharp_only = opt.sharp_only or (opt.testdata is None and trained("sharp_only", bool))
     length = min(max(trained("blur_length", int | float), SHORTEST_BLUR), LONGEST_BLUR)
-    images = DeblurImages(source_of(place, part, sharp_only, length))
+    images = PairImages(source_of(place, part, sharp_only, length))
     images.measured = Measured.of_part(place, part, has_test_part, len(images))
     return evaluation_loader(images)
 
@@ -89,7 +89,7 @@ def warn_of_unlike_halves(source: PairSource) -> None:
     if not isinstance(source, FilePairs) or any(pair.blurred is not None for pair in source.pairs):
         return
     pairs = [source.whole(index) for index in range(min(len(source), 4))]
-    decibels = [peak_signal_noise_ratio(pair.sharp, pair.blurred, data_range=255) for pair in pairs]
+    decibels = [peak_signal_noise_ratio(pair.sharp, pair.degraded, data_range=255) for pair in pairs]
     if max(decibels, default=math.inf) < UNLIKE:
         _logger.warning(
             "each image is taken for `A|B`, blurred and sharp side by side, but the halves have %.1f dB to each "
@@ -108,6 +108,8 @@ def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -
         length: of the camera's way, pixels.
     """
     if place is None:
-        return BlurredImages(embedded_images(part), length, MIDDLE)
+        return DegradedImages(embedded_images(part), CameraMotion(length), MIDDLE)
     pairs = pairs_of(place, part, sharp_only)
-    return BlurredImages([each.sharp for each in pairs], length) if sharp_only else FilePairs(pairs)
+    if not sharp_only:
+        return FilePairs(pairs)
+    return DegradedImages([each.sharp for each in pairs], CameraMotion(length))

@@ -1,11 +1,11 @@
 """Blur of a camera that moves while the shutter is open.
 
 Random trajectories, the kernels (point spread functions) made of them, and images blurred by a kernel. Not
-here: which images are blurred and with which seed (dataset.py, make_pairs.py).
+here: which images are blurred and with which seed (data/pairs.py, make_pairs.py).
 """
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from data.images import Pixels
+from data.pairs import Degradation
 
 POINTS = 2000  # of a trajectory, as in DeblurGAN
 SHORTEST_BLUR, LONGEST_BLUR = 2.0, 256.0  # pixels: of the camera's way
@@ -97,3 +98,47 @@ def blur_whole(pixels: Pixels, kernel: Kernel) -> Pixels:
     """The same at the image's own size: what lies outside mirrors what lies inside."""
     margin = kernel.shape[0] // 2
     return blur(np.pad(pixels, ((0, 0), (margin, margin), (margin, margin)), mode="symmetric"), kernel)
+
+
+class CameraMotion(Degradation):
+    """Blur by random camera motion: a crop has a kernel of its own, a measured image two fixed ones.
+
+    Args:
+        length: of the camera's way, pixels.
+    """
+
+    copies = 2
+
+    def __init__(self, length: float) -> None:
+        self.length = length
+
+    def begin(self, draw: np.random.Generator) -> Degradation:
+        """See `Degradation`."""
+        return KernelBlur(random_kernel(draw, self.length))
+
+    def whole(self, sharp: Pixels, draw: np.random.Generator) -> Pixels:
+        """See `Degradation`."""
+        return self.begin(draw).whole(sharp, draw)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Degradation`."""
+        return {"blur": f"up to {self.length:g} pixels long"}
+
+
+class KernelBlur(Degradation):
+    """Blur by one kernel."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel, self.margin = kernel, kernel.shape[0] // 2
+
+    def whole(self, sharp: Pixels, draw: np.random.Generator) -> Pixels:
+        """See `Degradation`."""
+        return blur_whole(sharp, self.kernel)
+
+    def crop(self, wide: Pixels, draw: np.random.Generator) -> Pixels:
+        """See `Degradation`."""
+        return blur(wide, self.kernel)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Degradation`."""
+        return {"blur": "by one kernel"}

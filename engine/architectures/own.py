@@ -21,7 +21,7 @@ from torch import nn
 
 from compress.errors import UserError, did_you_mean, printable
 from compress.io.files import read_text
-from options.own_network import OWN, typed_for
+from options.own_network import OWN, is_own, typed_for
 
 logger = logging.getLogger("run")
 ENTRIES = ("train.py", "test.py")
@@ -46,14 +46,30 @@ def own_network(
     """
     typed = typed_for(arch)
     if typed is None:
-        raise UserError(_ask(arch))
-    maker = _maker(typed)
+        raise UserError(_ask(arch, f"--arch={arch}"))
+    maker = _maker(typed, f"--arch={typed}")
     arguments = _fitting(typed, maker, given, settings)
     with own_code(f"--arch={typed} cannot be built"):
         network = maker(**arguments)
     if not isinstance(network, nn.Module):
         raise UserError(f"--arch={typed} gives {type(network).__name__}, not a torch.nn.Module; nothing was started")
     return network, _checked_source(typed, maker, source)
+
+
+def own_function(option: str, name: str) -> Callable[..., Any]:
+    """A function of one's own, `FILE.py:NAME` or `MODULE:NAME`, that the command line names.
+
+    Args:
+        option: with its whole value, such as `--degradation=jpeg:40+mine.py:dark`, for messages.
+        name: of the function.
+
+    Raises:
+        UserError: it was not typed, or cannot be imported.
+    """
+    typed = typed_for(name) if is_own(name) else None
+    if typed is None:
+        raise UserError(_ask(name, option))
+    return _maker(typed, option)
 
 
 class own_code:
@@ -86,55 +102,55 @@ def _place(trace: Any) -> str:
     return ""
 
 
-def _ask(arch: str) -> str:
+def _ask(name: str, option: str) -> str:
     """What to type so that the code may be imported."""
     program = Path(sys.argv[0]).name
     if program in ENTRIES and "RANK" not in os.environ:
-        how = "type: " + printable(shlex.join(["python", program, *sys.argv[1:], f"--arch={arch}"]))
+        how = "type: " + printable(shlex.join(["python", program, *sys.argv[1:], option]))
     else:
-        how = f"add {shlex.quote(f'--arch={printable(arch)}')} to the command"
+        how = f"add {shlex.quote(printable(option))} to the command"
     return (
-        f"the network is {printable(arch)}, code that is not the bench's; a checkpoint never imports code by itself. "
+        f"the run needs {printable(name)}, code that is not the bench's; a checkpoint never imports code by itself. "
         f"If you trust that file, {how}"
     )
 
 
-def _maker(arch: str) -> Callable[..., Any]:
-    found = OWN.fullmatch(arch)
+def _maker(text: str, option: str) -> Callable[..., Any]:
+    found = OWN.fullmatch(text)
     assert found is not None, "the caller knows that it is one's own"
     place, name = found["place"], found["name"]
-    module = _of_file(Path(place), arch) if place.endswith(".py") else _of_module(place, arch)
+    module = _of_file(Path(place), name, option) if place.endswith(".py") else _of_module(place, option)
     maker = getattr(module, name, None)
     if callable(maker):
         return maker  # type: ignore[no-any-return]
     own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
     what = "is not callable" if maker is not None else "is not in it"
-    raise UserError(f"--arch={arch}: {name} {what}; {did_you_mean(name, own)}; nothing was started")
+    raise UserError(f"{option}: {name} {what}; {did_you_mean(name, own)}; nothing was started")
 
 
-def _of_file(path: Path, arch: str) -> ModuleType:
+def _of_file(path: Path, name: str, option: str) -> ModuleType:
     """Imports a file; under its plain name where that is free, so that other processes find it again."""
     if not path.is_file():
-        there = [f"{each}:{arch.rpartition(':')[2]}" for each in sorted(path.parent.glob("*.py"))]
-        near = f"; {did_you_mean(arch, there)}" if there else ""
-        raise UserError(f"--arch={arch}: there is no file {path}{near}; nothing was started")
+        there = [f"{each}:{name}" for each in sorted(path.parent.glob("*.py"))]
+        near = f"; {did_you_mean(f'{path}:{name}', there)}" if there else ""
+        raise UserError(f"{option}: there is no file {path}{near}; nothing was started")
     path = path.resolve()
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: its neighbours can be imported and hide nothing
-    with own_code(f"--arch={arch} cannot be imported"):
+    with own_code(f"{option} cannot be imported"):
         if _is_found(path):
             return importlib.import_module(path.stem)
-        name = f"own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, path)
+        alias = f"own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        if alias in sys.modules:
+            return sys.modules[alias]
+        spec = importlib.util.spec_from_file_location(alias, path)
         assert spec is not None
         assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        module = sys.modules[alias] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
         except BaseException:
-            del sys.modules[name]
+            del sys.modules[alias]
             raise
         return module
 
@@ -148,17 +164,17 @@ def _is_found(path: Path) -> bool:
     return spec is not None and spec.origin is not None and Path(spec.origin) == path
 
 
-def _of_module(name: str, arch: str) -> ModuleType:
+def _of_module(name: str, option: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
     try:
-        with own_code(f"--arch={arch} cannot be imported"):
+        with own_code(f"{option} cannot be imported"):
             return importlib.import_module(name)
     except UserError as e:
         if isinstance(e.__cause__, ModuleNotFoundError) and e.__cause__.name and name.startswith(e.__cause__.name):
             raise UserError(
-                f"--arch={arch}: there is no module {e.__cause__.name}, neither in this folder nor installed; a file "
+                f"{option}: there is no module {e.__cause__.name}, neither in this folder nor installed; a file "
                 "is named as path/to/net.py:MyNet; nothing was started"
             ) from e
         raise

@@ -91,7 +91,9 @@ class Zoo:
                 near = "" if name in self.options else f"; {did_you_mean(name, allowed)}" if allowed else ""
                 raise UserError(f"{self._written(name)} does not apply to --arch={arch}; {takes}{near}")
         try:
-            return self._maker(arch)(**given, **settings)
+            taken = inspect.signature(self._maker(arch)).parameters
+            data = {name: value for name, value in given.items() if name in taken}
+            return self._maker(arch)(**data, **settings)
         except FAULTS as e:
             shown = self.purpose.format(**given)
             with_them = f" with {', '.join(f'{k} {v}' for k, v in settings.items())}" if settings else ""

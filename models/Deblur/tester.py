@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.Deblur_data.source import PairSource
+from data.pairs import PairSource
 from models.Deblur.solver import EXAMPLE_SIDE, QUALITY
 from models.restoration.tester import RestorationTester
 

@@ -13,12 +13,12 @@ from PIL import Image
 
 from compress.errors import UserError
 from data.data_fingerprint import check_same_data
-from data.Deblur_data.dataset import DeblurCrops, DeblurImages
 from data.Deblur_data.folders import pairs_of
 from data.Deblur_data.loaders import deblur_testing_loader, deblur_training_loaders, source_of
 from data.Deblur_data.make_pairs import main
-from data.Deblur_data.source import MANY, FilePairs, PairFiles, usable
 from data.images import ImageFile
+from data.pair_sets import PairCrops, PairImages
+from data.pairs import MANY, FilePairs, PairFiles, usable
 from data.sampling import SampleKey
 from options.Deblur_options.train_options import TrainOptions
 
@@ -35,7 +35,7 @@ def pixels(path: Path) -> torch.Tensor:
 def test_crops_follow_from_seed_epoch_and_sample_alone(tmp_path: Path) -> None:
     for i in range(3):
         image(tmp_path / f"{i}.png", i)
-    made = [DeblurCrops(source_of(tmp_path, "test", True, 12.0), 32, 6, seed) for seed in (5, 5, 6)]
+    made = [PairCrops(source_of(tmp_path, "test", True, 12.0), 32, 6, seed) for seed in (5, 5, 6)]
     key = SampleKey(2, 4)
     first, again, other = (each[key] for each in made)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -46,13 +46,13 @@ def test_crops_follow_from_seed_epoch_and_sample_alone(tmp_path: Path) -> None:
 
 def test_a_crop_larger_than_the_image_is_mirrored(tmp_path: Path) -> None:
     image(tmp_path / "a.png", 0, (33, 36))
-    blurred, sharp = DeblurCrops(source_of(tmp_path, "test", True, 12.0), 48, 2)[0]
+    blurred, sharp = PairCrops(source_of(tmp_path, "test", True, 12.0), 48, 2)[0]
     assert blurred.shape == sharp.shape == (3, 48, 48)
 
 
 def test_measured_images_are_the_same_each_time_and_cut_to_four(tmp_path: Path) -> None:
     image(tmp_path / "a.png", 0, (41, 50))
-    items = [DeblurImages(source_of(tmp_path, "test", True, 12.0)) for _ in range(2)]
+    items = [PairImages(source_of(tmp_path, "test", True, 12.0)) for _ in range(2)]
     assert [item.name for item in items[0]] == ["a_0", "a_1"]
     for one, two in zip(*items, strict=True):
         assert torch.equal(one.degraded, two.degraded)
@@ -61,7 +61,7 @@ def test_measured_images_are_the_same_each_time_and_cut_to_four(tmp_path: Path) 
 
 
 def test_the_embedded_photographs_are_split_by_image() -> None:
-    names = {part: {item.name[:-2] for item in DeblurImages(source_of(None, part, False, 20.0))} for part in ("test",)}
+    names = {part: {item.name[:-2] for item in PairImages(source_of(None, part, False, 20.0))} for part in ("test",)}
     assert names["test"] == {"brick", "camera", "coffee", "ihc"}
 
 
@@ -74,7 +74,7 @@ def test_made_pairs_are_read_back_and_a_second_call_changes_nothing(tmp_path: Pa
         (tmp_path / "dst" / "sharp" / "0_1.png").unlink()  # as if interrupted
     main([str(tmp_path / "src"), str(tmp_path / "dst"), "--count=2", "--length=12"])
     assert {path.name: path.read_bytes() for path in (tmp_path / "dst" / "blurred").iterdir()} == blurred
-    items = DeblurImages(source_of(tmp_path / "dst", "test", False, 0.0))
+    items = PairImages(source_of(tmp_path / "dst", "test", False, 0.0))
     assert [item.name for item in items] == ["0_0", "0_1", "1_0", "1_1"]
     assert torch.equal(items[2].target, pixels(tmp_path / "src" / "1.png")[:, :, :48])
 
@@ -130,7 +130,7 @@ def test_a_wrong_source_or_number_is_named(tmp_path: Path, capsys: pytest.Captur
 
 def test_images_that_hold_both_halves(tmp_path: Path) -> None:
     image(tmp_path / "train" / "a.png", 0, (40, 80))
-    pair = DeblurImages(FilePairs(pairs_of(tmp_path / "train", "test")))[0]
+    pair = PairImages(FilePairs(pairs_of(tmp_path / "train", "test")))[0]
     both = pixels(tmp_path / "train" / "a.png")
     assert torch.equal(pair.degraded, both[:, :, :40])
     assert torch.equal(pair.target, both[:, :, 40:])

@@ -1,4 +1,4 @@
-"""Deblurring data sets: random crops of pairs for training, whole images for measuring.
+"""Data sets of images that keep their size: random crops of pairs for training, whole images for measuring.
 
 Tensors made of a `PairSource`.
 """
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data.Deblur_data.source import PairSource
 from data.images import Pixels
+from data.pairs import PairSource
 from data.restoration import Crops, RestorationItem, WholeImages, to_tensor
 
-SIDE_MULTIPLE = 4  # pixels: the generator halves an image twice
+SIDE_MULTIPLE = 4  # pixels: networks halve an image twice
 
 
-class DeblurCrops(Crops):
-    """Training pairs (blurred, sharp), each (3, p, p); where blur is made, its kernel is drawn too.
+class PairCrops(Crops):
+    """Training pairs (degraded, sharp), each (3, p, p); where images are degraded here, how is drawn too.
 
     Args:
         source: of the pairs.
@@ -37,8 +37,8 @@ class DeblurCrops(Crops):
         return self.source.files()
 
 
-class DeblurImages(WholeImages):
-    """Whole pairs, cut right and below to a multiple of 4 pixels; the baseline is the blurred image itself."""
+class PairImages(WholeImages):
+    """Whole pairs, cut right and below to a multiple of 4 pixels; the baseline is the degraded image itself."""
 
     def __init__(self, source: PairSource) -> None:
         self.source = source
@@ -50,8 +50,8 @@ class DeblurImages(WholeImages):
         """See `WholeImages`."""
         name, *pair = self.source.whole(index)
         height, width = (size // SIDE_MULTIPLE * SIDE_MULTIPLE for size in pair[0].shape[1:])
-        blurred, sharp = (to_tensor(each[:, :height, :width]) for each in pair)
-        return RestorationItem(name, blurred, blurred, sharp)
+        degraded, sharp = (to_tensor(each[:, :height, :width]) for each in pair)
+        return RestorationItem(name, degraded, degraded, sharp)
 
     def files(self) -> list[Path]:
         """See `WholeImages`."""

@@ -1,6 +1,6 @@
-"""Sources of pairs: sharp images that are blurred when they are asked for, and pairs that are files.
+"""Sources of pairs: sharp images that are degraded when they are asked for, and pairs that are files.
 
-One pair's pixels, whole or cut.
+One pair's pixels, whole or cut; `Degradation`, what is done to a sharp image.
 """
 
 import logging
@@ -18,13 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from compress.errors import UserError
-from data.Deblur_data.motion import blur, blur_whole, random_kernel
 from data.images import DECODE_ERRORS, ImageFile, Pixels, planes
 from data.restoration import random_crop
 
 RECENT = 32  # decoded images that are kept
-BLURS = 2  # of each image that is measured
-EVALUATION_SEED = 2018  # of the blur of measured images, whatever the run's seed: runs stay comparable
+EVALUATION_SEED = 2018  # of what is done to measured images, whatever the run's seed: runs stay comparable
 SMALLEST = 32  # pixels, of a side
 MANY = 100  # images that are read before anything else happens: then a line says so
 
@@ -35,7 +33,7 @@ class NamedPair(NamedTuple):
     """A whole pair: (3, H, W) each, 0..255."""
 
     name: str
-    blurred: Pixels
+    degraded: Pixels
     sharp: Pixels
 
 
@@ -85,7 +83,7 @@ class PairSource(ABC):
 
     @abstractmethod
     def crop(self, index: int, side: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """A random crop (blurred, sharp), (3, side, side) each; an image that is smaller is mirrored at its edges."""
+        """A random crop (degraded, sharp), (3, side, side) each; an image that is smaller is mirrored at its edges."""
 
     @abstractmethod
     def whole(self, index: int) -> NamedPair:
@@ -100,44 +98,70 @@ class PairSource(ABC):
         return {}
 
 
-class BlurredImages(PairSource):
-    """Sharp images, blurred by random camera motion when they are asked for.
+class Degradation(ABC):
+    """What is done to a sharp image.
 
-    A crop has a kernel of its own; whole images are measured under `BLURS` fixed kernels each.
+    Attributes:
+        margin: pixels around a crop that what is done to it depends on.
+        copies: of each image that is measured.
+    """
+
+    margin: int = 0
+    copies: int = 1
+
+    def begin(self, draw: np.random.Generator) -> "Degradation":
+        """The degradation of one image: random parameters are drawn here, before the place of a crop is."""
+        return self
+
+    @abstractmethod
+    def whole(self, sharp: Pixels, draw: np.random.Generator) -> Pixels:
+        """The degraded image, (3, H, W) like the sharp one."""
+
+    def crop(self, wide: Pixels, draw: np.random.Generator) -> Pixels:
+        """The degraded inside of a crop that has the margin around it."""
+        return inside(self.whole(wide, draw), self.margin)
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """It in words, as plain data: networks are compared only where it is equal."""
+
+
+class DegradedImages(PairSource):
+    """Sharp images, degraded when they are asked for; whole images under fixed seeds.
 
     Args:
         images: sharp ones; unusable ones are logged and left out.
-        length: of the camera's way, pixels.
+        degradation: what is done to them.
         middle: measure only the middle, at most so many pixels high and wide; None measures whole images.
 
     Raises:
         UserError: no usable image.
     """
 
-    def __init__(self, all_images: Sequence[ImageFile], length: float, middle: int | None = None) -> None:
-        self.length, self.middle = length, middle
+    def __init__(self, all_images: Sequence[ImageFile], degradation: Degradation, middle: int | None = None) -> None:
+        self.degradation, self.middle = degradation, middle
         self.all_images = usable([PairFiles(each.name, each) for each in all_images], _sharp_alone)
         self._recent = Recent()
 
     def __len__(self) -> int:
-        return BLURS * len(self.all_images)
+        return self.degradation.copies * len(self.all_images)
 
     def crop(self, index: int, side: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
-        """See `PairSource`. It is cut wider than it will be, so that it holds what was blurred into it."""
-        kernel = random_kernel(draw, self.length)
-        margin = kernel.shape[0] // 2
-        wide = random_crop(self._sharp(index % len(self.all_images)), side + 2 * margin, draw)
-        return blur(wide, kernel), wide[:, margin : margin + side, margin : margin + side]
+        """See `PairSource`. It is cut wider than it will be, so that it holds what reaches into it."""
+        degradation = self.degradation.begin(draw)
+        wide = random_crop(self._sharp(index % len(self.all_images)), side + 2 * degradation.margin, draw)
+        return degradation.crop(wide, draw), inside(wide, degradation.margin)
 
     def whole(self, index: int) -> NamedPair:
         """See `PairSource`."""
-        place, number = index // BLURS, index % BLURS
-        sharp = self._sharp(place)
-        kernel = random_kernel(np.random.default_rng((EVALUATION_SEED, place, number)), self.length)
-        blurred = blur_whole(sharp, kernel)
+        copies = self.degradation.copies
+        place, number = index // copies, index % copies
+        draw, sharp = np.random.default_rng((EVALUATION_SEED, place, number)), self._sharp(place)
+        degraded = self.degradation.begin(draw).whole(sharp, draw)
         if self.middle is not None:
-            blurred, sharp = (_middle(each, self.middle) for each in (blurred, sharp))
-        return NamedPair(f"{self.all_images[place].name}_{number}", blurred, sharp)
+            degraded, sharp = (_middle(each, self.middle) for each in (degraded, sharp))
+        name = self.all_images[place].name
+        return NamedPair(f"{name}_{number}" if copies > 1 else name, degraded, sharp)
 
     def files(self) -> list[Path]:
         """See `PairSource`."""
@@ -145,10 +169,15 @@ class BlurredImages(PairSource):
 
     def facts(self) -> dict[str, Any]:
         """See `PairSource`."""
-        return {"blur": f"up to {self.length:g} pixels long"}
+        return self.degradation.facts()
 
     def _sharp(self, place: int) -> Pixels:
         return self._recent.get(place, lambda: (_sharp_alone(self.all_images[place]),))[0]
+
+
+def inside(pixels: Pixels, margin: int) -> Pixels:
+    """What is left of (3, H, W) without a margin on each side."""
+    return pixels[:, margin : pixels.shape[1] - margin, margin : pixels.shape[2] - margin]
 
 
 class FilePairs(PairSource):

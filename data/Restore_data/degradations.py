@@ -1,0 +1,154 @@
+"""What `--degradation` may be: `noise:25`, `jpeg:40`, `blur:1.5`, `downup:2`, combinations with `+`, or one's own code.
+
+`degradation_of`, which makes a `Degradation` of the text.
+"""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from compress.errors import UserError, did_you_mean
+from data.images import Pixels, down_sample, planes, up_sample
+from data.pairs import Degradation
+
+Change = Callable[[Pixels, np.random.Generator], Pixels]  # (H, W, 3) -> (H, W, 3), 0..255
+TAPS = 4  # low-resolution pixels that bicubic up-sampling and the down-sampling before it reach
+
+
+class Steps(Degradation):
+    """Changes of an image, one after the other.
+
+    Args:
+        text: that they were made of.
+        changes: each of (H, W, 3), 0..255.
+        margin: pixels that all of them together reach.
+    """
+
+    def __init__(self, text: str, changes: Sequence[Change], margin: int) -> None:
+        self.text, self.changes, self.margin = text, changes, margin
+
+    def whole(self, sharp: Pixels, draw: np.random.Generator) -> Pixels:
+        """See `Degradation`."""
+        pixels = np.ascontiguousarray(sharp.transpose(1, 2, 0))
+        for change in self.changes:
+            pixels = change(pixels, draw)
+        return planes(pixels)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Degradation`."""
+        return {"degradation": self.text}
+
+
+def degradation_of(text: str, own: Callable[[str], Change]) -> Degradation:
+    """The degradation that a text names.
+
+    Args:
+        text: parts joined by `+`.
+        own: gives the function of one's own of `FILE.py:NAME`.
+
+    Raises:
+        UserError: a part is unknown, or its number is none that it may have.
+    """
+    changes, margin = [], 0
+    for part in text.split("+"):
+        name, colon, value = part.strip().partition(":")
+        if name in KINDS and colon:
+            change, reach = _of_kind(name, value, part)
+        elif colon and (name.endswith(".py") or name.replace(".", "").isidentifier()) and not _is_number(value):
+            change, reach = _checked(own(part.strip()), part.strip()), 0
+        else:
+            raise UserError(
+                f"--degradation={text}: unknown part {part!r}; {did_you_mean(name, KINDS)}; write noise:SIGMA, "
+                "jpeg:QUALITY, blur:SIGMA, downup:FACTOR, several joined by +, or your own FILE.py:FUNCTION"
+            )
+        changes.append(change)
+        margin += reach
+    return Steps(text, changes, margin)
+
+
+def noise(sigma: float) -> tuple[Change, int]:
+    """Gaussian noise, standard deviation in grey levels of 255; rounded and clipped as a camera writes it."""
+
+    def change(pixels: Pixels, draw: np.random.Generator) -> Pixels:
+        noisy = pixels + sigma * draw.standard_normal(pixels.shape, dtype=np.float32)
+        return noisy.round().clip(0, 255).astype(np.uint8)
+
+    return change, 0
+
+
+def jpeg(quality: float) -> tuple[Change, int]:
+    """JPEG and back, by Pillow with its default chroma subsampling; the blocks begin at the crop's corner."""
+
+    def change(pixels: Pixels, draw: np.random.Generator) -> Pixels:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=int(quality))
+        with Image.open(io.BytesIO(buffer.getvalue())) as image:
+            return np.array(image.convert("RGB"))
+
+    return change, 0
+
+
+def blur(sigma: float) -> tuple[Change, int]:
+    """Gaussian blur, standard deviation in pixels."""
+
+    def change(pixels: Pixels, draw: np.random.Generator) -> Pixels:
+        return np.array(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
+
+    return change, math.ceil(4 * sigma)
+
+
+def downup(factor: float) -> tuple[Change, int]:
+    """Bicubic down-sampling and back up: what the low resolution does not hold is lost."""
+    scale = int(factor)
+
+    def change(pixels: Pixels, draw: np.random.Generator) -> Pixels:
+        height, width = pixels.shape[:2]
+        beyond = ((0, -height % scale), (0, -width % scale), (0, 0))
+        even = np.pad(pixels, beyond, mode="symmetric")
+        return up_sample(down_sample(even, scale), scale)[:height, :width]
+
+    return change, TAPS * scale
+
+
+KINDS: dict[str, tuple[Callable[[float], tuple[Change, int]], float, float, bool, str]] = {
+    # name -> what makes it, smallest and largest number, whether a whole one, what it is
+    "noise": (noise, 0.1, 255.0, False, "a standard deviation in grey levels"),
+    "jpeg": (jpeg, 1, 100, True, "a quality"),
+    "blur": (blur, 0.1, 20.0, False, "a standard deviation in pixels"),
+    "downup": (downup, 2, 8, True, "a factor"),
+}
+
+
+def _of_kind(name: str, value: str, part: str) -> tuple[Change, int]:
+    make, smallest, largest, whole, words = KINDS[name]
+    number = float(value) if _is_number(value) else math.nan
+    if not smallest <= number <= largest or (whole and number != int(number)):
+        kind = "a whole number" if whole else "a number"
+        raise UserError(f"--degradation: {part!r} must be {name}:N, N {words}, {kind} from {smallest:g} to {largest:g}")
+    return make(number)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _checked(function: Change, part: str) -> Change:
+    """One's own function, whose result is looked at."""
+
+    def change(pixels: Pixels, draw: np.random.Generator) -> Pixels:
+        given = np.asarray(function(pixels.copy(), draw))
+        if given.shape != pixels.shape or given.dtype != np.uint8:
+            raise UserError(
+                f"--degradation={part} gave {given.dtype} of shape {given.shape} for an image uint8 of shape "
+                f"{pixels.shape}; it must give the same kind and shape"
+            )
+        return given
+
+    return change

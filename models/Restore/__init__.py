@@ -1,0 +1,1 @@
+"""Restoration of degraded images, with any network that keeps the size."""

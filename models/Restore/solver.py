@@ -1,0 +1,48 @@
+"""Training of restoration networks: the network, and code of one's own that degrades images."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from data.Restore_data.loaders import testing_loader, training_loaders
+from engine.architectures.chosen import ChosenArchitecture
+from engine.architectures.own import own_function
+from models.restoration.quality import Quality
+from models.restoration.solver import RestorationTrainer
+from models.Restore.zoo import OPTIONS, ZOO
+from options.Restore_options.train_options import RestoreTrainConfig
+
+EXAMPLE_SIDE = 256  # pixels
+QUALITY = Quality("degraded")
+
+
+class RestoreTrainer(ChosenArchitecture, RestorationTrainer):
+    """Trains the network of `--arch` with an L1 loss; the metric is PSNR (dB) of RGB on whole validation images."""
+
+    config: RestoreTrainConfig
+    image_quality = QUALITY
+    default_epochs = 16
+    zoo = ZOO
+    setting_options = OPTIONS
+
+    def given(self) -> dict[str, Any]:
+        """A factor of 1: images keep their size."""
+        return {"upscale_factor": 1}
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One image of 256 x 256 pixels."""
+        return (torch.zeros(1, 3, EXAMPLE_SIDE, EXAMPLE_SIDE, device=self.device),)
+
+
+def restore_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and validation loader; code of one's own is what the command line names."""
+    return training_loaders(config, partial(own_function, f"--degradation={config.degradation}"))
+
+
+def restore_testing_loader(opt: Any, checkpoint: Any) -> DataLoader[Any]:
+    """Testing loader; code of one's own is what the command line names."""
+    text = opt.degradation or checkpoint["options"].get("degradation")
+    return testing_loader(opt, checkpoint, partial(own_function, f"--degradation={text}"))

@@ -1,0 +1,1 @@
+"""Options of restoration (`--optform=Restore`)."""

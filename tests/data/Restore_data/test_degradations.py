@@ -1,0 +1,106 @@
+"""What is done to sharp images: as its text says, the same for the same seed, the same inside a crop."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from compress.errors import UserError
+from data.images import ImageFile
+from data.pair_sets import PairCrops, PairImages
+from data.pairs import DegradedImages, inside
+from data.Restore_data.degradations import Change, degradation_of
+
+SHARP = np.random.default_rng(0).integers(60, 200, (3, 64, 80), dtype=np.uint8)
+
+
+def refused(name: str) -> Change:
+    raise UserError(f"not typed: {name}")
+
+
+def degraded(text: str, seed: int = 0, sharp: np.ndarray = SHARP) -> np.ndarray:
+    return degradation_of(text, refused).whole(sharp, np.random.default_rng(seed))
+
+
+def test_noise_has_its_standard_deviation_and_follows_the_seed() -> None:
+    difference = degraded("noise:10").astype(int) - SHARP
+    assert abs(difference.std() - 10) < 0.3
+    assert abs(difference.mean()) < 0.3
+    assert np.array_equal(degraded("noise:10"), degraded("noise:10"))
+    assert not np.array_equal(degraded("noise:10"), degraded("noise:10", seed=1))
+
+
+def test_jpeg_blur_and_downup_are_what_their_names_say() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(SHARP.transpose(1, 2, 0)).save(buffer, "JPEG", quality=30)
+    assert np.array_equal(degraded("jpeg:30"), np.array(Image.open(buffer)).transpose(2, 0, 1))
+    smooth = gaussian_filter(SHARP.astype(float), (0, 1.5, 1.5))
+    assert np.abs(inside(degraded("blur:1.5"), 8) - inside(smooth, 8)).mean() < 2  # Pillow's is made of boxes
+    flat = np.full((3, 32, 40), 77, np.uint8)
+    assert np.array_equal(degraded("downup:4", sharp=flat), flat)
+    assert degraded("downup:3").shape == SHARP.shape  # 80 is no multiple of 3
+
+
+@pytest.mark.parametrize("text", ["blur:1.5", "downup:2", "blur:1+downup:2"])
+def test_a_crop_is_the_inside_of_the_degraded_image(text: str) -> None:
+    """What lies around a crop reaches into it, as it does at work."""
+    degradation = degradation_of(text, refused)
+    draw = np.random.default_rng(0)
+    margin, top, left = degradation.margin, 4, 6
+    assert 0 < margin < 20
+    sharp = np.random.default_rng(1).integers(0, 256, (3, 96, 96), dtype=np.uint8)
+    wide = sharp[:, top : top + 16 + 2 * margin, left : left + 16 + 2 * margin]
+    whole = degradation.whole(sharp, draw)[:, top + margin : top + margin + 16, left + margin : left + margin + 16]
+    difference = np.abs(degradation.crop(wide, draw).astype(int) - whole)
+    assert difference.max() <= 1
+
+
+def test_parts_are_applied_in_their_order() -> None:
+    both = degraded("blur:2+noise:20").astype(int) - degraded("blur:2")
+    assert abs(both.std() - 20) < 1
+    assert np.abs(degraded("noise:20+blur:2").astype(int) - degraded("blur:2")).std() < 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("noize:25", "unknown part 'noize:25'; did you mean 'noise'"),
+        ("noise", "unknown part 'noise'"),
+        ("noise:abc", "'noise:abc' must be noise:N, N a standard deviation in grey levels, a number from 0.1 to 255"),
+        ("noise:nan", "must be noise:N"),
+        ("jpeg:0", "must be jpeg:N, N a quality, a whole number from 1 to 100"),
+        ("jpeg:20.5", "a whole number"),
+        ("downup:1", "a whole number from 2 to 8"),
+        ("blur:2+", "unknown part ''"),
+        ("mine.py:dark", "not typed: mine.py:dark"),
+        ("package.mine:dark+noise:2", "not typed: package.mine:dark"),
+    ],
+)
+def test_what_is_not_there_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        degradation_of(text, refused)
+
+
+def test_ones_own_must_give_an_image() -> None:
+    made = degradation_of("mine.py:dark", lambda name: lambda pixels, draw: pixels // 2)
+    assert np.array_equal(made.whole(SHARP, np.random.default_rng(0)), SHARP // 2)
+    wrong = degradation_of("mine.py:dark", lambda name: lambda pixels, draw: pixels / 2)
+    with pytest.raises(UserError, match="mine.py:dark gave float64 of shape .* it must give the same kind and shape"):
+        wrong.whole(SHARP, np.random.default_rng(0))
+
+
+def test_samples_follow_seed_epoch_and_number(tmp_path: Path) -> None:
+    Image.fromarray(SHARP.transpose(1, 2, 0)).save(tmp_path / "a.png")
+    files = [ImageFile("a", tmp_path / "a.png")]
+    sets = [PairCrops(DegradedImages(files, degradation_of("noise:9+blur:1", refused)), 24, 4, 7) for _ in range(2)]
+    for key in (0, 3, 1):
+        one, other = sets[0][key], sets[1][key]
+        assert all(bool((a == b).all()) for a, b in zip(one, other, strict=True))
+    assert not bool((sets[0][0][0] == sets[0][1][0]).all())
+    whole = PairImages(DegradedImages(files, degradation_of("noise:9", refused)))
+    assert [item.name for item in whole] == ["a"]
+    assert bool((whole[0].degraded == whole[0].degraded).all())
+    assert whole[0].baseline is whole[0].degraded

@@ -1,0 +1,56 @@
+"""A tiny restoration run on four tiny images, and its evaluation."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from apputils.checkpoints.file import load_checkpoint
+from engine.resume import resumed
+from models.Restore.solver import RestoreTrainer, restore_testing_loader, restore_training_loaders
+from models.Restore.tester import RestoreTester
+from options.Restore_options.test_options import TestOptions
+from options.Restore_options.train_options import TrainOptions
+
+RestorerOf = Callable[..., RestoreTrainer]
+TesterOf = Callable[..., RestoreTester]
+
+
+@pytest.fixture
+def restorer_of(here: Path, monkeypatch: pytest.MonkeyPatch) -> RestorerOf:
+    """`restorer_of("--nEpochs=2", ...)` builds a trainer in an empty present folder."""
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 3), ("val", 1), ("test", 1)):
+        folder = here / "images" / part
+        folder.mkdir(parents=True)
+        for i in range(count):
+            low = draw.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+            Image.fromarray(low).resize((56, 48), Image.Resampling.BICUBIC).save(folder / f"{part}{i}.png")
+    for each in (RestoreTrainer, RestoreTester):
+        monkeypatch.setattr(each, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 24),))
+
+    def make(*arguments: Any) -> RestoreTrainer:
+        given = [str(each) for each in arguments]
+        if not any(each.startswith("--resume") for each in given):
+            given = ["--traindata=images", "--samples=8", "--patch-size=24", "--batchSize=4", *given]
+        config = resumed(TrainOptions().parse(["--optform=Restore", *given]))
+        return RestoreTrainer(config, *restore_training_loaders(config))
+
+    return make
+
+
+@pytest.fixture
+def tester_of() -> TesterOf:
+    """`tester_of("a", ...)` evaluates the best network of run a, without a report."""
+
+    def make(run: str, *arguments: str) -> RestoreTester:
+        more = ["--sense=none", "--no-report", *arguments]
+        given = TestOptions().parse([f"--model=checkpoints/{run}/best.pt", *more])
+        checkpoint = load_checkpoint(Path(f"checkpoints/{run}/best.pt"))
+        return RestoreTester(given, restore_testing_loader(given, checkpoint), checkpoint)
+
+    return make

@@ -1,0 +1,82 @@
+"""Restoration: trained, resumed, measured beside the degraded images, with any network that keeps the size."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from apputils.checkpoints.file import load_checkpoint
+from compress.errors import UserError
+from engine.architectures.zoo import arguments_of
+from models.Restore.zoo import ZOO, build_network
+from options import own_network
+from tests.models.architecture_matrix import check_agp_and_resume, check_fewer_macs, check_int8
+from tests.models.Restore.conftest import RestorerOf, TesterOf
+from tests.models.SR.test_zoo import SMALL
+
+SIZES = {**SMALL, **{name: {"ngf": 4} for name in ("resnet", "mobile", "unet", "nafnet")}}
+OWN = """\
+def dark(pixels, draw):
+    return pixels // 4
+"""
+
+
+@pytest.mark.parametrize("arch", ZOO.architectures)
+def test_every_network_keeps_the_size_and_starts_near_its_input(arch: str) -> None:
+    network = ZOO(arch, settings=SIZES[arch], upscale_factor=1).eval()
+    again = build_network(**arguments_of(network)).eval()
+    again.load_state_dict(network.state_dict())
+    image = torch.rand(1, 3, 24, 28)
+    assert torch.equal(network(image), again(image))
+    assert network(image).shape == image.shape
+    assert (network(image) - image).abs().mean() < 0.3
+
+
+def test_it_learns_and_is_measured_beside_the_degraded_images(restorer_of: RestorerOf, tester_of: TesterOf) -> None:
+    summary = restorer_of("--nEpochs=12", "--samples=48", "--lr=3e-3", "--degradation=noise:40", "--run=a").run()
+    psnr = summary["quality"]["psnr"]
+    assert set(psnr) == {"degraded", "model"}
+    assert psnr["model"] > psnr["degraded"] + 2
+    tester = tester_of("a", "--no-export")
+    assert tester.measured_on() == {"images": "test0", "degradation": "noise:40"}
+    own = tester.run(tester.config)["quality"]["psnr"]
+    assert own["degraded"] == pytest.approx(tester.baseline()[1]["psnr"])
+    other = tester_of("a", "--no-export", "--degradation=blur:1.5")
+    assert other.measured_on()["degradation"] == "blur:1.5"
+
+
+def test_a_resumed_run_is_the_same_run(restorer_of: RestorerOf) -> None:
+    given = ("--degradation=blur:1+noise:20", "--arch=unet", "--arch-args={ngf: 4}")
+    restorer_of(*given, "--nEpochs=2", "--run=whole").run()
+    restorer_of(*given, "--nEpochs=1", "--run=cut").run()
+    restorer_of("--resume=cut", "--nEpochs=2").run()
+    whole, cut = (load_checkpoint(Path("checkpoints") / run / "last.pt")["model"] for run in ("whole", "cut"))
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+    with pytest.raises(UserError, match="cannot continue as another run"):
+        restorer_of("--resume=cut", "--nEpochs=3", "--degradation=noise:20")
+
+
+def test_ones_own_degradation_is_imported_where_it_is_named(
+    restorer_of: RestorerOf, tester_of: TesterOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_network, "named", set())
+    Path("mine.py").write_text(OWN)
+    text = "--degradation=mine.py:dark+noise:5"
+    restorer_of(text, "--nEpochs=1", "--run=a").run()
+    own_network.named.clear()
+    with pytest.raises(UserError, match=r"needs mine.py:dark, code that is not.*--degradation=mine.py:dark\+noise:5"):
+        tester_of("a", "--no-export")
+    with pytest.raises(UserError, match="a checkpoint never imports code by itself"):
+        restorer_of("--resume=a", "--nEpochs=2")
+    restorer_of("--resume=a", "--nEpochs=2", text).run()
+    assert tester_of("a", "--no-export", text).measured_on()["degradation"] == "mine.py:dark+noise:5"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["c2srcnn", "unet"])
+def test_pruning_thinning_and_8_bits(restorer_of: RestorerOf, tester_of: TesterOf, arch: str) -> None:
+    arguments = [f"--arch={arch}", f"--arch-args={json.dumps(SIZES[arch])}"]
+    check_agp_and_resume(restorer_of, arguments)
+    check_fewer_macs(restorer_of, tester_of, arguments, torch.zeros(1, 3, 24, 24), 0.7)
+    check_int8(restorer_of, tester_of, arguments)
