@@ -102,5 +102,6 @@ def test_samples_follow_seed_epoch_and_number(tmp_path: Path) -> None:
     assert not bool((sets[0][0][0] == sets[0][1][0]).all())
     whole = PairImages(DegradedImages(files, degradation_of("noise:9", refused)))
     assert [item.name for item in whole] == ["a"]
-    assert bool((whole[0].degraded == whole[0].degraded).all())
-    assert whole[0].baseline is whole[0].degraded
+    item, again = whole[0], whole[0]
+    assert bool((item.degraded == again.degraded).all())
+    assert item.baseline is item.degraded
