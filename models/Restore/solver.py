@@ -24,7 +24,7 @@ class RestoreTrainer(ChosenArchitecture, RestorationTrainer):
 
     config: RestoreTrainConfig
     image_quality = QUALITY
-    default_epochs = 16
+    default_epochs = 12
     zoo = ZOO
     setting_options = OPTIONS
 

@@ -34,9 +34,9 @@ class RestoreTrainConfig(ArchitectureConfig):
     )
     batchSize: int = option(8, "number of crops in a minibatch of one process", minimum=1, maximum=MOST)
     patch_size: int = option(
-        48, "side length of a training crop, in pixels, a multiple of 4", minimum=16, maximum=LARGEST_SIDE
+        32, "side length of a training crop, in pixels, a multiple of 4", minimum=16, maximum=LARGEST_SIDE
     )
-    samples: int = option(800, "number of training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
+    samples: int = option(480, "number of training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
     lr: float = option(2e-3, "initial learning rate of Adam, where the schedule does not set it", minimum=0.0)
 
 
