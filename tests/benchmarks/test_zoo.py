@@ -1,0 +1,61 @@
+"""Architectures side by side: schedules that load for any network, the front, a page of real runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.zoo import SCHEDULES, main, pareto, prunable_weights, schedule_text, table
+from compress.config import file_config
+from models.SR.zoo import ZOO
+
+ROWS = [
+    {"quality": quality, "macs": macs, "bytes": size, "arch": name, "schedule": "dense", "metric": "psnr", "gain": 1.0,
+     "baseline": "bicubic", "parameters": 10}
+    for name, quality, macs, size in (
+        ("a", 30.0, 5e9, 100), ("b", 31.0, 9e9, 90), ("c", 29.0, 6e9, None), ("d", 31.0, 9e9, 95),
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_schedules_load_for_any_network_without_a_warning(kind: str, tmp_path: Path) -> None:
+    network, example = ZOO("espcn", settings={"width": 8}, upscale_factor=2), torch.zeros(1, 3, 12, 12)
+    names = prunable_weights(network, (example,))
+    assert names == ["first.weight", "second.weight"]
+    path = tmp_path / f"{kind}.yaml"
+    path.write_text(schedule_text(kind, 12, names))
+    optimizer = torch.optim.Adam(network.parameters())
+    scheduler = file_config(network, optimizer, path, example_inputs=example, strict=True)
+    assert scheduler.suggested_epochs == 12
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    assert pareto(ROWS, "macs") == {0, 1, 3}
+    assert pareto(ROWS, "bytes") == {1}
+    lines = table(ROWS).splitlines()
+    assert "over bicubic" in lines[0]
+    assert lines[2].split("|")[1].strip() == "b"
+    assert lines[2].rstrip(" |").endswith("*+")
+
+
+@pytest.mark.slow
+def test_runs_are_made_once_and_shown(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [
+        "--archs=espcn,none",
+        "--schedules=half_macs",
+        "--epochs=6",
+        "--",
+        "--samples=4",
+        "--batchSize=2",
+        "--width=8",
+    ]
+    main(given)
+    rows = json.loads(Path("results/zoo-SR/zoo.json").read_text())
+    assert [(row["arch"], row["schedule"]) for row in rows] == [("espcn", "half_macs")]
+    assert Path("results/zoo-SR/zoo.png").stat().st_size > 10_000
+    assert "zoo-SR-none-half_macs: --arch=none: unknown architecture" in Path("results/zoo-SR/zoo.md").read_text()
+    capsys.readouterr()
+    main(given)
+    assert "train.py" not in capsys.readouterr().out
