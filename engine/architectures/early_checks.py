@@ -57,11 +57,19 @@ def check_outputs(network: nn.Module, arch: str, probes: Iterable[Probe]) -> Non
     """
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     devices = [device] if device.type == "cuda" else []
+    generator = torch.Generator().manual_seed(0)
     for inputs, wanted in probes:
         shape = " x ".join(map(str, inputs[0].shape))
         fails = own_code(f"--arch={arch} does not run on an input of {shape}")
         with torch.random.fork_rng(devices), torch.no_grad(), evaluating(network), fails:
-            output = network(*(each.to(device) for each in inputs))
+            given = [torch.rand(each.shape, generator=generator).to(device) for each in inputs]
+            kept = [each.clone() for each in given]
+            output = network(*given)
+        if not all(map(torch.equal, given, kept)):
+            raise UserError(
+                f"--arch={arch} changes its input in place, which others still read; write `x = x * a` in its forward, "
+                "not `x *= a`; nothing was started"
+            )
         first = output[0] if isinstance(output, tuple) and len(wanted) == 2 else output  # with early exits
         found = tuple(first.shape) if isinstance(first, Tensor) else None
         if found != wanted:
