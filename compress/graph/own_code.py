@@ -91,8 +91,9 @@ def _switches(call: ast.Call) -> list[ast.AST]:
     given = [*call.args, *call.keywords] if name in DROPOUTS else [k for k in call.keywords if k.arg == "dropout_p"]
     for each in given:
         value = each.value if isinstance(each, ast.keyword) else each
-        chosen = isinstance(value, ast.IfExp) and isinstance(value.orelse, ast.Constant) and not value.orelse.value
-        flag = value.test if chosen else value
+        flag: ast.AST = value
+        if isinstance(value, ast.IfExp) and isinstance(value.orelse, ast.Constant) and not value.orelse.value:
+            flag = value.test
         if isinstance(flag, ast.Attribute) and flag.attr == "training":
             found += [flag, each]
     return found

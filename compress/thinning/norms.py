@@ -10,7 +10,6 @@ channels went, computes as before, and takes them out again; its class becomes a
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -47,7 +46,7 @@ class Padded(nn.Module):
                 _tensors(self, name)[name] = _padded(own[name], dim, self.full_width)
             for path, number in self.full_numbers.items():
                 set_number(self, path, number)
-            result = super().forward(*given, **named)  # type: ignore[misc]
+            result = super().forward(*given, **named)
         finally:
             for name, tensor in own.items():
                 _tensors(self, name)[name] = tensor
@@ -69,8 +68,8 @@ class PaddedLayerNorm(Padded, nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """input (.., channels that are left)."""
         width, full = input.shape[-1], self.full_width
-        affine = [None if each is None else _padded(each, 0, full) for each in (self.weight, self.bias)]
-        return functional.layer_norm(_padded(input, -1, full), (full,), *affine, self.eps)[..., :width]
+        weight, bias = (None if each is None else _padded(each, 0, full) for each in (self.weight, self.bias))
+        return functional.layer_norm(_padded(input, -1, full), [full], weight, bias, self.eps)[..., :width]
 
 
 def _padded(tensor: Tensor, dim: int, width: int) -> Tensor:
@@ -83,19 +82,21 @@ def _tensors(module: nn.Module, name: str) -> dict[str, Any]:
     return module._parameters if name in module._parameters else module._buffers
 
 
-@functools.cache
-def _padded_kind(kind: type[nn.Module]) -> type[nn.Module]:
-    if kind is nn.LayerNorm:
-        return PaddedLayerNorm
-    return type(f"Padded{kind.__name__}", (Padded, kind), {"__module__": __name__})
+_KINDS: dict[Any, Any] = {nn.LayerNorm: PaddedLayerNorm}
 
 
-def _revived(kind: type[nn.Module]) -> nn.Module:
+def _padded_kind(kind: Any) -> Any:
+    if kind not in _KINDS:
+        _KINDS[kind] = type(f"Padded{kind.__name__}", (Padded, kind), {"__module__": __name__})
+    return _KINDS[kind]
+
+
+def _revived(kind: Any) -> Any:
     made = _padded_kind(kind)
     return made.__new__(made)
 
 
-def plain_kind(module: nn.Module) -> type[nn.Module]:
+def plain_kind(module: nn.Module) -> type[Any]:
     """The class that a layer has or had before it was padded."""
     return next(kind for kind in type(module).__mro__ if not issubclass(kind, Padded))
 
@@ -118,7 +119,9 @@ def as_padded(module: nn.Module, dim: int, width: int, numbers: Mapping[str, Any
 @contextlib.contextmanager
 def plain_norms(model: nn.Module) -> Iterator[None]:
     """Inside, padded layers compute at the width that they have, so that a trace sees the layers of the code."""
-    padded = [(module, type(module)) for module in model.modules() if isinstance(module, Padded)]
+    padded: list[tuple[nn.Module, type[Any]]] = [
+        (each, type(each)) for each in model.modules() if isinstance(each, Padded)
+    ]
     try:
         for module, _ in padded:
             module.__class__ = plain_kind(module)

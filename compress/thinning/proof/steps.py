@@ -173,7 +173,7 @@ def _numbers(func: Any, args: Any, kwargs: Any) -> tuple[float, ...]:
 
 
 @functools.cache
-def _kinds_of_numbers(func: Any) -> tuple[type, ...]:
+def _kinds_of_numbers(func: Any) -> tuple[type[int], type[float]] | tuple[type[float]]:
     return (int, float) if torch.Tag.pointwise in getattr(func, "tags", ()) else (float,)
 
 
