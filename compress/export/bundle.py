@@ -71,9 +71,12 @@ def write_bundle(
                 }
                 for precision in precisions
             ]  # fmt: skip
-    np.savez(folder / INPUTS, **{f"{i:03}": each.detach().cpu().numpy() for i, each in enumerate(inputs)})
+    given: dict[str, Any] = {f"{i:03}": each.detach().cpu().numpy() for i, each in enumerate(inputs)}
+    np.savez(folder / INPUTS, **given)
     found = {name: torch_outputs(model, [inputs])[0] for name, model in networks.items()}
-    outputs = {f"{name}/{i:03}": each.numpy() for name, given in found.items() for i, each in enumerate(given)}
+    outputs: dict[str, Any] = {
+        f"{name}/{i:03}": each.numpy() for name, tensors in found.items() for i, each in enumerate(tensors)
+    }
     np.savez(folder / EXPECTED, **outputs)
     write_json(folder / MANIFEST, {"run": run, "files": files})
     _copy_code(folder)

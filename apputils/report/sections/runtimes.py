@@ -52,9 +52,11 @@ class Runtimes(Section):
         """How, the table, warnings, the chart."""
         found = content.get("runtimes")
         device = self.tables(content)[-1:] if content.get("device") else []
-        there = [Heading("On the device"), Text(_machine(content["device"]), "quiet"), *device] if device else []
+        there: list[Block] = (
+            [Heading("On the device"), Text(_machine(content["device"]), "quiet"), *device] if device else []
+        )
         if not found:
-            return there or [self.missing]
+            return there if there else [self.missing]
         warnings = [Text(each, "absent") for each in warnings_of(found)]
         return [Text(_how(found), "quiet"), *self.tables(content)[:1], *warnings, Charts(self.charts(content)), *there]
 
@@ -107,7 +109,7 @@ def _number(key: str, form: str) -> Callable[[Row], Cell]:
 
 def _flat(row: Row) -> dict[str, Any]:
     plain = {key: "; ".join(value) if isinstance(value, list) else value for key, value in row.items()}
-    quality = plain.pop("quality")
+    quality: Any = plain.pop("quality")
     return {**plain, **quality}
 
 

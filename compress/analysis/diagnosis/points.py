@@ -100,7 +100,10 @@ def _run(model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], 
         return hook
 
     def after(name: str) -> Callable[..., None]:
-        return lambda _, __, output: seen[now].outputs.setdefault(name, output.detach())
+        def hook(_: nn.Module, __: object, output: Tensor) -> None:
+            seen[now].outputs.setdefault(name, output.detach())
+
+        return hook
 
     handles = [modules[name].register_forward_pre_hook(before(name)) for name in points]
     handles += [modules[end].register_forward_hook(after(name)) for name, end in points.items() if end in modules]

@@ -52,9 +52,9 @@ def _float_layers(module: Any) -> list[Any]:
 
     found = []
     for weight in weights_of(module):
-        (layer,) = weight.node.users if len(weight.node.users) == 1 else (None,)
+        layer: Any = next(iter(weight.node.users)) if len(weight.node.users) == 1 else None
         while is_call(layer, "permute", "t", "transpose"):
-            (layer,) = layer.users
+            layer = next(iter(layer.users))
         whole = is_call(layer, *_LAYERS) and _is_quantized(layer.args[0]) and all(map(_quantizes, layer.users))
         if not whole:
             found.append(weight)

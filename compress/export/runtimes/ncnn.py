@@ -62,11 +62,11 @@ def _weights(module: Any) -> Iterator[_Weight]:
     from compress.export.decomposed import is_call, weights_of
 
     for each in weights_of(module):
-        (layer,) = each.node.users if len(each.node.users) == 1 else (None,)
-        read = layer.args[0] if layer is not None else None
+        layer: Any = next(iter(each.node.users)) if len(each.node.users) == 1 else None
+        read: Any = layer.args[0] if layer is not None else None
         if is_call(read, "dequantize_per_tensor"):
-            arrays = [part.numpy() for part in (each.integers, each.scale, each.values)]
-            yield _Weight(each.layer, *arrays, read.args[1], read.args[2])
+            integers, scale, values = (part.numpy() for part in (each.integers, each.scale, each.values))
+            yield _Weight(each.layer, integers, scale, values, read.args[1], read.args[2])
 
 
 def _without_rounding(module: Any) -> None:
