@@ -20,11 +20,9 @@ from compress.quantization.convert import structure_of
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
 from compress.quantization.faults import uninitialized
 from compress.quantization.layers import INPUT, LAYERS, RESULT, QuantActivation, QuantLayer, kind_of
-from compress.quantization.post_training.adaround import adaround
 from compress.quantization.post_training.bias_correction import correct_biases
 from compress.quantization.post_training.equalization import equalize, find_pairs
 from compress.quantization.post_training.folding import fold_batch_norms, same_outputs
-from compress.quantization.post_training.gptq import gptq
 from compress.quantization.post_training.ranges import (
     NEED_HISTOGRAM,
     OF_WEIGHTS,
@@ -34,7 +32,9 @@ from compress.quantization.post_training.ranges import (
     weight_range,
 )  # fmt: skip
 from compress.quantization.post_training.replay import set_aside
-from compress.quantization.post_training.rounding import LayerResult
+from compress.quantization.post_training.rounding.adaround import adaround
+from compress.quantization.post_training.rounding.candidates import LayerResult
+from compress.quantization.post_training.rounding.gptq import gptq
 from compress.quantization.post_training.samples import finite_samples
 from compress.quantization.post_training.statistics import TensorStatistics, observe
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics

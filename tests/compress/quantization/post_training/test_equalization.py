@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.quantization.post_training.adaround import (
+from compress.quantization.post_training.bias_correction import channel_means
+from compress.quantization.post_training.equalization import Pair, equalize, find_pairs, input_rows, output_rows, scales
+from compress.quantization.post_training.folding import fold_batch_norms
+from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer as Ptq
+from compress.quantization.post_training.rounding.adaround import (
     Candidates,
     adaround,
     beta_at,
@@ -16,10 +20,6 @@ from compress.quantization.post_training.adaround import (
     soft_rounding,
     start_of,
 )
-from compress.quantization.post_training.bias_correction import channel_means
-from compress.quantization.post_training.equalization import Pair, equalize, find_pairs, input_rows, output_rows, scales
-from compress.quantization.post_training.folding import fold_batch_norms
-from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer as Ptq
 from tests.compress.harness import tiny_net
 
 X = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(5))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.graph.trace import as_arguments
-from compress.quantization.post_training.rounding import Candidates, LayerResult, rounded_input
+from compress.quantization.post_training.rounding.candidates import Candidates, LayerResult, rounded_input
 from compress.selectors import submodule
 
 logger = logging.getLogger("compress")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from compress.quantization.post_training.gptq import DAMPING, gptq, patches
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
+from compress.quantization.post_training.rounding.gptq import DAMPING, gptq, patches
 
 
 def smooth(samples: int, channels: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -153,7 +153,7 @@ def test_layers_are_gathered_in_several_passes_alike(monkeypatch: pytest.MonkeyP
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)), [torch.randn(2, 3, 9, 9)]
     whole = made(model, x, gptq=True)
-    monkeypatch.setattr("compress.quantization.post_training.gptq.TOGETHER", 1)
+    monkeypatch.setattr("compress.quantization.post_training.rounding.gptq.TOGETHER", 1)
     first = made(model, x, gptq=True)
     assert torch.equal(whole[0].weight, first[0].weight)  # type: ignore[index, operator, union-attr, arg-type]
     assert callable(gptq)

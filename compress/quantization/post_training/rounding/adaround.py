@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compress.quantization.post_training.replay import passing, set_aside
-from compress.quantization.post_training.rounding import Candidates, LayerResult, rounded_input
+from compress.quantization.post_training.rounding.candidates import Candidates, LayerResult, rounded_input
 from compress.selectors import submodule
 
 logger = logging.getLogger("compress")
