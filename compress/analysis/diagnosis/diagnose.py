@@ -84,7 +84,12 @@ def diagnose(
         raise UserError("diagnose compares a float network with its quantized form; give them in this order")
     if dense is None:
         dense = copy.deepcopy(quantized)
-        set_aside(dense).__enter__()  # of a copy, for good
+        with set_aside(dense):
+            return _diagnosed(dense, quantized, inputs, file)
+    return _diagnosed(dense, quantized, inputs, file)
+
+
+def _diagnosed(dense: nn.Module, quantized: nn.Module, inputs: Sequence[Inputs], file: str | Path | None) -> Diagnosis:
     modules = canonical_modules(quantized)
     modes = [(each, each.training) for net in (dense, quantized) for each in net.modules()]
     try:

@@ -89,6 +89,7 @@ def test_nothing_is_named_in_a_healthy_network(name: str) -> None:
     found = diagnose(*HEALTHY[name](), X)
     assert found.suspects == [], str(found)
     assert {"conv1", "relu1", "conv2", "conv3", "fc"} <= {row["layer"] for row in found.rows}
+    assert all(5 < row["db"] < 100 for row in found.rows if row["layer"].startswith("conv"))  # something is rounded
 
 
 def scaled_weight(net: Any, layer: str, factor: float) -> None:
