@@ -63,7 +63,8 @@ def points_of(model: nn.Module, example: Inputs) -> dict[str, str]:
 
 def _watched(model: nn.Module) -> dict[str, nn.Module]:
     kinds = (*LAYERS, *ACTIVATIONS, *_NORMS, QuantLayer, QuantActivation)
-    return {name: each for name, each in canonical_modules(model).items() if isinstance(each, kinds)}
+    found = {name: each for name, each in canonical_modules(model).items() if isinstance(each, kinds)}
+    return {name: each for name, each in found.items() if not name.endswith("_quantizer")}  # stand-ins of what rounds
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from compress.quantization.layers import INPUT, OUTPUT, QuantActivation, QuantLa
 LOST = 10.0  # dB beyond the best ranges, 1.7 bits
 CLIPPED = 0.02  # share of values cut off
 ELSE = 18.0  # dB below which a layer of good ranges does not compute the same; sums of many signs lose some
-QUIET = 45.0  # dB of signal to noise from which on nothing is worth naming
+QUIET = 30.0  # dB of signal to noise from which on nothing is worth naming
 SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of the range, tried for the best
 
 
@@ -175,7 +175,7 @@ def _range_suspects(name: str, module: nn.Module, row: dict[str, float]) -> list
         return []
     overrides: dict[str, Any] = {name: {"bits_activations": 8}}
     if row["clipped"] > CLIPPED or row["used"] > 1.5:
-        cause = f"{what} is cut off: {100 * row['clipped']:.1f} % of values lie beyond the range"
+        cause = f"{what} is cut off: {100 * row['clipped']:.2g} % of values lie beyond the range"
         remedy = "a wider range: clip_acts: NONE, more calibration data, or a slower ema_decay"
     elif row["used"] < 0.25:
         cause = f"{what} uses {100 * row['used']:.0f} % of its range, so most of its bits are lost"
