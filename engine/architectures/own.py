@@ -122,7 +122,7 @@ def _maker(text: str, option: str) -> Callable[..., Any]:
     module = _of_file(Path(place), name, option) if place.endswith(".py") else _of_module(place, option)
     maker = getattr(module, name, None)
     if callable(maker):
-        return maker  # type: ignore[no-any-return]
+        return maker
     own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
     what = "is not callable" if maker is not None else "is not in it"
     raise UserError(f"{option}: {name} {what}; {did_you_mean(name, own)}; nothing was started")
