@@ -106,7 +106,8 @@ def scatter_chart(
     for name, value in across.items():
         x = place_x(value)
         parts.append(f'<line class="front" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{height - 40}"/>')
-        parts.append(_text(x + 4, TOP + 10, name, "label"))
+        right = x > WIDTH / 2
+        parts.append(_text(x - 4 if right else x + 4, TOP + 10, name, "label", anchor="end" if right else "start"))
     for name, value in up.items():
         y = place_y(value)
         parts.append(f'<line class="front" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')

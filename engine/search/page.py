@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from apputils.compare.pareto import pareto_front
-from apputils.report.blocks import Block, Lines, Text
+from apputils.report.blocks import Block, Lines, Text, absent
 from apputils.report.page import Head, render
 from apputils.report.section import Content, Section
 from apputils.report.sections.goals import Goals
 from apputils.report.svg import Chart, bar_chart, scatter_chart
-from apputils.report.tables import Table
+from apputils.report.tables import Table, column
 from compress.analysis.metric_names import words_of
 from compress.goals.goal import LATENCY
 from compress.io.files import write_text
@@ -61,6 +61,7 @@ class Knobs(Section):
     """What each knob mattered."""
 
     name, title = "knobs", "What mattered"
+    missing = absent("Not known", "importances need at least four trials that were carried to their end.")
 
     def charts(self, content: Content) -> list[Chart]:
         """Optuna's importances."""
@@ -74,8 +75,9 @@ class Prediction(Section):
     name, title = "prediction", "Predicted and measured time"
 
     def tables(self, content: Content) -> list[Table]:
-        """Whole files of the model's measurement, and the winner's."""
-        return [Table("prediction", content["prediction"])]
+        """Whole files that the model was fitted to (those without a share have random widths), and the winner's."""
+        columns = [column(key) for key in ("file", "precision", "predicted", "measured")]
+        return [Table("prediction", content["prediction"], columns)]
 
 
 class Schedule(Section):

@@ -21,6 +21,7 @@ KNOBS: dict[str, tuple[Any, ...]] = {  # what `search:` may pin, and the choices
 }
 FIRST = (0.97, 0.85, 0.7)  # of the latency bound: the knapsack's first candidates in each precision
 WITHOUT_BOUND = 0.6
+NARROWER, SMALLEST = 0.85, 0.02
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,23 @@ def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> l
     found = []
     for share in FIRST:
         for precision in space.choices["precision"]:
-            widths = knapsack_widths(subject, space.groups[precision], precision, share * bound)
+            widths = _allowed(subject, space.groups[precision], precision, share * bound, goals)
             rest = [each[0] for name, each in space.choices.items() if name not in ("precision", "criterion")]
             found.append(Candidate(widths, space.choices["criterion"][0], precision, *rest))
     return list({json.dumps(space.parameters(each), sort_keys=True): each for each in found}.values())
+
+
+def _allowed(
+    subject: Subject, groups: Sequence[Group], precision: str, ratio: float, goals: Sequence[Goal]
+) -> dict[str, int]:
+    """Widths of the knapsack at a share of the time, or at less where goals on parameters or MACs ask for it."""
+    counted = [goal for goal in goals if goal.metric in ("params", "macs")]
+    while True:
+        widths = knapsack_widths(subject, groups, precision, ratio)
+        counts = subject.counts(groups, widths)
+        if ratio < SMALLEST or all(counts[goal.metric] <= goal.bound for goal in counted):
+            return widths
+        ratio *= NARROWER
 
 
 def knapsack_widths(subject: Subject, groups: Sequence[Group], precision: str, ratio: float) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """The dense network of a search: its run, the trainers of candidates, and what a candidate costs before training."""
 
+import copy
 import dataclasses
 import logging
 import shlex
@@ -22,12 +23,14 @@ from compress.analysis.macs.layers import macs_table
 from compress.errors import UserError
 from compress.goals.goal import LATENCY, Goal
 from compress.graph.channels import ChannelGraph
+from compress.thinning.cost import parameter_count, weight_macs_left
+from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.trial import prunable_graph
 from engine.commands.export import seen_inputs
 from engine.goals.training import metrics_of
 from engine.saved.load_model import load_network
 from engine.saved.rebuild import rebuild
-from engine.search.candidate import INT8, Group
+from engine.search.candidate import INT8, Candidate, Group
 from engine.trainer import BaseTrainer
 from options.applications import Application, find_application
 from options.command import schedule_command
@@ -171,28 +174,42 @@ class Subject:
         """Of all parameters."""
         return [name for name, _ in self.network.named_parameters()]
 
-    def scores(self, groups: Sequence[Group]) -> dict[str, list[float]]:
-        """Importance of each unit: the mean absolute value of its filters over their layer's mean."""
+    def scores(self, groups: Sequence[Group], criterion: str = "L1") -> dict[str, list[float]]:
+        """Importance of each unit: its filters' norm over the layer's mean; the mean over the group's layers."""
         parameters = dict(self.network.named_parameters())
+        order = int(criterion[1])
         found = {}
         for group in groups:
-            rows = [parameters[name].detach().abs().flatten(1).mean(1) for name in group.weights]
-            own = torch.stack(
-                [row / row.mean() for row in rows if len(row) == group.units] or [torch.ones(group.units)]
-            )
-            found[group.name] = own.mean(0).tolist()
+            rows = [parameters[name].detach().flatten(1).norm(order, 1) for name in group.weights]
+            fitting = [row / row.mean() for row in rows if len(row) == group.units]
+            found[group.name] = torch.stack(fitting or [torch.ones(group.units)]).mean(0).tolist()
         return found
 
-    def before_training(self, config: Any, epoch: int) -> tuple[BaseTrainer, nn.Module]:
-        """A candidate's network thinned in `epoch` without training, statistics of BatchNorm estimated anew."""
-        trainer = self.trainer(config)
-        trainer.build()
-        scheduler, steps = trainer.compression_scheduler, trainer.steps_per_epoch()
-        scheduler.allow_skipped_epochs()
-        scheduler.on_epoch_begin(epoch, trainer.optimizer)
-        scheduler.on_minibatch_begin(epoch, 0, steps, trainer.optimizer)
-        _estimate_statistics(trainer)
-        return trainer, trainer.model
+    def counts(self, groups: Sequence[Group], widths: Mapping[str, int]) -> dict[str, float]:
+        """Parameters and MACs at some widths, counted without building the network; MACs of layers with weights."""
+        removed = {group.name: list(range(group.units - widths.get(group.name, group.units))) for group in groups}
+        left = weight_macs_left(self.graph, self.network, removed) / weight_macs_left(self.graph, self.network, {})
+        return {"params": parameter_count(self.graph, self.network, removed), "macs": left * self._dense_macs}
+
+    @cached_property
+    def _dense_macs(self) -> float:
+        return float(macs_table(self.network, self.inputs).total["macs"])
+
+    def before_training(self, candidate: Candidate, groups: Sequence[Group]) -> nn.Module:
+        """A candidate's network thinned without training, statistics of BatchNorm estimated anew; in float.
+
+        Nothing is proved here: the candidate's run does that before it trains.
+        """
+        scores = self.scores(groups, candidate.criterion)
+        network = copy.deepcopy(self.network)
+        network = plan_recipe(network, self.graph, removed_units(groups, scores, candidate.widths)).apply(network)
+        trainer = self._measurer
+        _estimate_statistics(network.to(trainer.device), trainer)
+        return network.eval()
+
+    def quality(self, network: nn.Module) -> float:
+        """The metric that chooses, on the validation data."""
+        return metrics_of(self._measurer, network)[self.metric[0]]
 
     def costs(self, network: nn.Module, precision: str) -> dict[str, float]:
         """Latency as a share of the dense float network's, and what goals count, of a float network that was thinned.
@@ -220,19 +237,29 @@ class Subject:
         return {str(goal): costs[goal.metric] / goal.bound - 1 for goal in goals if not goal.is_quality}
 
 
+def removed_units(
+    groups: Sequence[Group], scores: Mapping[str, Sequence[float]], widths: Mapping[str, int]
+) -> dict[str, list[int]]:
+    """Group -> the least important units, as many as leave its width."""
+    found = {}
+    for group in groups:
+        gone = group.units - widths.get(group.name, group.units)
+        found[group.name] = sorted(sorted(range(group.units), key=lambda unit: scores[group.name][unit])[:gone])
+    return found
+
+
 @torch.no_grad()
-def _estimate_statistics(trainer: BaseTrainer) -> None:
+def _estimate_statistics(network: nn.Module, trainer: BaseTrainer) -> None:
     """Means and variances of BatchNorm layers over some training minibatches."""
-    layers = [each for each in trainer.model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+    layers = [each for each in network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
     if not layers:
         return
     kept = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the mean of all minibatches
-    trainer.model.train()
+    network.train()
     for batch in islice(trainer.training_loader, STATISTICS):
-        trainer.loss_by_hand(batch)
+        network(batch[0].to(trainer.device))
     for layer, momentum in zip(layers, kept, strict=True):
         layer.momentum = momentum
-    trainer.model.eval()

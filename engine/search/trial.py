@@ -16,7 +16,6 @@ from compress.errors import UserError
 from compress.goals.goal import Goal
 from compress.io.files import write_text
 from compress.io.optional import needed
-from engine.goals.training import metrics_of
 from engine.resume import resumed
 from engine.search.candidate import INT8, QUANTIZE_FROM, Candidate, schedule_of, schedule_text
 from engine.search.space import Space
@@ -57,7 +56,7 @@ class Trials:
         schedule = self.subject.folder / f"trial{trial.number:04d}.yaml"
         write_text(schedule, self.text(candidate, trial.number))
         if "feasible" not in trial.user_attrs:
-            self._before_training(trial, candidate, schedule)
+            self._before_training(trial, candidate)
         if not trial.user_attrs["feasible"]:
             return float(trial.user_attrs["untrained"]), False
         quality = float(trial.user_attrs["untrained"])
@@ -83,11 +82,10 @@ class Trials:
         given = (f"--compress={schedule}", f"--start-from={self.subject.run}", f"--lr={rate:.6g}")
         return self.subject.config(*given, *arguments)
 
-    def _before_training(self, trial: Any, candidate: Candidate, schedule: Path) -> None:
+    def _before_training(self, trial: Any, candidate: Candidate) -> None:
         """The candidate without training: quality, costs, and whether it is worth training."""
-        config = self.config(candidate, schedule, f"--nEpochs={self.rungs[-1]}")
-        trainer, network = self.subject.before_training(config, candidate.thin_epoch)
-        quality = metrics_of(trainer, network)[self.subject.metric[0]]
+        network = self.subject.before_training(candidate, self.space.groups[candidate.precision])
+        quality = self.subject.quality(network)
         costs = self.subject.costs(network, candidate.precision)
         exceeded = self.subject.violations(self.goals, costs)
         for name, value in exceeded.items():

@@ -150,7 +150,8 @@ class Finish:
             "about": f"from run {subject.run}, whose {metric} is {dense:.4f}",
             "trials": [_row(each) for each in self.study.get_trials(deepcopy=False)],
             "bounds": bounds_of(self.trials.goals, metric, dense, higher), "importances": self._importances(),
-            "prediction": [*subject.latency.anchors, *_predicted(record, winner)], "command": self.command,
+            "prediction": [*map(_anchor, subject.latency.anchors), *_predicted(record, winner)],
+            "command": self.command,
         }  # fmt: skip
 
     def _importances(self) -> dict[str, float]:
@@ -202,10 +203,16 @@ def _row(trial: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _anchor(anchor: Mapping[str, Any]) -> dict[str, Any]:
+    share = "random widths" if anchor["share"] is None else f"{anchor['share']:g} of the channels"
+    times = {"predicted": f"{anchor['predicted_ms']:.4g} ms", "measured": f"{anchor['ms']:.4g} ms"}
+    return {"file": share, "precision": anchor["precision"], **times}
+
+
 def _predicted(record: Mapping[str, Any], winner: Any) -> list[dict[str, Any]]:
     predicted = winner.user_attrs["costs"][LATENCY]
     return [
-        {"share": f"winner, {row['goal']}", "precision": winner.params["precision"], "measured ratio": row["value"],
-         "predicted ratio": predicted}
-        for row in record["rows"] if row["metric"] == LATENCY
+        {"file": f"the winner's, {row['goal']}", "precision": winner.params["precision"],
+         "predicted": f"{predicted:.3f}", "measured": f"{row['value']:.3f}"}
+        for row in record["rows"] if row["metric"] == LATENCY and row["value"] is not None
     ]  # fmt: skip

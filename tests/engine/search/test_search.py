@@ -1,0 +1,106 @@
+"""A whole search in one process, on tiny images and an invented machine; what it says where nothing meets the goals."""
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from apputils.runs.console import GoalMissed, say_on_screen
+from compress.analysis.latency_model.layers import layers_of
+from compress.analysis.latency_model.model import LatencyModel
+from compress.analysis.latency_model.table import table_of, widths_to_measure
+from compress.goals.goal import Goal
+from engine.search import subject
+from engine.search.command import act
+from engine.search.screen import quiet
+from engine.search.space import knapsack_widths, ratio_of, space_of
+from engine.search.subject import Subject
+from engine.search.winner import Finish
+from options.search_options import SearchOptions
+from tests.compress.analysis.latency_model.test_latency_model import invented
+from tests.engine.conftest import TrainerOf
+
+
+def invented_model(model: torch.nn.Module, inputs: Any, **_: Any) -> LatencyModel:
+    """Of a machine whose blocks have 4 channels, and on which layers are all there is."""
+    layers = layers_of(model, inputs)
+    tables = {}
+    for kind in dict.fromkeys(layer.kind for layer in layers):
+        own = [layer for layer in layers if layer.kind == kind]
+        full = max(each.channels_in for each in own), max(each.channels_out for each in own)
+        pairs = [(w, full[1]) for w in widths_to_measure(full[0])] + [(full[0], w) for w in widths_to_measure(full[1])]
+        for precision in ("float", "int8"):
+            times = invented(kind, pairs, precision == "int8", 1)
+            tables[kind, precision] = table_of(dict(zip(pairs, times, strict=True)), full)
+    rest = dict.fromkeys(("float", "int8"), (1.0, *[0.0] * 6))
+    return LatencyModel(tuple(layers), tables, rest, 1.0, {"runtime": "onnxruntime", "threads": 1})
+
+
+@pytest.fixture
+def dense(trainer_of: TrainerOf, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """A trained dense run, and an invented machine."""
+    trainer_of("--nEpochs=1", "--run=dense").run()
+    monkeypatch.setattr(subject, "measure_latency_model", invented_model)
+    return Subject("dense", 1, "cpu", 0, Path("studies/s"))
+
+
+def test_first_widths_fit_the_time_and_are_steps(dense: Subject) -> None:
+    space = space_of(dense, {"precision": "float"})
+    groups = space.groups["float"]
+    widths = knapsack_widths(dense, groups, "float", 0.5)
+    assert ratio_of(dense, groups, "float", widths) <= 0.5
+    assert all(width % 4 == 0 for width in widths.values())
+    assert dense.violations([Goal("macs", at_most=50)], {"macs": 75.0}) == {"macs at most 50": 0.5}
+
+
+def test_where_nothing_meets_the_goals_it_says_which_one_binds() -> None:
+    pytest.importorskip("optuna")
+    near = SimpleNamespace(number=3, constraints={"a": 0.2, "b": -1.0})
+    far = SimpleNamespace(number=4, constraints={"a": 0.5})
+    study = SimpleNamespace(get_trials=lambda **_: [near, far])
+    found = Finish(study, None, 1, "", lambda: False)._none()  # type: ignore[arg-type]
+    assert found["error"] == "no candidate is predicted to meet a; trial 3 came nearest, 20.0% above the bound"
+
+
+def test_runs_are_quiet_and_the_search_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    handlers = list(logging.getLogger().handlers)
+    logging.getLogger().handlers[:] = []
+    try:
+        say_on_screen()
+        with quiet():
+            logging.getLogger("run").info("of a run")
+            logging.getLogger("search").info("of the search")
+        logging.getLogger("run").info("afterwards")
+        assert capsys.readouterr().out == "of the search\nafterwards\n"
+    finally:
+        logging.getLogger().handlers[:] = handlers
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_a_schedule_a_file_and_a_page(dense: Subject) -> None:
+    pytest.importorskip("optuna")
+    Path("goals.yaml").write_text(
+        "goals:\n  - {metric: params, at_most: 30_000}\n  - {metric: psnr, drop_at_most: 60}\n"
+        "search: {precision: float}\n"
+    )
+    words = ["--goals=goals.yaml", "--study=s", "--trials=2", "--minutes=20", "--device=cpu"]
+    act(SearchOptions().parse(words))  # the goals are met: no exception
+    folder = Path("studies/s")
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["goals"]["verdict"], result["test"]["verdict"]) == ("met", "met")
+    best = yaml.safe_load((folder / "best.yaml").read_text())
+    assert best["goals"][0] == {"metric": "params", "at_most": 30000.0}
+    assert {"network.onnx", "best.pt", "report.html", "latency_model.json"} <= {each.name for each in folder.iterdir()}
+    page = (folder / "report.html").read_text()
+    assert "Goals of the winner" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert np.isfinite(result["goals"]["rows"][0]["value"])
+    Path("goals.yaml").write_text("goals:\n  - {metric: latency, at_most: 0.001}\n")
+    with pytest.raises(GoalMissed, match="latency in onnxruntime at most 0.001 is out of reach: the narrowest network"):
+        act(SearchOptions().parse(["--goals=goals.yaml", "--study=far", "--device=cpu"]))
