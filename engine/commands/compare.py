@@ -313,7 +313,7 @@ def _candidate(
 def _with_seeds(candidate: Candidate, subject: Named, others: Mapping[int, TestedApplication]) -> Candidate:
     """A group's candidate: the first run's costs, and the quality of all its runs."""
     found = [{metric: each[0] for metric, each in candidate.scores.items()}]
-    found += [other.image_scores(other.build_model()) for other in others.values()]  # type: ignore[misc]
+    found += [other.image_scores(other.build_model()) for other in others.values()]
     scores = {metric: np.array([each[metric] for each in found]) for metric in candidate.scores}
     quality = {metric: float(each.mean()) for metric, each in scores.items()}
     return dataclasses.replace(candidate, quality=quality, scores=scores, seeds=tuple(subject.seeds))

@@ -73,7 +73,7 @@ def _member(config: C, group: SeedGroup, seed: int, train: Callable[[C], Mapping
     run = group.members[seed]
     if (done := read_json(run.results / "summary.json")) is not None:
         logger.info("seed %d: %s is finished", seed, run.name)
-        return done  # type: ignore[no-any-return]
+        return done
     own = dataclasses.replace(config, seeds=None, seed=seed, run=run.name)
     if run.kept_files():
         own = dataclasses.replace(own, run=None, resume=run.name)

@@ -164,7 +164,7 @@ def _fits(layer: Any, node: Node, norm: Any) -> bool:
     """Whether a BatchNorm has running statistics and normalises the layer's output channels, one for one."""
     return (
         isinstance(norm, tuple(NORMS))  # of a class of its own too: the operation is what is folded
-        and norm.running_var is not None
+        and getattr(norm, "running_var", None) is not None
         and output_channel_dim(node) == 1
         and getattr(layer, "groups", 1) * LAYERS[type(layer)].channel_axis <= 1
     )
