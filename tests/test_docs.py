@@ -49,7 +49,7 @@ def blocks(language: str) -> list[Any]:
 YAML = blocks("yaml")
 TOOLS = {  # module with a command line -> what does its work
     "apputils.checkpoints.file": "_network", "data.Classify_data.convert": "convert_cifar",
-    "data.Deblur_data.make_pairs": "_made",
+    "data.Deblur_data.make_pairs": "_made", "compress.analysis.latency_model": "_measured",
 }  # fmt: skip
 COMMANDS = [
     pytest.param(line, id=line)
@@ -138,6 +138,7 @@ def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, mo
         assert set(torch.load("weights.pt", weights_only=True)) == {"weight", "bias"}
     elif words[:1] == ["-m"] and words[1] in TOOLS:  # understood, and its work left out
         module = importlib.import_module(words[1])
+        module = importlib.import_module(f"{words[1]}.__main__") if hasattr(module, "__path__") else module
         monkeypatch.setattr(module, TOOLS[words[1]], lambda *given: "done")
         monkeypatch.setattr(module, "COMMANDS", {word: lambda given: "done" for word in words}, raising=False)
         assert module.main(words[2:]) == 0

@@ -19,7 +19,7 @@ from compress.export.runtimes.client import RuntimeProcess
 from compress.export.runtimes.measure import LIMIT, chosen_runtimes
 from compress.export.runtimes.sources import write_source
 from compress.export.runtimes.table import RUNTIMES
-from compress.io.files import read_text, write_json
+from compress.io.files import read_text, write_json, write_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 COPIED = ("base", "coreml", "executorch", "litert", "ncnn", "onnxruntime", "openvino", "table", "tensorrt")
@@ -87,7 +87,7 @@ def _copy_code(folder: Path) -> None:
     for each in EMPTY:
         package = folder / "compress" / each
         package.mkdir(parents=True, exist_ok=True)
-        (package / "__init__.py").write_text("")
+        write_text(package / "__init__.py", "")
     for name in COPIED:
         path = Path("export/runtimes") / f"{name}.py"
         shutil.copyfile(PACKAGE / path, folder / "compress" / path)
@@ -103,7 +103,7 @@ def read_device_results(file: Path, run: str) -> dict[str, Any]:
     try:
         found = json.loads(read_text(file))
         complete = {"run", "machine", "rows", "how"} <= set(found)
-    except (ValueError, TypeError, OSError) as e:
+    except (ValueError, TypeError, OSError, RecursionError) as e:
         raise UserError(f"--device-results={file} cannot be read as JSON: {str(e)[:100]}; nothing was done") from e
     if not complete:
         raise UserError(f"--device-results={file} was not written by a bundle's measure.py; nothing was done")

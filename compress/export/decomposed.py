@@ -15,6 +15,7 @@ import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decom
 from torch import Tensor, nn
 
 from compress.export.onnx.int8_weights import Int8Weight
+from compress.io.files import checked
 
 SHIFT = 128  # from the integers of uint8 to those of int8
 
@@ -86,7 +87,7 @@ class HeldWeight:
 def load_program(file: str | Path) -> Any:
     """A torch.export program of this bench."""
     torch.set_num_threads(1)
-    return torch.export.load(file)
+    return torch.export.load(checked(Path(file)))
 
 
 def is_call(node: Any, *names: str) -> bool:

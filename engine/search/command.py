@@ -143,7 +143,7 @@ def _resumed(config: SearchConfig) -> dict[str, Any]:
     except FileNotFoundError as e:
         there = sorted(each.parent.name for each in STUDIES.glob("*/study.json"))
         raise UserError(f"there is no study {config.study} in studies/; there are: {', '.join(there) or 'none'}") from e
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f"{path} cannot be read: {str(e)[:200]}") from e
 
 

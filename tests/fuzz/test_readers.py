@@ -25,8 +25,10 @@ from apputils.runs.lock import hold
 from apputils.runs.seed_groups import group_of
 from compress.analysis.sensitivity.record import open_record
 from compress.config import file_config
+from compress.config.goals import load_goals
 from compress.config.post_training import load_post_training
 from compress.errors import UserError
+from compress.export.bundle import read_device_results
 from compress.export.exported_model import ExportedModel, description_of
 from compress.io.archive_limits import check_archive
 from compress.quantization.post_training.statistics_file import read_statistics
@@ -39,7 +41,10 @@ from engine.commands.find_checkpoint import load_subject
 from engine.distributed.elastic_restart import _own_run
 from engine.resume import schedule_text
 from engine.saved.dense_baseline import is_dense
+from engine.search.command import _resumed
+from options.search_options import SearchConfig
 from tests.compress.harness import tiny_net
+from tests.compress.io.test_files import ALONE
 from tests.fuzz.watch import Watched, tiers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,6 +52,7 @@ OPENERS = frozenset(("opened", "read_text", "read_bytes", "checked"))
 PRODUCT = ("compress", "engine", "apputils", "data", "models", "options")
 OWN = {  # read what this project or the system has written itself, under names that nobody gives
     "has_vnni", "_cpu_seconds", "_template", "_processor", "_busy_seconds", "_since", "world", "new_schedule",
+    "stored_in_integers", "layers_in_integers", "_parts", "load_program", "_checked_source",
     "cost_row", "node_kinds", "blame", "_facts", "append_activations",  # what has just been written or proved
     "load",  # of transformers' own checkpoints, see compress/integrations
 }  # fmt: skip
@@ -77,6 +83,15 @@ def _held() -> None:
         patch.setattr("apputils.runs.lock.FileLock", lambda file: FileLock(file, is_singleton=False))
         with hold(Run("a")):
             raise AssertionError("held twice")
+
+
+def _study(path: Path) -> str:
+    """The name of a study whose file is the one tried."""
+    there = Path("studies/a/study.json")
+    there.parent.mkdir(parents=True, exist_ok=True)
+    there.unlink(missing_ok=True)
+    there.symlink_to(path.absolute())
+    return "a"
 
 
 def _started_again() -> Any:
@@ -135,6 +150,9 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "idx.py read_idx": lambda path: read_idx(path, 1),
     "idx.py read_idx, packed": _with_ending(lambda path: read_idx(path, 3), ".gz"),
     "seed_groups.py group_of": in_run("group.json", lambda: group_of("a")),
+    "goals.py load_goals": load_goals,
+    "bundle.py read_device_results": lambda path: read_device_results(path, "a"),
+    "command.py _resumed": lambda path: _resumed(SearchConfig(study=_study(path))),
     "pairs_index.py read_index": _in_folder(read_index, "pairs.json"),
     "data/images.py opened": lambda path: ImageFile("a", path).load(),
     "dense.py is_dense": in_run("schedule.yaml", lambda: is_dense(Run("a"))),
@@ -180,6 +198,8 @@ def test_no_reader_opens_by_itself() -> None:
     """Nothing in the product calls `open` for reading, `read_text` of a Path, or the like."""
     for folder in PRODUCT:
         for file in (ROOT / folder).rglob("*.py"):
+            if file.relative_to(ROOT).as_posix().startswith(ALONE):
+                continue
             for number, line in enumerate(file.read_text().splitlines(), start=1):
                 assert not re.search(r"(?<!files)\.read_(text|bytes)\(", line), f"{file}:{number}"
 

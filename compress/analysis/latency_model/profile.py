@@ -13,6 +13,7 @@ import numpy as np
 
 from compress.analysis.latency_model.kernels import LAYER, kernel_model
 from compress.analysis.latency_model.layers import Kind
+from compress.io.files import read_text
 from compress.io.optional import needed
 
 ROUNDS = 15
@@ -51,7 +52,7 @@ def _session(runtime: Any, content: bytes, prefix: Path, threads: int) -> Any:
 def _parts(file: Path, rounds: int) -> tuple[float, float]:
     """Milliseconds of the layer's nodes, and of those that the runtime put around them: at some widths it reorders."""
     times: dict[str, list[float]] = {}
-    for event in json.loads(file.read_text(encoding="utf-8")):
+    for event in json.loads(read_text(file)):
         name = str(event["name"])
         if (
             event.get("cat") == "Node"

@@ -96,7 +96,10 @@ def quiet() -> Iterator[None]:
 
 
 def test_the_sources_themselves_work_or_need_what_is_to_come() -> None:
-    assert [outcome(text, make) for text, make in SOURCES[len(FILES) :]] == ["works"] * len(_samples())
+    """`Reparameterize` needs blocks that fuse, which this network has not."""
+    wanted = ["refused" if "Reparameterize" in text else "works" for text, _ in SOURCES[len(FILES) :]]
+    assert [outcome(text, make) for text, make in SOURCES[len(FILES) :]] == wanted
+    assert wanted.count("works") == len(_samples()) - 1
 
 
 @pytest.mark.parametrize("first", range(0, 300, CHUNK))

@@ -280,10 +280,11 @@ def test_every_layer_says_its_slots() -> None:
     assert slots_of(nn.LSTM(2, 2, bidirectional=True, bias=False)) == (
         *("weight_ih_l0_quantizer", "weight_hh_l0_quantizer", "weight_ih_l0_reverse_quantizer"),
         *("weight_hh_l0_reverse_quantizer", "input_quantizer", "hidden_l0_quantizer", "hidden_l0_reverse_quantizer"),
+        "result_quantizer",
     )
-    assert slots_of(nn.Conv2d(1, 1, 1)) == ("weight_quantizer", "bias_quantizer", "input_quantizer")
+    assert slots_of(nn.Conv2d(1, 1, 1)) == ("weight_quantizer", "bias_quantizer", "input_quantizer", "result_quantizer")
     assert slots_of(nn.ReLU()) == ("output_quantizer",)
-    assert [kind_of(slot) for slot in slots_of(nn.GRUCell(2, 2))] == ["weight"] * 2 + ["bias"] * 2 + ["activation"] * 2
+    assert [kind_of(slot) for slot in slots_of(nn.GRUCell(2, 2))] == ["weight"] * 2 + ["bias"] * 2 + ["activation"] * 3
     assert {nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell} <= set(LAYERS)
 
 

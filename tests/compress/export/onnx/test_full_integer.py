@@ -56,7 +56,8 @@ def exported(model: nn.Module, folder: Path, **settings: Any) -> ExportReport:
 
 
 def test_open_outputs_are_rounded_when_asked(here: Path) -> None:
-    model = quantized(lively(Residual()), QuantAwareTrainRangeLinearQuantizer, bits_activations=8, bits_weights=8)
+    settings = {"bits_activations": 8, "bits_weights": 8, "round_results": "none"}
+    model = quantized(lively(Residual()), QuantAwareTrainRangeLinearQuantizer, **settings)
     trained, whole = exported(model, here), exported(model, here, complete=True)
     assert trained.unfused is not None
     assert trained.unfused.mean < 1e-5
