@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 
-Network = TypeVar("Network", bound=nn.Module)
+N = TypeVar("N", bound=nn.Module)
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def add_group(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], opti
         raise UserError(f"{kind} does not take {next(iter(parameters))!r} in a group of its own: {e}") from e
 
 
-def copied(model: Network) -> Network:
+def copied(model: N) -> N:
     """A deep copy of a network, on its device.
 
     A network may keep what it has computed: its last features, or a weight that `torch.nn.utils.prune` or the older
