@@ -31,7 +31,7 @@ from compress.analysis.sensitivity.plots import draw
 from compress.analysis.sensitivity.record import Record, open_record, take_parts
 from compress.analysis.sensitivity.replay import choose_meter
 from compress.analysis.sensitivity.schedule import Header, write_schedule
-from compress.analysis.sensitivity.suggestion import Goal, chosen, goal_of, suggest
+from compress.analysis.sensitivity.suggestion import Tolerated, chosen, goal_of, suggest
 from compress.analysis.sensitivity.workbook import suggestion_note, write_workbook
 from compress.analysis.sensitivity.workers import Task, measure_all
 from compress.errors import UserError
@@ -184,7 +184,7 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _goal(dense: dict[str, float], test_func: Any, settings: Settings) -> Goal:
+def _goal(dense: dict[str, float], test_func: Any, settings: Settings) -> Tolerated:
     offered = test_func.higher_is_better if isinstance(test_func, Evaluation) else {}
     told = directions(dense, {**offered, **(settings.higher_is_better or {})})
     return goal_of(dense, told, settings.metric, settings.tolerance)

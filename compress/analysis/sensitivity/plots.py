@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.analysis.metric_names import words_of
-from compress.analysis.sensitivity.suggestion import MEMBERS, Goal, metrics_of
+from compress.analysis.sensitivity.suggestion import MEMBERS, Tolerated, metrics_of
 from compress.analysis.sensitivity.workbook import AXES
 from compress.io.files import replacing
 from compress.io.optional import on_use
@@ -27,7 +27,7 @@ else:
 MOST_NAMES = 24  # in a legend
 
 
-def draw(path: Path, table: pd.DataFrame, goal: Goal, sense_type: str, measured: str = "") -> None:
+def draw(path: Path, table: pd.DataFrame, goal: Tolerated, sense_type: str, measured: str = "") -> None:
     """Writes the PNG; `measured` says on which data."""
     weights, metrics = list(dict.fromkeys(table["weight"])), metrics_of(table)
     table = _with_counts(table)
@@ -77,7 +77,7 @@ def _places(levels: pd.Series, sense_type: str) -> list[float]:
     return list(range(len(levels))) if sense_type == "bits" else list(levels)
 
 
-def _heat_map(figure: Figure, axis: Axes, table: pd.DataFrame, goal: Goal, sense_type: str) -> None:
+def _heat_map(figure: Figure, axis: Axes, table: pd.DataFrame, goal: Tolerated, sense_type: str) -> None:
     losses = table.assign(loss=table[goal.metric].map(goal.loss)).pivot(index="weight", columns="level", values="loss")
     weights = list(dict.fromkeys(table["weight"]))
     levels = sorted(losses.columns, reverse=sense_type == "bits")[1:]

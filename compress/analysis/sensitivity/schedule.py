@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.analysis.sensitivity.group_pruner import GROUPS
-from compress.analysis.sensitivity.suggestion import Goal, chosen
+from compress.analysis.sensitivity.suggestion import Tolerated, chosen
 from compress.config.templates.new_schedule import MODELINE
 from compress.errors import UserError
 from compress.io.files import why, write_text
@@ -81,7 +81,7 @@ class Header:
 def write_schedule(
     path: Path,
     suggestion: pd.DataFrame,
-    goal: Goal,
+    goal: Tolerated,
     sense_type: str,
     header: Header,
     members: Mapping[str, Sequence[str]] | None = None,

@@ -25,7 +25,7 @@ SHARE = 0.01  # of the dense value: the tolerance when none is given and the met
 
 
 @dataclass(frozen=True)
-class Goal:
+class Tolerated:
     """What is tolerated.
 
     Attributes:
@@ -50,7 +50,7 @@ class Goal:
 
 def goal_of(
     dense: Mapping[str, float], higher_is_better: Mapping[str, bool], metric: str | None, tolerance: float | None
-) -> Goal:
+) -> Tolerated:
     """The goal, its gaps filled: the first metric, and what `default_tolerance` says.
 
     Raises:
@@ -62,7 +62,7 @@ def goal_of(
     if tolerance is not None and not tolerance >= 0:
         raise UserError(f"tolerance {tolerance}: it must be 0 or more, in units of {name}")
     allowed = default_tolerance(name, dense[name]) if tolerance is None else tolerance
-    return Goal(name, allowed, dense[name], higher_is_better[name])
+    return Tolerated(name, allowed, dense[name], higher_is_better[name])
 
 
 def default_tolerance(metric: str, dense: float) -> float:
@@ -74,7 +74,7 @@ def default_tolerance(metric: str, dense: float) -> float:
     return words.negligible / 100 if is_fraction else words.negligible
 
 
-def suggest(table: pd.DataFrame, goal: Goal, sense_type: str) -> pd.DataFrame:
+def suggest(table: pd.DataFrame, goal: Tolerated, sense_type: str) -> pd.DataFrame:
     """For each weight the hardest level whose loss, and that of every milder level, is tolerated.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.analysis.sensitivity.suggestion import Goal, metrics_of
+from compress.analysis.sensitivity.suggestion import Tolerated, metrics_of
 from compress.analysis.workbook import Workbook
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def write_workbook(
     path: Path,
     table: pd.DataFrame,
     suggestion: pd.DataFrame,
-    goal: Goal,
+    goal: Tolerated,
     together: Mapping[str, float],
     sense_type: str,
     measured: str = "",
@@ -53,7 +53,7 @@ def write_workbook(
     book.save(path)
 
 
-def suggestion_note(goal: Goal, together: Mapping[str, float]) -> str:
+def suggestion_note(goal: Tolerated, together: Mapping[str, float]) -> str:
     """What the suggestion means, and what all of it at once costs."""
     value = together[goal.metric]
     return (
@@ -69,6 +69,6 @@ def _wide(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return wide.sort_index(ascending=dense_first).rename_axis(columns=None).reset_index()
 
 
-def _most_sensitive(table: pd.DataFrame, goal: Goal) -> set[str]:
+def _most_sensitive(table: pd.DataFrame, goal: Tolerated) -> set[str]:
     losses = table[goal.metric].map(goal.loss).groupby(table["weight"]).mean()
     return set(losses.nlargest(MOST_CURVES).index)

@@ -19,7 +19,7 @@ from torch import nn
 from compress.analysis.sensitivity.changes import Subject, find_subjects
 from compress.analysis.sensitivity.meter import Meter
 from compress.analysis.sensitivity.replay import choose_meter
-from compress.analysis.sensitivity.suggestion import Goal
+from compress.analysis.sensitivity.suggestion import Tolerated
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 
@@ -49,7 +49,7 @@ class Task:
     names: Sequence[str]
     done: Done
     dense: dict[str, float]
-    goal: Goal
+    goal: Tolerated
     stop_at_loss: float | None
     cache_bytes: int
     weights: Sequence[str] = ()

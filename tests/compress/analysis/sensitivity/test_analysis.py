@@ -22,7 +22,7 @@ from compress.analysis.sensitivity.changes import find_subjects, quantize_symmet
 from compress.analysis.sensitivity.evaluation import Evaluation, as_metrics, directions, loss_of
 from compress.analysis.sensitivity.plots import draw
 from compress.analysis.sensitivity.schedule import Header, write_schedule
-from compress.analysis.sensitivity.suggestion import Goal, chosen, suggest
+from compress.analysis.sensitivity.suggestion import Tolerated, chosen, suggest
 from compress.config import file_config
 from compress.errors import UserError
 from compress.quantization.fake_quant import WeightQuantizer
@@ -218,11 +218,11 @@ def test_the_hardest_level_before_the_first_that_is_not_tolerated() -> None:
     rows = [("a", 0.0, 0.0, 10.0), ("a", 0.3, 0.3, 9.95), ("a", 0.5, 0.5, 9.8), ("a", 0.7, 0.7, 9.99)]
     rows += [("b", 0.0, 0.0, 10.0), ("b", 0.3, 0.0, 10.0), ("b", 0.5, 0.5, 3.0), ("b", 0.7, 0.7, float("nan"))]
     table = pd.DataFrame(rows, columns=["weight", "level", "zeros", "psnr"])
-    found = suggest(table, Goal("psnr", 0.1, 10.0, True), "element")
+    found = suggest(table, Tolerated("psnr", 0.1, 10.0, True), "element")
     assert dict(zip(found["weight"], found["level"], strict=True)) == {"a": 0.3, "b": 0.0}  # b's 0.3 prunes nothing
     assert chosen(found, "element") == {"a": 0.3}
-    assert chosen(suggest(table, Goal("psnr", 0.2, 10.0, True), "element"), "element") == {"a": 0.7}
-    renamed = suggest(table.rename(columns={"psnr": "loss"}), Goal("loss", 0.1, 10.0, True), "element")
+    assert chosen(suggest(table, Tolerated("psnr", 0.2, 10.0, True), "element"), "element") == {"a": 0.7}
+    renamed = suggest(table.rename(columns={"psnr": "loss"}), Tolerated("loss", 0.1, 10.0, True), "element")
     assert list(renamed["loss"]) == [9.95, 10.0]
     assert list(renamed["worse by"]) == pytest.approx([0.05, 0.0])
 
@@ -286,7 +286,7 @@ def test_the_schedule_of_bits_quantizes_each_layer_as_suggested(model: nn.Module
     levels = {"conv.weight": 3.0, "depthwise.weight": 32.0, "head.weight": 12.0}
     suggestion = pd.DataFrame({"weight": list(levels), "level": list(levels.values())})
     header = Header("python train.py --optform=Classify", "validation", "a note")
-    write_schedule(path, suggestion, Goal("quality", 0.5, 1.0, True), "bits", header)
+    write_schedule(path, suggestion, Tolerated("quality", 0.5, 1.0, True), "bits", header)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     scheduler = file_config(model, optimizer, str(path), example_inputs=torch.zeros(1, 3, 8, 8), strict=True)
     scheduler.on_epoch_begin(9, optimizer)
@@ -301,7 +301,7 @@ def test_the_image(tmp_path: Path, kind: str) -> None:
     levels = [32.0, 8.0, 2.0] if kind == "bits" else [0.0, 0.5, 0.9]
     rows = [(f"layer{i}.weight", level, 0.5, 9.0 - i * j) for i in range(3) for j, level in enumerate(levels)]
     table = pd.DataFrame(rows, columns=["weight", "level", "zeros", "psnr"])
-    draw(tmp_path / "a.png", table, Goal("psnr", 1.0, 9.0, True), kind)
+    draw(tmp_path / "a.png", table, Tolerated("psnr", 1.0, 9.0, True), kind)
     image = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
     assert image.shape[1] > 1000
     assert image.std() > 5  # something is on it
