@@ -55,6 +55,7 @@ def test_the_step_is_finished_and_saved_and_the_run_goes_on_exactly(
 def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
     child = os.fork()
     if child == 0:
+        signal.signal(number, signal.SIG_DFL)  # what nohup ignores stays ignored
         with Interrupts() as interrupts:
             os.kill(os.getpid(), number)
             if interrupts.asked is number:  # the first was noted, and the process lives
