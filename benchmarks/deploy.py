@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from compress.export.latency import measure_latency, onnx_way
 from compress.export.onnx.check import kernel_kinds
-from compress.export.onnx.export import ExportReport, ExportSettings, transform_to_onnx
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export_report import ExportReport, ExportSettings
 from compress.export.onnx.session import has_vnni
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from models.C2SRCNN.model import Net

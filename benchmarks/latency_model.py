@@ -23,7 +23,7 @@ from compress.analysis.latency_model.build import _quick_export, drawn, measure_
 from compress.export.latency import measure_latency, onnx_way
 from compress.export.machine_load import OthersLoad, load_text
 from compress.thinning.removal_plan import plan_recipe
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from models.C2SRCNN.model import Net
 
 SEED = 1  # the model itself draws with 0

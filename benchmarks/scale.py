@@ -30,7 +30,7 @@ from compress.analysis.listings.channel_groups import group_tables
 from compress.analysis.macs.display import macs_display
 from compress.analysis.sparsity.display import sparsity_display
 from compress.config import file_config
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 SIZES = {
     "policies": (100, 1000, 5000), "chain": (100, 1000), "groups": (100, 1000), "thinning": (100, 1000),

@@ -42,7 +42,7 @@ from compress.thinning.proof.observe import observe
 from compress.thinning.proof.verify import relative
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import Thinned, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 FRACTION = 0.3
 SIZES = {

@@ -52,7 +52,7 @@ from compress.graph.calls import Unused
 from compress.graph.macs.count import count_macs
 from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.thin import remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 Row = dict[str, Any]
 

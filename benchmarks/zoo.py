@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch import nn
 
 from compress.errors import UserError
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from options.applications import Application, find_application
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from compress.errors import Fault, ScheduleError, UserError
     from compress.export.latency import Latency, measure_latency, onnx_way, torch_way
     from compress.export.onnx.check import Difference, compare_onnx
-    from compress.export.onnx.export import ExportReport, ExportSettings, transform_to_onnx
-    from compress.export.onnx.export_onnx import export_onnx
+    from compress.export.onnx.export import export_onnx, transform_to_onnx
+    from compress.export.onnx.export_report import ExportReport, ExportSettings
     from compress.export.pt2 import Pt2Report, export_pt2, load_pt2
     from compress.graph.calls import Call, Unused
     from compress.graph.channels import ChannelGraph, ChannelGroup
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from compress.scheduler import CompressionScheduler
     from compress.thinning.recipe import Recipe
     from compress.thinning.thin import Thinned, remove_units, thin
-    from compress.thinning.trial import prunable_graph, prunable_groups
+    from compress.thinning.trials.trial import prunable_graph, prunable_groups
 
 __version__ = "0.2.0"
 
@@ -97,8 +97,8 @@ _MODULES = {
     "errors": ("Fault", "ScheduleError", "UserError"),
     "export.latency": ("Latency", "measure_latency", "onnx_way", "torch_way"),
     "export.onnx.check": ("Difference", "compare_onnx"),
-    "export.onnx.export": ("ExportReport", "ExportSettings", "transform_to_onnx"),
-    "export.onnx.export_onnx": ("export_onnx",),
+    "export.onnx.export": ("export_onnx", "transform_to_onnx"),
+    "export.onnx.export_report": ("ExportReport", "ExportSettings"),
     "export.pt2": ("Pt2Report", "export_pt2", "load_pt2"),
     "graph.calls": ("Call", "Unused"),
     "graph.channels": ("ChannelGraph", "ChannelGroup"),
@@ -119,7 +119,7 @@ _MODULES = {
     "scheduler": ("CompressionScheduler",),
     "thinning.recipe": ("Recipe",),
     "thinning.thin": ("Thinned", "remove_units", "thin"),
-    "thinning.trial": ("prunable_graph", "prunable_groups"),
+    "thinning.trials.trial": ("prunable_graph", "prunable_groups"),
 }
 _HOMES = {name: f"compress.{module}" for module, names in _MODULES.items() for name in names}
 _RENAMED = {"SensitivitySettings": "Settings", "apply_structure": "apply"}

@@ -7,8 +7,8 @@ from apputils.compare.differences import how_to_read, interval_text
 from apputils.compare.pareto import pareto_charts
 from apputils.report.blocks import Block, Charts, Lines, Text, absent
 from apputils.report.section import Content, Section
-from apputils.report.sections.reproduce import fact_tables
-from apputils.report.sections.runtimes import Runtimes
+from apputils.report.sections.deployed.runtimes import Runtimes
+from apputils.report.sections.run.reproduce import fact_tables
 from apputils.report.svg import Chart, bar_chart
 from apputils.report.tables import Cell, Column, Plot, Row, Sheet, Table, column, percent, shape, whole
 from compress.analysis.metric_names import words_of

@@ -16,7 +16,7 @@ from apputils.compare.page import render
 from apputils.compare.paired import mean_interval
 from apputils.compare.sections import SECTIONS
 from apputils.report.book import write_book
-from apputils.report.sections.reproduce import environment
+from apputils.report.sections.run.reproduce import environment
 from apputils.report.write import finite, write_text
 from compress.analysis.metric_names import words_of
 from compress.export.machine_load import load_text

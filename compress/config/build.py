@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from compress.config.checks import across_policies as checks
 from compress.config.checks.coupled_weights import check_coupling
 from compress.config.checks.distillers import check_outputs
+from compress.config.errors.faults import Report
 from compress.config.families import Instance
-from compress.config.faults import Report
 from compress.config.goals import read_goals
 from compress.config.instances import Instances
 from compress.config.loader import Document, load_text

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from compress.config.faults import Report
+from compress.config.errors.faults import Report
 from compress.config.loader import Path
 from compress.errors import shown
 from compress.quantization.layers import ACTIVATIONS, LAYERS

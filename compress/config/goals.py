@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from compress.config.faults import Report
+from compress.config.errors.faults import Report
 from compress.config.loader import Path, load_text
 from compress.config.schema import check_arguments
 from compress.errors import ScheduleError, UserError, did_you_mean, nearest, shown

@@ -12,8 +12,8 @@ from compress.config.checks import across_policies as checks
 from compress.config.checks.fused_networks import Networks
 from compress.config.checks.selectors import Selection
 from compress.config.distiller_settings import REFUSED_CLASSES
+from compress.config.errors.faults import Report
 from compress.config.families import FAMILIES, Family, Instance
-from compress.config.faults import Report
 from compress.config.loader import Path
 from compress.config.schema import arguments_model, check_arguments
 from compress.distillation.base import Distiller

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from compress.config.yaml_errors import explain
+from compress.config.errors.yaml_errors import explain
 from compress.errors import Fault, ScheduleError, shown
 
 Path = tuple[str | int, ...]

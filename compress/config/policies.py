@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 
 from compress.config.checks import across_policies as checks
 from compress.config.checks.epochs import WINDOW_KEYS, window_of
+from compress.config.errors.faults import Report
 from compress.config.families import FAMILIES, Family, Instance
-from compress.config.faults import Report
 from compress.config.loader import Path
 from compress.config.schema import check_arguments
 from compress.errors import did_you_mean, nearest, shown

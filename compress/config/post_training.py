@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from compress.config.distiller_settings import translated
-from compress.config.faults import Report
+from compress.config.errors.faults import Report
 from compress.config.instances import Instances
 from compress.config.loader import load_text
 from compress.errors import ScheduleError, UserError, did_you_mean, shown

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from compress.config.faults import Report
+from compress.config.errors.faults import Report
+from compress.config.errors.messages import MOST_WHOLE, describe_type, should_be, words_at
 from compress.config.loader import Path, dotted
-from compress.config.messages import MOST_WHOLE, describe_type, should_be, words_at
 from compress.errors import did_you_mean, nearest, shown
 from compress.lr.torch_schedulers import WIDER
 from compress.policies.base import Policy

@@ -6,8 +6,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from compress.config.errors.faults import Report
 from compress.config.families import FAMILIES
-from compress.config.faults import Report
 from compress.epoch_window import MAX_EPOCHS
 from compress.errors import did_you_mean, nearest, shown
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.export.onnx.check import Difference, difference, tensors_of, torch_outputs
-from compress.export.onnx.export import CheckInputs, example_of, free_sizes, inputs_to_check
+from compress.export.onnx.export import CheckInputs, inputs_to_check
+from compress.export.onnx.exporter import example_of, free_sizes
 from compress.export.onnx.qdq import deployable
 from compress.io.archive_limits import check_archive
 from compress.io.files import checked, opened, replacing, why

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from compress.graph.calls import calls_of, unused_in
-from compress.graph.coupling import Choices, Coupling, Heads
+from compress.graph.coupling import Choices, Coupling
 from compress.graph.macs.count import macs_of
 from compress.graph.own_code import asks_for_training, reads_widths
 from compress.graph.rules.table import RULES
@@ -34,6 +34,7 @@ from compress.graph.trace import ExampleInputs, Trace, refuse_scripted, shape_of
 from compress.graph.training import training_trace
 from compress.graph.units import Ids
 from compress.graph.unread import Unread, held_by, unread_in
+from compress.graph.values import Heads
 
 Place = tuple[str, int]
 """A parameter's or buffer's full name, and one of its dimensions."""
@@ -118,7 +119,7 @@ class ChannelGraph:
             product of `conv.weight_orig` and `conv.weight_mask`) -> their shape.
         asked: the calls that keep their shape in one of several ways, and how many ways there are.
         asked_for: group name -> those of the calls that handle its channels.
-        risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.trial`).
+        risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.trials.trial`).
         tried_heads: modules whose positions within heads can go, if a trial bears it out.
         macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
         padded: layers with a norm over the channels -> their dimension, from the end: they keep the width before for

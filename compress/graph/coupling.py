@@ -1,6 +1,6 @@
 """Units carried through a trace: each dimension of each tensor knows which unit every position belongs to.
 
-`Value`, what is known of one tensor, and `Coupling`, which walks the operations and asks `rules/table.py` for each. An
+`Coupling` walks the operations and asks `rules/table.py` for each; values.py says what is known of one tensor. An
 operation without a rule is a boundary: whatever reaches it is pinned.
 
 Worked example, `conv2(relu(conv1(x)) + shortcut(x))` with two channels in the middle:
@@ -18,94 +18,35 @@ units [0 1 2 3], and a flatten to (N, 2*H*W) has [0 0 .. 0 1 1 .. 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from torch.fx import Node
 
 from compress.graph.aliases import Aliases, written
 from compress.graph.pointwise import is_pointwise
 from compress.graph.regions import LayerCall, layer_calls
-from compress.graph.settable_numbers import settable
-from compress.graph.size_origins import Kept, dims_read, number_at, serial_of
+from compress.graph.sizes.origins import Kept, dims_read, number_at, serial_of
+from compress.graph.sizes.settable import settable
 from compress.graph.trace import (
     Trace,
     has_unknown_size,
     module_of,
     operation_name,
     shape_of,
-    sizes_of,
     source_of,
 )
 from compress.graph.units import Ids, Units
-
-
-@dataclass(frozen=True, eq=False)
-class Value:
-    """What is known of one tensor.
-
-    Attributes:
-        shape: its sizes in the example.
-        units: for each dimension the unit of each position, or None where nothing can be removed.
-        zero: for each dimension whether the elements of a masked unit are exactly zero there; a position
-            that is not may still go if only parameters read it, for those are masked as well.
-    """
-
-    shape: tuple[int, ...]
-    units: tuple[Ids | None, ...]
-    zero: tuple[bool, ...]
-
-    @staticmethod
-    def fixed(shape: Sequence[int]) -> Value:
-        """A tensor of which nothing can be removed: an input, a constant."""
-        return Value(tuple(shape), (None,) * len(shape), (False,) * len(shape))
-
-    @staticmethod
-    def of(shape: Sequence[int], units: Mapping[int, Ids | None], zero: Mapping[int, bool]) -> Value:
-        """Units and zeros by dimension; dimensions that are not named are fixed."""
-        count = len(shape)
-        known = {dim % count: ids for dim, ids in units.items()} if count else {}
-        zeros = {dim % count: flag for dim, flag in zero.items()} if count else {}
-        return Value(
-            tuple(shape),
-            tuple(known.get(dim) if size > 1 else None for dim, size in enumerate(shape)),
-            tuple(zeros.get(dim, False) for dim in range(count)),
-        )
-
-    def labelled(self) -> list[int]:
-        """The dimensions from which something could be removed."""
-        return [dim for dim, ids in enumerate(self.units) if ids is not None]
-
-    def without_zero(self) -> Value:
-        """The same value, of which nothing is known to be zero where its unit is."""
-        return replace(self, zero=(False,) * len(self.shape))
-
-
-@dataclass(frozen=True)
-class Heads:
-    """How views that cut channels into heads and their positions are read.
-
-    Attributes:
-        within: the same positions of all heads go together, instead of whole heads.
-        explicit: modules whose number and sizes of heads are numbers that a removal sets.
-        rigid: modules whose code holds the size of a head as a literal, found by a trial.
-    """
-
-    within: bool = False
-    explicit: Collection[str] = ()
-    rigid: Collection[str] = ()
-
+from compress.graph.values import Heads, Result, Value, bound_arguments, choice_key, fixed_result
 
 COUNTING = (
     *(nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.Linear, nn.GroupNorm, nn.LayerNorm, nn.PReLU),
     *(nn.Bilinear, nn.Embedding, nn.RNNBase, nn.RNNCellBase),
 )
 """Layers that keep the numbers of their channels beside their weights."""
-Result = Value | list[Value]
 Rule = Callable[["Coupling", Node, dict[str, Any]], Result]
 Choices = dict[tuple[Any, ...], int]
 
@@ -456,38 +397,3 @@ INEXACT = (
     "which changes with each that goes: `allow_inexact: true` of FilterRemover, in Python `thin(..., "
     "allow_inexact=True)`, removes all the same and measures the difference"
 )
-
-
-def choice_key(node: Node) -> tuple[Any, ...]:
-    """The same for the same call in the eval and in the training trace."""
-    return module_of(node), operation_name(node), shape_of(node.args[0]), _shapes(node.meta.get("val"))
-
-
-def bound_arguments(node: Node) -> dict[str, Any]:
-    """The arguments of a call by their names in the operation's schema, defaults filled in."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:
-        return {str(index): argument for index, argument in enumerate(node.args)}
-    bound = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-    bound.update(zip([argument.name for argument in schema.arguments], node.args, strict=False))
-    return {**bound, **node.kwargs}
-
-
-def fixed_result(node: Node) -> Result:
-    """Fixed tensors of the shapes that the call yields."""
-    shapes = _shapes(node.meta.get("val"))
-    if isinstance(node.meta.get("val"), list | tuple):
-        return [Value.fixed(shape) for shape in shapes]
-    return Value.fixed(shapes)
-
-
-def _shapes(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, list | tuple):
-        return tuple(_shapes(item) for item in value)
-    return sizes_of(value) if isinstance(value, torch.Tensor) else ()
-
-
-def same_units(units: Units, ids: Ids, axis: int) -> bool:
-    """Whether all positions along an axis belong to one unit."""
-    roots = units.roots(ids)
-    return bool(np.all(roots == np.take(roots, [0], axis=axis)))

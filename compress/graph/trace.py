@@ -40,7 +40,7 @@ from torch.utils import _pytree as pytree
 from compress.errors import UserError
 from compress.graph.calls import Call, Inputs, Unused, calling, calls_of, unused_in
 from compress.graph.regions import follow_data, inline_regions
-from compress.graph.size_origins import counted
+from compress.graph.sizes.origins import counted
 
 ExampleInputs = Inputs
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from compress.graph.settable_numbers import settable
+from compress.graph.sizes.settable import settable
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Name of a parameter or buffer of the module, without the module's own name -> its new shape."""

@@ -18,7 +18,7 @@ from compress.graph.trace import ExampleInputs
 from compress.selectors import unwrapped
 from compress.thinning.proof.inputs import are_real, real_inputs
 from compress.thinning.reasons import Reasons
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 logger = logging.getLogger("compress")
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.graph.size_origins import number_at, set_number
+from compress.graph.sizes.origins import number_at, set_number
 
 
 class Padded(nn.Module):

@@ -22,8 +22,8 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.fusing.blocks import exchange, fusions_of
-from compress.graph.settable_numbers import settable
-from compress.graph.size_origins import number_at, set_number
+from compress.graph.sizes.origins import number_at, set_number
+from compress.graph.sizes.settable import settable
 from compress.graph.trace import canonical_names
 from compress.parameters import replace_data
 from compress.selectors import unwrapped

@@ -24,8 +24,8 @@ from compress.thinning.proof.inputs import real_inputs
 from compress.thinning.proof.verify import Outcome
 from compress.thinning.recipe import Recipe, slice_optimizer
 from compress.thinning.removal_plan import plan_recipe
-from compress.thinning.retreat import Lookalikes, reason_of, retreat
-from compress.thinning.trial import check_repeatable, prunable_graph, trials_of
+from compress.thinning.trials.retreat import Lookalikes, reason_of, retreat
+from compress.thinning.trials.trial import check_repeatable, prunable_graph, trials_of
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from compress.analysis.sensitivity.evaluation import evaluating
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import trace_model
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from engine.architectures.own import own_code
 
 Probe = tuple[Sequence[Tensor], tuple[int, ...]]  # inputs, and the shape of the output that the task needs

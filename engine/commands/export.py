@@ -20,7 +20,8 @@ from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, describing
 from compress.export.machine_load import load_text
-from compress.export.onnx.export import ExportReport, ExportSettings, transform_to_onnx
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export_report import ExportReport, ExportSettings
 from compress.export.onnx.qdq import is_quantized
 from compress.export.onnx.session import has_vnni
 from compress.export.pt2 import export_pt2

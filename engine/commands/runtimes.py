@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compress.analysis.measured_words import measured_words
 from compress.export.bundle import read_device_results, write_bundle
-from compress.export.onnx.export import ExportSettings
+from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import is_quantized
 from compress.export.runtimes.measure import Quality, RuntimeTable, chosen_runtimes, measure_runtimes
 from compress.export.runtimes.text import table_text, warnings_of

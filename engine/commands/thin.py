@@ -21,7 +21,7 @@ from compress.graph.trace import ExampleInputs
 from compress.parameters import copied
 from compress.thinning.recipe import Recipe, cut_optimizer_state, cut_state
 from compress.thinning.thin import Thinned, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from compress.thinning.zeros import in_both, zero_units
 from engine.application import TestedApplication
 from engine.environment import random_state, restore_random_state

@@ -19,7 +19,7 @@ from compress.analysis.listings.channel_groups import group_tables
 from compress.analysis.listings.weights import weight_list
 from compress.config.templates.new_schedule import new_schedule
 from compress.errors import UserError
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from engine.architectures.listing import architecture_table
 from engine.architectures.zoo import Zoo
 from engine.commands.seeds import train_seeds

@@ -11,7 +11,8 @@ from apputils.runs.folders import Run
 from compress.config.goals import goals_of
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, describing
-from compress.export.onnx.export import ExportSettings, transform_to_onnx
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import is_quantized
 from engine.application import TrainedApplication
 from engine.commands.export import seen_inputs

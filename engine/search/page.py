@@ -8,7 +8,7 @@ from apputils.compare.pareto import pareto_front
 from apputils.report.blocks import Block, Lines, Text, absent
 from apputils.report.page import Head, render
 from apputils.report.section import Content, Section
-from apputils.report.sections.goals import Goals
+from apputils.report.sections.run.goals import Goals
 from apputils.report.svg import Chart, bar_chart, scatter_chart
 from apputils.report.tables import Table, column
 from compress.analysis.metric_names import words_of

@@ -25,7 +25,7 @@ from compress.goals.goal import LATENCY, Goal
 from compress.graph.channels import ChannelGraph
 from compress.thinning.cost import parameter_count, weight_macs_left
 from compress.thinning.removal_plan import plan_recipe
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from engine.commands.export import seen_inputs
 from engine.goals.training import metrics_of
 from engine.saved.load_model import load_network

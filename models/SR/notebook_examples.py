@@ -18,7 +18,7 @@ from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.thinning.ranking import Vote, rank_groups
 from compress.thinning.thin import thin
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from data.data import get_testing_set
 from engine.commands.find_checkpoint import load_subject
 from engine.saved.load_model import new_network

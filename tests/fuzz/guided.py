@@ -59,10 +59,10 @@ def image(content: bytes) -> None:
 
 def seeds(name: str) -> dict[str, bytes]:
     """Whole files to start from."""
-    from tests.compress.config.test_fuzz import SOURCES
     from tests.fuzz.test_checkpoints import CONTENTS, as_bytes
     from tests.fuzz.test_files import BATCHES
     from tests.fuzz.test_images import SAMPLES
+    from tests.fuzz.test_schedules import SOURCES
 
     return {
         "schedule": {str(i): text.encode() for i, (text, _) in enumerate(SOURCES)},

@@ -19,7 +19,7 @@ from apputils.checkpoints.checksum import check_checksum, is_zip
 from apputils.checkpoints.file import import_pickle, load_checkpoint, load_weights
 from apputils.report.images import images_of
 from apputils.report.records import read_json, read_table
-from apputils.report.sections.architecture import Architecture
+from apputils.report.sections.network.architecture import Architecture
 from apputils.runs.folders import Run, recorded_optform
 from apputils.runs.lock import hold
 from apputils.runs.seed_groups import group_of

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from apputils.checkpoints.file import load_checkpoint
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from engine.tester import BaseTester
 from engine.trainer import BaseTrainer
 

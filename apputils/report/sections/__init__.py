@@ -1,1 +1,1 @@
-"""The sections of the report, one file each."""
+"""The sections of the report, one file each; apputils/report/section_list.py orders them."""

@@ -22,7 +22,7 @@ from compress.analysis.latency_model.model import LatencyModel
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.io.terminal import answer, guard_screen
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 OF_A_RUN = "engine.saved.latency_subject"  # loads runs; the library alone knows none
 

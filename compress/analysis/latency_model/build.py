@@ -29,7 +29,7 @@ from compress.export.onnx.export import transform_to_onnx
 from compress.graph.channels import ChannelGraph
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.thinning.removal_plan import plan_recipe
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 logger = logging.getLogger("compress")
 PROFILED = "onnxruntime"  # the runtime whose profiler tells the time of a layer

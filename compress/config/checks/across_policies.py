@@ -10,8 +10,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from compress.config.checks.distillers import check_distillers
+from compress.config.errors.faults import Report
 from compress.config.families import FAMILIES, Instance
-from compress.config.faults import Report
 from compress.config.loader import Path
 from compress.epoch_window import EpochWindow
 from compress.errors import shown

@@ -5,7 +5,7 @@ Checks that add to a report.
 
 from torch import Tensor
 
-from compress.config.faults import Report
+from compress.config.errors.faults import Report
 from compress.config.loader import Path
 from compress.distillation.outputs import KnowledgeDistillation
 from compress.distillation.teachers import SELF

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from compress.config.checks.epochs import window_of
-from compress.config.faults import Report
+from compress.config.errors.faults import Report
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.fusing.blocks import exchange

@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from compress.config.faults import Report
+from compress.config.errors.faults import Report
 from compress.config.loader import Path
 from compress.config.schema import check_arguments, type_hints
 from compress.errors import did_you_mean, shown

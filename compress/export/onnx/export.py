@@ -1,18 +1,15 @@
 """Networks as ONNX files that are what was trained: exported, checked, run, compared.
 
-`transform_to_onnx` and its report; export_onnx.py has the short way.
+`transform_to_onnx`, and the short way `export_onnx`; export_report.py has the settings and the report.
 
     report = transform_to_onnx(model, "net.onnx", dummy, quantize_flag=True, mode="qdq", check_inputs=images)
     print(report)
 """
 
 import json
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,8 +29,10 @@ from compress.export.onnx.check import (
     node_kinds,
 )
 from compress.export.onnx.crash_guard import Ended, apart
+from compress.export.onnx.export_report import ExportReport, ExportSettings
+from compress.export.onnx.exporter import quiet_exporter, write_exported
 from compress.export.onnx.nan_origin import blame_of, name_layers, places_of
-from compress.export.onnx.qdq import Choices, Deployable, WeightNote, deployable, is_quantized
+from compress.export.onnx.qdq import Choices, Deployable, deployable, is_quantized
 from compress.export.onnx.session import has_vnni
 from compress.io.files import checked, replacing, why
 from compress.io.optional import needed, require
@@ -43,101 +42,44 @@ CRASH = (
     "A known cause is a forward that replaces a weight (`layer.weight.data = ...`): compute the weight as a tensor and "
     "call the function (`F.conv2d(x, weight)`) instead"
 )
+FORMS = ("float", "clip", "qdq")
 METADATA = "compress-bench"  # the key in the file's metadata
 
 
-@dataclass(frozen=True)
-class ExportSettings:
-    """What may be chosen beside the mode.
+def export_onnx(
+    model: nn.Module,
+    onnx_file: str | Path,
+    example_inputs: Tensor | Inputs,
+    mode: Literal["float", "clip", "qdq"] | None = None,
+    settings: ExportSettings | None = None,
+) -> ExportReport:
+    """Writes a network as an ONNX file, runs the file in onnxruntime and compares it with the network.
 
-    Attributes:
-        opset: of the file; None is the exporter's own.
-        free_axes: of the inputs that may change besides batch, height and width (or the last of three dimensions), such
-            as (1,) for the length of sequences (batch, length, features) of an LSTM or of an attention network. The
-            network runs the example with another length too; where it fixes the size, the report's `dynamic` says so.
-        reduce_range: 7-bit weights in `qdq` mode, for x86 CPUs without VNNI, where 8 x 8 bits can saturate.
-        clip_first: grids narrower than 8 bits are clipped in front of QuantizeLinear, as compilers but onnxruntime
-            expect it, instead of behind it, where onnxruntime still fuses the layer.
-        complete: round to 8 bits, over the range that they have on `check_inputs`, the outputs that training left
-            unrounded, so that every layer has an integer kernel; see full_integer.py. Not what was trained any more.
-        against: name -> ONNX file that the new one is timed against, such as the float and the dense one.
-        threads: for timing.
-        description: plain data kept in the file's metadata; `test.py --model FILE.onnx` reads it.
+    Args:
+        model: any network on any device; left as it was.
+        onnx_file: where to write; the folder is made if needed. Nothing is left there if the export fails.
+        example_inputs: real inputs: a batch, or the tuple of `forward`'s arguments. The comparison runs on them.
+        mode: `float`; of a quantized network `qdq` (integers) or `clip` (a float file with clipped activations). None
+            chooses `qdq` for a quantized network and `float` for any other.
+        settings: see `ExportSettings`.
+
+    Returns:
+        the report: size, difference to the network, kernels, warnings.
+
+    Raises:
+        MissingPackageError: onnx, onnxscript or onnxruntime is missing.
+        UserError: as for `transform_to_onnx`.
     """
-
-    opset: int | None = None
-    free_axes: tuple[int, ...] = ()
-    reduce_range: bool = False
-    clip_first: bool = False
-    complete: bool = False
-    against: Mapping[str, Path] = field(default_factory=dict)
-    threads: int = 1
-    description: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was written and how far it can be trusted.
-
-    Attributes:
-        file: the ONNX file.
-        mode: `float`, `clip` or `qdq`.
-        bytes: its size.
-        opset: its operator set.
-        dynamic: the input's dimensions that may change, by name; the others are fixed.
-        compared_with: the PyTorch network that `difference` refers to.
-        difference: of the file, run with all of onnxruntime's fusions, to that network.
-        unfused: the same without fusions: what the file says, word by word; None in `float` and `clip` mode.
-        to_quantized: of a `clip` file, to the quantized network; None otherwise.
-        real_inputs: whether `check_inputs` were given; else the comparison used noise.
-        nodes: operation -> count, in the file.
-        kernels: operation -> count, as onnxruntime runs it on this CPU.
-        integer_layers: layers with 8-bit weights that onnxruntime runs in integers on this CPU.
-        float_layers: those of them that it computes in float all the same.
-        weights: one note a quantized layer.
-        warnings: what is not as one would expect, each a sentence.
-        latency: name -> time in one interleaved run, the new file under `file`; ratios refer to the first of `against`.
-        threads: that were timed with; None if nothing was.
-    """
-
-    file: str
-    mode: str
-    bytes: int
-    opset: int
-    dynamic: dict[str, list[int | str]]
-    compared_with: str
-    difference: Difference
-    unfused: Difference | None
-    to_quantized: Difference | None
-    real_inputs: bool
-    nodes: dict[str, int]
-    kernels: dict[str, int]
-    integer_layers: list[str]
-    float_layers: list[str]
-    weights: list[WeightNote]
-    warnings: list[str]
-    latency: dict[str, Latency]
-    threads: int | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.file}: {self.mode}, {self.bytes:,} bytes, opset {self.opset}",
-            f"difference to {self.compared_with} on {self.difference.inputs} {self._inputs()}: {self.difference}",
-        ]
-        if self.to_quantized is not None:
-            lines.append(f"distance to the quantized network: {self.to_quantized}")
-        lines.append("onnxruntime runs " + ", ".join(f"{count} {kind}" for kind, count in self.kernels.items()))
-        if self.mode == "qdq":
-            lines.append(integers_text(self.integer_layers, self.float_layers))
-        lines += [f"latency of {name} ({self.threads} threads): {each}" for name, each in self.latency.items()]
-        return "\n".join(lines + [f"warning: {each}" for each in self.warnings])
-
-    def _inputs(self) -> str:
-        return "real inputs" if self.real_inputs else "inputs of noise"
+    require("export_onnx", "onnx", "onnxscript", "onnxruntime")
+    if mode is None:
+        mode = "qdq" if is_quantized(model) else "float"
+    if mode not in FORMS:
+        raise UserError(f"unknown mode {mode!r} of export_onnx; {did_you_mean(mode, FORMS)}")
+    quantized = mode != "float"
+    checks = [example_inputs] if isinstance(example_inputs, tuple) else example_inputs
+    return transform_to_onnx(
+        model, onnx_file, example_inputs, quantized, "clip" if mode == "clip" else "qdq", checks, settings
+    )
 
 
 def transform_to_onnx(
@@ -178,11 +120,11 @@ def transform_to_onnx(
     ready = deployable(model, "qdq" if kind == "qdq" else "clip", Choices(settings.reduce_range, settings.clip_first))
     import onnx_ir as ir  # may be missing until `require` has said so
 
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet_exporter(), tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "exported.onnx"
         what = f"torch's exporter, given {type(model).__name__},"
         try:
-            notes = apart(lambda: _exported(ready.model, dummies, settings, raw), what)
+            notes = apart(lambda: write_exported(ready.model, dummies, raw, settings.opset, settings.free_axes), what)
         except Ended as e:
             raise UserError(f"{e}; nothing was written. {CRASH}") from e
         exported = ir.load(raw)
@@ -212,12 +154,6 @@ def transform_to_onnx(
     return replace(report, file=str(file))
 
 
-def integers_text(integers: Sequence[str], floats: Sequence[str]) -> str:
-    """`layers in integer kernels: 7 of 8; in float: last_part.0`."""
-    text = f"quantized layers in integer kernels: {len(integers)} of {len(integers) + len(floats)}"
-    return text + (f"; in float: {', '.join(floats)}" if floats else "")
-
-
 def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:
     if mode not in ("clip", "qdq"):
         raise UserError(f"unknown mode {mode!r} of ONNX export; {did_you_mean(mode, ['clip', 'qdq'])}")
@@ -231,63 +167,6 @@ def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:
             f"quantize_flag=False, but {type(model).__name__} is quantized: a float file is not what was trained. "
             "Give quantize_flag=True with mode='clip' (a float file, activations clipped) or mode='qdq' (integers)"
         )
-
-
-def _exported(model: nn.Module, dummies: Inputs, settings: ExportSettings, file: Path) -> list[str]:
-    """Writes the exporter's file; its notes. Sizes are tried free, then free where the network allows it."""
-    examples = tuple(example_of(each) for each in dummies)
-    named = tuple(free_sizes(each, index, settings.free_axes) for index, each in enumerate(examples))
-    notes = replaced_weights(model, examples)
-    try:
-        program = _trace(model, examples, named, settings.opset)
-    except Exception:  # the exporter's errors share no base class; the second try tells what is wrong
-        automatic = tuple({axis: torch.export.Dim.AUTO for axis in each} for each in named)
-        try:
-            program = _trace(model, examples, automatic, settings.opset)
-        except Exception as e:
-            raise UserError(_reason(model, e)) from e
-        notes.append("the network fixes some of its input's sizes; `dynamic` says which may change")
-    program.save(str(file), external_data=False)
-    return notes
-
-
-@torch.no_grad()
-def replaced_weights(model: nn.Module, examples: Inputs) -> list[str]:
-    """Runs a network once; says which of its weights that has replaced: the file holds those of this pass."""
-    before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
-    try:
-        model(*examples)
-    except Exception:  # whatever it raises, the exporter says better
-        return []
-    names = [name for name, parameter in model.named_parameters() if parameter.data_ptr() != before[name]]
-    if not names:
-        return []
-    return [
-        f"forward replaces {', '.join(names[:3])}{' ...' if len(names) > 3 else ''} through `.data`: the file holds "
-        "what one pass in eval mode has made of it"
-    ]
-
-
-def _trace(model: nn.Module, examples: Inputs, dynamic: Any, opset: int | None) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.onnx.export(
-            model, examples, dynamo=True, opset_version=opset, dynamic_shapes=dynamic, verbose=False
-        )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's own log lines, which speak of its passes, are left out."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnx_ir", "onnxscript")]
-    levels = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
 
 
 def _strip(model: Any) -> None:
@@ -309,39 +188,6 @@ def _completed(model: Any, inputs: list[Inputs], real: bool) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         added = complete(model, inputs, Path(folder))
     return [f"{len(added)} outputs are rounded that were not rounded in training (complete=True)"] if added else []
-
-
-def _reason(model: nn.Module, error: Exception) -> str:
-    """The first of the chained errors that says something, which is the innermost."""
-    causes: list[BaseException] = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    lines = [line for line in str(causes[-1]).strip().splitlines() if line.strip()]
-    text = " ".join(lines[:3])[:400] if lines else type(causes[-1]).__name__
-    return f"{type(model).__name__} cannot be exported to ONNX: {text}; nothing was written"
-
-
-def example_of(dummy: Tensor) -> Tensor:
-    """Zeros of a dummy's shape and type; a batch of 1 becomes 2, because the exporter takes a size of 1 for fixed."""
-    shape = list(dummy.shape)
-    if shape and shape[0] == 1:
-        shape[0] = 2
-    return torch.zeros(shape, dtype=dummy.dtype)
-
-
-def free_sizes(example: Tensor, index: int, more: Sequence[int] = ()) -> dict[int, str]:
-    """Names of the sizes that may change: batch, of images height and width, and `more` axes."""
-    names = {0: "batch"} if example.dim() else {}
-    spatial = {3: ["length"], 4: ["height", "width"], 5: ["depth", "height", "width"]}.get(example.dim(), [])
-    suffix = f"_{index}" if index else ""
-    for axis, name in enumerate(spatial, start=2):
-        names[axis] = f"{name}{suffix}"
-    for axis in more:
-        if axis < example.dim():
-            names.setdefault(axis, f"axis{axis}{suffix}")
-    if more and example.dim() == 3:  # the last one is the features'
-        names = {axis: name for axis, name in names.items() if axis < 2 or axis in more}
-    return names
 
 
 def inputs_to_check(check_inputs: CheckInputs | None, dummies: Inputs) -> list[Inputs]:

@@ -20,7 +20,8 @@ from compress.errors import UserError, did_you_mean
 from compress.export.latency import Turn, Way, take_turns
 from compress.export.machine_load import OthersLoad
 from compress.export.onnx.check import Inputs, difference, torch_outputs
-from compress.export.onnx.export import ExportSettings, inputs_to_check
+from compress.export.onnx.export import inputs_to_check
+from compress.export.onnx.export_report import ExportSettings
 from compress.export.runtimes.base import Converted, Source
 from compress.export.runtimes.client import OtherSizes, RuntimeFailure, RuntimeModel, RuntimeProcess
 from compress.export.runtimes.sources import write_source

@@ -14,7 +14,8 @@ from torch import nn
 from compress.errors import UserError
 from compress.export.decomposed import fold_norms
 from compress.export.onnx.check import Inputs, stored_in_integers
-from compress.export.onnx.export import ExportSettings, transform_to_onnx
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import deployable, is_quantized
 from compress.export.runtimes.base import Source
 from compress.quantization.layers import QuantLayer

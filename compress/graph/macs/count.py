@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import Node
 
-from compress.graph.coupling import bound_arguments
 from compress.graph.macs.einsum import chain_macs, einsum_macs
 from compress.graph.macs.free import is_free, plain_name
 from compress.graph.regions import has_subgraph
@@ -34,6 +33,7 @@ from compress.graph.trace import (
     sizes_of,
     trace_model,
 )
+from compress.graph.values import bound_arguments
 
 logger = logging.getLogger("compress")
 

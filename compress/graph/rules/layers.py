@@ -12,13 +12,14 @@ import numpy as np
 from torch import nn
 from torch.fx import Node
 
-from compress.graph.computed_sizes import follow
-from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.coupling import Coupling, Rule
 from compress.graph.rules.pointwise_and_reductions import aligned
 from compress.graph.rules.shapes import boundary, permuted
-from compress.graph.size_origins import form_of
+from compress.graph.sizes.computed import follow
+from compress.graph.sizes.origins import form_of
 from compress.graph.trace import module_of, operation_name, shape_of
 from compress.graph.units import Ids
+from compress.graph.values import Result, Value, fixed_result
 
 CONVOLUTIONS = (
     nn.modules.conv._ConvNd  # the only common base of the six kinds

@@ -12,13 +12,14 @@ from typing import Any
 from torch import nn
 from torch.fx import Node
 
-from compress.graph.computed_sizes import follow
-from compress.graph.coupling import FULL_WIDTH, Coupling, Result, Rule, Value
+from compress.graph.coupling import FULL_WIDTH, Coupling, Rule
 from compress.graph.pointwise import is_pointwise
 from compress.graph.regions import LayerCall
-from compress.graph.size_origins import Kept, dims_read, form_of, forms_of
+from compress.graph.sizes.computed import follow
+from compress.graph.sizes.origins import Kept, dims_read, form_of, forms_of
 from compress.graph.trace import module_of, operation_name, shape_of
 from compress.graph.units import Ids
+from compress.graph.values import Result, Value
 
 
 def _names(text: str) -> frozenset[str]:

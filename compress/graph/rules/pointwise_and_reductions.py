@@ -10,13 +10,14 @@ from typing import Any
 
 from torch.fx import Node
 
-from compress.graph.computed_sizes import counted_by
-from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.coupling import Coupling, Rule
 from compress.graph.pointwise import stays_zero
 from compress.graph.rules.norms import pin_statistic, sum_over
-from compress.graph.size_origins import forms_of
+from compress.graph.sizes.computed import counted_by
+from compress.graph.sizes.origins import forms_of
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
+from compress.graph.values import Result, Value, fixed_result
 
 
 def aligned(c: Coupling, operands: list[Value], shape: tuple[int, ...], zero: Callable[[list[bool]], bool]) -> Value:

@@ -13,12 +13,13 @@ from typing import Any
 
 from torch.fx import Node
 
-from compress.graph.coupling import Coupling, Result, Rule, Value
+from compress.graph.coupling import Coupling, Rule
 from compress.graph.macs.einsum import Index, index_sizes, parsed
 from compress.graph.rules.pointwise_and_reductions import aligned
 from compress.graph.rules.shapes import boundary
 from compress.graph.trace import shape_of
 from compress.graph.units import Ids
+from compress.graph.values import Result, Value
 
 
 def einsum(c: Coupling, node: Node, a: dict[str, Any]) -> Result:

@@ -12,12 +12,13 @@ from typing import Any
 
 from torch.fx import Node
 
-from compress.graph.computed_sizes import follow
-from compress.graph.coupling import Coupling, Result, Rule, Value, fixed_result
+from compress.graph.coupling import Coupling, Rule
 from compress.graph.rules.shapes import permuted
-from compress.graph.size_origins import Form, forms_of
+from compress.graph.sizes.computed import follow
+from compress.graph.sizes.origins import Form, forms_of
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
+from compress.graph.values import Result, Value, fixed_result
 
 FIXED = "cut at a position that the code fixes"
 

@@ -1,15 +1,16 @@
 """The one table operation -> rule: everything that the channel graph understands.
 
 To teach it an operation, write a rule beside its kin (`layers.py` with weights, `norms.py`, `products.py` by indices,
-`shapes.py` moves elements, `splits.py` takes a dimension apart, `windows.py` cuts space into windows,
-`pointwise_and_reductions.py` computes) and name it in that file's `RULES`; one that works on each element by itself
-goes into `pointwise.py`. What is not here is a boundary.
+`shapes.py` moves elements, `views.py` cuts dimensions anew, `splits.py` takes one apart, `windows.py` cuts space into
+windows, `pointwise_and_reductions.py` computes) and name it in that file's `RULES`; one that works on each element by
+itself goes into `pointwise.py`. What is not here is a boundary.
 """
 
 from compress.graph.coupling import Rule
-from compress.graph.rules import layers, norms, pointwise_and_reductions, products, shapes, splits, windows
+from compress.graph.rules import layers, norms, pointwise_and_reductions, products, shapes, splits, views, windows
 
 RULES: dict[str, Rule] = {
+    **views.RULES,
     **shapes.RULES,
     **splits.RULES,
     **pointwise_and_reductions.RULES,

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from compress.graph.coupling import Coupling, Result, Rule, Value
+from compress.graph.coupling import Coupling, Rule
 from compress.graph.rules.shapes import permuted
 from compress.graph.trace import shape_of
+from compress.graph.values import Result, Value
 
 
 def im2col(c: Coupling, node: Node, a: dict[str, Any]) -> Result:

@@ -2,8 +2,8 @@
 
 `trial`, which masks a model, runs it, applies a recipe, runs it again and compares outputs and running statistics, in
 eval and in training mode; the model is as before when it returns. It does so with the model's own values, and with
-perturbed ones (perturb.py), for what is zero today. Called by `thin` (the proof) and by `compress/thinning/trial.py`
-(finding sizes that are literals in the code).
+perturbed ones (perturb.py), for what is zero today. Called by `thin` (the proof) and by `trials/trial.py` (finding
+sizes that are literals in the code).
 """
 
 from __future__ import annotations

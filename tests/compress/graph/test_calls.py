@@ -13,7 +13,7 @@ from compress.graph.channels import channel_graph
 from compress.thinning.complete import masks_of
 from compress.thinning.current import CurrentGraph
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.test_blocks import third
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 16).reshape(2, 3, 4, 4).double()

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from compress.graph.channels import channel_graph
 from compress.thinning.thin import remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.twins import numbers, thinned_alike
 
 OVER_A_DIMENSION = ("Softmax", "Softmax2d", "LogSoftmax", "Softmin", "GLU")

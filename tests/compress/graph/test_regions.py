@@ -13,7 +13,7 @@ from compress.graph.macs.count import count_macs
 from compress.graph.trace import module_of, operation_name, shape_of, trace_model
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from compress.thinning.thin import remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 BATCH = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 MACS = 2 * 64 * (27 * 8 + 72 * 8 + 8 * 4)

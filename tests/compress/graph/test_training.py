@@ -9,7 +9,7 @@ from torch import nn
 from compress.graph.calls import Unused
 from compress.graph.channels import channel_graph
 from compress.thinning.thin import remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 
 class Auxiliary(nn.Module):

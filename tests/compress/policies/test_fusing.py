@@ -9,7 +9,7 @@ from torch import distributed, multiprocessing, nn
 
 from compress.config import dict_config
 from compress.errors import ScheduleError, UserError
-from compress.export.onnx.export_onnx import export_onnx
+from compress.export.onnx.export import export_onnx
 from compress.fusing.blocks import exchange, fusions_of
 from engine.ema import AveragedWeights
 from engine.saved.rebuild import shape_as

@@ -9,7 +9,7 @@ from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.thinning.cost import parameter_count
 from compress.thinning.removal_plan import plan_recipe
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 TOKENS = torch.linspace(-1, 1, 2 * 3 * 8).reshape(2, 3, 8)
 

@@ -11,7 +11,7 @@ from compress.graph.macs.count import count_macs
 from compress.thinning.complete import masks_of
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.blocks import BLOCKS, build
 
 

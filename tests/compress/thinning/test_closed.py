@@ -15,7 +15,7 @@ from torch.nn import functional
 from compress.errors import UserError
 from compress.thinning.complete import masks_of
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.blocks import Lambda
 from tests.compress.thinning.test_blocks import third
 

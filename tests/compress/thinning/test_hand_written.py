@@ -11,7 +11,7 @@ from torch.nn import functional
 from compress.errors import UserError
 from compress.graph.macs.count import count_macs
 from compress.thinning.thin import remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.twins import numbers, thinned_alike
 
 TOKENS = numbers(2, 5, 12), numbers(3, 7, 12)

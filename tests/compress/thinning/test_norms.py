@@ -13,7 +13,7 @@ from compress.thinning.complete import masks_of
 from compress.thinning.norms import Padded
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.twins import numbers, prepared, thinned_alike
 
 

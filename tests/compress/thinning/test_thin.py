@@ -12,7 +12,7 @@ from compress.thinning.complete import complete_masks, zero_masks
 from compress.thinning.proof.inputs import real_inputs
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import put_on, remove_units, thin
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.blocks import LiteralView, build, conv
 
 

@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 from compress.thinning.complete import masks_of
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 TOLERANCE = 1e-9
 """Relative and absolute, after three steps of SGD in float64."""

@@ -11,7 +11,8 @@ from torch import nn
 
 from apputils.runs.folders import Run
 from compress.export.exported_model import describing
-from compress.export.onnx.export import ExportSettings, transform_to_onnx
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export_report import ExportSettings
 from compress.export.pt2 import export_pt2
 from data.loaders import sr_testing_loader
 from engine.commands.export import export_run

@@ -6,7 +6,7 @@ import yaml
 
 from compress.config.build import build_text
 from compress.goals.goal import Goal
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from engine.search.candidate import Candidate, Group, globbed, schedule_of, schedule_text
 from models.C2SRCNN.model import Net
 

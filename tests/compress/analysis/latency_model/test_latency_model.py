@@ -28,7 +28,7 @@ from compress.analysis.latency_model.table import (
 from compress.config import dict_config
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 X = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 STEP = 4

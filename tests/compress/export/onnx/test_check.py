@@ -10,7 +10,8 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.export.onnx.crash_guard import Ended, apart
-from compress.export.onnx.export import ExportSettings, transform_to_onnx
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export_report import ExportSettings
 
 
 class Normed(nn.Module):

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from benchmarks.networks import resnet20
 from compress.errors import UserError
 from compress.export.onnx.check import Difference
-from compress.export.onnx.export import METADATA, ExportReport, ExportSettings, fusion_warnings, transform_to_onnx
+from compress.export.onnx.export import METADATA, fusion_warnings, transform_to_onnx
+from compress.export.onnx.export_report import ExportReport, ExportSettings
 from compress.export.onnx.session import flags_have_vnni, open_session, run_session
 from compress.quantization.layers import quantized
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer

@@ -10,7 +10,8 @@ from torchvision.models import mobilenet_v2
 
 from benchmarks.networks import resnet20
 from compress.errors import UserError
-from compress.export.onnx.export import ExportReport, ExportSettings, transform_to_onnx
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export_report import ExportReport, ExportSettings
 from compress.quantization.dorefa import DorefaQuantizer
 from compress.quantization.lsq import LSQQuantizer
 from compress.quantization.pact import PACTQuantizer

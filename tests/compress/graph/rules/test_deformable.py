@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.ops import DeformConv2d
 
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.twins import numbers, prepared, thinned_alike
 
 

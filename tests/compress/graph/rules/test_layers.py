@@ -19,7 +19,7 @@ from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantiz
 from compress.quantization.wrpn import WRPNQuantizer
 from compress.thinning.complete import masks_of
 from compress.thinning.thin import put_on, remove_units, thin
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 
 class Scaled(nn.Module):

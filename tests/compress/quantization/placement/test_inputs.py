@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compress.export.onnx.export_onnx import export_onnx
+from compress.export.onnx.export import export_onnx
 from compress.quantization.placement.inputs import read_graph
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 

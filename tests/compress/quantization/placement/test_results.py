@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.export.onnx.check import kernel_kinds
-from compress.export.onnx.export import ExportReport, transform_to_onnx
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export_report import ExportReport
 from compress.quantization.convert import apply, structure_of
 from compress.quantization.layers import RESULT
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer

@@ -13,7 +13,7 @@ from compress.thinning.attention.modules import Headed
 from compress.thinning.complete import complete_masks, masks_of
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.attentions import KNOWN, WRITTEN, Literal, ScaledByWidth, build_attention
 
 ALL = [*KNOWN, *WRITTEN]

@@ -8,7 +8,7 @@ from torch import nn
 
 from compress.thinning.complete import complete_masks
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.blocks import Lambda
 
 NONZERO_AT_ZERO = {

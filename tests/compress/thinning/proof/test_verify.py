@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from compress.thinning.thin import remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 
 def test_a_batch_norm_over_two_nearly_equal_numbers_does_not_hold_its_channels():

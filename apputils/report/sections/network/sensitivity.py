@@ -7,7 +7,7 @@ from typing import Any
 
 from apputils.report.blocks import Block, Text, absent
 from apputils.report.section import Content, Section
-from apputils.report.sections.other_data import other_data
+from apputils.report.sections.run.other_data import other_data
 from apputils.report.source import Source, finished_analysis
 from apputils.report.svg import Chart, line_chart
 from apputils.report.tables import Plot, Row, Sheet, Table

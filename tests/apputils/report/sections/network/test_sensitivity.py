@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from apputils.report.sections.sensitivity import find_sensitivity
+from apputils.report.sections.network.sensitivity import find_sensitivity
 from apputils.report.source import Source
 from compress.analysis.macs.layers import macs_table
 

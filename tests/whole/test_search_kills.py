@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 optuna = pytest.importorskip("optuna")
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 GOALS = "goals:\n  - {metric: macs, at_most: 8_000_000_000}\n  - {metric: psnr, drop_at_most: 60}\n"
 TRIALS, KILLS = 4, 6
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of, traces_of
-from compress.graph.coupling import Choices, Heads
+from compress.graph.coupling import Choices
 from compress.graph.trace import ExampleInputs
+from compress.graph.values import Heads
 from compress.thinning.attention.exchange import all_headed
 from compress.thinning.norms import plain_norms
 from compress.thinning.proof.inputs import real_inputs
@@ -26,7 +27,7 @@ from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.proof.verify import Outcome, run_only, trial
 from compress.thinning.recipe import Recipe
 from compress.thinning.removal_plan import plan_recipe
-from compress.thinning.retreat import Lookalikes, Trials, first_fault, reason_of
+from compress.thinning.trials.retreat import Lookalikes, Trials, first_fault, reason_of
 
 ATTEMPTS = 64
 """Changes of the graph; what fails after so many is pinned at once."""

@@ -25,7 +25,7 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
-from compress.graph.settable_numbers import settable
+from compress.graph.sizes.settable import settable
 
 DEPTH = 3
 """How deep in lists, dictionaries and configuration objects numbers are looked for."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from apputils.report.blocks import Block, Charts, Heading, Text, Tile, absent
 from apputils.report.section import Content, Section
-from apputils.report.sections.other_data import other_data
+from apputils.report.sections.run.other_data import other_data
 from apputils.report.source import EXPORT, Source
 from apputils.report.svg import Chart, bar_chart
 from apputils.report.tables import Cell, Column, Plot, Row, Sheet, Table, column, shape, whole

@@ -11,7 +11,7 @@ from torch import nn
 
 from compress.thinning.complete import masks_of
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 
 
 class Attention(nn.Module):

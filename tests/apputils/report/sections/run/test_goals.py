@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from apputils.report.sections.goals import Goals
+from apputils.report.sections.run.goals import Goals
 from compress.goals.goal import Goal
 from compress.goals.judge import Value, judge
 

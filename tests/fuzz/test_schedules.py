@@ -19,7 +19,7 @@ from tests.compress.harness import tiny_net
 from tests.compress.test_contract import sample_of
 from tests.fuzz.watch import LONGEST_LINE, MOST_GROWTH, SECONDS, limited, resident
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 CHUNK = 100
 
 

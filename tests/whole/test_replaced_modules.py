@@ -17,7 +17,7 @@ from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantiz
 from compress.quantization.wrpn import WRPNQuantizer
 from compress.thinning.attention.modules import Headed
 from compress.thinning.thin import remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.attentions import KNOWN, build_attention
 
 QUANTIZERS = [DorefaQuantizer, LSQQuantizer, PACTQuantizer, QuantAwareTrainRangeLinearQuantizer, WRPNQuantizer]

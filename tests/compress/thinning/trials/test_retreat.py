@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
-from compress.thinning import trial as trials
 from compress.thinning.complete import masks_of
 from compress.thinning.proof.observe import observe
 from compress.thinning.proof.verify import Outcome, relative, trial
-from compress.thinning.retreat import Lookalikes, Trials, first_fault, retreat
 from compress.thinning.thin import put_on, remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials import trial as trials
+from compress.thinning.trials.retreat import Lookalikes, Trials, first_fault, retreat
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.attentions import ScaledByWidth
 
 IMAGE = torch.linspace(-1, 1, 2 * 3 * 64, dtype=torch.float64).reshape(2, 3, 8, 8)

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from apputils.report.removed_units import reasons_of_removal, removed_units, unexplained
-from apputils.report.sections.removed import Removed
+from apputils.report.sections.network.removed import Removed
 from tests.apputils.report.example import REASON, RECIPES
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.twins import Between, numbers, prepared, thinned_alike
 
 IMAGE = (2, 3, 6, 6)

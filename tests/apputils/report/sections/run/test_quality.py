@@ -6,7 +6,7 @@ from typing import Any
 
 import openpyxl
 
-from apputils.report.sections.quality import detail_tables
+from apputils.report.sections.run.quality import detail_tables
 
 
 def test_what_the_tester_tells_beyond_its_metrics_is_shown(written: tuple[dict[str, Any], Path]) -> None:

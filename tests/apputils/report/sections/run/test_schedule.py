@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from apputils.report.sections.schedule import policies_of, runs_of
+from apputils.report.sections.run.schedule import policies_of, runs_of
 from compress.config.families import FAMILIES
 from tests.apputils.report.example import SCHEDULE
 

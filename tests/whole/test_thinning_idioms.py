@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from compress.thinning.thin import remove_units
-from compress.thinning.trial import prunable_graph
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.idioms import Attending, BlurPool, ChannelNorm, ConvGru, ConvLstm
 from tests.compress.thinning.twins import numbers, prepared, thinned_alike
 

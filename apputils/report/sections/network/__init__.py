@@ -1,0 +1,1 @@
+"""Sections about the network: its layers, its sizes, what was removed."""

@@ -1,0 +1,1 @@
+"""How the faults of a schedule are gathered and worded."""

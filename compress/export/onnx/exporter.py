@@ -1,0 +1,109 @@
+"""torch's exporter, called for a network of any shape: `write_exported`.
+
+Sizes are left free where the network allows it; its errors become one line.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.errors import UserError
+from compress.export.onnx.check import Inputs
+
+
+def write_exported(
+    model: nn.Module, dummies: Inputs, file: Path, opset: int | None, free_axes: Sequence[int]
+) -> list[str]:
+    """Writes the exporter's file; its notes. Sizes are tried free, then free where the network allows it."""
+    examples = tuple(example_of(each) for each in dummies)
+    named = tuple(free_sizes(each, index, free_axes) for index, each in enumerate(examples))
+    notes = replaced_weights(model, examples)
+    try:
+        program = _trace(model, examples, named, opset)
+    except Exception:  # the exporter's errors share no base class; the second try tells what is wrong
+        automatic = tuple({axis: torch.export.Dim.AUTO for axis in each} for each in named)
+        try:
+            program = _trace(model, examples, automatic, opset)
+        except Exception as e:
+            raise UserError(_reason(model, e)) from e
+        notes.append("the network fixes some of its input's sizes; `dynamic` says which may change")
+    program.save(str(file), external_data=False)
+    return notes
+
+
+@torch.no_grad()
+def replaced_weights(model: nn.Module, examples: Inputs) -> list[str]:
+    """Runs a network once; says which of its weights that has replaced: the file holds those of this pass."""
+    before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    try:
+        model(*examples)
+    except Exception:  # whatever it raises, the exporter says better
+        return []
+    names = [name for name, parameter in model.named_parameters() if parameter.data_ptr() != before[name]]
+    if not names:
+        return []
+    return [
+        f"forward replaces {', '.join(names[:3])}{' ...' if len(names) > 3 else ''} through `.data`: the file holds "
+        "what one pass in eval mode has made of it"
+    ]
+
+
+def _trace(model: nn.Module, examples: Inputs, dynamic: Any, opset: int | None) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.onnx.export(
+            model, examples, dynamo=True, opset_version=opset, dynamic_shapes=dynamic, verbose=False
+        )
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """The exporter's own log lines, which speak of its passes, are left out."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnx_ir", "onnxscript")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+
+
+def _reason(model: nn.Module, error: Exception) -> str:
+    """The first of the chained errors that says something, which is the innermost."""
+    causes: list[BaseException] = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    lines = [line for line in str(causes[-1]).strip().splitlines() if line.strip()]
+    text = " ".join(lines[:3])[:400] if lines else type(causes[-1]).__name__
+    return f"{type(model).__name__} cannot be exported to ONNX: {text}; nothing was written"
+
+
+def example_of(dummy: Tensor) -> Tensor:
+    """Zeros of a dummy's shape and type; a batch of 1 becomes 2, because the exporter takes a size of 1 for fixed."""
+    shape = list(dummy.shape)
+    if shape and shape[0] == 1:
+        shape[0] = 2
+    return torch.zeros(shape, dtype=dummy.dtype)
+
+
+def free_sizes(example: Tensor, index: int, more: Sequence[int] = ()) -> dict[int, str]:
+    """Names of the sizes that may change: batch, of images height and width, and `more` axes."""
+    names = {0: "batch"} if example.dim() else {}
+    spatial = {3: ["length"], 4: ["height", "width"], 5: ["depth", "height", "width"]}.get(example.dim(), [])
+    suffix = f"_{index}" if index else ""
+    for axis, name in enumerate(spatial, start=2):
+        names[axis] = f"{name}{suffix}"
+    for axis in more:
+        if axis < example.dim():
+            names.setdefault(axis, f"axis{axis}{suffix}")
+    if more and example.dim() == 3:  # the last one is the features'
+        names = {axis: name for axis, name in names.items() if axis < 2 or axis in more}
+    return names

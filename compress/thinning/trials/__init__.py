@@ -1,0 +1,1 @@
+"""Removals tried out before they are made, and the retreat where one fails."""

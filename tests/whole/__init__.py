@@ -1,0 +1,1 @@
+"""Whole commands and behaviour that no single module has."""
