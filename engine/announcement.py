@@ -25,6 +25,9 @@ def announce(application: TrainedApplication, progress: Progress, run: str, step
         run: its name.
         steps_per_epoch: optimizer updates.
     """
+    if progress.as_it_came:
+        logger.info("run %s: nothing is trained; the network is measured and saved as it is", run)
+        return
     if progress.finished:
         logger.info(
             "run %s is finished: its %d epochs are trained. To train on: python train.py --resume=%s --nEpochs=%d, "

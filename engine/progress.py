@@ -48,6 +48,11 @@ class Progress:
         """Whether no epoch is left to train."""
         return self.epoch >= self.epochs
 
+    @property
+    def as_it_came(self) -> bool:
+        """Whether the run is of no epoch at all: its best network is the one it started from."""
+        return self.epochs == 0 and self.best is None
+
     def last_update(self, steps_per_epoch: int) -> tuple[int, int]:
         """Epoch and step of the newest update, both from 0."""
         return (self.epoch, self.middle.step - 1) if self.middle else (self.epoch - 1, steps_per_epoch - 1)

@@ -106,6 +106,8 @@ class BaseTrainer(TrainedApplication):
         with self.session, self.session.warnings:
             with self.session.interrupts:
                 self.prepare(checkpoint)
+                if self.progress.as_it_came:
+                    self.save_all([self.session.run.best])
                 while not self.progress.finished:
                     try:
                         self.run_epoch(self.progress.epoch)
@@ -262,7 +264,8 @@ class BaseTrainer(TrainedApplication):
         scheduler = state.scheduler = self.build_scheduler(checkpoint)
         call: Any = torch.compile(model) if config.compile else model
         self.forward = self.replicas = Replicas(model, call, state.companions_parameters())
-        epochs = config.nEpochs or scheduler.suggested_epochs or self.default_epochs
+        given = config.nEpochs
+        epochs = given if given is not None else scheduler.suggested_epochs or self.default_epochs
         self.progress = Progress(epochs, BestOfEachSize(scheduler))
         signals = self.session.interrupts
         self.nan_guard = NanGuard(state, config.on_nan, self.device, self.loss_by_hand, signals, self.left_out)

@@ -45,7 +45,10 @@ class TrainConfig:
         maximum=MOST,
     )
     nEpochs: int | None = option(
-        None, "number of epochs (default: as many as the schedule needs)", minimum=1, maximum=MAX_EPOCHS
+        None,
+        "number of epochs; 0 makes a run of a network that is trained already (default: as many as the schedule needs)",
+        minimum=0,
+        maximum=MAX_EPOCHS,
     )
     lr: float = option(1e-3, "initial learning rate", minimum=0.0)
     seed: int = option(0, "seed of every random choice", minimum=0, maximum=2**63 - 1)

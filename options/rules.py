@@ -159,6 +159,8 @@ NEW: tuple[Rule[TrainConfig], ...] = (
         lambda c: False,
         "is for a run that continues; give --resume=RUN with it",
     ),
+    Rule(("compress",), lambda c: c.nEpochs != 0, "acts in epochs, and --nEpochs=0 leaves none"),
+    Rule(("seeds",), lambda c: c.nEpochs != 0, "trains several runs, and --nEpochs=0 trains none"),
     Rule(("seeds",), _trains, "trains several runs, and the other option trains none"),
     Rule(("seed",), lambda c: c.seeds is None, "is one seed, and --seeds names several; give one of the two"),
     Rule(("run",), lambda c: _trains(c) or c.plan, "names what is written, and nothing is with the other option"),

@@ -20,6 +20,7 @@ LAYERS = [  # inside compress/, from the bottom; a module imports its own layer 
     {"io", "registry", "selectors", "criteria", "groups", "levels", "freezing"},
     {"masks"},
     {"graph"},
+    {"calibration"},
     {"thinning", "fusing"},
     {"context"},
     {"pruning", "regularization", "quantization", "distillation", "lr"},

@@ -18,6 +18,7 @@ KNOWN: dict[str, MeanStd] = {  # over the training part of each
     "mnist": ((0.1307,), (0.3081,)),
     "fashionmnist": ((0.2860,), (0.3530,)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "efficientnet-lite": ((127 / 255,), (128 / 255,)),  # (pixel - 127) / 128, as TensorFlow's are trained
     "half": ((0.5,), (0.5,)),
 }
 AUTO = "auto"

@@ -34,6 +34,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "mobilenet": mobilenet.MobileNetV1,
     "plain20": resnet_cifar.plain20,
     "preact_resnet20": resnet_cifar.PreactResNet20,
+    "resnet8": resnet_cifar.by_depth(8),
     "resnet20": resnet_cifar.by_depth(20),
     "resnet32": resnet_cifar.by_depth(32),
     "resnet44": resnet_cifar.by_depth(44),

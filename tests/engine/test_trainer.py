@@ -182,3 +182,17 @@ def test_the_main_job_and_resume_on_cuda(trainer_of: TrainerOf, extra: list[str]
     content = load_checkpoint(Path("checkpoints/a/last.pt"))
     assert content["epoch"] == 3
     assert all(torch.isfinite(each).all() for each in content["model"].values())
+
+
+def test_a_run_of_no_epoch_holds_what_it_started_from(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:
+    trainer_of("--nEpochs=1", "--run=a").run()
+    with caplog.at_level("INFO", "run"):
+        summary = trainer_of("--nEpochs=0", "--run=b", "--start-from=a").run()
+    assert same(weights("b"), load_checkpoint(Path("checkpoints/a/best.pt"))["model"])
+    assert same(load_checkpoint(Path("checkpoints/b/best.pt"))["model"], weights("b"))
+    assert summary["epochs"] == 0
+    assert "run b: nothing is trained" in caplog.text
+    trainer_of("--resume=b", "--nEpochs=1").run()
+    assert not same(weights("a"), weights("b"))
+    with pytest.raises(UserError, match="--nEpochs=0 leaves none"):
+        trainer_of(SPARSE, "--nEpochs=0")

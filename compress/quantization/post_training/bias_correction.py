@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compress.calibration.replay import passing
 from compress.quantization.layers import LAYERS
 from compress.quantization.post_training.folding import Bias
-from compress.quantization.post_training.replay import passing
 from compress.selectors import submodule
 
 logger = logging.getLogger("compress")

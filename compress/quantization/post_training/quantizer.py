@@ -13,6 +13,7 @@ import torch
 from pydantic import ConfigDict, Field, with_config
 from torch import nn
 
+from compress.calibration.samples import finite_samples
 from compress.errors import UserError
 from compress.parameters import copied
 from compress.quantization.base import RESULT_BITS, Bits, LayerBits, Quantizer
@@ -35,7 +36,6 @@ from compress.quantization.post_training.replay import set_aside
 from compress.quantization.post_training.rounding.adaround import adaround
 from compress.quantization.post_training.rounding.candidates import LayerResult
 from compress.quantization.post_training.rounding.gptq import gptq
-from compress.quantization.post_training.samples import finite_samples
 from compress.quantization.post_training.statistics import TensorStatistics, observe
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics
 from compress.quantization.range_linear import RESULT_MODE, Mode, Modes, RangeActivation, RangeWeight, scale_and_zero

@@ -1,41 +1,14 @@
-"""Inputs and outputs of one layer while a network runs, no further than needed.
+"""A quantized network as it would be without rounding.
 
-`passing`, `set_aside`.
+`set_aside`.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from compress.graph.trace import as_arguments
 from compress.quantization.layers import OUTPUT, LateFrozen, QuantActivation, QuantLayer, kind_of, slots_of
-
-
-class _Enough(Exception):
-    """The layer has run; the rest of the forward pass is not needed."""
-
-
-@torch.no_grad()
-def passing(model: nn.Module, module: nn.Module, batches: Sequence[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """(input, output) of a module's first call, batch by batch; what follows it is not computed."""
-    found: list[tuple[Tensor, Tensor]] = []
-
-    def keep(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        found.append((inputs[0].detach(), output.detach()))
-        raise _Enough
-
-    for batch in batches:
-        handle = module.register_forward_hook(keep)
-        try:
-            model(*as_arguments(batch))
-        except _Enough:
-            pass
-        finally:
-            handle.remove()
-        yield found.pop()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from compress.quantization.post_training.replay import passing, set_aside
+from compress.calibration.replay import passing
+from compress.quantization.post_training.replay import set_aside
 from compress.quantization.post_training.rounding.candidates import Candidates, LayerResult, rounded_input
 from compress.selectors import submodule
 

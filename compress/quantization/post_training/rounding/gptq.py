@@ -18,17 +18,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from compress.calibration.patches import inputs_of_a_channel, patches, thinned_rows
 from compress.graph.trace import as_arguments
 from compress.quantization.post_training.rounding.candidates import Candidates, LayerResult, rounded_input
 from compress.selectors import submodule
 
 logger = logging.getLogger("compress")
 DAMPING = 0.01  # of H's mean diagonal, added to its diagonal (2210.17323, section 3.3)
-WIDEST = 8192  # inputs of an output channel; H is their square
 TOGETHER = 1 << 27  # numbers of all H that are gathered in one pass
-ROWS_OF_A_BATCH = 1 << 16  # positions of a batch that H is summed over, at most
 
 
 @torch.no_grad()
@@ -43,19 +41,12 @@ def gptq(quantized: nn.Module, layers: Sequence[str], batches: Sequence[Any]) ->
     Returns:
         what came of each layer; and layers of other kinds, or too wide, which are rounded to nearest.
     """
-    usable = [name for name in layers if _inputs_of_a_channel(submodule(quantized, name)) is not None]
+    usable = [name for name in layers if inputs_of_a_channel(submodule(quantized, name)) is not None]
     results = []
     for some in _in_passes(quantized, usable):
         for name, gathered in _hessians(quantized, some, batches).items():
             results.append(_round(name, submodule(quantized, name), gathered))
     return results, [name for name in layers if name not in usable]
-
-
-def _inputs_of_a_channel(layer: Any) -> int | None:
-    """How many weights an output channel has; None of a layer that is not rounded here."""
-    known = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
-    width = layer.weight[0].numel() if known else WIDEST + 1
-    return width if width <= WIDEST else None
 
 
 def _in_passes(network: nn.Module, layers: Sequence[str]) -> Iterator[list[str]]:
@@ -64,7 +55,7 @@ def _in_passes(network: nn.Module, layers: Sequence[str]) -> Iterator[list[str]]
     room = TOGETHER
     for name in layers:
         layer = submodule(network, name)
-        size = (_inputs_of_a_channel(layer) or 0) ** 2 * int(getattr(layer, "groups", 1))
+        size = (inputs_of_a_channel(layer) or 0) ** 2 * int(getattr(layer, "groups", 1))
         if some and size > room:
             yield some
             some, room = [], TOGETHER
@@ -83,8 +74,7 @@ class _Gathered:
 
     def __call__(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         rows = patches(layer, rounded_input(layer, arguments[0].detach()))
-        step = -(-rows.shape[1] // ROWS_OF_A_BATCH)
-        rows = rows[:, ::step].double()
+        rows = thinned_rows(rows).double()
         product = rows.transpose(1, 2) @ rows
         self.sum = product if self.sum is None else self.sum + product
         self.positions += rows.shape[1]
@@ -98,24 +88,6 @@ def _hessians(quantized: nn.Module, layers: Sequence[str], batches: Sequence[Any
         for batch in batches:
             quantized(*as_arguments(batch))
     return {name: gathered for name, gathered in found.items() if gathered.sum is not None}
-
-
-def patches(layer: Any, x: Tensor) -> Tensor:
-    """What each output position of a layer reads, (groups, positions, inputs), inputs in the weight's order."""
-    if isinstance(layer, nn.Linear):
-        return x.reshape(1, -1, x.shape[-1])
-    if isinstance(layer, nn.Conv1d):
-        x = x.unsqueeze(-2)
-    sizes = [
-        (1, *each) if isinstance(layer, nn.Conv1d) else each
-        for each in (layer.kernel_size, layer.dilation, layer.stride)
-    ]
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = functional.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
-    kernel, dilation, stride = sizes
-    columns = functional.unfold(x, kernel, dilation, 0, stride)  # (samples, channels * taps, positions)
-    columns = columns.reshape(len(x), layer.groups, -1, columns.shape[-1])
-    return columns.permute(1, 0, 3, 2).flatten(1, 2)
 
 
 def _round(name: str, layer: Any, gathered: _Gathered) -> LayerResult:

