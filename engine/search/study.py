@@ -34,15 +34,17 @@ def storage_errors(where: str) -> Iterator[None]:
         ) from e
 
 
-def open_study(folder: Path, storage: str | None, facts: Mapping[str, Any], fresh: bool, higher_is_better: bool) -> Any:
+def open_study(
+    folder: Path, storage: str | None, facts: Mapping[str, Any], higher_is_better: bool, first_rung: int
+) -> Any:
     """The Optuna study of a folder, made if it is not there.
 
     Args:
         folder: studies/NAME.
         storage: URL of a database; None is the folder's journal file.
         facts: of the network, data and goals, which every worker must share.
-        fresh: whether it may not be there yet.
         higher_is_better: of the metric.
+        first_rung: epochs after which a trial is compared first; the next rungs are twice as long each.
 
     Raises:
         UserError: it is of another network, data or goals, or the storage cannot be reached.
@@ -56,11 +58,9 @@ def open_study(folder: Path, storage: str | None, facts: Mapping[str, Any], fres
                 study_name=folder.name,
                 storage=_storage(optuna, folder, storage),
                 direction="maximize" if higher_is_better else "minimize",
-                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=RUNG),
-                load_if_exists=not fresh,
+                pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=RUNG),
+                load_if_exists=True,
             )
-        except optuna.exceptions.DuplicatedStudyError as e:
-            raise UserError(f"there is a study {folder.name} already; go on with it by --resume") from e
         except Exception as e:
             if type(e).__module__.startswith("sqlalchemy") or isinstance(e, ImportError):
                 raise UserError(f"--storage={where} cannot be used: {str(e).splitlines()[0][:200]}") from e

@@ -5,18 +5,21 @@ continues the run under the trial's number.
 """
 
 import logging
+import shutil
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apputils.runs.console import Interrupted
 from apputils.runs.folders import Run
 from compress.errors import UserError
 from compress.goals.goal import Goal
-from compress.io.files import write_text
+from compress.io.files import read_text, write_text
 from compress.io.optional import needed
-from engine.resume import resumed
+from engine.resume import last_checkpoint, resumed
 from engine.search.candidate import INT8, QUANTIZE_FROM, Candidate, schedule_of, schedule_text
 from engine.search.space import Space
 from engine.search.study import PURPOSE
@@ -57,9 +60,12 @@ class Trials:
         write_text(schedule, self.text(candidate, trial.number))
         if "feasible" not in trial.user_attrs:
             self._before_training(trial, candidate)
-        if not trial.user_attrs["feasible"]:
-            return float(trial.user_attrs["untrained"]), False
         quality = float(trial.user_attrs["untrained"])
+        if not trial.user_attrs["feasible"]:
+            return quality, False
+        if (same := _same(trial)) is not None:
+            trial.set_user_attr("same_as", same.number)
+            return float(same.value), False
         for rung in self.rungs:
             if self.out_of_time() and rung != self.rungs[0]:
                 return quality, True
@@ -96,35 +102,69 @@ class Trials:
 
     def _trained(self, trial: Any, candidate: Candidate, schedule: Path, epochs: int) -> float:
         """Quality after so many epochs: the run is started, or continued from where it was left."""
-        name = self.run_name(trial.number)
-        metric, higher = self.subject.metric
-        if Run(name).last.is_file():
-            optform = self.subject.checkpoint["optform"]
-            parser = self.subject.application.load("train_options")()
-            config = resumed(parser.parse([f"--optform={optform}", f"--resume={name}", f"--nEpochs={epochs}"]))
-        else:
-            config = self.config(candidate, schedule, f"--run={name}", f"--nEpochs={epochs}")
-        trainer = self.subject.trainer(config)
+        run = Run(self.run_name(trial.number))
+        trainer = self.subject.trainer(self.of_run(run, candidate, schedule, epochs))
         started = time.perf_counter()
         trainer.run()
         trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + time.perf_counter() - started)
+        metric, higher = self.subject.metric
         first = candidate.thin_epoch + (QUANTIZE_FROM if candidate.precision == INT8 else 0)
-        settled = [row for row in trainer.progress.history if row["epoch"] >= first]
-        values = [row[metric] for row in settled or trainer.progress.history]
+        done = [row for row in trainer.progress.history if row["epoch"] < epochs]
+        values = [row[metric] for row in done if row["epoch"] >= first] or [row[metric] for row in done]
         return float(max(values) if higher else min(values))
+
+    def of_run(self, run: Run, candidate: Candidate, schedule: Path, epochs: int) -> Any:
+        """Training options of a candidate's run, which is continued where it has begun.
+
+        Raises:
+            UserError: the run has another schedule: it is not this candidate's.
+        """
+        if not run.kept_files():
+            shutil.rmtree(run.logs, ignore_errors=True)  # of a worker that died before it saved anything
+            return self.config(candidate, schedule, f"--run={run.name}", f"--nEpochs={epochs}")
+        kept = last_checkpoint(run)
+        if kept["schedule_text"] != read_text(schedule):
+            raise UserError(f"the run {run.name} was trained under another schedule than {schedule}; remove it")
+        epochs = max(epochs, kept["epoch"] + 1)  # it was killed in a later rung, and this one is known
+        parser = self.subject.application.load("train_options")()
+        words = [f"--optform={kept['optform']}", f"--resume={run.name}", f"--nEpochs={epochs}"]
+        return resumed(parser.parse(words), kept)
+
+
+def _same(trial: Any) -> Any:
+    """A trial that was trained to the last rung and decided the same; None if there is none."""
+    states = needed("optuna", PURPOSE).trial.TrialState
+    done = trial.study.get_trials(deepcopy=False, states=(states.COMPLETE,))
+    return next((each for each in done if each.params == trial.params and each.intermediate_values), None)
 
 
 def told(study: Any, trial: Any, trials: Trials) -> None:
-    """Carries a trial out and tells the study; what cannot be built is told as failed, with its reason."""
-    states = needed("optuna", PURPOSE).trial.TrialState
+    """Carries a trial out and tells the study; a candidate that fails is told as failed, with its reason.
+
+    Raises:
+        OSError: of the disk or the storage, which is no fault of the candidate.
+    """
+    optuna = needed("optuna", PURPOSE)
+    states = optuna.trial.TrialState
     try:
         value, stopped = trials.run(trial)
+    except (OSError, optuna.exceptions.OptunaError, Interrupted):
+        raise
     except UserError as e:
-        logger.warning("trial %d: %s", trial.number, e)
-        trial.set_user_attr("refused", str(e)[:500])
-        study.tell(trial, state=states.FAIL)
+        _failed(study, trial, str(e))
+        return
+    except Exception as e:  # one candidate's fault must not end the search, of whatever kind it is
+        place = trials.subject.folder / f"trial{trial.number:04d}.txt"
+        write_text(place, traceback.format_exc())
+        _failed(study, trial, f"{type(e).__name__}: {e}; where: {place}")
         return
     if stopped:
         study.tell(trial, state=states.PRUNED)
     else:
         study.tell(trial, value)
+
+
+def _failed(study: Any, trial: Any, reason: str) -> None:
+    logger.warning("trial %d failed: %s", trial.number, reason[:500])
+    trial.set_user_attr("refused", reason[:500])
+    study.tell(trial, state=needed("optuna", PURPOSE).trial.TrialState.FAIL)

@@ -1,12 +1,15 @@
 """The end of a search: the best candidate trained whole, its goals measured, everything written.
 
-`Finish.run`. Where its measured goals are missed, the next candidate is tried, `MOST_TRIES` in all.
+`Finish.run`. Candidates whose files are measured to be too slow are passed over before that; where the goals are missed
+after it, the next candidate is tried, `MOST_TRIES` in all.
 """
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,8 @@ from compress.goals.judge import MET, UNDECIDED, goals_table
 from compress.io.files import write_json, write_text
 from compress.io.optional import needed
 from engine.commands.find_checkpoint import find_subject
-from engine.resume import resumed
 from engine.search.candidate import Candidate, schedule_of, schedule_text
+from engine.search.measured import Stopwatch, excess
 from engine.search.page import bounds_of, write_page
 from engine.search.screen import quiet
 from engine.search.study import PURPOSE
@@ -25,6 +28,7 @@ from engine.search.trial import Trials
 
 logger = logging.getLogger("search")
 MOST_TRIES = 3
+MOST_MEASURED = 8  # candidates that are too slow before the search for one that is not ends
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,44 @@ class Finish:
 
     def run(self) -> dict[str, Any]:
         """Trains the best candidate, measures and writes; the record of its goals on validation data."""
-        ranked = self.ranked()
         best: tuple[dict[str, Any], dict[str, Any], str] | None = None
-        for number, trial in enumerate(ranked[:MOST_TRIES]):
-            if number and self.out_of_time():
-                break
-            name = f"{self.trials.prefix}-best" + (str(number + 1) if number else "")
-            record = self._trained(trial, name)
-            if best is None or _badness(record) < _badness(best[1]):
-                best = trial, record, name
-            if record["verdict"] in (MET, UNDECIDED):
-                break
-        if best is None:
-            return self._none()
-        return self._write(*best)
+        with tempfile.TemporaryDirectory() as place:
+            watch = Stopwatch(self.trials.subject, self.trials.goals, Path(place))
+            for trial in islice(self.in_time(watch), MOST_TRIES):
+                if best is not None and self.out_of_time():
+                    break
+                name = f"{self.trials.run_name(trial.number)}-whole"
+                record = self._trained(trial, name)
+                if best is None or _badness(record) < _badness(best[1]):
+                    best = trial, record, name
+                if record["verdict"] in (MET, UNDECIDED):
+                    break
+        return self._none() if best is None else self._write(*best)
+
+    def in_time(self, watch: Stopwatch) -> Iterator[Any]:
+        """The ranked trials without those that are measured to be too slow; the nearest of these where all are.
+
+        A trial that is too slow by a share tells what prediction would do in its precision; slower ones are not
+        measured.
+        """
+        missed: list[tuple[float, int, Any]] = []
+        most: dict[str, float] = {}  # precision -> the largest predicted time that may meet
+        met = False
+        for trial in self.ranked():
+            predicted, precision = trial.user_attrs["costs"][LATENCY], trial.params["precision"]
+            if predicted > most.get(precision, predicted) or len(missed) >= MOST_MEASURED:
+                continue
+            with quiet():
+                over = excess(self.trials.goals, watch.ratios(Run(self.trials.run_name(trial.number))))
+            if over <= 0:
+                met = True
+                yield trial
+                continue
+            logger.info("trial %d is %.1f%% too slow when its file is measured", trial.number, 100 * over)
+            missed.append((over, trial.number, trial))
+            most[precision] = predicted / (1 + over)
+        if missed and not met:
+            yield min(missed, key=lambda each: each[:2])[2]
 
     def ranked(self) -> list[Any]:
         """Trials that were trained and whose predicted costs are allowed, the best quality of the last rung first."""
@@ -90,13 +118,7 @@ class Finish:
             schedule, self._text(candidate, [f"Trial {trial.number} of the study {subject.folder.name}, whole."])
         )
         logger.info("training trial %d whole: run %s, %d epochs", trial.number, name, self.epochs)
-        if Run(name).last.is_file():
-            optform = subject.checkpoint["optform"]
-            config = resumed(
-                subject.application.load("train_options")().parse([f"--optform={optform}", f"--resume={name}"])
-            )
-        else:
-            config = self.trials.config(candidate, schedule, f"--run={name}", f"--nEpochs={self.epochs}")
+        config = self.trials.of_run(Run(name), candidate, schedule, self.epochs)
         with quiet():
             summary = subject.trainer(config).run()
         record: dict[str, Any] = summary["goals"]
@@ -170,7 +192,10 @@ class Finish:
         states = needed("optuna", PURPOSE).trial.TrialState
         tried = [each for each in self.study.get_trials(deepcopy=False, states=(states.COMPLETE,)) if each.constraints]
         if not tried:
-            return {"verdict": "not measured", "rows": [], "file": None, "error": "no trial was finished in the time"}
+            failed = [each for each in self.study.get_trials(deepcopy=False) if "refused" in each.user_attrs]
+            said = f"all {len(failed)} trials failed, the last one: {failed[-1].user_attrs['refused']}" if failed else \
+                "no trial was finished in the time; give it more --minutes"  # fmt: skip
+            return {"verdict": "not measured", "rows": [], "file": None, "error": said}
         near = min(tried, key=lambda each: max(each.constraints.values()))
         goal, over = max(near.constraints.items(), key=lambda each: each[1])
         said = f"no candidate is predicted to meet {goal}; trial {near.number} came nearest, {over:.1%} above the bound"

@@ -41,7 +41,7 @@ from engine.commands.find_checkpoint import load_subject
 from engine.distributed.elastic_restart import _own_run
 from engine.resume import schedule_text
 from engine.saved.dense_baseline import is_dense
-from engine.search.command import _resumed
+from engine.search.agreement import resumed as study_resumed
 from options.search_options import SearchConfig
 from tests.compress.harness import tiny_net
 from tests.compress.io.test_files import ALONE
@@ -52,7 +52,7 @@ OPENERS = frozenset(("opened", "read_text", "read_bytes", "checked"))
 PRODUCT = ("compress", "engine", "apputils", "data", "models", "options")
 OWN = {  # read what this project or the system has written itself, under names that nobody gives
     "has_vnni", "_cpu_seconds", "_template", "_processor", "_busy_seconds", "_since", "world", "new_schedule",
-    "stored_in_integers", "layers_in_integers", "_parts", "load_program", "_checked_source",
+    "stored_in_integers", "layers_in_integers", "_parts", "load_program", "_checked_source", "of_run",
     "cost_row", "node_kinds", "blame", "_facts", "append_activations",  # what has just been written or proved
     "load",  # of transformers' own checkpoints, see compress/integrations
 }  # fmt: skip
@@ -152,7 +152,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "seed_groups.py group_of": in_run("group.json", lambda: group_of("a")),
     "goals.py load_goals": load_goals,
     "bundle.py read_device_results": lambda path: read_device_results(path, "a"),
-    "command.py _resumed": lambda path: _resumed(SearchConfig(study=_study(path))),
+    "agreement.py _read": lambda path: study_resumed(SearchConfig(study=_study(path))),
     "pairs_index.py read_index": _in_folder(read_index, "pairs.json"),
     "data/images.py opened": lambda path: ImageFile("a", path).load(),
     "dense.py is_dense": in_run("schedule.yaml", lambda: is_dense(Run("a"))),

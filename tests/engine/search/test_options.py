@@ -1,13 +1,15 @@
 """The command line of search.py, and what stops a search before it begins."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from compress.errors import ScheduleError, UserError
-from engine.search import command
+from engine.search import agreement
 from engine.search.space import KNOBS, space_of
-from options.search_options import SearchOptions
+from options.search_options import SearchConfig, SearchOptions
 
 GOALS = "goals:\n  - {metric: latency, at_most: 0.5}\n  - {metric: psnr, drop_at_most: 0.1}\n"
 
@@ -40,13 +42,13 @@ def test_an_unknown_option_has_its_nearest_name(capsys: pytest.CaptureFixture[st
 def test_goals_that_cannot_be_searched_for(text: str, kind: type[UserError], message: str, here: Path) -> None:
     Path("g.yaml").write_text(text)
     with pytest.raises(kind, match=message):
-        command._started(SearchOptions().parse(["--goals=g.yaml"]))
+        agreement.started(SearchOptions().parse(["--goals=g.yaml"]))
     assert not Path("studies").exists()
 
 
 def test_a_study_that_is_not_there(here: Path) -> None:
-    with pytest.raises(UserError, match="there is no study a in studies/; there are: none"):
-        command._resumed(SearchOptions().parse(["--study=a", "--resume"]))
+    with pytest.raises(UserError, match="there is no study a in studies/; there are none"):
+        agreement.resumed(SearchOptions().parse(["--study=a", "--resume"]))
 
 
 @pytest.mark.parametrize(("pinned", "message"), [
@@ -58,3 +60,29 @@ def test_knobs_that_are_pinned_wrongly(pinned: dict[str, object], message: str) 
     with pytest.raises(UserError, match=message):
         space_of(None, pinned)  # type: ignore[arg-type]
     assert set(KNOBS) == {"criterion", "precision", "teacher", "lr", "thin_epoch"}
+
+
+def test_a_new_study_does_not_take_the_runs_of_an_earlier_one(here: Path) -> None:
+    Path("g.yaml").write_text(GOALS)
+    Path("checkpoints/s-0003").mkdir(parents=True)
+    with pytest.raises(UserError, match="s-0003 is there already, of an earlier study; name another"):
+        agreement.started(SearchConfig(study="s", goals="g.yaml", start_from="d"))
+    agreement.started(SearchConfig(study="t", goals="g.yaml", start_from="d"))
+    with pytest.raises(UserError, match="there is a study t already; go on with it by python search.py --study=t"):
+        agreement.started(SearchConfig(study="t", goals="g.yaml", start_from="d"))
+
+
+def test_a_worker_that_joins_takes_what_the_study_was_begun_with(here: Path) -> None:
+    Path("g.yaml").write_text(GOALS)
+    agreement.started(SearchConfig(study="s", goals="g.yaml", start_from="d", seed=3))
+    assert agreement.resumed(SearchOptions().parse(["--study=s", "--resume", "--seed=3"]))["seed"] == 3
+    with pytest.raises(UserError, match="--threads=2: the study s was begun with 1; leave it out"):
+        agreement.resumed(SearchOptions().parse(["--study=s", "--resume", "--threads=2"]))
+
+
+def test_rungs_are_chosen_once(here: Path) -> None:
+    Path("g.yaml").write_text(GOALS)
+    about = agreement.started(SearchConfig(study="s", goals="g.yaml", start_from="d"))
+    subject: Any = SimpleNamespace(checkpoint={"seconds": 100.0, "epoch": 9})
+    assert agreement.agreed_rungs(about, 60, subject) == [8, 16, 32]
+    assert agreement.agreed_rungs(about, 1, subject) == [8, 16, 32]  # of another worker with less time

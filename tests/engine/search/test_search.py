@@ -68,6 +68,38 @@ def test_where_nothing_meets_the_goals_it_says_which_one_binds() -> None:
     assert found["error"] == "no candidate is predicted to meet a; trial 3 came nearest, 20.0% above the bound"
 
 
+def trial_of(number: int, quality: float, time: float, precision: str = "float") -> Any:
+    optuna = pytest.importorskip("optuna")
+    return SimpleNamespace(
+        number=number, state=optuna.trial.TrialState.COMPLETE, intermediate_values={8: quality},
+        constraints={"t": -0.1}, user_attrs={"costs": {"latency": time}}, params={"precision": precision},
+    )  # fmt: skip
+
+
+def found_in_time(trials: list[Any], measured: dict[int, float]) -> tuple[list[int], list[int]]:
+    """Trials that would be trained whole, and those that were measured."""
+    asked: list[int] = []
+
+    def ratios(run: Any) -> dict[str, tuple[float, float]]:
+        asked.append(int(run.name[2:]))
+        return {str(GOAL): (measured[asked[-1]], 0.0)}
+
+    study = SimpleNamespace(get_trials=lambda **_: trials)
+    of = SimpleNamespace(goals=[GOAL], run_name=lambda n: f"s-{n:04d}", subject=SimpleNamespace(metric=("psnr", True)))
+    finish = Finish(study, of, 1, "", lambda: False)  # type: ignore[arg-type]
+    return [each.number for each in finish.in_time(SimpleNamespace(ratios=ratios))], asked  # type: ignore[arg-type]
+
+
+GOAL = Goal("latency", at_most=0.5)
+
+
+def test_what_is_measured_to_be_too_slow_is_not_trained_whole() -> None:
+    """Trial 1 is 10 % slower than predicted: trial 2, predicted above 0.49 / 1.1, is not even measured."""
+    trials = [trial_of(1, 40, 0.49), trial_of(2, 39, 0.48), trial_of(3, 38, 0.44), trial_of(4, 37, 0.49, "int8")]
+    assert found_in_time(trials, {1: 0.55, 3: 0.49, 4: 0.5}) == ([3, 4], [1, 3, 4])
+    assert found_in_time(trials[:3], {1: 0.55, 3: 0.51}) == ([3], [1, 3])  # the nearest, where none meets
+
+
 def test_runs_are_quiet_and_the_search_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     handlers = list(logging.getLogger().handlers)
     logging.getLogger().handlers[:] = []

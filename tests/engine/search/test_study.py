@@ -1,6 +1,7 @@
 """Workers that share a study: a dead one's trial goes on under its own number, a living one's is left alone."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ FACTS = {"network": "a", "data": "b", "goals": []}
 
 
 def study_in(folder: Path, **changed: Any) -> Any:
-    return open_study(folder, None, {**FACTS, **changed}, False, True)
+    return open_study(folder, None, {**FACTS, **changed}, True, 2)
 
 
 def suggest(trial: Any) -> list[Any]:
@@ -66,6 +67,24 @@ def test_what_is_suggested_follows_from_the_seed_and_the_history(tmp_path: Path)
     assert run("one", 1) == run("two", 7)
 
 
+def test_a_half_goes_on_to_the_next_rung(tmp_path: Path) -> None:
+    """Each rung halves once, whatever its number of epochs: of 32 trials 16 reach the second, about 8 the third."""
+    study = open_study(tmp_path / "s", None, FACTS, True, 8)
+    reached = {8: 0, 16: 0, 32: 0}
+    values = random.Random(0).sample(range(32), 32)
+    for value in values:
+        trial = study.ask()
+        for rung in reached:
+            reached[rung] += 1
+            trial.report(value, rung)
+            if trial.should_prune():
+                break
+        study.tell(trial, value)
+    assert reached[8] == 32
+    assert 14 <= reached[16] <= 20  # those before the first half is known are let pass
+    assert 4 <= reached[32] <= 12
+
+
 def test_a_study_is_of_one_network_and_data(tmp_path: Path) -> None:
     study_in(tmp_path / "s")
     with pytest.raises(UserError, match="the study s is of another data, goals; name another study"):
@@ -75,14 +94,14 @@ def test_a_study_is_of_one_network_and_data(tmp_path: Path) -> None:
 
 def test_a_database_is_a_storage_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    study = open_study(tmp_path / "s", url, FACTS, False, True)
+    study = open_study(tmp_path / "s", url, FACTS, True, 2)
     trial, lock = next_trial(study, tmp_path / "s", sampler_of("random", 0))
     suggest(trial)
     study.tell(trial, 1.0)
     lock.release()
-    assert open_study(tmp_path / "s", url, FACTS, False, True).trials[0].value == 1.0
+    assert open_study(tmp_path / "s", url, FACTS, True, 2).trials[0].value == 1.0
     with pytest.raises(UserError, match="--storage=nonsense://x cannot be used"):
-        open_study(tmp_path / "s", "nonsense://x", FACTS, False, True)
+        open_study(tmp_path / "s", "nonsense://x", FACTS, True, 2)
 
 
 def test_a_storage_that_disappears_is_told_in_one_sentence() -> None:
@@ -122,7 +141,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_workers_share_a_real_postgresql(postgres: str, tmp_path: Path) -> None:
     sampler, folder = sampler_of("tpe", 0), tmp_path / "s"
-    workers = [open_study(folder, postgres, FACTS, False, True) for _ in range(2)]
+    workers = [open_study(folder, postgres, FACTS, True, 2) for _ in range(2)]
     held = [next_trial(worker, folder, sampler) for worker in workers]
     assert [trial.number for trial, _ in held] == [0, 1]
     for (trial, lock), worker in zip(held, workers, strict=True):
@@ -130,8 +149,8 @@ def test_workers_share_a_real_postgresql(postgres: str, tmp_path: Path) -> None:
         trial.set_constraint("latency", -0.1)
         worker.tell(trial, float(trial.number))
         lock.release()
-    again = open_study(folder, postgres, FACTS, False, True)
+    again = open_study(folder, postgres, FACTS, True, 2)
     assert [each.value for each in again.trials] == [0.0, 1.0]
     assert [each.constraints for each in again.trials] == [{"latency": -0.1}] * 2
     with pytest.raises(UserError, match="is of another data"):
-        open_study(folder, postgres, {**FACTS, "data": "c"}, False, True)
+        open_study(folder, postgres, {**FACTS, "data": "c"}, True, 2)

@@ -1,0 +1,166 @@
+"""What all workers of a study share: `studies/NAME/study.json`.
+
+`started` writes it, `resumed` reads it, `agreed_rungs` adds the rungs, which the first worker chooses.
+"""
+
+import json
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from apputils.checkpoints.file import load_checkpoint
+from apputils.checkpoints.schema import check_run
+from apputils.runs.folders import is_plain_name, newest_runs
+from compress.config.goals import load_goals
+from compress.errors import UserError, did_you_mean, shown
+from compress.io.files import read_text, write_json
+from engine.goals.training import higher_is_better
+from engine.saved.dense_baseline import is_dense
+from engine.search.subject import Subject
+from options.applications import find_application
+from options.option import dashed
+from options.search_options import SearchConfig
+
+logger = logging.getLogger("search")
+STUDIES = Path("studies")
+KEPT = ("optform", "seed", "threads", "sampler")  # a worker that joins takes these from the study
+WHOLE_TRAININGS = 6  # fine-tunings to the last rung that the time should allow, about
+LONGEST_RUNG = 32
+WINNER = 2  # times the last rung's epochs
+RESERVE = 1.2  # of the time that the winner's training is expected to take
+
+
+def started(config: SearchConfig) -> dict[str, Any]:
+    """A new study's facts, written to its folder.
+
+    Raises:
+        UserError: the goals' file is wrong, or the name is taken.
+    """
+    assert config.goals is not None
+    goals, rest = load_goals(config.goals, higher_is_better(config.optform))
+    unknown = sorted(set(rest) - {"search", "version"})
+    if unknown:
+        raise UserError(f"{config.goals}: {', '.join(unknown)} has no place here; it holds `goals:` and `search:`")
+    pinned = rest.get("search") or {}
+    if not isinstance(pinned, Mapping):
+        raise UserError(f"{config.goals}: search: holds knobs, `NAME: VALUE`; nothing was started")
+    name = config.study or f"{config.optform}-{time.strftime('%Y%m%d-%H%M%S')}"
+    _check_name(name)
+    about = {
+        "study": name, "run": config.start_from or _newest_dense(config.optform) or _trained_dense(config),
+        "goals": [goal.to_dict() for goal in goals], "search": dict(pinned), "storage": config.storage, "rungs": None,
+        **{each: getattr(config, each) for each in KEPT},
+        "command": shlex.join(["python", "search.py", *sys.argv[1:]]),
+    }  # fmt: skip
+    write_json(STUDIES / name / "study.json", about)
+    logger.info("study %s, from run %s; other workers join by: %s", name, about["run"], again(name))
+    return about
+
+
+def resumed(config: SearchConfig) -> dict[str, Any]:
+    """The facts of the study that a worker goes on with.
+
+    Raises:
+        UserError: there is no such study, or an option is given that it was begun without.
+    """
+    about = _read(str(config.study))
+    for name in KEPT:
+        if name in config.explicit and getattr(config, name) != about.get(name, getattr(config, name)):
+            raise UserError(
+                f"--{dashed(name)}={getattr(config, name)}: the study {config.study} was begun with {about[name]}; "
+                "leave it out. Nothing was started"
+            )
+    about["storage"] = config.storage or about["storage"]
+    return about
+
+
+def agreed_rungs(about: Mapping[str, Any], minutes: float, subject: Subject) -> list[int]:
+    """The study's rungs, epochs at which trials are compared; written down where this worker is the first.
+
+    Called by one worker at a time.
+    """
+    kept = _read(about["study"])
+    if not kept["rungs"]:
+        kept["rungs"] = _rungs(minutes, subject)
+        write_json(STUDIES / about["study"] / "study.json", kept)
+    found: list[int] = kept["rungs"]
+    return found
+
+
+def again(study: str) -> str:
+    """The command that goes on with a study."""
+    return f"python search.py --study={shlex.quote(study)} --resume"
+
+
+def epoch_seconds(subject: Subject) -> float:
+    """Of the dense run's training."""
+    checkpoint = subject.checkpoint
+    return max(0.1, float(checkpoint.get("seconds", 10.0)) / (checkpoint["epoch"] + 1))
+
+
+def _rungs(minutes: float, subject: Subject) -> list[int]:
+    """Epochs of the rungs: as many as let some whole fine-tunings and the winner's into the time."""
+    share = minutes * 60 / (WHOLE_TRAININGS + 2 * WINNER) / epoch_seconds(subject)
+    whole = max(4, min(LONGEST_RUNG, int(share) // 4 * 4))
+    return [whole // 4, whole // 2, whole]
+
+
+def _check_name(name: str) -> None:
+    """Whether a new study may have this name: a trial's run must not be that of an earlier study."""
+    if not is_plain_name(f"{name}-0000-whole"):
+        raise UserError(f"--study={shown(name)}: a study's name is one short folder name; nothing was started")
+    if (STUDIES / name / "study.json").exists():
+        raise UserError(f"there is a study {name} already; go on with it by {again(name)}, or name another")
+    of_earlier = sorted(each.name for each in Path("checkpoints").glob(f"{_escaped(name)}-[0-9][0-9][0-9][0-9]*"))
+    if of_earlier:
+        raise UserError(
+            f"--study={name}: its trials would be the runs {name}-0000, ..., and {of_earlier[0]} is there already, of "
+            "an earlier study; name another, or remove those runs from checkpoints/, logs/ and results/. Nothing was "
+            "started"
+        )
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
+
+
+def _read(study: str) -> dict[str, Any]:
+    path = STUDIES / study / "study.json"
+    try:
+        about: dict[str, Any] = json.loads(read_text(path))
+        if missing := [each for each in ("storage", "rungs", "goals", "run", "search") if each not in about]:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        return about
+    except FileNotFoundError as e:
+        there = sorted(each.parent.name for each in STUDIES.glob("*/study.json"))
+        raise UserError(f"there is no study {study} in studies/; {did_you_mean(study, there)}") from e
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+        raise UserError(f"{path} cannot be read: {str(e)[:200]}") from e
+
+
+def _newest_dense(optform: str) -> str | None:
+    try:
+        runs = newest_runs()
+    except UserError:
+        return None
+    for run in runs:
+        if run.best.is_file() and is_dense(run):
+            checkpoint = check_run(load_checkpoint(run.best), run.best)
+            if checkpoint["optform"] == optform:
+                return run.name
+    return None
+
+
+def _trained_dense(config: SearchConfig) -> str:
+    """Trains a dense network with the application's own options."""
+    application, name = find_application(config.optform), f"{config.optform}-dense"
+    logger.info("there is no dense run of %s yet; training %s first", config.optform, name)
+    words = [f"--optform={config.optform}", f"--run={name}", f"--seed={config.seed}", f"--threads={config.threads}",
+             f"--device={config.device}"]  # fmt: skip
+    given = application.load("train_options")().parse(words)
+    application.load("trainer")(given, *application.load("training_loaders")(given)).run()
+    return name

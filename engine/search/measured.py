@@ -1,0 +1,67 @@
+"""The measured time of a trial's network beside the dense one's, before it is trained whole: `Stopwatch`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+from apputils.runs.folders import Run
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.qdq import is_quantized
+from compress.goals.goal import LATENCY, Goal
+from compress.goals.latency import measure_ratio
+from engine.saved.load_model import load_network
+from engine.search.subject import Subject
+
+MOST_ROUNDS = 60  # the winner's own goals are measured for longer
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Measures exported files of trials.
+
+    Attributes:
+        subject: the dense network.
+        goals: those about time count here.
+        folder: a temporary one, for files.
+    """
+
+    subject: Subject
+    goals: Sequence[Goal]
+    folder: Path
+
+    @cached_property
+    def _dense(self) -> Path:
+        return self._exported(self.subject.network, "dense")
+
+    def _exported(self, network: nn.Module, name: str) -> Path:
+        file, integers = self.folder / f"{name}.onnx", is_quantized(network)
+        inputs = self.subject.inputs
+        transform_to_onnx(network, file, inputs, integers, "qdq" if integers else "clip", [inputs])
+        return file
+
+    def ratios(self, run: Run) -> dict[str, tuple[float, float]]:
+        """Goal -> the measured share of the dense time and its noise, of the goals about time.
+
+        Args:
+            run: of a trial that was trained; its time does not depend on its weights.
+        """
+        goals = [goal for goal in self.goals if goal.metric == LATENCY]
+        if not goals:
+            return {}
+        file, found = self._exported(load_network(run.last).cpu(), "own"), {}
+        for goal in goals:
+            value = measure_ratio(
+                file, self._dense, self.subject.inputs, str(goal.runtime), goal.bound, threads=self.subject.threads,
+                most_rounds=MOST_ROUNDS,
+            )  # fmt: skip
+            found[str(goal)] = value.number, value.noise
+        return found
+
+
+def excess(goals: Sequence[Goal], ratios: Mapping[str, tuple[float, float]]) -> float:
+    """By how much, as a share of the bound, the worst of the measured times exceeds it beyond its noise; <= 0 meets."""
+    bounds = {str(goal): goal.bound for goal in goals}
+    return max(((ratio - noise) / bounds[name] - 1 for name, (ratio, noise) in ratios.items()), default=0.0)
