@@ -65,8 +65,8 @@ def act(config: SearchConfig) -> None:
         Interrupted: a signal came; everything is saved.
     """
     require(PURPOSE, "optuna", "filelock")
-    began = time.monotonic()
     about = resumed(config) if config.resume else started(config)
+    began = time.monotonic()  # a dense run that had to be trained first has its time beside the search
     try:
         _worked(config, about, began)
     except KeyboardInterrupt as e:
@@ -109,7 +109,7 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
 def _search(study: Any, trials: Trials, config: SearchConfig, clock: Clock, kind: str) -> None:
     """Trials, one after another, until the time is over."""
     sampler = sampler_of(kind, trials.subject.seed)
-    while not clock.out_of_time() and not _enough(study, config.trials):
+    while not _enough(study, config.trials) and not (clock.out_of_time() and trials.any_trained(study)):
         trial, lock = next_trial(study, trials.subject.folder, sampler)
         try:
             with quiet():

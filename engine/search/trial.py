@@ -53,6 +53,11 @@ class Trials:
         """Of a trial."""
         return f"{self.prefix}-{number:04d}"
 
+    @staticmethod
+    def any_trained(study: Any) -> bool:
+        """Whether a trial has passed its first rung: one does, however little time there is."""
+        return any(each.intermediate_values for each in study.get_trials(deepcopy=False) if each.state.is_finished())
+
     def run(self, trial: Any) -> tuple[float, bool]:
         """Carries a trial out or goes on with it; its quality, and whether it was stopped before the last rung."""
         candidate = self.space.candidate(trial)
