@@ -14,7 +14,9 @@ CRITERIA = {
     "L2": "L2RankedStructureParameterPruner",
 }
 QUANTIZE_FROM = 1  # epoch: the network is thin and has settled for one
+LATE = 4  # one of so many epochs is quantized where quantization comes late
 FLOAT, INT8 = "float", "int8"
+EARLY, LATELY = "early", "late"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Candidate:
         widths: group -> units that stay; groups that are left whole are not in it.
         criterion: which units go, a key of `CRITERIA`.
         precision: `float`, or `int8` by quantization-aware training.
+        quantize: of `int8`: `early`, from the second epoch on, or `late`, in the last quarter of the epochs.
+        float_layers: of `int8`: layers that stay float.
         teacher: whether the dense network teaches.
         lr: factor on the run's learning rate.
         thin_epoch: in which the units leave.
@@ -36,6 +40,14 @@ class Candidate:
     teacher: bool
     lr: float
     thin_epoch: int
+    quantize: str = EARLY
+    float_layers: tuple[str, ...] = ()
+
+    def settles(self, epochs: int) -> int:
+        """The first epoch, of so many, in which the network is thin, and quantized if it will be."""
+        first = self.thin_epoch + (QUANTIZE_FROM if self.precision == INT8 else 0)
+        late = self.precision == INT8 and self.quantize == LATELY
+        return max(first, epochs - max(1, epochs // LATE)) if late else first
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,8 @@ def schedule_of(
         policies += [{"pruner": {"instance_name": name}, **at} for name in narrow]
         policies.append({"extension": {"instance_name": "thin"}, **at})
     if candidate.precision == INT8:
-        found["quantizers"] = {"int8": {"class": "QuantAwareTrainRangeLinearQuantizer", "bits_activations": 8,
-                                        "bits_weights": 8, "per_channel_wts": True, "ema_decay": 0.99}}  # fmt: skip
-        first = QUANTIZE_FROM + candidate.thin_epoch
+        found["quantizers"] = {"int8": _quantizer(candidate)}
+        first = candidate.settles(epochs)
         policies.append({"quantizer": {"instance_name": "int8"}, **_window(first, max(epochs, first + 1))})
     if candidate.teacher:
         kind = "KnowledgeDistillation" if logits else "OutputDistillation"
@@ -103,6 +114,12 @@ def schedule_text(schedule: Mapping[str, Any], header: Sequence[str], goals: Seq
     if goals:
         lines += ["", "goals:", *(f"  - {_flow(each.to_dict())}" for each in goals)]
     return "\n".join(lines) + "\n"
+
+
+def _quantizer(candidate: Candidate) -> dict[str, Any]:
+    settings = {"bits_activations": 8, "bits_weights": 8, "per_channel_wts": True, "ema_decay": 0.99}
+    overrides = {"overrides": dict.fromkeys(candidate.float_layers)} if candidate.float_layers else {}
+    return {"class": "QuantAwareTrainRangeLinearQuantizer", **settings, **overrides}
 
 
 def _window(first: int, last: int) -> dict[str, int]:

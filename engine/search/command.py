@@ -17,7 +17,7 @@ from compress.io.optional import require
 from engine.goals.verdict import check_goals
 from engine.search.agreement import RESERVE, STUDIES, WINNER, again, agreed_rungs, epoch_seconds, resumed, started
 from engine.search.screen import quiet
-from engine.search.space import first_candidates, space_of, unreachable
+from engine.search.space import first_candidates, space_of, unreachable, with_sensitive_layers
 from engine.search.study import PURPOSE, next_trial, open_study, sampler_of, storage_errors
 from engine.search.subject import Subject
 from engine.search.trial import Trials, told
@@ -85,6 +85,7 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
         space = space_of(subject, about["search"])
         if problem := unreachable(subject, space, goals):
             raise GoalMissed(f"{problem}; nothing was searched")
+        space = with_sensitive_layers(space, subject)
         rungs = agreed_rungs(about, config.minutes, subject)
     clock = Clock(config.minutes, RESERVE * WINNER * rungs[-1] * epoch_seconds(subject), began)
     with storage_errors(str(about["storage"] or folder)):

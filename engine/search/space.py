@@ -2,23 +2,28 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from compress.analysis.latency_model.knapsack import widths_for
 from compress.analysis.latency_model.layers import without
 from compress.errors import UserError, did_you_mean, shown
 from compress.goals.goal import LATENCY, Goal
-from engine.search.candidate import CRITERIA, FLOAT, INT8, Candidate, Group
+from engine.search.candidate import CRITERIA, EARLY, FLOAT, INT8, LATELY, Candidate, Group
+from engine.search.sensitivity import measured_scores, sensitive_layers
 from engine.search.subject import Subject
 
+Scores = Mapping[str, Sequence[float]]
 KNOBS: dict[str, tuple[Any, ...]] = {  # what `search:` may pin, and the choices
     "criterion": tuple(CRITERIA),
     "precision": (FLOAT, INT8),
     "teacher": (False, True),
     "lr": (1.0, 0.3, 0.1),
     "thin_epoch": (0, 1),
+    "quantize": (EARLY, LATELY),
+    "float_layers": (0, 1, 2, 4),
 }
+OF_INT8 = ("quantize", "float_layers")  # knobs that a float candidate has not
 FIRST = (0.97, 0.85, 0.7)  # of the latency bound: the knapsack's first candidates in each precision
 WITHOUT_BOUND = 0.6
 NARROWER, SMALLEST = 0.85, 0.02
@@ -31,24 +36,33 @@ class Space:
     Attributes:
         groups: precision -> groups with their useful widths.
         choices: knob -> values; one value of a pinned knob.
+        sensitive: layers, the one that loses most by 8 bits first.
     """
 
     groups: Mapping[str, Sequence[Group]]
     choices: Mapping[str, tuple[Any, ...]]
+    sensitive: Sequence[str] = ()
 
     def candidate(self, trial: Any) -> Candidate:
         """What Optuna suggests in a trial."""
-        values = {name: trial.suggest_categorical(name, list(each)) for name, each in self.choices.items()}
+        suggest = lambda name: trial.suggest_categorical(name, list(self.choices[name]))  # noqa: E731
+        values = {name: suggest(name) for name in self.choices if name not in OF_INT8}
         precision = str(values["precision"])
+        if precision == INT8:
+            values |= {name: suggest(name) for name in OF_INT8}
+            values["float_layers"] = tuple(self.sensitive[: values["float_layers"]])
         widths = {}
         for group in self.groups[precision]:
             place = trial.suggest_int(f"{precision} width {group.name}", 0, len(group.choices) - 1)
             widths[group.name] = group.choices[place]
-        return Candidate(widths, values["criterion"], precision, values["teacher"], values["lr"], values["thin_epoch"])
+        return Candidate(widths, **values)
 
     def parameters(self, candidate: Candidate) -> dict[str, Any]:
         """A candidate as Optuna's parameters, to be tried first."""
-        found: dict[str, Any] = {name: getattr(candidate, name) for name in self.choices}
+        names = [name for name in self.choices if name not in OF_INT8 or candidate.precision == INT8]
+        found: dict[str, Any] = {name: getattr(candidate, name) for name in names}
+        if "float_layers" in found:
+            found["float_layers"] = len(candidate.float_layers)
         for group in self.groups[candidate.precision]:
             width = candidate.widths.get(group.name, group.units)
             found[f"{candidate.precision} width {group.name}"] = group.choices.index(width)
@@ -76,38 +90,69 @@ def space_of(subject: Subject, pinned: Mapping[str, Any]) -> Space:
     return Space({each: subject.groups(each) for each in choices["precision"]}, choices)
 
 
+def with_sensitive_layers(space: Space, subject: Subject) -> Space:
+    """The space with the layers that may stay float, measured where that is a choice."""
+    mixed = INT8 in space.groups and max(space.choices["float_layers"]) > 0
+    return replace(space, sensitive=sensitive_layers(subject)) if mixed else space
+
+
 def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> list[Candidate]:
-    """Widths of the knapsack at some times up to the bound, in each precision, most important units kept."""
+    """Widths of the knapsack at some times up to the bound, in each precision, most important units kept.
+
+    Importance is the filters' norm; then, at the largest time, the same in the measure of what each group's quality
+    loses, and what the last knob values of each kind give.
+    """
     bounds = [goal.bound for goal in goals if goal.metric == LATENCY]
     bound = min(bounds, default=WITHOUT_BOUND)
+    plain = {name: each[0] for name, each in space.choices.items() if name not in OF_INT8}
     found = []
     for share in FIRST:
         for precision in space.choices["precision"]:
             widths = _allowed(subject, space.groups[precision], precision, share * bound, goals)
-            rest = [each[0] for name, each in space.choices.items() if name not in ("precision", "criterion")]
-            found.append(Candidate(widths, space.choices["criterion"][0], precision, *rest))
+            found.append(Candidate(widths, **{**plain, "precision": precision}, **_of_int8(space, precision, 0)))
+    for precision in space.choices["precision"]:
+        groups = space.groups[precision]
+        measured = measured_scores(subject, groups)
+        widths = _allowed(subject, groups, precision, FIRST[0] * bound, goals, measured)
+        last = {name: each[-1] for name, each in space.choices.items() if name in ("teacher", "thin_epoch")}
+        found.append(Candidate(widths, **{**plain, "precision": precision}, **_of_int8(space, precision, 0)))
+        found.append(Candidate(widths, **{**plain, **last, "precision": precision}, **_of_int8(space, precision, -1)))
     return list({json.dumps(space.parameters(each), sort_keys=True): each for each in found}.values())
 
 
+def _of_int8(space: Space, precision: str, place: int) -> dict[str, Any]:
+    """The knobs of int8, each at one place of its choices."""
+    if precision != INT8:
+        return {}
+    quantize, count = (space.choices[name][place] for name in OF_INT8)
+    return {"quantize": quantize, "float_layers": tuple(space.sensitive[: min(count, 1) if place else count])}
+
+
 def _allowed(
-    subject: Subject, groups: Sequence[Group], precision: str, ratio: float, goals: Sequence[Goal]
+    subject: Subject,
+    groups: Sequence[Group],
+    precision: str,
+    ratio: float,
+    goals: Sequence[Goal],
+    scores: Scores | None = None,
 ) -> dict[str, int]:
     """Widths of the knapsack at a share of the time, or at less where goals on parameters or MACs ask for it."""
     counted = [goal for goal in goals if goal.metric in ("params", "macs")]
     while True:
-        widths = knapsack_widths(subject, groups, precision, ratio)
+        widths = knapsack_widths(subject, groups, precision, ratio, scores)
         counts = subject.counts(groups, widths)
         if ratio < SMALLEST or all(counts[goal.metric] <= goal.bound for goal in counted):
             return widths
         ratio *= NARROWER
 
 
-def knapsack_widths(subject: Subject, groups: Sequence[Group], precision: str, ratio: float) -> dict[str, int]:
-    """Widths for a share of the dense float network's time."""
+def knapsack_widths(
+    subject: Subject, groups: Sequence[Group], precision: str, ratio: float, scores: Scores | None = None
+) -> dict[str, int]:
+    """Widths for a share of the dense float network's time; importance is the filters' norm unless it is given."""
     choices = {group.name: group.choices for group in groups}
-    return widths_for(
-        ratio, subject.scores(groups), choices, lambda widths: ratio_of(subject, groups, precision, widths)
-    )
+    given = subject.scores(groups) if scores is None else scores
+    return widths_for(ratio, given, choices, lambda widths: ratio_of(subject, groups, precision, widths))
 
 
 def ratio_of(subject: Subject, groups: Sequence[Group], precision: str, widths: Mapping[str, int]) -> float:

@@ -36,6 +36,7 @@ from options.applications import Application, find_application
 from options.command import schedule_command
 
 logger = logging.getLogger("search")
+CALIBRATION = 2  # minibatches that ranges of 8 bits are estimated with
 STATISTICS = 8  # minibatches that BatchNorm's statistics are estimated anew with
 LEAST = 0.1  # of a group's channels, the narrowest width that is tried
 MOST_CHOICES = 12  # widths of a group
@@ -211,7 +212,12 @@ class Subject:
         """The metric that chooses, on the validation data."""
         return metrics_of(self._measurer, network)[self.metric[0]]
 
-    def costs(self, network: nn.Module, precision: str) -> dict[str, float]:
+    @cached_property
+    def calibration(self) -> list[Tensor]:
+        """Inputs of some training minibatches, on the CPU."""
+        return [batch[0].cpu() for batch in islice(self._measurer.training_loader, CALIBRATION)]
+
+    def costs(self, network: nn.Module, precision: str, float_layers: Sequence[str] = ()) -> dict[str, float]:
         """Latency as a share of the dense float network's, and what goals count, of a float network that was thinned.
 
         Time and bytes are predicted.
@@ -220,10 +226,13 @@ class Subject:
         int8 = precision == INT8
         total = macs_table(network, self.inputs).total
         params = sum(each.numel() for each in network.parameters())
-        time = self.latency.time(layers_of(network, self.inputs), int8)
+        layers = layers_of(network, self.inputs)
+        time = self.latency.time(layers, {each.name for each in layers} - {*float_layers} if int8 else False)
+        whole = sum(each.numel() for name in float_layers for each in network.get_submodule(name).parameters())
         return {
             LATENCY: time / self.latency.time(self.latency.layers), "params": params, "macs": total["macs"],
-            "peak_activation_bytes": total["peak_activation_bytes"], "file_bytes": self._file_bytes(params, int8),
+            "peak_activation_bytes": total["peak_activation_bytes"],
+            "file_bytes": self._file_bytes(params, int8) + 3 * whole,
         }  # fmt: skip
 
     def _file_bytes(self, params: int, int8: bool) -> float:

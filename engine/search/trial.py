@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from apputils.runs.console import Interrupted
 from apputils.runs.folders import Run
 from compress.errors import UserError
@@ -20,7 +22,9 @@ from compress.goals.goal import Goal
 from compress.io.files import read_text, write_text
 from compress.io.optional import needed
 from engine.resume import last_checkpoint, resumed
-from engine.search.candidate import INT8, QUANTIZE_FROM, Candidate, schedule_of, schedule_text
+from engine.saved.load_model import load_network
+from engine.search.candidate import INT8, Candidate, schedule_of, schedule_text
+from engine.search.sensitivity import quantized_after_training
 from engine.search.space import Space
 from engine.search.study import PURPOSE
 from engine.search.subject import Subject
@@ -96,8 +100,8 @@ class Trials:
     def _before_training(self, trial: Any, candidate: Candidate) -> None:
         """The candidate without training: quality, costs, and whether it is worth training."""
         network = self.subject.before_training(candidate, self.space.groups[candidate.precision])
-        quality = self.subject.quality(network)
-        costs = self.subject.costs(network, candidate.precision)
+        quality = self._quality(network, candidate)
+        costs = self.subject.costs(network, candidate.precision, candidate.float_layers)
         exceeded = self.subject.violations(self.goals, costs)
         for name, value in exceeded.items():
             trial.set_constraint(name, value - SLACK)
@@ -113,10 +117,18 @@ class Trials:
         trainer.run()
         trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + time.perf_counter() - started)
         metric, higher = self.subject.metric
-        first = candidate.thin_epoch + (QUANTIZE_FROM if candidate.precision == INT8 else 0)
+        first = candidate.settles(self.rungs[-1])
         done = [row for row in trainer.progress.history if row["epoch"] < epochs]
+        if candidate.precision == INT8 and epochs <= first:  # what it would be if it were quantized now
+            return self._quality(load_network(run.last), candidate)
         values = [row[metric] for row in done if row["epoch"] >= first] or [row[metric] for row in done]
         return float(max(values) if higher else min(values))
+
+    def _quality(self, network: nn.Module, candidate: Candidate) -> float:
+        """Of a float network in the candidate's precision: by calibration alone where that is int8."""
+        if candidate.precision == INT8:
+            network = quantized_after_training(network.cpu(), self.subject.calibration, candidate.float_layers)
+        return self.subject.quality(network)
 
     def of_run(self, run: Run, candidate: Candidate, schedule: Path, epochs: int) -> Any:
         """Training options of a candidate's run, which is continued where it has begun.

@@ -8,6 +8,7 @@ from compress.config.build import build_text
 from compress.goals.goal import Goal
 from compress.thinning.trials.trial import prunable_graph
 from engine.search.candidate import Candidate, Group, globbed, schedule_of, schedule_text
+from engine.search.space import Space
 from models.C2SRCNN.model import Net
 
 X = torch.rand(1, 3, 16, 16)
@@ -56,3 +57,27 @@ def test_combinations_are_schedules_without_a_warning(precision: str, teacher: b
     net = Net(2)
     build_text(text, "s.yaml", net, torch.optim.SGD(net.parameters(), 0.1), example_inputs=X, epochs=8, strict=True)
     assert "KnowledgeDistillation" in schedule_text(schedule_of(chosen, GROUPS, 8, True, NAMES), [])
+
+
+def test_int8_may_come_late_and_leave_layers_float() -> None:
+    chosen = candidate(precision="int8", quantize="late", float_layers=("mid_part.9.0", "first_part.0"))
+    net = Net(2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    text = schedule_text(schedule_of(chosen, GROUPS, 8, False, NAMES), [])
+    scheduler = build_text(text, "s.yaml", net, optimizer, example_inputs=X, epochs=8, strict=True)
+    quantized = [row.epoch for row in scheduler.preview(8).rows if row.bits]
+    assert quantized == [6, 7]
+    assert (chosen.settles(8), candidate(precision="int8").settles(8), candidate().settles(8)) == (6, 1, 0)
+    assert yaml.safe_load(text)["quantizers"]["int8"]["overrides"] == {"mid_part.9.0": None, "first_part.0": None}
+
+
+def test_what_is_tried_first_is_what_optuna_then_proposes() -> None:
+    """Knobs of int8 are parameters of int8 candidates only."""
+    optuna = pytest.importorskip("optuna")
+    choices = {"precision": ("float", "int8"), "criterion": ("L1",), "teacher": (False,), "lr": (1.0,),
+               "thin_epoch": (0,), "quantize": ("early", "late"), "float_layers": (0, 2)}  # fmt: skip
+    space = Space({"float": GROUPS, "int8": GROUPS}, choices, ["a", "b", "c"])
+    for given in (candidate(), candidate(precision="int8", quantize="late", float_layers=("a", "b"))):
+        parameters = space.parameters(given)
+        assert space.candidate(optuna.trial.FixedTrial(parameters)) == given
+        assert ("quantize" in parameters) == (given.precision == "int8")

@@ -17,9 +17,11 @@ from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.latency_model.table import table_of, widths_to_measure
 from compress.goals.goal import Goal
 from engine.search import subject
+from engine.search.candidate import Candidate
 from engine.search.command import act
 from engine.search.screen import quiet
-from engine.search.space import knapsack_widths, ratio_of, space_of
+from engine.search.sensitivity import measured_scores, sensitive_layers
+from engine.search.space import knapsack_widths, ratio_of, space_of, with_sensitive_layers
 from engine.search.subject import Subject
 from engine.search.winner import Finish
 from options.search_options import SearchOptions
@@ -66,6 +68,33 @@ def test_where_nothing_meets_the_goals_it_says_which_one_binds() -> None:
     study = SimpleNamespace(get_trials=lambda **_: [near, far])
     found = Finish(study, None, 1, "", lambda: False)._none()  # type: ignore[arg-type]
     assert found["error"] == "no candidate is predicted to meet a; trial 3 came nearest, 20.0% above the bound"
+
+
+def test_importance_is_what_was_measured(dense: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group at half its width has lost as much importance as it has lost quality; measured once a study."""
+    groups = dense.groups("float")
+    qualities = iter(range(100))
+    monkeypatch.setattr(Subject, "quality", lambda *_: dense.dense[0]["psnr"] - next(qualities))
+    scores = measured_scores(dense, groups)
+    for loss, group in enumerate(groups):
+        assert sum(sorted(scores[group.name])[: group.units // 2]) == pytest.approx(loss, abs=0.1)
+    assert measured_scores(dense, groups) == scores
+
+
+def test_layers_are_ordered_by_what_8_bits_do_to_the_output(dense: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.no_grad():
+        weight = dense.network.get_parameter("mid_part.3.weight")
+        weight[0] *= 1e-4  # alone in its channel's range that harms nothing
+        dense.network.get_parameter("mid_part.5.weight")[:, 0] *= 3e3  # of each range nearly all is for one input
+    order = sensitive_layers(dense)
+    assert order[0] == "mid_part.5"
+    assert sensitive_layers(dense) == order
+    space = with_sensitive_layers(space_of(dense, {}), dense)
+    assert space.sensitive == order
+    network = dense.before_training(Candidate({}, "L1", "int8", False, 1.0, 0), [])
+    whole, mixed = (dense.costs(network, "int8", each) for each in ((), ("mid_part.5",)))
+    assert mixed["latency"] > whole["latency"]
+    assert mixed["file_bytes"] - whole["file_bytes"] == 3 * (9 * 32 * 32 + 32)
 
 
 def trial_of(number: int, quality: float, time: float, precision: str = "float") -> Any:
