@@ -16,7 +16,7 @@ import torch
 from apputils.runs.console import Interrupted
 from compress.distributed import max_over_ranks, several_processes
 
-logger = logging.getLogger("run")
+logger = logging.getLogger("run.signal")  # the search shows these, of all that its runs say
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apputils.runs.console import GoalMissed
+from compress.goals.goal import number
 from compress.goals.judge import MET, MISSED, NOT_MEASURED, UNDECIDED
 
 logger = logging.getLogger("run")
@@ -19,13 +20,20 @@ def check_goals(summary: Mapping[str, Any]) -> None:
     record = summary.get("goals")
     if not record or record["verdict"] == MET:
         return
-    of = {kind: [row["goal"] for row in record["rows"] if row["verdict"] == kind] for kind in WORDS}
+    of = {kind: [_said(row) for row in record["rows"] if row["verdict"] == kind] for kind in WORDS}
     said = [f"{words}: {', '.join(of[kind])}" for kind, words in WORDS.items() if of[kind]]
     if record.get("error"):
         said.append(f"goals not measured: {record['error']}")
     if record["verdict"] != UNDECIDED:
         raise GoalMissed("; ".join(said))
     logger.warning("%s; the value is within the noise of its bound", "; ".join(said))
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """The goal, and what was measured or why nothing was."""
+    if row.get("value") is None:
+        return f"{row['goal']} ({row['note']})" if row.get("note") else str(row["goal"])
+    return f"{row['goal']} (measured {number(row['value'])})"
 
 
 WORDS = {MISSED: "goals missed", NOT_MEASURED: "goals not measured", UNDECIDED: "goals undecided"}

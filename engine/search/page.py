@@ -64,9 +64,12 @@ class Knobs(Section):
     missing = absent("Not known", "importances need at least four trials that were carried to their end.")
 
     def charts(self, content: Content) -> list[Chart]:
-        """Optuna's importances."""
-        rows = [(name, {"importance": value}) for name, value in content["importances"].items()]
-        return [bar_chart("Importance (Optuna)", rows[:20], "share")] if rows else []
+        """Optuna's importances, the largest first."""
+        charts = []
+        for which, found in content["importances"].items():
+            rows = [(name, {"importance": value}) for name, value in found.items()]
+            charts.append(bar_chart(f"Importance over {which} (Optuna)", rows[:20], "share"))
+        return charts
 
 
 class Prediction(Section):

@@ -1,15 +1,15 @@
-"""What a search shows: its own lines, and not those of the runs that it trains, which are in their log files."""
+"""What a search shows: its own lines and what a signal does, not those of the runs that it trains."""
 
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-OWN = "search"
+SHOWN = ("search", "run.signal")
 
 
 def _of_the_search(record: logging.LogRecord) -> bool:
-    return record.name == OWN or record.levelno >= logging.ERROR
+    return record.name in SHOWN or record.levelno >= logging.ERROR
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from engine.search.trial import Trials
 
 logger = logging.getLogger("search")
 MOST_TRIES = 3
+ENOUGH = 4  # trials for importances
 MOST_MEASURED = 8  # candidates that are too slow before the search for one that is not ends
 
 
@@ -171,19 +172,26 @@ class Finish:
             "study": subject.folder.name, "goals": record, "test": test, "metric": metric, "higher_is_better": higher,
             "about": f"from run {subject.run}, whose {metric} is {dense:.4f}",
             "trials": [_row(each) for each in self.study.get_trials(deepcopy=False)],
-            "bounds": bounds_of(self.trials.goals, metric, dense, higher), "importances": self._importances(),
+            "bounds": bounds_of(self.trials.goals, metric, dense, higher), "importances": self._importances(winner),
             "prediction": [*map(_anchor, subject.latency.anchors), *_predicted(record, winner)],
             "command": self.command,
         }  # fmt: skip
 
-    def _importances(self) -> dict[str, float]:
-        """Optuna's; none where there are too few trials."""
+    def _importances(self, winner: Any) -> dict[str, dict[str, float]]:
+        """Optuna's, over all trials and over those of the winner's precision, which have its widths in common."""
+        precision = winner.params["precision"]
+        own = [name for name in winner.params if name != "precision"]
+        found = {"all trials": self._importance(None), f"{precision} trials": self._importance(own)}
+        return {name: each for name, each in found.items() if each}
+
+    def _importance(self, names: list[str] | None) -> dict[str, float]:
+        """Of the parameters that trials have in common, or of given ones; none where there are too few trials."""
         optuna = needed("optuna", PURPOSE)
         complete = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        if len(complete) < 4:
+        if sum(names is None or all(name in each.params for name in names) for each in complete) < ENOUGH:
             return {}
         try:
-            return dict(optuna.importance.get_param_importances(self.study))
+            return dict(optuna.importance.get_param_importances(self.study, params=names))
         except (ValueError, RuntimeError, ZeroDivisionError):
             return {}
 
