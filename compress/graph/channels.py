@@ -120,7 +120,7 @@ class ChannelGraph:
         asked: the calls that keep their shape in one of several ways, and how many ways there are.
         asked_for: group name -> those of the calls that handle its channels.
         risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.trials.trial`).
-        tried_heads: modules whose positions within heads can go, if a trial bears it out.
+        tried_heads: modules whose positions within heads can go, if a trial confirms it.
         macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
         padded: layers with a norm over the channels -> their dimension, from the end: they keep the width before for
             their statistics (`compress/thinning/norms.py`).
@@ -202,6 +202,7 @@ def graph_of(
 
     def walked(heads: Heads) -> Coupling:
         coupling = Coupling(model, RULES, choices, distrusted, allow_inexact, heads)
+        # `stays_zero` runs operations, and some draw random numbers (rrelu): the caller's generator must not move.
         with torch.random.fork_rng(devices=[]):
             for trace in traces:
                 coupling.walk(trace)
@@ -215,10 +216,10 @@ def graph_of(
     coupling = walked(replace(heads, within=False))
     groups, tried = _groups_of(coupling, macs), set()
     if coupling.has_heads:
-        inner = walked(replace(heads, within=True))
+        inner = walked(replace(heads, within=True))  # one walk reads a view into (heads, positions) in one way only
         groups += _groups_of(inner, macs, within_heads=True)
         tried = set(inner.within) - {*heads.explicit, *heads.rigid}
-    groups = _own_names(groups)
+    groups = _own_names(groups)  # trials and reports refer to groups by name
     return ChannelGraph(
         tuple(_held([each for each in unread_in(model, traces) if each.name not in coupling.tensors], traces, groups)),
         frozenset(coupling.parameters),
@@ -284,7 +285,7 @@ def weight_macs(trace: Trace) -> dict[str, int]:
             if source in trace.tensor_names and len(shape_of(source)) > 1
         }
         for name, size in sizes.items():
-            found[name] = found.get(name, 0) + macs * size // sum(sizes.values())
+            found[name] = found.get(name, 0) + macs * size // sum(sizes.values())  # read twice, it works twice
     return found
 
 
@@ -304,12 +305,14 @@ def _groups_of(coupling: Coupling, macs: dict[str, int], within_heads: bool = Fa
         own = [coupling.units.roots(ids) for found in coupling.within.values() for ids in found]
         inner = np.unique(np.concatenate(own)) if own else np.arange(0)
         covers = {cover: np.intersect1d(units, inner) for cover, units in covers.items()}
+    # A root that is not in here is free; one with reasons is listed as pinned; one with () is left out (a kernel).
     pinned = {root: tuple(reasons) for root, reasons in coupling.units.pinned().items()}
     kinds: dict[tuple[Cover, tuple[str, ...] | None], list[int]] = {}
     for cover, found in covers.items():
         for root in found.tolist():
             kinds.setdefault((cover, pinned.get(root)), []).append(root)
     first = {place: number for number, place in enumerate(roots)}
+    # By the first place that a kind covers, then by its first unit: the order of the model, whatever the walk did.
     kinds = dict(sorted(kinds.items(), key=lambda kind: (first[kind[0][0][0][0]], kind[1][0])))
     groups = []
     for (cover, reasons), units in kinds.items():
@@ -332,6 +335,7 @@ def _covers(roots: Mapping[Place, Ids]) -> dict[Cover, Ids]:
     units = np.concatenate([found for found, _ in each])
     numbers = np.repeat(np.arange(len(each)), [len(found) for found, _ in each])
     pairs = np.stack([numbers, np.concatenate([counts for _, counts in each])], axis=1)
+    # Stable: within a unit the places stay in the order of the model, so that equal covers have equal bytes.
     order = np.argsort(units, kind="stable")
     units, pairs = units[order], pairs[order]
     borders = [*np.flatnonzero(np.diff(units, prepend=-1)).tolist(), len(units)]
@@ -371,12 +375,15 @@ def _group(
 ) -> ChannelGroup:
     members = {}
     for place, _ in cover:
+        # searchsorted gives a place for absent roots as well; the comparison below sorts those out as -1.
         at = np.minimum(np.searchsorted(units, roots[place]), len(units) - 1)
         members[place] = np.where(np.asarray(units)[at] == roots[place], at, -1)
     parameters = macs_per_unit = 0.0
     shares: dict[str, float] = {}
     for (name, dim), count in cover:
         shape = coupling.tensors[name].shape
+        # A unit can have rows and columns of one weight (weight_hh of an LSTM): they meet, so what is left multiplies,
+        # 1 - (1 - 1/O)(1 - 1/I), and does not add up.
         left = shares.get(name, 1.0)
         shares[name] = left * (1 - count / shape[dim])
     for name, left in shares.items():

@@ -187,15 +187,16 @@ class Coupling:
         """The value of a parameter or buffer; all its positions are units of their own at first sight."""
         if name not in self.tensors:
             shape, kernel = shape_of(node), self._kernel(name, shape_of(node))
+            # A dimension of size 1 has no units: its only channel can never go, and it may be broadcast.
             units = {dim: self.units.fresh(size) for dim, size in enumerate(shape) if size > 1 and dim not in kernel}
-            masked = name in self.parameters
+            masked = name in self.parameters  # no mask covers a buffer, such as a running mean
             self.tensors[name] = Value.of(shape, dict(units), dict.fromkeys(range(len(shape)), masked))
         return self.tensors[name]
 
     def _kernel(self, name: str, shape: tuple[int, ...]) -> range:
-        """The dimensions of a convolution's own weight, or of what it is made of, along which it moves: they stay."""
+        """Kernel dimensions of a convolution's weight, or of what the weight is computed from: they stay."""
         while name:
-            name = name.rpartition(".")[0]
+            name = name.rpartition(".")[0]  # upwards from `conv.parametrizations.weight.original`
             module = self.modules.get(name)
             if isinstance(module, nn.modules.conv._ConvNd):
                 count = len(module.kernel_size)
@@ -230,12 +231,12 @@ class Coupling:
             module, weight = self.modules.get(place), self.tensors.get(f"{place}.weight")
             if not isinstance(module, nn.modules.conv._ConvNd | nn.Linear) or name in self.tensors or weight is None:
                 continue
-            written = 1 if getattr(module, "transposed", False) else 0
+            written = 1 if getattr(module, "transposed", False) else 0  # (in, out / groups, ..); else (out, in, ..)
             if name.endswith(".bias") and weight.shape[written] == self.parameters[name].numel():
                 self.tensors[name] = Value.of((weight.shape[written],), {0: weight.units[written]}, {0: True})
 
     def first_name(self, module: nn.Module) -> str:
-        """Under which a module is registered first."""
+        """The first name that a module is registered under."""
         return next(name for name, each in self.modules.items() if each is module)
 
     def attribute(self, name: str, ids: Ids) -> None:
@@ -254,7 +255,7 @@ class Coupling:
         place = f"{number.module}.{number.path}".lstrip(".")
         if place not in self.tensors:
             size = number_at(self.modules[number.module], number.path)
-            if type(size) is not int:
+            if type(size) is not int:  # isinstance would let True pass
                 return None
             self.tensors[place] = Value.of((size,), {0: self.units.fresh(size)}, {})
             self.numbers.add(place)
@@ -291,7 +292,7 @@ class Coupling:
         if self.explicit():
             return options[0]
         key = choice_key(self._node)
-        self.asked[key] = len(options)
+        self.asked[key] = len(options)  # trials read this after the walk, and walk again with other `choices`
         self.asked_for.setdefault(key, []).append(ids)
         self.doubt(ids)
         chosen = self.choices.get(key, 0)
@@ -325,7 +326,7 @@ class Coupling:
             self.pin(ids, "a trial showed that the size of a head is fixed in the code")
 
     def reads_along(self, argument: Any, dim: int) -> None:
-        """This dimension of a weight meets the channels that come in, not those that go out."""
+        """Note that this dimension of a weight meets the input channels, not the output channels."""
         name = self.name_of(source_of(argument))
         if name is not None:
             self.reads.add((name, dim))
@@ -333,7 +334,7 @@ class Coupling:
         ids = self.read(argument).units[dim]
         if ids is None:
             return
-        for place in self._made_of(argument):
+        for place in self._made_of(argument):  # a computed weight may be permuted: the same units tell the dimension
             own = self.tensors[place[0]].units[place[1]]
             if own is not None and np.array_equal(self.units.roots(own), self.units.roots(ids)):
                 self.reads.add(place)

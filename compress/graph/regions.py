@@ -19,11 +19,11 @@ from typing import Any
 from torch.fx import GraphModule, Node
 
 SUBGRAPH_AT = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
-"""The call -> which of its arguments is the sub-graph; what the sub-graph reads comes behind it."""
+"""The call -> the place of the sub-graph among its arguments; the sub-graph's own inputs follow it."""
 
 
 def inline_regions(module: GraphModule) -> None:
-    """Replace each region by its operations, regions inside regions too; the graph is then there to be read, not run.
+    """Replace each region by its operations, regions inside regions too; the graph can then be read, not run.
 
     Args:
         module: of an exported program; its graph is changed in place.
@@ -40,6 +40,7 @@ def inline_regions(module: GraphModule) -> None:
         known: dict[Node, Any] = dict(zip(places, call.args[at + 1 :], strict=True))
         with graph.inserting_before(call):
             results: Any = graph.graph_copy(region.graph, known)
+        # A region yields a tuple, which only `getitem` reads: each of those gives way to the value itself.
         for picked in list(call.users):
             picked.replace_all_uses_with(results[picked.args[1]])
             graph.erase_node(picked)
@@ -63,6 +64,7 @@ def follow_data(module: GraphModule) -> None:
             continue
         old, new = note.args
         if old.op != "placeholder":
+            # Only later readers: what ran before the assignment saw the old tensor.
             readers = {node for node in old.users if places[node] > places[note]}
             old.replace_all_uses_with(new, delete_user_cb=readers.__contains__)
             graph.erase_node(note)
@@ -100,11 +102,14 @@ def layer_calls(
     """
     found: dict[Node, LayerCall] = {}
     own = set(made)
+    # A run is what one module made in a row; two calls in direct succession count as one.
     for module, run in itertools.groupby(operations, owner):
         nodes = list(run)
         inside = set(nodes)
         sources = {each for node in nodes for each in node.all_input_nodes} - inside - own
         results = [node for node in nodes if not set(node.users) <= inside]
+        # Otherwise a call of the layer cannot be replaced by one on
+        # a padded tensor: there is no single place for the padding.
         if len(sources) == len(results) == 1:
             found |= dict.fromkeys(nodes, LayerCall(module, *sources, *results))
     return found

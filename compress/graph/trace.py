@@ -109,6 +109,7 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
     signature = program.graph_signature
     canonical = canonical_names(model)
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    # Both change the graph in place, so `names` (by placeholder) is taken before and `nodes` after.
     inline_regions(program.graph_module)
     follow_data(program.graph_module)
     nodes = list(program.graph.nodes)
@@ -137,6 +138,7 @@ def _hidden_names(model: nn.Module, program: ExportedProgram, placeholders: list
     constants = {node: program.constants.get(targets[node.name]) for node in placeholders if node.name in targets}
     if not constants:
         return {}
+    # The tracer hands the constant on as another tensor object, but over the same memory.
     places = {(own.data_ptr(), own.shape): name for name, own in model.named_parameters() if own.numel()}
     found = {
         node: places.get((each.data_ptr(), each.shape)) if isinstance(each, Tensor) and each.data_ptr() else None
@@ -146,10 +148,11 @@ def _hidden_names(model: nn.Module, program: ExportedProgram, placeholders: list
 
 
 def _counted_program(model: nn.Module, example_inputs: ExampleInputs, training: bool) -> ExportedProgram:
-    """A program whose operations know their numbers, or one without where the model's code cannot bear it."""
+    """A program whose operations know where their numbers come from, or a plain one if the model's code fails then."""
     try:
         with counted(model):
             return export_model(model, example_inputs, training)
+    # `Number` is an int, but code may ask for exactly that (`type(n) is int`, a C extension): then sizes are literals.
     except UserError:
         return export_model(model, example_inputs, training)
 
@@ -259,11 +262,12 @@ def module_of(node: Node) -> str:
     """Full name of the innermost module whose `forward` made the call; '' is the model itself."""
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(stack.values()))[0] if stack else ""
+    # torch.export names the second call of a module `conv@1`.
     return str(path).split("@")[0]
 
 
 def call_of(node: Node) -> tuple[str, ...]:
-    """Which call of which module made it: equal for what one call's `forward` and its hooks made."""
+    """The chain of module calls that made this node: equal for all that one call's `forward` and its hooks made."""
     return tuple(node.meta.get("nn_module_stack") or ())
 
 
@@ -303,7 +307,7 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Set the training flag; put every module's own flag back. Fused attention would hide the operations."""
     flags = [(module, module.training) for module in model.modules()]
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention would be one opaque call in eval mode
     model.train(training)
     try:
         yield
@@ -317,6 +321,8 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
 def _callable_by_name(model: nn.Module) -> Iterator[None]:
     """The tracer's own call has an argument `mod`: what a model passes under that name goes by its place inside."""
     kinds = {type(module) for module in model.modules()}
+    # The tracer puts a function (mod, *args, **kwargs) in place of Module.__call__, which a model's keyword `mod`
+    # collides with. Python looks `__call__` up on the type, so ours is set on the classes; they have none of their own.
     kinds = {kind for kind in kinds if "mod" in _arguments_of(kind) and "__call__" not in vars(kind)}
 
     def call(module: nn.Module, *arguments: Any, **named: Any) -> Any:

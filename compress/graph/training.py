@@ -22,7 +22,7 @@ from compress.graph.calls import Call, Unused
 from compress.graph.trace import Trace, canonical_names, trace_model
 
 HEADS = 8
-"""So many parts may fail at most."""
+"""Most parts that may fail; each costs another trace."""
 
 
 def training_trace(model: nn.Module, call: Call, unused: Sequence[Unused], evaluated: Trace) -> Trace | str:
@@ -41,6 +41,7 @@ def training_trace(model: nn.Module, call: Call, unused: Sequence[Unused], evalu
         return trace_model(model, [call, *unused], training=True)
     except UserError as raised:
         first = raised
+    # BatchNorm refuses one value per channel in training mode, as on a 1 x 1 map in a batch of one; it accepts two.
     with contextlib.suppress(UserError):
         return trace_model(model, [_doubled(call), *unused], training=True)
     failed: dict[str, str] = {}
@@ -75,6 +76,7 @@ def _only_in_training(model: nn.Module, error: UserError, evaluated: Trace, know
     names = {id(module): name for name, module in model.named_modules()}
     canonical = canonical_names(model)
     cause = error.__cause__
+    # Frames run from the outside inwards, so that the first match is the whole auxiliary head, not its batch norm.
     for frame, _ in traceback.walk_tb(cause.__traceback__ if cause else None):
         name = names.get(id(frame.f_locals.get("self")), "")
         own = {canonical[each] for each in canonical if each.startswith(f"{name}.")} if name else set()
@@ -90,6 +92,8 @@ def _left_out(model: nn.Module, parts: dict[str, str]) -> Iterator[None]:
     before = [vars(owner).get("forward") for owner in owners]
     try:
         for owner in owners:
+            # Into the instance's dictionary: it hides the class's forward,
+            # hooks still run, and deleting it restores the class's.
             vars(owner)["forward"] = _read
         yield
     finally:
@@ -100,6 +104,8 @@ def _left_out(model: nn.Module, parts: dict[str, str]) -> Iterator[None]:
 
 
 def _read(*arguments: Any, **named: Any) -> Tensor:
+    # Something has to read the inputs, or the trace would not
+    # show what is fed to the part, and nothing would be pinned.
     given = [leaf for leaf in pytree.tree_leaves((arguments, named)) if isinstance(leaf, Tensor)]
     return torch.stack([leaf.sum() for leaf in given]).sum() if given else torch.zeros(())
 

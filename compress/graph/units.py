@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 FEW = 8
-"""So many are merged one by one."""
+"""Up to this many pairs are merged one by one; the checks of the vectorized way cost more."""
 
 
 class Units:
@@ -46,6 +46,7 @@ class Units:
             if np.array_equal(above, found):
                 break
             found = above
+        # Path compression: the next look-up of these ids takes one step.
         self._parent[ids] = found
         return found
 
@@ -56,8 +57,11 @@ class Units:
         one, other = np.broadcast_arrays(self.roots(left), self.roots(right))
         differ = one != other
         low, high = np.minimum(one, other)[differ], np.maximum(one, other)[differ]
+        # A parent is always the lower id, so that chains descend and never close. One assignment does all pairs at once
+        # only where no root gets two parents (0-2 and 1-2: the last would win, and the tie of 0 would be lost). That no
+        # parent moves itself keeps the chains short.
         if len(high) > FEW and len(np.unique(high)) == len(high) and not np.isin(low, high).any():
-            self._parent[high] = low  # each root hangs on to one that stays a root
+            self._parent[high] = low
             return
         for a, b in zip(low.tolist(), high.tolist(), strict=True):
             self._union(a, b)

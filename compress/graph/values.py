@@ -34,7 +34,7 @@ class Value:
 
     @staticmethod
     def fixed(shape: Sequence[int]) -> Value:
-        """A tensor of which nothing can be removed: an input, a constant."""
+        """A tensor that nothing can be removed from: an input, a constant."""
         return Value(tuple(shape), (None,) * len(shape), (False,) * len(shape))
 
     @staticmethod
@@ -45,6 +45,7 @@ class Value:
         zeros = {dim % count: flag for dim, flag in zero.items()} if count else {}
         return Value(
             tuple(shape),
+            # A dimension of size 1 has no units: its last channel cannot go.
             tuple(known.get(dim) if size > 1 else None for dim, size in enumerate(shape)),
             tuple(zeros.get(dim, False) for dim in range(count)),
         )
@@ -77,7 +78,7 @@ class Heads:
 
 
 def choice_key(node: Node) -> tuple[Any, ...]:
-    """The same for the same call in the eval and in the training trace."""
+    """Names a call: equal in the eval and in the training trace, whose nodes are different objects."""
     return module_of(node), operation_name(node), shape_of(node.args[0]), _shapes(node.meta.get("val"))
 
 
@@ -85,6 +86,7 @@ def bound_arguments(node: Node) -> dict[str, Any]:
     """The arguments of a call by their names in the operation's schema, defaults filled in."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
+        # `getitem`, torch.cond: python functions without an ATen schema.
         return {str(index): argument for index, argument in enumerate(node.args)}
     bound = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
     bound.update(zip([argument.name for argument in schema.arguments], node.args, strict=False))

@@ -30,9 +30,11 @@ def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """x (N, I, ..), weight (O, I/g, ..), or transposed (I, O/g, ..); bias (O); result (N, O, ..)."""
     x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
     transposed = "transpose" in operation_name(node)
+    # 1 for a batch, 0 for an input without a batch dimension: (C, H, W) is allowed.
     channel = len(x.shape) - len(weight.shape) + 1
     for ids in x.units[channel + 1 :]:
         c.pin(ids, "convolved along")
+    # No reason given: that a kernel keeps its size is no news, and such pins are left out of the listing.
     for ids in weight.units[2:]:
         c.pin(ids, "")
     if a["groups"] == 1:
@@ -44,9 +46,12 @@ def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         out = _grouped(c, a, x.units[channel], weight, transposed)
     shape = shape_of(node)
     units: dict[int, Ids | None] = {k: x.units[k] for k in range(channel)}
+    # A sample of zeros stays zero only if no bias is added to it.
     zero = {k: x.zero[k] and a["bias"] is None for k in range(channel)}
     if a["bias"] is not None and shape[channel] > 1:
         out = c.join(out, bias.units[0])
+    # Whether an output channel that is masked comes out as exactly
+    # 0: its row of the weight is, and so is its bias (below).
     clean = weight.zero[1 if transposed else 0] and (weight.zero[0] or a["groups"] == 1)
     zero[channel] = clean and (a["bias"] is None or bias.zero[0])
     return Value.of(shape, {**units, channel: out}, zero)
@@ -84,6 +89,8 @@ def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, trans
         for ids in (x, part):
             c.pin(ids, "coupled to a weight of fixed size")
         return None
+    # Both ways keep the weight a grouped weight. Taken first is the one that leaves more units: 32 groups of 4 channels
+    # have 32 blocks but only 4 positions.
     inside = max(weight.shape[1], weight.shape[0] // groups)
     form = form_of(c.node, groups)
     if form is not None:  # the code counts them, as where a fixed filter goes over each channel
@@ -92,6 +99,7 @@ def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, trans
         return blocks
     own = c.owner(CONVOLUTIONS) is not None
     ways = ["blocks", "positions"] if groups >= inside else ["positions", "blocks"]
+    # Depthwise (with a multiplier): one position per group, and that one cannot go.
     if weight.shape[1] == 1 and not transposed:
         ways = ["blocks"]
     way = c.choose([way for way in ways if way == "positions" or own], full)
@@ -103,10 +111,13 @@ def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, trans
         c.pin(part, "")
         out_size = weight.shape[1] * groups if transposed else weight.shape[0]
         return full if not transposed else _pinned(c, out_size)
+    # Channel number = block * (channels per block) + position: reshape(groups, -1) has a block in each row, tying along
+    # 0 ties equal positions, tying along 1 (`_whole_blocks`) whole blocks.
     inputs, outputs = c.units.tie_along(x.reshape(groups, -1), 0), c.units.tie_along(full.reshape(groups, -1), 0)
     if transposed:
         c.reads_along(a["weight"], 0)
         c.join(inputs, outputs)
+        # Transposed: dimension 1 of the weight is O/g, one set of output positions that all groups share.
         return None if part is None else np.tile(part, groups)
     c.reads_along(a["weight"], 1)
     c.join(inputs, part)
@@ -125,6 +136,7 @@ def _whole_blocks(c: Coupling, a: dict[str, Any], x: Ids, weight: Value, transpo
     caller = c.caller()
     assert caller is not None
     c.block_modules.add(c.first_name(caller))
+    # Within a block nothing goes, or the weight would no longer be rectangular.
     c.pin(weight.units[1], "")
     blocks = c.units.tie_along(full.reshape(groups, -1), 1)
     c.units.tie(c.units.tie_along(x.reshape(groups, -1), 1), blocks)
@@ -152,6 +164,7 @@ def matmul(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """(.., M, K) @ (.., K, N); K may shrink where one side is exactly zero in what goes."""
     left, right = (c.read(argument) for argument in list(a.values())[:2])
     shape = shape_of(node)
+    # max: a vector on the right has one dimension, which is K.
     _contract(c, left, len(left.shape) - 1, right, max(len(right.shape) - 2, 0))
     if len(left.shape) < 2 or len(right.shape) < 2:
         rest = right if len(left.shape) < 2 else left
@@ -170,6 +183,8 @@ def _leading(x: Value) -> Value:
 def _contract(c: Coupling, left: Value, i: int, right: Value, j: int) -> None:
     """Sum over one dimension of both: 0 times anything is 0, so one clean side suffices."""
     ids = c.join(left.units[i], right.units[j])
+    # Removing a term from a sum must not change it. 0 times anything
+    # is 0 for finite numbers, which is all that is claimed.
     if ids is not None and not (left.zero[i] or right.zero[j]):
         c.pin(ids, "summed over, and not zero where masked")
 
@@ -187,6 +202,8 @@ def attention(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     shape = shape_of(node)
     for ids in (query.units[-2], key.units[-2], value.units[-2]):
         c.pin(ids, "a position that attention looks at")
+    # The default scale is 1 / sqrt(E), computed from the width:
+    # with fewer channels the softmax gets sharper or flatter.
     if a.get("scale") is None:
         for ids in (query.units[-1], key.units[-1]):
             c.pin(ids, "the scale of the attention follows the width of the head")
@@ -206,6 +223,7 @@ def attention(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 def _shared(x: Value, query: Value) -> Value:
     """Keys or values for each head of the queries: a few heads in a row share one."""
     heads, shape = x.units[-3], (*x.shape[:-3], query.shape[-3], *x.shape[-2:])
+    # enable_gqa has the semantics of repeat_interleave: query heads 0 1 2 3 of 4 read key heads 0 0 1 1 of 2.
     repeated = None if heads is None else np.repeat(heads, query.shape[-3] // x.shape[-3])
     return Value(shape, (*x.units[:-3], repeated, *x.units[-2:]), x.zero)
 
@@ -252,6 +270,7 @@ def recurrent(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     for k in range(0, len(weights), per_cell):
         c.reads_along(a["params"][k], 1)
         c.reads_along(a["params"][k + 1], 1)
+    # torch's flat order: for each layer, for each direction: w_ih, w_hh[, b_ih, b_hh][, w_hr].
     cells = [weights[k : k + per_cell] for k in range(0, len(weights), per_cell)]
     state = cells[0][1].units[1]  # what comes out: the hidden units, or what they are projected to
     hidden = cells[0][4 if a["has_biases"] else 2].units[1] if projected else state
@@ -263,6 +282,7 @@ def recurrent(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
             c.reads_along(a["params"][number * per_cell + per_cell - 1], 1)
         _cell(c, cell[: len(cell) - projected], reads, hidden, state)
         if (number + 1) % directions == 0:
+            # The next layer reads both directions side by side: forward's channels, then backward's.
             reads = None if state is None else np.tile(state, directions)
     start = a["hx"] if isinstance(a["hx"], list | tuple) else [a["hx"]]
     shapes = [value.shape for value in fixed_result(node)]  # type: ignore[union-attr]
@@ -293,6 +313,7 @@ def _cell(c: Coupling, cell: list[Value], reads: Ids | None, hidden: Ids | None,
         if ids is None or hidden is None:
             c.pin(ids if hidden is None else hidden, "one of the hidden units, which cannot follow")
         else:
+            # Rows are gate after gate (i f g o): row g * H + h is unit h, and all gates lose the same ones.
             c.units.tie(ids.reshape(-1, len(hidden)), hidden[None, :])
 
 
@@ -305,6 +326,8 @@ def _initial(c: Coupling, start: Sequence[Any], hidden: Ids | None) -> bool:
     for node in start:
         state, maker = c.read(node), _maker(node)
         if operation_name(maker) in ("zeros", "new_zeros", "zeros_like") and state.units[-1] is None:
+            # Zeros that nn.LSTM makes itself have its hidden_size, which
+            # thinning sets; those of other code may have a literal.
             if module_of(maker) != module_of(c.node) and hidden is not None:
                 c.doubt(hidden)
             continue

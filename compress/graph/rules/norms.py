@@ -60,6 +60,8 @@ def _takes_any_order(c: Coupling, call: LayerCall) -> bool:
     layer = c.modules.get(call.module) if call.module else None
     if layer is None or any(True for _ in layer.children()):
         return False
+    # Padding puts the channels that are left to their old places and zeros between them: exact only for code that
+    # neither reshapes nor slices the channels.
     run = [node for node, each in c.calls.items() if each is call]
     return all(_any_order(c, node) and not _reads_table(c, node) for node in run)
 
@@ -73,6 +75,7 @@ def _reads_table(c: Coupling, node: Node) -> bool:
     """Whether a call does more than multiply with a buffer of numbers for each channel, which no mask sets to zero."""
     buffers = [x for x in node.all_input_nodes if c.name_of(x) is not None and c.name_of(x) not in c.parameters]
     tables = [buffer for buffer in buffers if c.read(buffer).labelled()]
+    # 0 * table is 0, but 0 + table is not: after an addition the places of removed channels would enter the statistic.
     return bool(tables) and operation_name(node) not in ("mul", "mul_")
 
 
@@ -82,6 +85,7 @@ def _reads_zeros(c: Coupling, call: LayerCall, ids: Ids) -> bool:
     dims = x.labelled()
     if len(dims) != 1 or not x.zero[dims[0]] or shape_of(call.result) != x.shape:
         return False
+    # Counted from the end: the same layer may read (N, C) in one call and (N, T, C) in another.
     own, dim = x.units[dims[0]], dims[0] - len(x.shape)
     assert own is not None
     if set(c.units.roots(ids).ravel().tolist()) != set(c.units.roots(own).tolist()):
@@ -106,6 +110,8 @@ def channel_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     for space in x.units[2:]:
         c.pin(space, "normalised along")
     scaled, shifted = (a.get(name) is not None and c.read(a[name]).zero[0] for name in ("weight", "bias"))
+    # y = (x - mean) / sqrt(var + eps) * weight + bias is 0 in a masked channel if weight and bias are masked there,
+    # whatever x is. Without a weight, x has to be 0, and so has its mean: no running one.
     own = x.zero[1] and a.get("running_mean") is None  # 0 is its own mean: a standardised weight
     return Value.of(x.shape, {0: x.units[0], 1: ids}, {1: (scaled or own) and (shifted or a.get("bias") is None)})
 
@@ -120,6 +126,7 @@ def group_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     if ids is not None and groups == 1:
         pin_statistic(c, ids, "norm over the channel dimension")
     elif ids is not None:
+        # Each group of the norm becomes one unit, so that its mean and variance are over the same channels as before.
         first = c.units.tie_along(ids.reshape(groups, -1), 1)
         form = form_of(c.node, groups)
         if form is not None:

@@ -26,6 +26,7 @@ def aligned(c: Coupling, operands: list[Value], shape: tuple[int, ...], zero: Ca
     zeros: dict[int, bool] = {}
     for k, size in enumerate(shape):
         here = [(x, k - len(shape) + len(x.shape)) for x in operands]
+        # An operand of size 1 in this dimension is broadcast: it is read for every channel and ties nothing.
         full = [(x, j) for x, j in here if j >= 0 and x.shape[j] == size and size > 1]
         found = [x.units[j] for x, j in full]
         if any(ids is not None for ids in found):
@@ -33,6 +34,7 @@ def aligned(c: Coupling, operands: list[Value], shape: tuple[int, ...], zero: Ca
             for ids in found[1:]:
                 joined = c.join(joined, ids)
             units[k] = joined
+            # One flag per operand, in their order: `stays_zero` runs the operation on them.
             zeros[k] = zero([(x, j) in full and x.units[j] is not None and x.zero[j] for x, j in here])
     return Value.of(shape, units, zeros)
 
@@ -62,6 +64,7 @@ def noise(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 def copy_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Overwrites a tensor, or a part of one: the two keep one size, and zero is what was zero in the source."""
+    # flags: [target, source].
     return aligned(c, c.values(list(node.args[:2])), shape_of(node), lambda flags: flags[-1])
 
 
@@ -76,6 +79,7 @@ def spatial(trailing: int) -> Rule:
         results = fixed_result(node)
         units, zero = dict(enumerate(x.units[:cut])), dict(enumerate(x.zero[:cut]))
         if isinstance(results, list):
+            # Only the first result holds values; the second holds indices, which are not 0 where the values are.
             return [Value.of(result.shape, units, zero if not k else {}) for k, result in enumerate(results)]
         return Value.of(results.shape, units, zero)
 
@@ -89,12 +93,14 @@ def reduction(exact: bool = False, statistic: bool = False) -> Rule:
     """
 
     def rule(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+        # torch.max(x, other) and min share their name with the reduction.
         if "other" in a:
             return pointwise(c, node, a)
         x, dims = c.read(node.args[0]), a.get("dim")
         dims = list(range(len(x.shape))) if dims is None or dims == [] else dims
         gone = {dim % len(x.shape) for dim in ([dims] if isinstance(dims, int) else dims)} if x.shape else set()
         for dim in gone:
+            # A sum of zeros and the rest is the sum of the rest; a mean is not, for it divides by the count.
             if exact and x.zero[dim]:
                 sum_over(c, x.units[dim])
             else:
@@ -124,6 +130,7 @@ def transform(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     assert isinstance(result, Value)
     dims, sizes, count = a.get("dim"), a.get("s"), len(x.shape)
     if dims is None:
+        # torch's default: all dimensions, or as many of the last ones as `s` has sizes.
         dims = range(count) if sizes is None else range(-len(sizes), 0)
     mixed = {dim % count for dim in ([dims] if isinstance(dims, int) else dims)}
     for dim in mixed:
@@ -177,6 +184,7 @@ def along(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     if x.shape:
         c.pin(x.units[dim], "normalised or summed up over the channels")
     units = {k: ids for k, ids in enumerate(x.units) if k != dim}
+    # Where a channel is all zeros, its sums along another dimension are 0, but its softmax is 1 / n.
     keeps = operation_name(node) == "cumsum"
     return Value.of(x.shape, units, {k: keeps and x.zero[k] for k in units})
 

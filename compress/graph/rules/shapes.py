@@ -32,6 +32,8 @@ def permuted(x: Value, order: list[int]) -> Value:
 def permute(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """permute, transpose, movedim, swapaxes, ...: channels move with their dimension."""
     x = c.read(node.args[0])
+    # One implementation for all kinds of permutations: the operation
+    # itself runs on sizes 2, 3, 4, ... (1 could be squeezed).
     sizes = torch.empty([2 + k for k in range(len(x.shape))], device="meta")  # each dimension known by its size
     moved = node.target(sizes, *node.args[1:], **node.kwargs)  # type: ignore[operator]
     return permuted(x, [size - 2 for size in moved.shape])
@@ -46,6 +48,8 @@ def expand(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     if operation_name(node) == "expand_as":
         other = c.read(node.args[1])
         for dim, ids in enumerate(other.units):
+            # The grown dimension has the other tensor's channels, but its
+            # numbers are copies of one: not zero where they are masked.
             if ids is not None and (dim < shift or x.shape[dim - shift] < shape[dim]):
                 units[dim], zero[dim] = ids, False
         return Value.of(shape, units, zero)
@@ -55,6 +59,8 @@ def expand(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
             units[dim], zero[dim] = _grown(c, x, node, forms[dim], size), False
         elif forms[dim]:
             follow(c, forms[dim] or {}, units.get(dim))
+        # expand(-1) keeps the size by itself; a number given for a
+        # dimension that does not grow must be right after removal.
         elif (ids := units.get(dim)) is not None and a["size"][dim] != -1:
             c.doubt(ids)
     return Value.of(shape, units, zero)
@@ -78,6 +84,7 @@ def repeat(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         old = x.shape[dim - shift] if dim >= shift else 1
         ids = x.units[dim - shift] if dim >= shift else None
         if ids is not None:
+            # repeat(2) of channels 0 1 2 is 0 1 2 0 1 2, repeat_interleave(2) (below) 0 0 1 1 2 2.
             units[dim] = np.tile(ids, size // old)
         elif old == 1 < size:
             units[dim] = _grown(c, x, node, forms[dim], size)
@@ -99,6 +106,7 @@ def repeat_interleave(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 def cat(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Ids one after the other; a part that is fixed gets units that are pinned."""
     parts, shape = c.values(node.args[0]), shape_of(node)
+    # torch.cat accepts an empty (0,) tensor among parts of any rank, and ignores it.
     parts = [part for part in parts if len(part.shape) == len(shape)]
     dim = a.get("dim", 0) % len(shape)
     units: dict[int, Ids | None] = {}
@@ -147,6 +155,7 @@ def index(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         return boundary(c, node, a)
     for dim in range(len(given)):
         c.pin(x.units[dim], "looked up by an index")
+    # x[ids] with ids (B, T) puts B and T where one dimension was: what follows moves by one.
     shift = len(shape) - len(x.shape)
     tail = range(len(given), len(x.shape))
     return Value.of(shape, {k + shift: x.units[k] for k in tail}, {k + shift: x.zero[k] for k in tail})
@@ -173,9 +182,11 @@ def pad(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Padding of space passes channels on; zero channels padded to a shortcut are pinned where they are."""
     x, shape, widths = c.read(node.args[0]), shape_of(node), list(a["pad"] if "pad" in a else a["padding"])
     constant = a.get("mode", "constant") == "constant"
+    # A border of another constant than 0 surrounds masked channels, too: they are not zero any more.
     clean = not (constant and a.get("value"))
     units: dict[int, Ids | None] = {}
     for k, ids in enumerate(x.units):
+        # Pairs of widths start with the last dimension.
         place = 2 * (len(shape) - 1 - k)
         before, after = widths[place : place + 2] if place < len(widths) else (0, 0)
         if ids is None or (before == 0 and after == 0):
@@ -201,6 +212,8 @@ def _blocks(c: Coupling, x: Value, shape: tuple[int, ...], count: int) -> Value:
         c.pin(x.units[space], "rearranged together with the channels")
     units: dict[int, Ids | None] = {k: x.units[k] for k in range(dim)}
     if ids is not None:
+        # Input channel c * r * r + i * r + j becomes pixel (i, j) of
+        # output channel c: the r * r in a row stand or fall together.
         units[dim] = c.units.tie_along(ids.reshape(-1, count), 1)
     return Value.of(shape, units, {k: x.zero[k] for k in range(dim + 1)})
 
@@ -225,6 +238,7 @@ def channel_shuffle(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     if ids is None:
         return x
     block = ids.reshape(groups, -1)
+    # 0 1 2 3 4 5 with g = 2 comes out as 0 3 1 4 2 5; {0, 3}, {1, 4}, {2, 5} keep it so with any of them gone.
     c.units.tie_along(block, 0)
     return Value(x.shape, (x.units[0], block.T.reshape(-1), *x.units[2:]), x.zero)
 

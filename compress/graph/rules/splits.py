@@ -29,6 +29,7 @@ def split(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     assert isinstance(parts, list)
     if len(parts) == 1 and parts[0].shape == x.shape:
         return [x]
+    # unbind: the dimension is gone, each part is one position of it.
     if parts and len(parts[0].shape) < len(x.shape):
         return [_selected(c, x, (a.get("dim") or 0) % len(x.shape)) for _ in parts]
     dim = next(k for k, size in enumerate(x.shape) if any(part.shape[k] != size for part in parts))
@@ -66,8 +67,10 @@ def _cut(c: Coupling, node: Node, ids: Ids, sizes: list[int], forms: list[Form |
         for start, size, form in zip(starts, sizes, forms, strict=True):
             follow(c, form or {}, ids[start : start + size])
         return
+    # Parts of 4, 8, 4 stay in proportion if each block of gcd = 4 loses the same positions: 3, 6, 3.
     block = math.gcd(*sizes)
     by_count = operation_name(node) in BY_COUNT and len(set(sizes)) == 1
+    # By sizes, 3, 6, 3 works only if the code computes them from the width; a trial shows it.
     if block > 1 and (by_count or c.choose(["equal blocks"], ids)):
         c.units.tie_along(ids.reshape(-1, block), 0)
     else:
@@ -121,6 +124,7 @@ def _slice_cuts(ids: Ids | None, size: int, bounds: tuple[int, int], given: list
     found: Cuts = []
     for bound, form in zip(bounds, given, strict=True):
         if 0 < bound < size or -size < bound < 0:
+            # x[:3] keeps its meaning as long as the number 3 counts what lies before; x[-3:] counts what lies behind.
             counted = None if ids is None else ids[:bound] if bound > 0 else ids[bound:]
             found.append((counted, _negated(form) if bound < 0 and form else form))
         elif form:
@@ -142,6 +146,7 @@ def _range(c: Coupling, x: Value, dim: int, bounds: tuple[int, int], cuts: Cuts)
 
 def _fixed_range(c: Coupling, ids: Ids, bounds: tuple[int, int], counted: list[Ids]) -> None:
     """Numbers of unknown origin: parts of a size that the code rounds, or literals; a trial tells."""
+    # x[:, 4:8] of 16: the borders stay borders if each block of 4 loses the same positions.
     block = math.gcd(*bounds, len(ids))
     ways = ["equal blocks", "what lies behind"] if block > 1 else ["what lies behind"]
     way = c.choose(ways, ids)

@@ -28,6 +28,7 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     Runs of old and new dimensions of equal product are matched; ids move within a run only.
     """
     x, shape = c.read(node.args[0]), shape_of(node)
+    # Products of sizes are all 0, and no runs can be told apart.
     if 0 in x.shape:
         return Value.fixed(shape)
     given = _given_sizes(node, a, len(shape))
@@ -38,6 +39,7 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         if len(labelled) > 1:
             for dim in labelled:
                 c.pin(x.units[dim], "two channel dimensions are merged into one")
+        # The ids would differ for another image size: (H*W, C) -> (C, H, W) without a transposition.
         elif labelled and _mixed(x, labelled[0], old, [shape[j] for j in new]):
             c.pin(x.units[labelled[0]], MIXED)
         elif labelled and new:
@@ -55,6 +57,7 @@ MIXED = "positions and channels are cut anew across their borders, so that the i
 
 def _mixed(x: Value, dim: int, old: list[int], sizes: list[int]) -> bool:
     """(positions, channels) -> (channels, height, width) without a transposition, as in the attention of MA-Net."""
+    # Channels behind positions, and cut into more than one dimension of size > 1: blocks do not fall on whole channels.
     outer = [k for k in old if k < dim and x.shape[k] > 1]
     return bool(outer) and sum(size > 1 for size in sizes) > 1
 
@@ -118,15 +121,20 @@ def _spread(
     """Units of one old dimension over the new ones: which of them carries them now, and its ids."""
     ids = x.units[dim]
     assert ids is not None
+    # Label every element with its channel's id and view the labels as the tensor is viewed: 6 channels -> (2, 3) gives
+    # [[0 1 2] [3 4 5]]. Both dimensions vary. If the first gives way, rows are tied, {0 1 2} {3 4 5}: whole blocks go;
+    # if the second does, columns are, {0 3} {1 4} {2 5}: the same position of every block.
     lifted = ids.reshape([-1 if k == dim else 1 for k in old])
     block = np.broadcast_to(lifted, [x.shape[k] for k in old]).reshape(sizes)
     varying = [k for k, size in enumerate(sizes) if size > 1 and not same_units(c.units, block, k)]
     if not varying:
+        # All elements are of one unit already; the largest dimension is as good as any to carry it.
         varying = [int(np.argmax(sizes))]
     chosen = _chosen(c, sizes, varying, ids, given) if len(varying) > 1 else varying[0]
     if chosen is None:
         c.pin(ids, "the sizes of the view are literals")
         return None, None
+    # From the back, so that the axes still to come keep their numbers.
     for axis in reversed([k for k in range(len(sizes)) if k != chosen]):
         block = c.units.tie_along(block, axis) if axis in varying else np.take(block, 0, axis=axis)
     if len(varying) > 1:
@@ -184,6 +192,8 @@ def _number(c: Coupling, names: tuple[str, ...]) -> tuple[str, int | None]:
 
 def _ways(c: Coupling, sizes: list[int], varying: list[int], given: list[Form | None]) -> list[int]:
     """The dimension of the heads first where the module knows their number; then what follows, then the largest."""
+    # First what is not given or -1 (it is what is left: never
+    # wrong), then a known number, last a literal of unknown origin.
     ordered = sorted(varying, key=lambda k: (given[k] is None, bool(given[k]), -sizes[k]))
     heads = _number(c, HEAD_COUNTS)[1]
     known = _heads(c, sizes, varying, given)

@@ -28,6 +28,7 @@ def im2col(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     for ids in x.units[dim + 1 :]:
         c.pin(ids, "cut into windows along")
     channels = x.units[dim]
+    # F.unfold puts place k of the window of channel c at c * size + k: each id `size` times in a row.
     units = {**dict(enumerate(x.units[:dim])), dim: None if channels is None else np.repeat(channels, size)}
     return Value.of(shape, units, dict(enumerate(x.zero[: dim + 1])))
 
@@ -55,6 +56,7 @@ def rot90(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Quarter turns: a turn is a flip of one dimension and an exchange of the two."""
     x, turns = c.read(node.args[0]), a["k"] % 4
     first, second = (dim % len(x.shape) for dim in a["dims"])
+    # As ATen does it: one turn is flip(second) and a transposition, three are flip(first) and a transposition.
     flipped = {0: (), 1: (second,), 2: (first, second), 3: (first,)}[turns]
     units = tuple(ids[::-1] if ids is not None and k in flipped else ids for k, ids in enumerate(x.units))
     order = list(range(len(x.shape)))

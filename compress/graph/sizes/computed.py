@@ -22,9 +22,11 @@ from compress.graph.units import Ids
 
 def follow(c: Coupling, form: Form, ids: Ids | None) -> None:
     """Whatever goes of these positions, the number stays their count; else they are pinned."""
+    # Modules whose head sizes are set one by one follow by themselves; an empty form is a size that nobody gave.
     if c.explicit() or not form:
         return
     known = {origin: units_of(c, origin) for origin in form}
+    # The tensor's dimension is fixed: so is every number that the code computes its size from.
     if ids is None:
         for origin, units in known.items():
             if isinstance(origin, Kept):
@@ -32,8 +34,10 @@ def follow(c: Coupling, form: Form, ids: Ids | None) -> None:
         return
     if all(units is not None for units in known.values()) and _adds_up(c, form, known, ids):
         return
+    # One origin only: of `a + b` nobody can say which of the two lost the channel.
     (origin, share), *others = form.items()
     units = known[origin]
+    # The lengths also catch a form that was matched to the wrong argument: `forms_of` goes by values.
     if others or units is None or len(ids) != share * len(units) or len(ids) % share.numerator:
         c.pin(ids, _reason(form))
         return

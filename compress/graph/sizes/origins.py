@@ -85,6 +85,7 @@ class Number(int):
 
     def __floordiv__(self, other: Any) -> Any:
         found = int.__floordiv__(self, other)
+        # 7 // 2 * 2 is not 7: a rounded part is no multiple of its origin.
         exact = _plain(other) and other != 0 and int.__mod__(self, other) == 0
         return _scaled(self, found, Fraction(1, int(other))) if exact else found
 
@@ -102,6 +103,7 @@ def _scaled(number: Number, value: int, by: Fraction) -> int:
 
 def _sum(left: Number, right: Any, sign: int) -> Any:
     value = int.__add__(left, right) if sign > 0 else int.__sub__(left, right)
+    # `c + 1`: the constant has no units that could count it, so the sum is a literal like any other.
     if not isinstance(right, Number):
         return Number(value, left.form) if _plain(right) and right == 0 else value
     form = dict(left.form)
@@ -125,6 +127,7 @@ def counted(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         for module, key, value, marked in changed:
+            # A number that forward itself has assigned meanwhile stays as forward left it.
             if vars(module).get(key) is marked or not isinstance(marked, Number):  # the tracer copies containers
                 module.__dict__[key] = value
                 if value is _CLASS:
@@ -160,6 +163,7 @@ def _is_own(module: nn.Module) -> bool:
 def _marked(value: Any, module: str, path: str, depth: int) -> Any:
     """The same value with numbers that know where they are kept; itself if there are none in it."""
     if type(value) is int:
+        # 0 and 1 count nothing that could be removed, and serve as flags and indices all over.
         return Number(value, {Kept(module, path): Fraction(1)}) if value > 1 else value
     items = _items(value) if depth else {}
     marked = {
@@ -253,7 +257,7 @@ def dims_read(node: Node) -> list[int]:
 
 
 def _has_number(values: Iterable[Any]) -> bool:
-    """Asked for every call of a pass, so without detours."""
+    """Called for every operation of a pass, so it is kept fast."""
     for value in values:
         kind = type(value)
         if kind is Number or (kind in (list, tuple, torch.Size) and _has_number(value)):
@@ -313,7 +317,7 @@ def _node_of(tensor: torch.Tensor) -> Node | None:
 
 
 def serial_of(node: Node) -> str | None:
-    """By which `Size` names the tensor of this node."""
+    """The serial under which `Size` names this node's tensor."""
     found = (node.meta.get("custom") or {}).get(SERIAL)
     return found if isinstance(found, str) else None
 
@@ -327,6 +331,8 @@ def numbers_of(node: Node) -> list[tuple[int, Form | None]]:
 def forms_of(node: Node, values: Sequence[Any]) -> list[Form | None]:
     """What the given arguments of an operation are, found among the numbers of its call in their order."""
     noted = numbers_of(node)
+    # ATen's arguments are not the python call's (defaults,
+    # flattened sizes), so the values are looked for as a run in it.
     for start in range(len(noted) - len(values) + 1):
         window = noted[start : start + len(values)]
         if [value for value, _ in window] == list(values):

@@ -1,7 +1,7 @@
 """Numbers of modules that a removal can set: which they are.
 
 Here: `whole_number` and `settable`. A count may be an attribute of the instance or of its class; a property, a slot
-or another descriptor writes to who knows where, and is left alone: if the code goes by it, a trial shows that it
+or another descriptor writes somewhere unknown, and is left alone: if the code goes by it, a trial shows that it
 follows by itself, or pins what hangs on it. Called by the channel graph, by `thinning/plan.py` and by
 `thinning/recipe.py`.
 """
