@@ -25,6 +25,7 @@ from compress.config.families import FAMILIES
 from models.C2SRCNN.model import Net
 from options import rules
 from options.applications import DEFAULT, find_application, named_on_command_line
+from options.search_options import SearchOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -129,6 +130,8 @@ def test_every_command_in_the_manual_is_understood(line: str, tmp_path: Path, mo
         application.load("train_options")().parse(words[1:])
     elif words[:1] == ["test.py"]:
         application.load("test_options")().parse(words[1:])
+    elif words[:1] == ["search.py"]:
+        SearchOptions().parse(words[1:])
     elif words[:2] == ["-m", "compress.config"]:
         assert config_main(words[2:]) == 0
     elif words[:3] == ["-m", "apputils.checkpoints.file", "import"]:
