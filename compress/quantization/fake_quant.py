@@ -45,6 +45,7 @@ class FakeQuantizer(nn.Module):
         self.frozen = True
         for parameter in self.parameters():
             parameter.requires_grad_(False)
+            # Optimizers skip what has no gradient; one left over would be applied again.
             parameter.grad = None
 
     def extra_repr(self) -> str:
@@ -121,6 +122,8 @@ class ActivationQuantizer(FakeQuantizer):
     @torch.no_grad()
     def check_sign(self, x: Tensor) -> None:
         """Notes values below zero where there should be none."""
+        # Tensor operations only: no `.item()`, which would wait for the GPU
+        # in each minibatch. An exported file has no place for the notes.
         if not self.signed and x.numel() and not torch.compiler.is_exporting():
             low = x.detach().amin()
             self.negative[int(self.training)] |= (low < 0) & torch.isfinite(low)

@@ -76,6 +76,7 @@ def straight_through(x: Tensor, values: Tensor) -> Tensor:
 def rounded(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
     """The values of `fake_quantize`, without gradients."""
     ends: Any = (low, high)  # two numbers or two tensors
+    # One new tensor, then in place. Whole-number bounds: clamping before rounding gives the same as after it.
     return torch.div(x, scale).clamp_(*ends).round_().mul_(scale)
 
 
@@ -93,6 +94,8 @@ def affine(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """The sum of a * b, in one pass where both lie in memory alike."""
     if a.stride() == b.stride() and a.dtype == b.dtype and _dense(a):
+        # Equal strides over dense memory: element i of the one storage
+        # belongs to element i of the other, whatever the layout.
         return torch.dot(a.as_strided((a.numel(),), (1,)), b.as_strided((b.numel(),), (1,)))
     return (a * b).sum()
 
@@ -106,6 +109,7 @@ def _inside(grad: Tensor, x: Tensor, scale: Tensor, low: Bound, high: Bound) -> 
     plain = isinstance(low, int) and isinstance(high, int) and scale.dim() == 0
     if plain and x.is_cpu and not torch.compiler.is_compiling():
         step = float(scale)
+        # Its gradient is 0 at the ends too, as the `where` below has it, and it is one pass instead of four.
         return torch.ops.aten.hardtanh_backward(grad, x, low * step, high * step)
     return torch.where((x > low * scale) & (x < high * scale), grad, 0.0)
 
@@ -113,6 +117,7 @@ def _inside(grad: Tensor, x: Tensor, scale: Tensor, low: Bound, high: Bound) -> 
 def _above(grad: Tensor, x: Tensor, clip: Tensor) -> Tensor:
     """The sum of the gradient where x >= clip."""
     if x.is_cpu and not torch.compiler.is_compiling():
+        # threshold_backward keeps the gradient where x > threshold; x >= clip is x > the next smaller float.
         below = torch.nextafter(clip, clip.new_zeros(()))
         return torch.ops.aten.threshold_backward(grad, x, float(below)).sum()
     return torch.where(x >= clip, grad, 0.0).sum()
@@ -126,6 +131,7 @@ def _led_back(total: Tensor, of_values: Tensor, of_inside: Tensor) -> Tensor:
         of_values: sum of gradient * y; exactly 0 where all is rounded to 0.
         of_inside: sum of gradient * x over what is inside the range; exactly 0 where all is clipped.
     """
+    # An optimizer subtracts the gradient: a negative one makes the scale larger, a positive one smaller.
     total = torch.where(of_inside == 0, -of_values.abs(), total)
     return torch.where(of_values == 0, of_inside.abs(), total)
 
@@ -157,6 +163,8 @@ class _FakeQuantize(torch.autograd.Function):
         inside = _inside(grad, x, scale, *ctx.bounds)
         if not rest or not ctx.needs_input_grad[1]:
             return inside, None, None, None, None, None
+        # LSQ's eq. 3 for all elements at once. Inside, round(x / s) - x / s = (y - x) / s; outside, low or high = y /
+        # s. So the sum is (sum(grad * y) - sum over the inside of grad * x) / s.
         if scale.dim() == 0:
             of_values, of_inside = inner(grad, rest[0]), inner(inside, x)
             total = of_values - of_inside
@@ -173,6 +181,7 @@ class _FakeQuantize(torch.autograd.Function):
 class _ClippedQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, clip: Tensor, low: int, high: int, back: bool) -> Tensor:
+        # Without `led_back` y is not saved: the backward pass then needs x alone.
         y = rounded(x, clip / high, low, high)
         ctx.bounds = (low, high)
         ctx.save_for_backward(x, clip, *([y] if back else []))
@@ -187,6 +196,7 @@ class _ClippedQuantize(torch.autograd.Function):
         of_clip = None
         if ctx.needs_input_grad[1]:
             of_clip = _above(grad, x, clip)
+            # The mirror image: -x >= clip at the lower end, where a larger clip makes y smaller.
             if low < 0:
                 of_clip = of_clip - _above(grad, -x, clip * (-low / high))
             if rest:
@@ -203,6 +213,7 @@ class _SqueezedQuantize(torch.autograd.Function):
         top = squeezed.flatten()[largest].abs().clamp_min(1e-12)
         ctx.save_for_backward(squeezed, largest, top, magnitude)
         ctx.rescale = rescale
+        # Eq. 9 in integers: 2 round(levels * (t / 2 + 1 / 2)) - levels is odd (levels is), from -levels to levels.
         odd = torch.mul(squeezed, levels / (2 * top)).add_(levels / 2).round_().mul_(2).sub_(levels)
         return odd.mul_(magnitude / levels).masked_fill_(weight == 0, 0.0)
 
@@ -213,6 +224,8 @@ class _SqueezedQuantize(torch.autograd.Function):
         factor = (magnitude if ctx.rescale else 1.0) / top
         inside = torch.ops.aten.tanh_backward(grad, squeezed).mul_(factor)
         at_top = squeezed.flatten()[largest]
+        # t = tanh(w) / top also depends on the weight that makes
+        # the maximum: d t / d top = -t / top, for every element.
         of_top = inner(grad, squeezed) * factor / top * at_top.sign() * (1 - at_top**2)
         flat = inside.flatten().index_add_(0, largest[None], of_top[None], alpha=-1)
         return flat.view_as(grad), None, None, None

@@ -84,6 +84,8 @@ class QuantLayer(nn.Module):
         if scale is None:
             return quantizer(weight)
         assert self.weight_quantizer is not None, "layers with several weights are not folded"
+        # `scale` carries no gradient (gamma is detached, the variance
+        # a buffer): the weight's gradient is s * (1 / s) = 1.
         quantized = self.weight_quantizer(self.weight * scale)
         values = quantized / torch.where(scale == 0, 1.0, scale)
         return torch.where(self._lost(quantized, scale), self.weight if self.training else 0.0, values)
@@ -149,6 +151,7 @@ class _QuantConvTranspose(QuantLayer):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         own: Any = self
+        # As nn.ConvTranspose's own forward, whose operation cannot be handed another weight.
         padding = own._output_padding(
             input, output_size, own.stride, own.padding, own.kernel_size, input.dim() - 2, own.dilation
         )
@@ -315,6 +318,7 @@ class LateFrozen(nn.Module):
 
     def train(self, mode: bool = True) -> Any:
         """As every module's, but a held one stays in evaluation mode."""
+        # model.train() at the start of an epoch reaches every module: without this it would wake a held BatchNorm up.
         return super().train(mode and not self.held)
 
     def hold(self) -> None:
@@ -421,6 +425,7 @@ def quantized(module: nn.Module, pieces: dict[str, FakeQuantizer], norm: nn.Modu
     """
     twin = _twin(module, LAYERS.get(type(module)) or ACTIVATIONS[type(module)])
     if isinstance(twin, QuantLayer):
+        # In a tuple: a module as an attribute would be registered as a child, and its tensors saved twice.
         twin._normed_by = () if norm is None else (norm,)
     for slot in slots_of(twin):
         twin.add_module(slot, pieces.get(slot))
@@ -439,6 +444,9 @@ def normed(module: nn.Module, pieces: Mapping[str, FakeQuantizer] | None = None)
 
 def _twin(module: nn.Module, cls: type[Any]) -> Any:
     """A module of another class with the same parameters, buffers, children, hooks and flags."""
+    # Without __init__, which would allocate new tensors and draw from the global generator. The dictionaries of hooks
+    # are shared, so that the handles that callers hold still remove them; parameters and children are copied as
+    # dictionaries, or quantizers added to the twin would appear in the float layer.
     twin: Any = object.__new__(cls)
     twin.__dict__.update(module.__dict__)
     for own in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):

@@ -55,6 +55,7 @@ class LearnedStepWeight(Learned, WeightQuantizer):
     def forward(self, weight: Tensor) -> Tensor:
         """The rounded weight, of its shape."""
         step = at_least(self.step, SMALLEST_STEP)
+        # g = 1 / sqrt(N Q_P) (section 2.2): N weights share one step; for activations N is the features of one sample.
         count = weight.numel() / step.numel()
         if self.axis is not None:
             shape = [1] * weight.dim()
@@ -129,6 +130,8 @@ class LearnedStepActivation(Learned, ActivationQuantizer):
                 return False
             self.step.data.copy_(step)
             self.started.fill_(True)
+            # The step was just set, between `note_scale` and the optimizer's
+            # step: it is what that update is measured by, not 1.
             self.note_scale()
         self._has_step = True
         return True

@@ -31,6 +31,7 @@ def gru_step(from_input: Tensor, from_hidden: Tensor, state: State) -> State:
     reset, update, new = from_input.chunk(3, -1)
     its_reset, its_update, its_new = from_hidden.chunk(3, -1)
     z = (update + its_update).sigmoid()
+    # The reset gate multiplies W_hn h + b_hn, as in torch and cuDNN; in Cho et al. 2014 it multiplies h.
     n = (new + (reset + its_reset).sigmoid() * its_new).tanh()
     return ((1 - z) * n + z * state[0],)
 
@@ -196,10 +197,14 @@ class QuantRecurrentLayer:
         weight, hidden_weight = self._value(f"weight_ih_{suffix}"), self._value(f"weight_hh_{suffix}")
         bias, hidden_bias = (self._value(f"bias_{part}_{suffix}") if own.bias else None for part in ("ih", "hh"))
         projection = self._value(f"weight_hr_{suffix}") if own.proj_size else None
+        # One product for all steps; only what depends on the state before has to wait for it.
         from_input = _on_all(steps, lambda rows: functional.linear(rows, weight, bias))
         found: list[Tensor] = []
         for gates in from_input[::-1] if reverse else from_input:
             count = gates.shape[0]
+            # Packed rows are sorted by length, longest first: a step with `count` rows has
+            # the first ones. The others keep their state: forwards they have ended, and it
+            # is their last one; in reverse they have not begun, and it is their first.
             whole = count == state[0].shape[0]
             now = state if whole else tuple(each[:count] for each in state)
             hidden, *cell = STEPS[own.mode](gates, functional.linear(now[0], hidden_weight, hidden_bias), now)

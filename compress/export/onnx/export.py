@@ -206,6 +206,7 @@ def inputs_to_check(check_inputs: CheckInputs | None, dummies: Inputs) -> list[I
 def _noise(dummy: Tensor, source: torch.Generator) -> Tensor:
     if dummy.dtype.is_floating_point:
         return torch.rand(dummy.shape, generator=source).to(dummy.dtype)
+    # 0 and 1 are valid as indices of any embedding with two rows, and as masks.
     return torch.randint(0, 2, dummy.shape, generator=source).to(dummy.dtype)
 
 
@@ -260,6 +261,7 @@ def _check_free(file: Path, reference: nn.Module, inputs: Inputs, axes: Sequence
         raise UserError(f"free_axes={tuple(axes)}: no input has axis {absent[0]} (counted from 0); they are {shapes}")
     other = inputs
     for axis in axes:
+        # One longer, by a repeated row: real values stay in their range.
         other = tuple(torch.cat([x, x.narrow(axis, 0, 1)], axis) if axis < x.dim() else x for x in other)
     try:
         with torch.no_grad():

@@ -55,6 +55,7 @@ def _open_values(graph: ir.Graph) -> list[ir.Value]:
     """Values that someone reads unrounded, in the graph's order; sums count once their operands are rounded."""
     found: dict[ir.Value, None] = {}
     for node in graph:
+        # The third input is a bias, which runtimes round themselves.
         operands = [each for each in node.inputs[: 2 if node.op_type != "Concat" else None] if each is not None]
         eligible = node.op_type in _LAYERS | _SUMS and all(_is_rounded(each, found) for each in operands)
         if not eligible:
@@ -133,6 +134,7 @@ def _ranges(
     if not values:
         return {}
     count = len(model.graph.outputs)
+    # For the calibration run only: a value can be read from a session only if it is an output.
     model.graph.outputs.extend(values)
     file = folder / "calibration.onnx"
     try:

@@ -80,6 +80,7 @@ def int8_form(
 
 def _exact_forms(values: Tensor, grid: Grid, stretch: Tensor | None, limit: int) -> list[Int8Weight | None]:
     step, axis = _steps(grid, stretch, values)
+    # Half steps, for a grid that lies about 0 without holding it: ..., -1.5, -0.5, 0.5, ... steps are -3, -1, 1 halves.
     forms = [_symmetric(values, step, axis, limit), _symmetric(values, step / 2, axis, limit)]
     if limit == REDUCED:
         return forms
@@ -123,6 +124,7 @@ def _finer(weight: Int8Weight) -> Int8Weight:
     sizes = weight.integers.int().abs()
     others = [i for i in range(sizes.dim()) if i != weight.axis]
     largest = sizes.amax(others) if weight.axis is not None and weight.scale.dim() else sizes.max()
+    # A power of two: the scale is divided without rounding.
     room = torch.log2(REDUCED / largest.clamp_min(1)).floor().clamp_min(0)
     factor = torch.where(largest > 0, 2**room, 1.0)
     integers = weight.integers * _along(factor, weight.integers, weight.axis)
@@ -133,6 +135,7 @@ def _shifted(values: Tensor, grid: Grid, step: Tensor, axis: int | None) -> Int8
     """An asymmetric grid of at most 256 integers with one zero point for all channels, moved into [-128, 127]."""
     zeros = grid.zero_point.cpu().unique()
     shift = grid.low + 128
+    # onnxruntime takes one zero point for a whole weight in its integer kernels, and it has to be an int8 itself.
     if grid.high - grid.low > 255 or len(zeros) != 1 or not grid.low <= int(zeros[0]) <= grid.high:
         return None
     exact = values / _along(step, values, axis)

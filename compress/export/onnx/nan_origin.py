@@ -52,6 +52,7 @@ def blame(file: Path, inputs: Inputs, places: Mapping[str, str]) -> str:
     for node in model.graph.node:
         results = [values[name] for name in node.output if name in values]
         sources = [values[name] for name in node.input if name in values]
+        # Nodes are in the order of execution, so the first such node is where NaN arises, not where it passes.
         if any(map(_has_nan, results)) and not any(map(_has_nan, sources)):
             where = places.get(node.output[0])
             module = f" of module {where!r}" if where else " of the network's own forward" if where == "" else ""
@@ -88,6 +89,7 @@ def places_of(model: Any) -> dict[str, str]:
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
         names = [each.strip(" '\"") for each in scopes.strip("[]").split(",")]
         if len(names) > 1:
+            # The last scope is the operation's own.
             found.update({value.name: names[-2] for value in node.outputs})
     return found
 

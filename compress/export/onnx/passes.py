@@ -50,6 +50,7 @@ class Weight:
         arrays = [_constant(each) for each in node.inputs]
         if len(arrays) != 3 or any(each is None for each in arrays):
             return None
+        # ONNX's default; `max` for a scalar, which has no dimensions.
         axis = node.attributes.get_int("axis", 1)
         integers, scale, zero_point = (np.asarray(each) for each in arrays)
         return cls(integers, scale, zero_point, axis % max(integers.ndim, 1))
@@ -73,6 +74,9 @@ class Weight:
 
 def improve(model: ir.Model) -> None:
     """All rewritings, in place; what they leave unused is removed."""
+    # In this order: the others look for a DequantizeLinear directly at the layer, and a BatchNorm directly behind it
+    # (not behind the DepthToSpace that a transposed convolution becomes); equal transpositions share a weight, and the
+    # last one gives each reader its own.
     transpose_weights(model.graph)
     fold_onnx_batch_norm(model.graph)
     unfold_transposed(model.graph)
@@ -136,6 +140,7 @@ def fold_onnx_batch_norm(graph: ir.Graph) -> None:
     Channel c's scale is multiplied by gamma / sqrt(variance + eps); where it comes out negative the integers change
     sign. Where they cannot (-128, or a zero point) it stays negative, which ONNX and onnxruntime allow.
     """
+    # A list: the graph changes while it is walked.
     for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
         layer = norm.inputs[0].producer() if norm.inputs[0] is not None else None
         if layer is None or layer.op_type not in _CHANNEL_AXIS or not _read_once(layer.outputs[0]):
@@ -212,6 +217,8 @@ class _Unfolding:
         kernel = tuple((k - 1) * d + 1 for k, d in zip(weight.integers.shape[2:], dilations, strict=True))
         reach = tuple(_reach(k, s, p) for k, p in zip(kernel, pads[:2], strict=True))
         longer = [k - pads[i] - pads[i + 2] + extra[i] - s for i, k in enumerate(kernel)]  # output - s * input
+        # Rounded up: each column of the convolution becomes s columns,
+        # and those too many at the end are cropped (`surplus`).
         growth = tuple(-(-each // s) for each in longer)
         surplus = tuple(s * g - each for g, each in zip(growth, longer, strict=True))
         if any(g - low < 0 for g, (low, _) in zip(growth, reach, strict=True)):
@@ -222,6 +229,8 @@ class _Unfolding:
     @property
     def pads(self) -> list[int]:
         """Of the ordinary convolution, as ONNX orders them."""
+        # Tap i of the convolution is d = high - i, and reads q - d: with `high` columns of padding in front that is q -
+        # high + i. Behind, so much that the output has input + growth columns.
         begins = [high for _, high in self.reach]
         ends = [g - low for g, (low, _) in zip(self.growth, self.reach, strict=True)]
         return begins + ends
@@ -234,6 +243,7 @@ class _Unfolding:
         dilated = np.full((*source.shape[:2], *self.kernel), zero, np.int8)
         dilated[:, :, :: self.dilations[0], :: self.dilations[1]] = source
         taps = [high - low + 1 for low, high in self.reach]
+        # CRD order of DepthToSpace (pixel shuffle): channel (c * s + y) * s + x becomes pixel (y, x) of channel c.
         target = np.full((self.groups, outer, s, s, inner, *taps), zero, np.int8)
         grouped = dilated.reshape(self.groups, inner, outer, *self.kernel).swapaxes(1, 2)
         for y, i, ky in _taps(self.kernel[0], s, self.paddings[0], self.reach[0]):
@@ -242,6 +252,8 @@ class _Unfolding:
         integers = target.reshape(self.groups * outer * s * s, inner, *taps)
         if not weight.scale.ndim:
             return Weight(integers, weight.scale, weight.zero_point, 0)
+        # One scale per position within a group (the weight's dimension
+        # 1): s * s channels each, and the same in every group.
         scale, zeros = (np.tile(np.repeat(each, s * s), self.groups) for each in (weight.scale, weight.zero_point))
         return Weight(integers, scale, zeros, 0)
 
@@ -291,6 +303,7 @@ def _scaled(weight: Weight, factor: Array, axis: int, groups: int) -> Weight | N
     shape[axis] = -1
     others = tuple(i for i in range(weight.integers.ndim) if i != axis)
     scale = weight.scales(len(factor)) * factor
+    # A negative gamma. Kernels want positive scales, so the integers change sign instead, where int8 holds them all.
     turned = (scale < 0) & (weight.integers.min(axis=others) > -128) & (not weight.zero_point.any())
     sign = np.where(turned, -1, 1).astype(np.int8)
     scale = scale * sign

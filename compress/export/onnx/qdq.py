@@ -123,12 +123,15 @@ def _set_one(name: str, layer: QuantLayer, own: str, form: Form, choices: Choice
     values = layer.quantized_weight(own).detach().clone()
     bits, grid, scale = quantizer.bits, quantizer.grid(), layer.fold_scale()
     setattr(layer, slot_of(own), None)
+    # The values are Q(w s) / s already; they would be scaled once more.
     layer._normed_by = ()
     setattr(layer, own, nn.Parameter(values, requires_grad=False))
     if form not in INTEGERS or bits > 8:
         reason = f"{bits} bits do not fit int8" if form in INTEGERS else ""
         _note(WeightNote(name, bits, "float", reason=reason), result)
         return
+    # The grid is that of w s; the layer's values are it over s.
+    # The inner `where` keeps 1 / 0 from being computed at all.
     stretch = None if scale is None else torch.where(scale == 0, 1.0, 1 / torch.where(scale == 0, 1.0, scale))
     weight = int8_form(values, grid, layer.channel_axis, stretch, choices.reduce_range)
     reason = "" if weight.exact else _reason(bits, choices.reduce_range and grid is not None)
@@ -190,6 +193,7 @@ class Clip(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same."""
+        # No range yet: an infinite bound would be exported as a Clip to infinity.
         if math.isinf(self.high):
             return x if math.isinf(self.low) else x.clamp_min(self.low)
         return torch.clamp(x, self.low, self.high)

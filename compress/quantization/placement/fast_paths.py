@@ -64,7 +64,7 @@ def _paths(cls: type[nn.Module]) -> set[str]:
 
 
 def _reads(method: Any) -> list[str]:
-    """What stands between the first argument, most often called `self`, and `.weight` or `.bias`."""
+    """The attribute path between the first argument, usually `self`, and `.weight` or `.bias`."""
     names = inspect.unwrap(method).__code__.co_varnames
     try:
         return re.findall(rf"\b{names[0]}{READ}", inspect.getsource(method)) if names else []

@@ -109,6 +109,7 @@ def read_graph(
             _compare(graph, model, example_inputs, training=False)
     if trains and asks_for_training(model):
         _compare(graph, model, example_inputs, training=True)
+    # A layer whose weight is read past it stays float, and so does not count as one that rounds its input.
     quantized = set(layers) - set(graph.outside)
     walk = _Walk(owned.owners, Signs(trace), quantized, set(activations), set(float_activations))
     walk.own_norms = owned.own_norms
@@ -185,6 +186,7 @@ class _Walk:
             if is_weighted(node) and self.owners[node] in self.layers:
                 found.setdefault(self.owners[node], []).append(node)
         taken: set[str] = set()
+        # Taking one activation out can make the input of another layer mixed, hence until nothing changes.
         while True:
             mixed: set[str] = set()
             for calls in (each for each in found.values() if len(each) > 1):
@@ -212,6 +214,8 @@ class _Walk:
     def _ends(self, node: Node) -> bool:
         """Whether a result becomes the network's output, or part of it, with nothing else computed into it."""
         for user in node.users:
+            # A single operand (a softmax, a view) adds nothing; two
+            # (a residual) make more of it than this layer's result.
             tensors = [each for each in user.all_input_nodes if each.meta.get("val") is not None]
             if user.op != "output" and (is_weighted(user) or len(tensors) > 1 or not self._ends(user)):
                 return False

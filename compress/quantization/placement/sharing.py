@@ -165,6 +165,9 @@ def _fits(layer: Any, node: Node, norm: Any) -> bool:
     return (
         isinstance(norm, tuple(NORMS))  # of a class of its own too: the operation is what is folded
         and getattr(norm, "running_var", None) is not None
+        # BatchNorm normalises dimension 1, but a linear layer on (N, T, C) gives channels in dimension 2.
         and output_channel_dim(node) == 1
+        # Groups of a transposed convolution (channel_axis 1) share
+        # the weight's dimension 1, so that it has no row a channel.
         and getattr(layer, "groups", 1) * LAYERS[type(layer)].channel_axis <= 1
     )

@@ -82,6 +82,7 @@ class Signs:
             depth: operations to walk back.
         """
         storages = _storages(node)
+        # Induction: a tensor that is written into itself stays non-negative if each write keeps it so.
         if storages & assumed:
             return True
         if node.op != "call_function" or depth == 0 or not self._made_so(node, reader, assumed, depth - 1):
@@ -106,6 +107,7 @@ class Signs:
     def _so(self, operand: Any, node: Node, reader: Node, assumed: frozenset[int], depth: int) -> bool:
         if not isinstance(operand, Node):
             return isinstance(operand, int | float) and operand >= 0
+        # A view shows what is written into its base after the view was made, so it is judged at the time it is read.
         until = reader if _storages(operand) & _storages(node) else node
         return self.non_negative(operand, until, assumed, depth)
 

@@ -52,6 +52,7 @@ _BELL = math.sqrt(2 / math.pi)
 def _root(slope: Callable[[float], float]) -> float:
     """Where a slope that starts below zero and ends above crosses it, by bisection to the last digit."""
     low, high = 0.0, WIDEST
+    # Ends when no float lies between the two; no tolerance to choose.
     while (middle := (low + high) / 2) not in (low, high):
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     return high

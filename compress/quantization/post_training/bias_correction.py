@@ -45,6 +45,7 @@ def correct_biases(
         if not bias.exists:
             without.append(name)
             continue
+        # Layer after layer: the means below see the corrections made so far, so that no shift is taken off twice.
         axis = _channel_dimension(submodule(reference, name))
         wrong, right = (
             channel_means([output for _, output in passing(net, _bias(net, name, norm).output, batches)], axis)

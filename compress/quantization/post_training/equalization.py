@@ -90,6 +90,7 @@ def _sole_reader(node: Node, owners: dict[Node, str], norm: str | None, returned
     channels = output_channel_dim(node)
     while len(node.users) == 1 and node not in returned:
         (user,) = node.users
+        # Read as something else than the data: as a weight, or as the second operand.
         if user.args[0] is not node:
             return None
         if is_layer(user):
@@ -116,6 +117,7 @@ def _fits(model: nn.Module, pair: Pair) -> bool:
         return False
     channels, groups = output_rows(first).shape[0], getattr(second, "groups", 1)
     depthwise = groups == channels == second.weight.shape[0] and LAYERS[type(second)].channel_axis == 0
+    # A multiple where the channels were flattened: each is then several inputs in a row of the linear layer.
     return (groups == 1 or depthwise) and len(input_rows(second)) % channels == 0
 
 

@@ -40,7 +40,9 @@ def fold_batch_norms(model: nn.Module, norms: Norms) -> None:
             norm.weight.fill_(1.0)
             norm.running_mean.zero_()
         else:
+            # affine=False has no bias; x - mean adds the shift as well.
             norm.running_mean.copy_(-shift)
+        # variance + eps is 1 now, so that the BatchNorm computes x + bias.
         norm.running_var.fill_(1.0 - norm.eps)
 
 

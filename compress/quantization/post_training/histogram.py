@@ -31,6 +31,7 @@ def least_error_clip(error: Callable[[float], float], widest: float) -> float:
     """The clip in (0, widest] with the least error, of `STEPS` equal steps, then refined around the best."""
     candidates = widest * np.arange(1, STEPS + 1) / STEPS
     best = float(min(candidates, key=error))
+    # One cell to either side, in tenths.
     finer = best + widest / STEPS * np.linspace(-1, 1, 21)
     return float(min([best, *(each for each in finer if 0 < each <= widest)], key=error))
 

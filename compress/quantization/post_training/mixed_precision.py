@@ -58,6 +58,8 @@ def choose(costs: Sequence[Sequence[float]], losses: Sequence[Sequence[float]], 
     least = np.zeros(CELLS + 1)  # least loss of the rows so far within so many cells
     picked = []
     for cost, loss in zip(costs, losses, strict=True):
+        # Rounded up, or a choice could exceed the budget; the 1e-9
+        # keeps float noise from adding a unit; CELLS + 1: never fits.
         units = [min(int(np.ceil(each / budget * CELLS - 1e-9)), CELLS + 1) for each in cost]
         options = np.full((len(cost), CELLS + 1), np.inf)
         for i, unit in enumerate(units):
@@ -65,6 +67,8 @@ def choose(costs: Sequence[Sequence[float]], losses: Sequence[Sequence[float]], 
                 options[i, unit:] = least[: CELLS + 1 - unit] + loss[i]
         best = options.argmin(0)
         picked.append((best, units))
+        # least[c]: the least loss of the rows so far with at most
+        # c units; a row's option of u units looks back to c - u.
         least = options[best, np.arange(CELLS + 1)]
     found = [_walk_back(picked)] if np.isfinite(least[-1]) else []
     found += [[i] * len(costs) for i in range(min(map(len, costs)))]

@@ -63,6 +63,7 @@ def activation_range(
         low, high = stats.min, stats.max
     else:
         low, high = _by_width(stats, how, bits, signed)
+    # No method may reach further than the data do, and 0 is always inside.
     low, high = min(max(low, stats.min), 0.0), max(min(high, stats.max), 0.0)
     return (low if signed else 0.0), high
 
@@ -86,6 +87,7 @@ def _by_histogram(stats: TensorStatistics, how: Clipping, bits: int, mode: Mode,
     if how.method == "PERCENTILE":
         return percentile(counts, -peak, peak, 100 - how.percent), percentile(counts, -peak, peak, how.percent)
     if how.method == "KL":
+        # The histogram is of |x|: half of the levels of a signed range lie on its side.
         levels = 2 ** (bits - 1) if signed else 2**bits
         clip = peak * least_entropy_cells(stats.absolute(), levels) / len(stats.absolute())
         return -clip, clip

@@ -23,6 +23,7 @@ def set_aside(model: nn.Module, weights_only: bool = False) -> Iterator[None]:
             own = ((slot, getattr(module, slot)) for slot in slots_of(module))
             held += [(module, slot, piece) for slot, piece in own if piece is not None]
     for module, slot, piece in held:
+        # QuantReLU has no ReLU of its own: its quantizer's clip at 0 is it.
         stand_in = nn.Identity() if getattr(piece, "signed", True) else nn.ReLU()
         setattr(module, slot, stand_in if slot == OUTPUT else None)
     try:

@@ -82,6 +82,7 @@ class _Ends:
         least, most = float(low.min()), float(high.max())
         its = self.found
         its.min, its.max, its.shape = min(its.min, least), max(its.max, most), tuple(x.shape)
+        # The first batch counts in full, so that the average does not start from 0.
         keep = self.decay if self.batches else 0.0
         its.moving_min = keep * its.moving_min + (1 - keep) * least
         its.moving_max = keep * its.moving_max + (1 - keep) * most
@@ -107,6 +108,7 @@ class _Counts:
 
     def see(self, x: Tensor) -> None:
         its, x = self.found, _finite_rows(x).float().cpu()
+        # histc takes two equal ends as a request to find them itself.
         peak = its.peak or 1.0
         its.histogram += torch.histc(x, 2 * CELLS, -peak, peak).double().numpy()
         its.b += float((x - its.mean).abs().sum(dtype=torch.float64))

@@ -83,6 +83,8 @@ def _learn(quantized: nn.Module, reference: nn.Module, name: str, batches: Seque
     targets = torch.cat([y for _, y in passing(reference, submodule(reference, name), batches)])
     candidates = Candidates(layer)
     with set_aside(layer):
+        # Inputs from the network as quantized so far, targets from
+        # the float one: errors of layers in front are made up for.
         learned = hard(candidates, _optimise(layer, candidates, inputs, targets, steps))
         nearest = candidates.nearest()
         errors = [_error(layer, weight, inputs, targets) for weight in (nearest, learned)]
@@ -110,6 +112,7 @@ def _optimise(layer: nn.Module, candidates: Candidates, inputs: Tensor, targets:
         output = functional_call(layer, {"weight": candidates.values(h)}, (inputs[chosen],))
         loss = (output - targets[chosen]).square().mean() / unit
         if step >= WARM_UP * steps:
+            # A large beta leaves most h free and pushes only those near 0 or 1; as it falls, the rest has to decide.
             loss = loss + LAMBDA * regularizer(h, beta_at(step, steps)) / v.numel()
         optimizer.zero_grad()
         loss.backward()

@@ -54,6 +54,7 @@ class Candidates:
 
     def nearest(self) -> Tensor:
         """The weight rounded to nearest."""
+        # Not `fraction >= 0.5`: torch rounds ties to even, and so does the quantizer.
         return self.values(torch.round(self.down + self.fraction) - self.down)
 
 

@@ -98,6 +98,7 @@ def _round(name: str, layer: Any, gathered: _Gathered) -> LayerResult:
     shape = (groups, len(nearest) // groups, -1)
     weight, plain = candidates.weight.double().view(shape), nearest.double().view(shape)
     made = compensated(weight, gathered.sum, candidates, shape)
+    # (w - q)' H (w - q) of every row; the sum is of all positions, not their mean.
     errors = [((each - weight) @ gathered.sum * (each - weight)).sum(-1) for each in (plain, made)]
     chosen = torch.where((errors[1] < errors[0])[..., None], made, plain)
     layer.weight.copy_(chosen.reshape(nearest.shape))
@@ -117,6 +118,8 @@ def compensated(weight: Tensor, hessian: Tensor, candidates: Candidates, shape: 
     """
     assert candidates.grid is not None
     power = hessian.diagonal(dim1=1, dim2=2)
+    # One order for all groups, so that rows stay tensors; the
+    # strongest inputs first, while many weights are left to correct.
     order = power.mean(0).argsort(descending=True)
     factor = _factor(hessian[:, order][:, :, order])
     scale, zero = (each.double().expand_as(candidates.weight).reshape(shape)[..., order] for each in
@@ -127,8 +130,12 @@ def compensated(weight: Tensor, hessian: Tensor, candidates: Candidates, shape: 
     for i in range(left.shape[-1]):
         multiples = torch.clamp(torch.round(left[..., i] / scale[..., i]), low[..., i], high[..., i])
         done[..., i] = torch.where(is_zero[..., i], 0.0, multiples * scale[..., i])
+        # Eq. 2 of 2210.17323: w -= (w_i - q_i) / [F^-1]_ii * [F^-1]_i, F being H of the
+        # inputs from i on. With H^-1 = U' U, row i of U is [F^-1]_i / sqrt([F^-1]_ii)
+        # (section 3.3, step 3), so that F is not inverted anew for each i.
         error = (left[..., i] - done[..., i]) / factor[:, i, i, None]
         left[..., i:] -= error[..., None] * factor[:, None, i, i:]
+    # argsort of a permutation is its inverse.
     return done[..., order.argsort()]
 
 
