@@ -74,6 +74,7 @@ def _is_plain(scores: Tensor) -> bool:
 
 def _mask_smallest(scores: np.ndarray, copy: np.ndarray, zeros: int) -> np.ndarray:
     """`mask_smallest` of a flat array, with a copy of it that is left partitioned; 0 < zeros < size."""
+    # Selection in linear time: the element at zeros - 1 is the one that sorting would put there.
     copy.partition(zeros - 1)
     threshold = copy[zeros - 1]
     mask = np.greater(scores, threshold)
@@ -163,6 +164,7 @@ def global_masks(scores: Mapping[str, Tensor], level: float) -> dict[str, Tensor
         zeros = min(zeros, total - len(scores))
         starts = np.cumsum([0] + [score.numel() for score in scores.values()])
         for start, score in zip(starts[:-1], scores.values(), strict=True):
+            # Infinite importance: the selection below never takes it.
             flat[int(start) + int(score.argmax())] = math.inf
     parts = mask_smallest(flat, zeros).split([score.numel() for score in scores.values()])
     return {name: part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
@@ -182,6 +184,7 @@ def nm_mask(weight: Tensor, n: int, m: int, dim: int) -> Tensor:
     """
     moved = weight.detach().abs().movedim(dim, -1)
     order = moved.reshape(*moved.shape[:-1], -1, m).argsort(dim=-1, stable=True)
+    # Stable and ascending: of equal magnitudes the later one comes last, and the last n stay.
     mask = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order[..., m - n :], True)
     return mask.reshape(moved.shape).movedim(-1, dim).contiguous()
 

@@ -84,6 +84,7 @@ class ParameterMasker:
             self.coupled.pop(coupled_by, None)
             if mask is not None:
                 self.coupled[coupled_by] = mask
+        # Kept apart by who gave them, so that one policy can take its own back without freeing what another has masked.
         parts = [each for each in (self.own, *self.coupled.values()) if each is not None]
         self.mask = functools.reduce(torch.logical_and, parts) if parts else None
         self._new = True
@@ -103,6 +104,7 @@ class ParameterMasker:
     def apply(self) -> None:
         """Sets what is masked to exactly zero (also NaN and negative zero)."""
         if self.mask is not None:
+            # Not `mul_(mask)`: NaN * 0 is NaN, and -1 * 0 is -0.
             self.parameter.masked_fill_(~self.mask, 0)
         self._new = False
 
@@ -144,6 +146,7 @@ class ParameterMasker:
         """The mask, the flags and the copy as plain data and tensors."""
         return {
             "mask": self.mask,
+            # Without coupled masks it is `mask` itself, which would be saved twice.
             "own": self.own if self.coupled else None,
             "coupled": dict(self.coupled),
             "alone": self.alone,
@@ -218,6 +221,7 @@ class MaskTable(Mapping[str, ParameterMasker]):
             masks: of new parameters, by name.
             alone: whether whole filters that they happen to clear stay in the network.
         """
+        # By identity: exchanging modules changes names, not the parameters that stay.
         known = {id(masker.parameter): masker for masker in self._maskers.values()}
         self._maskers = {
             name: known.get(id(parameter)) or ParameterMasker(name, parameter)

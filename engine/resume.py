@@ -179,6 +179,7 @@ def restore_optimizer(optimizer: Optimizer, state: dict[str, Any], reset: bool, 
     groups = state["param_groups"]
     if reset:
         for group, saved in zip(optimizer.param_groups, groups, strict=False):
+            # initial_lr as well: schedulers compute from it, not from the present rate.
             group.update({key: saved[key] for key in ("lr", "initial_lr") if key in saved and rate is None})
         return
     here = [len(group["params"]) for group in optimizer.param_groups]

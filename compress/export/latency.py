@@ -140,6 +140,7 @@ def take_turns(
     reference = {name: (against or {}).get(name, names[0]) for name in names}
     done = enough or (lambda each: spread is None or all(one.ratio_spread <= spread for one in each.values()))
     for i in range(max(rounds, most_rounds or MOST_TIMES * rounds)):
+        # Who runs first pays for what the others left in the caches, so each begins in turn.
         turn = i % len(names)
         for name in names[turn:] + names[:turn]:
             taken.seconds[name].append(_seconds(ways[name], taken.calls[name]))
@@ -212,6 +213,7 @@ def _seconds(way: Way, calls: int) -> float:
 
 
 def _latency(own: list[float], first: list[float], calls: int) -> Latency:
+    # Round by round, then the median: a ratio of two medians would mix times of a quiet and a busy moment.
     ratios = [a / b for a, b in zip(own, first, strict=True)]
     low, middle, high = (1000 * x for x in statistics.quantiles(own, n=4, method="inclusive"))
     return Latency(middle, low, high, *_middle_first(ratios), rounds=len(own), calls=calls)

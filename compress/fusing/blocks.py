@@ -57,7 +57,9 @@ def method_of(module: nn.Module) -> str | None:
     A method of that name that needs arguments (the fusion of features) is another thing, and so is a child module. What
     was fused before has none any more: not every method may be called twice.
     """
+    # vars, not getattr: a child or a class attribute of that name is no mark.
     for name in () if vars(module).get(MARK) else METHODS:
+        # On the class first: nn.Module's getattr finds children too, and a child called `fuse` is a layer.
         method = getattr(module, name, None) if callable(getattr(type(module), name, None)) else None
         if callable(method) and not isinstance(method, nn.Module) and _needs_nothing(method):
             return name
@@ -98,6 +100,7 @@ def fusions_of(model: nn.Module, names: Iterable[str] | None = None) -> dict[str
         if fusion is not None and _differ(fusion.block, fusion.fused):
             found[name] = fusion
         else:
+            # In front: depth first, in the order of the network.
             waiting = [(f"{name}.{key}", child) for key, child in module.named_children()] + waiting
     return found
 

@@ -44,6 +44,7 @@ def carried_masks(fusion: Fusion, masks: Mapping[str, Tensor]) -> dict[str, Tens
         return {}
     with restored(fusion.block):
         cast(fusion.block, torch.float64)
+        # On ordinary random values an element of the fused weight is 0 only if it is 0 for any values: no chance zeros.
         perturb(fusion.block, Draw(0, buffers=False))
         for name, parameter in own.items():
             parameter.data = parameter.data.masked_fill(~masks[name].to(parameter.device), 0)
@@ -66,6 +67,8 @@ def unchanged_sources(fusion: Fusion) -> dict[str, str]:
             alike = [each for each in new if each not in found and new[each].shape == parameter.shape]
             if not alike:
                 continue
+            # Fusing is affine in each parameter: moving one by a random step moves the fused one by the same step, and
+            # nothing else, exactly if it goes in as it is.
             held, step = parameter.data, torch.randn(parameter.shape, generator=generator).to(parameter)
             parameter.data = held + step
             after = dict(fused_copy(fusion.name, fusion.block).named_parameters())

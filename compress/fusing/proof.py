@@ -193,6 +193,7 @@ def _held(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, these modules are in eval mode whenever they run."""
 
     def hold(module: nn.Module, _: Any) -> None:
+        # Whenever it runs: `observe` sets the training flag of all modules just before.
         module.eval()
 
     handles = [module.register_forward_pre_hook(hold, prepend=True) for module in modules]

@@ -39,6 +39,7 @@ def new_attributes(module: nn.Module, shapes: Shapes, blocks: bool) -> dict[str,
 def _convolution(module: Any, shapes: Shapes, blocks: bool) -> dict[str, Any]:
     weight = shapes["weight"]
     shared = (module.in_channels if module.transposed else module.out_channels) // module.groups
+    # `shared`: channels of one group along the weight's dimension 0; if whole groups go, their size stays.
     groups = weight[0] // shared if blocks else module.groups
     ins, outs = (weight[0], weight[1] * groups) if module.transposed else (weight[1] * groups, weight[0])
     return {"in_channels": ins, "out_channels": outs, "groups": groups}

@@ -62,6 +62,7 @@ def complete_masks(graph: ChannelGraph, masks: Masks, model: nn.Module, zeros: M
     removed: dict[str, list[int]] = {}
     notes: list[str] = []
     for group in graph.groups():
+        # Both: `joined` names more parameters, and each one named has to be cleared, so that it can clear fewer units.
         units = np.union1d(cleared_units(graph, group, masks), cleared_units(graph, group, joined))
         if group.pinned and len(units):
             notes.append(f"{group.name}: {len(units)} cleared units stay, {'; '.join(group.pinned)}")
@@ -111,6 +112,7 @@ def cleared_units(graph: ChannelGraph, group: ChannelGroup, masks: Masks) -> np.
     sides = {True: [], False: []}  # type: dict[bool, list[np.ndarray]]
     for place in group.members:
         name, dim = place
+        # Vectors (a bias, a norm's scale) do not decide: a BatchNorm's weight of 0 still lets its bias through.
         if name in masks and masks[name].dim() > 1:
             sides[place in graph.reads].append(_cleared(group, place, masks[name].movedim(dim, 0)))
     cleared = np.zeros(group.units, dtype=bool)

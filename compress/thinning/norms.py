@@ -46,6 +46,8 @@ class Padded(nn.Module):
                 _tensors(self, name)[name] = _padded(own[name], dim, self.full_width)
             for path, number in self.full_numbers.items():
                 set_number(self, path, number)
+            # The layer's own code, at the width before: its tensors and numbers
+            # are swapped for the call and put back, also after an error.
             result = super().forward(*given, **named)
         finally:
             for name, tensor in own.items():
@@ -87,6 +89,8 @@ _KINDS: dict[Any, Any] = {nn.LayerNorm: PaddedLayerNorm}
 
 def _padded_kind(kind: Any) -> Any:
     if kind not in _KINDS:
+        # One class per kind, or two networks would have layers of
+        # different types. Padded first: its forward calls the kind's.
         _KINDS[kind] = type(f"Padded{kind.__name__}", (Padded, kind), {"__module__": __name__})
     return _KINDS[kind]
 
@@ -111,6 +115,7 @@ def as_padded(module: nn.Module, dim: int, width: int, numbers: Mapping[str, Any
         numbers: of the module, as they are so far, that will change.
         tensors: its own parameters and buffers that will be cut -> the dimension.
     """
+    # A second thinning leaves `full_width` as it is: the norm stays what it was in the network that was trained.
     if not isinstance(module, Padded):
         module.__dict__.update(pad_dim=dim, full_width=width, full_numbers=dict(numbers), pad_tensors=dict(tensors))
         module.__class__ = _padded_kind(type(module))

@@ -77,6 +77,8 @@ class Recipe:
         self._pad(model)
         for name, tensor in tensors_of(model).items():
             if name in self.kept:
+                # Set again below, once the parameter has its new shape:
+                # torch checks a gradient's shape when it is assigned.
                 grad, tensor.grad = tensor.grad, None
                 replace_data(tensor, self.slice(name, tensor.data))
                 tensor.grad = None if grad is None else self.slice(name, grad)
@@ -172,12 +174,14 @@ class Recipe:
         for name, dims in later.kept.items():
             for dim, indices in dims.items():
                 before = kept.setdefault(name, {}).get(dim)
+                # `later` counts positions of the thinned network: they are places in what the first recipe kept.
                 kept[name][dim] = indices if before is None else before[indices]
                 sizes.setdefault(name, {}).setdefault(dim, later.sizes[name][dim])
         attributes = {name: dict(values) for name, values in self.attributes.items()}
         for name, values in later.attributes.items():
             attributes.setdefault(name, {}).update(values)
         headed = tuple(dict.fromkeys(self.headed + later.headed))
+        # The first recipe's width wins: a norm is computed over the width before anything was removed.
         return Recipe(kept, sizes, attributes, headed, padded={**later.padded, **self.padded})
 
     def to_dict(self) -> dict[str, Any]:

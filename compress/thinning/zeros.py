@@ -45,6 +45,7 @@ def zero_units(graph: ChannelGraph, model: nn.Module) -> tuple[Removed, tuple[st
             removed[group.name] = gone[: group.units - 1].tolist()
         if len(gone) == group.units:
             notes.append(f"{group.name}: all {group.units} units are zero; one stays so that the layer exists")
+        # A zero filter with a bias behind it gives a constant, and the next layer reads it.
         constant = np.setdiff1d(cleared, gone)
         if len(constant):
             notes.append(

@@ -48,7 +48,10 @@ def mean_loss(
     *earlier, (last, last_share) = [(batch, count / sum(counts)) for batch, count in zip(group, counts, strict=True)]
     total: Tensor | float = 0.0
     for batch, share in earlier:
+        # Processes exchange gradients once per update, with those of the last minibatch.
         with locally():
+            # sum of n_i / N * mean_i is the mean over all N samples,
+            # and its gradient is the sum of what each pass adds.
             loss = share * loss_of(batch)
             loss.backward()
         total = total + loss.detach()

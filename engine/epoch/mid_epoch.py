@@ -57,6 +57,8 @@ class Middle:
         if checkpoint["middle"] is None:
             return None
         states = [checkpoint["middle"], *checkpoint["middles"]]
+        # `middle` is the first process's, `middles` the others'; with
+        # fewer than there are processes here the check below raises.
         state = states[min(rank(), len(states) - 1)]
         if state["steps"] != steps or len(states) != world_size():
             raise UserError(
@@ -78,6 +80,8 @@ class Middle:
         """
         if self.now is None:
             return islice(grouped(iter(loader), size), self.steps)
+        # iter(loader) draws the workers' base seed: with the state
+        # of the epoch's beginning it draws the same one again.
         restore_random_state(self.began)
         skips = can_skip(loader)
         if skips:

@@ -98,6 +98,7 @@ def sampler_of(kind: str, seed: int) -> Any:
     """Trial's number -> its sampler, so that a trial depends on the study's history and the seed alone."""
     samplers = needed("optuna", PURPOSE).samplers
     make = samplers.RandomSampler if kind == "random" else samplers.TPESampler
+    # A seed of its own for each trial: two workers that ask at the same time do not draw the same candidate.
     return lambda number: make(seed=(seed * 1_000_003 + number) % 2**31)
 
 

@@ -156,6 +156,7 @@ class Subject:
             weights = tuple(self._filters(group.members))
             least = max(1, round(LEAST * group.units), group.units - group.prunable)
             widths = [each for each in steps[group.name][0] if least <= each < group.units]
+            # Every k-th, k rounded up, so that at most MOST_CHOICES are left.
             widths = widths[:: -(-len(widths) // MOST_CHOICES)] if widths else []
             if weights and widths:
                 found.append(Group(group.name, group.units, (*widths, group.units), weights))
@@ -178,6 +179,7 @@ class Subject:
     def scores(self, groups: Sequence[Group], criterion: str = "L1") -> dict[str, list[float]]:
         """Importance of each unit: its filters' norm over the layer's mean; the mean over the group's layers."""
         parameters = dict(self.network.named_parameters())
+        # "L1" -> 1, "L2" -> 2: the keys of CRITERIA.
         order = int(criterion[1])
         found = {}
         for group in groups:

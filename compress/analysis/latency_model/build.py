@@ -213,9 +213,11 @@ def _rest(
     for anchor in anchors:
         now = without(layers, graph, anchor["removed"])
         times = [tables[each.kind, precision].time(each.channels_in, each.channels_out) for each in now]
+        # Divided by the measured time, and the right side is 1: errors count relative to the file's time.
         rows.append(features(now, times) / anchor["ms"])
     count = len(rows[0]) if len(anchors) >= ENOUGH else 3  # few files tell nothing of alignment
     rows = [row[:count] for row in rows]
+    # One more equation, BELIEF * k_1 = BELIEF, so that few files do not overrule the tables.
     rows.append(BELIEF * np.eye(count)[0])
     found = nonnegative(np.array(rows), np.array([1.0] * len(anchors) + [BELIEF]))
     return tuple(found + [0.0] * (len(features(layers, [0.0] * len(layers))) - count))

@@ -35,6 +35,8 @@ def widths_for(
     now = {name: max(each) for name, each in choices.items()}
     start = time_of(now)
     for step in range(1, ROUNDS + 1):
+        # Geometrically towards the budget: a saving depends on the
+        # other groups' widths, so each round looks them up anew.
         target = max(budget, start * (budget / start) ** (step / ROUNDS))
         if (present := time_of(now)) > target:
             now = _solved(now, target - present, kept, choices, time_of)
@@ -63,10 +65,12 @@ def _solved(
     for name, width in now.items():
         options = [each for each in choices[name] if each <= width]
         savings = [max(0.0, present - time_of({**now, name: each})) for each in options]
+        # Rounded down: what the table promises is saved at least. The last bin stands for all that is needed and more.
         bins = [min(BINS, int(saved / need * BINS)) for saved in savings]
         losses = [float(kept[name][width] - kept[name][each]) for each in options]
         best, picks = _with_group(best, bins, losses)
         taken.append((name, options, picks))
+    # All that is needed, or as near to it as the choices come.
     place = int(np.flatnonzero(np.isfinite(best))[-1])
     found = dict(now)
     for name, options, picks in reversed(taken):

@@ -38,6 +38,8 @@ def kernel_times(
             for session in sessions:
                 session.run(None, feeds)
         parts = [_parts(Path(session.end_profiling()), rounds) for session in sessions]
+    # What stands around the layer at every width (the small layers' own
+    # reorderings) is not its own; what comes on top at some widths is.
     always = min(around for _, around in parts)
     return [own + around - always for own, around in parts]
 

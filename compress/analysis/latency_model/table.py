@@ -40,13 +40,14 @@ def widths_to_measure(full: int, most: int = MOST_WIDTHS) -> list[int]:
     found = {1, 2, full}
     for divisor, share in ((16, 3), (8, 6), (4, 6), (1, 3)):
         for k in range(1, most // share + 1):
+            # A third, a sixth, a sixth and a third of the widths, evenly spread.
             width = round(full * k / (most // share + 1) / divisor) * divisor + (divisor == 1)
             found.add(min(full, max(1, width)))
     return sorted(found)
 
 
 def value_at(curve: Curve, width: int) -> float:
-    """Time at a width: measured, or between the neighbours of the same alignment; beyond them in proportion."""
+    """Time at a width: measured, or between the neighbours of the same alignment; beyond the last of them its time."""
     known = dict(curve)
     if width in known:
         return known[width]
@@ -155,8 +156,10 @@ def step_of(widths: Sequence[int], full: int) -> int:
 def nonnegative(rows: np.ndarray, values: np.ndarray) -> list[float]:
     """Least squares with coefficients >= 0, by trying every set of them; for a few only."""
     count = rows.shape[1]
+    # Columns of one size, or milliseconds and counts of elements would make the system ill-conditioned.
     scale = np.abs(rows).max(0) + 1e-300
     best: tuple[list[float], float] = ([0.0] * count, float("inf"))
+    # Active sets: the best non-negative solution is the unconstrained one over some subset, the others being 0.
     for mask in range(1, 1 << count):
         chosen = [place for place in range(count) if mask >> place & 1]
         solution = np.linalg.lstsq(rows[:, chosen] / scale[chosen], values, rcond=None)[0]

@@ -140,6 +140,8 @@ def head_attributes(module: nn.Module, spec: HeadSpec, kept: Mapping[str, torch.
     even = _rows(module, spec) // 3 // heads
     size, value = (module.head_dim, module.value_dim) if isinstance(module, Headed) else (even, even)
     stays = np.concatenate([_staying(module.get_parameter(name).shape[0], kept.get(name)) for name in spec.projections])
+    # Rows are [queries | keys | values], each heads * size. A
+    # head or a position goes as a whole, so any row of it tells.
     query = stays[: heads * size].reshape(heads, size)
     values = stays[2 * heads * size :].reshape(heads, value)
     return {

@@ -128,6 +128,7 @@ class HeadedWindow(Headed):
         sizes = list(x.shape[1:-1])
         window, shift = self._window(sizes)
         dims = tuple(range(1, len(sizes) + 1))
+        # -size % edge: what is missing to the next multiple.
         pads = [-size % edge for size, edge in zip(sizes, window, strict=True)]
         x = functional.pad(x, (0, 0, *(each for pad in reversed(pads) for each in (0, pad))))
         counts = [x.shape[dim] // edge for dim, edge in zip(dims, window, strict=True)]
@@ -158,6 +159,8 @@ class HeadedWindow(Headed):
             scores = (q * self.scale) @ k.transpose(-2, -1)
         else:
             scores = functional.normalize(q, dim=-1) @ functional.normalize(k, dim=-1).transpose(-2, -1)
+            # Cosine attention with a learned temperature, which is not
+            # below 0.01 (Liu et al. 2021, Swin V2, arXiv 2111.09883).
             scores = scores * scale.clamp(max=math.log(100.0)).exp()
         scores = scores + bias
         if mask is not None:
@@ -212,6 +215,8 @@ def _shift_mask(x: Tensor, window: list[int], shift: list[int]) -> Tensor:
     for axis, (size, step) in enumerate(zip(window, shift, strict=True)):
         place = torch.arange(regions.shape[axis], device=x.device) - regions.shape[axis]
         zone = (place >= -size).to(x.dtype) + (place >= -step).to(x.dtype) * (step > 0)
+        # Three zones along each axis, read as digits to base 3:
+        # pixels may attend to each other where their numbers agree.
         regions = regions * 3 + zone.reshape([-1 if dim == axis else 1 for dim in range(regions.dim())])
     flat = _windows(regions[None, ..., None], window)[..., 0]
     return torch.zeros_like(flat[:, :, None] - flat[:, None]).masked_fill(flat[:, :, None] != flat[:, None], -100.0)

@@ -130,6 +130,8 @@ def _named_calls(model: nn.Module, running: list[str]) -> Iterator[None]:
 
     handles, owner = [], running[0]
     for name, module in model.named_modules():
+        # name=name binds now; a plain closure would see the loop's last name. After an error `running` is left as it
+        # stood: its last entry is the module that failed.
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name or owner)))
         handles.append(module.register_forward_hook(leave))
     try:

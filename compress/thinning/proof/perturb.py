@@ -75,6 +75,8 @@ def _parameter(old: Tensor, draw: Draw, source: _Source) -> Tensor:
     if usual == 1.0:
         odd |= size > HUGE
     else:
+        # A weight that is too large is scaled as a whole, so that its elements keep their proportions; those of a
+        # vector are drawn anew one by one.
         rms = torch.linalg.vector_norm(old).item() / old.numel() ** 0.5
         new = new.mul_(usual / rms) if rms > HUGE * usual else new
     return torch.where(odd, fresh.mul_(usual * draw.size), new.mul_(old))

@@ -79,6 +79,7 @@ class Recording(NoDropout):
         if isinstance(first, Tensor) and (first.is_floating_point() or first.is_complex()) and not _is_view(func):
             module, shape = self._running[-1], tuple(first.shape)
             step = Step(module, name, _numbers(func, args, kwargs), shape, math.nan, math.nan, False, first.dtype)
+            # From the first result in lower precision on nothing is compared any more: marks would differ by rounding.
             self._exact &= first.dtype == torch.float64
             old = self._counterpart(step)
             if name.rpartition(".")[2] not in UNINITIALISED and first.numel():
@@ -108,6 +109,8 @@ class Recording(NoDropout):
 
     def _mark(self, flat: Tensor) -> float:
         if len(self._weights) < len(flat) or self._weights.dtype != flat.dtype or self._weights.device != flat.device:
+            # A random projection: one number that differs, but for chance, if
+            # any element does. Seeded, so that both passes use the same one.
             random = torch.rand(max(len(flat), 4096), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
             self._weights = (2 * random - 1).to(flat)
         return torch.dot(flat, self._weights[: len(flat)]).item()
@@ -214,6 +217,8 @@ def first_parting(
             listed = ", ".join(f"{a:g} becomes {b:g}" for a, b in changed)
             return Parting(old.module, math.inf, f"a number in {_short(old)} follows the width: {listed}")
         if results and old.shape == new.shape and math.isfinite(old.norm):
+            # Not below a millionth of the largest result so far:
+            # cancellation leaves rounding errors of that size behind.
             scale = max(old.norm, NEXT_TO_NOTHING, 1e-6 * largest)
             largest = max(largest, old.norm)
             found = abs(old.mark - new.mark) / scale

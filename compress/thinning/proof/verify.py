@@ -106,6 +106,7 @@ INCONCLUSIVE = (
     "nothing can be proved: with parameters of ordinary size in place of zero and tiny ones the model does not run, or "
     "all its outputs are constant or not finite"
 )
+# Ordinary size first; smaller ones for networks that overflow on it.
 DRAWS = (Draw(0), Draw(1), Draw(2, 0.3), Draw(3, 0.1, buffers=False))
 ENOUGH = 2
 """Draws in which something runs, if operations give constants: a ReLU that one draw closes the other may open."""
@@ -181,6 +182,8 @@ def _trial(
         cast(model, dtype)
         calls = cast_inputs(calls, dtype)
         put_on_copies(model, masks)
+        # Three networks: as it is (`before`), with whole units masked (`first`), thinned. The proof compares the last
+        # two; the first pair tells what completing the masks does, such as zeroing a bias beside a masked filter.
         before = observe(model, calls[0], "eval") if "train" in modes and not inside else None
         altered = mask_removed(model, recipe)
         first = observe(model, calls[0], modes[0], inside) if altered or before is None else before
@@ -222,6 +225,7 @@ def rounding(model: nn.Module, call: Call, mode: str, before: Observation) -> fl
     with restored(model):
         for tensor in tensors_of(model).values():
             if tensor.is_floating_point():
+                # A new tensor, not in place: `restored` puts the old memory back and relies on it being untouched.
                 tensor.data = tensor.data * (1 + NUDGE * torch.randn(tensor.shape, generator=generator).to(tensor))
         after = observe(model, call, mode, bool(before.steps))
     moved = [difference(Recipe(), before, after)]
@@ -334,6 +338,7 @@ def difference(recipe: Recipe, before: Observation, after: Observation) -> float
         return float("inf")
     found = [relative(old, new) for old, new in zip(before.outputs, after.outputs, strict=True)]
     for name, old in before.buffers.items():
+        # A mean of 1e-9 beside a deviation of 1 is 0: relative to itself its rounding errors would look huge.
         spread = before.buffers.get(name.replace("running_mean", "running_var"))
         least = spread.max().sqrt().item() if spread is not None and name.endswith("running_mean") else 0.0
         found.append(relative(recipe.slice(name, old), after.buffers[name], least))
@@ -354,6 +359,7 @@ def relative(old: Tensor, new: Tensor, least: float = 0.0) -> float:
     if not torch.equal(old.isfinite(), new.isfinite()):
         return float("inf")
     old, new = torch.where(old.isfinite(), old, 0), torch.where(new.isfinite(), new, 0)
+    # All zero on one side: then the difference is absolute.
     scale = max(old.abs().max().item(), least) or 1.0
     return (old - new).abs().max().item() / scale
 
@@ -362,6 +368,8 @@ def relative(old: Tensor, new: Tensor, least: float = 0.0) -> float:
 def restored(model: nn.Module) -> Iterator[None]:
     """Whatever happens to weights, buffers, attributes and classes of modules inside: it is undone."""
     weights = [(parameter, parameter.data, parameter.grad) for parameter in model.parameters()]
+    # `__dict__` is copied one level deep: `_parameters`, `_modules` and the hooks' dictionaries in it are the live
+    # ones, and nothing inside exchanges their entries but buffers, which are copied one by one.
     modules = [(module, type(module), dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
     buffers = [(buffer, buffer.data) for buffer in model.buffers()]
     for parameter, _, _ in weights:

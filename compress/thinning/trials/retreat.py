@@ -100,6 +100,8 @@ def first_fault(
     while len(open_) > 1:
         near = trials.near(failed.module)
         far = [name for name in open_ if name not in near]
+        # Most often the fault is near the module that failed: if all
+        # that is far from it holds, one trial has ruled that out.
         part = far if 0 < len(far) < len(open_) else open_[: len(open_) // 2]
         outcome = attempt([*good, *part])
         if outcome.passed:

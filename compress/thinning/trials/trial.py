@@ -49,7 +49,7 @@ def prunable_groups(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Ch
 
 
 def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
-    """The coupled channel groups of a model, as far as a trial removal bears them out.
+    """The coupled channel groups of a model, as far as a trial removal confirms them.
 
     A group whose removal fails, however the graph is changed, is pinned; the reason names the module that failed.
 
@@ -68,10 +68,12 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
     for number in itertools.count():
         heads = Heads(False, explicit, changes.rigid)
         graph = graph_of(model, traces, changes.choices, changes.pins, changes.distrusted, allow_inexact, heads)
+        # Pinned by the first way of a view, perhaps free by the second: no trial is needed to see which frees more.
         if not number and (ways := _other_ways(graph)):
             other = graph_of(model, traces, ways, allow_inexact=allow_inexact, heads=heads)
             if _removable(other) > _removable(graph):
                 graph, changes.choices = other, ways
+        # One unit of every group at once: if that runs, a single pass has tried them all.
         removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
         if not graph.risky or not removed:
             return graph
@@ -79,6 +81,8 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
         outcome = trials.full(list(removed))
         if outcome.passed:
             return graph
+        # Checked only now, since it costs passes: outputs that
+        # differ without any removal would be blamed on the groups.
         if not number and not outcome.reason:
             check_repeatable(model, trials)
         changes.make(trials, outcome, list(removed), only_pins=number >= ATTEMPTS)
@@ -177,10 +181,11 @@ class Changes:
             only_pins: look for no other way to split a view any more.
         """
         graph = trials.graph
-        number = not outcome.reason and bool(outcome.what) and math.isinf(outcome.difference)
+        # As `first_parting` reports it: an infinite difference, with the operation's name.
+        follows_width = not outcome.reason and bool(outcome.what) and math.isinf(outcome.difference)
         if not only_pins and outcome.reason and self._at(graph, outcome.module):
             return
-        if not only_pins and number and self._stiffen(graph, outcome.module):
+        if not only_pins and follows_width and self._stiffen(graph, outcome.module):
             return  # such as scores / sqrt(head size): no search which group it was
         name, fault, _ = first_fault(names, trials, outcome)
         groups = {group.name: group for group in graph.groups()}
