@@ -104,7 +104,7 @@ class TrainedApplication:
         """Weights that a new run starts from, in place; by default those that the network made itself."""
 
     def build_architecture(self, name: str, pretrained: bool = False) -> nn.Module:
-        """A network of another architecture, as a teacher: new, or trained by whoever made it.
+        """A network of another architecture, as a teacher: new, or with pretrained weights.
 
         Raises:
             UserError: there is none.
@@ -208,7 +208,7 @@ class TestedApplication:
     Args:
         config: the test options; `config.model` is the path of a checkpoint or of an exported file.
         testing_loader: what `test` measures on.
-        checkpoint: the content of that file, from whoever has read it; None reads it.
+        checkpoint: the content of that file, if it has been read already; None reads it.
 
     Attributes:
         higher_is_better: for each metric whether more of it is better.

@@ -148,7 +148,7 @@ class NanGuard:
     def _first_of_all(self, step: int | None) -> int | None:
         """The first bad step of any process, of this one's; None where there is none.
 
-        A signal that came to any process is told in the same message: a message costs what it takes to arrive.
+        A signal that came to any process goes along in the same message: each message costs its latency.
         """
         if not several_processes():
             return step

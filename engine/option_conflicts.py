@@ -1,4 +1,4 @@
-"""Options that cannot work together, or not here: told before training starts.
+"""Options that cannot work together, or not here: reported before training starts.
 
 The one table of such combinations, and its check. Called by the trainer when everything is built.
 """
@@ -63,7 +63,7 @@ def _has_batch_norm(setup: Setup) -> bool:
 
 
 def _given(setup: Setup, option: str) -> bool:
-    """Whether a switch was given now; what a resumed run of several processes had means nothing in one."""
+    """Whether a switch was given now; what a resumed run of several processes had does not apply to one."""
     config = setup.config
     return bool(getattr(config, option)) and (config.resume is None or option in config.explicit)
 

@@ -79,10 +79,10 @@ def resumed(config: C, checkpoint: dict[str, Any] | None = None) -> C:
 
     Args:
         config: the options given.
-        checkpoint: the run's last one, from whoever has read it; None reads it.
+        checkpoint: the run's last one, if it has been read already; None reads it.
 
     Raises:
-        UserError: there is no such run, its checkpoint cannot be gone on from, or options were given that would make
+        UserError: there is no such run, its checkpoint cannot be resumed, or options were given that would make
             it another run.
     """
     given = config
@@ -119,7 +119,7 @@ def _text(file: str) -> str | None:
     try:
         return read_text(file)
     except (OSError, UnicodeDecodeError):
-        return None  # which is told where the schedule is built
+        return None  # building the schedule reports it
 
 
 def _tell_of_edits(file: str, saved: str | None) -> None:

@@ -49,10 +49,10 @@ class BaseTester(TestedApplication):
     Args:
         config: the test options; `config.model` is the path of a checkpoint or of an exported file.
         testing_loader: what `test` measures on.
-        checkpoint: the content of that file, from whoever has read it; None reads it.
+        checkpoint: the content of that file, if it has been read already; None reads it.
 
     Attributes:
-        second: tells the quality of another run's network, a second baseline; None: there is none.
+        second: gives the quality of another run's network, a second baseline; None: there is none.
         warnings: of this evaluation.
     """
 

@@ -1,4 +1,4 @@
-"""How much of the machine others used while something was timed; Linux tells, elsewhere it stays unknown."""
+"""How much of the machine others used while something was timed; known on Linux only."""
 
 import os
 import time
@@ -32,7 +32,7 @@ class OthersLoad:
 
 
 def load_text(cores: float | None) -> str:
-    """A sentence for people."""
+    """A sentence for messages."""
     if cores is None:
         return "what else the machine did meanwhile is not known"
     if cores < NOTICEABLE:

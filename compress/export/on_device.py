@@ -96,7 +96,7 @@ def _seconds(loaded: Loaded, given: list[Any], calls: int) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What and how warm it is, as far as the system tells."""
+    """What and how warm it is, as far as the system reports it."""
     cpu = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), "")
     heat = [each for path in Path("/sys/class/thermal").glob("thermal_zone*/temp") for each in _lines(str(path))]
     speed = _lines("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")

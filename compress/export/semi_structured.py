@@ -1,7 +1,7 @@
 """2:4 weights on NVIDIA GPUs: stored and multiplied in the sparse format of the tensor cores, and timed.
 
 The conversion of linear layers, which is what torch multiplies in that format (2:4 convolutions keep their exact
-zeros and stay dense). Called by whoever deploys on such a GPU.
+zeros and stay dense). For deployment on such a GPU.
 """
 
 from dataclasses import dataclass

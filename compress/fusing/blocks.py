@@ -55,7 +55,7 @@ def method_of(module: nn.Module) -> str | None:
     """The name of the method by which a module fuses itself; None for one that has none.
 
     A method of that name that needs arguments (the fusion of features) is another thing, and so is a child module. What
-    was fused before has none any more: not every method may be called twice.
+    was fused before counts as having none: not every method may be called twice.
     """
     # vars, not getattr: a child or a class attribute of that name is no mark.
     for name in () if vars(module).get(MARK) else METHODS:
@@ -79,11 +79,11 @@ def fusions_of(model: nn.Module, names: Iterable[str] | None = None) -> dict[str
     """What can take the place of each block, by name; the network is left as it was.
 
     Args:
-        model: the network, unwrapped. It is no block of itself: it stays, whatever methods it has.
+        model: the network, unwrapped. It does not count as a block: it stays, whatever methods it has.
         names: of blocks; None finds the outermost ones. A block that is fused already is none.
 
     Raises:
-        UserError: a name is no block, or a block's method raised an error or returned something else than a module.
+        UserError: a name is not a block's, or a block's method raised an error or returned no module.
     """
     if names is not None:
         modules = canonical_modules(model)

@@ -44,7 +44,7 @@ class Reparameterize:
         """What takes the place of each block of a network, by the block's name.
 
         Raises:
-            UserError: there is no block, or a selected module is none.
+            UserError: there is no block, or a selected module is not one.
         """
         inner = unwrapped(model)
         found = fusions_of(inner, None if self.blocks is None else self._chosen(inner, self.blocks))

@@ -119,7 +119,7 @@ class ChannelGraph:
             product of `conv.weight_orig` and `conv.weight_mask`) -> their shape.
         asked: the calls that keep their shape in one of several ways, and how many ways there are.
         asked_for: group name -> those of the calls that handle its channels.
-        risky: modules whose code may hold sizes as literals; a trial tells (`compress.thinning.trials.trial`).
+        risky: modules whose code may hold sizes as literals; a trial shows it (`compress.thinning.trials.trial`).
         tried_heads: modules whose positions within heads can go, if a trial confirms it.
         macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
         padded: layers with a norm over the channels -> their dimension, from the end: they keep the width before for

@@ -184,7 +184,7 @@ class Coupling:
         return self._trace.tensor_names.get(argument) if isinstance(argument, Node) else None
 
     def tensor(self, name: str, node: Node) -> Value:
-        """The value of a parameter or buffer; all its positions are units of their own at first sight."""
+        """The value of a parameter or buffer; when it is first read, each position is a unit of its own."""
         if name not in self.tensors:
             shape, kernel = shape_of(node), self._kernel(name, shape_of(node))
             # A dimension of size 1 has no units: its only channel can never go, and it may be broadcast.
@@ -243,7 +243,7 @@ class Coupling:
         """A number of the calling module that counts these channels, although no tensor of it does."""
         caller = self.caller()
         if caller is None or not settable(caller, name):
-            return  # if the code goes by it, a trial tells
+            return  # if the code uses it, a trial shows that
         place = f"{module_of(self.node)}.{name}".lstrip(".")
         if place in self.tensors:
             self.join(self.tensors[place].units[0], ids)
@@ -251,7 +251,7 @@ class Coupling:
             self.tensors[place] = Value.of((len(ids),), {0: ids}, {})
 
     def kept(self, number: Kept) -> Ids | None:
-        """The units that a number of a module counts, new ones at first sight."""
+        """The units that a number of a module counts; new ones when it is first read."""
         place = f"{number.module}.{number.path}".lstrip(".")
         if place not in self.tensors:
             size = number_at(self.modules[number.module], number.path)
@@ -334,7 +334,7 @@ class Coupling:
         ids = self.read(argument).units[dim]
         if ids is None:
             return
-        for place in self._made_of(argument):  # a computed weight may be permuted: the same units tell the dimension
+        for place in self._made_of(argument):  # a computed weight may be permuted: its units show the dimension
             own = self.tensors[place[0]].units[place[1]]
             if own is not None and np.array_equal(self.units.roots(own), self.units.roots(ids)):
                 self.reads.add(place)

@@ -98,7 +98,7 @@ def layer_calls(
     Args:
         operations: of a trace, in their order.
         owner: the name of the module that made a call.
-        made: what is no tensor of the network's data: parameters, and what is computed from nothing else.
+        made: nodes that carry no activations: parameters, and what is computed from nothing else.
     """
     found: dict[Node, LayerCall] = {}
     own = set(made)

@@ -31,8 +31,8 @@ def training_trace(model: nn.Module, call: Call, unused: Sequence[Unused], evalu
     Args:
         model: any module, left as it was.
         call: what is traced.
-        unused: handed through.
-        evaluated: its trace in eval mode: what it reads is no part of training alone.
+        unused: passed on to `trace_model`.
+        evaluated: its trace in eval mode: what that reads is not for training alone.
 
     Returns:
         The trace, or why there is none.

@@ -54,7 +54,7 @@ class FakeQuantizer(nn.Module):
 
 
 class Learned:
-    """What fake quantizers have in common whose scale is a parameter: no update makes it useless.
+    """Mix-in of fake quantizers whose scale is a parameter: no update makes the scale useless.
 
     An optimizer may take a scale of 0.002 down by 0.003 at once (Adam at a rate of 0.003), or a clip from 8 to -1, from
     where rounding gives a constant. One update changes a scale by the factors below at most, and never to less than
@@ -91,7 +91,7 @@ class WeightQuantizer(FakeQuantizer):
     """For weights and biases: what is exactly zero (masked) stays exactly zero, also where the grid has no zero."""
 
     def start(self, weight: Tensor) -> None:
-        """Is told the weight once, before it quantizes for the first time; sets what begins at its values."""
+        """Called once with the weight, before it is first quantized; sets what starts from its values."""
 
     def refresh(self, weight: Tensor) -> None:
         """Takes the range of the weight as it is now; what has a learned or a fixed range does nothing."""

@@ -1,6 +1,6 @@
 """The numbers that a quantizer can yield: an affine grid of integers.
 
-`Grid`. Called by whoever needs integers: the exporters, the reports, the tests.
+`Grid`. Called where integers are needed: by the exporters, the reports and the tests.
 """
 
 from dataclasses import dataclass

@@ -49,7 +49,7 @@ class LearnedStepWeight(Learned, WeightQuantizer):
         return {"bits": self.bits, "axis": self.axis}
 
     def start(self, weight: Tensor) -> None:
-        """The first step; the parameter stays the same object and takes the shape that the weight has by now."""
+        """The first step; the parameter stays the same object and takes the shape that fits the weight as it is now."""
         replace_data(self.step, first_step(weight, self._high, self.axis))
 
     def forward(self, weight: Tensor) -> Tensor:

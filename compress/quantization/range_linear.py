@@ -76,7 +76,7 @@ class RangeWeight(WeightQuantizer):
 
     @torch.no_grad()
     def start(self, weight: Tensor) -> None:
-        """The range of the weight as it is, one value for each channel that it has by now."""
+        """The range of the weight as it is, one value for each channel that it has now."""
         self.step, self.zero_point = self._range_of(weight)
 
     @torch.no_grad()
@@ -152,7 +152,7 @@ class RangeActivation(ActivationQuantizer):
         return {**super().settings(), "mode": self.mode, "decay": self.decay}
 
     def become_signed(self) -> None:
-        """In the mode that was asked for; the average starts anew."""
+        """In the mode that was given; the average starts anew."""
         super().become_signed()
         self.mode, self._has_range = self._given_mode, False
         self.ranges.zero_()
@@ -213,7 +213,7 @@ class RangeActivation(ActivationQuantizer):
 
     @torch.compiler.disable  # it looks at a value, which torch.compile would warn of
     def _look(self) -> bool:
-        """Whether a minibatch was observed by now."""
+        """Whether a minibatch has been observed."""
         self._has_range = float(self.ranges[2]) > 0.0
         return self._has_range
 

@@ -59,7 +59,7 @@ class CurrentGraph:
         """The graph.
 
         Raises:
-            UserError: there are no example inputs yet, or the network cannot be traced; the reason is told.
+            UserError: there are no example inputs yet, or the network cannot be traced; it gives the reason.
         """
         if allow_inexact in self._graphs:
             return self._graphs[allow_inexact]
@@ -107,7 +107,7 @@ class CurrentGraph:
             self._watching = self.model.register_forward_pre_hook(look, with_kwargs=True)
 
     def unwatch(self) -> None:
-        """Waits for no batch any more."""
+        """Stops waiting for a batch."""
         if self._watching is not None:
             self._watching.remove()
             self._watching = None

@@ -257,7 +257,7 @@ def cut_optimizer_state(
     Args:
         recipe: what was removed since.
         model: whose parameters the optimizer has.
-        optimizer: new, of the saved one's kind: tells which parameter has which number. Groups that were added to the
+        optimizer: new, of the saved one's kind: shows which parameter has which number. Groups that were added to the
             saved one later are not of the model, and stay as they are.
         saved: what `optimizer.state_dict()` gave.
 

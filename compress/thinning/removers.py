@@ -44,7 +44,7 @@ class StructureRemover:
     Args:
         thinning_func_str: Distiller's name of what is removed; here every cleared unit goes, whichever is written.
         arch: accepted for Distiller's schedules; the graph is traced, so it has no effect.
-        dataset: accepted for Distiller's schedules; the example inputs tell the shape, so it has no effect.
+        dataset: accepted for Distiller's schedules; the example inputs have the shape, so it has no effect.
         allow_inexact: also remove what changes the output (channels under a norm over them); the log says that it was
             inexact, with the measured difference.
     """

@@ -103,7 +103,7 @@ def remove_units(
         example_inputs: as for `thin`.
         optimizer: as for `thin`.
         masks: what else is masked; they come back cut.
-        notes: handed through.
+        notes: of earlier steps; they come back in front of this one's.
         allow_inexact: report a difference instead of refusing it.
 
     Raises:

@@ -42,7 +42,7 @@ def _wrappers(model: nn.Module) -> list[DistributedDataParallel]:
     """Those in the model and those that a training loop has put around it later, which the model knows nothing of."""
     if not several_processes():
         return []
-    gc.collect()  # one that nobody holds any more is none
+    gc.collect()  # one that nobody holds any more does not count
     network = unwrapped(model)
     alive = [each for each in gc.get_objects() if issubclass(type(each), DistributedDataParallel)]
     around = [each for each in alive if any(inner is network for inner in each.modules())]

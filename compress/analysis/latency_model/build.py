@@ -32,10 +32,10 @@ from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.trials.trial import prunable_graph
 
 logger = logging.getLogger("compress")
-PROFILED = "onnxruntime"  # the runtime whose profiler tells the time of a layer
+PROFILED = "onnxruntime"  # the runtime whose profiler has the time of each layer
 SHARES = {"float": (1.0, 0.75, 0.5, 0.25), "int8": (1.0, 0.5)}  # of each group's channels, of whole files
 DRAWN = {"float": 14, "int8": 0}  # further files, of random widths
-ENOUGH = 10  # whole files, to tell what alignment costs
+ENOUGH = 10  # whole files, to see what alignment costs
 SECONDS = 4.0  # about, of measuring one kind in one precision
 CROSSES = 4  # widths at which both are smaller than full, to judge the tables
 BELIEF = 0.3  # weight of k = 1 among the whole files
@@ -55,7 +55,7 @@ def measure_latency_model(
     Args:
         model: dense, float, on the CPU; left as it was.
         example_inputs: whose sizes are those of use.
-        runtime: `onnxruntime`, whose profiler tells the time of each layer.
+        runtime: `onnxruntime`, whose profiler has the time of each layer.
         threads: of the runtime.
         int8: also integers.
         graph: of `prunable_graph`, if it is there.
@@ -215,7 +215,7 @@ def _rest(
         times = [tables[each.kind, precision].time(each.channels_in, each.channels_out) for each in now]
         # Divided by the measured time, and the right side is 1: errors count relative to the file's time.
         rows.append(features(now, times) / anchor["ms"])
-    count = len(rows[0]) if len(anchors) >= ENOUGH else 3  # few files tell nothing of alignment
+    count = len(rows[0]) if len(anchors) >= ENOUGH else 3  # few files do not show what alignment costs
     rows = [row[:count] for row in rows]
     # One more equation, BELIEF * k_1 = BELIEF, so that few files do not overrule the tables.
     rows.append(BELIEF * np.eye(count)[0])

@@ -30,7 +30,7 @@ def apart(work: Callable[[], T], what: str) -> T:
 
     Args:
         work: gives something that can be pickled; what else it changes is lost.
-        what: it is, for people.
+        what: it is, for the message.
 
     Raises:
         UserError: as `work` raised it.

@@ -26,7 +26,7 @@ def write_exported(
     notes = replaced_weights(model, examples)
     try:
         program = _trace(model, examples, named, opset)
-    except Exception:  # the exporter's errors share no base class; the second try tells what is wrong
+    except Exception:  # the exporter's errors share no base class; the second try shows what is wrong
         automatic = tuple({axis: torch.export.Dim.AUTO for axis in each} for each in named)
         try:
             program = _trace(model, examples, automatic, opset)

@@ -345,7 +345,7 @@ def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
 
 def _swap(graph: ir.Graph, layer: ir.Node, last: ir.Node, inputs: list[Any], name: str) -> None:
     """A layer and what was folded into it become one layer with these inputs."""
-    made = ir.node(layer.op_type, inputs, layer.attributes, name=layer.name)  # runtimes tell layers by it
+    made = ir.node(layer.op_type, inputs, layer.attributes, name=layer.name)  # runtimes report layers by it
     made.outputs[0].name = f"{name}_out"
     graph.insert_before(layer, made)
     _take_over(last.outputs[0], made.outputs[0])

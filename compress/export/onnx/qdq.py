@@ -118,7 +118,7 @@ def _set_weight(name: str, layer: QuantLayer, form: Form, choices: Choices, resu
 
 
 def _set_one(name: str, layer: QuantLayer, own: str, form: Form, choices: Choices, result: Deployable) -> None:
-    """One weight of a layer; `name` is for people."""
+    """One weight of a layer; `name` is for messages."""
     quantizer: Any = getattr(layer, slot_of(own))
     values = layer.quantized_weight(own).detach().clone()
     bits, grid, scale = quantizer.bits, quantizer.grid(), layer.fold_scale()

@@ -17,7 +17,7 @@ Array = Any  # numpy's, which mypy need not follow into workers
 
 
 class RuntimeFault(Exception):
-    """A runtime cannot do what is asked; one sentence for people."""
+    """A runtime cannot do what is asked; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Loaded:
         raise NotImplementedError
 
     def kernels(self, layers: Sequence[str]) -> list[str] | None:
-        """Those of the layers that run in integers; None where the runtime does not tell."""
+        """Those of the layers that run in integers; None where the runtime does not report it."""
         return None
 
 

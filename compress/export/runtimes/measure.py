@@ -129,7 +129,7 @@ def measure_runtimes(
 
 
 class _Failing:
-    """Puts a failure into a row and goes on."""
+    """Puts a failure into a row and continues."""
 
     def __init__(self, row: dict[str, Any]) -> None:
         self._row = row

@@ -43,7 +43,7 @@ def write_source(
         settings: of the ONNX file.
 
     Returns:
-        the files; what cannot be written is told in `faults`.
+        the files; what cannot be written is named in `faults`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, Any] = {}

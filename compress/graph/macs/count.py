@@ -132,7 +132,7 @@ def report_of(trace: Trace, kinds: dict[str, str], parameters: set[str]) -> Macs
 
 
 def left_out(trace: Trace) -> tuple[str, ...]:
-    """The calls that are neither counted nor known to cost nothing, for people."""
+    """The calls that are neither counted nor known to cost nothing, in words."""
     calls = [node for node in trace.operations if has_subgraph(node) or (_count(node) is None and not is_free(node))]
     return tuple(dict.fromkeys(f"{operation_name(node)} in {module_of(node) or 'the model'}" for node in calls))
 

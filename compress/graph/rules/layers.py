@@ -320,7 +320,7 @@ def _cell(c: Coupling, cell: list[Value], reads: Ids | None, hidden: Ids | None,
 def _initial(c: Coupling, start: Sequence[Any], hidden: Ids | None) -> bool:
     """Initial states: zeros that the layer makes for itself follow, others are joined; whether all are 0.
 
-    Zeros of the code around it may have `layer.hidden_size` as their size, or a literal; a trial tells.
+    Zeros of the code around it may have `layer.hidden_size` as their size, or a literal; a trial shows which.
     """
     zero = True
     for node in start:

@@ -145,7 +145,7 @@ def _range(c: Coupling, x: Value, dim: int, bounds: tuple[int, int], cuts: Cuts)
 
 
 def _fixed_range(c: Coupling, ids: Ids, bounds: tuple[int, int], counted: list[Ids]) -> None:
-    """Numbers of unknown origin: parts of a size that the code rounds, or literals; a trial tells."""
+    """Numbers of unknown origin: parts of a size that the code rounds, or literals; a trial shows which."""
     # x[:, 4:8] of 16: the borders stay borders if each block of 4 loses the same positions.
     block = math.gcd(*bounds, len(ids))
     ways = ["equal blocks", "what lies behind"] if block > 1 else ["what lies behind"]

@@ -164,7 +164,7 @@ def _heads(c: Coupling, sizes: list[int], varying: list[int], given: list[Form |
 def _note_heads(
     c: Coupling, sizes: list[int], varying: list[int], chosen: int, block: Ids, given: list[Form | None]
 ) -> None:
-    """The numbers by which a module's code makes the view follow, if it goes by them; a trial tells."""
+    """The numbers by which a module's code makes the view follow, if it uses them; a trial shows it."""
     if _heads(c, sizes, varying, given) is None or c.moved_on():
         return
     c.has_heads = True

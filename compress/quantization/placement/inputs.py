@@ -29,10 +29,10 @@ class Reading:
 
     Attributes:
         quantized: it was quantized where it was made, by one activation module.
-        left_float: it comes from an activation that was told to stay float.
+        left_float: it comes from an activation that is set to stay float.
         signed: it may be negative.
         is_input: it is the network's input, or computed from it without any layer.
-        made_by: the operation that made it, for people.
+        made_by: the operation that made it, for messages.
     """
 
     quantized: bool
@@ -90,7 +90,7 @@ def read_graph(
         example_inputs: a tensor or the tuple of positional arguments.
         layers: names of the layers whose inputs are asked for.
         activations: names of the activation modules that will be quantized.
-        float_activations: names of those that were told to stay float.
+        float_activations: names of those that are set to stay float.
         trains: whether what the network computes in training mode matters too.
 
     Raises:

@@ -73,7 +73,7 @@ class Signs:
         return [each for each in between if plain_name(each) not in PASSING]
 
     def non_negative(self, node: Node, reader: Node, assumed: frozenset[int] = frozenset(), depth: int = 24) -> bool:
-        """Whether no value can be negative when `reader` reads it, as far as the operations tell.
+        """Whether no value can be negative when `reader` reads it, as far as the operations show.
 
         Args:
             node: a result.

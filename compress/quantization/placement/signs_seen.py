@@ -1,4 +1,4 @@
-"""What the trace says about signs, held against what minibatches show: an input with negative values becomes signed.
+"""What the trace says about signs, checked on minibatches: an input with negative values becomes signed.
 
 Asked by policies/quantization.py after each minibatch and after each validation; what the trace says is in signs.py,
 and calibration after training has statistics of its own.
@@ -63,7 +63,7 @@ def make_signed(pieces: Pieces, structure: dict[str, Any], places: Sequence[Plac
 
 
 def signed_as(model: nn.Module, source: nn.Module) -> None:
-    """Makes the inputs of a copy signed where those of the network are by now."""
+    """Makes the inputs of a copy signed where those of the network are signed now."""
     for own, its in zip(model.modules(), source.modules(), strict=True):
         if isinstance(own, ActivationQuantizer) and isinstance(its, ActivationQuantizer) and its.signed > own.signed:
             own.become_signed()

@@ -78,7 +78,7 @@ def merged(counts: Array, levels: int) -> Array:
 
 
 def least_entropy_cells(counts: Array, levels: int) -> int:
-    """How many cells from 0 on to keep, so that `levels` levels tell most of what the counts of |x| tell.
+    """How many cells from 0 on to keep, so that `levels` levels lose the least information of the counts of |x|.
 
     For each number of cells the reference is the kept counts with all outliers in the last cell; the candidate are the
     kept counts as `levels` levels show them (Migacz 2017). Fewer than `levels` cells are never kept.

@@ -234,7 +234,7 @@ class PostTrainLinearQuantizer(Quantizer):
     # Steps --------------------------------------------------------------------------------------------------------
 
     def float_copy(self, model: nn.Module, batches: Sequence[Any]) -> nn.Module:
-        """A copy in evaluation mode, still float, folded and equalized as told; errors as of `quantize`."""
+        """A copy in evaluation mode, still float, folded and equalized by the settings; errors as of `quantize`."""
         if not batches:
             raise UserError("there are no calibration data; give at least one batch of training data")
         if any(isinstance(module, QuantLayer | QuantActivation) for module in model.modules()):

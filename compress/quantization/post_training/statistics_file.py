@@ -48,8 +48,8 @@ def read_statistics(path: Path, equalization: bool) -> Found:
     """Reads what `write_statistics` or Distiller wrote, by the names of the fake quantizers.
 
     Raises:
-        UserError: it cannot be read, is no such file, or was gathered on an equalized network and this is none, or the
-            other way round.
+        UserError: it cannot be read, is another kind of file, or was gathered on an equalized network and this is not,
+            or the other way round.
     """
     try:
         data = yaml.safe_load(read_text(path))

@@ -140,7 +140,7 @@ def _length(flat: Tensor) -> float:
 
 
 def _is_constant(flat: Tensor) -> bool:
-    """Whether all elements are one number; a few of them tell nearly always that they are not."""
+    """Whether all elements are one number; a few of them nearly always show that they are not."""
     few = flat[:: max(1, len(flat) // FEW)]
     return all(bool(torch.sub(*reversed(torch.aminmax(part))) <= NEXT_TO_NOTHING * 1e-3) for part in (few, flat))
 

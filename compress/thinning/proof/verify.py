@@ -88,7 +88,7 @@ def trial(
         ForwardFailed: the masked model itself does not run on the inputs.
     """
     calls = calls_of(inputs)
-    if not own_values:  # of sizes, not of values: single precision tells, in half the time and memory
+    if not own_values:  # of sizes, not of values: single precision is enough, in half the time and memory
         found = _perturbed(model, recipe, masks, calls, modes, (torch.float32, None))
         return found or _trial(model, recipe, masks, calls, modes)
     outcome = _own(model, recipe, masks, calls, modes)

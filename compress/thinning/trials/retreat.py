@@ -113,7 +113,7 @@ def first_fault(
 
 
 def reason_of(outcome: Outcome) -> str:
-    """Why a removal does not hold, for people."""
+    """Why a removal does not hold, in a sentence."""
     where = f"module {outcome.module!r}" if outcome.module else "the model's own forward"
     if outcome.reason:
         return f"its size is fixed in the code: a trial without some of it failed in {where}: {outcome.reason}"

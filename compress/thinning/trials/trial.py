@@ -178,7 +178,7 @@ class Changes:
             trials: of the graph that failed.
             outcome: how it did.
             names: the groups that lost a unit.
-            only_pins: look for no other way to split a view any more.
+            only_pins: look for no further way to split a view.
         """
         graph = trials.graph
         # As `first_parting` reports it: an infinite difference, with the operation's name.
@@ -194,7 +194,7 @@ class Changes:
             self.pins += [Pin.of(groups[each], reason_of(fault)) for each in alike]
 
     def _at(self, graph: ChannelGraph, module: str) -> bool:
-        """Another way for the views of the module that failed, or none any more; False if that has been tried."""
+        """Try another way for the views of the module that failed, or pin them; False if nothing is left to try."""
         if self._stiffen(graph, module):
             return True
         if not self._change(graph, module):
