@@ -244,6 +244,7 @@ class CompressionScheduler:
             raise UserError(f"the checkpoint was made with the policies {saved}, the schedule has {here}")
         self._order.restart()
         self.teachers.load_state_dict(state.get("teachers", {}), self.model, state["recipes"], len(self.recipes))
+        # Only those that this network has not been cut by yet.
         for recipe in state["recipes"][len(self.recipes) :]:
             self._apply(Recipe.from_dict(recipe))
         self.graph.forget()
@@ -277,6 +278,7 @@ class CompressionScheduler:
         known = self._optimizer
         if known is None:
             self._optimizer = known = optimizer
+        # A wrapper, such as accelerate's, shares the list of groups; another optimizer has its own.
         elif optimizer is not None and optimizer.param_groups is not known.param_groups:
             raise UserError(
                 f"{hook} was given another optimizer ({type(optimizer).__name__}) than the schedule was built with "

@@ -55,7 +55,7 @@ def carried_masks(fusion: Fusion, masks: Mapping[str, Tensor]) -> dict[str, Tens
 
 @torch.no_grad()
 def unchanged_sources(fusion: Fusion) -> dict[str, str]:
-    """Full name of a new parameter -> of the one that goes into it as it is: a change of one is that of the other."""
+    """Full name of a new parameter -> of the old one that goes into it unchanged: both change by the same amount."""
     found: dict[str, str] = {}
     prefix = f"{fusion.name}."
     new, gone = fusion.new(), fusion.gone()
@@ -107,6 +107,7 @@ def exchange_in_optimizer(
     gone, new = fusion.gone(), fusion.new()
     for parameter in new.values():
         parameter.grad = None
+    # Both before the groups change: afterwards the old parameters are in none.
     places = {name: _group_of(parameter, gone, optimizer) for name, parameter in new.items()}
     states = {
         name: optimizer.state[gone[source]] for name, source in sources.items() if gone[source] in optimizer.state

@@ -116,6 +116,8 @@ def calling(model: nn.Module, call: Call) -> Iterator[None]:
     before = [(owner, name, vars(owner).get(name, _ABSENT)) for owner, name, _ in swaps]
     try:
         for owner, name, value in swaps:
+            # Not setattr: nn.Module would register a module or a
+            # parameter, and `forward` has to hide the method of the class.
             vars(owner)[name] = value
         yield
     finally:

@@ -352,7 +352,7 @@ class Coupling:
         self.units.pin(ids, reason)
 
     def pin_inexact(self, ids: Ids | None, reason: str, can_go: bool = True) -> None:
-        """Pin units that can go where inexactness is allowed, for what is computed over them changes."""
+        """Pin units that may go only where inexactness is allowed, since what is computed over them changes."""
         if not can_go:
             self.pin(ids, reason)
         elif not self.allow_inexact:

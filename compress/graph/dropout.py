@@ -20,6 +20,8 @@ class NoDropout(TorchDispatchMode):
     supports_higher_order_operators = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Below autograd, dropout of all kinds has become one of these
+        # draws, so that no list of dropout functions is needed.
         name = _name(func)
         if name == "aten.bernoulli_":
             return args[0].fill_(1)
@@ -52,6 +54,7 @@ def only_drops(module: nn.Module) -> bool:
     x, flag = torch.linspace(-1, 1, 24).reshape(2, 3, 4), module.training
     try:
         with torch.random.fork_rng(devices=[]), NoDropout():
+            # nn.Module.train, since a class may override it, and may return nothing.
             given, kept = (nn.Module.train(module, mode)(x.clone()) for mode in (False, True))
             return bool(torch.allclose(kept, given * (kept[0, 0, 0] / given[0, 0, 0]), atol=1e-6))
     except Exception:  # any code may run here, and this is not what it is for

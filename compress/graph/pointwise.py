@@ -44,7 +44,7 @@ def stays_zero(node: Node, flags: list[bool]) -> bool:
     """Run the operation on numbers, zeros for the operands that are zero: are all results exactly zero?
 
     The other operands are of both signs, so that max(0, x) does not pass for zero. An operand without dimensions stays
-    one, for some operations (`fill_`) take nothing else: it is one number after the other.
+    one, because some operations (`fill_`) take nothing else: it is one number after the other.
     """
     if not any(flags):
         return False

@@ -59,7 +59,7 @@ class Trace:
         training: whether the pass ran in training mode.
         constants: the placeholders that are tensors which the code holds or makes.
         unused: what the user declares to be in no use.
-        failed: parts that are left out, for they run in training mode only and fail there -> why; ''
+        failed: parts that are left out because they run in training mode only and fail there -> why; ''
             if nobody runs them.
         untrained: of a trace in eval mode: why there is none in training mode; empty if there is, or none is needed.
         hidden_names: for constants that are a parameter, which the code holds in a list or a closure, its name.

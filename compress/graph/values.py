@@ -25,7 +25,7 @@ class Value:
         shape: its sizes in the example.
         units: for each dimension the unit of each position, or None where nothing can be removed.
         zero: for each dimension whether the elements of a masked unit are exactly zero there; a position
-            that is not may still go if only parameters read it, for those are masked as well.
+            that is not may still go if only parameters read it, because those are masked as well.
     """
 
     shape: tuple[int, ...]

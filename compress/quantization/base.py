@@ -264,6 +264,7 @@ class Quantizer(ABC):
 
     def _decide(self, model: nn.Module) -> Decision:
         """What each layer gets; a model is traced once for the checks and for the real thing."""
+        # The schedule's checks ask first, then `prepare`: the trace is slow, and is made once.
         if self._decided is None or self._decided[0] is not model:
             self._decided = (model, self._decide_anew(model))
         return self._decided[1]
@@ -352,6 +353,7 @@ class Quantizer(ABC):
         self, name: str, module: Any, graph: Graph | None, layers: list[str]
     ) -> dict[str, tuple[Any, ...]]:
         order = graph.order if graph is not None and graph.order else layers
+        # The order of execution where there is a trace; else that of registration, which can differ.
         ends = (order[0], order[-1]) if order else ()
         weights = self._bits(name, "weights", at_end=name in ends)
         slots: dict[str, tuple[Any, ...]] = {}
@@ -386,6 +388,8 @@ class Quantizer(ABC):
             self.left_float[f"{name}.input"] = "the network's input"
         elif any(each.left_float for each in readings):
             self.left_float[f"{name}.input"] = "its activation stays float"
+        # One call that reads values not yet rounded is enough: the
+        # layer then rounds all that it reads (see `by_readers`).
         elif not all(each.quantized for each in readings):
             width = (self.bits_inputs or bits) if is_input else bits
             return (width, any(each.signed for each in readings), is_input) if is_on(width) else None
@@ -394,6 +398,7 @@ class Quantizer(ABC):
     def _bits(self, name: str, kind: str, at_end: bool = False) -> int | None:
         override = self.overrides.get(name, {})
         if not isinstance(override, dict):
+            # A bare number or null is for weights and activations; a bias follows only in staying float.
             return override if kind != "bias" else (self.bits["bias"] if is_on(override) else None)
         default = self.first_last_bits if at_end and self.first_last_bits is not None else self.bits[kind]
         return override.get(f"bits_{kind}", default)  # type: ignore[return-value]

@@ -94,6 +94,8 @@ def apply(model: nn.Module, structure: Structure, pieces: PiecesOf | None = None
         norm = norms.get(structure["folded"].get(name, ""))
         twins[id(originals[name])] = quantized(originals[name], pieces[name], norm)
     tensor = next((each for each in (*model.parameters(), *model.buffers())), None)
+    # After the twins exist and before they are in the network: with
+    # a folded BatchNorm a weight starts from its folded values.
     for name, slots in pieces.items():
         for piece in slots.values():
             piece.to(None if tensor is None else tensor.device)
@@ -122,6 +124,7 @@ def weights_read(module: QuantLayer, starting: bool = False) -> list[tuple[Weigh
     for name in (*weight_names(module), *bias_names(module)):
         piece, value = getattr(module, slot_of(name)), getattr(module, name)
         if piece is not None and value is not None:
+            # The same product as in `quantized_weight`, or ranges would belong to another tensor.
             found.append((piece, value if scale is None or name != "weight" else value * scale))
     return found
 

@@ -105,6 +105,7 @@ class DorefaWeight(WeightQuantizer):
         if self.frozen:
             return
         if self.bits == 1:
+            # The mean over what is not pruned: with zeros counted, the magnitude would shrink with the sparsity.
             self.magnitude.copy_(weight.abs().sum() / torch.count_nonzero(weight).clamp_min(1))
         elif self.scale == "max":
             self.magnitude.copy_(weight.abs().max())

@@ -52,7 +52,7 @@ def clipped_quantize(x: Tensor, clip: Tensor, low: int, high: int, led_back: boo
 def squeezed_quantize(weight: Tensor, levels: int, magnitude: Tensor, rescale: bool) -> Tensor:
     """DoReFa's weights (arXiv 1606.06160, eq. 9): t = tanh(w) / max |tanh(w)| rounded to odd multiples of 1 / levels.
 
-    What is exactly zero stays zero, which that grid has not. The gradient is that of t, also through its maximum.
+    What is exactly zero stays zero, though that grid has no zero. The gradient is that of t, also through its maximum.
 
     Args:
         weight: any shape.

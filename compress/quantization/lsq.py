@@ -128,6 +128,7 @@ class LearnedStepActivation(Learned, ActivationQuantizer):
             if step is None:
                 self.ignored += 1
                 return False
+            # In place: the optimizer holds this parameter.
             self.step.data.copy_(step)
             self.started.fill_(True)
             # The step was just set, between `note_scale` and the optimizer's

@@ -44,6 +44,8 @@ def scale_and_zero(low: Tensor, high: Tensor, mode: Mode, bits: int) -> tuple[Te
     """
     smallest, largest = integers_of(mode, bits)
     if mode.startswith("SYMMETRIC"):
+        # [-128, 127]: half of 255 steps on either side, so that the
+        # largest value can clip by half a step (restricted: by none).
         scale = torch.maximum(high, -low) * (2.0 / (largest - smallest))
         return torch.where(scale > 0, scale, 1.0), torch.zeros_like(scale)
     scale, zero = affine(low, high, largest - smallest)
@@ -185,6 +187,7 @@ class RangeActivation(ActivationQuantizer):
         if not self.signed:
             low, high = torch.zeros_like(low), high.clamp_min(0)
         new = torch.stack([low, high, torch.ones_like(low)]).to(self.ranges)
+        # Without a branch on `good`, which would wait for the GPU: a bad minibatch moves the average by nothing.
         self.ranges.lerp_(torch.where(good, new, self.ranges), 1.0 - self.decay)
         self.ignored += ~good
 
@@ -204,9 +207,11 @@ class RangeActivation(ActivationQuantizer):
             scale, zero = self.scale_and_zero()
         if self.mode.startswith("SYMMETRIC"):
             return fake_quantize(x, scale, low, high)
+        # The zero point is 0 then; with plain numbers as bounds the backward pass takes its quick way (`_inside`).
         if not self.signed and low == 0:
             return fake_quantize(x, scale, 0, high)
         if x.is_cpu and not torch.compiler.is_compiling():
+            # Reading a value is free on a CPU; on a GPU it would wait for the device, so there the bounds stay tensors.
             shift = int(zero)
             return fake_quantize(x, scale, low - shift, high - shift)
         return fake_quantize(x, scale, low - zero, high - zero)

@@ -26,6 +26,7 @@ def new_attributes(module: nn.Module, shapes: Shapes, blocks: bool) -> dict[str,
         blocks: whether whole groups of a grouped convolution went.
     """
     for kind, needed, rule in TABLE:
+        # The first row that fits decides.
         if isinstance(module, kind) and all(name in shapes for name in needed):
             values = rule(module, shapes, blocks)
             return {

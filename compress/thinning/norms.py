@@ -1,6 +1,6 @@
 """Norms over the channels that compute what they did when channels go: mean and variance over the width before.
 
-A masked channel is 0, and counts in the statistics. Here: `as_padded`, which makes of a layer one that puts zeros where
+A masked channel is 0, and counts in the statistics. Here: `as_padded`: a layer becomes one that puts zeros where
 channels went, computes as before, and takes them out again; its class becomes a subclass of what it was.
 
     LayerNorm(4), channel 2 masked: (1 3 0 5), mean 9/4        LayerNorm(3) of (1 3 5): mean 3

@@ -119,7 +119,7 @@ def agreed_units(
         model: gives the shapes of the masks.
         kept: place -> bool, shape (size of that dimension,), True = kept.
         scores: place -> the importances that `kept` was made of, same shape, in one unit for all places; a group's
-            unit has the largest of its places', for that one decides.
+            unit has the largest of its places', since that one decides.
     """
     chosen: dict[str, np.ndarray] = {}
     known: dict[str, Tensor] = {}
@@ -209,6 +209,7 @@ def _largest(group: ChannelGroup, place: Place, scores: np.ndarray) -> np.ndarra
 def normalised(scores: np.ndarray) -> np.ndarray:
     """Scores divided by the mean of their absolute values."""
     scale = np.abs(scores).mean()
+    # Layers differ in the size of their weights: without this the largest ones would decide for a whole group.
     return np.asarray(scores / scale if scale > 0 else scores)
 
 

@@ -34,6 +34,8 @@ def plan_recipe(model: nn.Module, graph: ChannelGraph, removed: Mapping[str, lis
     for group in graph.groups():
         for (name, dim), gone in gone_positions(group, removed.get(group.name, [])).items():
             size = len(group.members[name, dim])
+            # setdefault: several groups can have positions in one
+            # place (a concatenation; heads and positions within them).
             stays = staying.setdefault((name, dim), np.ones(size, dtype=bool))
             stays[gone] = False
     kept: dict[str, dict[int, torch.Tensor]] = {}
@@ -84,6 +86,7 @@ def _attributes(
     computed: Mapping[str, Mapping[int, int]],
 ) -> dict[str, dict[str, Any]]:
     """New attributes of every module that owns a changed tensor under any of its names, or computes one."""
+    # Recipes name a shared tensor by its first name; every module that holds it has to change its numbers.
     first = {id(tensor): name for name, tensor in tensors_of(model).items()}
     found: dict[str, dict[str, Any]] = {}
     for module_name, module in model.named_modules():

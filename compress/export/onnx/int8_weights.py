@@ -80,7 +80,7 @@ def int8_form(
 
 def _exact_forms(values: Tensor, grid: Grid, stretch: Tensor | None, limit: int) -> list[Int8Weight | None]:
     step, axis = _steps(grid, stretch, values)
-    # Half steps, for a grid that lies about 0 without holding it: ..., -1.5, -0.5, 0.5, ... steps are -3, -1, 1 halves.
+    # Half steps, for a grid that is symmetric about 0 without holding it: -1.5, -0.5, 0.5 steps are -3, -1, 1 halves.
     forms = [_symmetric(values, step, axis, limit), _symmetric(values, step / 2, axis, limit)]
     if limit == REDUCED:
         return forms

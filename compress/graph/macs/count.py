@@ -122,6 +122,7 @@ def report_of(trace: Trace, kinds: dict[str, str], parameters: set[str]) -> Macs
         fresh = {
             trace.tensor_names[source]: math.prod(shape_of(source))
             for source in node.all_input_nodes
+            # Shared weights count once as parameters, and each time as MACs.
             if source in trace.tensor_names and trace.tensor_names[source] in parameters - seen
         }
         seen |= set(fresh)

@@ -35,8 +35,11 @@ def einsum_macs(equation: str, shapes: Sequence[Shape], path: Sequence[int] | No
         one, other = (places.pop(0), places.pop(0)) if len(places) > 1 else (0, 1)
         pair = [waiting.pop(place) for place in sorted((one, other), reverse=True)]
         needed = set(result).union(*waiting)
+        # What both have is multiplied; what one has alone takes part
+        # only if something needs it later, else it is summed first.
         product = (pair[0] & pair[1]) | ((pair[0] | pair[1]) & needed)
         total += math.prod(sizes[index] for index in product)
+        # torch appends a product along a path (opt_einsum's convention), and multiplies from the left without one.
         waiting.insert(len(waiting) if path else 0, product & needed)
     return total
 

@@ -46,7 +46,7 @@ def pointwise(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 
 def like(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """zeros_like and its kin: new numbers in the shape of another tensor."""
+    """zeros_like and similar ones: new numbers in the shape of another tensor."""
     x = c.read(node.args[0])
     zero = dict.fromkeys(range(len(x.shape)), operation_name(node) == "zeros_like")
     return Value.of(x.shape, dict(enumerate(x.units)), zero) if x.shape == shape_of(node) else fixed_result(node)
@@ -100,7 +100,7 @@ def reduction(exact: bool = False, statistic: bool = False) -> Rule:
         dims = list(range(len(x.shape))) if dims is None or dims == [] else dims
         gone = {dim % len(x.shape) for dim in ([dims] if isinstance(dims, int) else dims)} if x.shape else set()
         for dim in gone:
-            # A sum of zeros and the rest is the sum of the rest; a mean is not, for it divides by the count.
+            # A sum of zeros and the rest is the sum of the rest; a mean is not, as it divides by the count.
             if exact and x.zero[dim]:
                 sum_over(c, x.units[dim])
             else:

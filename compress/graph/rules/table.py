@@ -1,6 +1,6 @@
 """The one table operation -> rule: everything that the channel graph understands.
 
-To teach it an operation, write a rule beside its kin (`layers.py` with weights, `norms.py`, `products.py` by indices,
+To add an operation, write a rule beside similar ones (`layers.py` with weights, `norms.py`, `products.py` by indices,
 `shapes.py` moves elements, `views.py` cuts dimensions anew, `splits.py` takes one apart, `windows.py` cuts space into
 windows, `pointwise_and_reductions.py` computes) and name it in that file's `RULES`; one that works on each element by
 itself goes into `pointwise.py`. What is not here is a boundary.

@@ -208,7 +208,7 @@ def number_at(module: nn.Module, path: str) -> Any:
 
 
 def set_number(module: nn.Module, path: str, number: Any) -> None:
-    """Keep another number there; containers on the way are copied, for others may hold them too."""
+    """Keep another number there; containers on the way are copied, since others may hold them too."""
     first, *rest = path.split("/")
     setattr(module, first, _with(getattr(module, first, None), rest, number))
 

@@ -1,7 +1,7 @@
 """torchvision's attention modules with explicit head sizes: the classes that thinned ones are exchanged for.
 
 At the top of a module, so that a thinned network can be pickled. Imported by `exchange.py` only where a network has
-such a module, for torchvision need not be there.
+such a module, since torchvision need not be there.
 """
 
 from torchvision.models.maxvit import RelativePositionalMultiHeadAttention

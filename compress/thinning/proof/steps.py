@@ -57,7 +57,7 @@ class Recording(NoDropout):
     """Keeps a step for each operation that computes floating-point numbers, and opens branches closed by a factor.
 
     A mark costs as much as many an operation, so it is left out where `first_parting` does not look at it: in single
-    precision, and where the result has another shape than in the pass before, for it has lost channels then.
+    precision, and where the result has another shape than in the pass before, since it has lost channels then.
 
     Args:
         running: the names of the modules that are running, innermost last.

@@ -72,7 +72,7 @@ def trial(
     """Compare the masked model with what the recipe makes of it; the model is left as it was.
 
     The comparison runs twice: with the model's own values in its own type, and on a copy of the values in which
-    nothing is zero, tiny, constant or huge (`perturb`), for there may be a branch that is closed today. Where rounding
+    nothing is zero, tiny, constant or huge (`perturb`), since a branch may be closed today. Where rounding
     may be the cause of a difference (a batch norm over few numbers blows it up in training mode), float64 and its
     tolerance of 1e-8 have the last word. The perturbed copy is in float64, and is compared operation by operation.
 
