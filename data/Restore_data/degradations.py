@@ -16,6 +16,7 @@ from data.images import Pixels, down_sample, planes, up_sample
 from data.pairs import Degradation
 
 Change = Callable[[Pixels, np.random.Generator], Pixels]  # (H, W, 3) -> (H, W, 3), 0..255
+TRIED = 128  # pixels: side of the image that one's own function is tried with
 TAPS = 4  # low-resolution pixels that bicubic up-sampling and the down-sampling before it reach
 
 
@@ -56,7 +57,7 @@ def degradation_of(text: str, own: Callable[[str], Change]) -> Degradation:
     changes, margin = [], 0
     for part in text.split("+"):
         name, colon, value = part.strip().partition(":")
-        if name in KINDS and colon:
+        if name in KINDS:
             change, reach = _of_kind(name, value, part)
         elif colon and (name.endswith(".py") or name.replace(".", "").isidentifier()) and not _is_number(value):
             change, reach = _checked(own(part.strip()), part.strip()), 0
@@ -140,7 +141,7 @@ def _is_number(text: str) -> bool:
 
 
 def _checked(function: Change, part: str) -> Change:
-    """One's own function, whose result is looked at."""
+    """One's own function, whose result is looked at; it is tried on a small image now."""
 
     def change(pixels: Pixels, draw: np.random.Generator) -> Pixels:
         given = np.asarray(function(pixels.copy(), draw))
@@ -151,4 +152,12 @@ def _checked(function: Change, part: str) -> Change:
             )
         return given
 
+    image = np.random.default_rng(0).integers(0, 256, (TRIED, TRIED, 3), dtype=np.uint8)
+    once, again = (change(image, np.random.default_rng(0)) for _ in range(2))
+    if not np.array_equal(once, again):
+        raise UserError(
+            f"--degradation={part} gives something else each time for the same image and the same generator, so no run "
+            "could be repeated or resumed; draw from its second argument (`draw.normal(...)`), not from numpy.random, "
+            "random or torch. Nothing was started"
+        )
     return change

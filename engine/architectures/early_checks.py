@@ -1,20 +1,21 @@
-"""What is looked at before a step is trained: the output's shape, and how much of a network can be pruned.
+"""What is looked at before a step is trained: the output's shape, a step, and how much of a network can be pruned.
 
 `check_network`, `prunable_story`. Networks that are the bench's own are tested; others are tried here.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.analysis.sensitivity.evaluation import evaluating
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import trace_model
 from compress.thinning.trials.trial import prunable_graph
-from engine.architectures.own import own_code
+from engine.architectures.own_modules import START, own_code
 
 Probe = tuple[Sequence[Tensor], tuple[int, ...]]  # inputs, and the shape of the output that the task needs
 NAMED = 3  # groups that stay, in the story
@@ -27,7 +28,7 @@ def is_foreign(arch: str) -> bool:
 
 
 def check_network(network: nn.Module, arch: str, probes: Iterable[Probe]) -> None:
-    """Tries a new network: the shape of its output, and of one that is not the bench's own also the trace.
+    """Tries a new network: the shape of its output, and of one that is not the bench's own also a step and the trace.
 
     Args:
         network: left as it was.
@@ -41,6 +42,7 @@ def check_network(network: nn.Module, arch: str, probes: Iterable[Probe]) -> Non
     tried = list(islice(probes, None if foreign else 1))
     check_outputs(network, arch, tried)
     if foreign and tried:
+        check_step(network, arch, tried[0])
         check_trace(network, arch, tuple(tried[0][0]))
 
 
@@ -55,29 +57,83 @@ def check_outputs(network: nn.Module, arch: str, probes: Iterable[Probe]) -> Non
     Raises:
         UserError: it fails, or gives something else.
     """
+    for probe in probes:
+        with torch.no_grad(), _kept(network):  # no inference mode: a network may keep what it computes for its steps
+            _output(network.eval(), arch, probe, "")
+
+
+def check_step(network: nn.Module, arch: str, probe: Probe) -> None:
+    """Runs a network forward and backward in training mode, on two samples.
+
+    Args:
+        network: left as it was.
+        arch: its name.
+        probe: of one sample.
+
+    Raises:
+        UserError: it fails, gives something else than in eval mode, or has nothing that can be trained.
+    """
+    trained = [each for each in network.parameters() if each.requires_grad]
+    if not trained:
+        raise UserError(f"--arch={arch} has no parameter that asks for gradients; {START}")
+    inputs, wanted = probe
+    two = [torch.cat([each, each]) for each in inputs], (2, *wanted[1:])
+    with _kept(network):
+        output = _output(network.train(), arch, two, " in training mode")
+        if not output.requires_grad:
+            raise UserError(f"--arch={arch}: its output does not depend on a parameter that is trained; {START}")
+        with own_code(f"--arch={arch}: its gradients cannot be computed"):
+            torch.autograd.grad(output.float().mean(), trained, allow_unused=True)
+
+
+@contextlib.contextmanager
+def _kept(network: nn.Module) -> Iterator[None]:
+    """Puts back what a pass in training mode changes: modes, and the values of buffers."""
+    modes = [(module, module.training) for module in network.modules()]
+    values = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
+
+
+def _output(network: nn.Module, arch: str, probe: Probe, mode: str) -> Tensor:
+    """The output for random values of a probe's shape, checked; `mode` stands in messages."""
+    inputs, wanted = probe
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
-    devices = [device] if device.type == "cuda" else []
+    shape = " x ".join(map(str, inputs[0].shape))
     generator = torch.Generator().manual_seed(0)
-    for inputs, wanted in probes:
-        shape = " x ".join(map(str, inputs[0].shape))
-        fails = own_code(f"--arch={arch} does not run on an input of {shape}")
-        with torch.random.fork_rng(devices), torch.no_grad(), evaluating(network), fails:
-            given = [torch.rand(each.shape, generator=generator).to(device) for each in inputs]
-            kept = [each.clone() for each in given]
-            output = network(*given)
-        if not all(map(torch.equal, given, kept)):
-            raise UserError(
-                f"--arch={arch} changes its input in place, which others still read; write `x = x * a` in its forward, "
-                "not `x *= a`; nothing was started"
-            )
-        first = output[0] if isinstance(output, tuple) and len(wanted) == 2 else output  # with early exits
-        found = tuple(first.shape) if isinstance(first, Tensor) else None
-        if found != wanted:
-            gives = " x ".join(map(str, found)) if found is not None else f"a {type(output).__name__}"
-            raise UserError(
-                f"--arch={arch}: for an input of {shape} the output is {gives}, and the task needs "
-                f"{' x '.join(map(str, wanted))}; nothing was started"
-            )
+    fails = own_code(f"--arch={arch} does not run{mode} on an input of {shape}")
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), fails:
+        given = [torch.rand(each.shape, generator=generator).to(device) for each in inputs]
+        kept = [each.clone() for each in given]
+        output = network(*given)
+    if not all(map(torch.equal, given, kept)):
+        raise UserError(
+            f"--arch={arch} changes its input in place{mode}, which others still read; write `x = x * a` in its "
+            f"forward, not `x *= a`; {START}"
+        )
+    first = output[0] if isinstance(output, tuple) and len(wanted) == 2 else output  # with early exits
+    if not isinstance(first, Tensor) or tuple(first.shape) != wanted or not first.is_floating_point():
+        gives = _described(first, wanted)
+        raise UserError(
+            f"--arch={arch}: for an input of {shape} the output{mode} is {gives}, and the task needs "
+            f"{' x '.join(map(str, wanted))}; {START}"
+        )
+    return first
+
+
+def _described(output: Any, wanted: tuple[int, ...]) -> str:
+    if not isinstance(output, Tensor):
+        return f"a {type(output).__name__}"
+    shape = " x ".join(map(str, output.shape))
+    if output.dim() == len(wanted) and output.shape[:2] == wanted[:2] and 0 <= wanted[-1] - output.shape[-1] < 64:
+        return f"{shape} (where sides are lost to halving or to borders, pad inside its forward)"
+    return shape if output.is_floating_point() else f"{shape} of {output.dtype}"
 
 
 def check_trace(network: nn.Module, arch: str, example_inputs: tuple[Tensor, ...]) -> None:

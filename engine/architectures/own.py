@@ -3,24 +3,24 @@
 `own_network`. A checkpoint holds the text and the arguments; it never leads to an import unless the text was typed too.
 """
 
+import functools
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import logging
 import os
 import shlex
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from compress.errors import UserError, did_you_mean, printable
 from compress.io.files import read_text
+from compress.selectors import unwrapped
+from engine.architectures.own_modules import imported, own_code
 from options.own_network import OWN, is_own, typed_for
 
 logger = logging.getLogger("run")
@@ -48,12 +48,28 @@ def own_network(
     if typed is None:
         raise UserError(_ask(arch, f"--arch={arch}"))
     maker = _maker(typed, f"--arch={typed}")
+    if isinstance(maker, nn.Module):
+        raise UserError(
+            f"--arch={typed} is a network; name its class, or a function that returns a new one: resuming and "
+            "evaluation build it again. Nothing was started"
+        )
     arguments = _fitting(typed, maker, given, settings)
     with own_code(f"--arch={typed} cannot be built"):
         network = maker(**arguments)
     if not isinstance(network, nn.Module):
         raise UserError(f"--arch={typed} gives {type(network).__name__}, not a torch.nn.Module; nothing was started")
-    return network, _checked_source(typed, maker, source)
+    if any(map(is_lazy, network.parameters())):
+        raise UserError(
+            f"--arch={typed} has lazy layers, whose sizes only a first batch gives; write them out (nn.Conv2d, not "
+            "nn.LazyConv2d); nothing was started"
+        )
+    inner = unwrapped(network)
+    if inner is not network:
+        logger.info(
+            "--arch=%s is wrapped in %s; the %s inside is trained (--compile compiles, torchrun runs in parallel)",
+            typed, type(network).__name__, type(inner).__name__,
+        )  # fmt: skip
+    return inner, _checked_source(typed, maker, source)
 
 
 def own_function(option: str, name: str) -> Callable[..., Any]:
@@ -63,43 +79,23 @@ def own_function(option: str, name: str) -> Callable[..., Any]:
         option: with its whole value, such as `--degradation=jpeg:40+mine.py:dark`, for messages.
         name: of the function.
 
+    Returns:
+        The function; what it raises is a UserError that says where.
+
     Raises:
         UserError: it was not typed, or cannot be imported.
     """
     typed = typed_for(name) if is_own(name) else None
     if typed is None:
         raise UserError(_ask(name, option))
-    return _maker(typed, option)
+    function = _maker(typed, option)
 
+    @functools.wraps(function)
+    def called(*arguments: Any) -> Any:
+        with own_code(f"{option}: {typed} failed", now="the run ends here"):
+            return function(*arguments)
 
-class own_code:
-    """Block in which somebody else's code runs: whatever it raises is a UserError that says where.
-
-    Args:
-        words: begin the message.
-    """
-
-    def __init__(self, words: str) -> None:
-        self.words = words
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            text = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"{self.words}: {type(error).__name__}: {text}{_place(trace)}; nothing was started"
-            ) from error
-
-
-def _place(trace: Any) -> str:
-    """File and line of the innermost frame that is neither of the bench nor of a library."""
-    root = str(Path(__file__).resolve().parents[2])
-    for frame in reversed(traceback.extract_tb(trace)):
-        library = "site-packages" in frame.filename or frame.filename.startswith((root, "<", sys.base_prefix))
-        if not library:
-            return f" (line {frame.lineno} of {printable(frame.filename)})"
-    return ""
+    return called
 
 
 def _ask(name: str, option: str) -> str:
@@ -119,65 +115,13 @@ def _maker(text: str, option: str) -> Callable[..., Any]:
     found = OWN.fullmatch(text)
     assert found is not None, "the caller knows that it is one's own"
     place, name = found["place"], found["name"]
-    module = _of_file(Path(place), name, option) if place.endswith(".py") else _of_module(place, option)
+    module = imported(place, name, option)
     maker = getattr(module, name, None)
     if callable(maker):
         return maker
     own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
     what = "is not callable" if maker is not None else "is not in it"
     raise UserError(f"{option}: {name} {what}; {did_you_mean(name, own)}; nothing was started")
-
-
-def _of_file(path: Path, name: str, option: str) -> ModuleType:
-    """Imports a file; under its plain name where that is free, so that other processes find it again."""
-    if not path.is_file():
-        there = [f"{each}:{name}" for each in sorted(path.parent.glob("*.py"))]
-        near = f"; {did_you_mean(f'{path}:{name}', there)}" if there else ""
-        raise UserError(f"{option}: there is no file {path}{near}; nothing was started")
-    path = path.resolve()
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last: its neighbours can be imported and hide nothing
-    with own_code(f"{option} cannot be imported"):
-        if _is_found(path):
-            return importlib.import_module(path.stem)
-        alias = f"own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        if alias in sys.modules:
-            return sys.modules[alias]
-        spec = importlib.util.spec_from_file_location(alias, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[alias] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[alias]
-            raise
-        return module
-
-
-def _is_found(path: Path) -> bool:
-    """Whether `import STEM` gives this file."""
-    try:
-        spec = importlib.util.find_spec(path.stem)
-    except (ImportError, ValueError):
-        return False
-    return spec is not None and spec.origin is not None and Path(spec.origin) == path
-
-
-def _of_module(name: str, option: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        with own_code(f"{option} cannot be imported"):
-            return importlib.import_module(name)
-    except UserError as e:
-        if isinstance(e.__cause__, ModuleNotFoundError) and e.__cause__.name and name.startswith(e.__cause__.name):
-            raise UserError(
-                f"{option}: there is no module {e.__cause__.name}, neither in this folder nor installed; a file "
-                "is named as path/to/net.py:MyNet; nothing was started"
-            ) from e
-        raise
 
 
 def _fitting(

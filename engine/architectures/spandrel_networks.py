@@ -10,7 +10,7 @@ from typing import Any, get_args
 from torch import nn
 
 from compress.errors import UserError, did_you_mean
-from engine.architectures.own import own_code
+from engine.architectures.own_modules import own_code
 
 SCALES = ("scale", "upscale", "upscale_factor", "up_scale", "upscaling_factor")  # what classes call it
 COLORS = ("num_in_ch", "num_out_ch", "in_nc", "out_nc", "n_colors", "img_channel", "in_channels", "out_channels")

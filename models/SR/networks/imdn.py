@@ -11,6 +11,7 @@ from models.SR.networks.upscaling import SRNetwork, conv
 
 SLOPE = 0.05  # of the leaky ReLU
 REDUCTION = 16  # of the attention's channels
+FLAT = 1e-12  # added to the variance: of a channel that is constant, as 8 bits make them, it is 0
 
 
 class IMDN(SRNetwork):
@@ -79,6 +80,6 @@ class ContrastAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((2, 3), keepdim=True)
-        contrast = ((x - mean) ** 2).mean((2, 3), keepdim=True).sqrt()
+        contrast = (((x - mean) ** 2).mean((2, 3), keepdim=True) + FLAT).sqrt()  # at 0 the root has no gradient
         weights: Tensor = self.weigh(contrast + mean)
         return x * weights

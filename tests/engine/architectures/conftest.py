@@ -75,6 +75,69 @@ class Tuple(Fine):
         return super().forward(low), low
 
 
+class TupleInTraining(Fine):
+    def forward(self, low):
+        high = super().forward(low)
+        return (high, high) if self.training else high
+
+
+class NarrowInTraining(Fine):
+    def forward(self, low):
+        return super().forward(low)[..., 1:] if self.training else super().forward(low)
+
+
+class InPlaceInTraining(Fine):
+    def forward(self, low):
+        return super().forward(low.mul_(2) if self.training else low)
+
+
+class OneAtATime(Fine):
+    def forward(self, low):
+        return super().forward(low).reshape(1, 3, 2 * low.shape[2], -1)
+
+
+class Frozen(Fine):
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__(upscale_factor)
+        self.requires_grad_(False)
+
+
+class Detached(Fine):
+    def forward(self, low):
+        return super().forward(low).detach()
+
+
+class TornGradient(Fine):
+    def forward(self, low):
+        root = super().forward(low).exp()
+        return root.mul_(root)
+
+
+class Complex(Fine):
+    def forward(self, low):
+        return super().forward(low).to(torch.complex64)
+
+
+class Lazy(Fine):
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__(upscale_factor)
+        self.norm = nn.LazyBatchNorm2d()
+
+
+class Leaving(nn.Module):
+    def __init__(self) -> None:
+        raise SystemExit("usage: mine")
+
+
+class Remembering(Fine):
+    """It keeps what it computed for a size."""
+
+    def forward(self, low):
+        if not hasattr(self, "ramp"):
+            self.ramp = torch.linspace(0, 1, 12)
+        return super().forward(low) * (1 + self.ramp.mean())
+
+
 class Classifier(nn.Module):
     def __init__(self, num_classes: int, in_channels: int, width: int = 4) -> None:
         super().__init__()
@@ -101,7 +164,12 @@ def nothing() -> int:
     return 3
 
 
+def compiled_fine(upscale_factor: int) -> nn.Module:
+    return torch.compile(nn.DataParallel(Fine(upscale_factor, 4)))
+
+
 seven = 7
+made = Fine(2)
 '''
 BLOCKS = """\
 from torch import nn

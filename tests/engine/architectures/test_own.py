@@ -121,6 +121,17 @@ def test_a_file_that_moved_is_found_by_its_class(nets: Path, here: Path, caplog:
         ),
         ("InPlace", [], "InPlace changes its input in place"),
         ("Tuple", [], "the output is a tuple, and the task needs"),
+        ("TupleInTraining", [], "the output in training mode is a tuple, and the task needs 2 x 3 x 24 x 24"),
+        ("NarrowInTraining", [], "in training mode is 2 x 3 x 24 x 23.*pad inside its forward"),
+        ("InPlaceInTraining", [], "changes its input in place in training mode"),
+        ("OneAtATime", [], "in training mode is 1 x 3 x 24 x 48"),
+        ("Frozen", [], "has no parameter that asks for gradients"),
+        ("Detached", [], "does not depend on a parameter that is trained"),
+        ("TornGradient", [], "its gradients cannot be computed: RuntimeError: one of the variables"),
+        ("Complex", [], "1 x 3 x 24 x 24 of torch.complex64, and the task needs"),
+        ("Lazy", [], "has lazy layers.*write them out"),
+        ("Leaving", [], r"cannot be built: SystemExit: usage: mine \(line \d+ of"),
+        ("made", [], "is a network; name its class"),
         ("Untraced", [], r"cannot be traced .*nets.py:3\d.*MACs, thinning and export need the trace"),
         (
             "Multiples",
@@ -151,7 +162,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
         trainer_of(f"--arch={nets}:{name}", *more, "--run=a").run()
     if isinstance(error.value, UserError):
         error.match(message)
-        assert "nothing was started" in str(error.value)
+        assert "nothing was started" in str(error.value).lower()
     assert not Path("checkpoints/a").exists()
 
 
@@ -168,6 +179,58 @@ def test_files_and_modules_that_are_not_there(nets: Path, here: Path) -> None:
     own_network.allow(["broken.py:Net"])
     with pytest.raises(UserError, match=r"--arch=broken.py:Net cannot be imported: SyntaxError.*broken.py, line 2"):
         ZOO("broken.py:Net", upscale_factor=2)
+
+
+def test_a_try_leaves_a_network_as_it_was(nets: Path, trainer_of: TrainerOf) -> None:
+    trainer = trainer_of(f"--arch={nets}:Fine")
+    trainer.build()
+    before = ZOO(f"{nets}:Fine", upscale_factor=2)
+    after = trainer.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.state_dict().items() if "norm" in name)
+    assert all(module.training for module in trainer.model.modules())
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_a_network_that_keeps_what_it_computed_is_trained(nets: Path, trainer_of: TrainerOf) -> None:
+    trainer_of(f"--arch={nets}:Remembering", "--nEpochs=1", "--run=a").run()
+    assert last("a")["progress"]["epoch"] == 1
+
+
+def test_a_wrapped_network_is_trained_without_its_wrapper(nets: Path, trainer_of: TrainerOf, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "run")
+    trainer = trainer_of(f"--arch={nets}:compiled_fine")
+    trainer.build()
+    assert "is wrapped in OptimizedModule; the Fine inside is trained" in caplog.text
+    assert "first.0.weight" in trainer.model.state_dict()
+
+
+def test_files_of_a_package_import_their_neighbours(here: Path) -> None:
+    """Also where the package has the name of one of the bench's."""
+    for folder, own in {"theirs": "theirs.deep.net", "models": "own_models_"}.items():
+        deep = here / folder / "deep"
+        deep.mkdir(parents=True)
+        (here / folder / "__init__.py").write_text("")
+        (deep / "__init__.py").write_text("")
+        (here / folder / "part.py").write_text("from torch import nn\nclass Part(nn.Conv2d): ...\n")
+        (deep / "net.py").write_text("from ..part import Part\ndef net(): return Part(3, 3, 1)\n")
+        own_network.allow([f"{folder}/deep/net.py:net"])
+        network = ZOO(f"{folder}/deep/net.py:net")
+        assert type(network).__name__ == "Part"
+        assert type(network).__module__.startswith(own.partition(".")[0])
+
+
+def test_a_neighbour_that_a_module_of_the_bench_hides(here: Path) -> None:
+    folder = here / "plain"
+    folder.mkdir()
+    (folder / "data.py").write_text("from torch import nn\nclass D(nn.Identity): ...\n")
+    (folder / "uses.py").write_text("from data import D\n")
+    (folder / "near.py").write_text("from .data import D\n")
+    own_network.allow([f"plain/{name}.py:D" for name in ("uses", "near")])
+    with pytest.raises(
+        UserError, match=r"data is .*__init__.py here, not .*plain/data.py: rename that, or write `from"
+    ):
+        ZOO("plain/uses.py:D")
+    assert type(ZOO("plain/near.py:D")).__name__ == "D"
 
 
 def test_arguments_must_be_plain(nets: Path) -> None:

@@ -1,6 +1,7 @@
 """Restoration: trained, resumed, measured beside the degraded images, with any network that keeps the size."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,25 @@ def test_pruning_thinning_and_8_bits(restorer_of: RestorerOf, tester_of: TesterO
     check_agp_and_resume(restorer_of, arguments)
     check_fewer_macs(restorer_of, tester_of, arguments, torch.zeros(1, 3, 24, 24), 0.7)
     check_int8(restorer_of, tester_of, arguments)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("return pixels / 255", "gave float64 of shape"),
+        ("return pixels[::2]", r"gave uint8 of shape \(64, 128, 3\)"),
+        ("return None", "gave object"),
+        ("raise ValueError('bad image')", r"mine.py:dark failed: ValueError: bad image \(line 4 of .*mine.py\)"),
+        ("raise SystemExit(3)", "failed: SystemExit: 3"),
+        ("return (pixels * np.random.uniform(size=pixels.shape)).astype(np.uint8)", "something else each time"),
+    ],
+)
+def test_ones_own_degradation_is_tried_before_anything_is_written(
+    restorer_of: RestorerOf, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    monkeypatch.setattr(own_network, "named", set())
+    monkeypatch.setattr("sys.modules", dict(sys.modules))
+    Path("mine.py").write_text(f"import numpy as np\n\ndef dark(pixels, draw):\n    {code}\n")
+    with pytest.raises(UserError, match=message):
+        restorer_of("--degradation=mine.py:dark", "--run=a")
+    assert not Path("checkpoints/a").exists()

@@ -13,7 +13,7 @@ from engine.architectures.zoo import arguments_of
 from models.C2SRCNN.model import Net
 from models.SR.networks.edsr import EDSR
 from models.SR.networks.fsrcnn import FSRCNN
-from models.SR.networks.imdn import IMDN
+from models.SR.networks.imdn import IMDN, ContrastAttention
 from models.SR.networks.srcnn import SRCNN
 from models.SR.zoo import ZOO, build_network
 
@@ -108,3 +108,11 @@ def test_imdn_has_the_size_of_the_paper() -> None:
 def test_what_cannot_be_built_is_refused(arch: str, settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ZOO(arch, settings=settings, upscale_factor=2)
+
+
+def test_constant_channels_have_gradients() -> None:
+    """Eight bits make channels constant; the root of a variance of zero has no gradient."""
+    x = torch.ones(1, 8, 4, 4, requires_grad=True)
+    ContrastAttention(8)(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
