@@ -10,7 +10,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +102,31 @@ def _ask(name: str, option: str) -> str:
     """What to type so that the code may be imported."""
     program = Path(sys.argv[0]).name
     if program in ENTRIES and "RANK" not in os.environ:
-        how = "type: " + printable(shlex.join(["python", program, *sys.argv[1:], option]))
+        how = "type: " + printable(shlex.join(["python", program, *_with(sys.argv[1:], option)]))
     else:
         how = f"add {shlex.quote(printable(option))} to the command"
     return (
         f"the run needs {printable(name)}, code that is not the bench's; a checkpoint never imports code by itself. "
         f"If you trust that file, {how}"
     )
+
+
+def _with(arguments: Sequence[str], option: str) -> list[str]:
+    """A command line with `--NAME=VALUE`, in place of that option's value; beside it where runs are compared."""
+    flag, _, value = option.partition("=")
+    kept: list[str] = []
+    values: list[str] = []
+    inside = False
+    for each in arguments:
+        name, equals, given = each.partition("=")
+        if name == flag or (inside and not each.startswith("-")):
+            inside = inside or not equals
+            values += [] if each == flag else [given if name == flag else each]
+        else:
+            inside = False
+            kept.append(each)
+    several = [*values, value] if values and "--compare" in arguments else []
+    return [*kept, flag, *several] if several else [*kept, option]
 
 
 def _maker(text: str, option: str) -> Callable[..., Any]:
@@ -160,8 +178,13 @@ def _checked_source(arch: str, maker: Callable[..., Any], before: str | None) ->
     except (OSError, TypeError, ValueError):
         return before
     if before is not None and now != before:
-        logger.warning(
-            "%s has changed since the network of --arch=%s was trained; its weights are loaded only if they fit, but "
-            "what it computes with them may differ", file, arch,
-        )  # fmt: skip
+        _warn_once(
+            f"{file} is not the file that the network of --arch={arch} was trained with; its weights are loaded only "
+            "if they fit, but what it computes with them may differ"
+        )
     return now
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)

@@ -108,7 +108,7 @@ def test_a_file_that_moved_is_found_by_its_class(nets: Path, here: Path, caplog:
     assert not caplog.text
     assert ZOO("nets:Fine", source=source, upscale_factor=2) is not None
     ZOO("nets:Fine", source="another", upscale_factor=2)
-    assert "has changed since the network of" in caplog.text
+    assert "is not the file that the network of" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -231,6 +231,25 @@ def test_a_neighbour_that_a_module_of_the_bench_hides(here: Path) -> None:
     ):
         ZOO("plain/uses.py:D")
     assert type(ZOO("plain/near.py:D")).__name__ == "D"
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        ("--run=a", "--run=a --arch=n.py:B"),
+        ("--arch=n.py:A --run=a", "--run=a --arch=n.py:B"),
+        ("--arch n.py:A --run=a", "--run=a --arch=n.py:B"),
+        ("--compare a b", "--compare a b --arch=n.py:B"),
+        ("--compare a b --arch n.py:A", "--compare a b --arch n.py:A n.py:B"),
+        ("--arch=n.py:A --compare a b", "--compare a b --arch n.py:A n.py:B"),
+    ],
+)
+def test_what_it_says_to_type_can_be_typed(monkeypatch: pytest.MonkeyPatch, typed: str, asked: str) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr("sys.argv", ["test.py", *typed.split()])
+    with pytest.raises(UserError) as error:
+        ZOO("n.py:B")
+    assert str(error.value).endswith(f"type: python test.py {asked}")
 
 
 def test_arguments_must_be_plain(nets: Path) -> None:

@@ -12,6 +12,7 @@ from compress.graph.macs.count import count_macs
 from engine.architectures.zoo import arguments_of
 from models.C2SRCNN.model import Net
 from models.SR.networks.edsr import EDSR
+from models.SR.networks.espcn import ESPCN
 from models.SR.networks.fsrcnn import FSRCNN
 from models.SR.networks.imdn import IMDN, ContrastAttention
 from models.SR.networks.srcnn import SRCNN
@@ -76,6 +77,13 @@ def test_srcnn_and_fsrcnn_have_the_sizes_of_the_papers() -> None:
     assert kernels(SRCNN(3, middle=5, colors=1)) == 57_184  # SRCNN-Ex
     assert kernels(FSRCNN(3, colors=1)) == 12_464
     assert kernels(FSRCNN(3, width=32, shrunk=5, depth=1, colors=1)) == 3_937  # FSRCNN-s
+
+
+def test_espcn_has_the_layers_of_the_paper() -> None:
+    """Shi et al. 2016, section 3.2: 5-3-3 with 64 and 32 channels, for one colour; counted from these."""
+    layers = [(25, 1, 64), (9, 64, 32), (9, 32, 9)]  # taps, inputs, outputs
+    assert kernels(ESPCN(3, colors=1)) == sum(taps * before * after for taps, before, after in layers)
+    assert count_macs(ESPCN(3, colors=1), (torch.zeros(1, 1, 6, 10),)).total == 60 * (1_600 + 18_432 + 2_592)
 
 
 def test_edsrs_baseline_has_the_size_of_the_paper() -> None:
