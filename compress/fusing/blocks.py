@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from compress.errors import UserError, did_you_mean
 from compress.selectors import canonical_modules
@@ -178,6 +179,7 @@ def _called(name: str, block: nn.Module) -> nn.Module:
     assert method is not None, "a block"
     try:
         block = copy.deepcopy(block).double()
+        _own_classes(block)
         result = getattr(block, method)()
     except Exception as error:  # the code is the user's, and its message is what helps
         raise UserError(f"{name}.{method}() failed: {type(error).__name__}: {error}; nothing was changed") from error
@@ -189,6 +191,15 @@ def _called(name: str, block: nn.Module) -> nn.Module:
     new = block if result is None else result
     vars(new)[MARK] = True
     return new
+
+
+def _own_classes(copied: nn.Module) -> None:
+    """A parametrized module has a class of its own, which its copy shares: removing a parametrization tears both."""
+    for module in copied.modules():
+        if is_parametrized(module):
+            kind = type(module)
+            members = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
+            module.__class__ = type(kind.__name__, kind.__bases__, members)
 
 
 def _fuse_within(name: str, fused: nn.Module, depth: int = 0) -> None:

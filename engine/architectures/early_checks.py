@@ -119,21 +119,29 @@ def _output(network: nn.Module, arch: str, probe: Probe, mode: str) -> Tensor:
         )
     first = output[0] if isinstance(output, tuple) and len(wanted) == 2 else output  # with early exits
     if not isinstance(first, Tensor) or tuple(first.shape) != wanted or not first.is_floating_point():
-        gives = _described(first, wanted)
         raise UserError(
-            f"--arch={arch}: for an input of {shape} the output{mode} is {gives}, and the task needs "
-            f"{' x '.join(map(str, wanted))}; {START}"
+            f"--arch={arch}: for an input of {shape} the output{mode} is {_described(first)}, and the task needs "
+            f"{' x '.join(map(str, wanted))}{_sides(first, wanted)}; {START}"
         )
     return first
 
 
-def _described(output: Any, wanted: tuple[int, ...]) -> str:
+def _described(output: Any) -> str:
     if not isinstance(output, Tensor):
         return f"a {type(output).__name__}"
     shape = " x ".join(map(str, output.shape))
-    if output.dim() == len(wanted) and output.shape[:2] == wanted[:2] and 0 <= wanted[-1] - output.shape[-1] < 64:
-        return f"{shape} (where sides are lost to halving or to borders, pad inside its forward)"
     return shape if output.is_floating_point() else f"{shape} of {output.dtype}"
+
+
+def _sides(output: Any, wanted: tuple[int, ...]) -> str:
+    """What helps where an image comes out a little smaller than it should."""
+    alike = isinstance(output, Tensor) and output.shape[:2] == wanted[:2] and output.dim() == len(wanted) == 4
+    lost = (
+        alike
+        and tuple(output.shape) != wanted
+        and all(0 <= b - a < 64 for a, b in zip(output.shape, wanted, strict=True))
+    )
+    return ": pad inside its forward where halving or borders lose pixels" if lost else ""
 
 
 def check_trace(network: nn.Module, arch: str, example_inputs: tuple[Tensor, ...]) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from compress.errors import UserError, did_you_mean, printable
 
 START = "nothing was started"
@@ -58,7 +60,8 @@ def imported(place: str, name: str, option: str) -> ModuleType:
     Raises:
         UserError: there is none, or it cannot be imported; says where.
     """
-    return _of_file(Path(place), name, option) if place.endswith(".py") else _of_module(place, option)
+    with torch.random.fork_rng([]):  # what a module draws when it is imported must not change the run
+        return _of_file(Path(place), name, option) if place.endswith(".py") else _of_module(place, option)
 
 
 def _of_file(path: Path, name: str, option: str) -> ModuleType:

@@ -97,6 +97,30 @@ def test_hooks_frozen_parameters_type_and_format_stay():
     assert not any(p.requires_grad for p in net.parameters())
 
 
+class _Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+    def fuse(self) -> nn.Module:
+        nn.utils.parametrize.remove_parametrizations(self.conv, "weight")
+        return self.conv
+
+
+def test_a_parametrized_block_is_left_as_it_was():
+    """Copies of a parametrized module share its class, and the method removes the parametrization."""
+    net, x = nn.Sequential(_Normed()), images()
+    expected = net(x)
+    fusions = fusions_of(net)
+    assert torch.equal(net(x), expected)
+    exchange(net, fusions.values())
+    assert torch.allclose(net(x), expected, atol=1e-6)
+    assert set(net.state_dict()) == {"0.weight", "0.bias"}
+
+
 def test_no_random_number_is_drawn():
     net = nn.Sequential(InPlace())
     torch.manual_seed(3)
