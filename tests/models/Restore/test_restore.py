@@ -34,6 +34,7 @@ def test_every_network_keeps_the_size_and_starts_near_its_input(arch: str) -> No
     assert (network(image) - image).abs().mean() < 0.3
 
 
+@pytest.mark.slow
 def test_it_learns_and_is_measured_beside_the_degraded_images(restorer_of: RestorerOf, tester_of: TesterOf) -> None:
     small = ("--arch-args={features: 12, shrunk: 12}", "--nEpochs=8", "--samples=48", "--lr=1e-2")
     summary = restorer_of(*small, "--degradation=noise:40", "--run=a").run()
