@@ -111,6 +111,7 @@ def spread(values: Tensor, shape: Sequence[int], tile: Tile) -> Tensor:
     Example: values [True, False] of the rows of shape (2, 3) give [[True] * 3, [False] * 3].
     """
     counts = [size // edge for size, edge in zip(shape, tile, strict=True)]
+    # (tiles, 1, tiles, 1, ..): each value beside the size 1 that `expand` stretches to the tile's edge.
     thin = values.reshape([part for count in counts for part in (count, 1)])
     return thin.expand([part for pair in zip(counts, tile, strict=True) for part in pair]).reshape(tuple(shape))
 

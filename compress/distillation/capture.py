@@ -114,12 +114,14 @@ class Capture:
 
     def forget_compiled(self) -> None:
         """torch.compile does not look whether hooks have come or gone, so what it has compiled is dropped."""
+        # Importing it takes a second, and where it is not imported nothing is compiled.
         if "torch._dynamo" in sys.modules:
             torch.compiler.reset()
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._active:
             return
+        # A stack, because passes can be nested: a hook may run the network itself.
         known = Call(args, kwargs, _autocast((*args, *kwargs.values()))) if module.training else None
         self._open.append(known)
 
@@ -189,6 +191,8 @@ def seen_on(network: nn.Module, layers: Iterable[str], example_inputs: ExampleIn
     )
     frozen = [each for each in network.parameters() if each.is_floating_point() and not each.requires_grad]
     for parameter in frozen:
+        # Autograd's graph is what shows the layer behind a tensor
+        # (`feature_dims.py`); through frozen weights it has none.
         parameter.requires_grad_(True)
     try:
         return evaluated(network, Call(arguments), layers, gradients=True)

@@ -71,6 +71,7 @@ def _made_along(feature: Tensor) -> int | None:
             return where[-2 if len(where) > 1 and _is_of_rows(node) else -1]
         if any(maker in node.name() for maker in SECOND):
             return where[1] if len(where) > 1 else None
+        # Follow the data: the first input that is not a parameter.
         source, number = next((each for each in node.next_functions if not _is_parameter(each[0])), (None, 0))
         if source is None:
             return None

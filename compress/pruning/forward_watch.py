@@ -125,6 +125,7 @@ class ForwardProbe(TorchFunctionMode):
         weight = self._names.get(id(call.arguments["weight"]))
         if weight is not None:
             self._pass.calls[weight] += 1
+            # The tensor is kept beside its id: Python gives a freed object's id to the next one.
             self._carriers[id(call.output)] = (call.output, {weight: call.channel_dim}, True)
             self._listener.on_layer(weight, call)
 
@@ -149,6 +150,8 @@ class ForwardProbe(TorchFunctionMode):
         if function in ACTIVATIONS:
             for name, dim in layers.items():
                 self._listener.on_activation(name, result.detach().movedim(dim, 0), function)
+            # An in-place ReLU returns the tensor that it read, which
+            # is a carrier: what follows belongs to the activation.
             self._carriers.pop(id(result), None)
         elif layers:
             self._carriers[id(result)] = (result, layers, False)

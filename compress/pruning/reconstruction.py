@@ -143,6 +143,8 @@ def solve_columns(square: Tensor, cross: Tensor, columns: Tensor) -> Tensor:
     weight = torch.zeros(cross.shape[1], cross.shape[0], dtype=cross.dtype)
     kept = columns.nonzero().reshape(-1)
     if len(kept):
+        # X^T X is often singular (a dead channel, equal neighbouring pixels): gelsd gives the solution of least norm
+        # then, while the default driver on a GPU, gels, assumes full rank.
         weight[:, kept] = torch.linalg.lstsq(square[kept][:, kept], cross[kept], driver="gelsd").solution.T
     return weight
 
@@ -176,4 +178,5 @@ def sample_layer(name: str, call: LayerCall, points: int) -> tuple[Tensor, Tenso
 
 def _spread_positions(count: int, points: int) -> list[int]:
     """`points` of `count` positions, an irrational step apart, so that they fall on no grid line; no random draw."""
+    # Multiples of the golden ratio modulo 1: any number of them is spread evenly (Weyl), whatever the image's width.
     return sorted({int(count * ((i + 1) * (math.sqrt(5) - 1) / 2 % 1)) for i in range(points)})

@@ -168,6 +168,7 @@ class GlobalRankedGroupPruner(Pruner):
         for group in graph.groups(prunable_only=True):
             if group.name in scores:
                 own = scores[group.name]
+                # 1e-9: 0.29 * 100 is 28.999999999999996, and 29 is meant.
                 most = min(math.floor(self.max_sparsity * group.units + 1e-9), group.prunable)
                 ranked = np.argsort(own, kind="stable")[:most]
                 found += [(float(own[unit]), group.name, int(unit)) for unit in ranked]

@@ -116,6 +116,7 @@ class GreedyFilterPruner(MeasuredGroupPruner):
                     trials.append((rise / (left - cheaper), name, wider, cheaper, loss + rise))
             if not trials:
                 break
+            # Losses differ between processes, each of which sees other samples; all of them have to take the same step.
             best = of_first_rank(min(range(len(trials)), key=lambda place: trials[place][:2]))
             _, _, counts, left, loss = trials[best]
         self._inputs = None
