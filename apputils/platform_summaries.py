@@ -1,6 +1,6 @@
 """The front of the analyses: what a compressed network is like, each as one call that writes files and returns data.
 
-Names only. Called by the testers, the notebooks, and whoever wants to look at a network of their own. Every
+Names only. Called by the testers and the notebooks, and open to any network of a user's own. Every
 `dummy_input` gives shape and type only.
 """
 

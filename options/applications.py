@@ -21,7 +21,7 @@ class Application:
 
     Attributes:
         name: the value of `--optform`.
-        purpose: one line for people.
+        purpose: one line of help.
         train_options: class with `parse(arguments)`.
         test_options: the same for `test.py`.
         training_loaders: function of the options -> (training loader, validation loader).

@@ -61,7 +61,7 @@ def parse_training(
     config = parse(cls, "train.py", purpose, arguments, GROUPS)
     check_training(config, rules)
     if isinstance(config, ArchitectureConfig):
-        constructor_arguments(config.arch_args)  # now: what is wrong with them is told before torch is loaded
+        constructor_arguments(config.arch_args)  # now: what is wrong with them is reported before torch is loaded
         allow([config.arch])
     if config.compress is None:
         return config

@@ -2,7 +2,7 @@
 
 `ChecksumWriter` writes it, `check_checksum` compares it. It stands behind the last byte that `torch.save` writes,
 where readers of zip files do not look, so that `torch.load` reads such a file as it reads any other. It does not
-protect against people: whoever changes a file can write its checksum again.
+protect against tampering: one who changes a file can write its checksum again.
 
     <what torch.save wrote>  "\\nsha256 "  64 hexadecimal digits  "\\n"
 """

@@ -33,7 +33,7 @@ class Match:
     unused: list[str]
 
     def story(self, source: str) -> str:
-        """The report for people."""
+        """The report in words."""
         total = len(self.loaded) + len(self.mismatched) + len(self.missing)
         lines = [f"{source}: {len(self.loaded)} of {total} tensors loaded"]
         kinds = (("of another shape", self.mismatched), ("not there", self.missing), ("without a place", self.unused))

@@ -1,4 +1,4 @@
-"""Numbers for people: round ticks of an axis, their labels, a number in few digits."""
+"""Numbers to be read: round ticks of an axis, their labels, a number in few digits."""
 
 import itertools
 import math

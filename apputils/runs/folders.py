@@ -191,7 +191,7 @@ def _run_around(path: Path) -> str | None:
 
 
 def recorded_optform(run: str | None, model: str | None) -> str | None:
-    """The application of the run that is meant, as its logs have it; None if they do not tell. Quick: no torch.
+    """The application of the run that is meant, as its logs have it; None if they do not say. Quick: no torch.
 
     Args:
         run: its name, or None for the newest.

@@ -1,4 +1,4 @@
-"""What metrics are called, in which unit and with how many digits, for people; files keep the plain keys."""
+"""What metrics are called, in which unit and with how many digits, when shown; files keep the plain keys."""
 
 from dataclasses import dataclass
 

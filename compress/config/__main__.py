@@ -91,7 +91,7 @@ class _OfTheLoop(Mapping[str, Optimizer]):
     """Teachers and optimizers of any name: only the training loop knows which there are.
 
     Attributes:
-        asked: those that the schedule names, for people.
+        asked: those that the schedule names, for messages.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:

@@ -29,7 +29,7 @@ class Instances:
     """Makes the instances of one schedule.
 
     An instance with a fault is still looked at whole: its selectors are looked up although a number is wrong, and it is
-    made of the weights that were found although a selector matched nothing, so that one report tells everything.
+    made of the weights that were found although a selector matched nothing, so that one report has everything.
 
     Args:
         context: what constructors may be given beside the schedule's arguments: `model`, `optimizer`, ...

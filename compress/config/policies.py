@@ -86,7 +86,7 @@ class Entries:
         ]
         for key in unknown:
             if key in COMPONENT_KEYS and len(present) == 1 and entry[present[0]] is None:
-                continue  # told with the component, which is empty
+                continue  # reported with the component, which is empty
             help_text = did_you_mean(str(key), (*BY_KEY, *WINDOW_KEYS))
             if key in COMPONENT_KEYS:
                 help_text = f"it stands inside of one of {', '.join(BY_KEY)}"

@@ -88,13 +88,13 @@ def check_arguments(target: type, given: Any, path: Path, report: Report) -> dic
     return {name: getattr(checked, name) for name in model.model_fields}
 
 
-MOST_FAULTS = 20  # wrong values of one instance that are told one by one
+MOST_FAULTS = 20  # wrong values of one instance that are listed one by one
 
 
 def _faults(
     error: ValidationError, given: Mapping[str, Any], target: type, model: type[BaseModel]
 ) -> list[tuple[Path, str]]:
-    """One fault for each wrong value: pydantic tells one for each type that the value might have had."""
+    """One fault for each wrong value: pydantic reports one for each type that the value might have had."""
     owner, known = "args" if issubclass(target, Policy) else target.__name__, list(model.model_fields)
     unknown = [name for name in given if name not in known]
     meant = {name for each in unknown for name in nearest(each, known, 1)}  # a misspelt one is not missing too

@@ -59,7 +59,7 @@ class Adaptors:
         Raises:
             UserError: they have different widths and there is no adaptor.
         """
-        dim = channel_dim(student) if dim is None else dim  # of both: the teacher's output has no autograd to tell
+        dim = channel_dim(student) if dim is None else dim  # of both: the teacher's has no autograd graph
         own, wanted = (each.float().movedim(dim, -1) for each in (student, teacher))
         if layer in self.matrices:
             own = nn.functional.linear(own, self.matrices[layer])

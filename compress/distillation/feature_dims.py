@@ -5,7 +5,7 @@
     (N, C) -> 1       (N, C, H, W), (N, C, D, H, W) -> 1       (N, H, W, C) of Linear or LayerNorm (Swin) -> 3
     (N, C, L) of Conv1d -> 1       (N, tokens, C) of Linear or LayerNorm -> 2
 
-Three and more dimensions do not tell which of the two it is. The layer that made the tensor does, which autograd
+Three and more dimensions do not show which of the two it is. The layer that made the tensor does, which autograd
 remembers; what was split, joined, stacked or averaged behind the layer is followed by the shapes that autograd keeps.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 SECOND = ("Convolution", "BatchNorm", "GroupNorm", "InstanceNorm")  # makers of (N, C, ...), by autograd's names
 LAST = ("Addmm", "MmBackward", "BmmBackward", "LinearBackward", "LayerNorm", "RmsNorm", "Embedding")
 HIDING = ("Checkpoint", "Compiled")  # whole parts of a network
-OPAQUE = ("Checkpoint", "Compiled", "AsStrided", "Unfold", "Repeat")  # what is inside, or in which order, is not told
+OPAQUE = ("Checkpoint", "Compiled", "AsStrided", "Unfold", "Repeat")  # what is inside, or in which order, is unknown
 MOVES = ("TBackward", "Transpose", "Permute", "Expand", "View", "UnsafeView", "Squeeze", "Unsqueeze")
 STEPS = 200  # back from the tensor
 Where = list[int | None]  # dimension of an earlier tensor -> where it is now

@@ -187,7 +187,7 @@ class FeatureDistillation(ChannelDistiller):
 def dims_of(
     model: nn.Module, layers: Iterable[str], example_inputs: ExampleInputs | None
 ) -> dict[str, tuple[int, int]]:
-    """Layer -> how many dimensions its output has and which holds the channels, where the example inputs tell."""
+    """Layer -> how many dimensions its output has and which holds the channels, where the example inputs show it."""
     if example_inputs is None:
         return {}
     seen = {

@@ -33,7 +33,7 @@ class LoopDriver:
         epoch: the epoch under way, counted from 0.
         step: the update of the epoch, counted from 0; None outside of one.
         steps: updates in an epoch.
-        rates: learning rates that the schedule set, where a loop must be told again; None elsewhere.
+        rates: learning rates that the schedule set, where a loop has to be given them again; None elsewhere.
     """
 
     def __init__(self, schedule: Schedule) -> None:

@@ -143,7 +143,7 @@ def check_place(path: str | Path) -> None:
 
     Raises:
         NotRegular: something else does.
-        OSError: the system cannot tell, such as of a loop of links.
+        OSError: the system cannot resolve it, such as a loop of links.
     """
     try:
         mode = os.stat(path).st_mode

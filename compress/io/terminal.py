@@ -21,7 +21,7 @@ STREAMS = ("stdout", "stderr")  # of the descriptors 1 and 2
 
 
 class _Lasting(io.FileIO):
-    """A file descriptor whose writes always succeed; after the first that does not, nothing is written any more."""
+    """A file descriptor whose writes always succeed; after the first that does not, nothing more is written."""
 
     lost = False
 
@@ -37,7 +37,7 @@ class _Lasting(io.FileIO):
                 left = left[count or 0 :]
         except OSError as e:
             self.lost = True
-            if e.errno != errno.EPIPE and self.fileno() == 1:  # whoever closes a pipe has seen enough
+            if e.errno != errno.EPIPE and self.fileno() == 1:  # the reader of a closed pipe has seen enough
                 sys.stderr.write(
                     f"standard output cannot be written ({e.strerror}); the command continues without it\n"
                 )

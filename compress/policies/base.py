@@ -84,7 +84,7 @@ class Policy:
         if not fired or self.settled(epochs - 1):
             return ""
         now, then = self.plan(fired[-1]), self.plan(self.window.last)
-        if now and now == then:  # the level that it asks for does not change any more
+        if now and now == then:  # the level that it asks for no longer changes
             return ""
         reached, final = (max(plan.values(), default=0.0) for plan in (now, then))
         levels = f": it reaches {100 * reached:.1f} % instead of {100 * final:.1f} %" if now else ""

@@ -2,7 +2,7 @@
 
 `HookOrder`. A hook is missed only where something needs it: a policy that acts there in this epoch, or a mask, which
 the optimizer's momentum moves. That the optimizer has stepped is known by a hook of its own, so a minibatch that a
-loop leaves out (no step) is none that lacks a hook.
+loop leaves out (no step) does not count as lacking a hook.
 """
 
 import logging

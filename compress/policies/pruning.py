@@ -222,6 +222,6 @@ class PruningPolicy(Policy):
             ctx.masks[name].rewrite(values)
 
     def _tell_if_nothing_is_left(self, name: str, mask: Tensor) -> None:
-        if name not in self._told and not mask[:1].any() and not mask.any():  # the first tells in nearly all cases
+        if name not in self._told and not mask[:1].any() and not mask.any():  # the first row mostly decides
             self._told.add(name)
             logger.warning("%r has pruned all of %r: whatever that layer computes is lost", self.name, name)

@@ -129,7 +129,7 @@ class ThinningPolicy(Policy):
 
 
 def _source(current: CurrentGraph, inputs: ExampleInputs) -> str:
-    """What a thinning was proved on, for people."""
+    """What a thinning was proved on, in words."""
     if current.batch is not None:
         return "the first training batch"
     return "the example inputs" if are_real(inputs) else "random inputs (no training batch was at hand)"

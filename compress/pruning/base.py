@@ -93,7 +93,7 @@ class Pruner(ForwardListener, ABC):
         return []
 
     def check_window(self, window: EpochWindow) -> None:
-        """Is told the policy's epochs before training.
+        """Called with the policy's epochs before training.
 
         Raises:
             ValueError: it cannot work in such a window.
@@ -111,7 +111,7 @@ class Pruner(ForwardListener, ABC):
         return False
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
-        """The fraction of zeros that it will ask for, by weight; {} where only data can tell."""
+        """The fraction of zeros that it will ask for, by weight; {} where that depends on data."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ From votes or decisions on filters and channels to the masks of whole coupled un
 here: importances and numbers (the pruners), the graph and the choice within a group (`compress/thinning/ranking.py`).
 Called by every structured pruner.
 
-Without a graph (no example inputs, or a network that cannot be traced) each weight is masked alone, and that is told.
+Without a graph (no example inputs, or a network that cannot be traced) each weight is masked alone, which is logged.
 """
 
 import logging
@@ -42,7 +42,7 @@ def channel_dim(group: str, shape: Sequence[int], tile: Tile) -> int | None:
 
 
 def graph_for(ctx: StepContext, places: Sequence[Place]) -> ChannelGraph | None:
-    """The network's graph, if there is one that knows at least one of these places; else it is told why not."""
+    """The network's graph, if there is one that knows at least one of these places; else the reason is logged."""
     if ctx.graph is None or not places:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Filters ranked by what weights alone tell, or by chance: FPGM, random, Bernoulli.
+"""Filters ranked by weights alone, or by chance: FPGM, random, Bernoulli.
 
 Pruners of whole filters that need no data.
 """
@@ -143,5 +143,5 @@ class BernoulliFilterPruner(FilterPruner):
         return 1.0 / kept if kept else 1.0
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
-        """Nothing: chance tells."""
+        """Nothing: chance decides."""
         return {}

@@ -48,7 +48,7 @@ class LayerCall:
 
 
 class ForwardListener:
-    """Is told what happens to watched layers in a forward pass. All hooks do nothing by default."""
+    """Called when something happens to watched layers in a forward pass. All hooks do nothing by default."""
 
     def on_inputs(self, inputs: tuple[Any, ...]) -> None:
         """A forward pass begins, with these positional arguments."""
@@ -72,7 +72,7 @@ class ForwardProbe(TorchFunctionMode):
     Args:
         model: whose forward passes are watched.
         watched: name -> weight of the layers to follow.
-        listener: is told.
+        listener: its hooks are called.
 
     Attributes:
         norms: name of a watched weight -> id of the scale of the BatchNorm that its layer feeds directly, where neither

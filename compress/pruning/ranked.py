@@ -218,5 +218,5 @@ class RandomLevelStructureParameterPruner(NormRankedPruner):
         return low + (high - low) * float(torch.rand((), generator=ctx.generator))
 
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
-        """Nothing: chance tells."""
+        """Nothing: chance decides."""
         return {}

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def convert_cifar(source: Path, target: Path) -> str:
-    """Writes both parts; returns what was done, for people.
+    """Writes both parts; returns what was done, in words.
 
     Raises:
         UserError: the batches cannot be read, or `target` holds something else than what is written there.

@@ -24,8 +24,8 @@ def evaluate(application: Application, opt: TestConfig) -> dict[str, Any]:
     group = group_of(opt.run)
     if group is not None:
         return test_seeds(opt, group, partial(evaluate, application))
-    opt, checkpoint = find_subject(opt)  # read once; whoever needs it is given it
-    if checkpoint["optform"] != application.name:  # the run's logs, which tell it without torch, are gone
+    opt, checkpoint = find_subject(opt)  # read once, and passed on to all that need it
+    if checkpoint["optform"] != application.name:  # the run's logs, which say it without torch, are gone
         application = find_application(checkpoint["optform"])
         opt = about(application.load("test_options")().parse(), Path(opt.model or ""), checkpoint)
     tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint), checkpoint)

@@ -25,7 +25,7 @@ def find_subject(opt: Config) -> tuple[Config, dict[str, Any]]:
         UserError: there is no such checkpoint, it belongs to another application than `--optform`, or there is no such
             device as `--device`.
     """
-    choose_device(opt.device)  # first: a device that is not there is told before data are loaded
+    choose_device(opt.device)  # first: a missing device is reported before data are loaded
     if opt.model is None and opt.run is None and opt.optform is not None:
         path, checkpoint = _newest_of(opt.optform)
     else:

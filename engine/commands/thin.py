@@ -214,7 +214,7 @@ def _cut_scheduler(state: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
 
 
 def _cut_mask(name: str, state: Mapping[str, Any], recipe: Recipe) -> dict[str, Any] | None:
-    """A mask's state, cut; None where it switches nothing off any more."""
+    """A mask's state, cut; None where it no longer switches anything off."""
     mask = recipe.slice(name, state["mask"])
     if bool(mask.all()):
         return None

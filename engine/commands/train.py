@@ -44,7 +44,7 @@ def act(application: Application, config: TrainConfig) -> None:
         UserError: something the user can mend.
         GoalMissed: the run is finished, and a goal of its schedule is not met.
     """
-    device = choose_device(config.device)  # first: a device that is not there is told before data are loaded
+    device = choose_device(config.device)  # first: a missing device is reported before data are loaded
     for name, mode in MODES.items():
         if getattr(config, name):  # one at most, see options/rules.py
             in_one_process(f"--{name.replace('_', '-')}")

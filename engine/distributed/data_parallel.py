@@ -30,7 +30,7 @@ class Replicas:
     Args:
         model: the network, which a schedule may thin and quantize.
         call: what runs it: the network itself, or what torch.compile made of it.
-        elsewhere: parameters in it that another optimizer trains, whose gradients are averaged by whoever does so.
+        elsewhere: parameters in it that another optimizer trains, whose gradients are averaged there, too.
     """
 
     def __init__(self, model: nn.Module, call: nn.Module, elsewhere: Iterable[nn.Parameter] = ()) -> None:

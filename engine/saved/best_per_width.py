@@ -44,7 +44,7 @@ class BestOfEachSize:
     """Keeps the best checkpoint for each number of thinnings so far; does nothing in a run that does not thin.
 
     Args:
-        scheduler: its recipes tell how often the network was thinned.
+        scheduler: its recipes show how often the network was thinned.
     """
 
     def __init__(self, scheduler: CompressionScheduler) -> None:

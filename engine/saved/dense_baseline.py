@@ -31,7 +31,7 @@ Quality = Mapping[str, Mapping[str, float]]
 def dense_teachers(teachers: Teachers, sources: RunTeachers) -> dict[str, nn.Module]:
     """What reports call it -> network, of the teachers that answer the run's own task, `self` first.
 
-    A network that its library has trained, perhaps for other classes, is none.
+    A network that its library has trained, perhaps for other classes, does not count.
     """
     names = sorted((name for name in teachers.names if sources.of_the_task(name)), key=lambda name: name != SELF)
     return {title_of(name): teachers.find(name, nn.Identity()) for name in names}

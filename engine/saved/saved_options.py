@@ -19,7 +19,7 @@ MOST_SHOWN = 6
 
 
 def usable(saved: Mapping[str, Any], kind: type, run: str) -> dict[str, Any]:
-    """Those of the saved options that there are here; the others are told in a warning.
+    """Those of the saved options that there are here; the others are named in a warning.
 
     Args:
         saved: name -> value.

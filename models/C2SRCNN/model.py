@@ -1,6 +1,6 @@
 """C2SRCNN: an FSRCNN-like super-resolution network that is quick on a CPU.
 
-The network. Called by the solver, the tester, and whoever wants an example network.
+The network. Called by the solver and the tester, and an example network for others.
 
 What differs from FSRCNN (Dong et al., arXiv 1608.00367):
  - it works on RGB and predicts only what the bicubic up-sampling lacks, so it starts as good as bicubic;

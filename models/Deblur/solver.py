@@ -50,7 +50,7 @@ class DeblurTrainer(ChosenArchitecture, RestorationTrainer):
         self.prefixes = frozenset(prefixes_of(self._schedule(checkpoint)))
         self.adversarial = ADVERSARIAL[self.config.gan]
         self.critic_steps = self.config.critic_steps or self.adversarial.critic_steps
-        self.content = self._content(checkpoint)  # now: a wrong --vgg-weights is told before training starts
+        self.content = self._content(checkpoint)  # now: a wrong --vgg-weights is reported before training starts
         super().build(checkpoint)
 
     def build_model(self) -> nn.Module:
@@ -148,7 +148,7 @@ class DeblurTrainer(ChosenArchitecture, RestorationTrainer):
         self.compression_scheduler.masks.after_step("netD.")  # pruned weights of netD: momentum moved them
 
     def _schedule(self, checkpoint: dict[str, Any] | None) -> Any:
-        """The schedule as plain data; what is wrong with it is told when it is built."""
+        """The schedule as plain data; what is wrong with it is reported when it is built."""
         if checkpoint is not None and not self.config.reset_schedule:
             return checkpoint["schedule"]
         if self.config.compress is None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 def without_lines(beginning: str) -> Iterator[None]:
     """Drops the lines with this beginning; what else is written to file descriptor 2 in the block comes out after it.
 
-    Fontconfig warns of configuration files of other versions; that tells a user of this program nothing.
+    Fontconfig warns of configuration files of other versions; that is of no use to a user of this program.
     """
     try:
         before = os.dup(2)

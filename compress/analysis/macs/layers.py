@@ -53,7 +53,7 @@ class MacsTable:
         total: parameters (all of the model's), macs, effective_macs, activation_bytes (of all results that multiply),
             peak_activation_bytes, and bitops when some layer is quantized.
         input_shapes: of the example, batch included.
-        left_out: calls that were not counted although they may multiply, such as `fft_rfft in mixer`, for people.
+        left_out: calls that were not counted although they may multiply, such as `fft_rfft in mixer`.
     """
 
     layers: pd.DataFrame

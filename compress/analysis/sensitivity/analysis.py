@@ -56,7 +56,7 @@ class Settings:
         tolerance: the loss that the suggestion allows each weight, in units of `metric`, >= 0; None: 0.05 dB, 0.5
             points of accuracy, of other metrics 1 % of the dense network's value.
         metric: the metric that the suggestion goes by; None: the first.
-        higher_is_better: for each metric whether more of it is better; those left out are told by their names
+        higher_is_better: for each metric whether more of it is better; those left out are recognized by their names
             (`loss`, `error`, ... : lower).
         stop_at_loss: once a weight's loss of `metric` is above this, its further levels are left out; None: none is.
         cache_bytes: most memory for values computed once and used again.
@@ -191,7 +191,7 @@ def _goal(dense: dict[str, float], test_func: Any, settings: Settings) -> Tolera
 
 
 def _gather(record: Record, measured: Any, task: Task) -> None:
-    """Remembers each row as it comes, whatever stops the work."""
+    """Remembers each row at once, so that an interruption loses none."""
     left = sum(level not in task.done[name] for name in task.names for level in task.levels)
     bar = Bar(measured, left, "sensitivity", "level")
     try:

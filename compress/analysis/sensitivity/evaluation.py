@@ -32,7 +32,7 @@ class Evaluation:
         inputs: one entry a batch: a tensor, or the tuple of the positional arguments of `forward`; on the network's
             device.
         measure: the outputs, batch by batch in that order (an iterator: each is made when it is asked for) -> metrics.
-        higher_is_better: for each metric; those left out are told by their names.
+        higher_is_better: for each metric; those left out are recognized by their names.
     """
 
     inputs: Sequence[Any]

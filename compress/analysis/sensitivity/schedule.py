@@ -65,7 +65,7 @@ CAUTION = """\
 
 @dataclass(frozen=True)
 class Header:
-    """What the schedule's header tells.
+    """What the schedule's header says.
 
     Attributes:
         command: what trains the network, without `--compress`.
@@ -94,7 +94,7 @@ def write_schedule(
         suggestion: a level for each weight.
         goal: what is tolerated.
         sense_type: of the analysis.
-        header: what it tells.
+        header: what it says.
         members: weight -> all weights that are named with it, as they share its coupled group; None: itself.
         pinned: weights of which nothing can leave the network.
 

@@ -93,7 +93,7 @@ def suggest(table: pd.DataFrame, goal: Tolerated, sense_type: str) -> pd.DataFra
         tolerated = own[goal.metric].map(goal.loss).le(goal.tolerance + 1e-12).cummin()
         best = own[tolerated].iloc[-1]  # the dense row is always tolerated
         if weight in pinned or (sense_type != "bits" and best["zeros"] <= own["zeros"].iloc[0]):
-            best = own.iloc[0]  # a level so low that it prunes nothing is none
+            best = own.iloc[0]  # a level so low that it prunes nothing does not count
         value = float(best[goal.metric])
         rows.append(
             {

@@ -128,7 +128,7 @@ def _check_thinners(entries: list[tuple[Path, Policy]], report: Report) -> None:
 def check_unused(data: Mapping[str, Any], named: set[str], report: Report) -> None:
     """Warns of instances that no policy uses; `named` is what the policies name, misspelt names as what they mean."""
     if not data.get("policies"):
-        return  # told already
+        return  # reported already
     for family in FAMILIES:
         for name in data.get(family.section) or {}:
             if str(name) not in named:

@@ -35,7 +35,7 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
     try:
         known = graph.get()
     except UserError:
-        return  # told when the pruner asks for it
+        return  # reported when the pruner asks for it
     for path, policy, places in structured:
         _check_pinned(policy, path, places, known, report)
     groups = known.groups()

@@ -21,7 +21,7 @@ def window_of(entry: Mapping[str, Any], path: Path, report: Report) -> EpochWind
     given = {key: entry[key] for key in WINDOW_KEYS if key in entry}
     misspelt = {key for word in entry if word not in WINDOW_KEYS for key in nearest(str(word), WINDOW_KEYS, 1)}
     if misspelt - set(given):
-        return None  # told as an unknown key
+        return None  # reported as an unknown key
     before = len(report.faults)
     if "epochs" in given:
         _check_list(given, path, report)

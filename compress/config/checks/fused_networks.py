@@ -115,7 +115,7 @@ class Networks:
 
 
 def _firings(data: Mapping[str, Any], report: Report) -> list[_Firing]:
-    """The policies that can be read; the faults of the others are told where they are made."""
+    """The policies that can be read; the faults of the others are reported where they are made."""
     quiet = Report(report.document)
     found = []
     given = data.get("policies")
@@ -149,7 +149,7 @@ def _fused(model: nn.Module, blocks: Any) -> nn.Module:
         known = [name for name in canonical_modules(copied) if name]
         selectors = [blocks] if isinstance(blocks, str) else blocks
         chosen = [expand(each, known) for each in selectors if isinstance(each, str)]
-        for each in chosen:  # one that matches nothing is told where the instance is made
+        for each in chosen:  # one that matches nothing is reported where the instance is made
             if each:
                 Reparameterize(each).fusions(copied)
         names = [name for each in chosen for name in each]

@@ -39,7 +39,7 @@ class Selection:
 
         Args:
             values: arguments by name.
-            target: the class whose annotations tell which arguments hold selectors.
+            target: the class whose annotations show which arguments hold selectors.
             path: of the arguments in the document.
         """
         hints = type_hints(target)

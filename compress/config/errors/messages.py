@@ -67,7 +67,7 @@ def _is_fraction(wanted: str) -> bool:
 
 
 def words_at(model: type[BaseModel], place: Iterable[str | int]) -> str | None:
-    """The type at a place inside an argument, such as `levels`, `conv1.weight`; None if the schema does not tell."""
+    """The type at a place inside an argument, such as `levels`, `conv1.weight`; None if the schema does not say it."""
     name, *rest = place
     nodes = [_properties(model).get(str(name), {})]
     for part in rest:

@@ -130,7 +130,7 @@ class MovementPruner(GlobalPruner):
     in each minibatch of the policy's epochs; new masks come after `batches` minibatches of each one, and more often
     with the policy's `mini_batch_pruning_frequency`.
 
-    When to use: fine-tuning a trained network to high sparsity, where magnitudes still tell of the old task. With
+    When to use: fine-tuning a trained network to high sparsity, where magnitudes still belong to the old task. With
     `use_double_copies: true` masked weights keep learning and may return, as in the paper; else the score of a masked
     weight stands still.
 
