@@ -11,7 +11,7 @@ from torch import nn
 from compress.config.errors.faults import Report
 from compress.config.loader import Path
 from compress.errors import shown
-from compress.quantization.layers import ACTIVATIONS, LAYERS
+from compress.quantization.layers import ACTIVATIONS, quantized_class
 from compress.selectors import canonical_modules, expand
 
 CLASS = "PostTrainLinearQuantizer"
@@ -71,7 +71,7 @@ def _layers(overrides: Mapping[Any, Any], path: Path, model: nn.Module, report: 
 
 def _has_quantizer(module: nn.Module) -> bool:
     """Whether overrides can mean this module, or one inside of it."""
-    return any(type(each) in LAYERS or type(each) in ACTIVATIONS for each in module.modules())
+    return any(quantized_class(each) is not None or type(each) in ACTIVATIONS for each in module.modules())
 
 
 def _without_foreign(given: Mapping[Any, Any], path: Path, report: Report) -> dict[Any, Any]:
@@ -103,7 +103,7 @@ class _Layer:
         """In this bench's words; None for a layer that stays float."""
         found = _without_foreign(self.given, self.path, self.report)
         fake, fpq = bool(found.pop("fake", False)), found.pop("fpq_module", None)
-        weighted = [module for module in modules if type(module) in LAYERS]
+        weighted = [module for module in modules if quantized_class(module) is not None]
         if found.pop("quantize_inputs", False) and not weighted:
             self._refuse("quantize_inputs", "activations are rounded where they are made; remove it")
         if fpq is not None and str(fpq) != "32":

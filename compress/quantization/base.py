@@ -23,6 +23,7 @@ from compress.quantization.convert import PiecesOf, Structure, apply, foldable, 
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, described
 from compress.quantization.faults import (
     UNTRACED,
+    computes_itself,
     faults_of_settings,
     is_on,
     reads_past,
@@ -39,12 +40,15 @@ from compress.quantization.layers import (
     UNSIGNED,
     LateFrozen,
     bias_names,
+    channel_axis,
     kind_of,
+    quantized_class,
     slot_of,
     weight_names,
 )
 from compress.quantization.placement.fast_paths import read_by_source
 from compress.quantization.placement.inputs import Graph, read_graph
+from compress.quantization.placement.plain_forward import inherits_forward, is_derived
 from compress.quantization.placement.signs_seen import contradicted, make_signed
 from compress.quantization.recurrent import has_bounded_state, hidden_slots
 from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
@@ -272,11 +276,12 @@ class Quantizer(ABC):
     def _decide_anew(self, model: nn.Module) -> Decision:
         self.left_float, self.notes = {}, []
         modules = {name: each for name, each in canonical_modules(model).items() if name}
-        layers = {name: each for name, each in modules.items() if type(each) in LAYERS and self._takes(name, each)}
+        layers = {name: each for name, each in modules.items() if self._takes(name, each)}
         bits = {name: self._bits(name, "activations") for name in modules}
         acting = {name: each for name, each in modules.items() if type(each) in ACTIVATIONS}
         chosen = {name for name in acting if is_on(bits[name])}
         graph = self._graph = self._read(model, layers, chosen, set(acting) - chosen)
+        self._leave_derived(layers, graph)
         self._leave_read_past(layers, graph.outside if graph is not None else read_by_source(model))
         decided: Decision = {}
         for name, module in modules.items():
@@ -342,8 +347,17 @@ class Quantizer(ABC):
             self.notes.append(reads_past(name, reader))
             del layers[name]
 
+    def _leave_derived(self, layers: dict[str, nn.Module], graph: Graph | None) -> None:
+        """Leaves float, and takes out of `layers`, those of a derived class that do more than pad and compute."""
+        for name in [name for name, module in layers.items() if is_derived(module)]:
+            if not (inherits_forward(layers[name]) if graph is None else name in graph.derived):
+                self.left_float[name] = computes_itself(layers[name], traced=graph is not None)
+                del layers[name]
+
     def _takes(self, name: str, module: nn.Module) -> bool:
-        """Whether a layer of a known type is quantized at all."""
+        """Whether a module is a layer that is quantized at all."""
+        if quantized_class(module) is None:
+            return False
         why = why_float(name, module, self.overrides)
         if why:
             self.left_float[name] = why
@@ -358,7 +372,7 @@ class Quantizer(ABC):
         weights = self._bits(name, "weights", at_end=name in ends)
         slots: dict[str, tuple[Any, ...]] = {}
         if is_on(weights):
-            slots |= {slot_of(own): (weights, LAYERS[type(module)].channel_axis) for own in weight_names(module)}
+            slots |= {slot_of(own): (weights, channel_axis(module)) for own in weight_names(module)}
         else:
             self.left_float |= {f"{name}.{own}": "its bits are 32" for own in weight_names(module)}
         bias = self._bits(name, "bias")

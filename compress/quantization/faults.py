@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from compress.quantization.layers import ACTIVATIONS, LAYERS, weight_names
+from compress.quantization.layers import ACTIVATIONS, quantized_class, weight_names
 from compress.quantization.placement.sharing import has_weight
 from compress.selectors import canonical_modules
 
@@ -40,16 +40,20 @@ def faults_of_bits(bits: Mapping[str, int | None], overrides: Mapping[str, Any])
 def faults_of_overrides(model: nn.Module, overrides: Iterable[str]) -> list[str]:
     """Overrides of modules that are never quantized, a sentence each."""
     modules = canonical_modules(model)
-    kinds, found, names = {*LAYERS, *ACTIVATIONS}, [], list(overrides)
+    found, names = [], list(overrides)
     for name in names:
-        if type(modules[name]) in kinds:
+        if _has_form(modules[name]):
             continue
-        inside = [each for each in modules if each.startswith(f"{name}.") and type(modules[each]) in kinds]
+        inside = [each for each in modules if each.startswith(f"{name}.") and _has_form(modules[each])]
         if not inside:
             found.append(f"overrides: {name!r} is a {type(modules[name]).__name__}, which is never quantized")
         elif not set(inside) & set(names):
             found.append(f"overrides: {name!r} holds layers but is none; write '{name}.*'")
     return found
+
+
+def _has_form(module: nn.Module) -> bool:
+    return quantized_class(module) is not None or type(module) in ACTIVATIONS
 
 
 def too_few_bits(whose: str, what: str, spec: tuple[Any, ...], fewest: int) -> list[str]:
@@ -70,6 +74,14 @@ def why_float(name: str, module: nn.Module, overrides: Mapping[str, Any]) -> str
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
         return "max_norm changes its weight in place"
     return "overrides" if name in overrides and overrides[name] in (None, FLOAT) else ""
+
+
+def computes_itself(module: nn.Module, traced: bool) -> str:
+    """Why a layer of a class derived from torch's stays float."""
+    name = type(module).__name__
+    if traced:
+        return f"{name} is called nowhere, or does more than pad its input and compute with its weight"
+    return f"{name} has a forward of its own, which only a trace with example inputs can judge"
 
 
 def uninitialized(model: nn.Module) -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, WeightQuantizer
+from compress.quantization.own_forward import own_form
 from compress.quantization.recurrent import QuantRecurrentCell, QuantRecurrentLayer, hidden_slots, is_recurrent
 
 
@@ -376,7 +377,27 @@ ACTIVATIONS: dict[type[nn.Module], type[QuantActivation]] = {
     nn.Sigmoid: QuantSigmoid,
     nn.Hardsigmoid: QuantHardsigmoid,
 }
+UNFIT_TO_DERIVE = (nn.Embedding, nn.RNNBase, nn.RNNCellBase)  # their quantized forms compute all of it anew
 UNSIGNED = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)  # activations that are never negative
+
+
+def quantized_class(module: nn.Module) -> type[QuantLayer] | None:
+    """The quantized class of a float layer, also of one whose class derives from torch's; None for other modules.
+
+    Whether a derived layer may be quantized so is for the trace to say (placement/plain_forward.py).
+    """
+    cls = type(module)
+    if cls in LAYERS or isinstance(module, (*UNFIT_TO_DERIVE, QuantLayer)) or module._parameters.get("weight") is None:
+        return LAYERS.get(cls)
+    base = next((LAYERS[each] for each in cls.__mro__ if each in LAYERS), None)
+    return None if base is None else own_form(cls, base)
+
+
+def channel_axis(layer: nn.Module) -> int:
+    """The weight's dimension of output channels, of a float layer that has a quantized class."""
+    found = quantized_class(layer)
+    assert found is not None, f"{type(layer).__name__} has no quantized class"
+    return found.channel_axis
 
 
 def slot_of(name: str) -> str:
@@ -385,12 +406,12 @@ def slot_of(name: str) -> str:
 
 
 def weight_names(layer: nn.Module) -> tuple[str, ...]:
-    """The parameters of a layer in `LAYERS`, float or quantized, that are its weights."""
+    """The parameters of a layer, float or quantized, that are its weights."""
     return _own(layer, "weight") if is_recurrent(layer) else ("weight",)
 
 
 def bias_names(layer: nn.Module) -> tuple[str, ...]:
-    """The parameters of a layer in `LAYERS` that are its biases; one that it has not may be among them."""
+    """The parameters of a layer that are its biases; one that it has not may be among them."""
     return _own(layer, "bias") if is_recurrent(layer) else ("bias",)
 
 
@@ -409,7 +430,7 @@ def slots_of(module: nn.Module) -> tuple[str, ...]:
     """The slots of a layer, a BatchNorm or an activation, float or quantized, in their order."""
     if isinstance(module, LateFrozen) or type(module) in NORMS:
         return (RESULT,)
-    if not isinstance(module, QuantLayer) and type(module) not in LAYERS:
+    if not isinstance(module, QuantLayer) and quantized_class(module) is None:
         return (OUTPUT,)
     own = [slot_of(name) for name in (*weight_names(module), *bias_names(module))]
     return (*own, INPUT, *hidden_slots(module), RESULT)
@@ -419,11 +440,11 @@ def quantized(module: nn.Module, pieces: dict[str, FakeQuantizer], norm: nn.Modu
     """The quantized twin of a float layer: the same parameters, buffers, hooks and flags under the same names.
 
     Args:
-        module: of a type in `LAYERS` or `ACTIVATIONS`; it is left as it was.
+        module: one with a quantized class, or of a type in `ACTIVATIONS`; it is left as it was.
         pieces: slot (`slots_of`) -> fake quantizer.
         norm: the BatchNorm that follows, if the weight is to be quantized as folded with it.
     """
-    twin = _twin(module, LAYERS.get(type(module)) or ACTIVATIONS[type(module)])
+    twin = _twin(module, quantized_class(module) or ACTIVATIONS[type(module)])
     if isinstance(twin, QuantLayer):
         # In a tuple: a module as an attribute would be registered as a child, and its tensors saved twice.
         twin._normed_by = () if norm is None else (norm,)

@@ -19,8 +19,10 @@ from compress.graph.calls import calls_of
 from compress.graph.own_code import asks_for_training, modes_without_gradients
 from compress.graph.trace import operation_name, trace_model
 from compress.quantization.placement.norm_behind import without_norm
+from compress.quantization.placement.plain_forward import is_derived
 from compress.quantization.placement.sharing import is_layer, is_weighted, owning
 from compress.quantization.placement.signs import PASSING, Signs, plain_name, zero_pad
+from compress.selectors import canonical_modules
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Graph:
         by_readers: those that are rounded where they are read, since one of the layers reads other values too.
         order: layers in the order of their first call.
         outside: layer -> the module that reads its weight past it.
+        derived: layers of a class derived from torch's that may be quantized, for they only pad (plain_forward.py).
         unnormed: layers that reach another layer, or the network's output, without a normalisation (norm_behind.py).
         open_results: layer whose result nothing rounds before it is used -> the BatchNorm behind it, or None.
         last: those of them whose result alone makes the network's output.
@@ -69,6 +72,7 @@ class Graph:
     by_readers: set[str] = field(default_factory=set)
     order: list[str] = field(default_factory=list)
     outside: dict[str, str] = field(default_factory=dict)
+    derived: set[str] = field(default_factory=set)
     unnormed: list[str] = field(default_factory=list)
     open_results: dict[str, str | None] = field(default_factory=dict)
     last: set[str] = field(default_factory=set)
@@ -96,12 +100,12 @@ def read_graph(
     Raises:
         UserError: the model cannot be traced.
     """
+    modules = canonical_modules(model)
     trace = trace_model(model, example_inputs)
     owned = owning(model, trace)
     unnormed = without_norm(trace, owned.owners, layers)
-    graph = Graph(
-        {}, norms=dict(owned.norms), own_norms=set(owned.own_norms), outside=dict(owned.outside), unnormed=unnormed
-    )
+    graph = Graph({}, dict(owned.norms), set(owned.own_norms), outside=dict(owned.outside), unnormed=unnormed)
+    graph.derived.update(owned.derived)
     for call in calls_of(example_inputs)[1:]:
         _compare(graph, model, call, training=False)
     for mode in modes_without_gradients(model):
@@ -110,7 +114,8 @@ def read_graph(
     if trains and asks_for_training(model):
         _compare(graph, model, example_inputs, training=True)
     # A layer whose weight is read past it stays float, and so does not count as one that rounds its input.
-    quantized = set(layers) - set(graph.outside)
+    quantized = {name for name in layers if name not in graph.outside}
+    quantized -= {name for name in layers if is_derived(modules[name])} - graph.derived
     walk = _Walk(owned.owners, Signs(trace), quantized, set(activations), set(float_activations))
     walk.own_norms = owned.own_norms
     calls = [(node, owned.owners[node]) for node in trace.operations]
@@ -134,11 +139,13 @@ def _compare(graph: Graph, model: nn.Module, example_inputs: Any, training: bool
     try:
         owned = owning(model, trace_model(model, example_inputs, training))
     except UserError as e:
+        graph.derived.clear()
         if graph.norms:
             graph.norms.clear()
             graph.notes.append(f"no BatchNorm is folded, because not all that the network computes is known: {e}")
         return
     graph.outside.update(owned.outside)
+    graph.derived.difference_update(owned.doing_more)
     for name in [name for name, norm in graph.norms.items() if owned.norms.get(name) != norm]:
         del graph.norms[name]
 

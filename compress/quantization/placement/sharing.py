@@ -20,7 +20,8 @@ from torch.fx import Node
 
 from compress.graph.regions import has_subgraph
 from compress.graph.trace import Trace, call_of, module_of, operation_name, shape_of
-from compress.quantization.layers import LAYERS, NORMS, bias_names, weight_names
+from compress.quantization.layers import NORMS, bias_names, channel_axis, quantized_class, weight_names
+from compress.quantization.placement.plain_forward import computing, is_derived
 from compress.quantization.placement.signs import plain_name
 from compress.selectors import canonical, canonical_modules, first_names
 
@@ -43,6 +44,8 @@ class Owning:
         outside: layer -> the module that reads its weight or bias past it.
         alone: layers that are called once, with a weight and a bias that nothing else reads.
         norms: layer -> the BatchNorm that may be folded into it.
+        derived: layers of a class derived from torch's that are called and only pad (plain_forward.py).
+        doing_more: those of them that do more.
         own_norms: those of a class derived from BatchNorm: their numbers may be folded, the module stays.
     """
 
@@ -51,6 +54,8 @@ class Owning:
     alone: dict[str, Node] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
     own_norms: set[str] = field(default_factory=set)
+    derived: set[str] = field(default_factory=set)
+    doing_more: set[str] = field(default_factory=set)
 
 
 def owning(model: nn.Module, trace: Trace) -> Owning:
@@ -59,8 +64,14 @@ def owning(model: nn.Module, trace: Trace) -> Owning:
     owners = {n: names.get(canonical(module_of(n), model), "") for n in [*trace.placeholders, *trace.operations]}
     found = Owning(owners)
     modules = canonical_modules(model)
-    reads = _reads(model, trace)
-    found.outside.update(_outside(modules, reads, owners))
+    tensors = _tensors(model, trace)
+    reads = _reads(tensors)
+    called, more = computing(modules, owners, tensors, trace)
+    found.derived.update(called - more)
+    found.doing_more.update(more)
+    layers = {n: each for n, each in modules.items() if quantized_class(each) is not None}
+    layers = {n: each for n, each in layers.items() if n in found.derived or not is_derived(each)}
+    found.outside.update(_outside(layers, reads, owners))
     calls = Counter(owners[node] for node in trace.operations if is_layer(node))
     for node in trace.operations:
         name = owners[node]
@@ -95,7 +106,8 @@ def is_weighted(node: Node) -> bool:
 
 def has_weight(module: nn.Module) -> bool:
     """Whether a module is a layer with a quantized form whose weight is its own parameter, not computed from others."""
-    return type(module) in LAYERS and all(module._parameters.get(name) is not None for name in weight_names(module))
+    own = weight_names(module) if quantized_class(module) is not None else ()
+    return bool(own) and all(module._parameters.get(name) is not None for name in own)
 
 
 def output_channel_dim(node: Node) -> int:
@@ -110,14 +122,19 @@ def input_channel_dim(node: Node) -> int:
     return rank - 1 if plain_name(node) == "linear" else rank + 1 - len(shape_of(node.args[1]))
 
 
-def _reads(model: nn.Module, trace: Trace) -> dict[int, list[Node]]:
-    """Identity of each parameter and buffer -> the operations that read its values."""
+def _tensors(model: nn.Module, trace: Trace) -> dict[Node, Any]:
+    """Placeholder -> the parameter or buffer that it stands for."""
     tensors: dict[str, Any] = dict(model.named_parameters(remove_duplicate=False))
     tensors |= dict(model.named_buffers(remove_duplicate=False))
+    return {source: tensors[name] for source, name in {**trace.hidden_names, **trace.tensor_names}.items()}
+
+
+def _reads(tensors: Mapping[Node, Any]) -> dict[int, list[Node]]:
+    """Identity of each parameter and buffer -> the operations that read its values."""
     found: dict[int, list[Node]] = {}
-    for source, name in {**trace.hidden_names, **trace.tensor_names}.items():
+    for source, tensor in tensors.items():
         users = [user for user in source.users if _reads_values(user, source)]
-        found.setdefault(id(tensors[name]), []).extend(users)
+        found.setdefault(id(tensor), []).extend(users)
     return found
 
 
@@ -128,24 +145,23 @@ def _reads_values(user: Node, source: Node) -> bool:
 
 
 def _outside(
-    modules: Mapping[str, nn.Module], reads: Mapping[int, list[Node]], owners: Mapping[Node, str]
+    layers: Mapping[str, nn.Module], reads: Mapping[int, list[Node]], owners: Mapping[Node, str]
 ) -> Iterator[tuple[str, str]]:
     """Each layer whose weight or bias is read by a module that does not hold it, and that module."""
     holders: dict[int, list[str]] = {}
-    for name, module in modules.items():
-        if type(module) in LAYERS:
-            for own in (*weight_names(module), *bias_names(module)):
-                tensor = module._parameters.get(own)
-                if tensor is not None:
-                    holders.setdefault(id(tensor), []).append(name)
-    for key, layers in holders.items():
+    for name, module in layers.items():
+        for own in (*weight_names(module), *bias_names(module)):
+            tensor = module._parameters.get(own)
+            if tensor is not None:
+                holders.setdefault(id(tensor), []).append(name)
+    for key, names in holders.items():
         readers = [node for node in reads.get(key, []) if not has_subgraph(node)]  # a branch's layer is inside of it
         calls = Counter((owners.get(node, ""), call_of(node)) for node in readers)
         for (reader, call), count in calls.items():
-            if reader not in layers:
-                yield from ((name, reader) for name in layers)
+            if reader not in names:
+                yield from ((name, reader) for name in names)
             elif call and count > 1:  # the layer itself reads a tensor once a call
-                yield from ((name, f"a hook of {reader}") for name in layers)
+                yield from ((name, f"a hook of {reader}") for name in names)
 
 
 def _only_reader(module: Any, node: Node, reads: Mapping[int, list[Node]], own: tuple[str, ...] = OWN) -> bool:
@@ -169,5 +185,5 @@ def _fits(layer: Any, node: Node, norm: Any) -> bool:
         and output_channel_dim(node) == 1
         # Groups of a transposed convolution (channel_axis 1) share
         # the weight's dimension 1, so that it has no row a channel.
-        and getattr(layer, "groups", 1) * LAYERS[type(layer)].channel_axis <= 1
+        and getattr(layer, "groups", 1) * channel_axis(layer) <= 1
     )

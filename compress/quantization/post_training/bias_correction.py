@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.calibration.replay import passing
-from compress.quantization.layers import LAYERS
+from compress.quantization.layers import quantized_class
 from compress.quantization.post_training.folding import Bias
 from compress.selectors import submodule
 
@@ -65,7 +65,7 @@ def _bias(model: nn.Module, name: str, norm: str | None) -> Bias:
 
 def _channel_dimension(layer: nn.Module) -> int:
     """Of the output: the last one of a linear layer, the one behind the batch of a convolution."""
-    assert type(layer) in LAYERS
+    assert quantized_class(layer) is not None
     if isinstance(layer, nn.Linear):
         return -1
     dimensions = layer.get_parameter("weight").dim() - 2

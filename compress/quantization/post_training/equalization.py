@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from compress.graph.trace import ExampleInputs, shape_of, trace_model
-from compress.quantization.layers import LAYERS
+from compress.quantization.layers import channel_axis
 from compress.quantization.placement.sharing import input_channel_dim, is_layer, output_channel_dim, owning
 from compress.quantization.placement.signs import plain_name
 from compress.quantization.post_training.folding import Bias, Norms, along
@@ -113,22 +113,22 @@ def _fits(model: nn.Module, pair: Pair) -> bool:
     """Whether the channels of both can be told apart: grouped layers are left out unless they are depthwise."""
     first: Any = submodule(model, pair.first)
     second: Any = submodule(model, pair.second)
-    if getattr(first, "groups", 1) > 1 and LAYERS[type(first)].channel_axis == 1:
+    if getattr(first, "groups", 1) > 1 and channel_axis(first) == 1:
         return False
     channels, groups = output_rows(first).shape[0], getattr(second, "groups", 1)
-    depthwise = groups == channels == second.weight.shape[0] and LAYERS[type(second)].channel_axis == 0
+    depthwise = groups == channels == second.weight.shape[0] and channel_axis(second) == 0
     # A multiple where the channels were flattened: each is then several inputs in a row of the linear layer.
     return (groups == 1 or depthwise) and len(input_rows(second)) % channels == 0
 
 
 def output_rows(layer: Any) -> Tensor:
     """A weight as (output channels, n)."""
-    return layer.weight.movedim(LAYERS[type(layer)].channel_axis, 0).flatten(1)
+    return layer.weight.movedim(channel_axis(layer), 0).flatten(1)
 
 
 def input_rows(layer: Any) -> Tensor:
     """A weight as (input channels, n); a depthwise one reads each channel by its own filter."""
-    axis = 0 if getattr(layer, "groups", 1) > 1 else 1 - LAYERS[type(layer)].channel_axis
+    axis = 0 if getattr(layer, "groups", 1) > 1 else 1 - channel_axis(layer)
     return layer.weight.movedim(axis, 0).flatten(1)
 
 
@@ -158,8 +158,8 @@ def _equalize(model: nn.Module, pair: Pair, norms: Norms) -> float:
     norm = norms.get(pair.first)
     bias = Bias(first, None if norm is None else submodule(model, norm))
     s = scales(outputs, inputs.reshape(len(outputs), -1), bias.values)
-    first.weight.div_(s.reshape(along(first.weight, LAYERS[type(first)].channel_axis)))
-    axis = 0 if getattr(second, "groups", 1) > 1 else 1 - LAYERS[type(second)].channel_axis
+    first.weight.div_(s.reshape(along(first.weight, channel_axis(first))))
+    axis = 0 if getattr(second, "groups", 1) > 1 else 1 - channel_axis(second)
     second.weight.mul_(s.repeat_interleave(repeat).reshape(along(second.weight, axis)))
     bias.scale(1 / s)
     return float((s - 1).abs().max())

@@ -13,7 +13,7 @@ import torch.utils._pytree
 from torch import Tensor, nn
 
 from compress.graph.trace import as_arguments
-from compress.quantization.layers import LAYERS
+from compress.quantization.layers import channel_axis
 from compress.selectors import submodule
 
 Norms = Mapping[str, str]  # layer -> its BatchNorm
@@ -34,7 +34,7 @@ def fold_batch_norms(model: nn.Module, norms: Norms) -> None:
         if layer.bias is not None:
             shift = shift + layer.bias * scale
             layer.bias.zero_()
-        layer.weight.mul_(scale.reshape(along(layer.weight, LAYERS[type(layer)].channel_axis)))
+        layer.weight.mul_(scale.reshape(along(layer.weight, channel_axis(layer))))
         if norm.weight is not None:
             norm.bias.add_(shift)
             norm.weight.fill_(1.0)

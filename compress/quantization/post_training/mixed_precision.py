@@ -24,7 +24,7 @@ from compress.graph.macs.count import count_macs
 from compress.graph.trace import as_arguments
 from compress.io.files import write_text
 from compress.quantization.faults import FLOAT
-from compress.quantization.layers import LAYERS, kind_of, weight_names
+from compress.quantization.layers import channel_axis, kind_of, weight_names
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.post_training.ranges import Clipping, weight_range
 from compress.quantization.range_linear import RangeWeight, scale_and_zero
@@ -216,7 +216,7 @@ class MixedPrecision:
     def _rounded(self, layer: nn.Module, weight: Tensor, bits: int) -> Tensor:
         """The weight as the quantizer of these settings would round it."""
         quantizer = PostTrainLinearQuantizer(**self.settings)
-        piece = quantizer.weight_piece(bits, LAYERS[type(layer)].channel_axis)
+        piece = quantizer.weight_piece(bits, channel_axis(layer))
         assert isinstance(piece, RangeWeight)
         method = quantizer.clip_acts if quantizer.also_clip_weights else "NONE"
         how = Clipping(method, quantizer.n_stds, quantizer.percentile)

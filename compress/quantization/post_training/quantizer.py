@@ -20,7 +20,7 @@ from compress.quantization.base import RESULT_BITS, Bits, LayerBits, Quantizer
 from compress.quantization.convert import structure_of
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
 from compress.quantization.faults import uninitialized
-from compress.quantization.layers import INPUT, LAYERS, RESULT, QuantActivation, QuantLayer, kind_of
+from compress.quantization.layers import INPUT, RESULT, QuantActivation, QuantLayer, channel_axis, kind_of
 from compress.quantization.post_training.bias_correction import correct_biases
 from compress.quantization.post_training.equalization import equalize, find_pairs
 from compress.quantization.post_training.folding import fold_batch_norms, same_outputs
@@ -336,7 +336,7 @@ class PostTrainLinearQuantizer(Quantizer):
                 if isinstance(piece, RangeActivation):
                     made: FakeQuantizer = RangeActivation(piece.bits, piece.signed, modes["activations"], piece.decay)
                 else:
-                    axis = LAYERS[type(submodule(model, name))].channel_axis if kind_of(slot) == "weight" else None
+                    axis = channel_axis(submodule(model, name)) if kind_of(slot) == "weight" else None
                     made = RangeWeight(piece.bits, modes["weights"], axis if per_channel else None)
                 slots[slot] = made.to(next(piece.buffers()).device)
 
