@@ -52,6 +52,31 @@ def translated(given: Any, path: Path, model: nn.Module, report: Report) -> Any:
     return found
 
 
+def with_overrides(written: dict[str, Any], path: Path, report: Report) -> dict[str, Any]:
+    """A quantizer's arguments with `bits_overrides` of 2018, `{LAYER: {acts: 8, wts: 4}}`, as `overrides`.
+
+    Args:
+        written: the arguments.
+        path: where they stand.
+        report: takes the faults.
+    """
+    old = written.get("bits_overrides")
+    if not isinstance(old, Mapping) or "overrides" in written:
+        return written
+    found: dict[Any, Any] = {}
+    for layer, bits in old.items():
+        unknown = [key for key in bits if key not in BITS_OF_2018] if isinstance(bits, Mapping) else [bits]
+        if unknown:
+            message = f"given {shown(unknown[0])}; bits_overrides of a layer holds {', '.join(BITS_OF_2018)}"
+            report.add(message, (*path, "bits_overrides", layer))
+            continue
+        found[layer] = {BITS_OF_2018[key]: value for key, value in bits.items()}
+    return {**{key: value for key, value in written.items() if key != "bits_overrides"}, "overrides": found}
+
+
+BITS_OF_2018 = {"acts": "bits_activations", "wts": "bits_weights"}
+
+
 def _layers(overrides: Mapping[Any, Any], path: Path, model: nn.Module, report: Report, modes: Any) -> dict[Any, Any]:
     """The overrides in this bench's words, without those of operations that have no fake quantizer here."""
     found = {}

@@ -11,7 +11,7 @@ from typing import Any
 from compress.config.checks import across_policies as checks
 from compress.config.checks.fused_networks import Networks
 from compress.config.checks.selectors import Selection
-from compress.config.distiller_settings import REFUSED_CLASSES
+from compress.config.distiller_settings import REFUSED_CLASSES, with_overrides
 from compress.config.errors.faults import Report
 from compress.config.families import FAMILIES, Family, Instance
 from compress.config.loader import Path
@@ -73,6 +73,8 @@ class Instances:
         if cls is None:
             return None
         written = {key: value for key, value in given.items() if key != "class"}
+        if family.section == "quantizers":
+            written = with_overrides(written, path, self.report)
         if home is not family and not {str(key) for key in written} <= set(arguments_model(cls).model_fields):
             return None  # the class is what is wrong, not the section
         arguments = check_arguments(cls, written, path, self.report)

@@ -98,6 +98,26 @@ def test_a_class_that_is_needless_here_is_refused_with_what_to_write():
         Run(schedule)
 
 
+OF_2018 = """
+    quantizers:
+      it: {class: QuantAwareTrainRangeLinearQuantizer, bits_activations: 8, bits_weights: 4,
+           bits_overrides: {conv1: {acts: 8, wts: 6}, '.*fc': {wts: null}}}
+    policies: [{quantizer: {instance_name: it}, starting_epoch: 0, ending_epoch: 300, frequency: 1}]
+"""
+
+
+def test_bits_overrides_of_2018_are_overrides():
+    run = Run(yaml.safe_load(OF_2018))
+    run.epoch(0)
+    assert run.net.conv1.weight_quantizer.bits == 6
+    assert not hasattr(run.net.fc, "weight_quantizer")
+
+
+def test_unknown_keys_of_bits_overrides_are_named():
+    with pytest.raises(ScheduleError, match="given 'weights'; bits_overrides of a layer holds acts, wts"):
+        Run(yaml.safe_load(OF_2018.replace("wts: 6", "weights: 6")))
+
+
 def test_windows_that_were_published_load():
     """A frequency longer than the range, a ramp before the window, and a fine-tuning that ends in epoch 200,000."""
     run = Run(
