@@ -117,8 +117,8 @@ def network(middle: nn.Module) -> nn.Sequential:
 def plain(module: Any) -> nn.Sequential:
     """The same computation by torch's own classes."""
     pads: dict[type, nn.Module] = {
-        Same: nn.ZeroPad2d(1), ByModule: nn.ReflectionPad2d(1), Named: nn.ZeroPad2d(1), Rectangle: nn.ZeroPad2d((2, 0, 1, 1)),
-        Up: nn.Identity(),
+        Same: nn.ZeroPad2d(1), ByModule: nn.ReflectionPad2d(1), Named: nn.ZeroPad2d(1), Up: nn.Identity(),
+        Rectangle: nn.ZeroPad2d((2, 0, 1, 1)),
     }  # fmt: skip
     inner: Any = nn.ConvTranspose2d(8, 8, 3) if isinstance(module, Up) else nn.Conv2d(8, 8, 3)
     inner.load_state_dict(module.state_dict())
