@@ -145,6 +145,8 @@ def make_plan(
             levels, zeros = {**levels, **policy.plan(epoch)}, {**zeros, **expected}
             removed = {name: fraction for name, fraction in removed.items() if name not in expected}
             if isinstance(policy, ThinningPolicy):
+                # A thinner takes out what is zero in whole filters or channels
+                # by now; from then on it counts as removed, not as zero.
                 leaving = {name for other in policies for name in other.removable if zeros.get(name)}
                 removed = {**removed, **{name: zeros[name] for name in leaving}}
                 zeros = {name: fraction for name, fraction in zeros.items() if name not in leaving}

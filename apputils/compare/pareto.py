@@ -30,6 +30,7 @@ def pareto_front(points: Sequence[tuple[float, float]], higher_is_better: bool =
     order = sorted(range(len(points)), key=lambda i: (points[i][0], sign * points[i][1]))
     front: list[int] = []
     for i in order:
+        # Neither of two equal points beats the other.
         same = bool(front) and points[i] == points[front[-1]]
         if not front or same or sign * points[i][1] < sign * points[front[-1]][1]:
             front.append(i)

@@ -135,6 +135,8 @@ def _fold(module: Any, norm: Any, held: dict[Any, HeldWeight]) -> bool:
     if bool((factor < 0).any()) and int(weight.integers.min()) == -SHIFT:
         return False
     shape = [-1] + [1] * (weight.integers.dim() - 1)
+    # Value = integer * scale * factor; a scale has to stay positive, so the sign goes to the integers. Where the factor
+    # is 0 the sign is 0, too: integers of 0 over a scale of 1.
     integers = weight.integers * factor.sign().to(torch.int8).reshape(shape)
     parts = {
         "int8": integers,

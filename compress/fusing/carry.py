@@ -153,6 +153,7 @@ def _exchange_in(group: dict[str, Any], gone: Mapping[str, nn.Parameter], new: M
     prefix = _prefix(members[places[0]][0], gone, members[places[0]][1])
     joining = [(f"{prefix}{name}", parameter) for name, parameter in new.items()]
     stay = [[each] if id(each[1]) not in leaving else [] for each in members]
+    # In the place of the first that leaves: an optimizer's state dict numbers parameters by their order.
     stay[places[0]] = joining
     members = [each for part in stay for each in part]
     group["params"][:] = [parameter for _, parameter in members]

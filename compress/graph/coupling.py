@@ -82,20 +82,20 @@ class Coupling:
         self.heads = heads or Heads()
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
-        self.tensors: dict[str, Value] = {}
+        self.tensors: dict[str, Value] = {}  # of parameters, buffers and numbers that count channels
         self.block_modules: set[str] = set()
-        self.computed: dict[str, tuple[int, ...]] = {}
-        self.numbers: set[str] = set()
+        self.computed: dict[str, tuple[int, ...]] = {}  # ChannelGraph explains this and what else it has of these names
+        self.numbers: set[str] = set()  # those of `tensors` that modules keep as numbers
         self.asked: dict[tuple[Any, ...], int] = {}
         self.asked_for: dict[tuple[Any, ...], list[Ids]] = {}
         self.risky: set[str] = set()
-        self.has_heads = False
-        self.within: dict[str, list[Ids]] = {}
+        self.has_heads = False  # whether a second walk, within the heads, finds anything
+        self.within: dict[str, list[Ids]] = {}  # module -> the positions within its heads
         self.reads: set[tuple[str, int]] = set()
         self.padded: dict[str, int] = {}
-        self.calls: dict[Node, LayerCall] = {}
+        self.calls: dict[Node, LayerCall] = {}  # from here on: of the trace under way
         self._values: dict[Node, Result] = {}
-        self._sized: dict[str | None, Node] = {}
+        self._sized: dict[str | None, Node] = {}  # serial (sizes/origins.py) -> node
         self._node: Node | None = None
         self._trace: Trace | None = None
 

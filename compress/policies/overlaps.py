@@ -23,6 +23,7 @@ K = TypeVar("K", bound=Hashable)
 
 def acting_in(policies: Sequence[W], epochs: int) -> Iterator[list[W]]:
     """For each of the epochs 0 to `epochs` - 1 the policies that fire in it, in their order."""
+    # A sweep over the epochs: the last of `waiting` begins next, `active` holds those whose window is open.
     waiting = sorted(range(len(policies)), key=lambda i: policies[i].window.first, reverse=True)
     active: list[int] = []
     for epoch in range(epochs):
@@ -51,6 +52,7 @@ def meetings(windows: Sequence[EpochWindow], keys: Mapping[K, Sequence[int]]) ->
         ending: list[tuple[int, int]] = []
         active: dict[int, None] = {}
         for place in sorted(places, key=lambda i: (windows[i].first, i)):
+            # A sweep by first epochs: what has ended before this window begins can meet neither it nor any later one.
             while ending and ending[0][0] < windows[place].first:
                 active.pop(heapq.heappop(ending)[1], None)
             for other in active:

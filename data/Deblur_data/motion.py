@@ -42,12 +42,15 @@ def random_trajectory(draw: np.random.Generator, length: float, points: int = PO
     angle = draw.uniform(0.0, 2 * math.pi)
     velocity = stride * complex(math.cos(angle), math.sin(angle))
     shaken = draw.random(points - 1) < big_shake * anxiety
+    # The camera's plane as complex numbers: a factor e^(i phi) turns a vector by phi. Twice the velocity, turned by
+    # about pi and added to it, throws it round.
     turns = np.exp(1j * (math.pi + draw.random(points - 1) - 0.5))
     noise = draw.standard_normal(points - 1) + 1j * draw.standard_normal(points - 1)
     kicks = (anxiety * gaussian * stride * noise).tolist()
     place, way = 0j, [0j]
     for kick, shake, turn in zip(kicks, shaken.tolist(), turns.tolist(), strict=True):
         velocity += kick - anxiety * inertia * stride * place + (2 * velocity * turn if shake else 0.0)
+        # Only the direction changes; the way has the length that was asked for.
         velocity *= stride / abs(velocity)
         place += velocity
         way.append(place)

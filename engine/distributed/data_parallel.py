@@ -72,6 +72,7 @@ class Replicas:
         if self._by_hand:
             reached = [parameter for parameter in own.values() if parameter.grad is not None]
             average([parameter.grad for parameter in reached if parameter.grad is not None])
+            # Parameters that got no gradient would make DistributedDataParallel wait for ever.
             self._by_hand = len(reached) < len(own)
         else:
             _refuse_unreached(own)

@@ -74,11 +74,14 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     channels = first.shape[1]
     place = torch.arange(WINDOW, device=first.device, dtype=first.dtype) - WINDOW // 2
     taps = torch.exp(-(place**2) / (2 * SIGMA**2))
+    # The Gaussian is separable: a column and a row of taps instead
+    # of a square, and all five maps in one convolution each.
     taps = (taps / taps.sum()).repeat(5 * channels, 1)
     maps = torch.cat([first, second, first * first, second * second, first * second], 1)
     maps = functional.conv2d(maps, taps[:, None, :, None], groups=5 * channels)
     maps = functional.conv2d(maps, taps[:, None, None, :], groups=5 * channels)
     mean1, mean2, square1, square2, product = maps.chunk(5, 1)
+    # Cov(x, y) = E xy - E x E y, with E the Gaussian mean around each pixel.
     covariance, variances = product - mean1 * mean2, square1 + square2 - mean1**2 - mean2**2
     low, high = 0.01**2, 0.03**2
     return (

@@ -35,6 +35,8 @@ def peak_bytes(trace: Trace) -> int:
             last.update({key: moment for key in _storages(source) if key in born})
     for node in trace.results:
         last.update({key: len(steps) for key in _storages(node) if key in born})
+    # change[k]: by how much more is alive at step k than at the one before.
+    # A tensor is still there while its last reader runs, hence + 1.
     change = [0] * (len(steps) + 2)
     for key, moment in born.items():
         change[moment] += size[key]

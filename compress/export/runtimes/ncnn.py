@@ -114,6 +114,8 @@ def _put_integers(param: Path, binary: Path, weights: Sequence[_Weight]) -> tupl
             continue
         options = dict(word.split("=", 1) for word in words[4 + int(words[2]) + int(words[3]) :])
         for weight in waiting:
+            # A .bin has no index: weights follow one another, each behind a tag of four bytes, which is 0 for float32.
+            # So the values themselves are looked for.
             place = data.find(bytes(4) + weight.values.tobytes())
             if place < 0 or int(options["6"]) != weight.integers.size:
                 continue

@@ -126,6 +126,7 @@ def evolve(
         parent = plain if number < population else alive[min(drawn, key=lambda place: alive[place][1])][0]
         child = _mutated(parent, generator)
         alive.append((child, fitness(child)))
+        # Each process measures on its own samples; the first one's verdict counts, so that all keep the same gene.
         if of_first_rank(int(alive[-1][1] < best[1])):
             best = alive[-1]
         alive = alive[-population:]
