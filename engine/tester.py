@@ -28,6 +28,7 @@ from engine.application import TestedApplication
 from engine.commands.diagnose import diagnose_run
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
 from engine.commands.find_checkpoint import load_subject
+from engine.commands.prune import PruneRequest
 from engine.commands.quantize import QuantizeRequest
 from engine.commands.runtimes import in_runtimes
 from engine.commands.sensitivity import SensitivityRequest
@@ -99,16 +100,17 @@ class BaseTester(TestedApplication):
         if self.config.thin:
             self.take(*thin_subject(self))
         opt = self.config
-        sensitivity, quantization = SensitivityRequest.of(opt), QuantizeRequest.of(opt)
+        sensitivity, change = SensitivityRequest.of(opt), QuantizeRequest.of(opt) or PruneRequest.of(opt)
         if opt.dump_features is not None:
             return self.dump_features(opt.dump_features)
         check_results(self.results)
         if is_exported(self.file):
-            if quantization is not None:
-                raise UserError(f"--quantize needs a checkpoint, and {opt.model} is an exported file; nothing was done")
+            if change is not None:
+                what = "--prune" if opt.prune is not None else "--quantize"
+                raise UserError(f"{what} needs a checkpoint, and {opt.model} is an exported file; nothing was done")
             return evaluate_exported(self)
-        if quantization is not None:
-            return quantization.run(self)
+        if change is not None:
+            return change.run(self)
         started = time.perf_counter()
         second = [self.second()] if self.second else []  # first: it may be refused
         dense = second or [(name, self.test(each)) for name, each in self.dense_networks().items()]

@@ -198,6 +198,10 @@ class TestConfig:
     write_schedule: str | None = option(
         None, "write the suggested levels as a schedule; tolerance=X is the tolerated loss", metavar="tolerance=X"
     )
+    prune: str | None = option(
+        None, "prune whole channels without training until this fraction of the MACs or parameters is left, measured "
+        "beside dense: macs=X or params=X", metavar="COST=X",
+    )  # fmt: skip
     quantize: str | None = option(
         None, "quantize after training, measured beside float: a file of settings, `auto` (the cheapest that keeps the "
         "metric) or `mixed` (bits for each layer under --bits-budget)", metavar="SETTINGS",
@@ -212,7 +216,7 @@ class TestConfig:
     )
     calibration: int = option(
         16,
-        "for --quantize and --bits: number of minibatches of training data to calibrate with",
+        "for --quantize, --prune and --bits: number of minibatches of training data to calibrate with",
         minimum=1,
         maximum=MOST,
     )

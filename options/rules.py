@@ -136,13 +136,13 @@ def _trains(config: TrainConfig) -> bool:
 
 def _evaluates(config: TestConfig) -> bool:
     """Whether `test.py` measures a checkpoint, which alone has a sensitivity analysis."""
-    elsewhere = _others(config, ("compare", "benchmark", "dump_features", "quantize", "predict"), "")
+    elsewhere = _others(config, ("compare", "benchmark", "dump_features", "quantize", "prune", "predict"), "")
     return not elsewhere and not _exported(config)
 
 
 def _exports(config: TestConfig) -> bool:
     """Whether `test.py` exports the network; `--compare` and `--benchmark` do, to weigh and to time the files."""
-    elsewhere = _others(config, ("dump_features", "predict"), "")
+    elsewhere = _others(config, ("dump_features", "predict", "prune"), "")
     return (config.export or bool(config.compare) or config.benchmark) and not elsewhere and not _exported(config)
 
 
@@ -177,14 +177,18 @@ RESUMED: tuple[Rule[TrainConfig], ...] = (
     Rule(("run",), lambda c: False, "names a new run, and --resume continues with one under its own name"),
 )
 TESTED: tuple[Rule[TestConfig], ...] = (
-    *alone(("compare", "dump_features", "quantize", "predict")),
+    *alone(("compare", "dump_features", "quantize", "prune", "predict")),
     *alone(("model", "run", "compare")),
     Rule(
-        ("dump_features", "quantize", "predict", "thin", "benchmark", "runtimes"),
+        ("dump_features", "quantize", "prune", "predict", "thin", "benchmark", "runtimes"),
         lambda c: group_of(c.run) is None,
         "is about one run, and --run names a group of seeds; name one of its runs",
     ),
-    Rule(("benchmark",), lambda c: not _others(c, ("dump_features", "quantize", "predict"), ""), "only measures time"),
+    Rule(
+        ("benchmark",),
+        lambda c: not _others(c, ("dump_features", "quantize", "prune", "predict"), ""),
+        "only measures time",
+    ),
     Rule(("batch",), lambda c: c.compare or c.benchmark, "belongs to --compare and --benchmark"),
     Rule(("layers", "num"), lambda c: c.dump_features, "belongs to --dump-features"),
     Rule(("dump_features",), lambda c: c.layers, "needs --layers=NAME,NAME..., the layers whose outputs are written"),
@@ -193,7 +197,9 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         lambda c: str(c.dump_features).endswith(".npz"),
         "writes a file of the kind .npz; name it so",
     ),
-    Rule(("dump_features", "quantize"), lambda c: not _exported(c), "needs a checkpoint, not an exported file"),
+    Rule(
+        ("dump_features", "quantize", "prune"), lambda c: not _exported(c), "needs a checkpoint, not an exported file"
+    ),
     Rule(
         ("reduce_range", "complete"),
         _exports,
@@ -227,14 +233,14 @@ TESTED: tuple[Rule[TestConfig], ...] = (
     ),
     Rule(
         ("runtimes",),
-        lambda c: not _exported(c) and not _others(c, ("dump_features", "predict", "quantize"), ""),
+        lambda c: not _exported(c) and not _others(c, ("dump_features", "predict", "quantize", "prune"), ""),
         "measures the network of a checkpoint, not an exported file; after --quantize, give "
         "--model=results/RUN/quantized.pt",
     ),
     Rule(
         ("bits",), lambda c: not any(map(group_of, c.compare or ())), "is about runs; --compare names a group of seeds"
     ),
-    Rule(("calibration",), lambda c: c.quantize or c.bits, "belongs to --quantize and --bits"),
+    Rule(("calibration",), lambda c: c.quantize or c.prune or c.bits, "belongs to --quantize, --prune and --bits"),
     Rule(("max_drop",), lambda c: c.quantize == "auto", "belongs to --quantize=auto"),
     Rule(("bits_budget",), lambda c: c.quantize == "mixed", "belongs to --quantize=mixed"),
     Rule(

@@ -18,7 +18,7 @@ CASES = Cases(
         ],
         "test_options": [
             (["--predict=.", "--testdata=."], "--predict takes its images from its own folder"),
-            (["--predict=.", "--quantize=auto"], "--quantize excludes --compare, --dump-features, --predict"),
+            (["--predict=.", "--quantize=auto"], "--quantize excludes --compare, --dump-features, --prune, --predict"),
             (["--predict=nowhere"], "--predict=nowhere: there is no such folder"),
         ],
     },

@@ -1,0 +1,86 @@
+"""How much the network's output feels a change of a layer's weights: second moments of what the layer reads and gives.
+
+`Curvature`, `gather`. No labels are needed: what is measured is the network's own output.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compress.calibration.patches import patches, thinned_rows
+from compress.graph.trace import as_arguments
+
+
+@dataclass
+class Curvature:
+    """Of one layer, over calibration data.
+
+    Attributes:
+        inputs: mean of x x' over positions, (inputs, inputs), double precision.
+        outputs: sum over the positions of a sample of the squared gradient of the network's output with respect to
+            each of the layer's, (outputs,), double precision, mean over samples.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+
+
+class _Gathering:
+    """Sums over the calls of one layer."""
+
+    def __init__(self) -> None:
+        self.inputs: Tensor | None = None
+        self.outputs: Tensor | None = None
+        self.positions = self.samples = 0
+
+    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        rows = thinned_rows(patches(layer, arguments[0].detach()))[0].double()
+        product = rows.T @ rows
+        self.inputs = product if self.inputs is None else self.inputs + product
+        self.positions += len(rows)
+        self.samples += len(output)
+        dim = -1 if isinstance(layer, nn.Linear) else 1
+        output.register_hook(lambda gradient: self._feel(gradient.detach().double().movedim(dim, 0).flatten(1)))
+
+    def _feel(self, gradient: Tensor) -> None:
+        power = gradient.square().sum(1)
+        self.outputs = power if self.outputs is None else self.outputs + power
+
+    def done(self) -> Curvature | None:
+        if self.inputs is None or self.outputs is None:
+            return None  # never called, or nothing that comes of it reaches the output
+        return Curvature(self.inputs / self.positions, self.outputs / self.samples)
+
+
+def gather(network: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Any]) -> dict[str, Curvature]:
+    """The curvature of layers without groups, by one forward and one backward pass over the data.
+
+    The output's Jacobian J is met by random signs r: the mean of (J'r)^2 is the diagonal of J'J (Hutchinson 1990).
+
+    Args:
+        network: in eval mode; its gradients stay as they are.
+        layers: convolutions and linear layers by name.
+        batches: inputs.
+    """
+    found = {name: _Gathering() for name in layers}
+    draw = torch.Generator().manual_seed(0)
+    with ExitStack() as hooks, torch.enable_grad():
+        for name, layer in layers.items():
+            hooks.callback(layer.register_forward_hook(found[name]).remove)
+        for batch in batches:
+            given = [each.detach().requires_grad_() if _floats(each) else each for each in as_arguments(batch)]
+            given = [each.clone() if _floats(each) else each for each in given]  # may be changed in place
+            outputs = [each for each in pytree.tree_leaves(network(*given)) if _floats(each) and each.requires_grad]
+            signs = [torch.randint(0, 2, each.shape, generator=draw).to(each) * 2 - 1 for each in outputs]
+            total = torch.stack([(each * sign).sum() for each, sign in zip(outputs, signs, strict=True)]).sum()
+            torch.autograd.grad(total, [each for each in given if _floats(each)])
+    return {name: curvature for name, each in found.items() if (curvature := each.done()) is not None}
+
+
+def _floats(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

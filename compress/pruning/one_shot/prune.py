@@ -1,0 +1,135 @@
+"""A trained network loses whole units in one shot: `prune_one_shot`, and by L1 norms what it is compared with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.calibration.batch_norm import reestimate_batch_norm
+from compress.calibration.samples import finite_samples
+from compress.errors import UserError
+from compress.graph.channels import ChannelGraph
+from compress.groups import Tilings, group_norms, group_size
+from compress.parameters import copied
+from compress.pruning.network_wide.global_groups import CostOf, fewest
+from compress.pruning.one_shot.repair import repair
+from compress.pruning.one_shot.selection import find_readers, select
+from compress.selectors import parameter_owner
+from compress.thinning.complete import masks_of
+from compress.thinning.cost import Cost, Removed, parameter_count, weight_macs_left
+from compress.thinning.ranking import Vote, combined, voters
+from compress.thinning.thin import put_on
+from compress.thinning.trials.trial import prunable_graph
+
+COUNTED = ("macs", "params")
+PARTS = 1000  # steps of the fraction by which L1 norms prune
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """What came of it.
+
+    Attributes:
+        network: a copy whose removed units are zero everywhere; `thin(network, inputs)` makes it smaller, with proof.
+        removed: group name -> units.
+        left: of the cost, a fraction.
+        error: share of the layers' squared errors that repair left, mean over layers; 1 without repair.
+        notes: why groups stay whole, and whether the budget was out of reach.
+    """
+
+    network: nn.Module
+    removed: dict[str, list[int]]
+    left: float
+    error: float
+    notes: tuple[str, ...] = ()
+
+
+def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: float, target: Cost = "macs") -> OneShot:
+    """Prunes whole coupled units without training or labels, from calibration data alone.
+
+    Units are chosen by a second-order criterion (surgeon.py) over all layers at once, then the weights that are left
+    are set layer by layer by least squares (repair.py), and BatchNorm's statistics are estimated again.
+
+    Args:
+        model: float; it is left as it was.
+        batches: inputs of some minibatches of training data, a few hundred samples.
+        to: what may be left of the cost, (0, 1).
+        target: `macs` or `params`.
+
+    Raises:
+        UserError: the model cannot be traced, no unit of it can leave, or the budget makes no sense.
+    """
+    dense, batches, graph, cost = _prepared(model, batches, to, target)
+    readers = find_readers(dense, graph, batches)
+    if not readers.groups:
+        raise UserError("nothing was pruned: " + ("; ".join(readers.notes[:4]) or "the network has no prunable group"))
+    removed, left = select(graph, readers, cost, to, target)
+    pruned, masks = _masked(dense, graph, removed)
+    error = repair(dense, pruned, masks, batches)
+    reestimate_batch_norm(pruned, batches)
+    out_of_reach = f"{to:.1%} of the {target} is out of reach: {left:.1%} are left"
+    return OneShot(pruned, removed, left, error, readers.notes + ((out_of_reach,) if left > to else ()))
+
+
+def prune_by_norms(model: nn.Module, batches: Sequence[Any], to: float, target: Cost = "macs") -> OneShot:
+    """The same budget by L1 norms, with BatchNorm's statistics estimated again: what it is compared with.
+
+    Every group loses the same fraction of its units, those whose filters have the smallest norms (Li et al. 2017,
+    Pruning Filters for Efficient ConvNets, arXiv 1608.08710).
+
+    Raises:
+        UserError: see `prune_one_shot`.
+    """
+    dense, batches, graph, cost = _prepared(model, batches, to, target)
+    votes, order = _filters(dense, graph), {}
+    for group in graph.groups(prunable_only=True):
+        if own := voters(group, votes):
+            order[group.name] = combined(group, own).argsort(stable=True).tolist()
+
+    def removed(parts: int) -> dict[str, list[int]]:
+        counts = {name: min(len(units) - 1, round(len(units) * parts / PARTS)) for name, units in order.items()}
+        return {name: sorted(units[: counts[name]]) for name, units in order.items() if counts[name]}
+
+    parts, left = fewest(PARTS - 1, lambda k: cost(removed(k)), to)
+    pruned, _ = _masked(dense, graph, removed(parts))
+    reestimate_batch_norm(pruned, batches)
+    return OneShot(pruned, removed(parts), left, 1.0)
+
+
+def _prepared(
+    model: nn.Module, batches: Sequence[Any], to: float, target: Cost
+) -> tuple[nn.Module, list[Any], ChannelGraph, CostOf]:
+    if not 0 < to < 1 or target not in COUNTED:
+        raise UserError(f"a budget is macs or params, and a fraction between 0 and 1; given {target} = {to:g}")
+    dense, finite = copied(model).eval(), finite_samples(batches)
+    graph = prunable_graph(dense, finite[0])
+    count = weight_macs_left if target == "macs" else parameter_count
+    whole = count(graph, dense, {})
+
+    def cost(removed: Removed) -> float:
+        return count(graph, dense, removed) / whole
+
+    return dense, finite, graph, cost
+
+
+def _masked(dense: nn.Module, graph: ChannelGraph, removed: Removed) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A copy with zeros in everything that belongs to the units."""
+    pruned = copied(dense)
+    masks = masks_of(graph, removed, dict(pruned.named_parameters()))
+    put_on(pruned, masks)
+    return pruned, masks
+
+
+def _filters(model: nn.Module, graph: ChannelGraph) -> list[Vote]:
+    """The L1 norm of every filter of a prunable group, over its length."""
+    found, tilings = [], Tilings()
+    for name, weight in model.named_parameters():
+        owner = parameter_owner(model, name)
+        known = isinstance(owner, nn.Conv1d | nn.Conv2d | nn.Linear) and name.rpartition(".")[2] == "weight"
+        if known and any(group.prunable for group in graph.groups_of(name, 0)):
+            tile = tilings.tile(model, name, weight.shape, "Filters")
+            with torch.no_grad():
+                found.append(Vote(name, 0, group_norms(weight, tile, 1) / group_size(tile), 0.0, None))
+    return found

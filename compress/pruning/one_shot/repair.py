@@ -1,0 +1,92 @@
+"""The weights that are left, so that every layer gives what it gave: least squares, layer by layer.
+
+`repair`. Papers: OSSCAR, arXiv 2403.12983, and OBSPA, arXiv 2403.18955 (a layer's weights by least squares on
+calibration data); the target is the dense network's output of the layer, while its input is what the layers in front of
+it, pruned and repaired, give now (as in He et al. 2017, Channel Pruning, arXiv 1707.06168, section 3.2).
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.calibration.patches import inputs_of_a_channel, patches, thinned_rows
+from compress.calibration.replay import passing
+from compress.graph.trace import as_arguments
+from compress.thinning.complete import Masks
+
+RIDGE = 0.01  # of the inputs' mean power: how firmly a weight is held where the data do not tell
+
+
+def in_order(network: nn.Module, batch: Any) -> list[str]:
+    """The convolutions and linear layers in the order in which they are called; those called twice are left out."""
+    found: dict[str, int] = {}
+
+    def count(name: str) -> None:
+        found[name] = found.get(name, 0) + 1
+
+    known = {name: each for name, each in network.named_modules() if inputs_of_a_channel(each) is not None}
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in known.items():
+            hooks.callback(module.register_forward_hook(lambda *_, name=name: count(name)).remove)
+        network(*as_arguments(batch))
+    return [name for name, calls in found.items() if calls == 1]
+
+
+@torch.no_grad()
+def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[Any]) -> float:
+    """Sets the weights of a masked network, in place; masked weights stay zero.
+
+    Args:
+        dense: the network before, in eval mode.
+        pruned: a copy whose masked weights are zero, in eval mode.
+        masks: parameter name -> bool, True = kept.
+        batches: inputs.
+
+    Returns:
+        the share of the layers' squared errors that is left, mean over the layers that had one; 1 if none had.
+    """
+    left = []
+    for name in in_order(pruned, batches[0]):
+        layer, was = pruned.get_submodule(name), dense.get_submodule(name)
+        pairs = zip(passing(pruned, layer, batches), passing(dense, was, batches), strict=True)
+        mask = masks.get(f"{name}.weight")
+        share = _solve(layer, ((given, target) for (given, _), (_, target) in pairs), mask)
+        left += [] if share is None else [share]
+    return sum(left) / len(left) if left else 1.0
+
+
+def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | None) -> float | None:
+    """One layer: inputs now and outputs then -> new weights; the share of the error that is left."""
+    groups = getattr(layer, "groups", 1)
+    kept = torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask
+    weight = layer.weight.double().view(groups, len(layer.weight) // groups, -1)
+    bias = 0 if layer.bias is None else layer.bias.double().view(groups, 1, -1)
+    square = cross = power = None
+    for given, target in pairs:
+        x = thinned_rows(patches(layer, given)).double()
+        y = thinned_rows(_as_rows(layer, target, groups)).double() - bias
+        error = y - x @ weight.transpose(1, 2)
+        new = x.transpose(1, 2) @ x, x.transpose(1, 2) @ error, error.square().sum(1)
+        square, cross, power = new if square is None else (square + new[0], cross + new[1], power + new[2])
+    rows = kept.view_as(weight).any(2)  # outputs that are there
+    before = float((power * rows).sum()) if power is not None else 0.0
+    if square is None or cross is None or before <= 0:
+        return None
+    held = RIDGE * square.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
+    square_held = square + held[:, None, None] * torch.eye(square.shape[-1], dtype=square.dtype)
+    step = torch.linalg.solve(square_held, cross).transpose(1, 2) * kept.view_as(weight)
+    gained = 2 * (step.transpose(1, 2) * cross).sum(1) - ((step @ square) * step).sum(2)
+    step = step * (gained > 0)[..., None]  # a row that it would make worse stays
+    layer.weight += step.view_as(layer.weight).to(layer.weight)
+    return 1 - float((gained.clamp_min(0) * rows).sum()) / before
+
+
+def _as_rows(layer: nn.Module, output: Tensor, groups: int) -> Tensor:
+    """(groups, positions, outputs of a group), in the order of `patches`."""
+    if isinstance(layer, nn.Linear):
+        return output.reshape(1, -1, output.shape[-1])
+    columns = output.flatten(2).reshape(len(output), groups, -1, output[0, 0].numel())
+    return columns.permute(1, 0, 3, 2).flatten(1, 2)

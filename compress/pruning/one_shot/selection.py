@@ -1,0 +1,199 @@
+"""Which units leave: all groups of the network against each other, by what their readers lose.
+
+`Readers`, `select`. A coupled unit is paid for where it is read: by every convolution and linear layer that has it as
+an input. Between them stand norms, activations and depthwise convolutions, which lose it without a cost of their own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.calibration.patches import inputs_of_a_channel
+from compress.graph.channels import ChannelGraph, ChannelGroup, Place
+from compress.graph.trace import as_arguments
+from compress.parameters import copied
+from compress.pruning.network_wide.global_groups import CostOf, fewest, unit_cost
+from compress.pruning.one_shot.curvature import gather
+from compress.pruning.one_shot.surgeon import Surgeon
+from compress.selectors import parameter_owner
+from compress.thinning.complete import gone_positions
+from compress.thinning.cost import Cost
+
+ROUNDS = 16  # in which the budget is reached; in between costs are computed anew
+MOST = 0.9  # of a group's units that may go
+TRIED = 0.25  # of a layer's units that are left out to see what the output feels of it
+
+
+@dataclass(frozen=True)
+class Readers:
+    """The layers that read the units of the groups that may lose some.
+
+    Attributes:
+        groups: those groups.
+        surgeons: weight name -> the layer's surgeon.
+        columns: group name -> weight name -> inputs of each unit, (units, inputs of a unit).
+        notes: why other groups stay, one sentence each.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    surgeons: dict[str, Surgeon]
+    columns: dict[str, dict[str, Tensor]]
+    notes: tuple[str, ...]
+
+
+def find_readers(network: nn.Module, graph: ChannelGraph, batches: Sequence[Any]) -> Readers:
+    """Looks at the network's layers on calibration data.
+
+    Args:
+        network: in eval mode.
+        graph: of it.
+        batches: inputs.
+    """
+    columns: dict[str, dict[str, Tensor]] = {}
+    notes, groups = [], []
+    for group in graph.groups(prunable_only=True):
+        reads = [place for place in group.members if place in graph.reads and _has_inputs(network, place)]
+        odd = [place for place in reads if not _is_known(network, place)]
+        if odd or not reads:
+            why = f"{odd[0][0]!r} reads it, a layer whose inputs are not measured" if odd else "no layer reads it"
+            notes.append(f"{group.name}: all {group.units} units stay: {why}")
+            continue
+        groups.append(group)
+        columns[group.name] = {name: _inputs_of_units(network, group, (name, dim)) for name, dim in reads}
+    wanted = sorted({name for each in columns.values() for name in each})
+    layers = {name: _owner(network, name) for name in wanted}
+    found = gather(network, layers, batches)
+    surgeons = {name: Surgeon(layers[name].weight.flatten(1), c.inputs, c.outputs) for name, c in found.items()}
+    unread = [group for group in groups if not set(columns[group.name]) <= set(surgeons)]
+    notes += [f"{group.name}: all {group.units} units stay: a reader of it was never called" for group in unread]
+    readers = Readers(tuple(g for g in groups if g not in unread), surgeons, columns, tuple(notes))
+    _weigh(network, readers, batches[0])
+    return readers
+
+
+def _owner(network: nn.Module, weight: str) -> Any:
+    return parameter_owner(network, weight)
+
+
+def _has_inputs(network: nn.Module, place: Place) -> bool:
+    """Whether it is a weight's dimension that counts channels one by one: a norm's or a depthwise filter's is none."""
+    name, dim = place
+    owner = _owner(network, name)
+    if owner is None or getattr(owner, "weight", None) is None or owner.weight.dim() < 2:
+        return False
+    return not (dim == 0 and getattr(owner, "groups", 1) == len(owner.weight))
+
+
+def _is_known(network: nn.Module, place: Place) -> bool:
+    owner = _owner(network, place[0])
+    return place[1] == 1 and getattr(owner, "groups", 1) == 1 and inputs_of_a_channel(owner) is not None
+
+
+def _inputs_of_units(network: nn.Module, group: ChannelGroup, place: Place) -> Tensor:
+    taps = _owner(network, place[0]).weight[0, 0].numel()
+    unit_of = group.members[place]
+    positions = np.flatnonzero(unit_of >= 0)
+    positions = positions[np.argsort(unit_of[positions], kind="stable")].reshape(group.units, -1)
+    return torch.from_numpy(positions[:, :, None] * taps + np.arange(taps)).flatten(1)
+
+
+@torch.no_grad()
+def _weigh(network: nn.Module, readers: Readers, batch: Any) -> None:
+    """Sets each surgeon's scale by a trial: what the output really feels over what the curvature says.
+
+    The curvature takes the errors of a layer's positions for independent. They are not, and less so in the layers in
+    front, so that costs of different layers could not be compared.
+    """
+    trial = copied(network)
+    before = trial(*as_arguments(batch))
+    for name, surgeon in readers.surgeons.items():
+        tried = surgeon.copy()
+        for columns in (each[name] for each in readers.columns.values() if name in each):
+            order = tried.costs(columns).argsort()[: max(1, int(TRIED * len(columns)))]
+            tried.remove(columns[order].flatten())
+        predicted = tried.predicted(surgeon.weight)
+        weight = _owner(trial, name).weight
+        kept = weight.clone()
+        weight.copy_(tried.weight.view_as(weight))
+        measured = _distance(before, trial(*as_arguments(batch)))
+        weight.copy_(kept)
+        surgeon.scale = measured / predicted if predicted > 0 and math.isfinite(measured) else 1.0
+
+
+def _distance(a: Any, b: Any) -> float:
+    """Squared distance of two outputs, mean over samples."""
+    a, b = (next(t for t in torch.utils._pytree.tree_leaves(each) if isinstance(t, Tensor)) for each in (a, b))
+    return float((a - b).double().square().sum()) / len(a)
+
+
+def select(
+    graph: ChannelGraph, readers: Readers, cost: CostOf, to: float, target: Cost
+) -> tuple[dict[str, list[int]], float]:
+    """The units that go, lowest cost for what they bring first, in rounds; the surgeons follow.
+
+    Args:
+        graph: of the network.
+        readers: of it; changed.
+        cost: units that go -> what is left of the dense network's cost, a fraction.
+        to: the budget, (0, 1).
+        target: what it is of.
+
+    Returns:
+        units by group, and what is left.
+    """
+    gone: dict[str, list[int]] = {group.name: [] for group in readers.groups}
+    reached = 1.0
+    for number in range(1, ROUNDS + 1):
+        budget = 1 - (1 - to) * number / ROUNDS
+        order = _order(readers, gone, target)
+        count, reached = fewest(len(order), partial(_left, cost, gone, order), budget)
+        _take(graph, readers, order[:count])
+        gone = _joined(gone, order[:count])
+    return {name: sorted(units) for name, units in gone.items() if units}, reached
+
+
+def _joined(gone: Mapping[str, list[int]], more: Sequence[tuple[str, int]]) -> dict[str, list[int]]:
+    found = {name: list(units) for name, units in gone.items()}
+    for name, unit in more:
+        found[name].append(unit)
+    return found
+
+
+def _left(cost: CostOf, gone: Mapping[str, list[int]], order: Sequence[tuple[str, int]], count: int) -> float:
+    return cost(_joined(gone, order[:count]))
+
+
+def _order(readers: Readers, gone: Mapping[str, list[int]], target: Cost) -> list[tuple[str, int]]:
+    """The units that are left and may go, lowest first."""
+    found: list[tuple[float, str, int]] = []
+    for group in readers.groups:
+        costs = sum(readers.surgeons[name].costs(each) for name, each in readers.columns[group.name].items())
+        assert isinstance(costs, Tensor)
+        left = [unit for unit in costs.argsort(stable=True).tolist() if unit not in set(gone[group.name])]
+        room = min(math.floor(MOST * group.units + 1e-9), group.prunable) - len(gone[group.name])
+        found += [(float(costs[unit]) / unit_cost(group, target), group.name, unit) for unit in left[: max(0, room)]]
+    return [(name, unit) for _, name, unit in sorted(found)]
+
+
+def _take(graph: ChannelGraph, readers: Readers, units: Sequence[tuple[str, int]]) -> None:
+    """Takes units from those who read them, and their rows from those who write them."""
+    chosen: dict[str, list[int]] = {}
+    for name, unit in units:
+        chosen.setdefault(name, []).append(unit)
+    columns: dict[str, list[Tensor]] = {}
+    for group in readers.groups:
+        if group.name not in chosen:
+            continue
+        for name, each in readers.columns[group.name].items():
+            columns.setdefault(name, []).append(each[chosen[group.name]].flatten())
+        for (name, dim), positions in gone_positions(group, chosen[group.name]).items():
+            if dim == 0 and name in readers.surgeons:
+                readers.surgeons[name].lose_outputs(torch.from_numpy(positions))
+    for name, parts in columns.items():
+        readers.surgeons[name].remove(torch.cat(parts).unique())

@@ -1,0 +1,144 @@
+"""A run's network pruned in one shot, without training: `test.py --prune`.
+
+    python test.py --prune=macs=0.7
+
+`PruneRequest`: the budget, calibration data, dense beside pruned and beside L1 norms, files.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+
+from tabulate import tabulate
+from torch import nn
+
+from apputils.checkpoints.file import save_checkpoint
+from compress.analysis.measured_words import measured_words
+from compress.errors import UserError
+from compress.export.onnx.qdq import is_quantized
+from compress.io.files import write_json
+from compress.pruning.one_shot.prune import COUNTED, OneShot, prune_by_norms, prune_one_shot
+from compress.thinning.cost import Cost
+from engine.application import TestedApplication
+from engine.commands.quantize import calibration_data
+from engine.commands.thin import Content, thinned_content
+from options.base_options import TestConfig
+
+logger = logging.getLogger("run")
+FILE, CHECKPOINT = "one_shot.json", "pruned.pt"
+DENSE, NORMS, PRUNED = "dense", "L1 norms", "pruned"
+PROOF_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class PruneRequest:
+    """What the options ask for.
+
+    Attributes:
+        target: of the budget.
+        to: what may be left of it, a fraction of the network's.
+        batches: minibatches of training data to calibrate with.
+    """
+
+    target: Cost
+    to: float
+    batches: int
+
+    @classmethod
+    def of(cls, opt: TestConfig) -> "PruneRequest | None":
+        """Reads the options; None without `--prune`.
+
+        Raises:
+            UserError: a value means nothing; what goes together is in options/rules.py.
+        """
+        if opt.prune is None:
+            return None
+        target, _, number = opt.prune.partition("=")
+        try:
+            to = float(number)
+        except ValueError:
+            to = 0.0
+        if target not in COUNTED or not 0 < to < 1:
+            raise UserError(
+                f"--prune={opt.prune}: give macs=X or params=X, X what may be left as a fraction of the network's, "
+                "such as macs=0.7; nothing was started"
+            )
+        return cls(cast(Cost, target), to, opt.calibration)
+
+    def run(self, tester: TestedApplication) -> dict[str, Any]:
+        """Prunes, thins with proof, measures on the test data, writes; returns what one_shot.json holds.
+
+        In results/<run>/: pruned.pt, which `test.py --model` takes.
+
+        Raises:
+            UserError: the network is quantized, nothing of it can leave, or the proof failed.
+        """
+        started, model = time.perf_counter(), tester.build_model()
+        if is_quantized(model):
+            raise UserError(f"--prune: the network of {tester.file} is quantized; prune before that; nothing was done")
+        batches, _ = calibration_data(tester, self.batches)
+        samples = sum(len(batch) for batch in batches)
+        logger.info("pruning with %d training samples in %d minibatches", samples, len(batches))
+        found, norms = (way(model, batches, self.to, self.target) for way in (prune_one_shot, prune_by_norms))
+        content, network = _thinned(tester, found, batches)
+        measured = {DENSE: tester.test(model), NORMS: tester.test(norms.network), PRUNED: tester.test(network)}
+        result = self._result(tester, found, norms, measured, samples)
+        result["parameters"] = [sum(p.numel() for p in each.parameters()) for each in (model, network)]
+        result["seconds"] = round(time.perf_counter() - started, 1)
+        save_checkpoint(tester.results / CHECKPOINT, content)
+        write_json(tester.results / FILE, result)
+        _tell(tester, result)
+        return result
+
+    def _result(
+        self, tester: TestedApplication, found: OneShot, norms: OneShot, measured: dict[str, dict[str, float]],
+        samples: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What one_shot.json holds."""
+        name, trivial = tester.baseline()
+        metrics = list(measured[DENSE])
+        quality = {m: {name: trivial[m], **{way: each[m] for way, each in measured.items()}} for m in metrics}
+        lost = {m: each[DENSE] - each[NORMS] for m, each in quality.items()}
+        return {
+            "run": tester.folders.name,
+            "target": self.target,
+            "to": self.to,
+            "left": {PRUNED: found.left, NORMS: norms.left},
+            "samples": samples,
+            "quality": quality,
+            "recovered": {m: (quality[m][PRUNED] - quality[m][NORMS]) / lost[m] if lost[m] else None for m in metrics},
+            "removed": {group: len(units) for group, units in found.removed.items()},
+            "layer_error_left": found.error,
+            "notes": list(found.notes),
+            "measured_on": tester.data_facts(),
+        }
+
+
+def _thinned(tester: TestedApplication, found: OneShot, batches: list[Any]) -> tuple[Content, nn.Module]:
+    """The pruned network without its zero units, and a checkpoint of it."""
+    before = {**tester.checkpoint, "model": found.network.state_dict(), "averaged": None}
+    network = tester.new_network(tester.checkpoint["network"]["arguments"]).to(tester.device)
+    content, thinned = thinned_content(before, network, batches[0][:PROOF_SAMPLES], None)
+    for note in (*found.notes, *thinned.notes):
+        logger.warning("%s", note)
+    if content is before:  # nothing could leave the network
+        content = {key: value for key, value in before.items() if key != "optimizer"}
+    return content, network.eval()
+
+
+def _tell(tester: TestedApplication, result: dict[str, Any]) -> None:
+    rows = [
+        [metric, *each.values(), *([share if share is None else 100 * share])]
+        for (metric, each), share in zip(result["quality"].items(), result["recovered"].values(), strict=True)
+    ]
+    heads = ["quality", *next(iter(result["quality"].values())), "recovered, %"]
+    logger.info("\n%s\nmeasured on %s\n", tabulate(rows, heads, floatfmt=".2f"), measured_words(result["measured_on"]))
+    left, before_after = result["left"], result["parameters"]
+    logger.info(
+        "%s left: %.1f %% (by L1 norms %.1f %%); parameters %s -> %s; recovered is the share of what L1 norms, with "
+        "BatchNorm's statistics estimated again too, lose",
+        result["target"], 100 * left[PRUNED], 100 * left[NORMS], *(f"{count:,}" for count in before_after),
+    )  # fmt: skip
+    path = tester.results / CHECKPOINT
+    logger.info("written: %s, %s\nnext: python test.py --model=%s", tester.results / FILE, CHECKPOINT, path)
