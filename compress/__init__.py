@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from compress.plan import Plan
     from compress.policies.base import Policy
     from compress.pruning.base import Pruner
+    from compress.pruning.one_shot.prune import OneShot, prune_one_shot
     from compress.pruning.structure import StructurePruner
     from compress.quantization.base import Quantizer
     from compress.quantization.convert import apply as apply_structure
@@ -61,8 +62,8 @@ __all__ = [  # noqa: RUF022 (by subject)
     # masks
     "MaskTable", "ParameterMasker",
     # coupled channels and thinning
-    "Call", "ChannelGraph", "ChannelGroup", "Recipe", "Thinned", "Unused", "prunable_graph", "prunable_groups",
-    "remove_units", "thin",
+    "Call", "ChannelGraph", "ChannelGroup", "OneShot", "Recipe", "Thinned", "Unused", "prunable_graph",
+    "prunable_groups", "prune_one_shot", "remove_units", "thin",
     # quantization
     "MixedPrecision", "PostTrainLinearQuantizer", "apply_structure", "climb_ladder", "load_post_training",
     "structure_of",
@@ -108,6 +109,7 @@ _MODULES = {
     "plan": ("Plan",),
     "policies.base": ("Policy",),
     "pruning.base": ("Pruner",),
+    "pruning.one_shot.prune": ("OneShot", "prune_one_shot"),
     "pruning.structure": ("StructurePruner",),
     "quantization.base": ("Quantizer",),
     "quantization.convert": ("apply_structure", "structure_of"),

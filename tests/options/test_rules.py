@@ -48,7 +48,7 @@ SHARED_TESTING = [
     (["--dump-features=a.txt", "--layers=x"], "--dump-features writes a file of the kind .npz"),
     (["--model=old.onnx", "--quantize=auto"], "--quantize needs a checkpoint, not an exported file"),
     (["--model=old.onnx", "--prune=macs=0.5"], "--prune needs a checkpoint, not an exported file"),
-    (["--prune=macs=0.5", "--quantize=auto"], "--prune excludes --compare, --dump-features, --quantize, --predict"),
+    (["--prune=macs=0.5", "--quantize=auto"], "--quantize excludes --compare, --dump-features, --prune, --predict"),
     (["--calibration=3"], "--calibration belongs to --quantize, --prune and --bits"),
     (["--max-drop=1"], "--max-drop belongs to --quantize=auto"),
     (["--quantize=auto", "--bits-budget=size:0.1"], "--bits-budget belongs to --quantize=mixed"),

@@ -17,6 +17,7 @@ from compress.calibration.replay import passing
 from compress.graph.trace import as_arguments
 from compress.thinning.complete import Masks
 
+ROUNDING = 1e-10  # share of a layer's output below which there is nothing to repair
 RIDGE = 0.01  # of the inputs' mean power: how firmly a weight is held where the data do not tell
 
 
@@ -58,30 +59,60 @@ def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[
     return sum(left) / len(left) if left else 1.0
 
 
+class _Sums:
+    """Sums over the positions of one layer: of x (its inputs now), and of e, what its outputs lack."""
+
+    def __init__(self) -> None:
+        self.parts: list[Tensor] = []
+        self.positions = 0
+
+    def add(self, x: Tensor, e: Tensor, y: Tensor) -> None:
+        """Of (groups, positions, inputs or outputs)."""
+        xt = x.transpose(1, 2)
+        new = [xt @ x, xt @ e, e.square().sum(1), y.square().sum(1), x.sum(1, True), e.sum(1, True)]
+        self.parts = [a + b for a, b in zip(self.parts, new, strict=True)] if self.parts else new
+        self.positions += x.shape[1]
+
+
 def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | None) -> float | None:
-    """One layer: inputs now and outputs then -> new weights; the share of the error that is left."""
+    """One layer: inputs now and outputs then -> new weights and bias; the share of the error that is left."""
     groups = getattr(layer, "groups", 1)
     kept = torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask
     weight = layer.weight.double().view(groups, len(layer.weight) // groups, -1)
     bias = 0 if layer.bias is None else layer.bias.double().view(groups, 1, -1)
-    square = cross = power = None
+    sums = _Sums()
     for given, target in pairs:
-        x = thinned_rows(patches(layer, given)).double()
-        y = thinned_rows(_as_rows(layer, target, groups)).double() - bias
-        error = y - x @ weight.transpose(1, 2)
-        new = x.transpose(1, 2) @ x, x.transpose(1, 2) @ error, error.square().sum(1)
-        square, cross, power = new if square is None else (square + new[0], cross + new[1], power + new[2])
-    rows = kept.view_as(weight).any(2)  # outputs that are there
-    before = float((power * rows).sum()) if power is not None else 0.0
-    if square is None or cross is None or before <= 0:
+        x, y = thinned_rows(patches(layer, given)).double(), thinned_rows(_as_rows(layer, target, groups)).double()
+        sums.add(x, y - bias - x @ weight.transpose(1, 2), y)
+    if not sums.parts:
         return None
+    square, cross, power, full, x_sum, e_sum = sums.parts
+    kept = kept.view_as(weight)
+    rows = kept.any(2)  # outputs that are there
+    before = float((power * rows).sum())
+    if before <= ROUNDING * float((full * rows).sum()):
+        return None
+    shift = torch.zeros_like(power)
+    if layer.bias is not None:  # it takes the mean error, the weights what is left
+        shift = e_sum[:, 0] / sums.positions
+        square = square - x_sum.transpose(1, 2) @ x_sum / sums.positions
+        cross = cross - x_sum.transpose(1, 2) @ e_sum / sums.positions
+    step, gained = _step(square, cross, kept)
+    layer.weight += step.view_as(layer.weight).to(layer.weight)
+    if layer.bias is not None:
+        mean = (step @ x_sum.transpose(1, 2))[..., 0] / sums.positions
+        layer.bias += ((shift - mean) * rows).view_as(layer.bias).to(layer.bias)
+    return 1 - float(((gained + sums.positions * shift.square()) * rows).sum()) / before
+
+
+def _step(square: Tensor, cross: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """The change of the weights by ridge regression, (groups, outputs, inputs), and the squared error that it takes."""
     held = RIDGE * square.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
-    square_held = square + held[:, None, None] * torch.eye(square.shape[-1], dtype=square.dtype)
-    step = torch.linalg.solve(square_held, cross).transpose(1, 2) * kept.view_as(weight)
+    firm = square + held[:, None, None] * torch.eye(square.shape[-1], dtype=square.dtype)
+    step = torch.linalg.solve(firm, cross).transpose(1, 2) * kept
     gained = 2 * (step.transpose(1, 2) * cross).sum(1) - ((step @ square) * step).sum(2)
     step = step * (gained > 0)[..., None]  # a row that it would make worse stays
-    layer.weight += step.view_as(layer.weight).to(layer.weight)
-    return 1 - float((gained.clamp_min(0) * rows).sum()) / before
+    return step, gained.clamp_min(0)
 
 
 def _as_rows(layer: nn.Module, output: Tensor, groups: int) -> Tensor:

@@ -1,0 +1,102 @@
+"""One-shot pruning on networks of which it is known what is superfluous."""
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress.errors import UserError
+from compress.pruning.one_shot.prune import prune_by_norms, prune_one_shot
+from compress.thinning.thin import thin
+from compress.thinning.trials.trial import prunable_graph
+
+
+class Doubled(nn.Module):
+    """Every second hidden channel is a larger copy of the one before, so that the smaller half knows everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm = nn.Conv2d(2, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.second, self.head = nn.Conv2d(8, 4, 3, padding=1), nn.Linear(4, 3)
+        with torch.no_grad():
+            self.first.weight[1::2] = 3 * self.first.weight[::2]
+            self.norm.running_var.fill_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.second(torch.relu(self.norm(self.first(x))))).mean((2, 3)))
+
+
+def batches() -> list[Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(16, 2, 8, 8) for _ in range(2)]
+
+
+def distance(a: nn.Module, b: nn.Module) -> float:
+    """Relative squared distance of the outputs on data that calibrated nothing."""
+    torch.manual_seed(2)
+    x = torch.randn(64, 2, 8, 8)
+    with torch.no_grad():
+        return float((a(x) - b(x)).square().sum() / a(x).square().sum())
+
+
+def statistics_fit(network: Doubled) -> Doubled:
+    """BatchNorm statistics as training would leave them."""
+    network.norm.momentum = None
+    network.train()
+    for batch in batches():
+        network(batch)
+    return network.eval()
+
+
+def test_what_is_known_twice_leaves_and_is_made_good() -> None:
+    dense = statistics_fit(Doubled())
+    state = {name: each.clone() for name, each in dense.state_dict().items()}
+    found = prune_one_shot(dense, batches(), 0.52)
+    assert all(torch.equal(each, state[name]) for name, each in dense.state_dict().items())
+    (units,) = found.removed.values()
+    assert sorted(unit // 2 for unit in units) == [0, 1, 2, 3]  # one of each pair
+    assert found.left == pytest.approx(0.5, abs=0.01)
+    assert distance(dense, found.network) < 1e-3
+    assert distance(dense, prune_by_norms(dense, batches(), 0.52).network) > 1e-2
+
+
+def test_the_masked_network_is_thinned_with_proof() -> None:
+    found = prune_one_shot(statistics_fit(Doubled()), batches(), 0.52)
+    thinned = thin(found.network, batches()[0])
+    assert {name: sorted(each) for name, each in thinned.removed.items()} == found.removed
+    assert found.network.first.weight.shape == (4, 2, 3, 3)
+    assert thinned.difference < 1e-5
+
+
+@pytest.mark.parametrize("target", ["macs", "params"])
+def test_the_budget_is_met_as_counted(target: str) -> None:
+    from compress.thinning.cost import parameter_count, weight_macs_left
+
+    dense = statistics_fit(Doubled())
+    graph, count = prunable_graph(dense, batches()[0]), {"macs": weight_macs_left, "params": parameter_count}[target]
+    for way in (prune_one_shot, prune_by_norms):
+        found = way(dense, batches(), 0.7, target)  # type: ignore[operator]
+        assert found.left == pytest.approx(count(graph, dense, found.removed) / count(graph, dense, {}))
+        assert 0.4 < found.left <= 0.7
+
+
+def test_what_a_transposed_convolution_reads_stays(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 1, 2, 2)
+    found = prune_one_shot(nn.Sequential(*layers), batches(), 0.8)
+    assert list(found.removed) == ["0.weight[0]"]
+    assert "'4.weight' reads it, a layer whose inputs are not measured" in found.notes[0]
+    with caplog.at_level(logging.WARNING):
+        out = prune_one_shot(nn.Sequential(*layers), batches(), 0.2)
+    assert "20.0% of the macs is out of reach" in out.notes[-1]
+
+
+def test_wrong_budgets_and_networks_without_a_group_are_refused() -> None:
+    with pytest.raises(UserError, match="a fraction between 0 and 1"):
+        prune_one_shot(Doubled(), batches(), 1.0)
+    with pytest.raises(UserError, match="given latency"):
+        prune_one_shot(Doubled(), batches(), 0.5, "latency")
+    with pytest.raises(UserError, match="nothing was pruned: the network has no prunable group"):
+        prune_one_shot(nn.Conv2d(2, 3, 3), batches(), 0.5)

@@ -1,0 +1,61 @@
+"""Repaired weights against numpy's least squares."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.pruning.one_shot.repair import RIDGE, in_order, repair
+
+
+def test_a_linear_layer_is_solved_for_what_it_gave() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)).double().eval()
+    x = torch.randn(40, 5, dtype=torch.float64)
+    masks = {"0.weight": torch.ones(4, 5, dtype=torch.bool), "1.weight": torch.ones(3, 4, dtype=torch.bool)}
+    masks["0.weight"][1], masks["1.weight"][:, 1] = False, False
+    pruned = copy.deepcopy(dense)
+    with torch.no_grad():
+        pruned[0].weight.mul_(masks["0.weight"])
+        pruned[0].bias[1] = 0
+        pruned[1].weight.mul_(masks["1.weight"])
+        given, wanted = pruned[0](x).numpy(), dense(x).numpy()
+        held = np.hstack([pruned[1].weight.numpy(), pruned[1].bias.numpy()[:, None]])
+    error = repair(dense, pruned, masks, [x[:20], x[20:]])
+    ridge = np.sqrt(RIDGE * given.var(0).mean() * 40) * np.eye(4, 5)  # holds the weights as they were, not the bias
+    given = np.hstack([given, np.ones((40, 1))])
+    expected = np.linalg.lstsq(np.vstack([given, ridge]), np.vstack([wanted, ridge @ held.T]), rcond=None)[0].T
+    np.testing.assert_allclose(pruned[1].weight.detach().numpy(), expected[:, :4], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(pruned[1].bias.detach().numpy(), expected[:, 4], rtol=1e-6, atol=1e-8)
+    assert torch.equal(pruned[1].weight[:, 1], torch.zeros(3, dtype=torch.float64))
+    assert torch.equal(pruned[0].weight[2], dense[0].weight[2])  # it had no error: its inputs are the same
+    new = ((wanted - given @ expected.T) ** 2).sum() / ((wanted - given @ held.T) ** 2).sum()
+    assert 0 < error < 1
+    assert error == pytest.approx(new, rel=1e-6)
+
+
+def test_depthwise_and_strided_layers_are_repaired_too() -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1, groups=4), nn.Conv2d(4, 3, 1)
+    dense = nn.Sequential(*layers).double().eval()
+    pruned, x = copy.deepcopy(dense), torch.randn(6, 2, 9, 9, dtype=torch.float64)
+    with torch.no_grad():
+        pruned[2].weight.mul_(1.1)  # what comes of it is wrong everywhere
+        repair(dense, pruned, {}, [x])
+        torch.testing.assert_close(pruned[2].weight, dense[2].weight, rtol=0.01, atol=1e-3)  # the ridge holds a little
+        before, after = dense(x), pruned(x)
+    assert float((after - before).square().sum()) < 1e-4 * float(before.square().sum())
+
+
+def test_a_layer_that_is_called_twice_is_left_alone() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(self.a(x)))
+
+    assert in_order(Twice(), torch.randn(2, 3)) == ["b"]
