@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,17 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
+from apputils.runs.console import exit_codes
 from compress.errors import UserError
 from compress.thinning.trials.trial import prunable_graph
 from options.applications import Application, find_application
 
 ROOT = Path(__file__).resolve().parent.parent
 QUANTIZER = "{class: QuantAwareTrainRangeLinearQuantizer, bits_activations: 8, bits_weights: 8, per_channel_wts: true}"
+HEAD = (
+    "<!doctype html><meta charset=utf-8><title>zoo</title><style>body{font-family:sans-serif;margin:2em}"
+    "img{max-width:100%}td,th{padding:.2em .8em}</style>"
+)
 COSTS = ("parameters", "GMACs", "bytes")
 Row = dict[str, Any]
 
@@ -156,8 +162,8 @@ def pareto(rows: Iterable[Row], cost: str) -> set[int]:
     }  # fmt: skip
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown, the best first; * marks the front of quality over MACs, + that over bytes."""
+def table(rows: Sequence[Row], form: str = "github") -> str:
+    """Markdown or another form of tabulate, the best first; * is on the front of quality over MACs, + over bytes."""
     fronts = pareto(rows, "macs"), pareto(rows, "bytes")
     shown = [
         [
@@ -170,7 +176,7 @@ def table(rows: Sequence[Row]) -> str:
     shown.sort(key=lambda each: -float(each[2]))
     heads = ["architecture", "schedule", rows[0]["metric"], f"over {rows[0]['baseline']}", *COSTS, "front"]
     sides = ["left", "left", *["right"] * 5, "left"]
-    return tabulate(shown, heads, tablefmt="github", disable_numparse=True, colalign=sides)
+    return tabulate(shown, heads, tablefmt=form, disable_numparse=True, colalign=sides)
 
 
 def draw(rows: Sequence[Row], histories: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
@@ -190,6 +196,7 @@ def draw(rows: Sequence[Row], histories: Mapping[str, Sequence[tuple[int, float]
             if row[cost] is not None:
                 panel.scatter(row[cost], row["quality"], s=14)
                 panel.annotate(f"{row['arch']} {row['schedule']}", (row[cost], row["quality"]), fontsize=6)
+        panel.margins(x=0.25)  # for the names
         panel.set(xscale="log", xlabel=cost, ylabel=f"{rows[0]['metric']}, test")
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -202,21 +209,39 @@ def history(pair: Pair, metric: str) -> list[tuple[int, float]]:
         return [(int(row["epoch"]), float(row[metric])) for row in csv.DictReader(file) if row.get(metric)]
 
 
-def write_page(pairs: Sequence[Pair], failed: Mapping[str, str], folder: Path) -> None:
-    """zoo.md, zoo.png and zoo.html of the pairs that are done."""
+def write_page(pairs: Sequence[Pair], failed: Mapping[str, str], folder: Path, how: str) -> None:
+    """zoo.md, zoo.png and zoo.html of the pairs that are done; `how` says how they were trained."""
     done = [pair for pair in pairs if (pair.results / "test_summary.json").is_file()]
     if not done:
         return
     rows = [row_of(pair) for pair in done]
-    text = table(rows) + "".join(f"\n\n{run}: {why}" for run, why in failed.items()) + "\n"
+    faults = [f"{run}: {why}" for run, why in failed.items()]
+    text = "\n\n".join([table(rows), *faults]) + "\n"
     (folder / "zoo.md").write_text(text, encoding="utf-8")
     (folder / "zoo.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     draw(rows, {f"{p.arch} {p.schedule}": history(p, rows[0]["metric"]) for p in done}, folder / "zoo.png")
-    heads = list(rows[0])
-    html = tabulate([[row[head] for head in heads] for row in rows], heads, tablefmt="html")
-    page = f"<!doctype html><meta charset=utf-8><title>zoo</title><img src=zoo.png style='max-width:100%'>{html}\n"
+    legend = f"{how} * is on the front of quality over MACs, + on that over bytes of the exported file."
+    below = "".join(f"<p>{escape(each)}</p>" for each in (legend, *faults))
+    page = f"{HEAD}<h1>{escape(folder.name)}</h1><img src=zoo.png>{table(rows, 'html')}{below}\n"
     (folder / "zoo.html").write_text(page, encoding="utf-8")
     sys.stdout.write(f"{text}written: {folder}/zoo.html, zoo.md, zoo.png, zoo.json\n")
+
+
+def check_settings(folder: Path, settings: Row) -> None:
+    """Keeps how the runs of a folder are trained.
+
+    Raises:
+        UserError: those that are there were trained otherwise.
+    """
+    path = folder / "settings.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    if before != settings:
+        was, now = (f"--epochs={each['epochs']} -- {' '.join(each['options'])}".strip() for each in (before, settings))
+        raise UserError(
+            f"{folder} holds runs of {was!r}, and these would be of {now!r}: one page compares runs trained alike. "
+            f"Give the same options, or move {folder} and its runs ({folder.name}-*) away; nothing was started"
+        )
+    path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -233,6 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     archs = given.archs.split(",") if given.archs else list(application.load("architectures").architectures)
     folder = Path("results") / f"zoo-{given.optform}"
     folder.mkdir(parents=True, exist_ok=True)
+    check_settings(folder, {"epochs": given.epochs, "options": list(more)})
+    how = f"{given.epochs} epochs each, options {' '.join(more) or 'by default'}, one seed."
     pairs = [Pair(given.optform, arch, kind) for arch in archs for kind in given.schedules.split(",")]
     failed: dict[str, str] = {}
     for pair in pairs:
@@ -242,8 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             why = str(e)
         if why is not None:
             failed[pair.run] = why
-        write_page(pairs, failed, folder)
+        write_page(pairs, failed, folder, how)
 
 
 if __name__ == "__main__":
-    main()
+    exit_codes(main)()

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.zoo import SCHEDULES, main, pareto, prunable_weights, schedule_text, table
+from benchmarks.zoo import SCHEDULES, check_settings, main, pareto, prunable_weights, schedule_text, table
 from compress.config import file_config
+from compress.errors import UserError
 from models.SR.zoo import ZOO
 
 ROWS = [
@@ -38,6 +39,13 @@ def test_the_front_is_what_nothing_beats() -> None:
     assert "over bicubic" in lines[0]
     assert lines[2].split("|")[1].strip() == "b"
     assert lines[2].rstrip(" |").endswith("*+")
+
+
+def test_runs_that_were_trained_otherwise_are_not_mixed(tmp_path: Path) -> None:
+    check_settings(tmp_path, {"epochs": 6, "options": []})
+    check_settings(tmp_path, {"epochs": 6, "options": []})
+    with pytest.raises(UserError, match="holds runs of '--epochs=6 --', and these would be of '--epochs=6 -- --lr=1'"):
+        check_settings(tmp_path, {"epochs": 6, "options": ["--lr=1"]})
 
 
 @pytest.mark.slow
