@@ -66,10 +66,9 @@ def _only_pads(
     found = [node for node in nodes if owners[node] == name and plain_name(node) == operation]
     left = set(nodes) - set(found)
     for node in found:
-        weight, bias = (node.args[i] if len(node.args) > i else node.kwargs.get(key) for i, key in OPERANDS)
-        if tensors.get(weight) is not module._parameters["weight"]:  # type: ignore[call-overload]
-            return False
-        if (None if bias is None else tensors.get(bias)) is not module._parameters.get("bias"):  # type: ignore[call-overload]
+        given: list[Any] = [node.args[i] if len(node.args) > i else node.kwargs.get(key) for i, key in OPERANDS]
+        read = [None if each is None else tensors.get(each) for each in given]
+        if any(tensor is not module._parameters.get(key) for tensor, (_, key) in zip(read, OPERANDS, strict=True)):
             return False
         left -= _pads(node, left)
     return not left and len({call_of(node) for node in found}) == len(found)
@@ -81,7 +80,8 @@ OPERANDS = ((1, "weight"), (2, "bias"))
 def _pads(node: Node, inside: set[Node]) -> set[Node]:
     """The operations of the layer between its input and its operation, while they leave values as they are."""
     found: set[Node] = set()
-    reader, source = node, node.args[0]
+    reader: Node = node
+    source: Any = node.args[0]
     while source in inside and (plain_name(source) in PASSING or zero_pad(source)) and set(source.users) == {reader}:
         found.add(source)
         reader, source = source, source.args[0]
