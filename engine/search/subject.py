@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import logging
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import islice
@@ -31,6 +32,7 @@ from engine.goals.training import metrics_of
 from engine.saved.load_model import load_network
 from engine.saved.rebuild import rebuild
 from engine.search.candidate import INT8, Candidate, Group
+from engine.search.screen import quiet
 from engine.trainer import BaseTrainer
 from options.applications import Application, find_application
 from options.command import schedule_command
@@ -144,8 +146,13 @@ class Subject:
         if path.is_file():
             return LatencyModel.load(path)
         logger.info("measuring a latency model of the network in onnxruntime, %d thread(s)", self.threads)
-        found = measure_latency_model(self.network, self.inputs, threads=self.threads, graph=self.graph)
+        began = time.monotonic()
+        with quiet():
+            found = measure_latency_model(self.network, self.inputs, threads=self.threads, graph=self.graph)
         found.save(path)
+        logger.info(
+            "the dense float file takes %.4g ms; measured in %.0f seconds", found.dense_ms, time.monotonic() - began
+        )
         return found
 
     def groups(self, precision: str) -> list[Group]:
