@@ -25,6 +25,7 @@ from engine.search.winner import Finish
 from options.search_options import SearchConfig
 
 logger = logging.getLogger("search")
+MOST_RESERVED = 0.5  # of the minutes for the winner: a trial of few epochs overrates what one takes
 FAILED_AT_FIRST = 5  # trials that all failed, and none that did not: something else is wrong than a candidate
 
 
@@ -148,7 +149,8 @@ def _best(study: Any, trials: Trials, clock: Clock) -> str:
         return "none yet"
     best, values = ranked[0], ranked[0].intermediate_values
     if seconds := best.user_attrs.get("seconds"):
-        clock.reserve = max(clock.reserve, RESERVE * WINNER * trials.rungs[-1] * seconds / max(values))
+        expected = RESERVE * WINNER * trials.rungs[-1] * seconds / max(values)
+        clock.reserve = max(clock.reserve, min(expected, MOST_RESERVED * clock.minutes * 60))
     time_share = best.user_attrs["costs"]["latency"]
     return (
         f"trial {best.number}, {trials.subject.metric[0]} {values[max(values)]:.4f} after {max(values)} epochs, "

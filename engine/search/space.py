@@ -8,7 +8,7 @@ from typing import Any
 from compress.analysis.latency_model.knapsack import widths_for
 from compress.analysis.latency_model.layers import without
 from compress.errors import UserError, did_you_mean, shown
-from compress.goals.goal import LATENCY, Goal
+from compress.goals.goal import LATENCY, Goal, number
 from engine.search.candidate import CRITERIA, EARLY, FLOAT, INT8, LATELY, Candidate, Group
 from engine.search.sensitivity import measured_scores, sensitive_layers
 from engine.search.subject import Subject
@@ -163,13 +163,15 @@ def ratio_of(subject: Subject, groups: Sequence[Group], precision: str, widths: 
 
 
 def unreachable(subject: Subject, space: Space, goals: Sequence[Goal]) -> str:
-    """Why no candidate can meet the latency goals; empty where some can."""
-    for goal in (each for each in goals if each.metric == LATENCY):
-        least = {
-            precision: ratio_of(subject, groups, precision, {group.name: group.choices[0] for group in groups})
-            for precision, groups in space.groups.items()
-        }
-        if min(least.values()) > goal.bound:
-            said = ", ".join(f"{value:.2f} in {name}" for name, value in least.items())
-            return f"{goal} is out of reach: the narrowest network that is tried is predicted to take {said}"
+    """Why no candidate can meet the goals on costs; empty where some can."""
+    least = {}
+    for precision, groups in space.groups.items():
+        narrowest = subject.thinned(groups, {group.name: group.choices[0] for group in groups})
+        least[precision] = subject.costs(narrowest, precision)
+    for goal in (each for each in goals if not each.is_quality):
+        values = {precision: costs[goal.metric] for precision, costs in least.items()}
+        if min(values.values()) > goal.bound:
+            said = ", ".join(f"{number(value)} in {name}" for name, value in values.items())
+            unit = "of the dense time" if goal.metric == LATENCY else goal.metric
+            return f"{goal} is out of reach: the narrowest network that is tried is predicted to need {said}, {unit}"
     return ""

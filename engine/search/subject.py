@@ -210,12 +210,16 @@ class Subject:
 
         Nothing is proved here: the candidate's run does that before it trains.
         """
-        scores = self.scores(groups, candidate.criterion)
-        network = copy.deepcopy(self.network)
-        network = plan_recipe(network, self.graph, removed_units(groups, scores, candidate.widths)).apply(network)
+        network = self.thinned(groups, candidate.widths, candidate.criterion)
         trainer = self._measurer
         _estimate_statistics(network.to(trainer.device), trainer)
         return network.eval()
+
+    def thinned(self, groups: Sequence[Group], widths: Mapping[str, int], criterion: str = "L1") -> nn.Module:
+        """A copy of the dense network without its least important units."""
+        network = copy.deepcopy(self.network)
+        removed = removed_units(groups, self.scores(groups, criterion), widths)
+        return plan_recipe(network, self.graph, removed).apply(network)
 
     def quality(self, network: nn.Module) -> float:
         """The metric that chooses, on the validation data."""

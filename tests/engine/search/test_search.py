@@ -21,7 +21,7 @@ from engine.search.candidate import Candidate
 from engine.search.command import act
 from engine.search.screen import quiet
 from engine.search.sensitivity import measured_scores, sensitive_layers
-from engine.search.space import knapsack_widths, ratio_of, space_of, with_sensitive_layers
+from engine.search.space import knapsack_widths, ratio_of, space_of, unreachable, with_sensitive_layers
 from engine.search.subject import Subject
 from engine.search.winner import Finish
 from options.search_options import SearchOptions
@@ -68,6 +68,14 @@ def test_where_nothing_meets_the_goals_it_says_which_one_binds() -> None:
     study = SimpleNamespace(get_trials=lambda **_: [near, far])
     found = Finish(study, None, 1, "", lambda: False)._none()  # type: ignore[arg-type]
     assert found["error"] == "no candidate is predicted to meet a; trial 3 came nearest, 20.0% above the bound"
+
+
+def test_a_cost_that_no_network_has_is_told_first(dense: Subject) -> None:
+    space = space_of(dense, {})
+    for metric, bound in (("latency", 0.001), ("params", 100), ("macs", 1000), ("file_bytes", 9)):
+        goal = Goal(metric, at_most=bound)
+        assert unreachable(dense, space, [goal]).startswith(f"{goal} is out of reach: the narrowest network that is")
+        assert unreachable(dense, space, [Goal(metric, at_most=1e15), Goal("psnr", at_least=99)]) == ""
 
 
 def test_importance_is_what_was_measured(dense: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
