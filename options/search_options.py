@@ -25,6 +25,10 @@ class SearchConfig:
         None, "the dense run (default: the newest one of the application; without any, one is trained first)",
         metavar="RUN",
     )  # fmt: skip
+    testdata: str | None = option(
+        None, "what the winner is measured on at the end (default: the test part of the dense run's data)",
+        metavar="PLACE",
+    )  # fmt: skip
     study: str | None = option(None, "name of the study, its folder in studies/ (default: made of the time)")
     resume: bool = option(False, "go on with --study; every further process that runs the same command joins in")
     storage: str | None = option(

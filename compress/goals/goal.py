@@ -66,7 +66,9 @@ class Goal:
 
     def to_dict(self) -> dict[str, Any]:
         """As a schedule writes it."""
-        written = {"metric": self.metric, self.kind: getattr(self, self.kind), "runtime": self.runtime}
+        bound: float = getattr(self, self.kind)
+        whole = int(bound) if self.metric in COSTS and bound == int(bound) else bound  # 60000, not 60000.0
+        written = {"metric": self.metric, self.kind: whole, "runtime": self.runtime}
         return {name: value for name, value in written.items() if value is not None}
 
     def problems(self) -> Iterator[tuple[str, str]]:

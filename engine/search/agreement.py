@@ -53,6 +53,7 @@ def started(config: SearchConfig) -> dict[str, Any]:
     about = {
         "study": name, "run": config.start_from or _newest_dense(config.optform) or _trained_dense(config),
         "goals": [goal.to_dict() for goal in goals], "search": dict(pinned), "storage": config.storage, "rungs": None,
+        "testdata": config.testdata,
         **{each: getattr(config, each) for each in KEPT},
         "command": shlex.join(["python", "search.py", *sys.argv[1:]]),
     }  # fmt: skip
@@ -75,6 +76,7 @@ def resumed(config: SearchConfig) -> dict[str, Any]:
                 "leave it out. Nothing was started"
             )
     about["storage"] = config.storage or about["storage"]
+    about["testdata"] = config.testdata or about.get("testdata")
     return about
 
 

@@ -140,7 +140,8 @@ def _pruners(candidate: Candidate, groups: Sequence[Group], names: Sequence[str]
     found: dict[str, Any] = {}
     for share, members in sorted(shares.items()):
         weights = [name for group in members for name in group.weights]
-        found[f"keep_{round(100 * (1 - share))}_percent_{len(found)}"] = {
+        name = f"keep_{round(100 * (1 - share))}_percent"
+        found[name if name not in found else f"{name}_{len(found)}"] = {
             "class": CRITERIA[candidate.criterion], "group_type": "Filters", "desired_sparsity": round(share, 6),
             "rounding": "nearest", "weights": globbed(weights, names),
         }  # fmt: skip
@@ -148,20 +149,28 @@ def _pruners(candidate: Candidate, groups: Sequence[Group], names: Sequence[str]
 
 
 def globbed(weights: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The weights as one glob where one says exactly them, else by name.
+    """The weights as one glob where one says exactly them, or those of equal depth; else by name.
 
     Example: globbed(["a.1.w", "a.3.w"], ["a.1.w", "a.2.w", "a.3.w"]) is ["a.[13].w"].
     """
+    by_depth: dict[int, list[str]] = {}
+    for name in weights:
+        by_depth.setdefault(name.count("."), []).append(name)
+    return [glob for each in by_depth.values() for glob in _one_glob(each, names)]
+
+
+def _one_glob(weights: list[str], names: Sequence[str]) -> list[str]:
+    """The same for weights of equally many parts."""
     parts = [name.split(".") for name in weights]
-    if len(weights) < 2 or len({len(each) for each in parts}) > 1:
-        return list(weights)
+    if len(weights) < 2:
+        return weights
     differ = [place for place, each in enumerate(zip(*parts, strict=True)) if len(set(each)) > 1]
     if len(differ) != 1:
-        return list(weights)
+        return weights
     values = sorted({each[differ[0]] for each in parts})
     whole = "*" if any(len(each) > 1 for each in values) else f"[{''.join(values)}]"
     for middle in ("*", whole):
         glob = ".".join([*parts[0][: differ[0]], middle, *parts[0][differ[0] + 1 :]])
         if {name for name in names if fnmatch.fnmatchcase(name, glob)} == set(weights):
             return [glob]
-    return list(weights)
+    return weights

@@ -101,7 +101,9 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
             with FileLock(folder / "winner", timeout=0):
                 logger.info("%s; training the best one whole", "the time for trials is over" if clock.out_of_time()
                             else f"--trials={config.trials} are done")  # fmt: skip
-                record = Finish(study, trials, WINNER * rungs[-1], about["command"], clock.over).run()
+                record = Finish(
+                    study, trials, WINNER * rungs[-1], about["command"], clock.over, about.get("testdata")
+                ).run()
         except Timeout:
             logger.info("another worker trains the winner; this one is done")
             return

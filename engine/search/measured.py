@@ -1,18 +1,16 @@
 """The measured time of a trial's network beside the dense one's, before it is trained whole: `Stopwatch`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 
-from apputils.runs.folders import Run
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.qdq import is_quantized
 from compress.goals.goal import LATENCY, Goal
 from compress.goals.latency import measure_ratio
-from engine.saved.load_model import load_network
 from engine.search.subject import Subject
 
 MOST_ROUNDS = 60  # the winner's own goals are measured for longer
@@ -42,16 +40,16 @@ class Stopwatch:
         transform_to_onnx(network, file, inputs, integers, "qdq" if integers else "clip", [inputs])
         return file
 
-    def ratios(self, run: Run) -> dict[str, tuple[float, float]]:
+    def ratios(self, network: Callable[[], nn.Module]) -> dict[str, tuple[float, float]]:
         """Goal -> the measured share of the dense time and its noise, of the goals about time.
 
         Args:
-            run: of a trial that was trained; its time does not depend on its weights.
+            network: gives a trial's network, thinned and quantized, on the CPU; time does not depend on weights.
         """
         goals = [goal for goal in self.goals if goal.metric == LATENCY]
         if not goals:
             return {}
-        file, found = self._exported(load_network(run.last).cpu(), "own"), {}
+        file, found = self._exported(network(), "own"), {}
         for goal in goals:
             value = measure_ratio(
                 file, self._dense, self.subject.inputs, str(goal.runtime), goal.bound, threads=self.subject.threads,

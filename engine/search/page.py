@@ -15,6 +15,12 @@ from compress.analysis.metric_names import words_of
 from compress.goals.goal import LATENCY
 from compress.io.files import write_text
 
+TEST = "test data"
+NO_TEST = (
+    "There are no test data: these are the validation data once more, which chose the winner; search.py "
+    "--testdata=PLACE names some."
+)
+
 
 class Winner(Goals):
     """The goals of the winner on validation data; those on test data below it."""
@@ -28,8 +34,9 @@ class OnTest(Goals):
     name, title = "test", "Once on test data"
 
     def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
-        """As of the winner."""
-        return super().blocks({"goals": content["test"]}, folder)
+        """As of the winner, and whether these are test data at all."""
+        found = super().blocks({"goals": content["test"]}, folder)
+        return found if tested_on(content["test"]) == TEST else [Text(NO_TEST), *found]
 
     def tiles(self, content: Content) -> list[Any]:
         """None: the winner's are at the head."""
@@ -100,6 +107,12 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
     """Writes the page: one file that needs nothing else."""
     title = f"Study {content['study']}"
     write_text(path, render(Head(title, title, content["about"]), content, SECTIONS, path.parent))
+
+
+def tested_on(record: Mapping[str, Any] | None) -> str:
+    """What the last measurement was made on, in words: the data may have no test part."""
+    of_validation = record is not None and record["measured_on"].get("part") == "validation"
+    return "the validation data again, as there are no test data" if of_validation else TEST
 
 
 def bounds_of(goals: Sequence[Any], metric: str, dense: float, higher: bool) -> dict[str, dict[str, float]]:

@@ -22,6 +22,7 @@ from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.macs.layers import macs_table
 from compress.errors import UserError
+from compress.export.machine_load import OthersLoad, load_text
 from compress.goals.goal import LATENCY, Goal
 from compress.graph.channels import ChannelGraph
 from compress.thinning.cost import parameter_count, weight_macs_left
@@ -81,12 +82,16 @@ class Subject:
         """Of the dense run."""
         return find_application(self.checkpoint["optform"])
 
-    def config(self, *arguments: str) -> Any:
-        """The dense run's training options, with others on top."""
+    def words(self, *arguments: str) -> list[str]:
+        """The dense run's training options as words of a command line, with others in their place."""
         words = shlex.split(schedule_command(self.checkpoint["optform"], self.checkpoint["options"]))[2:]
-        words = [word for word in words if not word.startswith(("--seed", "--start-from"))]
-        own = [f"--seed={self.seed}", f"--device={self.device}", f"--threads={self.threads}"]
-        return self.application.load("train_options")().parse([*words, *own, *arguments])
+        own = [f"--seed={self.seed}", f"--device={self.device}", f"--threads={self.threads}", *arguments]
+        replaced = {"--start-from", *(word.partition("=")[0] for word in own)}
+        return [*(word for word in words if word.partition("=")[0] not in replaced), *own]
+
+    def config(self, *arguments: str) -> Any:
+        """The options of `words`, parsed."""
+        return self.application.load("train_options")().parse(self.words(*arguments))
 
     @cached_property
     def loaders(self) -> tuple[Any, Any]:
@@ -147,7 +152,7 @@ class Subject:
             return LatencyModel.load(path)
         logger.info("measuring a latency model of the network in onnxruntime, %d thread(s)", self.threads)
         began = time.monotonic()
-        with quiet():
+        with quiet(), OthersLoad() as others:
             found = measure_latency_model(self.network, self.inputs, threads=self.threads, graph=self.graph)
         found.save(path)
         logger.info(
@@ -183,9 +188,17 @@ class Subject:
         """Of all parameters."""
         return [name for name, _ in self.network.named_parameters()]
 
-    def scores(self, groups: Sequence[Group], criterion: str = "L1") -> dict[str, list[float]]:
-        """Importance of each unit: its filters' norm over the layer's mean; the mean over the group's layers."""
-        parameters = dict(self.network.named_parameters())
+    def scores(
+        self, groups: Sequence[Group], criterion: str = "L1", network: nn.Module | None = None
+    ) -> dict[str, list[float]]:
+        """Importance of each unit: its filters' norm over the layer's mean; the mean over the group's layers.
+
+        Args:
+            groups: of the dense network.
+            criterion: which norm.
+            network: whose weights; None is the dense run's.
+        """
+        parameters = dict((network or self.network).named_parameters())
         # "L1" -> 1, "L2" -> 2: the keys of CRITERIA.
         order = int(criterion[1])
         found = {}
@@ -205,20 +218,33 @@ class Subject:
     def _dense_macs(self) -> float:
         return float(macs_table(self.network, self.inputs).total["macs"])
 
-    def before_training(self, candidate: Candidate, groups: Sequence[Group]) -> nn.Module:
+    def before_training(
+        self, candidate: Candidate, groups: Sequence[Group], network: nn.Module | None = None
+    ) -> nn.Module:
         """A candidate's network thinned without training, statistics of BatchNorm estimated anew; in float.
 
-        Nothing is proved here: the candidate's run does that before it trains.
+        Nothing is proved here: the candidate's run does that when it thins.
+
+        Args:
+            candidate: its widths and criterion count.
+            groups: of the dense network.
+            network: with the dense network's channels; None is the dense run's.
         """
-        network = self.thinned(groups, candidate.widths, candidate.criterion)
+        network = self.thinned(groups, candidate.widths, candidate.criterion, network)
         trainer = self._measurer
         _estimate_statistics(network.to(trainer.device), trainer)
         return network.eval()
 
-    def thinned(self, groups: Sequence[Group], widths: Mapping[str, int], criterion: str = "L1") -> nn.Module:
-        """A copy of the dense network without its least important units."""
-        network = copy.deepcopy(self.network)
-        removed = removed_units(groups, self.scores(groups, criterion), widths)
+    def thinned(
+        self,
+        groups: Sequence[Group],
+        widths: Mapping[str, int],
+        criterion: str = "L1",
+        network: nn.Module | None = None,
+    ) -> nn.Module:
+        """A copy of the dense network, or of one of the same channels, without its least important units."""
+        network = copy.deepcopy(network or self.network)
+        removed = removed_units(groups, self.scores(groups, criterion, network), widths)
         return plan_recipe(network, self.graph, removed).apply(network)
 
     def quality(self, network: nn.Module) -> float:

@@ -18,6 +18,7 @@ from torch import nn
 from apputils.runs.console import Interrupted
 from apputils.runs.folders import Run
 from compress.errors import UserError
+from compress.export.onnx.qdq import is_quantized
 from compress.goals.goal import Goal
 from compress.io.files import read_text, write_text
 from compress.io.optional import needed
@@ -100,7 +101,7 @@ class Trials:
     def _before_training(self, trial: Any, candidate: Candidate) -> None:
         """The candidate without training: quality, costs, and whether it is worth training."""
         network = self.subject.before_training(candidate, self.space.groups[candidate.precision])
-        quality = self._quality(network, candidate)
+        quality = self.subject.quality(self._in_precision(network, candidate))
         costs = self.subject.costs(network, candidate.precision, candidate.float_layers)
         exceeded = self.subject.violations(self.goals, costs)
         for name, value in exceeded.items():
@@ -118,17 +119,30 @@ class Trials:
         trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + time.perf_counter() - started)
         metric, higher = self.subject.metric
         first = candidate.settles(self.rungs[-1])
-        done = [row for row in trainer.progress.history if row["epoch"] < epochs]
-        if candidate.precision == INT8 and epochs <= first:  # what it would be if it were quantized now
-            return self._quality(load_network(run.last), candidate)
-        values = [row[metric] for row in done if row["epoch"] >= first] or [row[metric] for row in done]
-        return float(max(values) if higher else min(values))
+        if epochs <= first:
+            return self.subject.quality(self.as_decided(run, candidate))
+        done = [row for row in trainer.progress.history if first <= row["epoch"] < epochs]
+        return float((max if higher else min)(row[metric] for row in done))
 
-    def _quality(self, network: nn.Module, candidate: Candidate) -> float:
-        """Of a float network in the candidate's precision: by calibration alone where that is int8."""
-        if candidate.precision == INT8:
-            network = quantized_after_training(network.cpu(), self.subject.calibration, candidate.float_layers)
-        return self.subject.quality(network)
+    def as_decided(self, run: Run, candidate: Candidate) -> nn.Module:
+        """A run's last network as the candidate has it: what its schedule has not done yet is done here.
+
+        Where a rung ends before the network is thinned or quantized, quality and time are those that it would have if
+        that happened now, by ranking and calibration alone.
+        """
+        network = load_network(run.last).cpu()
+        groups = self.space.groups[candidate.precision]
+        count = lambda each: sum(parameter.numel() for parameter in each.parameters())  # noqa: E731
+        narrow = any(candidate.widths.get(group.name, group.units) < group.units for group in groups)
+        if narrow and not is_quantized(network) and count(network) == count(self.subject.network):
+            network = self.subject.before_training(candidate, groups, network).cpu()
+        return network if is_quantized(network) else self._in_precision(network, candidate)
+
+    def _in_precision(self, network: nn.Module, candidate: Candidate) -> nn.Module:
+        """A float network in the candidate's precision, by calibration alone."""
+        if candidate.precision != INT8:
+            return network
+        return quantized_after_training(network.cpu(), self.subject.calibration, candidate.float_layers)
 
     def of_run(self, run: Run, candidate: Candidate, schedule: Path, epochs: int) -> Any:
         """Training options of a candidate's run, which is continued where it has begun.

@@ -5,23 +5,27 @@ after it, the next candidate is tried, `MOST_TRIES` in all.
 """
 
 import logging
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from apputils.runs.folders import Run
-from compress.goals.goal import LATENCY
+from compress.goals.goal import LATENCY, number
 from compress.goals.judge import MET, UNDECIDED, goals_table
 from compress.io.files import write_json, write_text
 from compress.io.optional import needed
 from engine.commands.find_checkpoint import find_subject
 from engine.search.candidate import Candidate, schedule_of, schedule_text
 from engine.search.measured import Stopwatch, excess
-from engine.search.page import bounds_of, write_page
+from engine.search.page import bounds_of, tested_on, write_page
 from engine.search.screen import quiet
 from engine.search.study import PURPOSE
 from engine.search.trial import Trials
@@ -42,6 +46,7 @@ class Finish:
         epochs: of the winner's training.
         command: that searched.
         out_of_time: whether no further candidate should be tried.
+        testdata: `--testdata`; None is the test part of the dense run's data.
     """
 
     study: Any
@@ -49,6 +54,7 @@ class Finish:
     epochs: int
     command: str
     out_of_time: Callable[[], bool]
+    testdata: str | None = None
 
     def run(self) -> dict[str, Any]:
         """Trains the best candidate, measures and writes; the record of its goals on validation data."""
@@ -80,7 +86,7 @@ class Finish:
             if predicted > most.get(precision, predicted) or len(missed) >= MOST_MEASURED:
                 continue
             with quiet():
-                over = excess(self.trials.goals, watch.ratios(Run(self.trials.run_name(trial.number))))
+                over = excess(self.trials.goals, watch.ratios(partial(self._network, trial)))
             if over <= 0:
                 met = True
                 yield trial
@@ -90,6 +96,9 @@ class Finish:
             most[precision] = predicted / (1 + over)
         if missed and not met:
             yield min(missed, key=lambda each: each[:2])[2]
+
+    def _network(self, trial: Any) -> nn.Module:
+        return self.trials.as_decided(Run(self.trials.run_name(trial.number)), self._candidate(trial))
 
     def ranked(self) -> list[Any]:
         """Trials that were trained and whose predicted costs are allowed, the best quality of the last rung first."""
@@ -130,7 +139,8 @@ class Finish:
         """best.yaml, the checkpoint, the exported file and the page; the test data are looked at once, here."""
         folder = self.trials.subject.folder
         test = self._on_test(name)
-        header = [*_figures(record, test), f"Found by: {self.command}", f"Trained by: {self._command(trial, name)}"]
+        commands = [f"Found by: {self.command}", f"Trained by: {self._command(trial)}"]
+        header = [*self._purpose(trial, name), *_figures(record, test), *commands]
         text = self._text(self._candidate(trial), header)
         write_text(folder / "best.yaml", text)
         shutil.copyfile(Run(name).best, folder / "best.pt")
@@ -143,21 +153,32 @@ class Finish:
         logger.info(
             "written: %s: best.yaml, best.pt, %s, report.html", folder, file.name if file else "no exported file"
         )
-        logger.info("goals on validation data: %s; on test data: %s", record["verdict"], (test or {}).get("verdict"))
+        logger.info(
+            "goals on validation data: %s; on %s: %s", record["verdict"], tested_on(test), (test or {}).get("verdict")
+        )
         return record
 
-    def _command(self, trial: Any, name: str) -> str:
+    def _purpose(self, trial: Any, name: str) -> list[str]:
+        """What the schedule is, and how long it trains."""
+        subject, metric = self.trials.subject, self.trials.subject.metric[0]
+        done = sum(each.state.is_finished() for each in self.study.get_trials(deepcopy=False))
+        return [
+            f"The best of {done} trials of the study {subject.folder.name} for the goals below: trial {trial.number}.",
+            f"It starts from the run {subject.run}, whose {metric} is {subject.dense[0][metric]:.4f} (validation), and",
+            f"trains {self.epochs} epochs; the study's own run of it is {name}.",
+        ]
+
+    def _command(self, trial: Any) -> str:
         subject, candidate = self.trials.subject, self._candidate(trial)
         rate = subject.checkpoint["options"]["lr"] * candidate.lr
-        return (
-            f"python train.py --optform={subject.checkpoint['optform']} --compress={subject.folder}/best.yaml "
-            f"--start-from={subject.run} --lr={rate:.6g} --nEpochs={self.epochs} --seed={subject.seed}"
-        )
+        own = (f"--compress={subject.folder}/best.yaml", f"--start-from={subject.run}", f"--lr={rate:.6g}")
+        return shlex.join(["python", "train.py", *subject.words(*own, f"--nEpochs={self.epochs}")])
 
     def _on_test(self, name: str) -> dict[str, Any] | None:
         """The goals on test data."""
         application = self.trials.subject.application
         words = [f"--run={name}", "--sense=none", f"--threads={self.trials.subject.threads}"]
+        words += [f"--testdata={self.testdata}"] if self.testdata else []
         opt, checkpoint = find_subject(application.load("test_options")().parse(words))
         tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint), checkpoint)
         with quiet():
@@ -217,9 +238,9 @@ def _badness(record: Mapping[str, Any]) -> float:
 
 def _figures(record: Mapping[str, Any], test: Mapping[str, Any] | None) -> list[str]:
     lines = []
-    for where, each in (("validation data", record), ("test data", test)):
+    for where, each in (("validation data", record), (tested_on(test), test)):
         for row in (each or {}).get("rows", []):
-            value = "not measured" if row["value"] is None else f"{row['value']:.4g}"
+            value = "not measured" if row["value"] is None else number(row["value"])
             lines.append(f"{row['goal']}: {value}, {row['verdict']}, on {where}")
     return lines
 

@@ -31,8 +31,9 @@ def test_equal_groups_are_one_glob() -> None:
     assert globbed(["a.w"], ["a.w"]) == ["a.w"]
     text = schedule_text(schedule_of(candidate(), GROUPS, 8, False, NAMES), [])
     assert "weights: ['mid_part.[13].weight']" in text
-    assert "keep_50_percent_0" in text
-    assert "keep_25_percent_1" in text
+    assert "keep_50_percent: " in text
+    assert "keep_25_percent: " in text
+    assert globbed(["a.1.w", "b.9.0.w", "a.3.w"], ["a.1.w", "a.2.w", "a.3.w", "b.9.0.w"]) == ["a.[13].w", "b.9.0.w"]
 
 
 def test_the_schedule_leaves_the_widths_that_were_decided() -> None:

@@ -12,18 +12,22 @@ import torch
 import yaml
 
 from apputils.runs.console import GoalMissed, say_on_screen
+from apputils.runs.folders import Run
 from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.latency_model.table import table_of, widths_to_measure
+from compress.export.onnx.qdq import is_quantized
 from compress.goals.goal import Goal
 from engine.search import subject
 from engine.search.candidate import Candidate
 from engine.search.command import act
+from engine.search.page import NO_TEST, OnTest
 from engine.search.screen import quiet
 from engine.search.sensitivity import measured_scores, sensitive_layers
 from engine.search.space import knapsack_widths, ratio_of, space_of, unreachable, with_sensitive_layers
 from engine.search.subject import Subject
-from engine.search.winner import Finish
+from engine.search.trial import Trials
+from engine.search.winner import Finish, _figures
 from options.search_options import SearchOptions
 from tests.compress.analysis.latency_model.test_latency_model import invented
 from tests.engine.conftest import TrainerOf
@@ -105,6 +109,32 @@ def test_layers_are_ordered_by_what_8_bits_do_to_the_output(dense: Subject, monk
     assert mixed["file_bytes"] - whole["file_bytes"] == 3 * (9 * 32 * 32 + 32)
 
 
+def filters(network: torch.nn.Module) -> list[torch.Size]:
+    return [each.shape for name, each in network.named_parameters() if name.endswith("weight") and each.dim() == 4]
+
+
+def test_a_rung_that_ends_before_the_network_is_thin_and_in_int8_is_judged_as_if_it_were(dense: Subject) -> None:
+    """The dense network's quality must not stand for the candidate's; nor may its time."""
+    space = space_of(dense, {})
+    widths = {group.name: group.choices[0] for group in space.groups["int8"]}
+    candidate = Candidate(widths, "L1", "int8", False, 1.0, 1, "late")
+    trials = Trials(dense, space, [], (1, 2, 4), "s", lambda: False)
+    network = trials.as_decided(Run("dense"), candidate)
+    assert is_quantized(network)
+    thin = dense.thinned(space.groups["int8"], widths)
+    assert filters(network) == filters(thin) != filters(dense.network)
+    assert dense.quality(network) < dense.dense[0]["psnr"]
+
+
+def test_the_command_has_the_options_of_the_dense_run(trainer_of: TrainerOf) -> None:
+    trainer_of("--nEpochs=1", "--run=other", "--lr=0.002").run()
+    subject = Subject("other", 1, "cpu", 5, Path("studies/s"))
+    words = subject.words("--lr=0.01", "--nEpochs=8")
+    assert [word for word in words if word.startswith(("--lr", "--nEpochs", "--seed", "--traindata"))] == [
+        next(word for word in words if word.startswith("--traindata")), "--seed=5", "--lr=0.01", "--nEpochs=8"
+    ]  # fmt: skip
+
+
 def trial_of(number: int, quality: float, time: float, precision: str = "float") -> Any:
     optuna = pytest.importorskip("optuna")
     return SimpleNamespace(
@@ -117,12 +147,12 @@ def found_in_time(trials: list[Any], measured: dict[int, float]) -> tuple[list[i
     """Trials that would be trained whole, and those that were measured."""
     asked: list[int] = []
 
-    def ratios(run: Any) -> dict[str, tuple[float, float]]:
-        asked.append(int(run.name[2:]))
+    def ratios(network: Any) -> dict[str, tuple[float, float]]:
+        asked.append(network.args[0].number)
         return {str(GOAL): (measured[asked[-1]], 0.0)}
 
     study = SimpleNamespace(get_trials=lambda **_: trials)
-    of = SimpleNamespace(goals=[GOAL], run_name=lambda n: f"s-{n:04d}", subject=SimpleNamespace(metric=("psnr", True)))
+    of = SimpleNamespace(goals=[GOAL], subject=SimpleNamespace(metric=("psnr", True)))
     finish = Finish(study, of, 1, "", lambda: False)  # type: ignore[arg-type]
     return [each.number for each in finish.in_time(SimpleNamespace(ratios=ratios))], asked  # type: ignore[arg-type]
 
@@ -135,6 +165,17 @@ def test_what_is_measured_to_be_too_slow_is_not_trained_whole() -> None:
     trials = [trial_of(1, 40, 0.49), trial_of(2, 39, 0.48), trial_of(3, 38, 0.44), trial_of(4, 37, 0.49, "int8")]
     assert found_in_time(trials, {1: 0.55, 3: 0.49, 4: 0.5}) == ([3, 4], [1, 3, 4])
     assert found_in_time(trials[:3], {1: 0.55, 3: 0.51}) == ([3], [1, 3])  # the nearest, where none meets
+
+
+def test_validation_data_are_not_called_test_data() -> None:
+    rows = [{"goal": "g", "value": 60000.0, "verdict": "met", "note": "", "metric": "params", "bound": 1.0, "low": None,
+             "noise": 0.0, "margin": 1.0}]  # fmt: skip
+    record = {"rows": rows, "verdict": "met", "file": "f", "dense": None, "measured_on": {"part": "validation"}}
+    said = "g: 60,000, met, on the validation data again, as there are no test data"
+    assert _figures({"rows": []}, record) == [said]
+    assert NO_TEST in str(OnTest().blocks({"test": record}, Path()))
+    record["measured_on"] = {"part": "test"}
+    assert NO_TEST not in str(OnTest().blocks({"test": record}, Path()))
 
 
 def test_runs_are_quiet_and_the_search_is_not(capsys: pytest.CaptureFixture[str]) -> None:
