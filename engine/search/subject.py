@@ -155,9 +155,8 @@ class Subject:
         with quiet(), OthersLoad() as others:
             found = measure_latency_model(self.network, self.inputs, threads=self.threads, graph=self.graph)
         found.save(path)
-        logger.info(
-            "the dense float file takes %.4g ms; measured in %.0f seconds", found.dense_ms, time.monotonic() - began
-        )
+        seconds, load = time.monotonic() - began, load_text(others.cores)
+        logger.info("the dense file takes %.4g ms; measured in %.0f seconds; %s", found.dense_ms, seconds, load)
         return found
 
     def groups(self, precision: str) -> list[Group]:
