@@ -18,7 +18,9 @@ def quiet() -> Iterator[None]:
     screens = [
         each
         for each in logging.getLogger().handlers
-        if isinstance(each, logging.StreamHandler) and each.stream in (sys.stdout, sys.stderr)
+        if isinstance(each, logging.StreamHandler)
+        and each.stream in (sys.stdout, sys.stderr)
+        and _of_the_search not in each.filters  # inside of another such block that one ends it
     ]
     for each in screens:
         each.addFilter(_of_the_search)

@@ -184,6 +184,8 @@ def test_runs_are_quiet_and_the_search_is_not(capsys: pytest.CaptureFixture[str]
     try:
         say_on_screen()
         with quiet():
+            with quiet():
+                pass
             logging.getLogger("run").info("of a run")
             logging.getLogger("search").info("of the search")
         logging.getLogger("run").info("afterwards")
