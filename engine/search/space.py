@@ -25,7 +25,7 @@ KNOBS: dict[str, tuple[Any, ...]] = {  # what `search:` may pin, and the choices
 }
 OF_INT8 = ("quantize", "float_layers")  # knobs that a float candidate has not
 FIRST = (0.97, 0.85, 0.7)  # of the latency bound: the knapsack's first candidates in each precision
-WITHOUT_BOUND = 0.6
+WITHOUT_BOUND = 1.0  # then other costs decide how narrow the first candidates are
 NARROWER, SMALLEST = 0.85, 0.02
 
 
@@ -136,11 +136,12 @@ def _allowed(
     goals: Sequence[Goal],
     scores: Scores | None = None,
 ) -> dict[str, int]:
-    """Widths of the knapsack at a share of the time, or at less where goals on parameters or MACs ask for it."""
-    counted = [goal for goal in goals if goal.metric in ("params", "macs")]
+    """Widths of the knapsack at a share of the time, or at less where goals on parameters, MACs or bytes ask for it."""
+    counted = [goal for goal in goals if goal.metric in ("params", "macs", "file_bytes")]
     while True:
         widths = knapsack_widths(subject, groups, precision, ratio, scores)
         counts = subject.counts(groups, widths)
+        counts["file_bytes"] = subject.file_bytes(counts["params"], precision == INT8)
         if ratio < SMALLEST or all(counts[goal.metric] <= goal.bound for goal in counted):
             return widths
         ratio *= NARROWER

@@ -270,10 +270,10 @@ class Subject:
         return {
             LATENCY: time / self.latency.time(self.latency.layers), "params": params, "macs": total["macs"],
             "peak_activation_bytes": total["peak_activation_bytes"],
-            "file_bytes": self._file_bytes(params, int8) + 3 * whole,
+            "file_bytes": self.file_bytes(params, int8) + 3 * whole,
         }  # fmt: skip
 
-    def _file_bytes(self, params: int, int8: bool) -> float:
+    def file_bytes(self, params: float, int8: bool) -> float:
         """A weight's bytes, and what the dense network's file has beside its weights."""
         width = 1 if int8 else 4
         whole = [each for each in self.latency.anchors if each["share"] == 1 and (each["precision"] == INT8) == int8]

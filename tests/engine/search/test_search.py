@@ -24,6 +24,7 @@ from engine.search.command import act
 from engine.search.page import NO_TEST, OnTest
 from engine.search.screen import quiet
 from engine.search.sensitivity import measured_scores, sensitive_layers
+from engine.search.space import _allowed as first_widths
 from engine.search.space import knapsack_widths, ratio_of, space_of, unreachable, with_sensitive_layers
 from engine.search.subject import Subject
 from engine.search.trial import Trials
@@ -63,6 +64,14 @@ def test_first_widths_fit_the_time_and_are_steps(dense: Subject) -> None:
     assert ratio_of(dense, groups, "float", widths) <= 0.5
     assert all(width % 4 == 0 for width in widths.values())
     assert dense.violations([Goal("macs", at_most=50)], {"macs": 75.0}) == {"macs at most 50": 0.5}
+
+
+def test_without_a_goal_on_time_first_candidates_are_as_wide_as_the_other_goals_allow(dense: Subject) -> None:
+    space = space_of(dense, {"precision": "float"})
+    whole = dense.counts([], {})["params"]
+    bound = 4 * 0.9 * whole
+    given = first_widths(dense, space.groups["float"], "float", 0.97, [Goal("file_bytes", at_most=bound)])
+    assert 0.6 * whole < dense.counts(space.groups["float"], given)["params"] <= 0.9 * whole
 
 
 def test_where_nothing_meets_the_goals_it_says_which_one_binds() -> None:
@@ -170,11 +179,17 @@ def test_what_is_measured_to_be_too_slow_is_not_trained_whole() -> None:
 def test_validation_data_are_not_called_test_data() -> None:
     rows = [{"goal": "g", "value": 60000.0, "verdict": "met", "note": "", "metric": "params", "bound": 1.0, "low": None,
              "noise": 0.0, "margin": 1.0}]  # fmt: skip
-    record = {"rows": rows, "verdict": "met", "file": "f", "dense": None, "measured_on": {"part": "validation"}}
+    record = {
+        "rows": rows,
+        "verdict": "met",
+        "file": "f",
+        "dense": None,
+        "measured_on": {"part": "validation", "images": 1, "data": None},
+    }
     said = "g: 60,000, met, on the validation data again, as there are no test data"
     assert _figures({"rows": []}, record) == [said]
     assert NO_TEST in str(OnTest().blocks({"test": record}, Path()))
-    record["measured_on"] = {"part": "test"}
+    record["measured_on"] = {"part": "test", "images": 1, "data": None}
     assert NO_TEST not in str(OnTest().blocks({"test": record}, Path()))
 
 
