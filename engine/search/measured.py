@@ -49,7 +49,8 @@ class Stopwatch:
         goals = [goal for goal in self.goals if goal.metric == LATENCY]
         if not goals:
             return {}
-        file, found = self._exported(network(), "own"), {}
+        file = self._exported(network(), "own")
+        found: dict[str, tuple[float, float]] = {}
         for goal in goals:
             value = measure_ratio(
                 file, self._dense, self.subject.inputs, str(goal.runtime), goal.bound, threads=self.subject.threads,
