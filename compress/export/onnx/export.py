@@ -32,6 +32,7 @@ from compress.export.onnx.crash_guard import Ended, apart
 from compress.export.onnx.export_report import ExportReport, ExportSettings
 from compress.export.onnx.exporter import quiet_exporter, write_exported
 from compress.export.onnx.nan_origin import blame_of, name_layers, places_of
+from compress.export.onnx.narrow.formats import check_format, narrow
 from compress.export.onnx.qdq import Choices, Deployable, deployable, is_quantized
 from compress.export.onnx.session import has_vnni
 from compress.io.files import checked, replacing, why
@@ -115,6 +116,8 @@ def transform_to_onnx(
     settings = settings or ExportSettings()
     _check_arguments(model, quantize_flag, mode)
     kind = mode if quantize_flag else "float"
+    if settings.format:
+        check_format(settings.format, kind)
     dummies = dummy_input if isinstance(dummy_input, tuple) else (dummy_input,)
     inputs = inputs_to_check(check_inputs, dummies)
     ready = deployable(model, "qdq" if kind == "qdq" else "clip", Choices(settings.reduce_range, settings.clip_first))
@@ -137,6 +140,8 @@ def transform_to_onnx(
     if kind == "qdq":
         notes += _completed(exported, inputs, check_inputs is not None) if settings.complete else []
     places = places_of(exported) | places
+    if settings.format:
+        notes += narrow(exported, settings.format, kind, inputs, check_inputs is not None)
     _strip(exported)
     exported.metadata_props[METADATA] = json.dumps({**settings.description, "mode": kind})
     file = temporary = Path(onnx_file)
@@ -227,7 +232,7 @@ def _report(
     latency = _latency(file, inputs[0], settings) if settings.against else {}
     difference = compare_onnx(file, reference, inputs)
     _check_free(file, reference, inputs[0], settings.free_axes)
-    unfused = compare_onnx(file, reference, inputs, fused=False) if kind == "qdq" else None
+    unfused = compare_onnx(file, reference, inputs, fused=False) if kind == "qdq" or settings.format else None
     found = _kernel_warnings(kind, kernels, settings.reduce_range) + fusion_warnings(difference, unfused)
     return ExportReport(
         file=str(file),
@@ -248,6 +253,7 @@ def _report(
         warnings=notes + ready.warnings + found,
         latency=latency,
         threads=settings.threads if latency else None,
+        format=settings.format,
     )
 
 

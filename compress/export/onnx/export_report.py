@@ -24,6 +24,8 @@ class ExportSettings:
             expect it, instead of behind it, where onnxruntime still fuses the layer.
         complete: round to 8 bits, over the range that they have on `check_inputs`, the outputs that training left
             unrounded, so that every layer has an integer kernel; see full_integer.py. Not what was trained any more.
+        format: narrower than the mode's own: `float16`, `bfloat16`, `float8` or `int4` of a float network, `int4` of an
+            integer file; see narrow/. Empty keeps float32 and int8.
         against: name -> ONNX file that the new one is timed against, such as the float and the dense one.
         threads: for timing.
         description: plain data kept in the file's metadata; `test.py --model FILE.onnx` reads it.
@@ -34,6 +36,7 @@ class ExportSettings:
     reduce_range: bool = False
     clip_first: bool = False
     complete: bool = False
+    format: str = ""
     against: Mapping[str, Path] = field(default_factory=dict)
     threads: int = 1
     description: Mapping[str, Any] = field(default_factory=dict)
@@ -62,6 +65,7 @@ class ExportReport:
         warnings: what is not as one would expect, each a sentence.
         latency: name -> time in one interleaved run, the new file under `file`; ratios refer to the first of `against`.
         threads: that were timed with; None if nothing was.
+        format: narrow format of the file; empty is the mode's own.
     """
 
     file: str
@@ -82,14 +86,16 @@ class ExportReport:
     warnings: list[str]
     latency: dict[str, Latency]
     threads: int | None
+    format: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
+        narrow = f" in {self.format}" if self.format else ""
         lines = [
-            f"{self.file}: {self.mode}, {self.bytes:,} bytes, opset {self.opset}",
+            f"{self.file}: {self.mode}{narrow}, {self.bytes:,} bytes, opset {self.opset}",
             f"difference to {self.compared_with} on {self.difference.inputs} {self._inputs()}: {self.difference}",
         ]
         if self.to_quantized is not None:

@@ -43,7 +43,7 @@ def complete(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]], folder: Path
         names of the values that are rounded now.
     """
     chosen = _open_values(model.graph)
-    ranges = _ranges(model, [value for value in chosen if _rounded(value) is None], inputs, folder)
+    ranges = ranges_of(model, [value for value in chosen if _rounded(value) is None], inputs, folder)
     for value in chosen:
         if _rounded(value) is None:
             _insert(model.graph, value, *ranges[str(value.name)])
@@ -127,24 +127,25 @@ def _insert(graph: ir.Graph, value: ir.Value, low: float, high: float) -> None:
     graph.insert_after(producer, [integers, values])
 
 
-def _ranges(
+def ranges_of(
     model: ir.Model, values: Sequence[ir.Value], inputs: Sequence[tuple[Tensor, ...]], folder: Path
 ) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value over the inputs, 0 included, by name."""
+    """Smallest and largest value that tensors of a graph have over the inputs, 0 included, by name."""
     if not values:
         return {}
-    count = len(model.graph.outputs)
+    graph, count = model.graph, len(model.graph.outputs)
     # For the calibration run only: a value can be read from a session only if it is an output.
-    model.graph.outputs.extend(values)
-    file = folder / "calibration.onnx"
+    graph.outputs.extend(each for each in values if not (each.is_graph_input() or each.is_graph_output()))
+    file, names = folder / "calibration.onnx", [str(each.name) for each in (*graph.inputs, *graph.outputs)]
     try:
         ir.save(model, file)
     finally:
-        del model.graph.outputs[count:]
+        del graph.outputs[count:]
     session = open_session(file, fused=False)
     ranges = {str(value.name): (0.0, 0.0) for value in values}
     for each in inputs:
-        for name, output in zip(ranges, run_session(session, each)[count:], strict=True):
-            low, high = ranges[name]
-            ranges[name] = (min(low, float(output.min())), max(high, float(output.max())))
+        for name, tensor in zip(names, (*each, *run_session(session, each)), strict=True):
+            if name in ranges:
+                low, high = ranges[name]
+                ranges[name] = (min(low, float(tensor.min())), max(high, float(tensor.max())))
     return ranges

@@ -1,0 +1,1 @@
+"""ONNX files in formats narrower than float32 and int8."""

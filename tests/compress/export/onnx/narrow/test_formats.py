@@ -1,0 +1,147 @@
+"""Narrow formats through the whole export: they run in onnxruntime, are as near as their digits allow, and smaller."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import UserError
+from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export_report import ExportReport, ExportSettings
+from compress.export.onnx.session import open_session, run_session
+from compress.quantization.dorefa import DorefaQuantizer
+from compress.quantization.lsq import LSQQuantizer
+from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
+from tests.compress.export.onnx.test_full_integer import quantized
+
+EXAMPLE = torch.empty(1, 3, 16, 16)
+
+
+class Small(nn.Module):
+    """Every kind of layer with weights: plain, grouped and transposed convolutions, linear, a plain product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act = nn.Conv2d(3, 32, 3, padding=1), nn.PReLU(32)
+        self.grouped, self.norm = nn.Conv2d(32, 32, 3, padding=1, groups=4, bias=False), nn.BatchNorm2d(32)
+        self.up = nn.ConvTranspose2d(32, 8, 2, stride=2)
+        self.fc = nn.Linear(8, 40)
+        self.matrix = nn.Parameter(torch.randn(40, 5) / 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.grouped(self.act(self.first(x)))))
+        x = nn.functional.interpolate(self.up(x), scale_factor=0.5, mode="bilinear")
+        return torch.relu(self.fc(x.mean((2, 3)))) @ self.matrix
+
+
+def exported(model: nn.Module, file: Path, quantize: bool = False, **settings: Any) -> ExportReport:
+    inputs = [torch.rand(2, 3, 16, 16), torch.rand(1, 3, 24, 16)]
+    return transform_to_onnx(model, file, EXAMPLE, quantize, "qdq", inputs, ExportSettings(**settings))
+
+
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+BITS = {"float16": 16, "bfloat16": 16, "float8": 8, "int4": 4}
+# rounding error of one number: half a unit in the last of 11, 8, 4 bits; of 4-bit integers a 14th of the largest
+NEAR = {"float16": 2**-11, "bfloat16": 2**-9, "float8": 2**-4, "int4": 1 / 14}
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_a_float_network_is_narrow_and_near(name: str, small: nn.Module, here: Path) -> None:
+    report = exported(small, here / "net.onnx", format=name)
+    assert report.format == name
+    assert report.difference.max < 4 * NEAR[name] * report.difference.largest  # a few layers' errors add up
+    assert f"float in {name}" in str(report)
+    file = onnx.load(here / "net.onnx")
+    wanted = {"float16": onnx.TensorProto.FLOAT16, "bfloat16": onnx.TensorProto.BFLOAT16,
+              "float8": onnx.TensorProto.FLOAT8E4M3FN, "int4": onnx.TensorProto.INT4}[name]  # fmt: skip
+    weights = [each for each in file.graph.initializer if np.prod(each.dims) >= 200]
+    assert [each.data_type for each in weights] == [wanted] * 5
+    assert all(8 * len(each.raw_data) == BITS[name] * np.prod(each.dims) for each in weights)
+
+
+def test_inputs_and_outputs_stay_float32(small: nn.Module, here: Path) -> None:
+    exported(small, here / "net.onnx", format="float16")
+    (output,) = run_session(open_session(here / "net.onnx"), (torch.rand(1, 3, 16, 16),))
+    assert output.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [
+        (LSQQuantizer, {"bits_activations": 8, "bits_weights": 4}),
+        (QuantAwareTrainRangeLinearQuantizer, {"bits_activations": 8, "bits_weights": 4, "per_channel_wts": True}),
+        (
+            QuantAwareTrainRangeLinearQuantizer,
+            {"bits_activations": 8, "bits_weights": 4, "mode": "ASYMMETRIC_SIGNED"},
+        ),
+        (QuantAwareTrainRangeLinearQuantizer, {"bits_activations": 8, "bits_weights": 3}),
+    ],
+)
+def test_trained_four_bit_weights_are_held_exactly(cls: Any, settings: dict[str, Any], here: Path) -> None:
+    torch.manual_seed(0)
+    model = quantized(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)), cls, **settings)
+    wide, narrow = exported(model, here / "int8.onnx", True), exported(model, here / "int4.onnx", True, format="int4")
+    assert not [each for each in narrow.warnings if "int8" in each]
+    assert narrow.unfused is not None
+    assert wide.unfused is not None
+    assert narrow.unfused.max <= wide.unfused.max + 1e-6
+    tensors = _weights(here / "int4.onnx"), _weights(here / "int8.onnx")
+    for found, wanted in zip(*tensors, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9)
+
+
+def _weights(file: Path) -> list[Any]:
+    """The values of dequantized weights, by the rule of the specification."""
+    graph = onnx.load(file).graph
+    held = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    found = []
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in held and held[node.input[0]].ndim == 4:
+            integers, scale, zero = (held[each].astype(np.float64) for each in node.input)
+            along = (-1, 1, 1, 1) if scale.ndim else ()
+            found.append((integers - zero.reshape(along)) * scale.reshape(along))
+    assert found
+    return found
+
+
+def test_what_sixteen_integers_do_not_reach_stays_int8_by_name(here: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    model = quantized(net, DorefaQuantizer, bits_activations=8, bits_weights=4)
+    report = exported(model, here / "net.onnx", True, format="int4")
+    assert any("stored as int8" in each for each in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "quantize", "message"),
+    [
+        ({"format": "int3"}, False, "unknown format 'int3' of ONNX files; did you mean 'int4'"),
+        ({"format": "float16"}, True, "format='float16' is for float networks.*narrower in int4"),
+    ],
+)
+def test_what_a_format_is_not_for(settings: dict[str, Any], quantize: bool, message: str, here: Path) -> None:
+    net: nn.Module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    if quantize:
+        net = quantized(net, LSQQuantizer, bits_activations=8, bits_weights=8)
+    with pytest.raises(UserError, match=message):
+        exported(net, here / "net.onnx", quantize, **settings)
+    assert not (here / "net.onnx").exists()
+
+
+def test_ranges_need_real_inputs_and_float16_an_end(here: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3))
+    with pytest.raises(UserError, match="real inputs; give check_inputs"):
+        transform_to_onnx(net, here / "net.onnx", EXAMPLE, False, settings=ExportSettings(format="float8"))
+    with torch.no_grad():
+        net[0].weight[0, 0, 0, 0] = 1e6
+    with pytest.raises(UserError, match=r"0\.weight holds 1e\+06, and float16 ends at 65504; bfloat16 has"):
+        exported(net, here / "net.onnx", format="float16")
