@@ -206,6 +206,11 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         "is about the integer files of the export, which --no-export, the other options or an exported file leave out",
     ),
     Rule(
+        ("formats",),
+        _exports,
+        "is about the exported ONNX file, which --no-export, the other options or an exported file leave out",
+    ),
+    Rule(
         ("free_axes",),
         _exports,
         "is about the exported ONNX file, which --no-export, the other options or an exported file leave out",

@@ -108,12 +108,13 @@ def export_checkpoint(
         tester: of the checkpoint, which the file describes; its options: the choices for the file.
         model: its network.
         file: to write.
-        mode: `float`, `clip` or `qdq`.
+        mode: `float`, `clip` or `qdq`, and in a narrow format `float:float16` or `qdq:int4`.
         dummies: inputs whose shapes are exported for.
         inputs: real ones, to compare on.
     """
     opt = tester.config
-    options: dict[str, Any] = {"free_axes": opt.free_axes or ()}
+    mode, _, narrow = mode.partition(":")
+    options: dict[str, Any] = {"free_axes": opt.free_axes or (), "format": narrow}
     if mode == "qdq":
         options |= {"reduce_range": opt.reduce_range, "complete": opt.complete}
     settings = ExportSettings(description=describing(tester.checkpoint), **options)
@@ -168,8 +169,15 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
     opt = export.tester.config
     if not is_quantized(export.model) and (opt.reduce_range or opt.complete):
         logger.warning("--reduce-range and --complete change nothing here: the network is not quantized")
+    modes = {**_narrow(export, next(reversed(modes.values()))), **modes}  # what is deployed stays the last
     for name, mode in modes.items():
-        files[name] = export.onnx(folder / name, mode)
+        try:
+            files[name] = export.onnx(folder / name, mode)
+        except UserError as e:
+            if ":" not in mode:
+                raise
+            logger.warning("not exported in %s: %s", mode.partition(":")[2], e)
+            result.setdefault("formats_left_out", {})[name] = str(e)
     description = describing(tester.checkpoint)
     pt2 = export_pt2(export.model, folder / "network.pt2", export.dummies, export.inputs, description)
     logger.info("%s: %s bytes, difference to the network: %s", pt2.file, f"{pt2.bytes:,}", pt2.difference)
@@ -177,7 +185,12 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
     dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
     dense_file = dense_folder / "dense.onnx"
     transform_to_onnx(dense, dense_file, export.dummies, False, check_inputs=export.inputs[:1])
-    result["latency"] = export.latency([folder / name for name in modes], dense, dense_file)
+    result["latency"] = export.latency([folder / name for name in modes if name in files], dense, dense_file)
+
+
+def _narrow(export: _Export, mode: str) -> dict[str, str]:
+    """The files in narrow formats that the options ask for: name -> mode and format."""
+    return {f"network_{each}.onnx": f"{mode}:{each}" for each in export.tester.config.formats or ()}
 
 
 def evaluate_exported(tester: TestedApplication) -> dict[str, Any]:

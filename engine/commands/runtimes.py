@@ -3,6 +3,7 @@
 `in_runtimes`, `measure_run` (results/<run>/runtimes.json), `measured`.
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,14 @@ def measure_run(
     given = {DENSE: dense, **_with_bits(tester, networks)}
     single = [tuple(x[i : i + 1] for x in each) for each in inputs for i in range(len(each[0]))][:MOST_SAMPLES]
     qualities = {name: cast(Quality, tester.test) for name in given if name != DENSE}
-    table = measured(given, single, opt.runtimes, qualities, Timing(threads=opt.threads or 1), _settings(tester))
+    settings = _settings(tester)
+    narrow = {
+        f"{name}, {each}": (name, dataclasses.replace(settings, format=each))
+        for name in networks
+        for each in opt.formats or ()
+    }
+    qualities |= {label: cast(Quality, tester.test) for label in narrow}
+    table = measured(given, single, opt.runtimes, qualities, Timing(threads=opt.threads or 1), settings, narrow)
     result = {"run": tester.folders.name, "measured_on": tester.data_facts(), **table.to_dict()}
     write_json(tester.results / FILE, result)
     logger.info("\n%s\nmeasured on %s\n", table_text(result), measured_words(result["measured_on"]))
@@ -77,13 +85,15 @@ def measured(
     qualities: Mapping[str, Quality],
     timing: Timing,
     settings: ExportSettings | None = None,
+    narrow: Mapping[str, tuple[str, ExportSettings]] | None = None,
 ) -> RuntimeTable:
-    """The same of any networks; the first is what times are compared with."""
+    """The same of any networks; the first is what times are compared with. `narrow` is that of `measure_runtimes`."""
     chosen = chosen_runtimes(names)
     logger.info("measuring %d networks in %s", len(networks), ", ".join(chosen))
     return measure_runtimes(
-        networks, inputs[0], chosen, check_inputs=inputs, quality=qualities, timing=timing, settings=settings
-    )
+        networks, inputs[0], chosen, check_inputs=inputs, quality=qualities, timing=timing, settings=settings,
+        narrow=narrow,
+    )  # fmt: skip
 
 
 def _with_bits(tester: TestedApplication, networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

@@ -86,6 +86,7 @@ def measure_runtimes(
     timing: Timing | None = None,
     limit: float = LIMIT,
     settings: ExportSettings | None = None,
+    narrow: Mapping[str, tuple[str, ExportSettings]] | None = None,
 ) -> RuntimeTable:
     """Converts networks for runtimes, runs them there, compares with PyTorch, and times all of it in turns.
 
@@ -98,6 +99,8 @@ def measure_runtimes(
         timing: how time is taken; None is the default.
         limit: seconds that a conversion, or any other answer of a runtime, may take.
         settings: of ONNX files.
+        narrow: further rows: label -> one of the networks, and settings of its ONNX file with a narrow `format`, for the
+            runtimes that read ONNX files.
 
     Raises:
         UserError: a runtime is unknown.
@@ -114,6 +117,10 @@ def measure_runtimes(
             write_source(name, model, [example, *inputs], Path(folder) / str(i), kinds, settings)
             for i, (name, model) in enumerate(given.items())
         ]
+        for label, (name, own) in (narrow or {}).items():
+            target = Path(folder) / str(len(sources))
+            sources.append(write_source(label, given[name], [example, *inputs], target, kinds, own))
+        given = {**given, **{label: given[name] for label, (name, _) in (narrow or {}).items()}}
         candidates = [
             each
             for name in usable

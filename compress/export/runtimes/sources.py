@@ -56,7 +56,10 @@ def write_source(
             files[ONNX] = str(file)
         except UserError as e:
             faults[ONNX] = str(e)
-    if PROGRAM in kinds:
+    narrow = settings.format if settings is not None else ""
+    if PROGRAM in kinds and narrow:
+        faults[PROGRAM] = f"{narrow} is a format of ONNX files, and this runtime does not read them"
+    elif PROGRAM in kinds:
         try:
             files[PROGRAM] = _write_program(model, inputs[0], folder / "network.pt2")
         except UserError as e:

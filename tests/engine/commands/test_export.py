@@ -77,7 +77,8 @@ def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
         new_network=lambda arguments: Small(), data_facts=dict,
         test=lambda network: {"score": 1.0}, example_inputs=lambda: example,
         folders=Run("a"), results=Path("results/a"), device=torch.device("cpu"),
-        config=SimpleNamespace(threads=1, reduce_range=False, complete=False, free_axes=None),
+        config=SimpleNamespace(threads=1, reduce_range=False, complete=False, free_axes=None,
+                               formats=("float16", "int4")),
         checkpoint={"run": "a", "optform": "SR", "network": {"class": "Small", "arguments": {}}, "options": {},
                     "task": {}, "epoch": 0, "scheduler": {"recipes": []}},
     )  # fmt: skip
@@ -85,12 +86,16 @@ def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
         result = export_run(tester, model, [(torch.rand(2, 3, 16, 16),)], {"score": 1.0})
     assert "error" not in result
     latency = json.loads(Path("results/a/export.json").read_text())["latency"]
-    dense, now = latency["rows"]
-    assert (dense["name"], now["name"]) == ("dense network", "network.onnx")
+    dense, half, *_, now = latency["rows"]
+    names = [row["name"] for row in latency["rows"]]
+    assert names == ["dense network", "network_float16.onnx", "network_int4.onnx", "network.onnx"]
+    assert half["onnxruntime_ratio"] > 0
     for runtime in ("torch", "onnxruntime"):
         assert dense[f"{runtime}_ratio"] == 1.0
         assert now[f"{runtime}_ratio"] > 0
         assert now[f"{runtime}_ratio_low"] <= now[f"{runtime}_ratio"] <= now[f"{runtime}_ratio_high"]
     assert (latency["threads"], latency["input_shapes"]) == (1, [[2, 3, 16, 16]])
     assert "the dense network's, in the same runtime and rounds" in caplog.text
-    assert set(result["files"]) == {"network.onnx", "network.pt2"}
+    assert set(result["files"]) == {"network_float16.onnx", "network_int4.onnx", "network.onnx", "network.pt2"}
+    assert result["files"]["network_int4.onnx"]["format"] == "int4"
+    assert result["files"]["network_float16.onnx"]["quality"] == {"score": 1.0}

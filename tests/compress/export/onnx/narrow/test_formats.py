@@ -12,10 +12,12 @@ from torch import nn
 from compress.errors import UserError
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportReport, ExportSettings
+from compress.export.onnx.narrow.formats import FORMATS
 from compress.export.onnx.session import open_session, run_session
 from compress.quantization.dorefa import DorefaQuantizer
 from compress.quantization.lsq import LSQQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
+from options.Normal_options.test_options import TestOptions
 from tests.compress.export.onnx.test_full_integer import quantized
 
 EXAMPLE = torch.empty(1, 3, 16, 16)
@@ -145,3 +147,7 @@ def test_ranges_need_real_inputs_and_float16_an_end(here: Path) -> None:
         net[0].weight[0, 0, 0, 0] = 1e6
     with pytest.raises(UserError, match=r"0\.weight holds 1e\+06, and float16 ends at 65504; bfloat16 has"):
         exported(net, here / "net.onnx", format="float16")
+
+
+def test_the_option_offers_every_format() -> None:
+    assert TestOptions().parse(["--formats", *FORMATS]).formats == tuple(FORMATS)
