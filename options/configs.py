@@ -165,8 +165,8 @@ class TestConfig:
         "integers; the difference to what was trained is measured",
     )  # fmt: skip
     formats: tuple[str, ...] | None = option(
-        None, "also export the ONNX file in these narrower formats, check and time it, and run it in --runtimes: float16, "
-        "bfloat16, float8 or int4 of a float network, int4 of a quantized one", choices=("float16", "bfloat16", "float8", "int4"),
+        None, "also export the ONNX file in these narrower formats, check and time it, and run it in --runtimes; of a "
+        "quantized network int4 only", choices=("float16", "bfloat16", "float8", "int4"),
     )  # fmt: skip
     free_axes: tuple[int, ...] | None = option(
         None, "axes of the inputs that may have another size in the ONNX file, besides batch, height and width: "

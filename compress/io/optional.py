@@ -7,6 +7,7 @@
 """
 
 import importlib
+import importlib.metadata
 from types import ModuleType
 from typing import Any
 
@@ -69,8 +70,17 @@ class _OnUse(ModuleType):
 def _message(what: str, errors: dict[str, ImportError]) -> str:
     names = list(dict.fromkeys(package.partition(".")[0] for package in errors))
     extra = next((extra for extra, packages in EXTRAS.items() if names[0] in packages), "")
-    source = f"'{DISTRIBUTION}[{extra}]'" if extra else " ".join(names)
+    # In a clone that is used in place the name would be looked up in an index, where it may be somebody else's.
+    source = f"'{DISTRIBUTION}[{extra}]'" if extra and _installed() else " ".join(names)
     broken = [str(e) for e in errors.values() if not isinstance(e, ModuleNotFoundError)]
     listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
     reason = f" ({'; '.join(broken)[:300]})" if broken else ""
     return f"{what} requires {listed}, which cannot be imported{reason}: pip install {source}"
+
+
+def _installed() -> bool:
+    try:
+        importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -99,8 +99,8 @@ def measure_runtimes(
         timing: how time is taken; None is the default.
         limit: seconds that a conversion, or any other answer of a runtime, may take.
         settings: of ONNX files.
-        narrow: further rows: label -> one of the networks, and settings of its ONNX file with a narrow `format`, for the
-            runtimes that read ONNX files.
+        narrow: further rows: label -> one of the networks, and settings of its ONNX file with a narrow `format`, for
+            the runtimes that read ONNX files.
 
     Raises:
         UserError: a runtime is unknown.

@@ -49,18 +49,27 @@ def test_without_the_optional_packages_everything_imports_and_says_what_it_requi
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    export, analysis = "pip install 'compress-bench[export]'", "pip install 'compress-bench[analysis]'"
+    tables = "pandas, openpyxl and matplotlib, which cannot be imported: pip install pandas openpyxl matplotlib"
+    onnx = "onnx, onnxscript and onnxruntime, which cannot be imported: pip install onnx onnxscript onnxruntime"
     assert done.stdout.splitlines() == [
-        f"export_onnx requires onnx, onnxscript and onnxruntime, which cannot be imported: {export}",
-        f"transform_to_onnx requires onnx, onnxscript and onnxruntime, which cannot be imported: {export}",
-        f"running an ONNX file requires onnxruntime, which cannot be imported: {export}",
-        "sensitivity_analysis requires pandas, openpyxl, matplotlib and tqdm, which cannot be imported: " + analysis,
-        f"sparsity_display requires pandas, openpyxl and matplotlib, which cannot be imported: {analysis}",
-        f"macs_display requires pandas, openpyxl and matplotlib, which cannot be imported: {analysis}",
-        f"this analysis requires pandas, which cannot be imported: {analysis}",
-        f"draw_model_to_file requires pandas and pygraphviz, which cannot be imported: {analysis}",
-        f"draw_plan requires matplotlib, which cannot be imported: {analysis}",
+        f"export_onnx requires {onnx}",
+        f"transform_to_onnx requires {onnx}",
+        "running an ONNX file requires onnxruntime, which cannot be imported: pip install onnxruntime",
+        "sensitivity_analysis requires pandas, openpyxl, matplotlib and tqdm, which cannot be imported: "
+        "pip install pandas openpyxl matplotlib tqdm",
+        f"sparsity_display requires {tables}",
+        f"macs_display requires {tables}",
+        "this analysis requires pandas, which cannot be imported: pip install pandas",
+        "draw_model_to_file requires pandas and pygraphviz, which cannot be imported: pip install pandas pygraphviz",
+        "draw_plan requires matplotlib, which cannot be imported: pip install matplotlib",
     ]
+
+
+def test_the_installed_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1")
+    monkeypatch.setattr("importlib.import_module", lambda name: (_ for _ in ()).throw(ModuleNotFoundError(name)))
+    with pytest.raises(UserError, match=r"requires onnx, .*: pip install 'compress-bench\[export\]'$"):
+        require("the test", "onnx")
 
 
 def test_a_package_in_no_extra_is_named_by_itself() -> None:
