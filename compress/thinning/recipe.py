@@ -143,8 +143,9 @@ class Recipe:
                     indices.numel() > size
                     or indices.is_floating_point()
                     or not ((indices >= 0) & (indices < size)).all()
+                    or not (indices.diff() > 0).all()  # a channel twice, or channels in another order
                 ):
-                    raise UserError(f"this recipe is damaged: it keeps of {name} what is not in [0, {size})")
+                    raise UserError(f"this recipe is damaged: it keeps of {name} other than ascending indices in [0, {size})")
 
     def _check_padded(self, modules: Mapping[str, nn.Module]) -> None:
         for name, (dim, width) in self.padded.items():

@@ -108,9 +108,11 @@ def difference(reference: Sequence[Sequence[Tensor]], found: Sequence[Sequence[T
         for a, b in zip(wanted, given, strict=True):
             if a.shape != b.shape:
                 raise UserError(f"the file's output is {tuple(b.shape)}, the network's {tuple(a.shape)}")
-            gaps.append((a.double() - b.double()).abs().flatten())
-            largest = max(largest, float(a.abs().max()))
+            gaps.append((a.double() - b.double()).abs().flatten())  # of booleans: 0 or 1
+            largest = max(largest, float(a.double().abs().max()) if a.numel() else 0.0)
     joined = torch.cat(gaps)
+    if not joined.numel():
+        raise UserError("the outputs hold no numbers; give inputs for which the network gives some")
     if bool(joined.isnan().any()):
         raise UserError("the file and the network differ by NaN; one of them does not compute finite numbers")
     return Difference(float(joined.max()), float(joined.mean()), largest, len(found))

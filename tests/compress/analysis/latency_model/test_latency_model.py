@@ -171,7 +171,7 @@ def test_widths_between_those_measured() -> None:
     curve = tuple((w, float(w)) for w in (8, 16, 24, 32))
     assert value_at(curve, 16) == 16
     assert value_at(curve, 20) == pytest.approx(20)
-    assert value_at(curve, 40) == 24  # the last of its alignment
+    assert value_at(curve, 40) == 24  # the last of the curve
 
 
 def test_useful_widths_are_the_right_edges_of_stairs() -> None:
