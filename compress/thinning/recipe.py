@@ -145,7 +145,9 @@ class Recipe:
                     or not ((indices >= 0) & (indices < size)).all()
                     or not (indices.diff() > 0).all()  # a channel twice, or channels in another order
                 ):
-                    raise UserError(f"this recipe is damaged: it keeps of {name} other than ascending indices in [0, {size})")
+                    raise UserError(
+                        f"this recipe is damaged: it keeps of {name} other than ascending indices in [0, {size})"
+                    )
 
     def _check_padded(self, modules: Mapping[str, nn.Module]) -> None:
         for name, (dim, width) in self.padded.items():

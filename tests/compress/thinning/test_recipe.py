@@ -4,7 +4,9 @@ import logging
 
 import pytest
 import torch
+from torch import nn
 
+from compress.errors import UserError
 from compress.thinning.recipe import Recipe, slice_optimizer
 from compress.thinning.thin import thin
 from tests.compress.harness import batch, tiny_net
@@ -66,3 +68,12 @@ def test_state_of_another_form_starts_anew(caplog):
     assert net.conv1.weight not in optimizer.state
     assert "momentum_buffer" in optimizer.state[net.conv2.weight]
     assert "SGD state of conv1.weight starts anew: its flat, factors cannot be cut" in caplog.text
+
+
+@pytest.mark.parametrize("kept", [[0, 1, 1], [2, 1, 0], [0, 9]])
+def test_a_recipe_that_repeats_or_reorders_channels_is_damaged(kept: list[int]) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3))
+    recipe = Recipe({"0.weight": {0: torch.tensor(kept)}}, {"0.weight": {0: 8}})
+    with pytest.raises(UserError, match=r"damaged: it keeps of 0\.weight other than ascending indices in \[0, 8\)"):
+        recipe.apply(net)
+    assert net[0].weight.shape[0] == 8
