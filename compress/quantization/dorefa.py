@@ -20,7 +20,7 @@ from compress.quantization.fake_quant import (
 )
 from compress.quantization.functions import fake_quantize, squeezed_quantize, straight_through
 from compress.quantization.grid import Grid
-from compress.quantization.layers import kind_of
+from compress.quantization.modules.layers import kind_of
 from compress.quantization.placement.inputs import Graph
 from compress.registry import QUANTIZERS
 from compress.selectors import submodule

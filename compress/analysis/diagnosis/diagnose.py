@@ -30,7 +30,7 @@ from compress.analysis.diagnosis.suspects import (
 )
 from compress.errors import UserError
 from compress.export.onnx.qdq import is_quantized
-from compress.quantization.layers import RESULT, QuantLayer
+from compress.quantization.modules.layers import RESULT, QuantLayer
 from compress.quantization.post_training.replay import set_aside
 from compress.selectors import canonical_modules
 

@@ -17,7 +17,7 @@ from compress.export.onnx.check import WEIGHTED
 from compress.export.onnx.nan_origin import all_values
 from compress.io.files import checked
 from compress.io.optional import needed
-from compress.quantization.layers import QuantLayer
+from compress.quantization.modules.layers import QuantLayer
 from compress.selectors import canonical_modules
 
 

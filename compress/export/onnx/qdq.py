@@ -18,7 +18,7 @@ from compress.export.onnx.int8_weights import Int8Weight, int8_form
 from compress.parameters import copied
 from compress.quantization.fake_quant import ActivationQuantizer
 from compress.quantization.grid import Grid
-from compress.quantization.layers import QuantLayer, bias_names, slot_of, weight_names
+from compress.quantization.modules.layers import QuantLayer, bias_names, slot_of, weight_names
 from compress.selectors import canonical
 
 Form = Literal["qdq", "clip", "torch", "program"]

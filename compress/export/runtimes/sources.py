@@ -18,7 +18,7 @@ from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import deployable, is_quantized
 from compress.export.runtimes.base import Source
-from compress.quantization.layers import QuantLayer
+from compress.quantization.modules.layers import QuantLayer
 from compress.selectors import canonical
 
 ONNX, PROGRAM = "onnx", "program"

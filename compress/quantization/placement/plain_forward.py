@@ -14,7 +14,7 @@ from torch import nn
 from torch.fx import Node
 
 from compress.graph.trace import Trace, call_of
-from compress.quantization.layers import LAYERS, quantized_class
+from compress.quantization.modules.layers import LAYERS, quantized_class
 from compress.quantization.placement.signs import PASSING, plain_name, zero_pad
 
 OPERATIONS: dict[type[nn.Module], str] = {

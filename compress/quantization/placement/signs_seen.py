@@ -15,7 +15,7 @@ from torch import nn
 from compress.distributed import max_over_ranks
 from compress.errors import UserError
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, described
-from compress.quantization.layers import INPUT
+from compress.quantization.modules.layers import INPUT
 
 Pieces = dict[str, dict[str, FakeQuantizer]]
 Place = tuple[str, str]  # layer and slot

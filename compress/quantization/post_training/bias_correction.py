@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.calibration.replay import passing
-from compress.quantization.layers import quantized_class
+from compress.quantization.modules.layers import quantized_class
 from compress.quantization.post_training.folding import Bias
 from compress.selectors import submodule
 

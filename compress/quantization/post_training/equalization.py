@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from compress.graph.trace import ExampleInputs, shape_of, trace_model
-from compress.quantization.layers import channel_axis
+from compress.quantization.modules.layers import channel_axis
 from compress.quantization.placement.sharing import input_channel_dim, is_layer, output_channel_dim, owning
 from compress.quantization.placement.signs import plain_name
 from compress.quantization.post_training.folding import Bias, Norms, along

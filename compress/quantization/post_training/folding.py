@@ -13,7 +13,7 @@ import torch.utils._pytree
 from torch import Tensor, nn
 
 from compress.graph.trace import as_arguments
-from compress.quantization.layers import channel_axis
+from compress.quantization.modules.layers import channel_axis
 from compress.selectors import submodule
 
 Norms = Mapping[str, str]  # layer -> its BatchNorm

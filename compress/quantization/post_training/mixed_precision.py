@@ -24,7 +24,7 @@ from compress.graph.macs.count import count_macs
 from compress.graph.trace import as_arguments
 from compress.io.files import write_text
 from compress.quantization.faults import FLOAT
-from compress.quantization.layers import channel_axis, kind_of, weight_names
+from compress.quantization.modules.layers import channel_axis, kind_of, weight_names
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.post_training.ranges import Clipping, weight_range
 from compress.quantization.range_linear import RangeWeight, scale_and_zero

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from compress.quantization.layers import OUTPUT, LateFrozen, QuantActivation, QuantLayer, kind_of, slots_of
+from compress.quantization.modules.layers import (OUTPUT, QuantLayer, kind_of, slots_of)
+from compress.quantization.modules.norms import LateFrozen
+from compress.quantization.modules.activations import QuantActivation
 
 
 @contextlib.contextmanager

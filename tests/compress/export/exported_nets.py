@@ -6,7 +6,8 @@ from torch.nn import functional
 
 from compress.quantization.fake_quant import ActivationQuantizer, WeightQuantizer
 from compress.quantization.grid import Grid
-from compress.quantization.layers import ACTIVATIONS, LAYERS, quantized
+from compress.quantization.modules.layers import LAYERS, quantized
+from compress.quantization.modules.activations import ACTIVATIONS
 
 
 class UNet(nn.Module):

@@ -13,7 +13,7 @@ from compress.config import dict_config, file_config
 from compress.errors import ScheduleError
 from compress.policies.policy_probe import Watched
 from compress.quantization.convert import apply, structure_of
-from compress.quantization.layers import QuantLayer
+from compress.quantization.modules.layers import QuantLayer
 from compress.registry import QUANTIZERS
 from models.C2SRCNN.model import Net
 from tests.compress.harness import Run, batch, one_policy, tiny_net

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from compress.config import dict_config
 from compress.errors import ScheduleError
 from compress.quantization.convert import structure_of
-from compress.quantization.layers import QuantLayer
+from compress.quantization.modules.layers import QuantLayer
 
 STEPS = 2
 QUANTIZERS = {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.quantization.layers import QuantLayer
+from compress.quantization.modules.layers import QuantLayer
 from compress.quantization.post_training.folding import along
 
 

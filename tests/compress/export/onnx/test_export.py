@@ -18,7 +18,7 @@ from compress.export.onnx.check import Difference
 from compress.export.onnx.export import METADATA, fusion_warnings, transform_to_onnx
 from compress.export.onnx.export_report import ExportReport, ExportSettings
 from compress.export.onnx.session import flags_have_vnni, open_session, run_session
-from compress.quantization.layers import quantized
+from compress.quantization.modules.layers import quantized
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from models.C2SRCNN.model import Net
 from tests.compress.export.exported_nets import (

@@ -12,7 +12,7 @@ from compress.export.onnx.check import kernel_kinds
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportReport
 from compress.quantization.convert import apply, structure_of
-from compress.quantization.layers import RESULT
+from compress.quantization.modules.layers import RESULT
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, WeightQuantizer
-from compress.quantization.own_forward import own_form
-from compress.quantization.recurrent import QuantRecurrentCell, QuantRecurrentLayer, hidden_slots, is_recurrent
+from compress.quantization.modules.activations import ACTIVATIONS
+from compress.quantization.modules.norms import NORMS, LateFrozen
+from compress.quantization.modules.own_forward import own_form
+from compress.quantization.modules.recurrent import QuantRecurrentCell, QuantRecurrentLayer, hidden_slots, is_recurrent
 
 
 class QuantLayer(nn.Module):
@@ -231,121 +233,7 @@ class QuantRNNCell(QuantRecurrentCell, QuantLayer, nn.RNNCell):
     mode = "RNN_TANH"
 
 
-class QuantActivation(nn.Module):
-    """What quantized activations have in common: the output is rounded.
-
-    Attributes:
-        output_quantizer: of the output.
-    """
-
-    output_quantizer: ActivationQuantizer
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The float activation's output, rounded."""
-        return self.output_quantizer(super().forward(input))
-
-
-class QuantReLU(QuantActivation, nn.ReLU):
-    """`nn.ReLU`, rounded. The quantizer's clip at 0 is the ReLU, so that two passes over memory are saved."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """relu(input), rounded."""
-        return self.output_quantizer(input)
-
-
-class QuantReLU6(QuantActivation, nn.ReLU6):
-    """`nn.ReLU6`, rounded."""
-
-
-class QuantPReLU(QuantActivation, nn.PReLU):
-    """`nn.PReLU`, rounded; its slope stays float."""
-
-
-class QuantLeakyReLU(QuantActivation, nn.LeakyReLU):
-    """`nn.LeakyReLU`, rounded."""
-
-
-class QuantGELU(QuantActivation, nn.GELU):
-    """`nn.GELU`, rounded."""
-
-
-class QuantSiLU(QuantActivation, nn.SiLU):
-    """`nn.SiLU`, rounded."""
-
-
-class QuantHardswish(QuantActivation, nn.Hardswish):
-    """`nn.Hardswish`, rounded."""
-
-
-class QuantMish(QuantActivation, nn.Mish):
-    """`nn.Mish`, rounded."""
-
-
-class QuantELU(QuantActivation, nn.ELU):
-    """`nn.ELU`, rounded."""
-
-
-class QuantTanh(QuantActivation, nn.Tanh):
-    """`nn.Tanh`, rounded."""
-
-
-class QuantHardtanh(QuantActivation, nn.Hardtanh):
-    """`nn.Hardtanh`, rounded."""
-
-
-class QuantSigmoid(QuantActivation, nn.Sigmoid):
-    """`nn.Sigmoid`, rounded."""
-
-
-class QuantHardsigmoid(QuantActivation, nn.Hardsigmoid):
-    """`nn.Hardsigmoid`, rounded."""
-
-
-class LateFrozen(nn.Module):
-    """A BatchNorm that is folded into the layer in front of it once training is over.
-
-    Attributes:
-        held: whether it uses its running statistics in training too (arXiv 1806.08342, section 3.2.2).
-        result_quantizer: of what it gives, for the layer that it will be folded into; see `QuantLayer`.
-    """
-
-    held: bool
-    result_quantizer: ActivationQuantizer | None
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The normalised input, rounded where it has a `result_quantizer`."""
-        result: Tensor = super().forward(input)
-        return result if self.result_quantizer is None else self.result_quantizer(result)
-
-    def train(self, mode: bool = True) -> Any:
-        """As every module's, but a held one stays in evaluation mode."""
-        # model.train() at the start of an epoch reaches every module: without this it would wake a held BatchNorm up.
-        return super().train(mode and not self.held)
-
-    def hold(self) -> None:
-        """Running statistics from now on."""
-        self.held = True
-        self.eval()
-
-
-class LateFrozenBatchNorm1d(LateFrozen, nn.BatchNorm1d):
-    """`nn.BatchNorm1d` that may be held."""
-
-
-class LateFrozenBatchNorm2d(LateFrozen, nn.BatchNorm2d):
-    """`nn.BatchNorm2d` that may be held."""
-
-
-class LateFrozenBatchNorm3d(LateFrozen, nn.BatchNorm3d):
-    """`nn.BatchNorm3d` that may be held."""
-
-
 INPUT, OUTPUT, RESULT = "input_quantizer", "output_quantizer", "result_quantizer"
-NORMS: dict[type[nn.Module], type[LateFrozen]] = {
-    nn.BatchNorm1d: LateFrozenBatchNorm1d,
-    nn.BatchNorm2d: LateFrozenBatchNorm2d,
-    nn.BatchNorm3d: LateFrozenBatchNorm3d,
-}
 LAYERS: dict[type[nn.Module], type[QuantLayer]] = {
     nn.Conv1d: QuantConv1d,
     nn.Conv2d: QuantConv2d,
@@ -362,23 +250,7 @@ LAYERS: dict[type[nn.Module], type[QuantLayer]] = {
     nn.GRUCell: QuantGRUCell,
     nn.RNNCell: QuantRNNCell,
 }
-ACTIVATIONS: dict[type[nn.Module], type[QuantActivation]] = {
-    nn.ReLU: QuantReLU,
-    nn.ReLU6: QuantReLU6,
-    nn.PReLU: QuantPReLU,
-    nn.LeakyReLU: QuantLeakyReLU,
-    nn.GELU: QuantGELU,
-    nn.SiLU: QuantSiLU,
-    nn.Hardswish: QuantHardswish,
-    nn.Mish: QuantMish,
-    nn.ELU: QuantELU,
-    nn.Tanh: QuantTanh,
-    nn.Hardtanh: QuantHardtanh,
-    nn.Sigmoid: QuantSigmoid,
-    nn.Hardsigmoid: QuantHardsigmoid,
-}
 UNFIT_TO_DERIVE = (nn.Embedding, nn.RNNBase, nn.RNNCellBase)  # their quantized forms compute all of it anew
-UNSIGNED = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)  # activations that are never negative
 
 
 def quantized_class(module: nn.Module) -> type[QuantLayer] | None:

@@ -1,0 +1,1 @@
+"""Modules that quantize: layers, activations, norms, each a twin of a float one."""
