@@ -11,8 +11,8 @@ from torch import nn
 from compress.config.errors.faults import Report
 from compress.config.loader import Path
 from compress.errors import shown
-from compress.quantization.modules.layers import quantized_class
 from compress.quantization.modules.activations import ACTIVATIONS
+from compress.quantization.modules.layers import quantized_class
 from compress.selectors import canonical_modules, expand
 
 CLASS = "PostTrainLinearQuantizer"

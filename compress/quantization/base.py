@@ -31,14 +31,25 @@ from compress.quantization.faults import (
     too_few_bits,
     why_float,
 )
-from compress.quantization.modules.layers import (INPUT, LAYERS, OUTPUT, RESULT, bias_names, channel_axis, kind_of, quantized_class, slot_of, weight_names)
-from compress.quantization.modules.norms import LateFrozen
 from compress.quantization.modules.activations import ACTIVATIONS, UNSIGNED
+from compress.quantization.modules.layers import (
+    INPUT,
+    LAYERS,
+    OUTPUT,
+    RESULT,
+    bias_names,
+    channel_axis,
+    kind_of,
+    quantized_class,
+    slot_of,
+    weight_names,
+)
+from compress.quantization.modules.norms import LateFrozen
+from compress.quantization.modules.recurrent import has_bounded_state, hidden_slots
 from compress.quantization.placement.fast_paths import read_by_source
 from compress.quantization.placement.inputs import Graph, read_graph
 from compress.quantization.placement.plain_forward import inherits_forward, is_derived
 from compress.quantization.placement.signs_seen import contradicted, make_signed
-from compress.quantization.modules.recurrent import has_bounded_state, hidden_slots
 from compress.selectors import ModuleOrExpression, canonical_modules, unwrapped
 
 RESULT_BITS = 8  # of what integer kernels give

@@ -17,9 +17,17 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.quantization.fake_quant import FakeQuantizer, WeightQuantizer, described, made
-from compress.quantization.modules.layers import (QuantLayer, bias_names, normed, quantized, slot_of, slots_of, weight_names)
-from compress.quantization.modules.norms import NORMS, LateFrozen
 from compress.quantization.modules.activations import QuantActivation
+from compress.quantization.modules.layers import (
+    QuantLayer,
+    bias_names,
+    normed,
+    quantized,
+    slot_of,
+    slots_of,
+    weight_names,
+)
+from compress.quantization.modules.norms import NORMS, LateFrozen
 from compress.quantization.placement.fast_paths import leave_fast_paths
 from compress.selectors import canonical_modules, same_names, wrapped_child
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from compress.quantization.modules.layers import quantized_class, weight_names
 from compress.quantization.modules.activations import ACTIVATIONS
+from compress.quantization.modules.layers import quantized_class, weight_names
 from compress.quantization.placement.sharing import has_weight
 from compress.selectors import canonical_modules
 

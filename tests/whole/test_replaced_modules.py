@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from compress.quantization.dorefa import DorefaQuantizer
+from compress.quantization.lsq import LSQQuantizer
+from compress.quantization.modules.activations import ACTIVATIONS
 from compress.quantization.modules.layers import LAYERS, normed
 from compress.quantization.modules.norms import NORMS
-from compress.quantization.modules.activations import ACTIVATIONS
-from compress.quantization.lsq import LSQQuantizer
 from compress.quantization.pact import PACTQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from compress.quantization.wrpn import WRPNQuantizer

@@ -13,8 +13,8 @@ from compress.config import dict_config
 from compress.distillation.teachers import Teachers
 from compress.masks import MaskTable
 from compress.quantization.convert import apply, structure_of
-from compress.quantization.modules.layers import QuantConv2d, QuantLinear
 from compress.quantization.lsq import LSQQuantizer
+from compress.quantization.modules.layers import QuantConv2d, QuantLinear
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.selectors import canonical_modules, canonical_parameters, expand, unwrapped
 

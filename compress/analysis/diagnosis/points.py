@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.quantization.modules.layers import LAYERS, QuantLayer
 from compress.quantization.modules.activations import ACTIVATIONS, QuantActivation
+from compress.quantization.modules.layers import LAYERS, QuantLayer
 from compress.selectors import canonical_modules
 
 Inputs = tuple[Tensor, ...]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.quantization.fake_quant import ActivationQuantizer
-from compress.quantization.modules.layers import INPUT, OUTPUT, QuantLayer
 from compress.quantization.modules.activations import QuantActivation
+from compress.quantization.modules.layers import INPUT, OUTPUT, QuantLayer
 
 LOST = 10.0  # dB beyond the best ranges, 1.7 bits
 CLIPPED = 0.02  # share of values cut off

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from compress.quantization.modules.layers import QuantLayer
 from compress.quantization.modules.activations import QuantActivation
+from compress.quantization.modules.layers import QuantLayer
 from compress.selectors import canonical_modules, first_names
 
 READ = r"((?:\.\w+|\[\d+\])*)\.(?:weight|bias)(?:_(?:ih|hh|hr)\w*)?\b(?!\.(?:shape|dtype|device|size|dim|ndim|numel)\b)"

@@ -20,7 +20,7 @@ from torch.fx import Node
 
 from compress.graph.regions import has_subgraph
 from compress.graph.trace import Trace, call_of, module_of, operation_name, shape_of
-from compress.quantization.modules.layers import (bias_names, channel_axis, quantized_class, weight_names)
+from compress.quantization.modules.layers import bias_names, channel_axis, quantized_class, weight_names
 from compress.quantization.modules.norms import NORMS
 from compress.quantization.placement.plain_forward import computing, is_derived
 from compress.quantization.placement.signs import plain_name

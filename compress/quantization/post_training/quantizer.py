@@ -20,8 +20,9 @@ from compress.quantization.base import RESULT_BITS, Bits, LayerBits, Quantizer
 from compress.quantization.convert import structure_of
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
 from compress.quantization.faults import uninitialized
-from compress.quantization.modules.layers import (INPUT, RESULT, QuantLayer, channel_axis, kind_of)
 from compress.quantization.modules.activations import QuantActivation
+from compress.quantization.modules.layers import INPUT, RESULT, QuantLayer, channel_axis, kind_of
+from compress.quantization.modules.recurrent import is_recurrent
 from compress.quantization.post_training.bias_correction import correct_biases
 from compress.quantization.post_training.equalization import equalize, find_pairs
 from compress.quantization.post_training.folding import fold_batch_norms, same_outputs
@@ -40,7 +41,6 @@ from compress.quantization.post_training.rounding.gptq import gptq
 from compress.quantization.post_training.statistics import TensorStatistics, observe
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics
 from compress.quantization.range_linear import RESULT_MODE, Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
-from compress.quantization.modules.recurrent import is_recurrent
 from compress.registry import QUANTIZERS
 from compress.selectors import ModuleOrExpression, submodule, unwrapped
 

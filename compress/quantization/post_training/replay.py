@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from compress.quantization.modules.layers import (OUTPUT, QuantLayer, kind_of, slots_of)
-from compress.quantization.modules.norms import LateFrozen
 from compress.quantization.modules.activations import QuantActivation
+from compress.quantization.modules.layers import OUTPUT, QuantLayer, kind_of, slots_of
+from compress.quantization.modules.norms import LateFrozen
 
 
 @contextlib.contextmanager

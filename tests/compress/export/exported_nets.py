@@ -6,8 +6,8 @@ from torch.nn import functional
 
 from compress.quantization.fake_quant import ActivationQuantizer, WeightQuantizer
 from compress.quantization.grid import Grid
-from compress.quantization.modules.layers import LAYERS, quantized
 from compress.quantization.modules.activations import ACTIVATIONS
+from compress.quantization.modules.layers import LAYERS, quantized
 
 
 class UNet(nn.Module):

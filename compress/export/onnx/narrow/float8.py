@@ -36,19 +36,24 @@ def to_float8(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[str
     graph = model.graph
     model.opset_imports[""] = max(OPSET, model.opset_imports.get("", OPSET))
     layers = list(float_weights(graph))
-    read = {node.inputs[0]: None for node, _, _ in layers if node.op_type in READING}
+    read = {value: None for node, _, _ in layers if (value := _read_by(node)) is not None}
     with tempfile.TemporaryDirectory() as folder:
         ranges = ranges_of(model, list(read), inputs, Path(folder))
     narrow: dict[Any, ir.Value] = {}
     for node, weight, axis in layers:
-        value = node.inputs[0]
-        if value in read and node.op_type in READING:
+        value = _read_by(node)
+        if value is not None:
             if value not in narrow:
                 largest = max(map(abs, ranges[str(value.name)]))
                 narrow[value] = _rounded(graph, node, value, largest)
             node.replace_input_with(0, narrow[value])
         node.replace_input_with(1, _stored(graph, node, weight, axis))
     return [f"{len(layers)} layers were rounded to FP8, which training did not know"] if layers else []
+
+
+def _read_by(node: ir.Node) -> ir.Value | None:
+    """What a layer reads, if that is to be narrow too."""
+    return node.inputs[0] if node.op_type in READING else None
 
 
 def _rounded(graph: ir.Graph, before: ir.Node, value: ir.Value, largest: float) -> ir.Value:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from compress.errors import UserError
 from compress.quantization.base import Quantizer
 from compress.quantization.convert import apply, structure_of, weights_read
+from compress.quantization.lsq import LSQQuantizer
+from compress.quantization.modules.activations import ACTIVATIONS, QuantActivation
 from compress.quantization.modules.layers import LAYERS, QuantLayer
 from compress.quantization.modules.norms import NORMS, LateFrozen
-from compress.quantization.modules.activations import ACTIVATIONS, QuantActivation
-from compress.quantization.lsq import LSQQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer as Qat
 from tests.compress.harness import tiny_net
 

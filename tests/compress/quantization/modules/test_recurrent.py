@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from compress.config import dict_config
 from compress.quantization.convert import apply, structure_of
 from compress.quantization.dorefa import DorefaQuantizer
-from compress.quantization.modules.layers import LAYERS, QuantLayer, kind_of, quantized, slots_of
 from compress.quantization.lsq import LSQQuantizer
+from compress.quantization.modules.layers import LAYERS, QuantLayer, kind_of, quantized, slots_of
 from compress.quantization.pact import PACTQuantizer
 from compress.quantization.post_training.mixed_precision import MixedPrecision
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from compress.quantization.base import Quantizer
 from compress.quantization.dorefa import DorefaQuantizer
-from compress.quantization.modules.layers import QuantLayer
 from compress.quantization.lsq import LSQQuantizer
+from compress.quantization.modules.layers import QuantLayer
 from compress.quantization.pact import PACTQuantizer
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer as Qat

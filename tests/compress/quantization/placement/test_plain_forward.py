@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.quantization.convert import apply, structure_of
-from compress.quantization.modules.layers import QuantConv2d, QuantLayer, channel_axis
 from compress.quantization.lsq import LSQQuantizer
+from compress.quantization.modules.layers import QuantConv2d, QuantLayer, channel_axis
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer as Ptq
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer as Qat
 

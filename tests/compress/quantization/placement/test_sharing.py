@@ -11,8 +11,8 @@ from torch.nn.utils import parametrizations, weight_norm
 
 from compress.errors import UserError
 from compress.quantization.convert import structure_of
-from compress.quantization.modules.layers import QuantConv2d
 from compress.quantization.lsq import LSQQuantizer
+from compress.quantization.modules.layers import QuantConv2d
 from compress.quantization.post_training.equalization import find_pairs
 from compress.quantization.post_training.folding import fold_batch_norms, same_outputs
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer as Ptq
