@@ -99,8 +99,8 @@ def _inputs_of_units(network: nn.Module, group: ChannelGroup, place: Place) -> T
     taps = _owner(network, place[0]).weight[0, 0].numel()
     unit_of = group.members[place]
     positions = np.flatnonzero(unit_of >= 0)
-    positions = positions[np.argsort(unit_of[positions], kind="stable")].reshape(group.units, -1)
-    return torch.from_numpy(positions[:, :, None] * taps + np.arange(taps)).flatten(1)
+    of_units = positions[np.argsort(unit_of[positions], kind="stable")].reshape(group.units, -1)
+    return torch.from_numpy(of_units[:, :, None] * taps + np.arange(taps)).flatten(1)
 
 
 @torch.no_grad()
