@@ -18,11 +18,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.Classify_data.store import fit
+from engine.saved.load_model import load_network
 
 ROOT, SIZE, CLASSES = Path(__file__).resolve().parent.parent, 224, 1000
 ARCH = "timm:tf_efficientnet_lite0"
@@ -118,23 +120,23 @@ def prepare(work: Path, options: argparse.Namespace) -> None:
 
 
 def through_the_file(work: Path, file: Path) -> tuple[int, int, float]:
-    """Images whose class the file shares with the float one, all images, logit signal-to-noise in dB."""
+    """Images whose class the file shares with the float network, all images, logit signal-to-noise in dB."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    sessions = [
-        onnxruntime.InferenceSession(str(each), options) for each in (work / "results/lite0/network.onnx", file)
-    ]
-    answers: list[list[np.ndarray]] = [[], []]
+    session = onnxruntime.InferenceSession(str(file), options)
+    network = load_network(work / "checkpoints/lite0/best.pt").eval()
+    dense, given = [], []
     for image in sorted((work / "data/test").rglob("*.*")):
         pixels = fit(np.asarray(Image.open(image).convert("RGB")), SIZE, 3)
         x = ((pixels.astype(np.float32) - 127) / 128)[None]
-        for session, found in zip(sessions, answers, strict=True):
-            found.append(session.run(None, {session.get_inputs()[0].name: x})[0][0])
-    dense, given = (np.stack(each).astype(np.float64) for each in answers)
-    noise = 10 * np.log10((dense**2).sum() / ((dense - given) ** 2).sum())
-    return int((dense.argmax(1) == given.argmax(1)).sum()), len(dense), float(noise)
+        given.append(session.run(None, {session.get_inputs()[0].name: x})[0][0])
+        with torch.no_grad():
+            dense.append(network(torch.from_numpy(x))[0].numpy())
+    wanted, found = np.stack(dense).astype(np.float64), np.stack(given)
+    noise = 10 * np.log10((wanted**2).sum() / ((wanted - found) ** 2).sum())
+    return int((wanted.argmax(1) == found.argmax(1)).sum()), len(wanted), float(noise)
 
 
 def main() -> None:
@@ -150,7 +152,6 @@ def main() -> None:
     if not (work / "data").exists():
         prepare(work, options)
         as_run(work, options.weights, "data", "lite0")
-        run(work, "test.py", "--run=lite0", "--sense=none", "--no-report", "--threads=1")  # network.onnx
     for bits in options.bits:
         settings = work / f"gptq{bits}.yaml"
         settings.write_text(SETTINGS.format(bits=bits, more=BELOW_8 if bits < 8 else ""))

@@ -10,7 +10,18 @@ import pytest
 import torch
 from torch import nn
 
+ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked `data` are skipped where Fashion-MNIST is not installed."""
+    if item.get_closest_marker("data") is None:
+        return
+    from data.Classify_data.find_dataset import FASHION_PLACES
+
+    if not any((ROOT / place / "train-images-idx3-ubyte.gz").is_file() for place in FASHION_PLACES):
+        pytest.skip("Fashion-MNIST is not installed: Debian's package dataset-fashion-mnist has it")
 
 
 @pytest.fixture(autouse=True)

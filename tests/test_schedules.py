@@ -22,13 +22,16 @@ ROOT = Path(__file__).resolve().parent.parent
 ALL = sorted((ROOT / "schedules").rglob("*.yaml"))
 AFTER_TRAINING = [path for path in ALL if "PostTrainLinearQuantizer" in path.read_text(encoding="utf-8")]
 SHIPPED = [path for path in ALL if path not in AFTER_TRAINING]
+ON_DATA = [path for path in SHIPPED if "--dataset=" in path.read_text(encoding="utf-8")]  # that are installed apart
+TRAINED = [pytest.param(path, marks=[pytest.mark.data] if path in ON_DATA else []) for path in SHIPPED]
 ORIGINAL = ROOT / "tests" / "original_schedules"
 SIX = ["mid_part.0.0.weight", *(f"mid_part.{i}.weight" for i in (1, 3, 5, 7)), "mid_part.9.0.weight"]
 
 
 def test_the_number_of_schedules_is_known() -> None:
     """Each application's cases say how many it has; the tests below run over all of them."""
-    assert Counter(path.parent.name for path in SHIPPED) == {name: own.schedules for name, own in CASES.items()}
+    folders = Counter(path.relative_to(ROOT / "schedules").parts[0] for path in SHIPPED)
+    assert folders == {name: own.schedules for name, own in CASES.items()}
 
 
 @pytest.mark.parametrize("path", AFTER_TRAINING, ids=lambda path: path.name)
@@ -37,7 +40,7 @@ def test_settings_of_post_training_load(path: Path) -> None:
     load_post_training(Net(2), path, torch.zeros(1, 3, 8, 8))
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.name)
 def test_every_schedule_loads_without_a_warning_and_plans(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +59,9 @@ def test_every_schedule_was_measured_or_says_why_not(path: Path) -> None:
 
 
 @pytest.mark.slow  # those of SR are tried in tests/engine/commands/test_train.py, on small images
-@pytest.mark.parametrize("path", [path for path in SHIPPED if path.parent.name != "SR"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [path for path in SHIPPED if path.parent.name != "SR" and path not in ON_DATA], ids=lambda path: path.name
+)
 def test_every_schedule_passes_a_smoke_run_on_the_embedded_data(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
