@@ -22,7 +22,7 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +35,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
@@ -169,7 +170,13 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
     """The traced pass as torch's own program, which can also be run; arguments and errors as in `trace_model`."""
     call = calls_of(example_inputs)[0]
     try:
-        with _mode(model, training), _quiet(), _callable_by_name(model), calling(model, call), plain_outputs(model):
+        with (
+            _mode(model, training),
+            _quiet(),
+            _callable_by_name(model),
+            calling(model, call),
+            plain_outputs(model, _GradModeUnrecorded),
+        ):
             return torch.export.export(model, call.arguments, call.keywords or None, strict=False)
     except FAILURES as error:
         refuse_scripted(model)
@@ -199,14 +206,20 @@ def refuse_scripted(model: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def plain_outputs(model: nn.Module) -> Iterator[None]:
-    """Inside, objects with fields that the model returns (a dataclass) are dictionaries, so that tensors are found."""
+def plain_outputs(
+    model: nn.Module, within: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
+) -> Iterator[None]:
+    """Inside, objects with fields that the model returns (a dataclass) are dictionaries, so that tensors are found.
+
+    Its forward runs inside what `within` makes.
+    """
     forward = model.forward
     own = vars(model).get("forward")
 
     @functools.wraps(forward)
     def plain(*arguments: Any, **named: Any) -> Any:
-        return pytree.tree_map(_fields, forward(*arguments, **named))
+        with within():
+            return pytree.tree_map(_fields, forward(*arguments, **named))
 
     vars(model)["forward"] = plain
     try:
@@ -215,6 +228,20 @@ def plain_outputs(model: nn.Module) -> Iterator[None]:
         vars(model).pop("forward", None)
         if own is not None:
             vars(model)["forward"] = own
+
+
+class _GradModeUnrecorded(TorchFunctionMode):
+    """Inside, `torch.no_grad()` works and leaves no trace.
+
+    torch.export makes a sub-graph of every block without gradients, in a time that grows with the square of their
+    number; fake quantizers have one each, and shapes and ties do not depend on gradients.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch._C._set_grad_enabled:
+            with torch._C.DisableTorchFunction():  # past the modes below this one, which would record it
+                return func(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
 
 
 def _fields(leaf: Any) -> Any:

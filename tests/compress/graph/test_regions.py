@@ -10,7 +10,8 @@ from compress.analysis.macs.display import macs_text
 from compress.analysis.macs.layers import macs_table
 from compress.graph.channels import channel_graph
 from compress.graph.macs.count import count_macs
-from compress.graph.trace import module_of, operation_name, shape_of, trace_model
+from compress.graph.regions import has_subgraph
+from compress.graph.trace import export_model, module_of, operation_name, shape_of, trace_model
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 from compress.thinning.thin import remove_units
 from compress.thinning.trials.trial import prunable_graph
@@ -124,3 +125,27 @@ def test_a_network_with_branches_is_quantized():
     quantizer.prepare(model, None)
     assert quantizer.left_float["d.input"] == "the traced forward pass does not call it"
     assert torch.isfinite(model(BATCH)).all()
+
+
+def test_blocks_without_gradients_leave_no_sub_graphs() -> None:
+    """A sub-graph each would cost a time that grows with the square of their number; fake quantizers have one each."""
+    net = Blocks()
+    program = export_model(net, torch.rand(1, 3, 8, 8))
+    assert not [node for node in program.graph.nodes if has_subgraph(node)]
+    torch.testing.assert_close(program.module()(x := torch.rand(1, 3, 8, 8)), net(x))
+    assert torch.is_grad_enabled()
+
+
+class Blocks(nn.Module):
+    """A scale computed without gradients in front of each of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            with torch.no_grad():
+                scale = layer.weight.abs().max()
+            x = layer(x) / scale
+        return x
