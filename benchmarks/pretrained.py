@@ -155,7 +155,15 @@ def main() -> None:
     for bits in options.bits:
         settings = work / f"gptq{bits}.yaml"
         settings.write_text(SETTINGS.format(bits=bits, more=BELOW_8 if bits < 8 else ""))
-        run(work, "test.py", "--run=lite0", f"--quantize={settings.name}", "--calibration=6", "--threads=1")
+        run(
+            work,
+            "test.py",
+            "--run=lite0",
+            f"--quantize={settings.name}",
+            "--calibration=6",
+            "--fixed-size",
+            "--threads=1",
+        )
         shutil.copy(work / "results/lite0/network_int8.onnx", work / f"int{bits}.onnx")
         same, count, noise = through_the_file(work, work / f"int{bits}.onnx")
         print(f"{bits}-bit weights, through the file: top-1 of {same} of {count} agree, logits {noise:.2f} dB")

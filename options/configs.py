@@ -173,6 +173,10 @@ class TestConfig:
         "1 for the length of sequences (batch, length, features); the file is run on another length too", minimum=1,
         maximum=9, metavar="AXIS",
     )  # fmt: skip
+    fixed_size: bool = option(
+        False, "export for the network's own height and width only: for networks whose padding is computed from the "
+        "size, of which an export with free sizes takes minutes or does not end",
+    )  # fmt: skip
     arch: tuple[str, ...] | None = option(
         None, "networks of your own whose code may be imported, as FILE.py:CLASS or MODULE:CLASS; which network a "
         "checkpoint has is in it", metavar="NAME",

@@ -212,6 +212,11 @@ TESTED: tuple[Rule[TestConfig], ...] = (
     ),
     Rule(
         ("free_axes",),
+        lambda c: not c.fixed_size,
+        "frees sizes, and --fixed-size fixes them; give one of the two",
+    ),
+    Rule(
+        ("free_axes", "fixed_size"),
         _exports,
         "is about the exported ONNX file, which --no-export, the other options or an exported file leave out",
     ),

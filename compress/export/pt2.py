@@ -66,6 +66,7 @@ def export_pt2(
     dummy_input: Tensor | tuple[Tensor, ...],
     check_inputs: CheckInputs | None = None,
     description: Mapping[str, Any] | None = None,
+    fixed_size: bool = False,
 ) -> Pt2Report:
     """Writes a network as a `.pt2` file with a free batch size and image size, loads it again and compares.
 
@@ -75,13 +76,14 @@ def export_pt2(
         dummy_input: gives shape and type only.
         check_inputs: real inputs, as for `transform_to_onnx`.
         description: plain data kept in the file, for `test.py --model FILE.pt2`.
+        fixed_size: keep the example's height and width; only the batch may change.
 
     Raises:
         UserError: torch.export does not take the network, or the file cannot be written.
     """
     dummies = dummy_input if isinstance(dummy_input, tuple) else (dummy_input,)
     inputs = inputs_to_check(check_inputs, dummies)
-    program, fixed = _program(deployable(model, "torch").model, dummies)
+    program, fixed = _program(deployable(model, "torch").model, dummies, fixed_size)
     program.example_inputs = None  # of the dummy's size, which may be many times the network's
     path = Path(file)
     try:
@@ -117,9 +119,9 @@ def load_pt2(file: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"{path} cannot be read as a .pt2 file, it may be damaged: {str(e)[:200]}") from e
 
 
-def _program(model: nn.Module, dummies: tuple[Tensor, ...]) -> tuple[Any, bool]:
+def _program(model: nn.Module, dummies: tuple[Tensor, ...], fixed_size: bool = False) -> tuple[Any, bool]:
     examples = tuple(example_of(each) for each in dummies)
-    free = [set(free_sizes(each, 0)) for each in examples]
+    free = [set(free_sizes(each, 0, (), fixed_size)) for each in examples]
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     for fixed, kind in ((False, torch.export.Dim.DYNAMIC), (True, torch.export.Dim.AUTO)):
         try:

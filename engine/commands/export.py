@@ -114,7 +114,7 @@ def export_checkpoint(
     """
     opt = tester.config
     mode, _, narrow = mode.partition(":")
-    options: dict[str, Any] = {"free_axes": opt.free_axes or (), "format": narrow}
+    options: dict[str, Any] = {"free_axes": opt.free_axes or (), "fixed_size": opt.fixed_size, "format": narrow}
     if mode == "qdq":
         options |= {"reduce_range": opt.reduce_range, "complete": opt.complete}
     settings = ExportSettings(description=describing(tester.checkpoint), **options)
@@ -179,12 +179,13 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
             logger.warning("not exported in %s: %s", mode.partition(":")[2], e)
             result.setdefault("formats_left_out", {})[name] = str(e)
     description = describing(tester.checkpoint)
-    pt2 = export_pt2(export.model, folder / "network.pt2", export.dummies, export.inputs, description)
+    pt2 = export_pt2(export.model, folder / "network.pt2", export.dummies, export.inputs, description, opt.fixed_size)
     logger.info("%s: %s bytes, difference to the network: %s", pt2.file, f"{pt2.bytes:,}", pt2.difference)
     files["network.pt2"] = pt2.to_dict()
     dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
     dense_file = dense_folder / "dense.onnx"
-    transform_to_onnx(dense, dense_file, export.dummies, False, check_inputs=export.inputs[:1])
+    fixed = ExportSettings(fixed_size=opt.fixed_size)
+    transform_to_onnx(dense, dense_file, export.dummies, False, check_inputs=export.inputs[:1], settings=fixed)
     result["latency"] = export.latency([folder / name for name in modes if name in files], dense, dense_file)
 
 

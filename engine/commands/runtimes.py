@@ -107,4 +107,4 @@ def _with_bits(tester: TestedApplication, networks: Mapping[str, nn.Module]) -> 
 
 def _settings(tester: TestedApplication) -> ExportSettings:
     opt = tester.config
-    return ExportSettings(reduce_range=opt.reduce_range, complete=opt.complete)
+    return ExportSettings(fixed_size=opt.fixed_size, reduce_range=opt.reduce_range, complete=opt.complete)

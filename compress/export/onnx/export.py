@@ -127,7 +127,8 @@ def transform_to_onnx(
         raw = Path(folder) / "exported.onnx"
         what = f"torch's exporter, given {type(model).__name__},"
         try:
-            notes = apart(lambda: write_exported(ready.model, dummies, raw, settings.opset, settings.free_axes), what)
+            free = settings.free_axes, settings.fixed_size
+            notes = apart(lambda: write_exported(ready.model, dummies, raw, settings.opset, *free), what)
         except Ended as e:
             raise UserError(f"{e}; nothing was written. {CRASH}") from e
         exported = ir.load(raw)

@@ -19,6 +19,8 @@ class ExportSettings:
         free_axes: of the inputs that may change besides batch, height and width (or the last of three dimensions), such
             as (1,) for the length of sequences (batch, length, features) of an LSTM or of an attention network. The
             network runs the example with another length too; where it fixes the size, the report's `dynamic` says so.
+        fixed_size: keep the example's height and width; only the batch may change. Networks whose padding is computed
+            from the size (TensorFlow's "same") take minutes, or forever, otherwise.
         reduce_range: 7-bit weights in `qdq` mode, for x86 CPUs without VNNI, where 8 x 8 bits can saturate.
         clip_first: grids narrower than 8 bits are clipped in front of QuantizeLinear, as compilers but onnxruntime
             expect it, instead of behind it, where onnxruntime still fuses the layer.
@@ -33,6 +35,7 @@ class ExportSettings:
 
     opset: int | None = None
     free_axes: tuple[int, ...] = ()
+    fixed_size: bool = False
     reduce_range: bool = False
     clip_first: bool = False
     complete: bool = False

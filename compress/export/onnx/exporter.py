@@ -18,11 +18,14 @@ from compress.export.onnx.check import Inputs
 
 
 def write_exported(
-    model: nn.Module, dummies: Inputs, file: Path, opset: int | None, free_axes: Sequence[int]
+    model: nn.Module, dummies: Inputs, file: Path, opset: int | None, free_axes: Sequence[int], fixed: bool = False
 ) -> list[str]:
-    """Writes the exporter's file; its notes. Sizes are tried free, then free where the network allows it."""
+    """Writes the exporter's file; its notes. Sizes are tried free, then free where the network allows it.
+
+    With `fixed` height and width are those of the dummies.
+    """
     examples = tuple(example_of(each) for each in dummies)
-    named = tuple(free_sizes(each, index, free_axes) for index, each in enumerate(examples))
+    named = tuple(free_sizes(each, index, free_axes, fixed) for index, each in enumerate(examples))
     notes = replaced_weights(model, examples)
     try:
         program = _trace(model, examples, named, opset)
@@ -94,9 +97,11 @@ def example_of(dummy: Tensor) -> Tensor:
     return torch.zeros(shape, dtype=dummy.dtype)
 
 
-def free_sizes(example: Tensor, index: int, more: Sequence[int] = ()) -> dict[int, str]:
-    """Names of the sizes that may change: batch, of images height and width, and `more` axes."""
+def free_sizes(example: Tensor, index: int, more: Sequence[int] = (), fixed: bool = False) -> dict[int, str]:
+    """Names of the sizes that may change: batch, of images height and width unless `fixed`, and `more` axes."""
     names = {0: "batch"} if example.dim() else {}
+    if fixed:
+        return names
     spatial = {3: ["length"], 4: ["height", "width"], 5: ["depth", "height", "width"]}.get(example.dim(), [])
     suffix = f"_{index}" if index else ""
     for axis, name in enumerate(spatial, start=2):

@@ -36,6 +36,14 @@ def file(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_fixed_size_leaves_only_the_batch_free(tmp_path: Path) -> None:
+    export_pt2(nn.Conv2d(3, 2, 3).eval(), tmp_path / "net.pt2", torch.zeros(1, 3, 8, 8), fixed_size=True)
+    network, _ = load_pt2(tmp_path / "net.pt2")
+    assert network(torch.zeros(3, 3, 8, 8)).shape == (3, 2, 6, 6)
+    with pytest.raises((RuntimeError, AssertionError)):
+        network(torch.zeros(1, 3, 9, 9))
+
+
 def test_it_computes_the_same_at_any_size(network: nn.Module, file: Path) -> None:
     x = torch.rand(2, 3, 7, 15)
     model = ExportedModel(file)

@@ -90,6 +90,14 @@ def test_a_float_network_of_any_size(folder: Path) -> None:
     assert b"/work" not in Path(report.file).read_bytes()  # the exporter notes stack traces with the paths of files
 
 
+def test_a_fixed_size_leaves_only_the_batch_free(tmp_path: Path) -> None:
+    settings = ExportSettings(fixed_size=True)
+    report = transform_to_onnx(nn.Conv2d(3, 2, 3).eval(), tmp_path / "net.onnx", DUMMY, False, settings=settings)
+    (given,) = onnx.load(report.file).graph.input
+    sizes = [each.dim_param or each.dim_value for each in given.type.tensor_type.shape.dim]
+    assert sizes == ["batch", 3, 16, 16]
+
+
 def test_integers_say_what_the_network_computes(integers: ExportReport) -> None:
     assert integers.unfused is not None
     step = 0.01  # larger than any activation's step here; one that rounds the other way is all that may happen
