@@ -126,6 +126,7 @@ def test_test_without_a_run_says_what_to_do(tmp_path: Path) -> None:
     assert "train one first" in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_classifier_is_trained_and_tested(tmp_path: Path) -> None:
     """On the embedded digits; `test.py` finds out by itself which application the run is of."""
     trained = command(

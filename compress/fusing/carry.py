@@ -24,8 +24,8 @@ from torch.optim import LBFGS, Optimizer
 
 from compress.errors import UserError
 from compress.fusing.blocks import Fusion, fused_copy
+from compress.thinning.proof.copies import cast, restored
 from compress.thinning.proof.perturb import Draw, perturb
-from compress.thinning.proof.verify import cast, restored
 
 logger = logging.getLogger("compress")
 SAME = 1e-9  # of a change of size one, in float64

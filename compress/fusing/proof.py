@@ -21,10 +21,11 @@ from compress.errors import UserError
 from compress.fusing.blocks import Fusion, exchange, fused_copy
 from compress.graph.calls import Call, calls_of
 from compress.graph.trace import ExampleInputs
+from compress.thinning.proof.copies import cast, restored
 from compress.thinning.proof.inputs import cast_inputs, fewer, real_inputs
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 from compress.thinning.proof.perturb import Draw, perturb
-from compress.thinning.proof.verify import TOLERANCE, cast, difference, fits_twice, is_blind, restored, rounding
+from compress.thinning.proof.verify import TOLERANCE, difference, fits_twice, is_blind, rounding
 from compress.thinning.recipe import Recipe
 
 DRAWS = tuple(Draw(seed, buffers=False) for seed in range(3))

@@ -179,6 +179,7 @@ def test_an_analysis_of_other_data_says_so(trainer_of: TrainerOf) -> None:
     )
 
 
+@pytest.mark.slow
 def test_half_an_analysis_of_other_data_is_not_taken_further(
     trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,7 +9,7 @@ sizes that are literals in the code).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from compress.graph.calls import Call, calls_of
 from compress.graph.own_code import asks_for_training
 from compress.graph.trace import ExampleInputs
+from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, restored
 from compress.thinning.proof.inputs import cast_inputs, fewer
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 from compress.thinning.proof.perturb import Draw, perturb
+from compress.thinning.proof.sizes import smaller
 from compress.thinning.proof.steps import Parting, first_parting
 from compress.thinning.recipe import Recipe, tensors_of
 
@@ -138,8 +140,9 @@ def _perturbed(
     modes = modes if asks_for_training(model) else modes[:1]
     dtypes = dtypes if fits_twice(model) else (None,)
     found: list[Outcome] = []
+    calls = smaller(model, fewer(calls), modes)
     for draw in DRAWS:
-        outcome = _first_that_runs(model, recipe, masks, fewer(calls), modes, dtypes, draw)
+        outcome = _first_that_runs(model, recipe, masks, calls, modes, dtypes, draw)
         found += [outcome] if outcome is not None else []
         if found and (not found[-1].passed or not found[0].closed & found[-1].closed or len(found) == ENOUGH):
             return found[-1]
@@ -181,13 +184,16 @@ def _trial(
             perturb(model, draw)
         cast(model, dtype)
         calls = cast_inputs(calls, dtype)
+        # The first mode sees the images as they are given, the later ones smaller ones.
+        later = smaller(model, calls, modes[1:]) if draw is None and modes[1:] else calls
         put_on_copies(model, masks)
         # Three networks: as it is (`before`), with whole units masked (`first`), thinned. The proof compares the last
         # two; the first pair tells what completing the masks does, such as zeroing a bias beside a masked filter.
         before = observe(model, calls[0], "eval") if "train" in modes and not inside else None
         altered = mask_removed(model, recipe)
         first = observe(model, calls[0], modes[0], inside) if altered or before is None else before
-        expected = {(modes[0], 0): first, **_others(model, calls, modes, inside)}
+        given = {mode: calls if mode == modes[0] else later for mode in modes}
+        expected = {(modes[0], 0): first, **_others(model, given, inside)}
         if before is not None:
             change = difference(Recipe(), before, first)
         if inside and any(is_blind(each) for each in expected.values()):
@@ -201,13 +207,13 @@ def _trial(
             recipe.apply(model)
             for (mode, number), masked in expected.items():
                 try:
-                    thinned = observe(model, calls[number], mode, inside, masked.steps)
+                    thinned = observe(model, given[mode][number], mode, inside, masked.steps)
                     partings[mode, number] = compare(recipe, masked, thinned, tolerance)
                 except ForwardFailed as error:
                     return replace(found, difference=float("inf"), module=error.module, reason=str(error))
         for (mode, number), parting in partings.items():
             doubtful = parting.difference > tolerance and mode == "train" and dtype == torch.float64
-            if not doubtful or parting.difference > rounding(model, calls[number], mode, expected[mode, number]):
+            if not doubtful or parting.difference > rounding(model, given[mode][number], mode, expected[mode, number]):
                 found = _worse(found, parting)
     return found
 
@@ -235,14 +241,14 @@ def rounding(model: nn.Module, call: Call, mode: str, before: Observation) -> fl
     return min(max(each for each in moved if each == each), CHAOS)
 
 
-def _others(model: nn.Module, calls: Calls, modes: Sequence[str], inside: bool) -> dict[tuple[str, int], Observation]:
-    """All calls in all modes but the first call in the first mode; in later modes a call may fail (a batch of one).
+def _others(model: nn.Module, given: Mapping[str, Calls], inside: bool) -> dict[tuple[str, int], Observation]:
+    """All calls of all modes but the first call of the first mode; in later modes a call may fail (a batch of one).
 
     A later mode is left out where nothing computes otherwise in it: dropout is off in all of them.
     """
-    found = {}
+    found, modes = {}, list(given)
     for mode in modes if _has_modes(model) else modes[:1]:
-        for number, call in enumerate(calls):
+        for number, call in enumerate(given[mode]):
             if mode != modes[0]:
                 with contextlib.suppress(ForwardFailed):
                     found[mode, number] = observe(model, call, mode, inside)
@@ -308,30 +314,6 @@ def run_only(model: nn.Module, recipe: Recipe, inputs: ExampleInputs) -> Outcome
     return Outcome(0.0, 0.0)
 
 
-@torch.no_grad()
-def put_on_copies(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Mask parameters without writing into their memory."""
-    for name, tensor in tensors_of(model).items():
-        if name in masks:
-            tensor.data = tensor.data.masked_fill(~masks[name].to(tensor.device), 0)
-
-
-@torch.no_grad()
-def mask_removed(model: nn.Module, recipe: Recipe) -> bool:
-    """Zero whatever parameters lose, in copies of their memory; whether anything was not zero before."""
-    altered = False
-    for name, parameter in model.named_parameters():
-        dims = recipe.kept.get(name, {})
-        copied = parameter.data.clone() if dims else parameter.data
-        for dim, kept in dims.items():
-            stays = torch.zeros(parameter.shape[dim], dtype=torch.bool).index_fill_(0, kept.cpu(), True)
-            gone = (~stays).nonzero().flatten().to(parameter.device)
-            altered = altered or bool(copied.index_select(dim, gone).any())
-            copied.index_fill_(dim, gone, 0)
-        parameter.data = copied
-    return altered
-
-
 def difference(recipe: Recipe, before: Observation, after: Observation) -> float:
     """The largest relative difference over all outputs and kept buffers."""
     if [tensor.shape for tensor in before.outputs] != [tensor.shape for tensor in after.outputs]:
@@ -362,38 +344,6 @@ def relative(old: Tensor, new: Tensor, least: float = 0.0) -> float:
     # All zero on one side: then the difference is absolute.
     scale = max(old.abs().max().item(), least) or 1.0
     return (old - new).abs().max().item() / scale
-
-
-@contextlib.contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """Whatever happens to weights, buffers, attributes and classes of modules inside: it is undone."""
-    weights = [(parameter, parameter.data, parameter.grad) for parameter in model.parameters()]
-    # `__dict__` is copied one level deep: `_parameters`, `_modules` and the hooks' dictionaries in it are the live
-    # ones, and nothing inside exchanges their entries but buffers, which are copied one by one.
-    modules = [(module, type(module), dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
-    buffers = [(buffer, buffer.data) for buffer in model.buffers()]
-    for parameter, _, _ in weights:
-        parameter.grad = None
-    try:
-        yield
-    finally:
-        for module, kind, attributes, own in modules:
-            module.__class__ = kind
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            module._buffers.clear()
-            module._buffers.update(own)
-        for tensor, data in (*((p, data) for p, data, _ in weights), *buffers):
-            tensor.data = data
-        for parameter, _, grad in weights:
-            parameter.grad = grad
-
-
-def cast(model: nn.Module, dtype: torch.dtype | None) -> None:
-    """Give every floating-point tensor another type; parameters stay the same objects."""
-    for tensor in tensors_of(model).values():
-        if dtype is not None and tensor.is_floating_point():
-            tensor.data = tensor.data.to(dtype)
 
 
 def _floating(model: nn.Module) -> torch.dtype:

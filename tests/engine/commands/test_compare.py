@@ -75,6 +75,7 @@ def test_compared_files_are_exported_as_the_options_say(two_runs: None, monkeypa
     assert [(each.reduce_range, each.complete) for each in given] == [(False, False), (True, True)]
 
 
+@pytest.mark.slow
 def test_bits_adds_each_network_quantized_after_training(two_runs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(XSRCNNTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
     threads = torch.get_num_threads()
@@ -123,6 +124,7 @@ def test_all_leaves_out_what_cannot_be_read(two_runs: None) -> None:
         find_subjects(options("--compare", "all"))
 
 
+@pytest.mark.slow
 def test_all_leaves_out_what_cannot_be_measured(two_runs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(XSRCNNTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
     renamed("a", "lost", run="lost")

@@ -99,6 +99,7 @@ def test_the_levels_are_chosen_on_the_data_that_are_named(trainer_of: TrainerOf,
     assert ("chosen by these test images" in header) == (data == "test")
 
 
+@pytest.mark.slow
 def test_shares_of_the_weights_become_one_analysis(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:
     """Two shares, then the whole, which measures only what neither has: the same numbers as in one go."""
     caplog.set_level("INFO")

@@ -60,7 +60,8 @@ def integers(file: Path) -> dict[tuple[int, ...], int]:
     return found
 
 
-@pytest.mark.parametrize("layers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", [1, 2])
 def test_a_language_model_through_the_whole_pipeline(layers: int, tmp_path: Path) -> None:
     net = Words(layers=layers)
     trained(net, "QuantAwareTrainRangeLinearQuantizer")

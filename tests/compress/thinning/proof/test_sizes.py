@@ -1,0 +1,60 @@
+"""Smaller images in the proof: where they are taken, and that a fault which only the given size has is still found."""
+
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import UserError
+from compress.graph.calls import Call
+from compress.thinning.proof.sizes import smaller
+from compress.thinning.thin import thin
+
+
+def shape(model: nn.Module, *sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    call = Call(tuple(torch.rand(size) for size in sizes))
+    (found,) = smaller(model, [call], ("eval", "train"))
+    return [tuple(each.shape) for each in found.arguments]
+
+
+class Both(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x.mean() + y.mean()
+
+
+def test_a_side_keeps_its_remainder() -> None:
+    net = nn.Conv2d(3, 4, 3)
+    assert shape(net, (2, 3, 360, 640)) == [(2, 3, 104, 96)]
+    assert shape(net, (2, 3, 224, 224)) == [(2, 3, 96, 96)]
+    assert shape(net, (2, 3, 128, 128)) == [(2, 3, 128, 128)]  # not worth it
+    assert shape(net, (2, 3, 8, 4000)) == [(2, 3, 8, 96)]
+    assert shape(Both(), (2, 3, 360, 640), (2, 4)) == [(2, 3, 104, 96), (2, 4)]
+    assert shape(Both(), (2, 3, 360, 640), (2, 3, 720, 640)) == [(2, 3, 360, 640), (2, 3, 720, 640)]  # two sizes
+
+
+def test_a_network_of_one_size_keeps_it() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=8), nn.Flatten(), nn.Linear(4 * 28 * 28, 2))
+    assert shape(net, (2, 3, 224, 224)) == [(2, 3, 224, 224)]
+
+
+class LargeOnly(nn.Module):
+    """Code that goes by its width, on large images alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        if x.shape[-1] > 150 and x.shape[1] != 8:
+            x = x * 1.5
+        return self.last(x)
+
+
+def test_what_only_the_given_size_shows_is_found() -> None:
+    torch.manual_seed(0)
+    net = LargeOnly()
+    masks = {"first.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
+    masks["first.weight"][2] = False
+    with pytest.raises(UserError, match=r"first|differ"):
+        thin(net, torch.rand(1, 3, 200, 200), masks)
+    assert net.first.out_channels == 8
