@@ -118,7 +118,10 @@ def test_smoke_fires_every_policy_and_says_what_it_changed(trainer_of: TrainerOf
     assert not Path("checkpoints").exists()
 
 
-FAST = ("agp_prune.yaml", "qat_int8.yaml")  # the others are of the slow tier; all are planned in tests/test_schedules.py
+FAST = (
+    "agp_prune.yaml",
+    "qat_int8.yaml",
+)  # the others are of the slow tier; all are planned in tests/test_schedules.py
 
 
 @pytest.mark.parametrize(
