@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from apputils.checkpoints.file import load_checkpoint
+from apputils.checkpoints.rotation import load_last
 from apputils.checkpoints.schema import check_run
-from apputils.runs.folders import is_plain_name, newest_runs
+from apputils.runs.folders import Run, is_plain_name, newest_runs
 from compress.config.goals import load_goals
 from compress.errors import UserError, did_you_mean, shown
 from compress.io.files import read_text, write_json
 from engine.goals.training import higher_is_better
+from engine.resume import resumed as resumed_options
 from engine.saved.dense_baseline import is_dense
 from engine.search.subject import Subject
 from options.applications import find_application
@@ -152,14 +154,26 @@ def _newest_dense(optform: str) -> str | None:
     for run in runs:
         if run.best.is_file() and is_dense(run):
             checkpoint = check_run(load_checkpoint(run.best), run.best)
-            if checkpoint["optform"] == optform:
+            if checkpoint["optform"] != optform:
+                continue
+            done, asked = load_last(run)["epoch"] + 1, checkpoint["options"].get("nEpochs", 0)
+            if done >= asked:
                 return run.name
+            logger.warning(
+                "the dense run %s ended after %d of %d epochs and is passed over; python train.py --resume=%s finishes "
+                "it, --start-from=%s takes it as it is", run.name, done, asked, run.name, run.name,
+            )  # fmt: skip
     return None
 
 
 def _trained_dense(config: SearchConfig) -> str:
     """Trains a dense network with the application's own options."""
     application, name = find_application(config.optform), f"{config.optform}-dense"
+    if Run(name).checkpoints.is_dir():
+        logger.info("resuming %s, the dense network that was being trained", name)
+        options = resumed_options(application.load("train_options")().parse([f"--resume={name}"]))
+        application.load("trainer")(options, *application.load("training_loaders")(options)).run()
+        return name
     logger.info("there is no dense run of %s yet; training %s first", config.optform, name)
     words = [f"--optform={config.optform}", f"--run={name}", f"--seed={config.seed}", f"--threads={config.threads}",
              f"--device={config.device}"]  # fmt: skip

@@ -17,7 +17,7 @@ from compress.io.optional import require
 from engine.goals.verdict import check_goals
 from engine.search.agreement import RESERVE, STUDIES, WINNER, again, agreed_rungs, epoch_seconds, resumed, started
 from engine.search.screen import quiet
-from engine.search.space import first_candidates, space_of, unreachable, with_sensitive_layers
+from engine.search.space import first_candidates, predictable, space_of, unreachable, with_sensitive_layers
 from engine.search.study import PURPOSE, next_trial, open_study, sampler_of, storage_errors
 from engine.search.subject import Subject
 from engine.search.trial import Trials, told
@@ -84,6 +84,12 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
     goals = [Goal(**each) for each in about["goals"]]
     with FileLock(folder / "first"):  # one measures the latency model and chooses the rungs, the others wait for it
         space = space_of(subject, about["search"])
+        for goal in goals:
+            if not goal.is_quality and goal not in predictable(goals):
+                logger.warning(
+                    "%s: candidates' times are predicted for onnxruntime; only the best ones' files are measured in %s",
+                    goal, goal.runtime,
+                )  # fmt: skip
         if problem := unreachable(subject, space, goals):
             raise GoalMissed(f"{problem}; nothing was searched")
         space = with_sensitive_layers(space, subject)

@@ -25,6 +25,7 @@ KNOBS: dict[str, tuple[Any, ...]] = {  # what `search:` may pin, and the choices
 }
 OF_INT8 = ("quantize", "float_layers")  # knobs that a float candidate has not
 FIRST = (0.97, 0.85, 0.7)  # of the latency bound: the knapsack's first candidates in each precision
+MODELLED = "onnxruntime"  # the runtime of the latency model
 WITHOUT_BOUND = 1.0  # then other costs decide how narrow the first candidates are
 NARROWER, SMALLEST = 0.85, 0.02
 
@@ -163,13 +164,18 @@ def ratio_of(subject: Subject, groups: Sequence[Group], precision: str, widths: 
     return model.time(without(model.layers, subject.graph, removed), precision == INT8) / model.time(model.layers)
 
 
+def predictable(goals: Sequence[Goal]) -> list[Goal]:
+    """Goals on costs that can be judged before a file is measured: the latency model knows onnxruntime's times only."""
+    return [goal for goal in goals if not goal.is_quality and goal.runtime in (None, MODELLED)]
+
+
 def unreachable(subject: Subject, space: Space, goals: Sequence[Goal]) -> str:
     """Why no candidate can meet the goals on costs; empty where some can."""
     least = {}
     for precision, groups in space.groups.items():
         narrowest = subject.thinned(groups, {group.name: group.choices[0] for group in groups})
         least[precision] = subject.costs(narrowest, precision)
-    for goal in (each for each in goals if not each.is_quality):
+    for goal in predictable(goals):
         values = {precision: costs[goal.metric] for precision, costs in least.items()}
         if min(values.values()) > goal.bound:
             said = ", ".join(f"{number(value)} in {name}" for name, value in values.items())

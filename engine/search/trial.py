@@ -26,7 +26,7 @@ from engine.resume import last_checkpoint, resumed
 from engine.saved.load_model import load_network
 from engine.search.candidate import INT8, Candidate, schedule_of, schedule_text
 from engine.search.sensitivity import quantized_after_training
-from engine.search.space import Space
+from engine.search.space import Space, predictable
 from engine.search.study import PURPOSE
 from engine.search.subject import Subject
 
@@ -108,7 +108,7 @@ class Trials:
             trial.set_constraint(name, value - SLACK)
         trial.set_user_attr("costs", {name: float(value) for name, value in costs.items()})
         trial.set_user_attr("untrained", float(quality))
-        trial.set_user_attr("feasible", all(value <= SLACK for value in exceeded.values()))
+        trial.set_user_attr("feasible", all(exceeded[str(goal)] <= SLACK for goal in predictable(self.goals)))
 
     def _trained(self, trial: Any, candidate: Candidate, schedule: Path, epochs: int) -> float:
         """Quality after so many epochs: the run is started, or continued from where it was left."""

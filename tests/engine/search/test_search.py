@@ -89,6 +89,8 @@ def test_a_cost_that_no_network_has_is_told_first(dense: Subject) -> None:
         goal = Goal(metric, at_most=bound)
         assert unreachable(dense, space, [goal]).startswith(f"{goal} is out of reach: the narrowest network that is")
         assert unreachable(dense, space, [Goal(metric, at_most=1e15), Goal("psnr", at_least=99)]) == ""
+    elsewhere = Goal("latency", at_most=0.001, runtime="openvino")  # whose times the model does not know
+    assert unreachable(dense, space, [elsewhere]) == ""
 
 
 def test_importance_is_what_was_measured(dense: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
