@@ -19,7 +19,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from apputils.compare.differences import interval_text
-from compress.analysis.measured_words import measured_words
 from compress.analysis.metric_names import words_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +36,7 @@ def taken_from(comparison: Content) -> dict[str, Any]:
     differences = [
         {key: each[key] for key in OF_DIFFERENCE} for each in comparison["differences"] if each["metric"] == metric
     ]
-    measured = comparison["measured_on"]
+    measured = str(comparison["measured_on"]).partition(" (")[0]  # in words; what classes there are is left out
     return {"metric": metric, "measured_on": measured, "rows": rows, "differences": differences}
 
 
@@ -48,7 +47,7 @@ def table(title: str, content: Content) -> str:
     lines = [
         f"## {title}",
         "",
-        f"Measured on {measured_words(content['measured_on'])}.",
+        f"Measured on {content['measured_on']}.",
         "",
         f"| network | seeds | {words.heading} | {than} | parameters | MACs | zeros | file |",
         "|---|---|---|---|---|---|---|---|",

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import costs
 
-MEASURED = {"data": "here", "part": "test", "images": 100, "own": True}
+MEASURED = "100 images: the test part of here (classes a, b)"
 
 
 def content() -> dict[str, object]:
@@ -35,6 +35,7 @@ def test_the_page_is_made_of_the_data() -> None:
 def test_rows_have_seeds_intervals_and_what_is_zero() -> None:
     lines = costs.table("Pruning", costs.taken_from(content())).splitlines()
     assert lines[0] == "## Pruning"
+    assert lines[2] == "Measured on 100 images: the test part of here."
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[-3:]]
     assert rows[0] == ["`dense`", "1", "90.00", "0", "1,000", "5,000", "0 %", "none"]
     assert rows[1] == [
