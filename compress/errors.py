@@ -96,6 +96,8 @@ def printable(text: object, keep: str = "") -> str:
 def nearest(name: str, known: Iterable[str], count: int = 3, alike: float = 0.6) -> list[str]:
     """The `count` names of `known` that look most like `name`, best first; case is ignored.
 
+    A name that is `name` but for words behind it (`resnet20` of `resnet20_cifar`) comes before all others.
+
     Args:
         name: what was given.
         known: what there is.
@@ -105,8 +107,10 @@ def nearest(name: str, known: Iterable[str], count: int = 3, alike: float = 0.6)
     by_lower: dict[str, str] = {}
     for candidate in known:
         by_lower.setdefault(candidate.lower(), candidate)
-    found = difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=alike)
-    return [by_lower[lower] for lower in found]
+    lower = name.lower()
+    begun = sorted((each for each in by_lower if each and lower.startswith(f"{each}_")), key=len, reverse=True)
+    found = [*begun, *difflib.get_close_matches(lower, by_lower, n=count, cutoff=alike)]
+    return [by_lower[each] for each in dict.fromkeys(found)][:count]
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -36,6 +36,7 @@ from engine.commands.thin import thin_subject
 from engine.environment import set_up
 from engine.goals.testing import judge_tested
 from engine.saved.dense_baseline import dense_of_checkpoint, how_to_get_dense
+from engine.saved.learned_nothing import learned_nothing
 from engine.saved.run_record import RunRecord
 from options.base_options import TestConfig
 
@@ -114,7 +115,8 @@ class BaseTester(TestedApplication):
         started = time.perf_counter()
         second = [self.second()] if self.second else []  # first: it may be refused
         dense = second or [(name, self.test(each)) for name, each in self.dense_networks().items()]
-        baselines = dict([self.baseline(), *dense])
+        trivial = self.baseline()
+        baselines = dict([trivial, *dense])
         model = self.build_model()
         logger.info("testing %s (epoch %d) on %s", opt.model, self.checkpoint["epoch"], self.device)
         activations = ActivationStatistics(model, WATCHED_CALLS, enabled=opt.report)
@@ -140,6 +142,7 @@ class BaseTester(TestedApplication):
         summary["details"] = self.details(model)
         summary["commands"] = opt.commands(self.checkpoint)
         record = RunRecord.of(self.folders, self.file, self.checkpoint)
+        self._warn_if_no_better(own, trivial, record)
         self._add_record(summary, record)
         path = self.results / "test_summary.json"
         write_json(path, summary)
@@ -176,6 +179,14 @@ class BaseTester(TestedApplication):
         """Whether the network was thinned, quantized or masked by its schedule."""
         scheduler = self.checkpoint["scheduler"]
         return bool(scheduler["recipes"] or scheduler.get("structures") or summary["sparsity"]["scheduled"])
+
+    def _warn_if_no_better(self, own: dict[str, float], trivial: tuple[str, dict[str, float]], record: RunRecord) -> None:
+        metric = self.application.load("trainer").quality
+        name, values = trivial
+        if metric in own and metric in values:
+            higher = self.higher_is_better.get(metric, True)
+            if text := learned_nothing(metric, own[metric], (name, values[metric]), higher, record.history):
+                logger.warning("%s", text)
 
     def _add_record(self, summary: dict[str, Any], record: RunRecord) -> None:
         """Puts into a summary what the run was warned of, and this evaluation so far."""

@@ -282,6 +282,7 @@ class Quantizer(ABC):
         graph = self._graph = self._read(model, layers, chosen, set(acting) - chosen)
         self._leave_derived(layers, graph)
         self._leave_read_past(layers, graph.outside if graph is not None else read_by_source(model))
+        folded = set(graph.norms.values()) if graph is not None else set()
         decided: Decision = {}
         for name, module in modules.items():
             slots: dict[str, tuple[Any, ...]] = {}
@@ -291,7 +292,7 @@ class Quantizer(ABC):
                 slots = self._activation_slots(name, module, graph, bits[name])
             elif name in acting:
                 self.left_float[name] = "activations stay float here"
-            elif any(True for _ in module.parameters(recurse=False)) and not foldable(module):
+            elif any(True for _ in module.parameters(recurse=False)) and not foldable(module) and name not in folded:
                 self.left_float.setdefault(name, f"{type(module).__name__} has no quantized form")
             if slots:
                 decided[name] = slots

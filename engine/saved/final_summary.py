@@ -5,6 +5,7 @@
 
 import logging
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from apputils.checkpoints.file import load_checkpoint
@@ -16,6 +17,7 @@ from engine.application import TrainedApplication
 from engine.goals.training import judge_trained
 from engine.progress import Progress
 from engine.saved.dense_baseline import beside_dense, dense_teachers
+from engine.saved.learned_nothing import learned_nothing
 from engine.saved.rebuild import rebuild
 from options.own_network import is_own
 
@@ -43,13 +45,16 @@ def summarize(
     state.model = rebuild(application.build_model(), best).to(application.device)
     teachers = dense_teachers(state.scheduler.teachers, state.teachers)
     dense = {name: application.measure(network) for name, network in teachers.items()}
+    quality = application.measure(state.model)
+    if progress.history and (text := _no_better(application, progress, quality)):
+        logger.warning("%s", text)
     summary = make_summary(
         run=run.name,
         optform=config.optform,
         schedule=config.compress,
         epochs=progress.epochs,
         seconds=progress.seconds,
-        quality=beside_dense(application.measure(state.model), dense),
+        quality=beside_dense(quality, dense),
         sparsity=Sparsity.of(state.model, state.scheduler.scheduled_weights),
         cost=Cost.of(state.model, application.example_inputs()),
         checkpoint=run.best,
@@ -67,3 +72,12 @@ def summarize(
     arch = getattr(config, "arch", "")
     logger.info("%s", whereabouts(run, f" --arch={shlex.quote(arch)}" if is_own(arch) else ""))
     return summary
+
+
+def _no_better(application: TrainedApplication, progress: Progress, quality: Mapping[str, Mapping[str, float]]) -> str:
+    metric = application.quality
+    baselines = [(name, value) for name, value in quality.get(metric, {}).items() if name != "model"]
+    if not baselines:
+        return ""
+    value = quality[metric]["model"]
+    return learned_nothing(metric, value, baselines[0], application.higher_is_better, progress.history)

@@ -7,6 +7,11 @@ def test_nearest_ignores_case_and_orders_by_likeness() -> None:
     assert nearest("adamw", ["SGD", "AdamW", "Adam"])[0] == "AdamW"
 
 
+def test_nearest_puts_the_name_with_words_behind_it_first() -> None:
+    known = ["preact_resnet20_cifar", "resnet", "resnet20", "resnet200", "Resnet20_Cifa"]
+    assert nearest("resnet20_cifar", known) == ["resnet20", "Resnet20_Cifa", "preact_resnet20_cifar"]
+
+
 def test_did_you_mean_gives_the_nearest_name() -> None:
     assert did_you_mean("mid.1.wieght", ["mid.1.weight", "tail.bias"]) == "did you mean 'mid.1.weight'?"
 

@@ -365,3 +365,4 @@ def test_a_norm_of_a_class_of_its_own_is_folded_after_training_and_biases_are_co
         difference = (quantized(x) - model(x)).norm() / model(x).norm()
     assert float(difference) < 0.02
     assert isinstance(quantized[1], NormWithActivation)  # type: ignore[index]
+    assert not [name for name in quantizer.left_float if name in ("1", "3")], "their numbers are in the layers' weights"
