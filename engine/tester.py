@@ -180,7 +180,9 @@ class BaseTester(TestedApplication):
         scheduler = self.checkpoint["scheduler"]
         return bool(scheduler["recipes"] or scheduler.get("structures") or summary["sparsity"]["scheduled"])
 
-    def _warn_if_no_better(self, own: dict[str, float], trivial: tuple[str, dict[str, float]], record: RunRecord) -> None:
+    def _warn_if_no_better(
+        self, own: dict[str, float], trivial: tuple[str, dict[str, float]], record: RunRecord
+    ) -> None:
         metric = self.application.load("trainer").quality
         name, values = trivial
         if metric in own and metric in values:

@@ -20,11 +20,9 @@ import functools
 import inspect
 import io
 import logging
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,6 +40,7 @@ from compress.errors import UserError
 from compress.graph.calls import Call, Inputs, Unused, calling, calls_of, unused_in
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.origins import counted
+from compress.graph.untraced import advice_on, place_of
 
 ExampleInputs = Inputs
 
@@ -184,9 +183,8 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
         raise UserError(
             f"{type(model).__name__} cannot be traced from the example inputs "
             f"({_describe(call)}, {'training' if training else 'eval'} mode): "
-            f"{type(error).__name__}: {reason}{_place(error)}. A trace has shapes and no values: if the model runs on "
-            "these inputs, take what looks at values (`if x.sum() > 0`, `.item()`, `.numpy()`) out of `forward`, or "
-            "write it as `torch.where`"
+            f"{type(error).__name__}: {reason}{place_of(error)}. A trace has shapes and no values: if the model runs on "
+            f"these inputs, {advice_on(error)}"
         ) from error
 
 
@@ -249,16 +247,6 @@ def _fields(leaf: Any) -> Any:
     if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
         return {each.name: pytree.tree_map(_fields, getattr(leaf, each.name)) for each in dataclasses.fields(leaf)}
     return pytree.tree_map(_fields, dict(vars(leaf))) if isinstance(leaf, SimpleNamespace) else leaf
-
-
-def _place(error: BaseException) -> str:
-    """The line of the model's own code that failed: the innermost one outside torch; '' if there is none."""
-    torch_folder = str(Path(torch.__file__).parent)
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(torch_folder)
-    ]
-    own = [frame for frame in frames if frame.filename != __file__]
-    return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
 def canonical_names(model: nn.Module) -> dict[str, str]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from compress.errors import UserError
 from compress.graph.channels import traces_of
@@ -121,3 +122,21 @@ def test_an_argument_named_mod_is_traced():
     trace = trace_model(Modulates(), torch.zeros(2, 3))
     assert [operation_name(node) for node in trace.operations] == ["sigmoid", "mul", "mul"]
     assert "__call__" not in vars(Modulated)
+
+
+class Packs(nn.Module):
+    """A recurrent layer that leaves out the padding of shorter sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(4, 2, 2) -> packed rows."""
+        packed = pack_padded_sequence(x, [4, 2])
+        return self.rnn(packed)[0].data  # type: ignore[no-any-return]
+
+
+def test_a_network_that_packs_is_told_to_pad() -> None:
+    with pytest.raises(UserError, match="run its recurrent layer on the padded batch"):
+        trace_model(Packs(), torch.zeros(4, 2, 2))
