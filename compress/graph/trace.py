@@ -183,8 +183,8 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
         raise UserError(
             f"{type(model).__name__} cannot be traced from the example inputs "
             f"({_describe(call)}, {'training' if training else 'eval'} mode): "
-            f"{type(error).__name__}: {reason}{place_of(error)}. A trace has shapes and no values: if the model runs on "
-            f"these inputs, {advice_on(error)}"
+            f"{type(error).__name__}: {reason}{place_of(error)}. A trace has shapes and no values: if the model runs "
+            f"on these inputs, {advice_on(error)}"
         ) from error
 
 
