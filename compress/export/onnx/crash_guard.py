@@ -23,14 +23,16 @@ logger = logging.getLogger("run")
 T = TypeVar("T")
 CHECK = 2.0  # seconds between two looks at the child
 STANDS_STILL = 60.0  # seconds of sleep without any processor time, after which it will not wake up
+LONG = 60.0  # seconds of processor time, after which the user is told what may help
 
 
-def apart(work: Callable[[], T], what: str) -> T:
+def apart(work: Callable[[], T], what: str, when_long: str = "") -> T:
     """The result of a function that runs in a forked process; in this one where there is no fork (Windows).
 
     Args:
         work: gives something that can be pickled; what else it changes is lost.
         what: it is, for the message.
+        when_long: what may help, logged once when it has taken a minute of processor time; '' logs nothing.
 
     Raises:
         UserError: as `work` raised it.
@@ -48,7 +50,7 @@ def apart(work: Callable[[], T], what: str) -> T:
     os.close(write)
     try:
         with os.fdopen(read, "rb") as pipe:
-            moves = _answers(child, pipe)
+            moves = _answers(child, pipe, f"{what} has worked for more than a minute; {when_long}" if when_long else "")
             data = pipe.read() if moves else b""
     except BaseException:
         os.kill(child, signal.SIGKILL)
@@ -68,7 +70,7 @@ def apart(work: Callable[[], T], what: str) -> T:
     return result
 
 
-def _answers(child: int, pipe: IO[bytes]) -> bool:
+def _answers(child: int, pipe: IO[bytes], when_long: str) -> bool:
     """Waits for the child's answer or end; False: it sleeps for good.
 
     A lock that another thread of the parent held at the moment of forking is never released in the child.
@@ -78,6 +80,9 @@ def _answers(child: int, pipe: IO[bytes]) -> bool:
         now, sleeps = _cpu_seconds(child)
         still = still + 1 if sleeps and now == before else 0
         before = now
+        if when_long and now >= LONG:
+            logger.info("%s", when_long)
+            when_long = ""
         if still * CHECK >= STANDS_STILL:
             return False
     return True
@@ -89,7 +94,7 @@ def _cpu_seconds(process: int) -> tuple[float, bool]:
         fields = read_text(f"/proc/{process}/stat").rpartition(")")[2].split()
     except OSError:
         return 0.0, False
-    return float(fields[11]) + float(fields[12]), fields[0] == "S"
+    return (float(fields[11]) + float(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] == "S"
 
 
 class Ended(UserError):

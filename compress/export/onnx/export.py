@@ -43,6 +43,10 @@ CRASH = (
     "A known cause is a forward that replaces a weight (`layer.weight.data = ...`): compute the weight as a tensor and "
     "call the function (`F.conv2d(x, weight)`) instead"
 )
+SLOW = (
+    "where padding is computed from the image's size, as TensorFlow's \"same\", it may never end with free sizes: "
+    "ExportSettings(fixed_size=True), `test.py --fixed-size`, exports for one size"
+)
 FORMS = ("float", "clip", "qdq")
 METADATA = "compress-bench"  # the key in the file's metadata
 
@@ -128,7 +132,8 @@ def transform_to_onnx(
         what = f"torch's exporter, given {type(model).__name__},"
         try:
             free = settings.free_axes, settings.fixed_size
-            notes = apart(lambda: write_exported(ready.model, dummies, raw, settings.opset, *free), what)
+            advice = "" if settings.fixed_size else SLOW
+            notes = apart(lambda: write_exported(ready.model, dummies, raw, settings.opset, *free), what, advice)
         except Ended as e:
             raise UserError(f"{e}; nothing was written. {CRASH}") from e
         exported = ir.load(raw)

@@ -43,3 +43,17 @@ def test_what_stands_still_in_the_child_is_done_here(
 
     assert apart(work, "the export") == 5
     assert "the export stood still in a process of its own; it is done in this one instead" in caplog.text
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/stat"), reason="the system does not say how long a process has worked"
+)
+@pytest.mark.parametrize("advice", ["try it smaller", ""])
+def test_what_takes_long_says_what_may_help_once(
+    advice: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crash_guard, "CHECK", 0.02)
+    monkeypatch.setattr(crash_guard, "LONG", 0.0)
+    with caplog.at_level("INFO", "run"):
+        apart(lambda: time.sleep(0.2), "the export", advice)
+    assert caplog.messages == (["the export has worked for more than a minute; try it smaller"] if advice else [])
