@@ -33,6 +33,7 @@ from compress.graph.sizes.origins import Kept, dims_read, number_at, serial_of
 from compress.graph.sizes.settable import settable
 from compress.graph.trace import (
     Trace,
+    call_of,
     has_unknown_size,
     module_of,
     operation_name,
@@ -104,7 +105,7 @@ class Coupling:
         self._trace, self._values = trace, {}
         aliases = Aliases([*trace.placeholders, *trace.operations])
         self._sized = {serial_of(node): node for node in (*trace.placeholders, *trace.operations)}
-        self.calls = layer_calls(trace.operations, module_of, trace.sources)
+        self.calls = layer_calls(trace.operations, module_of, call_of, trace.sources)
         for node in trace.placeholders:
             self._values[node] = Value.fixed(shape_of(node))
         for node in trace.operations:

@@ -63,6 +63,9 @@ def _is_zero(node: Node, flags: list[bool], place: int) -> bool:
         if not isinstance(argument, Node):
             return argument
         value = argument.meta["val"]
+        if not isinstance(value, torch.Tensor):  # a number that the code took out of a tensor; any but zero
+            next(remaining)
+            return 1.5
         numbers = _numbers(value.dtype, zero=next(remaining))
         return numbers if value.dim() else numbers[place]
 

@@ -12,7 +12,7 @@ each, and neither setting changes shapes, channels or products; `follow_data`, f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,19 +91,19 @@ class LayerCall:
 
 
 def layer_calls(
-    operations: Iterable[Node], owner: Callable[[Node], str], made: Iterable[Node]
+    operations: Iterable[Node], owner: Callable[[Node], str], call: Callable[[Node], Hashable], made: Iterable[Node]
 ) -> dict[Node, LayerCall]:
     """Operation -> the call of a layer that it is part of, where that reads one tensor and gives one.
 
     Args:
         operations: of a trace, in their order.
-        owner: the name of the module that made a call.
+        owner: the name of the module that made an operation.
+        call: the same for all operations of one call, another for the next call of the same module.
         made: nodes that carry no activations: parameters, and what is computed from nothing else.
     """
     found: dict[Node, LayerCall] = {}
     own = set(made)
-    # A run is what one module made in a row; two calls in direct succession count as one.
-    for module, run in itertools.groupby(operations, owner):
+    for _, run in itertools.groupby(operations, call):  # what one call made in a row
         nodes = list(run)
         inside = set(nodes)
         sources = {each for node in nodes for each in node.all_input_nodes} - inside - own
@@ -111,5 +111,5 @@ def layer_calls(
         # Otherwise a call of the layer cannot be replaced by one on
         # a padded tensor: there is no single place for the padding.
         if len(sources) == len(results) == 1:
-            found |= dict.fromkeys(nodes, LayerCall(module, *sources, *results))
+            found |= dict.fromkeys(nodes, LayerCall(owner(nodes[0]), *sources, *results))
     return found

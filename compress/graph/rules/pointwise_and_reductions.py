@@ -101,7 +101,7 @@ def reduction(exact: bool = False, statistic: bool = False) -> Rule:
         gone = {dim % len(x.shape) for dim in ([dims] if isinstance(dims, int) else dims)} if x.shape else set()
         for dim in gone:
             # A sum of zeros and the rest is the sum of the rest; a mean is not, as it divides by the count.
-            if exact and x.zero[dim]:
+            if exact and x.zero[dim] and not _of_smallest(a):
                 sum_over(c, x.units[dim])
             else:
                 pin_statistic(c, x.units[dim], "reduced over the channels", statistic)
@@ -117,6 +117,12 @@ def reduction(exact: bool = False, statistic: bool = False) -> Rule:
         return Value.of(results.shape, units, zero if keeps else {})
 
     return rule
+
+
+def _of_smallest(a: dict[str, Any]) -> bool:
+    """Whether a norm is of a negative order, which zeros change: that of -inf is the smallest absolute value."""
+    order = a.get("ord", a.get("p"))
+    return isinstance(order, int | float) and order < 0
 
 
 ZERO_OF_ZEROS = ("sum", "mean", "amax", "amin", "linalg_vector_norm", "norm", "var", "std")
