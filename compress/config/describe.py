@@ -11,7 +11,7 @@ from compress.config.goals import USUAL
 from compress.config.schema import arguments_model, describe_type
 from compress.epoch_window import MAX_EPOCHS
 from compress.errors import UserError, did_you_mean
-from compress.goals.goal import BOUNDS, LATENCY, MEASURED, Goal
+from compress.goals.goal import BOUNDS, IN_A_RUNTIME, MEASURED, Goal
 from compress.goals.runtimes import RUNTIMES
 from compress.registry import LEVELS, SECTIONS, Registry
 
@@ -169,7 +169,7 @@ def _goal(definitions: dict[str, Any]) -> dict[str, Any]:
     """One goal: any metric, the usual ones offered, and exactly one bound."""
     schema = _arguments(Goal, definitions)
     schema["properties"]["metric"] = {"anyOf": [{"enum": [*MEASURED, *USUAL]}, {"type": "string"}]}
-    schema["properties"]["runtime"] = {"enum": list(RUNTIMES), "description": f"of {LATENCY}"}
+    schema["properties"]["runtime"] = {"enum": list(RUNTIMES), "description": f"of {' and '.join(IN_A_RUNTIME)}"}
     return {**schema, "description": first_sentence(Goal), "oneOf": [{"required": [each]} for each in BOUNDS]}
 
 

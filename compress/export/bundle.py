@@ -5,6 +5,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,28 @@ from torch import nn
 from compress.errors import UserError
 from compress.export.on_device import EXPECTED, INPUTS, MANIFEST
 from compress.export.onnx.check import Inputs, torch_outputs
+from compress.export.onnx.export_report import ExportSettings
 from compress.export.runtimes.client import RuntimeProcess
 from compress.export.runtimes.measure import LIMIT, chosen_runtimes
 from compress.export.runtimes.sources import write_source
 from compress.export.runtimes.table import RUNTIMES
-from compress.io.files import read_text, write_json, write_text
+from compress.io.files import read_text, why, write_json, write_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 COPIED = ("base", "coreml", "executorch", "litert", "ncnn", "onnxruntime", "openvino", "table", "tensorrt")
+ROW = ("runtime", "network", "precision", "quantized", "version", "bytes", "error", "ms", "low", "high",
+       "max", "ratio", "layers", "integer")  # fmt: skip
 EMPTY = ("", "export", "export/runtimes")
 
 
 def write_bundle(
-    folder: Path, networks: Mapping[str, nn.Module], inputs: Inputs, names: Sequence[str] | None, run: str
+    folder: Path,
+    networks: Mapping[str, nn.Module],
+    inputs: Inputs,
+    names: Sequence[str] | None,
+    run: str,
+    settings: ExportSettings | None = None,
+    narrow: Mapping[str, tuple[str, ExportSettings]] | None = None,
 ) -> list[str]:
     """Writes a bundle; a sentence for each form that could not be made.
 
@@ -37,19 +47,24 @@ def write_bundle(
         inputs: of one forward pass.
         names: of runtimes; None takes those installed here.
         run: of which the networks are.
+        settings: of ONNX files.
+        narrow: further files in narrow formats, as `measure_runtimes` takes them.
 
     Raises:
-        UserError: the folder holds something, or a runtime is unknown.
+        UserError: the folder holds something or cannot be made, a runtime is unknown, or none can be used here.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; give a new folder for the bundle; nothing was written")
-    chosen = [name for name in chosen_runtimes(names) if not RUNTIMES[name].available()]
-    folder.mkdir(parents=True, exist_ok=True)
+    reasons = {name: RUNTIMES[name].available() for name in chosen_runtimes(names)}
+    faults = [reason for reason in reasons.values() if reason]
+    chosen = [name for name, reason in reasons.items() if not reason]
+    if not chosen:
+        raise UserError(f"no runtime can convert here: {'; '.join(faults)}; nothing was written")
+    _make(folder)
     files: list[dict[str, Any]] = []
-    faults: list[str] = []
     kinds = {RUNTIMES[name].reads for name in chosen}
-    for i, (network, model) in enumerate(networks.items()):
-        source = write_source(network, model, [inputs], folder / "sources" / str(i), kinds)
+    given: dict[str, tuple[str, ExportSettings | None]] = {name: (name, settings) for name in networks}
+    given.update(narrow or {})
+    for i, (network, (name, own)) in enumerate(given.items()):
+        source = write_source(network, networks[name], [inputs], folder / "sources" / str(i), kinds, own)
         for runtime in chosen:
             target = folder / runtime / str(i)
             target.mkdir(parents=True)
@@ -71,9 +86,10 @@ def write_bundle(
                 }
                 for precision in precisions
             ]  # fmt: skip
-    given: dict[str, Any] = {f"{i:03}": each.detach().cpu().numpy() for i, each in enumerate(inputs)}
-    np.savez(folder / INPUTS, **given)
-    found = {name: torch_outputs(model, [inputs])[0] for name, model in networks.items()}
+    arrays: dict[str, Any] = {f"{i:03}": each.detach().cpu().numpy() for i, each in enumerate(inputs)}
+    np.savez(folder / INPUTS, **arrays)
+    computed = {name: torch_outputs(model, [inputs])[0] for name, model in networks.items()}
+    found = {network: computed[name] for network, (name, _) in given.items()}
     outputs: dict[str, Any] = {
         f"{name}/{i:03}": each.numpy() for name, tensors in found.items() for i, each in enumerate(tensors)
     }
@@ -81,6 +97,18 @@ def write_bundle(
     write_json(folder / MANIFEST, {"run": run, "files": files})
     _copy_code(folder)
     return faults
+
+
+def _make(folder: Path) -> None:
+    """A new or empty folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty; give a new folder for the bundle; nothing was written")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        raise UserError(f"the bundle's folder {folder} cannot be written: {why(e)}; nothing was written") from e
 
 
 def _copy_code(folder: Path) -> None:
@@ -102,11 +130,25 @@ def read_device_results(file: Path, run: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(read_text(file))
-        complete = {"run", "machine", "rows", "how"} <= set(found)
-    except (ValueError, TypeError, OSError, RecursionError) as e:
+    except (ValueError, OSError, RecursionError) as e:
         raise UserError(f"--device-results={file} cannot be read as JSON: {str(e)[:100]}; nothing was done") from e
-    if not complete:
+    if not _is_complete(found):
         raise UserError(f"--device-results={file} was not written by a bundle's measure.py; nothing was done")
     if found["run"] != run:
         raise UserError(f"--device-results={file} is of run {found['run']}, not of {run}; nothing was done")
     return dict(found)
+
+
+def _is_complete(found: Any) -> bool:
+    """Whether it has the form of what measure.py writes, down to the values that reports show."""
+    if not isinstance(found, dict) or not {"run", "machine", "rows", "how"} <= set(found):
+        return False
+    machine, rows, how = found["machine"], found["rows"], found["how"]
+    return (
+        isinstance(machine, dict)
+        and isinstance(how, dict)
+        and {"cpu", "machine", "cores", "system", "date"} <= set(machine)
+        and {"threads", "rounds"} <= set(how)
+        and isinstance(rows, list)
+        and all(isinstance(each, dict) and set(ROW) <= set(each) for each in rows)
+    )

@@ -2,7 +2,7 @@
 
 `DecomposedActivation`, `store_decomposed`: what `deployable(model, "program")` puts into a copy. Weights
 are int8 with the trained integers, activations int8 (those of uint8 moved by 128): the same numbers as in ONNX files.
-`fold_norms`, `load_program`, `weights_of`, `put_values`: what becomes of the exported program.
+`fold_norms`, `load_program`, `zeros_like_inputs`, `weights_of`, `put_values`: what becomes of the exported program.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,6 +15,7 @@ import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decom
 from torch import Tensor, nn
 
 from compress.export.onnx.int8_weights import Int8Weight
+from compress.export.runtimes.base import Source
 from compress.io.files import checked
 
 SHIFT = 128  # from the integers of uint8 to those of int8
@@ -88,6 +89,12 @@ def load_program(file: str | Path) -> Any:
     """A torch.export program of this bench."""
     torch.set_num_threads(1)
     return torch.export.load(checked(Path(file)))
+
+
+def zeros_like_inputs(source: Source) -> tuple[Tensor, ...]:
+    """Inputs of a network's sizes and types, for converters that trace it."""
+    types = source.types or ("float32",) * len(source.shapes)
+    return tuple(torch.zeros(each, dtype=getattr(torch, kind)) for each, kind in zip(source.shapes, types, strict=True))
 
 
 def is_call(node: Any, *names: str) -> bool:

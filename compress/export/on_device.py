@@ -4,6 +4,7 @@ A bundle holds this file as `measure.py`; it needs numpy and the runtimes that a
 
     python measure.py                       # all runtimes of the bundle that are installed here; writes device.json
     python measure.py onnxruntime --threads 2 --rounds 15
+    python measure.py --out /tmp/device.json            # where this folder cannot be written
 """
 
 import argparse
@@ -13,11 +14,14 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    sys.exit("measure.py requires numpy, not installed: pip install numpy; nothing was measured")
 
 from compress.export.runtimes.base import Loaded
 from compress.export.runtimes.table import RUNTIMES
@@ -30,23 +34,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints a line a file, writes device.json beside this file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="runtimes; all of the bundle by default")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=_at_least(1), default=1)
+    parser.add_argument("--rounds", type=_at_least(2), default=15)
     parser.add_argument("--seconds", type=float, default=0.05, help="least time of a turn")
+    parser.add_argument("--out", type=Path, help="file to write; device.json in this folder by default")
     options = parser.parse_args(arguments)
     folder = Path(__file__).resolve().parent
-    manifest = json.loads((folder / MANIFEST).read_text())
-    unknown = [name for name in options.names if name not in {each["runtime"] for each in manifest["files"]}]
+    out = options.out or folder / RESULT
+    manifest = _manifest(folder)
+    known = sorted({each["runtime"] for each in manifest["files"]})
+    unknown = [name for name in options.names if name not in known]
     if unknown:
-        sys.exit(f"this bundle has no files for {', '.join(unknown)}; nothing was measured")
+        sys.exit(f"this bundle has no files for {', '.join(unknown)}, but for {', '.join(known)}; nothing was measured")
+    _check_writable(out)
     chosen = [each for each in manifest["files"] if not options.names or each["runtime"] in options.names]
     rows = measured(folder, chosen, options.threads, options.rounds, options.seconds)
-    result = {"run": manifest["run"], "machine": machine(), "how": vars(options), "rows": rows}
-    (folder / RESULT).write_text(json.dumps(result, indent=1))
+    how = {"threads": options.threads, "rounds": options.rounds, "seconds": options.seconds, "names": options.names}
+    result = {"run": manifest["run"], "machine": machine(), "how": how, "rows": rows}
+    out.write_text(json.dumps(result, indent=1))
     for row in rows:
         name = f"{row['runtime']}, {row['network']}, {row['precision']}"
         print(f"{name}: {row['error']}" if row["error"] else f"{name}: {row['ms']:.3g} ms, off by {row['max']:.2g}")
-    print(f"written: {folder / RESULT}")
+    print(f"written: {out}")
+    if all(row["error"] for row in rows):
+        sys.exit("none of the files runs here")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"given {text}; a whole number, {least} or more")
+        return int(text)
+
+    return number
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    missing = [name for name in (MANIFEST, INPUTS, EXPECTED) if not (folder / name).is_file()]
+    if missing:
+        sys.exit(f"{folder} lacks {', '.join(missing)}; copy the whole folder of the bundle; nothing was measured")
+    try:
+        return dict(json.loads((folder / MANIFEST).read_text()))
+    except ValueError as e:
+        sys.exit(f"{folder / MANIFEST} is damaged ({e}); copy the bundle again; nothing was measured")
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        with out.open("a"):
+            pass
+    except OSError as e:
+        sys.exit(f"{out} cannot be written ({e.strerror}); name another file by --out; nothing was measured")
 
 
 def measured(folder: Path, files: Sequence[Mapping[str, Any]], threads: int, rounds: int, seconds: float) -> list[Row]:
@@ -56,27 +94,43 @@ def measured(folder: Path, files: Sequence[Mapping[str, Any]], threads: int, rou
     rows: list[Row] = []
     ready: list[tuple[Row, Loaded]] = []
     for each in files:
-        row: Row = {**each, "version": RUNTIMES[each["runtime"]].version(), "error": None, "ms": None, "max": None}
+        row: Row = {**each, "version": RUNTIMES[each["runtime"]].version(), "error": None}
+        row |= dict.fromkeys(("ms", "low", "high", "ratio", "max", "largest", "integer"))
         rows.append(row)
+        row["error"] = RUNTIMES[each["runtime"]].runs_not_here() or None
+        if row["error"]:
+            continue
         try:
             loaded = RUNTIMES[each["runtime"]].load(
                 str(folder / each["file"]), each["precision"], threads, [x.shape for x in given]
             )
             found = loaded.run(given)
             kernels = loaded.kernels(each["layers"])
+            wanted = [expected[name] for name in sorted(expected.files) if name.startswith(f"{each['network']}/")]
+            row |= _difference(wanted, found)
         except Exception as e:  # a runtime's errors share no base class
             row["error"] = " ".join(str(e).split())[:300] or type(e).__name__
             continue
-        wanted = [expected[name] for name in sorted(expected.files) if name.startswith(f"{each['network']}/")]
-        row["max"] = max(float(np.abs(a - b).max()) for a, b in zip(wanted, found, strict=True))
-        row["largest"] = max(float(np.abs(a).max()) for a in wanted)
         row["integer"] = None if kernels is None else len(kernels)
         ready.append((row, loaded))
-    _time(ready, given, rounds, seconds)
+    _time(ready, given, rounds, seconds, next((each["network"] for each in files), ""))
     return rows
 
 
-def _time(ready: Sequence[tuple[Row, Loaded]], given: list[Any], rounds: int, seconds: float) -> None:
+def _difference(wanted: Sequence[Any], found: Sequence[Any]) -> dict[str, float]:
+    """The largest one, and the largest value, of outputs of any type."""
+    if [each.shape for each in wanted] != [np.shape(each) for each in found]:
+        raise ValueError(f"outputs of shapes {[np.shape(each) for each in found]}, not {[x.shape for x in wanted]}")
+    pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(wanted, found, strict=True)]
+    pairs = [each for each in pairs if each[0].size]
+    return {
+        "max": max((float(np.abs(a - b).max()) for a, b in pairs), default=0.0),
+        "largest": max((float(np.abs(a).max()) for a, _ in pairs), default=0.0),
+    }
+
+
+def _time(ready: Sequence[tuple[Row, Loaded]], given: list[Any], rounds: int, seconds: float, network: str) -> None:
+    """Fills in times, and their ratio to those of `network` in the same runtime and precision."""
     calls = [max(1, round(seconds / max(_seconds(loaded, given, 3), 1e-9))) for _, loaded in ready]
     taken: list[list[float]] = [[] for _ in ready]
     for i in range(rounds):
@@ -86,6 +140,11 @@ def _time(ready: Sequence[tuple[Row, Loaded]], given: list[Any], rounds: int, se
     for (row, _), times in zip(ready, taken, strict=True):
         low, middle, high = statistics.quantiles([1000 * each for each in times], n=4, method="inclusive")
         row |= {"ms": middle, "low": low, "high": high}
+    pairs = [(row, times) for (row, _), times in zip(ready, taken, strict=True)]
+    first = {(row["runtime"], row["precision"]): times for row, times in pairs if row["network"] == network}
+    for row, times in pairs:
+        dense = first.get((row["runtime"], row["precision"]))
+        row["ratio"] = statistics.median(a / b for a, b in zip(times, dense, strict=True)) if dense else None
 
 
 def _seconds(loaded: Loaded, given: list[Any], calls: int) -> float:
@@ -116,4 +175,7 @@ def _lines(path: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing was written")

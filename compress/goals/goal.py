@@ -12,13 +12,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-LATENCY = "latency"
+LATENCY, FLOAT_LAYERS = "latency", "float_layers"
 COSTS = {  # metric -> what it counts; each is compared with `at_most`
     "file_bytes": "bytes of the exported file",
     "macs": "multiply-accumulates of one forward pass",
     "params": "parameters of the network",
     "peak_activation_bytes": "bytes of inputs and activations alive at once",
+    FLOAT_LAYERS: "layers with 8-bit weights that the runtime computes in float",
 }
+IN_A_RUNTIME = (LATENCY, FLOAT_LAYERS)  # what depends on the program that runs the file
 MEASURED = (LATENCY, *COSTS)  # what every network has; any other metric is a quality of the application
 BOUNDS = ("at_most", "at_least", "drop_at_most")
 DEFAULT_RUNTIME = "onnxruntime"
@@ -28,13 +30,14 @@ class Goal:
     """A bound on what is deployed; one of `at_most`, `at_least` and `drop_at_most` is given.
 
     Args:
-        metric: latency, file_bytes, macs, params, peak_activation_bytes, or a quality of the application such as psnr.
+        metric: latency, file_bytes, macs, params, peak_activation_bytes, float_layers (of a quantized network), or a
+            quality of the application such as psnr.
         at_most: the largest value allowed. Of latency: a fraction of the time of the dense float file, in the same
             runtime and the same rounds, > 0. Of the other costs: a count. Of a quality: in its unit.
         at_least: the smallest value allowed, of a quality.
         drop_at_most: how much worse than the dense network's a quality may be, in its unit, >= 0; a metric of which
             less is better may rise by so much.
-        runtime: of latency: what runs the file; None is onnxruntime.
+        runtime: of latency and float_layers: what runs the file; None is onnxruntime.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Goal:
     ) -> None:
         self.metric = metric
         self.at_most, self.at_least, self.drop_at_most = at_most, at_least, drop_at_most
-        self.runtime = (runtime or DEFAULT_RUNTIME) if metric == LATENCY else runtime
+        self.runtime = (runtime or DEFAULT_RUNTIME) if metric in IN_A_RUNTIME else runtime
 
     @property
     def kind(self) -> str:
@@ -84,10 +87,10 @@ class Goal:
             yield self.kind, f"{self.metric} is a cost, which has an upper bound only; write at_most"
         elif self.metric == LATENCY and self.bound <= 0:
             yield self.kind, f"given {self.bound:g}; a fraction of the dense float file's time is more than 0"
-        elif self.metric in COSTS and self.bound < 1:
-            yield self.kind, f"given {self.bound:g}; {self.metric} counts {COSTS[self.metric]}: a number, 1 or more"
-        if self.runtime is not None and self.metric != LATENCY:
-            yield "runtime", f"{self.metric} does not depend on a runtime; only {LATENCY} takes one"
+        elif self.metric in COSTS and self.bound < (least := 0 if self.metric == FLOAT_LAYERS else 1):
+            yield self.kind, f"given {self.bound:g}; {self.metric} counts {COSTS[self.metric]}: a number, {least} or more"
+        if self.runtime is not None and self.metric not in IN_A_RUNTIME:
+            yield "runtime", f"{self.metric} does not depend on a runtime; only {' and '.join(IN_A_RUNTIME)} take one"
 
     def __str__(self) -> str:
         where = f" in {self.runtime}" if self.runtime else ""

@@ -1,7 +1,6 @@
-"""What runs an exported file where a goal's time is measured: the runtimes of `compress.export.runtimes`."""
+"""What runs an exported file where a goal depends on it: the runtimes of `compress.export.runtimes`."""
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ from torch import Tensor
 
 from compress.errors import UserError, did_you_mean
 from compress.export.latency import Way, onnx_way
-from compress.export.runtimes.base import RuntimeFault, Source
+from compress.export.onnx.check import stored_in_integers
+from compress.export.runtimes.base import Loaded, RuntimeFault, Source
 from compress.export.runtimes.table import RUNTIMES as ALL
 from compress.goals.goal import DEFAULT_RUNTIME
 
@@ -33,17 +33,37 @@ def way_of(runtime: str, file: Path, inputs: tuple[Tensor, ...], threads: int) -
         raise UserError(problem)
     if runtime == DEFAULT_RUNTIME:
         return onnx_way(file, inputs, threads)
-    try:
-        return _loaded(runtime, file, [each.detach().cpu().numpy() for each in inputs], threads)
-    except (RuntimeFault, RuntimeError, OSError) as e:
-        raise UserError(f"{runtime} refuses {file}: {str(e).strip().splitlines()[0][:300]}") from e
+    arrays = [each.detach().cpu().numpy() for each in inputs]
+    loaded = _loaded(runtime, file, arrays, threads)
+    return lambda: loaded.run(arrays)
 
 
-def _loaded(name: str, file: Path, inputs: list[Any], threads: int) -> Callable[[], object]:
+def float_layers(runtime: str, file: Path, inputs: tuple[Tensor, ...]) -> tuple[list[str], int]:
+    """Layers with 8-bit weights that a runtime computes in float, and how many there are in all.
+
+    Raises:
+        UserError: the runtime is unknown or not installed, refuses the file, or does not say what it computes how.
+    """
+    if problem := problem_with(runtime):
+        raise UserError(problem)
+    layers = stored_in_integers(file)
+    if not layers:
+        return [], 0
+    found = _loaded(runtime, file, [each.detach().cpu().numpy() for each in inputs], 1).kernels(layers)
+    if found is None:
+        raise UserError(f"{runtime} does not report which layers it computes in integers")
+    return [each for each in layers if each not in found], len(layers)
+
+
+def _loaded(name: str, file: Path, inputs: list[Any], threads: int) -> Loaded:
+    """A file in a runtime, at the runtime's default precision."""
     runtime = ALL[name]
     shapes = [tuple(each.shape) for each in inputs]
-    with tempfile.TemporaryDirectory() as folder:
-        converted = runtime.convert(Source(file.stem, False, (), tuple(shapes), str(file)), folder)
-        loaded = runtime.load(converted.file, runtime.precisions(False)[0], threads, shapes)
-        loaded.run(inputs)  # while the converted files are there
-    return lambda: loaded.run(inputs)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            converted = runtime.convert(Source(file.stem, False, (), tuple(shapes), str(file)), folder)
+            loaded = runtime.load(converted.file, runtime.precisions(False)[0], threads, shapes)
+            loaded.run(inputs)  # while the converted files are there
+    except (RuntimeFault, RuntimeError, OSError) as e:
+        raise UserError(f"{name} refuses {file}: {str(e).strip().splitlines()[0][:300]}") from e
+    return loaded

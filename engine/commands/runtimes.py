@@ -39,7 +39,9 @@ def in_runtimes(
         logger.info("written: %s, measured on %s", tester.results / DEVICE, found["machine"]["cpu"] or "the device")
     if opt.bundle is not None:
         folder, example = Path(opt.bundle), tuple(x[:1] for x in inputs[0])
-        for fault in write_bundle(folder, _with_bits(tester, networks), example, opt.runtimes, run):
+        given = {DENSE: _dense(tester), **_with_bits(tester, networks)}
+        narrow = _narrow(tester, networks)
+        for fault in write_bundle(folder, given, example, opt.runtimes, run, _settings(tester), narrow):
             logger.warning("%s", fault)
         logger.info("written: %s; on the device: python %s/measure.py", folder, folder.name)
     elif opt.runtimes is not None:
@@ -57,16 +59,10 @@ def measure_run(
         inputs: real ones.
     """
     opt = tester.config
-    dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
-    given = {DENSE: dense, **_with_bits(tester, networks)}
+    given = {DENSE: _dense(tester), **_with_bits(tester, networks)}
     single = [tuple(x[i : i + 1] for x in each) for each in inputs for i in range(len(each[0]))][:MOST_SAMPLES]
     qualities = {name: cast(Quality, tester.test) for name in given if name != DENSE}
-    settings = _settings(tester)
-    narrow = {
-        f"{name}, {each}": (name, dataclasses.replace(settings, format=each))
-        for name in networks
-        for each in opt.formats or ()
-    }
+    settings, narrow = _settings(tester), _narrow(tester, networks)
     qualities |= {label: cast(Quality, tester.test) for label in narrow}
     table = measured(given, single, opt.runtimes, qualities, Timing(threads=opt.threads or 1), settings, narrow)
     result = {"run": tester.folders.name, "measured_on": tester.data_facts(), **table.to_dict()}
@@ -94,6 +90,20 @@ def measured(
         networks, inputs[0], chosen, check_inputs=inputs, quality=qualities, timing=timing, settings=settings,
         narrow=narrow,
     )  # fmt: skip
+
+
+def _dense(tester: TestedApplication) -> nn.Module:
+    return tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
+
+
+def _narrow(
+    tester: TestedApplication, networks: Mapping[str, nn.Module]
+) -> dict[str, tuple[str, ExportSettings]]:
+    """The networks in the formats that the options name."""
+    formats, settings = tester.config.formats or (), _settings(tester)
+    return {
+        f"{name}, {each}": (name, dataclasses.replace(settings, format=each)) for name in networks for each in formats
+    }
 
 
 def _with_bits(tester: TestedApplication, networks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

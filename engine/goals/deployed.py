@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from compress.analysis.macs.layers import macs_table
 from compress.errors import UserError
 from compress.export.onnx.export import transform_to_onnx
-from compress.goals.goal import LATENCY, Goal
+from compress.goals.goal import FLOAT_LAYERS, LATENCY, Goal
 from compress.goals.judge import Value, goals_table, judge, verdict_of
 from compress.goals.latency import MOST_ROUNDS, measure_ratio
+from compress.goals.runtimes import float_layers
 from engine.saved.dense_baseline import DenseQuality
 
 logger = logging.getLogger("run")
@@ -96,6 +97,8 @@ class _Values:
         try:
             if goal.metric == LATENCY:
                 return self._latency(goal)
+            if goal.metric == FLOAT_LAYERS:
+                return self._float_layers(goal)
             return self._quality(goal) if goal.is_quality else Value(self._cost(goal.metric))
         except UserError as e:
             return str(e)
@@ -110,6 +113,12 @@ class _Values:
             dummies = tuple(each.cpu() for each in given.example_inputs)
             transform_to_onnx(architecture, dense, dummies, False, check_inputs=[given.inputs])
             return measure_ratio(given.file, dense, given.inputs, goal.runtime, goal.bound, **settings)
+
+    def _float_layers(self, goal: Goal) -> Value | str:
+        found, count = float_layers(str(goal.runtime), self._deployed.file, self._deployed.inputs)
+        if not count:
+            return f"{self._deployed.file} holds no 8-bit weights: the network is not quantized"
+        return Value(float(len(found)), note=f"in float, of {count}: {', '.join(found)}" if found else "")
 
     def _cost(self, metric: str) -> float:
         given = self._deployed

@@ -8,7 +8,7 @@ from typing import Any
 from compress.analysis.latency_model.knapsack import widths_for
 from compress.analysis.latency_model.layers import without
 from compress.errors import UserError, did_you_mean, shown
-from compress.goals.goal import LATENCY, Goal, number
+from compress.goals.goal import FLOAT_LAYERS, LATENCY, Goal, number
 from engine.search.candidate import CRITERIA, EARLY, FLOAT, INT8, LATELY, Candidate, Group
 from engine.search.sensitivity import measured_scores, sensitive_layers
 from engine.search.subject import Subject
@@ -165,8 +165,12 @@ def ratio_of(subject: Subject, groups: Sequence[Group], precision: str, widths: 
 
 
 def predictable(goals: Sequence[Goal]) -> list[Goal]:
-    """Goals on costs that can be judged before a file is measured: the latency model knows onnxruntime's times only."""
-    return [goal for goal in goals if not goal.is_quality and goal.runtime in (None, MODELLED)]
+    """Goals on costs that can be judged before a file is measured.
+
+    The latency model knows onnxruntime's times only, and which layers run in float only the file shows.
+    """
+    costs = [goal for goal in goals if not goal.is_quality and goal.metric != FLOAT_LAYERS]
+    return [goal for goal in costs if goal.runtime in (None, MODELLED)]
 
 
 def unreachable(subject: Subject, space: Space, goals: Sequence[Goal]) -> str:

@@ -280,8 +280,8 @@ class Subject:
         return width * params + max((each["bytes"] - width * each["params"] for each in whole), default=0)
 
     def violations(self, goals: Sequence[Goal], costs: Mapping[str, float]) -> dict[str, float]:
-        """Goal -> by how much, as a share of its bound, a cost exceeds it; <= 0 meets it."""
-        return {str(goal): costs[goal.metric] / goal.bound - 1 for goal in goals if not goal.is_quality}
+        """Goal -> by how much, as a share of its bound, a predicted cost exceeds it; <= 0 meets it."""
+        return {str(goal): costs[goal.metric] / goal.bound - 1 for goal in goals if goal.metric in costs}
 
 
 def removed_units(

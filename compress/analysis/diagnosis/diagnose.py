@@ -99,7 +99,7 @@ def _diagnosed(dense: nn.Module, quantized: nn.Module, inputs: Sequence[Inputs],
         if missing:
             raise UserError(f"the quantized network has no module {missing[0]!r}, which the float one has")
         wanted, free = run_free(dense, points, inputs), run_free(quantized, points, inputs)
-        alone = run_forced(quantized, points, inputs, wanted.inputs)
+        alone = run_forced(quantized, points, inputs, wanted.passes)
         floats = canonical_modules(dense)
         rows = [
             _row(name, floats[name], modules[name], modules.get(points[name]), wanted, free, alone) for name in points
@@ -128,7 +128,7 @@ def _row(
         if isinstance(module, QuantLayer) and hasattr(dense, "weight") and dense.weight.shape == module.weight.shape:
             row |= weight_figures(module, _comparable(dense, module))
         piece = slot_piece(module)
-        if piece is not None:
+        if piece is not None and name in wanted.inputs:
             values = wanted.inputs[name] if isinstance(module, QuantLayer) else _given(dense, wanted.inputs[name])
             row |= activation_figures(piece, values)
         result = getattr(end, RESULT, None)
@@ -155,7 +155,7 @@ def _file_suspects(rows: Sequence[dict[str, Any]], found: Mapping[str, dict[str,
         if figures is None:
             continue
         row |= figures
-        if figures["file_db"] < PARTS:
+        if figures.get("file_db", 200.0) < PARTS:
             cause = (
                 f"the file's layer gives something else than the simulation's on the same input "
                 f"({figures['file_db']:.0f} dB): its scale, its integers, its bias or its accumulator"

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.analysis.diagnosis.points import Inputs, run_forced
+from compress.analysis.diagnosis.points import Inputs, run_forced, together
 from compress.analysis.diagnosis.suspects import decibels
 from compress.export.onnx.check import WEIGHTED
 from compress.export.onnx.nan_origin import all_values
@@ -29,17 +28,22 @@ def file_rows(
     model = needed("onnx", "reading an ONNX file").load(checked(file))
     nodes = {node.name: node for node in model.graph.node if node.op_type in WEIGHTED and node.name in points}
     values = [all_values(model, each) for each in inputs]
-    given = {name: _joined(values, node.input[0]) for name, node in nodes.items()}
     modules = canonical_modules(quantized)
-    given = {name: each for name, each in given.items() if isinstance(modules[name], QuantLayer)}
+    given = {
+        name: [torch.from_numpy(each[node.input[0]]) for each in values]
+        for name, node in nodes.items()
+        if isinstance(modules[name], QuantLayer)
+    }
     seen = run_forced(quantized, points, inputs, given)
     found: dict[str, dict[str, float]] = {}
     for name in given:
-        reads = _rounded(modules[name], seen.reads[name])
-        row = {"file_db": _near(seen.outputs.get(name), _outputs(modules[name], nodes[name], values))}
-        if reads.shape == given[name].shape:
-            row["file_input_db"] = decibels(reads, given[name])
-        found[name] = row
+        reads, own = seen.reads.get(name), together(given[name])
+        if reads is None or not _alike(reads, own):
+            continue
+        found[name] = {"file_input_db": decibels(_rounded(modules[name], reads).flatten(), own.flatten())}
+        given_here, in_file = seen.outputs.get(name), _outputs(modules[name], nodes[name], values)
+        if given_here is not None and _alike(given_here, in_file):
+            found[name]["file_db"] = decibels(given_here.flatten(), in_file.flatten())
     return found
 
 
@@ -57,11 +61,14 @@ def _outputs(layer: Any, node: Any, values: Sequence[Mapping[str, Any]]) -> Tens
     return result
 
 
-def _near(simulated: Tensor | None, filed: Tensor) -> float:
-    if simulated is None or simulated.shape != filed.shape:
-        return 200.0
-    return decibels(simulated, filed)
+def _alike(simulated: Tensor, filed: Tensor) -> bool:
+    """Whether both hold the same values in the same order: a file may read or give rows of features in two dimensions.
+
+    Where they do not, as of a transposed convolution that became another operation, nothing is said of the layer.
+    """
+    rows = filed.dim() == 2 and simulated.dim() > 1 and simulated.shape[-1] == filed.shape[-1]
+    return simulated.shape == filed.shape or (rows and simulated.numel() == filed.numel())
 
 
 def _joined(values: Sequence[Mapping[str, Any]], name: str) -> Tensor:
-    return torch.from_numpy(np.concatenate([each[name] for each in values]))
+    return together([torch.from_numpy(each[name]) for each in values])

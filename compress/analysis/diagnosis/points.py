@@ -25,12 +25,14 @@ class Seen:
     """Of one pass.
 
     Attributes:
-        inputs: module -> what its first call read.
+        inputs: module -> what its first call read, all passes joined.
+        passes: the same, pass by pass.
         outputs: point -> what it gave.
         reads: layer -> what its first call would have read, had it not been given something else.
     """
 
     inputs: dict[str, Tensor] = field(default_factory=dict)
+    passes: dict[str, list[Tensor]] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
     reads: dict[str, Tensor] = field(default_factory=dict)
 
@@ -44,7 +46,7 @@ def points_of(model: nn.Module, example: Inputs) -> dict[str, str]:
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if not isinstance(output, Tensor):
+            if not isinstance(output, Tensor) or not inputs or not isinstance(inputs[0], Tensor):
                 return
             kept.append(output)  # so that no other tensor gets its identity
             before = made_by.get(id(inputs[0]))
@@ -76,15 +78,16 @@ def run_free(model: nn.Module, points: Mapping[str, str], inputs: Sequence[Input
 
 @torch.no_grad()
 def run_forced(
-    model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], given: Mapping[str, Tensor]
+    model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], given: Mapping[str, Sequence[Tensor]]
 ) -> Seen:
     """The same, each layer reading what is given for it: what it loses by itself."""
     return _run(model, points, inputs, given)
 
 
-def _run(model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], given: Mapping[str, Tensor]) -> Seen:
+def _run(
+    model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], given: Mapping[str, Sequence[Tensor]]
+) -> Seen:
     modules, seen = canonical_modules(model), [Seen() for _ in inputs]
-    sizes = [len(each[0]) for each in inputs]
     now = 0
 
     def before(name: str) -> Callable[..., Any]:
@@ -92,9 +95,10 @@ def _run(model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], 
             first = name not in seen[now].inputs
             if first:
                 seen[now].reads[name] = args[0].detach()
-            if first and name in given:
-                begin = sum(sizes[:now])
-                args = (given[name][begin : begin + sizes[now]], *args[1:])
+            if first and name in given and given[name][now].numel() == args[0].numel():
+                # Joined passes cannot be cut by batches, which need not stand in its first dimension; a file may read
+                # the same values in two dimensions.
+                args = (given[name][now].reshape(args[0].shape), *args[1:])
             if first:
                 seen[now].inputs[name] = args[0].detach()
             return args
@@ -114,9 +118,21 @@ def _run(model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], 
             model(*each)
     joined = Seen()
     for part in ("inputs", "outputs", "reads"):
-        names = getattr(seen[0], part)
-        setattr(joined, part, {name: torch.cat([getattr(each, part)[name] for each in seen]) for name in names})
+        found = {name: [getattr(each, part)[name] for each in seen] for name in _in_all(seen, part)}
+        setattr(joined, part, {name: together(tensors) for name, tensors in found.items()})
+        joined.passes = found if part == "inputs" else joined.passes
     return joined
+
+
+def _in_all(seen: Sequence[Seen], part: str) -> list[str]:
+    """What every pass has called: a network may choose its way by its input."""
+    return [name for name in getattr(seen[0], part) if all(name in getattr(each, part) for each in seen)]
+
+
+def together(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor of those of several passes: joined in the first dimension where that is possible, else flat."""
+    alike = all(each.dim() and each.shape[1:] == tensors[0].shape[1:] for each in tensors)
+    return torch.cat(list(tensors)) if alike else torch.cat([each.flatten() for each in tensors])
 
 
 @contextlib.contextmanager

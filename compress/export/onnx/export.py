@@ -34,7 +34,7 @@ from compress.export.onnx.exporter import quiet_exporter, write_exported
 from compress.export.onnx.nan_origin import blame_of, name_layers, places_of
 from compress.export.onnx.narrow.formats import check_format, narrow
 from compress.export.onnx.qdq import Choices, Deployable, deployable, is_quantized
-from compress.export.onnx.session import has_vnni
+from compress.export.onnx.session import has_vnni, open_session
 from compress.io.files import checked, replacing, why
 from compress.io.optional import needed, require
 
@@ -155,6 +155,8 @@ def transform_to_onnx(
         with replacing(file) as temporary:
             ir.save(exported, temporary)
             check_file(temporary)
+            if settings.format:  # onnxruntime has few kernels for these, and may crash where it has none
+                apart(lambda: _opens(temporary), f"onnxruntime, given the file in {settings.format},")
             report = _report(temporary, kind, model, ready, inputs, check_inputs is not None, notes, settings)
     except NotFinite as e:
         raise UserError(f"{e}. {blame_of(exported, e.inputs, places)}; nothing was written") from e
@@ -163,6 +165,10 @@ def transform_to_onnx(
     except OSError as e:
         raise UserError(f"{file} could not be written: {why(e)}") from e
     return replace(report, file=str(file))
+
+
+def _opens(file: Path) -> None:
+    open_session(file, threads=1)
 
 
 def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:

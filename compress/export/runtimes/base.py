@@ -29,6 +29,7 @@ class Source:
         quantized: whether it computes on 8-bit grids.
         layers: convolutions and linear layers with 8-bit weights, which are to run in integers.
         shapes: of the inputs, for runtimes that fix sizes.
+        types: of the inputs, such as `float32`; none given: all of them are that.
         onnx: ONNX file, float or with QuantizeLinear / DequantizeLinear.
         program: `.pt2` file of torch.export with fixed sizes, likewise.
         faults: kind of file -> why there is none.
@@ -41,6 +42,7 @@ class Source:
     onnx: str = ""
     program: str = ""
     faults: tuple[tuple[str, str], ...] = ()
+    types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Runtime:
     Attributes:
         name: as `--runtimes` takes it.
         packages: to import, the first one is its version's.
+        to_run: those of them that run a converted file, such as on a device; empty: all.
         install: what gets them.
         least: the oldest version that works, as numbers.
         reads: the kind of file it converts: `onnx` or `program`.
@@ -85,6 +88,7 @@ class Runtime:
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
+    to_run: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str]
     least: ClassVar[tuple[int, ...]] = (0,)
     reads: ClassVar[str] = "onnx"
@@ -93,12 +97,20 @@ class Runtime:
 
     def available(self) -> str:
         """Why it cannot be used here, with the command that changes it; empty if it can."""
-        missing = [each for each in self.packages if importlib.util.find_spec(each) is None]
+        return self._missing(self.packages, self.install)
+
+    def runs_not_here(self) -> str:
+        """Why a file that was converted elsewhere cannot be run here; empty if it can."""
+        needed = self.to_run or self.packages
+        return self._missing(needed, " ".join(each.replace("_", "-") for each in needed))
+
+    def _missing(self, packages: Sequence[str], install: str) -> str:
+        missing = [each for each in packages if importlib.util.find_spec(each) is None]
         if missing:
-            return f"{self.name} requires {', '.join(missing)}, not installed: pip install {self.install}"
+            return f"{self.name} requires {', '.join(missing)}, not installed: pip install {install}"
         if numbers(self.version()) < self.least:
             least = ".".join(map(str, self.least))
-            return f"{self.name} {self.version()} is too old, {least} is needed: pip install -U {self.install}"
+            return f"{self.name} {self.version()} is too old, {least} is needed: pip install -U {install}"
         return ""
 
     def version(self) -> str:

@@ -24,12 +24,12 @@ class Executorch(Runtime):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        from compress.export.decomposed import load_program, put_values
+        from compress.export.decomposed import load_program, put_values, zeros_like_inputs
 
         module = load_program(source.program).module()
         floats = _float_layers(module)
         put_values(module, floats)
-        program = torch.export.export(module, tuple(torch.zeros(each) for each in source.shapes))
+        program = torch.export.export(module, zeros_like_inputs(source))
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         layers = sorted(set(_integer_layers(lowered.exported_program().graph_module)))
         file = Path(folder) / "network.pte"

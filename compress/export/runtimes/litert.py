@@ -18,16 +18,16 @@ class Litert(Runtime):
     """Writes `.tflite` files; int8 by the quantize / dequantize operations of the program, with our scales."""
 
     name, packages, least = "litert", ("ai_edge_litert", "litert_torch"), (2, 0)
+    to_run = ("ai_edge_litert",)
     install, reads, fixed_sizes = "ai-edge-litert litert-torch", "program", True
 
     def convert(self, source: Source, folder: str) -> Converted:
         """See `Runtime`."""
         import litert_torch
-        import torch
         from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
         from litert_torch.quantize.quant_config import QuantConfig
 
-        from compress.export.decomposed import load_program, put_values, weights_of
+        from compress.export.decomposed import load_program, put_values, weights_of, zeros_like_inputs
 
         module = load_program(source.program).module()
         weights = list(weights_of(module))
@@ -36,9 +36,8 @@ class Litert(Runtime):
         if source.quantized:  # switches the converter's integer passes on; it quantizes nothing itself
             quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
             config = QuantConfig(pt2e_quantizer=quantizer)
-        inputs = tuple(torch.zeros(shape) for shape in source.shapes)
         file = Path(folder) / "network.tflite"
-        litert_torch.convert(module, inputs, quant_config=config).export(str(file))
+        litert_torch.convert(module, zeros_like_inputs(source), quant_config=config).export(str(file))
         size = bytes_of(folder)
         digests = {each.layer: _digest(each.integers) for each in weights}
         (Path(folder) / KERNELS).write_text(json.dumps(digests))

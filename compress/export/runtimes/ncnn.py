@@ -18,6 +18,7 @@ _LAYERS = (
     "Convolution",
     "ConvolutionDepthWise",
 )  # linear layers stay float: weights on their grid, not stored in 8 bits
+_TYPES = {"torch.float64": "f64", "torch.int32": "i32", "torch.int64": "i64"}  # in pnnx's words; float32 needs none
 _TERM = " 8=1"  # int8_scale_term of both
 
 
@@ -25,6 +26,7 @@ class Ncnn(Runtime):
     """Traces the program for pnnx; int8 weights are the trained integers."""
 
     name, packages, install, least = "ncnn", ("ncnn", "pnnx"), "ncnn pnnx", (1, 0)
+    to_run = ("ncnn",)
     reads, fixed_sizes = "program", True
 
     def convert(self, source: Source, folder: str) -> Converted:
@@ -89,9 +91,11 @@ def _pnnx(module: Any, source: Source, folder: Path) -> tuple[Path, Path]:
     import pnnx
     import torch
 
-    inputs = tuple(torch.zeros(shape) for shape in source.shapes)
+    from compress.export.decomposed import zeros_like_inputs
+
+    inputs = zeros_like_inputs(source)
     torch.jit.trace(module, inputs, check_trace=False).save(folder / "network.pt")
-    shapes = ",".join(str(list(each)).replace(" ", "") for each in source.shapes)
+    shapes = ",".join(str([*each.shape]).replace(" ", "") + _TYPES.get(str(each.dtype), "") for each in inputs)
     command = [pnnx.EXEC_PATH, "network.pt", f"inputshape={shapes}", "fp16=0"]
     found = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     param, binary = folder / "network.ncnn.param", folder / "network.ncnn.bin"

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ INTEGER = {
     "QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat",
     "DynamicQuantizeMatMul", "QLinearConvTranspose",
 }  # fmt: skip
+_GRAPH, _NODE, _NAME, _KIND = 7, 1, 3, 4  # fields of ONNX's ModelProto, GraphProto and NodeProto
+_SIZED, _FIXED = 2, {1: 8, 5: 4}  # kinds of a protocol buffer's fields, with the bytes of those of fixed size
 
 
 class Onnxruntime(Runtime):
     """Runs ONNX files as they are."""
 
-    name, packages, install, least = "onnxruntime", ("onnxruntime", "onnx"), "onnxruntime onnx", (1, 20)
+    name, packages, install, least = "onnxruntime", ("onnxruntime",), "onnxruntime", (1, 20)
     provider = "CPUExecutionProvider"
 
     def convert(self, source: Source, folder: str) -> Converted:
@@ -32,7 +34,7 @@ class Onnxruntime(Runtime):
 class OnnxruntimeCuda(Onnxruntime):
     """The same on an NVIDIA GPU."""
 
-    name, install = "onnxruntime-cuda", "onnxruntime-gpu onnx"
+    name, install = "onnxruntime-cuda", "onnxruntime-gpu"
     provider = "CUDAExecutionProvider"
 
     def available(self) -> str:
@@ -81,6 +83,36 @@ class Session(Loaded):
 
 
 def _nodes(file: Path) -> list[tuple[str, str]]:
-    import onnx
+    """Operation and name of each node, read without the package onnx, which a device need not have."""
+    found = []
+    for graph in _parts(memoryview(file.read_bytes()), _GRAPH):
+        for node in _parts(graph, _NODE):
+            name, kind = (next((bytes(x).decode() for x in _parts(node, field)), "") for field in (_NAME, _KIND))
+            found.append((kind, name))
+    return found
 
-    return [(node.op_type, node.name) for node in onnx.load(file, load_external_data=False).graph.node]
+
+def _parts(message: memoryview, field: int) -> Iterator[memoryview]:
+    """The parts of a protocol-buffer message that have a length, under a field's number."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        if tag & 7 == _SIZED:
+            size, place = _varint(message, place)
+            if tag >> 3 == field:
+                yield message[place : place + size]
+            place += size
+        elif tag & 7 == 0:
+            _, place = _varint(message, place)
+        else:
+            place += _FIXED[tag & 7]
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where the next one begins."""
+    value = shift = 0
+    while True:
+        byte = message[place]
+        value, shift, place = value | (byte & 127) << shift, shift + 7, place + 1
+        if byte < 128:
+            return value, place

@@ -66,7 +66,9 @@ def write_source(
             faults[PROGRAM] = str(e)
     layers = tuple(stored_in_integers(files[ONNX]) if ONNX in files else _quantized_layers(model)) if quantized else ()
     shapes = tuple(tuple(each.shape) for each in inputs[0])
-    return Source(name, quantized, layers, shapes, files.get(ONNX, ""), files.get(PROGRAM, ""), tuple(faults.items()))
+    onnx, program = files.get(ONNX, ""), files.get(PROGRAM, "")
+    types = tuple(str(each.dtype).removeprefix("torch.") for each in inputs[0])
+    return Source(name, quantized, layers, shapes, onnx, program, tuple(faults.items()), types)
 
 
 def _quantized_layers(model: nn.Module) -> list[str]:

@@ -9,7 +9,7 @@ from compress.export.runtimes.onnxruntime import OnnxruntimeCuda, Session
 class Tensorrt(OnnxruntimeCuda):
     """Builds an engine of the ONNX file; int8 by the QuantizeLinear / DequantizeLinear in it."""
 
-    name, install = "tensorrt", "onnxruntime-gpu tensorrt onnx"
+    name, install = "tensorrt", "onnxruntime-gpu tensorrt"
     provider = "TensorrtExecutionProvider"
 
     def precisions(self, quantized: bool) -> tuple[str, ...]:

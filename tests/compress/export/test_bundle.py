@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from compress.errors import UserError
+from compress.export import on_device
 from compress.export.bundle import read_device_results, write_bundle
+from compress.export.on_device import measured
+from compress.export.onnx.export_report import ExportSettings
 from tests.compress.export.runtimes.test_measure import net, quantized
+
+WHOLE = {"cpu": "", "machine": "", "cores": 1, "system": "", "date": ""}
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +30,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_measures_where_neither_torch_nor_this_project_is(bundle: Path, tmp_path: Path) -> None:
-    """A module that refuses stands in for torch; the project is not on the path."""
+    """Modules that refuse stand in for torch and onnx; the project is not on the path."""
     there = tmp_path / "device"
     shutil.copytree(bundle, there)
-    (there / "torch.py").write_text("raise ImportError('there is no torch on a device')\n")
+    for name in ("torch", "onnx"):
+        (there / f"{name}.py").write_text("raise ImportError('it is not on a device')\n")
     command = [sys.executable, "-E", "-s", str(there / "measure.py"), "--rounds", "2", "--seconds", "0.001"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -38,10 +45,10 @@ def test_it_measures_where_neither_torch_nor_this_project_is(bundle: Path, tmp_p
     assert int8["max"] < 0.02 * int8["largest"]
     assert int8["integer"] == 2
     assert int8["ms"] > 0
+    assert dense["ratio"] == 1
+    assert int8["ratio"] > 0
     assert found["machine"]["cores"] > 0
     assert "onnxruntime, int8, float32: " in done.stdout
-    again = subprocess.run([*command[:4], "no_such"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "this bundle has no files for no_such" in again.stderr
 
 
 def test_a_file_that_does_not_run_is_a_row(bundle: Path, tmp_path: Path) -> None:
@@ -62,9 +69,69 @@ def test_what_is_refused(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(UserError, match=r"was not written by a bundle's measure\.py"):
         read_device_results(tmp_path / "a.json", "r")
-    (tmp_path / "b.json").write_text(json.dumps({"run": "other", "machine": {}, "rows": [], "how": {}}))
+    (tmp_path / "b.json").write_text(json.dumps({"run": "other", "machine": WHOLE, "rows": [], "how": {"threads": 1, "rounds": 2}}))
     with pytest.raises(UserError, match="is of run other, not of r"):
         read_device_results(tmp_path / "b.json", "r")
     (tmp_path / "c.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as JSON"):
         read_device_results(tmp_path / "c.json", "r")
+    for damaged in (
+        ["run", "machine", "rows", "how"],
+        {"run": "r", "machine": {}, "rows": [], "how": {"threads": 1, "rounds": 2}},
+        {"run": "r", "machine": WHOLE, "rows": [{"runtime": "onnxruntime"}], "how": {"threads": 1, "rounds": 2}},
+    ):
+        (tmp_path / "d.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match=r"was not written by a bundle's measure\.py"):
+            read_device_results(tmp_path / "d.json", "r")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written: .*; nothing was written"):
+        write_bundle(tmp_path / "file" / "bundle", {"a": net()}, (torch.rand(1, 3, 9, 9),), ["onnxruntime"], "r")
+    with pytest.raises(UserError, match="no runtime can convert here: tensorrt"):
+        write_bundle(tmp_path / "new", {"a": net()}, (torch.rand(1, 3, 9, 9),), ["tensorrt"], "r")
+    assert not (tmp_path / "new").exists()
+
+
+def test_outputs_of_any_type_and_narrow_formats(tmp_path: Path) -> None:
+    """A mask and an index beside a float; measured by the same code in this process."""
+
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            found = self.layer(x)
+            return found, found > 0, found.argmax(1)
+
+    folder, half = tmp_path / "bundle", ExportSettings(format="float16")
+    torch.manual_seed(0)
+    given = {"net": Several().eval()}
+    assert not write_bundle(
+        folder, given, (torch.rand(2, 4),), ["onnxruntime"], "r", narrow={"net, float16": ("net", half)}
+    )
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    rows = measured(folder, files, 1, 2, 0.001)
+    assert [row["error"] for row in rows] == [None, None]
+    assert rows[0]["max"] < 1e-6
+    assert 1e-7 < rows[1]["max"] < 1e-2
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--rounds", "1"], "given 1; a whole number, 2 or more"),
+    (["--threads", "0"], "given 0; a whole number, 1 or more"),
+    (["--out", "no_such_folder/a.json"], "cannot be written"),
+    (["no_such"], "this bundle has no files for no_such, but for onnxruntime"),
+])  # fmt: skip
+def test_what_measure_refuses(
+    bundle: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(on_device, "__file__", str(bundle / "measure.py"))
+    with pytest.raises(SystemExit) as ended:
+        on_device.main(arguments)
+    assert said in f"{ended.value.code}{capsys.readouterr().err}"
+
+
+def test_a_bundle_in_parts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_device, "__file__", str(tmp_path / "measure.py"))
+    with pytest.raises(SystemExit, match=r"lacks manifest\.json, inputs\.npz, expected\.npz; copy the whole folder"):
+        on_device.main([])

@@ -46,3 +46,13 @@ def test_the_table_says_value_bound_margin_noise_and_verdict() -> None:
         "latency in onnxruntime at most 0.5: 15 rounds in turns",
         "psnr drop at most 0.1: no dense network to compare with",
     ]
+
+
+def test_layers_in_float_are_counted_in_a_runtime_and_may_be_none() -> None:
+    goal = Goal("float_layers", at_most=0)
+    assert str(goal) == "float_layers in onnxruntime at most 0"
+    assert not list(goal.problems())
+    assert judge(goal, Value(0.0))["verdict"] == "met"
+    assert judge(goal, Value(1.0, note="<last> of 4 quantized layers"))["verdict"] == "missed"
+    assert [name for name, _ in Goal("float_layers", at_most=-1).problems()] == ["at_most"]
+    assert [name for name, _ in Goal("macs", at_most=0).problems()] == ["at_most"]

@@ -117,4 +117,6 @@ ON_DEVICE = (
     column("runtime"), column("network"), Column("precision", lambda row: (precision_text(row),) * 2),
     column("bytes", text=whole), Column("difference, max", _number("max", "{:.2e}")),
     Column("ms", lambda row: (row["ms"], row["error"] or time_text(row))),
+    Column("of dense, same runtime", _number("ratio", "{:.2f}x")),
+    Column("layers in integers", lambda row: (row["integer"], layers_text({**row, "layers": len(row["layers"])}))),
 )  # fmt: skip

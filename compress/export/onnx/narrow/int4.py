@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from compress.errors import UserError
 from compress.export.onnx.narrow.graphs import add_initializer, float_weights, insert
 from compress.export.onnx.passes import Weight
 from compress.io.optional import on_use
@@ -35,8 +36,16 @@ def to_int4(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[str]:
     stored = [node for node in graph if node.op_type == "DequantizeLinear" and Weight.of(node.outputs[0]) is not None]
     if stored:  # a quantized network: nothing is rounded that training did not round
         wide = [_layer(node) for node in stored if not _narrowed(graph, node)]
+        if len(wide) == len(stored):
+            raise UserError(
+                "format='int4' changes nothing here: every layer's weights need more than 16 integers in steps of one "
+                "size; train with bits_weights of at most 4"
+            )
         names = f"{', '.join(wide[:3])}{' ...' if len(wide) > 3 else ''}"
-        return [f"{names}: the weights need more than 16 integers in steps of one size; stored as int8"] if wide else []
+        if not wide:
+            return []
+        return [f"{len(wide)} of {len(stored)} layers stay int8, as their weights need more than 16 integers in steps "
+                f"of one size: {names}"]  # fmt: skip
     layers = list(float_weights(graph))
     for each in layers:
         _rounded(graph, *each)

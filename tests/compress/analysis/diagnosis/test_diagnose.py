@@ -243,3 +243,35 @@ def test_the_order_of_the_networks_is_checked() -> None:
     net = dense()
     with pytest.raises(UserError, match="a float network with its quantized form"):
         diagnose(calibrated(net), net, X)
+
+
+class Windows(nn.Module):
+    """Its middle layer reads four windows of each image as a batch of their own, and a head the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.head = nn.Conv2d(3, 4, 1), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        x = x.unflatten(2, (2, -1)).unflatten(4, (2, -1)).permute(0, 2, 4, 3, 5, 1).flatten(0, 2).flatten(1, 2)
+        return self.head(self.middle(x).mean((0, 1)))
+
+
+def test_batches_need_not_stand_in_the_first_dimension_of_what_a_layer_reads() -> None:
+    """Windows multiply them, and a vector has none: each pass reads its own part, two passes are healthy together."""
+    torch.manual_seed(0)
+    inputs = [(torch.rand(2, 3, 4, 4),), (torch.rand(2, 3, 4, 4),)]
+    model = Windows().eval()
+    quantizer = QuantAwareTrainRangeLinearQuantizer(
+        bits_activations=8, bits_weights=8, per_channel_wts=True, example_inputs=inputs[0]
+    )
+    quantizer.prepare(model, None)
+    quantizer.convert(model)
+    with torch.no_grad():
+        model.train()(torch.cat([each for each, in inputs]))
+    found = diagnose(None, model.eval(), inputs)
+    assert not found.suspects, str(found)
+    rows = {row["layer"]: row for row in found.rows}
+    assert rows["middle"]["own_db"] > 30
+    assert rows["head"]["own_db"] > 30

@@ -57,7 +57,7 @@ def test_the_command_of_trtexec() -> None:
 
 def test_tensorrt_says_what_is_missing() -> None:
     if "TensorrtExecutionProvider" in str(Tensorrt().available()):
-        assert "pip install onnxruntime-gpu tensorrt onnx, on an NVIDIA GPU" in Tensorrt().available()
+        assert "pip install onnxruntime-gpu tensorrt, on an NVIDIA GPU" in Tensorrt().available()
 
 
 @pytest.mark.cuda

@@ -102,7 +102,7 @@ def test_a_missing_one_is_said_with_the_command_and_an_old_one_too(monkeypatch: 
     table = measure_runtimes(net(), torch.rand(1, 3, 9, 9), ["onnxruntime"], timing=QUICK)
     assert table.rows == []
     assert table.missing[0]["reason"] == (
-        "onnxruntime requires no_such_package, not installed: pip install onnxruntime onnx"
+        "onnxruntime requires no_such_package, not installed: pip install onnxruntime"
     )
     monkeypatch.setattr(Onnxruntime, "packages", ("onnxruntime",))
     monkeypatch.setattr(Onnxruntime, "least", (99,))

@@ -1,0 +1,40 @@
+"""Which layers of an integer file a runtime computes in float, as a goal counts them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import UserError
+from compress.export.onnx.export import export_onnx
+from compress.goals.goal import Goal
+from compress.goals.runtimes import float_layers
+from engine.goals.deployed import Deployed, judge_goals
+from tests.compress.export.runtimes.test_measure import net, quantized
+
+
+def judged(model: nn.Module, file: Path, inputs: tuple[torch.Tensor, ...]) -> dict[str, object]:
+    subject = Deployed(model, file, {}, {}, model, lambda: "none", inputs, inputs, 1, {})
+    row: dict[str, object] = judge_goals([Goal("float_layers", at_most=0)], subject)["rows"][0]
+    return row
+
+
+def test_a_layer_that_runs_in_float_misses_the_goal(tmp_path: Path) -> None:
+    """The last layer makes the network's output, which is not rounded: 1 of 3, by the report too."""
+    example = (torch.rand(1, 3, 9, 9),)
+    small, file = quantized(net(), example[0]), tmp_path / "int8.onnx"
+    report = export_onnx(small, file, example)
+    assert float_layers("onnxruntime", file, example) == (report.float_layers, 3)
+    row = judged(small, file, example)
+    assert (row["value"], row["verdict"], row["note"]) == (1, "missed", "in float, of 3: 4")
+
+
+def test_a_float_file_has_none_to_count(tmp_path: Path) -> None:
+    example, file = (torch.rand(1, 3, 9, 9),), tmp_path / "float.onnx"
+    export_onnx(net(), file, example)
+    row = judged(net(), file, example)
+    assert row["verdict"] == "not measured"
+    assert "holds no 8-bit weights: the network is not quantized" in str(row["note"])
+    with pytest.raises(UserError, match="did you mean 'onnxruntime'"):
+        float_layers("onxruntime", file, example)
