@@ -88,7 +88,8 @@ class Goal:
         elif self.metric == LATENCY and self.bound <= 0:
             yield self.kind, f"given {self.bound:g}; a fraction of the dense float file's time is more than 0"
         elif self.metric in COSTS and self.bound < (least := 0 if self.metric == FLOAT_LAYERS else 1):
-            yield self.kind, f"given {self.bound:g}; {self.metric} counts {COSTS[self.metric]}: a number, {least} or more"
+            what = COSTS[self.metric]
+            yield self.kind, f"given {self.bound:g}; {self.metric} counts {what}: a number, {least} or more"
         if self.runtime is not None and self.metric not in IN_A_RUNTIME:
             yield "runtime", f"{self.metric} does not depend on a runtime; only {' and '.join(IN_A_RUNTIME)} take one"
 

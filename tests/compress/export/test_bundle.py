@@ -69,7 +69,8 @@ def test_what_is_refused(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(UserError, match=r"was not written by a bundle's measure\.py"):
         read_device_results(tmp_path / "a.json", "r")
-    (tmp_path / "b.json").write_text(json.dumps({"run": "other", "machine": WHOLE, "rows": [], "how": {"threads": 1, "rounds": 2}}))
+    other = {"run": "other", "machine": WHOLE, "rows": [], "how": {"threads": 1, "rounds": 2}}
+    (tmp_path / "b.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match="is of run other, not of r"):
         read_device_results(tmp_path / "b.json", "r")
     (tmp_path / "c.json").write_text("{")

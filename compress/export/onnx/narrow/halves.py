@@ -24,9 +24,6 @@ else:
     ir, ml_dtypes = on_use("onnx_ir"), on_use("ml_dtypes")
 
 LARGEST_FLOAT16 = 65504.0
-# onnxruntime has no float16 kernels for these on CPUs, and 1.32 crashes when it fuses around them (a segmentation
-# fault as a session opens). Their weights are stored in float16 all the same.
-IN_FLOAT32 = ("LSTM", "GRU", "RNN")
 
 
 def to_float16(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[str]:
@@ -48,11 +45,8 @@ def to_float16(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[st
                 small.append(str(value.name))
             value.const_value, value.dtype = ir.tensor(given, name=value.name), half
     _cast_inputs(graph)
-    for node in list(graph):
-        if node.op_type in IN_FLOAT32:
-            _between_casts(graph, node)
-        else:
-            _narrow_node(node)
+    for node in graph:
+        _narrow_node(node)
     _cast_outputs(graph)
     if not small:
         return []
@@ -119,22 +113,6 @@ def _narrow_node(node: ir.Node) -> None:
         if each.type == ir.AttributeType.TENSOR and each.value.dtype == ir.DataType.FLOAT:
             _check_range(f"a constant of {node.name}", each.value.numpy())
             node.attributes[name] = ir.AttrTensor(name, ir.tensor(each.value.numpy().astype(np.float16)))
-
-
-def _between_casts(graph: ir.Graph, node: ir.Node) -> None:
-    """What a node reads and gives is cast, and it computes in float32."""
-    for i, value in enumerate(node.inputs):
-        if value is not None and value.dtype == ir.DataType.FLOAT16:
-            made = insert(graph, node, "Cast", [value], (ir.DataType.FLOAT, value.shape), {"to": int(ir.DataType.FLOAT)})
-            node.replace_input_with(i, made)
-    for value in node.outputs:
-        readers = list(value.uses())
-        if value.dtype == ir.DataType.FLOAT and readers:
-            cast = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT16)})
-            graph.insert_after(node, cast)
-            cast.outputs[0].dtype, cast.outputs[0].shape = ir.DataType.FLOAT16, value.shape
-            for use in readers:
-                use.node.replace_input_with(use.idx, cast.outputs[0])
 
 
 def _cast_outputs(graph: ir.Graph) -> None:
