@@ -96,9 +96,7 @@ def _dense(tester: TestedApplication) -> nn.Module:
     return tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
 
 
-def _narrow(
-    tester: TestedApplication, networks: Mapping[str, nn.Module]
-) -> dict[str, tuple[str, ExportSettings]]:
+def _narrow(tester: TestedApplication, networks: Mapping[str, nn.Module]) -> dict[str, tuple[str, ExportSettings]]:
     """The networks in the formats that the options name."""
     formats, settings = tester.config.formats or (), _settings(tester)
     return {

@@ -40,6 +40,7 @@ def to_float8(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[str
     with tempfile.TemporaryDirectory() as folder:
         ranges = ranges_of(model, list(read), inputs, Path(folder))
     narrow: dict[Any, ir.Value] = {}
+    stored: dict[Any, ir.Value] = {}  # a weight that several layers read is stored once
     for node, weight, axis in layers:
         value = _read_by(node)
         if value is not None:
@@ -47,7 +48,10 @@ def to_float8(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[str
                 largest = max(map(abs, ranges[str(value.name)]))
                 narrow[value] = _rounded(graph, node, value, largest)
             node.replace_input_with(0, narrow[value])
-        node.replace_input_with(1, _stored(graph, node, weight, axis))
+        key = node.inputs[1], axis
+        if key not in stored:
+            stored[key] = _stored(graph, node, weight, axis)
+        node.replace_input_with(1, stored[key])
     return [f"{len(layers)} layers were rounded to FP8, which training did not know"] if layers else []
 
 

@@ -11,6 +11,7 @@ from compress.errors import UserError, did_you_mean
 from compress.export.onnx.narrow.float8 import to_float8
 from compress.export.onnx.narrow.halves import to_bfloat16, to_float16
 from compress.export.onnx.narrow.int4 import to_int4
+from compress.export.onnx.narrow.graphs import still_wide
 from compress.export.onnx.passes import remove_unused
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ FORMATS: dict[str, Narrow] = {
     "int4": to_int4,
 }
 OF_QUANTIZED = ("int4",)  # formats that hold a quantized network's own integers
+OF_LAYERS = ("float8", "int4")  # formats that only the weights of layers take
 CALIBRATED = ("float8",)  # formats with ranges of what layers read
 
 
@@ -48,7 +50,7 @@ def narrow(model: ir.Model, name: str, kind: str, inputs: Sequence[tuple[Tensor,
         raise UserError(f"format={name!r} observes ranges on real inputs; give check_inputs")
     notes = FORMATS[name](model, inputs)
     remove_unused(model)
-    return notes
+    return [*notes, *(still_wide(model.graph) if name in OF_LAYERS else [])]
 
 
 def check_format(name: str, kind: str) -> None:

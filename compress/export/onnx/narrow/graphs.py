@@ -15,6 +15,7 @@ else:
     ir = on_use("onnx_ir")
 
 Array = np.ndarray[Any, Any]
+BETWEEN = ("Add", "DequantizeLinear", "Div", "Mul", "PRelu", "Sub")  # what they read is no weight worth naming
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -38,7 +39,10 @@ def _channel_axis(node: ir.Node, dims: int) -> int:
 
 
 def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """A constant of the graph."""
+    """A constant of the graph, under a name that is free: one weight may be read along two of its dimensions."""
+    count = 2
+    while name in graph.initializers:
+        name, count = f"{name.removesuffix(f'_{count - 1}')}_{count}", count + 1
     tensor = ir.tensor(array, name=name)
     made = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(made)
@@ -59,6 +63,18 @@ def insert(
     value = node.outputs[0]
     value.dtype, value.shape = like[0], like[1] if isinstance(like[1], ir.Shape | None) else ir.Shape(like[1])
     return value
+
+
+def still_wide(graph: ir.Graph) -> list[str]:
+    """A sentence where weights of other operations than layers stay float32, such as embeddings' and LSTMs'."""
+    left = [each for each in graph.initializers.values() if each.dtype == ir.DataType.FLOAT and len(each.shape or ()) > 1]
+    kinds = sorted({use.node.op_type for each in left for use in each.uses()} - set(BETWEEN))
+    weights = sum(
+        each.const_value.nbytes
+        for each in left
+        if each.const_value is not None and any(use.node.op_type in kinds for use in each.uses())
+    )
+    return [f"{weights:,} bytes of weights stay float32: those that {', '.join(kinds)} read"] if kinds else []
 
 
 def channel_shape(array: Array, axis: int) -> tuple[int, ...]:

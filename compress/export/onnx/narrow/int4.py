@@ -47,8 +47,12 @@ def to_int4(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[str]:
         return [f"{len(wide)} of {len(stored)} layers stay int8, as their weights need more than 16 integers in steps "
                 f"of one size: {names}"]  # fmt: skip
     layers = list(float_weights(graph))
-    for each in layers:
-        _rounded(graph, *each)
+    rounded: dict[Any, ir.Value] = {}  # a weight that several layers read is stored once
+    for node, weight, axis in layers:
+        key = node.inputs[1], axis
+        if key not in rounded:
+            rounded[key] = _rounded(graph, node, weight, axis)
+        node.replace_input_with(1, rounded[key])
     return [f"{len(layers)} float weights were rounded to 4 bits, which training did not know"] if layers else []
 
 
@@ -109,8 +113,8 @@ def _unrows(rows: Array, shape: tuple[int, ...], channels: int | None) -> Array:
     return np.moveaxis(rows.reshape(front), 0, channels)
 
 
-def _rounded(graph: ir.Graph, node: ir.Node, weight: Array, axis: int) -> None:
-    """Rounds a float weight: one row an output channel, in blocks."""
+def _rounded(graph: ir.Graph, node: ir.Node, weight: Array, axis: int) -> ir.Value:
+    """A float weight, rounded in front of a node: one row an output channel, in blocks."""
     flat = _rows(weight, axis)
     block = block_of(flat.shape[1])
     integers, scale = round_blocks(flat, block)
@@ -132,7 +136,7 @@ def _rounded(graph: ir.Graph, node: ir.Node, weight: Array, axis: int) -> None:
         if axis:
             order = [*range(1, axis + 1), 0, *range(axis + 1, weight.ndim)]
             values = insert(graph, node, "Transpose", [values], (floating, weight.shape), {"perm": order})
-    node.replace_input_with(1, values)
+    return values
 
 
 def block_of(length: int) -> int:

@@ -269,7 +269,7 @@ def test_batches_need_not_stand_in_the_first_dimension_of_what_a_layer_reads() -
     quantizer.prepare(model, None)
     quantizer.convert(model)
     with torch.no_grad():
-        model.train()(torch.cat([each for each, in inputs]))
+        model.train()(torch.cat([each for (each,) in inputs]))
     found = diagnose(None, model.eval(), inputs)
     assert not found.suspects, str(found)
     rows = {row["layer"]: row for row in found.rows}
