@@ -27,6 +27,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 COPIED = ("base", "coreml", "executorch", "litert", "ncnn", "onnxruntime", "openvino", "table", "tensorrt")
 ROW = ("runtime", "network", "precision", "quantized", "version", "bytes", "error", "ms", "low", "high",
        "max", "ratio", "layers", "integer")  # fmt: skip
+FILES = "files"  # a folder named like a runtime would stand in for the missing package of that name
 EMPTY = ("", "export", "export/runtimes")
 
 
@@ -66,7 +67,7 @@ def write_bundle(
     for i, (network, (name, own)) in enumerate(given.items()):
         source = write_source(network, networks[name], [inputs], folder / "sources" / str(i), kinds, own)
         for runtime in chosen:
-            target = folder / runtime / str(i)
+            target = folder / FILES / runtime / str(i)
             target.mkdir(parents=True)
             try:
                 with RuntimeProcess(runtime, LIMIT) as process:

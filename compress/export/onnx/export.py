@@ -156,7 +156,7 @@ def transform_to_onnx(
             ir.save(exported, temporary)
             check_file(temporary)
             if settings.format:  # onnxruntime has few kernels for these, and may crash where it has none
-                apart(lambda: _opens(temporary), f"onnxruntime, given the file in {settings.format},")
+                _try_to_open(temporary, settings.format)
             report = _report(temporary, kind, model, ready, inputs, check_inputs is not None, notes, settings)
     except NotFinite as e:
         raise UserError(f"{e}. {blame_of(exported, e.inputs, places)}; nothing was written") from e
@@ -167,8 +167,14 @@ def transform_to_onnx(
     return replace(report, file=str(file))
 
 
-def _opens(file: Path) -> None:
-    open_session(file, threads=1)
+def _try_to_open(file: Path, form: str) -> None:
+    try:
+        apart(lambda: bool(open_session(file, threads=1)), f"onnxruntime, given the file in {form},")
+    except Ended as e:
+        raise UserError(
+            f"{e}. onnxruntime 1.32 is known to end so at a float16 product with a transposed tensor, as behind an "
+            "LSTM or in attention; format='bfloat16' has the same bytes"
+        ) from e
 
 
 def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:

@@ -39,6 +39,8 @@ def to_float8(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[str
     read = {value: None for node, _, _ in layers if (value := _read_by(node)) is not None}
     with tempfile.TemporaryDirectory() as folder:
         ranges = ranges_of(model, list(read), inputs, Path(folder))
+    for value in read:
+        _keep_relu(graph, value)
     narrow: dict[Any, ir.Value] = {}
     stored: dict[Any, ir.Value] = {}  # a weight that several layers read is stored once
     for node, weight, axis in layers:
@@ -53,6 +55,23 @@ def to_float8(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[str
             stored[key] = _stored(graph, node, weight, axis)
         node.replace_input_with(1, stored[key])
     return [f"{len(layers)} layers were rounded to FP8, which training did not know"] if layers else []
+
+
+def _keep_relu(graph: ir.Graph, value: ir.Value) -> None:
+    """A ReLU in front of a rounding is written as a maximum with 0.
+
+    onnxruntime 1.32 takes the zero point 0 of FP8 for the least value of uint8 and removes the ReLU (ReluQuantFusion).
+    """
+    node = value.producer()
+    if node is not None and node.op_type == "Relu":
+        zero = add_initializer(graph, f"{value.name}_zero", np.array(0, np.float32))
+        made = insert(graph, node, "Max", [node.inputs[0], zero], (ir.DataType.FLOAT, value.shape))  # type: ignore[list-item]
+        for use in list(value.uses()):
+            use.node.replace_input_with(use.idx, made)
+        made.name, value.name = value.name, f"{value.name}_relu"
+        for i, output in enumerate(graph.outputs):
+            if output is value:
+                graph.outputs[i] = made
 
 
 def _read_by(node: ir.Node) -> ir.Value | None:

@@ -67,7 +67,9 @@ def insert(
 
 def still_wide(graph: ir.Graph) -> list[str]:
     """A sentence where weights of other operations than layers stay float32, such as embeddings' and LSTMs'."""
-    left = [each for each in graph.initializers.values() if each.dtype == ir.DataType.FLOAT and len(each.shape or ()) > 1]
+    left = [
+        each for each in graph.initializers.values() if each.dtype == ir.DataType.FLOAT and len(each.shape or ()) > 1
+    ]
     kinds = sorted({use.node.op_type for each in left for use in each.uses()} - set(BETWEEN))
     weights = sum(
         each.const_value.nbytes

@@ -45,8 +45,11 @@ def to_float16(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]]) -> list[st
                 small.append(str(value.name))
             value.const_value, value.dtype = ir.tensor(given, name=value.name), half
     _cast_inputs(graph)
-    for node in graph:
-        _narrow_node(node)
+    for node in list(graph):
+        if node.op_type == "Range":
+            _between_casts(graph, node)
+        else:
+            _narrow_node(node)
     _cast_outputs(graph)
     if not small:
         return []
@@ -77,14 +80,13 @@ def _refuse_subgraphs(graph: ir.Graph) -> None:
 
 
 def _sizes_in_float(graph: ir.Graph) -> set[ir.Value]:
-    """Scales of Resize: the operator takes them in float32 only."""
-    return {
-        node.inputs[2] for node in graph if node.op_type == "Resize" and len(node.inputs) > 2 and node.inputs[2]
-    }  # fmt: skip
+    """Scales of Resize and ends of Range: the operators take them in float32, but not in float16."""
+    scales = {node.inputs[2] for node in graph if node.op_type == "Resize" and len(node.inputs) > 2 and node.inputs[2]}
+    return scales | {each for node in graph if node.op_type == "Range" for each in node.inputs if each is not None}
 
 
 def _check_range(name: str, array: np.ndarray[Any, Any]) -> None:
-    largest = float(np.abs(array).max()) if array.size else 0.0
+    largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))  # float16 has infinities, as masks hold
     if largest > LARGEST_FLOAT16:
         raise UserError(
             f"{name} holds {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:g}; bfloat16 has float32's range"
@@ -113,6 +115,23 @@ def _narrow_node(node: ir.Node) -> None:
         if each.type == ir.AttributeType.TENSOR and each.value.dtype == ir.DataType.FLOAT:
             _check_range(f"a constant of {node.name}", each.value.numpy())
             node.attributes[name] = ir.AttrTensor(name, ir.tensor(each.value.numpy().astype(np.float16)))
+
+
+def _between_casts(graph: ir.Graph, node: ir.Node) -> None:
+    """A node computes in float32; what it reads from others and what it gives is cast."""
+    for i, value in enumerate(node.inputs):
+        if value is not None and value.dtype == ir.DataType.FLOAT16:
+            made = insert(
+                graph, node, "Cast", [value], (ir.DataType.FLOAT, value.shape), {"to": int(ir.DataType.FLOAT)}
+            )
+            node.replace_input_with(i, made)
+    value, readers = node.outputs[0], list(node.outputs[0].uses())
+    if value.dtype == ir.DataType.FLOAT and readers:
+        cast = ir.node("Cast", [value], {"to": int(ir.DataType.FLOAT16)})
+        graph.insert_after(node, cast)
+        cast.outputs[0].dtype, cast.outputs[0].shape = ir.DataType.FLOAT16, value.shape
+        for use in readers:
+            use.node.replace_input_with(use.idx, cast.outputs[0])
 
 
 def _cast_outputs(graph: ir.Graph) -> None:

@@ -119,8 +119,13 @@ def test_what_sixteen_integers_do_not_reach_stays_int8_by_name(here: Path) -> No
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     model = quantized(net, DorefaQuantizer, bits_activations=8, bits_weights=4)
+    with pytest.raises(UserError, match="changes nothing here: every layer's weights need more than 16 integers"):
+        exported(model, here / "net.onnx", True, format="int4")
+    assert not (here / "net.onnx").exists()
+    mixed = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    model = quantized(mixed, LSQQuantizer, bits_activations=8, bits_weights=4, overrides={"0": {"bits_weights": 8}})
     report = exported(model, here / "net.onnx", True, format="int4")
-    assert any("stored as int8" in each for each in report.warnings)
+    assert any("1 of 2 layers stay int8" in each for each in report.warnings), report.warnings
 
 
 @pytest.mark.parametrize(
@@ -151,3 +156,58 @@ def test_ranges_need_real_inputs_and_float16_an_end(here: Path) -> None:
 
 def test_the_option_offers_every_format() -> None:
     assert TestOptions().parse(["--formats", *FORMATS]).formats == tuple(FORMATS)
+
+
+class Shared(nn.Module):
+    """One weight read by two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).tanh())
+
+
+def judged(net: nn.Module, x: torch.Tensor, file: Path, name: str) -> ExportReport:
+    return transform_to_onnx(net.eval(), file, x, False, "qdq", x, ExportSettings(format=name))
+
+
+@pytest.mark.parametrize("name", ["float8", "int4"])
+def test_a_weight_that_two_layers_read_is_stored_once(name: str, here: Path) -> None:
+    torch.manual_seed(0)
+    report = judged(Shared(), torch.rand(4, 16), here / "net.onnx", name)
+    assert report.difference.max < 4 * NEAR[name] * report.difference.largest
+    weights = [each for each in onnx.load(here / "net.onnx").graph.initializer if np.prod(each.dims) == 256]
+    assert len(weights) == 1
+
+
+def test_a_relu_in_front_of_fp8_is_computed(here: Path) -> None:
+    """onnxruntime removes it where it takes the zero point for that of uint8: negative values would pass."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    report = judged(net, torch.randn(2, 3, 9, 9), here / "net.onnx", "float8")
+    assert report.difference.max < 2 * NEAR["float8"] * report.difference.largest
+    assert report.unfused is not None
+    assert report.difference.mean < 1.5 * report.unfused.mean
+
+
+class Masked(nn.Module):
+    """An attention mask, and positions as floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("mask", torch.full((4, 4), float("-inf")).triu(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weights = (self.layer(x).unsqueeze(2) + self.mask).softmax(2)
+        return weights * torch.arange(x.shape[0], dtype=torch.float32).reshape(-1, 1, 1)
+
+
+def test_float16_holds_infinite_masks_and_counts_positions(here: Path) -> None:
+    torch.manual_seed(0)
+    report = judged(Masked(), torch.rand(3, 4), here / "net.onnx", "float16")
+    assert report.difference.max < 4 * NEAR["float16"] * report.difference.largest
+    assert report.nodes["Range"] == 1
