@@ -101,10 +101,12 @@ def difference(reference: Sequence[Sequence[Tensor]], found: Sequence[Sequence[T
     """Between outputs, input by input.
 
     Raises:
-        UserError: shapes differ, or the found ones hold NaN where the reference has none.
+        UserError: their numbers or shapes differ, or the found ones hold NaN where the reference has none.
     """
     gaps, largest = [], 0.0
     for wanted, given in zip(reference, found, strict=True):
+        if len(wanted) != len(given):
+            raise UserError(f"the file has {len(given)} outputs, the network {len(wanted)}")
         for a, b in zip(wanted, given, strict=True):
             if a.shape != b.shape:
                 raise UserError(f"the file's output is {tuple(b.shape)}, the network's {tuple(a.shape)}")

@@ -170,6 +170,8 @@ class _Net(Loaded):
         """See `Loaded`; ncnn has no batches."""
         import numpy as np
 
+        if any(len(each) != 1 for each in inputs):
+            raise RuntimeFault(f"ncnn takes one sample at a time, given are {len(inputs[0])}")
         extractor = self._net.create_extractor()
         held = [self._ncnn.Mat(np.ascontiguousarray(each[0])).clone() for each in inputs]
         for name, mat in zip(self._net.input_names(), held, strict=True):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
+from compress.export.onnx.check import difference
 from compress.export.onnx.crash_guard import Ended, apart
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportSettings
@@ -127,3 +128,9 @@ def test_an_axis_that_cannot_be_free_is_named(tmp_path, axis, message):
     settings, file = ExportSettings(free_axes=(axis,)), tmp_path / "net.onnx"
     with pytest.raises(UserError, match=message):
         transform_to_onnx(nn.Conv2d(3, 4, 3), file, torch.zeros(1, 3, 8, 8), False, settings=settings)
+
+
+def test_another_number_of_outputs_is_refused() -> None:
+    x = torch.zeros(2)
+    with pytest.raises(UserError, match="the file has 1 outputs, the network 2"):
+        difference([[x, x]], [[x]])
