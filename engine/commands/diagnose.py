@@ -53,6 +53,7 @@ def diagnose_run(
     result = {"run": tester.folders.name, **found.to_dict()}
     write_json(tester.results / FILE, result)
     logger.info("\n%s\n%s\n", rows_text(found), found)
+    (tester.results / SNIPPET).unlink(missing_ok=True)  # of an earlier diagnosis
     overrides = {name: bits for each in found.suspects for name, bits in (each.overrides or {}).items()}
     if overrides:
         write_text(tester.results / SNIPPET, yaml.safe_dump({"overrides": overrides}, sort_keys=False))
