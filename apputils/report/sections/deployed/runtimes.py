@@ -107,6 +107,10 @@ def _number(key: str, form: str) -> Callable[[Row], Cell]:
     return lambda row: (row[key], "" if row[key] is None else form.format(row[key]))
 
 
+def _layers_there(row: Row) -> str:
+    return "" if row["error"] else layers_text({**row, "layers": len(row["layers"])})
+
+
 def _flat(row: Row) -> dict[str, Any]:
     plain = {key: "; ".join(value) if isinstance(value, list) else value for key, value in row.items()}
     quality: Any = plain.pop("quality")
@@ -117,6 +121,6 @@ ON_DEVICE = (
     column("runtime"), column("network"), Column("precision", lambda row: (precision_text(row),) * 2),
     column("bytes", text=whole), Column("difference, max", _number("max", "{:.2e}")),
     Column("ms", lambda row: (row["ms"], row["error"] or time_text(row))),
-    Column("of dense, same runtime", _number("ratio", "{:.2f}x")),
-    Column("layers in integers", lambda row: (row["integer"], layers_text({**row, "layers": len(row["layers"])}))),
+    Column("of dense, same runtime", lambda row: (found := row.get("ratio"), f"{found:.2f}x" if found else "")),
+    Column("layers in integers", lambda row: (row.get("integer"), _layers_there(row))),
 )  # fmt: skip

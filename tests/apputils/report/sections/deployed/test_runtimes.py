@@ -7,6 +7,8 @@ from typing import Any
 
 import openpyxl
 
+from apputils.report.sections.deployed.runtimes import Runtimes
+
 
 def test_each_runtime_is_a_row_and_each_failure_a_sentence(written: tuple[dict[str, Any], Path]) -> None:
     content, folder = written
@@ -23,3 +25,25 @@ def test_each_runtime_is_a_row_and_each_failure_a_sentence(written: tuple[dict[s
     cells = {cell for row in sheet.iter_rows(values_only=True) for cell in row}
     assert {"runtime", "ratio_onnxruntime", "psnr", "float_layers", "error", 30.5, "<last>", "it <hung>"} <= cells
     assert content["runtimes"]["rows"] == json.loads((folder / "report.json").read_text())["runtimes"]["rows"]
+
+
+def test_what_a_device_measured_is_a_table_of_its_own(tmp_path: Path) -> None:
+    """One file ran there and one did not."""
+    row = {"runtime": "onnxruntime", "network": "int8", "quantized": True, "precision": "float32", "bytes": 1234,
+           "error": None, "ms": 1.5, "low": 1.0, "high": 2.0, "max": 0.01, "ratio": 0.25, "integer": 2,
+           "layers": ["a", "b", "c"]}  # fmt: skip
+    empty = dict.fromkeys(("ms", "low", "high", "max", "ratio", "integer"))
+    device = {
+        "machine": {"cpu": "Cortex", "machine": "arm", "cores": 4, "system": "Linux", "date": "2026-01-01 00:00"},
+        "how": {"threads": 2, "rounds": 15},
+        "rows": [row, {**row, **empty, "runtime": "ncnn", "error": "ncnn requires ncnn, not installed"}],
+    }
+    content = {"runtimes": None, "device": device}
+    (table,) = Runtimes().tables(content)
+    assert table.columns is not None
+    texts = [[each.cell(one)[1] for each in table.columns] for one in table.rows]
+    assert texts[0][-3:] == ["1.5 [1, 2]", "0.25x", "2 of 3"]
+    assert texts[1][-3:] == ["ncnn requires ncnn, not installed", "", ""]
+    assert "Cortex, 4 cores, Linux, 2026-01-01 00:00; 15 rounds in turns, 2 threads" in str(
+        Runtimes().blocks(content, tmp_path)
+    )
