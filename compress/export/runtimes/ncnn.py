@@ -174,7 +174,10 @@ class _Net(Loaded):
             raise RuntimeFault(f"ncnn takes one sample at a time, given are {len(inputs[0])}")
         extractor = self._net.create_extractor()
         held = [self._ncnn.Mat(np.ascontiguousarray(each[0])).clone() for each in inputs]
-        for name, mat in zip(self._net.input_names(), held, strict=True):
+        names = self._net.input_names()
+        if len(names) != len(held):
+            raise RuntimeFault(f"the file that pnnx made takes {len(names)} inputs, the network {len(held)}")
+        for name, mat in zip(names, held, strict=True):
             extractor.input(name, mat)
         found = []
         for name in self._net.output_names():
