@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from apputils.runs.console import BY_SIGNAL, GoalMissed, Interrupted
 from compress.errors import UserError
-from compress.goals.goal import Goal
+from compress.goals.goal import LATENCY, Goal
 from compress.io.optional import require
 from engine.goals.verdict import check_goals
 from engine.search.agreement import RESERVE, STUDIES, WINNER, again, agreed_rungs, epoch_seconds, resumed, started
@@ -85,7 +85,7 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
     with FileLock(folder / "first"):  # one measures the latency model and chooses the rungs, the others wait for it
         space = space_of(subject, about["search"])
         for goal in goals:
-            if not goal.is_quality and goal not in predictable(goals):
+            if goal.metric == LATENCY and goal not in predictable(goals):
                 logger.warning(
                     "%s: candidates' times are predicted for onnxruntime; only the best ones' files are measured in %s",
                     goal, goal.runtime,
