@@ -24,9 +24,9 @@ from compress.export.exported_model import ExportedModel, is_exported
 from compress.scheduler import CompressionScheduler
 from data.data_fingerprint import check_same_data
 from data.measured import facts_of
-from engine.commands.find_checkpoint import load_subject
 from engine.environment import choose_device
 from engine.epoch.running_means import Means
+from engine.saved.find_checkpoint import load_subject
 from engine.saved.rebuild import rebuild
 from engine.state import Companion, TrainState
 from options.applications import Application, find_application

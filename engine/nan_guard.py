@@ -3,7 +3,7 @@
 `NanGuard` looks at each loss, `NotFinite` names the place and the module.
 
 On a CPU every loss is looked at before it goes backward. On CUDA that would make the host wait at every step, so
-there the first bad step is remembered on the device, and asked for every `EVERY` steps and before anything is saved;
+there the first bad step is remembered on the device, and looked up every `EVERY` steps and before anything is saved;
 with `--on-nan=skip` each loss is waited for.
 """
 

@@ -27,7 +27,6 @@ from compress.io.files import write_json
 from engine.application import TestedApplication
 from engine.commands.diagnose import diagnose_run
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
-from engine.commands.find_checkpoint import load_subject
 from engine.commands.prune import PruneRequest
 from engine.commands.quantize import QuantizeRequest
 from engine.commands.runtimes import in_runtimes
@@ -36,6 +35,7 @@ from engine.commands.thin import thin_subject
 from engine.environment import set_up
 from engine.goals.testing import judge_tested
 from engine.saved.dense_baseline import dense_of_checkpoint, how_to_get_dense
+from engine.saved.find_checkpoint import load_subject
 from engine.saved.learned_nothing import learned_nothing
 from engine.saved.run_record import RunRecord
 from options.base_options import TestConfig

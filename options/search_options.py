@@ -30,7 +30,7 @@ class SearchConfig:
         metavar="PLACE",
     )  # fmt: skip
     study: str | None = option(None, "name of the study, its folder in studies/ (default: made of the time)")
-    resume: bool = option(False, "go on with --study; every further process that runs the same command joins in")
+    resume: bool = option(False, "resume --study; every further process that runs the same command joins in")
     storage: str | None = option(
         None, "URL of a database that all workers reach (default: a journal file in the study's folder)", metavar="URL"
     )
@@ -44,7 +44,7 @@ class SearchConfig:
 
 
 RULES: tuple[Rule[Any], ...] = (
-    Rule(("resume",), lambda c: c.study, "goes on with a study; name it by --study"),
+    Rule(("resume",), lambda c: c.study, "resumes a study; name it by --study"),
     Rule(("goals",), lambda c: not c.resume, "is kept by the study; leave it out with --resume"),
     Rule(("start_from",), lambda c: not c.resume, "is kept by the study; leave it out with --resume"),
 )

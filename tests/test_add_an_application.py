@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.commands.find_checkpoint import find_subject
 from engine.commands.train import act
+from engine.saved.find_checkpoint import find_subject
 from engine.saved.load_model import load_network
 from options.applications import APPLICATIONS
 

@@ -77,7 +77,7 @@ def test_a_killed_worker_is_restarted_and_at_last_ends_the_run(folder: Path) -> 
     try:
         wait_for(last.is_file, started, said)
         os.kill(workers(started.pid)[1], signal.SIGKILL)
-        wait_for(lambda: "going on with the run r after its last checkpoint" in said.read_text(), started, said)
+        wait_for(lambda: "resuming the run r after its last checkpoint" in said.read_text(), started, said)
         epoch = load_checkpoint(last)["epoch"]
         wait_for(lambda: last.is_file() and load_checkpoint(last)["epoch"] > epoch, started, said)
         os.kill(workers(started.pid)[1], signal.SIGKILL)

@@ -50,7 +50,7 @@ def load_last(run: Run) -> dict[str, Any]:
             logger.warning("%s", e)
         else:
             if number:
-                logger.warning("going on from the checkpoint before it, %s: %s", path, progress(content))
+                logger.warning("continuing from the checkpoint before it, %s: %s", path, progress(content))
             return content
     raise UserError(f"no checkpoint of the run {run.name} can be read: {', '.join(map(str, files)) or 'there is none'}")
 

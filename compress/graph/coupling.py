@@ -102,12 +102,11 @@ class Coupling:
 
     def walk(self, trace: Trace) -> None:
         """Carry the units through one trace; a second one (training mode) adds its ties to the first's."""
-        self._trace, self._values = trace, {}
+        self._trace = trace
+        self._values = {node: Value.fixed(shape_of(node)) for node in trace.placeholders}
         aliases = Aliases([*trace.placeholders, *trace.operations])
         self._sized = {serial_of(node): node for node in (*trace.placeholders, *trace.operations)}
         self.calls = layer_calls(trace.operations, module_of, call_of, trace.sources)
-        for node in trace.placeholders:
-            self._values[node] = Value.fixed(shape_of(node))
         for node in trace.operations:
             self._node = node
             known = module_of(node) not in trace.failed

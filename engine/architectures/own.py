@@ -42,7 +42,7 @@ def own_network(
         the network, and the checksum of its source file.
 
     Raises:
-        UserError: it was not typed, cannot be imported, or cannot be built; says where.
+        UserError: it is not on the command line, cannot be imported, or cannot be built; says where.
     """
     typed = typed_for(arch)
     if typed is None:
@@ -83,7 +83,7 @@ def own_function(option: str, name: str) -> Callable[..., Any]:
         The function; what it raises is a UserError that says where.
 
     Raises:
-        UserError: it was not typed, or cannot be imported.
+        UserError: it is not on the command line, or cannot be imported.
     """
     typed = typed_for(name) if is_own(name) else None
     if typed is None:

@@ -9,7 +9,7 @@ import logging
 from apputils.runs.folders import find_run
 from compress.errors import UserError
 from engine.application import TestedApplication
-from engine.commands.find_checkpoint import load_subject
+from engine.saved.find_checkpoint import load_subject
 
 logger = logging.getLogger("run")
 

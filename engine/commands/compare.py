@@ -34,11 +34,11 @@ from compress.goals.judge import MET
 from compress.io.progress import Bar
 from compress.quantization.base import Bits
 from engine.application import TestedApplication
-from engine.commands.compared_runs import ALL, Named, find_subjects, subject_of_run
 from engine.commands.export import export_checkpoint, seen_inputs
 from engine.commands.quantize import quantized_copy
 from engine.commands.runtimes import measured
 from engine.environment import choose_device, set_up
+from engine.saved.compared_runs import ALL, Named, find_subjects, subject_of_run
 from engine.saved.run_record import RunRecord
 from options.applications import Application
 from options.base_options import TestConfig

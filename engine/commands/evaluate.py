@@ -9,8 +9,8 @@ from typing import Any
 
 from apputils.runs.seed_groups import group_of
 from engine.commands.baseline import second_baseline
-from engine.commands.find_checkpoint import about, find_subject
 from engine.commands.seeds import test_seeds
+from engine.saved.find_checkpoint import about, find_subject
 from options.applications import Application, find_application
 from options.configs import TestConfig
 

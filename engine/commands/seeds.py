@@ -29,7 +29,7 @@ OF_ONE_RUN = frozenset({"nEpochs", "thin", *RESETS})  # that --resume takes
 
 
 def train_seeds(config: C, train: Callable[[C], Mapping[str, Any]]) -> dict[str, Any]:
-    """Trains one run for each seed and writes the group's summary; goes on with a group that is resumed.
+    """Trains one run for each seed and writes the group's summary; resumes a group.
 
     Args:
         config: the options, with `seeds`, or with `resume`, the name of a group.

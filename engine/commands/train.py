@@ -59,7 +59,7 @@ def act(application: Application, config: TrainConfig) -> None:
 
 
 def _train(application: Application, device: torch.device, config: TrainConfig) -> dict[str, Any]:
-    """Trains one run, or goes on with it; returns its summary."""
+    """Trains or resumes one run; returns its summary."""
     with process_group(device), RunSession() as session:
         config = dataclasses.replace(config, resume=config.resume or run_to_go_on_with())
         checkpoint = take_last(config.resume, session) if config.resume else None  # read once, for both uses

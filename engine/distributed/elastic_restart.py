@@ -32,7 +32,7 @@ def run_to_go_on_with() -> str | None:
     name = told_by_first(name if name is not None and Run(name).kept_files() else None)
     if name is None:
         return None
-    logger.info("started again by torchrun: going on with the run %s after its last checkpoint", name)
+    logger.info("started again by torchrun: resuming the run %s after its last checkpoint", name)
     return name
 
 

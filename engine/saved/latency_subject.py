@@ -6,7 +6,7 @@ from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.schema import check_run
 from apputils.runs.folders import find_run
 from compress.errors import UserError
-from engine.commands.find_checkpoint import find_subject
+from engine.saved.find_checkpoint import find_subject
 from engine.saved.load_model import load_network
 from options.applications import find_application
 

@@ -65,7 +65,7 @@ def started(config: SearchConfig) -> dict[str, Any]:
 
 
 def resumed(config: SearchConfig) -> dict[str, Any]:
-    """The facts of the study that a worker goes on with.
+    """The facts of the study that a worker resumes.
 
     Raises:
         UserError: there is no such study, or an option is given that it was begun without.
@@ -96,7 +96,7 @@ def agreed_rungs(about: Mapping[str, Any], minutes: float, subject: Subject) -> 
 
 
 def again(study: str) -> str:
-    """The command that goes on with a study."""
+    """The command that resumes a study."""
     return f"python search.py --study={shlex.quote(study)} --resume"
 
 
@@ -118,7 +118,7 @@ def _check_name(name: str) -> None:
     if not is_plain_name(f"{name}-0000-whole"):
         raise UserError(f"--study={shown(name)}: a study's name is one short folder name; nothing was started")
     if (STUDIES / name / "study.json").exists():
-        raise UserError(f"there is a study {name} already; go on with it by {again(name)}, or name another")
+        raise UserError(f"there is a study {name} already; resume it by {again(name)}, or name another")
     of_earlier = sorted(each.name for each in Path("checkpoints").glob(f"{_escaped(name)}-[0-9][0-9][0-9][0-9]*"))
     if of_earlier:
         raise UserError(

@@ -71,11 +71,11 @@ def act(config: SearchConfig) -> None:
     try:
         _worked(config, about, began)
     except KeyboardInterrupt as e:
-        raise Interrupted(signal.SIGINT, f"interrupted; {again(about['study'])} goes on from here") from e
+        raise Interrupted(signal.SIGINT, f"interrupted; {again(about['study'])} resumes from here") from e
     except Interrupted as e:
         number = e.code - BY_SIGNAL
         name = signal.Signals(number).name
-        raise Interrupted(number, f"{name}: saved; {again(about['study'])} goes on from here") from e
+        raise Interrupted(number, f"{name}: saved; {again(about['study'])} resumes from here") from e
 
 
 def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> None:

@@ -30,7 +30,7 @@ def storage_errors(where: str) -> Iterator[None]:
     except (OSError, storages.StorageInternalError) as e:
         raise UserError(
             f"the study's storage {where} cannot be used any more: {(str(e).splitlines() or ['?'])[0][:200]}; trials "
-            "are saved as runs. When it is back, --study=NAME --resume goes on; nothing was lost"
+            "are saved as runs. When it is back, --study=NAME --resume continues; nothing was lost"
         ) from e
 
 
@@ -84,7 +84,7 @@ def next_trial(study: Any, folder: Path, sampler: Any) -> tuple[Any, FileLock]:
             lock = FileLock(locks / f"{frozen.number:04d}")
             with suppress(Timeout):
                 lock.acquire(timeout=0)
-                logger.info("trial %d was left unfinished; it goes on", frozen.number)
+                logger.info("trial %d was left unfinished and is resumed", frozen.number)
                 study.sampler = sampler(frozen.number)
                 return optuna.trial.Trial(study, frozen._trial_id), lock
         study.sampler = sampler(len(study.get_trials(deepcopy=False)))

@@ -64,7 +64,7 @@ class Trials:
         return any(each.intermediate_values for each in study.get_trials(deepcopy=False) if each.state.is_finished())
 
     def run(self, trial: Any) -> tuple[float, bool]:
-        """Carries a trial out or goes on with it; its quality, and whether it was stopped before the last rung."""
+        """Runs or resumes a trial; its quality, and whether it was stopped before the last rung."""
         candidate = self.space.candidate(trial)
         schedule = self.subject.folder / f"trial{trial.number:04d}.yaml"
         write_text(schedule, self.text(candidate, trial.number))

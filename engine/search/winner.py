@@ -22,7 +22,7 @@ from compress.goals.goal import LATENCY, number
 from compress.goals.judge import MET, UNDECIDED, goals_table
 from compress.io.files import write_json, write_text
 from compress.io.optional import needed
-from engine.commands.find_checkpoint import find_subject
+from engine.saved.find_checkpoint import find_subject
 from engine.search.candidate import Candidate, schedule_of, schedule_text
 from engine.search.measured import Stopwatch, excess
 from engine.search.page import bounds_of, tested_on, write_page

@@ -20,7 +20,7 @@ from compress.thinning.ranking import Vote, rank_groups
 from compress.thinning.thin import thin
 from compress.thinning.trials.trial import prunable_graph
 from data.data import get_testing_set
-from engine.commands.find_checkpoint import load_subject
+from engine.saved.find_checkpoint import load_subject
 from engine.saved.load_model import new_network
 from engine.saved.rebuild import rebuild
 from models.C2SRCNN.model import Net

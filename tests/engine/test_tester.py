@@ -16,7 +16,7 @@ from apputils.checkpoints.file import load_checkpoint
 from compress.analysis.macs.layers import macs_table
 from compress.errors import UserError
 from data.loaders import sr_testing_loader, sr_training_loaders
-from engine.commands.find_checkpoint import find_subject
+from engine.saved.find_checkpoint import find_subject
 from models.C2SRCNN.model import Net
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions

@@ -40,7 +40,7 @@ def batch(content: bytes) -> None:
 
 def checkpoint(content: bytes) -> None:
     """A checkpoint, as far as its form."""
-    from engine.commands.find_checkpoint import load_subject
+    from engine.saved.find_checkpoint import load_subject
 
     (FOLDER / "a.pt").write_bytes(content)
     load_subject(FOLDER / "a.pt")
@@ -81,7 +81,7 @@ def main() -> None:
 
     with atheris.instrument_imports(include=["compress", "data", "models", "apputils", "pickle", "yaml", "PIL"]):
         import data.images  # noqa: F401
-        import engine.commands.find_checkpoint  # noqa: F401
+        import engine.saved.find_checkpoint  # noqa: F401
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"{__doc__}\ntargets: {', '.join(TARGETS)}")
     target = TARGETS[sys.argv.pop(1)]

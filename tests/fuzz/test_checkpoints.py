@@ -21,8 +21,8 @@ from apputils.checkpoints.file import load_checkpoint, load_weights, save_checkp
 from apputils.runs.folders import Run
 from compress.errors import UserError
 from compress.quantization.convert import apply
-from engine.commands.find_checkpoint import find_subject, load_subject
 from engine.resume import last_checkpoint
+from engine.saved.find_checkpoint import find_subject, load_subject
 from engine.saved.load_model import load_network
 from models.C2SRCNN.model import Net
 from models.Classify.zoo import build_network

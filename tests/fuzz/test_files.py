@@ -32,7 +32,7 @@ from compress.quantization.post_training.statistics_file import read_statistics
 from data.Classify_data.convert import convert_cifar
 from data.Classify_data.find_dataset import place_layout
 from data.Classify_data.formats.cifar import read_batch
-from engine.commands.find_checkpoint import load_subject
+from engine.saved.find_checkpoint import load_subject
 from tests.fuzz.damage import Damaged, damaged
 from tests.fuzz.test_checkpoints import Payload, payloads
 from tests.fuzz.watch import fuzz, tiers

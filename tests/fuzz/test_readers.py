@@ -37,10 +37,10 @@ from data.Classify_data.formats.cifar import read_batch
 from data.Classify_data.formats.idx import read_idx
 from data.Deblur_data.pairs_index import read_index
 from data.images import ImageFile
-from engine.commands.find_checkpoint import load_subject
 from engine.distributed.elastic_restart import _own_run
 from engine.resume import schedule_text
 from engine.saved.dense_baseline import is_dense
+from engine.saved.find_checkpoint import load_subject
 from engine.search.agreement import resumed as study_resumed
 from options.search_options import SearchConfig
 from tests.compress.harness import tiny_net

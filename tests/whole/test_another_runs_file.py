@@ -10,8 +10,8 @@ from apputils.checkpoints.file import load_checkpoint
 from apputils.runs.adopt import main as adopt
 from apputils.runs.folders import check_owner
 from compress.errors import UserError
-from engine.commands.compared_runs import find_subjects
-from engine.commands.find_checkpoint import find_subject, load_subject
+from engine.saved.compared_runs import find_subjects
+from engine.saved.find_checkpoint import find_subject, load_subject
 from engine.saved.run_teachers import RunTeachers
 from options.Normal_options.test_options import TestOptions
 from tests.engine.conftest import TrainerOf

@@ -58,7 +58,7 @@ def test_what_stands_in_the_way_of_a_resumed_run(trainer_of: TrainerOf, kind: st
 @pytest.mark.parametrize("name", ["a.onnx", "a.pt2", "a.pt"])
 def test_a_fifo_is_no_model_and_no_weights(trainer_of: TrainerOf, name: str) -> None:
     os.mkfifo(name)
-    from engine.commands.find_checkpoint import load_subject
+    from engine.saved.find_checkpoint import load_subject
 
     with pytest.raises(UserError, match=f"{name}|FIFO"):
         load_subject(Path(name))

@@ -18,7 +18,7 @@ from compress.config import file_config
 from compress.export.timing import Timing
 from data.loaders import sr_testing_loader
 from engine.commands.compare import compare
-from engine.commands.find_checkpoint import find_subject
+from engine.saved.find_checkpoint import find_subject
 from models.C2SRCNN.model import Net
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from models.SR.tester import XSRCNNTester

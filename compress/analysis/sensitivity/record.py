@@ -143,7 +143,7 @@ def open_record(
         return Record(path, content)
     weights = {name: rows for name, rows in found["weights"].items() if _same_group(name, found, content)}
     count = sum(map(len, weights.values()))
-    logger.info("going on with %s: %d levels are measured already", path, count)
+    logger.info("resuming %s: %d levels are measured already", path, count)
     return Record(path, {**content, "weights": weights})
 
 

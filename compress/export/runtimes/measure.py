@@ -4,7 +4,7 @@
     print(table)
 
 Each runtime has a process of its own (client.py), with as many threads as the others; turns are taken across them.
-What fails is a row with `error`, and the other rows go on.
+What fails is a row with `error`, and the other rows are still measured.
 """
 
 import tempfile

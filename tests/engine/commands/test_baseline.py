@@ -11,7 +11,7 @@ import pytest
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
 from engine.commands.baseline import second_baseline
-from engine.commands.find_checkpoint import find_subject
+from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
 from tests.engine.commands.test_compare import renamed

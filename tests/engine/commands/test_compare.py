@@ -13,7 +13,7 @@ from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.errors import UserError
 from compress.export.onnx.export_report import ExportSettings
 from engine.commands.compare import compare, words_of_data
-from engine.commands.compared_runs import find_subjects
+from engine.saved.compared_runs import find_subjects
 from models.C2SRCNN.model import Net
 from models.SR.tester import XSRCNNTester
 from options.applications import find_application

@@ -16,7 +16,7 @@ from compress.export.onnx.export_report import ExportSettings
 from compress.export.pt2 import export_pt2
 from data.loaders import sr_testing_loader
 from engine.commands.export import export_run
-from engine.commands.find_checkpoint import find_subject
+from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
 from tests.engine.conftest import TrainerOf

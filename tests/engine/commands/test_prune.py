@@ -9,8 +9,8 @@ import pytest
 from apputils.checkpoints.file import load_checkpoint
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
-from engine.commands.find_checkpoint import find_subject
 from engine.commands.prune import PruneRequest
+from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
 from tests.engine.conftest import TrainerOf

@@ -10,8 +10,8 @@ import yaml
 
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
-from engine.commands.find_checkpoint import find_subject
 from engine.commands.quantize import QuantizeRequest
+from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
 from tests.engine.conftest import TrainerOf

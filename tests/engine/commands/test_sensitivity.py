@@ -11,8 +11,8 @@ from PIL import Image
 from compress.analysis.sensitivity.changes import prune_elements
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
-from engine.commands.find_checkpoint import find_subject
 from engine.commands.sensitivity import COARSE, SensitivityRequest
+from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
 from tests.engine.conftest import TrainerOf

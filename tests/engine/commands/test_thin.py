@@ -12,7 +12,7 @@ import torch
 from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
-from engine.commands.find_checkpoint import find_subject
+from engine.saved.find_checkpoint import find_subject
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions

@@ -15,11 +15,11 @@ from apputils.runs.console import GoalMissed, exit_codes
 from compress.errors import UserError
 from compress.goals.goal import Goal
 from data.loaders import sr_testing_loader
-from engine.commands.find_checkpoint import find_subject
 from engine.goals.deployed import Deployed, judge_goals
 from engine.goals.testing import judge_tested
 from engine.goals.verdict import check_goals
 from engine.saved.dense_baseline import DenseQuality
+from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
 from tests.engine.conftest import SCHEDULE, TrainerOf

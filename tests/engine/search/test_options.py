@@ -16,7 +16,7 @@ GOALS = "goals:\n  - {metric: latency, at_most: 0.5}\n  - {metric: psnr, drop_at
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ([], "search.py needs --goals=FILE, or --study=NAME --resume"),
-    (["--resume"], "--resume goes on with a study; name it by --study"),
+    (["--resume"], "--resume resumes a study; name it by --study"),
     (["--resume", "--study=a", "--goals=g.yaml"], "--goals is kept by the study"),
     (["--goals=absent.yaml"], "there is no such file"),
     (["--goals=g.yaml", "--optform=SRR"], "--optform=SRR is unknown; there are SR"),
@@ -68,7 +68,7 @@ def test_a_new_study_does_not_take_the_runs_of_an_earlier_one(here: Path) -> Non
     with pytest.raises(UserError, match="s-0003 is there already, of an earlier study; name another"):
         agreement.started(SearchConfig(study="s", goals="g.yaml", start_from="d"))
     agreement.started(SearchConfig(study="t", goals="g.yaml", start_from="d"))
-    with pytest.raises(UserError, match="there is a study t already; go on with it by python search.py --study=t"):
+    with pytest.raises(UserError, match="there is a study t already; resume it by python search.py --study=t"):
         agreement.started(SearchConfig(study="t", goals="g.yaml", start_from="d"))
 
 

@@ -11,7 +11,7 @@ from apputils.checkpoints.file import load_checkpoint
 from apputils.runs.folders import recorded_optform
 from compress.errors import UserError
 from data.Classify_data.loaders import classify_testing_loader
-from engine.commands.find_checkpoint import find_subject
+from engine.saved.find_checkpoint import find_subject
 from models.Classify.tester import ClassifyTester
 from options.Classify_options.test_options import TestOptions
 from tests.models.Classify.conftest import ClassifierOf

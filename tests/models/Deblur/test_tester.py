@@ -14,7 +14,7 @@ from compress.analysis.sensitivity.changes import prune_elements
 from compress.errors import UserError
 from data.Deblur_data.loaders import deblur_testing_loader
 from engine.commands.compare import compare
-from engine.commands.find_checkpoint import find_subject
+from engine.saved.find_checkpoint import find_subject
 from models.Deblur.solver import DeblurTrainer
 from models.Deblur.tester import DeblurTester
 from options.applications import find_application

@@ -10,7 +10,7 @@ from apputils.runs.folders import Run, find_run, newest_runs
 from apputils.runs.seed_groups import group_of
 from compress.errors import UserError
 from compress.export.exported_model import is_exported
-from engine.commands.find_checkpoint import load_subject
+from engine.saved.find_checkpoint import load_subject
 from options.base_options import TestConfig
 
 ALL = "all"
@@ -103,6 +103,7 @@ def _named(word: str) -> Named:
 
 
 def subject_of_run(name: str) -> Named:
+    """The best checkpoint of a run, or its last where it has no best one yet."""
     run = find_run(name)
     path = run.best if run.best.is_file() else run.last
     return Named(name, path, load_subject(path))
