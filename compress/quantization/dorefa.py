@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from compress.quantization.base import Bits, Decision, Overrides, Quantizer
+from compress.quantization.base import Quantizer
+from compress.quantization.decision import Bits, Decision, Overrides
 from compress.quantization.fake_quant import (
     ActivationQuantizer,
     FakeQuantizer,

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from compress.distributed import sum_over_ranks
 from compress.parameters import replace_data
-from compress.quantization.base import Bits, Overrides, Quantizer
+from compress.quantization.base import Quantizer
+from compress.quantization.decision import Bits, Overrides
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Learned, Pieces, WeightQuantizer
 from compress.quantization.functions import at_least, fake_quantize
 from compress.quantization.grid import Grid

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compress.quantization.base import Bits, Decision, Overrides, Quantizer
+from compress.quantization.base import Quantizer
+from compress.quantization.decision import Bits, Decision, Overrides
 from compress.quantization.dorefa import DorefaWeight, WeightScale, unit_scale_warnings
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Learned, Pieces, integer_range
 from compress.quantization.functions import at_least, clipped_quantize

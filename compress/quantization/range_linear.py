@@ -10,7 +10,8 @@ from pydantic import ConfigDict, Field, with_config
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from compress.quantization.base import RESULT_BITS, Bits, Overrides, Quantizer
+from compress.quantization.base import Quantizer
+from compress.quantization.decision import RESULT_BITS, Bits, Overrides
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
 from compress.quantization.functions import affine, fake_quantize, rounded, straight_through
 from compress.quantization.grid import Grid

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compress.quantization.base import Bits, Overrides, Quantizer
+from compress.quantization.base import Quantizer
+from compress.quantization.decision import Bits, Overrides
 from compress.quantization.dorefa import FixedRangeActivation
 from compress.quantization.fake_quant import FakeQuantizer, Pieces, WeightQuantizer, constant
 from compress.quantization.functions import fake_quantize

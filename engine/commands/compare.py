@@ -32,7 +32,7 @@ from compress.export.runtimes.text import warnings_of as runtimes_warnings
 from compress.export.timing import BENCHMARK, Timing
 from compress.goals.judge import MET
 from compress.io.progress import Bar
-from compress.quantization.base import Bits
+from compress.quantization.decision import Bits
 from engine.application import TestedApplication
 from engine.commands.export import export_checkpoint, seen_inputs
 from engine.commands.quantize import quantized_copy

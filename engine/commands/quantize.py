@@ -25,7 +25,7 @@ from compress.config.post_training import load_post_training
 from compress.errors import UserError, did_you_mean
 from compress.export.onnx.qdq import is_quantized
 from compress.io.files import write_json
-from compress.quantization.base import Bits
+from compress.quantization.decision import Bits
 from compress.quantization.post_training.ladder import Ladder, climb_ladder
 from compress.quantization.post_training.mixed_precision import Kind, MixedPrecision
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer

@@ -19,7 +19,7 @@ from compress.export.runtimes.measure import Quality, RuntimeTable, chosen_runti
 from compress.export.runtimes.text import table_text, warnings_of
 from compress.export.timing import Timing
 from compress.io.files import write_json
-from compress.quantization.base import Bits
+from compress.quantization.decision import Bits
 from engine.application import TestedApplication
 from engine.commands.quantize import quantized_copy
 

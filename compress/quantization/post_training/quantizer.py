@@ -16,8 +16,9 @@ from torch import nn
 from compress.calibration.samples import finite_samples
 from compress.errors import UserError
 from compress.parameters import copied
-from compress.quantization.base import RESULT_BITS, Bits, LayerBits, Quantizer
+from compress.quantization.base import Quantizer
 from compress.quantization.convert import structure_of
+from compress.quantization.decision import RESULT_BITS, Bits, LayerBits
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer
 from compress.quantization.faults import uninitialized
 from compress.quantization.modules.activations import QuantActivation
