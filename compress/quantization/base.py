@@ -1,7 +1,7 @@
 """WHAT to quantize and how: the base of every training-time quantizer.
 
-`Quantizer`, and the arguments that all share; decision.py says which layer gets which fake quantizer. To add one: a file
-of this folder with both, one import line in `compress/config/families.py`, one test.
+`Quantizer`, and the arguments that all share; decision.py says which layer gets which fake quantizer. To add one: a
+file of this folder with both, one import line in `compress/config/families.py`, one test.
 
 Two phases: `prepare` decides, makes the fake quantizers and gives their parameters to the optimizer; `convert`
 exchanges the layers. Between the two the network is float, and may be pruned and thinned.
