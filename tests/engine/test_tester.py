@@ -157,6 +157,7 @@ def test_images_are_those_of_this_evaluation(trainer_of: TrainerOf) -> None:
     assert ">val0<" not in page.read_text()
 
 
+@pytest.mark.slow
 def test_an_analysis_of_other_data_says_so(trainer_of: TrainerOf) -> None:
     """Its curves stay, under the data that they were measured on."""
     trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()

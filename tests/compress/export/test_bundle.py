@@ -92,6 +92,7 @@ def test_what_is_refused(bundle: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_outputs_of_any_type_and_narrow_formats(tmp_path: Path) -> None:
     """A mask and an index beside a float; measured by the same code in this process."""
 

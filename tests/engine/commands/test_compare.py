@@ -43,6 +43,7 @@ def renamed(source: str, name: str, **changes: Any) -> None:
         save_checkpoint(Path(f"checkpoints/{name}/{file}"), {**content, "run": name, **changes})
 
 
+@pytest.mark.slow
 def test_two_architectures_of_one_application(
     two_runs: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

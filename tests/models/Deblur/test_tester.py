@@ -38,6 +38,7 @@ policies:
 """
 
 
+@pytest.mark.slow
 def test_a_thinned_run_is_evaluated_and_exported(deblurrer_of: DeblurrerOf) -> None:
     Path("filters.yaml").write_text(FILTERS)
     trainer = deblurrer_of("--compress=filters.yaml", "--run=a")

@@ -199,6 +199,7 @@ def test_one_named_weight_ranks_alone_and_takes_its_group_along(tmp_path: Path) 
     assert evaluation(model)["loss"] < 0.7 * expected
 
 
+@pytest.mark.slow
 def test_processes_and_a_resumed_analysis_give_the_same_groups(tmp_path: Path) -> None:
     model, evaluation = made("residual")
     levels = [0.25, 0.5]

@@ -56,7 +56,9 @@ BITS = {"float16": 16, "bfloat16": 16, "float8": 8, "int4": 4}
 NEAR = {"float16": 2**-11, "bfloat16": 2**-9, "float8": 2**-4, "int4": 1 / 14}
 
 
-@pytest.mark.parametrize("name", BITS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=() if each in ("float16", "int4") else pytest.mark.slow) for each in BITS]
+)
 def test_a_float_network_is_narrow_and_near(name: str, small: nn.Module, here: Path) -> None:
     report = exported(small, here / "net.onnx", format=name)
     assert report.format == name
@@ -70,6 +72,7 @@ def test_a_float_network_is_narrow_and_near(name: str, small: nn.Module, here: P
     assert all(8 * len(each.raw_data) == BITS[name] * np.prod(each.dims) for each in weights)
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_stay_float32(small: nn.Module, here: Path) -> None:
     exported(small, here / "net.onnx", format="float16")
     (output,) = run_session(open_session(here / "net.onnx"), (torch.rand(1, 3, 16, 16),))
@@ -79,13 +82,19 @@ def test_inputs_and_outputs_stay_float32(small: nn.Module, here: Path) -> None:
 @pytest.mark.parametrize(
     ("cls", "settings"),
     [
-        (LSQQuantizer, {"bits_activations": 8, "bits_weights": 4}),
-        (QuantAwareTrainRangeLinearQuantizer, {"bits_activations": 8, "bits_weights": 4, "per_channel_wts": True}),
+        pytest.param(LSQQuantizer, {"bits_activations": 8, "bits_weights": 4}, marks=pytest.mark.slow),
+        pytest.param(
+            QuantAwareTrainRangeLinearQuantizer,
+            {"bits_activations": 8, "bits_weights": 4, "per_channel_wts": True},
+            marks=pytest.mark.slow,
+        ),
         (
             QuantAwareTrainRangeLinearQuantizer,
             {"bits_activations": 8, "bits_weights": 4, "mode": "ASYMMETRIC_SIGNED"},
         ),
-        (QuantAwareTrainRangeLinearQuantizer, {"bits_activations": 8, "bits_weights": 3}),
+        pytest.param(
+            QuantAwareTrainRangeLinearQuantizer, {"bits_activations": 8, "bits_weights": 3}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_trained_four_bit_weights_are_held_exactly(cls: Any, settings: dict[str, Any], here: Path) -> None:
@@ -183,6 +192,7 @@ def test_a_weight_that_two_layers_read_is_stored_once(name: str, here: Path) -> 
     assert len(weights) == 1
 
 
+@pytest.mark.slow
 def test_a_relu_in_front_of_fp8_is_computed(here: Path) -> None:
     """onnxruntime removes it where it takes the zero point for that of uint8: negative values would pass."""
     torch.manual_seed(0)
@@ -206,6 +216,7 @@ class Masked(nn.Module):
         return weights * torch.arange(x.shape[0], dtype=torch.float32).reshape(-1, 1, 1)
 
 
+@pytest.mark.slow
 def test_float16_holds_infinite_masks_and_counts_positions(here: Path) -> None:
     torch.manual_seed(0)
     report = judged(Masked(), torch.rand(3, 4), here / "net.onnx", "float16")
