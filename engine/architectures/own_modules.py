@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from compress.errors import UserError, did_you_mean, printable
+from compress.io.files import read_bytes
 
 START = "nothing was started"
 
@@ -88,7 +89,7 @@ def _of_file(path: Path, name: str, option: str) -> ModuleType:
 def _top_of(path: Path) -> Path:
     """The file itself, or the folder of the outermost package that its relative imports need."""
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(read_bytes(path))
     except (SyntaxError, ValueError):  # the import says where
         return path
     level = max((each.level for each in ast.walk(tree) if isinstance(each, ast.ImportFrom)), default=0)

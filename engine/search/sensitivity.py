@@ -31,7 +31,9 @@ def measured_scores(subject: Subject, groups: Sequence[Group]) -> dict[str, list
         group -> a score a unit.
     """
     norms = subject.scores(groups)
-    losses = _kept(subject, "groups", lambda: _losses_at_half(subject, groups), {group.name for group in groups})
+    losses = _measured_once(
+        subject, "groups", lambda: _losses_at_half(subject, groups), {group.name for group in groups}
+    )
     floor = LEAST * max([*losses.values(), LEAST])
     found = {}
     for group in groups:
@@ -43,7 +45,7 @@ def measured_scores(subject: Subject, groups: Sequence[Group]) -> dict[str, list
 
 def sensitive_layers(subject: Subject) -> list[str]:
     """Layers, the one whose weights and inputs in 8 bits change the output most first; those that take part alone."""
-    changes = _kept(subject, "layers", lambda: _changes_by_8_bits(subject), set())
+    changes = _measured_once(subject, "layers", lambda: _changes_by_8_bits(subject), set())
     return sorted(changes, key=lambda name: (-changes[name], name))
 
 
@@ -98,7 +100,7 @@ def _first(network: nn.Module, batch: Tensor) -> Tensor:
     return tensor
 
 
-def _kept(
+def _measured_once(
     subject: Subject, part: str, measure: Callable[[], Mapping[str, float]], needed: set[str]
 ) -> dict[str, float]:
     """From the study's folder where it is there, else measured and written."""
@@ -107,7 +109,9 @@ def _kept(
     if path.is_file():
         try:
             content = json.loads(read_text(path))
-        except ValueError:  # half written
+        except (ValueError, RecursionError):  # half written
+            content = {}
+        if not isinstance(content, dict) or not all(isinstance(each, dict) for each in content.values()):
             content = {}
     if not needed <= content.get(part, {}).keys() or part not in content:
         logger.info("measuring what each of the %s loses alone", part)

@@ -34,6 +34,7 @@ from compress.io.archive_limits import check_archive
 from compress.quantization.post_training.statistics_file import read_statistics
 from data.Classify_data.find_dataset import place_layout
 from data.Classify_data.formats.cifar import read_batch
+from data.Classify_data.formats.folders import listed_classes
 from data.Classify_data.formats.idx import read_idx
 from data.Deblur_data.pairs_index import read_index
 from data.images import ImageFile
@@ -54,6 +55,8 @@ OWN = {  # read what this project or the system has written itself, under names 
     "has_vnni", "_cpu_seconds", "_template", "_processor", "_busy_seconds", "_since", "world", "new_schedule",
     "stored_in_integers", "layers_in_integers", "_parts", "load_program", "_checked_source", "of_run",
     "cost_row", "node_kinds", "blame", "_facts", "append_activations",  # what has just been written or proved
+    "_measured_once",
+    "_top_of",  # code that the command line names; its import says what is wrong with it
     "load",  # of transformers' own checkpoints, see compress/integrations
 }  # fmt: skip
 
@@ -147,6 +150,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "record.py _read": lambda path: open_record(path, nn.Linear(1, 1), "element", [], {"psnr": 1.0}, True),
     "arrays.py _open": _with_ending(place_layout, ".h5"),
     "plain_pickle.py read_plain": read_batch,
+    "folders.py listed_classes": _in_folder(listed_classes, "classes.txt"),
     "idx.py read_idx": lambda path: read_idx(path, 1),
     "idx.py read_idx, packed": _with_ending(lambda path: read_idx(path, 3), ".gz"),
     "seed_groups.py group_of": in_run("group.json", lambda: group_of("a")),

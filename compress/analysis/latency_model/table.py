@@ -47,17 +47,16 @@ def widths_to_measure(full: int, most: int = MOST_WIDTHS) -> list[int]:
 
 
 def value_at(curve: Curve, width: int) -> float:
-    """Time at a width: measured, or between the neighbours of the same alignment; where there is none on one side, the
-    first or the last width of the curve stands for it.
+    """Time at a width: measured, or between the neighbours of the same alignment.
+
+    Below the first of them the curve's first width is the neighbour; beyond the last one it has that one's time.
     """
     known = dict(curve)
     if width in known:
         return known[width]
     alike = [each for each in curve if math.gcd(each[0], ALIGNED) == math.gcd(width, ALIGNED)]
-    points = list(curve)
-    if len(alike) > 1:  # a lone one says nothing of how time grows
-        points = [*curve[:1], *alike, *curve[-1:]]
-        points = sorted({w: t for w, t in points if (w, t) in alike or not alike[0][0] <= w <= alike[-1][0]}.items())
+    points = alike if len(alike) > 1 else list(curve)  # a lone one says nothing of how time grows
+    points = points if width > points[0][0] else [curve[0], *points]
     return float(np.interp(width, [w for w, _ in points], [t for _, t in points]))
 
 

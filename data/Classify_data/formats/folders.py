@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from compress.errors import UserError, did_you_mean, printable
+from compress.io.files import read_text
 from data.Classify_data.layout import Layout
 from data.Classify_data.source import UNLABELLED, FileSource, WithoutLabels
 from data.embedded import Part
@@ -66,7 +67,7 @@ def listed_classes(place: Path) -> tuple[str, ...] | None:
     if not file.is_file():
         return None
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"{file} cannot be read: {printable(e)}") from e
     names = [printable(line) for line in lines if line]

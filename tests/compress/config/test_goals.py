@@ -47,7 +47,7 @@ CASES = [
     (", drop_at_most: 0.1", "", "the goal has no bound; give one of at_most, at_least, drop_at_most"),
     ("drop_at_most: 0.1", "at_least: 3, at_most: 4", "the goal has at_most and at_least; give one of"),
     ("at_most: 0.5", "at_most: 0.5, runtime: onnxrt", "unknown runtime 'onnxrt'; did you mean 'onnxruntime'"),
-    ("60_000", "60_000, runtime: onnxruntime", "file_bytes does not depend on a runtime; only latency takes one"),
+    ("60_000", "60_000, runtime: onnxruntime", "file_bytes does not depend on a runtime; only latency and"),
     ("at_most: 0.5", "at_most: '50%'", "given '50%'; at_most should be a number .50% is written 0.5"),
     ("at_most: 0.5", "at_most: 0", "given 0; a fraction of the dense float file's time is more than 0"),
     ("0.1", ".nan", "given nan; drop_at_most should be a number, >= 0"),

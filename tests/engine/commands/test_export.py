@@ -77,7 +77,7 @@ def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
         new_network=lambda arguments: Small(), data_facts=dict,
         test=lambda network: {"score": 1.0}, example_inputs=lambda: example,
         folders=Run("a"), results=Path("results/a"), device=torch.device("cpu"),
-        config=SimpleNamespace(threads=1, reduce_range=False, complete=False, free_axes=None,
+        config=SimpleNamespace(threads=1, reduce_range=False, complete=False, free_axes=None, fixed_size=False,
                                formats=("float16", "int4")),
         checkpoint={"run": "a", "optform": "SR", "network": {"class": "Small", "arguments": {}}, "options": {},
                     "task": {}, "epoch": 0, "scheduler": {"recipes": []}},

@@ -171,7 +171,7 @@ def test_widths_between_those_measured() -> None:
     curve = tuple((w, float(w)) for w in (8, 16, 24, 32))
     assert value_at(curve, 16) == 16
     assert value_at(curve, 20) == pytest.approx(20)
-    assert value_at(curve, 40) == 32  # the last of the curve
+    assert value_at(curve, 40) == 24  # beyond the last of its alignment
     sparse = tuple((w, float(w)) for w in (1, 2, 64, 128))
     assert value_at(sparse, 32) == pytest.approx(32)  # below the first of its alignment
 

@@ -13,7 +13,7 @@ from compress.config import dict_config
 from compress.export.onnx.export import transform_to_onnx
 from compress.quantization.convert import apply, structure_of
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
-from tests.compress.quantization.test_recurrent import TOKENS, Words, loss_of
+from tests.compress.quantization.modules.test_recurrent import TOKENS, Words, loss_of
 
 
 def trained(net: nn.Module, cls: str) -> None:
