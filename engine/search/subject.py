@@ -21,6 +21,7 @@ from compress.analysis.latency_model.build import measure_latency_model
 from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.macs.layers import macs_table
+from compress.calibration.batch_norm import reestimate_batch_norm
 from compress.errors import UserError
 from compress.export.machine_load import OthersLoad, load_text
 from compress.goals.goal import LATENCY, Goal
@@ -231,7 +232,8 @@ class Subject:
         """
         network = self.thinned(groups, candidate.widths, candidate.criterion, network)
         trainer = self._measurer
-        _estimate_statistics(network.to(trainer.device), trainer)
+        batches = (batch[0].to(trainer.device) for batch in islice(trainer.training_loader, STATISTICS))
+        reestimate_batch_norm(network.to(trainer.device), batches)
         return network.eval()
 
     def thinned(
@@ -293,20 +295,3 @@ def removed_units(
         gone = group.units - widths.get(group.name, group.units)
         found[group.name] = sorted(sorted(range(group.units), key=lambda unit: scores[group.name][unit])[:gone])
     return found
-
-
-@torch.no_grad()
-def _estimate_statistics(network: nn.Module, trainer: BaseTrainer) -> None:
-    """Means and variances of BatchNorm layers over some training minibatches."""
-    layers = [each for each in network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
-    if not layers:
-        return
-    kept = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the mean of all minibatches
-    network.train()
-    for batch in islice(trainer.training_loader, STATISTICS):
-        network(batch[0].to(trainer.device))
-    for layer, momentum in zip(layers, kept, strict=True):
-        layer.momentum = momentum
