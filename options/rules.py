@@ -146,6 +146,11 @@ def _exports(config: TestConfig) -> bool:
     return (config.export or bool(config.compare) or config.benchmark) and not elsewhere and not _exported(config)
 
 
+def _carries(config: TestConfig) -> bool:
+    """Whether the network is converted for runtimes, here or in a bundle for a device."""
+    return (config.runtimes is not None or config.bundle is not None) and not _exported(config)
+
+
 def _exported(config: TestConfig) -> bool:
     return config.model is not None and config.model.endswith(EXPORTED)
 
@@ -202,13 +207,14 @@ TESTED: tuple[Rule[TestConfig], ...] = (
     ),
     Rule(
         ("reduce_range", "complete"),
-        _exports,
+        lambda c: _exports(c) or _carries(c),
         "is about the integer files of the export, which --no-export, the other options or an exported file leave out",
     ),
     Rule(
         ("formats",),
-        _exports,
-        "is about the exported ONNX file, which --no-export, the other options or an exported file leave out",
+        lambda c: (_exports(c) or _carries(c)) and not (c.compare or c.benchmark),
+        "is about the files of one run's export, of --runtimes and of --bundle, which the other options or an exported "
+        "file leave out",
     ),
     Rule(
         ("free_axes",),

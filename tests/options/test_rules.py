@@ -10,6 +10,7 @@ import pytest
 
 from compress.errors import UserError
 from options.applications import APPLICATIONS
+from options.Normal_options.test_options import TestOptions
 from options.rules import Rule, alone, check
 from tests.applications import CASES
 
@@ -133,6 +134,14 @@ def test_choices_of_integer_files_go_with_what_exports() -> None:
     options = APPLICATIONS["SR"].load("test_options")()
     assert options.parse(["--reduce-range", "--complete"]).complete
     assert options.parse(["--reduce-range", "--quantize=auto"]).reduce_range
+
+
+def test_narrow_formats_go_with_one_runs_files_and_nowhere_in_silence() -> None:
+    for given in ([], ["--runtimes"], ["--no-export", "--bundle=new"], ["--no-export", "--runtimes"]):
+        assert TestOptions().parse(["--formats=int4", *given]).formats == ("int4",)
+    for given in (["--no-export"], ["--compare", "a", "b"], ["--benchmark"], ["--model=a.onnx"]):
+        with pytest.raises(UserError, match="--formats is about the files of one run"):
+            TestOptions().parse(["--formats=int4", *given])
 
 
 def test_defaults_break_no_rule() -> None:
