@@ -10,7 +10,7 @@ from typing import Protocol
 
 from data.dataset import PATCH_SIZE, SAMPLES_PER_EPOCH, DatasetFromFolder, EvaluationSet
 from data.embedded import SPLIT, Part, embedded_images
-from data.folders import folder_images, has_test_part, measured_part
+from data.folders import folder_images, has_test_part
 from data.images import ImageFile
 from data.measured import Measured
 from data.restoration import given_or_default
@@ -65,31 +65,18 @@ def get_validation_set(
     Raises:
         UserError: the folder or its images cannot be used.
     """
-    return _evaluation_set(place_of(train_dir), "validation", upscale_factor, memory_budget)
+    return evaluation_set(place_of(train_dir), "validation", upscale_factor, memory_budget)
 
 
 def get_testing_set(opt: TestingOptions) -> EvaluationSet:
     """Whole images of the test part: of `opt.testdata`, of BSDS300, or embedded.
 
-    Those of a run are `get_held_out_set`'s, which knows what was trained on.
+    Those of a run are found by `data.loaders.sr_testing_loader`, which knows what was trained on.
 
     Raises:
         UserError: the folder or its images cannot be used.
     """
-    return _evaluation_set(place_of(opt.testdata), "test", opt.upscale_factor)
-
-
-def get_held_out_set(upscale_factor: int, test_dir: str | None, trained: Path | None) -> EvaluationSet:
-    """What a network is measured on (see `measured_part`).
-
-    Args:
-        test_dir: `--testdata`.
-        trained: the folder that it was trained on; None is the embedded photographs.
-
-    Raises:
-        UserError: the folder or its images cannot be used.
-    """
-    return _evaluation_set(*measured_part(test_dir, trained, has_test_part), upscale_factor)
+    return evaluation_set(place_of(opt.testdata), "test", opt.upscale_factor)
 
 
 def place_of(train_dir: str | Path | None) -> Path | None:
@@ -107,9 +94,10 @@ def embedded_notice() -> str:
     )
 
 
-def _evaluation_set(
+def evaluation_set(
     place: Path | None, part: Part, upscale_factor: int, memory_budget: int = MEMORY_BUDGET
 ) -> EvaluationSet:
+    """Whole images of one part of a folder; None is the embedded photographs."""
     found = EvaluationSet(_images(place, part), upscale_factor, memory_budget)
     found.measured = Measured.of_part(place, part, has_test_part, len(found))
     return found

@@ -5,6 +5,7 @@ Tensors made of `PairStore`'s pairs. Called by `data.py`, or by a user with a li
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -117,6 +118,10 @@ class EvaluationSet(WholeImages):
     def files(self) -> list[Path]:
         """See `WholeImages`."""
         return [image.path for image in self.store.all_images]
+
+    def facts(self) -> dict[str, Any]:
+        """See `WholeImages`."""
+        return {"scale": self.scale}
 
 
 def _crop(planes: Pixels, corner: tuple[int, int], size: int, scale: int) -> Pixels:

@@ -11,10 +11,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from compress.distributed import rank, world_size
 from compress.errors import UserError
-from data.data import get_held_out_set, get_training_set, get_validation_set, place_of
+from data.data import DEFAULT_DIR, evaluation_set, get_training_set, get_validation_set, place_of
 from data.data_fingerprint import Origin, trained_place
+from data.embedded import Part
+from data.folders import has_test_part, measured_part
 from data.measured import Measured
-from data.restoration import Crops, WholeImages
+from data.pair_sets import PairCrops, PairImages
+from data.pairs import PairSource
+from data.restoration import Crops, WholeImages, given_or_default
 from data.sampling import EpochSampler
 
 
@@ -136,6 +140,40 @@ def restoration_loaders(
     )
 
 
+def pair_loaders(
+    crops: PairSource, held_out: PairSource, place: Path | None, config: CropOptions
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """The same of images that keep their size, made of two sources of pairs."""
+    cut = PairCrops(crops, config.patch_size, config.samples, config.seed)
+    return restoration_loaders(cut, PairImages(held_out), place, config)
+
+
+def held_out_loader(
+    opt: HasTestData, checkpoint: Mapping[str, Any], make: Callable[[Path | None, Part], WholeImages],
+    default: Path | None = None, has_test: Callable[[Path], bool] = has_test_part,
+) -> DataLoader[Any]:  # fmt: skip
+    """Testing loader of image restoration; without `--testdata` what the run held out of the data it was trained on.
+
+    Args:
+        opt: the test options.
+        checkpoint: of the run.
+        make: place and part -> images; the place None is the embedded photographs.
+        default: the folder that a run without `--traindata` took, where it is there.
+        has_test: whether a folder has a test part.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+
+    def named() -> Path | None:  # by a checkpoint that kept no origin
+        return given_or_default(trained_with(checkpoint, "traindata", str | None), default)
+
+    place, part = measured_part(opt.testdata, trained_place(checkpoint, named), has_test)
+    images = make(place, part)
+    images.measured = Measured.of_part(place, part, has_test, len(images))
+    return evaluation_loader(images)
+
+
 def trained_with(checkpoint: Mapping[str, Any], name: str, kind: Any) -> Any:
     """A training option that a checkpoint keeps.
 
@@ -160,5 +198,4 @@ def sr_testing_loader(opt: HasTestData, checkpoint: Mapping[str, Any]) -> DataLo
         UserError: the data cannot be used.
     """
     scale = checkpoint["network"]["arguments"].get("upscale_factor")
-    trained = trained_place(checkpoint, lambda: place_of(trained_with(checkpoint, "traindata", str | None)))
-    return evaluation_loader(get_held_out_set(scale, opt.testdata, trained))
+    return held_out_loader(opt, checkpoint, lambda place, part: evaluation_set(place, part, scale), DEFAULT_DIR)

@@ -4,6 +4,7 @@ Tensors made of a `PairSource`.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,3 +57,7 @@ class PairImages(WholeImages):
     def files(self) -> list[Path]:
         """See `WholeImages`."""
         return self.source.files()
+
+    def facts(self) -> dict[str, Any]:
+        """See `WholeImages`."""
+        return self.source.facts()

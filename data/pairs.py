@@ -18,10 +18,13 @@ import numpy as np
 from tqdm import tqdm
 
 from compress.errors import UserError
+from data.embedded import Part, embedded_images
+from data.folders import folder_images
 from data.images import DECODE_ERRORS, ImageFile, Pixels, planes
 from data.restoration import random_crop
 
 RECENT = 32  # decoded images that are kept
+MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 EVALUATION_SEED = 2018  # of what is done to measured images, whatever the run's seed: runs stay comparable
 SMALLEST = 32  # pixels, of a side
 MANY = 100  # images that are read before anything else happens: then a line says so
@@ -170,6 +173,16 @@ class DegradedImages(PairSource):
     def facts(self) -> dict[str, Any]:
         """See `PairSource`."""
         return self.degradation.facts()
+
+    @classmethod
+    def of_part(
+        cls, place: Path | None, part: Part, degradation: Degradation,
+        found: Callable[[Path, Part], Sequence[ImageFile]] = folder_images,
+    ) -> "DegradedImages":  # fmt: skip
+        """The sharp images of one part of a folder; None is the embedded photographs, whose middle is measured."""
+        if place is None:
+            return cls(embedded_images(part), degradation, MIDDLE)
+        return cls(found(place, part), degradation)
 
     def _sharp(self, place: int) -> Pixels:
         return self._recent.get(place, lambda: (_sharp_alone(self.all_images[place]),))[0]

@@ -5,7 +5,7 @@ An application derives from `Crops` and `WholeImages` and says where its pairs c
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -105,6 +105,10 @@ class WholeImages(Dataset[RestorationItem], ABC):
     def files(self) -> list[Path]:
         """The files that images are made of."""
 
+    def facts(self) -> dict[str, Any]:
+        """What was done to the images, as plain data: quality is compared only where it is equal. {} by default."""
+        return {}
+
     def __getitem__(self, index: int) -> RestorationItem:
         return self.item(range(len(self))[index])
 
@@ -118,11 +122,11 @@ def random_crop(planes: Pixels, side: int, draw: np.random.Generator) -> Pixels:
     return planes[:, top : top + side, left : left + side]
 
 
-def given_or_default(given: str | Path | None, default: Path) -> Path | None:
+def given_or_default(given: str | Path | None, default: Path | None) -> Path | None:
     """The folder that was named, or the default one if it is there; None is the embedded photographs."""
     if given is not None:
         return Path(given)
-    return default if default.is_dir() else None
+    return default if default is not None and default.is_dir() else None
 
 
 def to_tensor(planes: Pixels) -> Tensor:

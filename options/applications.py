@@ -61,7 +61,7 @@ APPLICATIONS = {
             testing_loader="data.loaders:sr_testing_loader",
             trainer="models.C2SRCNN.solver:C2SRCNNTrainer",
             tester="models.SR.tester:XSRCNNTester",
-            network="models.SR.zoo:build_network",
+            network="models.SR.zoo:ZOO",
             architectures="models.SR.zoo:ZOO",
         ),
         Application(
@@ -97,7 +97,7 @@ APPLICATIONS = {
             testing_loader="models.Restore.solver:restore_testing_loader",
             trainer="models.Restore.solver:RestoreTrainer",
             tester="models.Restore.tester:RestoreTester",
-            network="models.Restore.zoo:build_network",
+            network="models.Restore.zoo:ZOO",
             architectures="models.Restore.zoo:ZOO",
         ),
     )

@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from options.architecture import ArchitectureConfig
@@ -44,8 +44,9 @@ T = TypeVar("T", bound=TestConfig)
 
 
 def parse_training(
-    cls: type[C], purpose: str, arguments: Sequence[str] | None = None, rules: Sequence[Rule[C]] = ()
-) -> C:
+    cls: type[C], purpose: str, arguments: Sequence[str] | None = None, rules: Sequence[Rule[C]] = (),
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> C:  # fmt: skip
     """The command line of `train.py` as an application's options, with the schedule's file found.
 
     Args:
@@ -53,16 +54,22 @@ def parse_training(
         purpose: one sentence for `--help`.
         arguments: without the program's name; None takes sys.argv's.
         rules: of the application, see options/rules.py.
+        presets: name -> values of options that are not given themselves, for an application with `--preset`. A preset's
+            length is for a run without a schedule: a schedule has its own.
 
     Raises:
         UserError: there is no such schedule, run, file or folder, or options do not go together.
         SystemExit: 2 after a wrong argument, 0 after `--help`.
     """
     config = parse(cls, "train.py", purpose, arguments, GROUPS)
-    check_training(config, rules)
+    if presets:
+        given = config.explicit | ({"nEpochs"} if config.compress is not None else set())
+        chosen = presets.get(getattr(config, "preset", None) or "", {})
+        config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in given})
+    check_training(config, rules)  # after the preset, which may be what an option needs
     if isinstance(config, ArchitectureConfig):
         constructor_arguments(config.arch_args)  # now: what is wrong with them is reported before torch is loaded
-        allow([config.arch])
+    _allow_own_code(config)
     if config.compress is None:
         return config
     return dataclasses.replace(config, compress=find_schedule(config.compress, config.optform))
@@ -79,8 +86,15 @@ def parse_testing(
     """
     config = parse(cls, "test.py", purpose, arguments)
     check_testing(config, rules)
-    allow(config.arch or ())
+    _allow_own_code(config)
     return config
+
+
+def _allow_own_code(config: TrainConfig | TestConfig) -> None:
+    """What the command line names may be imported."""
+    for field in dataclasses.fields(config):
+        if field.metadata.get("own_code") and (text := getattr(config, field.name)):
+            allow([text] if isinstance(text, str) else text)
 
 
 class TrainingOptions(Generic[C]):
@@ -90,11 +104,13 @@ class TrainingOptions(Generic[C]):
         config: the options.
         purpose: one sentence for `--help`.
         rules: which options need others, see options/rules.py.
+        presets: see `parse_training`.
     """
 
     config: type[C]
     purpose: str
     rules: Sequence[Rule[Any]] = ()
+    presets: Mapping[str, Mapping[str, Any]] | None = None
 
     def parse(self, arguments: Sequence[str] | None = None) -> C:
         """The options given (sys.argv's by default), the rest by default. A wrong one ends with exit code 2.
@@ -102,7 +118,7 @@ class TrainingOptions(Generic[C]):
         Raises:
             UserError: see `parse_training`.
         """
-        return parse_training(self.config, self.purpose, arguments, self.rules)
+        return parse_training(self.config, self.purpose, arguments, self.rules, self.presets)
 
 
 class TestingOptions(Generic[T]):

@@ -179,7 +179,7 @@ class TestConfig:
     )  # fmt: skip
     arch: tuple[str, ...] | None = option(
         None, "networks of your own whose code may be imported, as FILE.py:CLASS or MODULE:CLASS; which network a "
-        "checkpoint has is in it", metavar="NAME",
+        "checkpoint has is in it", metavar="NAME", own_code=True,
     )  # fmt: skip
     report: bool = option(
         True, "write tables and drawings of the network, and results/<run>/report.html with everything"

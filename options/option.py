@@ -38,6 +38,7 @@ def option(
     metavar: str | None = None,
     may_be_empty: bool = False,
     former: str | None = None,
+    own_code: bool = False,
 ) -> Any:
     """A field of an options dataclass.
 
@@ -52,11 +53,27 @@ def option(
         metavar: how `--help` calls its value.
         may_be_empty: of several values, none is allowed too.
         former: the name that it had in older versions, which is still taken, in saved options too.
+        own_code: whether it may name code of one's own, `FILE.py:NAME`, which may then be imported.
     """
     bounds = {"minimum": minimum, "maximum": maximum, "above": above, "below": below}
     metadata = {"help": help_text, "choices": choices, "bounds": bounds, "metavar": metavar, "empty": may_be_empty}
-    metadata["former"] = former
+    metadata |= {"former": former, "own_code": own_code}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def changed(base: Any, name: str, default: Any, help_text: str | None = None, **metadata: Any) -> Any:
+    """A field of a class that another options class has too, with another default, help text or metadata.
+
+    Args:
+        base: the other class.
+        name: of the field.
+        default: its value where it is not given.
+        help_text: what it means; None: as in the other class.
+        metadata: what else is different, such as `former`.
+    """
+    inherited = base.__dataclass_fields__[name].metadata
+    given = {**inherited, **metadata, "help": help_text or inherited["help"]}
+    return dataclasses.field(default=default, metadata=given)
 
 
 def former_names(cls: Any) -> dict[str, str]:

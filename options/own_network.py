@@ -24,9 +24,10 @@ def is_own(arch: str) -> bool:
     return found is not None and found["place"] not in LIBRARIES
 
 
-def allow(archs: Iterable[str]) -> None:
-    """Notes networks of one's own that were typed, so that their code may be imported."""
-    named.update(arch for arch in archs if is_own(arch))
+def allow(texts: Iterable[str]) -> None:
+    """Notes code of one's own that was typed, alone or joined by `+`, so that it may be imported."""
+    parts = (part.strip() for text in texts for part in {text, *text.split("+")})
+    named.update(filter(is_own, parts))
 
 
 def typed_for(arch: str) -> str | None:

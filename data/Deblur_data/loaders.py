@@ -13,20 +13,17 @@ from typing import Any, Protocol
 from skimage.metrics import peak_signal_noise_ratio
 from torch.utils.data import DataLoader
 
-from data.data_fingerprint import trained_place
 from data.Deblur_data.folders import has_test_part, pairs_of
 from data.Deblur_data.motion import LONGEST_BLUR, SHORTEST_BLUR, CameraMotion
-from data.embedded import Part, embedded_images
-from data.folders import measured_part
-from data.loaders import CropOptions, HasTestData, evaluation_loader, restoration_loaders, trained_with
-from data.measured import Measured
-from data.pair_sets import PairCrops, PairImages
+from data.embedded import Part
+from data.images import ImageFile
+from data.loaders import CropOptions, HasTestData, held_out_loader, pair_loaders, trained_with
+from data.pair_sets import PairImages
 from data.pairs import DegradedImages, FilePairs, PairSource
 from data.restoration import given_or_default
 
 DEFAULT_DIR = Path("dataset/Deblur/train")
 UNLIKE = 14.0  # dB; blurred images have more to the sharp ones, other scenes less
-MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 
 _logger = logging.getLogger("run")
 
@@ -60,12 +57,11 @@ def deblur_training_loaders(config: _LoaderOptions) -> tuple[DataLoader[Any], Da
             "no --traindata given: blurring the photographs inside scikit-image and scikit-learn; "
             "--traindata DIR takes your own pairs"
         )
-    crops = PairCrops(source_of(place, "train", *settings), config.patch_size, config.samples, config.seed)
-    held_out = PairImages(source_of(place, "validation", *settings))
+    crops, held_out = (source_of(place, part, *settings) for part in ("train", "validation"))
     if place is not None:
-        _logger.info("%s: %d pairs to train on, %d for validation", place, len(crops.source), len(held_out.source))
-    warn_of_unlike_halves(held_out.source)
-    return restoration_loaders(crops, held_out, place, config)
+        _logger.info("%s: %d pairs to train on, %d for validation", place, len(crops), len(held_out))
+    warn_of_unlike_halves(held_out)
+    return pair_loaders(crops, held_out, place, config)
 
 
 def deblur_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) -> DataLoader[Any]:
@@ -75,13 +71,10 @@ def deblur_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) -> D
         UserError: the data cannot be used.
     """
     trained = partial(trained_with, checkpoint)
-    place = trained_place(checkpoint, lambda: given_or_default(trained("traindata", str | None), DEFAULT_DIR))
-    place, part = measured_part(opt.testdata, place, has_test_part)
     sharp_only = opt.sharp_only or (opt.testdata is None and trained("sharp_only", bool))
     length = min(max(trained("blur_length", int | float), SHORTEST_BLUR), LONGEST_BLUR)
-    images = PairImages(source_of(place, part, sharp_only, length))
-    images.measured = Measured.of_part(place, part, has_test_part, len(images))
-    return evaluation_loader(images)
+    source = partial(source_of, sharp_only=sharp_only, length=length)
+    return held_out_loader(opt, checkpoint, lambda *part: PairImages(source(*part)), DEFAULT_DIR, has_test_part)
 
 
 def warn_of_unlike_halves(source: PairSource) -> None:
@@ -107,9 +100,10 @@ def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -
         sharp_only: the folder holds sharp images, which are blurred here.
         length: of the camera's way, pixels.
     """
-    if place is None:
-        return DegradedImages(embedded_images(part), CameraMotion(length), MIDDLE)
-    pairs = pairs_of(place, part, sharp_only)
-    if not sharp_only:
-        return FilePairs(pairs)
-    return DegradedImages([each.sharp for each in pairs], CameraMotion(length))
+    if place is None or sharp_only:
+        return DegradedImages.of_part(place, part, CameraMotion(length), _sharp_images)
+    return FilePairs(pairs_of(place, part))
+
+
+def _sharp_images(place: Path, part: Part) -> list[ImageFile]:
+    return [each.sharp for each in pairs_of(place, part, sharp_only=True)]

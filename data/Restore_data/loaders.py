@@ -11,18 +11,13 @@ from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
 
-from data.data_fingerprint import trained_place
-from data.embedded import Part, embedded_images
-from data.folders import folder_images, has_test_part, measured_part
-from data.loaders import CropOptions, HasTestData, evaluation_loader, restoration_loaders, trained_with
-from data.measured import Measured
-from data.pair_sets import PairCrops, PairImages
-from data.pairs import Degradation, DegradedImages
+from data.loaders import CropOptions, HasTestData, held_out_loader, pair_loaders, trained_with
+from data.pair_sets import PairImages
+from data.pairs import DegradedImages
 from data.restoration import given_or_default
 from data.Restore_data.degradations import Change, degradation_of
 
 DEFAULT_DIR = Path("dataset/Restore/train")
-MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 
 _logger = logging.getLogger("run")
 
@@ -57,8 +52,8 @@ def training_loaders(config: _LoaderOptions, own: Callable[[str], Change]) -> tu
             "no --traindata given: degrading the photographs inside scikit-image and scikit-learn (%s); "
             "--traindata DIR takes your own sharp images", config.degradation,
         )  # fmt: skip
-    crops = PairCrops(_source(place, "train", degradation), config.patch_size, config.samples, config.seed)
-    return restoration_loaders(crops, PairImages(_source(place, "validation", degradation)), place, config)
+    crops, held_out = (DegradedImages.of_part(place, part, degradation) for part in ("train", "validation"))
+    return pair_loaders(crops, held_out, place, config)
 
 
 def testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any], own: Callable[[str], Change]) -> DataLoader[Any]:
@@ -67,16 +62,6 @@ def testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any], own: Callab
     Raises:
         UserError: the data or the degradation cannot be used.
     """
-    trained = partial(trained_with, checkpoint)
-    own_place = trained_place(checkpoint, lambda: given_or_default(trained("traindata", str | None), DEFAULT_DIR))
-    place, part = measured_part(opt.testdata, own_place, has_test_part)
-    text = opt.degradation or trained("degradation", str)
-    images = PairImages(_source(place, part, degradation_of(text, own)))
-    images.measured = Measured.of_part(place, part, has_test_part, len(images))
-    return evaluation_loader(images)
-
-
-def _source(place: Path | None, part: Part, degradation: Degradation) -> DegradedImages:
-    if place is None:
-        return DegradedImages(embedded_images(part), degradation, MIDDLE)
-    return DegradedImages(folder_images(place, part), degradation)
+    degradation = degradation_of(opt.degradation or trained_with(checkpoint, "degradation", str), own)
+    source = partial(DegradedImages.of_part, degradation=degradation)
+    return held_out_loader(opt, checkpoint, lambda *part: PairImages(source(*part)), DEFAULT_DIR)

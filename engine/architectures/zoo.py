@@ -33,6 +33,7 @@ class Zoo:
         purpose: of a message about a network that cannot be built, with the given arguments in braces.
         hidden: arguments that are no settings, such as a number of colors that the data do not have.
         bare: those whose `arguments` are their constructor's, without a name: checkpoints hold them like that.
+        unnamed: makes a network of such arguments.
     """
 
     architectures: Mapping[str, Maker]
@@ -43,14 +44,20 @@ class Zoo:
     purpose: str = ""
     hidden: tuple[str, ...] = ()
     bare: tuple[str, ...] = ()
+    unnamed: Maker | None = None
 
     def __call__(
-        self, arch: str, *, settings: Mapping[str, Any] | None = None, source: str | None = None, **given: Any
+        self,
+        arch: str | None = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        **given: Any,
     ) -> nn.Module:
         """A new network, whose `arguments_of` make the same structure again.
 
         Args:
-            arch: a name of the table, `LIBRARY:NAME`, or a network of one's own.
+            arch: a name of the table, `LIBRARY:NAME`, or a network of one's own; None is the one without a name.
             settings: further arguments of its constructor.
             source: of one's own: the checksum of its file when it was trained.
             given: what follows from the data.
@@ -58,7 +65,9 @@ class Zoo:
         Raises:
             UserError: there is no such architecture, it does not take a setting, or it cannot be built.
         """
-        chosen = dict(settings or {})
+        if arch is None and self.unnamed is not None:
+            return self.unnamed(**given)
+        arch, chosen = arch or "", dict(settings or {})
         prefix, colon, name = arch.partition(":")
         try:
             plain_arguments(chosen)

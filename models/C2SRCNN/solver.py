@@ -1,6 +1,6 @@
 """Training of C2SRCNN and other networks: what super-resolution adds to the shared loop.
 
-The network and its example inputs.
+The network and example images.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from models.SR.quality import QUALITY, centre_of
 from models.SR.zoo import OPTIONS, ZOO
 from options.Normal_options.train_options import SRTrainConfig
 
-EXAMPLE_SIDE = 64  # pixels of the low resolution
+SHOWN = 64  # pixels of the low resolution
 
 
 class C2SRCNNTrainer(ChosenArchitecture, RestorationTrainer):
@@ -32,18 +32,8 @@ class C2SRCNNTrainer(ChosenArchitecture, RestorationTrainer):
         """The upscale factor."""
         return {"upscale_factor": self.config.upscale_factor}
 
-    @property
-    def scale(self) -> int:  # type: ignore[override]
-        """The upscale factor."""
-        return self.config.upscale_factor
-
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """One low-resolution image of the size that makes 1280 x 720 pixels, the field's size for MACs."""
-        scale = self.config.upscale_factor
-        return (torch.zeros(1, 3, 720 // scale, 1280 // scale, device=self.device),)
-
     def example_images(self, model: nn.Module) -> dict[str, Tensor]:
         """The middle of the first validation image: the network's output, bicubic and the target side by side."""
-        item = centre_of(self.validation_loader.dataset[0], EXAMPLE_SIDE)
+        item = centre_of(self.validation_loader.dataset[0], SHOWN)
         [(_, output)] = outputs(model, [item], self.device)
         return {"output_bicubic_target": torch.cat([output, item.baseline, item.target], dim=2)}

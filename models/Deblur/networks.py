@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.architectures.zoo import arguments_of
 from models.Deblur.model import Discriminator
-from models.Deblur.zoo import build_generator
+from models.Deblur.zoo import ZOO
 
 PREFIXES = ("netG", "netD")
 
@@ -26,7 +26,7 @@ class Networks(nn.Module):
 
     def __init__(self, netG: Mapping[str, Any], netD: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.netG = build_generator(**netG)
+        self.netG = ZOO(**netG)
         self.netD = Discriminator(**netD) if netD is not None else None
         self.arguments = {"netG": arguments_of(self.netG), "netD": None if netD is None else dict(netD)}
 
@@ -37,7 +37,7 @@ class Networks(nn.Module):
 
 def build_networks(**arguments: Any) -> nn.Module:
     """What a checkpoint's arguments say: a generator, or `Networks`."""
-    return Networks(**arguments) if "netG" in arguments else build_generator(**arguments)
+    return Networks(**arguments) if "netG" in arguments else ZOO(**arguments)
 
 
 def prefixes_of(schedule: Any) -> set[str]:

@@ -27,7 +27,6 @@ from options.Deblur_options.train_options import DeblurTrainConfig
 
 logger = logging.getLogger("run")
 CRITIC_BETAS = (0.5, 0.999)  # of Adam, usual for discriminators (Radford et al. 2016, arXiv 1511.06434)
-EXAMPLE_SIDE = 256  # pixels
 QUALITY = Quality("blurred")
 
 
@@ -107,10 +106,6 @@ class DeblurTrainer(ChosenArchitecture, RestorationTrainer):
                 "back, or start a new run. Nothing was changed"
             )
         return content
-
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """One image of 256 x 256 pixels."""
-        return (torch.zeros(1, 3, EXAMPLE_SIDE, EXAMPLE_SIDE, device=self.device),)
 
     def compute_loss(self, batch: Any) -> Tensor:
         """Updates the discriminator on the batch, then gives the generator's loss: content and adversarial."""

@@ -1,12 +1,9 @@
 """Deblurring generators by name: what `--arch` may be, and a generator from plain data.
 
-`ZOO`, `build_generator`.
+`ZOO`.
 """
 
 from functools import partial
-from typing import Any
-
-from torch import nn
 
 from engine.architectures.spandrel_networks import from_spandrel
 from engine.architectures.zoo import Zoo
@@ -27,13 +24,5 @@ ZOO = Zoo(
     libraries={"spandrel": from_spandrel},
     hidden=("kind",),
     bare=("resnet", "mobile"),
+    unnamed=Generator,
 )
-
-
-def build_generator(arch: str | None = None, **arguments: Any) -> nn.Module:
-    """The generator of a checkpoint's arguments; those of DeblurGAN's are its constructor's own.
-
-    Raises:
-        UserError: see `Zoo`.
-    """
-    return Generator(**arguments) if arch is None else ZOO(arch, **arguments)

@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data.Restore_data.loaders import testing_loader, training_loaders
@@ -15,7 +13,6 @@ from models.restoration.solver import RestorationTrainer
 from models.Restore.zoo import OPTIONS, ZOO
 from options.Restore_options.train_options import RestoreTrainConfig
 
-EXAMPLE_SIDE = 256  # pixels
 QUALITY = Quality("degraded")
 
 
@@ -31,10 +28,6 @@ class RestoreTrainer(ChosenArchitecture, RestorationTrainer):
     def given(self) -> dict[str, Any]:
         """A factor of 1: images keep their size."""
         return {"upscale_factor": 1}
-
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """One image of 256 x 256 pixels."""
-        return (torch.zeros(1, 3, EXAMPLE_SIDE, EXAMPLE_SIDE, device=self.device),)
 
 
 def restore_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:

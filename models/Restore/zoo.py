@@ -1,12 +1,11 @@
 """Restoration networks by name: those of super-resolution, at a factor of 1, and of deblurring.
 
-`ZOO`, `build_network`.
+`ZOO`.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from torch import nn
 
@@ -33,12 +32,3 @@ ZOO = Zoo(
     libraries={"spandrel": from_spandrel},
     hidden=("colors", "kind", "bicubic"),
 )
-
-
-def build_network(arch: str, **arguments: Any) -> nn.Module:
-    """The network of a checkpoint's arguments.
-
-    Raises:
-        UserError: see `Zoo`.
-    """
-    return ZOO(arch, **arguments)

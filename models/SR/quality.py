@@ -13,6 +13,7 @@ QUALITY = Quality(
         "psnr": lambda image, item: psnr_y(image, item.target, item.scale),
         "ssim": lambda image, item: ssim_y(image, item.target, item.scale),
     },
+    example_size=(720, 1280),  # the field's size for MACs
 )
 
 

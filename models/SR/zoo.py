@@ -1,11 +1,7 @@
 """Super-resolution networks by name: what `--arch` may be, and a network from plain data.
 
-`ZOO`, `build_network`.
+`ZOO`.
 """
-
-from typing import Any
-
-from torch import nn
 
 from engine.architectures.spandrel_networks import from_spandrel
 from engine.architectures.zoo import Zoo
@@ -17,11 +13,10 @@ from models.SR.networks.fsrcnn import FSRCNN
 from models.SR.networks.imdn import IMDN
 from models.SR.networks.srcnn import SRCNN
 
-DEFAULT = "c2srcnn"
 OPTIONS = ("width", "depth", "bicubic")  # arguments of networks that are options of `train.py`
 ZOO = Zoo(
     {
-        DEFAULT: Net,
+        "c2srcnn": Net,
         "srcnn": SRCNN,
         "fsrcnn": FSRCNN,
         "espcn": ESPCN,
@@ -34,14 +29,6 @@ ZOO = Zoo(
     options=OPTIONS,
     libraries={"spandrel": from_spandrel},
     hidden=("colors",),
-    bare=(DEFAULT,),
+    bare=("c2srcnn",),
+    unnamed=Net,
 )
-
-
-def build_network(arch: str = DEFAULT, **arguments: Any) -> nn.Module:
-    """The network of a checkpoint's arguments; those of C2SRCNN are its constructor's own.
-
-    Raises:
-        UserError: see `Zoo`.
-    """
-    return Net(**arguments) if arch == DEFAULT else ZOO(arch, **arguments)

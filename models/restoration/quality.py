@@ -27,10 +27,16 @@ class Quality:
     Attributes:
         baseline: what the trivial method is called; items hold its images.
         metrics: by name; more of each is better.
+        example_size: height and width of the target that MACs are counted and latency is measured for, pixels.
     """
 
     baseline: str
     metrics: Mapping[str, Metric] = field(default_factory=lambda: RGB_METRICS)
+    example_size: tuple[int, int] = (256, 256)
+
+    def example_inputs(self, scale: int, device: torch.device) -> tuple[Tensor, ...]:
+        """One input of the size whose output has `example_size`, where the target is `scale` times larger."""
+        return (torch.zeros(1, 3, *(side // scale for side in self.example_size), device=device),)
 
     def evaluate(
         self, model: nn.Module, items: Items, device: torch.device, names: Iterable[str] | None = None

@@ -27,7 +27,15 @@ class RestorationTrainer(BaseTrainer):
     quality = "psnr"
     memory_format = torch.channels_last  # a training step takes 0.9 of the time on a CPU
     image_quality: ClassVar[Quality]
-    scale: int = 1  # how many times larger the target is than the input
+
+    @property
+    def scale(self) -> int:
+        """How many times larger the target is than the input."""
+        return getattr(self.config, "upscale_factor", 1)
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One image of the size that MACs are counted for."""
+        return self.image_quality.example_inputs(self.scale, self.device)
 
     def compute_loss(self, batch: Any) -> Tensor:
         """Mean absolute error of the output, in [0, 1] pixel values."""

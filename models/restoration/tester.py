@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from apputils.restoration.panels import save_image, side_by_side, write_image
 from compress.analysis.sensitivity.evaluation import Evaluation
-from data.restoration import RestorationItem
+from data.restoration import RestorationItem, WholeImages
 from engine.tester import BaseTester
 from models.restoration.quality import Quality, outputs
 
@@ -41,8 +41,15 @@ class RestorationTester(BaseTester):
         return self.image_quality.baseline, self.image_quality.of_baseline(self.testing_loader)
 
     def measured_on(self) -> dict[str, Any]:
-        """The images by their names."""
-        return {"images": ", ".join(item.name for item in self.testing_loader)}
+        """The images by their names, and what was done to them."""
+        images = getattr(self.testing_loader, "dataset", None)
+        done = images.facts() if isinstance(images, WholeImages) else {}
+        return {"images": ", ".join(item.name for item in self.testing_loader), **done}
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """One image of the size that MACs are counted for."""
+        scale = self.checkpoint["network"]["arguments"].get("upscale_factor", 1)
+        return self.image_quality.example_inputs(scale, self.device)
 
     def samples(self) -> Iterator[tuple[Tensor, None]]:
         """One degraded image at a time."""

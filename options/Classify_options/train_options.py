@@ -48,6 +48,7 @@ class ClassifyTrainConfig(ArchitectureConfig):
         "architecture: resnet20, ... (--list-archs), torchvision:NAME, timm:NAME, or your own as FILE.py:CLASS or "
         "MODULE:CLASS",
         metavar="NAME",
+        own_code=True,
     )
     width_mult: float | None = option(
         None, "factor of the numbers of channels, for architectures that take one", above=0.0, maximum=100.0

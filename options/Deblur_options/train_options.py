@@ -1,15 +1,12 @@
 """Training options of deblurring, and the paper's as a preset."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from options.architecture import ARCH_HELP, ArchitectureConfig
+from options.architecture import MULTIPLE_OF_4, CropConfig
 from options.architecture import RULES as ARCHITECTURE_RULES
-from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, MOST_SAMPLES, parse_training
-from options.option import option
-from options.rules import Rule, check
+from options.base_options import MOST_CHANNELS, TrainingOptions
+from options.option import changed, option
+from options.rules import Rule
 
 GAN_LOSSES = ("lsgan", "wgan-gp", "vanilla")
 SMALLEST_JUDGED = 24  # pixels: the discriminator halves a crop three times and its last layers take 2 x 2 off
@@ -23,7 +20,7 @@ PRESETS = {  # values of options that are not given themselves
 
 
 @dataclass(frozen=True)
-class DeblurTrainConfig(ArchitectureConfig):
+class DeblurTrainConfig(CropConfig):
     """Options of `train.py --optform=Deblur`."""
 
     optform: str = option("Deblur", "application to train", metavar="NAME")
@@ -36,15 +33,12 @@ class DeblurTrainConfig(ArchitectureConfig):
     blur_length: float = option(
         40.0, "longest motion of the camera where blur is made, in pixels", minimum=2.0, maximum=256.0
     )
-    batchSize: int = option(4, "number of crops in a minibatch of one process", minimum=1, maximum=MOST)
-    patch_size: int = option(
-        64, "side length of a training crop, in pixels, a multiple of 4", minimum=16, maximum=LARGEST_SIDE
+    batchSize: int = changed(CropConfig, "batchSize", 4)
+    samples: int = changed(CropConfig, "samples", 400)
+    lr: float = changed(
+        CropConfig, "lr", 1e-3, "initial learning rate of both networks' Adam, where the schedule does not set it"
     )
-    samples: int = option(400, "number of training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
-    lr: float = option(
-        1e-3, "initial learning rate of both networks' Adam, where the schedule does not set it", minimum=0.0
-    )
-    arch: str = option("resnet", ARCH_HELP, metavar="NAME", former="netG")
+    arch: str = changed(CropConfig, "arch", "resnet", former="netG")
     norm: str = option("none", "normalization in the generator", choices=("none", "instance"))
     ngf: int = option(12, "number of channels of the generator's first layer", minimum=1, maximum=MOST_CHANNELS)
     halvings: int = option(1, "how often the generator halves the resolution before its blocks", choices=(1, 2))
@@ -68,7 +62,7 @@ class DeblurTrainConfig(ArchitectureConfig):
 
 RULES: tuple[Rule[DeblurTrainConfig], ...] = (
     *ARCHITECTURE_RULES,
-    Rule(("patch_size",), lambda c: c.patch_size % 4 == 0, "must be a multiple of 4 pixels"),
+    MULTIPLE_OF_4,
     Rule(
         ("patch_size",),
         lambda c: c.patch_size >= SMALLEST_JUDGED or c.adversarial == 0,
@@ -89,21 +83,10 @@ RULES: tuple[Rule[DeblurTrainConfig], ...] = (
 )
 
 
-class TrainOptions:
+class TrainOptions(TrainingOptions[DeblurTrainConfig]):
     """The command line of `train.py` for deblurring."""
 
-    def parse(self, arguments: Sequence[str] | None = None) -> DeblurTrainConfig:
-        """The options given (sys.argv's by default), then the preset's, the rest by default.
-
-        A preset's length is for a run without a schedule: a schedule has its own. A wrong one ends with exit code 2.
-
-        Raises:
-            UserError: see `parse_training`.
-        """
-        config = parse_training(DeblurTrainConfig, "Trains DeblurGAN under a schedule.", arguments)
-        chosen: Mapping[str, Any] = PRESETS.get(config.preset or "", {})
-        given = config.explicit | ({"nEpochs"} if config.compress is not None else set())
-        config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in given})
-        if config.resume is None:
-            check(config, RULES)  # after the preset, which may be what an option needs
-        return config
+    config = DeblurTrainConfig
+    purpose = "Trains DeblurGAN under a schedule."
+    rules = RULES
+    presets = PRESETS

@@ -2,32 +2,25 @@
 
 from dataclasses import dataclass
 
-from options.architecture import ARCH_HELP, RULES, ArchitectureConfig
-from options.base_options import LARGEST_SIDE, MOST, MOST_CHANNELS, MOST_SAMPLES, TrainingOptions
-from options.option import option
+from options.architecture import RULES, CropConfig, SizeConfig
+from options.base_options import TrainingOptions
+from options.option import changed, option
 
 
 @dataclass(frozen=True)
-class SRTrainConfig(ArchitectureConfig):
+class SRTrainConfig(SizeConfig):
     """Options of `train.py --optform=SR`."""
 
-    arch: str = option("c2srcnn", ARCH_HELP, metavar="NAME")
-    width: int | None = option(
-        None, "number of channels of the network, where it takes one", minimum=1, maximum=MOST_CHANNELS
-    )
-    depth: int | None = option(
-        None, "number of layers or blocks of the network, where it takes one", minimum=0, maximum=1000
-    )
+    arch: str = changed(SizeConfig, "arch", "c2srcnn")
     bicubic: bool = option(
         False, "add the network's output to bicubic up-sampling, where the paper's network learns the whole image"
     )
     upscale_factor: int = option(2, "upscale factor: how many times larger the output is", choices=(2, 3, 4))
-    batchSize: int = option(8, "number of crops in a minibatch of one process", minimum=1, maximum=MOST)
-    lr: float = option(3e-3, "initial learning rate of Adam, where the schedule does not set it", minimum=0.0)
-    patch_size: int = option(
-        64, "side length of a training crop, in pixels of the high resolution", minimum=16, maximum=LARGEST_SIDE
+    lr: float = changed(CropConfig, "lr", 3e-3)
+    patch_size: int = changed(
+        CropConfig, "patch_size", 64, "side length of a training crop, in pixels of the high resolution"
     )
-    samples: int = option(1200, "number of training crops in an epoch", minimum=1, maximum=MOST_SAMPLES)
+    samples: int = changed(CropConfig, "samples", 1200)
 
 
 class TrainOptions(TrainingOptions[SRTrainConfig]):

@@ -2,12 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data.loaders import sr_testing_loader
+
 MakeImages = Callable[..., Path]
+
+
+def held_out(testdata: str | None, trained: str | None) -> Any:
+    """What super-resolution measures of `--testdata`, after a run on a folder (None: the embedded photographs)."""
+    checkpoint = {"task": {"data": {"place": trained}}, "network": {"arguments": {"upscale_factor": 2}}}
+    return sr_testing_loader(SimpleNamespace(testdata=testdata), checkpoint).dataset
 
 
 @pytest.fixture

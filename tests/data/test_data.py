@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from compress.errors import UserError
-from data.data import embedded_notice, get_held_out_set, get_testing_set, get_training_set, get_validation_set
+from data.data import embedded_notice, get_testing_set, get_training_set, get_validation_set
 from data.sampling import SampleKey
-from tests.data.conftest import MakeImages
+from tests.data.conftest import MakeImages, held_out
 
 
 def test_default_is_the_embedded_photographs(
@@ -48,7 +48,7 @@ def test_a_folder_of_ones_own(make_images: MakeImages) -> None:
 
 
 def measured(place: str | None, trained: str | None) -> set[str]:
-    return {item.name for item in get_held_out_set(2, place, Path(trained) if trained else None)}
+    return {item.name for item in held_out(place, trained)}
 
 
 def test_a_run_is_measured_on_what_it_did_not_train_on(

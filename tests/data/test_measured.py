@@ -4,24 +4,24 @@ from types import SimpleNamespace
 
 from compress.analysis.measured_words import measured_words
 from data.Classify_data.formats.digits import WHERE, digits
-from data.data import get_held_out_set, get_validation_set
+from data.data import get_validation_set
 from data.data_fingerprint import EMBEDDED
 from data.Deblur_data.loaders import deblur_training_loaders
 from data.measured import facts_of
-from tests.data.conftest import MakeImages
+from tests.data.conftest import MakeImages, held_out
 
 
 def test_the_embedded_photographs() -> None:
     assert facts_of(get_validation_set(2)) == {"data": EMBEDDED, "part": "validation", "images": 4}
-    facts = facts_of(get_held_out_set(2, None, None))
+    facts = facts_of(held_out(None, None))
     assert measured_words(facts) == "4 images: the test part of the embedded photographs"
 
 
 def test_a_folder_by_its_name(make_images: MakeImages) -> None:
     folder = make_images("plain", 10)
     assert measured_words(facts_of(get_validation_set(2, folder))) == f"1 image: the validation part of {folder}"
-    assert measured_words(facts_of(get_held_out_set(2, str(folder), None))) == f"10 images: {folder}"
-    assert facts_of(get_held_out_set(2, None, folder))["part"] == "validation"  # it has no test part
+    assert measured_words(facts_of(held_out(str(folder), None))) == f"10 images: {folder}"
+    assert facts_of(held_out(None, str(folder)))["part"] == "validation"  # it has no test part
 
 
 def test_deblurring_counts_blurred_images(make_images: MakeImages) -> None:

@@ -38,7 +38,7 @@ class SRNetwork(nn.Module):
         bicubic: whether bicubic up-sampling is added to what `detail` gives.
 
     Attributes:
-        arguments: the constructor's arguments; set by `build_network`.
+        arguments: the constructor's arguments; set by `Zoo`.
     """
 
     def __init__(self, upscale_factor: int, bicubic: bool) -> None:

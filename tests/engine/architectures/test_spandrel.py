@@ -8,8 +8,8 @@ import torch
 from compress.errors import UserError
 from engine.architectures.early_checks import check_network, prunable_story
 from engine.architectures.zoo import arguments_of
-from models.Deblur.zoo import build_generator
-from models.SR.zoo import ZOO, build_network
+from models.Deblur.zoo import ZOO as DEBLURRING
+from models.SR.zoo import ZOO
 
 SMALL = {
     "Compact": {"num_feat": 8, "num_conv": 1},
@@ -31,7 +31,7 @@ def test_networks_of_spandrel_enlarge_by_the_factor(name: str) -> None:
     low = torch.rand(1, 3, 12, 16)
     probe = ((low,), (1, 3, 24, 32))
     check_network(network, f"spandrel:{name}", [probe])
-    again = build_network(**arguments_of(network)).eval()
+    again = ZOO(**arguments_of(network)).eval()
     again.load_state_dict(network.state_dict())
     assert torch.equal(network(low), again(low))
     assert "% of" in prunable_story(network, (low,), torch.device("cpu"))
@@ -49,4 +49,4 @@ def test_what_spandrel_does_not_have_is_refused() -> None:
     with pytest.raises(UserError, match="--arch=spandrel:RCAN changes its input in place"):
         check_network(rcan, "spandrel:RCAN", [((torch.zeros(1, 3, 12, 16),), (1, 3, 24, 32))])
     image = torch.rand(1, 3, 16, 16)
-    assert build_generator("spandrel:NAFNet", settings={"width": 8}).eval()(image).shape == image.shape
+    assert DEBLURRING("spandrel:NAFNet", settings={"width": 8}).eval()(image).shape == image.shape

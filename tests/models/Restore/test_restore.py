@@ -10,7 +10,7 @@ import torch
 from apputils.checkpoints.file import load_checkpoint
 from compress.errors import UserError
 from engine.architectures.zoo import arguments_of
-from models.Restore.zoo import ZOO, build_network
+from models.Restore.zoo import ZOO
 from options import own_network
 from tests.models.architecture_matrix import check_agp_and_resume, check_fewer_macs, check_int8
 from tests.models.Restore.conftest import RestorerOf, TesterOf
@@ -26,7 +26,7 @@ def dark(pixels, draw):
 @pytest.mark.parametrize("arch", ZOO.architectures)
 def test_every_network_keeps_the_size_and_starts_near_its_input(arch: str) -> None:
     network = ZOO(arch, settings=SIZES[arch], upscale_factor=1).eval()
-    again = build_network(**arguments_of(network)).eval()
+    again = ZOO(**arguments_of(network)).eval()
     again.load_state_dict(network.state_dict())
     image = torch.rand(1, 3, 24, 28)
     assert torch.equal(network(image), again(image))

@@ -16,7 +16,7 @@ from models.SR.networks.espcn import ESPCN
 from models.SR.networks.fsrcnn import FSRCNN
 from models.SR.networks.imdn import IMDN, ContrastAttention
 from models.SR.networks.srcnn import SRCNN
-from models.SR.zoo import ZOO, build_network
+from models.SR.zoo import ZOO
 
 SMALL = {  # arguments of a network that is quick to run
     "c2srcnn": {"features": 4, "shrunk": 4},
@@ -45,7 +45,7 @@ def test_a_network_comes_back_from_its_arguments(arch: str, scale: int, tmp_path
     network = ZOO(arch, settings=SMALL[arch], upscale_factor=scale)
     save_checkpoint(tmp_path / "a.pt", {"arguments": arguments_of(network), "model": network.state_dict()})
     saved = load_checkpoint(tmp_path / "a.pt")
-    again = build_network(**saved["arguments"])
+    again = ZOO(**saved["arguments"])
     again.load_state_dict(saved["model"])
     low = torch.rand(2, 3, 9, 14)
     assert network.eval()(low).shape == (2, 3, 9 * scale, 14 * scale)
@@ -68,7 +68,7 @@ def test_the_default_is_c2srcnn_with_its_own_arguments() -> None:
     network = ZOO("c2srcnn", upscale_factor=3)
     assert isinstance(network, Net)
     assert arguments_of(network) == {"upscale_factor": 3, "features": 32, "shrunk": 32}
-    assert isinstance(build_network(**arguments_of(network)), Net)
+    assert isinstance(ZOO(**arguments_of(network)), Net)
 
 
 def test_srcnn_and_fsrcnn_have_the_sizes_of_the_papers() -> None:
