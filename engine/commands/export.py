@@ -158,7 +158,7 @@ def export_run(
         result["error"] = str(e)
     result["seconds"] = round(time.perf_counter() - started, 1)
     write_json(folder / "export.json", result)
-    logger.info("written: %s, %s", folder / "export.json", ", ".join(result["files"]))
+    logger.info("written: %s", ", ".join([str(folder / "export.json"), *result["files"]]))
     return result
 
 

@@ -96,6 +96,7 @@ class QuantizeRequest:
     def _quantized(
         self, tester: TestedApplication, model: nn.Module, result: dict[str, Any]
     ) -> tuple[nn.Module, PostTrainLinearQuantizer]:
+        file = None if self.settings in (AUTO, MIXED) else self._file(tester)  # first: it may not be there
         batches, validation = calibration_data(tester, self.batches)
         samples = sum(len(batch) for batch in batches)
         logger.info("calibrating with %d training samples in %d minibatches", samples, len(batches))
@@ -104,8 +105,7 @@ class QuantizeRequest:
             assert ladder.network is not None
             assert ladder.quantizer is not None
             return ladder.network, ladder.quantizer
-        path = self._mixed(tester, model, batches) if self.settings == MIXED else self._file(tester)
-        quantizer = load_post_training(model, path, batches[0])
+        quantizer = load_post_training(model, file or self._mixed(tester, model, batches), batches[0])
         return quantizer.quantize(model, batches), quantizer
 
     def _climb(
@@ -154,7 +154,8 @@ class QuantizeRequest:
         there = sorted({path.name for folder in folders for path in folder.glob("ptq*.y*ml")})
         raise UserError(
             f"--quantize={self.settings}: no such file here, in schedules/{tester.checkpoint['optform']}/ or in "
-            f"schedules/, and neither {AUTO} nor {MIXED}; {did_you_mean(self.settings, [*there, AUTO, MIXED])}"
+            f"schedules/, and neither {AUTO} nor {MIXED}; {did_you_mean(self.settings, [*there, AUTO, MIXED])}; nothing "
+            "was done"
         )
 
     def _write(

@@ -161,10 +161,22 @@ def transform_to_onnx(
     except NotFinite as e:
         raise UserError(f"{e}. {blame_of(exported, e.inputs, places)}; nothing was written") from e
     except UserError as e:
-        raise UserError(f"{str(e).replace(str(temporary), str(file))}; nothing was written") from e
+        others = _other_sizes(inputs, dummies)
+        raise UserError(f"{str(e).replace(str(temporary), str(file))}{others}; nothing was written") from e
     except OSError as e:
         raise UserError(f"{file} could not be written: {why(e)}") from e
     return replace(report, file=str(file))
+
+
+def _other_sizes(inputs: list[Inputs], dummies: Inputs) -> str:
+    """What a file may fail at where it is run on other sizes than it was exported for."""
+    shapes = [tuple(x.shape[1:]) for x in dummies]
+    if all([tuple(x.shape[1:]) for x in each] == shapes for each in inputs):
+        return ""
+    return (
+        f". It was exported for {' and '.join(map(str, shapes))}, and may run at that size only: then something inside "
+        "the network has fixed it, as a reshape to numbers or adaptive max pooling does"
+    )
 
 
 def _try_to_open(file: Path, form: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
+from compress.export.onnx.adaptive_pooling import pooling_of_any_size
 from compress.export.onnx.check import Inputs
 
 
@@ -58,7 +59,7 @@ def replaced_weights(model: nn.Module, examples: Inputs) -> list[str]:
 
 
 def _trace(model: nn.Module, examples: Inputs, dynamic: Any, opset: int | None) -> Any:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pooling_of_any_size():
         warnings.simplefilter("ignore")
         return torch.onnx.export(
             model, examples, dynamo=True, opset_version=opset, dynamic_shapes=dynamic, verbose=False

@@ -43,7 +43,7 @@ def open_session(
     if not Path(file).is_file():
         raise UserError(f"there is no file {file}")
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised, with what was given
     if threads is not None:
         options.intra_op_num_threads = threads
     if exact:
