@@ -154,8 +154,8 @@ class QuantizeRequest:
         there = sorted({path.name for folder in folders for path in folder.glob("ptq*.y*ml")})
         raise UserError(
             f"--quantize={self.settings}: no such file here, in schedules/{tester.checkpoint['optform']}/ or in "
-            f"schedules/, and neither {AUTO} nor {MIXED}; {did_you_mean(self.settings, [*there, AUTO, MIXED])}; nothing "
-            "was done"
+            f"schedules/, and neither {AUTO} nor {MIXED}; {did_you_mean(self.settings, [*there, AUTO, MIXED])}; "
+            "nothing was done"
         )
 
     def _write(

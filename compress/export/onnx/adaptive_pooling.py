@@ -1,7 +1,7 @@
 """Average pooling to a grid in a file whose image sizes are free: `pooling_of_any_size`.
 
-torch's exporter writes `adaptive_avg_pool2d` with the kernel that the example's size needs, and the file then fails or is
-wrong at every other size. Two products with averaging matrices are the same function at every size.
+torch's exporter writes `adaptive_avg_pool2d` with the kernel that the example's size needs, and the file then fails or
+is wrong at every other size. Two products with averaging matrices are the same function at every size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def pooling_of_any_size() -> Iterator[None]:
     """Inside, `adaptive_avg_pool2d` of an image whose size is free is written as two products."""
     usual = functional.adaptive_avg_pool2d
 
-    def pooled(input: Tensor, output_size: Size) -> Tensor:  # noqa: A002 - the parameter's name in torch
+    def pooled(input: Tensor, output_size: Size) -> Tensor:
         wanted = tuple(output_size) if isinstance(output_size, Sequence) else (output_size, output_size)
         free = [isinstance(size, torch.SymInt) for size in input.shape[-2:]]
         if not any(free) or all(size in (1, None) for size in wanted):
