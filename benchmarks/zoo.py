@@ -1,8 +1,8 @@
 """Every architecture of an application under the same schedules, side by side on one page.
 
-    python -m benchmarks.zoo --optform=SR --archs=c2srcnn,espcn --epochs=12 -- --samples=400
+    python -m benchmarks.zoo --optform=SR --archs="c2srcnn,edsr_baseline(width=16,depth=4)" --epochs=12 -- --samples=400
 
-Each pair of architecture and schedule is trained and evaluated by `train.py` and `test.py`, one after the other; what
+Arguments of a constructor stand in parentheses. Each pair of architecture and schedule is trained and evaluated by `train.py` and `test.py`, one after the other; what
 is finished is left as it is, so that a second call continues. The page (results/zoo-<optform>/): quality over time,
 quality over MACs and over the file's bytes with the Pareto front, and a table for a manual.
 """
@@ -10,6 +10,7 @@ quality over MACs and over the file's bytes with the Pareto front, and a table f
 import argparse
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,7 @@ HEAD = (
     "img{max-width:100%}td,th{padding:.2em .8em}</style>"
 )
 COSTS = ("parameters", "GMACs", "bytes")
+ARCH = re.compile(r"[^,(]+(?:\([^)]*\))?")
 Row = dict[str, Any]
 
 
@@ -44,18 +46,29 @@ class Pair:
 
     Attributes:
         optform: the application.
-        arch: the architecture.
+        named: the architecture, with arguments of its constructor: `edsr_baseline(width=16,depth=4)`.
         schedule: a name of `SCHEDULES`.
     """
 
     optform: str
-    arch: str
+    named: str
     schedule: str
+
+    @property
+    def arch(self) -> str:
+        """The architecture alone."""
+        return self.named.partition("(")[0]
+
+    @property
+    def options(self) -> list[str]:
+        """What `train.py` is given."""
+        settings = self.named.partition("(")[2].removesuffix(")").replace("=", ": ")
+        return [f"--arch={self.arch}", *([f"--arch-args={{{settings}}}"] if settings else [])]
 
     @property
     def run(self) -> str:
         """The run's name."""
-        plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in self.arch)
+        plain = "".join(c if c.isalnum() or c in "-_" else "_" for c in self.named).rstrip("_")
         return f"zoo-{self.optform}-{plain}-{self.schedule}"
 
     @property
@@ -112,7 +125,7 @@ def make(pair: Pair, application: Application, epochs: int, more: Sequence[str],
     """Trains and evaluates a pair, unless that is done; returns why it cannot be, None where it is."""
     if (pair.results / "test_summary.json").is_file():
         return None
-    given = [f"--optform={pair.optform}", f"--arch={pair.arch}", *more]
+    given = [f"--optform={pair.optform}", *pair.options, *more]
     trainer = application.load("trainer")(application.load("train_options")().parse(given), None, None)
     trainer.build()
     schedule = folder / f"{pair.run}.yaml"
@@ -142,7 +155,7 @@ def row_of(pair: Pair) -> Row:
     baseline = next(name for name in values if name != "model")
     smallest = min((each["bytes"] for name, each in files.items() if name.endswith(".onnx")), default=None)
     return {
-        "arch": pair.arch, "schedule": pair.schedule, "metric": metric, "quality": values["model"],
+        "arch": pair.named, "schedule": pair.schedule, "metric": metric, "quality": values["model"],
         "gain": values["model"] - values[baseline], "baseline": baseline, "parameters": summary["params"],
         "macs": summary["macs"], "bytes": smallest,
     }  # fmt: skip
@@ -219,7 +232,7 @@ def write_page(pairs: Sequence[Pair], failed: Mapping[str, str], folder: Path, h
     text = "\n\n".join([table(rows), *faults]) + "\n"
     (folder / "zoo.md").write_text(text, encoding="utf-8")
     (folder / "zoo.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    draw(rows, {f"{p.arch} {p.schedule}": history(p, rows[0]["metric"]) for p in done}, folder / "zoo.png")
+    draw(rows, {f"{p.named} {p.schedule}": history(p, rows[0]["metric"]) for p in done}, folder / "zoo.png")
     legend = f"{how} * is on the front of quality over MACs, + on that over bytes of the exported file."
     below = "".join(f"<p>{escape(each)}</p>" for each in (legend, *faults))
     page = f"{HEAD}<h1>{escape(folder.name)}</h1><img src=zoo.png>{table(rows, 'html')}{below}\n"
@@ -250,12 +263,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--optform", default="SR")
-    parser.add_argument("--archs", help="by commas (default: all of the application)")
+    parser.add_argument("--archs", help="by commas, as NAME or NAME(width=16,...) (default: all of the application)")
     parser.add_argument("--schedules", default=",".join(SCHEDULES), help="of dense, half_macs, int8, pipeline")
     parser.add_argument("--epochs", type=int, default=12)
     given = parser.parse_args(own)
     application = find_application(given.optform)
-    archs = given.archs.split(",") if given.archs else list(application.load("architectures").architectures)
+    archs = ARCH.findall(given.archs) if given.archs else list(application.load("architectures").architectures)
     folder = Path("results") / f"zoo-{given.optform}"
     folder.mkdir(parents=True, exist_ok=True)
     check_settings(folder, {"epochs": given.epochs, "options": list(more)})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.zoo import SCHEDULES, check_settings, main, pareto, prunable_weights, schedule_text, table
+from benchmarks.zoo import ARCH, SCHEDULES, Pair, check_settings, main, pareto, prunable_weights, schedule_text, table
 from compress.config import file_config
 from compress.errors import UserError
 from models.SR.zoo import ZOO
@@ -46,6 +46,15 @@ def test_runs_that_were_trained_otherwise_are_not_mixed(tmp_path: Path) -> None:
     check_settings(tmp_path, {"epochs": 6, "options": []})
     with pytest.raises(UserError, match="holds runs of '--epochs=6 --', and these would be of '--epochs=6 -- --lr=1'"):
         check_settings(tmp_path, {"epochs": 6, "options": ["--lr=1"]})
+
+
+def test_an_architecture_may_have_arguments() -> None:
+    names = ARCH.findall("c2srcnn,edsr_baseline(width=16,depth=4),net.py:My")
+    assert names == ["c2srcnn", "edsr_baseline(width=16,depth=4)", "net.py:My"]
+    pair = Pair("SR", names[1], "dense")
+    assert pair.options == ["--arch=edsr_baseline", "--arch-args={width: 16,depth: 4}"]
+    assert pair.run == "zoo-SR-edsr_baseline_width_16_depth_4-dense"
+    assert Pair("SR", names[0], "dense").options == ["--arch=c2srcnn"]
 
 
 @pytest.mark.slow
