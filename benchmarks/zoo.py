@@ -2,9 +2,10 @@
 
     python -m benchmarks.zoo --optform=SR --archs="c2srcnn,edsr_baseline(width=16,depth=4)" --epochs=12 -- --samples=400
 
-Arguments of a constructor stand in parentheses. Each pair of architecture and schedule is trained and evaluated by `train.py` and `test.py`, one after the other; what
-is finished is left as it is, so that a second call continues. The page (results/zoo-<optform>/): quality over time,
-quality over MACs and over the file's bytes with the Pareto front, and a table for a manual.
+Arguments of a constructor stand in parentheses. Each pair of architecture and schedule is trained and evaluated by
+`train.py` and `test.py`, one after the other; what is finished is left as it is, so that a second call continues. The
+page (results/zoo-<optform>/): quality over time, quality over MACs and over the file's bytes with the Pareto front, and
+a table for a manual.
 """
 
 import argparse

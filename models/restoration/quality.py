@@ -14,10 +14,16 @@ from data.restoration import RestorationItem
 
 Items = Iterable[RestorationItem]
 Metric = Callable[[Tensor, RestorationItem], float]  # of an image (3, H, W) in [0, 1], and of the item with its target
-RGB_METRICS: dict[str, Metric] = {
-    "psnr": lambda image, item: psnr_rgb(image, item.target),
-    "ssim": lambda image, item: ssim_rgb(image, item.target),
-}
+
+
+def rgb_psnr(image: Tensor, item: RestorationItem) -> float:
+    """PSNR of RGB, dB."""
+    return psnr_rgb(image, item.target)
+
+
+def rgb_ssim(image: Tensor, item: RestorationItem) -> float:
+    """SSIM of RGB."""
+    return ssim_rgb(image, item.target)
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,12 @@ class Quality:
 
     Attributes:
         baseline: what the trivial method is called; items hold its images.
-        metrics: by name; more of each is better.
+        metrics: by name; more of each is better. Functions of a module, which other processes can be sent.
         example_size: height and width of the target that MACs are counted and latency is measured for, pixels.
     """
 
     baseline: str
-    metrics: Mapping[str, Metric] = field(default_factory=lambda: RGB_METRICS)
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: {"psnr": rgb_psnr, "ssim": rgb_ssim})
     example_size: tuple[int, int] = (256, 256)
 
     def example_inputs(self, scale: int, device: torch.device) -> tuple[Tensor, ...]:

@@ -137,3 +137,19 @@ def test_shares_of_the_weights_become_one_analysis(trainer_of: TrainerOf, caplog
 def test_a_share_has_no_schedule() -> None:
     with pytest.raises(UserError, match="--sense-weights analyses a share of the weights, which --write-schedule"):
         SensitivityRequest.of(TestOptions().parse(["--sense-weights=a*", "--write-schedule=0.1"]))
+
+
+@pytest.mark.slow
+def test_several_processes_measure_what_one_does(trainer_of: TrainerOf) -> None:
+    trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
+    found = []
+    for jobs in (1, 2):
+        tester, opt = built("--no-export", "--no-report", "--sense=filter", f"--jobs={jobs}")
+        SensitivityRequest.of(opt).run(tester, tester.build_model())
+        record = Path("results/a/sensitivity_filter.json")
+        found.append(json.loads(record.read_text())["weights"])
+        record.unlink()
+    assert found[0].keys() == found[1].keys()
+    for name, rows in found[0].items():
+        for own, other in zip(rows, found[1][name], strict=True):
+            assert own["metrics"] == pytest.approx(other["metrics"], abs=1e-5)
