@@ -30,7 +30,7 @@ from compress.export.onnx.check import (
 )
 from compress.export.onnx.crash_guard import Ended, apart
 from compress.export.onnx.export_report import ExportReport, ExportSettings
-from compress.export.onnx.exporter import quiet_exporter, write_exported
+from compress.export.onnx.exporter import prepared_exporter, quiet_exporter, write_exported
 from compress.export.onnx.nan_origin import blame_of, name_layers, places_of
 from compress.export.onnx.narrow.formats import check_format, narrow
 from compress.export.onnx.qdq import Choices, Deployable, deployable, is_quantized
@@ -127,7 +127,7 @@ def transform_to_onnx(
     ready = deployable(model, "qdq" if kind == "qdq" else "clip", Choices(settings.reduce_range, settings.clip_first))
     import onnx_ir as ir  # may be missing until `require` has said so
 
-    with quiet_exporter(), tempfile.TemporaryDirectory() as folder:
+    with quiet_exporter(), prepared_exporter(), tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "exported.onnx"
         what = f"torch's exporter, given {type(model).__name__},"
         try:
