@@ -105,9 +105,6 @@ def prepared_exporter() -> Iterator[None]:
 
 @functools.cache
 def _operators() -> list[Any]:
-    import torch._functorch.aot_autograd  # each of these is imported late by torch.onnx.export
-    import torch.export._trace
-    import torch.onnx._internal.exporter._compat
     from torch.onnx._internal import _lazy_import
 
     return list(_lazy_import.onnxscript_apis.get_torchlib_ops())
