@@ -1,6 +1,7 @@
 """Timing two or more ways to do the same, fairly on a noisy machine.
 
-Rounds that take turns in one process, ratios of neighbours, and the options of such benchmarks.
+Rounds that take turns in one process, ratios of neighbours, and the options of such benchmarks. With one thread the
+time is the processor's, which other programs disturb less than the clock on the wall.
 """
 
 import argparse
@@ -8,6 +9,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import torch
 
 Work = Callable[[], None]
 
@@ -38,6 +41,7 @@ def compare(ways: Mapping[str, Work], rounds: int, repetitions: int) -> dict[str
         repetitions: of the work within one round.
     """
     names = list(ways)
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for work in ways.values():
         for _ in range(2):
             work()
@@ -45,10 +49,10 @@ def compare(ways: Mapping[str, Work], rounds: int, repetitions: int) -> dict[str
     for i in range(rounds):
         turn = i % len(names)
         for name in names[turn:] + names[:turn]:
-            started = time.perf_counter()
+            started = clock()
             for _ in range(repetitions):
                 ways[name]()
-            seconds[name].append((time.perf_counter() - started) / repetitions)
+            seconds[name].append((clock() - started) / repetitions)
     first = seconds[names[0]]
     return {
         name: Ratios([a / b for a, b in zip(own, first, strict=True)], 1000 * statistics.median(own))

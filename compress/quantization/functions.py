@@ -39,6 +39,18 @@ def fake_quantize(
     return _FakeQuantize.apply(x, scale, low, high, scale_gradient, led_back)
 
 
+def plainly_quantize(x: Tensor, scale: float, low: int, high: int) -> Tensor:
+    """`fake_quantize` for numbers that Python knows: the same values and gradients to the bit, with fewer operations.
+
+    Args:
+        x: any shape, on a CPU.
+        scale: > 0, one that float32 holds exactly.
+        low: the smallest multiple.
+        high: the largest multiple.
+    """
+    return _PlainlyQuantize.apply(x, scale, low, high)
+
+
 def clipped_quantize(x: Tensor, clip: Tensor, low: int, high: int, led_back: bool = False) -> Tensor:
     """`fake_quantize` with scale = clip / high and PACT's gradient of the clip (arXiv 1805.06085, eq. 3).
 
@@ -176,6 +188,20 @@ class _FakeQuantize(torch.autograd.Function):
             total = _led_back(total, of_values, of_inside)
         total = torch.where(of_values.isfinite() & ~of_inside.isfinite(), 0.0, total)  # 0 * inf, where x is infinite
         return inside, (total * ctx.factor / scale).to(scale.dtype), None, None, None, None
+
+
+class _PlainlyQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.ends = low * scale, high * scale
+        return torch.div(x, scale).clamp_(low, high).round_().mul_(scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad, x, *ctx.ends), None, None, None
 
 
 class _ClippedQuantize(torch.autograd.Function):

@@ -3,17 +3,26 @@
 Weights by their own range, activations by a moving average of theirs (arXiv 1712.05877 and 1806.08342).
 """
 
+import math
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from pydantic import ConfigDict, Field, with_config
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from compress.quantization.base import Quantizer
 from compress.quantization.decision import RESULT_BITS, Bits, Overrides
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
-from compress.quantization.functions import affine, fake_quantize, rounded, straight_through
+from compress.quantization.functions import (
+    Bound,
+    affine,
+    fake_quantize,
+    plainly_quantize,
+    rounded,
+    straight_through,
+)
 from compress.quantization.grid import Grid
 from compress.registry import QUANTIZERS
 
@@ -53,6 +62,29 @@ def scale_and_zero(low: Tensor, high: Tensor, mode: Mode, bits: int) -> tuple[Te
     return scale, zero + smallest
 
 
+def plain_scale_and_zero(low: float, high: float, weights: float, mode: Mode, bits: int) -> tuple[float, int]:
+    """`scale_and_zero` of an average: to the bit the same numbers, in a twentieth of the time of operations on tensors.
+
+    Args:
+        low: average of the minima times the sum of its weights, a number of float32, as the two that follow.
+        high: that of the maxima.
+        weights: the sum of weights.
+        mode: of the integers.
+        bits: of the grid.
+    """
+    one = np.float32  # each operation is rounded to float32, as torch does it
+    smallest, largest = integers_of(mode, bits)
+    whole = max(one(weights), one(1e-30))
+    low_end, high_end = one(low) / whole, one(high) / whole
+    if mode.startswith("SYMMETRIC"):
+        scale = max(high_end, -low_end) * one(2.0 / (largest - smallest))
+        return (float(scale) if scale > 0 else 1.0), 0
+    low_end, high_end = min(low_end, one(0)), max(high_end, one(0))
+    scale = (high_end - low_end) / one(largest - smallest)
+    scale = scale if scale > 0 else one(1)
+    return float(scale), int(np.rint(-low_end / scale)) + smallest
+
+
 @Pieces.register
 class RangeWeight(WeightQuantizer):
     """Rounds to the range of the weight as it is; gradients pass as they are.
@@ -88,18 +120,19 @@ class RangeWeight(WeightQuantizer):
         if not self.frozen:
             step, zero_point = self._range_of(weight)
             self.step.copy_(step)
-            self.zero_point.copy_(zero_point)
+            if not self.mode.startswith("SYMMETRIC"):  # there it is 0, as it was
+                self.zero_point.copy_(zero_point)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The rounded weight, of its shape."""
         if self.training:
             self.refresh(weight)
         with torch.no_grad():
-            step, zero_point = self._along(self.step, weight), self._along(self.zero_point, weight)
-            low, high = integers_of(self.mode, self.bits)
-            symmetric = self.mode.startswith("SYMMETRIC")
-            bounds = (low, high) if symmetric else (low - zero_point, high - zero_point)
-            values = rounded(weight, step, *bounds)
+            bounds: tuple[Bound, Bound] = integers_of(self.mode, self.bits)
+            if not self.mode.startswith("SYMMETRIC"):
+                zero_point = self._along(self.zero_point, weight)
+                bounds = bounds[0] - zero_point, bounds[1] - zero_point
+            values = rounded(weight, self._along(self.step, weight), *bounds)
         return straight_through(weight, values)
 
     def grid(self) -> Grid:
@@ -111,7 +144,7 @@ class RangeWeight(WeightQuantizer):
             low, high = torch.aminmax(weight.detach())
         else:
             rows = weight.detach().movedim(self.axis, 0).flatten(1)
-            low, high = torch.aminmax(rows, dim=1)
+            low, high = rows.amin(1), rows.amax(1)  # six times faster than `aminmax` along a dimension
         return scale_and_zero(low, high, self.mode, self.bits)
 
     def _along(self, values: Tensor, weight: Tensor) -> Tensor:
@@ -160,12 +193,20 @@ class RangeActivation(ActivationQuantizer):
         self.mode, self._has_range = self._given_mode, False
         self.ranges.zero_()
 
+    def check_sign(self, x: Tensor) -> None:
+        """Notes values below zero where there should be none; `observe` does so too, in one pass over them."""
+        if not (self._observes and self._is_plain(x)):
+            super().check_sign(x)
+
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Adds a minibatch to the average, if it has values and all are finite."""
         if not x.numel():
             return
         low, high = torch.aminmax(x.detach())
+        if self._steps is None and self._is_plain(x):
+            self._add_plainly(low.item(), high.item())
+            return
         if self._steps is not None:
             self._steps.append(torch.stack([low, high]))
         else:
@@ -183,6 +224,17 @@ class RangeActivation(ActivationQuantizer):
             both = torch.stack(steps)
             self._add(both[:, 0].amin(), both[:, 1].amax())
 
+    def _add_plainly(self, low: float, high: float) -> None:
+        """`_add` where reading a value is free: to the bit the same, without thirty operations on single numbers."""
+        if not self.signed and -math.inf < low < 0:
+            self.negative[1] = True
+        if not (math.isfinite(low) and math.isfinite(high)):
+            self.ignored += 1
+            return
+        if not self.signed:
+            low, high = 0.0, max(high, 0.0)
+        self.ranges.lerp_(torch.tensor([low, high, 1.0]), 1.0 - self.decay)
+
     def _add(self, low: Tensor, high: Tensor) -> None:
         good = torch.isfinite(low) & torch.isfinite(high)
         if not self.signed:
@@ -199,11 +251,14 @@ class RangeActivation(ActivationQuantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The rounded activation, of its shape."""
-        if self.training and not self.frozen:
+        if self._observes:
             self.observe(x)
         if not self._has_range and not self._look():
             return x if self.signed else x.clamp_min(0)
         low, high = integers_of(self.mode, self.bits)
+        if self._is_plain(x):
+            step, shift = plain_scale_and_zero(*self.ranges.tolist(), self.mode, self.bits)
+            return plainly_quantize(x, step, low - shift, high - shift)
         with torch.no_grad():
             scale, zero = self.scale_and_zero()
         if self.mode.startswith("SYMMETRIC"):
@@ -216,6 +271,16 @@ class RangeActivation(ActivationQuantizer):
             shift = int(zero)
             return fake_quantize(x, scale, low - shift, high - shift)
         return fake_quantize(x, scale, low - zero, high - zero)
+
+    @property
+    def _observes(self) -> bool:
+        return self.training and not self.frozen
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """Whether values may be read: on a CPU, outside of tracers, which put other tensors in the place of these."""
+        plain = type(self.ranges) is Tensor and type(x) in (Tensor, nn.Parameter)
+        ours = plain and x.is_cpu and self.ranges.is_cpu and self.ranges.dtype == torch.float32
+        return ours and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
     @torch.compiler.disable  # it looks at a value, which torch.compile would warn of
     def _look(self) -> bool:

@@ -38,9 +38,11 @@ def contradicted(pieces: Pieces, in_training: bool = True) -> list[Place]:
     if not watched:
         return []
     mode = int(in_training)
-    seen = max_over_ranks(torch.stack([piece.negative[mode].float() for piece in watched.values()])).tolist()
-    for piece in watched.values():
-        piece.negative[mode] = False
+    own = torch.stack([piece.negative for piece in watched.values()])[:, mode]
+    seen = max_over_ranks(own.float()).tolist()
+    for piece, value in zip(watched.values(), seen, strict=True):
+        if value:
+            piece.negative[mode] = False
     return [place for place, value in zip(watched, seen, strict=True) if value]
 
 

@@ -1,0 +1,76 @@
+"""The quick way of observed ranges on a CPU against the one of tensors, which GPUs and tracers take: equal to the bit."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from compress.quantization.range_linear import Mode, RangeActivation, RangeWeight, plain_scale_and_zero, scale_and_zero
+
+MODES: tuple[Mode, ...] = ("SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED")
+
+
+class OfTensors(RangeActivation):
+    """The way without plain numbers."""
+
+    def _is_plain(self, x: Tensor) -> bool:
+        return False
+
+
+def batches(dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    made = [torch.randn(4, 3, 5, 5, generator=generator) * size for size in (1.0, 0.7, 3.0, 1e-3, 0.0)]
+    made[1][0, 0, 0, 0] = torch.nan
+    made[2][0] = 7.0  # at and beyond the range's end
+    return [each.to(dtype) for each in made]
+
+
+def answers(piece: RangeActivation, dtype: torch.dtype) -> list[Any]:
+    found: list[Any] = []
+    for i, x in enumerate(batches(dtype)):
+        piece.train(i != 3)
+        x.requires_grad_()
+        piece.check_sign(x)
+        y = piece(x)
+        (y.float() * torch.arange(y.numel()).reshape(y.shape)).nan_to_num().sum().backward()
+        found += [y.detach(), x.grad, piece.ranges.clone(), piece.ignored.clone()]
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_values_gradients_and_ranges_are_those_of_the_way_of_tensors(
+    mode: Mode, signed: bool, dtype: torch.dtype
+) -> None:
+    quick, slow = RangeActivation(8, signed, mode, 0.9), OfTensors(8, signed, mode, 0.9)
+    for a, b in zip(answers(quick, dtype), answers(slow, dtype), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a.nan_to_num(77.0), b.nan_to_num(77.0))
+    assert torch.equal(quick.negative, slow.negative)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bits", [2, 8, 16])
+def test_scales_of_many_ranges(mode: Mode, bits: int) -> None:
+    generator = torch.Generator().manual_seed(bits)
+    for size in (1e-6, 1.0, 1e5):
+        sums = torch.randn(60, 2, generator=generator) * size
+        weights = torch.rand(60, generator=generator)
+        for (low, high), weight in zip(sums, weights, strict=True):
+            step, zero = scale_and_zero(low / weight, high / weight, mode, bits)
+            assert plain_scale_and_zero(float(low), float(high), float(weight), mode, bits) == (float(step), int(zero))
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_follow_the_ranges_of_their_channels(mode: Mode, axis: int | None) -> None:
+    weight = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    piece = RangeWeight(8, mode, axis)
+    piece.start(torch.ones(6, 5, 3, 3))
+    values = piece(weight)
+    rows = weight.flatten()[None] if axis is None else weight.movedim(axis, 0).flatten(1)
+    step, zero = scale_and_zero(rows.min(1).values, rows.max(1).values, mode, 8)
+    assert torch.equal(piece.step.reshape(-1), step) and torch.equal(piece.zero_point.reshape(-1), zero)
+    assert torch.equal(values, piece.grid().values(piece.grid().integers(weight)))
