@@ -4,6 +4,7 @@ Weights by their own range, activations by a moving average of theirs (arXiv 171
 """
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -62,18 +63,17 @@ def scale_and_zero(low: Tensor, high: Tensor, mode: Mode, bits: int) -> tuple[Te
     return scale, zero + smallest
 
 
-def plain_scale_and_zero(low: float, high: float, weights: float, mode: Mode, bits: int) -> tuple[float, int]:
+def plain_scale_and_zero(average: Sequence[float], mode: Mode, bits: int) -> tuple[float, int]:
     """`scale_and_zero` of an average: to the bit the same numbers, in a twentieth of the time of operations on tensors.
 
     Args:
-        low: average of the minima times the sum of its weights, a number of float32, as the two that follow.
-        high: that of the maxima.
-        weights: the sum of weights.
+        average: of the minima, of the maxima and of 1, the sum of their weights; each a number of float32.
         mode: of the integers.
         bits: of the grid.
     """
     one = np.float32  # each operation is rounded to float32, as torch does it
     smallest, largest = integers_of(mode, bits)
+    low, high, weights = average
     whole = max(one(weights), one(1e-30))
     low_end, high_end = one(low) / whole, one(high) / whole
     if mode.startswith("SYMMETRIC"):
@@ -257,7 +257,7 @@ class RangeActivation(ActivationQuantizer):
             return x if self.signed else x.clamp_min(0)
         low, high = integers_of(self.mode, self.bits)
         if self._is_plain(x):
-            step, shift = plain_scale_and_zero(*self.ranges.tolist(), self.mode, self.bits)
+            step, shift = plain_scale_and_zero(self.ranges.tolist(), self.mode, self.bits)
             return plainly_quantize(x, step, low - shift, high - shift)
         with torch.no_grad():
             scale, zero = self.scale_and_zero()
@@ -280,7 +280,7 @@ class RangeActivation(ActivationQuantizer):
         """Whether values may be read: on a CPU, outside of tracers, which put other tensors in the place of these."""
         plain = type(self.ranges) is Tensor and type(x) in (Tensor, nn.Parameter)
         ours = plain and x.is_cpu and self.ranges.is_cpu and self.ranges.dtype == torch.float32
-        return ours and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+        return ours and not torch.compiler.is_compiling() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
 
     @torch.compiler.disable  # it looks at a value, which torch.compile would warn of
     def _look(self) -> bool:

@@ -1,4 +1,4 @@
-"""The quick way of observed ranges on a CPU against the one of tensors, which GPUs and tracers take: equal to the bit."""
+"""The quick way of observed ranges on a CPU against that of tensors, which GPUs and tracers take: equal to the bit."""
 
 from typing import Any
 
@@ -60,7 +60,10 @@ def test_scales_of_many_ranges(mode: Mode, bits: int) -> None:
         weights = torch.rand(60, generator=generator)
         for (low, high), weight in zip(sums, weights, strict=True):
             step, zero = scale_and_zero(low / weight, high / weight, mode, bits)
-            assert plain_scale_and_zero(float(low), float(high), float(weight), mode, bits) == (float(step), int(zero))
+            assert plain_scale_and_zero([float(low), float(high), float(weight)], mode, bits) == (
+                float(step),
+                int(zero),
+            )
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1])
@@ -72,5 +75,6 @@ def test_weights_follow_the_ranges_of_their_channels(mode: Mode, axis: int | Non
     values = piece(weight)
     rows = weight.flatten()[None] if axis is None else weight.movedim(axis, 0).flatten(1)
     step, zero = scale_and_zero(rows.min(1).values, rows.max(1).values, mode, 8)
-    assert torch.equal(piece.step.reshape(-1), step) and torch.equal(piece.zero_point.reshape(-1), zero)
+    assert torch.equal(piece.step.reshape(-1), step)
+    assert torch.equal(piece.zero_point.reshape(-1), zero)
     assert torch.equal(values, piece.grid().values(piece.grid().integers(weight)))

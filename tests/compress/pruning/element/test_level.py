@@ -332,3 +332,25 @@ def test_levels_compose_into_ranked_pruners(cls, level, expected):
 def test_faults_are_found_before_training(instance, message):
     with pytest.raises(ScheduleError, match=message):
         Run(one_policy("pruners", instance, [0]))
+
+
+@pytest.mark.parametrize("level", [0.001, 0.4, 0.62, 0.999])
+@pytest.mark.parametrize("kind", ["plain", "ties", "masked", "rows", "equal"])
+def test_masks_of_large_weights_are_those_of_a_stable_sort(kind, level):
+    """Large weights go through a sampled bracket; ties, zeros of an old mask and filters of other sizes change none."""
+    weight = torch.randn(130, 1031, generator=torch.Generator().manual_seed(4))
+    if kind == "ties":
+        weight = (weight * 8).round() / 8
+    elif kind == "masked":
+        weight[:, ::2] = 0.0
+    elif kind == "rows":
+        weight *= torch.linspace(1e-3, 10.0, 130)[:, None]
+    elif kind == "equal":
+        weight.fill_(-0.5)
+
+    mask = level_masks({"w": weight}, {"w": level})["w"]
+
+    order = weight.abs().flatten().argsort(stable=True)
+    expected = torch.ones(weight.numel(), dtype=torch.bool)
+    expected[order[: zeros_of(level, weight.numel())]] = False
+    assert torch.equal(mask, expected.reshape(weight.shape))
