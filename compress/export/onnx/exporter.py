@@ -4,6 +4,7 @@ Sizes are left free where the network allows it; its errors become one line.
 """
 
 import functools
+import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -105,6 +106,8 @@ def prepared_exporter() -> Iterator[None]:
 
 @functools.cache
 def _operators() -> list[Any]:
+    for late in ("torch._functorch.aot_autograd", "torch.export._trace", "torch.onnx._internal.exporter._compat"):
+        importlib.import_module(late)  # torch.onnx.export would, in every fork
     from torch.onnx._internal import _lazy_import
 
     return list(_lazy_import.onnxscript_apis.get_torchlib_ops())
