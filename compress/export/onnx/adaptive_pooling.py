@@ -6,13 +6,12 @@ is wrong at every other size. Two products with averaging matrices are the same 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-Size = int | None | Sequence[int | None]
 
 
 @contextmanager
@@ -20,7 +19,7 @@ def pooling_of_any_size() -> Iterator[None]:
     """Inside, `adaptive_avg_pool2d` of an image whose size is free is written as two products."""
     usual = functional.adaptive_avg_pool2d
 
-    def pooled(input: Tensor, output_size: Size) -> Tensor:
+    def pooled(input: Tensor, output_size: Any) -> Tensor:
         wanted = tuple(output_size) if isinstance(output_size, Sequence) else (output_size, output_size)
         free = [isinstance(size, torch.SymInt) for size in input.shape[-2:]]
         if not any(free) or all(size in (1, None) for size in wanted):
