@@ -62,9 +62,12 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
     pairs = _in_order(own, given) if by_order else {name: name for name in own if name in given}
     loaded = [name for name, source in pairs.items() if own[name].shape == given[source].shape]
     if not loaded:
+        other = (
+            "no tensor has the shape of one of the network's" if by_order else "--match=order pairs them by position"
+        )
         raise UserError(
             f"none of the {len(given)} tensors fits this network ({', '.join(islice(given, 3))}, ... for "
-            f"{', '.join(islice(own, 3))}, ...); nothing was loaded. --match=order pairs them by position"
+            f"{', '.join(islice(own, 3))}, ...); nothing was loaded; {other}"
         )
     with torch.no_grad():
         for name in loaded:
