@@ -19,7 +19,9 @@ import torch
 from torch import nn
 
 from benchmarks.networks import resnet20
-from compress.analysis.latency_model.build import _quick_export, drawn, measure_latency_model
+from compress.analysis.latency_model.build import measure_latency_model
+from compress.analysis.latency_model.plan import drawn
+from compress.analysis.latency_model.whole import quick_export
 from compress.export.latency import measure_latency, onnx_way
 from compress.export.machine_load import OthersLoad, load_text
 from compress.thinning.removal_plan import plan_recipe
@@ -58,7 +60,7 @@ def judge(name: str, thinnings: int, threads: int) -> str:
             thin = copy.deepcopy(network)
             thin = plan_recipe(thin, graph, removed).apply(thin).eval()
             file = Path(folder) / f"{number}.onnx"
-            _quick_export(thin, file, inputs)
+            quick_export(thin, file, inputs)
             ways[str(number)] = onnx_way(file, inputs, threads)
         measured = [each.ratio for each in measure_latency(ways, rounds=21).values()][1:]
     predicted = [model.ratio(graph, removed) for removed in removals[1:]]

@@ -29,7 +29,7 @@ from engine.commands.diagnose import diagnose_run
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
 from engine.commands.prune import PruneRequest
 from engine.commands.quantize import QuantizeRequest
-from engine.commands.runtimes import in_runtimes
+from engine.commands.runtimes import device_results, in_runtimes
 from engine.commands.sensitivity import SensitivityRequest
 from engine.commands.thin import thin_subject
 from engine.environment import set_up
@@ -151,7 +151,7 @@ class BaseTester(TestedApplication):
             logger.info("%s", how_to_get_dense(self.folders.name, self.checkpoint))
         logger.info("written: %s%s", path, f", {count} images in {images}/" if count else "")
         exported = self._export(model, inputs, own)
-        if goals := judge_tested(self, model, inputs, exported, dict(dense)):
+        if goals := judge_tested(self, model, inputs, exported, dict(dense), device_results(self)):
             summary["goals"] = goals
         sensitivity.run(self, model)
         self._add_record(summary, record)  # again: exporting and analysing may have warned

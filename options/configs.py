@@ -240,8 +240,14 @@ class TestConfig:
         None, "also write a folder to carry to a device: the network in the forms of --runtimes (by default of those "
         "installed), inputs, expected outputs, and measure.py, which measures there", metavar="NEW_FOLDER",
     )  # fmt: skip
+    layer_table: bool = option(
+        False,
+        "with --bundle: also carry layers of the dense network at many widths, which measure.py times, so that "
+        "search.py and goals can predict times on the device",
+    )
     device_results: str | None = option(
-        None, "the device.json that a bundle's measure.py wrote on a device; it goes into the run's report",
+        None, "the device.json that a bundle's measure.py wrote on a device; it goes into the run's report, and the "
+        "schedule's goals on time are judged by it",
         metavar="FILE",
     )  # fmt: skip
     diagnose: bool = option(

@@ -242,6 +242,7 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         lambda c: c.compare or c.benchmark or c.runtimes is not None,
         "belongs to --compare, --benchmark and --runtimes",
     ),
+    Rule(("layer_table",), lambda c: c.bundle, "belongs to --bundle"),
     Rule(
         ("diagnose", "bundle", "device_results"),
         _evaluates,

@@ -29,6 +29,10 @@ class SearchConfig:
         None, "what the winner is measured on at the end (default: the test part of the dense run's data)",
         metavar="PLACE",
     )  # fmt: skip
+    device_results: str | None = option(
+        None, "device.json of another machine, from a bundle with --layer-table of the dense run: goals on latency are "
+        "about that machine, and times are predicted for it", metavar="FILE",
+    )  # fmt: skip
     study: str | None = option(None, "name of the study, its folder in studies/ (default: made of the time)")
     resume: bool = option(False, "resume --study; every further process that runs the same command joins in")
     storage: str | None = option(
@@ -46,6 +50,7 @@ class SearchConfig:
 RULES: tuple[Rule[Any], ...] = (
     Rule(("resume",), lambda c: c.study, "resumes a study; name it by --study"),
     Rule(("goals",), lambda c: not c.resume, "is kept by the study; leave it out with --resume"),
+    Rule(("device_results",), lambda c: not c.resume, "is kept by the study; leave it out with --resume"),
     Rule(("start_from",), lambda c: not c.resume, "is kept by the study; leave it out with --resume"),
 )
 

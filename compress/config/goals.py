@@ -11,6 +11,7 @@ from compress.config.errors.faults import Report
 from compress.config.loader import Path, load_text
 from compress.config.schema import check_arguments
 from compress.errors import ScheduleError, UserError, did_you_mean, nearest, shown
+from compress.goals.device import problem_with_device
 from compress.goals.goal import MEASURED, Goal
 from compress.goals.runtimes import problem_with
 from compress.io.files import read_text
@@ -77,17 +78,19 @@ def _names(goal: Goal, metrics: Collection[str] | None) -> Iterable[tuple[str, s
         yield "metric", f"unknown metric {shown(goal.metric)}; {did_you_mean(goal.metric, known)}"
     elif goal.runtime is not None and (problem := problem_with(goal.runtime)):
         yield "runtime", problem
+    elif goal.device is not None and (problem := problem_with_device(goal.device, goal.runtime)):
+        yield "device", problem
 
 
 def _check_together(found: list[tuple[Path, Goal]], report: Report) -> None:
     """Reports goals that are about the same bound, or that no network can meet together."""
     first: dict[Any, Goal] = {}
     for path, goal in found:
-        key = goal.metric, goal.runtime, goal.kind
+        key = goal.metric, goal.runtime, goal.device, goal.kind
         if key in first:
             report.add(f"{goal} stands beside {first[key]}; keep the stricter one", path)
         first.setdefault(key, goal)
     for path, goal in found:
-        above = first.get((goal.metric, goal.runtime, "at_most"))
+        above = first.get((goal.metric, goal.runtime, goal.device, "at_most"))
         if goal.kind == "at_least" and above is not None and above.bound < goal.bound:
             report.add(f"{goal} contradicts {above}: no network meets both", path)

@@ -28,6 +28,7 @@ COPIED = ("base", "coreml", "executorch", "litert", "ncnn", "onnxruntime", "open
 ROW = ("runtime", "network", "precision", "quantized", "version", "bytes", "error", "ms", "low", "high",
        "max", "ratio", "layers", "integer")  # fmt: skip
 FILES = "files"  # a folder named like a runtime would stand in for the missing package of that name
+BESIDE = ("layer_times",)  # in compress/export
 EMPTY = ("", "export", "export/runtimes")
 
 
@@ -117,8 +118,8 @@ def _copy_code(folder: Path) -> None:
         package = folder / "compress" / each
         package.mkdir(parents=True, exist_ok=True)
         write_text(package / "__init__.py", "")
-    for name in COPIED:
-        path = Path("export/runtimes") / f"{name}.py"
+    paths = [Path("export/runtimes") / f"{name}.py" for name in COPIED]
+    for path in [*paths, *(Path("export") / f"{name}.py" for name in BESIDE)]:
         shutil.copyfile(PACKAGE / path, folder / "compress" / path)
     shutil.copyfile(PACKAGE / "export" / "on_device.py", folder / "measure.py")
 

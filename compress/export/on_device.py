@@ -23,10 +23,12 @@ try:
 except ImportError:
     sys.exit("measure.py requires numpy, not installed: pip install numpy; nothing was measured")
 
+from compress.export.layer_times import sweep_times
 from compress.export.runtimes.base import Loaded
 from compress.export.runtimes.table import RUNTIMES
 
 MANIFEST, RESULT, INPUTS, EXPECTED = "manifest.json", "device.json", "inputs.npz", "expected.npz"
+LAYER_TABLE = "layer_table"
 Row = dict[str, Any]
 
 
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=_at_least(1), default=1)
     parser.add_argument("--rounds", type=_at_least(2), default=15)
     parser.add_argument("--seconds", type=float, default=0.05, help="least time of a turn")
+    parser.add_argument("--no-layers", action="store_true", help="leave out the layer table of a latency model")
     parser.add_argument("--out", type=Path, help="file to write; device.json in this folder by default")
     options = parser.parse_args(arguments)
     folder = Path(__file__).resolve().parent
@@ -51,10 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = measured(folder, chosen, options.threads, options.rounds, options.seconds)
     how = {"threads": options.threads, "rounds": options.rounds, "seconds": options.seconds, "names": options.names}
     result = {"run": manifest["run"], "machine": machine(), "how": how, "rows": rows}
+    if LAYER_TABLE in manifest and not options.no_layers:
+        result[LAYER_TABLE] = layers_measured(folder, manifest[LAYER_TABLE], options.threads)
     out.write_text(json.dumps(result, indent=1))
     for row in rows:
         name = f"{row['runtime']}, {row['network']}, {row['precision']}"
         print(f"{name}: {row['error']}" if row["error"] else f"{name}: {row['ms']:.3g} ms, off by {row['max']:.2g}")
+    if error := result.get(LAYER_TABLE, {}).get("error"):
+        print(f"layers: {error}")
     print(f"written: {out}")
     if all(row["error"] for row in rows):
         sys.exit("none of the files runs here")
@@ -95,7 +102,7 @@ def measured(folder: Path, files: Sequence[Mapping[str, Any]], threads: int, rou
     ready: list[tuple[Row, Loaded]] = []
     for each in files:
         row: Row = {**each, "version": RUNTIMES[each["runtime"]].version(), "error": None}
-        row |= dict.fromkeys(("ms", "low", "high", "ratio", "max", "largest", "integer"))
+        row |= dict.fromkeys(("ms", "low", "high", "ratio", "ratio_low", "ratio_high", "max", "largest", "integer"))
         rows.append(row)
         row["error"] = RUNTIMES[each["runtime"]].runs_not_here() or None
         if row["error"]:
@@ -115,6 +122,31 @@ def measured(folder: Path, files: Sequence[Mapping[str, Any]], threads: int, rou
         ready.append((row, loaded))
     _time(ready, given, rounds, seconds, next((each["network"] for each in files), ""))
     return rows
+
+
+def layers_measured(folder: Path, table: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """The layer table with the milliseconds of each layer and of each whole file; `error` where it does not run."""
+    runtime = RUNTIMES[table["runtime"]]
+    found = {**table, "version": runtime.version(), "threads": threads, "error": runtime.runs_not_here() or None}
+    if found["error"]:
+        return found
+    inputs = np.load(folder / INPUTS)
+    given = [inputs[name] for name in sorted(inputs.files)]
+    try:
+        found["sweeps"] = []
+        for i, each in enumerate(table["sweeps"], 1):
+            print(f"layers: {i} of {len(table['sweeps'])}", flush=True)
+            files = [folder / name for name in each["files"]]
+            found["sweeps"].append({**each, "ms": sweep_times(files, each["slowest"], threads)})
+        print(f"layers: {len(table['whole'])} whole files", flush=True)
+        rows: list[Row] = [{"runtime": "", "precision": "", "network": str(i)} for i in range(len(table["whole"]))]
+        loaded = [runtime.load(str(folder / each["file"]), "float32", threads) for each in table["whole"]]
+        _time(list(zip(rows, loaded, strict=True)), given, 15, 0.05, "0")
+        times = [rows[0]["ms"] * row["ratio"] for row in rows]  # by ratios, which a busy moment leaves alone
+        found["whole"] = [{**each, "ms": ms} for each, ms in zip(table["whole"], times, strict=True)]
+    except Exception as e:  # a runtime's errors share no base class
+        found["error"] = " ".join(str(e).split())[:300] or type(e).__name__
+    return found
 
 
 def _difference(wanted: Sequence[Any], found: Sequence[Any]) -> dict[str, float]:
@@ -144,7 +176,10 @@ def _time(ready: Sequence[tuple[Row, Loaded]], given: list[Any], rounds: int, se
     first = {(row["runtime"], row["precision"]): times for row, times in pairs if row["network"] == network}
     for row, times in pairs:
         dense = first.get((row["runtime"], row["precision"]))
-        row["ratio"] = statistics.median(a / b for a, b in zip(times, dense, strict=True)) if dense else None
+        if dense:
+            ratios = [a / b for a, b in zip(times, dense, strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+            row |= {"ratio": middle, "ratio_low": low, "ratio_high": high}
 
 
 def _seconds(loaded: Loaded, given: list[Any], calls: int) -> float:

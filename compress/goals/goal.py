@@ -4,6 +4,7 @@ goals:
   - {metric: latency, at_most: 0.5, runtime: onnxruntime}
   - {metric: psnr, drop_at_most: 0.1}
   - {metric: file_bytes, at_most: 60_000}
+  - {metric: latency, at_most: 0.5, device: device.json}    # of another machine
 """
 
 import math
@@ -38,6 +39,8 @@ class Goal:
         drop_at_most: how much worse than the dense network's a quality may be, in its unit, >= 0; a metric of which
             less is better may rise by so much.
         runtime: of latency and float_layers: what runs the file; None is onnxruntime.
+        device: of latency: a `device.json` with a layer table, or a `latency_model.json`, of the machine that the time
+            is predicted for; None measures the file on this machine.
     """
 
     def __init__(
@@ -47,10 +50,12 @@ class Goal:
         at_least: float | None = None,
         drop_at_most: Annotated[float, Field(ge=0)] | None = None,
         runtime: str | None = None,
+        device: str | None = None,
     ) -> None:
         self.metric = metric
         self.at_most, self.at_least, self.drop_at_most = at_most, at_least, drop_at_most
         self.runtime = (runtime or DEFAULT_RUNTIME) if metric in IN_A_RUNTIME else runtime
+        self.device = device
 
     @property
     def kind(self) -> str:
@@ -71,7 +76,7 @@ class Goal:
         """As a schedule writes it."""
         bound: float = getattr(self, self.kind)
         whole = int(bound) if self.metric in COSTS and bound == int(bound) else bound  # 60000, not 60000.0
-        written = {"metric": self.metric, self.kind: whole, "runtime": self.runtime}
+        written = {"metric": self.metric, self.kind: whole, "runtime": self.runtime, "device": self.device}
         return {name: value for name, value in written.items() if value is not None}
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -93,8 +98,12 @@ class Goal:
         if self.runtime is not None and self.metric not in IN_A_RUNTIME:
             yield "runtime", f"{self.metric} does not depend on a runtime; only {' and '.join(IN_A_RUNTIME)} take one"
 
+        if self.device is not None and self.metric != LATENCY:
+            yield "device", f"{self.metric} is not predicted for a device; only {LATENCY} is"
+
     def __str__(self) -> str:
         where = f" in {self.runtime}" if self.runtime else ""
+        where += f" on the machine of {self.device}" if self.device else ""
         return f"{self.metric}{where} {self.kind.replace('_', ' ')} {number(self.bound)}"
 
 

@@ -58,7 +58,12 @@ def measure_ratio(
 
 def noise_of(found: Latency) -> float:
     """Half the width of the interval of the median ratio."""
-    return float(1.57 * (found.ratio_high - found.ratio_low) / found.rounds**0.5)
+    return median_noise(found.ratio_low, found.ratio_high, found.rounds)
+
+
+def median_noise(low: float, high: float, rounds: int) -> float:
+    """Half the width of a median's interval, by the quartiles of what it is the median of."""
+    return float(1.57 * (high - low) / rounds**0.5)
 
 
 def decided(found: Latency, bound: float) -> bool:

@@ -119,6 +119,16 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text)
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a file, whole or not at all; its folder is made if needed.
+
+    Raises:
+        OSError: as for `replacing`.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+
+
 def write_json(path: str | Path, content: Any, indent: int = 2) -> None:
     """Writes plain data as JSON, whole or not at all; its folder is made if needed.
 

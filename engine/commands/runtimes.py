@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from compress.analysis.latency_model.carried import add_layer_table
 from compress.analysis.measured_words import measured_words
 from compress.export.bundle import read_device_results, write_bundle
 from compress.export.onnx.export_report import ExportSettings
@@ -33,8 +34,7 @@ def in_runtimes(
 ) -> None:
     """What the options ask for: a measurement here, a bundle for a device, what a device has measured."""
     opt, run = tester.config, tester.folders.name
-    if opt.device_results is not None:
-        found = read_device_results(Path(opt.device_results), run)
+    if (found := device_results(tester)) is not None:
         write_json(tester.results / DEVICE, found)
         logger.info("written: %s, measured on %s", tester.results / DEVICE, found["machine"]["cpu"] or "the device")
     if opt.bundle is not None:
@@ -43,9 +43,19 @@ def in_runtimes(
         narrow = _narrow(tester, networks)
         for fault in write_bundle(folder, given, example, opt.runtimes, run, _settings(tester), narrow):
             logger.warning("%s", fault)
+        if opt.layer_table:
+            logger.info("exporting the files of a latency model of the dense network; some minutes")
+            size = add_layer_table(folder, given[DENSE].cpu(), tuple(each.cpu().clone() for each in example))
+            logger.info("the layer table has %.1f MB", size / 1e6)
         logger.info("written: %s; on the device: python %s/measure.py", folder, folder.name)
     elif opt.runtimes is not None:
         measure_run(tester, networks, inputs)
+
+
+def device_results(tester: TestedApplication) -> dict[str, Any] | None:
+    """What `--device-results` names; None without it."""
+    given = tester.config.device_results
+    return None if given is None else read_device_results(Path(given), tester.folders.name)
 
 
 def measure_run(

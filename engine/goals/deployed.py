@@ -12,13 +12,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compress.analysis.latency_model.carried import inputs_of, read_model
+from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.macs.layers import macs_table
 from compress.errors import UserError
+from compress.export.onnx.check import stored_in_integers
 from compress.export.onnx.export import transform_to_onnx
-from compress.goals.goal import FLOAT_LAYERS, LATENCY, Goal
+from compress.goals.goal import FLOAT_LAYERS, IN_A_RUNTIME, LATENCY, Goal
 from compress.goals.judge import Value, goals_table, judge, verdict_of
 from compress.goals.latency import MOST_ROUNDS, measure_ratio
 from compress.goals.runtimes import float_layers
+from engine.goals.on_device import on_device
 from engine.saved.dense_baseline import DenseQuality
 
 logger = logging.getLogger("run")
@@ -40,6 +44,7 @@ class Deployed:
         threads: of the runtime.
         measured_on: what quality is measured on.
         most_rounds: see `measure_ratio`.
+        device: of `read_device_results`: what was measured on the device whose times count instead of this machine's.
     """
 
     model: nn.Module
@@ -53,6 +58,7 @@ class Deployed:
     threads: int
     measured_on: Mapping[str, Any]
     most_rounds: int = MOST_ROUNDS
+    device: Mapping[str, Any] | None = None
 
 
 def judge_goals(goals: Sequence[Goal], deployed: Deployed) -> dict[str, Any]:
@@ -95,8 +101,10 @@ class _Values:
     def of(self, goal: Goal) -> Value | str:
         """The value that a goal is about, or why there is none."""
         try:
+            if self._deployed.device is not None and goal.metric in IN_A_RUNTIME:
+                return on_device(goal, self._deployed.device)
             if goal.metric == LATENCY:
-                return self._latency(goal)
+                return self._latency(goal) if goal.device is None else self._predicted(goal.device)
             if goal.metric == FLOAT_LAYERS:
                 return self._float_layers(goal)
             return self._quality(goal) if goal.is_quality else Value(self._cost(goal.metric))
@@ -113,6 +121,23 @@ class _Values:
             dummies = tuple(each.cpu() for each in given.example_inputs)
             transform_to_onnx(architecture, dense, dummies, False, check_inputs=[given.inputs])
             return measure_ratio(given.file, dense, given.inputs, goal.runtime, goal.bound, **settings)
+
+    def _predicted(self, device: str) -> Value:
+        """By the layers' times on another machine."""
+        given, model = self._deployed, read_model(device)
+        where = next((each.device for each in given.model.parameters()), None)
+        inputs = inputs_of(model)
+        model.check_is_of(layers_of(given.dense_architecture.cpu().eval(), inputs))
+        layers = layers_of(given.model.eval(), tuple(each.to(where) for each in inputs))
+        share = model.time(layers, set(stored_in_integers(given.file))) / model.time(model.layers)
+        origin, error = model.origin, model.largest_error
+        note = (
+            f"predicted by the times of layers on {origin['processor']} ({origin['runtime']} {origin['version']}, "
+            f"{origin['threads']} thread{'s' * (origin['threads'] != 1)}), off by {error:.1%} at most on "
+            f"{len(model.anchors)} whole files there; python test.py --bundle=FOLDER carries this network there to be "
+            "measured"
+        )
+        return Value(share, noise=share * error, note=note)
 
     def _float_layers(self, goal: Goal) -> Value | str:
         found, count = float_layers(str(goal.runtime), self._deployed.file, self._deployed.inputs)

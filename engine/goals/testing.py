@@ -22,6 +22,7 @@ def judge_tested(
     inputs: list[tuple[Tensor, ...]],
     exported: Mapping[str, Any] | None,
     known: Mapping[str, Metrics],
+    device: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Measures the goals of the checkpoint's schedule; None without goals.
 
@@ -31,6 +32,7 @@ def judge_tested(
         inputs: real ones.
         exported: what export.json holds; None if nothing was exported.
         known: name -> metrics of the dense networks that were measured already.
+        device: what was measured on a device, which then is the clock.
     """
     goals = goals_of(tester.checkpoint["schedule"] or {})
     if not goals:
@@ -62,5 +64,6 @@ def judge_tested(
             example_inputs=tester.example_inputs(),
             threads=tester.config.threads or 1,
             measured_on=tester.data_facts(),
+            device=device,
         ),
     )

@@ -16,13 +16,16 @@ from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.rotation import load_last
 from apputils.checkpoints.schema import check_run
 from apputils.runs.folders import Run, is_plain_name, newest_runs
+from compress.analysis.latency_model.carried import read_model
 from compress.config.goals import load_goals
 from compress.errors import UserError, did_you_mean, shown
+from compress.goals.device import problem_with_device
+from compress.goals.goal import LATENCY, Goal
 from compress.io.files import read_text, write_json
 from engine.goals.training import higher_is_better
 from engine.resume import resumed as resumed_options
 from engine.saved.dense_baseline import is_dense
-from engine.search.subject import Subject
+from engine.search.subject import MODEL, Subject
 from options.applications import find_application
 from options.option import dashed
 from options.search_options import SearchConfig
@@ -52,6 +55,7 @@ def started(config: SearchConfig) -> dict[str, Any]:
         raise UserError(f"{config.goals}: search: holds knobs, `NAME: VALUE`; nothing was started")
     name = config.study or f"{config.optform}-{time.strftime('%Y%m%d-%H%M%S')}"
     _check_name(name)
+    goals = _on_a_device(goals, config.device_results, STUDIES / name / MODEL)
     about = {
         "study": name, "run": config.start_from or _newest_dense(config.optform) or _trained_dense(config),
         "goals": [goal.to_dict() for goal in goals], "search": dict(pinned), "storage": config.storage, "rungs": None,
@@ -62,6 +66,30 @@ def started(config: SearchConfig) -> dict[str, Any]:
     write_json(STUDIES / name / "study.json", about)
     logger.info("study %s, from run %s; other workers join by: %s", name, about["run"], again(name))
     return about
+
+
+def _on_a_device(goals: list[Goal], given: str | None, kept: Path) -> list[Goal]:
+    """The goals with the latency model of one other machine, which the study keeps; as they are without one.
+
+    Raises:
+        UserError: the model cannot be read, or goals on time are about several machines.
+    """
+    timed = [goal for goal in goals if goal.metric == LATENCY]
+    if given is not None and not timed:
+        raise UserError("--device-results is the clock of goals on latency, and there is none; nothing was started")
+    machines = {goal.device or given for goal in timed}
+    if len(machines) > 1:
+        named = ", ".join(sorted(each or "this machine" for each in machines))
+        raise UserError(f"the goals on latency are about several machines ({named}); a search has one clock. Nothing "
+                        "was started")  # fmt: skip
+    device = next(iter(machines), None)
+    if device is None:
+        return goals
+    for goal in timed:
+        if problem := problem_with_device(device, goal.runtime):
+            raise UserError(f"{goal}: {problem}; nothing was started")
+    read_model(device).save(kept)
+    return [Goal(**{**each.to_dict(), "device": str(kept)}) if each in timed else each for each in goals]
 
 
 def resumed(config: SearchConfig) -> dict[str, Any]:

@@ -80,8 +80,9 @@ def act(config: SearchConfig) -> None:
 
 def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> None:
     folder = STUDIES / about["study"]
-    subject = Subject(about["run"], about.get("threads", 1), config.device, about["seed"], folder)
     goals = [Goal(**each) for each in about["goals"]]
+    elsewhere = any(goal.device is not None for goal in goals)
+    subject = Subject(about["run"], about.get("threads", 1), config.device, about["seed"], folder, elsewhere)
     with FileLock(folder / "first"):  # one measures the latency model and chooses the rungs, the others wait for it
         space = space_of(subject, about["search"])
         for goal in goals:

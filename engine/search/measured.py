@@ -41,12 +41,12 @@ class Stopwatch:
         return file
 
     def ratios(self, network: Callable[[], nn.Module]) -> dict[str, tuple[float, float]]:
-        """Goal -> the measured share of the dense time and its noise, of the goals about time.
+        """Goal -> the measured share of the dense time and its noise, of the goals about time on this machine.
 
         Args:
             network: gives a trial's network, thinned and quantized, on the CPU; time does not depend on weights.
         """
-        goals = [goal for goal in self.goals if goal.metric == LATENCY]
+        goals = [goal for goal in self.goals if goal.metric == LATENCY and goal.device is None]
         if not goals:
             return {}
         file = self._exported(network(), "own")

@@ -18,6 +18,7 @@ from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.schema import check_run
 from apputils.runs.folders import Run
 from compress.analysis.latency_model.build import measure_latency_model
+from compress.analysis.latency_model.carried import inputs_of
 from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.macs.layers import macs_table
@@ -40,6 +41,7 @@ from options.applications import Application, find_application
 from options.command import schedule_command
 
 logger = logging.getLogger("search")
+MODEL = "latency_model.json"  # in the study's folder
 CALIBRATION = 2  # minibatches that ranges of 8 bits are estimated with
 STATISTICS = 8  # minibatches that BatchNorm's statistics are estimated anew with
 LEAST = 0.1  # of a group's channels, the narrowest width that is tried
@@ -56,6 +58,7 @@ class Subject:
         device: to train on.
         seed: of every candidate's run.
         folder: of the study.
+        elsewhere: whether times are those of another machine, whose latency model is in the study's folder.
     """
 
     run: str
@@ -63,6 +66,7 @@ class Subject:
     device: str
     seed: int
     folder: Path
+    elsewhere: bool = False
 
     @cached_property
     def checkpoint(self) -> dict[str, Any]:
@@ -148,7 +152,12 @@ class Subject:
     @cached_property
     def latency(self) -> LatencyModel:
         """The latency model, from the study's folder or measured."""
-        path = self.folder / "latency_model.json"
+        path = self.folder / MODEL
+        if self.elsewhere:
+            found = LatencyModel.load(path, here=False)
+            found.check_is_of(layers_of(self.network, inputs_of(found)))
+            logger.info("times are predicted for %s, measured %s", found.origin["processor"], found.origin.get("date"))
+            return found
         if path.is_file():
             return LatencyModel.load(path)
         logger.info("measuring a latency model of the network in onnxruntime, %d thread(s)", self.threads)
@@ -266,7 +275,7 @@ class Subject:
         int8 = precision == INT8
         total = macs_table(network, self.inputs).total
         params = sum(each.numel() for each in network.parameters())
-        layers = layers_of(network, self.inputs)
+        layers = layers_of(network, inputs_of(self.latency) if self.elsewhere else self.inputs)
         time = self.latency.time(layers, {each.name for each in layers} - {*float_layers} if int8 else False)
         whole = sum(each.numel() for name in float_layers for each in network.get_submodule(name).parameters())
         return {

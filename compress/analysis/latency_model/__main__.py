@@ -2,6 +2,7 @@
 
     python -m compress.analysis.latency_model --run=DENSE [--runtime onnxruntime] [--threads 1]
     python -m compress.analysis.latency_model --model models.C2SRCNN.model:Net --example-shape 1x3x90x120
+    python -m compress.analysis.latency_model --run=DENSE --device-results=device.json    # of another machine
 
 Writes results/RUN/latency_model.json, and prints the tables, how well they predict, and the widths worth having.
 """
@@ -18,6 +19,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from compress.analysis.latency_model.build import PROFILED, measure_latency_model
+from compress.analysis.latency_model.carried import inputs_of, read_model
+from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
@@ -38,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--example-shape", help="of its input, such as 1x3x64x64")
     parser.add_argument("--runtime", default=PROFILED, help="that runs the exported file")
     parser.add_argument("--threads", type=int, default=1, help="of the runtime")
+    parser.add_argument("--device-results", help="device.json with a layer table: take its times, measure nothing here")
     parser.add_argument("--no-int8", action="store_true", help="measure float only")
     parser.add_argument("--out", type=Path, help="the file (default: results/RUN/latency_model.json)")
     given = parser.parse_args(arguments)
@@ -48,8 +52,12 @@ def _measured(given: Any) -> str:
     network, inputs = _subject(given)
     path = given.out or Path("results") / (given.run or "network") / "latency_model.json"
     graph = prunable_graph(network, inputs)
-    settings = {"runtime": given.runtime, "threads": given.threads, "int8": not given.no_int8}
-    found = measure_latency_model(network, inputs, graph=graph, **settings)
+    if given.device_results:
+        found = read_model(given.device_results)
+        found.check_is_of(layers_of(network, inputs_of(found)))
+    else:
+        settings = {"runtime": given.runtime, "threads": given.threads, "int8": not given.no_int8}
+        found = measure_latency_model(network, inputs, graph=graph, **settings)
     found.save(path)
     return f"{describe(found, graph)}\nwritten: {path}"
 
@@ -92,7 +100,7 @@ def describe(found: LatencyModel, graph: ChannelGraph) -> str:
         for name in next(iter(steps.values()))
     ]
     parts.append(tabulate(rows, ["group", *(f"{each}, step: widths worth having" for each in steps)]))
-    origin = ", ".join(f"{name} {value}" for name, value in found.origin.items())
+    origin = ", ".join(f"{name} {value}" for name, value in found.origin.items() if name != "inputs")
     return "\n\n".join([*parts, f"dense float file: {found.dense_ms:.4g} ms; {origin}"])
 
 

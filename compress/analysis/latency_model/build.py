@@ -1,43 +1,33 @@
 """Measures a latency model: every kind of layer over widths, then a few whole files for the rest.
 
-`measure_latency_model`.
+`measure_latency_model`, here; `fitted`, from times that were measured anywhere.
 """
 
-import copy
-import itertools
 import logging
 import tempfile
-import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from compress.analysis.latency_model.fingerprint import fingerprint
-from compress.analysis.latency_model.layers import Kind, Layer, layers_of, without
+from compress.analysis.latency_model.layers import Kind, Layer, layers_of, widened
 from compress.analysis.latency_model.model import LatencyModel, features
-from compress.analysis.latency_model.profile import ROUNDS, kernel_times
-from compress.analysis.latency_model.table import Table, nonnegative, table_of, widths_to_measure
+from compress.analysis.latency_model.plan import Sweep, sweeps_of
+from compress.analysis.latency_model.table import Table, nonnegative
+from compress.analysis.latency_model.whole import write_whole_files
 from compress.errors import UserError
 from compress.export.latency import measure_latency, onnx_way
-from compress.export.onnx.export import transform_to_onnx
+from compress.export.layer_times import sweep_times
 from compress.graph.channels import ChannelGraph
-from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
-from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.trials.trial import prunable_graph
 
 logger = logging.getLogger("compress")
 PROFILED = "onnxruntime"  # the runtime whose profiler has the time of each layer
-SHARES = {"float": (1.0, 0.75, 0.5, 0.25), "int8": (1.0, 0.5)}  # of each group's channels, of whole files
-DRAWN = {"float": 14, "int8": 0}  # further files, of random widths
 ENOUGH = 10  # whole files, to see what alignment costs
-SECONDS = 4.0  # about, of measuring one kind in one precision
-CROSSES = 4  # widths at which both are smaller than full, to judge the tables
 BELIEF = 0.3  # weight of k = 1 among the whole files
 
 
@@ -71,147 +61,79 @@ def measure_latency_model(
     model = model.eval()
     layers = layers_of(model, example_inputs)
     graph = graph or prunable_graph(model, example_inputs)
-    tables: dict[tuple[Kind, str], Table] = {}
     precisions = ["float", *(["int8"] if int8 else [])]
-    for kind, precision in itertools.product(dict.fromkeys(layer.kind for layer in layers), precisions):
-        tables[kind, precision] = _table(kind, [each for each in layers if each.kind == kind], precision, threads)
-    origin = fingerprint(runtime, threads)
-    whole = _Whole(model, graph, example_inputs, threads)
+    sweeps = sweeps_of(layers, precisions)
+    times = [measured_sweep(each, threads) for each in sweeps]
+    origin = {**fingerprint(runtime, threads), "inputs": described(example_inputs)}
     with tempfile.TemporaryDirectory() as folder:
-        anchors = whole.measured(Path(folder), precisions)
+        anchors = write_whole_files(model, layers, graph, example_inputs, Path(folder), precisions)
+        timed = measured_files([each["file"] for each in anchors], example_inputs, threads)
+    return fitted(layers, sweeps, times, [{**a, "ms": ms} for a, ms in zip(anchors, timed, strict=True)], origin)
+
+
+def described(inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Shape and type of each input, as plain data."""
+    return [{"shape": list(each.shape), "dtype": str(each.dtype).removeprefix("torch.")} for each in inputs]
+
+
+def measured_sweep(sweep: Sweep, threads: int) -> list[float]:
+    """Milliseconds of the layer at each pair of widths, on this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        times = sweep_times(sweep.write(Path(folder)), sweep.slowest, threads)
+    logger.info("%s, %s, up to %d x %d: %d widths", sweep.kind, sweep.precision, *sweep.full, len(sweep.widths))
+    return times
+
+
+def measured_files(files: Sequence[Path], inputs: tuple[Tensor, ...], threads: int) -> list[float]:
+    """Milliseconds of whole files, in turns: the first one's median, and by each round's ratio to it."""
+    ways = {str(i): onnx_way(file, inputs, threads) for i, file in enumerate(files)}
+    found = list(measure_latency(ways, rounds=15).values())
+    return [found[0].milliseconds * each.ratio for each in found]
+
+
+def fitted(
+    layers: Sequence[Layer],
+    sweeps: Sequence[Sweep],
+    times: Sequence[Sequence[float]],
+    anchors: Sequence[Mapping[str, Any]],
+    origin: Mapping[str, Any],
+) -> LatencyModel:
+    """The model of measured times.
+
+    Args:
+        layers: of the dense network.
+        sweeps: of every kind and precision.
+        times: milliseconds of each sweep.
+        anchors: whole files: share of the channels, precision, widths of the layers, milliseconds, bytes, parameters.
+        origin: machine, runtime and threads.
+    """
+    tables = {(each.kind, each.precision): each.table(own) for each, own in zip(sweeps, times, strict=True)}
     rest = {
-        each: _rest(each, [a for a in anchors if a["precision"] == each], layers, graph, tables) for each in precisions
+        precision: _rest(precision, [a for a in anchors if a["precision"] == precision], layers, tables)
+        for precision in dict.fromkeys(each.precision for each in sweeps)
     }
     dense_ms = next(a["ms"] for a in anchors if a["precision"] == "float" and a["share"] == 1)
     found = LatencyModel(tuple(layers), tables, rest, dense_ms, origin)
-    return replace(found, anchors=tuple(_told(found, graph, anchor) for anchor in anchors))
+    return replace(found, anchors=tuple(_judged(found, anchor) for anchor in anchors))
 
 
-def _told(found: LatencyModel, graph: ChannelGraph, anchor: Mapping[str, Any]) -> dict[str, Any]:
+def _judged(found: LatencyModel, anchor: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a whole file: how it was predicted and measured."""
-    predicted = found.removed(graph, anchor["removed"], anchor["precision"] == "int8")
-    return {name: anchor[name] for name in ("share", "precision", "ms", "bytes", "params")} | {
-        "predicted_ms": predicted
-    }
-
-
-def _table(kind: Kind, layers: Sequence[Layer], precision: str, threads: int) -> Table:
-    """Measures one kind up to the widest of its layers."""
-    full = max(each.channels_in for each in layers), max(each.channels_out for each in layers)
-    groups = max(kind.groups, 1)
-    widths = _widths(full, kind.groups)
-    started = time.perf_counter()
-    kernel_times(kind, [full], precision == "int8", threads, rounds=2)
-    each = (time.perf_counter() - started) / 3
-    rounds = int(np.clip(SECONDS / (each * len(widths)), 4, ROUNDS))
-    times = kernel_times(kind, widths, precision == "int8", threads, rounds)
-    logger.info("%s, %s, up to %d x %d: %d widths, %d rounds", kind, precision, *full, len(widths), rounds)
-    assert all(width % groups == 0 for pair in widths for width in pair)
-    return table_of(dict(zip(widths, times, strict=True)), full, depthwise=kind.groups == 0)
-
-
-def _widths(full: tuple[int, int], groups: int) -> list[tuple[int, int]]:
-    """Both sweeps and a few pairs between; of grouped layers multiples of the groups."""
-    if groups == 0:
-        return [(each, each) for each in widths_to_measure(full[0])]
-    first, second = ([each * groups for each in widths_to_measure(width // groups)] for width in full)
-    shares = [(k + 1) / (CROSSES + 1) for k in range(CROSSES)]
-    crosses = [
-        (max(1, round(full[0] * s / groups)) * groups, max(1, round(full[1] * s / groups)) * groups) for s in shares
-    ]
-    pairs = [(each, full[1]) for each in first] + [(full[0], each) for each in second] + crosses
-    return list(dict.fromkeys(pairs))
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """Whole exported files at a few widths."""
-
-    model: nn.Module
-    graph: ChannelGraph
-    inputs: tuple[Tensor, ...]
-    threads: int
-
-    def measured(self, folder: Path, precisions: Sequence[str]) -> list[dict[str, Any]]:
-        """One entry a file: share of the channels, precision, the units removed, milliseconds."""
-        anchors: list[dict[str, Any]] = []
-        draw = np.random.default_rng(0)
-        for precision in precisions:
-            removals: list[tuple[float | None, dict[str, list[int]]]] = [
-                (share, evenly(self.graph, share)) for share in SHARES[precision]
-            ]
-            removals += [(None, drawn(self.graph, draw)) for _ in range(DRAWN[precision])]
-            for share, removed in removals:
-                file = folder / f"{len(anchors)}.onnx"
-                params = self._export(removed, precision, file)
-                size = {"bytes": file.stat().st_size, "params": params}
-                anchors.append({"share": share, "precision": precision, "removed": removed, "file": file, **size})
-        ways = {str(i): onnx_way(a["file"], self.inputs, self.threads) for i, a in enumerate(anchors)}
-        found = measure_latency(ways, rounds=15)
-        dense = next(iter(found.values())).milliseconds
-        return [{**a, "ms": dense * each.ratio} for a, each in zip(anchors, found.values(), strict=True)]
-
-    def _export(self, removed: Mapping[str, list[int]], precision: str, file: Path) -> int:
-        """Writes the file; the number of parameters of the float network."""
-        network = copy.deepcopy(self.model)
-        network = plan_recipe(network, self.graph, removed).apply(network).eval()
-        params = sum(each.numel() for each in network.parameters())
-        if precision == "int8":
-            settings: dict[str, Any] = {"bits_activations": 8, "bits_parameters": 8, "per_channel_wts": True}
-            quantizer = PostTrainLinearQuantizer(**settings, example_inputs=self.inputs)
-            network = quantizer.quantize(network, [self.inputs])
-            transform_to_onnx(network, file, self.inputs, True, "qdq", [self.inputs])
-        elif not any(removed.values()):
-            transform_to_onnx(network, file, self.inputs, False, check_inputs=[self.inputs])
-        else:
-            _quick_export(network, file, self.inputs)
-        return params
-
-
-def evenly(graph: ChannelGraph, share: float) -> dict[str, list[int]]:
-    """Units to remove so that every prunable group keeps about a share of its own, at least one."""
-    removed = {}
-    for group in graph.groups(prunable_only=True):
-        gone = min(group.units - max(1, round(group.units * share)), group.prunable)
-        removed[group.name] = list(range(gone))
-    return removed
-
-
-def drawn(graph: ChannelGraph, draw: np.random.Generator) -> dict[str, list[int]]:
-    """Units to remove so that groups keep random numbers around a random share; half of the times multiples of 8."""
-    share, step = draw.uniform(0.2, 0.95), int(draw.choice([1, 8]))
-    removed = {}
-    for group in graph.groups(prunable_only=True):
-        left = round(group.units * share * draw.uniform(0.6, 1.4) / step) * step
-        gone = group.units - min(group.units, max(1, left))
-        removed[group.name] = list(range(min(gone, group.prunable)))
-    return removed
-
-
-def _quick_export(network: nn.Module, file: Path, inputs: tuple[Tensor, ...]) -> None:
-    """A float network's file by the older exporter, in a tenth of the time; the runtime makes the same kernels of it.
-
-    What it cannot export goes the usual way.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(network, inputs, str(file), dynamo=False)
-    except Exception:
-        transform_to_onnx(network, file, inputs, False, check_inputs=[inputs])
+    now = widened(found.layers, anchor["widths"])
+    kept = {name: anchor[name] for name in ("share", "precision", "ms", "bytes", "params")}
+    return {**kept, "predicted_ms": found.time(now, anchor["precision"] == "int8")}
 
 
 def _rest(
     precision: str,
     anchors: Sequence[Mapping[str, Any]],
     layers: Sequence[Layer],
-    graph: ChannelGraph,
     tables: Mapping[tuple[Kind, str], Table],
 ) -> tuple[float, ...]:
     """Coefficients of the features, by least squares of relative errors, with a weak belief that the first is 1."""
     rows = []
     for anchor in anchors:
-        now = without(layers, graph, anchor["removed"])
+        now = widened(layers, anchor["widths"])
         times = [tables[each.kind, precision].time(each.channels_in, each.channels_out) for each in now]
         # Divided by the measured time, and the right side is 1: errors count relative to the file's time.
         rows.append(features(now, times) / anchor["ms"])

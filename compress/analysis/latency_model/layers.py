@@ -1,6 +1,6 @@
 """The layers of a network that a latency model has tables for, and their widths once units are gone.
 
-`layers_of`, `without`. A `Kind` is what makes two layers take the same time at the same widths.
+`layers_of`, `without`, `widened`. A `Kind` is what makes two layers take the same time at the same widths.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,6 +73,15 @@ class Layer:
     channels_out: int
     positions: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**vars(self), "kind": self.kind.to_dict()}
+
+    @classmethod
+    def of_dict(cls, data: Mapping[str, Any]) -> "Layer":
+        """The layer of `to_dict`."""
+        return cls(**{**data, "kind": Kind.of_dict(data["kind"])})
+
 
 def layers_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Layer]:
     """The convolutions and linear layers that one forward pass runs, in order; a module called twice is there twice.
@@ -114,6 +123,12 @@ def without(layers: Sequence[Layer], graph: ChannelGraph, removed: Mapping[str, 
         widths = layer.channels_in - columns, layer.channels_out - rows
         found.append(replace(layer, channels_in=widths[0], channels_out=widths[1]))
     return found
+
+
+def widened(layers: Sequence[Layer], widths: Sequence[Sequence[int]]) -> list[Layer]:
+    """The layers at other widths, (in, out) of each."""
+    pairs = zip(layers, widths, strict=True)
+    return [replace(layer, channels_in=int(a), channels_out=int(b)) for layer, (a, b) in pairs]
 
 
 def _conv(name: str, module: nn.Conv2d, inputs: Sequence[int], outputs: Sequence[int]) -> Layer:

@@ -9,7 +9,7 @@ widths. Saved with the fingerprint of machine, runtime and threads.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +74,25 @@ class LatencyModel:
         parts = [(1 - share, "float"), (share, "int8")]
         return sum(part * float(np.dot(self.rest[name], found)) for part, name in parts if part)
 
+    def check_is_of(self, layers: Sequence[Layer]) -> None:
+        """Raises where the dense network that was measured is not that of these layers.
+
+        Raises:
+            UserError: another network, or input size.
+        """
+        own, given = ([replace(each, name="") for each in found] for found in (self.layers, layers))
+        if own != given:
+            raise UserError(
+                "the latency model is of another dense network or input size: it has "
+                f"{len(own)} convolutions and linear layers, {sum(a != b for a, b in zip(own, given, strict=False))} "
+                f"of them unlike this network's, which has {len(given)}; measure this network"
+            )
+
+    @property
+    def largest_error(self) -> float:
+        """By how much, as a share, a whole file's time was predicted wrongly at most."""
+        return max((abs(each["predicted_ms"] / each["ms"] - 1) for each in self.anchors), default=0.0)
+
     def removed(
         self, graph: ChannelGraph, removed: Mapping[str, list[int]], int8: Collection[str] | bool = False
     ) -> float:
@@ -127,7 +146,7 @@ class LatencyModel:
             "origin": dict(self.origin),
             "dense_ms": self.dense_ms,
             "rest": {name: list(each) for name, each in self.rest.items()},
-            "layers": [{**vars(layer), "kind": layer.kind.to_dict()} for layer in self.layers],
+            "layers": [layer.to_dict() for layer in self.layers],
             "anchors": list(self.anchors),
             "tables": tables,
         }
@@ -135,7 +154,7 @@ class LatencyModel:
     @classmethod
     def of_dict(cls, data: Mapping[str, Any]) -> "LatencyModel":
         """The model of `to_dict`."""
-        layers = tuple(Layer(**{**each, "kind": Kind.of_dict(each["kind"])}) for each in data["layers"])
+        layers = tuple(Layer.of_dict(each) for each in data["layers"])
         tables = {(Kind.of_dict(each["kind"]), str(each["precision"])): Table.of_dict(each) for each in data["tables"]}
         rest = {str(name): tuple(map(float, each)) for name, each in data["rest"].items()}
         return cls(layers, tables, rest, float(data["dense_ms"]), dict(data["origin"]), tuple(data["anchors"]))

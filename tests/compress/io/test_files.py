@@ -108,11 +108,12 @@ READERS = {  # what opens a file -> where it may stand, each with a path that `c
     "pd.read_excel": set(),
     "onnx.load": {
         "compress/export/exported_model.py", "compress/export/onnx/export.py", "compress/export/onnx/check.py"},
-    "runtime.InferenceSession": {"compress/export/onnx/session.py", "compress/analysis/latency_model/profile.py"},
+    "runtime.InferenceSession": {"compress/export/onnx/session.py", "compress/export/layer_times.py"},
     "openpyxl.load_workbook": set(),
 }  # fmt: skip
 SAFE = ("checked", "file", "archive", "io.StringIO", "io.BytesIO", "content")  # a checked path, an open file, bytes
-ALONE = ("compress/export/on_device.py", "compress/export/runtimes/")  # run by themselves, on files of their own folder
+# Run by themselves, on files of their own folder.
+ALONE = ("compress/export/on_device.py", "compress/export/layer_times.py", "compress/export/runtimes/")
 TEXT_METHODS = {"read_text", "read_bytes", "write_text", "write_bytes"}
 MODES = ("'r", "'w", "'a", "'x")
 WRITERS = {"to_csv", "to_excel", "savefig"}

@@ -1,5 +1,6 @@
-"""Which dense run a new study starts from."""
+"""Which dense run a new study starts from, and whose clock it has."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -7,7 +8,12 @@ import pytest
 
 pytest.importorskip("optuna")
 
-from engine.search.agreement import _newest_dense
+from compress.analysis.latency_model.carried import read_model
+from compress.errors import UserError
+from compress.goals.goal import Goal
+from engine.search.agreement import _newest_dense, _on_a_device
+from tests.compress.analysis.latency_model.test_carried import device_json
+from tests.compress.analysis.latency_model.test_latency_model import Small, X
 from tests.engine.conftest import TrainerOf
 
 
@@ -26,3 +32,21 @@ def test_a_dense_run_that_has_not_finished_is_passed_over_and_named(
     assert (
         "the dense run half ended after 1 of 2 epochs and is passed over; python train.py --resume=half" in caplog.text
     )
+
+
+def test_a_study_keeps_the_model_of_its_device(here: Path) -> None:
+    Path("device.json").write_text(json.dumps(device_json(Small().eval(), (X,))))
+    kept, psnr = Path("studies/s/latency_model.json"), Goal("psnr", drop_at_most=0.1)
+    goals = [Goal("latency", at_most=0.5), psnr]
+    assert _on_a_device(goals, None, kept) == goals
+    timed, other = _on_a_device(goals, "device.json", kept)
+    assert (timed.to_dict()["device"], other) == (str(kept), psnr)
+    assert read_model(kept).origin["processor"] == "Other"
+    assert _on_a_device([Goal("latency", at_most=0.5, device="device.json")], None, kept)[0].device == str(kept)
+    with pytest.raises(UserError, match="is the clock of goals on latency, and there is none; nothing was started"):
+        _on_a_device([psnr], "device.json", kept)
+    two = [Goal("latency", at_most=0.5, device="a.json"), Goal("latency", at_most=0.4, device="b.json")]
+    with pytest.raises(UserError, match=r"about several machines \(a\.json, b\.json\); a search has one clock"):
+        _on_a_device(two, None, kept)
+    with pytest.raises(UserError, match="has the times of onnxruntime, not of openvino; nothing was started"):
+        _on_a_device([Goal("latency", at_most=0.5, runtime="openvino")], "device.json", kept)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -12,11 +13,11 @@ from torch import nn
 
 from compress.analysis.latency_model import budget, build
 from compress.analysis.latency_model.__main__ import main
-from compress.analysis.latency_model.kernels import ENDS, kernel_model
+from compress.analysis.latency_model.kernels import ENDS, WEIGHTS, kernel_model, write_kernels
 from compress.analysis.latency_model.knapsack import widths_for
 from compress.analysis.latency_model.layers import Kind, layers_of, without
 from compress.analysis.latency_model.model import LatencyModel
-from compress.analysis.latency_model.profile import kernel_times
+from compress.analysis.latency_model.plan import Sweep, evenly
 from compress.analysis.latency_model.table import (
     nonnegative,
     step_of,
@@ -27,6 +28,7 @@ from compress.analysis.latency_model.table import (
 )  # fmt: skip
 from compress.config import dict_config
 from compress.errors import UserError
+from compress.export.layer_times import layer_times
 from compress.graph.channels import ChannelGraph
 from compress.thinning.trials.trial import prunable_graph
 
@@ -66,21 +68,26 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, ChannelGraph, L
     graph = prunable_graph(network, X)
     layers = layers_of(network, (X,))
 
-    def whole(self: Any, folder: Path, precisions: Any) -> list[dict[str, Any]]:
-        anchors = []
+    def sweep(each: Sweep, threads: int) -> list[float]:
+        return invented(each.kind, each.widths, each.precision == "int8", threads)
+
+    def whole(*given: Any) -> list[dict[str, Any]]:
+        anchors, precisions = [], given[-1]
         for precision in precisions:
             for share in (1.0, 0.5, 0.25):
-                removed = build.evenly(graph, share)
+                now = without(layers, graph, evenly(graph, share))
+                widths = [(each.channels_in, each.channels_out) for each in now]
                 times = [
-                    invented(each.kind, [(each.channels_in, each.channels_out)], precision == "int8", 1)[0]
-                    for each in without(layers, graph, removed)
+                    invented(each.kind, [pair], precision == "int8", 1)[0]
+                    for each, pair in zip(now, widths, strict=True)
                 ]
-                anchors.append({"share": share, "precision": precision, "removed": removed, "ms": 0.1 + sum(times),
+                anchors.append({"share": share, "precision": precision, "widths": widths, "file": 0.1 + sum(times),
                                 "bytes": 0, "params": 0})  # fmt: skip
         return anchors
 
-    monkeypatch.setattr(build, "kernel_times", invented)
-    monkeypatch.setattr(build._Whole, "measured", whole)
+    monkeypatch.setattr(build, "measured_sweep", sweep)
+    monkeypatch.setattr(build, "write_whole_files", whole)
+    monkeypatch.setattr(build, "measured_files", lambda files, *_: files)  # the file is its time
     return network, graph, build.measure_latency_model(network, (X,), graph=graph)
 
 
@@ -142,13 +149,18 @@ def test_another_runtime_has_no_profiler(net: nn.Module) -> None:
     Kind("conv2d", (1, 6, 5), (3, 3), (1, 1), (1, 1), (1, 1), 0),
     Kind("linear", (3,)),
 ])  # fmt: skip
-def test_a_layers_file_runs_and_its_time_can_be_read(kind: Kind, int8: bool) -> None:
+def test_a_layers_file_runs_and_its_time_can_be_read(kind: Kind, int8: bool, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(kernel_model(kind, 8, 4, int8).SerializeToString())
     shape = session.get_inputs()[0].shape
     assert shape[1] == ENDS
     [out] = session.run(None, {"x": np.zeros(shape, np.float32)})
     assert out.shape[:2] == (kind.size[0], ENDS)
-    assert all(each > 0 for each in kernel_times(kind, [(8, 4), (4, 4)], int8, 1, rounds=2))
+    files = write_kernels(kind, [(8, 4), (4, 4)], int8, tmp_path)
+    assert all(each > 0 for each in layer_times(files, 1, rounds=2))
+    # The layers of all files read their weights from the beginning of one file, and no further than its end.
+    own = next(each for each in onnx.load(files[0]).graph.initializer if each.name == "LAYER_w")
+    stored = np.fromfile(tmp_path / WEIGHTS, np.int8 if int8 else np.float32)
+    assert onnx.numpy_helper.to_array(own).ravel() == pytest.approx(stored[: int(np.prod(own.dims))])
 
 
 def test_tables_take_unaligned_widths_once() -> None:

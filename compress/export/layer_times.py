@@ -1,39 +1,47 @@
 """Times of one layer in many small files, read from onnxruntime's profiler; all files take turns.
 
-`kernel_times`.
+`sweep_times`, `layer_times`. No torch and nothing of the project, so that a bundle carries this file as it is.
 """
 
 import json
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress.analysis.latency_model.kernels import LAYER, kernel_model
-from compress.analysis.latency_model.layers import Kind
-from compress.io.files import read_text
-from compress.io.optional import needed
-
-ROUNDS = 15
-ENDS_NAMES = ("before", "after", "first")
+LAYER = "LAYER"  # names of the measured nodes begin with it
+ENDS_NAMES = ("before", "after", "first")  # parts of the names of those around it
+ROUNDS, LEAST_ROUNDS = 15, 4
+SECONDS = 4.0  # about, of measuring one sweep
 QUANTILE = 0.25  # of a layer's times over the rounds: what else the machine does only adds
 
 
-def kernel_times(
-    kind: Kind, widths: Sequence[tuple[int, int]], int8: bool, threads: int, rounds: int = ROUNDS
-) -> list[float]:
-    """Milliseconds of a layer of a kind at each pair of widths (in, out): the first quartile over the rounds."""
-    runtime = needed("onnxruntime", "measuring layers")
+def sweep_times(files: Sequence[Path], slowest: int, threads: int) -> list[float]:
+    """Milliseconds of the layer in each file, over as many rounds as fit into `SECONDS`.
+
+    Args:
+        files: with a layer each.
+        slowest: place of the one of full widths, by which the rounds are chosen.
+        threads: of the runtime.
+    """
+    started = time.perf_counter()
+    layer_times([files[slowest]], threads, rounds=2)
+    each = (time.perf_counter() - started) / 3
+    rounds = int(np.clip(SECONDS / (each * len(files)), LEAST_ROUNDS, ROUNDS))
+    return layer_times(files, threads, rounds)
+
+
+def layer_times(files: Sequence[Path], threads: int, rounds: int = ROUNDS) -> list[float]:
+    """Milliseconds of the layer in each file: the first quartile over the rounds."""
+    import onnxruntime
+
     draw = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        sessions = []
-        for number, (channels_in, channels_out) in enumerate(widths):
-            content = kernel_model(kind, channels_in, channels_out, int8).SerializeToString()
-            sessions.append(_session(runtime, content, Path(folder) / f"{number}_", threads))
-        shape = sessions[0].get_inputs()[0].shape
-        feeds = {"x": draw.random(shape, dtype=np.float32)}
+        sessions = [_session(onnxruntime, file, Path(folder) / f"{i}_", threads) for i, file in enumerate(files)]
+        feeds = {"x": draw.random(sessions[0].get_inputs()[0].shape, dtype=np.float32)}
         for _ in range(rounds + 1):  # the first warms up
             for session in sessions:
                 session.run(None, feeds)
@@ -44,17 +52,17 @@ def kernel_times(
     return [own + around - always for own, around in parts]
 
 
-def _session(runtime: Any, content: bytes, prefix: Path, threads: int) -> Any:
+def _session(runtime: Any, file: Path, prefix: Path, threads: int) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, threads
     options.enable_profiling, options.profile_file_prefix = True, str(prefix)
-    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 def _parts(file: Path, rounds: int) -> tuple[float, float]:
     """Milliseconds of the layer's nodes, and of those that the runtime put around them: at some widths it reorders."""
     times: dict[str, list[float]] = {}
-    for event in json.loads(read_text(file)):
+    for event in json.loads(file.read_text()):
         name = str(event["name"])
         if (
             event.get("cat") == "Node"
