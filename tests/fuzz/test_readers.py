@@ -23,6 +23,7 @@ from apputils.report.sections.network.architecture import Architecture
 from apputils.runs.folders import Run, recorded_optform
 from apputils.runs.lock import hold
 from apputils.runs.seed_groups import group_of
+from compress.analysis.latency_model.carried import read_model
 from compress.analysis.sensitivity.record import open_record
 from compress.config import file_config
 from compress.config.goals import load_goals
@@ -30,6 +31,7 @@ from compress.config.post_training import load_post_training
 from compress.errors import UserError
 from compress.export.bundle import read_device_results
 from compress.export.exported_model import ExportedModel, description_of
+from compress.goals.device import problem_with_device
 from compress.io.archive_limits import check_archive
 from compress.quantization.post_training.statistics_file import read_statistics
 from data.Classify_data.find_dataset import place_layout
@@ -55,7 +57,7 @@ OWN = {  # read what this project or the system has written itself, under names 
     "has_vnni", "_cpu_seconds", "_template", "_processor", "_busy_seconds", "_since", "world", "new_schedule",
     "stored_in_integers", "layers_in_integers", "_parts", "load_program", "_checked_source", "of_run",
     "cost_row", "node_kinds", "blame", "_facts", "append_activations",  # what has just been written or proved
-    "_measured_once",
+    "_measured_once", "add_layer_table",
     "_top_of",  # code that the command line names; its import says what is wrong with it
     "load",  # of transformers' own checkpoints, see compress/integrations
 }  # fmt: skip
@@ -156,6 +158,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "seed_groups.py group_of": in_run("group.json", lambda: group_of("a")),
     "goals.py load_goals": load_goals,
     "bundle.py read_device_results": lambda path: read_device_results(path, "a"),
+    "carried.py read_model": read_model,
+    "device.py problem_with_device": lambda path: problem_with_device(str(path), "onnxruntime"),
     "agreement.py _read": lambda path: study_resumed(SearchConfig(study=_study(path))),
     "pairs_index.py read_index": _in_folder(read_index, "pairs.json"),
     "data/images.py opened": lambda path: ImageFile("a", path).load(),
