@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.export.onnx.moves import constant_of, keep_integers
 from compress.io.optional import on_use
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Weight:
         node = value.producer() if value is not None else None
         if node is None or node.op_type != "DequantizeLinear":
             return None
-        arrays = [_constant(each) for each in node.inputs]
+        arrays = [constant_of(each) for each in node.inputs]
         if len(arrays) != 3 or any(each is None for each in arrays):
             return None
         # ONNX's default; `max` for a scalar, which has no dimensions.
@@ -81,6 +82,7 @@ def improve(model: ir.Model) -> None:
     fold_onnx_batch_norm(model.graph)
     unfold_transposed(model.graph)
     separate_weights(model.graph)
+    keep_integers(model.graph)
     remove_unused(model)
 
 
@@ -146,7 +148,7 @@ def fold_onnx_batch_norm(graph: ir.Graph) -> None:
         if layer is None or layer.op_type not in _CHANNEL_AXIS or not _read_once(layer.outputs[0]):
             continue
         weight, bias = Weight.of(layer.inputs[1]), _bias(layer)
-        constants = [_constant(each) for each in norm.inputs[1:5]]
+        constants = [constant_of(each) for each in norm.inputs[1:5]]
         if weight is None or bias is None or any(each is None for each in constants):
             continue
         gamma, beta, mean, variance = (np.asarray(each, np.float64) for each in constants)
@@ -328,12 +330,7 @@ def _bias(layer: ir.Node) -> Array | None:
     """A layer's constant bias, zeros if it has none, None if it is computed."""
     if len(layer.inputs) < 3 or layer.inputs[2] is None:
         return np.zeros(1, np.float32)
-    return _constant(layer.inputs[2])
-
-
-def _constant(value: ir.Value | None) -> Array | None:
-    found = ir.convenience.get_const_tensor(value) if value is not None else None
-    return found.numpy() if found is not None else None
+    return constant_of(layer.inputs[2])
 
 
 def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
