@@ -1,13 +1,15 @@
 """Trains a network under a compression schedule: python train.py --optform=SR --compress=agp_prune.yaml"""
 
 from apputils.runs.console import exit_codes
-from options.applications import application_on_command_line
+from apputils.runs.folders import recorded_optform
+from options.applications import application_on_command_line, named_on_command_line
 
 
 @exit_codes
 def main() -> None:
     """Parses, builds and runs."""
-    application = application_on_command_line()
+    resumed = named_on_command_line("--resume")
+    application = application_on_command_line(recorded_optform(resumed, None) if resumed else None)
     config = application.load("train_options")().parse()
 
     from engine.commands.train import act  # imports torch, which --help and wrong options need not wait for

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import train
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -140,3 +142,19 @@ def test_a_classifier_is_trained_and_tested(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "results/digits/test_summary.json").read_text())
     assert summary["quality"]["top1"]["model"] > 50 > summary["quality"]["top1"]["majority class"]
     assert sum(row["images"] for row in summary["details"]["classes"]) == 357
+
+
+def test_a_resumed_run_is_of_the_application_that_it_was_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("logs/a").mkdir(parents=True)
+    Path("logs/a/options.yaml").write_text("optform: Deblur\n")
+    for given, options in (
+        (["--resume=a"], "Options of Deblur:"),
+        (["--resume", "a", "--optform=SR"], "Options of SR:"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["train.py", *given, "--help"])
+        with pytest.raises(SystemExit):
+            train.main()
+        assert options in capsys.readouterr().out
