@@ -23,7 +23,9 @@ ALL = sorted((ROOT / "schedules").rglob("*.yaml"))
 AFTER_TRAINING = [path for path in ALL if "PostTrainLinearQuantizer" in path.read_text(encoding="utf-8")]
 SHIPPED = [path for path in ALL if path not in AFTER_TRAINING]
 ON_DATA = [path for path in SHIPPED if "--dataset=" in path.read_text(encoding="utf-8")]  # that are installed apart
-TRAINED = [pytest.param(path, marks=[pytest.mark.data] if path in ON_DATA else []) for path in SHIPPED]
+LARGE = ("edsr_paper.yaml", "edsr_paper_half_macs.yaml")  # networks that take seconds to build
+MARKS = {path: [pytest.mark.data] * (path in ON_DATA) + [pytest.mark.slow] * (path.name in LARGE) for path in SHIPPED}
+TRAINED = [pytest.param(path, marks=MARKS[path]) for path in SHIPPED]
 ORIGINAL = ROOT / "tests" / "original_schedules"
 SIX = ["mid_part.0.0.weight", *(f"mid_part.{i}.weight" for i in (1, 3, 5, 7)), "mid_part.9.0.weight"]
 

@@ -4,7 +4,7 @@ from tests.models.cases import Cases
 
 CASES = Cases(
     small_run=["--traindata=images", "--samples=12", "--patch_size=24", "--batchSize=2"],
-    schedules=20,
+    schedules=22,
     refused={"train_options": [(["--match=order"], "--match says how the file of --weights is read")]},
     beyond={
         "train_options": [
