@@ -2,12 +2,13 @@
 
     python benchmarks/deploy.py [--rounds 15] [--threads 1] [--only TEXT] [--reduce-range]
 
-For each network five files take turns in one process: dense float, half the channels in float, dense int8, half the
-channels in int8 as onnxruntime's own `quantize_static` makes it of the float file, and as we do. Printed are size, the
-median time with quartiles, and the ratio to the dense float file in the same round. Weights are random and calibration
-is one batch of noise: time and size do not depend on them, quality is not looked at. The network's output is rounded
-too (`round_results: all`), because `quantize_static` does so: a last linear layer that stays float is a float kernel,
-which reads four times the bytes. With it, onnxruntime runs the same kernels for both files.
+Half the channels go by the library's own thinning. For each network five files take turns in one process: dense float,
+half the channels in float, dense int8, half the channels in int8 as onnxruntime's own `quantize_static` makes it of the
+float file, and as we do. Printed are size, the median time with quartiles, and the ratio to the dense float file in the
+same round; of ours also that to `quantize_static`'s. With one thread, times are processor time, so that other processes
+count little. Weights are random and calibration is one batch of noise: time and size do not depend on them, quality is
+not looked at. The network's output is rounded too (`round_results: all`), because `quantize_static` does so: a last
+linear layer that stays float is a float kernel, which reads four times the bytes.
 
 uint8 x int8 kernels are quick on CPUs with VNNI; whether this one has it is printed.
 """
@@ -15,6 +16,7 @@ uint8 x int8 kernels are quick on CPUs with VNNI; whether this one has it is pri
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from compress.export.latency import measure_latency, onnx_way
+from compress import prunable_graph, remove_units
+from compress.export.latency import Turn, Way, onnx_way, take_turns
 from compress.export.onnx.check import kernel_kinds
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportReport, ExportSettings
@@ -35,48 +38,38 @@ from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantiz
 from models.C2SRCNN.model import Net
 
 
-def classifier(name: str) -> Callable[[float], nn.Module]:
-    """A torchvision classifier by the share of its channels that are left."""
+def classifier(name: str) -> Callable[[], nn.Module]:
+    """A torchvision classifier with random weights."""
 
-    def make(share: float) -> nn.Module:
+    def make() -> nn.Module:
         import torchvision
 
-        if name == "mobilenet_v2":
-            model: nn.Module = torchvision.models.mobilenet_v2(width_mult=share)
-        else:
-            model = torchvision.models.get_model(name)
-            if share < 1:
-                halve(model, share)
+        model: nn.Module = torchvision.models.get_model(name)
         return model
 
     return make
 
 
-def halve(model: nn.Module, share: float) -> None:
-    """Makes every layer of a residual network as narrow as thinning would, with new random weights."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d):
-                inside = child.in_channels if child.in_channels == 3 else int(child.in_channels * share)
-                made: nn.Module = nn.Conv2d(
-                    inside, int(child.out_channels * share), child.kernel_size, child.stride, child.padding, bias=False
-                )
-            elif isinstance(child, nn.BatchNorm2d):
-                made = nn.BatchNorm2d(int(child.num_features * share))
-            elif isinstance(child, nn.Linear):
-                made = nn.Linear(int(child.in_features * share), child.out_features)
-            else:
-                continue
-            setattr(parent, name, made)
-
-
 HALF = "half the channels"
-NETWORKS: dict[str, tuple[Callable[[float], nn.Module], tuple[int, ...]]] = {
-    "SR, 64 channels": (lambda share: Net(2, int(64 * share), int(64 * share)), (1, 3, 128, 128)),
+OURS, THEIRS = f"{HALF}, int8", f"{HALF}, int8 by quantize_static"
+STEP = 8  # channels are left in multiples of it
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "SR, 64 channels": (lambda: Net(2, 64, 64), (1, 3, 128, 128)),
     "ResNet-18": (classifier("resnet18"), (1, 3, 224, 224)),
     "ResNet-50": (classifier("resnet50"), (1, 3, 224, 224)),
     "MobileNetV2": (classifier("mobilenet_v2"), (1, 3, 224, 224)),
 }
+
+
+def halved(model: nn.Module, size: tuple[int, ...]) -> nn.Module:
+    """The network thinned, with proof: half of every group of coupled channels, rounded up to a multiple of `STEP`."""
+    example, removed = torch.rand(size), {}
+    graph = prunable_graph(model, example)
+    for group in graph.groups(prunable_only=True):
+        left = min(group.units, -(-group.units // (2 * STEP)) * STEP)
+        removed[group.name] = list(range(min(group.units - left, group.prunable)))
+    remove_units(model, graph, removed, example)
+    return model
 
 
 def quantized(model: nn.Module, example: Tensor) -> nn.Module:
@@ -97,18 +90,32 @@ def quantized(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def export(
-    make: Callable[[float], nn.Module], size: tuple[int, ...], folder: Path, settings: ExportSettings
+    make: Callable[[], nn.Module], size: tuple[int, ...], folder: Path, settings: ExportSettings
 ) -> dict[str, ExportReport]:
     """The four files of a network, with their reports."""
     example, reports = torch.rand(size), {}
-    for share, label in ((1.0, "dense"), (0.5, HALF)):
-        model = make(share).eval()
+    for label in ("dense", HALF):
+        model = make().eval() if label == "dense" else halved(make().eval(), size)
         file = folder / f"{label}.onnx"
         reports[f"{label}, float"] = transform_to_onnx(model, file, example, False, check_inputs=example)
         integers = folder / f"{label}_int8.onnx"
         whole = quantized(model, example)
         reports[f"{label}, int8"] = transform_to_onnx(whole, integers, example, True, "qdq", example, settings)
     return reports
+
+
+class Busy(Turn):
+    """A way timed by this process's processor time: what other processes do meanwhile is not in it. For one thread."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+
+    def seconds(self, calls: int) -> float:
+        """Mean processor time of so many calls."""
+        started = time.process_time()
+        for _ in range(calls):
+            self._way()
+        return (time.process_time() - started) / calls
 
 
 class _Once:
@@ -149,14 +156,19 @@ def rows_of(name: str, options: argparse.Namespace) -> list[list[object]]:
         inputs = (torch.rand(size),)
         half = Path(reports[f"{HALF}, float"].file)
         files = {label: Path(report.file) for label, report in reports.items()}
-        ours = files.pop(f"{HALF}, int8")
+        ours = files.pop(OURS)
         theirs = by_onnxruntime(half, torch.rand(size), Path(folder) / "theirs.onnx")
-        files[f"{HALF}, int8 by quantize_static"] = theirs
-        files[f"{HALF}, int8"] = ours
+        files[THEIRS] = theirs
+        files[OURS] = ours
         ways = {label: onnx_way(file, inputs, options.threads) for label, file in files.items()}
-        times = measure_latency(ways, options.rounds)
+        if options.threads == 1:
+            ways = {label: Busy(way) for label, way in ways.items()}
+        turns = take_turns(ways, options.rounds)
+        times = {label: turns.latency(label, next(iter(ways))) for label in ways}
+        against = turns.latency(OURS, THEIRS)
         sizes = {label: file.stat().st_size for label, file in files.items()}
         kernels = {label: kernel_kinds(file) for label, file in files.items()}
+    same = f"{against.ratio:.3f} [{against.ratio_low:.3f}, {against.ratio_high:.3f}]"
     return [
         [
             name,
@@ -166,6 +178,7 @@ def rows_of(name: str, options: argparse.Namespace) -> list[list[object]]:
             f"{each.ratio:.3f} [{each.ratio_low:.3f}, {each.ratio_high:.3f}]",
             f"{1 / each.ratio:.2f}",
             sum(kernels[label].get(kind, 0) for kind in ("QLinearConv", "QGemm")),
+            same if label == OURS else "",
         ]
         for label, each in times.items()
     ]
@@ -179,7 +192,8 @@ def main() -> None:
     parser.add_argument("--reduce-range", action="store_true", help="7-bit weights")
     options = parser.parse_args()
     print(f"VNNI: {has_vnni()}, {options.threads} threads, {options.rounds} rounds")
-    head = ["network", "file", "MB", "ms [quartiles]", "ratio [quartiles]", "times faster", "integer layers"]
+    head = ["network", "file", "MB", "ms [quartiles]", "ratio [quartiles]", "times faster", "integer layers",
+            "of quantize_static's"]  # fmt: skip
     for name in NETWORKS:
         if options.only.lower() in name.lower():
             print(tabulate(rows_of(name, options), head), flush=True)

@@ -15,7 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.deploy import NETWORKS, quantized
+from benchmarks.deploy import NETWORKS, halved, quantized
 from compress.export.runtimes.measure import measure_runtimes
 from compress.export.timing import Timing
 
@@ -33,10 +33,10 @@ def main() -> None:
             torch.manual_seed(0)
             example = torch.rand(size)
             networks = {
-                "dense": make(1.0).eval(),
-                "dense, int8": quantized(make(1.0).eval(), example),
-                "half": make(0.5).eval(),
-                "half, int8": quantized(make(0.5).eval(), example),
+                "dense": make().eval(),
+                "dense, int8": quantized(make().eval(), example),
+                "half": halved(make().eval(), size),
+                "half, int8": quantized(halved(make().eval(), size), example),
             }
             print(f"\n{name}\n{measure_runtimes(networks, example, options.names, timing=timing)}", flush=True)
 
