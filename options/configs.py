@@ -204,7 +204,10 @@ class TestConfig:
         "0.5 points of accuracy)", minimum=0.0,
     )  # fmt: skip
     write_schedule: str | None = option(
-        None, "write the suggested levels as a schedule; tolerance=X is the tolerated loss", metavar="tolerance=X"
+        None,
+        "write the suggested levels as a schedule; tolerance=X is the tolerated loss. With --diagnose, FILE.yaml: "
+        "write the run's schedule there with the remedies that were found",
+        metavar="tolerance=X",
     )
     prune: str | None = option(
         None, "prune whole channels without training until this fraction of the MACs or parameters is left, measured "

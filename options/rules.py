@@ -25,6 +25,7 @@ Tested = TypeVar("Tested", bound=TestConfig)
 
 PLACES = ("FOLDER", "FILE", "PLACE")  # how `--help` calls the value of an option that names what must be there
 EXPORTED = (".onnx", ".pt2")
+YAML = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,11 @@ def _exports(config: TestConfig) -> bool:
 def _carries(config: TestConfig) -> bool:
     """Whether the network is converted for runtimes, here or in a bundle for a device."""
     return (config.runtimes is not None or config.bundle is not None) and not _exported(config)
+
+
+def of_remedies(config: TestConfig) -> bool:
+    """Whether `--write-schedule` names a file for the remedies of `--diagnose`."""
+    return config.diagnose and (config.write_schedule or "").endswith(YAML)
 
 
 def _exported(config: TestConfig) -> bool:
@@ -276,9 +282,19 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         "belongs to the sensitivity analysis, which the other options or an exported file leave out",
     ),
     Rule(
-        ("full", "jobs", "sense_data", "sense_weights", "tolerance", "write_schedule"),
+        ("full", "jobs", "sense_data", "sense_weights", "tolerance"),
         lambda c: c.sense != "none",
         "belongs to the sensitivity analysis, which --sense=none leaves out",
+    ),
+    Rule(
+        ("write_schedule",),
+        lambda c: c.sense != "none" or of_remedies(c),
+        "is of the sensitivity analysis, which --sense=none leaves out; with --diagnose it takes FILE.yaml",
+    ),
+    Rule(
+        ("write_schedule",),
+        lambda c: c.diagnose or not c.write_schedule.endswith(YAML),
+        "takes tolerance=X; a file is written with --diagnose",
     ),
     Rule(("baseline",), _evaluates, "is beside the evaluation of a checkpoint, which the other options leave out"),
 )

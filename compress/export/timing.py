@@ -27,12 +27,15 @@ class Timing:
         seconds: least time of a turn.
         threads: of torch and of onnxruntime alike.
         spread: of a ratio's quartiles, as a fraction of it, above which rounds are added; see `measure_latency`.
+        processor: of `measure_runtimes`: processor time instead of the clock's, which leaves out what other processes
+            do meanwhile; for one thread.
     """
 
     rounds: int = 7
     seconds: float = 0.05
     threads: int = 1
     spread: float = 0.1
+    processor: bool = False
 
 
 BENCHMARK = Timing(rounds=30, seconds=0.2)  # what --benchmark asks for

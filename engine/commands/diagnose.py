@@ -6,6 +6,7 @@
 import copy
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,10 +17,12 @@ from compress.analysis.diagnosis.diagnose import Diagnosis, diagnose
 from compress.export.onnx.qdq import is_quantized
 from compress.io.files import write_json, write_text
 from engine.application import TestedApplication
+from engine.commands.remedies import write_remedied
+from options.rules import of_remedies
 
 logger = logging.getLogger("run")
 FILE, SNIPPET, EXPORTED = "diagnosis.json", "diagnosis.yaml", "network_int8.onnx"
-COLUMNS = ("layer", "db", "own_db", "weight_db", "act_db", "clipped", "used", "dead_channels", "file_db")
+COLUMNS = ("layer", "db", "own_db", "weight_db", "act_db", "clipped", "used", "dead_channels", "file_db", "openvino_db")
 HEADS = [
     "layer",
     "dB",
@@ -30,6 +33,7 @@ HEADS = [
     "range used",
     "dead channels",
     "file, dB",
+    "in OpenVINO, dB",
 ]
 
 
@@ -59,7 +63,19 @@ def diagnose_run(
         write_text(tester.results / SNIPPET, yaml.safe_dump({"overrides": overrides}, sort_keys=False))
         logger.info("written: %s, for the quantizer of a schedule", tester.results / SNIPPET)
     logger.info("written: %s", tester.results / FILE)
+    if tester.config.write_schedule is not None and of_remedies(tester.config):
+        _write_schedule(tester, found, Path(tester.config.write_schedule))
     return result
+
+
+def _write_schedule(tester: TestedApplication, found: Diagnosis, path: Path) -> None:
+    """The run's schedule with the remedies, or why there is nothing to write."""
+    changes = write_remedied(path, tester.checkpoint["schedule"] or {}, found.suspects, tester.folders.name)
+    if changes:
+        logger.info("written: %s; changed: %s", path, "; ".join(changes))
+        return
+    why = "no suspects" if not found.suspects else "the remedies are not settings of the schedule's quantizers"
+    logger.warning("%s is not written: %s", path, why)
 
 
 def rows_text(found: Diagnosis) -> str:

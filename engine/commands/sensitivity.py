@@ -20,6 +20,7 @@ from compress.analysis.sensitivity.evaluation import Evaluation, TestFunction
 from compress.errors import UserError
 from engine.application import TestedApplication
 from options.base_options import TestConfig
+from options.rules import of_remedies
 
 logger = logging.getLogger("run")
 COARSE, COARSE_BITS = (0.3, 0.5, 0.7, 0.9), (8.0, 4.0, 2.0)  # without --full
@@ -57,7 +58,7 @@ class SensitivityRequest:
         Raises:
             UserError: two tolerances, or a value means nothing; what goes together is in options/rules.py.
         """
-        tolerance, write = opt.tolerance, opt.write_schedule is not None
+        tolerance, write = opt.tolerance, opt.write_schedule is not None and not of_remedies(opt)
         weights = None if opt.sense_weights is None else tuple(opt.sense_weights.split(","))
         if weights is not None and (opt.sense == NONE or write):
             given = "--sense=none" if opt.sense == NONE else "--write-schedule"
@@ -65,7 +66,7 @@ class SensitivityRequest:
                 f"--sense-weights analyses a share of the weights, which {given} has no use for; give that to the "
                 "analysis that takes the shares together; nothing was started"
             )
-        if opt.write_schedule is not None:
+        if write and opt.write_schedule is not None:
             tolerance = _tolerance(opt.write_schedule, opt.tolerance)
         return cls(opt.sense, opt.full, opt.jobs, tolerance, write, opt.sense_data, weights)
 

@@ -8,6 +8,7 @@ show in the next. So is every layer of a file, on the inputs that the file gives
 """
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.analysis.diagnosis.files import file_rows
+from compress.analysis.diagnosis.files import NAMES, ONNXRUNTIME, OPENVINO, file_rows
+from compress.analysis.diagnosis.openvino_values import has_openvino
 from compress.analysis.diagnosis.points import Inputs, Seen, points_of, run_forced, run_free
 from compress.analysis.diagnosis.suspects import (
     LOST,
@@ -34,6 +36,7 @@ from compress.quantization.modules.layers import RESULT, QuantLayer
 from compress.quantization.post_training.replay import set_aside
 from compress.selectors import canonical_modules
 
+logger = logging.getLogger("compress")
 PARTS = 20.0  # dB below which a file's layer computes something else than the simulation's
 
 
@@ -44,7 +47,8 @@ class Diagnosis:
     Attributes:
         rows: one a layer or activation, in the order of execution: `layer`, `kind`, `db` (signal to noise of the
             simulation against float, with what was lost before), `own_db` (by itself), `weight_db`, `act_db`,
-            `clipped`, `used`, `dead_channels`, `spread`, and `file_db` (of the file against the simulation, by itself).
+            `clipped`, `used`, `dead_channels`, `spread`, `file_db` (of the file in onnxruntime against the simulation, by
+            itself), and where OpenVINO is installed `openvino_db`.
         suspects: the most severe first.
     """
 
@@ -106,8 +110,14 @@ def _diagnosed(dense: nn.Module, quantized: nn.Module, inputs: Sequence[Inputs],
         ]
         suspects = [each for row in rows for each in simulation_suspects(row["layer"], modules[row["layer"]], row)]
         if file is not None:
-            found = file_rows(Path(file), quantized, points, inputs)
-            suspects = _file_suspects(rows, found, Path(file).name) + suspects
+            name = Path(file).name
+            suspects = _file_suspects(rows, file_rows(Path(file), quantized, points, inputs), name) + suspects
+            if has_openvino():
+                try:
+                    found = file_rows(Path(file), quantized, points, inputs, OPENVINO)
+                    suspects += _file_suspects(rows, found, name, OPENVINO)
+                except UserError as e:
+                    logger.warning("not looked at in OpenVINO: %s", e)
     finally:
         for module, training in modes:
             module.training = training
@@ -148,25 +158,29 @@ def _given(activation: nn.Module, x: Tensor) -> Tensor:
     return found
 
 
-def _file_suspects(rows: Sequence[dict[str, Any]], found: Mapping[str, dict[str, float]], file: str) -> list[Suspect]:
+def _file_suspects(
+    rows: Sequence[dict[str, Any]], found: Mapping[str, dict[str, float]], file: str, runtime: str = ONNXRUNTIME
+) -> list[Suspect]:
+    own_name, input_name = NAMES[runtime]
+    where = file if runtime == ONNXRUNTIME else f"{file} in {runtime}"
     suspects = []
     for row in rows:
         figures = found.get(row["layer"])
         if figures is None:
             continue
         row |= figures
-        if figures.get("file_db", 200.0) < PARTS:
+        if figures.get(own_name, 200.0) < PARTS:
             cause = (
                 f"the file's layer gives something else than the simulation's on the same input "
-                f"({figures['file_db']:.0f} dB): its scale, its integers, its bias or its accumulator"
+                f"({figures[own_name]:.0f} dB): its scale, its integers, its bias or its accumulator"
             )
             remedy = "export it again; on CPUs without VNNI give --reduce-range"
-            suspects.append(Suspect(row["layer"], cause, remedy, 2 * QUIET - figures["file_db"], where=file))
-        if figures.get("file_input_db", 200.0) < PARTS:
+            suspects.append(Suspect(row["layer"], cause, remedy, 2 * QUIET - figures[own_name], where=where))
+        if figures.get(input_name, 200.0) < PARTS:
             cause = (
-                f"what the file's layer reads is not what those before it give ({figures['file_input_db']:.0f} dB): "
+                f"what the file's layer reads is not what those before it give ({figures[input_name]:.0f} dB): "
                 "the scale or zero point of the rounding in front of it, or an activation that got lost"
             )
-            severity = 2 * QUIET - figures["file_input_db"] - LOST
-            suspects.append(Suspect(row["layer"], cause, "export it again", severity, where=file))
+            severity = 2 * QUIET - figures[input_name] - LOST
+            suspects.append(Suspect(row["layer"], cause, "export it again", severity, where=where))
     return suspects

@@ -1,6 +1,7 @@
 """An ONNX file's layers beside the simulation's, each on the inputs that the file itself gives it.
 
-`file_rows`. Onnxruntime runs the file without fusions, with every intermediate value as an output.
+`file_rows`. Onnxruntime runs the file without fusions, with every intermediate value as an output; OpenVINO, where it
+is installed, with what the layers read and give as outputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.analysis.diagnosis.openvino_values import openvino_values
 from compress.analysis.diagnosis.points import Inputs, run_forced, together
 from compress.analysis.diagnosis.suspects import decibels
 from compress.export.onnx.check import WEIGHTED
@@ -19,31 +21,42 @@ from compress.io.optional import needed
 from compress.quantization.modules.layers import QuantLayer
 from compress.selectors import canonical_modules
 
+ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+NAMES = {ONNXRUNTIME: ("file_db", "file_input_db"), OPENVINO: ("openvino_db", "openvino_input_db")}
+
 
 def file_rows(
-    file: Path, quantized: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs]
+    file: Path, quantized: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], runtime: str = ONNXRUNTIME
 ) -> dict[str, dict[str, float]]:
     """Layer -> `file_db`, what its node gives against the simulation's layer on the same input, and `file_input_db`,
-    what it reads against what the simulation's layers before it give on theirs."""
+    what it reads against what the simulation's layers before it give on theirs; by OpenVINO `openvino_db` and
+    `openvino_input_db`."""
     model = needed("onnx", "reading an ONNX file").load(checked(file))
     nodes = {node.name: node for node in model.graph.node if node.op_type in WEIGHTED and node.name in points}
-    values = [all_values(model, each) for each in inputs]
+    if runtime == ONNXRUNTIME:
+        values: Sequence[Mapping[str, Any]] = [all_values(model, each) for each in inputs]
+    else:
+        names = [name for node in nodes.values() for name in (node.input[0], node.output[0])]
+        held = {each.name for each in (*model.graph.initializer, *model.graph.input)}
+        values = openvino_values(file, [name for name in names if name not in held], inputs)
+        nodes = {name: node for name, node in nodes.items() if {node.input[0], node.output[0]} <= values[0].keys()}
     modules = canonical_modules(quantized)
     given = {
         name: [torch.from_numpy(each[node.input[0]]) for each in values]
         for name, node in nodes.items()
         if isinstance(modules[name], QuantLayer)
     }
+    own_name, input_name = NAMES[runtime]
     seen = run_forced(quantized, points, inputs, given)
     found: dict[str, dict[str, float]] = {}
     for name in given:
         reads, own = seen.reads.get(name), together(given[name])
         if reads is None or not _alike(reads, own):
             continue
-        found[name] = {"file_input_db": decibels(_rounded(modules[name], reads).flatten(), own.flatten())}
+        found[name] = {input_name: decibels(_rounded(modules[name], reads).flatten(), own.flatten())}
         given_here, in_file = seen.outputs.get(name), _outputs(modules[name], nodes[name], values)
         if given_here is not None and _alike(given_here, in_file):
-            found[name]["file_db"] = decibels(given_here.flatten(), in_file.flatten())
+            found[name][own_name] = decibels(given_here.flatten(), in_file.flatten())
     return found
 
 

@@ -250,14 +250,14 @@ def _empty(runtime: str, source: Source) -> dict[str, Any]:
 
 
 class _Remote(Turn):
-    def __init__(self, candidate: _Candidate) -> None:
-        self._candidate = candidate
+    def __init__(self, candidate: _Candidate, processor: bool) -> None:
+        self._candidate, self._processor = candidate, processor
 
     def seconds(self, calls: int) -> float:
         if not self._candidate.works:
             return float("nan")
         with self._candidate.failing():
-            return float(self._candidate.process.call("seconds", self._candidate.key, calls))
+            return float(self._candidate.process.call("seconds", self._candidate.key, calls, self._processor))
         return float("nan")
 
 
@@ -266,7 +266,7 @@ def _time(candidates: Iterable[_Candidate], first: str, timing: Timing) -> dict[
     ready = {each.key: each for each in candidates if each.works and each.converted is not None}
     if not ready:
         return {}
-    ways: dict[str, Way] = {key: _Remote(each) for key, each in ready.items()}
+    ways: dict[str, Way] = {key: _Remote(each, timing.processor) for key, each in ready.items()}
     dense = {each.key: f"{each.process.name}/{first}/{each.precision}" for each in ready.values()}
     against = {key: name if name in ready else key for key, name in dense.items()}
     with OthersLoad() as others:
@@ -279,5 +279,6 @@ def _time(candidates: Iterable[_Candidate], first: str, timing: Timing) -> dict[
             each.row["ratio"] = own.ratio if dense[key] in ready else None
             each.row["ratio_onnxruntime"] = taken.latency(key, reference).ratio if reference else None
     rounds = len(next(iter(taken.seconds.values())))
-    how = {"rounds": rounds, "seconds": timing.seconds, "threads": timing.threads}
+    how = {"rounds": rounds, "seconds": timing.seconds, "threads": timing.threads,
+           "processor": timing.processor}  # fmt: skip
     return {**how, "others_cores": others.cores}

@@ -27,7 +27,7 @@ def table_text(table: Mapping[str, Any]) -> str:
         shapes = ", ".join(str(tuple(each)) for each in how["input_shapes"])
         text.append(
             f"{how['rounds']} rounds in turns, one process a runtime, {threads_text(how['threads'])} each, inputs "
-            f"{shapes}; {load_text(how['others_cores'])}"
+            f"{shapes}; {'processor time' if how.get('processor') else load_text(how['others_cores'])}"
         )
     return "\n".join(text)
 

@@ -10,7 +10,8 @@ from apputils.report.source import DIAGNOSIS, Source
 from apputils.report.svg import Chart, line_chart
 from apputils.report.tables import Column, Row, Table, column
 
-CURVES = {"db": "simulated", "own_db": "each layer alone", "file_db": "file, each layer alone"}
+CURVES = {"db": "simulated", "own_db": "each layer alone", "file_db": "file, each layer alone",
+          "openvino_db": "file in OpenVINO, each layer alone"}  # fmt: skip
 
 
 class Diagnosis(Section):
@@ -67,4 +68,5 @@ COLUMNS = (
     _figure("weight_db", "weight, dB"), _figure("act_db", "activation, dB"),
     _figure("clipped", "cut off", "{:.2%}"), _figure("used", "range used", "{:.2f}"),
     _figure("dead_channels", "dead channels", "{:.0%}"), _figure("file_db", "file, dB"),
+    _figure("openvino_db", "in OpenVINO, dB"),
 )  # fmt: skip
