@@ -47,8 +47,8 @@ class Diagnosis:
     Attributes:
         rows: one a layer or activation, in the order of execution: `layer`, `kind`, `db` (signal to noise of the
             simulation against float, with what was lost before), `own_db` (by itself), `weight_db`, `act_db`,
-            `clipped`, `used`, `dead_channels`, `spread`, `file_db` (of the file in onnxruntime against the simulation, by
-            itself), and where OpenVINO is installed `openvino_db`.
+            `clipped`, `used`, `dead_channels`, `spread`, `file_db` (of the file in onnxruntime against the
+            simulation, by itself) and, where OpenVINO is installed, `openvino_db`.
         suspects: the most severe first.
     """
 
