@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from apputils.runs.summary import quality_table
@@ -41,7 +42,8 @@ def seen_inputs(model: nn.Module) -> Iterator[list[tuple[Tensor, ...]]]:
 
     def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         if len(seen) < MOST_INPUTS and all(isinstance(each, Tensor) for each in inputs):
-            seen.append(tuple(each.detach()[:LARGEST_BATCH].cpu().clone() for each in inputs))
+            with torch.inference_mode(False):  # a copy made in inference mode could not be traced
+                seen.append(tuple(each.detach()[:LARGEST_BATCH].cpu().clone() for each in inputs))
 
     handle = model.register_forward_pre_hook(keep)
     try:

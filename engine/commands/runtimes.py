@@ -45,7 +45,7 @@ def in_runtimes(
             logger.warning("%s", fault)
         if opt.layer_table:
             logger.info("exporting the files of a latency model of the dense network; some minutes")
-            size = add_layer_table(folder, given[DENSE].cpu(), tuple(each.cpu().clone() for each in example))
+            size = add_layer_table(folder, given[DENSE].cpu(), tuple(each.cpu() for each in example))
             logger.info("the layer table has %.1f MB", size / 1e6)
         logger.info("written: %s; on the device: python %s/measure.py", folder, folder.name)
     elif opt.runtimes is not None:

@@ -127,7 +127,7 @@ class Subject:
         with seen_inputs(trainer.model) as inputs:
             model = rebuild(trainer.model, self.checkpoint).eval()
             quality = metrics_of(trainer, model)
-        return quality, tuple(each.clone() for each in inputs[0])  # those seen in inference mode cannot be traced
+        return quality, inputs[0]
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

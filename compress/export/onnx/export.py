@@ -123,6 +123,7 @@ def transform_to_onnx(
     if settings.format:
         check_format(settings.format, kind)
     dummies = dummy_input if isinstance(dummy_input, tuple) else (dummy_input,)
+    _check_precision(model, dummies)
     inputs = inputs_to_check(check_inputs, dummies)
     ready = deployable(model, "qdq" if kind == "qdq" else "clip", Choices(settings.reduce_range, settings.clip_first))
     import onnx_ir as ir  # may be missing until `require` has said so
@@ -201,6 +202,17 @@ def _check_arguments(model: nn.Module, quantize_flag: bool, mode: str) -> None:
         raise UserError(
             f"quantize_flag=False, but {type(model).__name__} is quantized: a float file is not what was trained. "
             "Give quantize_flag=True with mode='clip' (a float file, activations clipped) or mode='qdq' (integers)"
+        )
+
+
+def _check_precision(model: nn.Module, dummies: Inputs) -> None:
+    """Raises where a network computes in float64: exported weights do not keep it."""
+    name = next((name for name, each in model.named_parameters() if each.dtype == torch.float64), None)
+    if name is not None or any(each.dtype == torch.float64 for each in dummies):
+        what = "its inputs are" if name is None else f"{name} is"
+        raise UserError(
+            f"{type(model).__name__} cannot be exported to ONNX: {what} float64, and files hold float32; give "
+            "model.float() and inputs.float(); nothing was written"
         )
 
 

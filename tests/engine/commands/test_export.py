@@ -15,7 +15,7 @@ from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.pt2 import export_pt2
 from data.loaders import sr_testing_loader
-from engine.commands.export import export_run
+from engine.commands.export import export_run, seen_inputs
 from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
@@ -99,3 +99,13 @@ def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
     assert set(result["files"]) == {"network_float16.onnx", "network_int4.onnx", "network.onnx", "network.pt2"}
     assert result["files"]["network_int4.onnx"]["format"] == "int4"
     assert result["files"]["network_float16.onnx"]["quality"] == {"score": 1.0}
+
+
+def test_seen_inputs_can_be_traced() -> None:
+    """Those that an evaluation in inference mode sees, and their parts."""
+    net = nn.Linear(2, 2)
+    with seen_inputs(net) as inputs, torch.inference_mode():
+        net(torch.rand(1, 2))
+    [(x,)] = inputs
+    assert not x.is_inference()
+    torch.export.export(net, (x[:1],))

@@ -88,8 +88,10 @@ def _sizes_in_float(graph: ir.Graph) -> set[ir.Value]:
 def _check_range(name: str, array: np.ndarray[Any, Any]) -> None:
     largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))  # float16 has infinities, as masks hold
     if largest > LARGEST_FLOAT16:
+        masks = largest >= float(np.finfo(np.float32).max)
+        advice = 'masks of torch.finfo(torch.float32).min may be float("-inf") or -1e4 instead, or ' if masks else ""
         raise UserError(
-            f"{name} holds {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:g}; bfloat16 has float32's range"
+            f"{name} holds {largest:.3g}, and float16 ends at {LARGEST_FLOAT16:g}; {advice}bfloat16 has float32's range"
         )
 
 

@@ -339,3 +339,13 @@ def test_the_file_is_four_times_smaller(folder: Path) -> None:
     quantize(model.eval(), torch.rand(1, 3, 16, 16))
     small = transform_to_onnx(model, folder / "small.onnx", DUMMY, True, "qdq", images())
     assert dense.bytes / small.bytes > 3.5
+
+
+@pytest.mark.parametrize("inputs", [torch.float32, torch.float64])
+def test_float64_is_refused_with_what_to_do(inputs: torch.dtype, tmp_path: Path) -> None:
+    net, x = nn.Sequential(nn.Conv2d(1, 2, 1)).double(), torch.rand(1, 1, 4, 4, dtype=inputs)
+    with pytest.raises(UserError, match=r"0\.weight is float64, and files hold float32; give model\.float\(\)"):
+        transform_to_onnx(net, tmp_path / "a.onnx", x, False, check_inputs=x)
+    with pytest.raises(UserError, match=r"its inputs are float64, and files hold float32"):
+        transform_to_onnx(net.float(), tmp_path / "a.onnx", x.double(), False, check_inputs=x.double())
+    assert not list(tmp_path.iterdir())

@@ -161,6 +161,10 @@ def test_ranges_need_real_inputs_and_float16_an_end(here: Path) -> None:
         net[0].weight[0, 0, 0, 0] = 1e6
     with pytest.raises(UserError, match=r"0\.weight holds 1e\+06, and float16 ends at 65504; bfloat16 has"):
         exported(net, here / "net.onnx", format="float16")
+    with torch.no_grad():
+        net[0].weight[0, 0, 0, 0] = torch.finfo(torch.float32).min  # as masks of attention have it
+    with pytest.raises(UserError, match=r"ends at 65504; masks of torch\.finfo\(torch\.float32\)\.min may be float"):
+        exported(net, here / "net.onnx", format="float16")
 
 
 def test_the_option_offers_every_format() -> None:
