@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,3 +141,29 @@ def _found(model: nn.Module, name: str) -> tuple[nn.Module, str, Any]:
         raise UserError(
             f"{type(model).__name__} has no {name!r}, which a Call of example_inputs names; nothing was traced"
         ) from error
+
+
+@contextlib.contextmanager
+def callable_by_name(model: nn.Module) -> Iterator[None]:
+    """The tracer's own call has an argument `mod`: what a model passes under that name goes by its place inside."""
+    kinds = {type(module) for module in model.modules()}
+    # The tracer puts a function (mod, *args, **kwargs) in place of Module.__call__, which a model's keyword `mod`
+    # collides with. Python looks `__call__` up on the type, so ours is set on the classes; they have none of their own.
+    kinds = {kind for kind in kinds if "mod" in _arguments_of(kind) and "__call__" not in vars(kind)}
+
+    def call(module: nn.Module, *arguments: Any, **named: Any) -> Any:
+        bound = inspect.signature(module.forward).bind(*arguments, **named)
+        return nn.Module.__call__(module, *bound.args, **bound.kwargs)
+
+    try:
+        for kind in kinds:
+            kind.__call__ = call  # type: ignore[method-assign]
+        yield
+    finally:
+        for kind in kinds:
+            del kind.__call__
+
+
+def _arguments_of(kind: type[nn.Module]) -> tuple[str, ...]:
+    forward: Any = next((vars(each)["forward"] for each in kind.__mro__ if "forward" in vars(each)), None)
+    return tuple(inspect.signature(forward).parameters) if inspect.isfunction(forward) else ()

@@ -1,10 +1,10 @@
 """A model, traced once to a graph of tensor operations.
 
-`trace`, which runs `torch.export` (non-strict) on shapes only and gives back the operations in the order of
-execution; each knows the module it ran in and the parameters it reads. In-place and composite operations stay as the
-model wrote them (`relu_`, `linear`, `scaled_dot_product_attention`, `lstm`), so that about a hundred rules cover what
-networks do. There is no second tracer to fall back on: what torch.export cannot follow is code that looks at values,
-and symbolic tracing (torch.fx) cannot follow it either.
+`trace`, which runs the model on shapes only (recording/record.py; torch.export for what that cannot write down) and
+gives back the operations in the order of execution; each knows the module it ran in and the parameters it reads.
+In-place and composite operations stay as the model wrote them (`relu_`, `linear`, `scaled_dot_product_attention`,
+`lstm`), so that about a hundred rules cover what networks do. What torch.export cannot follow is code that looks at
+values, and symbolic tracing (torch.fx) cannot follow it either.
 
     trace = trace_model(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 9, 9))
     [operation_name(node) for node in trace.operations]     # ['conv2d', 'relu']
@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import io
 import logging
 import warnings
@@ -37,7 +36,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
-from compress.graph.calls import Call, Inputs, Unused, calling, calls_of, unused_in
+from compress.graph.calls import Call, Inputs, Unused, callable_by_name, calling, calls_of, unused_in
+from compress.graph.recording.record import record
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.origins import counted
 from compress.graph.untraced import advice_on, place_of
@@ -105,6 +105,33 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
         UserError: the model cannot be traced; the message carries the tracer's own first line.
     """
     call = calls_of(example_inputs)[0]
+    # Any code runs here. What fails may be beyond the recorder; torch.export knows more, and has the message.
+    with contextlib.suppress(Exception):
+        return _recorded(model, call, training, unused_in(example_inputs))
+    return _exported(model, call, training, unused_in(example_inputs))
+
+
+def _recorded(model: nn.Module, call: Call, training: bool, unused: tuple[Unused, ...]) -> Trace:
+    names = canonical_names(model)
+    with _mode(model, training), _quiet(), counted(model), calling(model, call), plain_outputs(model):
+        made = record(model, call.arguments, call.keywords, names)
+    nodes = list(made.graph.nodes)
+    _name_owner(nodes, call, model)
+    places = {(own.data_ptr(), own.shape): name for name, own in model.named_parameters() if own.numel()}
+    hidden = {node: places.get((each.data_ptr(), each.shape)) for node, each in made.constants.items()}
+    return Trace(
+        operations=[node for node in nodes if node.op == "call_function"],
+        placeholders=[node for node in nodes if node.op == "placeholder"],
+        tensor_names=made.tensors,
+        results=[node for node in nodes if node in made.results],
+        training=training,
+        constants=frozenset(made.constants),
+        hidden_names={node: name for node, name in hidden.items() if name is not None},
+        unused=unused,
+    )
+
+
+def _exported(model: nn.Module, call: Call, training: bool, unused: tuple[Unused, ...]) -> Trace:
     program = _counted_program(model, call, training)
     signature = program.graph_signature
     canonical = canonical_names(model)
@@ -128,7 +155,7 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
         training=training,
         constants=frozenset(n for n in placeholders if n.name in signature.inputs_to_lifted_tensor_constants),
         hidden_names=_hidden_names(model, program, placeholders),
-        unused=unused_in(example_inputs),
+        unused=unused,
     )
 
 
@@ -172,7 +199,7 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
         with (
             _mode(model, training),
             _quiet(),
-            _callable_by_name(model),
+            callable_by_name(model),
             calling(model, call),
             plain_outputs(model, _GradModeUnrecorded),
         ):
@@ -330,32 +357,6 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
         for module, flag in flags:
             module.training = flag
-
-
-@contextlib.contextmanager
-def _callable_by_name(model: nn.Module) -> Iterator[None]:
-    """The tracer's own call has an argument `mod`: what a model passes under that name goes by its place inside."""
-    kinds = {type(module) for module in model.modules()}
-    # The tracer puts a function (mod, *args, **kwargs) in place of Module.__call__, which a model's keyword `mod`
-    # collides with. Python looks `__call__` up on the type, so ours is set on the classes; they have none of their own.
-    kinds = {kind for kind in kinds if "mod" in _arguments_of(kind) and "__call__" not in vars(kind)}
-
-    def call(module: nn.Module, *arguments: Any, **named: Any) -> Any:
-        bound = inspect.signature(module.forward).bind(*arguments, **named)
-        return nn.Module.__call__(module, *bound.args, **bound.kwargs)
-
-    try:
-        for kind in kinds:
-            kind.__call__ = call  # type: ignore[method-assign]
-        yield
-    finally:
-        for kind in kinds:
-            del kind.__call__
-
-
-def _arguments_of(kind: type[nn.Module]) -> tuple[str, ...]:
-    forward: Any = next((vars(each)["forward"] for each in kind.__mro__ if "forward" in vars(each)), None)
-    return tuple(inspect.signature(forward).parameters) if inspect.isfunction(forward) else ()
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
+from compress.graph.recording.recorder import Recorder
 from compress.graph.sizes.settable import settable
 
 DEPTH = 3
@@ -311,6 +312,8 @@ def _sizes(tensor: torch.Tensor, found: Any, args: tuple[Any, ...], kwargs: dict
 
 def _node_of(tensor: torch.Tensor) -> Node | None:
     mode = get_proxy_mode()
+    if isinstance(mode, Recorder):
+        return mode.find(tensor)
     slot = get_proxy_slot(tensor, mode.tracer, None) if mode is not None else None
     node = getattr(getattr(slot, "proxy", None), "node", None)
     return node if isinstance(node, Node) else None

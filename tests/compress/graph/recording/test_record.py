@@ -1,0 +1,159 @@
+"""The recorder writes down what torch.export does, and leaves to it what it cannot write down."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from compress.graph.calls import Call
+from compress.graph.recording.fakes import Unrecordable
+from compress.graph.recording.record import record
+from compress.graph.sizes.origins import dims_read, numbers_of
+from compress.graph.trace import (
+    Trace,
+    _exported,
+    call_of,
+    canonical_names,
+    module_of,
+    operation_name,
+    shape_of,
+    trace_model,
+)
+
+
+class Runs(nn.Module):
+    """A network of one function, with a convolution to call."""
+
+    def __init__(self, function: Callable[[nn.Module, Tensor], Any]) -> None:
+        super().__init__()
+        self.conv, self.norm, self.width = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), 8
+        self.table, self.kept = torch.arange(8.0), []  # type: ignore[var-annotated]
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
+
+
+def in_training(net: Any, x: Tensor) -> Tensor:
+    return net.norm(net.conv(x)).relu_() if net.training else net.conv(x)
+
+
+def quietly(net: Any, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        y = net.conv(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return net.norm(net.conv(x)) + y
+
+
+FUNCTIONS: dict[str, Callable[[Any, Tensor], Any]] = {
+    "batch norm": lambda net, x: nn.functional.relu(net.norm(net.conv(x)), inplace=True),
+    "training": in_training,
+    "two calls": lambda net, x: net.conv(x) + net.conv(x + 1),
+    "sizes": lambda net, x: net.conv(x).view(x.size(0), net.width, -1).chunk(2, 1),
+    "constants": lambda net, x: net.conv(x) * net.table.view(1, 8, 1, 1) + torch.tensor([1.0, 2.0]).sum(),
+    "factories": lambda net, x: torch.zeros_like(net.conv(x)).add_(1) + torch.arange(x.shape[-1]) * 2,
+    "indices": lambda net, x: net.conv(x)[:, torch.arange(0, 8, 2)],
+    "in place": lambda net, x: net.conv(x).clone().flatten(1).mul_(2),
+    "modes": quietly,
+    "dictionary": lambda net, x: {"a": net.conv(x), "b": (x, 3)},
+    "attention": lambda net, x: nn.functional.scaled_dot_product_attention(*[net.conv(x).flatten(2)] * 3),
+}
+
+
+def described(trace: Trace) -> list[Any]:
+    """All that rules read of a trace, without the names of nodes."""
+    names = {
+        node: trace.tensor_names.get(node, "constant" if node in trace.constants else "") for node in trace.placeholders
+    }
+    own = [node for node in trace.operations if operation_name(node) != "_assert_tensor_metadata"]
+    names |= {node: f"operation {number}" for number, node in enumerate(own)}
+    calls: dict[Any, int] = {}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Node):
+            return names[value]
+        return [plain(each) for each in value] if isinstance(value, list | tuple) else str(value)
+
+    rows = [
+        (
+            str(node.target),
+            module_of(node),
+            calls.setdefault(call_of(node), len(calls)),
+            plain(node.args),
+            shape_of(node),
+        )
+        for node in own
+    ]
+    numbers = [([value for value, _ in numbers_of(node)], dims_read(node)) for node in own]
+    return [rows, numbers, [names[node] for node in trace.results]]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_it_is_the_graph_of_torch_export(kind: str, training: bool) -> None:
+    net, call = Runs(FUNCTIONS[kind]), Call(torch.rand(2, 3, 6, 6))
+    with torch.random.fork_rng():
+        exported = described(_exported(net, call, training, ()))
+    record(net, call.arguments, {}, canonical_names(net))  # it can
+    assert described(trace_model(net, call, training)) == exported
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "net",
+    [nn.LSTM(4, 6, batch_first=True), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)],
+    ids=["lstm", "transformer"],
+)
+def test_layers_that_keep_their_weights_elsewhere_too(net: nn.Module) -> None:
+    call = Call(torch.rand(2, 5, 4))
+    assert described(trace_model(net, call)) == described(_exported(net, call, False, ()))
+    assert all(type(each) is nn.Parameter for each in net.parameters())
+
+
+def assigns(net: Any, x: Tensor) -> Tensor:
+    net.seen = net.conv(x)
+    return net.seen * 2
+
+
+def appends(net: Any, x: Tensor) -> Tensor:
+    net.kept.append(net.conv(x))
+    return net.kept[-1] * 2
+
+
+def exchanges(net: Any, x: Tensor) -> Tensor:
+    net.norm.running_mean = net.norm.running_mean + 1
+    return net.conv(x)
+
+
+BEYOND: dict[str, Callable[[Any, Tensor], Any]] = {
+    "a value": lambda net, x: net.conv(x) if x.sum() > 0 else x,
+    "data": lambda net, x: setattr(x, "data", x * 2) or net.conv(x),
+    "vmap": lambda net, x: torch.vmap(lambda image: image * 2)(net.conv(x)),
+    "condition": lambda net, x: torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y * 3, (net.conv(x),)),
+    "layout": lambda net, x: net.conv(x).transpose_(1, 2),
+    "assigns": assigns,
+    "appends": appends,
+    "exchanges": exchanges,
+}
+
+
+@pytest.mark.parametrize("kind", BEYOND)
+def test_what_it_cannot_write_down_it_leaves_to_torch_export(kind: str) -> None:
+    net = Runs(BEYOND[kind])
+    before = {name: dict(vars(module)) for name, module in net.named_modules()}
+    values = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises((Unrecordable, RuntimeError, AssertionError)):
+        record(net, (torch.rand(2, 3, 6, 6),), {}, canonical_names(net))
+    assert all(vars(module).keys() == before[name].keys() for name, module in net.named_modules())
+    assert not net.kept
+    assert all(torch.equal(tensor, values[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_part_under_two_names_is_named_as_it_is_called() -> None:
+    net = Runs(lambda net, x: net.other(x))
+    net.other = net.conv
+    call = Call(torch.rand(2, 3, 6, 6))
+    assert described(trace_model(net, call)) == described(_exported(net, call, False, ()))
