@@ -31,7 +31,7 @@ from compress.graph.macs.count import macs_of
 from compress.graph.own_code import asks_for_training, reads_widths
 from compress.graph.rules.table import RULES
 from compress.graph.trace import ExampleInputs, Trace, refuse_scripted, shape_of, trace_model
-from compress.graph.training import training_trace
+from compress.graph.training import alike, training_trace
 from compress.graph.units import Ids
 from compress.graph.unread import Unread, held_by, unread_in
 from compress.graph.values import Heads
@@ -124,6 +124,7 @@ class ChannelGraph:
         macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
         padded: layers with a norm over the channels -> their dimension, from the end: they keep the width before for
             their statistics (`compress/thinning/norms.py`).
+        alike: whether the traces show that training mode computes what eval mode does.
     """
 
     _groups: tuple[ChannelGroup, ...]
@@ -137,6 +138,7 @@ class ChannelGraph:
     tried_heads: frozenset[str]
     macs: dict[str, int]
     padded: dict[str, int]
+    alike: bool = False
 
     @functools.cached_property
     def places(self) -> frozenset[Place]:
@@ -232,6 +234,7 @@ def graph_of(
         frozenset(tried),
         macs,
         dict(coupling.padded),
+        all(trace.alike for trace in traces),
     )
 
 
@@ -265,7 +268,10 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
     for call in calls_of(example_inputs):
         trace = trace_model(model, [call, *unused])
         training = training_trace(model, call, unused, trace) if asks_for_training(model) else ""
-        traces += [replace(trace, untrained=training)] if isinstance(training, str) else [trace, training]
+        if isinstance(training, str):
+            traces.append(replace(trace, untrained=training))
+        else:
+            traces += [replace(trace, alike=True)] if alike(trace, training) else [trace, training]
     return traces
 
 

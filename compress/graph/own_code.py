@@ -28,12 +28,19 @@ def asks_for_training(model: nn.Module) -> bool:
     of itself that it is `alike_in_training`. What drops at random is off in every comparison, and no reason. A class
     whose source cannot be had may do anything.
     """
-    own = _own_classes(model)
-    if any(_source(cls) is None for cls in own):
+    if any(_source(cls) is None for cls in _own_classes(model)):
         return True
-    classes = {cls for cls in own if _trains_otherwise(cls)}
-    asking = [module for module in model.modules() if not classes.isdisjoint(type(module).__mro__)]
-    return any(not only_drops(module) for module in asking)
+    return any(not only_drops(module) for module in _asking(model))
+
+
+def dropping(model: nn.Module) -> list[nn.Module]:
+    """The modules whose own code speaks of training, and which do nothing but drop at random."""
+    return [module for module in _asking(model) if only_drops(module)]
+
+
+def _asking(model: nn.Module) -> list[nn.Module]:
+    classes = {cls for cls in _own_classes(model) if _trains_otherwise(cls)}
+    return [module for module in model.modules() if not classes.isdisjoint(type(module).__mro__)]
 
 
 def modes_without_gradients(model: nn.Module) -> list[Callable[[], contextlib.AbstractContextManager[Any]]]:

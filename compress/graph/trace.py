@@ -37,6 +37,7 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.calls import Call, Inputs, Unused, callable_by_name, calling, calls_of, unused_in
+from compress.graph.own_code import dropping
 from compress.graph.recording.record import record
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.origins import counted
@@ -63,6 +64,7 @@ class Trace:
             if nobody runs them.
         untrained: of a trace in eval mode: why there is none in training mode; empty if there is, or none is needed.
         hidden_names: for constants that are a parameter, which the code holds in a list or a closure, its name.
+        alike: of a trace in eval mode: training mode was traced, too, and has the same operations.
     """
 
     operations: list[Node]
@@ -75,6 +77,7 @@ class Trace:
     failed: Mapping[str, str] = field(default_factory=dict)
     untrained: str = ""
     hidden_names: dict[Node, str] = field(default_factory=dict)
+    alike: bool = False
 
     @functools.cached_property
     def sources(self) -> dict[Node, frozenset[Node]]:
@@ -351,6 +354,8 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention would be one opaque call in eval mode
     model.train(training)
+    for module in dropping(model) if training else ():
+        module.training = False  # what it drops is no other network
     try:
         yield
     finally:

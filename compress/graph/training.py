@@ -1,8 +1,9 @@
-"""The trace in training mode, where the example inputs do not suit all of it.
+"""The trace in training mode, where the example inputs do not suit all of it, and whether it says anything new.
 
 An auxiliary head may run in training mode only, and fail there: the images are too small for its pooling, or a batch
 norm has one value per channel. Here: `training_trace`, which then doubles a batch of one, and else leaves out the
-head that failed: what is fed to it is known, and nothing else has to stay.
+head that failed: what is fed to it is known, and nothing else has to stay; and `alike`, of the traces of both modes.
+What drops at random counts for nothing there, since it keeps everything while networks are compared.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.calls import Call, Unused
-from compress.graph.trace import Trace, canonical_names, trace_model
+from compress.graph.trace import Trace, call_of, canonical_names, operation_name, shape_of, trace_model
+from compress.graph.values import bound_arguments
 
 HEADS = 8
 """Most parts that may fail; each costs another trace."""
@@ -115,3 +118,55 @@ def _cause(error: UserError) -> str:
     cause = error.__cause__ or error
     reason = next(iter(str(cause).strip().splitlines()), "").rstrip(".")
     return f"{type(cause).__name__}: {reason}" if reason else type(cause).__name__
+
+
+SWITCHES = frozenset({"train", "dropout", "dropout_p"})
+"""Arguments of layers that switch dropout and nothing else; a batch norm's is named otherwise."""
+DROPOUTS = frozenset(
+    f"{kind}dropout{end}" for kind in ("", "alpha_", "feature_", "feature_alpha_") for end in ("", "_")
+)
+
+
+def alike(one: Trace, other: Trace) -> bool:
+    """Whether two traces have the same operations on the same tensors."""
+    if len(one.operations) != len(other.operations) or one.failed or other.failed:
+        return False
+    known: dict[Node, Node] = {}
+    return (
+        all(_match(a, b, known) for a, b in zip(one.operations, other.operations, strict=True))
+        and [known.get(node) for node in one.results] == other.results
+        and all(_same_source(a, b, one, other) for a, b in known.items() if a.op == "placeholder")
+    )
+
+
+def _match(one: Node, other: Node, known: dict[Node, Node]) -> bool:
+    known[one] = other
+    if one.target != other.target or call_of(one) != call_of(other) or shape_of(one) != shape_of(other):
+        return False
+    left, right = bound_arguments(one), bound_arguments(other)
+    left_out = {*SWITCHES, "p"} if operation_name(one) in DROPOUTS else SWITCHES
+    return left.keys() == right.keys() and all(
+        name in left_out or _same(left[name], right[name], known) for name in left
+    )
+
+
+def _same(one: Any, other: Any, known: dict[Node, Node]) -> bool:
+    if isinstance(one, Node):
+        return isinstance(other, Node) and known.setdefault(one, other) is other
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(_same(a, b, known) for a, b in zip(one, other, strict=True))
+    return type(one) is type(other) and (one == other or one != one)
+
+
+def _same_source(one: Node, other: Node, traces: Trace, others: Trace) -> bool:
+    """The same parameter, or a constant of the same value, or an input in the same place."""
+    if one in traces.tensor_names or other in others.tensor_names:
+        return traces.tensor_names.get(one) == others.tensor_names.get(other)
+    if one in traces.constants or other in others.constants:
+        value, given = one.meta.get("value"), other.meta.get("value")
+        return isinstance(value, Tensor) and isinstance(given, Tensor) and torch.equal(value, given)
+    return _inputs(traces).index(one) == _inputs(others).index(other)
+
+
+def _inputs(trace: Trace) -> list[Node]:
+    return [node for node in trace.placeholders if node not in trace.tensor_names and node not in trace.constants]

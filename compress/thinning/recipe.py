@@ -216,11 +216,14 @@ def _is_number(module: nn.Module, attribute: str) -> bool:
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by their first full name, shared ones once."""
-    canonical = canonical_names(model)
-    found: dict[str, Tensor] = {}
-    for source in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
-        found.update({name: tensor for name, tensor in source if canonical[name] == name})
-    return found
+    found: dict[int, tuple[str, Tensor]] = {}
+    modules = list(model.named_modules(remove_duplicate=False))
+    for kind in ("_parameters", "_buffers"):
+        for path, module in modules:
+            for own, tensor in getattr(module, kind).items():
+                if tensor is not None:
+                    found.setdefault(id(tensor), (f"{path}.{own}" if path else own, tensor))
+    return dict(found.values())
 
 
 def slice_optimizer(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

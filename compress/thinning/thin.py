@@ -20,7 +20,7 @@ from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, complete_masks, zero_masks
-from compress.thinning.proof.inputs import real_inputs
+from compress.thinning.proof.inputs import Samples
 from compress.thinning.proof.verify import Outcome
 from compress.thinning.recipe import Recipe, slice_optimizer
 from compress.thinning.removal_plan import plan_recipe
@@ -162,7 +162,7 @@ def _proved(
     allow_inexact: bool,
 ) -> _Proof:
     """Try all groups; where that fails, give up those that are at fault. Raises UserError if nothing is left."""
-    inputs = real_inputs(example_inputs, next(model.parameters()).device)
+    inputs = Samples.of(example_inputs, next(model.parameters()).device)
     trials = trials_of(model, graph, removed, inputs, masks=masks)
     names = [name for name, units in removed.items() if units]
     outcome = trials.compares(names)

@@ -107,7 +107,7 @@ class Recorder(ProxyTorchDispatchMode):
             raise Unrecordable(f"a {type(tensor).__name__} of unknown origin")
         node = self.place(tensor, "constant")
         node.meta["val"] = self._fake_mode.from_tensor(tensor, static_shapes=True)
-        self.made.constants[node] = tensor
+        node.meta["value"] = self.made.constants[node] = tensor
         return node
 
     def call(self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -52,8 +52,12 @@ def put_on_copies(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def mask_removed(model: nn.Module, recipe: Recipe) -> bool:
-    """Zero whatever parameters lose, in copies of their memory; whether anything was not zero before."""
+def mask_removed(model: nn.Module, recipe: Recipe, tells: bool = True) -> bool:
+    """Zero whatever parameters lose, in copies of their memory.
+
+    Returns:
+        whether anything was not zero before; False without a look if it `tells` nothing.
+    """
     altered = False
     for name, parameter in model.named_parameters():
         dims = recipe.kept.get(name, {})
@@ -61,7 +65,7 @@ def mask_removed(model: nn.Module, recipe: Recipe) -> bool:
         for dim, kept in dims.items():
             stays = torch.zeros(parameter.shape[dim], dtype=torch.bool).index_fill_(0, kept.cpu(), True)
             gone = (~stays).nonzero().flatten().to(parameter.device)
-            altered = altered or bool(copied.index_select(dim, gone).any())
+            altered = altered or (tells and bool(copied.index_select(dim, gone).any()))
             copied.index_fill_(dim, gone, 0)
         parameter.data = copied
     return altered

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,13 +24,37 @@ def cast_inputs(calls: Sequence[Call], dtype: torch.dtype | None) -> list[Call]:
     return [replace(call, inputs=pytree.tree_map(convert, call.inputs)) for call in calls]
 
 
-def fewer(calls: Sequence[Call]) -> list[Call]:
+@dataclass(frozen=True)
+class Samples:
+    """What a proof runs on.
+
+    Attributes:
+        given: for the comparison in eval mode on the model's own values: a batch of one stays one.
+        several: for all others, at least two samples.
+    """
+
+    given: Sequence[Call]
+    several: Sequence[Call]
+
+    @staticmethod
+    def of(example_inputs: ExampleInputs, device: torch.device | None = None) -> Samples:
+        """Real numbers in the place of example inputs."""
+        given = real_inputs(example_inputs, device, several=False)
+        return Samples(calls_of(given), calls_of(real_inputs(example_inputs, device)))
+
+    @staticmethod
+    def all_alike(inputs: ExampleInputs | Samples) -> Samples:
+        """The same calls everywhere, unless they are sorted already."""
+        return inputs if isinstance(inputs, Samples) else Samples(calls_of(inputs), calls_of(inputs))
+
+
+def fewer(calls: Sequence[Call], count: int = 2) -> list[Call]:
     """Two samples are enough, if the tensors agree on how many there are."""
 
     def cut(inputs: Any) -> Any:
         if len({tensor.shape[0] for tensor in _tensors(inputs)}) != 1:
             return inputs
-        return pytree.tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) and leaf.dim() else leaf, inputs)
+        return pytree.tree_map(lambda leaf: leaf[:count] if isinstance(leaf, Tensor) and leaf.dim() else leaf, inputs)
 
     return [replace(call, inputs=cut(call.inputs)) for call in calls]
 
@@ -39,21 +63,23 @@ def _tensors(inputs: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()]
 
 
-def real_inputs(example_inputs: ExampleInputs, device: torch.device | None = None) -> ExampleInputs:
+def real_inputs(
+    example_inputs: ExampleInputs, device: torch.device | None = None, several: bool = True
+) -> ExampleInputs:
     """Example inputs fit for a comparison: at least two and at most four samples, numbers that differ.
 
     Floating-point tensors that are constant or not finite (an example may be uninitialised) become normal
-    random numbers. Integers stay: what they index is not known. A batch of one is doubled.
+    random numbers. Integers stay: what they index is not known. A batch of one is doubled, if there must be several.
     """
     if isinstance(example_inputs, list):
-        return [replace(call, inputs=_real(call.inputs, device)) for call in calls_of(example_inputs)]
+        return [replace(call, inputs=_real(call.inputs, device, several)) for call in calls_of(example_inputs)]
     if isinstance(example_inputs, Call):
-        return replace(example_inputs, inputs=_real(example_inputs.inputs, device))
-    real: tuple[Any, ...] = _real(as_arguments(example_inputs), device)
+        return replace(example_inputs, inputs=_real(example_inputs.inputs, device, several))
+    real: tuple[Any, ...] = _real(as_arguments(example_inputs), device, several)
     return real
 
 
-def _real(inputs: Any, device: torch.device | None) -> Any:
+def _real(inputs: Any, device: torch.device | None, several: bool) -> Any:
     batches = {tensor.shape[0] for tensor in _tensors(inputs)}
     generator = torch.Generator().manual_seed(0)
 
@@ -62,9 +88,10 @@ def _real(inputs: Any, device: torch.device | None) -> Any:
             return leaf
         leaf = leaf.detach()
         if len(batches) == 1:
-            leaf = torch.cat([leaf, leaf]) if leaf.shape[0] == 1 else leaf[:4]
+            leaf = torch.cat([leaf, leaf]) if several and leaf.shape[0] == 1 else leaf[:4]
         usable = not leaf.is_floating_point() or (bool(leaf.isfinite().all()) and leaf.numel() and leaf.std() > 0)
-        if not usable or (leaf.is_floating_point() and torch.equal(leaf[0], leaf[-1])):
+        lone = len(leaf) == 1 and not several
+        if not usable or (leaf.is_floating_point() and not lone and torch.equal(leaf[0], leaf[-1])):
             leaf = torch.randn(leaf.shape, generator=generator).to(leaf)
         return leaf if device is None else leaf.to(device)
 

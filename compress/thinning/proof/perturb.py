@@ -69,17 +69,21 @@ def _parameter(old: Tensor, draw: Draw, source: _Source) -> Tensor:
     if not bool(least.isfinite() & most.isfinite()):
         old = torch.nan_to_num(old, 0.0, 0.0, 0.0)
         least, most = torch.aminmax(old)
+    # The proof draws for every element of a network: hence as few passes over its memory as can be.
     size = old.abs()
     odd = size < TINY * usual
-    fresh, new = _random(old, source, positive=bool(least >= 0) and bool(most > 0))
     if usual == 1.0:
         odd |= size > HUGE
-    else:
+    drawn = source.like(old)
+    new = drawn.abs()
+    fresh = new.clone() if bool(least >= 0) and bool(most > 0) else drawn
+    if usual != 1.0:
         # A weight that is too large is scaled as a whole, so that its elements keep their proportions; those of a
         # vector are drawn anew one by one.
         rms = torch.linalg.vector_norm(old).item() / old.numel() ** 0.5
         new = new.mul_(usual / rms) if rms > HUGE * usual else new
-    return torch.where(odd, fresh.mul_(usual * draw.size), new.mul_(old))
+    new.mul_(old)
+    return torch.where(odd, fresh * (usual * draw.size), new) if bool(odd.any()) else new
 
 
 def _buffer(old: Tensor, draw: Draw, source: _Source) -> Tensor:
@@ -118,10 +122,12 @@ class _Source:
         self._numbers = torch.copysign(drawn.abs().add_(0.5), drawn)
 
     def like(self, tensor: Tensor) -> Tensor:
-        """Numbers of the shape, type and place of a tensor."""
+        """Numbers of the shape, type and place of a tensor, to be read and not written."""
         if (self._numbers.dtype, self._numbers.device) != (tensor.dtype, tensor.device):
             self._numbers = self._numbers.to(tensor)
         start, count = int(torch.randint(self.COUNT, (1,), generator=self._generator)), tensor.numel()
+        if start + count <= self.COUNT:
+            return self._numbers[start : start + count].reshape(tensor.shape)
         parts = [self._numbers[start : start + count]]
         while (left := count - sum(len(part) for part in parts)) > 0:
             parts.append(self._numbers[:left])

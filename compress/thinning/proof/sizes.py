@@ -1,5 +1,5 @@
-"""Smaller images for the costly part of a proof: `smaller`. A pass over 1280 x 720 pixels shows no more of the channels
-than one over 96 x 96, and takes a hundred times as long.
+"""Smaller images for the costly part of a proof: `smaller`, `cut`. A pass over 1280 x 720 pixels shows no more of the
+channels than one over 96 x 96, and takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.graph.calls import Call
+from compress.thinning.proof.inputs import fewer
 from compress.thinning.proof.observe import ForwardFailed, observe
 
 SIDE = 96
@@ -28,16 +29,22 @@ def smaller(model: nn.Module, calls: Sequence[Call], modes: Sequence[str]) -> Se
         calls: tensors (N, C, H, W) that are floating-point count as images, if all of a call have one height and width.
         modes: in all of which the model must run on the smaller images.
     """
-    cut = [_cut(call) for call in calls]
-    if all(small is None for small in cut):
+    found = cut(calls)
+    if found is calls:
         return calls
-    found = [small or call for small, call in zip(cut, calls, strict=True)]
     with contextlib.suppress(ForwardFailed):
         for mode in modes:
-            for call in found:
+            # Training mode needs two samples for its statistics.
+            for call in found if mode == "train" else fewer(found, 1):
                 observe(model, call, mode)
         return found
     return calls
+
+
+def cut(calls: Sequence[Call]) -> Sequence[Call]:
+    """The calls with their images cut to about 96 x 96 pixels, whether a model runs on such or not."""
+    small = [_cut(call) for call in calls]
+    return calls if all(each is None for each in small) else [a or b for a, b in zip(small, calls, strict=True)]
 
 
 def _cut(call: Call) -> Call | None:
@@ -51,10 +58,10 @@ def _cut(call: Call) -> Call | None:
     if rows * columns * WORTH > height * width:
         return None
 
-    def cut(leaf: Any) -> Any:
+    def part(leaf: Any) -> Any:
         return leaf[:, :, :rows, :columns] if _is_image(leaf) else leaf
 
-    return replace(call, inputs=pytree.tree_map(cut, call.inputs))
+    return replace(call, inputs=pytree.tree_map(part, call.inputs))
 
 
 def _is_image(leaf: Any) -> bool:

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from compress.graph.calls import Call, calls_of
+from compress.graph.calls import Call
 from compress.graph.own_code import asks_for_training
 from compress.graph.trace import ExampleInputs
 from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, restored
-from compress.thinning.proof.inputs import cast_inputs, fewer
+from compress.thinning.proof.inputs import Samples, cast_inputs, fewer
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 from compress.thinning.proof.perturb import Draw, perturb
-from compress.thinning.proof.sizes import smaller
+from compress.thinning.proof.sizes import cut, smaller
 from compress.thinning.proof.steps import Parting, first_parting
 from compress.thinning.recipe import Recipe, tensors_of
 
@@ -43,7 +43,7 @@ class Outcome:
         module: where the two runs part or the thinned one fails; '' is the model itself.
         reason: the error that the thinned model raised, or why nothing can be proved; empty if it ran.
         modes: the modes that were compared (a model that cannot run in training mode is compared in eval).
-        masking_change: relative change of the eval output by masking what goes (measured together with `train`).
+        masking_change: relative change of the eval output by masking what goes, on the model's own values.
         what: the operation at which the two runs part, if it is known.
         closed: on perturbed values, the operations behind which nothing is seen, by their place in the first run.
     """
@@ -67,7 +67,7 @@ def trial(
     model: nn.Module,
     recipe: Recipe,
     masks: Mapping[str, Tensor],
-    inputs: ExampleInputs,
+    inputs: ExampleInputs | Samples,
     modes: Sequence[str] = ("eval", "train"),
     own_values: bool = True,
 ) -> Outcome:
@@ -82,21 +82,21 @@ def trial(
         model: any module.
         recipe: fits the model; what it takes out is masked for the comparison.
         masks: parameter name -> bool, True = kept: what else is masked.
-        inputs: real numbers, at least two samples (`real_inputs`).
+        inputs: real numbers, at least two samples (`real_inputs`), or `Samples`.
         modes: `eval` and `train`, in the order of the comparison.
         own_values: False leaves out the first of the two comparisons, which a trial of the graph can do without.
 
     Raises:
         ForwardFailed: the masked model itself does not run on the inputs.
     """
-    calls = calls_of(inputs)
+    samples = Samples.all_alike(inputs)
     if not own_values:  # of sizes, not of values: single precision is enough, in half the time and memory
-        found = _perturbed(model, recipe, masks, calls, modes, (torch.float32, None))
-        return found or _trial(model, recipe, masks, calls, modes)
-    outcome = _own(model, recipe, masks, calls, modes)
+        found = _perturbed(model, recipe, masks, samples.several, modes, (torch.float32, None))
+        return found or _trial(model, recipe, masks, samples, modes)
+    outcome = _own(model, recipe, masks, samples, modes)
     if not outcome.passed:
         return outcome
-    other = _perturbed(model, recipe, masks, calls, modes)
+    other = _perturbed(model, recipe, masks, samples.several, modes)
     if other is None:
         return replace(outcome, reason=INCONCLUSIVE)
     if other.passed:
@@ -114,13 +114,15 @@ ENOUGH = 2
 """Draws in which something runs, if operations give constants: a ReLU that one draw closes the other may open."""
 
 
-def _own(model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], calls: Calls, modes: Sequence[str]) -> Outcome:
+def _own(
+    model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], samples: Samples, modes: Sequence[str]
+) -> Outcome:
     """With the model's own values; in float64 once more if they differ."""
-    outcome = _trial(model, recipe, masks, calls, modes)
+    outcome = _trial(model, recipe, masks, samples, modes)
     if outcome.passed or outcome.reason or not fits_twice(model):
         return outcome
     try:
-        return _trial(model, recipe, masks, calls, modes, torch.float64)
+        return _trial(model, recipe, masks, samples, modes, torch.float64)
     except ForwardFailed:
         return outcome
 
@@ -160,7 +162,7 @@ def _first_that_runs(
 ) -> Outcome | None:
     for dtype in dtypes:
         with contextlib.suppress(ForwardFailed, Inconclusive):
-            return _trial(model, recipe, masks, calls, modes, dtype, draw)
+            return _trial(model, recipe, masks, Samples(calls, calls), modes, dtype, draw)
     return None
 
 
@@ -172,7 +174,7 @@ def _trial(
     model: nn.Module,
     recipe: Recipe,
     masks: Mapping[str, Tensor],
-    calls: Calls,
+    samples: Samples,
     modes: Sequence[str],
     dtype: torch.dtype | None = None,
     draw: Draw | None = None,
@@ -183,17 +185,16 @@ def _trial(
         if draw is not None:
             perturb(model, draw)
         cast(model, dtype)
-        calls = cast_inputs(calls, dtype)
-        # The first mode sees the images as they are given, the later ones smaller ones.
-        later = smaller(model, calls, modes[1:]) if draw is None and modes[1:] else calls
+        calls, several = cast_inputs(samples.given, dtype), cast_inputs(samples.several, dtype)
         put_on_copies(model, masks)
         # Three networks: as it is (`before`), with whole units masked (`first`), thinned. The proof compares the last
         # two; the first pair tells what completing the masks does, such as zeroing a bias beside a masked filter.
-        before = observe(model, calls[0], "eval") if "train" in modes and not inside else None
-        altered = mask_removed(model, recipe)
+        before = None if inside else observe(model, calls[0], "eval")
+        altered = mask_removed(model, recipe, tells=before is not None)
         first = observe(model, calls[0], modes[0], inside) if altered or before is None else before
-        given = {mode: calls if mode == modes[0] else later for mode in modes}
-        expected = {(modes[0], 0): first, **_others(model, given, inside)}
+        # The first mode sees the images as they are given, the later ones smaller ones, if the network runs on them.
+        given = {mode: list(calls if mode == modes[0] else several if inside else cut(several)) for mode in modes}
+        expected = {(modes[0], 0): first, **_others(model, given, several, inside)}
         if before is not None:
             change = difference(Recipe(), before, first)
         if inside and any(is_blind(each) for each in expected.values()):
@@ -241,19 +242,26 @@ def rounding(model: nn.Module, call: Call, mode: str, before: Observation) -> fl
     return min(max(each for each in moved if each == each), CHAOS)
 
 
-def _others(model: nn.Module, given: Mapping[str, Calls], inside: bool) -> dict[tuple[str, int], Observation]:
+def _others(
+    model: nn.Module, given: dict[str, list[Call]], whole: Calls, inside: bool
+) -> dict[tuple[str, int], Observation]:
     """All calls of all modes but the first call of the first mode; in later modes a call may fail (a batch of one).
 
-    A later mode is left out where nothing computes otherwise in it: dropout is off in all of them.
+    A later mode is left out where nothing computes otherwise in it: dropout is off in all of them. What fails on
+    smaller images is given the whole ones.
     """
     found, modes = {}, list(given)
     for mode in modes if _has_modes(model) else modes[:1]:
         for number, call in enumerate(given[mode]):
-            if mode != modes[0]:
-                with contextlib.suppress(ForwardFailed):
+            if mode == modes[0]:
+                if number:
                     found[mode, number] = observe(model, call, mode, inside)
-            elif number:
-                found[mode, number] = observe(model, call, mode, inside)
+                continue
+            for size in dict.fromkeys((call, whole[number])):
+                with contextlib.suppress(ForwardFailed):
+                    found[mode, number] = observe(model, size, mode, inside)
+                    given[mode][number] = size
+                    break
     return found
 
 
@@ -302,12 +310,12 @@ def fits_twice(model: nn.Module) -> bool:
     return sum(tensor.numel() for tensor in model.parameters()) <= DOUBLE_UP_TO
 
 
-def run_only(model: nn.Module, recipe: Recipe, inputs: ExampleInputs) -> Outcome:
+def run_only(model: nn.Module, recipe: Recipe, calls: Calls) -> Outcome:
     """Whether a model runs at all after a removal: one pass a call, nothing is compared."""
     with restored(model):
         recipe.apply(model)
         try:
-            for call in calls_of(inputs):
+            for call in calls:
                 observe(model, call, "eval")
         except ForwardFailed as error:
             return Outcome(float("inf"), 0.0, error.module, str(error))

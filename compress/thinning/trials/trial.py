@@ -22,7 +22,7 @@ from compress.graph.trace import ExampleInputs
 from compress.graph.values import Heads
 from compress.thinning.attention.exchange import all_headed
 from compress.thinning.norms import plain_norms
-from compress.thinning.proof.inputs import real_inputs
+from compress.thinning.proof.inputs import Samples, real_inputs
 from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.proof.verify import Outcome, run_only, trial
 from compress.thinning.recipe import Recipe
@@ -103,7 +103,7 @@ def trials_of(
     model: nn.Module,
     graph: ChannelGraph,
     removed: Mapping[str, list[int]],
-    inputs: ExampleInputs,
+    inputs: ExampleInputs | Samples,
     modes: Sequence[str] = ("eval", "train"),
     masks: Mapping[str, Tensor] | None = None,
     own_values: bool = True,
@@ -127,14 +127,14 @@ def trials_of(
 
     def compares(names: Sequence[str]) -> Outcome:
         try:
-            outcome = trial(model, recipe(names), masks or {}, inputs, modes, own_values)
+            outcome = trial(model, recipe(names), masks or {}, inputs, modes[:1] if graph.alike else modes, own_values)
         except ForwardFailed as error:
             raise UserError(
                 f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
             ) from error
         return replace(outcome, tolerance=float("inf")) if allow_inexact else outcome
 
-    return Trials(graph, compares, lambda names: run_only(model, recipe(names), inputs))
+    return Trials(graph, compares, lambda names: run_only(model, recipe(names), Samples.all_alike(inputs).several))
 
 
 def check_repeatable(model: nn.Module, trials: Trials) -> None:
