@@ -182,7 +182,7 @@ def table(rows: Sequence[Row], form: str = "github") -> str:
     shown = [
         [
             row["arch"], row["schedule"], f"{row['quality']:.2f}", f"{row['gain']:+.2f}", f"{row['parameters']:,}",
-            f"{row['macs'] / 1e9:.3f}", f"{row['bytes']:,}" if row["bytes"] else "",
+            f"{row['macs'] / 1e9:.3g}", f"{row['bytes']:,}" if row["bytes"] else "",
             "*" * (place in fronts[0]) + "+" * (place in fronts[1]),
         ]
         for place, row in enumerate(rows)
