@@ -90,27 +90,25 @@ def prepared_exporter() -> Iterator[None]:
     together half the time of a small network's export.
     """
     try:
-        from torch.onnx._internal import _lazy_import
-
+        lazy: Any = importlib.import_module("torch.onnx._internal._lazy_import")
         operators = _operators()
     except (ImportError, AttributeError):  # another torch: slower, the same file
         yield
         return
     # an attribute of the lazy module hides the function of the module behind it
-    _lazy_import.onnxscript_apis.get_torchlib_ops = lambda: list(operators)
+    lazy.onnxscript_apis.get_torchlib_ops = lambda: list(operators)
     try:
         yield
     finally:
-        del _lazy_import.onnxscript_apis.get_torchlib_ops
+        del lazy.onnxscript_apis.get_torchlib_ops
 
 
 @functools.cache
 def _operators() -> list[Any]:
     for late in ("torch._functorch.aot_autograd", "torch.export._trace", "torch.onnx._internal.exporter._compat"):
         importlib.import_module(late)  # torch.onnx.export would, in every fork
-    from torch.onnx._internal import _lazy_import
-
-    return list(_lazy_import.onnxscript_apis.get_torchlib_ops())
+    lazy: Any = importlib.import_module("torch.onnx._internal._lazy_import")
+    return list(lazy.onnxscript_apis.get_torchlib_ops())
 
 
 def _reason(model: nn.Module, error: Exception) -> str:
