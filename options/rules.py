@@ -293,7 +293,7 @@ TESTED: tuple[Rule[TestConfig], ...] = (
     ),
     Rule(
         ("write_schedule",),
-        lambda c: c.diagnose or not c.write_schedule.endswith(YAML),
+        lambda c: c.diagnose or not str(c.write_schedule).endswith(YAML),
         "takes tolerance=X; a file is written with --diagnose",
     ),
     Rule(("baseline",), _evaluates, "is beside the evaluation of a checkpoint, which the other options leave out"),
