@@ -120,9 +120,8 @@ def _same_state(model: nn.Module) -> Iterator[None]:
         for module, before, parameters, buffers, items in modules:
             vars(module).clear()
             vars(module).update(before)
-            for live, was in ((module._parameters, parameters), (module._buffers, buffers)):
-                live.clear()
-                live.update(was)
+            _fill(module._parameters, parameters)
+            _fill(module._buffers, buffers)
             for key, was in items.items():
                 _fill(before[key], was)
         raise
@@ -167,7 +166,7 @@ def _seen_calls(recorder: Recorder) -> Iterator[None]:
     def seen(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
         return recorder.call(module, call, args, kwargs)
 
-    nn.Module.__call__ = seen  # type: ignore[method-assign, assignment]
+    nn.Module.__call__ = seen  # type: ignore[method-assign]
     try:
         yield
     finally:
