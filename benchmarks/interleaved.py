@@ -32,16 +32,19 @@ class Ratios:
         return f"min {min(values):.3f}  median {statistics.median(values):.3f}  max {max(values):.3f}"
 
 
-def compare(ways: Mapping[str, Work], rounds: int, repetitions: int) -> dict[str, Ratios]:
+def compare(
+    ways: Mapping[str, Work], rounds: int, repetitions: int, clock: Callable[[], float] | None = None
+) -> dict[str, Ratios]:
     """Runs every way in each round, in an order that turns, and compares each with the first.
 
     Args:
         ways: name -> work; the first is what the others are compared with.
         rounds: how many ratios.
         repetitions: of the work within one round.
+        clock: seconds; None takes the processor's time of this process where torch has one thread.
     """
     names = list(ways)
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    clock = clock or (time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
     for work in ways.values():
         for _ in range(2):
             work()

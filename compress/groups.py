@@ -116,6 +116,11 @@ def spread(values: Tensor, shape: Sequence[int], tile: Tile) -> Tensor:
     return thin.expand([part for pair in zip(counts, tile, strict=True) for part in pair]).reshape(tuple(shape))
 
 
+def in_tiles(weight: Tensor, tile: Tile) -> Tensor:
+    """The weight with each dimension split in two: tiles, and elements along a tile's edge."""
+    return _cut(weight, tile)[0]
+
+
 def _cut(weight: Tensor, tile: Tile) -> tuple[Tensor, list[int]]:
     """The weight with each dimension split in (tiles, edge), and the dimensions of the edges."""
     parts = [part for size, edge in zip(weight.shape, tile, strict=True) for part in (size // edge, edge)]

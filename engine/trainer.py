@@ -122,9 +122,7 @@ class BaseTrainer(TrainedApplication):
         started, done = time.perf_counter(), middle.step if middle else 0
         losses = self.train(epoch, scheduler)
         rate = self.optimizer.param_groups[0]["lr"]  # policies move it at an epoch's begin and end only
-        share = 1 - done / self.steps_per_epoch()
-        samples: Any = self.training_loader.dataset
-        speed = share * len(samples) / (time.perf_counter() - started)
+        speed = (self.samples_per_epoch() - done * samples_per_update(self.config)) / (time.perf_counter() - started)
         model = self.state.evaluated_model()
         with ActivationStatistics(model, enabled=self.config.activation_stats) as activations:
             metrics = told_by_first(self.validate(model, epoch))  # each process measures everything
@@ -311,6 +309,11 @@ class BaseTrainer(TrainedApplication):
         """Optimizer updates in an epoch."""
         steps = math.ceil(len(self.training_loader) / self.config.accumulate)
         return min(steps, self.steps_limit or steps)
+
+    def samples_per_epoch(self) -> int:
+        """Training samples that the steps of an epoch see, in all processes."""
+        data: Any = self.training_loader.dataset
+        return min(len(data), self.steps_per_epoch() * samples_per_update(self.config))
 
     # After an epoch -----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.errors import UserError
+from options.own_network import Named
 
 DEFAULT = "SR"
 
@@ -30,6 +31,7 @@ class Application:
         tester: class(config, testing_loader, checkpoint) with `run()`.
         network: what makes a network of the arguments that a checkpoint keeps.
         architectures: the `Zoo` of an application with several networks.
+        named: what that has, so that a mistyped `--arch` is refused before torch is imported.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Application:
     tester: str
     network: str
     architectures: str = ""
+    named: Named | None = None
 
     def load(self, part: str) -> Any:
         """The object behind a part, such as `load("trainer")`."""
@@ -63,6 +66,10 @@ APPLICATIONS = {
             tester="models.SR.tester:XSRCNNTester",
             network="models.SR.zoo:ZOO",
             architectures="models.SR.zoo:ZOO",
+            named=Named(
+                "c2srcnn srcnn fsrcnn espcn edsr_baseline imdn ecbsr plainsr",
+                ("spandrel",),
+            ),
         ),
         Application(
             name="Classify",
@@ -75,6 +82,17 @@ APPLICATIONS = {
             tester="models.Classify.tester:ClassifyTester",
             network="models.Classify.zoo:build_network",
             architectures="models.Classify.zoo:ZOO",
+            named=Named(
+                "alexnet alexnet_bn alexnet_bn_dorefa lenet5 mobilenet plain20 preact_resnet20 resnet8 "
+                "resnet20 resnet32 resnet44 resnet56 resnet110 resnet_signs simplenet simplenet_mnist "
+                "studentnet vgg16_named vgg6_named vgg_cifar preact_resnet20_cifar "
+                "preact_resnet20_cifar_conv_ds preact_resnet32_cifar preact_resnet32_cifar_conv_ds "
+                "preact_resnet44_cifar preact_resnet44_cifar_conv_ds preact_resnet56_cifar "
+                "preact_resnet56_cifar_conv_ds preact_resnet110_cifar preact_resnet110_cifar_conv_ds "
+                "vgg11_cifar vgg11_bn_cifar vgg13_cifar vgg13_bn_cifar vgg16_cifar vgg16_bn_cifar "
+                "vgg19_cifar vgg19_bn_cifar",
+                ("torchvision", "timm"),
+            ),
         ),
         Application(
             name="Deblur",
@@ -87,6 +105,10 @@ APPLICATIONS = {
             tester="models.Deblur.tester:DeblurTester",
             network="models.Deblur.networks:build_networks",
             architectures="models.Deblur.zoo:ZOO",
+            named=Named(
+                "resnet mobile unet nafnet",
+                ("spandrel",),
+            ),
         ),
         Application(
             name="Restore",
@@ -99,6 +121,10 @@ APPLICATIONS = {
             tester="models.Restore.tester:RestoreTester",
             network="models.Restore.zoo:ZOO",
             architectures="models.Restore.zoo:ZOO",
+            named=Named(
+                "c2srcnn srcnn fsrcnn espcn edsr_baseline imdn ecbsr plainsr resnet mobile unet nafnet",
+                ("spandrel",),
+            ),
         ),
     )
 }

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from options.applications import APPLICATIONS
 from options.architecture import ArchitectureConfig
 from options.configs import LARGEST_SIDE as LARGEST_SIDE
 from options.configs import MOST as MOST
@@ -68,7 +69,10 @@ def parse_training(
         config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in given})
     check_training(config, rules)  # after the preset, which may be what an option needs
     if isinstance(config, ArchitectureConfig):
-        constructor_arguments(config.arch_args)  # now: what is wrong with them is reported before torch is loaded
+        # Now: what is wrong with the network's name and arguments is reported before torch is loaded.
+        constructor_arguments(config.arch_args)
+        if (application := APPLICATIONS.get(config.optform)) and application.named:
+            application.named.check(config.arch)
     _allow_own_code(config)
     if config.compress is None:
         return config

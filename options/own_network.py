@@ -6,16 +6,51 @@ that comes out of a checkpoint is not among them.
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from compress.errors import UserError, shown
+from compress.errors import UserError, did_you_mean, shown
 
 LIBRARIES = ("torchvision", "timm", "spandrel")
 OWN = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 FORM = "write it as --arch-args='{width: 32, depth: 8}'; nothing was started"
 named: set[str] = set()  # that the command line of this process names
+
+
+@dataclass(frozen=True)
+class Named:
+    """The networks of an application by name.
+
+    Attributes:
+        names: of its own table, separated by spaces.
+        libraries: whose networks it takes too, as `LIBRARY:NAME`.
+    """
+
+    names: str
+    libraries: tuple[str, ...] = ()
+
+    def check(self, arch: str) -> None:
+        """Refuses a name that can be nothing at all; what has a colon is looked at when the library is loaded.
+
+        Raises:
+            UserError: it is not in the table.
+        """
+        if ":" not in arch and arch not in self.names.split():
+            raise UserError(unknown(arch, self.names.split(), self.libraries))
+
+
+def unknown(arch: str, names: Iterable[str], libraries: Iterable[str]) -> str:
+    """What is said of an architecture that is neither in an application's table nor of a library that it takes."""
+    of_libraries = [f"{library}:NAME" for library in libraries]
+    others = [f"those of libraries are {' and '.join(of_libraries)}"] if of_libraries else []
+    prefix = arch.partition(":")[0]
+    if prefix in LIBRARIES:
+        others.append(f"there are no networks of {prefix} for this application")
+    else:
+        others.append("your own is FILE.py:CLASS or MODULE:CLASS")
+    return f"--arch={arch}: unknown architecture; {did_you_mean(arch, names)}; {'; '.join(others)}"
 
 
 def is_own(arch: str) -> bool:

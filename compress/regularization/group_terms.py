@@ -14,6 +14,7 @@ from compress.criteria import ThresholdCriteria, groups_above
 from compress.groups import COUPLED, Tile, Tilings, group_count, group_norms, spread
 from compress.registry import REGULARIZERS
 from compress.regularization.base import Regularizer, Strength
+from compress.regularization.terms import sum_of_norms
 from compress.selectors import AsPair, WeightSelector, canonical_parameters
 
 LassoGroup = Literal["2D", "3D", "4D", "Filters", "Channels", "Rows", "Cols", "Rows+Cols", "Cols+Rows", "Channels+4D"]
@@ -82,13 +83,13 @@ class GroupLassoRegularizer(GroupRegularizer):
 
     def loss(self, weights: Mapping[str, Tensor], ctx: StepContext) -> Tensor | None:
         """The sum over weights and groups of strength * L2 norm."""
-        return torch.stack(
-            [
-                strength * group_norms(weights[name], tile, 2).sum()
-                for name, (strength, _) in self.regimes.items()
-                for tile in self.tiles(name, weights[name], ctx.model)
-            ]
-        ).sum()
+        terms = [
+            (weights[name], strength, tile)
+            for name, (strength, _) in self.regimes.items()
+            for tile in self.tiles(name, weights[name], ctx.model)
+        ]
+        own, strengths, tiles = zip(*terms, strict=True)
+        return sum_of_norms(own, strengths, tiles)
 
     def threshold_masks(self, weights: Mapping[str, Tensor], ctx: StepContext) -> dict[str, Tensor]:
         """Keeps the elements all of whose groups are above the strength."""

@@ -12,6 +12,7 @@ from compress.context import StepContext
 from compress.criteria import ThresholdCriteria
 from compress.registry import REGULARIZERS
 from compress.regularization.base import Regularizer, Strength
+from compress.regularization.terms import sum_of_magnitudes
 from compress.selectors import WeightSelector, WeightSelectors, norm_scales
 
 
@@ -45,7 +46,7 @@ class L1Regularizer(Regularizer):
 
     def loss(self, weights: Mapping[str, Tensor], ctx: StepContext) -> Tensor | None:
         """The sum over the weights of strength * sum |w|."""
-        return torch.stack([strength * weights[name].abs().sum() for name, strength in self.strengths.items()]).sum()
+        return sum_of_magnitudes([weights[name] for name in self.strengths], list(self.strengths.values()))
 
     def threshold_masks(self, weights: Mapping[str, Tensor], ctx: StepContext) -> dict[str, Tensor]:
         """Keeps |w| > strength."""

@@ -13,7 +13,7 @@ from torch import nn
 from apputils.checkpoints.schema import plain_arguments
 from compress.errors import UserError, did_you_mean
 from engine.architectures.own import own_network
-from options.own_network import LIBRARIES, is_own
+from options.own_network import is_own, unknown
 
 Maker = Callable[..., nn.Module]
 Library = Callable[[str, Mapping[str, Any], Mapping[str, Any]], nn.Module]  # name, given, settings -> network
@@ -120,16 +120,7 @@ class Zoo:
     def _maker(self, arch: str) -> Maker:
         if arch in self.architectures:
             return self.architectures[arch]
-        libraries = [f"{library}:NAME" for library in self.libraries]
-        others = [f"those of libraries are {' and '.join(libraries)}"] if libraries else []
-        prefix = arch.partition(":")[0]
-        if prefix in LIBRARIES:
-            others.append(f"there are no networks of {prefix} for this application")
-        else:
-            others.append("your own is FILE.py:CLASS or MODULE:CLASS")
-        raise UserError(
-            f"--arch={arch}: unknown architecture; {did_you_mean(arch, self.architectures)}; {'; '.join(others)}"
-        )
+        raise UserError(unknown(arch, self.architectures, self.libraries))
 
 
 def arguments_of(network: nn.Module) -> dict[str, Any]:

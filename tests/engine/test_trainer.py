@@ -196,3 +196,11 @@ def test_a_run_of_no_epoch_holds_what_it_started_from(trainer_of: TrainerOf, cap
     assert not same(weights("a"), weights("b"))
     with pytest.raises(UserError, match="--nEpochs=0 leaves none"):
         trainer_of(SPARSE, "--nEpochs=0")
+
+
+def test_the_rate_counts_the_images_that_an_epoch_sees(trainer_of: TrainerOf) -> None:
+    trainer = trainer_of("--batchSize=2")
+    trainer.build()
+    assert trainer.samples_per_epoch() == len(trainer.training_loader.dataset) > 2
+    trainer.steps_limit = 1
+    assert trainer.samples_per_epoch() == 2
