@@ -3,18 +3,44 @@
 `ParameterMasker` (one parameter's mask and its copies) and `MaskTable` (all of a model's). The scheduler owns the
 table.
 
-A mask is a bool tensor of the parameter's shape, True = kept: a quarter of the bytes of a float32 weight.
+A mask is a bool tensor of the parameter's shape, True = kept: a quarter of the bytes of a float32 weight in memory, and
+a bit for each element in saved state.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.selectors import canonical_parameters, same_names
+
+
+def packed(mask: Tensor | None) -> dict[str, Any] | None:
+    """A bool mask as plain data and one tensor, uint8, a bit for each element; None stays None."""
+    if mask is None:
+        return None
+    bits = np.packbits(mask.cpu().numpy().reshape(-1))
+    return {"bits": torch.from_numpy(bits), "shape": list(mask.shape)}
+
+
+def unpacked(saved: Any) -> Tensor | None:
+    """The mask that `packed` gave, on the CPU; a bool tensor, which older files hold, is itself.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if saved is None or isinstance(saved, Tensor):
+        return saved
+    shape, bits = [int(size) for size in saved["shape"]], saved["bits"]
+    count = math.prod(shape)
+    if bits.dtype != torch.uint8 or bits.numel() != -(-count // 8):
+        raise UserError(f"a saved mask of shape {tuple(shape)} has {bits.numel()} bytes; the file is damaged")
+    return torch.from_numpy(np.unpackbits(bits.cpu().numpy(), count=count)).bool().reshape(shape)
 
 
 class ParameterMasker:
@@ -143,12 +169,12 @@ class ParameterMasker:
         return 1.0 - int(torch.count_nonzero(self.mask)) / self.mask.numel()
 
     def state_dict(self) -> dict[str, Any]:
-        """The mask, the flags and the copy as plain data and tensors."""
+        """The mask (a bit for each element), the flags and the copy as plain data and tensors."""
         return {
-            "mask": self.mask,
+            "mask": packed(self.mask),
             # Without coupled masks it is `mask` itself, which would be saved twice.
-            "own": self.own if self.coupled else None,
-            "coupled": dict(self.coupled),
+            "own": packed(self.own) if self.coupled else None,
+            "coupled": {owner: packed(each) for owner, each in self.coupled.items()},
             "alone": self.alone,
             "use_double_copies": self.use_double_copies,
             "mask_on_forward_only": self.mask_on_forward_only,
@@ -163,7 +189,7 @@ class ParameterMasker:
         Raises:
             UserError: the saved mask is of another shape.
         """
-        mask, copy = state["mask"], state["unmasked_copy"]
+        mask, copy = unpacked(state["mask"]), state["unmasked_copy"]
         if mask is not None and mask.shape != self.parameter.shape:
             raise UserError(
                 f"the saved mask of {self.name!r} is of shape {tuple(mask.shape)}, the parameter's is "
@@ -171,10 +197,12 @@ class ParameterMasker:
             )
         device = self.parameter.device
         self.mask = None if mask is None else mask.to(device)
-        self.coupled = {owner: each.to(device) for owner, each in state["coupled"].items()}
+        coupled = {owner: unpacked(each) for owner, each in state["coupled"].items()}
+        self.coupled = {owner: each.to(device) for owner, each in coupled.items() if each is not None}
         self.own = self.mask
         if self.coupled:
-            self.own = None if state["own"] is None else state["own"].to(device)
+            own = unpacked(state["own"])
+            self.own = None if own is None else own.to(device)
         self.unmasked_copy = None if copy is None else copy.to(device)
         self.alone = bool(state.get("alone", False))
         self.use_double_copies = bool(state["use_double_copies"])

@@ -68,9 +68,12 @@ class QuantizationPolicy(Policy):
             self._held = True
 
     def on_minibatch_begin(self, ctx: StepContext) -> None:
-        """Learned scales are noted, so that no update makes one useless."""
+        """Learned scales are noted, so that no update makes one useless; observed ranges know the minibatch."""
         for piece in self._learned():
             piece.note_scale()
+        for each in self.quantizer.pieces():
+            if isinstance(each, ActivationQuantizer):
+                each.begin_minibatch(ctx.step)
 
     def before_parameter_optimization(self, ctx: StepContext) -> None:
         """Averages the gradients of the quantizer's own parameters over processes."""

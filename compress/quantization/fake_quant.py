@@ -128,6 +128,9 @@ class ActivationQuantizer(FakeQuantizer):
             low = x.detach().amin()
             self.negative[int(self.training)] |= (low < 0) & torch.isfinite(low)
 
+    def begin_minibatch(self, index: int) -> None:
+        """Before minibatch `index` of an epoch of training."""
+
     def begin_sequence(self) -> None:
         """What comes until `end_sequence` are the steps of one sequence, which count as one minibatch."""
 

@@ -4,10 +4,8 @@ Weights by their own range, activations by a moving average of theirs (arXiv 171
 """
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
@@ -18,17 +16,16 @@ from compress.quantization.decision import RESULT_BITS, Bits, Overrides
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
 from compress.quantization.functions import (
     Bound,
-    affine,
     fake_quantize,
     plainly_quantize,
     rounded,
     straight_through,
 )
 from compress.quantization.grid import Grid
+from compress.quantization.range_numbers import Mode, integers_of, plain_scale_and_zero, scale_and_zero
 from compress.registry import QUANTIZERS
 
 RESULT_MODE: Literal["ASYMMETRIC_UNSIGNED"] = "ASYMMETRIC_UNSIGNED"  # of what layers give
-Mode = Literal["SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED"]
 
 
 @with_config(ConfigDict(extra="forbid", strict=True))
@@ -37,52 +34,6 @@ class Modes(TypedDict):
 
     activations: Mode
     weights: Mode
-
-
-def integers_of(mode: Mode, bits: int) -> tuple[int, int]:
-    """The smallest and the largest integer of a mode."""
-    if mode == "ASYMMETRIC_UNSIGNED":
-        return 0, 2**bits - 1
-    high = 2 ** (bits - 1) - 1
-    return (-high if mode == "SYMMETRIC_RESTRICTED" else -high - 1), high
-
-
-def scale_and_zero(low: Tensor, high: Tensor, mode: Mode, bits: int) -> tuple[Tensor, Tensor]:
-    """Scale and zero point (a whole number, float) of ranges, each of shape () or (channels,).
-
-    Symmetric: the larger end becomes (2^bits - 1) / 2 steps, restricted: 2^(bits - 1) - 1. Asymmetric: the whole range
-    becomes 2^bits - 1 steps, 0 always on one of them.
-    """
-    smallest, largest = integers_of(mode, bits)
-    if mode.startswith("SYMMETRIC"):
-        # [-128, 127]: half of 255 steps on either side, so that the
-        # largest value can clip by half a step (restricted: by none).
-        scale = torch.maximum(high, -low) * (2.0 / (largest - smallest))
-        return torch.where(scale > 0, scale, 1.0), torch.zeros_like(scale)
-    scale, zero = affine(low, high, largest - smallest)
-    return scale, zero + smallest
-
-
-def plain_scale_and_zero(average: Sequence[float], mode: Mode, bits: int) -> tuple[float, int]:
-    """`scale_and_zero` of an average: to the bit the same numbers, in a twentieth of the time of operations on tensors.
-
-    Args:
-        average: of the minima, of the maxima and of 1, the sum of their weights; each a number of float32.
-        mode: of the integers.
-        bits: of the grid.
-    """
-    one = np.float32  # each operation is rounded to float32, as torch does it
-    smallest, largest = integers_of(mode, bits)
-    low, high, weights = average
-    whole = max(one(weights), one(1e-30))
-    low_end, high_end = one(low) / whole, one(high) / whole
-    if mode.startswith("SYMMETRIC"):
-        scale = max(high_end, -low_end) * one(2.0 / (largest - smallest))
-        return (float(scale) if scale > 0 else 1.0), 0
-    low_end, high_end = min(low_end, one(0)), max(high_end, one(0))
-    scale = (high_end - low_end) / one(largest - smallest)
-    scale = scale if scale > 0 else one(1)
-    return float(scale), int(np.rint(-low_end / scale)) + smallest
 
 
 @Pieces.register
@@ -169,10 +120,16 @@ class RangeActivation(ActivationQuantizer):
         signed: whether values below zero are to be kept; if not, the smallest integer stands for 0.
         mode: of the integers; a symmetric one takes [0, 2^bits - 1] where nothing is below zero.
         decay: share of the old average that a minibatch keeps, [0, 1).
+        observe_every: once the average is stable, which it is after 1 / (1 - decay) minibatches, only every so manyth
+            is observed, and counts for all of them.
     """
 
-    def __init__(self, bits: int, signed: bool, mode: Mode = "SYMMETRIC", decay: float = 0.999) -> None:
+    def __init__(
+        self, bits: int, signed: bool, mode: Mode = "SYMMETRIC", decay: float = 0.999, observe_every: int = 1
+    ) -> None:
         super().__init__(bits, signed)
+        self.observe_every = observe_every
+        self._is_stable = self._rests = False
         self._given_mode: Mode = mode
         self.mode: Mode = "ASYMMETRIC_UNSIGNED" if mode.startswith("SYMMETRIC") and not signed else mode
         self.decay = decay
@@ -185,17 +142,25 @@ class RangeActivation(ActivationQuantizer):
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**super().settings(), "mode": self.mode, "decay": self.decay}
+        own = {"observe_every": self.observe_every} if self.observe_every != 1 else {}
+        return {**super().settings(), "mode": self.mode, "decay": self.decay, **own}
 
     def become_signed(self) -> None:
         """In the mode that was given; the average starts anew."""
         super().become_signed()
-        self.mode, self._has_range = self._given_mode, False
+        self.mode, self._has_range, self._is_stable, self._rests = self._given_mode, False, False, False
         self.ranges.zero_()
+
+    def begin_minibatch(self, index: int) -> None:
+        """Decides whether the minibatch is observed, by its number and the average: a resumed run decides alike."""
+        if self.observe_every > 1 and not self._is_stable:
+            self._is_stable = float(self.ranges[2]) >= 1.0 - 1.0 / math.e
+        self._rests = self._is_stable and index % self.observe_every != 0
 
     def check_sign(self, x: Tensor) -> None:
         """Notes values below zero where there should be none; `observe` does so too, in one pass over them."""
-        if not (self._observes and self._is_plain(x)):
+        left_out = self._rests if self.training else False
+        if not left_out and not (self._observes and self._is_plain(x)):
             super().check_sign(x)
 
     @torch.no_grad()
@@ -233,7 +198,7 @@ class RangeActivation(ActivationQuantizer):
             return
         if not self.signed:
             low, high = 0.0, max(high, 0.0)
-        self.ranges.lerp_(torch.tensor([low, high, 1.0]), 1.0 - self.decay)
+        self.ranges.lerp_(torch.tensor([low, high, 1.0]), self._share)
 
     def _add(self, low: Tensor, high: Tensor) -> None:
         good = torch.isfinite(low) & torch.isfinite(high)
@@ -241,7 +206,7 @@ class RangeActivation(ActivationQuantizer):
             low, high = torch.zeros_like(low), high.clamp_min(0)
         new = torch.stack([low, high, torch.ones_like(low)]).to(self.ranges)
         # Without a branch on `good`, which would wait for the GPU: a bad minibatch moves the average by nothing.
-        self.ranges.lerp_(torch.where(good, new, self.ranges), 1.0 - self.decay)
+        self.ranges.lerp_(torch.where(good, new, self.ranges), self._share)
         self.ignored += ~good
 
     def scale_and_zero(self) -> tuple[Tensor, Tensor]:
@@ -274,7 +239,12 @@ class RangeActivation(ActivationQuantizer):
 
     @property
     def _observes(self) -> bool:
-        return self.training and not self.frozen
+        return self.training and not self.frozen and not self._rests
+
+    @property
+    def _share(self) -> float:
+        """Of a minibatch in the average: where one stands for several, as much as they would have together."""
+        return 1.0 - (self.decay**self.observe_every if self._is_stable else self.decay)
 
     def _is_plain(self, x: Tensor) -> bool:
         """Whether values may be read: on a CPU, outside of tracers, which put other tensors in the place of these."""
@@ -290,7 +260,7 @@ class RangeActivation(ActivationQuantizer):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self._has_range = False
+        self._has_range = self._is_stable = self._rests = False
 
     def grid(self) -> Grid | None:
         """Of the average as it is now; None before the first minibatch."""
@@ -329,6 +299,8 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         mode: `SYMMETRIC`, `SYMMETRIC_RESTRICTED`, `ASYMMETRIC_SIGNED` or `ASYMMETRIC_UNSIGNED`, or a mapping with
             one each for `activations` and `weights`.
         ema_decay: share of the old average of ranges that a minibatch keeps, [0, 1).
+        observe_every: once an activation's range is stable, after 1 / (1 - ema_decay) minibatches, only every so
+            manyth minibatch of an epoch is observed and counts for all of them; 1 observes each.
         per_channel_wts: a scale for each output channel of a weight instead of one.
         quantize_inputs: quantize the network's input too.
         num_bits_inputs: bits of the network's input; null takes `bits_activations`.
@@ -354,6 +326,7 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         overrides: Overrides = None,
         mode: Mode | Modes = "SYMMETRIC",
         ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999,
+        observe_every: Annotated[int, Field(ge=1, le=1000)] = 1,
         per_channel_wts: bool = False,
         quantize_inputs: bool = True,
         num_bits_inputs: Bits = None,
@@ -368,7 +341,7 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
         )
         self.rounds_results = round_results
         self.modes: Modes = mode if isinstance(mode, dict) else {"activations": mode, "weights": mode}
-        self.ema_decay = ema_decay
+        self.ema_decay, self.observe_every = ema_decay, observe_every
         self.per_channel = per_channel_wts
         self.quantizes_model_input = quantize_inputs
         self.bits_inputs = num_bits_inputs
@@ -384,8 +357,8 @@ class QuantAwareTrainRangeLinearQuantizer(Quantizer):
 
     def activation_piece(self, bits: int, signed: bool, is_input: bool) -> FakeQuantizer:
         """A moving average of the range."""
-        return RangeActivation(bits, signed, self.modes["activations"], self.ema_decay)
+        return RangeActivation(bits, signed, self.modes["activations"], self.ema_decay, self.observe_every)
 
     def result_piece(self) -> FakeQuantizer:
         """A moving average of the range, wherever zero lies in it."""
-        return RangeActivation(RESULT_BITS, True, RESULT_MODE, self.ema_decay)
+        return RangeActivation(RESULT_BITS, True, RESULT_MODE, self.ema_decay, self.observe_every)

@@ -18,6 +18,7 @@ from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.distributed import is_first
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs
+from compress.masks import packed, unpacked
 from compress.parameters import copied
 from compress.thinning.recipe import Recipe, cut_optimizer_state, cut_state
 from compress.thinning.thin import Thinned, remove_units
@@ -215,9 +216,10 @@ def _cut_scheduler(state: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
 
 def _cut_mask(name: str, state: Mapping[str, Any], recipe: Recipe) -> dict[str, Any] | None:
     """A mask's state, cut; None where it no longer switches anything off."""
-    mask = recipe.slice(name, state["mask"])
-    if bool(mask.all()):
+    saved = unpacked(state["mask"])
+    mask = None if saved is None else recipe.slice(name, saved)
+    if mask is None or bool(mask.all()):
         return None
     unmasked = state["unmasked_copy"]
     copied = None if unmasked is None else recipe.slice(name, unmasked)
-    return {**state, "mask": mask, "own": None, "coupled": {}, "unmasked_copy": copied}
+    return {**state, "mask": packed(mask), "own": None, "coupled": {}, "unmasked_copy": copied}

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
-from compress.masks import MaskTable
+from compress.masks import MaskTable, packed, unpacked
 
 
 def _masked(net: nn.Module) -> MaskTable:
@@ -71,7 +71,22 @@ def test_state_round_trip_drops_masks_that_are_not_in_it(net: nn.Module) -> None
     other["2.weight"].set_mask(torch.zeros(4, 4, 3, 3, dtype=torch.bool))
     other.load_state_dict(state)
     assert [masker.name for masker in other.masked()] == ["0.weight"]
-    assert torch.equal(other["0.weight"].mask, state["0.weight"]["mask"])
+    assert torch.equal(other["0.weight"].mask, unpacked(state["0.weight"]["mask"]))
+    plain = {"0.weight": {**state["0.weight"], "mask": other["0.weight"].mask.clone()}}  # as older files have it
+    third = MaskTable(net)
+    third.load_state_dict(plain)
+    assert torch.equal(third["0.weight"].mask, other["0.weight"].mask)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (8,), (3, 5), (2, 3, 3, 3), (0,)])
+def test_a_saved_mask_has_a_bit_for_each_element(shape: tuple[int, ...]) -> None:
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(2)) < 0.5
+    saved = packed(mask)
+    assert saved["bits"].numel() == -(-mask.numel() // 8)
+    assert torch.equal(unpacked(saved), mask)
+    assert packed(None) is unpacked(None) is None
+    with pytest.raises(UserError, match="a saved mask of shape .* has .* bytes; the file is damaged"):
+        unpacked({**saved, "bits": torch.zeros(9, dtype=torch.uint8)})
 
 
 def test_masks_of_another_network_are_refused(net: nn.Module) -> None:

@@ -12,6 +12,7 @@ import torch
 from apputils.checkpoints import differences
 from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.errors import UserError
+from compress.masks import unpacked
 from data.data_fingerprint import Origin, check_same_data
 from engine.resume import restore_optimizer, resumed
 from engine.saved.rebuild import load_exact_weights
@@ -91,13 +92,13 @@ def test_other_files_of_the_same_classes_are_refused(classifier_of: ClassifierOf
 
 def test_another_schedule_keeps_what_is_masked(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:
     trainer_of(SPARSE, "--nEpochs=3", "--run=a", "--ema=0.8").run()
-    masked = last()["scheduler"]["masks"]["mid_part.1.weight"]["mask"]
+    masked = unpacked(last()["scheduler"]["masks"]["mid_part.1.weight"]["mask"])
     Path("other.yaml").write_text(PLAIN_RATE)
     trainer = trainer_of("--resume=a", "--compress=other.yaml", "--reset-schedule", "--reset-optimizer", "--nEpochs=4")
     trainer.run()
     content = last()
     assert "pruners" not in content["schedule"] or not content["schedule"]["pruners"]
-    assert torch.equal(content["scheduler"]["masks"]["mid_part.1.weight"]["mask"], masked)
+    assert torch.equal(unpacked(content["scheduler"]["masks"]["mid_part.1.weight"]["mask"]), masked)
     assert torch.count_nonzero(content["model"]["mid_part.1.weight"][~masked]) == 0
     with caplog.at_level(logging.WARNING):
         trainer_of("--resume=a", "--compress=other.yaml", "--nEpochs=4")

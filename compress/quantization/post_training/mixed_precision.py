@@ -27,7 +27,8 @@ from compress.quantization.faults import FLOAT
 from compress.quantization.modules.layers import channel_axis, kind_of, weight_names
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.post_training.ranges import Clipping, weight_range
-from compress.quantization.range_linear import RangeWeight, scale_and_zero
+from compress.quantization.range_linear import RangeWeight
+from compress.quantization.range_numbers import scale_and_zero
 from compress.selectors import submodule
 
 logger = logging.getLogger("compress")

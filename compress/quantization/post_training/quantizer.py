@@ -42,7 +42,8 @@ from compress.quantization.post_training.rounding.candidates import LayerResult
 from compress.quantization.post_training.rounding.gptq import gptq
 from compress.quantization.post_training.statistics import TensorStatistics, observe
 from compress.quantization.post_training.statistics_file import read_statistics, write_statistics
-from compress.quantization.range_linear import RESULT_MODE, Mode, Modes, RangeActivation, RangeWeight, scale_and_zero
+from compress.quantization.range_linear import RESULT_MODE, Modes, RangeActivation, RangeWeight
+from compress.quantization.range_numbers import Mode, scale_and_zero
 from compress.registry import QUANTIZERS
 from compress.selectors import ModuleOrExpression, submodule, unwrapped
 

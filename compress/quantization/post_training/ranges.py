@@ -20,7 +20,7 @@ from compress.quantization.post_training.histogram import (
     square_error,
 )  # fmt: skip
 from compress.quantization.post_training.statistics import TensorStatistics
-from compress.quantization.range_linear import Mode, integers_of, scale_and_zero
+from compress.quantization.range_numbers import Mode, integers_of, scale_and_zero
 
 Method = Literal["NONE", "AVG", "MOVING_AVERAGE", "N_STD", "PERCENTILE", "MSE", "GAUSS", "LAPLACE", "KL"]
 OF_WEIGHTS = ("N_STD", "PERCENTILE", "MSE", "GAUSS", "LAPLACE")  # the others average batches or are the full range

@@ -20,7 +20,8 @@ from compress.quantization.fake_quant import (
 )
 from compress.quantization.lsq import LearnedStepActivation, LearnedStepWeight
 from compress.quantization.pact import ClippedActivation
-from compress.quantization.range_linear import RangeActivation, RangeWeight, integers_of
+from compress.quantization.range_linear import RangeActivation, RangeWeight
+from compress.quantization.range_numbers import integers_of
 from compress.quantization.wrpn import UnitRangeWeight
 
 MODES = ("SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress.quantization.range_linear import Mode, RangeActivation, RangeWeight, plain_scale_and_zero, scale_and_zero
+from compress.quantization.range_linear import RangeActivation, RangeWeight
+from compress.quantization.range_numbers import Mode, plain_scale_and_zero, scale_and_zero
 
 MODES: tuple[Mode, ...] = ("SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED")
 

@@ -18,7 +18,7 @@ from compress.quantization.post_training.aciq import (
 from compress.quantization.post_training.histogram import least_entropy_cells, merged, percentile, relative_entropy
 from compress.quantization.post_training.ranges import Clipping, activation_range, weight_range
 from compress.quantization.post_training.statistics import TensorStatistics, observe
-from compress.quantization.range_linear import integers_of, scale_and_zero
+from compress.quantization.range_numbers import integers_of, scale_and_zero
 
 DISTRIBUTIONS = {
     "gauss": (gauss_clip, gauss_error, gauss_slope, stats.norm.pdf),
