@@ -289,7 +289,7 @@ TESTED: tuple[Rule[TestConfig], ...] = (
     Rule(
         ("write_schedule",),
         lambda c: c.sense != "none" or of_remedies(c),
-        "is of the sensitivity analysis, which --sense=none leaves out; with --diagnose it takes FILE.yaml",
+        "belongs to the sensitivity analysis, which --sense=none leaves out; with --diagnose it takes FILE.yaml",
     ),
     Rule(
         ("write_schedule",),
