@@ -24,9 +24,10 @@ class Executorch(Runtime):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        from compress.export.decomposed import load_program, put_values, zeros_like_inputs
+        from compress.export.decomposed import drop_aliases, load_program, put_values, zeros_like_inputs
 
         module = load_program(source.program).module()
+        drop_aliases(module)
         floats = _float_layers(module)
         put_values(module, floats)
         program = torch.export.export(module, zeros_like_inputs(source))

@@ -31,9 +31,10 @@ class Ncnn(Runtime):
 
     def convert(self, source: Source, folder: str) -> Converted:
         """A `.param` and a `.bin` file."""
-        from compress.export.decomposed import load_program
+        from compress.export.decomposed import drop_aliases, load_program
 
         module = load_program(source.program).module()
+        drop_aliases(module)
         weights = list(_weights(module))
         _without_rounding(module)
         param, binary = _pnnx(module, source, Path(folder))

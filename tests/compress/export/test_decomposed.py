@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.export.decomposed import load_program, put_values, weights_of
+from compress.export.decomposed import drop_aliases, load_program, put_values, weights_of
 from compress.export.onnx.qdq import deployable
 from compress.export.runtimes.sources import write_source
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
@@ -71,3 +71,17 @@ def test_batch_norms_are_gone_and_the_integers_are_those_of_the_onnx_file(tmp_pa
     put_values(module, weights)
     torch.testing.assert_close(module(example), before, atol=1e-6, rtol=1e-5)
     assert list(weights_of(module)) == []
+
+
+def test_aliases_go_and_an_output_stays() -> None:
+    """pnnx knows no `aten::alias`, and loads a file that holds one as a network without inputs."""
+
+    class Aliased(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.ops.aten.alias.default(x) + 1, torch.ops.aten.alias.default(x)
+
+    module = torch.fx.symbolic_trace(Aliased())
+    drop_aliases(module)
+    assert [str(node.target) for node in module.graph.nodes].count("aten.alias.default") == 1
+    x = torch.rand(2)
+    torch.testing.assert_close(module(x), (x + 1, x))
