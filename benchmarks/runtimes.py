@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.deploy import NETWORKS, halved, quantized
 from compress.export.runtimes.measure import RuntimeTable, measure_runtimes
+from compress.export.runtimes.text import precision_text
 from compress.export.timing import Timing
 from models.C2SRCNN.model import Net
 
@@ -49,7 +50,7 @@ def fastest(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     """Network -> runtimes with precision and time, the fastest first."""
     for network in dict.fromkeys(row["network"] for row in rows):
         own = sorted((row for row in rows if row["network"] == network and row["ms"]), key=lambda row: float(row["ms"]))
-        yield network, [f"{row['runtime']} ({row['precision']}) {row['ms']:.3g} ms" for row in own]
+        yield network, [f"{row['runtime']} ({precision_text(row)}) {row['ms']:.3g} ms" for row in own]
 
 
 def main() -> None:
