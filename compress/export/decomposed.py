@@ -91,13 +91,16 @@ def load_program(file: str | Path) -> Any:
     return torch.export.load(checked(Path(file)))
 
 
-def drop_aliases(module: Any) -> None:
-    """Takes out, in place, operations that give their input again, which some converters do not know."""
+def drop_aliases(module: Any) -> int:
+    """Takes out, in place, operations that give their input again, which some converters do not know; how many."""
+    count = 0
     for node in list(module.graph.nodes):
         if is_call(node, "alias") and all(user.op != "output" for user in node.users):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
+            count += 1
     module.recompile()
+    return count
 
 
 def zeros_like_inputs(source: Source) -> tuple[Tensor, ...]:

@@ -34,8 +34,13 @@ class Ncnn(Runtime):
         from compress.export.decomposed import drop_aliases, load_program
 
         module = load_program(source.program).module()
-        drop_aliases(module)
+        aliases = drop_aliases(module)
         weights = list(_weights(module))
+        if aliases and weights:
+            raise RuntimeFault(
+                "integers of a network whose program holds an alias, as where the input is added at the end, come out "
+                "wrong in ncnn; its float network runs"
+            )
         _without_rounding(module)
         param, binary = _pnnx(module, source, Path(folder))
         done, notes = _put_integers(param, binary, weights)
