@@ -177,7 +177,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
     "IPT": ("IPT", {"num_layers": 2, "n_feats": 16, "num_heads": 4}),
     "KBNet_l": ("KBNet", {"num_blocks": [2, 2, 2, 2], "num_refinement_blocks": 2}),
     "KBNet_s": ("KBNet", {"width": 16, "middle_blk_num": 2, "enc_blk_nums": [1, 1, 2, 2]}),
-    "LaMa": ("LaMa", {}),
+    "LaMa": ("LaMa", {"in_nc": 4, "out_nc": 3}),
     "MMRealSR": ("MMRealSR", {"num_in_ch": 3, "num_out_ch": 3, "num_block": 3}),
     "MixDehazeNet": ("MixDehazeNet", {}),
     "MoESR": ("MoESR", {"n_blocks": 3, "n_block": 2}),

@@ -224,6 +224,7 @@ def sizes(model: nn.Module, batch: tuple[Any, ...]) -> Row:
 def judged(network: Network, pruned: nn.Module) -> Row:
     """The verdict, what is left of parameters, and the differences on other inputs."""
     masked = fresh(network)
+    torch.set_default_dtype(torch.float64)  # for networks that make tensors of their own in forward
     total = sum(p.numel() for p in masked.parameters())
     left = sum(p.numel() for p in pruned.parameters())
     kept = kept_positions(masked, pruned)

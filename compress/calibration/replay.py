@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.graph.trace import as_arguments
+from compress.graph.trace import copied_arguments
 
 
 class _Enough(Exception):
@@ -28,7 +28,7 @@ def passing(model: nn.Module, module: nn.Module, batches: Sequence[Any]) -> Iter
     for batch in batches:
         handle = module.register_forward_hook(keep)
         try:
-            model(*as_arguments(batch))
+            model(*copied_arguments(batch))
         except _Enough:
             pass
         finally:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import UserError, did_you_mean
-from compress.graph.calls import calls_of
+from compress.graph.calls import calls_of, copies
 from compress.graph.trace import ExampleInputs
 from compress.selectors import canonical_modules, unwrapped
 
@@ -122,7 +122,7 @@ class Capture:
         if not self._active:
             return
         # A stack, because passes can be nested: a hook may run the network itself.
-        known = Call(args, kwargs, _autocast((*args, *kwargs.values()))) if module.training else None
+        known = Call(*copies((args, kwargs)), _autocast((*args, *kwargs.values()))) if module.training else None
         self._open.append(known)
 
     def _note(self, layer: str) -> Any:
@@ -160,7 +160,7 @@ def run(network: nn.Module, call: Call, layers: Iterable[str], gradients: bool =
     device, enabled, dtype = call.autocast
     try:
         with torch.set_grad_enabled(gradients), torch.autocast(device, dtype, enabled=enabled):
-            output = modules[OUTPUT](*call.args, **call.kwargs)
+            output = modules[OUTPUT](*copies(call.args), **copies(call.kwargs))
     finally:
         for handle in handles:
             handle.remove()

@@ -20,9 +20,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
+
+
+def copies(values: Any) -> Any:
+    """Tuples, lists, dictionaries as they are, with a copy of each tensor in them.
+
+    For a call of a network that others call on the same inputs: it may write into its own (`x *= 255`).
+    """
+    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
-from compress.graph.calls import Call, Inputs, Unused, callable_by_name, calling, calls_of, unused_in
+from compress.graph.calls import Call, Inputs, Unused, callable_by_name, calling, calls_of, copies, unused_in
 from compress.graph.own_code import dropping
 from compress.graph.recording.record import record
 from compress.graph.regions import follow_data, inline_regions
@@ -295,6 +295,11 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
 def as_arguments(example_inputs: Any) -> tuple[Any, ...]:
     """The positional arguments of `forward`: a lone tensor becomes a tuple of one."""
     return example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+
+
+def copied_arguments(example_inputs: Any) -> tuple[Any, ...]:
+    """`as_arguments`, for a call: see `copies`."""
+    return copies(as_arguments(example_inputs))
 
 
 def operation_name(node: Node) -> str:

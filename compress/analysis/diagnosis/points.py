@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.graph.calls import copies
 from compress.quantization.modules.activations import ACTIVATIONS, QuantActivation
 from compress.quantization.modules.layers import LAYERS, QuantLayer
 from compress.selectors import canonical_modules
@@ -60,7 +61,7 @@ def points_of(model: nn.Module, example: Inputs) -> dict[str, str]:
         return hook
 
     with _hooks([module.register_forward_hook(note(name)) for name, module in modules.items()]), torch.no_grad():
-        model(*example)
+        model(*copies(example))
     return found
 
 
@@ -115,7 +116,7 @@ def _run(
     handles += [modules[end].register_forward_hook(after(name)) for name, end in points.items() if end in modules]
     with _hooks(handles):
         for now, each in enumerate(inputs):  # noqa: B007  (the hooks read it)
-            model(*each)
+            model(*copies(each))
     joined = Seen()
     for part in ("inputs", "outputs", "reads"):
         found = {name: [getattr(each, part)[name] for each in seen] for name in _in_all(seen, part)}

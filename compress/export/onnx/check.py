@@ -127,7 +127,7 @@ def torch_outputs(model: nn.Module, inputs: Sequence[Inputs]) -> list[list[Tenso
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return [tensors_of(model(*(x.to(device) for x in each))) for each in inputs]
+        return [tensors_of(model(*(x.to(device, copy=True) for x in each))) for each in inputs]
     finally:
         for module, training in modes.items():
             module.training = training

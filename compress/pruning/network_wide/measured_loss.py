@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from compress.context import StepContext
 from compress.distributed import sum_over_ranks, world_size
 from compress.errors import UserError
+from compress.graph.calls import copies
 
 NO_LOSS = (
     "this training loop offers no loss to measure (scheduler.measure_loss), so outputs are compared with those of the "
@@ -56,7 +57,7 @@ class Measure:
 
     def _outputs(self) -> list[Tensor]:
         with _evaluating(self._ctx.model):
-            found = self._ctx.model(*(self._inputs or ()))
+            found = self._ctx.model(*copies(self._inputs or ()))
         return [each for each in pytree.tree_leaves(found) if isinstance(each, Tensor) and each.is_floating_point()]
 
     def _difference(self) -> float:

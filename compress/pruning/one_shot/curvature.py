@@ -73,7 +73,7 @@ def gather(network: nn.Module, layers: Mapping[str, nn.Module], batches: Sequenc
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_hook(found[name]).remove)
         for batch in batches:
-            given = [each.detach().requires_grad_() if _floats(each) else each for each in as_arguments(batch)]
+            given = [each.detach().requires_grad_().clone() if _floats(each) else each for each in as_arguments(batch)]
             given = [each.clone() if _floats(each) else each for each in given]  # may be changed in place
             outputs = [each for each in pytree.tree_leaves(network(*given)) if _floats(each) and each.requires_grad]
             signs = [torch.randint(0, 2, each.shape, generator=draw).to(each) * 2 - 1 for each in outputs]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compress.graph.calls import calling, calls_of
+from compress.graph.calls import calling, calls_of, copies
 from compress.graph.dropout import NoDropout
 from compress.graph.trace import ExampleInputs, plain_outputs
 from compress.thinning.proof.steps import Recording, Step
@@ -68,7 +68,8 @@ def observe(
             module.training = mode == "train"
         try:
             with calling(model, call), plain_outputs(model):
-                outputs = model(*call.arguments, **call.keywords)
+                arguments, keywords = copies((call.arguments, call.keywords))  # it may write into them
+                outputs = model(*arguments, **keywords)
         except FAILURES as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ForwardFailed(running[-1], reason) from error
