@@ -122,7 +122,7 @@ class Capture:
         if not self._active:
             return
         # A stack, because passes can be nested: a hook may run the network itself.
-        known = Call(*copies((args, kwargs)), _autocast((*args, *kwargs.values()))) if module.training else None
+        known = Call(copies(args), copies(kwargs), _autocast((*args, *kwargs.values()))) if module.training else None
         self._open.append(known)
 
     def _note(self, layer: str) -> Any:
