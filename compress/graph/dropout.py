@@ -7,11 +7,14 @@ depth, which are no reason for a trace in training mode.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from compress.graph.modes import overrides_train
 
 
 class NoDropout(TorchDispatchMode):
@@ -45,19 +48,38 @@ def _name(func: Any) -> str:
 
 @torch.no_grad()
 def only_drops(module: nn.Module) -> bool:
-    """Whether a layer without weights gives in training mode what it gives in eval mode, or a multiple of it.
+    """Whether a layer without weights gives in training mode what it gives in eval mode, or a fixed multiple of it.
 
-    Found by running it on numbers, dropping nothing: stochastic depth divides by the share that it keeps.
+    Found by running it on numbers, dropping nothing: stochastic depth divides by the share that it keeps. A multiple
+    that depends on the numbers or on their count (a norm) is another function.
     """
-    if any(True for _ in module.children()) or module._parameters or module._buffers:
+    if any(True for _ in module.children()) or module._parameters or module._buffers or overrides_train(type(module)):
         return False
-    x, flag = torch.linspace(-1, 1, 24).reshape(2, 3, 4), module.training
+    attributes = dict(vars(module))
+    shares: list[float] = []
     try:
-        with torch.random.fork_rng(devices=[]), NoDropout():
-            # nn.Module.train, since a class may override it, and may return nothing.
-            given, kept = (nn.Module.train(module, mode)(x.clone()) for mode in (False, True))
-            return bool(torch.allclose(kept, given * (kept[0, 0, 0] / given[0, 0, 0]), atol=1e-6))
+        for shape in SHAPES:
+            try:
+                shares.append(_share(module, shape))
+            except Exception:
+                if len(shape) == 3:  # of other shapes it may accept only some
+                    return False
+        return all(abs(share / shares[0] - 1) < 1e-5 for share in shares)
     except Exception:  # any code may run here, and this is not what it is for
         return False
     finally:
-        module.training = flag
+        vars(module).clear()
+        vars(module).update(attributes)
+
+
+SHAPES = ((2, 3, 4), (3, 5, 8), (2, 6), (2, 6, 4, 4), (1, 4, 4, 6))
+
+
+def _share(module: nn.Module, shape: tuple[int, ...]) -> float:
+    """What the output is multiplied with in training mode; NaN if it is not a multiple."""
+    x = torch.linspace(-1, 1 + shape[1] / 2, math.prod(shape)).reshape(shape)
+    with torch.random.fork_rng(devices=[]), NoDropout():
+        # nn.Module.train, since a class may override it, and may return nothing.
+        given, kept = (nn.Module.train(module, mode)(x.clone()) for mode in (False, True))
+    share = (kept.flatten()[0] / given.flatten()[0]).item()
+    return share if torch.allclose(kept, given * share, atol=1e-6) else math.nan

@@ -28,7 +28,9 @@ def asks_for_training(model: nn.Module) -> bool:
     of itself that it is `alike_in_training`. What drops at random is off in every comparison, and no reason. A class
     whose source cannot be had may do anything.
     """
-    if any(_source(cls) is None for cls in _own_classes(model)):
+    if any(_source(cls) is None for cls in own_classes(model)):
+        return True
+    if any(_asks(function) for module in model.modules() for function in _functions_of(module)):
         return True
     return any(not only_drops(module) for module in _asking(model))
 
@@ -39,18 +41,44 @@ def dropping(model: nn.Module) -> list[nn.Module]:
 
 
 def _asking(model: nn.Module) -> list[nn.Module]:
-    classes = {cls for cls in _own_classes(model) if _trains_otherwise(cls)}
+    classes = {cls for cls in own_classes(model) if _trains_otherwise(cls)}
     return [module for module in model.modules() if not classes.isdisjoint(type(module).__mro__)]
+
+
+def _functions_of(module: nn.Module) -> list[Any]:
+    """Functions that a module keeps, and its hooks."""
+    kept = [*vars(module).values(), *module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return [each for each in kept if inspect.isfunction(each) and not each.__module__.startswith("torch.")]
+
+
+@functools.cache
+def _asks(function: Any) -> bool:
+    """Whether a function reads the training flag of a module."""
+    try:
+        return ".training" in inspect.getsource(function)
+    except (OSError, TypeError):
+        return False
+
+
+def _calls_what_asks(cls: type) -> bool:
+    """Whether a method calls a function beside the class that reads the training flag of the module it is given."""
+    methods = [each for each in vars(cls).values() if inspect.isfunction(each)]
+    called = [each.__globals__.get(name) for each in methods for name in each.__code__.co_names]
+    for cell in (cell for each in methods for cell in each.__closure__ or ()):
+        with contextlib.suppress(ValueError):  # nothing is in it yet
+            called.append(cell.cell_contents)
+    own = [each for each in called if inspect.isfunction(each) and not each.__module__.startswith("torch.")]
+    return any(_asks(each) for each in own)
 
 
 def modes_without_gradients(model: nn.Module) -> list[Callable[[], contextlib.AbstractContextManager[Any]]]:
     """The modes in which some module's own code may compute something else, searched as for `training`."""
     modes = {"grad": torch.no_grad, "inference_mode": torch.inference_mode}
-    own = _own_classes(model)
+    own = own_classes(model)
     return [mode for word, mode in modes.items() if any(_speaks_of(cls, word) for cls in own)]
 
 
-def _own_classes(model: nn.Module) -> list[type]:
+def own_classes(model: nn.Module) -> list[type]:
     classes = {cls for module in model.modules() for cls in type(module).__mro__}
     known = ("torch.nn.", "builtins")
     return [c for c in classes if not c.__module__.startswith(known) and not getattr(c, "alike_in_training", False)]
@@ -71,7 +99,12 @@ def _speaks_of(cls: type, word: str) -> bool:
 
 @functools.cache
 def _trains_otherwise(cls: type) -> bool:
-    """Whether the code speaks of training other than to switch dropout: `F.dropout(x, p, training=self.training)`."""
+    """Whether the code speaks of training other than to switch dropout: `F.dropout(x, p, training=self.training)`.
+
+    With a `train` of its own it may switch what it calls as it likes.
+    """
+    if "train" in vars(cls) or "eval" in vars(cls) or _calls_what_asks(cls):
+        return True
     source = _source(cls) or ""
     if "training" not in source:
         return False

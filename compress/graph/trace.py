@@ -37,6 +37,8 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.calls import Call, Inputs, Unused, callable_by_name, calling, calls_of, copies, unused_in
+from compress.graph.leaks import without_leaks
+from compress.graph.modes import in_mode
 from compress.graph.own_code import dropping
 from compress.graph.recording.record import record
 from compress.graph.regions import follow_data, inline_regions
@@ -109,9 +111,10 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
     """
     call = calls_of(example_inputs)[0]
     # Any code runs here. What fails may be beyond the recorder; torch.export knows more, and has the message.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), without_leaks(model), torch.random.fork_rng(devices=[]):
         return _recorded(model, call, training, unused_in(example_inputs))
-    return _exported(model, call, training, unused_in(example_inputs))
+    with without_leaks(model), torch.random.fork_rng(devices=[]):
+        return _exported(model, call, training, unused_in(example_inputs))
 
 
 def _recorded(model: nn.Module, call: Call, training: bool, unused: tuple[Unused, ...]) -> Trace:
@@ -355,18 +358,15 @@ def has_unknown_size(node: Node) -> bool:
 @contextlib.contextmanager
 def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     """Set the training flag; put every module's own flag back. Fused attention would hide the operations."""
-    flags = [(module, module.training) for module in model.modules()]
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention would be one opaque call in eval mode
-    model.train(training)
-    for module in dropping(model) if training else ():
-        module.training = False  # what it drops is no other network
     try:
-        yield
+        with in_mode(model, training):
+            for module in dropping(model) if training else ():
+                module.training = False  # what it drops is no other network
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        for module, flag in flags:
-            module.training = flag
 
 
 @contextlib.contextmanager

@@ -58,6 +58,8 @@ def _lone(tensor: Tensor, fake_mode: FakeTensorMode) -> Tensor:
     fake = FakeTensor(fake_mode, meta, tensor.device)
     if isinstance(tensor, nn.Parameter):
         fake._is_param = True  # what `isinstance(fake, nn.Parameter)` looks at
+    if tensor.grad is not None:
+        fake.grad = _lone(tensor.grad, fake_mode)
     return fake
 
 

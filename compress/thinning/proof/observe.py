@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from compress.graph.calls import calling, calls_of, copies
 from compress.graph.dropout import NoDropout
+from compress.graph.modes import in_mode
 from compress.graph.trace import ExampleInputs, plain_outputs
 from compress.thinning.proof.steps import Recording, Step
 from compress.thinning.recipe import tensors_of
@@ -63,9 +64,7 @@ def observe(
     call = calls_of(inputs)[0]
     running: list[str] = [call.owner]
     watch = Recording(running, before) if inside else NoDropout()
-    with _quiet_numerics(watch), _kept_buffers(model), _named_calls(model, running), torch.no_grad():
-        for module in model.modules():
-            module.training = mode == "train"
+    with _quiet_numerics(watch), _kept_buffers(model, mode), _named_calls(model, running), torch.no_grad():
         try:
             with calling(model, call), plain_outputs(model):
                 arguments, keywords = copies((call.arguments, call.keywords))  # it may write into them
@@ -103,9 +102,8 @@ def _quiet_numerics(watch: NoDropout) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Put values and identity of every buffer and every training flag back."""
-    flags = [(module, module.training) for module in model.modules()]
+def _kept_buffers(model: nn.Module, mode: str) -> Iterator[None]:
+    """Inside, the model is in a mode; put values and identity of every buffer and every training flag back."""
     buffers = [
         (module, key, buffer, buffer.clone())
         for module in model.modules()
@@ -113,10 +111,9 @@ def _kept_buffers(model: nn.Module) -> Iterator[None]:
         if buffer is not None
     ]
     try:
-        yield
+        with in_mode(model, mode == "train"):
+            yield
     finally:
-        for module, flag in flags:
-            module.training = flag
         for module, key, buffer, values in buffers:
             module._buffers[key] = buffer
             buffer.copy_(values)

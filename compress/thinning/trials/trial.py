@@ -63,7 +63,7 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
     """
     with all_headed(model) as explicit, plain_norms(model):
         traces = traces_of(model, example_inputs)
-    inputs = real_inputs(example_inputs)
+    inputs = Samples.all_alike(real_inputs(example_inputs))  # the same calls in all trials
     changes = Changes(model)
     for number in itertools.count():
         heads = Heads(False, explicit, changes.rigid)

@@ -1,5 +1,7 @@
 """The recorder writes down what torch.export does, and leaves to it what it cannot write down."""
 
+import functools
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,8 @@ from compress.graph.trace import (
 
 class Runs(nn.Module):
     """A network of one function, with a convolution to call."""
+
+    shared: Tensor | None = None
 
     def __init__(self, function: Callable[[nn.Module, Tensor], Any]) -> None:
         super().__init__()
@@ -128,6 +132,20 @@ def exchanges(net: Any, x: Tensor) -> Tensor:
     return net.conv(x)
 
 
+def test_gradients_that_the_code_asks_for() -> None:
+    net: Any = Runs(lambda net, x: net.conv(x) if net.conv.weight.grad is None else x * 2)
+    net.conv.weight.grad = torch.ones_like(net.conv.weight)
+    call = Call(torch.rand(2, 3, 6, 6))
+    assert described(trace_model(net, call)) == described(_exported(net, call, False, ()))
+
+
+def test_a_seed_in_the_code_moves_no_random_numbers() -> None:
+    net = Runs(lambda net, x: [torch.manual_seed(0), net.conv(x)][1])
+    before = torch.get_rng_state()
+    trace_model(net, torch.rand(2, 3, 6, 6, generator=torch.Generator()))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 BEYOND: dict[str, Callable[[Any, Tensor], Any]] = {
     "a value": lambda net, x: net.conv(x) if x.sum() > 0 else x,
     "data": lambda net, x: setattr(x, "data", x * 2) or net.conv(x),
@@ -157,3 +175,66 @@ def test_a_part_under_two_names_is_named_as_it_is_called() -> None:
     net.other = net.conv
     call = Call(torch.rand(2, 3, 6, 6))
     assert described(trace_model(net, call)) == described(_exported(net, call, False, ()))
+
+
+class Tables:
+    """An object that keeps a table."""
+
+    table: Tensor | None = None
+
+
+@functools.lru_cache
+def made_once(width: int) -> Tensor:
+    return torch.arange(float(width))
+
+
+def by_object(net: Any) -> Tensor:
+    if net.tables.table is None:
+        net.tables.table = torch.arange(8.0)
+    return net.tables.table
+
+
+def by_class(net: Any) -> Tensor:
+    if Runs.shared is None:
+        Runs.shared = torch.arange(8.0)
+    return Runs.shared
+
+
+def by_attribute(net: Any) -> Tensor:
+    if not hasattr(net, "late"):
+        net.late = torch.arange(8.0)
+    return net.late
+
+
+def by_buffer(net: Any) -> Tensor:
+    if not hasattr(net, "late"):
+        net.register_buffer("late", torch.arange(8.0))
+    return net.late
+
+
+def by_queue(net: Any) -> Tensor:
+    if not net.queue:
+        net.queue.append(torch.arange(8.0))
+    return net.queue[0]
+
+
+TABLES: dict[str, Callable[[Any], Tensor]] = {
+    "dictionary": lambda net: net.nested["a"].setdefault(8, torch.arange(8.0)),
+    "ordered": lambda net: net.ordered.setdefault(8, torch.arange(8.0)),
+    "late": lambda net: net.late_ones[0].setdefault(8, torch.arange(8.0)),
+    "object": by_object,
+    "class": by_class,
+    "attribute": by_attribute,
+    "buffer": by_buffer,
+    "queue": by_queue,
+    "cached": lambda net: made_once(net.width),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_no_tensor_of_the_tracer_stays_in_what_the_code_keeps(kind: str) -> None:
+    net: Any = Runs(lambda net, x: net.conv(x) * TABLES[kind](net).view(1, 8, 1, 1))
+    net.nested, net.ordered, net.late_ones = {"a": {}}, OrderedDict(), defaultdict(dict)
+    net.tables, net.queue = Tables(), deque()
+    trace_model(net, torch.rand(2, 3, 6, 6))
+    assert type(net(torch.rand(2, 3, 6, 6))) is Tensor

@@ -1,5 +1,8 @@
 """Smaller images in the proof: where they are taken, and that a fault which only the given size has is still found."""
 
+import contextlib
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -56,5 +59,32 @@ def test_what_only_the_given_size_shows_is_found() -> None:
     masks = {"first.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
     masks["first.weight"][2] = False
     with pytest.raises(UserError, match=r"first|differ"):
+        thin(net, torch.rand(1, 3, 200, 200), masks)
+    assert net.first.out_channels == 8
+
+
+class OtherPath(nn.Module):
+    """Code with another path for large images, which today is closed by a zero, or is for training alone."""
+
+    def __init__(self, trained: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.trained = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1), trained
+        self.scale = nn.Parameter(torch.full((1, 1, 1), float(trained)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        if x.shape[-1] > 150 and (self.training or not self.trained):
+            x = x + self.scale * x / math.sqrt(x.shape[1])
+        return self.last(x)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_path_for_large_images_is_not_left_out(trained: bool) -> None:
+    torch.manual_seed(0)
+    net = OtherPath(trained)
+    assert shape(net, (2, 3, 200, 200)) == [(2, 3, 200, 200)]
+    masks = {"first.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
+    masks["first.weight"][2] = False
+    with contextlib.suppress(UserError):
         thin(net, torch.rand(1, 3, 200, 200), masks)
     assert net.first.out_channels == 8
