@@ -224,7 +224,9 @@ def sizes(model: nn.Module, batch: tuple[Any, ...]) -> Row:
 def judged(network: Network, pruned: nn.Module) -> Row:
     """The verdict, what is left of parameters, and the differences on other inputs."""
     masked = fresh(network)
-    torch.set_default_dtype(torch.float64)  # for networks that make tensors of their own in forward
+    # For networks that make tensors of their own, or compute parts in float32: this process has nothing else to do.
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     total = sum(p.numel() for p in masked.parameters())
     left = sum(p.numel() for p in pruned.parameters())
     kept = kept_positions(masked, pruned)
