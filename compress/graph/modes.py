@@ -22,14 +22,17 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     tensors = [*model.parameters(), *model.buffers()] if own else []
     values = [(tensor, tensor.data, tensor.detach().clone(), tensor.requires_grad) for tensor in tensors]
     attributes = [(each, copied) for module in modules if own for each, copied in _attributes(module)]
-    model.train(training)
-    changed = [
-        (each, key, before.get(key, _ABSENT))
-        for each, before in attributes
-        for key in {*each, *before}
-        if key != "training" and each.get(key, _ABSENT) is not before.get(key, _ABSENT)
-    ]
+    changed: list[tuple[dict[str, Any], str, Any]] = []
     try:
+        try:
+            model.train(training)
+        finally:
+            changed += [
+                (each, key, before.get(key, _ABSENT))
+                for each, before in attributes
+                for key in {*each, *before}
+                if key != "training" and each.get(key, _ABSENT) is not before.get(key, _ABSENT)
+            ]
         yield
     finally:
         for each, key, value in changed:
@@ -42,7 +45,7 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
                 tensor.data = data
             if tensor.requires_grad is not gradients:
                 tensor.requires_grad_(gradients)
-            if not torch.equal(tensor, value):
+            if not tensor.is_meta and not torch.equal(tensor, value):
                 with torch.no_grad():
                     tensor.copy_(value)
         for module, flag in flags:

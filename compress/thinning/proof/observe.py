@@ -111,7 +111,11 @@ def _kept_buffers(model: nn.Module, mode: str) -> Iterator[None]:
         if buffer is not None
     ]
     try:
-        with in_mode(model, mode == "train"):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(in_mode(model, mode == "train"))
+            except FAILURES as error:
+                raise ForwardFailed("", f"it cannot be put into {mode} mode: {error}") from error
             yield
     finally:
         for module, key, buffer, values in buffers:

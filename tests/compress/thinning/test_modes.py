@@ -136,3 +136,20 @@ def test_a_model_that_switches_itself_is_as_before():
         trace_model(net, IMAGES.float(), training)
         assert (net.wide, net.merged, net.training) == (False, True, False)
         assert all(torch.equal(each, values[name]) for name, each in net.state_dict().items())
+
+
+class Frozen(Between):
+    """Cannot be trained."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode:
+            raise NotImplementedError("it is frozen")
+        return self
+
+
+def test_a_model_that_cannot_be_put_into_training_mode_is_proved_in_eval_mode():
+    net = prepared(Frozen(lambda net, x: x).eval())
+    graph = prunable_graph(net, IMAGES)
+    remove_units(net, graph, {"first.weight[0]": [1]}, IMAGES)
+    assert (net.first.out_channels, net.training, net.first.training) == (7, False, False)
