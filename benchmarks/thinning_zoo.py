@@ -155,6 +155,8 @@ def build(name: str, size: int | None, float32: bool) -> tuple[nn.Module, torch.
 def roughen(model: nn.Module) -> None:
     """Scales of 1e-6 and shifts of 0 would hide a channel that is lost."""
     for parameter in model.parameters():
+        if not parameter.numel():  # SCUNet keeps an empty one
+            continue
         if parameter.dim() == 1 or parameter.abs().max() < 1e-5 or (parameter.numel() > 1 and parameter.std() == 0):
             parameter.copy_(torch.rand_like(parameter) + 0.5)
 

@@ -43,7 +43,7 @@ from compress.graph.own_code import dropping
 from compress.graph.recording.record import record
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.origins import counted
-from compress.graph.untraced import advice_on, place_of
+from compress.graph.untraced import advice_on, place_of, replaced_weights
 
 ExampleInputs = Inputs
 
@@ -213,11 +213,13 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
     except FAILURES as error:
         refuse_scripted(model)
         reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+        with _mode(model, False):  # in training mode a pass would change statistics
+            replaced = [] if training else replaced_weights(model, call)
         raise UserError(
             f"{type(model).__name__} cannot be traced from the example inputs "
             f"({_describe(call)}, {'training' if training else 'eval'} mode): "
             f"{type(error).__name__}: {reason}{place_of(error)}. A trace has shapes and no values: if the model runs "
-            f"on these inputs, {advice_on(error)}"
+            f"on these inputs, {advice_on(error, replaced)}"
         ) from error
 
 

@@ -1,13 +1,16 @@
 """What cannot be traced, in words: where the model's own code failed, and what to do about it.
 
-`place_of`, `advice_on`. Called by trace.py.
+`place_of`, `advice_on`, called by trace.py; `replaced_weights`, called by the ONNX export, too.
 """
 
 import traceback
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn.utils.rnn import PackedSequence
+
+from compress.graph.calls import Call, calling, copies
 
 OURS = (Path(__file__).with_name("trace.py"), Path(__file__))
 
@@ -22,8 +25,32 @@ def place_of(error: BaseException) -> str:
     return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
-def advice_on(error: BaseException) -> str:
-    """What to do about a network's code that looks at values, behind 'if the model runs on these inputs, '."""
+@torch.no_grad()
+def replaced_weights(model: nn.Module, call: Call) -> list[str]:
+    """Names of the weights to which a pass gives other memory (`conv.weight.data = fused`); none if it does not run."""
+    before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    arguments, keywords = copies((call.arguments, call.keywords))
+    try:
+        with calling(model, call):
+            model(*arguments, **keywords)
+    except Exception:  # whatever it raises, the tracer or the exporter says better
+        return []
+    return [name for name, parameter in model.named_parameters() if parameter.data_ptr() != before.get(name)]
+
+
+def advice_on(error: BaseException, replaced: list[str]) -> str:
+    """What to do about a network's code that looks at values, behind 'if the model runs on these inputs, '.
+
+    Args:
+        error: of the tracer.
+        replaced: see `replaced_weights`.
+    """
+    if replaced:
+        return (
+            f"forward replaces {', '.join(replaced[:3])}{' ...' if len(replaced) > 3 else ''} through `.data`, which no "
+            "trace can follow: compute such a weight as a tensor and call the function with it (`F.conv2d(x, weight)`), "
+            "or replace the part by the layer that it computes before"
+        )
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(isinstance(value, PackedSequence) for frame in frames for value in frame.f_locals.values()):
         return (

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from compress.errors import UserError
 from compress.export.onnx.adaptive_pooling import pooling_of_any_size
 from compress.export.onnx.check import Inputs
+from compress.graph.calls import Call
+from compress.graph.untraced import replaced_weights
 
 
 def write_exported(
@@ -29,7 +31,7 @@ def write_exported(
     """
     examples = tuple(example_of(each) for each in dummies)
     named = tuple(free_sizes(each, index, free_axes, fixed) for index, each in enumerate(examples))
-    notes = replaced_weights(model, examples)
+    notes = _replaced(model, examples)
     try:
         program = _trace(model, examples, named, opset)
     except Exception:  # the exporter's errors share no base class; the second try shows what is wrong
@@ -43,15 +45,9 @@ def write_exported(
     return notes
 
 
-@torch.no_grad()
-def replaced_weights(model: nn.Module, examples: Inputs) -> list[str]:
-    """Runs a network once; says which of its weights that has replaced: the file holds those of this pass."""
-    before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
-    try:
-        model(*examples)
-    except Exception:  # whatever it raises, the exporter says better
-        return []
-    names = [name for name, parameter in model.named_parameters() if parameter.data_ptr() != before[name]]
+def _replaced(model: nn.Module, examples: Inputs) -> list[str]:
+    """A note on the weights that a pass has replaced: the file holds those of this pass."""
+    names = replaced_weights(model, Call(examples))
     if not names:
         return []
     return [
