@@ -199,7 +199,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
     "RetinexFormer": ("RetinexFormer", {"stage": 1}),
     "SAFMN": ("SAFMN", {"dim": 36}),
     "SAFMNBCIE": ("SAFMNBCIE", {"dim": 36, "n_blocks": 2, "num_layers": 2}),
-    "SCUNet": ("SCUNet", {"config": [2, 2, 2, 2, 2, 2, 2], "dim": 32}),
+    "SCUNet": ("SCUNet", {"config": [2, 2, 2, 2, 2, 2, 2]}),
     "SPAN": ("SPAN", {"num_in_ch": 3, "num_out_ch": 3}),
     "SeemoRe": ("SeemoRe", {"num_layers": 3, "embedding_dim": 36}),
     "SwiftSRGAN": ("SwiftSRGAN", {"num_blocks": 4}),
