@@ -48,7 +48,7 @@ def advice_on(error: BaseException, replaced: list[str]) -> str:
     if replaced:
         return (
             f"forward replaces {', '.join(replaced[:3])}{' ...' if len(replaced) > 3 else ''} through `.data`, which "
-            "no trace can follow: compute such a weight as a tensor and call the function with it, `F.conv2d(x, weight)`, "
+            "no trace can follow: compute such a weight as a tensor and call F.conv2d(x, weight), "
             "or replace the part by the layer that it computes before"
         )
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
