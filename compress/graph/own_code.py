@@ -79,6 +79,7 @@ def modes_without_gradients(model: nn.Module) -> list[Callable[[], contextlib.Ab
 
 
 def own_classes(model: nn.Module) -> list[type]:
+    """Classes of a model's modules, bases included, that are neither torch's nor known to be alike in both modes."""
     classes = {cls for module in model.modules() for cls in type(module).__mro__}
     known = ("torch.nn.", "builtins")
     return [c for c in classes if not c.__module__.startswith(known) and not getattr(c, "alike_in_training", False)]
