@@ -25,13 +25,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.graph.calls import calls_of, unused_in
 from compress.graph.coupling import Choices, Coupling
 from compress.graph.macs.count import macs_of
-from compress.graph.own_code import asks_for_training, reads_widths
+from compress.graph.own_code import reads_widths
 from compress.graph.rules.table import RULES
-from compress.graph.trace import ExampleInputs, Trace, refuse_scripted, shape_of, trace_model
-from compress.graph.training import alike, training_trace
+from compress.graph.trace import ExampleInputs, Trace, shape_of
+from compress.graph.training import traces_of
 from compress.graph.units import Ids
 from compress.graph.unread import Unread, held_by, unread_in
 from compress.graph.values import Heads
@@ -258,21 +257,6 @@ def _askers(groups: Sequence[ChannelGroup], coupling: Coupling) -> dict[str, tup
         own = coupling.units.roots(ids[unit_of >= 0])
         found[group.name] = tuple(key for key, others in roots.items() if np.isin(own, others).any())
     return found
-
-
-def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
-    """Of each call: eval mode, and training mode if the code asks for it, as far as it can be traced."""
-    refuse_scripted(model)
-    traces = []
-    unused = unused_in(example_inputs)
-    for call in calls_of(example_inputs):
-        trace = trace_model(model, [call, *unused])
-        training = training_trace(model, call, unused, trace) if asks_for_training(model) else ""
-        if isinstance(training, str):
-            traces.append(replace(trace, untrained=training))
-        else:
-            traces += [replace(trace, alike=True)] if alike(trace, training) else [trace, training]
-    return traces
 
 
 def weight_macs(trace: Trace) -> dict[str, int]:

@@ -28,7 +28,7 @@ def asks_for_training(model: nn.Module) -> bool:
     of itself that it is `alike_in_training`. What drops at random is off in every comparison, and no reason. A class
     whose source cannot be had may do anything.
     """
-    if any(_source(cls) is None for cls in own_classes(model)):
+    if any(_source(cls) is None for cls in _judged_by_words(model)):
         return True
     if any(_asks(function) for module in model.modules() for function in _functions_of(module)):
         return True
@@ -41,7 +41,7 @@ def dropping(model: nn.Module) -> list[nn.Module]:
 
 
 def _asking(model: nn.Module) -> list[nn.Module]:
-    classes = {cls for cls in own_classes(model) if _trains_otherwise(cls)}
+    classes = {cls for cls in _judged_by_words(model) if _trains_otherwise(cls)}
     return [module for module in model.modules() if not classes.isdisjoint(type(module).__mro__)]
 
 
@@ -74,15 +74,19 @@ def _calls_what_asks(cls: type) -> bool:
 def modes_without_gradients(model: nn.Module) -> list[Callable[[], contextlib.AbstractContextManager[Any]]]:
     """The modes in which some module's own code may compute something else, searched as for `training`."""
     modes = {"grad": torch.no_grad, "inference_mode": torch.inference_mode}
-    own = own_classes(model)
+    own = _judged_by_words(model)
     return [mode for word, mode in modes.items() if any(_speaks_of(cls, word) for cls in own)]
 
 
 def own_classes(model: nn.Module) -> list[type]:
-    """Classes of a model's modules, bases included, that are neither torch's nor known to be alike in both modes."""
+    """Classes of a model's modules, bases included, that are not torch's."""
     classes = {cls for module in model.modules() for cls in type(module).__mro__}
-    known = ("torch.nn.", "builtins")
-    return [c for c in classes if not c.__module__.startswith(known) and not getattr(c, "alike_in_training", False)]
+    return [cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins"))]
+
+
+def _judged_by_words(model: nn.Module) -> list[type]:
+    """Without those that are known to compute the same in every mode."""
+    return [cls for cls in own_classes(model) if not getattr(cls, "alike_in_training", False)]
 
 
 @functools.cache
@@ -151,10 +155,11 @@ WIDTHS = re.compile(
 
 def reads_widths(model: nn.Module) -> bool:
     """Whether some module's own code, but for its constructor, reads the number of channels that a layer keeps."""
-    classes = {cls for module in model.modules() for cls in type(module).__mro__}
-    own = [cls for cls in classes if not cls.__module__.startswith(("torch.nn.", "builtins"))]
     methods = [
-        each for cls in own for name, each in vars(cls).items() if inspect.isfunction(each) and name != "__init__"
+        each
+        for cls in own_classes(model)
+        for name, each in vars(cls).items()
+        if inspect.isfunction(each) and name != "__init__"
     ]
     return any(_reads_widths(method) for method in methods)
 

@@ -37,9 +37,9 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.calls import Call, Inputs, Unused, callable_by_name, calling, calls_of, copies, unused_in
-from compress.graph.leaks import without_leaks
 from compress.graph.modes import in_mode
 from compress.graph.own_code import dropping
+from compress.graph.recording.leaks import without_leaks
 from compress.graph.recording.record import record
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.origins import counted

@@ -1,8 +1,8 @@
-"""The trace in training mode, where the example inputs do not suit all of it, and whether it says anything new.
+"""The traces of both modes: `traces_of`. Training mode's is kept where it says anything new.
 
 An auxiliary head may run in training mode only, and fail there: the images are too small for its pooling, or a batch
-norm has one value per channel. Here: `training_trace`, which then doubles a batch of one, and else leaves out the
-head that failed: what is fed to it is known, and nothing else has to stay; and `alike`, of the traces of both modes.
+norm has one value per channel. `training_trace` then doubles a batch of one, and else leaves out the
+head that failed: what is fed to it is known, and nothing else has to stay. `alike` compares the traces.
 What drops at random counts for nothing there, since it keeps everything while networks are compared.
 """
 
@@ -20,12 +20,37 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
-from compress.graph.calls import Call, Unused
-from compress.graph.trace import Trace, call_of, canonical_names, operation_name, shape_of, trace_model
+from compress.graph.calls import Call, Unused, calls_of, unused_in
+from compress.graph.own_code import asks_for_training
+from compress.graph.trace import (
+    ExampleInputs,
+    Trace,
+    call_of,
+    canonical_names,
+    operation_name,
+    refuse_scripted,
+    shape_of,
+    trace_model,
+)
 from compress.graph.values import bound_arguments
 
 HEADS = 8
 """Most parts that may fail; each costs another trace."""
+
+
+def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
+    """Of each call: eval mode, and training mode if the code asks for it, as far as it can be traced."""
+    refuse_scripted(model)
+    traces = []
+    unused, asks = unused_in(example_inputs), asks_for_training(model)
+    for call in calls_of(example_inputs):
+        trace = trace_model(model, [call, *unused])
+        training = training_trace(model, call, unused, trace) if asks else ""
+        if isinstance(training, str):
+            traces.append(replace(trace, untrained=training))
+        else:
+            traces += [replace(trace, alike=True)] if alike(trace, training) else [trace, training]
+    return traces
 
 
 def training_trace(model: nn.Module, call: Call, unused: Sequence[Unused], evaluated: Trace) -> Trace | str:

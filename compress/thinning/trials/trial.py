@@ -16,9 +16,10 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of, traces_of
+from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of
 from compress.graph.coupling import Choices
 from compress.graph.trace import ExampleInputs
+from compress.graph.training import traces_of
 from compress.graph.values import Heads
 from compress.thinning.attention.exchange import all_headed
 from compress.thinning.norms import plain_norms

@@ -15,6 +15,7 @@ from compress.export import on_device
 from compress.export.bundle import read_device_results, write_bundle
 from compress.export.on_device import measured
 from compress.export.onnx.export_report import ExportSettings
+from tests.compress.export.carrying import carried
 from tests.compress.export.runtimes.test_measure import net, quantized
 
 WHOLE = {"cpu": "", "machine": "", "cores": 1, "system": "", "date": ""}
@@ -32,12 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_measures_where_neither_torch_nor_this_project_is(bundle: Path, tmp_path: Path) -> None:
     """Modules that refuse stand in for torch and onnx; the project is not on the path."""
     there = tmp_path / "device"
-    shutil.copytree(bundle, there)
-    for name in ("torch", "onnx"):
-        (there / f"{name}.py").write_text("raise ImportError('it is not on a device')\n")
-    command = [sys.executable, "-E", "-s", str(there / "measure.py"), "--rounds", "2", "--seconds", "0.001"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    _, printed = carried(bundle, there)
     found = read_device_results(there / "device.json", "my_run")
     dense, int8 = found["rows"]
     assert dense["error"] is None, dense
@@ -48,7 +44,7 @@ def test_it_measures_where_neither_torch_nor_this_project_is(bundle: Path, tmp_p
     assert dense["ratio"] == 1
     assert int8["ratio"] > 0
     assert found["machine"]["cores"] > 0
-    assert "onnxruntime, int8, float32: " in done.stdout
+    assert "onnxruntime, int8, float32: " in printed
 
 
 def test_a_file_that_does_not_run_is_a_row(bundle: Path, tmp_path: Path) -> None:

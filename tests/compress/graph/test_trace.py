@@ -7,9 +7,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from compress.errors import UserError
-from compress.graph.channels import traces_of
 from compress.graph.own_code import asks_for_training
 from compress.graph.trace import operation_name, trace_model
+from compress.graph.training import traces_of
 
 
 class Auxiliary(nn.Module):
