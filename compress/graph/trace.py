@@ -41,9 +41,9 @@ from compress.graph.modes import in_mode
 from compress.graph.own_code import dropping
 from compress.graph.recording.leaks import without_leaks
 from compress.graph.recording.record import record
+from compress.graph.recording.untraced import advice_on, place_of, replaced_weights
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.origins import counted
-from compress.graph.untraced import advice_on, place_of, replaced_weights
 
 ExampleInputs = Inputs
 

@@ -19,7 +19,7 @@ from compress.errors import UserError
 from compress.export.onnx.adaptive_pooling import pooling_of_any_size
 from compress.export.onnx.check import Inputs
 from compress.graph.calls import Call
-from compress.graph.untraced import replaced_weights
+from compress.graph.recording.untraced import replaced_weights
 
 
 def write_exported(

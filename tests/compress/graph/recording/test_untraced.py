@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from compress.errors import UserError
 from compress.graph.calls import Call
+from compress.graph.recording.untraced import replaced_weights
 from compress.graph.trace import trace_model
-from compress.graph.untraced import replaced_weights
 
 
 class Fused(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from compress.graph.calls import Call, calling, copies
 
-OURS = (Path(__file__).with_name("trace.py"), Path(__file__))
+OURS = Path(__file__).parents[1]
 
 
 def place_of(error: BaseException) -> str:
@@ -21,7 +21,7 @@ def place_of(error: BaseException) -> str:
     frames = [
         frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(torch_folder)
     ]
-    own = [frame for frame in frames if Path(frame.filename) not in OURS]
+    own = [frame for frame in frames if OURS not in Path(frame.filename).parents]
     return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
