@@ -36,12 +36,6 @@ NETWORKS = {  # application -> network of the zoo, input
 BOUNDS = {"float32": 1e-5, "bfloat16": 0.02, "int8, rest float32": 0.02, "int8, rest bfloat16": 0.02}
 SEVEN_BITS = {"ncnn": 0.05}  # what it reads has a sign, so that an activation without one keeps 7 bits
 
-# What does not run in the pinned versions: application, runtime and whether it is quantized -> in the error.
-NOT_RUN = {
-    ("Deblur, unet", "executorch", True): "found dependency cycles",
-    ("Deblur, unet", "ncnn", True): "integers of a network whose program holds an alias",
-}
-
 
 def bound_of(row: Mapping[str, Any]) -> float:
     """The largest mean difference allowed, as a share of the largest output."""

@@ -1,10 +1,11 @@
 """Every row of the table of speed, measured and written to benchmarks/RESULTS.md.
 
-    python benchmarks/results.py [--only NAME] [--rounds 15] [--threads 1]
+    python benchmarks/results.py [--only NAME] [--network TEXT] [--rounds 15] [--threads 1]
 
 Each row is measured in this process, what is compared taking turns; the start-up and each line of ours alone are in
 processes of their own. A row that is measured again replaces this machine's old numbers and leaves the others, so that
-a long table can be made row by row: `--only step` and so on; each kind of machine has a column of its own. Printed are
+a long table can be made row by row: `--only step` and so on; `--only runtimes --network ResNet-50` measures one network
+of a row. Each kind of machine has a column of its own. Printed are
 medians with the smallest and the largest value, and beside a ratio its limit: what a hand-made best costs here, the
 fewest passes over memory that this work needs (limits.py).
 The field's packages are optional; the kept numbers are of these:
@@ -146,7 +147,7 @@ FASTER, EQUAL = 1.05, 1.03  # than quantize_static; within the noise of the mach
 def deployed(options: Any) -> Iterator[Line]:
     """Half the channels in int8 against the dense float file; the goal is on onnxruntime's own quantize_static."""
     settings = argparse.Namespace(rounds=options.rounds, threads=options.threads, reduce_range=False)
-    for name in deploy.NETWORKS:
+    for name in options.networks or deploy.NETWORKS:
         yield from deploy_lines(name, deploy.rows_of(name, settings))
 
 
@@ -165,7 +166,7 @@ def deploy_lines(name: str, rows: Sequence[Sequence[object]]) -> Iterator[Line]:
 
 def in_runtimes(options: Any) -> Iterator[Line]:
     """Which runtime is the fastest for each network, float and int8; `runtimes.py` prints the whole tables."""
-    for name in runtimes.MEASURED:
+    for name in options.networks or runtimes.MEASURED:
         yield from runtime_lines(name, runtimes.table_of(name, (), options.rounds, options.threads).rows)
 
 
@@ -253,6 +254,7 @@ ROWS: Mapping[str, Callable[[Any], Iterator[Line]]] = {
     "start": start, "step": step, "qat": qat, "agp": agp, "masks": masks, "images": images, "deploy": deployed,
     "runtimes": in_runtimes, "sensitivity": sensitivity, "thinning": thinning, "scale": scaled,
 }  # fmt: skip
+NETWORKS: Mapping[str, Sequence[str]] = {"deploy": list(deploy.NETWORKS), "runtimes": list(runtimes.MEASURED)}
 
 
 def script(name: str, *arguments: str) -> str:
@@ -261,20 +263,35 @@ def script(name: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def parts_of(name: str, text: str) -> list[list[str]]:
+    """What of a row is measured and kept at a time: each of its networks whose name holds the text; else all of it."""
+    parts = [[each] for each in NETWORKS.get(name, ()) if text.lower() in each.lower()]
+    if text and not parts:
+        known = ", ".join(NETWORKS.get(name, ())) or "is measured as a whole"
+        raise SystemExit(f"--network={text}: none of row {name}: {known}; nothing was measured")
+    return parts or [[]]
+
+
 def main() -> None:
     """Measures, keeps the numbers, writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=sorted(ROWS), help="one row")
+    parser.add_argument(
+        "--network", default="", help="only networks with this text in their name; for rows of networks"
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    titles = {key: (each.__doc__ or key).split("\n")[0] for key, each in ROWS.items()}
     for name in [options.only] if options.only else ROWS:
-        lines = list(ROWS[name](options))
-        for line in lines:
-            met = "" if line.met is None else line.met
-            print(f"{line.what:56s} {line.measured}   limit {line.limit or 'none'}   {line.goal} {met}", flush=True)
-        keep(name, lines, options.threads, {key: (each.__doc__ or key).split("\n")[0] for key, each in ROWS.items()})
+        for part in parts_of(name, options.network):
+            options.networks = part
+            lines = list(ROWS[name](options))
+            for line in lines:
+                met = "" if line.met is None else line.met
+                print(f"{line.what:56s} {line.measured}   limit {line.limit or 'none'}   {line.goal} {met}", flush=True)
+            keep(name, lines, options.threads, titles, is_part=bool(part))
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def keep(name: str, lines: Sequence[Line], threads: int, titles: Mapping[str, str]) -> None:
+def keep(name: str, lines: Sequence[Line], threads: int, titles: Mapping[str, str], is_part: bool = False) -> None:
     """Puts a row's lines into this machine's column and writes the page anew.
 
     Args:
@@ -110,15 +110,25 @@ def keep(name: str, lines: Sequence[Line], threads: int, titles: Mapping[str, st
         lines: measured now.
         threads: of the measurement.
         titles: name -> title of every row, in the order of the page.
+        is_part: other lines of the row stay, with the date of their own measurement.
     """
     kept = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
-    kept.setdefault(name, {})[machine()] = {
+    column = {
         "date": time.strftime("%Y-%m-%d"), "threads": threads, "load": load, "versions": versions(),
         "lines": [asdict(line) for line in lines],
     }  # fmt: skip
+    columns = kept.setdefault(name, {})
+    columns[machine()] = joined(columns.get(machine()), column) if is_part else column
     KEPT.write_text(json.dumps(kept, indent=1) + "\n")
     PAGE.write_text(page(kept, titles))
+
+
+def joined(old: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """A column whose other lines are those of before, in their places and with their date."""
+    fresh = {line["what"]: line for line in new["lines"]}
+    stayed = {line["what"]: {"date": old["date"], **line} for line in old["lines"]} if old else {}
+    return {**new, "lines": list({**stayed, **fresh}.values())}
 
 
 def page(kept: Mapping[str, Any], titles: Mapping[str, str]) -> str:
@@ -143,17 +153,18 @@ def _table(columns: Mapping[str, Any]) -> list[str]:
     lines = ["| what | against | goal | " + " | ".join(columns) + " |", "|---|---|---|" + "---|" * len(columns)]
     for what, found in rows.items():
         last = next(iter(found.values()))
-        cells = [_cell(found.get(machine_name)) for machine_name in columns]
+        cells = [_cell(found.get(machine_name), columns[machine_name]["date"]) for machine_name in columns]
         against = last["against"] if len({each["against"] for each in found.values()}) == 1 else "see the columns"
         lines.append("| " + " | ".join([what, against, last["goal"], *cells]) + " |")
     return lines
 
 
-def _cell(line: Mapping[str, Any] | None) -> str:
+def _cell(line: Mapping[str, Any] | None, date: str) -> str:
     if line is None:
         return "not measured"
+    own = f"; on {line['date']}" if line.get("date", date) != date else ""
     limit = f"; limit {line['limit']}" if line.get("limit") else ""
     mark = {True: "; met", False: "; **not met**", None: ""}[line["met"]]
     if mark and line["goal"]:
         mark += f" ({line['goal']})"
-    return f"{line['measured']}{limit}{mark}"
+    return f"{line['measured']}{limit}{mark}{own}"

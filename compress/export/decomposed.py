@@ -2,7 +2,8 @@
 
 `DecomposedActivation`, `store_decomposed`: what `deployable(model, "program")` puts into a copy. Weights
 are int8 with the trained integers, activations int8 (those of uint8 moved by 128): the same numbers as in ONNX files.
-`fold_norms`, `load_program`, `zeros_like_inputs`, `weights_of`, `put_values`: what becomes of the exported program.
+`fold_norms`, `load_program`, `zeros_like_inputs`, `weights_of`, `put_values`, `explicit_grids`, `join_on_one_grid`:
+what becomes of the exported program.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from compress.export.runtimes.base import Source
 from compress.io.files import checked
 
 SHIFT = 128  # from the integers of uint8 to those of int8
+QUANTIZE, DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
 
 
 class DecomposedActivation(nn.Module):
@@ -201,3 +203,49 @@ def put_values(module: Any, weights: Iterable[HeldWeight], quantized: bool = Fal
                 each.node.replace_all_uses_with(values)
     module.graph.eliminate_dead_code()
     module.recompile()
+
+
+def explicit_grids(module: Any) -> None:
+    """Writes the grid behind a pooling by maximum, whose values stay on that of its input, in place.
+
+    Kernels look for it there. Each reader gets a dequantize of its own, because a shared one ties its readers together.
+    No value changes.
+    """
+    for node in list(module.graph.nodes):
+        if is_call(node, "max_pool2d") and is_call(node.args[0], DEQUANTIZE):
+            _round_result(module, node, node.args[0].args[1:])
+    for node in [each for each in module.graph.nodes if is_call(each, DEQUANTIZE)]:
+        for user in list(node.users)[1:]:
+            with module.graph.inserting_before(user):
+                user.replace_input_with(node, module.graph.node_copy(node))
+    module.recompile()
+
+
+def join_on_one_grid(module: Any) -> None:
+    """Rounds what is concatenated to the grid of the result, in place, as XNNPACK requires; changes no value."""
+    for node in list(module.graph.nodes):
+        grids = {user.args[1:] if is_call(user, QUANTIZE) else None for user in node.users}
+        if is_call(node, "cat") and len(grids) == 1 and (grid := grids.pop()) is not None:
+            joined = [each if _is_on(each, grid) else _rounded(module, each, grid, node) for each in node.args[0]]
+            node.args = (joined, *node.args[1:])
+    module.recompile()
+
+
+def _is_on(node: Any, grid: tuple[Any, ...]) -> bool:
+    return is_call(node, DEQUANTIZE) and node.args[1:] == grid
+
+
+def _rounded(module: Any, value: Any, grid: tuple[Any, ...], before: Any) -> Any:
+    """A value on a grid, written before a node."""
+    operations = torch.ops.quantized_decomposed
+    with module.graph.inserting_before(before):
+        integers = module.graph.call_function(operations.quantize_per_tensor.default, (value, *grid))
+        return module.graph.call_function(operations.dequantize_per_tensor.default, (integers, *grid))
+
+
+def _round_result(module: Any, node: Any, grid: tuple[Any, ...]) -> None:
+    readers = [user for user in node.users if not (is_call(user, QUANTIZE) and user.args[1:] == grid)]
+    if readers:
+        rounded = _rounded(module, node, grid, node.next)
+        for each in readers:
+            each.replace_input_with(node, rounded)

@@ -1,7 +1,7 @@
 """The page of speed: a column for each machine, the limit beside the number."""
 
 from benchmarks.interleaved import Ratios
-from benchmarks.results_page import page, ratio_line
+from benchmarks.results_page import Line, joined, page, ratio_line
 
 
 def column(date: str, *lines: object) -> dict[str, object]:
@@ -24,3 +24,15 @@ def test_each_machine_has_a_column_and_a_limit_stands_beside_its_ratio() -> None
     )
     assert "| step of others | bare loop |  | not measured | 2.000 [2.000, 2.000], 7.0 ms |" in text
     assert "Masks" not in text  # not measured anywhere
+
+
+def test_a_part_of_a_row_leaves_its_other_lines_with_their_date() -> None:
+    old = column("2026-01-01", Line("a", "-", "1"), Line("b", "-", "2"))
+    new = joined(old, column("2026-01-02", Line("b", "-", "3"), Line("c", "-", "4")))
+    newest = joined(new, column("2026-01-03", Line("c", "-", "5")))
+
+    text = page({"qat": {"A": newest}}, {"qat": "A QAT step."})
+
+    rows = [line.split("|")[1:5:3] for line in text.splitlines()[-3:]]
+    assert rows == [[" a ", " 1; on 2026-01-01 "], [" b ", " 3; on 2026-01-02 "], [" c ", " 5 "]]
+    assert joined(None, new) == new

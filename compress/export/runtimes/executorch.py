@@ -24,10 +24,19 @@ class Executorch(Runtime):
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        from compress.export.decomposed import drop_aliases, load_program, put_values, zeros_like_inputs
+        from compress.export.decomposed import (
+            drop_aliases,
+            explicit_grids,
+            join_on_one_grid,
+            load_program,
+            put_values,
+            zeros_like_inputs,
+        )
 
         module = load_program(source.program).module()
         drop_aliases(module)
+        join_on_one_grid(module)
+        explicit_grids(module)
         floats = _float_layers(module)
         put_values(module, floats)
         program = torch.export.export(module, zeros_like_inputs(source))

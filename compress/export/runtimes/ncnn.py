@@ -4,8 +4,9 @@ ncnn rounds what a layer reads to [-127, 127] around 0: an activation of 8 bits 
 """
 
 import json
+import math
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,28 @@ from compress.export.runtimes.base import Array, Converted, Loaded, Runtime, Run
 from compress.export.runtimes.executorch import KERNELS
 
 _INT8_TAG = (0x000D4B38).to_bytes(4, "little")  # in front of int8 weights; 0 stands in front of float ones
-_LAYERS = (
-    "Convolution",
-    "ConvolutionDepthWise",
-)  # linear layers stay float: weights on their grid, not stored in 8 bits
+_CONVOLUTION = ("6", "5", "0")  # where a layer's options have the size of its weight, whether a bias, its outputs
+_LAYERS = {"Convolution": _CONVOLUTION, "ConvolutionDepthWise": _CONVOLUTION, "InnerProduct": ("2", "1", "0")}
+_FLOAT = {
+    "Deconvolution": _CONVOLUTION, "DeconvolutionDepthWise": _CONVOLUTION, "Convolution1D": _CONVOLUTION,
+    "ConvolutionDepthWise1D": _CONVOLUTION, "Deconvolution1D": _CONVOLUTION, "Convolution3D": _CONVOLUTION,
+}  # fmt: skip
+# Other layers with weights: options whose values are multiplied, tensors of that many floats, option that switches them
+_PLAIN = {
+    "PReLU": (("0",), 1, ""), "BatchNorm": (("0",), 4, None), "InstanceNorm": (("0",), 2, "2"),
+    "GroupNorm": (("1",), 2, "3"), "LayerNorm": (("0",), 2, "2"), "MemoryData": (("0", "1", "11", "2"), 1, ""),
+}  # fmt: skip
+_ON_GRID = (
+    "max_pool2d",
+    "pixel_shuffle",
+    "view",
+    "reshape",
+    "permute",
+    "flatten",
+    "clone",
+)  # give values of their input
 _TYPES = {"torch.float64": "f64", "torch.int32": "i32", "torch.int64": "i64"}  # in pnnx's words; float32 needs none
-_TERM = " 8=1"  # int8_scale_term of both
+_TERM = " 8=1"  # int8_scale_term of all
 
 
 class Ncnn(Runtime):
@@ -34,13 +51,8 @@ class Ncnn(Runtime):
         from compress.export.decomposed import drop_aliases, load_program
 
         module = load_program(source.program).module()
-        aliases = drop_aliases(module)
+        drop_aliases(module)
         weights = list(_weights(module))
-        if aliases and weights:
-            raise RuntimeFault(
-                "integers of a network whose program holds an alias, as where the input is added at the end, come out "
-                "wrong in ncnn; its float network runs"
-            )
         _without_rounding(module)
         param, binary = _pnnx(module, source, Path(folder))
         done, notes = _put_integers(param, binary, weights)
@@ -72,6 +84,8 @@ def _weights(module: Any) -> Iterator[_Weight]:
     for each in weights_of(module):
         layer: Any = next(iter(each.node.users)) if len(each.node.users) == 1 else None
         read: Any = layer.args[0] if layer is not None else None
+        while is_call(read, *_ON_GRID):
+            read = read.args[0]
         if is_call(read, "dequantize_per_tensor"):
             integers, scale, values = (part.numpy() for part in (each.integers, each.scale, each.values))
             yield _Weight(each.layer, integers, scale, values, read.args[1], read.args[2])
@@ -118,29 +132,63 @@ def _put_integers(param: Path, binary: Path, weights: Sequence[_Weight]) -> tupl
     lines, data = param.read_text().splitlines(), binary.read_bytes()
     done: list[str] = []
     unsigned, waiting = 0, list(weights)
-    for i, line in enumerate(lines):
-        words = line.split()
-        if not words or words[0] not in _LAYERS:
+    for i, place in reversed(_places(lines, len(data))):  # from the end, so that places before stay
+        kind, options = _options(lines[i])
+        weight = next((each for each in waiting if _is_at(each, data, place, kind, options)), None)
+        if weight is None:
             continue
-        options = dict(word.split("=", 1) for word in words[4 + int(words[2]) + int(words[3]) :])
-        for weight in waiting:
-            # A .bin has no index: weights follow one another, each behind a tag of four bytes, which is 0 for float32.
-            # So the values themselves are looked for.
-            place = data.find(bytes(4) + weight.values.tobytes())
-            if place < 0 or int(options["6"]) != weight.integers.size:
-                continue
-            data = _with_integers(data, place, weight, has_bias=options.get("5") == "1")
-            lines[i] = line + _TERM
-            done.append(weight.layer)
-            unsigned += weight.zero != 0
-            waiting.remove(weight)
-            break
+        data = _with_integers(data, place, weight, has_bias=options.get(_LAYERS[kind][1]) == "1")
+        lines[i] += _TERM
+        done.append(weight.layer)
+        unsigned += weight.zero != 0
+        waiting.remove(weight)
     param.write_text("\n".join(lines) + "\n")
     binary.write_bytes(data)
     notes = [f"{weight.layer} is written for ncnn in float, its weights on their grid" for weight in waiting]
     if unsigned:
         notes.append(f"{unsigned} layers read activations whose zero is not the middle: ncnn holds 7 of their 8 bits")
-    return done, notes
+    return done[::-1], notes
+
+
+def _options(line: str) -> tuple[str, dict[str, str]]:
+    """A layer's kind, and its options by their numbers."""
+    words = line.split()
+    own = words[4 + int(words[2]) + int(words[3]) :]
+    return words[0], dict(word.split("=", 1) for word in own)
+
+
+def _places(lines: Sequence[str], size: int) -> list[tuple[int, int]]:
+    """Line and place in the `.bin` of each layer that can be in integers; none if not every byte there is understood.
+
+    A `.bin` has no index: the weights of the layers follow one another.
+    """
+    found, place = [], 0
+    for i, line in enumerate(lines[2:], 2):
+        if not line.strip():
+            continue
+        kind, options = _options(line)
+        if kind in _LAYERS:
+            found.append((i, place))
+        place += _bytes(kind, options)
+    return found if place == size else []
+
+
+def _bytes(kind: str, options: Mapping[str, str]) -> int:
+    """Of a layer's float weights."""
+    if kind in _LAYERS or kind in _FLOAT:
+        size, bias, outputs = (int(options.get(each, 0)) for each in {**_LAYERS, **_FLOAT}[kind])
+        return len(_INT8_TAG) + 4 * size + 4 * outputs * bias
+    if kind in _PLAIN:
+        sizes, tensors, switch = _PLAIN[kind]
+        return 4 * tensors * math.prod(int(options.get(each, 0)) or 1 for each in sizes) * int(options.get(switch, 1))
+    return 0
+
+
+def _is_at(weight: _Weight, data: bytes, place: int, kind: str, options: Mapping[str, str]) -> bool:
+    """Whether a layer's weight, in floats behind the tag of floats, lies there, and ncnn has as many scales."""
+    if kind == "ConvolutionDepthWise" and int(options.get("7", 1)) != weight.scale.size:
+        return False
+    return data.startswith(bytes(len(_INT8_TAG)) + weight.values.tobytes(), place)
 
 
 def _with_integers(data: bytes, place: int, weight: _Weight, has_bias: bool) -> bytes:

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.export.decomposed import drop_aliases, load_program, put_values, weights_of
+from compress.export.decomposed import (
+    DEQUANTIZE,
+    QUANTIZE,
+    drop_aliases,
+    explicit_grids,
+    is_call,
+    join_on_one_grid,
+    load_program,
+    put_values,
+    weights_of,
+)  # fmt: skip
 from compress.export.onnx.qdq import deployable
 from compress.export.runtimes.sources import write_source
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
@@ -85,3 +95,35 @@ def test_aliases_go_and_an_output_stays() -> None:
     assert [str(node.target) for node in module.graph.nodes].count("aten.alias.default") == 1
     x = torch.rand(2)
     torch.testing.assert_close(module(x), (x + 1, x))
+
+
+class Joined(nn.Module):
+    """A value that is pooled and joined with another one, each on a grid of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded, operations = [], torch.ops.quantized_decomposed
+        for values, scale in ((x, 0.5), (3 * x, 0.25)):
+            grid = (scale, -3, -128, 127)
+            integers = operations.quantize_per_tensor(values, *grid, torch.int8)
+            rounded.append(operations.dequantize_per_tensor(integers, *grid, torch.int8))
+        pooled = nn.functional.conv2d(nn.functional.max_pool2d(rounded[0], 2), torch.ones(1, 1, 1, 1))
+        grid = (0.75, 1, -128, 127)
+        integers = operations.quantize_per_tensor(torch.cat(rounded, 1), *grid, torch.int8)
+        joined: Tensor = operations.dequantize_per_tensor(integers, *grid, torch.int8)
+        return nn.functional.max_pool2d(joined, 2) + pooled
+
+
+def test_pooled_and_joined_values_stand_on_one_grid_and_no_value_changes() -> None:
+    x = torch.linspace(-20, 20, 64).reshape(1, 1, 8, 8)
+    module = torch.export.export(Joined(), (x,)).module()
+    wanted = module(x)
+    join_on_one_grid(module)
+    explicit_grids(module)
+    assert torch.equal(module(x), wanted)
+    nodes = list(module.graph.nodes)
+    assert all(len(node.users) == 1 for node in nodes if is_call(node, DEQUANTIZE))
+    (joined,) = (node for node in nodes if is_call(node, "cat"))
+    assert {each.args[1] for each in joined.args[0]} == {0.75}
+    pools = [node for node in nodes if is_call(node, "max_pool2d")]
+    assert [is_call(user, QUANTIZE) for node in pools for user in node.users] == [True, True]
+    assert [next(iter(node.users)).args[1] for node in pools] == [0.5, 0.75]
