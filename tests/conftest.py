@@ -11,7 +11,11 @@ import torch
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
-torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start: threads that wait for one another spin
+else:
+    torch.set_num_threads(2)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
