@@ -13,7 +13,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the commands that tests start: threads that wait for one another spin
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the commands that tests start: waiting threads spin
 else:
     torch.set_num_threads(2)
 
