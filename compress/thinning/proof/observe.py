@@ -1,7 +1,7 @@
 """One forward pass, seen through: its outputs, the buffers that it left, and on request every operation of it.
 
-`observe`, without dropout, autocast or TF32, with the same random numbers each time; buffers, flags and random
-numbers are put back.
+`observe`, and `path`, which only names the operations; both without dropout, autocast or TF32, with the same random
+numbers each time; buffers, flags and random numbers are put back.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +62,18 @@ def observe(
     Raises:
         ForwardFailed: with the innermost module that was running.
     """
-    call = calls_of(inputs)[0]
-    running: list[str] = [call.owner]
+    running = [calls_of(inputs)[0].owner]
     watch = Recording(running, before) if inside else NoDropout()
+    outputs, buffers = _run(model, inputs, mode, running, watch)
+    steps = tuple(watch.steps) if isinstance(watch, Recording) else ()
+    return Observation(outputs, buffers if mode == "train" else {}, steps)
+
+
+def _run(
+    model: nn.Module, inputs: ExampleInputs, mode: str, running: list[str], watch: NoDropout
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """The tensors that come out, and the buffers after the pass; `running` and errors as in `observe`."""
+    call = calls_of(inputs)[0]
     with _quiet_numerics(watch), _kept_buffers(model, mode), _named_calls(model, running), torch.no_grad():
         try:
             with calling(model, call), plain_outputs(model):
@@ -76,8 +86,47 @@ def observe(
         if not leaves:
             raise ForwardFailed("", "the model returns no tensor, so there is nothing to compare")
         buffers = {name: buffer.clone() for name, buffer in tensors_of(model).items() if _is_buffer(buffer)}
-    steps = tuple(watch.steps) if isinstance(watch, Recording) else ()
-    return Observation([leaf.clone() for leaf in leaves], buffers if mode == "train" else {}, steps)
+    return [leaf.clone() for leaf in leaves], buffers
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An operation of a pass: its name, the module that was running, and the shape of its result."""
+
+    module: str
+    operation: str
+    shape: tuple[int, ...]
+
+
+def path(model: nn.Module, inputs: ExampleInputs, mode: str) -> list[Ran]:
+    """The operations of one forward pass; none where it fails.
+
+    Args:
+        model: any module.
+        inputs: as for `observe`.
+        mode: `eval` or `train`.
+    """
+    running = [calls_of(inputs)[0].owner]
+    names = _Names(running)
+    with contextlib.suppress(ForwardFailed):
+        _run(model, inputs, mode, running, names)
+        return names.found
+    return []
+
+
+class _Names(NoDropout):
+    """Keeps each operation."""
+
+    def __init__(self, running: Sequence[str]) -> None:
+        super().__init__()
+        self.found: list[Ran] = []
+        self._running = running
+
+    def call(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Runs an operation and keeps it."""
+        result = func(*args, **kwargs)
+        self.found.append(Ran(self._running[-1], name, tuple(getattr(result, "shape", ()))))
+        return result
 
 
 def _is_buffer(tensor: Tensor) -> bool:

@@ -22,7 +22,7 @@ from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, re
 from compress.thinning.proof.inputs import Samples, cast_inputs, fewer
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 from compress.thinning.proof.perturb import Draw, perturb
-from compress.thinning.proof.sizes import cut, runs_alike, smaller
+from compress.thinning.proof.sizes import smaller
 from compress.thinning.proof.steps import Parting, first_parting
 from compress.thinning.recipe import Recipe, tensors_of
 
@@ -181,9 +181,9 @@ def _trial(
 ) -> Outcome:
     """One trial in one floating-point type (None is the model's own), with the model's values or perturbed ones."""
     change, inside = 0.0, draw is not None
-    small = {
-        mode for mode in modes[1:] if not inside and _has_modes(model) and runs_alike(model, samples.several, mode)
-    }
+    # The first mode sees the images as they are given, the later ones smaller ones, if the network does the same.
+    fits = not inside and _has_modes(model)
+    later = {mode: smaller(model, samples.several, [mode]) if fits else samples.several for mode in modes[1:]}
     with restored(model):
         if draw is not None:
             perturb(model, draw)
@@ -195,10 +195,7 @@ def _trial(
         before = None if inside else observe(model, calls[0], "eval")
         altered = mask_removed(model, recipe, tells=before is not None)
         first = observe(model, calls[0], modes[0], inside) if altered or before is None else before
-        # The first mode sees the images as they are given, the later ones smaller ones, if the network does the same
-        # on them.
-        later = {mode: cut(several) if mode in small else several for mode in modes[1:]}
-        given = {mode: list(each) for mode, each in {modes[0]: calls, **later}.items()}
+        given = {modes[0]: list(calls), **{mode: cast_inputs(each, dtype) for mode, each in later.items()}}
         expected = {(modes[0], 0): first, **_others(model, given, several, inside)}
         if before is not None:
             change = difference(Recipe(), before, first)
