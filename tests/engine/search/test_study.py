@@ -1,5 +1,6 @@
 """Workers that share a study: a dead one's trial goes on under its own number, a living one's is left alone."""
 
+import glob
 import os
 import random
 import shutil
@@ -118,7 +119,8 @@ def _run(owner: list[str], *words: str) -> None:
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a PostgreSQL server of its own, in a temporary folder; as another user where this one is root."""
     pytest.importorskip("psycopg")
-    tools = [shutil.which(name) for name in ("initdb", "pg_ctl")]
+    places = os.pathsep.join([os.environ["PATH"], *glob.glob("/usr/lib/postgresql/*/bin")])  # Debian's, not on the path
+    tools = [shutil.which(name, path=places) for name in ("initdb", "pg_ctl")]
     if not all(tools):
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     owner = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
