@@ -348,7 +348,10 @@ UNKNOWN = -1
 
 def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
     """A traced tensor's sizes; `UNKNOWN` for those that no trace can know."""
-    return tuple(UNKNOWN if free_unbacked_symbols(size) else int(size) for size in tensor.shape)
+    # Nearly all are plain numbers, and a graph asks for them tens of thousands of times.
+    return tuple(
+        size if type(size) is int else UNKNOWN if free_unbacked_symbols(size) else int(size) for size in tensor.shape
+    )
 
 
 def has_unknown_size(node: Node) -> bool:

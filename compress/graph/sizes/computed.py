@@ -10,7 +10,7 @@ operations that are called with sizes.
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -66,13 +66,17 @@ def units_of(c: Coupling, origin: Kept | Size) -> Ids | None:
 
 def _adds_up(c: Coupling, form: Form, known: dict[Kept | Size, Ids | None], ids: Ids) -> bool:
     """Whether each unit takes as much from the number as from the positions."""
-    total: Counter[int] = Counter()
+    whole = math.lcm(*(share.denominator for share in form.values()))
+    roots, shares = [c.units.roots(ids)], [np.full(len(ids), -whole)]
     for origin, share in form.items():
         units = known[origin]
         assert units is not None
-        for root in c.units.roots(units).tolist():
-            total[root] += share  # type: ignore[assignment]
-    return {root: count for root, count in total.items() if count} == Counter(c.units.roots(ids).tolist())
+        roots.append(c.units.roots(units))
+        shares.append(np.full(len(units), int(share * whole)))
+    _, place = np.unique(np.concatenate(roots), return_inverse=True)
+    balance = np.zeros(place.size, dtype=np.int64)  # more than there are roots
+    np.add.at(balance, place.ravel(), np.concatenate(shares))
+    return not balance.any()
 
 
 def _tie(c: Coupling, ids: Ids, units: Ids, share: Fraction) -> None:

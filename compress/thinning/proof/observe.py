@@ -7,7 +7,7 @@ numbers each time; buffers, flags and random numbers are put back.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +66,13 @@ def observe(
     watch = Recording(running, before) if inside else NoDropout()
     outputs, buffers = _run(model, inputs, mode, running, watch)
     steps = tuple(watch.steps) if isinstance(watch, Recording) else ()
-    return Observation(outputs, buffers if mode == "train" else {}, steps)
+    return Observation(outputs, buffers, steps)
 
 
 def _run(
     model: nn.Module, inputs: ExampleInputs, mode: str, running: list[str], watch: NoDropout
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """The tensors that come out, and the buffers after the pass; `running` and errors as in `observe`."""
+    """The tensors that come out, and in training mode the buffers after the pass; arguments as in `observe`."""
     call = calls_of(inputs)[0]
     with _quiet_numerics(watch), _kept_buffers(model, mode), _named_calls(model, running), torch.no_grad():
         try:
@@ -85,8 +85,9 @@ def _run(
         leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
         if not leaves:
             raise ForwardFailed("", "the model returns no tensor, so there is nothing to compare")
-        buffers = {name: buffer.clone() for name, buffer in tensors_of(model).items() if _is_buffer(buffer)}
-    return [leaf.clone() for leaf in leaves], buffers
+        buffers = tensors_of(model).items() if mode == "train" else ()
+        left = {name: buffer.clone() for name, buffer in buffers if _is_buffer(buffer)}
+    return [leaf.clone() for leaf in leaves], left
 
 
 @dataclass(frozen=True)
@@ -98,34 +99,42 @@ class Ran:
     shape: tuple[int, ...]
 
 
-def path(model: nn.Module, inputs: ExampleInputs, mode: str) -> list[Ran]:
+def path(
+    model: nn.Module, inputs: ExampleInputs, mode: str, alike: Callable[[int, Ran], bool] | None = None
+) -> list[Ran]:
     """The operations of one forward pass; none where it fails.
 
     Args:
         model: any module.
         inputs: as for `observe`.
         mode: `eval` or `train`.
+        alike: whether an operation is the one that is wanted in its place; the first that is not ends the pass.
     """
     running = [calls_of(inputs)[0].owner]
-    names = _Names(running)
+    names = _Names(running, alike)
     with contextlib.suppress(ForwardFailed):
         _run(model, inputs, mode, running, names)
-        return names.found
+        return [] if names.parted else names.found
     return []
 
 
 class _Names(NoDropout):
-    """Keeps each operation."""
+    """Keeps each operation; see `path`."""
 
-    def __init__(self, running: Sequence[str]) -> None:
+    def __init__(self, running: Sequence[str], alike: Callable[[int, Ran], bool] | None) -> None:
         super().__init__()
         self.found: list[Ran] = []
-        self._running = running
+        self.parted = False  # code may catch the error; and buffers are put back after it
+        self._running, self._alike = running, alike
 
     def call(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs an operation and keeps it."""
         result = func(*args, **kwargs)
-        self.found.append(Ran(self._running[-1], name, tuple(getattr(result, "shape", ()))))
+        ran = Ran(self._running[-1], name, tuple(getattr(result, "shape", ())))
+        if self._alike is not None and not self.parted and not self._alike(len(self.found), ran):
+            self.parted = True
+            raise RuntimeError(f"another path from {name} on")
+        self.found.append(ran)
         return result
 
 

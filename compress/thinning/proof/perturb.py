@@ -69,21 +69,26 @@ def _parameter(old: Tensor, draw: Draw, source: _Source) -> Tensor:
     if not bool(least.isfinite() & most.isfinite()):
         old = torch.nan_to_num(old, 0.0, 0.0, 0.0)
         least, most = torch.aminmax(old)
-    # The proof draws for every element of a network: hence as few passes over its memory as can be.
-    size = old.abs()
-    odd = size < TINY * usual
-    if usual == 1.0:
-        odd |= size > HUGE
-    drawn = source.like(old)
-    new = drawn.abs()
-    fresh = new.clone() if bool(least >= 0) and bool(most > 0) else drawn
+    scale = 1.0
     if usual != 1.0:
         # A weight that is too large is scaled as a whole, so that its elements keep their proportions; those of a
         # vector are drawn anew one by one.
         rms = torch.linalg.vector_norm(old).item() / old.numel() ** 0.5
-        new = new.mul_(usual / rms) if rms > HUGE * usual else new
-    new.mul_(old)
-    return torch.where(odd, fresh * (usual * draw.size), new) if bool(odd.any()) else new
+        scale = usual / rms if rms > HUGE * usual else 1.0
+    given, drawn, new = (each.reshape(-1) for each in (old, source.like(old), torch.empty_like(old)))
+    positive = bool(least >= 0) and bool(most > 0)
+    # The proof draws for every element of a network: hence in parts that stay in the processor's cache.
+    for part in (slice(start, start + PART) for start in range(0, len(given), PART)):
+        size, factors = given[part].abs(), drawn[part].abs()
+        odd = size < TINY * usual
+        if usual == 1.0:
+            odd |= size > HUGE
+        fresh = (factors if positive else drawn[part]) * (usual * draw.size)
+        torch.where(odd, fresh, factors.mul_(scale).mul_(given[part]), out=new[part])
+    return new.reshape(old.shape)
+
+
+PART = 1 << 16
 
 
 def _buffer(old: Tensor, draw: Draw, source: _Source) -> Tensor:

@@ -6,6 +6,7 @@ A pass over 1280 x 720 pixels shows no more of the channels than one over 96 x 9
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
@@ -52,31 +53,33 @@ def _same_path(model: nn.Module, call: Call, small: Call, mode: str, side: int) 
 
     Real passes: a trace costs more than a pass over one image, and does not see where values choose the path.
     """
-    found = _path_of(model, call, small, mode, side)
-    return bool(found) and _are_alike(found, _path_of(model, call, call, mode, 0))
-
-
-def _path_of(model: nn.Module, call: Call, cut: Call, mode: str, side: int) -> Sequence[Ran]:
     known = _KNOWN.setdefault(call, {})
-    key = id(model), mode, side
+    key, all_of_it = (id(model), mode, side), (id(model), mode, WHOLE)
+    count = 2 if mode == "train" else 1  # training mode needs two samples for its statistics
     if key not in known:
-        # Training mode needs two samples for its statistics.
-        known[key] = path(model, fewer([cut], 2 if mode == "train" else 1), mode)
-    return known[key]
+        whole = known.get(all_of_it)
+        known[key] = path(model, fewer([small], count), mode, whole and functools.partial(_is_like, whole))
+    if known[key] and all_of_it not in known:
+        known[all_of_it] = path(model, fewer([call], count), mode)
+    found, whole = known[key], known.get(all_of_it, ())
+    return 0 < len(found) == len(whole) and all(_is_like(whole, *each) for each in enumerate(found))
 
 
+WHOLE = 0
 _KNOWN: MutableMapping[Call, dict[tuple[int, str, int], Sequence[Ran]]] = weakref.WeakKeyDictionary()
-"""The paths of the calls of one thinning, which has many trials; side 0 is the whole image."""
+"""The paths of the calls of one thinning, which has many trials, by the side of the image."""
 
 
-def _are_alike(small: Sequence[Ran], whole: Sequence[Ran]) -> bool:
-    if [(each.module, each.operation) for each in small] != [(each.module, each.operation) for each in whole]:
+def _is_like(whole: Sequence[Ran], place: int, small: Ran) -> bool:
+    """Whether an operation on a smaller image is that on the whole one, and its result not next to nothing."""
+    other = whole[place] if place < len(whole) else None
+    if other is None or (small.module, small.operation, len(small.shape)) != (
+        other.module,
+        other.operation,
+        len(other.shape),
+    ):
         return False
-    shapes = [(one.shape, other.shape) for one, other in zip(small, whole, strict=True)]
-    return all(
-        len(one) == len(other) and all(a == b or a >= LEAST for a, b in zip(one, other, strict=True))
-        for one, other in shapes
-    )
+    return all(a == b or a >= LEAST for a, b in zip(small.shape, other.shape, strict=True))
 
 
 def _cut(call: Call, side: int) -> Call | None:

@@ -70,6 +70,7 @@ class OtherPath(nn.Module):
         super().__init__()
         self.first, self.last, self.trained = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1), trained
         self.scale = nn.Parameter(torch.full((1, 1, 1), float(trained)))
+        self.register_buffer("kept", torch.ones(2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)
@@ -82,7 +83,8 @@ class OtherPath(nn.Module):
 def test_a_path_for_large_images_is_not_left_out(trained: bool) -> None:
     torch.manual_seed(0)
     net = OtherPath(trained)
-    assert shape(net, (2, 3, 200, 200)) == [(2, 3, 200, 200)]
+    assert shape(net, (2, 3, 300, 300)) == [(2, 3, 300, 300)]
+    assert torch.equal(net.kept, torch.ones(2))
     masks = {"first.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
     masks["first.weight"][2] = False
     with contextlib.suppress(UserError):
