@@ -34,6 +34,8 @@ def kept_positions(fresh: nn.Module, pruned: nn.Module) -> Kept:
     before = dict(fresh.named_parameters())
     found: Kept = {}
     for name, parameter in pruned.named_parameters():
+        if name not in before:
+            raise ValueError(f"{name} was no parameter of its own: a tie of two parameters has been cut")
         old, new = before[name].detach().numpy(), parameter.detach().numpy()
         if old.shape != new.shape:
             found[name] = _matched(name, old, new)

@@ -209,7 +209,8 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 """Class -> the architecture's folder and its arguments: shallow, the structure is the same."""
 SPANDREL_SIZES = {"Uformer": 128, "IPT": 48, "DITN": 64}
-SPANDREL_UNUSED = {"GFPGAN": ("stylegan_decoder.style_mlp",), "FFTformer": ("reduce_chan_level1",)}
+SPANDREL_UNUSED = {"GFPGAN": ("stylegan_decoder.style_mlp",), "FFTformer": ("reduce_chan_level1",),
+                   "SwiftSRGAN": ("residual.*.block2.act", "convblock.act")}  # fmt: skip
 
 
 def _spandrel() -> list[Network]:

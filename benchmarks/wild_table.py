@@ -1,14 +1,17 @@
 """How the wild zoo's rows are summed up and printed; what a graph says about the parameters that can leave.
 
-`shares` (of one graph), `row_line`, `print_tables`.
+`shares` (of one graph), `row_line`, `print_tables`, `write_page`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +93,43 @@ def print_tables(rows: Mapping[tuple[str, str, str], Row]) -> None:
         if row["tool"] == "ours" and (row["verdict"] != "equal" or slow):
             print(f"- {row_line(row)}")
     _print_reasons(ours)
+
+
+MARK = "<!-- below: wild_zoo.py --page -->"
+
+
+def write_page(page: Path, rows: Mapping[tuple[str, str, str], Row], missing: Mapping[str, Sequence[str]]) -> None:
+    """Put the tables below the mark in a page; what stands above it is written by hand and stays.
+
+    Raises:
+        SystemExit: the page has no mark.
+    """
+    words, mark, _ = page.read_text().partition(MARK)
+    if not mark:
+        raise SystemExit(f"{page} has no line {MARK}, below which the tables belong")
+    with io.StringIO() as text, contextlib.redirect_stdout(text):
+        print_tables(rows)
+        _print_both(rows)
+        print("\nNot run:\n")
+        for package, names in missing.items():
+            print(f"- {package}: {', '.join(names) or 'none'}")
+        print("\nRows by version (commit, day):\n")
+        for version, count in Counter(row.get("version", "unknown") for row in rows.values()).most_common():
+            print(f"- {version}: {count}")
+        page.write_text(f"{words}{MARK}\n\n{text.getvalue()}")
+
+
+def _print_both(rows: Mapping[tuple[str, str, str], Row]) -> None:
+    """Both tools on the networks that both have tried."""
+    print("\n| package | network | ours | Torch-Pruning | what it says, or what differs |")
+    print("|---|---|---|---|---|")
+    for (package, network, tool), row in rows.items():
+        ours = rows.get((package, network, "ours"))
+        if tool == "ours" or ours is None:
+            continue
+        worst = max((row[key] for key in ("other_batch", "other_size") if row.get(key) is not None), default=0.0)
+        what = row.get("note") or (f"outputs differ by {worst:.0e}" if row["verdict"] == "wrong" else "")
+        print(f"| {package} | {network} | {ours['verdict']} | {row['verdict']} | {what[:100].replace('|', '/')} |")
 
 
 def _print_kinds(ours: list[Row]) -> None:

@@ -5,6 +5,7 @@
     python benchmarks/wild_zoo.py --package timm 'conv*' nest*  # by package and by name or glob
     python benchmarks/wild_zoo.py --compare                     # Torch-Pruning beside it
     python benchmarks/wild_zoo.py --table                       # nothing is run: the tables of what is there
+    python benchmarks/wild_zoo.py --out benchmarks/wild_zoo.jsonl --page benchmarks/WILD_ZOO.md     # and the page
 
 Of each group 30 % of the units go, by L1 norm. Verdicts, the same for both tools (`wild_judge.py`): a fresh build
 whose removed positions are zero and the pruned network are compared in float64 on another batch and on another image
@@ -18,18 +19,21 @@ size. Ours thins the network in float32, as people have it, and its recipe is ap
     timeout   no answer within twice `--timeout`
 
 Each network runs in a process of its own, with a limit of time. Rows are appended to a file of JSON lines, which is
-read again at the next start: what is there is not run again. Seconds are of the CPU, one thread.
+read again at the next start: what is there is not run again; the last row of a network and tool counts, and `--page`
+leaves only those in the file. Seconds are of the CPU, one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
 import resource
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -46,9 +50,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.thinning_zoo import FRACTION, roughen, weakest
 from benchmarks.wild_judge import EQUAL, distance, kept_positions, without
 from benchmarks.wild_networks import PACKAGES, Network, networks
-from benchmarks.wild_table import attends, print_tables, row_line, shares
+from benchmarks.wild_table import attends, print_tables, row_line, shares, write_page
 from compress.errors import UserError
 from compress.graph.calls import Unused
+from compress.graph.channels import channel_graph
 from compress.graph.macs.count import count_macs
 from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.thin import remove_units
@@ -69,13 +74,31 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true", help="Torch-Pruning on the same networks")
     parser.add_argument("--again", action="store_true", help="run what is there already, too")
     parser.add_argument("--table", action="store_true", help="print the tables of what is there, and run nothing")
+    parser.add_argument("--page", type=Path, help="write them into this file, below its mark, and run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    if options.table:
+    if options.page:
+        rows = sorted_rows(known_rows(options.out))
+        options.out.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+        write_page(options.page, rows, missing(rows))
+    elif options.table:
         print_tables(known_rows(options.out))
-        return
-    run_all(options)
+    else:
+        run_all(options)
+
+
+def sorted_rows(rows: dict[tuple[str, str, str], Row]) -> dict[tuple[str, str, str], Row]:
+    """By package, then as they were run."""
+    return dict(sorted(rows.items(), key=lambda each: (list(PACKAGES).index(each[0][0]), each[0][2] != "ours")))
+
+
+def missing(rows: dict[tuple[str, str, str], Row]) -> dict[str, list[str]]:
+    """Package -> its networks without a row of ours."""
+    return {
+        package: [each.name for each in networks(package) if (package, each.name, "ours") not in rows]
+        for package in PACKAGES
+    }
 
 
 def run_all(options: argparse.Namespace) -> None:
@@ -89,10 +112,18 @@ def run_all(options: argparse.Namespace) -> None:
                 continue
             for tool in ("ours", "Torch-Pruning")[: 1 + options.compare]:
                 if (package, network.name, tool) not in done and time.monotonic() - start < 60 * options.minutes:
-                    row = in_own_process(network, tool, options.timeout)
+                    row = {**in_own_process(network, tool, options.timeout), "version": version()}
                     with options.out.open("a") as file:
                         file.write(json.dumps(row) + "\n")
                     print(row_line(row), flush=True)
+
+
+@functools.cache
+def version() -> str:
+    """The commit that is run, and the day."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return f"{found or 'unknown'}, {time.strftime('%Y-%m-%d', time.gmtime())}"
 
 
 def known_rows(file: Path) -> dict[tuple[str, str, str], Row]:
@@ -184,11 +215,11 @@ def our_row(network: Network) -> Row:
 
 
 def their_row(network: Network) -> Row:
-    """What Torch-Pruning makes of it; outputs of linear layers that end in the network's output stay."""
+    """What Torch-Pruning makes of it; layers that end in the network's outputs are named to it, as it asks for."""
     import torch_pruning
 
     model, batch = fresh(network), doubled(network.inputs_of(2, network.size, 1))
-    keep = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
+    keep = at_outputs(model, batch, [Unused(pattern) for pattern in network.unused])
     before = time.process_time()
     try:
         importance = torch_pruning.importance.MagnitudeImportance(p=1)
@@ -204,6 +235,16 @@ def their_row(network: Network) -> Row:
     except (ForwardFailed, ValueError) as error:
         row.update(verdict="wrong", note=f"{type(error).__name__}: {error}"[:300])
     return row
+
+
+def at_outputs(model: nn.Module, batch: tuple[Any, ...], unused: list[Unused]) -> list[nn.Module]:
+    """The layers whose channels are the network's outputs, by our graph."""
+    try:
+        graph = channel_graph(model, [batch, *unused])
+    except UserError:
+        return []
+    weights = {name for name, _ in model.named_parameters() if "network output" in graph.why_pinned(name)}
+    return [module for name, module in model.named_modules() if f"{name}.weight" in weights]
 
 
 TOOLS = {"ours": our_row, "Torch-Pruning": their_row}
