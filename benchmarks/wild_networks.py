@@ -208,7 +208,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
     "Uformer": ("Uformer", {"img_size": 128, "embed_dim": 16}),
 }  # fmt: skip
 """Class -> the architecture's folder and its arguments: shallow, the structure is the same."""
-SPANDREL_SIZES = {"Uformer": 128, "IPT": 48, "DITN": 64}
+SPANDREL_SIZES = {"Uformer": 128, "IPT": 48, "DITN": 64, "SwiftSRGAN": 32}
 SPANDREL_UNUSED = {"GFPGAN": ("stylegan_decoder.style_mlp",), "FFTformer": ("reduce_chan_level1",),
                    "SwiftSRGAN": ("residual.*.block2.act", "convblock.act")}  # fmt: skip
 

@@ -76,14 +76,14 @@ class Unused:
     """Parts of a network that nobody runs, by name or pattern: nothing needs to fit them.
 
     Attributes:
-        pattern: of parameter or module names, such as `head.*` or `head`.
+        pattern: of parameter or module names, such as `head.*`, `head` or `blocks.*.head`.
     """
 
     pattern: str
 
     def covers(self, parameter: str) -> bool:
         """Whether a parameter belongs to it."""
-        return fnmatch.fnmatchcase(parameter, self.pattern) or parameter.startswith(f"{self.pattern}.")
+        return any(fnmatch.fnmatchcase(parameter, each) for each in (self.pattern, f"{self.pattern}.*"))
 
 
 Inputs = torch.Tensor | tuple[Any, ...] | Call | list[Any]

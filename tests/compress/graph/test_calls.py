@@ -253,3 +253,11 @@ def test_every_call_of_a_list_is_tried():
     """What `halves` gives is an output: nothing of it may go, although `forward` allows it."""
     graph = prunable_graph(Halves(), [IMAGE, Unused("mapping"), Call(IMAGE, method="halves")])
     assert graph.why_pinned("first.weight")
+
+
+def test_a_pattern_of_modules_covers_all_their_parameters() -> None:
+    assert Unused("blocks.*.act").covers("blocks.0.act.weight")
+    assert Unused("head").covers("head.0.weight")
+    assert Unused("head.*").covers("head.weight")
+    assert not Unused("blocks.*.act").covers("blocks.0.activation.weight")
+    assert not Unused("head").covers("headless.weight")
