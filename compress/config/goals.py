@@ -76,7 +76,7 @@ def _names(goal: Goal, metrics: Collection[str] | None) -> Iterable[tuple[str, s
     unsure = metrics is None and not nearest(goal.metric, known, 1, alike=0.75)  # may be a quality of some application
     if goal.metric not in known and not unsure:
         yield "metric", f"unknown metric {shown(goal.metric)}; {did_you_mean(goal.metric, known)}"
-    elif goal.runtime is not None and (problem := problem_with(goal.runtime)):
+    elif goal.runtime is not None and goal.device is None and (problem := problem_with(goal.runtime)):
         yield "runtime", problem
     elif goal.device is not None and (problem := problem_with_device(goal.device, goal.runtime)):
         yield "device", problem

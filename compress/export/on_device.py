@@ -137,10 +137,11 @@ def layers_measured(folder: Path, table: Mapping[str, Any], threads: int) -> dic
         for i, each in enumerate(table["sweeps"], 1):
             print(f"layers: {i} of {len(table['sweeps'])}", flush=True)
             files = [folder / name for name in each["files"]]
-            found["sweeps"].append({**each, "ms": sweep_times(files, each["slowest"], threads)})
+            found["sweeps"].append({**each, "ms": sweep_times(files, each["slowest"], threads, table["runtime"])})
         print(f"layers: {len(table['whole'])} whole files", flush=True)
         rows: list[Row] = [{"runtime": "", "precision": "", "network": str(i)} for i in range(len(table["whole"]))]
-        loaded = [runtime.load(str(folder / each["file"]), "float32", threads) for each in table["whole"]]
+        precision, shapes = runtime.precisions(False)[0], [x.shape for x in given]
+        loaded = [runtime.load(str(folder / each["file"]), precision, threads, shapes) for each in table["whole"]]
         _time(list(zip(rows, loaded, strict=True)), given, 15, 0.05, "0")
         times = [rows[0]["ms"] * row["ratio"] for row in rows]  # by ratios, which a busy moment leaves alone
         found["whole"] = [{**each, "ms": ms} for each, ms in zip(table["whole"], times, strict=True)]

@@ -18,6 +18,11 @@ RUNTIMES = tuple(name for name, runtime in ALL.items() if runtime.reads == "onnx
 
 def problem_with(runtime: str) -> str:
     """Why a runtime cannot be used, in words; empty where it can."""
+    if runtime not in RUNTIMES and runtime in ALL:
+        return (
+            f"goals are measured on the exported ONNX file, which {runtime} does not read; python test.py --runtimes "
+            f"{runtime} measures there. Goals take {', '.join(RUNTIMES)}"
+        )
     if runtime not in RUNTIMES:
         return f"unknown runtime {runtime!r}; {did_you_mean(runtime, RUNTIMES)}"
     return ALL[runtime].available()

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from compress.analysis.latency_model.carried import add_layer_table
 from compress.analysis.measured_words import measured_words
+from compress.errors import UserError
 from compress.export.bundle import read_device_results, write_bundle
+from compress.export.layer_times import PROFILED
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import is_quantized
-from compress.export.runtimes.measure import Quality, RuntimeTable, chosen_runtimes, measure_runtimes
+from compress.export.runtimes.measure import ALL, REFERENCE, Quality, RuntimeTable, chosen_runtimes, measure_runtimes
 from compress.export.runtimes.text import table_text, warnings_of
 from compress.export.timing import Timing
 from compress.io.files import write_json
@@ -39,17 +41,31 @@ def in_runtimes(
         logger.info("written: %s, measured on %s", tester.results / DEVICE, found["machine"]["cpu"] or "the device")
     if opt.bundle is not None:
         folder, example = Path(opt.bundle), tuple(x[:1] for x in inputs[0])
+        clock = _clock(opt.runtimes) if opt.layer_table else ""
         given = {DENSE: _dense(tester), **_with_bits(tester, networks)}
         narrow = _narrow(tester, networks)
         for fault in write_bundle(folder, given, example, opt.runtimes, run, _settings(tester), narrow):
             logger.warning("%s", fault)
         if opt.layer_table:
-            logger.info("exporting the files of a latency model of the dense network; some minutes")
-            size = add_layer_table(folder, given[DENSE].cpu(), tuple(each.cpu() for each in example))
+            logger.info("exporting the files of a latency model of the dense network in %s; some minutes", clock)
+            size = add_layer_table(folder, given[DENSE].cpu(), tuple(each.cpu() for each in example), clock)
             logger.info("the layer table has %.1f MB", size / 1e6)
         logger.info("written: %s; on the device: python %s/measure.py", folder, folder.name)
     elif opt.runtimes is not None:
         measure_run(tester, networks, inputs)
+
+
+def _clock(names: Sequence[str] | None) -> str:
+    """The runtime that times layers on the device: the first of those named that has a profiler."""
+    if not names or list(names) == [ALL]:
+        return REFERENCE
+    found = next((name for name in names if name in PROFILED), None)
+    if found is None:
+        raise UserError(
+            f"--layer-table: layers are timed by {' or '.join(PROFILED)}, and --runtimes names neither; nothing was "
+            "written"
+        )
+    return found
 
 
 def device_results(tester: TestedApplication) -> dict[str, Any] | None:

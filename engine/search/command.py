@@ -4,14 +4,16 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from apputils.runs.console import BY_SIGNAL, GoalMissed, Interrupted
+from compress.analysis.latency_model.build import REFERENCE
 from compress.errors import UserError
+from compress.export.layer_times import PROFILED
 from compress.goals.goal import LATENCY, Goal
 from compress.io.optional import require
 from engine.goals.verdict import check_goals
@@ -78,18 +80,26 @@ def act(config: SearchConfig) -> None:
         raise Interrupted(number, f"{name}: saved; {again(about['study'])} resumes from here") from e
 
 
+def _runtime(goals: Sequence[Goal]) -> str:
+    """That of the goals on latency, if its layers can be timed; of several the first."""
+    timed = [str(goal.runtime) for goal in goals if goal.metric == LATENCY]
+    return next((each for each in timed if each in PROFILED), REFERENCE)
+
+
 def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> None:
     folder = STUDIES / about["study"]
     goals = [Goal(**each) for each in about["goals"]]
     elsewhere = any(goal.device is not None for goal in goals)
-    subject = Subject(about["run"], about.get("threads", 1), config.device, about["seed"], folder, elsewhere)
+    subject = Subject(
+        about["run"], about.get("threads", 1), config.device, about["seed"], folder, elsewhere, _runtime(goals)
+    )
     with FileLock(folder / "first"):  # one measures the latency model and chooses the rungs, the others wait for it
         space = space_of(subject, about["search"])
         for goal in goals:
-            if goal.metric == LATENCY and goal not in predictable(goals):
+            if goal.metric == LATENCY and goal not in predictable(goals, subject.clock):
                 logger.warning(
-                    "%s: candidates' times are predicted for onnxruntime; only the best ones' files are measured in %s",
-                    goal, goal.runtime,
+                    "%s: candidates' times are predicted for %s; only the best ones' files are measured in %s",
+                    goal, subject.clock, goal.runtime,
                 )  # fmt: skip
         if problem := unreachable(subject, space, goals):
             raise GoalMissed(f"{problem}; nothing was searched")

@@ -25,7 +25,6 @@ KNOBS: dict[str, tuple[Any, ...]] = {  # what `search:` may pin, and the choices
 }
 OF_INT8 = ("quantize", "float_layers")  # knobs that a float candidate has not
 FIRST = (0.97, 0.85, 0.7)  # of the latency bound: the knapsack's first candidates in each precision
-MODELLED = "onnxruntime"  # the runtime of the latency model
 WITHOUT_BOUND = 1.0  # then other costs decide how narrow the first candidates are
 NARROWER, SMALLEST = 0.85, 0.02
 
@@ -164,13 +163,13 @@ def ratio_of(subject: Subject, groups: Sequence[Group], precision: str, widths: 
     return model.time(without(model.layers, subject.graph, removed), precision == INT8) / model.time(model.layers)
 
 
-def predictable(goals: Sequence[Goal]) -> list[Goal]:
+def predictable(goals: Sequence[Goal], runtime: str) -> list[Goal]:
     """Goals on costs that can be judged before a file is measured.
 
-    The latency model knows onnxruntime's times only, and which layers run in float only the file shows.
+    The latency model knows one runtime's times, and which layers run in float only the file shows.
     """
     costs = [goal for goal in goals if not goal.is_quality and goal.metric != FLOAT_LAYERS]
-    return [goal for goal in costs if goal.runtime in (None, MODELLED)]
+    return [goal for goal in costs if goal.runtime in (None, runtime)]
 
 
 def unreachable(subject: Subject, space: Space, goals: Sequence[Goal]) -> str:
@@ -179,7 +178,7 @@ def unreachable(subject: Subject, space: Space, goals: Sequence[Goal]) -> str:
     for precision, groups in space.groups.items():
         narrowest = subject.thinned(groups, {group.name: group.choices[0] for group in groups})
         least[precision] = subject.costs(narrowest, precision)
-    for goal in predictable(goals):
+    for goal in predictable(goals, subject.clock):
         values = {precision: costs[goal.metric] for precision, costs in least.items()}
         if min(values.values()) > goal.bound:
             said = ", ".join(f"{number(value)} in {name}" for name, value in values.items())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.schema import check_run
 from apputils.runs.folders import Run
-from compress.analysis.latency_model.build import measure_latency_model
+from compress.analysis.latency_model.build import REFERENCE, measure_latency_model
 from compress.analysis.latency_model.carried import inputs_of
 from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
@@ -59,6 +59,7 @@ class Subject:
         seed: of every candidate's run.
         folder: of the study.
         elsewhere: whether times are those of another machine, whose latency model is in the study's folder.
+        runtime: that the latency model is measured in, here.
     """
 
     run: str
@@ -67,6 +68,7 @@ class Subject:
     seed: int
     folder: Path
     elsewhere: bool = False
+    runtime: str = REFERENCE
 
     @cached_property
     def checkpoint(self) -> dict[str, Any]:
@@ -160,14 +162,21 @@ class Subject:
             return found
         if path.is_file():
             return LatencyModel.load(path)
-        logger.info("measuring a latency model of the network in onnxruntime, %d thread(s)", self.threads)
+        logger.info("measuring a latency model of the network in %s, %d thread(s)", self.runtime, self.threads)
         began = time.monotonic()
         with quiet(), OthersLoad() as others:
-            found = measure_latency_model(self.network, self.inputs, threads=self.threads, graph=self.graph)
+            found = measure_latency_model(
+                self.network, self.inputs, runtime=self.runtime, threads=self.threads, graph=self.graph
+            )
         found.save(path)
         seconds, load = time.monotonic() - began, load_text(others.cores)
         logger.info("the dense file takes %.4g ms; measured in %.0f seconds; %s", found.dense_ms, seconds, load)
         return found
+
+    @property
+    def clock(self) -> str:
+        """The runtime whose times are predicted."""
+        return str(self.latency.origin["runtime"])
 
     def groups(self, precision: str) -> list[Group]:
         """Groups that may get narrower, with the widths that are worth having in a precision."""

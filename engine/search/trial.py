@@ -108,7 +108,9 @@ class Trials:
             trial.set_constraint(name, value - SLACK)
         trial.set_user_attr("costs", {name: float(value) for name, value in costs.items()})
         trial.set_user_attr("untrained", float(quality))
-        trial.set_user_attr("feasible", all(exceeded[str(goal)] <= SLACK for goal in predictable(self.goals)))
+        trial.set_user_attr(
+            "feasible", all(exceeded[str(goal)] <= SLACK for goal in predictable(self.goals, self.subject.clock))
+        )
 
     def _trained(self, trial: Any, candidate: Candidate, schedule: Path, epochs: int) -> float:
         """Quality after so many epochs: the run is started, or continued from where it was left."""

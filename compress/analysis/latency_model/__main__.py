@@ -18,11 +18,12 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from compress.analysis.latency_model.build import PROFILED, measure_latency_model
+from compress.analysis.latency_model.build import REFERENCE, measure_latency_model
 from compress.analysis.latency_model.carried import inputs_of, read_model
 from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.errors import UserError
+from compress.export.layer_times import PROFILED
 from compress.graph.channels import ChannelGraph
 from compress.io.terminal import answer, guard_screen
 from compress.thinning.trials.trial import prunable_graph
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", help="a dense run in checkpoints/")
     parser.add_argument("--model", help="MODULE:NAME of what makes a network without arguments, instead of a run")
     parser.add_argument("--example-shape", help="of its input, such as 1x3x64x64")
-    parser.add_argument("--runtime", default=PROFILED, help="that runs the exported file")
+    parser.add_argument("--runtime", default=REFERENCE, help=f"that runs the file: {' or '.join(PROFILED)}")
     parser.add_argument("--threads", type=int, default=1, help="of the runtime")
     parser.add_argument("--device-results", help="device.json with a layer table: take its times, measure nothing here")
     parser.add_argument("--no-int8", action="store_true", help="measure float only")

@@ -20,13 +20,14 @@ from compress.analysis.latency_model.plan import Sweep, sweeps_of
 from compress.analysis.latency_model.table import Table, nonnegative
 from compress.analysis.latency_model.whole import write_whole_files
 from compress.errors import UserError
-from compress.export.latency import measure_latency, onnx_way
-from compress.export.layer_times import sweep_times
+from compress.export.latency import Way, measure_latency, onnx_way
+from compress.export.layer_times import PROFILED, sweep_times
+from compress.export.runtimes.table import RUNTIMES
 from compress.graph.channels import ChannelGraph
 from compress.thinning.trials.trial import prunable_graph
 
 logger = logging.getLogger("compress")
-PROFILED = "onnxruntime"  # the runtime whose profiler has the time of each layer
+REFERENCE = "onnxruntime"
 ENOUGH = 10  # whole files, to see what alignment costs
 BELIEF = 0.3  # weight of k = 1 among the whole files
 
@@ -35,7 +36,7 @@ def measure_latency_model(
     model: nn.Module,
     example_inputs: tuple[Tensor, ...],
     *,
-    runtime: str = PROFILED,
+    runtime: str = REFERENCE,
     threads: int = 1,
     int8: bool = True,
     graph: ChannelGraph | None = None,
@@ -45,29 +46,25 @@ def measure_latency_model(
     Args:
         model: dense, float, on the CPU; left as it was.
         example_inputs: whose sizes are those of use.
-        runtime: `onnxruntime`, whose profiler has the time of each layer.
+        runtime: one of those whose profiler has the time of each layer, in the precision that it chooses.
         threads: of the runtime.
         int8: also integers.
         graph: of `prunable_graph`, if it is there.
 
     Raises:
-        UserError: another runtime, or the network cannot be traced or exported.
+        UserError: a runtime without a profiler or not installed, or the network cannot be traced or exported.
     """
-    if runtime != PROFILED:
-        raise UserError(
-            f"a latency model reads the times of layers from the profiler of {PROFILED}, and {runtime} has none here; "
-            "goals measure whole files and take any runtime. Nothing was measured"
-        )
+    check_profiled(runtime)
     model = model.eval()
     layers = layers_of(model, example_inputs)
     graph = graph or prunable_graph(model, example_inputs)
     precisions = ["float", *(["int8"] if int8 else [])]
     sweeps = sweeps_of(layers, precisions)
-    times = [measured_sweep(each, threads) for each in sweeps]
+    times = [measured_sweep(each, threads, runtime) for each in sweeps]
     origin = {**fingerprint(runtime, threads), "inputs": described(example_inputs)}
     with tempfile.TemporaryDirectory() as folder:
         anchors = write_whole_files(model, layers, graph, example_inputs, Path(folder), precisions)
-        timed = measured_files([each["file"] for each in anchors], example_inputs, threads)
+        timed = measured_files([each["file"] for each in anchors], example_inputs, threads, runtime)
     return fitted(layers, sweeps, times, [{**a, "ms": ms} for a, ms in zip(anchors, timed, strict=True)], origin)
 
 
@@ -76,19 +73,44 @@ def described(inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
     return [{"shape": list(each.shape), "dtype": str(each.dtype).removeprefix("torch.")} for each in inputs]
 
 
-def measured_sweep(sweep: Sweep, threads: int) -> list[float]:
+def measured_sweep(sweep: Sweep, threads: int, runtime: str = REFERENCE) -> list[float]:
     """Milliseconds of the layer at each pair of widths, on this machine."""
     with tempfile.TemporaryDirectory() as folder:
-        times = sweep_times(sweep.write(Path(folder)), sweep.slowest, threads)
+        times = sweep_times(sweep.write(Path(folder)), sweep.slowest, threads, runtime)
     logger.info("%s, %s, up to %d x %d: %d widths", sweep.kind, sweep.precision, *sweep.full, len(sweep.widths))
     return times
 
 
-def measured_files(files: Sequence[Path], inputs: tuple[Tensor, ...], threads: int) -> list[float]:
+def check_profiled(runtime: str) -> None:
+    """Refuses a runtime whose layers cannot be timed here.
+
+    Raises:
+        UserError: why not.
+    """
+    if runtime not in PROFILED:
+        raise UserError(
+            f"a latency model reads the times of layers from a profiler, which {' and '.join(PROFILED)} have, and not "
+            f"{runtime}; goals measure whole files and take more runtimes. Nothing was measured"
+        )
+    if reason := RUNTIMES[runtime].available():
+        raise UserError(f"{reason}; nothing was measured")
+
+
+def measured_files(
+    files: Sequence[Path], inputs: tuple[Tensor, ...], threads: int, runtime: str = REFERENCE
+) -> list[float]:
     """Milliseconds of whole files, in turns: the first one's median, and by each round's ratio to it."""
-    ways = {str(i): onnx_way(file, inputs, threads) for i, file in enumerate(files)}
+    ways = {str(i): _way(file, inputs, threads, runtime) for i, file in enumerate(files)}
     found = list(measure_latency(ways, rounds=15).values())
     return [found[0].milliseconds * each.ratio for each in found]
+
+
+def _way(file: Path, inputs: tuple[Tensor, ...], threads: int, runtime: str) -> Way:
+    if runtime == REFERENCE:
+        return onnx_way(file, inputs, threads)
+    arrays, used = [each.numpy() for each in inputs], RUNTIMES[runtime]
+    loaded = used.load(str(file), used.precisions(False)[0], threads, [each.shape for each in arrays])
+    return lambda: loaded.run(arrays)
 
 
 def fitted(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.analysis.latency_model.build import PROFILED, described, fitted
+from compress.analysis.latency_model.build import REFERENCE, described, fitted
 from compress.analysis.latency_model.layers import Layer, layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.latency_model.plan import Sweep, sweeps_of
@@ -23,13 +23,14 @@ from compress.io.files import read_text, write_json
 from compress.thinning.trials.trial import prunable_graph
 
 
-def add_layer_table(bundle: Path, model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+def add_layer_table(bundle: Path, model: nn.Module, inputs: tuple[Tensor, ...], runtime: str = REFERENCE) -> int:
     """Adds to a bundle what a latency model of a dense network is measured with; the bytes of it.
 
     Args:
         bundle: of `write_bundle`, for these inputs.
         model: dense, float, on the CPU.
         inputs: whose sizes are those of use.
+        runtime: that times the layers there, one of `PROFILED`.
 
     Raises:
         UserError: the network cannot be traced or exported.
@@ -45,7 +46,7 @@ def add_layer_table(bundle: Path, model: nn.Module, inputs: tuple[Tensor, ...]) 
     whole = write_whole_files(model, layers, prunable_graph(model, inputs), inputs, folder / "whole", precisions)
     manifest = json.loads(read_text(bundle / MANIFEST))
     manifest[LAYER_TABLE] = {
-        "runtime": PROFILED,
+        "runtime": runtime,
         "inputs": described(inputs),
         "layers": [each.to_dict() for each in layers],
         "sweeps": sweeps,

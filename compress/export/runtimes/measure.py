@@ -7,7 +7,9 @@ Each runtime has a process of its own (client.py), with as many threads as the o
 What fails is a row with `error`, and the other rows are still measured.
 """
 
+import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -29,6 +31,7 @@ from compress.export.runtimes.table import RUNTIMES, installed
 from compress.export.runtimes.text import table_text, warnings_of
 from compress.export.timing import Timing
 
+logger = logging.getLogger("compress")
 ALL, REFERENCE = "all", "onnxruntime"
 LIMIT = 300.0  # seconds of one conversion or run
 Quality = Callable[[nn.Module], Mapping[str, float]]
@@ -121,11 +124,11 @@ def measure_runtimes(
             target = Path(folder) / str(len(sources))
             sources.append(write_source(label, given[name], [example, *inputs], target, kinds, own))
         given = {**given, **{label: given[name] for label, (name, _) in (narrow or {}).items()}}
-        candidates = [
-            each
-            for name in usable
-            for each in _candidates(stack.enter_context(RuntimeProcess(name, limit)), sources, Path(folder))
-        ]
+        candidates = []
+        for name in usable:
+            began = time.monotonic()
+            candidates += _candidates(stack.enter_context(RuntimeProcess(name, limit)), sources, Path(folder))
+            logger.info("%s: converted in %.0f s", name, time.monotonic() - began)
         for each in candidates:
             with each.failing():
                 each.load(given, example, inputs, timing or Timing())

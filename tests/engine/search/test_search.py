@@ -91,6 +91,8 @@ def test_a_cost_that_no_network_has_is_told_first(dense: Subject) -> None:
         assert unreachable(dense, space, [Goal(metric, at_most=1e15), Goal("psnr", at_least=99)]) == ""
     elsewhere = Goal("latency", at_most=0.001, runtime="openvino")  # whose times the model does not know
     assert unreachable(dense, space, [elsewhere]) == ""
+    dense.latency.origin["runtime"] = "openvino"  # type: ignore[index]
+    assert unreachable(dense, space, [elsewhere]).startswith(f"{elsewhere} is out of reach")
 
 
 def test_importance_is_what_was_measured(dense: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from compress.analysis.latency_model.layers import layers_of, without
 from compress.analysis.latency_model.plan import evenly, sweeps_of
 from compress.errors import UserError
 from compress.export.bundle import read_device_results, write_bundle
+from compress.export.layer_times import PROFILED
+from compress.export.runtimes.table import RUNTIMES
 from compress.goals.device import problem_with_device
 from compress.thinning.trials.trial import prunable_graph
 from tests.compress.analysis.latency_model.test_latency_model import Small, X, invented
@@ -102,11 +104,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_bundle_measures_layers_without_torch_and_onnx(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", PROFILED)
+def test_a_bundle_measures_layers_without_torch_and_onnx(runtime: str, tmp_path: Path) -> None:
+    if reason := RUNTIMES[runtime].available():
+        pytest.skip(reason)
     network, there = Small().eval(), tmp_path / "device"
     bundle = tmp_path / "bundle"
-    assert write_bundle(bundle, {"dense": network}, (X,), ["onnxruntime"], "r") == []
-    assert add_layer_table(bundle, network, (X,)) < 2_000_000
+    assert write_bundle(bundle, {"dense": network}, (X,), [runtime], "r") == []
+    assert add_layer_table(bundle, network, (X,), runtime) < 2_000_000
     command, printed = carried(bundle, there)
     assert "layers: 8 of 8" in printed
     read_device_results(there / "device.json", "r")
@@ -114,6 +119,7 @@ def test_a_bundle_measures_layers_without_torch_and_onnx(tmp_path: Path) -> None
     model.check_is_of(layers_of(network, (X,)))
     assert 0 < model.time(model.layers) < 1000
     assert model.precisions == ("float", "int8")
+    assert problem_with_device(str(there / "device.json"), runtime) == ""
     subprocess.run([*command, "--no-layers"], cwd=tmp_path, capture_output=True, text=True, check=True)
     with pytest.raises(UserError, match="has the times of whole files only"):
         read_model(there / "device.json")
