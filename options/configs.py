@@ -245,8 +245,8 @@ class TestConfig:
     )  # fmt: skip
     layer_table: bool = option(
         False,
-        "with --bundle: also carry layers of the dense network at many widths, which measure.py times, so that "
-        "search.py and goals can predict times on the device",
+        "with --bundle: also carry layers of the dense network at many widths, which measure.py times (in onnxruntime "
+        "or OpenVINO, the first of --runtimes), so that search.py and goals can predict times on the device",
     )
     device_results: str | None = option(
         None, "the device.json that a bundle's measure.py wrote on a device; it goes into the run's report, and the "

@@ -23,18 +23,11 @@ _FLOAT = {
 }  # fmt: skip
 # Other layers with weights: options whose values are multiplied, tensors of that many floats, option that switches them
 _PLAIN = {
-    "PReLU": (("0",), 1, ""), "BatchNorm": (("0",), 4, None), "InstanceNorm": (("0",), 2, "2"),
+    "PReLU": (("0",), 1, ""), "BatchNorm": (("0",), 4, ""), "InstanceNorm": (("0",), 2, "2"),
     "GroupNorm": (("1",), 2, "3"), "LayerNorm": (("0",), 2, "2"), "MemoryData": (("0", "1", "11", "2"), 1, ""),
 }  # fmt: skip
-_ON_GRID = (
-    "max_pool2d",
-    "pixel_shuffle",
-    "view",
-    "reshape",
-    "permute",
-    "flatten",
-    "clone",
-)  # give values of their input
+# What gives values of its input
+_ON_GRID = ("max_pool2d", "pixel_shuffle", "view", "reshape", "permute", "flatten", "clone")
 _TYPES = {"torch.float64": "f64", "torch.int32": "i32", "torch.int64": "i64"}  # in pnnx's words; float32 needs none
 _TERM = " 8=1"  # int8_scale_term of all
 

@@ -34,7 +34,10 @@ def table_text(table: Mapping[str, Any]) -> str:
 
 def warnings_of(table: Mapping[str, Any]) -> list[str]:
     """What failed, is missing, runs in float though it was quantized, or cannot be held, a sentence each."""
-    found = [f"{row['runtime']}, {row['network']}: {row['error']}" for row in table["rows"] if row["error"]]
+    found = [
+        f"{row['runtime']}, {row['network']}: {row['error'].removeprefix(row['runtime'] + ': ')}"
+        for row in table["rows"] if row["error"]
+    ]  # fmt: skip
     found += [each["reason"] for each in table["missing"]]
     for row in table["rows"]:
         where = f"{row['runtime']}, {row['network']}, {precision_text(row)}"
@@ -67,7 +70,7 @@ def time_text(row: Row) -> str:
 
 def _line(row: Row, metrics: Sequence[str]) -> list[str]:
     if row["error"]:
-        return [row["runtime"], row["network"], "failed"]
+        return [row["runtime"], row["network"], "not run"]
     return [
         row["runtime"],
         row["network"],

@@ -139,9 +139,7 @@ def test_it_is_kept_with_its_machine(subject: Any, tmp_path: Path) -> None:
 
 
 def test_another_runtime_has_no_profiler(net: nn.Module) -> None:
-    with pytest.raises(
-        UserError, match="which onnxruntime and openvino have, and not litert; goals"
-    ):
+    with pytest.raises(UserError, match="which onnxruntime and openvino have, and not litert; goals"):
         build.measure_latency_model(net, (X,), runtime="litert")
 
 
