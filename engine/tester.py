@@ -29,7 +29,7 @@ from engine.commands.diagnose import diagnose_run
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
 from engine.commands.prune import PruneRequest
 from engine.commands.quantize import QuantizeRequest
-from engine.commands.runtimes import device_results, in_runtimes
+from engine.commands.runtimes import check_asked, device_results, in_runtimes
 from engine.commands.sensitivity import SensitivityRequest
 from engine.commands.thin import thin_subject
 from engine.environment import set_up
@@ -112,6 +112,7 @@ class BaseTester(TestedApplication):
             return evaluate_exported(self)
         if change is not None:
             return change.run(self)
+        check_asked(self)
         started = time.perf_counter()
         second = [self.second()] if self.second else []  # first: it may be refused
         dense = second or [(name, self.test(each)) for name, each in self.dense_networks().items()]

@@ -60,7 +60,7 @@ def write_bundle(
     chosen = [name for name, reason in reasons.items() if not reason]
     if not chosen:
         raise UserError(f"no runtime can convert here: {'; '.join(faults)}; nothing was written")
-    _make(folder)
+    check_free(folder)
     files: list[dict[str, Any]] = []
     kinds = {RUNTIMES[name].reads for name in chosen}
     given: dict[str, tuple[str, ExportSettings | None]] = {name: (name, settings) for name in networks}
@@ -101,8 +101,12 @@ def write_bundle(
     return faults
 
 
-def _make(folder: Path) -> None:
-    """A new or empty folder."""
+def check_free(folder: Path) -> None:
+    """Makes a bundle's folder, new or empty.
+
+    Raises:
+        UserError: it holds something or cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):

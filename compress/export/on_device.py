@@ -58,13 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         result[LAYER_TABLE] = layers_measured(folder, manifest[LAYER_TABLE], options.threads)
     out.write_text(json.dumps(result, indent=1))
     for row in rows:
-        name = f"{row['runtime']}, {row['network']}, {row['precision']}"
-        print(f"{name}: {row['error']}" if row["error"] else f"{name}: {row['ms']:.3g} ms, off by {row['max']:.2g}")
+        print(line_of(row))
     if error := result.get(LAYER_TABLE, {}).get("error"):
         print(f"layers: {error}")
     print(f"written: {out}")
     if all(row["error"] for row in rows):
         sys.exit("none of the files runs here")
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """A file's measurement in words."""
+    precision = f"int8, rest {row['precision']}" if row["quantized"] else row["precision"]
+    name = f"{row['runtime']}, {row['network']}, {precision}"
+    if row["error"]:
+        return f"{name}: not measured: {row['error']}"
+    ratio = "" if row["ratio"] is None else f", {row['ratio']:.2f}x the dense network's time there"
+    layers = f", {row['integer']} of {len(row['layers'])} layers in integers" if row["integer"] is not None else ""
+    where = f"off by {row['max']:.2g} at most (values up to {row['largest']:.3g})"
+    return (
+        f"{name}: {row['ms']:.3g} ms [{row['low']:.3g}, {row['high']:.3g}]{ratio}; {where}{layers * row['quantized']}"
+    )
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compress.analysis.latency_model.carried import add_layer_table
 from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
-from compress.export.bundle import read_device_results, write_bundle
+from compress.export.bundle import check_free, read_device_results, write_bundle
 from compress.export.layer_times import PROFILED
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import is_quantized
@@ -53,6 +53,23 @@ def in_runtimes(
         logger.info("written: %s; on the device: python %s/measure.py", folder, folder.name)
     elif opt.runtimes is not None:
         measure_run(tester, networks, inputs)
+
+
+def check_asked(tester: TestedApplication) -> None:
+    """Refuses what the options cannot mean, before anything is computed.
+
+    Raises:
+        UserError: an unknown runtime, a file that is no measurement of this run, a bundle's folder that is not free, or
+            layers that no named runtime can time.
+    """
+    opt = tester.config
+    if opt.runtimes is not None:
+        chosen_runtimes(opt.runtimes)
+    device_results(tester)
+    if opt.bundle is not None:
+        check_free(Path(opt.bundle))
+    if opt.layer_table:
+        _clock(opt.runtimes)
 
 
 def _clock(names: Sequence[str] | None) -> str:

@@ -44,7 +44,8 @@ def test_it_measures_where_neither_torch_nor_this_project_is(bundle: Path, tmp_p
     assert dense["ratio"] == 1
     assert int8["ratio"] > 0
     assert found["machine"]["cores"] > 0
-    assert "onnxruntime, int8, float32: " in printed
+    assert "onnxruntime, int8, int8, rest float32: " in printed
+    assert "2 of 3 layers in integers" in printed
 
 
 def test_a_file_that_does_not_run_is_a_row(bundle: Path, tmp_path: Path) -> None:
