@@ -9,16 +9,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("name", "groups"),
-    [
+    [  # among the groups of those with attention are the streams, whose norms keep their width
         ("squeezenet1_1", 25),
         ("resnet50", 37),
         ("densenet121", 120),
         ("shufflenet_v2_x1_0", 19),
         ("googlenet", 61),
         ("mobilenet_v3_small", 27),
-        ("swin_t", 48),
-        ("vit_b_32", 48),
-        ("maxvit_t", 113),
+        ("swin_t", 52),
+        ("vit_b_32", 49),
+        ("maxvit_t", 117),
     ],
 )
 def test_thinned_proven_trained_and_reloaded(name, groups):
