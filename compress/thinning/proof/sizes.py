@@ -58,7 +58,7 @@ def _same_path(model: nn.Module, call: Call, small: Call, mode: str, side: int) 
     count = 2 if mode == "train" else 1  # training mode needs two samples for its statistics
     if key not in known:
         whole = known.get(all_of_it)
-        known[key] = path(model, fewer([small], count), mode, whole and functools.partial(_is_like, whole))
+        known[key] = path(model, fewer([small], count), mode, functools.partial(_is_like, whole) if whole else None)
     if known[key] and all_of_it not in known:
         known[all_of_it] = path(model, fewer([call], count), mode)
     found, whole = known[key], known.get(all_of_it, ())
