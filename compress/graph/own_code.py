@@ -149,24 +149,35 @@ DROPOUTS = tuple(f"{kind}dropout{n}" for kind in ("", "alpha_", "feature_alpha_"
 
 
 WIDTHS = re.compile(
-    r"\.((in|out)_(channels|features)|num_features|num_channels|num_parameters|embedding_dim|hidden_size|normalized_shape)\b"
+    r"\.((in|out)_(channels|features)|num_features|num_channels|num_parameters|embedding_dim|hidden_size|normalized_shape"
+    r"|(weight|bias)\.(shape|size|numel))\b|\bself\.[\w.]+\.(shape|size\(|numel\()|\blen\((\w+\[0\]|[\w.]*(weight|bias))\)"
 )
+"""Of a layer, of a parameter, and of a tensor by a way that no trace shows."""
+GRADIENTS = re.compile(r"register_(post_accumulate_grad_|full_backward_(pre_)?|backward_)?hook\b")
 
 
 def reads_widths(model: nn.Module) -> bool:
-    """Whether some module's own code, but for its constructor, reads the number of channels that a layer keeps."""
+    """Whether some module's own code, but for its constructor, or a hook reads a number of channels that is kept."""
     methods = [
         each
         for cls in own_classes(model)
         for name, each in vars(cls).items()
         if inspect.isfunction(each) and name != "__init__"
     ]
-    return any(_reads_widths(method) for method in methods)
+    kept = [each for module in model.modules() for each in _functions_of(module)]
+    return any(_has(each, WIDTHS) for each in (*methods, *kept))
+
+
+def hooks_gradients(model: nn.Module) -> bool:
+    """Whether a module has a hook on its gradient, or own code that gives tensors one."""
+    if any(module._backward_hooks or module._backward_pre_hooks for module in model.modules()):
+        return True
+    return any(_has(cls, GRADIENTS) for cls in own_classes(model))
 
 
 @functools.cache
-def _reads_widths(method: Callable[..., Any]) -> bool:
+def _has(code: Any, pattern: re.Pattern[str]) -> bool:
     try:
-        return WIDTHS.search(inspect.getsource(method)) is not None
+        return pattern.search(inspect.getsource(code)) is not None
     except (OSError, TypeError):
         return False

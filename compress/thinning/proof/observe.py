@@ -74,7 +74,7 @@ def _run(
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """The tensors that come out, and in training mode the buffers after the pass; arguments as in `observe`."""
     call = calls_of(inputs)[0]
-    with _quiet_numerics(watch), _kept_buffers(model, mode), _named_calls(model, running), torch.no_grad():
+    with quiet_numerics(watch), kept_buffers(model, mode), _named_calls(model, running), torch.no_grad():
         try:
             with calling(model, call), plain_outputs(model):
                 arguments, keywords = copies((call.arguments, call.keywords))  # it may write into them
@@ -143,7 +143,7 @@ def _is_buffer(tensor: Tensor) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet_numerics(watch: NoDropout) -> Iterator[None]:
+def quiet_numerics(watch: NoDropout) -> Iterator[None]:
     """Same random numbers for each run; no reduced precision."""
     flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -160,7 +160,7 @@ def _quiet_numerics(watch: NoDropout) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _kept_buffers(model: nn.Module, mode: str) -> Iterator[None]:
+def kept_buffers(model: nn.Module, mode: str) -> Iterator[None]:
     """Inside, the model is in a mode; put values and identity of every buffer and every training flag back."""
     buffers = [
         (module, key, buffer, buffer.clone())

@@ -16,6 +16,8 @@ from compress.thinning.recipe import tensors_of
 
 TINY, HUGE = 0.05, 4.0
 """Of the ordinary size: what is smaller gets a value of ordinary size, what is larger as well."""
+MANY = 10**7
+"""More steps than any code waits for."""
 TINY_IN_BUFFER = 1e-3
 """Of a buffer's largest element: buffers hold kernels, tables and masks, of which only zeros count as empty."""
 
@@ -28,11 +30,13 @@ class Draw:
         seed: of the random numbers; same seed, same values.
         size: factor to the ordinary size, for networks that overflow.
         buffers: whether buffers are perturbed too.
+        switched: counters stand high and flags the other way round: what training switches on later is on.
     """
 
     seed: int = 0
     size: float = 1.0
     buffers: bool = True
+    switched: bool = False
 
 
 @torch.no_grad()
@@ -55,6 +59,35 @@ def perturb(model: nn.Module, draw: Draw) -> None:
             values = torch.view_as_real(tensor.data) if tensor.is_complex() else tensor.data
             new = _parameter(values, draw, source) if parameter else _buffer(values, draw, source)
             tensor.data = torch.view_as_complex(new.contiguous()) if tensor.is_complex() else new
+    for tensor in switches_of(model) if draw.switched else ():
+        tensor.data = ~tensor.data if tensor.dtype == torch.bool else torch.full_like(tensor.data, _other_count(tensor))
+
+
+def switches_of(model: nn.Module) -> list[Tensor]:
+    """Buffers with one whole number or flag that a model's own code keeps, such as the number of the step.
+
+    Norms count batches, which switches nothing, and what quantizers keep belongs to their values. Whole numbers only on
+    a CPU: where one turns out to be an index, it is an error there, and the end of the process elsewhere.
+    """
+    found = {
+        id(buffer): buffer
+        for module in model.modules()
+        if not type(module).__module__.startswith(("torch.", "compress."))
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.numel() == 1 and name != "num_batches_tracked"
+    }
+    return [
+        each
+        for each in found.values()
+        if each.dtype == torch.bool
+        or (not each.is_floating_point() and not each.is_complex() and each.device.type == "cpu")
+    ]
+
+
+def _other_count(tensor: Tensor) -> int:
+    """Beyond any threshold, or before all; as far as the type goes."""
+    most = min(MANY, torch.iinfo(tensor.dtype).max)
+    return 0 if tensor.item() > most // 2 else most
 
 
 def ordinary_size(shape: torch.Size) -> float:

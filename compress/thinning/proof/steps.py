@@ -167,17 +167,30 @@ def _closes(argument: Any) -> bool:
     return isinstance(argument, float | int) and abs(argument) < NEXT_TO_NOTHING
 
 
+WINDOWS = (
+    "pool", "upsample", "im2col", "col2im", "reflection_pad", "replication_pad", "roll", "tril", "triu", "topk"
+)  # fmt: skip
+"""In the names of operations none of whose whole numbers counts channels: kernels, strides, sizes of images."""
+
+
 def _numbers(func: Any, args: Any, kwargs: Any) -> tuple[float, ...]:
-    """All numbers of a point-wise operation; of any other those that are not whole numbers by type."""
-    kinds = _kinds_of_numbers(func)
-    return tuple(
-        float(each) for each in (*args, *kwargs.values()) if isinstance(each, kinds) and not isinstance(each, bool)
-    )
+    """All numbers of operations that are point-wise or go by windows; of others those that are not whole by type."""
+    kinds, windows = _kinds_of_numbers(func)
+    given = [*args[windows], *kwargs.values()]
+    if windows.start:
+        given = [each for entry in given for each in (entry if isinstance(entry, list | tuple) else [entry])]
+    return tuple(float(each) for each in given if isinstance(each, kinds) and not isinstance(each, bool))
 
 
 @functools.cache
-def _kinds_of_numbers(func: Any) -> tuple[type[int], type[float]] | tuple[type[float]]:
-    return (int, float) if torch.Tag.pointwise in getattr(func, "tags", ()) else (float,)
+def _kinds_of_numbers(func: Any) -> tuple[type[int] | type[float] | tuple[type[int], type[float]], slice]:
+    """Which numbers tell, and among which arguments; if the first is left out, in lists too."""
+    name = str(getattr(func, "overloadpacket", ""))
+    if name == "aten.convolution":
+        return (int, float), slice(3, 8)  # without the number of groups
+    if any(word in name for word in WINDOWS):
+        return (int, float), slice(1, None)
+    return ((int, float) if torch.Tag.pointwise in getattr(func, "tags", ()) else float), slice(None)
 
 
 @dataclass(frozen=True)

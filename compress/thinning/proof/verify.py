@@ -9,6 +9,7 @@ sizes that are literals in the code).
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.graph.calls import Call
-from compress.graph.own_code import asks_for_training
+from compress.graph.own_code import asks_for_training, hooks_gradients
 from compress.graph.trace import ExampleInputs
 from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, restored
+from compress.thinning.proof.gradients import first_other_gradient, own_functions
 from compress.thinning.proof.inputs import Samples, cast_inputs, fewer
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
-from compress.thinning.proof.perturb import Draw, perturb
+from compress.thinning.proof.perturb import Draw, perturb, switches_of
 from compress.thinning.proof.sizes import smaller
 from compress.thinning.proof.steps import Parting, first_parting
 from compress.thinning.recipe import Recipe, tensors_of
@@ -42,7 +44,8 @@ class Outcome:
         tolerance: what the type of the numbers allows.
         module: where the two runs part or the thinned one fails; '' is the model itself.
         reason: the error that the thinned model raised, or why nothing can be proved; empty if it ran.
-        modes: the modes that were compared (a model that cannot run in training mode is compared in eval).
+        modes: the modes that were compared (a model that cannot run in training mode is compared in eval); with an
+            error of the thinned model, the one in which it was raised.
         masking_change: relative change of the eval output by masking what goes, on the model's own values.
         what: the operation at which the two runs part, if it is known.
         closed: on perturbed values, the operations behind which nothing is seen, by their place in the first run.
@@ -93,15 +96,39 @@ def trial(
     if not own_values:  # of sizes, not of values: single precision is enough, in half the time and memory
         found = _perturbed(model, recipe, masks, samples.several, modes, (torch.float32, None))
         return found or _trial(model, recipe, masks, samples, modes)
-    outcome = _own(model, recipe, masks, samples, modes)
+    with own_functions() as functions:
+        outcome = _own(model, recipe, masks, samples, modes)
+    if outcome.reason:
+        return outcome
+    other = _perturbed(model, recipe, masks, samples.several, modes)  # if it failed already, this names the place
+    if other is not None and not other.passed:
+        return replace(other, masking_change=outcome.masking_change)
     if not outcome.passed:
         return outcome
-    other = _perturbed(model, recipe, masks, samples.several, modes)
     if other is None:
         return replace(outcome, reason=INCONCLUSIVE)
-    if other.passed:
-        return outcome
-    return replace(other, masking_change=outcome.masking_change)
+    functions += ["a hook"] if hooks_gradients(model) else []
+    return _trained(outcome, functions, model, recipe, masks, samples.several, modes) if functions else outcome
+
+
+def _trained(
+    outcome: Outcome,
+    functions: Sequence[str],
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Mapping[str, Tensor],
+    calls: Calls,
+    modes: Sequence[str],
+) -> Outcome:
+    """The outcome, if functions that define their own gradient give the same gradients too."""
+    modes = modes if asks_for_training(model) else modes[:1]
+    with contextlib.suppress(ForwardFailed):
+        other = first_other_gradient(model, recipe, masks, calls, modes) if fits_twice(model) else None
+        if other is not None:
+            name, by = other
+            what = f"the gradient of {name} becomes another one, by {by:.1e}; {' or '.join(functions)} changes it"
+            return replace(outcome, difference=math.inf, module=name.rpartition(".")[0], what=what)
+    return outcome
 
 
 INCONCLUSIVE = (
@@ -110,6 +137,7 @@ INCONCLUSIVE = (
 )
 # Ordinary size first; smaller ones for networks that overflow on it.
 DRAWS = (Draw(0), Draw(1), Draw(2, 0.3), Draw(3, 0.1, buffers=False))
+SWITCHED = Draw(4, switched=True)
 ENOUGH = 2
 """Draws in which something runs, if operations give constants: a ReLU that one draw closes the other may open."""
 
@@ -147,7 +175,10 @@ def _perturbed(
         outcome = _first_that_runs(model, recipe, masks, calls, modes, dtypes, draw)
         found += [outcome] if outcome is not None else []
         if found and (not found[-1].passed or not found[0].closed & found[-1].closed or len(found) == ENOUGH):
-            return found[-1]
+            break
+    if found and found[-1].passed and switches_of(model):  # what a counter or a flag keeps closed today
+        other = _first_that_runs(model, recipe, masks, calls, modes, dtypes, SWITCHED)
+        found += [other] if other is not None else []
     return found[-1] if found else None
 
 
@@ -213,7 +244,8 @@ def _trial(
                     thinned = observe(model, given[mode][number], mode, inside, masked.steps)
                     partings[mode, number] = compare(recipe, masked, thinned, tolerance)
                 except ForwardFailed as error:
-                    return replace(found, difference=float("inf"), module=error.module, reason=str(error))
+                    failed = replace(found, difference=math.inf, modes=(mode,))
+                    return replace(failed, module=error.module, reason=str(error))
         for (mode, number), parting in partings.items():
             doubtful = parting.difference > tolerance and mode == "train" and dtype == torch.float64
             if not doubtful or parting.difference > rounding(model, given[mode][number], mode, expected[mode, number]):

@@ -94,7 +94,8 @@ def first_fault(
     Returns:
         the group, how it fails, and what holds without it.
     """
-    attempt = trials.runs if failed.reason else trials.compares
+    # What fails in training mode only runs in eval mode, whatever is removed.
+    attempt = trials.runs if failed.reason and failed.modes == ("eval",) else trials.compares
     good = list(held) if set(names) - set(held) else []  # what held alone may fail together with something else
     open_ = [name for name in names if name not in set(good)]
     while len(open_) > 1:

@@ -1,0 +1,108 @@
+"""Gradients of functions that define their own: equal outputs do not show that training would go alike.
+
+`own_functions`, which sees the `torch.autograd.Function`s of other code that run inside it, and `first_other_gradient`.
+Autograd's own derivatives follow from the operations, which are compared; a `backward` written by hand may divide by
+the number of channels, and no forward pass runs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from compress.graph.calls import Call, calling, copies
+from compress.graph.dropout import NoDropout
+from compress.graph.trace import plain_outputs
+from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, restored
+from compress.thinning.proof.inputs import cast_inputs
+from compress.thinning.proof.observe import FAILURES, ForwardFailed, kept_buffers, quiet_numerics
+from compress.thinning.proof.perturb import Draw, perturb
+from compress.thinning.recipe import Recipe, tensors_of
+
+TOLERANCE = 1e-7
+"""Of a gradient in float64, relative to the largest of all."""
+
+
+@contextlib.contextmanager
+def own_functions() -> Iterator[list[str]]:
+    """Inside, the names of functions with a `backward` by hand are collected; torch's and this library's are known."""
+    seen: dict[str, None] = {}
+    cls: Any = torch.autograd.Function
+    before = vars(cls)["apply"]
+
+    def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if not function.__module__.startswith(("torch.", "compress.")):
+            seen[function.__name__] = None
+        return before.__get__(None, function)(*args, **kwargs)
+
+    found: list[str] = []
+    cls.apply = classmethod(apply)
+    try:
+        yield found
+    finally:
+        cls.apply = before
+        found += seen
+
+
+def first_other_gradient(
+    model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], calls: Sequence[Call], modes: Sequence[str]
+) -> tuple[str, float] | None:
+    """The first parameter whose gradient is another one once channels are gone, and by how much; in float64.
+
+    Args:
+        model: left as it was.
+        recipe: fits the model.
+        masks: what else is masked.
+        calls: the first is run.
+        modes: `eval` and `train`.
+    """
+    (call,) = cast_inputs(calls[:1], torch.float64)
+    with restored(model):
+        perturb(model, Draw())
+        cast(model, torch.float64)
+        put_on_copies(model, masks)
+        mask_removed(model, recipe, tells=False)
+        expected = {mode: gradients(model, call, mode) for mode in modes}
+        with restored(model):
+            recipe.apply(model)
+            found = {mode: gradients(model, call, mode) for mode in modes}
+    for mode, old in expected.items():
+        largest = max((each.abs().max().item() for each in old.values() if each.numel()), default=0.0) or 1.0
+        for name, gradient in old.items():
+            kept = recipe.slice(name, gradient)
+            by = (kept - found[mode][name]).abs().max().item() / largest if kept.numel() else 0.0
+            if by > TOLERANCE:
+                return name, by
+    return None
+
+
+def gradients(model: nn.Module, call: Call, mode: str) -> dict[str, Tensor]:
+    """Of all parameters, for a sum over the outputs with fixed random factors; none where nothing can be derived."""
+    with quiet_numerics(NoDropout()), kept_buffers(model, mode), torch.enable_grad():
+        try:
+            with calling(model, call), plain_outputs(model):
+                arguments, keywords = copies((call.arguments, call.keywords))
+                # Leaves of its own: a hook that holds its tensor keeps the nodes of parameters, with their old shape.
+                own = {n: p.detach().requires_grad_() for n, p in tensors_of(model).items() if p.requires_grad}
+                outputs = torch.func.functional_call(model, own, arguments, keywords)
+        except FAILURES as error:
+            raise ForwardFailed("", str(error)) from error
+        total = sum(_weighted(leaf) for leaf in pytree.tree_leaves(outputs) if _derived(leaf))
+        if not isinstance(total, Tensor) or not own:
+            return {}
+        got = torch.autograd.grad(total, list(own.values()), allow_unused=True)
+    return {name: torch.nan_to_num(g) for name, g in zip(own, got, strict=True) if g is not None}
+
+
+def _derived(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.requires_grad and leaf.is_floating_point()
+
+
+def _weighted(output: Tensor) -> Tensor:
+    random = torch.rand(output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return (output * random.to(output)).sum()
