@@ -110,7 +110,12 @@ class OpenvinoProfile(Profile):
         core = openvino.Core()
         model = core.read_model(str(file))
         self.shape = list(model.inputs[0].get_partial_shape().to_shape())
-        settings = {"PERF_COUNT": True, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+        settings = {
+            "PERF_COUNT": True,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "SNIPPETS_MODE": "DISABLE",
+        }
         self._request = core.compile_model(model, "CPU", settings).create_infer_request()
         self._found: dict[str, list[float]] = {}
 
