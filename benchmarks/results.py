@@ -29,7 +29,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import deploy, limits, qat_step, runtimes, scale, step_overhead, throughput
+from benchmarks import deploy, limits, qat_step, runtimes, step_overhead, throughput
 from benchmarks.field_qat import field
 from benchmarks.interleaved import compare
 from benchmarks.networks import resnet20
@@ -236,23 +236,9 @@ def start(options: Any) -> Iterator[Line]:
         yield Line(f"start-up, {what}", "-", told, "<= 1.5 s", statistics.median(seconds) <= 1.5)
 
 
-def scaled(options: Any) -> Iterator[Line]:
-    """How processor time and memory grow: each point in a process of its own, 180 s at most."""
-    for point, sizes in scale.SIZES.items():
-        before: tuple[int, float] | None = None
-        for size in sizes:
-            found = scale.measured(point, size)
-            if found.seconds is None:
-                yield Line(scale.WORDS[point].format(size), "-", "more than 180 s")
-                continue
-            grown = f"x {found.seconds / max(before[1], 0.01):.1f} for x {size / before[0]:g}" if before else "-"
-            yield Line(scale.WORDS[point].format(size), grown, f"{found.seconds:.2f} s, {found.mb:.0f} MB at most")
-            before = size, found.seconds
-
-
 ROWS: Mapping[str, Callable[[Any], Iterator[Line]]] = {
     "start": start, "step": step, "qat": qat, "agp": agp, "masks": masks, "images": images, "deploy": deployed,
-    "runtimes": in_runtimes, "sensitivity": sensitivity, "thinning": thinning, "scale": scaled,
+    "runtimes": in_runtimes, "sensitivity": sensitivity, "thinning": thinning,
 }  # fmt: skip
 NETWORKS: Mapping[str, Sequence[str]] = {"deploy": list(deploy.NETWORKS), "runtimes": list(runtimes.MEASURED)}
 

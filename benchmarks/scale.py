@@ -3,7 +3,7 @@
     python benchmarks/scale.py                       every point, each in a process of its own
     python benchmarks/scale.py policies 5000         one: seconds of processor time and the peak of memory, as JSON
 
-Called by results.py for the table `scale`.
+Called by growth.py for the manual's page.
 """
 
 import json
@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -33,18 +34,22 @@ from compress.config import file_config
 from compress.thinning.trials.trial import prunable_graph
 
 SIZES = {
-    "policies": (100, 1000, 5000), "chain": (100, 1000), "groups": (100, 1000), "thinning": (100, 1000),
-    "sensitivity": (10, 30, 100), "report": (100, 1000), "images": (100, 20_000), "pixels": (1000, 8000),
-    "epochs": (100, 1000),
+    "policies": (100, 1000, 5000), "chain": (100, 300, 1000), "groups": (100, 300, 1000), "thinning": (100, 300, 1000),
+    "parameters": (100_000, 1_000_000, 10_000_000, 100_000_000), "sensitivity": (10, 30, 100),
+    "report": (100, 300, 1000), "images": (200, 2000, 20_000), "pixels": (1000, 3000, 8000), "epochs": (100, 300, 1000),
 }  # fmt: skip
-WORDS = {
-    "policies": "{:,} policies: file_config and the plan", "chain": "chain of {:,} convolutions: file_config",
-    "groups": "chain of {:,} convolutions: --list-groups", "thinning": "chain of {:,} convolutions: thinning, proved",
-    "sensitivity": "chain of {:,} convolutions: sensitivity (each layer is tried in the whole chain)",
-    "report": "chain of {:,} convolutions: tables of MACs and sparsity",
-    "images": "{:,} images in two classes: start-up",
-    "pixels": "one image of {0:,} x {0:,}: read, down-sampled", "epochs": "{:,} epochs of two steps",
+TITLES = {
+    "policies": "policies: `file_config` and the plan", "chain": "convolutions in a chain: `file_config`",
+    "groups": "convolutions: `--list-groups`", "thinning": "convolutions: thinning, proved",
+    "parameters": "parameters: an update of AGP's masks of all weights, masked, and one checkpoint of them",
+    "sensitivity": "convolutions: sensitivity", "report": "convolutions: tables of MACs and sparsity",
+    "images": "images in two classes: start-up", "pixels": "side of one image: read, down-sampled",
+    "epochs": "epochs of two steps",
 }  # fmt: skip
+WHY = {  # what grows faster than its size, and why
+    "sensitivity": "each layer is tried in the whole chain: layers x layers behind it",
+    "pixels": "an image has side x side pixels: linear in those",
+}
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 LEVEL = "SparsityLevelParameterPruner"
 
@@ -55,10 +60,10 @@ def chain(length: int) -> nn.Sequential:
     return nn.Sequential(*(layer for conv in convs for layer in (conv, nn.ReLU())))
 
 
-def configured(net: nn.Module, text: str) -> object:
+def configured(net: nn.Module, text: str, example: Tensor = EXAMPLE) -> object:
     """A scheduler of a schedule's text."""
     Path("schedule.yaml").write_text(text)
-    return file_config(net, torch.optim.SGD(net.parameters(), lr=0.1), "schedule.yaml", EXAMPLE)
+    return file_config(net, torch.optim.SGD(net.parameters(), lr=0.1), "schedule.yaml", example)
 
 
 def policies(count: int) -> None:
@@ -88,6 +93,22 @@ def thinning(length: int) -> None:
     scheduler.on_minibatch_end(0, 0, 1)  # type: ignore[attr-defined]
     scheduler.on_epoch_end(0)  # type: ignore[attr-defined]
     assert net[0].weight.shape[0] == 2
+
+
+def parameters(count: int) -> None:
+    """Ten linear layers under AGP: masks made anew, weights masked in a step, the scheduler's state as a checkpoint."""
+    width = round((count / 10) ** 0.5)
+    net = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(10)))
+    agp = "{class: AutomatedGradualPruner, initial_sparsity: 0.1, final_sparsity: 0.8, weights: ['*.weight']}"
+    policy = "{pruner: {instance_name: p}, starting_epoch: 0, ending_epoch: 3, frequency: 1}"
+    scheduler: Any = configured(
+        net, f"version: 1\npruners:\n  p: {agp}\npolicies:\n  - {policy}\n", torch.zeros(1, width)
+    )
+    START[0] = time.process_time()
+    scheduler.on_epoch_begin(0)
+    scheduler.on_minibatch_begin(0, 0, 1)
+    scheduler.on_minibatch_end(0, 0, 1)
+    torch.save(scheduler.state_dict(), "state.pt")
 
 
 def report(length: int) -> None:
@@ -142,6 +163,7 @@ POINTS: dict[str, Callable[[int], object]] = {
     "chain": lambda length: configured(chain(length), thinner(length)),
     "groups": lambda length: group_tables(prunable_graph(chain(length), EXAMPLE)),
     "thinning": thinning,
+    "parameters": parameters,
     "sensitivity": lambda length: sensitivity_analysis(
         chain(length), Path("s.xlsx"), lambda net: {"top1": float(net(EXAMPLE).sum())}, "element"
     ),
@@ -189,7 +211,7 @@ def main() -> None:
     for point, sizes in SIZES.items():
         for size in sizes:
             found = measured(point, size)
-            print(f"{WORDS[point].format(size)}: {found.seconds} s, {found.mb} MB", flush=True)
+            print(f"{size:,} {TITLES[point]}: {found.seconds} s, {found.mb} MB", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""What the seconds of a training command go to: imports, loader, forward, backward, hooks, optimizer, validation.
+
+    python benchmarks/main_profile.py                                             the main command, one thread
+    python benchmarks/main_profile.py --optform=Deblur --nEpochs=2 --threads=2    any arguments of train.py
+
+Parts are told apart by timers around the loop's own calls, in the order of the code, none inside another; a call's two
+readings of the clock are all that is added. Prints a table in Markdown: seconds of the clock, of the processor, share.
+"""
+
+import functools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+STARTED = time.perf_counter(), time.process_time()
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+MAIN = ("--optform=SR", "--compress=agp_prune.yaml", "--threads=1")
+HOOKS = (
+    "on_epoch_begin", "on_minibatch_begin", "before_backward_pass", "before_parameter_optimization", "on_minibatch_end",
+    "on_epoch_end",
+)  # fmt: skip
+spent: dict[str, list[float]] = {}
+
+
+def note(part: str, since: tuple[float, float]) -> None:
+    """Adds what has passed since two readings, of the clock and of the processor, to a part."""
+    both = spent.setdefault(part, [0.0, 0.0])
+    both[0] += time.perf_counter() - since[0]
+    both[1] += time.process_time() - since[1]
+
+
+def timed(owner: Any, name: str, part: str) -> None:
+    """Every call of a method counts as a part."""
+    method: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(method)
+    def around(*given: Any, **named: Any) -> Any:
+        since = time.perf_counter(), time.process_time()
+        try:
+            return method(*given, **named)
+        finally:
+            note(part, since)
+
+    setattr(owner, name, around)
+
+
+def watch(trainer: Any) -> None:
+    """Timers around what a trainer's loop calls."""
+    from torch import Tensor
+    from torch.optim import Optimizer
+    from torch.utils.data import dataloader
+
+    from compress.scheduler import CompressionScheduler
+
+    timed(dataloader._BaseDataLoaderIter, "__next__", "loader")
+    timed(trainer, "loss_of", "forward and loss")
+    timed(Tensor, "backward", "backward")
+    for name in HOOKS:
+        timed(CompressionScheduler, name, "hooks of the schedule")
+    for kind in _kinds(Optimizer):
+        timed(kind, "step", "optimizer")
+    timed(trainer, "validate", "validation after each epoch")
+    timed(trainer, "save", "checkpoints and logs")
+    timed(trainer, "finish", "summary: the best network measured")
+
+
+def _kinds(base: type) -> Iterator[type]:
+    for kind in base.__subclasses__():
+        yield from _kinds(kind)
+        if "step" in vars(kind):
+            yield kind
+
+
+def main(arguments: list[str]) -> None:
+    """Trains in an empty folder and prints the table."""
+    with tempfile.TemporaryDirectory() as place, chdir(place):
+        train(arguments)
+    clock, processor = spent.pop("whole")
+    start = spent.pop("start")
+    rest = [clock - sum(each[0] for each in spent.values()), processor - sum(each[1] for each in spent.values())]
+    rows = {"Python's imports": start, **spent, "data, network and schedule made; the rest": rest}
+    total = sum(each[0] for each in rows.values())
+    table = [[name, *each, f"{100 * each[0] / total:.1f} %"] for name, each in rows.items()]
+    print(tabulate(table, ["part", "seconds", "of the processor", "share"], "github", floatfmt=".1f"))
+    print(f"python train.py {' '.join(sys.argv[1:])}: {total:.1f} s")
+
+
+def train(arguments: list[str]) -> None:
+    """What train.py does, under timers."""
+    from options.applications import application_on_command_line
+
+    sys.argv = ["train.py", *(arguments or MAIN)]
+    application = application_on_command_line(None)
+    config = application.load("train_options")().parse()
+    from engine.commands.train import act
+
+    watch(application.load("trainer"))
+    note("start", STARTED)
+    since = time.perf_counter(), time.process_time()
+    act(application, config)
+    note("whole", since)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
