@@ -65,7 +65,9 @@ def page(rows: Sequence[Row], why: Mapping[str, str]) -> str:
         said = why.get(point, "") or ("linear" if exponent(mine) <= LINEAR else "**not explained**")
         lines.append(f"| {scale.TITLES[point]} | {cells} | {exponent(mine):.2f} | {said} |")
     machines = dict.fromkeys(f"{row['machine']}, {row['date']}" for row in rows)
-    return "\n".join([f"Measured on {'; '.join(machines)}.", "", *lines])
+    quiet = all(row["load"] == load_text(0.0) for row in rows)
+    busy = "" if quiet else " Other processes kept the machine busy meanwhile: seconds are up to twice too long."
+    return "\n".join([f"Measured on {'; '.join(machines)}.{busy}", "", *lines])
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
