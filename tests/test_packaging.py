@@ -26,6 +26,7 @@ HOSTS = {  # adapters of packages that are there whenever the adapter is asked f
     "compress/analysis/diagnosis/openvino_values.py": {"openvino"},
     "compress/export/runtimes/executorch.py": {"executorch"},
     "compress/export/runtimes/litert.py": {"ai_edge_litert", "litert_torch"},
+    "compress/export/layer_times.py": {"openvino"},
     "compress/export/runtimes/ncnn.py": {"ncnn", "pnnx"},
     "compress/export/runtimes/coreml.py": {"coremltools"},
 }
