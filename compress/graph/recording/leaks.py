@@ -11,6 +11,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,7 +28,10 @@ _ABSENT = object()
 
 @contextlib.contextmanager
 def without_leaks(model: nn.Module) -> Iterator[None]:
-    """Whatever holds one of the tracer's tensors at the end gets back what it held before."""
+    """If anything holds one of the tracer's tensors at the end, all that the code keeps is what it was before.
+
+    All of it, since a number elsewhere may say that the table exists: `if self.shape != shape: self.anchors = ...`.
+    """
     classes = own_classes(model)
     kept: dict[int, tuple[Any, Any]] = {}
     for module in model.modules():
@@ -40,12 +44,12 @@ def without_leaks(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for cls, own in attributes:
-            for key, value in dict(vars(cls)).items():
-                if value is not own.get(key) and _is_traced(value, DEPTH):
-                    setattr(cls, key, own[key]) if key in own else delattr(cls, key)
-        for container, before in kept.values():
-            _put_back(container, before)
+        held = [*kept.values(), *((vars(cls), own) for cls, own in attributes)]
+        if any(_has_leaked(container, before) for container, before in held):
+            for container, before in kept.values():
+                _put_back(container, before)
+            for cls, own in attributes:
+                _put_back_attributes(cls, own)
         for cache, size in caches:
             if cache.cache_info().currsize != size:
                 cache.cache_clear()
@@ -83,19 +87,24 @@ def _is_traced(value: Any, depth: int) -> bool:
     return depth > 0 and any(_is_traced(each, depth - 1) for each in _items(_opened(value)) or ())
 
 
+def _has_leaked(container: Any, before: Any) -> bool:
+    if isinstance(container, dict | MappingProxyType):
+        new = [value for key, value in container.items() if value is not before.get(key, _ABSENT)]
+        return any(_is_traced(value, DEPTH) for value in new)
+    return any(_is_traced(each, DEPTH) for each in container)
+
+
 def _put_back(container: Any, before: Any) -> None:
-    if isinstance(container, dict):
-        for key, value in list(container.items()):
-            old = before.get(key, _ABSENT)
-            if value is old or not _is_traced(value, DEPTH):
-                continue
-            if old is _ABSENT:
-                del container[key]
-            else:
-                container[key] = old
-    elif any(_is_traced(each, DEPTH) for each in container):
-        container.clear()
-        container.update(before) if isinstance(container, set) else container.extend(before)
+    container.clear()
+    container.update(before) if isinstance(container, dict | set) else container.extend(before)
+
+
+def _put_back_attributes(cls: type, before: dict[str, Any]) -> None:
+    for key, value in dict(vars(cls)).items():
+        if key not in before:
+            delattr(cls, key)
+        elif value is not before[key]:
+            setattr(cls, key, before[key])
 
 
 def _caches(classes: list[type]) -> list[Any]:

@@ -218,6 +218,19 @@ def by_queue(net: Any) -> Tensor:
     return net.queue[0]
 
 
+def by_size(net: Any) -> Tensor:
+    """As ultralytics keeps anchors: a number beside the table says for which size it was made."""
+    if net.made_for != 8:
+        net.table, net.made_for = torch.arange(8.0), 8
+    return net.table
+
+
+def by_size_elsewhere(net: Any) -> Tensor:
+    if net.made_for != 8:
+        net.tables.table, net.made_for = torch.arange(8.0), 8
+    return net.tables.table
+
+
 TABLES: dict[str, Callable[[Any], Tensor]] = {
     "dictionary": lambda net: net.nested["a"].setdefault(8, torch.arange(8.0)),
     "ordered": lambda net: net.ordered.setdefault(8, torch.arange(8.0)),
@@ -227,6 +240,8 @@ TABLES: dict[str, Callable[[Any], Tensor]] = {
     "attribute": by_attribute,
     "buffer": by_buffer,
     "queue": by_queue,
+    "size": by_size,
+    "size elsewhere": by_size_elsewhere,
     "cached": lambda net: made_once(net.width),
 }
 
@@ -236,5 +251,6 @@ def test_no_tensor_of_the_tracer_stays_in_what_the_code_keeps(kind: str) -> None
     net: Any = Runs(lambda net, x: net.conv(x) * TABLES[kind](net).view(1, 8, 1, 1))
     net.nested, net.ordered, net.late_ones = {"a": {}}, OrderedDict(), defaultdict(dict)
     net.tables, net.queue = Tables(), deque()
+    net.table, net.made_for = torch.zeros(0), 0
     trace_model(net, torch.rand(2, 3, 6, 6))
     assert type(net(torch.rand(2, 3, 6, 6))) is Tensor
