@@ -11,7 +11,6 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterator
-from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,14 +22,14 @@ from compress.graph.own_code import own_classes
 DEPTH = 5
 """How deep in containers and objects tensors are looked for."""
 TRACED = (FakeTensor, FunctionalTensor)
-_ABSENT = object()
 
 
 @contextlib.contextmanager
 def without_leaks(model: nn.Module) -> Iterator[None]:
-    """If anything holds one of the tracer's tensors at the end, all that the code keeps is what it was before.
+    """All that modules keep is what it was before; their classes too, if one of the tracer's tensors is left in one.
 
-    All of it, since a number elsewhere may say that the table exists: `if self.shape != shape: self.anchors = ...`.
+    All of it, since a number elsewhere may say that a table exists: `if self.shape != shape: self.anchors = ...`. And
+    torch.export puts back tensors by itself, and no numbers.
     """
     classes = own_classes(model)
     kept: dict[int, tuple[Any, Any]] = {}
@@ -44,11 +43,10 @@ def without_leaks(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        held = [*kept.values(), *((vars(cls), own) for cls, own in attributes)]
-        if any(_has_leaked(container, before) for container, before in held):
-            for container, before in kept.values():
-                _put_back(container, before)
-            for cls, own in attributes:
+        for container, before in kept.values():
+            _put_back(container, before)
+        for cls, own in attributes:
+            if any(value is not own.get(key) and _is_traced(value, DEPTH) for key, value in vars(cls).items()):
                 _put_back_attributes(cls, own)
         for cache, size in caches:
             if cache.cache_info().currsize != size:
@@ -85,13 +83,6 @@ def _is_traced(value: Any, depth: int) -> bool:
     if isinstance(value, TRACED):
         return True
     return depth > 0 and any(_is_traced(each, depth - 1) for each in _items(_opened(value)) or ())
-
-
-def _has_leaked(container: Any, before: Any) -> bool:
-    if isinstance(container, dict | MappingProxyType):
-        new = [value for key, value in container.items() if value is not before.get(key, _ABSENT)]
-        return any(_is_traced(value, DEPTH) for value in new)
-    return any(_is_traced(each, DEPTH) for each in container)
 
 
 def _put_back(container: Any, before: Any) -> None:

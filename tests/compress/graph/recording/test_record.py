@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from compress.graph.calls import Call
 from compress.graph.recording.fakes import Unrecordable
+from compress.graph.recording.leaks import without_leaks
 from compress.graph.recording.record import record
 from compress.graph.sizes.origins import dims_read, numbers_of
 from compress.graph.trace import (
@@ -254,3 +255,12 @@ def test_no_tensor_of_the_tracer_stays_in_what_the_code_keeps(kind: str) -> None
     net.table, net.made_for = torch.zeros(0), 0
     trace_model(net, torch.rand(2, 3, 6, 6))
     assert type(net(torch.rand(2, 3, 6, 6))) is Tensor
+
+
+def test_what_says_that_a_table_exists_goes_with_it() -> None:
+    """torch.export, for networks beyond the recorder, puts back tensors alone."""
+    net: Any = Runs(lambda net, x: net.conv(x) * by_size(net).view(1, 8, 1, 1))
+    net.table, net.made_for = torch.zeros(0), 0
+    with without_leaks(net):
+        _exported(net, Call(torch.rand(2, 3, 6, 6)), False, ())
+    assert net.made_for == 0
