@@ -58,7 +58,7 @@ def diagnose_run(
     write_json(tester.results / FILE, result)
     logger.info("\n%s\n%s\n", rows_text(found), found)
     (tester.results / SNIPPET).unlink(missing_ok=True)  # of an earlier diagnosis
-    overrides = {name: bits for each in found.suspects for name, bits in (each.overrides or {}).items()}
+    overrides = {name: bits for each in found.named for name, bits in (each.overrides or {}).items()}
     if overrides:
         write_text(tester.results / SNIPPET, yaml.safe_dump({"overrides": overrides}, sort_keys=False))
         logger.info("written: %s, for the quantizer of a schedule", tester.results / SNIPPET)
@@ -70,11 +70,11 @@ def diagnose_run(
 
 def _write_schedule(tester: TestedApplication, found: Diagnosis, path: Path) -> None:
     """The run's schedule with the remedies, or why there is nothing to write."""
-    changes = write_remedied(path, tester.checkpoint["schedule"] or {}, found.suspects, tester.folders.name)
+    changes = write_remedied(path, tester.checkpoint["schedule"] or {}, found.named, tester.folders.name)
     if changes:
         logger.info("written: %s; changed: %s", path, "; ".join(changes))
         return
-    why = "no suspects" if not found.suspects else "the remedies are not settings of the schedule's quantizers"
+    why = "no suspects" if not found.named else "the remedies are not settings of the schedule's quantizers"
     logger.warning("%s is not written: %s", path, why)
 
 

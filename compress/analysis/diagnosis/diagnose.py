@@ -25,6 +25,7 @@ from compress.analysis.diagnosis.suspects import (
     QUIET,
     Suspect,
     activation_figures,
+    costly_layers,
     decibels,
     simulation_suspects,
     slot_piece,
@@ -50,20 +51,27 @@ class Diagnosis:
             `clipped`, `used`, `dead_channels`, `spread`, `file_db` (of the file in onnxruntime against the
             simulation, by itself) and, where OpenVINO is installed, `openvino_db`.
         suspects: the most severe first.
+        costly: where there are none and the output is poor nonetheless, the layers whose few bits cost most.
     """
 
     rows: list[dict[str, Any]]
     suspects: list[Suspect] = field(default_factory=list)
+    costly: list[Suspect] = field(default_factory=list)
+
+    @property
+    def named(self) -> list[Suspect]:
+        """All layers with a remedy."""
+        return [*self.suspects, *self.costly]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
-        if not self.suspects:
-            return "no layer loses more than its bits have to lose"
-        lines = []
-        for number, each in enumerate(self.suspects, 1):
+        lines = [] if self.suspects else ["no layer loses more than its bits have to lose"]
+        if self.costly:
+            lines = [f"{lines[0]}, but the output keeps little; these bits cost most:"]
+        for number, each in enumerate(self.named, 1):
             place = "" if each.where == "simulation" else f" (in {each.where})"
             lines.append(f"{number}. {each.layer}{place}: {each.cause}. Remedy: {each.remedy}")
         return "\n".join(lines)
@@ -124,7 +132,7 @@ def _diagnosed(dense: nn.Module, quantized: nn.Module, inputs: Sequence[Inputs],
     best: dict[str, Suspect] = {}
     for each in sorted(suspects, key=lambda one: -one.severity):
         best.setdefault(each.layer, each)
-    return Diagnosis(rows, list(best.values()))
+    return Diagnosis(rows, list(best.values()), [] if best else costly_layers(rows))
 
 
 def _row(

@@ -4,6 +4,7 @@
 to lose: `LOST` decibels beyond what the best ranges for the same bits would lose, or where it computes something else.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ LOST = 10.0  # dB beyond the best ranges, 1.7 bits
 CLIPPED = 0.02  # share of values cut off
 ELSE = 18.0  # dB below which a layer of good ranges does not compute the same; sums of many signs lose some
 QUIET = 30.0  # dB of signal to noise from which on nothing is worth naming
+LOSSY = 20.0  # dB of the network's output below which bits that are too few are worth naming
+WIDE = 8  # bits that are never too few
+MOST_COSTLY = 3  # layers named for their bits: the next diagnosis, with more bits in these, names the next ones
 SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # of the range, tried for the best
 
 
@@ -57,9 +61,9 @@ def weight_figures(layer: QuantLayer, dense: Tensor) -> dict[str, float]:
     """Of a quantized weight against the float one.
 
     Returns:
-        `weight_db`: signal to noise, mean over channels; `weight_best_db`: of the best ranges per channel with as many
-        bits; `spread`: the widest channel's range over the median one's; `dead_channels`: share that is 0 now and was
-        not.
+        `bits_weights`; `weight_db`: signal to noise, mean over channels; `weight_best_db`: of the best ranges per
+        channel with as many bits; `spread`: the widest channel's range over the median one's; `dead_channels`: share
+        that is 0 now and was not.
     """
     piece, axis = layer.weight_quantizer, layer.channel_axis
     if piece is None:
@@ -73,6 +77,7 @@ def weight_figures(layer: QuantLayer, dense: Tensor) -> dict[str, float]:
     ranges = (rows if scale is None else rows * scale.movedim(axis, 0).flatten(1)).abs().amax(1)
     kept = rows * alive.unsqueeze(1)  # masked channels are no loss
     return {
+        "bits_weights": piece.bits,
         "weight_db": _mean_decibels(kept, quantized),
         "weight_best_db": _mean_decibels(kept, _best_symmetric(kept, piece.bits)),
         "spread": float(ranges.max() / ranges.median().clamp_min(1e-12)),
@@ -100,8 +105,8 @@ def activation_figures(piece: ActivationQuantizer, values: Tensor) -> dict[str, 
     """Of a rounded activation, on values as they are before it.
 
     Returns:
-        `clipped`: share of values beyond the range; `used`: the largest value over the range's end; `act_db`: signal to
-        noise; `act_best_db`: of the best range with as many bits.
+        `bits_activations`; `clipped`: share of values beyond the range; `used`: the largest value over the range's end;
+        `act_db`: signal to noise; `act_best_db`: of the best range with as many bits.
     """
     grid = piece.grid()
     if grid is None or grid.axis is not None:
@@ -113,6 +118,7 @@ def activation_figures(piece: ActivationQuantizer, values: Tensor) -> dict[str, 
     outside = (values < low - step) | (values > high + step)
     reach = max(high, -low, 1e-12)
     return {
+        "bits_activations": piece.bits,
         "clipped": float(outside.double().mean()),
         "used": float(values.abs().max()) / reach,
         "act_db": decibels(values, rounded),
@@ -185,6 +191,35 @@ def _range_suspects(name: str, module: nn.Module, row: dict[str, float]) -> list
         cause = f"{what} is rounded too coarsely: {row['act_db']:.0f} dB where its bits allow {row['act_best_db']:.0f}"
         remedy = "another clip_acts, or more bits for this layer"
     return [Suspect(name, cause, remedy, lost, overrides)]
+
+
+def costly_layers(rows: Sequence[Mapping[str, Any]]) -> list[Suspect]:
+    """Where no layer loses more than its bits have to and the output is poor nonetheless: whose bits cost most.
+
+    Args:
+        rows: of a diagnosis, in the order of execution.
+
+    Returns:
+        at most `MOST_COSTLY` layers, the one that loses most by itself first; none where the last output keeps `LOSSY`
+        dB, or all layers have `WIDE` bits.
+    """
+    last = next((row["db"] for row in reversed(rows) if "db" in row), 200.0)
+    few = [row for row in rows if last < LOSSY and row.get("own_db", 200.0) < LOSSY and _narrow(row)]
+    return [_costly(row) for row in sorted(few, key=lambda row: row["own_db"])[:MOST_COSTLY]]
+
+
+def _narrow(row: Mapping[str, Any]) -> dict[str, int]:
+    """Bits of a row that are fewer than `WIDE`, and what they round loses."""
+    losses = {"bits_weights": "weight_db", "bits_activations": "act_db"}
+    return {key: row[key] for key, db in losses.items() if row.get(key, WIDE) < WIDE and row[db] < QUIET}
+
+
+def _costly(row: Mapping[str, Any]) -> Suspect:
+    bits = _narrow(row)
+    words = " and ".join(f"{count} bits for its {key.removeprefix('bits_')}" for key, count in bits.items())
+    cause = f"it keeps {row['own_db']:.0f} dB by itself, with ranges that fit: {words} are few"
+    more = {row["layer"]: dict.fromkeys(bits, WIDE)}
+    return Suspect(row["layer"], cause, f"{WIDE} bits, or train on with its bits", QUIET - row["own_db"], more)
 
 
 def slot_piece(module: nn.Module) -> ActivationQuantizer | None:

@@ -39,7 +39,7 @@ class Diagnosis(Section):
         found = content["diagnosis"]
         if not found:
             return []
-        suspects = [{key: str(value) for key, value in each.items()} for each in found["suspects"]]
+        suspects = [{key: str(value) for key, value in each.items()} for each in _named(found)]
         return [Table("diagnosis", found["rows"], COLUMNS), Table("suspects", suspects, columns=None)]
 
     def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
@@ -49,10 +49,16 @@ class Diagnosis(Section):
             return [self.missing]
         texts = [
             Text(f"{i}. {each['layer']} ({each['where']}): {each['cause']}. Remedy: {each['remedy']}.", "absent")
-            for i, each in enumerate(found["suspects"], 1)
+            for i, each in enumerate(_named(found), 1)
         ]
-        healthy = Text("No layer loses more than its bits have to lose.", "quiet")
-        return [*(texts or [healthy]), Charts(self.charts(content)), *self.tables(content)[:1]]
+        fitting = "No layer loses more than its bits have to lose"
+        if not found["suspects"]:
+            texts.insert(0, Text(f"{fitting}, but the bits are few." if texts else f"{fitting}.", "quiet"))
+        return [*texts, Charts(self.charts(content)), *self.tables(content)[:1]]
+
+
+def _named(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*found["suspects"], *found.get("costly", [])]
 
 
 def _figure(key: str, head: str, form: str = "{:.1f}") -> Column:

@@ -1,6 +1,7 @@
 """The doctor: each of 20 faults put into one layer is named first, and in 10 healthy networks nothing is named."""
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,21 @@ def test_nothing_is_named_in_a_healthy_network(name: str) -> None:
     assert found.suspects == [], str(found)
     assert {"conv1", "relu1", "conv2", "conv3", "fc"} <= {row["layer"] for row in found.rows}
     assert all(5 < row["db"] < 100 for row in found.rows if row["layer"].startswith("conv"))  # something is rounded
+
+
+def test_bits_that_are_too_few_are_named_where_nothing_else_is_wrong() -> None:
+    net = dense(2)
+    found = diagnose(net, calibrated(net, 3), X)
+    assert not found.suspects
+    assert 1 <= len(found.costly) <= 3
+    assert "keeps little; these bits cost most:\n1. " in str(found)
+    assert re.search(r"3 bits for its \w+.* are few. Remedy: 8 bits", str(found))
+    worst = min((row for row in found.rows if "own_db" in row), key=lambda row: row["own_db"])
+    assert found.costly[0].layer == worst["layer"]
+    overrides = {name: bits for each in found.named for name, bits in (each.overrides or {}).items()}
+    better = diagnose(net, calibrated(net, 3, overrides=overrides), X)
+    assert better.rows[-1]["db"] > found.rows[-1]["db"] + 1  # what is advised helps
+    assert not diagnose(net, calibrated(net, 8), X).costly
 
 
 def scaled_weight(net: Any, layer: str, factor: float) -> None:
