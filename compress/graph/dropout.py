@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.graph.modes import overrides_train
 
+DRAWS = ("aten.bernoulli", "aten.bernoulli_", "aten.native_dropout")
+
 
 class NoDropout(TorchDispatchMode):
     """Random masks keep everything, whatever operation draws them, outside the branches of `torch.cond`."""
@@ -26,6 +28,8 @@ class NoDropout(TorchDispatchMode):
         # Below autograd, dropout of all kinds has become one of these
         # draws, so that no list of dropout functions is needed.
         name = _name(func)
+        if name in DRAWS:
+            self.drawn(name, args)
         if name == "aten.bernoulli_":
             return args[0].fill_(1)
         if name == "aten.bernoulli":
@@ -35,6 +39,9 @@ class NoDropout(TorchDispatchMode):
         if name in ("aten.rrelu_with_noise", "aten.rrelu_with_noise_"):
             args = args[:4]  # without `training` the slope is the mean of those that are drawn
         return self.call(name, func, args, kwargs or {})
+
+    def drawn(self, name: str, args: Any) -> None:
+        """A draw that did not happen."""
 
     def call(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Any other operation."""

@@ -60,15 +60,63 @@ def _asks(function: Any) -> bool:
         return False
 
 
+def computes_shares(model: nn.Module) -> bool:
+    """Whether some code computes the share that a dropout function drops: it may follow the width.
+
+    No values show that in eval mode, and no trace: `F.dropout(y, 1 / y.shape[1], self.training)`.
+    """
+    own = _judged_by_words(model)
+    return any(_computes_share(each) for cls in own for each in (cls, *_called_by(cls)))
+
+
+@functools.cache
+def _computes_share(code: Any) -> bool:
+    """Whether a class or a function calls a dropout function with a share that it computes."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+    except (OSError, TypeError, SyntaxError):
+        return False
+    calls = [call for call in ast.walk(tree) if isinstance(call, ast.Call)]
+    given = {each.arg for each in ast.walk(tree) if isinstance(each, ast.arg)}
+    given -= {each.id for each in ast.walk(tree) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+    return any(not _is_kept(each, given) for call in calls for each in _shares(call))
+
+
+def _shares(call: ast.Call) -> list[ast.AST]:
+    """In a call of a dropout function: what it drops, without its input and its flags."""
+    given = call.keywords
+    if _called(call) in DROPOUTS:
+        given = [ast.keyword("p", call.args[1])] if len(call.args) > 1 else [k for k in given if k.arg == "p"]
+    else:
+        given = [k for k in given if k.arg == "dropout_p"]
+    return [each.value.body if isinstance(each.value, ast.IfExp) else each.value for each in given]
+
+
+def _is_kept(node: ast.AST, given: set[str]) -> bool:
+    """A number, an argument that is not changed, or an attribute of an attribute ... of a name."""
+    if isinstance(node, ast.Attribute):
+        return isinstance(node.value, ast.Name) or _is_kept(node.value, given)
+    return isinstance(node, ast.Constant) or (isinstance(node, ast.Name) and node.id in given)
+
+
+def _called(call: ast.Call) -> str:
+    name: str = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    return name
+
+
 def _calls_what_asks(cls: type) -> bool:
     """Whether a method calls a function beside the class that reads the training flag of the module it is given."""
+    return any(_asks(each) or _computes_share(each) for each in _called_by(cls))
+
+
+def _called_by(cls: type) -> list[Any]:
+    """The functions beside a class that its methods call, but for torch's."""
     methods = [each for each in vars(cls).values() if inspect.isfunction(each)]
     called = [each.__globals__.get(name) for each in methods for name in each.__code__.co_names]
     for cell in (cell for each in methods for cell in each.__closure__ or ()):
         with contextlib.suppress(ValueError):  # nothing is in it yet
             called.append(cell.cell_contents)
-    own = [each for each in called if inspect.isfunction(each) and not each.__module__.startswith("torch.")]
-    return any(_asks(each) for each in own)
+    return [each for each in called if inspect.isfunction(each) and not each.__module__.startswith("torch.")]
 
 
 def modes_without_gradients(model: nn.Module) -> list[Callable[[], contextlib.AbstractContextManager[Any]]]:
@@ -108,7 +156,7 @@ def _trains_otherwise(cls: type) -> bool:
 
     With a `train` of its own it may switch what it calls as it likes.
     """
-    if "train" in vars(cls) or "eval" in vars(cls) or _calls_what_asks(cls):
+    if "train" in vars(cls) or "eval" in vars(cls) or _calls_what_asks(cls) or _computes_share(cls):
         return True
     source = _source(cls) or ""
     if "training" not in source:
@@ -131,9 +179,12 @@ def _is_flag(node: ast.AST) -> bool:
 
 def _switches(call: ast.Call) -> list[ast.AST]:
     """In a call of a dropout function, `self.training` as its flag, or in `p if self.training else 0.0`."""
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     found: list[ast.AST] = []
-    given = [*call.args, *call.keywords] if name in DROPOUTS else [k for k in call.keywords if k.arg == "dropout_p"]
+    given = (
+        [*call.args, *call.keywords]
+        if _called(call) in DROPOUTS
+        else [k for k in call.keywords if k.arg == "dropout_p"]
+    )
     for each in given:
         value = each.value if isinstance(each, ast.keyword) else each
         flag: ast.AST = value

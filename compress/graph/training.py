@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.calls import Call, Unused, calls_of, unused_in
-from compress.graph.own_code import asks_for_training
+from compress.graph.own_code import asks_for_training, computes_shares
 from compress.graph.trace import (
     ExampleInputs,
     Trace,
@@ -42,14 +42,15 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
     """Of each call: eval mode, and training mode if the code asks for it, as far as it can be traced."""
     refuse_scripted(model)
     traces = []
-    unused, asks = unused_in(example_inputs), asks_for_training(model)
+    unused, asks, computes = unused_in(example_inputs), asks_for_training(model), computes_shares(model)
     for call in calls_of(example_inputs):
         trace = trace_model(model, [call, *unused])
         training = training_trace(model, call, unused, trace) if asks else ""
         if isinstance(training, str):
             traces.append(replace(trace, untrained=training))
         else:
-            traces += [replace(trace, alike=True)] if alike(trace, training) else [trace, training]
+            same = not computes and alike(trace, training)
+            traces += [replace(trace, alike=True)] if same else [trace, training]
     return traces
 
 

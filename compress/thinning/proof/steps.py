@@ -71,6 +71,12 @@ class Recording(NoDropout):
         self._weights = torch.zeros(0)
         self._before, self._in_step, self._exact = before, before is not None, True
 
+    def drawn(self, name: str, args: Any) -> None:
+        """Keeps the share that would be dropped: where nothing is, no value shows it."""
+        shares = tuple(each for each in args[1:] if isinstance(each, float))
+        lost = math.nan
+        self.steps.append(Step(self._running[-1], name, shares, tuple(args[0].shape), lost, lost, False, args[0].dtype))
+
     def call(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs an operation and keeps its step."""
         given = _opened(name, args)

@@ -99,6 +99,34 @@ class HookedGradient(OwnGradient):
         return y
 
 
+class Drops(OwnGradient):
+    """The share that is dropped goes by the width, which no values show."""
+
+    def inner(self, y):
+        return functional.dropout(y, 1 / y.shape[1], self.training)
+
+
+def dropped(y, training):
+    share = 1 / y.shape[1]
+    return functional.dropout2d(y, p=share if training else 0.0) if share < 1 else y
+
+
+class DropsInHelper(OwnGradient):
+    def inner(self, y):
+        return dropped(y, self.training)
+
+
+class DropsLocally(OwnGradient):
+    def inner(self, y):
+        share = 1 / y.shape[1]
+        return functional.dropout(y, share, self.training)
+
+
+class DropsImages(OwnGradient):
+    def inner(self, y):
+        return y * torch.empty(len(y), 1, 1, 1).bernoulli_(1 / y.shape[1]) if self.training else y
+
+
 class Trained(OwnGradient):
     """Fails in training mode only."""
 
@@ -119,15 +147,22 @@ def thinned_and_switched_on(kind):
     for net, keep in ((twin, masks), (model, {})):
         net.step.fill_(2000)
         net.off.fill_(False)
+        torch.manual_seed(0)  # both drop the same
         train(net, IMAGE, keep)
-    other = numbers(3, 3, 8, 4)
-    torch.testing.assert_close(model(other), twin(other), rtol=1e-9, atol=1e-9)
+    outputs = []
+    for net in (model, twin):
+        torch.manual_seed(0)
+        outputs.append(net(numbers(3, 3, 8, 4)))
+    torch.testing.assert_close(*outputs, rtol=1e-9, atol=1e-9)
     assert "before.weight[0]" in result.removed
     return result.removed.get("up[0]"), graph.why_pinned("up"), result.notes
 
 
 @pytest.mark.parametrize("kind", [
-    *(pytest.param(kind, marks=SLOW) for kind in (Repeats, Chooses, Flag, HookedGradient)), Window, OwnGradient, Trained
+    *(pytest.param(kind, marks=SLOW) for kind in (
+        Repeats, Chooses, Flag, HookedGradient, DropsImages, DropsLocally, DropsInHelper
+    )),
+    Window, OwnGradient, Trained, Drops,
 ])  # fmt: skip
 def test_what_does_not_follow_stays_and_the_rest_goes(kind):
     gone, pinned, notes = thinned_and_switched_on(kind)
