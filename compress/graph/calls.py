@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compress.errors import UserError
+from compress.errors import UserError, did_you_mean
 
 
 def copies(values: Any) -> Any:
@@ -106,10 +106,23 @@ def calls_of(example_inputs: Inputs) -> list[Call]:
     return calls
 
 
-def unused_in(example_inputs: Inputs) -> tuple[Unused, ...]:
-    """What the user declares to be in no use."""
+def unused_in(example_inputs: Inputs, model: nn.Module | None = None) -> tuple[Unused, ...]:
+    """What the user declares to be in no use.
+
+    Raises:
+        UserError: it is nothing of the model, if that is given.
+    """
     given = example_inputs if isinstance(example_inputs, list) else []
-    return tuple(each for each in given if isinstance(each, Unused))
+    found = tuple(each for each in given if isinstance(each, Unused))
+    names = [] if model is None or not found else [name for name, _ in model.named_parameters()]
+    for each in found if names else ():
+        if not any(each.covers(name) for name in names):
+            modules = [name for name, _ in model.named_modules() if name]  # type: ignore[union-attr]
+            raise UserError(
+                f"Unused({each.pattern!r}) covers no parameter of {type(model).__name__}; "
+                f"{did_you_mean(each.pattern, [*modules, *names])}"
+            )
+    return found
 
 
 @contextlib.contextmanager

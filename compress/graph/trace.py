@@ -32,6 +32,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -211,7 +212,7 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
         ):
             return torch.export.export(model, call.arguments, call.keywords or None, strict=False)
     except FAILURES as error:
-        refuse_scripted(model)
+        refuse_unusable(model)
         reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         with _mode(model, False):  # in training mode a pass would change statistics
             replaced = [] if training else replaced_weights(model, call)
@@ -227,8 +228,14 @@ FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, As
 """What a model's own code raises when it cannot be run on shapes alone, or not at all."""
 
 
-def refuse_scripted(model: nn.Module) -> None:
-    """Raises UserError where a part is compiled by torch.jit: it keeps its layers to itself."""
+def refuse_unusable(model: nn.Module) -> None:
+    """Raises UserError where a part is compiled by torch.jit, which keeps its layers to itself, or has no sizes yet."""
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise UserError(
+                f"{type(model).__name__}: the parameter {name!r} has no sizes yet, as it is of a lazy module; run the "
+                "model once on real inputs first"
+            )
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise UserError(

@@ -28,7 +28,7 @@ from compress.graph.trace import (
     call_of,
     canonical_names,
     operation_name,
-    refuse_scripted,
+    refuse_unusable,
     shape_of,
     trace_model,
 )
@@ -40,9 +40,9 @@ HEADS = 8
 
 def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
     """Of each call: eval mode, and training mode if the code asks for it, as far as it can be traced."""
-    refuse_scripted(model)
+    refuse_unusable(model)
     traces = []
-    unused, asks, computes = unused_in(example_inputs), asks_for_training(model), computes_shares(model)
+    unused, asks, computes = unused_in(example_inputs, model), asks_for_training(model), computes_shares(model)
     for call in calls_of(example_inputs):
         trace = trace_model(model, [call, *unused])
         training = training_trace(model, call, unused, trace) if asks else ""

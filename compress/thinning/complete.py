@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.errors import UserError
+from compress.errors import UserError, did_you_mean
 from compress.graph.channels import ChannelGraph, ChannelGroup, Place
 
 Masks = Mapping[str, Tensor]
@@ -132,10 +132,14 @@ def _cleared(group: ChannelGroup, place: Place, mask: Tensor) -> np.ndarray:
 
 
 def check_masks(masks: Masks, parameters: Mapping[str, Tensor]) -> None:
-    """Raises UserError for a mask that is not of a parameter's name and shape."""
+    """Raises UserError for a mask that is not of a parameter's name and shape, or not of truth values."""
     for name, mask in masks.items():
         if name not in parameters:
-            raise UserError(f"a mask is named {name!r}, and the model has no such parameter")
+            raise UserError(
+                f"a mask is named {name!r}, and the model has no such parameter; {did_you_mean(name, parameters)}"
+            )
+        if mask.dtype != torch.bool:
+            raise UserError(f"the mask of {name} is of {mask.dtype}; a mask is of torch.bool, True where it is kept")
         if mask.shape != parameters[name].shape:
             raise UserError(
                 f"the mask of {name} has shape {tuple(mask.shape)}, the parameter {tuple(parameters[name].shape)}"
@@ -143,9 +147,28 @@ def check_masks(masks: Masks, parameters: Mapping[str, Tensor]) -> None:
 
 
 def zero_masks(model: nn.Module, names: Collection[str] | None = None) -> dict[str, Tensor]:
-    """Masks that say what is zero already, for weights of two or more dimensions: the named ones, or all."""
+    """Masks that say what is zero already, for weights of two or more dimensions: the named ones, or all.
+
+    Of all, without those that are zero everywhere: a branch that starts closed has such a weight, and no pruner leaves
+    one. What it reads is in use once it is trained.
+    """
     return {
         name: tensor.detach() != 0
         for name, tensor in model.named_parameters()
-        if tensor.dim() > 1 and (names is None or name in names)
+        if tensor.dim() > 1 and (name in names if names is not None else not _is_closed(tensor))
     }
+
+
+def closed_notes(model: nn.Module) -> tuple[str, ...]:
+    """A sentence on the weights that are zero everywhere, and whose inputs therefore stay."""
+    closed = [name for name, each in model.named_parameters() if each.dim() > 1 and _is_closed(each)]
+    if not closed:
+        return ()
+    return (
+        f"{', '.join(closed)}: zero everywhere, as in a branch that starts closed, so that what is read there stays; "
+        "give masks to remove it",
+    )
+
+
+def _is_closed(weight: Tensor) -> bool:
+    return weight.numel() > 0 and not bool(weight.detach().any())

@@ -10,16 +10,17 @@ before they touch the model; a group with which that fails stays, with a note.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
-from compress.thinning.complete import Masks, complete_masks, zero_masks
+from compress.thinning.complete import Masks, closed_notes, complete_masks, zero_masks
 from compress.thinning.proof.inputs import Samples
 from compress.thinning.proof.verify import Outcome
 from compress.thinning.recipe import Recipe, slice_optimizer
@@ -79,9 +80,8 @@ def thin(
         graph = prunable_graph(model, example_inputs, allow_inexact)
     completion = complete_masks(graph, zero_masks(model) if masks is None else masks, model)
     given = {} if masks is None else masks
-    return remove_units(
-        model, graph, completion.removed, example_inputs, optimizer, given, completion.notes, allow_inexact
-    )
+    notes = completion.notes + (closed_notes(model) if masks is None else ())
+    return remove_units(model, graph, completion.removed, example_inputs, optimizer, given, notes, allow_inexact)
 
 
 def remove_units(
@@ -111,6 +111,8 @@ def remove_units(
     """
     given = masks or {}
     _check_units(graph, removed)
+    _check_sizes(graph, model)
+    removed = {name: sorted(set(units)) for name, units in removed.items()}
     if not any(removed.values()):
         return Thinned(Recipe(), {}, dict(given), notes)
     proof = _proved(model, graph, removed, given, example_inputs, allow_inexact)
@@ -136,12 +138,29 @@ def _check_units(graph: ChannelGraph, removed: Mapping[str, list[int]]) -> None:
                 else f"`graph.groups()` lists its {len(groups)}"
             )
             raise UserError(f"the graph has no group {name!r}; {known}; nothing was removed")
-        wrong = [unit for unit in units if not 0 <= unit < groups[name].units]
+        if not isinstance(units, Collection) or isinstance(units, str):
+            raise UserError(f"group {name!r}: given {units!r}; give a list of units; nothing was removed")
+        wrong = [unit for unit in units if not isinstance(unit, int | np.integer) or not 0 <= unit < groups[name].units]
         if wrong:
             raise UserError(
                 f"group {name!r} has the units 0 to {groups[name].units - 1}, and no unit {wrong[0]}; "
                 "nothing was removed"
             )
+        if len(set(units)) == groups[name].units:
+            raise UserError(f"group {name!r}: all its units were to go; one has to stay; nothing was removed")
+
+
+def _check_sizes(graph: ChannelGraph, model: nn.Module) -> None:
+    """Raises UserError where the graph is of other sizes than the model: it was made before a removal."""
+    parameters = dict(model.named_parameters())
+    for group in graph.groups():
+        for (name, dim), unit_of in group.members.items():
+            if name in parameters and parameters[name].shape[dim] != len(unit_of):
+                raise UserError(
+                    f"the graph has {len(unit_of)} positions in dimension {dim} of {name}, and the model has "
+                    f"{parameters[name].shape[dim]}: it was made before units were removed, or of another model; make "
+                    "a new one by prunable_graph; nothing was removed"
+                )
 
 
 @dataclass(frozen=True)

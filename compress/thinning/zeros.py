@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from compress.graph.channels import ChannelGraph, ChannelGroup, Place
-from compress.thinning.complete import cleared_units, zero_masks
+from compress.thinning.complete import cleared_units, closed_notes, zero_masks
 
 Removed = dict[str, list[int]]
 
@@ -52,7 +52,7 @@ def zero_units(graph: ChannelGraph, model: nn.Module) -> tuple[Removed, tuple[st
                 f"{group.name}: {len(constant)} units with zero filters stay: a bias or BatchNorm behind them is not "
                 "zero, so that they give a constant, and without them the network would compute something else"
             )
-    return {name: units for name, units in removed.items() if units}, tuple(notes)
+    return {name: units for name, units in removed.items() if units}, (*notes, *closed_notes(model))
 
 
 def in_both(first: Removed, second: Removed) -> Removed:
@@ -70,6 +70,8 @@ def _silent(graph: ChannelGraph, group: ChannelGroup, parameters: dict[str, nn.P
 def _unread(graph: ChannelGraph, group: ChannelGroup, parameters: dict[str, nn.Parameter]) -> np.ndarray:
     """For each unit whether every weight that reads it is zero there."""
     places = [place for place in group.members if place in graph.reads and place[0] in parameters]
+    if not all(parameters[name].detach().any() for name, _ in places):
+        return np.zeros(group.units, dtype=bool)  # one is zero everywhere, as where a branch starts closed
     return _all_zero(group, places, parameters)
 
 

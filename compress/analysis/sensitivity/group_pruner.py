@@ -73,9 +73,10 @@ class GroupPruner:
         return {name: self._parameters[name] for name in found}
 
     def pinned(self, name: str) -> bool:
-        """Whether nothing of a weight's filters (or channels) can leave the network, as of its last layer."""
-        found = [group for group in self._groups() if self._place(name) in group.members]
-        return bool(found) and all(group.pinned for group in found)
+        """Whether nothing of a weight's filters (or channels) can leave: the last layer's, or one's that never runs."""
+        return self.graph is not None and all(
+            group.pinned for group in self._groups() if self._place(name) in group.members
+        )
 
     def along(self, names: Sequence[str]) -> list[str]:
         """Further weights whose filters (or channels) go with those of these weights."""

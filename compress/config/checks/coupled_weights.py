@@ -13,12 +13,14 @@ from compress.graph.channels import ChannelGraph, ChannelGroup, Place
 from compress.policies.base import Policy
 from compress.policies.overlaps import meetings
 from compress.policies.pruning import PruningPolicy
+from compress.policies.thinning import ThinningPolicy
 from compress.pruning.coupled_masks import channel_dim
 from compress.pruning.structure import WITHIN_HEADS, StructurePruner
 from compress.selectors import canonical_parameters
 from compress.thinning.current import CurrentGraph
 from compress.thinning.ranking import differing_levels
 
+NEVER_READ = "the network does not read it when it runs on the example inputs"
 Entry = tuple[Path, PruningPolicy, dict[str, Place]]
 
 
@@ -36,8 +38,9 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
         known = graph.get()
     except UserError:
         return  # reported when the pruner asks for it
+    inexact = any(isinstance(each, ThinningPolicy) and each.remover.allow_inexact for _, each in entries)
     for path, policy, places in structured:
-        _check_pinned(policy, path, places, known, report)
+        _check_pinned(policy, path, places, graph.get(inexact) if inexact else known, report)
     groups = known.groups()
     for path, policy, places in disputed:
         targets, told = policy.pruner.targets, set()  # type: ignore[attr-defined]
@@ -88,8 +91,9 @@ def _check_pinned(
             found.setdefault(place, []).append(group)
     for name, place in places.items():
         groups = found.get(place, [])
-        if groups and all(group.pinned for group in groups):
-            pinned[name] = "; ".join(dict.fromkeys(reason for group in groups for reason in group.pinned))
+        if all(group.pinned for group in groups):
+            reasons_here = dict.fromkeys(reason for group in groups for reason in group.pinned)
+            pinned[name] = "; ".join(reasons_here) or NEVER_READ
     reasons: dict[str, list[str]] = {}
     for name, reason in pinned.items():
         reasons.setdefault(reason, []).append(name)

@@ -55,7 +55,8 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: float, target: 
     Args:
         model: float; it is left as it was.
         batches: inputs of some minibatches of training data, a few hundred samples.
-        to: what may be left of the cost, (0, 1).
+        to: what may be left of the cost, (0, 1). MACs are those of layers with weights; products of two activations,
+            as in attention, are not in them, and `count_macs` has both.
         target: `macs` or `params`.
 
     Raises:
@@ -103,6 +104,8 @@ def _prepared(
 ) -> tuple[nn.Module, list[Any], ChannelGraph, CostOf]:
     if not 0 < to < 1 or target not in COUNTED:
         raise UserError(f"a budget is macs or params, and a fraction between 0 and 1; given {target} = {to:g}")
+    if not isinstance(batches, list | tuple) or not batches:
+        raise UserError(f"batches: given {type(batches).__name__}; give a list of minibatches; nothing was pruned")
     dense, finite = copied(model).eval(), finite_samples(batches)
     graph = prunable_graph(dense, finite[0])
     count = weight_macs_left if target == "macs" else parameter_count

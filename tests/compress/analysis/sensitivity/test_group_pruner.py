@@ -174,6 +174,16 @@ def test_what_cannot_leave_the_network_stays_dense_in_the_suggestion(tmp_path: P
     assert f"# {fixed}: nothing of it can leave the network" in path.read_text()
 
 
+def test_a_layer_that_never_runs_stays_dense_in_the_suggestion(tmp_path: Path) -> None:
+    model, evaluation = made("residual")
+    model.aside = nn.Linear(8, 6)  # type: ignore[assignment]
+    path = tmp_path / "suggested.yaml"
+    sensitivity_analysis(
+        model, tmp_path / "s.xlsx", evaluation, "filter", [0.5], Settings(tolerance=1e9, schedule_file=path)
+    )
+    assert "# aside.weight: nothing of it can leave the network" in path.read_text()
+
+
 def test_a_residual_sum_is_one_curve_and_its_members_are_named(tmp_path: Path) -> None:
     model, evaluation = made("residual")
     table = sensitivity_analysis(model, tmp_path / "s.xlsx", evaluation, "filter", [0.5])
