@@ -25,7 +25,7 @@ from compress.errors import UserError
 from compress.export.exported_model import is_exported
 from compress.io.files import write_json
 from engine.application import TestedApplication
-from engine.commands.diagnose import diagnose_run
+from engine.commands.diagnose import check_diagnosable, diagnose_run
 from engine.commands.export import evaluate_exported, export_run, seen_inputs
 from engine.commands.prune import PruneRequest
 from engine.commands.quantize import QuantizeRequest
@@ -113,6 +113,7 @@ class BaseTester(TestedApplication):
         if change is not None:
             return change.run(self)
         check_asked(self)
+        check_diagnosable(self)
         started = time.perf_counter()
         second = [self.second()] if self.second else []  # first: it may be refused
         dense = second or [(name, self.test(each)) for name, each in self.dense_networks().items()]

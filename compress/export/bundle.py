@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -157,4 +158,10 @@ def _is_complete(found: Any) -> bool:
         and {"threads", "rounds"} <= set(how)
         and isinstance(rows, list)
         and all(isinstance(each, dict) and set(ROW) <= set(each) for each in rows)
+        and all(_is_time(each[key]) for each in rows for key in ("ms", "low", "high"))
     )
+
+
+def _is_time(value: Any) -> bool:
+    """A number above zero, or nothing, where a file was not run."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf)

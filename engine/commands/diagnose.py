@@ -14,6 +14,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from compress.analysis.diagnosis.diagnose import Diagnosis, diagnose
+from compress.errors import UserError
 from compress.export.onnx.qdq import is_quantized
 from compress.io.files import write_json, write_text
 from engine.application import TestedApplication
@@ -35,6 +36,19 @@ HEADS = [
     "file, dB",
     "in OpenVINO, dB",
 ]
+
+
+def check_diagnosable(tester: TestedApplication) -> None:
+    """Refuses `--diagnose` of a float network, before anything is computed.
+
+    Raises:
+        UserError: it is one.
+    """
+    if tester.config.diagnose and not is_quantized(tester.build_model()):
+        raise UserError(
+            f"--diagnose looks at quantized networks, and that of {tester.file} is float; quantize it by "
+            f"python test.py --run={tester.folders.name} --quantize=auto first; nothing was done"
+        )
 
 
 def diagnose_run(

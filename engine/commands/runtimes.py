@@ -5,6 +5,7 @@
 
 import dataclasses
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -50,7 +51,7 @@ def in_runtimes(
             logger.info("exporting the files of a latency model of the dense network in %s; some minutes", clock)
             size = add_layer_table(folder, given[DENSE].cpu(), tuple(each.cpu() for each in example), clock)
             logger.info("the layer table has %.1f MB", size / 1e6)
-        logger.info("written: %s; on the device: python %s/measure.py", folder, folder.name)
+        logger.info("written: %s; on the device: python %s", folder, shlex.quote(f"{folder.name}/measure.py"))
     elif opt.runtimes is not None:
         measure_run(tester, networks, inputs)
 

@@ -33,7 +33,8 @@ def _said(row: Mapping[str, Any]) -> str:
     """The goal, and what was measured or why nothing was."""
     if row.get("value") is None:
         return f"{row['goal']} ({row['note']})" if row.get("note") else str(row["goal"])
-    return f"{row['goal']} (measured {number(row['value'])})"
+    how = "predicted" if str(row.get("note") or "").startswith("predicted") else "measured"
+    return f"{row['goal']} ({how} {number(row['value'])})"
 
 
 WORDS = {MISSED: "goals missed", NOT_MEASURED: "goals not measured", UNDECIDED: "goals undecided"}

@@ -51,7 +51,7 @@ class Diagnosis:
             `clipped`, `used`, `dead_channels`, `spread`, `file_db` (of the file in onnxruntime against the
             simulation, by itself) and, where OpenVINO is installed, `openvino_db`.
         suspects: the most severe first.
-        costly: where there are none and the output is poor nonetheless, the layers whose few bits cost most.
+        costly: where there are none, the layers whose few bits cost most (`costly_layers`).
     """
 
     rows: list[dict[str, Any]]
@@ -70,7 +70,7 @@ class Diagnosis:
     def __str__(self) -> str:
         lines = [] if self.suspects else ["no layer loses more than its bits have to lose"]
         if self.costly:
-            lines = [f"{lines[0]}, but the output keeps little; these bits cost most:"]
+            lines = [f"{lines[0]}, but some have few bits; these cost most:"]
         for number, each in enumerate(self.named, 1):
             place = "" if each.where == "simulation" else f" (in {each.where})"
             lines.append(f"{number}. {each.layer}{place}: {each.cause}. Remedy: {each.remedy}")

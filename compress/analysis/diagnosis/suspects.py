@@ -194,17 +194,20 @@ def _range_suspects(name: str, module: nn.Module, row: dict[str, float]) -> list
 
 
 def costly_layers(rows: Sequence[Mapping[str, Any]]) -> list[Suspect]:
-    """Where no layer loses more than its bits have to and the output is poor nonetheless: whose bits cost most.
+    """Where no layer loses more than its bits have to: those whose few bits cost most.
 
     Args:
         rows: of a diagnosis, in the order of execution.
 
     Returns:
-        at most `MOST_COSTLY` layers, the one that loses most by itself first; none where the last output keeps `LOSSY`
-        dB, or all layers have `WIDE` bits.
+        at most `MOST_COSTLY` layers that keep less than `LOSSY` dB by themselves with fewer than `WIDE` bits, the one
+        that loses most first. Where the network's output keeps more than that, only those that lose `LOST` dB more than
+        the middle one of all layers.
     """
     last = next((row["db"] for row in reversed(rows) if "db" in row), 200.0)
-    few = [row for row in rows if last < LOSSY and row.get("own_db", 200.0) < LOSSY and _narrow(row)]
+    own = sorted(row["own_db"] for row in rows if "own_db" in row)
+    bound = LOSSY if last < LOSSY or not own else min(LOSSY, own[len(own) // 2] - LOST)
+    few = [row for row in rows if row.get("own_db", 200.0) < bound and _narrow(row)]
     return [_costly(row) for row in sorted(few, key=lambda row: row["own_db"])[:MOST_COSTLY]]
 
 

@@ -8,7 +8,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -275,7 +275,7 @@ def _report(
     difference = compare_onnx(file, reference, inputs)
     _check_free(file, reference, inputs[0], settings.free_axes)
     unfused = compare_onnx(file, reference, inputs, fused=False) if kind == "qdq" or settings.format else None
-    found = _kernel_warnings(kind, kernels, settings.reduce_range) + fusion_warnings(difference, unfused)
+    found = _kernel_warnings(kind, floats, settings.reduce_range) + fusion_warnings(difference, unfused)
     return ExportReport(
         file=str(file),
         mode=kind,
@@ -329,15 +329,14 @@ def _check_free(file: Path, reference: nn.Module, inputs: Inputs, axes: Sequence
         ) from e
 
 
-def _kernel_warnings(kind: str, kernels: Mapping[str, int], reduce_range: bool) -> list[str]:
+def _kernel_warnings(kind: str, floats: Sequence[str], reduce_range: bool) -> list[str]:
     if kind != "qdq":
         return []
     found = []
-    floats = sum(kernels.get(name, 0) for name in ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul"))
     if floats:
         found.append(
-            f"onnxruntime computes {floats} layers in float: those that are not quantized, and those whose output "
-            "is not quantized before it is used (the last layer, or one in front of an addition)"
+            f"onnxruntime computes quantized layers in float, as what they give is not rounded before it is used: "
+            f"{', '.join(floats)}; --complete (ExportSettings(complete=True)) rounds it"
         )
     if has_vnni() is False and not reduce_range:
         found.append(

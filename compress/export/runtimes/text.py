@@ -23,6 +23,7 @@ def table_text(table: Mapping[str, Any]) -> str:
     head += ["ms [quartiles]", "of dense, here", "of dense, onnxruntime", "in integers"]
     lines = [_line(row, metrics) for row in rows]
     text = [tabulate(lines, head, disable_numparse=True)] if lines else []
+    text += fastest_of(rows)
     if how.get("rounds"):
         shapes = ", ".join(str(tuple(each)) for each in how["input_shapes"])
         text.append(
@@ -30,6 +31,24 @@ def table_text(table: Mapping[str, Any]) -> str:
             f"{shapes}; {'processor time' if how.get('processor') else load_text(how['others_cores'])}"
         )
     return "\n".join(text)
+
+
+def fastest_of(rows: Sequence[Row]) -> list[str]:
+    """For each network the fastest row, and those whose quartiles meet its own: no difference is shown to these."""
+    found = []
+    for network in dict.fromkeys(row["network"] for row in rows):
+        timed = sorted((row for row in rows if row["network"] == network and row["ms"]), key=lambda row: row["ms"])
+        if len(timed) < 2:
+            continue
+        first, *others = timed
+        near = [_way_text(row) for row in others if row["low"] <= first["high"]]
+        said = f"; no difference shown to {', '.join(near)}" if near else ""
+        found.append(f"fastest for {network}: {_way_text(first)}, {first['ms']:.3g} ms{said}")
+    return found
+
+
+def _way_text(row: Row) -> str:
+    return f"{row['runtime']} ({precision_text(row)})"
 
 
 def warnings_of(table: Mapping[str, Any]) -> list[str]:

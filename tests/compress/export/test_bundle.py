@@ -12,7 +12,7 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.export import on_device
-from compress.export.bundle import read_device_results, write_bundle
+from compress.export.bundle import ROW, read_device_results, write_bundle
 from compress.export.on_device import measured
 from compress.export.onnx.export_report import ExportSettings
 from tests.compress.export.carrying import carried
@@ -77,6 +77,15 @@ def test_what_is_refused(bundle: Path, tmp_path: Path) -> None:
         ["run", "machine", "rows", "how"],
         {"run": "r", "machine": {}, "rows": [], "how": {"threads": 1, "rounds": 2}},
         {"run": "r", "machine": WHOLE, "rows": [{"runtime": "onnxruntime"}], "how": {"threads": 1, "rounds": 2}},
+        *(
+            {
+                "run": "r",
+                "machine": WHOLE,
+                "rows": [{**dict.fromkeys(ROW), "ms": ms}],
+                "how": {"threads": 1, "rounds": 2},
+            }
+            for ms in (-3, 0, float("nan"), float("inf"), "1", True)
+        ),
     ):
         (tmp_path / "d.json").write_text(json.dumps(damaged))
         with pytest.raises(UserError, match=r"was not written by a bundle's measure\.py"):

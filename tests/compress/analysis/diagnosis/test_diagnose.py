@@ -98,7 +98,7 @@ def test_bits_that_are_too_few_are_named_where_nothing_else_is_wrong() -> None:
     found = diagnose(net, calibrated(net, 3), X)
     assert not found.suspects
     assert 1 <= len(found.costly) <= 3
-    assert "keeps little; these bits cost most:\n1. " in str(found)
+    assert "but some have few bits; these cost most:\n1. " in str(found)
     assert re.search(r"3 bits for its \w+.* are few. Remedy: 8 bits", str(found))
     worst = min((row for row in found.rows if "own_db" in row), key=lambda row: row["own_db"])
     assert found.costly[0].layer == worst["layer"]
@@ -106,6 +106,13 @@ def test_bits_that_are_too_few_are_named_where_nothing_else_is_wrong() -> None:
     better = diagnose(net, calibrated(net, 3, overrides=overrides), X)
     assert better.rows[-1]["db"] > found.rows[-1]["db"] + 1  # what is advised helps
     assert not diagnose(net, calibrated(net, 8), X).costly
+
+
+def test_one_layer_of_two_bits_among_others_of_eight_is_named() -> None:
+    net = dense(3)
+    found = diagnose(net, calibrated(net, 8, overrides={"conv2": {"bits_weights": 2}}), X)
+    assert found.named[0].layer == "conv2"
+    assert found.named[0].overrides == {"conv2": {"bits_weights": 8}}
 
 
 def scaled_weight(net: Any, layer: str, factor: float) -> None:
