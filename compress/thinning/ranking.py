@@ -253,7 +253,13 @@ def _check_places(graph: ChannelGraph, votes: Sequence[Vote]) -> None:
         if (vote.name, vote.dim) not in graph.places:
             raise UserError(f"{vote.name}: dimension {vote.dim} has no channels that the model's graph knows of")
         if vote.within_heads and not any(g.within_heads for g in graph.groups_of(vote.name, vote.dim)):
-            raise UserError(
-                f"{vote.name}: HeadDims are positions within the heads of an attention, and the model's graph knows no "
-                f"heads in dimension {vote.dim} of it; Filters ranks all of its rows"
-            )
+            raise UserError(no_head_dims(vote.name, vote.dim))
+
+
+def no_head_dims(name: str, dim: int) -> str:
+    """What is wrong with HeadDims of a weight that has none that could leave, in words."""
+    return (
+        f"{name}: HeadDims are positions within the heads of an attention, and the model's graph finds none in "
+        f"dimension {dim} of it that could be ranked by themselves; Filters takes its units as the graph lists them, "
+        "whole heads in an attention"
+    )

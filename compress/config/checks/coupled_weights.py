@@ -18,7 +18,7 @@ from compress.pruning.coupled_masks import channel_dim
 from compress.pruning.structure import WITHIN_HEADS, StructurePruner
 from compress.selectors import canonical_parameters
 from compress.thinning.current import CurrentGraph
-from compress.thinning.ranking import differing_levels
+from compress.thinning.ranking import differing_levels, no_head_dims
 
 NEVER_READ = "the network does not read it when it runs on the example inputs"
 Entry = tuple[Path, PruningPolicy, dict[str, Place]]
@@ -36,10 +36,14 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
         return
     try:
         known = graph.get()
-    except UserError:
-        return  # reported when the pruner asks for it
+    except UserError as e:
+        # Each weight is then masked by itself; the pruner says so when it asks, and a remover refuses.
+        for path, _, _ in structured:
+            report.add(f"the network's graph is not known: {e}", path, fatal=False)
+        return
     inexact = any(isinstance(each, ThinningPolicy) and each.remover.allow_inexact for _, each in entries)
     for path, policy, places in structured:
+        _check_head_dims(policy, path, places, known, report)
         _check_pinned(policy, path, places, graph.get(inexact) if inexact else known, report)
     groups = known.groups()
     for path, policy, places in disputed:
@@ -78,6 +82,16 @@ def _warn_of_meetings(structured: list[Entry], groups: Sequence[ChannelGroup], r
                 path,
                 fatal=False,
             )
+
+
+def _check_head_dims(
+    policy: PruningPolicy, path: Path, places: dict[str, Place], graph: ChannelGraph, report: Report
+) -> None:
+    """Adds a fault for each weight whose HeadDims the graph does not know."""
+    targets = policy.pruner.targets  # type: ignore[attr-defined]
+    for name, place in places.items():
+        if targets[name].group == WITHIN_HEADS and not any(g.within_heads for g in graph.groups_of(*place)):
+            report.add(no_head_dims(*place), path)
 
 
 def _check_pinned(

@@ -27,18 +27,18 @@ class Net(nn.Module):
         return self.b(x / (x.square().mean(1, keepdim=True) + 1e-5).sqrt())
 
 
-def built(weight: str, inexact: bool = False) -> Any:
+def built(weight: str, inexact: bool = False, kind: str = "Filters", image: tuple[int, ...] = (2, 3, 4, 4)) -> Any:
     model = Net()
-    at: dict[str, Any] = {"epochs": [0]}
+    at: dict[str, Any] = {"epochs": [5]}
     schedule = {
         "version": 1,
-        "pruners": {"p": {"class": "L1RankedStructureParameterPruner", "group_type": "Filters",
+        "pruners": {"p": {"class": "L1RankedStructureParameterPruner", "group_type": kind,
                           "desired_sparsity": 0.25, "weights": [weight]}},
         "extensions": {"thin": {"class": "FilterRemover", "allow_inexact": inexact}},
         "policies": [{"pruner": {"instance_name": "p"}, **at}, {"extension": {"instance_name": "thin"}, **at}],
     }  # fmt: skip
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return dict_config(model, optimizer, schedule, torch.rand(2, 3, 4, 4), epochs=2, strict=True)
+    return dict_config(model, optimizer, schedule, torch.rand(image), epochs=9, strict=True)
 
 
 def test_what_only_inexact_removal_takes_is_no_fault_where_the_remover_takes_it(
@@ -56,3 +56,25 @@ def test_a_weight_that_no_call_reads_is_named() -> None:
         ScheduleError, match="'aside.weight': .* cannot leave the network .the network does not read it"
     ):
         built("aside.weight")
+
+
+def test_head_dims_that_the_graph_does_not_know_are_a_fault_before_training() -> None:
+    with pytest.raises(ScheduleError, match="b.weight: HeadDims are positions .* finds none in dimension 0"):
+        built("b.weight", kind="HeadDims")
+
+
+def test_example_inputs_that_do_not_fit_are_told_before_training() -> None:
+    with pytest.raises(ScheduleError, match="the network's graph is not known: Net cannot be traced"):
+        built("a.weight", image=(2, 1, 4, 4))
+
+
+def test_vectors_that_a_glob_takes_along_are_one_fault() -> None:
+    model = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))))
+    pruner = {"class": "L1RankedStructureParameterPruner", "group_type": "Filters", "desired_sparsity": 0.3}
+    schedule = {"version": 1, "pruners": {"p": {**pruner, "weights": ["*.weight"]}},
+                "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}]}  # fmt: skip
+    with pytest.raises(ScheduleError) as fault:
+        dict_config(model, torch.optim.SGD(model.parameters(), lr=0.1), schedule)
+    assert str(fault.value).count("vectors, as of norms") == 1
+    assert "1.weight, 3.weight, 5.weight, 7.weight and 2 more are vectors" in str(fault.value)
+    assert "name the weights of layers: 0.weight, 2.weight" in str(fault.value)
