@@ -90,9 +90,9 @@ def qat(options: Any) -> Iterator[Line]:
         measured = compare({**ways, **found}, options.rounds, 3)
         limit = measured.pop(LIMIT)
         for key, ratios in list(measured.items())[1:]:
-            own = key == "ours"
+            mine = key == "ours"
             yield ratio_line(
-                f"QAT step 8/8, {name}, {key}", ratios, 1.10 if own else None, limit=limit if own else None
+                f"QAT step 8/8, {name}, {key}", ratios, 1.10 if mine else None, limit=limit if mine else None
             )
         for key, why in absent.items():
             yield Line(f"QAT step 8/8, {name}, {key}", "bare loop", f"not measured: {why}")
