@@ -124,7 +124,7 @@ def test_integer_kernels_run(integers: ExportReport) -> None:
     assert integers.kernels["QLinearConv"] == 2
     assert "ConvTranspose" not in integers.nodes  # onnxruntime has no integer kernel for it
     assert integers.nodes["DepthToSpace"] == 2
-    assert any("1 layers in float" in each for each in integers.warnings)  # the last one
+    assert any("quantized layers in float" in each and ": last;" in each for each in integers.warnings)
 
 
 def test_the_description_is_in_the_file(integers: ExportReport) -> None:
