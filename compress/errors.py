@@ -5,7 +5,7 @@ The error classes and the "did you mean" helper. Everything may import this modu
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MOST_BITS = 4096  # of a whole number that is written out
@@ -123,3 +123,8 @@ def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:
         return "there are none"
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return "there are: " + ", ".join(names[:12]) + more
+
+
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first names, by commas, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

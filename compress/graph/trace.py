@@ -32,7 +32,6 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
-from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -42,7 +41,7 @@ from compress.graph.modes import in_mode
 from compress.graph.own_code import dropping
 from compress.graph.recording.leaks import without_leaks
 from compress.graph.recording.record import record
-from compress.graph.recording.untraced import advice_on, place_of, replaced_weights
+from compress.graph.recording.untraced import advice_on, place_of, refuse_unusable, replaced_weights
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.origins import counted
 
@@ -226,23 +225,6 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
 
 FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, ArithmeticError)
 """What a model's own code raises when it cannot be run on shapes alone, or not at all."""
-
-
-def refuse_unusable(model: nn.Module) -> None:
-    """Raises UserError where a part is compiled by torch.jit, which keeps its layers to itself, or has no sizes yet."""
-    for name, parameter in model.named_parameters():
-        if is_lazy(parameter):
-            raise UserError(
-                f"{type(model).__name__}: the parameter {name!r} has no sizes yet, as it is of a lazy module; run the "
-                "model once on real inputs first"
-            )
-    for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise UserError(
-                f"{type(model).__name__}: {f'its module {name!r}' if name else 'it'} is compiled by torch.jit (script "
-                "or trace), and its layers can be neither followed nor made smaller. Build the network with the Python "
-                "class that was compiled, thin that, and compile the result"
-            )
 
 
 @contextlib.contextmanager

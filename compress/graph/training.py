@@ -22,13 +22,13 @@ from torch.utils import _pytree as pytree
 from compress.errors import UserError
 from compress.graph.calls import Call, Unused, calls_of, unused_in
 from compress.graph.own_code import asks_for_training, computes_shares
+from compress.graph.recording.untraced import refuse_unusable
 from compress.graph.trace import (
     ExampleInputs,
     Trace,
     call_of,
     canonical_names,
     operation_name,
-    refuse_unusable,
     shape_of,
     trace_model,
 )

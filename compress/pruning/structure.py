@@ -6,7 +6,7 @@ How many groups go, `group_dependency`, and a threshold on groups.
 import contextlib
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compress.context import StepContext
 from compress.criteria import ThresholdCriteria, group_magnitudes, mask_smallest
 from compress.epoch_window import EpochWindow
-from compress.errors import UserError
+from compress.errors import UserError, some
 from compress.graph.channels import Place
 from compress.groups import COUPLED, GroupName, Tile, Tilings, group_count, spread
 from compress.levels import Level
@@ -31,7 +31,6 @@ from compress.thinning.ranking import Vote
 Rounding = Literal["floor", "nearest", "ceil"]
 GroupDependency = Literal["Leader"]
 WITHIN_HEADS = "HeadDims"
-FEW = 4  # weights that a message names
 REMOVABLE = ("Filters", "3D", "Channels", WITHIN_HEADS)
 RankedGroup = Literal["Filters", "3D", "Channels", "Rows", "Cols", "2D", "Blocks", "HeadDims"]
 RoundTo = Annotated[int, Field(ge=1)]
@@ -196,8 +195,8 @@ class StructurePruner(Pruner):
         vectors = [name for name in self.weights if parameters[name].dim() < 2]
         if len(vectors) > 1:
             found.append(
-                f"{_some(vectors)} are vectors, as of norms, without groups of this kind; name the weights of layers: "
-                f"{_some([name for name in self.weights if name not in vectors]) or 'none of those given is one'}"
+                f"{some(vectors)} are vectors, as of norms, without groups of this kind; name the weights of layers: "
+                f"{some([name for name in self.weights if name not in vectors]) or 'none of those given is one'}"
             )
         for name in [name for name in self.weights if len(vectors) < 2 or name not in vectors]:
             try:
@@ -209,10 +208,6 @@ class StructurePruner(Pruner):
             if leader is not None and count != leader:
                 found.append(f"{name!r} has {count} groups, its leader {self.weights[0]!r} has {leader}")
         return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
 
 
 def ranked_group(group: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from compress.errors import some
 from compress.export.machine_load import load_text
 from compress.export.timing import threads_text
 
 Row = Mapping[str, Any]
-NAMED = 4  # layers that a sentence names
 
 
 def table_text(table: Mapping[str, Any]) -> str:
@@ -63,7 +63,7 @@ def warnings_of(table: Mapping[str, Any]) -> list[str]:
         if row["float_layers"]:
             found.append(
                 f"{where}: {len(row['float_layers'])} of {row['layers']} quantized layers run in float: "
-                f"{_named(row['float_layers'])}"
+                f"{some(row['float_layers'])}"
             )
         found += [f"{where}: {note}" for note in row["notes"]]
     return list(dict.fromkeys(found))
@@ -101,7 +101,3 @@ def _line(row: Row, metrics: Sequence[str]) -> list[str]:
         *("-" if row[key] is None else f"{row[key]:.2f}x" for key in ("ratio", "ratio_onnxruntime")),
         layers_text(row),
     ]
-
-
-def _named(layers: Sequence[str]) -> str:
-    return ", ".join(layers[:NAMED]) + (f" and {len(layers) - NAMED} more" if len(layers) > NAMED else "")

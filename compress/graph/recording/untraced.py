@@ -1,6 +1,6 @@
 """What cannot be traced, in words: where the model's own code failed, and what to do about it.
 
-`place_of`, `advice_on`, called by trace.py; `replaced_weights`, called by the ONNX export, too.
+`refuse_unusable`, `place_of`, `advice_on`, called by trace.py; `replaced_weights`, called by the ONNX export, too.
 """
 
 import traceback
@@ -8,11 +8,30 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 
+from compress.errors import UserError
 from compress.graph.calls import Call, calling, copies
 
 OURS = Path(__file__).parents[1]
+
+
+def refuse_unusable(model: nn.Module) -> None:
+    """Raises UserError where a part is compiled by torch.jit, which keeps its layers to itself, or has no sizes yet."""
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise UserError(
+                f"{type(model).__name__}: the parameter {name!r} has no sizes yet, as it is of a lazy module; run the "
+                "model once on real inputs first"
+            )
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError(
+                f"{type(model).__name__}: {f'its module {name!r}' if name else 'it'} is compiled by torch.jit (script "
+                "or trace), and its layers can be neither followed nor made smaller. Build the network with the Python "
+                "class that was compiled, thin that, and compile the result"
+            )
 
 
 def place_of(error: BaseException) -> str:
