@@ -23,7 +23,6 @@ HOSTS = {  # adapters of packages that are there whenever the adapter is asked f
     "compress/integrations/transformers.py": {"transformers"},
     "compress/thinning/attention/torchvision.py": {"torchvision"},
     "compress/export/runtimes/openvino.py": {"openvino"},
-    "compress/analysis/diagnosis/openvino_values.py": {"openvino"},
     "compress/export/runtimes/executorch.py": {"executorch"},
     "compress/export/runtimes/litert.py": {"ai_edge_litert", "litert_torch"},
     "compress/export/layer_times.py": {"openvino"},

@@ -1,5 +1,6 @@
 """`Source`: what the sections of a report collect from. A file that is absent is None."""
 
+import fnmatch
 import functools
 import time
 from collections.abc import Mapping
@@ -10,8 +11,9 @@ from typing import Any
 from apputils.report.records import read_json, read_table
 from compress.analysis.macs.layers import MacsTable
 
-EXPORT, RUNTIMES, DIAGNOSIS, DEVICE = "export.json", "runtimes.json", "diagnosis.json", "device.json"
-MEASURED = (EXPORT, RUNTIMES, DIAGNOSIS, DEVICE)
+EXPORT, RUNTIMES, DIAGNOSIS = "export.json", "runtimes.json", "diagnosis.json"
+DEVICES = "device*.json"  # one a device
+MEASURED = (EXPORT, RUNTIMES, DIAGNOSIS, DEVICES)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,16 @@ class Source:
             return []
         written = checkpoint.stat().st_mtime
         names = sorted(path.name for path in self.folder.glob("*.json") if path.stat().st_mtime < written)
-        return [name for name in names if name in MEASURED or finished_analysis(self.json(name))]
+        return [name for name in names if _is_measured(name) or finished_analysis(self.json(name))]
+
+    def devices(self) -> list[Any]:
+        """What devices have measured of this network, in the order of the files' names."""
+        names = sorted(path.name for path in self.folder.glob(DEVICES))
+        return [self.json(name) for name in names if name not in self.stale]
+
+
+def _is_measured(name: str) -> bool:
+    return any(fnmatch.fnmatch(name, each) for each in MEASURED)
 
 
 def finished_analysis(record: Any) -> bool:

@@ -19,7 +19,7 @@ from compress.export.on_device import EXPECTED, INPUTS, MANIFEST
 from compress.export.onnx.check import Inputs, torch_outputs
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.runtimes.client import RuntimeProcess
-from compress.export.runtimes.measure import LIMIT, chosen_runtimes
+from compress.export.runtimes.measure import chosen_runtimes
 from compress.export.runtimes.sources import write_source
 from compress.export.runtimes.table import RUNTIMES
 from compress.io.files import read_text, why, write_json, write_text
@@ -54,14 +54,11 @@ def write_bundle(
         narrow: further files in narrow formats, as `measure_runtimes` takes them.
 
     Raises:
-        UserError: the folder holds something or cannot be made, a runtime is unknown, or none can be used here.
+        UserError: the folder holds something or cannot be made, a runtime is unknown, or none can convert here.
     """
-    reasons = {name: RUNTIMES[name].available() for name in chosen_runtimes(names)}
-    faults = [reason for reason in reasons.values() if reason]
-    chosen = [name for name, reason in reasons.items() if not reason]
-    if not chosen:
-        raise UserError(f"no runtime can convert here: {'; '.join(faults)}; nothing was written")
+    chosen, faults = usable_runtimes(names)
     check_free(folder)
+    was_there = folder.exists()
     files: list[dict[str, Any]] = []
     kinds = {RUNTIMES[name].reads for name in chosen}
     given: dict[str, tuple[str, ExportSettings | None]] = {name: (name, settings) for name in networks}
@@ -72,7 +69,7 @@ def write_bundle(
             target = folder / FILES / runtime / str(i)
             target.mkdir(parents=True)
             try:
-                with RuntimeProcess(runtime, LIMIT) as process:
+                with RuntimeProcess(runtime) as process:
                     fault = dict(source.faults).get(RUNTIMES[runtime].reads)
                     if fault:
                         raise UserError(fault)
@@ -89,6 +86,11 @@ def write_bundle(
                 }
                 for precision in precisions
             ]  # fmt: skip
+    if not files:
+        shutil.rmtree(folder)
+        if was_there:
+            folder.mkdir()
+        raise UserError(f"no runtime could convert: {'; '.join(faults)}; nothing was written")
     arrays: dict[str, Any] = {f"{i:03}": each.detach().cpu().numpy() for i, each in enumerate(inputs)}
     np.savez(folder / INPUTS, **arrays)
     computed = {name: torch_outputs(model, [inputs])[0] for name, model in networks.items()}
@@ -102,17 +104,31 @@ def write_bundle(
     return faults
 
 
+def usable_runtimes(names: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Those of the named runtimes that can convert here, and why others cannot.
+
+    Raises:
+        UserError: one is unknown, or none can.
+    """
+    reasons = {name: RUNTIMES[name].available() for name in chosen_runtimes(names)}
+    faults = [reason for reason in reasons.values() if reason]
+    chosen = [name for name, reason in reasons.items() if not reason]
+    if not chosen:
+        raise UserError(f"no runtime can convert here: {'; '.join(faults)}; nothing was written")
+    return chosen, faults
+
+
 def check_free(folder: Path) -> None:
-    """Makes a bundle's folder, new or empty.
+    """Checks that a bundle's folder is empty, or new and can be made; makes nothing.
 
     Raises:
         UserError: it holds something or cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        if there == folder and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty; give a new folder for the bundle; nothing was written")
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as e:
         raise UserError(f"the bundle's folder {folder} cannot be written: {why(e)}; nothing was written") from e

@@ -11,7 +11,7 @@ from torch import Tensor
 from compress.export.latency import Latency, Way, measure_latency
 from compress.export.machine_load import OthersLoad, load_text
 from compress.goals.judge import Value
-from compress.goals.runtimes import way_of
+from compress.goals.runtimes import timed_in
 
 ROUNDS, SECONDS = 15, 0.05  # at first: turns of each file, and the least time of a turn
 MOST_ROUNDS = 300  # where a bound stays undecided
@@ -44,15 +44,16 @@ def measure_ratio(
         most_rounds: >= 2.
 
     Raises:
-        UserError: the runtime is not installed, or refuses a file.
+        UserError: the runtime is not installed, refuses a file, crashes or hangs.
     """
-    ways = {DENSE: way_of(runtime, dense_file, inputs, threads), OWN: way_of(runtime, file, inputs, threads)}
-    with OthersLoad() as others:
+    files = {DENSE: dense_file, OWN: file}
+    with timed_in(runtime, files, inputs, threads) as (ways, precision), OthersLoad() as others:
         found = _ratio(ways, bound, most_rounds)
     end = ""
     if bound is not None and not decided(found, bound):
         end = f"; still within the noise of the bound after {found.rounds} rounds, the most that are measured"
-    note = f"{found.rounds} rounds in turns, {threads} thread{'s' * (threads != 1)}; {load_text(others.cores)}{end}"
+    how = f"{found.rounds} rounds in turns, {threads} thread{'s' * (threads != 1)}, floats in {precision}"
+    note = f"{how}; {load_text(others.cores)}{end}"
     return Value(found.ratio, noise_of(found), found.ratio_low, found.ratio_high, note)
 
 

@@ -1,15 +1,17 @@
 """What runs an exported file where a goal depends on it: the runtimes of `compress.export.runtimes`."""
 
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from compress.errors import UserError, did_you_mean
 from compress.export.latency import Way, onnx_way
 from compress.export.onnx.check import stored_in_integers
-from compress.export.runtimes.base import Loaded, RuntimeFault, Source
+from compress.export.runtimes.base import FLOAT32, Source
+from compress.export.runtimes.client import RuntimeProcess, RuntimeTurn
 from compress.export.runtimes.table import RUNTIMES as ALL
 from compress.goals.goal import DEFAULT_RUNTIME
 
@@ -28,47 +30,56 @@ def problem_with(runtime: str) -> str:
     return ALL[runtime].available()
 
 
-def way_of(runtime: str, file: Path, inputs: tuple[Tensor, ...], threads: int) -> Way:
-    """One run of an ONNX file, to be timed; in the precision that is the runtime's default.
+@contextmanager
+def timed_in(
+    runtime: str, files: Mapping[str, Path], inputs: tuple[Tensor, ...], threads: int
+) -> Iterator[tuple[dict[str, Way], str]]:
+    """Ways of ONNX files in one runtime, to be timed inside the block, and the precision of their floats: its default.
 
     Raises:
-        UserError: the runtime is unknown or not installed, or refuses the file.
+        UserError: the runtime is unknown or not installed, refuses a file, crashes or hangs.
     """
     if problem := problem_with(runtime):
         raise UserError(problem)
     if runtime == DEFAULT_RUNTIME:
-        return onnx_way(file, inputs, threads)
-    arrays = [each.detach().cpu().numpy() for each in inputs]
-    loaded = _loaded(runtime, file, arrays, threads)
-    return lambda: loaded.run(arrays)
+        yield {name: onnx_way(file, inputs, threads) for name, file in files.items()}, FLOAT32
+        return
+    with _loaded(runtime, files, inputs, threads) as (process, precision):
+        yield {name: RuntimeTurn(process, name) for name in files}, precision
 
 
 def float_layers(runtime: str, file: Path, inputs: tuple[Tensor, ...]) -> tuple[list[str], int]:
     """Layers with 8-bit weights that a runtime computes in float, and how many there are in all.
 
     Raises:
-        UserError: the runtime is unknown or not installed, refuses the file, or does not say what it computes how.
+        UserError: the runtime is unknown or not installed, refuses the file, crashes or hangs, or does not say what it
+            computes how.
     """
     if problem := problem_with(runtime):
         raise UserError(problem)
     layers = stored_in_integers(file)
     if not layers:
         return [], 0
-    found = _loaded(runtime, file, [each.detach().cpu().numpy() for each in inputs], 1).kernels(layers)
+    with _loaded(runtime, {file.stem: file}, inputs, 1) as (process, _):
+        found = process.call("kernels", file.stem, layers)
     if found is None:
         raise UserError(f"{runtime} does not report which layers it computes in integers")
     return [each for each in layers if each not in found], len(layers)
 
 
-def _loaded(name: str, file: Path, inputs: list[Any], threads: int) -> Loaded:
-    """A file in a runtime, at the runtime's default precision."""
-    runtime = ALL[name]
-    shapes = [tuple(each.shape) for each in inputs]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            converted = runtime.convert(Source(file.stem, False, (), tuple(shapes), str(file)), folder)
-            loaded = runtime.load(converted.file, runtime.precisions(False)[0], threads, shapes)
-            loaded.run(inputs)  # while the converted files are there
-    except (RuntimeFault, RuntimeError, OSError) as e:
-        raise UserError(f"{name} refuses {file}: {str(e).strip().splitlines()[0][:300]}") from e
-    return loaded
+@contextmanager
+def _loaded(
+    runtime: str, files: Mapping[str, Path], inputs: tuple[Tensor, ...], threads: int
+) -> Iterator[tuple[RuntimeProcess, str]]:
+    """Files in a runtime's process by their names, run once, and the precision: the runtime's default."""
+    arrays = [each.detach().cpu().numpy() for each in inputs]
+    shapes = tuple(each.shape for each in arrays)
+    with tempfile.TemporaryDirectory() as folder, RuntimeProcess(runtime) as process:
+        precision: str = process.call("precisions", False)[0]
+        for i, (name, file) in enumerate(files.items()):
+            target = Path(folder) / str(i)
+            target.mkdir()
+            converted = process.call("convert", Source(name, False, (), shapes, str(file)), str(target))
+            process.load(name, converted.file, precision, threads, arrays, True)
+            process.call("run", name, arrays)
+        yield process, precision

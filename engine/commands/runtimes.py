@@ -5,6 +5,7 @@
 
 import dataclasses
 import logging
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +13,16 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from apputils.report.records import read_json
 from compress.analysis.latency_model.carried import add_layer_table
 from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
-from compress.export.bundle import check_free, read_device_results, write_bundle
+from compress.export.bundle import check_free, read_device_results, usable_runtimes, write_bundle
 from compress.export.layer_times import PROFILED
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import is_quantized
 from compress.export.runtimes.measure import ALL, REFERENCE, Quality, RuntimeTable, chosen_runtimes, measure_runtimes
-from compress.export.runtimes.text import table_text, warnings_of
+from compress.export.runtimes.text import device_name, table_text, warnings_of
 from compress.export.timing import Timing
 from compress.io.files import write_json
 from compress.quantization.decision import Bits
@@ -28,7 +30,7 @@ from engine.application import TestedApplication
 from engine.commands.quantize import quantized_copy
 
 logger = logging.getLogger("run")
-FILE, DEVICE, MOST_SAMPLES = "runtimes.json", "device.json", 3
+FILE, MOST_SAMPLES = "runtimes.json", 3
 DENSE = "dense"
 
 
@@ -38,8 +40,7 @@ def in_runtimes(
     """What the options ask for: a measurement here, a bundle for a device, what a device has measured."""
     opt, run = tester.config, tester.folders.name
     if (found := device_results(tester)) is not None:
-        write_json(tester.results / DEVICE, found)
-        logger.info("written: %s, measured on %s", tester.results / DEVICE, found["machine"]["cpu"] or "the device")
+        keep_device_results(tester.results, found)
     if opt.bundle is not None:
         folder, example = Path(opt.bundle), tuple(x[:1] for x in inputs[0])
         clock = _clock(opt.runtimes) if opt.layer_table else ""
@@ -60,14 +61,15 @@ def check_asked(tester: TestedApplication) -> None:
     """Refuses what the options cannot mean, before anything is computed.
 
     Raises:
-        UserError: an unknown runtime, a file that is no measurement of this run, a bundle's folder that is not free, or
-            layers that no named runtime can time.
+        UserError: an unknown runtime, a file that is no measurement of this run, a bundle's folder that is not free or
+            for which no named runtime can convert, or layers that none can time.
     """
     opt = tester.config
     if opt.runtimes is not None:
         chosen_runtimes(opt.runtimes)
     device_results(tester)
     if opt.bundle is not None:
+        usable_runtimes(opt.runtimes)
         check_free(Path(opt.bundle))
     if opt.layer_table:
         _clock(opt.runtimes)
@@ -90,6 +92,22 @@ def device_results(tester: TestedApplication) -> dict[str, Any] | None:
     """What `--device-results` names; None without it."""
     given = tester.config.device_results
     return None if given is None else read_device_results(Path(given), tester.folders.name)
+
+
+def keep_device_results(results: Path, found: Mapping[str, Any]) -> Path:
+    """Writes what a device has measured beside what others have; only the same device's with as many threads goes.
+
+    Args:
+        results: folder of the run.
+        found: of `read_device_results`.
+    """
+    name = device_name(found)
+    path = results / f"device_{re.sub(r'[^a-z0-9]+', '_', name.lower()).strip('_')[:120]}.json"
+    before = read_json(path)
+    write_json(path, found)
+    replaced = f", instead of what it measured on {before['machine']['date']}" if before else ""
+    logger.info("written: %s, measured on %s, %s%s", path, name, found["machine"]["date"], replaced)
+    return path
 
 
 def measure_run(

@@ -42,5 +42,6 @@ def _time(row: Mapping[str, Any], device: Mapping[str, Any]) -> Value | str:
     noise = 0.0 if low is None or high is None else median_noise(low, high, how["rounds"])
     threads = f"{how['threads']} thread{'s' * (how['threads'] != 1)}"
     where = machine["cpu"] or machine["machine"] or machine["system"]
-    note = f"measured on the device, {where}, {machine['date']}: {how['rounds']} rounds in turns, {threads}"
+    note = f"measured on the device, {where}, {machine['date']}: {how['rounds']} rounds in turns, {threads}, "
+    note += f"floats in {row['precision']}"
     return Value(row["ratio"], noise, low, high, note)

@@ -8,6 +8,7 @@ show in the next. So is every layer of a file, on the inputs that the file gives
 """
 
 import copy
+import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from compress.analysis.diagnosis.files import NAMES, ONNXRUNTIME, OPENVINO, file_rows
-from compress.analysis.diagnosis.openvino_values import has_openvino
 from compress.analysis.diagnosis.points import Inputs, Seen, points_of, run_forced, run_free
 from compress.analysis.diagnosis.suspects import (
     LOST,
@@ -120,7 +120,7 @@ def _diagnosed(dense: nn.Module, quantized: nn.Module, inputs: Sequence[Inputs],
         if file is not None:
             name = Path(file).name
             suspects = _file_suspects(rows, file_rows(Path(file), quantized, points, inputs), name) + suspects
-            if has_openvino():
+            if importlib.util.find_spec(OPENVINO) is not None:
                 try:
                     found = file_rows(Path(file), quantized, points, inputs, OPENVINO)
                     suspects += _file_suspects(rows, found, name, OPENVINO)

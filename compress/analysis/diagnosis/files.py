@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.analysis.diagnosis.openvino_values import openvino_values
 from compress.analysis.diagnosis.points import Inputs, run_forced, together
 from compress.analysis.diagnosis.suspects import decibels
 from compress.export.onnx.check import WEIGHTED
 from compress.export.onnx.nan_origin import all_values
+from compress.export.runtimes.client import RuntimeFailure, RuntimeProcess
+from compress.export.runtimes.table import RUNTIMES
 from compress.io.files import checked
 from compress.io.optional import needed
 from compress.quantization.modules.layers import QuantLayer
@@ -30,7 +31,11 @@ def file_rows(
 ) -> dict[str, dict[str, float]]:
     """Layer -> `file_db`, what its node gives against the simulation's layer on the same input, and `file_input_db`,
     what it reads against what the simulation's layers before it give on theirs; by OpenVINO `openvino_db` and
-    `openvino_input_db`."""
+    `openvino_input_db`.
+
+    Raises:
+        UserError: the runtime cannot be used, refuses the file, crashes or hangs.
+    """
     model = needed("onnx", "reading an ONNX file").load(checked(file))
     nodes = {node.name: node for node in model.graph.node if node.op_type in WEIGHTED and node.name in points}
     if runtime == ONNXRUNTIME:
@@ -38,7 +43,7 @@ def file_rows(
     else:
         names = [name for node in nodes.values() for name in (node.input[0], node.output[0])]
         held = {each.name for each in (*model.graph.initializer, *model.graph.input)}
-        values = openvino_values(file, [name for name in names if name not in held], inputs)
+        values = _in_runtime(runtime, file, [name for name in names if name not in held], inputs)
         nodes = {name: node for name, node in nodes.items() if {node.input[0], node.output[0]} <= values[0].keys()}
     modules = canonical_modules(quantized)
     given = {
@@ -57,6 +62,18 @@ def file_rows(
         given_here, in_file = seen.outputs.get(name), _outputs(modules[name], nodes[name], values)
         if given_here is not None and _alike(given_here, in_file):
             found[name][own_name] = decibels(given_here.flatten(), in_file.flatten())
+    return found
+
+
+def _in_runtime(
+    runtime: str, file: Path, names: Sequence[str], inputs: Sequence[Inputs]
+) -> Sequence[Mapping[str, Any]]:
+    """Name -> value, one for each of the inputs, by a runtime in a process of its own."""
+    if reason := RUNTIMES[runtime].available():
+        raise RuntimeFailure(reason)
+    arrays = [[x.detach().cpu().numpy() for x in each] for each in inputs]
+    with RuntimeProcess(runtime) as process:
+        found: Sequence[Mapping[str, Any]] = process.call("values", checked(file), names, arrays)
     return found
 
 

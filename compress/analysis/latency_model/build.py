@@ -20,8 +20,9 @@ from compress.analysis.latency_model.plan import Sweep, sweeps_of
 from compress.analysis.latency_model.table import Table, nonnegative
 from compress.analysis.latency_model.whole import write_whole_files
 from compress.errors import UserError
-from compress.export.latency import Way, measure_latency, onnx_way
-from compress.export.layer_times import PROFILED, sweep_times
+from compress.export.latency import measure_latency
+from compress.export.layer_times import PROFILED
+from compress.export.runtimes.client import RuntimeProcess, RuntimeTurn
 from compress.export.runtimes.table import RUNTIMES
 from compress.graph.channels import ChannelGraph
 from compress.thinning.trials.trial import prunable_graph
@@ -60,11 +61,11 @@ def measure_latency_model(
     graph = graph or prunable_graph(model, example_inputs)
     precisions = ["float", *(["int8"] if int8 else [])]
     sweeps = sweeps_of(layers, precisions)
-    times = [measured_sweep(each, threads, runtime) for each in sweeps]
     origin = {**fingerprint(runtime, threads), "inputs": described(example_inputs)}
-    with tempfile.TemporaryDirectory() as folder:
+    with RuntimeProcess(runtime) as process, tempfile.TemporaryDirectory() as folder:
+        times = [measured_sweep(process, each, threads) for each in sweeps]
         anchors = write_whole_files(model, layers, graph, example_inputs, Path(folder), precisions)
-        timed = measured_files([each["file"] for each in anchors], example_inputs, threads, runtime)
+        timed = measured_files(process, [each["file"] for each in anchors], example_inputs, threads)
     return fitted(layers, sweeps, times, [{**a, "ms": ms} for a, ms in zip(anchors, timed, strict=True)], origin)
 
 
@@ -73,10 +74,10 @@ def described(inputs: Sequence[Tensor]) -> list[dict[str, Any]]:
     return [{"shape": list(each.shape), "dtype": str(each.dtype).removeprefix("torch.")} for each in inputs]
 
 
-def measured_sweep(sweep: Sweep, threads: int, runtime: str = REFERENCE) -> list[float]:
-    """Milliseconds of the layer at each pair of widths, on this machine."""
+def measured_sweep(process: RuntimeProcess, sweep: Sweep, threads: int) -> list[float]:
+    """Milliseconds of the layer at each pair of widths, in a runtime's process on this machine."""
     with tempfile.TemporaryDirectory() as folder:
-        times = sweep_times(sweep.write(Path(folder)), sweep.slowest, threads, runtime)
+        times: list[float] = process.call("layer_times", sweep.write(Path(folder)), sweep.slowest, threads)
     logger.info("%s, %s, up to %d x %d: %d widths", sweep.kind, sweep.precision, *sweep.full, len(sweep.widths))
     return times
 
@@ -97,20 +98,15 @@ def check_profiled(runtime: str) -> None:
 
 
 def measured_files(
-    files: Sequence[Path], inputs: tuple[Tensor, ...], threads: int, runtime: str = REFERENCE
+    process: RuntimeProcess, files: Sequence[Path], inputs: tuple[Tensor, ...], threads: int
 ) -> list[float]:
     """Milliseconds of whole files, in turns: the first one's median, and by each round's ratio to it."""
-    ways = {str(i): _way(file, inputs, threads, runtime) for i, file in enumerate(files)}
+    arrays, precision = [each.numpy() for each in inputs], process.call("precisions", False)[0]
+    for i, file in enumerate(files):
+        process.load(str(i), str(file), precision, threads, arrays, True)
+    ways = {str(i): RuntimeTurn(process, str(i)) for i in range(len(files))}
     found = list(measure_latency(ways, rounds=15).values())
     return [found[0].milliseconds * each.ratio for each in found]
-
-
-def _way(file: Path, inputs: tuple[Tensor, ...], threads: int, runtime: str) -> Way:
-    if runtime == REFERENCE:
-        return onnx_way(file, inputs, threads)
-    arrays, used = [each.numpy() for each in inputs], RUNTIMES[runtime]
-    loaded = used.load(str(file), used.precisions(False)[0], threads, [each.shape for each in arrays])
-    return lambda: loaded.run(arrays)
 
 
 def fitted(

@@ -1,11 +1,11 @@
 """On which machine, by which runtime and with how many threads times were measured; another one has other times."""
 
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
+from compress.export.runtimes.table import RUNTIMES
 from compress.io.files import read_text
 
 CPU = Path("/proc/cpuinfo")
@@ -18,7 +18,7 @@ def fingerprint(runtime: str, threads: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "runtime": runtime,
-        "version": importlib.metadata.version(runtime),
+        "version": RUNTIMES[runtime].version(),
         "threads": threads,
     }
 

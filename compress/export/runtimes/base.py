@@ -134,6 +134,15 @@ class Runtime:
         """
         raise NotImplementedError
 
+    def values(self, file: str, names: Sequence[str], inputs: Sequence[Sequence[Array]]) -> list[dict[str, Array]]:
+        """Name -> array of values inside an ONNX file, one dictionary for each of the inputs, which are of one size;
+        floats are computed in float32 on the CPU.
+
+        Raises:
+            RuntimeFault: it does not show them.
+        """
+        raise RuntimeFault(f"{self.name} does not show the values inside a network")
+
     def load(self, file: str, precision: str, threads: int, shapes: Sequence[Sequence[int]] | None = None) -> Loaded:
         """A converted network, to run with so many threads.
 

@@ -1,6 +1,6 @@
 """The other end of worker.py: a runtime in a process that may crash, hang or be missing, and is said to be so.
 
-`RuntimeProcess`, `RuntimeModel` (called like a network), `RuntimeFailure`.
+`RuntimeProcess`, `RuntimeModel` (called like a network), `RuntimeTurn` (to be timed), `RuntimeFailure`.
 """
 
 import contextlib
@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
+from compress.export.latency import Turn
 from compress.export.onnx.check import Inputs
 
+LIMIT = 300.0  # seconds of one conversion or run
 ROOT = Path(__file__).resolve().parents[3]  # of the package, for the child's imports
 
 
@@ -36,7 +38,7 @@ class RuntimeProcess:
         limit: seconds that one answer may take.
     """
 
-    def __init__(self, name: str, limit: float) -> None:
+    def __init__(self, name: str, limit: float = LIMIT) -> None:
         self.name, self.limit = name, limit
         self._process: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by __exit__)
@@ -115,9 +117,26 @@ class RuntimeProcess:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-        if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):  # also what a process that has crashed left running
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+class RuntimeTurn(Turn):
+    """A loaded file, timed in the process of its runtime.
+
+    Args:
+        process: of the runtime.
+        key: of the loaded file.
+        processor: processor time, instead of the clock's.
+    """
+
+    def __init__(self, process: RuntimeProcess, key: str, processor: bool = False) -> None:
+        self._process, self._key, self._processor = process, key, processor
+
+    def seconds(self, calls: int) -> float:
+        """See `Turn`."""
+        return float(self._process.call("seconds", self._key, calls, self._processor))
 
 
 class OtherSizes(UserError):

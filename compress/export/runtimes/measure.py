@@ -25,7 +25,14 @@ from compress.export.onnx.check import Inputs, difference, torch_outputs
 from compress.export.onnx.export import inputs_to_check
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.runtimes.base import Converted, Source
-from compress.export.runtimes.client import OtherSizes, RuntimeFailure, RuntimeModel, RuntimeProcess
+from compress.export.runtimes.client import (
+    LIMIT,
+    OtherSizes,
+    RuntimeFailure,
+    RuntimeModel,
+    RuntimeProcess,
+    RuntimeTurn,
+)
 from compress.export.runtimes.sources import write_source
 from compress.export.runtimes.table import RUNTIMES, installed
 from compress.export.runtimes.text import table_text, warnings_of
@@ -33,7 +40,6 @@ from compress.export.timing import Timing
 
 logger = logging.getLogger("compress")
 ALL, REFERENCE = "all", "onnxruntime"
-LIMIT = 300.0  # seconds of one conversion or run
 Quality = Callable[[nn.Module], Mapping[str, float]]
 
 
@@ -254,13 +260,13 @@ def _empty(runtime: str, source: Source) -> dict[str, Any]:
 
 class _Remote(Turn):
     def __init__(self, candidate: _Candidate, processor: bool) -> None:
-        self._candidate, self._processor = candidate, processor
+        self._candidate, self._turn = candidate, RuntimeTurn(candidate.process, candidate.key, processor)
 
     def seconds(self, calls: int) -> float:
         if not self._candidate.works:
             return float("nan")
         with self._candidate.failing():
-            return float(self._candidate.process.call("seconds", self._candidate.key, calls, self._processor))
+            return self._turn.seconds(calls)
         return float("nan")
 
 

@@ -75,6 +75,13 @@ def precision_text(row: Row) -> str:
     return f"int8, rest {precision}" if row["quantized"] and row["precision"] else precision
 
 
+def device_name(device: Mapping[str, Any]) -> str:
+    """`board, Cortex, 4 cores, 2 threads`: what tells measurements of a bundle's `measure.py` apart."""
+    about = device["machine"]
+    parts = [about.get("name"), about["cpu"] or about["machine"], f"{about['cores']} cores"]
+    return ", ".join([*filter(None, parts), threads_text(device["how"]["threads"])])
+
+
 def layers_text(row: Row) -> str:
     """`7 of 8`; `-` of a float network, `not told` where the runtime does not say."""
     if not row["layers"]:

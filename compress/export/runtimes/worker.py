@@ -5,15 +5,22 @@
 What the runtime prints itself goes to standard error, which client.py keeps in a file.
 """
 
+import contextlib
+import ctypes
 import os
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from compress.export.layer_times import sweep_times
 from compress.export.runtimes.base import Array, Converted, Loaded, Runtime, Source
 from compress.export.runtimes.table import RUNTIMES
+
+PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class Worker:
@@ -50,6 +57,14 @@ class Worker:
         """See `Loaded.kernels`."""
         return self._loaded[key].kernels(layers)
 
+    def values(self, file: str, names: Sequence[str], inputs: Sequence[Sequence[Array]]) -> list[dict[str, Array]]:
+        """See `Runtime.values`."""
+        return self._runtime.values(file, names, inputs)
+
+    def layer_times(self, files: Sequence[Path], slowest: int, threads: int) -> list[float]:
+        """See `sweep_times`."""
+        return sweep_times(files, slowest, threads, self._runtime.name)
+
     def seconds(self, key: str, calls: int, processor: bool = False) -> float:
         """Mean time of a run on the inputs that it was loaded with; or processor time, of all of this process."""
         loaded, inputs = self._loaded[key], self._inputs[key]
@@ -61,7 +76,8 @@ class Worker:
 
 
 def main() -> None:
-    """Answers until standard input ends."""
+    """Answers until standard input ends, or the process that asks does."""
+    _end_with_parent()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     worker = Worker(RUNTIMES[sys.argv[1]])
@@ -76,6 +92,14 @@ def main() -> None:
             answer = (None, _one_line(e))
         pickle.dump(answer, answers)
         answers.flush()
+
+
+def _end_with_parent() -> None:
+    """Has Linux end this process when its parent was killed: in a conversion that hangs nobody would read the end of
+    standard input."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
 
 
 def _one_line(error: Exception) -> str:

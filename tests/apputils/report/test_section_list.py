@@ -22,7 +22,7 @@ KEYS = {  # what programs read from report.json
     "run", "optform", "written", "checkpoint", "epoch", "trained_epochs", "planned_epochs", "summary",
     "goals", "quality", "quality_rows", "measured_on", "dense_baseline", "details", "warnings", "stale", "sizes",
     "policies", "schedule", "history", "sparsity", "macs", "dense", "sensitivity", "export", "export_error",
-    "export_other_data", "latency", "runtimes", "diagnosis", "device",
+    "export_other_data", "latency", "runtimes", "diagnosis", "devices",
     "activations", "removed", "reasons", "unexplained", "fused", "seed", "commands", "environment",
 }  # fmt: skip
 ANCHORS = (

@@ -12,9 +12,10 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.export import on_device
-from compress.export.bundle import ROW, read_device_results, write_bundle
+from compress.export.bundle import ROW, check_free, read_device_results, write_bundle
 from compress.export.on_device import measured
 from compress.export.onnx.export_report import ExportSettings
+from compress.export.runtimes.base import Source
 from tests.compress.export.carrying import carried
 from tests.compress.export.runtimes.test_measure import net, quantized
 
@@ -96,6 +97,21 @@ def test_what_is_refused(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no runtime can convert here: tensorrt"):
         write_bundle(tmp_path / "new", {"a": net()}, (torch.rand(1, 3, 9, 9),), ["tensorrt"], "r")
     assert not (tmp_path / "new").exists()
+
+
+def test_nothing_is_left_where_no_runtime_could_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def source(*given: object) -> Source:
+        (tmp_path / "bundle" / "sources" / "0").mkdir(parents=True)
+        return Source("a", False, (), ((1, 4),), faults=(("onnx", "no operation"),))
+
+    monkeypatch.setattr("compress.export.bundle.write_source", source)
+    for _ in range(2):  # a new folder, and one that was there
+        with pytest.raises(UserError, match="no runtime could convert: onnxruntime, a: no operation; nothing was wr"):
+            write_bundle(tmp_path / "bundle", {"a": net()}, (torch.rand(1, 4),), ["onnxruntime"], "r")
+        assert not list((tmp_path / "bundle").glob("*"))
+        (tmp_path / "bundle").mkdir(exist_ok=True)
+    check_free(tmp_path / "another" / "bundle")
+    assert not (tmp_path / "another").exists()
 
 
 @pytest.mark.slow

@@ -2,16 +2,25 @@
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
+from compress.analysis.diagnosis.files import _in_runtime
+from compress.analysis.latency_model.build import measure_latency_model
+from compress.analysis.latency_model.kernels import kernel_model
+from compress.analysis.latency_model.layers import Kind
 from compress.errors import UserError
 from compress.export.onnx.export import export_onnx
 from compress.goals.goal import Goal
+from compress.goals.latency import measure_ratio
 from compress.goals.runtimes import float_layers
 from engine.goals.deployed import Deployed, judge_goals
+from tests.compress.export.runtimes.broken_packages import ABORTS, REFUSES, BrokenPackage, broken_package
 from tests.compress.export.runtimes.test_measure import net, quantized
+
+__all__ = ["broken_package"]
 
 
 def judged(model: nn.Module, file: Path, inputs: tuple[torch.Tensor, ...]) -> dict[str, object]:
@@ -38,3 +47,22 @@ def test_a_float_file_has_none_to_count(tmp_path: Path) -> None:
     assert "holds no 8-bit weights: the network is not quantized" in str(row["note"])
     with pytest.raises(UserError, match="did you mean 'onnxruntime'"):
         float_layers("onxruntime", file, example)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "message"), [
+    (ABORTS, r"openvino ended in `\w+` by signal 6 \(SIGABRT\)"),
+    (REFUSES, "openvino: libgomp.so.1: cannot open shared object file"),
+])  # fmt: skip
+def test_a_runtime_that_crashes_is_said_and_nothing_else_ends(
+    source: str, message: str, tmp_path: Path, broken_package: BrokenPackage
+) -> None:
+    broken_package("openvino", source)
+    file, x = tmp_path / "net.onnx", torch.rand(2, 4)
+    onnx.save(kernel_model(Kind("linear", (2,)), 3, 3, False), file)
+    with pytest.raises(UserError, match=message):
+        measure_ratio(file, file, (x,), "openvino")
+    with pytest.raises(UserError, match=message):
+        _in_runtime("openvino", file, ["x"], [(x,)])
+    with pytest.raises(UserError, match=message):
+        measure_latency_model(nn.Linear(2, 2), (torch.rand(1, 2),), runtime="openvino")

@@ -6,12 +6,12 @@ from typing import Any
 
 from apputils.report.blocks import Block, Charts, Heading, Text, absent
 from apputils.report.section import Content, Section
-from apputils.report.source import DEVICE, RUNTIMES, Source
+from apputils.report.source import RUNTIMES, Source
 from apputils.report.svg import Chart, bar_chart
 from apputils.report.tables import Cell, Column, Plot, Row, Sheet, Table, column, shape, whole
 from compress.analysis.metric_names import words_of
 from compress.export.machine_load import load_text
-from compress.export.runtimes.text import layers_text, precision_text, time_text, warnings_of
+from compress.export.runtimes.text import device_name, layers_text, precision_text, time_text, warnings_of
 from compress.export.timing import threads_text
 
 
@@ -25,13 +25,15 @@ class Runtimes(Section):
         """The table as test.py --runtimes wrote it."""
         return {
             "runtimes": None if RUNTIMES in source.stale else source.json(RUNTIMES),
-            "device": None if DEVICE in source.stale else source.json(DEVICE),
+            "devices": source.devices(),
         }
 
     def tables(self, content: Content) -> list[Table]:
         """The rows; in the workbook with every figure."""
-        found, device = content.get("runtimes"), content.get("device")
-        there = [Table("device", device["rows"], ON_DEVICE, Sheet(note=_machine(device)))] if device else []
+        found, devices = content.get("runtimes"), content.get("devices") or []
+        rows = [{"device": device_name(each), **row} for each in devices for row in each["rows"]]
+        columns = [*([column("device")] if len(devices) > 1 else []), *ON_DEVICE]
+        there = [Table("device", rows, columns, Sheet(note="; ".join(map(_machine, devices))))] if devices else []
         if not found or not found["rows"]:
             return there
         metrics = list(dict.fromkeys(name for row in found["rows"] for name in row["quality"]))
@@ -51,10 +53,11 @@ class Runtimes(Section):
     def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
         """How, the table, warnings, the chart."""
         found = content.get("runtimes")
-        device = self.tables(content)[-1:] if content.get("device") else []
-        there: list[Block] = (
-            [Heading("On the device"), Text(_machine(content["device"]), "quiet"), *device] if device else []
-        )
+        devices = content.get("devices") or []
+        there: list[Block] = []
+        if devices:
+            head = Heading("On the device" if len(devices) == 1 else "On the devices")
+            there = [head, *(Text(_machine(each), "quiet") for each in devices), *self.tables(content)[-1:]]
         if not found:
             return there if there else [self.missing]
         warnings = [Text(each, "absent") for each in warnings_of(found)]
@@ -65,10 +68,7 @@ def _machine(device: Mapping[str, Any]) -> str:
     """Where and how it was measured."""
     about, how = device["machine"], device["how"]
     heat = f", {max(about['temperatures']):.0f} °C" if about.get("temperatures") else ""
-    return (
-        f"{about['cpu'] or about['machine']}, {about['cores']} cores, {about['system']}{heat}, {about['date']}; "
-        f"{how['rounds']} rounds in turns, {threads_text(how['threads'])}"
-    )
+    return f"{device_name(device)}, {about['system']}{heat}, {about['date']}; {how['rounds']} rounds in turns"
 
 
 def _how(table: Mapping[str, Any]) -> str:

@@ -68,7 +68,7 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, ChannelGraph, L
     graph = prunable_graph(network, X)
     layers = layers_of(network, (X,))
 
-    def sweep(each: Sweep, threads: int, runtime: str) -> list[float]:
+    def sweep(_: object, each: Sweep, threads: int) -> list[float]:
         return invented(each.kind, each.widths, each.precision == "int8", threads)
 
     def whole(*given: Any) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def subject(monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, ChannelGraph, L
 
     monkeypatch.setattr(build, "measured_sweep", sweep)
     monkeypatch.setattr(build, "write_whole_files", whole)
-    monkeypatch.setattr(build, "measured_files", lambda files, *_: files)  # the file is its time
+    monkeypatch.setattr(build, "measured_files", lambda _, files, *__: files)  # the file is its time
     return network, graph, build.measure_latency_model(network, (X,), graph=graph)
 
 

@@ -38,12 +38,19 @@ def test_what_a_device_measured_is_a_table_of_its_own(tmp_path: Path) -> None:
         "how": {"threads": 2, "rounds": 15},
         "rows": [row, {**row, **empty, "runtime": "ncnn", "error": "ncnn requires ncnn, not installed"}],
     }
-    content = {"runtimes": None, "device": device}
+    content: dict[str, Any] = {"runtimes": None, "devices": [device]}
     (table,) = Runtimes().tables(content)
     assert table.columns is not None
     texts = [[each.cell(one)[1] for each in table.columns] for one in table.rows]
     assert texts[0][-3:] == ["1.5 [1, 2]", "0.25x", "2 of 3"]
     assert texts[1][-3:] == ["ncnn requires ncnn, not installed", "", ""]
-    assert "Cortex, 4 cores, Linux, 2026-01-01 00:00; 15 rounds in turns, 2 threads" in str(
+    assert "Cortex, 4 cores, 2 threads, Linux, 2026-01-01 00:00; 15 rounds in turns" in str(
         Runtimes().blocks(content, tmp_path)
     )
+    content["devices"].append({**device, "machine": {**device["machine"], "name": "board"}})
+    (table,) = Runtimes().tables(content)
+    assert [each.head for each in table.columns or ()][:2] == ["device", "runtime"]
+    assert [row["device"] for row in table.rows][1:3] == [
+        "Cortex, 4 cores, 2 threads",
+        "board, Cortex, 4 cores, 2 threads",
+    ]
