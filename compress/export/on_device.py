@@ -210,7 +210,8 @@ def machine() -> dict[str, Any]:
     speed = _lines("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
     return {
         "name": platform.node(), "system": platform.platform(), "machine": platform.machine(), "cpu": cpu,
-        "cores": os.cpu_count(), "python": platform.python_version(), "temperatures": [int(each) / 1000 for each in heat if each.isdigit()],
+        "cores": os.cpu_count(), "python": platform.python_version(),
+        "temperatures": [int(each) / 1000 for each in heat if each.isdigit()],
         "megahertz": int(speed[0]) / 1000 if speed and speed[0].isdigit() else None,
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }  # fmt: skip

@@ -79,7 +79,7 @@ def device_name(device: Mapping[str, Any]) -> str:
     """`board, Cortex, 4 cores, 2 threads`: what tells measurements of a bundle's `measure.py` apart."""
     about = device["machine"]
     parts = [about.get("name"), about["cpu"] or about["machine"], f"{about['cores']} cores"]
-    return ", ".join([*filter(None, parts), threads_text(device["how"]["threads"])])
+    return ", ".join([*map(str, filter(None, parts)), threads_text(device["how"]["threads"])])
 
 
 def layers_text(row: Row) -> str:
