@@ -20,13 +20,14 @@ def commands(evaluated: object, checkpoint: Mapping[str, Any]) -> dict[str, str]
     """What trains the network of a checkpoint again, and what evaluates this one again.
 
     An option is written where it differs from its default: one that is written counts as given, and rules may refuse
-    it (options/rules.py). The application and the seed are always there.
+    it (options/rules.py). The application and the seed are always there, and the run's name, under which the second
+    command finds what the first one trains; where the run still exists, training under its name is refused.
 
     Args:
         evaluated: the test options, with `model` filled in.
         checkpoint: of a run.
     """
-    given = _given(checkpoint["optform"], checkpoint["options"])
+    given = {**_given(checkpoint["optform"], checkpoint["options"]), "run": checkpoint.get("run")}
     testing = {name: value for name, value in vars(evaluated).items() if value != getattr(type(evaluated)(), name)}
     testing = {name: value for name, value in testing.items() if name not in ("explicit", "optform", "run")}
     count = checkpoint.get("processes", 1)

@@ -272,7 +272,10 @@ class TestConfig:
     device: str = option(
         "auto", "device to compute on: cuda, cuda:N, cpu or auto (CUDA if available)", metavar="DEVICE"
     )
-    threads: int | None = option(None, "number of CPU threads (default: PyTorch's)", minimum=1, maximum=PROCESSES)
+    threads: int | None = option(
+        None, "number of CPU threads (default: PyTorch's, and one for what is timed: networks, files, runtimes, goals)",
+        minimum=1, maximum=PROCESSES,
+    )  # fmt: skip
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def commands(self, checkpoint: Mapping[str, Any]) -> dict[str, str]:

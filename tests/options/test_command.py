@@ -55,6 +55,13 @@ def test_a_run_of_several_processes_is_started_as_one() -> None:
     assert written(config, 4)["train"] == "torchrun --standalone --nproc-per-node=4 -- train.py --optform=SR --seed=3"
 
 
+def test_the_run_is_trained_under_the_name_that_the_testing_command_looks_for() -> None:
+    config = find_application("SR").load("test_options")().parse(["--model=checkpoints/mine/best.pt"])
+    found = config.commands({"optform": "SR", "options": {"seed": 3}, "run": "mine"})
+    assert found["train"] == "python train.py --optform=SR --seed=3 --run=mine"
+    assert found["test"] == "python test.py --model=checkpoints/mine/best.pt"
+
+
 def test_options_of_several_values_are_read_back() -> None:
     words = shlex.split(
         written(find_application("SR").load("train_options")().parse([]), 1, "--free-axes", "1", "2")["test"]

@@ -18,6 +18,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from compress.analysis.latency_model.advice import advice_of
 from compress.analysis.latency_model.build import REFERENCE, measure_latency_model
 from compress.analysis.latency_model.carried import inputs_of, read_model
 from compress.analysis.latency_model.layers import layers_of
@@ -28,6 +29,10 @@ from compress.graph.channels import ChannelGraph
 from compress.io.terminal import answer, guard_screen
 from compress.thinning.trials.trial import prunable_graph
 
+WITHHELD = (
+    "withheld: what a step saves of the layers' own time is less than the error of their tables, so it is not known "
+    "which widths are worth having; --benchmark of networks thinned to the widths in question measures it"
+)
 OF_A_RUN = "engine.saved.latency_subject"  # loads runs; the library alone knows none
 
 
@@ -95,12 +100,11 @@ def describe(found: LatencyModel, graph: ChannelGraph) -> str:
     ]
     parts = [tabulate(kinds, ["kind of layer", "precision", "widths", "ms", "error between"], floatfmt=".4g"),
              tabulate(fits, ["whole files", "count", "median error", "largest"])]  # fmt: skip
-    steps = {each: found.steps(graph, each == "int8") for each in found.precisions}
-    rows = [
-        [name, *(f"{steps[each][name][1]}: {', '.join(map(str, steps[each][name][0]))}" for each in steps)]
-        for name in next(iter(steps.values()))
-    ]
-    parts.append(tabulate(rows, ["group", *(f"{each}, step: widths worth having" for each in steps)]))
+    advice = {each: advice_of(found, graph, each) for each in found.precisions}
+    rows = [[name, *(str(each[name]) for each in advice.values())] for name in next(iter(advice.values()))]
+    parts.append(tabulate(rows, ["group", *(f"{each}, step: widths worth having" for each in advice)]))
+    if any(not each.holds for groups in advice.values() for each in groups.values()):
+        parts.append(WITHHELD)
     origin = ", ".join(f"{name} {value}" for name, value in found.origin.items() if name != "inputs")
     return "\n\n".join([*parts, f"dense float file: {found.dense_ms:.4g} ms; {origin}"])
 

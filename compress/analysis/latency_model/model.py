@@ -66,7 +66,7 @@ class LatencyModel:
         """
         quantized = [layer.name in int8 if not isinstance(int8, bool) else int8 for layer in layers]
         times = [
-            self._table(layer, "int8" if integer else "float").time(layer.channels_in, layer.channels_out)
+            self.table_for(layer, "int8" if integer else "float").time(layer.channels_in, layer.channels_out)
             for layer, integer in zip(layers, quantized, strict=True)
         ]
         found = features(layers, times)
@@ -126,7 +126,12 @@ class LatencyModel:
             found[group.name] = widths, step_of(widths, group.units)
         return found
 
-    def _table(self, layer: Layer, precision: str) -> Table:
+    def table_for(self, layer: Layer, precision: str) -> Table:
+        """The times of a layer's kind; those in float where it has none in integers.
+
+        Raises:
+            UserError: the kind was not measured.
+        """
         table = self.tables.get((layer.kind, precision)) or self.tables.get((layer.kind, "float"))
         if table is None:
             raise UserError(

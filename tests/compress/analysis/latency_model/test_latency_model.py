@@ -1,6 +1,7 @@
 """A latency model: from tables to predictions, steps and widths, by times that the test makes up; no clock decides."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from compress.analysis.latency_model import __main__ as main_module
 from compress.analysis.latency_model import budget, build
 from compress.analysis.latency_model.__main__ import main
+from compress.analysis.latency_model.advice import advice_of
 from compress.analysis.latency_model.kernels import ENDS, WEIGHTS, kernel_model, write_kernels
 from compress.analysis.latency_model.knapsack import widths_for
 from compress.analysis.latency_model.layers import Kind, layers_of, without
@@ -119,6 +122,20 @@ def test_it_finds_the_machines_steps(subject: Any) -> None:
     _, graph, model = subject
     [(widths, step)] = model.steps(graph).values()
     assert (widths, step) == ([4, 8, 12, 16], STEP)
+
+
+def test_the_advice_states_its_error_and_is_withheld_where_that_exceeds_the_step(subject: Any) -> None:
+    """Every layer has the group's width at least once, so a step of 4 of 16 saves a quarter of their time or more."""
+    _, graph, model = subject
+    [before] = advice_of(model, graph, "float").values()
+    assert before.holds
+    assert "4: 4, 8, 12, 16 (a step saves " in str(before)
+    wrong = {key: replace(table, error=0.96) for key, table in model.tables.items()}
+    [after] = advice_of(replace(model, tables=wrong), graph, "float").values()
+    assert after.saves == before.saves
+    assert 0.25 <= after.saves < 0.5
+    assert str(after) == f"withheld: a step saves {after.saves:.0%}, and the tables err by 96%"
+    assert main_module.WITHHELD in main_module.describe(replace(model, tables=wrong), graph)
 
 
 def test_it_is_kept_with_its_machine(subject: Any, tmp_path: Path) -> None:
