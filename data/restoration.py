@@ -38,6 +38,19 @@ class RestorationItem(NamedTuple):
         """How many times larger the target is than the input."""
         return self.target.shape[-1] // self.degraded.shape[-1]
 
+    def middle(self, height: int, width: int) -> "RestorationItem":
+        """The middle of it, where it is larger: `height` x `width` of the network's input, and what belongs to it."""
+        top, left = (
+            max(own - size, 0) // 2 for own, size in zip(self.degraded.shape[-2:], (height, width), strict=True)
+        )
+        low = self.degraded[:, top : top + height, left : left + width]
+        rows, columns = (
+            slice(self.scale * start, self.scale * (start + size))
+            for start, size in zip((top, left), low.shape[1:], strict=True)
+        )
+        baseline, target = self.baseline[:, rows, columns], self.target[:, rows, columns]
+        return self._replace(degraded=low, baseline=baseline, target=target)
+
 
 class Crops(Dataset[tuple[Tensor, Tensor]], ABC):
     """Training pairs (degraded, target), RGB float32 in [0, 1].

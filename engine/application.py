@@ -268,6 +268,13 @@ class TestedApplication:
         """Metrics of a network on the test data, by name; writes nothing."""
         raise NotImplementedError
 
+    def cropped(self, shape: Sequence[int]) -> "TestedApplication | None":
+        """The same evaluation on the middle of the samples that a network's input of this shape can be cut from.
+
+        A file that takes inputs of one size is evaluated so. None: no sample is large enough, or samples are not cut.
+        """
+        return None
+
     def image_scores(self, model: nn.Module) -> dict[str, list[float]]:
         """Metric -> the score of each test image, in the data's order; `test` gives their means. {}: not known."""
         return {}

@@ -36,7 +36,7 @@ from compress.quantization.decision import Bits
 from engine.application import TestedApplication
 from engine.commands.export import export_checkpoint, seen_inputs
 from engine.commands.quantize import quantized_copy
-from engine.commands.runtimes import measured
+from engine.commands.runtimes import cropping, measured
 from engine.environment import choose_device, set_up
 from engine.saved.compared_runs import ALL, Named, find_subjects, subject_of_run
 from engine.saved.run_record import RunRecord
@@ -233,15 +233,17 @@ def _in_runtimes(
     """The same networks in the runtimes of `--runtimes`; None without it."""
     if opt.runtimes is None:
         return None
-    qualities = {
-        each.name: tester.test
+    own = {
+        each.name: tester
         for subject, tester in zip(subjects, testers, strict=True)
         for each in candidates
         if each.name in (subject.name, f"{subject.name}, {opt.bits} bits")
     }
+    qualities = {name: tester.test for name, tester in own.items()}
+    crops = {name: cropping(tester) for name, tester in own.items()}
     inputs = [tuple(x.cpu() for x in candidates[0].inputs)]
     models = {each.name: each.model for each in candidates}
-    return measured(models, inputs, opt.runtimes, cast(Any, qualities), timing).to_dict()
+    return measured(models, inputs, opt.runtimes, cast(Any, qualities), timing, crops).to_dict()
 
 
 def _warnings(subject: Named) -> list[dict[str, str]]:

@@ -21,7 +21,15 @@ from compress.export.bundle import check_free, read_device_results, usable_runti
 from compress.export.layer_times import PROFILED
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import is_quantized
-from compress.export.runtimes.measure import ALL, REFERENCE, Quality, RuntimeTable, chosen_runtimes, measure_runtimes
+from compress.export.runtimes.measure import (
+    ALL,
+    REFERENCE,
+    Cropped,
+    Quality,
+    RuntimeTable,
+    chosen_runtimes,
+    measure_runtimes,
+)
 from compress.export.runtimes.text import device_name, table_text, warnings_of
 from compress.export.timing import Timing
 from compress.io.files import write_json
@@ -69,8 +77,8 @@ def check_asked(tester: TestedApplication) -> None:
         chosen_runtimes(opt.runtimes)
     device_results(tester)
     if opt.bundle is not None:
-        usable_runtimes(opt.runtimes)
         check_free(Path(opt.bundle))
+        usable_runtimes(opt.runtimes)
     if opt.layer_table:
         _clock(opt.runtimes)
 
@@ -126,7 +134,9 @@ def measure_run(
     qualities = {name: cast(Quality, tester.test) for name in given if name != DENSE}
     settings, narrow = _settings(tester), _narrow(tester, networks)
     qualities |= {label: cast(Quality, tester.test) for label in narrow}
-    table = measured(given, single, opt.runtimes, qualities, Timing(threads=opt.threads or 1), settings, narrow)
+    crops = dict.fromkeys(qualities, cropping(tester))
+    timing = Timing(threads=opt.threads or 1)
+    table = measured(given, single, opt.runtimes, qualities, timing, crops, settings, narrow)
     result = {"run": tester.folders.name, "measured_on": tester.data_facts(), **table.to_dict()}
     write_json(tester.results / FILE, result)
     logger.info("\n%s\nmeasured on %s\n", table_text(result), measured_words(result["measured_on"]))
@@ -142,6 +152,7 @@ def measured(
     names: Sequence[str] | None,
     qualities: Mapping[str, Quality],
     timing: Timing,
+    cropped: Mapping[str, Cropped],
     settings: ExportSettings | None = None,
     narrow: Mapping[str, tuple[str, ExportSettings]] | None = None,
 ) -> RuntimeTable:
@@ -150,8 +161,22 @@ def measured(
     logger.info("measuring %d networks in %s", len(networks), ", ".join(chosen))
     return measure_runtimes(
         networks, inputs[0], chosen, check_inputs=inputs, quality=qualities, timing=timing, settings=settings,
-        narrow=narrow,
+        narrow=narrow, cropped=cropped,
     )  # fmt: skip
+
+
+def cropping(tester: TestedApplication) -> Cropped:
+    """What evaluates networks on the tester's data, cut to the size of a file's input."""
+
+    def cropped(shape: Sequence[int]) -> tuple[str, Quality] | None:
+        found = tester.cropped(shape)
+        if found is None:
+            return None
+        count, total = (sum(1 for _ in each.testing_loader) for each in (found, tester))
+        size = " x ".join(map(str, shape[2:]))
+        return f"the middle {size} of {count} of {total} images", cast(Quality, found.test)
+
+    return cropped
 
 
 def _dense(tester: TestedApplication) -> nn.Module:

@@ -26,10 +26,4 @@ QUALITY = Quality("bicubic", {"psnr": luma_psnr, "ssim": luma_ssim}, SIZE)
 
 def centre_of(item: RestorationItem, side: int) -> RestorationItem:
     """The middle of an image: at most `side` pixels high and wide in the low resolution."""
-    top, left = (max(size - side, 0) // 2 for size in item.degraded.shape[-2:])
-    low = item.degraded[:, top : top + side, left : left + side]
-    rows, columns = (
-        slice(item.scale * start, item.scale * (start + size))
-        for start, size in zip((top, left), low.shape[1:], strict=True)
-    )
-    return item._replace(degraded=low, baseline=item.baseline[:, rows, columns], target=item.target[:, rows, columns])
+    return item.middle(side, side)

@@ -3,10 +3,11 @@
 `RestorationTester`. An application's tester derives from it.
 """
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -30,6 +31,14 @@ class RestorationTester(BaseTester):
     def test(self, model: nn.Module) -> dict[str, float]:
         """Mean of each metric over the test images; writes nothing."""
         return self.image_quality.evaluate(model, self.testing_loader, self.device)
+
+    def cropped(self, shape: Sequence[int]) -> "RestorationTester | None":
+        """See `TestedApplication`."""
+        height, width = shape[-2:]
+        fitting = [item for item in self.testing_loader if _holds(item, height, width)]
+        found = copy.copy(self)
+        found.testing_loader = cast(Any, [item.middle(height, width) for item in fitting])
+        return found if fitting else None
 
     def image_scores(self, model: nn.Module) -> dict[str, list[float]]:
         """Each metric of each test image."""
@@ -84,3 +93,7 @@ class RestorationTester(BaseTester):
 
     def _psnr(self, item: RestorationItem, image: Tensor) -> float:
         return self.image_quality.metrics["psnr"](image, item)
+
+
+def _holds(item: RestorationItem, height: int, width: int) -> bool:
+    return item.degraded.shape[-2] >= height and item.degraded.shape[-1] >= width

@@ -7,6 +7,7 @@ import torch
 
 from data.dataset import EvaluationItem
 from models.SR.quality import centre_of
+from models.SR.tester import XSRCNNTester
 from tests.apputils.runs.test_logger import events
 from tests.engine.conftest import TrainerOf
 
@@ -31,6 +32,19 @@ def test_histograms_activations_and_images_are_written_and_change_nothing(traine
     assert {row["epoch"] for row in rows} == {"0", "1"}
     relu = next(row for row in rows if row["layer"] == "mid_part.2")
     assert 0 < float(relu["sparsity"]) < 1
+
+
+def test_a_tester_of_images_cuts_those_that_are_large_enough() -> None:
+    tester = object.__new__(XSRCNNTester)
+    low = [torch.rand(3, 6, 8), torch.rand(3, 5, 9), torch.rand(3, 4, 9)]
+    high = [each.repeat_interleave(2, 1).repeat_interleave(2, 2) for each in low]
+    tester.testing_loader = [EvaluationItem("x", a, b, b) for a, b in zip(low, high, strict=True)]  # type: ignore[assignment]
+    found = tester.cropped((1, 3, 5, 7))
+    assert found is not None
+    first, second = found.testing_loader
+    torch.testing.assert_close(first.degraded, low[0][:, :5, :7], rtol=0, atol=0)
+    torch.testing.assert_close(second.target, high[1][:, :, 2:16], rtol=0, atol=0)
+    assert tester.cropped((1, 3, 5, 10)) is None
 
 
 def test_the_centre_of_a_image_is_cut_alike_from_all_its_versions() -> None:

@@ -140,7 +140,18 @@ class RuntimeTurn(Turn):
 
 
 class OtherSizes(UserError):
-    """Inputs have other sizes than a runtime's file was made for."""
+    """Inputs have other sizes than a runtime's file was made for.
+
+    Args:
+        own: shape of the first input of the file.
+        given: of the data.
+    """
+
+    def __init__(self, own: Sequence[int], given: Sequence[int]) -> None:
+        super().__init__(
+            f"not evaluated: the file takes inputs of {tuple(own)} and the data has {tuple(given)}; give test data of "
+            "that size"
+        )
 
 
 class RuntimeModel(nn.Module):
@@ -172,7 +183,6 @@ class RuntimeModel(nn.Module):
         if self._shapes[0][0] != 1 or any(
             tuple(x.shape[1:]) != tuple(s[1:]) for x, s in zip(inputs, self._shapes, strict=True)
         ):
-            own, given = tuple(self._shapes[0]), tuple(inputs[0].shape)
-            raise OtherSizes(f"not evaluated: the file takes inputs of {own} and the data has {given}")
+            raise OtherSizes(self._shapes[0], tuple(inputs[0].shape))
         parts = [self.outputs(tuple(x[i : i + 1] for x in inputs)) for i in range(len(inputs[0]))]
         return [torch.cat(each) for each in zip(*parts, strict=True)]

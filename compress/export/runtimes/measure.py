@@ -41,6 +41,7 @@ from compress.export.timing import Timing
 logger = logging.getLogger("compress")
 ALL, REFERENCE = "all", "onnxruntime"
 Quality = Callable[[nn.Module], Mapping[str, float]]
+Cropped = Callable[[Sequence[int]], tuple[str, Quality] | None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class RuntimeTable:
             `max`, `mean` and `largest` (difference to PyTorch and its scale), `quality` (metric -> value), `ms`, `low`,
             `high`, `ratio` (to the first network in the same runtime and precision of floats), `ratio_onnxruntime` (to
             the first network in onnxruntime), `integer` and `layers` (how many 8-bit layers run in integers, and are
-            there), `float_layers` (names of those that do not), `notes`, `error` (why there is nothing more).
+            there), `float_layers` (names of those that do not), `notes`, `quality_on` (what the metrics were measured
+            on, where that is not what the others were), `error` (why there is nothing more).
         missing: `runtime` and `reason` of those that cannot be used here.
         how: `rounds`, `seconds`, `threads`, `others_cores`, `input_shapes`.
     """
@@ -96,6 +98,7 @@ def measure_runtimes(
     limit: float = LIMIT,
     settings: ExportSettings | None = None,
     narrow: Mapping[str, tuple[str, ExportSettings]] | None = None,
+    cropped: Mapping[str, Cropped] | None = None,
 ) -> RuntimeTable:
     """Converts networks for runtimes, runs them there, compares with PyTorch, and times all of it in turns.
 
@@ -110,6 +113,9 @@ def measure_runtimes(
         settings: of ONNX files.
         narrow: further rows: label -> one of the networks, and settings of its ONNX file with a narrow `format`, for
             the runtimes that read ONNX files.
+        cropped: name of a network -> shape of the only input that a file takes -> what evaluates a module on data cut
+            to it, and what that is in words (None: no data are large enough); for files that do not take the data of
+            `quality`.
 
     Raises:
         UserError: a runtime is unknown.
@@ -138,7 +144,8 @@ def measure_runtimes(
         for each in candidates:
             with each.failing():
                 each.load(given, example, inputs, timing or Timing())
-                each.evaluate((quality or {}).get(each.source.name))
+                name = each.source.name
+                each.evaluate((quality or {}).get(name), (cropped or {}).get(name), given[name])
         how = _time(candidates, sources[0].name, timing or Timing())
     how["input_shapes"] = [list(each.shape) for each in example]
     return RuntimeTable([each.row for each in candidates], missing, how)
@@ -205,15 +212,23 @@ class _Candidate:
     def _free(self) -> str:
         return f"{self.key}/any size"
 
-    def evaluate(self, quality: Quality | None) -> None:
-        """The task's metrics through the file."""
+    def evaluate(self, quality: Quality | None, cropped: Cropped | None, network: nn.Module) -> None:
+        """The task's metrics through the file; where it does not take the data, on data cut to its size."""
         if self.works and quality is not None and self.converted is not None:
+            shapes = self.source.shapes if self.fixed else None
+            model = RuntimeModel(self.process, self.key if self.fixed else self._free, shapes)
             try:
-                shapes = self.source.shapes if self.fixed else None
-                model = RuntimeModel(self.process, self.key if self.fixed else self._free, shapes)
                 self.row["quality"] = dict(quality(model))
             except OtherSizes as e:
-                self.row["notes"] = [*self.row["notes"], str(e)]
+                found = None if cropped is None else cropped(self.source.shapes[0])
+                note = str(e) if found is None else self._on_crops(model, network, *found)
+                self.row["notes"] = [*self.row["notes"], note]
+
+    def _on_crops(self, model: nn.Module, network: nn.Module, where: str, quality: Quality) -> str:
+        """Puts the metrics into the row; PyTorch's own, on the same data, in words."""
+        self.row |= {"quality": dict(quality(model)), "quality_on": where}
+        own = ", ".join(f"{name} {value:.4f}" for name, value in quality(network).items())
+        return f"the file takes inputs of one size, so it was evaluated on {where}; PyTorch's there: {own}"
 
 
 def _shapes(inputs: Inputs) -> list[tuple[int, ...]]:
@@ -253,7 +268,7 @@ def _empty(runtime: str, source: Source) -> dict[str, Any]:
     numbers = ("precision", "bytes", "max", "mean", "largest", "ms", "low", "high", "ratio", "ratio_onnxruntime")
     return {
         "runtime": runtime, "version": RUNTIMES[runtime].version(), "network": source.name,
-        "quantized": source.quantized, **dict.fromkeys(numbers), "quality": {}, "integer": None,
+        "quantized": source.quantized, **dict.fromkeys(numbers), "quality": {}, "quality_on": "", "integer": None,
         "layers": len(source.layers), "float_layers": [], "notes": [], "error": None,
     }  # fmt: skip
 

@@ -89,6 +89,11 @@ def layers_text(row: Row) -> str:
     return "not told" if row["integer"] is None else f"{row['integer']} of {row['layers']}"
 
 
+def crops_text(row: Row) -> str:
+    """What stands behind a metric that was measured on parts of the images."""
+    return " (cropped)" if row.get("quality_on") else ""
+
+
 def time_text(row: Row) -> str:
     """`1.25 [1.2, 1.31]`; `-` where it was not timed."""
     return "-" if row["ms"] is None else f"{row['ms']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
@@ -103,7 +108,7 @@ def _line(row: Row, metrics: Sequence[str]) -> list[str]:
         precision_text(row),
         f"{row['bytes']:,}",
         *("-" if row[key] is None else f"{row[key]:.2g}" for key in ("max", "mean")),
-        *(f"{row['quality'][name]:.4f}" if name in row["quality"] else "-" for name in metrics),
+        *(f"{row['quality'][name]:.4f}{crops_text(row)}" if name in row["quality"] else "-" for name in metrics),
         time_text(row),
         *("-" if row[key] is None else f"{row[key]:.2f}x" for key in ("ratio", "ratio_onnxruntime")),
         layers_text(row),

@@ -11,7 +11,7 @@ from apputils.report.svg import Chart, bar_chart
 from apputils.report.tables import Cell, Column, Plot, Row, Sheet, Table, column, shape, whole
 from compress.analysis.metric_names import words_of
 from compress.export.machine_load import load_text
-from compress.export.runtimes.text import device_name, layers_text, precision_text, time_text, warnings_of
+from compress.export.runtimes.text import crops_text, device_name, layers_text, precision_text, time_text, warnings_of
 from compress.export.timing import threads_text
 
 
@@ -98,7 +98,7 @@ def _columns(metrics: Sequence[str]) -> list[Column]:
 def _quality(metric: str) -> Column:
     def cell(row: Row) -> Cell:
         value = row["quality"].get(metric)
-        return value, "" if value is None else words_of(metric).bare(value)
+        return value, "" if value is None else words_of(metric).bare(value) + crops_text(row)
 
     return Column(words_of(metric).heading, cell)
 

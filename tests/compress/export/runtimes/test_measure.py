@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -20,6 +20,7 @@ from compress.export.runtimes.measure import measure_runtimes
 from compress.export.runtimes.onnxruntime import Onnxruntime
 from compress.export.runtimes.sources import write_source
 from compress.export.runtimes.table import RUNTIMES
+from compress.export.runtimes.text import table_text
 from compress.export.timing import Timing
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 
@@ -84,6 +85,36 @@ def test_the_integers_that_onnxruntime_runs_are_those_of_its_own_optimized_graph
     assert told is not None
     assert len(told) == kinds.count("QLinearConv")
     assert source.layers == tuple(stored_in_integers(source.onnx)) == ("0", "2", "4")
+
+
+@pytest.mark.slow
+def test_a_file_of_one_size_is_evaluated_on_what_is_cut_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or, where nothing can be cut, the note says what is missing. The metric is computed again here."""
+    monkeypatch.setattr(Onnxruntime, "fixed_sizes", True)
+    torch.manual_seed(1)
+    example, data, model = torch.rand(1, 3, 9, 9), torch.rand(1, 3, 12, 10), net()
+
+    def quality(x: torch.Tensor) -> measure.Quality:
+        return lambda network: {"mean": float(network(x).mean())}
+
+    def cut(shape: Sequence[int]) -> tuple[str, measure.Quality]:
+        return "the middle 9 x 9 of 1 of 1 images", quality(data[..., : shape[2], : shape[3]])
+
+    def row(cropped: measure.Cropped) -> dict[str, Any]:
+        given: dict[str, Any] = {"quality": {"a": quality(data)}, "cropped": {"a": cropped}}
+        return measure_runtimes({"a": model}, example, ["onnxruntime"], timing=QUICK, **given).rows[0]
+
+    found, expected = row(cut), float(model(data[..., :9, :9]).mean())
+    assert found["quality"]["mean"] == pytest.approx(expected, abs=1e-6)
+    assert found["quality_on"] == "the middle 9 x 9 of 1 of 1 images"
+    assert f"evaluated on the middle 9 x 9 of 1 of 1 images; PyTorch's there: mean {expected:.4f}" in found["notes"][0]
+    assert f"{expected:.4f} (cropped)" in table_text({"rows": [found], "how": {}})
+    nothing = row(lambda shape: None)
+    assert nothing["quality"] == {}
+    assert nothing["notes"] == [
+        "not evaluated: the file takes inputs of (1, 3, 9, 9) and the data has (1, 3, 12, 10); give test data "
+        "of that size"
+    ]
 
 
 def test_a_network_that_cannot_be_exported_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
