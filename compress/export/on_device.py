@@ -11,7 +11,9 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +31,18 @@ from compress.export.runtimes.table import RUNTIMES
 
 MANIFEST, RESULT, INPUTS, EXPECTED = "manifest.json", "device.json", "inputs.npz", "expected.npz"
 LAYER_TABLE = "layer_table"
+LIMIT = 300.0  # seconds of loading and running a file once
+CODE = Path(sys.modules[Loaded.__module__].__file__ or "").resolve().parents[3]
+TRIAL = """
+import sys
+import numpy
+sys.path.insert(0, sys.argv[1])
+from compress.export.runtimes.table import RUNTIMES
+name, file, precision, threads = sys.argv[2:6]
+inputs = numpy.load(sys.argv[6])
+given = [inputs[each] for each in sorted(inputs.files)]
+RUNTIMES[name].load(file, precision, int(threads), [x.shape for x in given]).run(given)
+"""
 Row = dict[str, Any]
 
 
@@ -117,7 +131,7 @@ def measured(folder: Path, files: Sequence[Mapping[str, Any]], threads: int, rou
         row: Row = {**each, "version": RUNTIMES[each["runtime"]].version(), "error": None}
         row |= dict.fromkeys(("ms", "low", "high", "ratio", "ratio_low", "ratio_high", "max", "largest", "integer"))
         rows.append(row)
-        row["error"] = RUNTIMES[each["runtime"]].runs_not_here() or None
+        row["error"] = RUNTIMES[each["runtime"]].runs_not_here() or _crash_of(folder, each, threads) or None
         if row["error"]:
             continue
         try:
@@ -135,6 +149,23 @@ def measured(folder: Path, files: Sequence[Mapping[str, Any]], threads: int, rou
         ready.append((row, loaded))
     _time(ready, given, rounds, seconds, next((each["network"] for each in files), ""))
     return rows
+
+
+def _crash_of(folder: Path, file: Mapping[str, Any], threads: int) -> str:
+    """How a process ends that loads a file and runs it once; empty if it does not crash or hang.
+
+    What is merely refused is said by the process that measures.
+    """
+    command = [sys.executable, "-c", TRIAL, str(CODE), file["runtime"], str(folder / file["file"])]
+    command += [file["precision"], str(threads), str(folder / INPUTS)]
+    try:
+        code = subprocess.run(command, capture_output=True, timeout=LIMIT, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return f"{file['runtime']} did not load and run it within {LIMIT:g} s"
+    if 0 <= code < 256:
+        return ""
+    how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"code {code:#x}"  # of Windows
+    return f"{file['runtime']} crashes when it loads or runs it, with {how}"
 
 
 def layers_measured(folder: Path, table: Mapping[str, Any], threads: int) -> dict[str, Any]:

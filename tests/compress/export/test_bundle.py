@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,8 +18,10 @@ from compress.export.on_device import measured
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.runtimes.base import Source
 from tests.compress.export.carrying import carried
+from tests.compress.export.runtimes.broken_packages import ABORTS, HANGS, REFUSES, BrokenPackage, broken_package
 from tests.compress.export.runtimes.test_measure import net, quantized
 
+__all__ = ["broken_package"]
 WHOLE = {"cpu": "", "machine": "", "cores": 1, "system": "", "date": ""}
 
 
@@ -112,6 +115,21 @@ def test_nothing_is_left_where_no_runtime_could_convert(tmp_path: Path, monkeypa
         (tmp_path / "bundle").mkdir(exist_ok=True)
     check_free(tmp_path / "another" / "bundle")
     assert not (tmp_path / "another").exists()
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    (ABORTS, r"onnxruntime crashes when it loads or runs it, with signal 6 (SIGABRT)"),
+    (HANGS, "onnxruntime did not load and run it within 1 s"),
+    (REFUSES, ""),
+])  # fmt: skip
+def test_a_runtime_that_crashes_on_the_device_ends_nothing_else(
+    source: str, message: str, tmp_path: Path, broken_package: BrokenPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_package("onnxruntime", source)
+    monkeypatch.setattr(on_device, "LIMIT", 1.0)
+    np.savez(tmp_path / on_device.INPUTS, **{"000": np.zeros((1, 2), np.float32)})
+    file = {"runtime": "onnxruntime", "file": "a.onnx", "precision": "float32"}
+    assert on_device._crash_of(tmp_path, file, 1) == message
 
 
 @pytest.mark.slow
