@@ -32,6 +32,7 @@ class Candidate:
         facts: columns that say which network this is, such as its architecture, first in the table.
         scores: metric -> score of each image under each seed, (seeds, images); empty where images are not known.
         seeds: of a group; empty of a single network.
+        seen: the first inputs that its evaluation gave it, on the CPU: real ones.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Candidate:
     facts: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Scores] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
+    seen: tuple[tuple[Tensor, ...], ...] = ()
 
 
 def cost_row(candidate: Candidate) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from apputils.runs.writable import check_results
 from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
 from compress.export.onnx.qdq import is_quantized
+from compress.export.runtimes.measure import chosen_runtimes
 from compress.export.runtimes.text import table_text as runtimes_text
 from compress.export.runtimes.text import warnings_of as runtimes_warnings
 from compress.export.timing import BENCHMARK, Timing
@@ -36,7 +37,7 @@ from compress.quantization.decision import Bits
 from engine.application import TestedApplication
 from engine.commands.export import export_checkpoint, seen_inputs
 from engine.commands.quantize import quantized_copy
-from engine.commands.runtimes import cropping, measured
+from engine.commands.runtimes import cropping, measured, single_inputs
 from engine.environment import choose_device, set_up
 from engine.saved.compared_runs import ALL, Named, find_subjects, subject_of_run
 from engine.saved.run_record import RunRecord
@@ -59,6 +60,8 @@ def compare(opt: TestConfig, application_of: Callable[[str], Application]) -> di
     choose_device(opt.device)
     timing = dataclasses.replace(BENCHMARK if opt.benchmark else Timing(), threads=opt.threads or 1)
     set_up(0, timing.threads)
+    if opt.runtimes is not None:
+        chosen_runtimes(opt.runtimes)  # a wrong name is refused before anything is measured
     subjects, notes = find_subjects(opt)
     check_results(Path("results"))
     lenient = opt.compare == (ALL,)
@@ -211,7 +214,8 @@ def _candidate(
     facts["goals"] = _goals(subject) if name == subject.name else ""
     on_device = tuple(each.to(tester.device) for each in inputs)
     quality |= {metric: float(each.mean()) for metric, each in scores.items()}
-    return Candidate(name, model, on_device, quality, file if file.is_file() else None, facts, scores)
+    exported = file if file.is_file() else None
+    return Candidate(name, model, on_device, quality, exported, facts, scores, seen=tuple(seen))
 
 
 def _with_seeds(candidate: Candidate, subject: Named, others: Mapping[int, TestedApplication]) -> Candidate:
@@ -241,7 +245,8 @@ def _in_runtimes(
     }
     qualities = {name: tester.test for name, tester in own.items()}
     crops = {name: cropping(tester) for name, tester in own.items()}
-    inputs = [tuple(x.cpu() for x in candidates[0].inputs)]
+    batch = [tuple(torch.cat([x] * opt.batch) for x in each) for each in single_inputs(candidates[0].seen)]
+    inputs = batch or [tuple(x.cpu() for x in candidates[0].inputs)]
     models = {each.name: each.model for each in candidates}
     return measured(models, inputs, opt.runtimes, cast(Any, qualities), timing, crops).to_dict()
 

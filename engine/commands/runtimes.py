@@ -130,7 +130,7 @@ def measure_run(
     """
     opt = tester.config
     given = {DENSE: _dense(tester), **_with_bits(tester, networks)}
-    single = [tuple(x[i : i + 1] for x in each) for each in inputs for i in range(len(each[0]))][:MOST_SAMPLES]
+    single = single_inputs(inputs)
     qualities = {name: cast(Quality, tester.test) for name in given if name != DENSE}
     settings, narrow = _settings(tester), _narrow(tester, networks)
     qualities |= {label: cast(Quality, tester.test) for label in narrow}
@@ -144,6 +144,11 @@ def measure_run(
         logger.warning("%s", each)
     logger.info("written: %s", tester.results / FILE)
     return result
+
+
+def single_inputs(inputs: Sequence[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    """The first few samples of minibatches, each for itself."""
+    return [tuple(x[i : i + 1] for x in each) for each in inputs for i in range(len(each[0]))][:MOST_SAMPLES]
 
 
 def measured(

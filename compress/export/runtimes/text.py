@@ -20,7 +20,8 @@ def table_text(table: Mapping[str, Any]) -> str:
     rows, how = table["rows"], table["how"]
     metrics = list(dict.fromkeys(name for row in rows for name in row["quality"]))
     head = ["runtime", "network", "precision", "bytes", "max diff", "mean diff", *metrics]
-    head += ["ms [quartiles]", "of dense, here", "of dense, onnxruntime", "in integers"]
+    first = rows[0]["network"] if rows else ""
+    head += ["ms [quartiles]", f"of {first}, here", f"of {first}, onnxruntime", "in integers"]
     lines = [_line(row, metrics) for row in rows]
     text = [tabulate(lines, head, disable_numparse=True)] if lines else []
     text += fastest_of(rows)

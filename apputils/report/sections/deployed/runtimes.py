@@ -39,7 +39,7 @@ class Runtimes(Section):
         metrics = list(dict.fromkeys(name for row in found["rows"] for name in row["quality"]))
         sheet = Sheet(note=_how(found), plots=[Plot("bar", "runtime", ["ms"], "Time in each runtime", "ms")])
         return [
-            Table("runtimes", found["rows"], _columns(metrics), sheet=None),
+            Table("runtimes", found["rows"], _columns(metrics, found["rows"][0]["network"]), sheet=None),
             Table("runtimes", [_flat(row) for row in found["rows"]], columns=None, sheet=sheet),
             *there,
         ]
@@ -83,14 +83,14 @@ def _how(table: Mapping[str, Any]) -> str:
     )
 
 
-def _columns(metrics: Sequence[str]) -> list[Column]:
+def _columns(metrics: Sequence[str], first: str) -> list[Column]:
     return [
         column("runtime"), column("network"), Column("precision", lambda row: (precision_text(row),) * 2),
         column("bytes", text=whole), Column("difference, max", _number("max", "{:.2e}")),
         Column("mean", _number("mean", "{:.2e}")), *(_quality(name) for name in metrics),
         Column("ms", lambda row: (row["ms"], time_text(row) if row["ms"] is not None else "")),
-        Column("of dense, same runtime", _number("ratio", "{:.2f}x")),
-        Column("of dense, onnxruntime", _number("ratio_onnxruntime", "{:.2f}x")),
+        Column(f"of {first}, same runtime", _number("ratio", "{:.2f}x")),
+        Column(f"of {first}, onnxruntime", _number("ratio_onnxruntime", "{:.2f}x")),
         Column("layers in integers", lambda row: (row["integer"], layers_text(row))),
     ]  # fmt: skip
 
