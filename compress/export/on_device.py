@@ -26,7 +26,7 @@ except ImportError:
     sys.exit("measure.py requires numpy, not installed: pip install numpy; nothing was measured")
 
 from compress.export.layer_times import sweep_times
-from compress.export.runtimes.base import Loaded
+from compress.export.runtimes.base import Loaded, milliseconds_text
 from compress.export.runtimes.table import RUNTIMES
 
 MANIFEST, RESULT, INPUTS, EXPECTED = "manifest.json", "device.json", "inputs.npz", "expected.npz"
@@ -89,9 +89,8 @@ def line_of(row: Mapping[str, Any]) -> str:
     ratio = "" if row["ratio"] is None else f", {row['ratio']:.2f}x the dense network's time there"
     layers = f", {row['integer']} of {len(row['layers'])} layers in integers" if row["integer"] is not None else ""
     where = f"off by {row['max']:.2g} at most (values up to {row['largest']:.3g})"
-    return (
-        f"{name}: {row['ms']:.3g} ms [{row['low']:.3g}, {row['high']:.3g}]{ratio}; {where}{layers * row['quantized']}"
-    )
+    middle, low, high = (milliseconds_text(row[key]) for key in ("ms", "low", "high"))
+    return f"{name}: {middle} ms [{low}, {high}]{ratio}; {where}{layers * row['quantized']}"
 
 
 def _at_least(least: int) -> Callable[[str], int]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.export.latency import Latency, Way, measure_latency, onnx_way, torch_threads, torch_way
 from compress.export.machine_load import OthersLoad
+from compress.export.runtimes.base import milliseconds_text
 
 RUNTIMES = ("torch", "onnxruntime")
 
@@ -90,8 +91,8 @@ def time_text(row: Mapping[str, Any], runtime: str) -> str:
     """`1.25 [1.2, 1.31] (0.65x)`: median and quartiles in milliseconds, and the ratio; `-` where there is none."""
     if row[f"{runtime}_ms"] is None:
         return "-"
-    low, high = row[f"{runtime}_low"], row[f"{runtime}_high"]
-    return f"{row[f'{runtime}_ms']:.4g} [{low:.4g}, {high:.4g}] ({row[f'{runtime}_ratio']:.2f}x)"
+    middle, low, high = (milliseconds_text(row[f"{runtime}_{key}"], 4) for key in ("ms", "low", "high"))
+    return f"{middle} [{low}, {high}] ({row[f'{runtime}_ratio']:.2f}x)"
 
 
 def threads_text(count: int) -> str:

@@ -160,6 +160,11 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:3])) or (10**9,)
 
 
+def milliseconds_text(value: float, digits: int = 3) -> str:
+    """So many significant digits, but never fewer than there are before the point: `1.25`, `1177`."""
+    return f"{value:.{digits}g}" if value < 10**digits - 0.5 else f"{value:.0f}"
+
+
 def bytes_of(folder: str | Path) -> int:
     """Of all files of a folder."""
     return sum(each.stat().st_size for each in Path(folder).rglob("*") if each.is_file())

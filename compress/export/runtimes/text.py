@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from compress.errors import some
 from compress.export.machine_load import load_text
+from compress.export.runtimes.base import milliseconds_text
 from compress.export.timing import threads_text
 
 Row = Mapping[str, Any]
@@ -44,7 +45,7 @@ def fastest_of(rows: Sequence[Row]) -> list[str]:
         first, *others = timed
         near = [_way_text(row) for row in others if row["low"] <= first["high"]]
         said = f"; no difference shown to {', '.join(near)}" if near else ""
-        found.append(f"fastest for {network}: {_way_text(first)}, {first['ms']:.3g} ms{said}")
+        found.append(f"fastest for {network}: {_way_text(first)}, {milliseconds_text(first['ms'])} ms{said}")
     return found
 
 
@@ -97,7 +98,10 @@ def crops_text(row: Row) -> str:
 
 def time_text(row: Row) -> str:
     """`1.25 [1.2, 1.31]`; `-` where it was not timed."""
-    return "-" if row["ms"] is None else f"{row['ms']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+    if row["ms"] is None:
+        return "-"
+    middle, low, high = (milliseconds_text(row[key]) for key in ("ms", "low", "high"))
+    return f"{middle} [{low}, {high}]"
 
 
 def _line(row: Row, metrics: Sequence[str]) -> list[str]:

@@ -2,12 +2,19 @@
 
 from typing import Any
 
+from compress.export.runtimes.base import milliseconds_text
 from compress.export.runtimes.text import fastest_of
 
 
 def row(runtime: str, network: str, low: float, ms: float | None, high: float) -> dict[str, Any]:
     return {"runtime": runtime, "network": network, "precision": "float32", "quantized": False, "ms": ms, "low": low,
             "high": high}  # fmt: skip
+
+
+def test_milliseconds_are_never_powers_of_ten() -> None:
+    given = (0.001234, 1.254, 99.96, 999.4, 999.6, 12345.6)
+    assert [milliseconds_text(each) for each in given] == ["0.00123", "1.25", "100", "999", "1000", "12346"]
+    assert milliseconds_text(1234.56, 4) == "1235"
 
 
 def test_the_fastest_is_named_with_those_that_are_not_shown_to_be_slower() -> None:
