@@ -1,6 +1,7 @@
 """The parts of a comparison, as sections of its page and workbook."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from apputils.compare.differences import how_to_read, interval_text
@@ -13,6 +14,7 @@ from apputils.report.svg import Chart, bar_chart
 from apputils.report.tables import Cell, Column, Plot, Row, Sheet, Table, column, percent, shape, whole
 from compress.analysis.metric_names import words_of
 from compress.export.machine_load import load_text
+from compress.export.runtimes.base import milliseconds_text
 from compress.export.timing import RUNTIMES, threads_text
 
 COUNTS = ("parameters", "macs", "effective_macs", "bitops", "file_bytes", "file_gzip_bytes")
@@ -168,10 +170,10 @@ def _time_columns(runtime: str) -> list[Column]:
 
     def quartiles(row: Row) -> Cell:
         low, high = row[f"{runtime}_low"], row[f"{runtime}_high"]
-        return low, "" if low is None else f"{low:.4g} to {high:.4g}"
+        return low, "" if low is None else f"{milliseconds_text(low, 4)} to {milliseconds_text(high, 4)}"
 
     return [
-        column(f"{runtime}_ms", f"{runtime}, ms", _shown("{:.4g}".format)),
+        column(f"{runtime}_ms", f"{runtime}, ms", _shown(partial(milliseconds_text, digits=4))),
         Column("quartiles", quartiles),
         column(f"{runtime}_ratio", "of the first", _shown("{:.2f}x".format)),
     ]

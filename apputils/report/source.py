@@ -64,8 +64,17 @@ class Source:
 
     def devices(self) -> list[Any]:
         """What devices have measured of this network, in the order of the files' names."""
-        names = sorted(path.name for path in self.folder.glob(DEVICES))
-        return [self.json(name) for name in names if name not in self.stale]
+        return devices_of(self.folder, Path(self.summary["checkpoint"]))
+
+
+def devices_of(folder: Path, checkpoint: Path) -> list[Any]:
+    """What devices have measured of a run's network since its checkpoint was written, in the order of the files' names.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    written = checkpoint.stat().st_mtime if checkpoint.is_file() else 0.0
+    return [read_json(path) for path in sorted(folder.glob(DEVICES)) if path.stat().st_mtime >= written]
 
 
 def _is_measured(name: str) -> bool:

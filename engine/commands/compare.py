@@ -21,6 +21,7 @@ from torch import nn
 from apputils.compare.candidate import Candidate
 from apputils.compare.write import compared, table_text, write_comparison
 from apputils.report.records import read_json
+from apputils.report.source import devices_of
 from apputils.runs.folders import Run
 from apputils.runs.run_warnings import place_of
 from apputils.runs.writable import check_results
@@ -81,6 +82,7 @@ def compare(opt: TestConfig, application_of: Callable[[str], Application]) -> di
         about["warnings"] = [row for subject in subjects for row in _warnings(subject)]
         content = compared(candidates, testers[0].higher_is_better, timing, about)
         content["runtimes"] = _in_runtimes(candidates, subjects, testers, opt, timing)
+        content["devices"] = [each for pair in zip(subjects, testers, strict=True) for each in _on_devices(*pair)]
     place = _new_folder(subjects[0].optform)
     write_comparison(place, content)
     logger.info("\n%s\n", table_text(content))
@@ -249,6 +251,15 @@ def _in_runtimes(
     inputs = batch or [tuple(x.cpu() for x in candidates[0].inputs)]
     models = {each.name: each.model for each in candidates}
     return measured(models, inputs, opt.runtimes, cast(Any, qualities), timing, crops).to_dict()
+
+
+def _on_devices(subject: Named, tester: TestedApplication) -> list[dict[str, Any]]:
+    """What devices have measured of a run's network and of its dense one, under the run's name."""
+    found = devices_of(tester.results, subject.path)
+    return [
+        {**each, "rows": [{**row, "network": f"{subject.name}: {row['network']}"} for row in each["rows"]]}
+        for each in found
+    ]
 
 
 def _warnings(subject: Named) -> list[dict[str, str]]:

@@ -55,7 +55,9 @@ def test_a_run_of_several_processes_is_started_as_one() -> None:
     assert written(config, 4)["train"] == "torchrun --standalone --nproc-per-node=4 -- train.py --optform=SR --seed=3"
 
 
-def test_the_run_is_trained_under_the_name_that_the_testing_command_looks_for() -> None:
+def test_the_run_is_trained_under_the_name_that_the_testing_command_looks_for(here: Path) -> None:
+    (here / "checkpoints" / "mine").mkdir(parents=True)
+    (here / "checkpoints" / "mine" / "best.pt").write_text("")
     config = find_application("SR").load("test_options")().parse(["--model=checkpoints/mine/best.pt"])
     found = config.commands({"optform": "SR", "options": {"seed": 3}, "run": "mine"})
     assert found["train"] == "python train.py --optform=SR --seed=3 --run=mine"

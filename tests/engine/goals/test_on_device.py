@@ -18,7 +18,7 @@ from tests.compress.analysis.latency_model.test_carried import MACHINE, device_j
 from tests.compress.analysis.latency_model.test_latency_model import Small, X
 
 ROW = {"runtime": "onnxruntime", "network": "network", "error": None, "ratio": 0.4, "ratio_low": 0.38,
-       "ratio_high": 0.44, "layers": ["a", "b", "c"], "integer": 2}  # fmt: skip
+       "ratio_high": 0.44, "layers": ["a", "b", "c"], "integer": 2, "precision": "bfloat16"}  # fmt: skip
 
 
 def results(**changes: Any) -> dict[str, Any]:
@@ -31,7 +31,10 @@ def test_the_times_of_measure_py_decide() -> None:
     assert not isinstance(found, str)
     assert (found.number, found.low, found.high) == (0.4, 0.38, 0.44)
     assert found.noise == pytest.approx(1.57 * 0.06 / 4)
-    assert found.note == "measured on the device, Other, 2026-01-01 00:00: 16 rounds in turns, 2 threads"
+    assert (
+        found.note
+        == "measured on the device, Other, 2026-01-01 00:00: 16 rounds in turns, 2 threads, floats in bfloat16"
+    )
     counted = on_device(Goal("float_layers", at_most=0), results())
     assert not isinstance(counted, str)
     assert (counted.number, counted.noise) == (1, 0)
