@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from compress.export.onnx.export import export_onnx, transform_to_onnx
     from compress.export.onnx.export_report import ExportReport, ExportSettings
     from compress.export.pt2 import Pt2Report, export_pt2, load_pt2
-    from compress.graph.calls import Call, Unused
+    from compress.graph.calls import Call, Unused, declare_unused
     from compress.graph.channels import ChannelGraph, ChannelGroup
     from compress.graph.macs.count import MacsReport, count_macs
     from compress.io.optional import MissingPackageError
@@ -62,8 +62,8 @@ __all__ = [  # noqa: RUF022 (by subject)
     # masks
     "MaskTable", "ParameterMasker",
     # coupled channels and thinning
-    "Call", "ChannelGraph", "ChannelGroup", "OneShot", "Recipe", "Thinned", "Unused", "prunable_graph",
-    "prunable_groups", "prune_one_shot", "remove_units", "thin",
+    "Call", "ChannelGraph", "ChannelGroup", "OneShot", "Recipe", "Thinned", "Unused", "declare_unused",
+    "prunable_graph", "prunable_groups", "prune_one_shot", "remove_units", "thin",
     # quantization
     "MixedPrecision", "PostTrainLinearQuantizer", "apply_structure", "climb_ladder", "load_post_training",
     "structure_of",
@@ -101,7 +101,7 @@ _MODULES = {
     "export.onnx.export": ("export_onnx", "transform_to_onnx"),
     "export.onnx.export_report": ("ExportReport", "ExportSettings"),
     "export.pt2": ("Pt2Report", "export_pt2", "load_pt2"),
-    "graph.calls": ("Call", "Unused"),
+    "graph.calls": ("Call", "Unused", "declare_unused"),
     "graph.channels": ("ChannelGraph", "ChannelGroup"),
     "graph.macs.count": ("MacsReport", "count_macs"),
     "io.optional": ("MissingPackageError",),

@@ -21,12 +21,14 @@ from compress.analysis.activations.features import Samples
 from compress.analysis.sensitivity.evaluation import Evaluation, evaluating
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, is_exported
+from compress.graph.calls import declare_unused
 from compress.scheduler import CompressionScheduler
 from data.data_fingerprint import check_same_data
 from data.measured import facts_of
 from engine.environment import choose_device
 from engine.epoch.running_means import Means
 from engine.saved.find_checkpoint import load_subject
+from engine.saved.load_model import unused_parts
 from engine.saved.rebuild import rebuild
 from engine.state import Companion, TrainState
 from options.applications import Application, find_application
@@ -262,6 +264,7 @@ class TestedApplication:
     def new_network(self, arguments: dict[str, Any]) -> nn.Module:
         """The network of these constructor arguments: by default the application's."""
         network: nn.Module = self.application.load("network")(**arguments)
+        declare_unused(network, (*unused_parts(self.checkpoint), *(self.config.unused or ())))
         return network
 
     def test(self, model: nn.Module) -> dict[str, float]:

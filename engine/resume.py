@@ -36,9 +36,10 @@ OF_THE_MACHINE = (
 )  # fmt: skip
 RESETS = {  # the option that lets others change -> those
     "reset_optimizer": ("lr", "optimizer", "momentum", "weight_decay", "decay_all"),
-    "reset_schedule": ("compress", "strict"),
+    "reset_schedule": ("compress", "strict", "unused"),
+    "thin": ("unused",),
 }
-MAY_CHANGE = frozenset({"optform", "resume", "nEpochs", "thin", *OF_THE_MACHINE, *RESETS})
+MAY_CHANGE = frozenset({"optform", "resume", "nEpochs", *OF_THE_MACHINE, *RESETS})
 
 
 def last_checkpoint(run: Run) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def _tell_of_edits(file: str, saved: str | None) -> None:
 def _refusal(run: str, found: dict[str, str]) -> str:
     ways = {reset: [name for name in names if name in found] for reset, names in RESETS.items()}
     hints = [f"--{reset.replace('_', '-')} lets {', '.join(names)} change" for reset, names in ways.items() if names]
-    allowed = ", ".join(sorted(MAY_CHANGE - {"optform", "resume", "thin", *RESETS}))
+    allowed = ", ".join(sorted(MAY_CHANGE - {"optform", "resume", *RESETS}))
     return (
         f"the run {run} cannot continue as another run:\n  "
         + "\n  ".join(found.values())

@@ -174,5 +174,5 @@ def _restore_random_state(checkpoint: Mapping[str, Any]) -> None:
 
 def plain_options(config: TrainConfig) -> dict[str, Any]:
     """The options as plain data, without what is done once, when a run is resumed."""
-    done = {"explicit", "thin", *RESETS}
+    done = {"explicit", *RESETS}
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in done}

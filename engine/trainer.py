@@ -26,6 +26,7 @@ from compress.analysis.activations.statistics import ActivationReport, Activatio
 from compress.analysis.sparsity.totals import Sparsity
 from compress.config import dict_config, file_config
 from compress.distributed import is_first, world_size
+from compress.graph.calls import declare_unused
 from compress.io.progress import Bar
 from compress.scheduler import CompressionScheduler
 from engine.announcement import announce, samples_per_update
@@ -203,7 +204,7 @@ class BaseTrainer(TrainedApplication):
         if checkpoint is not None and config.thin:
             before = checkpoint
             parts = self.training_loader, self.example_inputs, self.build_optimizer
-            checkpoint, thinned = thinned_run(before, *parts, session.run.best)
+            checkpoint, thinned = thinned_run(before, *parts, session.run.best, config.unused or ())
             logger.info("%s", story(thinned, before, checkpoint))
         self.set_to(checkpoint)
         check_ranks(self.state.state_dict(), "before the first step")
@@ -279,6 +280,7 @@ class BaseTrainer(TrainedApplication):
                 start_from(model, config)
         elif config.reset_schedule:
             shape_as(model, checkpoint["scheduler"])
+        declare_unused(model, config.unused or ())
         model = synchronized(model, config.sync_batchnorm and world_size() > 1)
         return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
 

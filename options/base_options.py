@@ -31,7 +31,7 @@ GROUPS = {
         "list_archs",
         "new_schedule",
     ),
-    "The network": ("arch", "arch_args", "weights", "match"),
+    "The network": ("arch", "arch_args", "weights", "match", "unused"),
     "The run": ("run", "start_from", "resume", "checkpoint_every", "keep", "on_nan", "seed", "seeds", "ema"),
     "Resuming with changes": ("reset_optimizer", "reset_schedule", "thin"),
     "The machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),

@@ -77,6 +77,10 @@ class TrainConfig:
         "stop", "what to do when the loss is NaN or infinite: stop, skip the minibatch, or rollback to the last "
         "checkpoint and leave the minibatch out", choices=("stop", "skip", "rollback"),
     )  # fmt: skip
+    unused: tuple[str, ...] | None = option(
+        None, "parts of the network that nobody runs, by name or pattern of --list-weights: nothing has to fit them",
+        metavar="PART",
+    )  # fmt: skip
     thin: bool = option(
         False, "with --resume: first remove whole filters and channels that are zero, with proof, optimizer included"
     )
@@ -180,6 +184,10 @@ class TestConfig:
     arch: tuple[str, ...] | None = option(
         None, "networks of your own whose code may be imported, as FILE.py:CLASS or MODULE:CLASS; which network a "
         "checkpoint has is in it", metavar="NAME", own_code=True,
+    )  # fmt: skip
+    unused: tuple[str, ...] | None = option(
+        None, "parts of the network that nobody runs, beside those that training named: nothing has to fit them",
+        metavar="PART",
     )  # fmt: skip
     report: bool = option(
         True, "write tables and drawings of the network, and results/<run>/report.html with everything"

@@ -242,6 +242,11 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         lambda c: all(map(is_own, c.arch or ())),
         "names networks of your own, as FILE.py:CLASS or MODULE:CLASS; which other one a checkpoint has is in it",
     ),
+    Rule(
+        ("unused",),
+        lambda c: c.thin or c.prune or c.layer_table or (_evaluates(c) and c.sense in ("filter", "channel")),
+        "is about what can leave a network: --thin, --prune, --layer-table, and --sense=filter or channel",
+    ),
     Rule(("overwrite",), lambda c: c.thin, "belongs to --thin"),
     Rule(
         ("bits",),

@@ -25,6 +25,7 @@ from compress.config.describe import describe, list_classes, schedule_schema
 from compress.distillation.teachers import UnseenTeacher
 from compress.epoch_window import MAX_EPOCHS
 from compress.errors import UserError, shown
+from compress.graph.calls import declare_unused
 from compress.io.files import write_text
 from compress.io.terminal import answer, guard_screen
 
@@ -49,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument(
         "--example-shape", type=_shape, metavar="1x3x64x64", help="of an input, for the checks that trace the network"
     )
+    check.add_argument("--unused", nargs="+", default=(), metavar="PART", help="parts of the network that nobody runs")
     check.add_argument("--strict", action="store_true", help="warnings are errors")
     schema = commands.add_parser("schema", help="write the JSON Schema")
     schema.add_argument("file", nargs="?", default="schedules/schedule.schema.json")
@@ -70,6 +72,7 @@ def _epochs(text: str) -> int:
 
 def _check(given: argparse.Namespace) -> str:
     model = _network(given.model)
+    declare_unused(model, given.unused)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     outside = _OfTheLoop(optimizer)
     scheduler = file_config(

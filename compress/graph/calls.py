@@ -8,6 +8,8 @@
     example_inputs = [image, Call(image, method="project")]     # model(image), model.project(image)
     example_inputs = [image, Call(image, setting={"stage": 2})] # model(image), and again with model.stage = 2
     example_inputs = [image, Unused("head.*")]                  # nobody ever runs model.head
+
+What nobody runs may also be declared at the network: `declare_unused(model, ["head"])`, or `unused_parts` of its class.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import inspect
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +89,34 @@ class Unused:
         return any(fnmatch.fnmatchcase(parameter, each) for each in (self.pattern, f"{self.pattern}.*"))
 
 
+UNUSED = "unused_parts"  # attribute of a network, of a part or of their classes: patterns of what nobody runs
+
+
+def declare_unused(model: nn.Module, patterns: Iterable[str]) -> None:
+    """Declares parts of a network that nobody runs: every graph of it made from now on knows them.
+
+    A class may say the same of what it makes, by an attribute: `unused_parts = ("old_head",)`.
+
+    Args:
+        model: the network; it gets the attribute, beside what it declares already.
+        patterns: of parameter or module names, as in `Unused`.
+
+    Raises:
+        UserError: one covers no parameter of the network.
+    """
+    found = tuple(dict.fromkeys((*_declared(model), *patterns)))
+    _check([Unused(each) for each in found], model)
+    if found:
+        vars(model)[UNUSED] = found
+
+
+def how_to_declare(parts: Iterable[str]) -> str:
+    """What to type so that parts count as unused, on the command line and in Python."""
+    parts = list(dict.fromkeys(parts))
+    words = shlex.join(["--unused", *parts])
+    return f"{words} (in Python {', '.join(f'Unused({part!r})' for part in parts)} among the example_inputs)"
+
+
 Inputs = torch.Tensor | tuple[Any, ...] | Call | list[Any]
 """A tensor, the tuple of `forward`'s arguments, a `Call`, or a list of such (and of `Unused`)."""
 
@@ -106,23 +137,35 @@ def calls_of(example_inputs: Inputs) -> list[Call]:
     return calls
 
 
-def unused_in(example_inputs: Inputs, model: nn.Module | None = None) -> tuple[Unused, ...]:
-    """What the user declares to be in no use.
+def unused_in(example_inputs: Inputs, model: nn.Module) -> tuple[Unused, ...]:
+    """What the user declares to be in no use: among the inputs, and at the network and its parts.
 
     Raises:
-        UserError: it is nothing of the model, if that is given.
+        UserError: it is nothing of the model.
     """
     given = example_inputs if isinstance(example_inputs, list) else []
-    found = tuple(each for each in given if isinstance(each, Unused))
-    names = [] if model is None or not found else [name for name, _ in model.named_parameters()]
-    for each in found if names else ():
+    found = [each for each in given if isinstance(each, Unused)]
+    for name, module in model.named_modules():
+        found += [Unused(f"{name}.{each}".lstrip(".")) for each in _declared(module)]
+    _check(found, model)
+    return tuple(dict.fromkeys(found))
+
+
+def _declared(module: nn.Module) -> tuple[str, ...]:
+    """Its own `unused_parts`, unless that is something else of the same name."""
+    found = getattr(module, UNUSED, ())
+    return tuple(found) if isinstance(found, tuple | list) and all(isinstance(each, str) for each in found) else ()
+
+
+def _check(unused: Sequence[Unused], model: nn.Module) -> None:
+    names = [name for name, _ in model.named_parameters()] if unused else []
+    for each in unused if names else ():
         if not any(each.covers(name) for name in names):
-            modules = [name for name, _ in model.named_modules() if name]  # type: ignore[union-attr]
+            modules = [name for name, _ in model.named_modules() if name]
             raise UserError(
-                f"Unused({each.pattern!r}) covers no parameter of {type(model).__name__}; "
+                f"{each.pattern!r}, which is declared as unused, covers no parameter of {type(model).__name__}; "
                 f"{did_you_mean(each.pattern, [*modules, *names])}"
             )
-    return found
 
 
 @contextlib.contextmanager

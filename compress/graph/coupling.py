@@ -27,6 +27,7 @@ from torch import nn
 from torch.fx import Node
 
 from compress.graph.aliases import Aliases, written
+from compress.graph.calls import how_to_declare
 from compress.graph.pointwise import is_pointwise
 from compress.graph.regions import LayerCall, layer_calls
 from compress.graph.sizes.origins import Kept, dims_read, number_at, serial_of
@@ -126,9 +127,11 @@ class Coupling:
     def _unknown(self, node: Node, trace: Trace) -> Result:
         """A part that failed when it was traced: the channels that it reads stay as many as it expects."""
         part = module_of(node)
+        failed = [each for each, cause in trace.failed.items() if cause]
         reason = (
             f"{part} runs in training mode only and failed there on the example inputs ({trace.failed[part]}), so that "
-            f"what it needs is not known: give inputs on which it runs, or Unused({part!r}) if nobody runs it"
+            f"what it needs is not known: give inputs on which it runs, or if nobody runs it, "
+            f"{how_to_declare(failed)}"
         )
         for value in self.values(list(node.all_input_nodes)) if trace.failed[part] else ():
             for ids in value.units:

@@ -112,9 +112,9 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
     call = calls_of(example_inputs)[0]
     # Any code runs here. What fails may be beyond the recorder; torch.export knows more, and has the message.
     with contextlib.suppress(Exception), without_leaks(model), torch.random.fork_rng(devices=[]):
-        return _recorded(model, call, training, unused_in(example_inputs))
+        return _recorded(model, call, training, unused_in(example_inputs, model))
     with without_leaks(model), torch.random.fork_rng(devices=[]):
-        return _exported(model, call, training, unused_in(example_inputs))
+        return _exported(model, call, training, unused_in(example_inputs, model))
 
 
 def _recorded(model: nn.Module, call: Call, training: bool, unused: tuple[Unused, ...]) -> Trace:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from compress.errors import some
+from compress.graph.calls import how_to_declare
 from compress.graph.trace import Trace, canonical_names
 
 
@@ -23,11 +25,13 @@ class Unread:
         name: its full name.
         beside: numbers of channels that it may be added to or multiplied with, or give.
         behind: numbers of channels that it may read, of one tensor or of several joined or flattened.
+        part: the largest part of the network around it of which no call reads anything, by which it can be declared.
     """
 
     name: str
     beside: frozenset[int]
     behind: frozenset[int]
+    part: str = ""
 
     def fits(self, counts: Collection[int], all_counts: Collection[int]) -> bool:
         """Whether channels in these numbers may meet it: alone, several times, or joined with another tensor's."""
@@ -47,23 +51,37 @@ def unread_in(model: nn.Module, traces: Iterable[Trace]) -> tuple[Unread, ...]:
     read = {name for trace in traces for name in trace.read}
     unused = traces[0].unused if traces else ()
     canonical = canonical_names(model)
-    found = []
+    found: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         apart = any(name.startswith(f"{part}.") for trace in traces for part in trace.failed)
         if canonical[name] not in read and not apart and not any(each.covers(name) for each in unused):
-            unread = _sizes(name, parameter, model.get_submodule(name.rpartition(".")[0]))
-            found += [unread] if unread.beside else []
-    return tuple(found)
+            found[name] = parameter
+    parts = _parts(found, [name for name, _ in model.named_parameters() if name not in found])
+    sized = (
+        _sizes(name, parameter, model.get_submodule(name.rpartition(".")[0]), parts[name])
+        for name, parameter in found.items()
+    )
+    return tuple(each for each in sized if each.beside)
 
 
-def _sizes(name: str, parameter: Tensor, owner: nn.Module) -> Unread:
+def _parts(unread: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Each unread name -> the longest chain of modules upwards that holds none of the others."""
+    used = {name[:end] for name in others for end in range(len(name)) if name[end] == "."}
+    found = {}
+    for name in unread:
+        above = [name[:end] for end in range(len(name)) if name[end] == "."]
+        found[name] = next((part for part in above if part not in used), name)
+    return found
+
+
+def _sizes(name: str, parameter: Tensor, owner: nn.Module, part: str) -> Unread:
     shape = tuple(parameter.shape)
     if isinstance(owner, nn.modules.conv._ConvNd) and len(shape) > 2:
-        return Unread(name, frozenset({owner.in_channels, owner.out_channels}), frozenset({owner.in_channels}))
+        return Unread(name, frozenset({owner.in_channels, owner.out_channels}), frozenset({owner.in_channels}), part)
     sizes = [size for size in shape if size > 1]
     if isinstance(owner, nn.Linear | nn.RNNBase | nn.RNNCellBase | nn.Bilinear) and len(shape) == 2:
-        return Unread(name, frozenset(sizes), frozenset(shape[1:]) - {1})
-    return Unread(name, frozenset(sizes), frozenset(sizes if len(sizes) > 1 else ()))
+        return Unread(name, frozenset(sizes), frozenset(shape[1:]) - {1}, part)
+    return Unread(name, frozenset(sizes), frozenset(sizes if len(sizes) > 1 else ()), part)
 
 
 TRAINS = "inputs on which the network trains, or "
@@ -81,13 +99,12 @@ def held_by(unread: Sequence[Unread], counts: Mapping[str, Collection[int]], unt
     everything = {count for each in counts.values() for count in each}
     found = {}
     for group, own in counts.items():
-        names = [each.name for each in unread if each.fits(own, everything)]
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        fitting = [each for each in unread if each.fits(own, everything)]
+        if fitting:
+            names = some([each.name for each in fitting], 1)
             found[group] = (
-                f"no example call reads {names[0]}{more}, which may be fed with these channels{why}: give "
-                f"{TRAINS if untrained else ''}example_inputs as a list with a call that runs it, "
-                f"[inputs, Call(inputs, method=...)], or with "
-                f"Unused({names[0].rpartition('.')[0] or names[0]!r}) if nobody runs it"
+                f"no example call reads {names}, which may be fed with these channels{why}: if nobody runs it, "
+                f"{how_to_declare(each.part for each in fitting)}; else give {TRAINS if untrained else ''}"
+                f"example_inputs as a list with a call that runs it, [inputs, Call(inputs, method=...)]"
             )
     return found

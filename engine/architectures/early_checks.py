@@ -184,6 +184,8 @@ def _pinned(graph: ChannelGraph) -> str:
     stays.sort(key=lambda group: -group.units * group.parameters_per_unit)
     told = "; ".join(f"{group.name}: {_short(group.pinned[0])}" for group in stays[:NAMED])
     more = f"; and {len(stays) - NAMED} more, which --list-groups names" if len(stays) > NAMED else ""
+    if not more and any(len(group.pinned[0]) > LONGEST for group in stays):
+        more = "; --list-groups has the whole reasons"
     return f". Pinned: {told}{more}" if stays else ""
 
 

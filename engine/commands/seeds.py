@@ -25,7 +25,7 @@ logger = logging.getLogger("run")
 C = TypeVar("C", bound=TrainConfig)
 T = TypeVar("T", bound=TestConfig)
 OURS = ("seeds", "seed", "run", "resume")  # options that differ between the members, or are the group's
-OF_ONE_RUN = frozenset({"nEpochs", "thin", *RESETS})  # that --resume takes
+OF_ONE_RUN = frozenset({"nEpochs", *RESETS})  # that --resume takes
 
 
 def train_seeds(config: C, train: Callable[[C], Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ The checkpoint's content, cut like its network, and the file beside the original
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from compress.distributed import is_first
 from compress.errors import UserError
+from compress.graph.calls import declare_unused
 from compress.graph.trace import ExampleInputs
 from compress.masks import packed, unpacked
 from compress.parameters import copied
@@ -88,6 +89,7 @@ def thinned_run(
     example_inputs: Callable[[], tuple[torch.Tensor, ...]],
     build_optimizer: Callable[[nn.Module], Optimizer],
     best: Path,
+    unused: Sequence[str] = (),
 ) -> tuple[Content, Thinned]:
     """A checkpoint that a run resumes from, without what is zero in it; its best one is thinned in its file.
 
@@ -97,6 +99,7 @@ def thinned_run(
         example_inputs: what the network can be traced with, where a minibatch does not begin with its input.
         build_optimizer: makes the run's optimizer for a network.
         best: the run's best checkpoint, which is measured in the end if no later epoch beats it.
+        unused: parts of the network that nobody runs; see `declare_unused`.
     """
     data: Any = loader.dataset
     state = random_state()
@@ -106,26 +109,32 @@ def thinned_run(
         restore_random_state(state)
     inputs = batch[0] if isinstance(batch[0], torch.Tensor) else example_inputs()
     if best.is_file():
-        thin_file(best, inputs, build_optimizer, write=is_first())
-    return thinned_content(checkpoint, new_network(checkpoint), inputs, build_optimizer)
+        thin_file(best, inputs, build_optimizer, unused, write=is_first())
+    model = new_network(checkpoint)
+    declare_unused(model, unused)
+    return thinned_content(checkpoint, model, inputs, build_optimizer)
 
 
 def thin_file(
-    path: Path, inputs: ExampleInputs, build_optimizer: Callable[[nn.Module], Optimizer], write: bool = True
-) -> None:
+    path: Path, inputs: ExampleInputs, build_optimizer: Callable[[nn.Module], Optimizer], unused: Sequence[str] = (),
+    write: bool = True,
+) -> None:  # fmt: skip
     """Replaces a checkpoint by its thinner self; one of which nothing can go is left as it is, which is logged.
 
     Args:
         path: of the checkpoint.
         inputs: see `thinned_content`.
         build_optimizer: see `thinned_content`.
+        unused: see `thinned_run`.
         write: False for the other processes of several, which come to the same result.
 
     Raises:
         UserError: see `thinned_content`, or the file cannot be written.
     """
     before = load_checkpoint(path)
-    after, result = thinned_content(before, new_network(before), inputs, build_optimizer)
+    model = new_network(before)
+    declare_unused(model, unused)
+    after, result = thinned_content(before, model, inputs, build_optimizer)
     logger.info("%s: %s", path, story(result, before, after))
     if result.removed and write:
         save_checkpoint(path, after)

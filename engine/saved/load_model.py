@@ -4,6 +4,7 @@
 Any checkpoint of a run will do, and so will what `python -m apputils.checkpoints.file network` made of one.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.schema import built, check_run
 from compress.errors import UserError
+from compress.graph.calls import declare_unused
 from engine.saved.rebuild import rebuild
 from options.applications import APPLICATIONS
 
@@ -26,8 +28,15 @@ def load_network(path: str | Path) -> nn.Module:
     return rebuild(new_network(checkpoint), checkpoint).eval()
 
 
+def unused_parts(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `--unused` of a run named; nothing for a checkpoint of before there was that option, or a damaged one."""
+    options = checkpoint.get("options")
+    named = options.get("unused") if isinstance(options, Mapping) else None
+    return tuple(str(each) for each in named) if isinstance(named, tuple | list) else ()
+
+
 def new_network(checkpoint: dict[str, Any]) -> nn.Module:
-    """The network of a checkpoint, new: neither thinned nor trained.
+    """The network of a checkpoint, new: neither thinned nor trained. It knows which of its parts nobody runs.
 
     Raises:
         UserError: there is no such application, or its network cannot be built with these arguments.
@@ -36,4 +45,6 @@ def new_network(checkpoint: dict[str, Any]) -> nn.Module:
     if optform not in APPLICATIONS:
         raise UserError(f"networks of --optform={optform} cannot be built here; {', '.join(APPLICATIONS)} can")
     make = APPLICATIONS[optform].load("network")
-    return built(lambda arguments: make(**arguments), checkpoint)
+    network = built(lambda arguments: make(**arguments), checkpoint)
+    declare_unused(network, unused_parts(checkpoint))
+    return network

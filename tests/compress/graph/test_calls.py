@@ -8,7 +8,7 @@ from torch import nn
 
 from compress.config import dict_config
 from compress.errors import UserError
-from compress.graph.calls import Call, Unused
+from compress.graph.calls import Call, Unused, declare_unused
 from compress.graph.channels import channel_graph
 from compress.thinning.complete import masks_of
 from compress.thinning.current import CurrentGraph
@@ -72,7 +72,7 @@ def test_what_may_feed_an_unread_layer_is_pinned_and_the_layer_is_named():
     assert not graph.groups(prunable_only=True)
     (reason,) = graph.why_pinned("first.weight")
     assert "no example call reads projection.weight" in reason
-    assert "give example_inputs as a list with a call that runs it" in reason
+    assert "else give example_inputs as a list with a call that runs it" in reason
     assert "no example call reads extra.weight and " in graph.why_pinned("second.weight")[0]
 
 
@@ -261,3 +261,63 @@ def test_a_pattern_of_modules_covers_all_their_parameters() -> None:
     assert Unused("head.*").covers("head.weight")
     assert not Unused("blocks.*.act").covers("blocks.0.activation.weight")
     assert not Unused("head").covers("headless.weight")
+
+
+class Kept(nn.Module):
+    """An old head of two layers and a mapping that nobody runs, and a half of a part that somebody does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        self.old = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+        self.pair = nn.ModuleDict({"used": nn.Conv2d(8, 8, 1), "left": nn.Linear(8, 3)})
+        self.double()
+
+    def forward(self, x):
+        return self.head(self.pair["used"](self.first(x).relu()))
+
+
+class SaysSo(Kept):
+    unused_parts = ("old", "pair.left")
+
+
+class Around(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def free_of(model, inputs=IMAGE):
+    return [group.name for group in prunable_graph(model, inputs).groups(prunable_only=True)]
+
+
+def test_all_parts_that_nobody_runs_are_named_at_once_as_they_are_typed():
+    (reason,) = prunable_graph(Kept(), IMAGE).why_pinned("first.weight")
+    assert "no example call reads old.0.weight and 3 more, which may be fed with these channels: if nobody" in reason
+    assert "--unused old pair.left (in Python Unused('old'), Unused('pair.left') among the example_inputs)" in reason
+    free = ["first.weight[0]", "head.weight[1]"]
+    assert free_of(Kept(), [IMAGE, Unused("old"), Unused("pair.left")]) == free
+
+
+def test_a_network_or_its_class_declares_what_nobody_runs():
+    model = Kept()
+    assert free_of(model) == []
+    declare_unused(model, ["old"])
+    declare_unused(model, ["pair.l*"])
+    free = ["first.weight[0]", "head.weight[1]"]
+    assert free_of(model) == free_of(copy.deepcopy(model)) == free_of(SaysSo()) == free
+    assert free_of(Around(SaysSo())) == [f"body.{name}" for name in free]
+
+
+def test_a_declaration_that_covers_nothing_is_refused():
+    model = Kept()
+    with pytest.raises(UserError, match="'odl', which is declared as unused, covers no parameter.*did you mean 'old'"):
+        declare_unused(model, ["odl"])
+    model.unused_parts = 7  # a number of its own under that name
+    assert free_of(model) == []
+    model.unused_parts = ["pair.let"]
+    with pytest.raises(UserError, match="'pair.let', which is.*did you mean 'pair.left'"):
+        prunable_graph(model, IMAGE)

@@ -50,7 +50,7 @@ def test_a_head_for_larger_images_holds_only_what_feeds_it(wrap):
     assert free(graph) == {"second.weight[0]", "third.weight[0]"}
     (reason,) = graph.why_pinned("first.weight")
     assert "head runs in training mode only and failed there on the example inputs (RuntimeError: Calculated" in reason
-    assert "give inputs on which it runs, or Unused('head') if nobody runs it" in reason
+    assert "give inputs on which it runs, or if nobody runs it, --unused head (in Python Unused(" in reason
     assert "forward" not in vars(model.head)
 
 
@@ -98,4 +98,5 @@ class Fails(nn.Module):
 def test_what_failed_in_training_mode_is_in_the_reason():
     (reason,) = channel_graph(Fails(), SMALL).why_pinned("body.weight")
     assert "no example call reads extra.weight" in reason
-    assert "the trace in training mode failed: AssertionError: images of 100 pixels: give inputs on which" in reason
+    assert "the trace in training mode failed: AssertionError: images of 100 pixels: if nobody runs it" in reason
+    assert "else give inputs on which the network trains, or example_inputs as a list" in reason

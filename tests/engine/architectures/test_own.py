@@ -77,6 +77,31 @@ def test_it_is_trained_thinned_resumed_and_loaded(nets: Path, trainer_of: Traine
     assert load_network(Path("checkpoints/cut/last.pt")).first[0].out_channels == 3
 
 
+@pytest.mark.slow
+def test_what_nobody_runs_is_declared_recorded_and_heeded(
+    nets: Path, trainer_of: TrainerOf, caplog: Any, monkeypatch: Any
+) -> None:
+    caplog.set_level(logging.INFO, "run")
+    masked = THINNED.replace("  - extension: {instance_name: thinner}\n    epochs: [0]\n", "")
+    Path("mask.yaml").write_text(masked.replace("extensions:\n  thinner: {class: FilterRemover}\n", ""))
+    monkeypatch.setattr(C2SRCNNTrainer, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 24),))
+    given = (f"--arch={nets}:Kept", "--compress=mask.yaml", "--nEpochs=1")
+    with pytest.raises(UserError, match="'odl', which is declared as unused, covers no parameter.*mean 'old'"):
+        trainer_of(*given, "--unused", "odl", "older").build()
+    trainer_of(*given, "--run=told", "--unused", "old", "older").run()
+    assert last("told")["options"]["unused"] == ("old", "older")
+    trainer_of(*given, "--run=plain").run()
+    assert "no example call reads old.weight" in caplog.text
+    assert "--unused old older" in caplog.text
+    arch = f"--arch={nets}:Kept"
+    with pytest.raises(UserError, match=r"(?s)--unused=.*--reset-schedule lets unused change\. --thin lets unused"):
+        trainer_of("--resume=told", "--nEpochs=2", "--unused", "old", arch)
+    trainer_of("--resume=told", "--nEpochs=2", "--thin", arch).run()
+    trainer_of("--resume=plain", "--nEpochs=2", "--thin", "--unused", "old", "older", arch).run()
+    assert last("told")["model"]["first.0.weight"].shape[0] == 4
+    assert last("told")["options"]["unused"] == last("plain")["options"]["unused"] == ("old", "older")
+
+
 def test_it_is_evaluated_where_it_is_named(nets: Path, trainer_of: TrainerOf) -> None:
     trainer_of(f"--arch={nets}:narrow_fine", "--nEpochs=1", "--run=a").run()  # a function that makes a network
     forget()
