@@ -4,6 +4,7 @@ The error classes and the "did you mean" helper. Everything may import this modu
 """
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -93,10 +94,14 @@ def printable(text: object, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in plain)
 
 
+MADE = re.compile(r"parametrizations\.(\w+)\.original\d*")  # torch.nn.utils.parametrize: the parameters of `\1`
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3, alike: float = 0.6) -> list[str]:
     """The `count` names of `known` that look most like `name`, best first; case is ignored.
 
-    A name that is `name` but for words behind it (`resnet20` of `resnet20_cifar`) comes before all others.
+    A name that is `name` but for words behind it (`resnet20` of `resnet20_cifar`) comes before all others. A parameter
+    that a parametrization keeps (`conv.parametrizations.weight.original1`) goes by what it makes, `conv.weight`.
 
     Args:
         name: what was given.
@@ -104,13 +109,13 @@ def nearest(name: str, known: Iterable[str], count: int = 3, alike: float = 0.6)
         count: how many at most.
         alike: how near they must be, [0, 1].
     """
-    by_lower: dict[str, str] = {}
-    for candidate in known:
-        by_lower.setdefault(candidate.lower(), candidate)
-    lower = name.lower()
+    by_lower: dict[str, list[str]] = {}
+    for candidate in dict.fromkeys(known):
+        by_lower.setdefault(MADE.sub(r"\1", candidate.lower()), []).append(candidate)
+    lower = MADE.sub(r"\1", name.lower())
     begun = sorted((each for each in by_lower if each and lower.startswith(f"{each}_")), key=len, reverse=True)
     found = [*begun, *difflib.get_close_matches(lower, by_lower, n=count, cutoff=alike)]
-    return [by_lower[each] for each in dict.fromkeys(found)][:count]
+    return [candidate for each in dict.fromkeys(found) for candidate in reversed(by_lower[each])][:count]
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 3) -> str:

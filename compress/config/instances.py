@@ -77,7 +77,7 @@ class Instances:
             written = with_overrides(written, path, self.report)
         if home is not family and not {str(key) for key in written} <= set(arguments_model(cls).model_fields):
             return None  # the class is what is wrong, not the section
-        arguments = check_arguments(cls, written, path, self.report)
+        arguments = check_arguments(cls, written, path, self.report, given["class"])
         stages = self._networks.of(family.key, name)
         selection = Selection(self._networks.names(stages[0]), self.report)
         values = written if arguments is None else arguments

@@ -68,21 +68,31 @@ def _bounded(hint: Any, limited: bool = False) -> Any:
     return hint
 
 
-def check_arguments(target: type, given: Any, path: Path, report: Report) -> dict[str, Any] | None:
+def check_arguments(
+    target: type, given: Any, path: Path, report: Report, called: str | None = None
+) -> dict[str, Any] | None:
     """Validates the arguments written for a class.
+
+    Args:
+        target: the class.
+        given: what was written.
+        path: where.
+        report: takes the faults.
+        called: the name by which the class was written, of those that it has.
 
     Returns:
         every argument by name, defaults filled in; None when there were faults, which are in the report.
     """
     if not isinstance(given, Mapping):
-        owner = "args" if issubclass(target, Policy) else f"the arguments of {target.__name__}"
+        owner = "args" if issubclass(target, Policy) else f"the arguments of {called or target.__name__}"
         report.add(f"given {shown(given)}, but {owner} are written as `name: value`", path)
         return None
+    owner = "args" if issubclass(target, Policy) else called or target.__name__
     model, written = arguments_model(target), {str(key): value for key, value in given.items()}
     try:
         checked = model.model_validate(written)
     except ValidationError as e:
-        for place, message in _faults(e, written, target, model):
+        for place, message in _faults(e, written, owner, model):
             report.add(message, path + place)
         return None
     return {name: getattr(checked, name) for name in model.model_fields}
@@ -92,10 +102,10 @@ MOST_FAULTS = 20  # wrong values of one instance that are listed one by one
 
 
 def _faults(
-    error: ValidationError, given: Mapping[str, Any], target: type, model: type[BaseModel]
+    error: ValidationError, given: Mapping[str, Any], owner: str, model: type[BaseModel]
 ) -> list[tuple[Path, str]]:
     """One fault for each wrong value: pydantic reports one for each type that the value might have had."""
-    owner, known = "args" if issubclass(target, Policy) else target.__name__, list(model.model_fields)
+    known = list(model.model_fields)
     unknown = [name for name in given if name not in known]
     meant = {name for each in unknown for name in nearest(each, known, 1)}  # a misspelt one is not missing too
     found: list[tuple[Path, str]] = []

@@ -95,6 +95,12 @@ class ChannelGroup:
         """How many of its units could go: a group is never emptied."""
         return 0 if self.pinned else self.units - 1
 
+    @property
+    def why_kept(self) -> str:
+        """Why none of its units can go; '' if one can."""
+        alone = "all its positions leave together, as one unit, and one has to stay" if self.units == 1 else ""
+        return "; ".join(self.pinned) or alone
+
     def positions(self, place: Place, unit: int) -> Ids:
         """The positions of one unit in one of the places."""
         return np.flatnonzero(self.members[place] == unit)
@@ -102,8 +108,8 @@ class ChannelGroup:
     def __str__(self) -> str:
         places = ", ".join(f"{name}[{dim}]" for name, dim in self.members)
         cost = f"{self.parameters_per_unit:,.0f} parameters and {self.macs_per_unit:,.0f} MACs each"
-        state = "pinned: " + "; ".join(self.pinned) if self.pinned else f"{self.prunable} prunable"
-        return f"{self.name}: {self.units} units, {state}; {cost}; members {places}"
+        state = f"pinned: {self.why_kept}" if self.why_kept else f"{self.prunable} prunable"
+        return f"{self.name}: {self.units} unit{'s'[: self.units != 1]}, {state}; {cost}; members {places}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ from compress.graph.modes import in_mode
 from compress.graph.own_code import dropping
 from compress.graph.recording.leaks import without_leaks
 from compress.graph.recording.record import record
-from compress.graph.recording.untraced import advice_on, place_of, refuse_unusable, replaced_weights
+from compress.graph.recording.untraced import advice_on, place_of, refuse_unusable, tried
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.origins import counted
 
@@ -214,12 +214,12 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
         refuse_unusable(model)
         reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
         with _mode(model, False):  # in training mode a pass would change statistics
-            replaced = [] if training else replaced_weights(model, call)
+            replaced, fails = ([], "") if training else tried(model, call)
         raise UserError(
             f"{type(model).__name__} cannot be traced from the example inputs "
             f"({_describe(call)}, {'training' if training else 'eval'} mode): "
-            f"{type(error).__name__}: {reason}{place_of(error)}. A trace has shapes and no values: if the model runs "
-            f"on these inputs, {advice_on(error, replaced)}"
+            f"{type(error).__name__}: {reason}{place_of(error)}. "
+            f"{advice_on(error, replaced, fails)}"
         ) from error
 
 

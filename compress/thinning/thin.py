@@ -10,6 +10,7 @@ before they touch the model; a group with which that fails stays, with a note.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -146,6 +147,8 @@ def _check_units(graph: ChannelGraph, removed: Mapping[str, list[int]]) -> None:
                 f"group {name!r} has the units 0 to {groups[name].units - 1}, and no unit {wrong[0]}; "
                 "nothing was removed"
             )
+        if units and groups[name].pinned:
+            raise UserError(f"group {name!r} cannot lose units: {'; '.join(groups[name].pinned)}; nothing was removed")
         if len(set(units)) == groups[name].units:
             raise UserError(f"group {name!r}: all its units were to go; one has to stay; nothing was removed")
 
@@ -210,6 +213,8 @@ def _refusal(model: nn.Module, outcome: Outcome) -> str:
     why = outcome.reason or (
         f"outputs of the masked and of the thinned model differ by {outcome.difference:.1e} relative, "
         f"allowed are {outcome.tolerance:.0e}"
+        if math.isfinite(outcome.difference)
+        else "outputs of the masked and of the thinned model differ in shape, in integers, or in what is not finite"
     )
     if outcome.what:
         why = f"the masked and the thinned model are different functions, which training will show: {outcome.what}"

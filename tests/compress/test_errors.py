@@ -27,3 +27,8 @@ def test_a_report_names_every_fault_with_its_place() -> None:
     assert "1 fault and 1 warning" in str(error)
     assert "a.yaml:3:1: pruners.p.x: too large" in str(error)
     assert "warning: unused" in str(error)
+
+
+def test_a_parameter_of_a_parametrization_goes_by_what_it_makes() -> None:
+    known = ["tail.weight", "conv.bias", *(f"conv.parametrizations.weight.original{number}" for number in (0, 1))]
+    assert nearest("conv.wieght", known, 2) == known[:1:-1]

@@ -26,7 +26,7 @@ def group_tables(graph: ChannelGraph) -> str:
         ),
     ]
     if pinned:
-        rows = [[*_start(group), *_costs(group), "; ".join(group.pinned) or "a single unit"] for group in pinned]
+        rows = [[*_start(group), *_costs(group), group.why_kept] for group in pinned]
         heads = ["group", "units", *COSTS, "why nothing of it can leave"]
         parts += ["", f"{len(pinned)} groups stay:", _table(heads, rows)]
     return "\n".join(parts)

@@ -104,7 +104,7 @@ class Selection:
             arguments = None
         else:
             cls, written = registry.get(name), {key: value for key, value in given.items() if key != "class"}
-            arguments = check_arguments(cls, written, path, self.report)
+            arguments = check_arguments(cls, written, path, self.report, name)
             arguments = None if arguments is None else self.expand(arguments, cls, path)
         self.unusable |= len(self.report.faults) > before
         return dict(given) if arguments is None else {"class": name, **arguments}

@@ -1,17 +1,19 @@
 """What cannot be traced, in words: where the model's own code failed, and what to do about it.
 
-`refuse_unusable`, `place_of`, `advice_on`, called by trace.py; `replaced_weights`, called by the ONNX export, too.
+`refuse_unusable`, `place_of`, `advice_on`, called by trace.py; `tried` and `replaced_weights`, a pass on real numbers.
 """
 
+import re
 import traceback
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import UnsupportedOperatorException
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
 
-from compress.errors import UserError
+from compress.errors import UserError, some
 from compress.graph.calls import Call, calling, copies
 
 OURS = Path(__file__).parents[1]
@@ -44,40 +46,62 @@ def place_of(error: BaseException) -> str:
     return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
 
 
-@torch.no_grad()
 def replaced_weights(model: nn.Module, call: Call) -> list[str]:
     """Names of the weights to which a pass gives other memory (`conv.weight.data = fused`); none if it does not run."""
+    return tried(model, call)[0]
+
+
+@torch.no_grad()
+def tried(model: nn.Module, call: Call) -> tuple[list[str], str]:
+    """The weights that a pass on real numbers replaces, and what it fails with: '' if it runs."""
     before = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     arguments, keywords = copies((call.arguments, call.keywords))
     try:
         with calling(model, call):
             model(*arguments, **keywords)
-    except Exception:  # whatever it raises, the tracer or the exporter says better
-        return []
-    return [name for name, parameter in model.named_parameters() if parameter.data_ptr() != before.get(name)]
+    except Exception as error:  # any code runs here
+        return [], next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return [name for name, parameter in model.named_parameters() if parameter.data_ptr() != before.get(name)], ""
 
 
-def advice_on(error: BaseException, replaced: list[str]) -> str:
-    """What to do about a network's code that looks at values, behind 'if the model runs on these inputs, '.
+LOOKS_AT_VALUES = re.compile(
+    r"data-dependent|DataDependent|DynamicOutputShape|_local_scalar|numpy|\.item\(|fake tensor|meta"
+)
+UNKNOWN_TO_SHAPES = (NotImplementedError, UnsupportedOperatorException)
+
+
+def advice_on(error: BaseException, replaced: list[str], fails: str) -> str:
+    """What to do, one sentence: about the inputs, about code that looks at values, or about an operation.
 
     Args:
         error: of the tracer.
-        replaced: see `replaced_weights`.
+        replaced: see `tried`.
+        fails: what the model itself fails with on the same inputs; '' if it runs, or was not tried.
     """
+    if fails:
+        other = "" if fails.rstrip(".") in str(error) else f" ({fails})"
+        return f"The model itself does not run on these inputs{other}: give ones that it takes, or mend that line"
     if replaced:
         return (
-            f"forward replaces {', '.join(replaced[:3])}{' ...' if len(replaced) > 3 else ''} through `.data`, which "
-            "no trace can follow: compute such a weight as a tensor and call F.conv2d(x, weight), "
-            "or replace the part by the layer that it computes before"
+            f"Its forward replaces {some(replaced, 3)} through `.data`, which no trace can follow: compute such a "
+            "weight as a tensor and call F.conv2d(x, weight), or replace the part by the layer that it computes before"
         )
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if any(isinstance(value, PackedSequence) for frame in frames for value in frame.f_locals.values()):
         return (
-            "run its recurrent layer on the padded batch: how many steps of each sequence are packed is such a value. "
-            "Quantizers for training need no trace in a loop of your own: leave out `example_inputs`, and modules "
-            "alone are quantized"
+            "A trace has shapes and no values: run its recurrent layer on the padded batch, for how many steps of each "
+            "sequence are packed is such a value. Quantizers for training need no trace in a loop of your own: leave "
+            "out `example_inputs`, and modules alone are quantized"
         )
+    if isinstance(error, UNKNOWN_TO_SHAPES):
+        return (
+            "A trace has shapes and no values, and torch does not know this operation's result from shapes alone: "
+            "write it in other operations, or tell torch by `torch.library.register_fake`"
+        )
+    start = "A trace has shapes and no values"
+    if not LOOKS_AT_VALUES.search(f"{type(error).__name__}: {error}"):
+        start = f"On real numbers the model may run; {start[0].lower()}{start[1:]}, and code that looks at them fails"
     return (
-        "take what looks at values (`if x.sum() > 0`, `.item()`, `.numpy()`) out of `forward`, or write it as "
-        "`torch.where`"
+        f"{start}: take what looks at values (`if x.sum() > 0`, `.item()`, `.numpy()`) out of `forward`, or write it "
+        "as `torch.where`"
     )

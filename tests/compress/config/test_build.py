@@ -41,6 +41,12 @@ def test_the_good_schedule_is_good(net: nn.Module, tmp_path: Path) -> None:
     assert build(net, tmp_path, GOOD, strict=True, epochs=4).policies[0].name == "p"
 
 
+def test_a_class_is_called_as_it_was_written(net: nn.Module, tmp_path: Path) -> None:
+    text = "extensions:\n  t: {class: ResnetCifarFilterRemover, allow_inexcat: true}\npolicies:\n  - extension: {instance_name: t}\n    epochs: [0]\n"
+    with pytest.raises(ScheduleError, match="ResnetCifarFilterRemover has no argument 'allow_inexcat'; did you mean"):
+        build(net, tmp_path, text)
+
+
 CASES = [
     ("class: AutomatedGradualPruner", "class: AutomatedGradualPrunner", r"s.yaml:4:5: pruners.p.class: unknown class "
      r"'AutomatedGradualPrunner' in pruners; did you mean 'AutomatedGradualPruner"),

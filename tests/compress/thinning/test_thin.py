@@ -1,6 +1,7 @@
 """From masks to a smaller model: completion, optimizer, refusal, and what must not change."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -246,3 +247,12 @@ def test_real_inputs_are_two_to_four_samples_that_differ():
     assert many.shape == (4, 3, 4)
     assert tokens.tolist() == [[1, 2]]
     assert state.isfinite().all()
+
+
+def test_a_group_that_stays_is_refused_with_its_reason():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    graph = prunable_graph(model, IMAGE)
+    for name, reason in (("2.weight[0]", "network output"), ("0.weight[1]", "coupled to a tensor of fixed size")):
+        with pytest.raises(UserError, match=rf"{re.escape(name)}' cannot lose units: {reason}.*nothing was removed"):
+            remove_units(model, graph, {name: [0]}, IMAGE)
+    assert remove_units(model, graph, {"2.weight[0]": [], "0.weight[0]": [1]}, IMAGE).removed["0.weight[0]"] == [1]

@@ -24,3 +24,20 @@ def test_pinned_groups_show_what_they_are_made_of():
     assert row.split()[:3] == ["1.weight[0]", "4", "73"]  # 8 * 9 weights and a bias
     assert "1.weight[0], 1.bias[0]" in row
     assert "network output" in row
+
+
+class Shuffled(nn.Module):
+    """A shuffle between group norms ties all channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.last(self.norm(self.norm(self.first(x)).unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)))
+
+
+def test_a_single_unit_has_its_reason():
+    graph = channel_graph(Shuffled(), torch.zeros(1, 3, 9, 9))
+    assert "first.weight[0]: 1 unit, pinned: all its positions leave together, as one unit" in graph.describe()
+    assert "all its positions leave together" in group_tables(graph)

@@ -36,3 +36,35 @@ def test_a_weight_written_through_data_is_named() -> None:
 
 def test_a_network_that_does_not_run_replaces_nothing() -> None:
     assert replaced_weights(nn.Linear(2, 3), Call(torch.rand(1, 5))) == []
+
+
+class Forward(nn.Module):
+    """A convolution and what follows it."""
+
+    def __init__(self, follow):
+        super().__init__()
+        self.conv, self.follow = nn.Conv2d(3, 8, 3), follow
+
+    def forward(self, x):
+        return self.follow(self.conv(x))
+
+
+def clipped(y):
+    return y * 2 if y.sum() > 0 else y
+
+
+@pytest.mark.parametrize(
+    ("follow", "said"),
+    [
+        (
+            lambda y: y.view(2, 7, -1),
+            "is invalid for input of size 576.*The model itself does not run on these inputs: give",
+        ),
+        (lambda y: y.nothing, "The model itself does not run on these inputs.*mend that line"),
+        (clipped, "data-dependent.*A trace has shapes and no values: take what looks at values"),
+        (lambda y: torch.from_numpy(y.detach().numpy()), "numpy.*A trace has shapes and no values: take what looks"),
+    ],
+)
+def test_the_advice_is_about_what_failed(follow, said):
+    with pytest.raises(UserError, match=rf"(?s){said}"):
+        trace_model(Forward(follow), torch.rand(2, 3, 8, 8))
