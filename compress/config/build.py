@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from compress.config.checks import across_policies as checks
+from compress.config.checks.after_training import check_quantize_after
 from compress.config.checks.coupled_weights import check_coupling
 from compress.config.checks.distillers import check_outputs
 from compress.config.errors.faults import Report
@@ -20,7 +21,7 @@ from compress.config.goals import read_goals
 from compress.config.instances import Instances
 from compress.config.loader import Document, load_text
 from compress.config.policies import Entries
-from compress.config.sections import check_sections
+from compress.config.sections import QUANTIZE_AFTER, check_sections
 from compress.distillation.teachers import Source, Teachers
 from compress.errors import ScheduleError, UserError, did_you_mean
 from compress.graph.trace import ExampleInputs
@@ -136,7 +137,8 @@ def _build(
     given = data.get("policies")
     all_there = isinstance(given, list) and len(given) == len(entries)
     checks.check_policies(entries, epochs, report, all_there)
-    checks.check_unused(data, reader.named, report)
+    checks.check_unused(data, {*reader.named, str(data.get(QUANTIZE_AFTER))}, report)
+    check_quantize_after(data, found["quantizers"], entries, report)
     read_goals(data.get("goals"), report, metrics)
     graph = CurrentGraph(model, context["example_inputs"])
     for seen in dict.fromkeys(policy.sees for _, policy in entries):

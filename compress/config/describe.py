@@ -9,6 +9,7 @@ from typing import Any
 from compress.config.families import FAMILIES, Family
 from compress.config.goals import USUAL
 from compress.config.schema import arguments_model, describe_type
+from compress.config.sections import QUANTIZE_AFTER
 from compress.epoch_window import MAX_EPOCHS
 from compress.errors import UserError, did_you_mean
 from compress.goals.goal import BOUNDS, IN_A_RUNTIME, MEASURED, Goal
@@ -112,6 +113,10 @@ def schedule_schema() -> dict[str, Any]:
         "type": "array",
         "description": "what is deployed must meet these",
         "items": _goal(definitions),
+    }
+    properties[QUANTIZE_AFTER] = {
+        "type": "string",
+        "description": "the PostTrainLinearQuantizer of `quantizers` that quantizes the best network after training",
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -116,7 +116,8 @@ def _quantization(instance: Instance, window: EpochWindow, optimizer: Optimizer,
     if issubclass(instance.cls, PostTrainLinearQuantizer):
         raise ValueError(
             f"{instance.cls.__name__} quantizes a network that is trained, so it has no policy: keep it in a file of "
-            "its own and give that to `python test.py --quantize=FILE`"
+            "its own and give that to `python test.py --quantize=FILE`, or leave the policy out and write "
+            f"`quantize_after_training: {instance.name}` at the top level"
         )
     return QuantizationPolicy(instance.name, window, instance.algorithm, **args)
 

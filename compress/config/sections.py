@@ -12,7 +12,8 @@ from compress.epoch_window import MAX_EPOCHS
 from compress.errors import did_you_mean, nearest, shown
 
 SECTIONS = tuple(family.section for family in FAMILIES)
-TOP_LEVEL = ("version", *SECTIONS, "policies", "fine_tuning_epochs", "goals")
+QUANTIZE_AFTER = "quantize_after_training"
+TOP_LEVEL = ("version", *SECTIONS, "policies", "fine_tuning_epochs", "goals", QUANTIZE_AFTER)
 
 
 def check_sections(data: Any, report: Report) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def check_sections(data: Any, report: Report) -> dict[str, Any]:
             sections[name] = value if _has_form(name, value, report) else None
     if "policies" not in sections:
         report.add("there is no section 'policies', so nothing of this schedule would ever act", ())
-    elif sections["policies"] == []:
+    elif sections["policies"] == [] and QUANTIZE_AFTER not in sections:
         report.add("the list is empty, so nothing of this schedule ever acts", ("policies",), fatal=False)
     return sections
 
@@ -55,6 +56,8 @@ def _has_form(name: str, value: Any, report: Report) -> bool:
         wrong = "" if good else f"given {shown(value)}; it should be a whole number of epochs, 0 or more{most}"
     elif name == "goals":
         wrong = "" if isinstance(value, list) else _not(value, name, "a list of goals, each begins with '- {metric: '")
+    elif name == QUANTIZE_AFTER:
+        wrong = "" if isinstance(value, str) else _not(value, name, "the name of an instance of `quantizers`")
     elif name == "policies":
         wrong = "" if isinstance(value, list) else _not(value, name, "a list of policies, each begins with '- '")
     else:

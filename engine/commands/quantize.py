@@ -31,6 +31,7 @@ from compress.quantization.post_training.mixed_precision import Kind, MixedPreci
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from engine.application import TestedApplication
 from engine.commands.export import export_run, seen_inputs
+from engine.saved.after_training import quantized_checkpoint
 from options.base_options import TestConfig
 
 logger = logging.getLogger("run")
@@ -161,14 +162,8 @@ class QuantizeRequest:
     def _write(
         self, tester: TestedApplication, network: nn.Module, quantizer: PostTrainLinearQuantizer, result: dict[str, Any]
     ) -> None:
-        folder, scheduler = tester.results, tester.checkpoint["scheduler"]
-        content = {
-            **tester.checkpoint,
-            "model": network.state_dict(),
-            "averaged": None,
-            "scheduler": {**scheduler, "structures": [*scheduler.get("structures", []), quantizer.structure]},
-        }
-        save_checkpoint(folder / "quantized.pt", content)
+        folder = tester.results
+        save_checkpoint(folder / "quantized.pt", quantized_checkpoint(tester.checkpoint, network, quantizer))
         quantizer.write_statistics(folder / "activation_stats.yaml")
         write_json(folder / "post_training.json", result)
         for note in quantizer.notes:

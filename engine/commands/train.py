@@ -17,6 +17,7 @@ from apputils.runs.seed_groups import group_of
 from compress.analysis.drawing.plan import draw_plan
 from compress.analysis.listings.channel_groups import group_tables
 from compress.analysis.listings.weights import weight_list
+from compress.config.sections import QUANTIZE_AFTER
 from compress.config.templates.new_schedule import new_schedule
 from compress.errors import UserError
 from compress.thinning.trials.trial import prunable_graph
@@ -81,6 +82,8 @@ def _plan(application: Application, config: TrainConfig) -> None:
     trainer = _built(application, config)
     plan = trainer.compression_scheduler.preview(trainer.progress.epochs, trainer.optimizers)
     sys.stdout.write(f"{plan}\n")
+    if name := trainer.compression_scheduler.resolved.get(QUANTIZE_AFTER):
+        sys.stdout.write(f"after training {name} quantizes the best network\n")
     path = Path(f"{config.run or config.stem()}-plan.png")  # here: a plan is not a run and takes no run's name
     draw_plan(plan, path)
     sys.stdout.write(f"drawn: {path}; nothing was trained\n")

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from apputils.checkpoints.file import load_checkpoint
 from apputils.runs.folders import Run
 from apputils.runs.summary import Cost, make_summary, summary_table, whereabouts
 from compress.analysis.sparsity.totals import Sparsity
@@ -16,6 +15,7 @@ from compress.io.files import write_json
 from engine.application import TrainedApplication
 from engine.goals.training import judge_trained
 from engine.progress import Progress
+from engine.saved.after_training import quantized_at_the_end
 from engine.saved.dense_baseline import beside_dense, dense_teachers
 from engine.saved.learned_nothing import learned_nothing
 from engine.saved.rebuild import rebuild
@@ -41,7 +41,7 @@ def summarize(
         what summary.json holds.
     """
     state, config = application.state, application.config
-    best = load_checkpoint(run.best)
+    best = quantized_at_the_end(application, run)
     state.model = rebuild(application.build_model(), best).to(application.device)
     teachers = dense_teachers(state.scheduler.teachers, state.teachers)
     dense = {name: application.measure(network) for name, network in teachers.items()}
