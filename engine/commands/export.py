@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from apputils.runs.summary import quality_table
 from compress.analysis.measured_words import measured_words
+from compress.config.goals import goals_of
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, describing
 from compress.export.machine_load import load_text
@@ -29,6 +30,7 @@ from compress.export.pt2 import export_pt2
 from compress.export.timing import Timed, Timing, threads_text, time_rows, times_table
 from compress.io.files import write_json
 from engine.application import TestedApplication
+from engine.goals.packing import packed_format
 
 logger = logging.getLogger("run")
 MOST_INPUTS, LARGEST_BATCH = 3, 4
@@ -192,8 +194,10 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
 
 
 def _narrow(export: _Export, mode: str) -> dict[str, str]:
-    """The files in narrow formats that the options ask for: name -> mode and format."""
-    return {f"network_{each}.onnx": f"{mode}:{each}" for each in export.tester.config.formats or ()}
+    """The files in narrow formats that the options or a goal on bytes ask for: name -> mode and format."""
+    packed = packed_format(goals_of(export.tester.checkpoint["schedule"] or {}), export.model)
+    formats = dict.fromkeys([*(export.tester.config.formats or ()), *[packed] * bool(packed)])
+    return {f"network_{each}.onnx": f"{mode}:{each}" for each in formats}
 
 
 def evaluate_exported(tester: TestedApplication) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from compress.config.goals import goals_of
 from engine.application import TestedApplication
 from engine.goals.deployed import Deployed, judge_goals
+from engine.goals.packing import PACKED, packed_format
 from engine.saved.dense_baseline import DenseQuality, dense_quality
 
 Metrics = Mapping[str, float]
 DEPLOYED = ("network_int8.onnx", "network.onnx")  # the first that was exported is what is deployed
+PACKED_FILE = f"network_{PACKED}.onnx"
 
 
 def judge_tested(
@@ -38,7 +40,8 @@ def judge_tested(
     if not goals:
         return None
     files = (exported or {}).get("files", {})
-    name = next((each for each in DEPLOYED if each in files), None)
+    first = [PACKED_FILE] * bool(packed_format(goals, model))
+    name = next((each for each in (*first, *DEPLOYED) if each in files), None)
     if name is None:
         why = (exported or {}).get("error", "--no-export leaves the file out that goals are measured on")
         return {"verdict": "not measured", "rows": [], "file": None, "error": why}

@@ -11,12 +11,12 @@ from apputils.runs.folders import Run
 from compress.config.goals import goals_of
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, describing
-from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import is_quantized
 from engine.application import TrainedApplication
 from engine.commands.export import seen_inputs
 from engine.goals.deployed import Deployed, judge_goals
+from engine.goals.packing import export_packed
 from engine.saved.dense_baseline import DenseQuality, dense_quality
 from engine.saved.rebuild import rebuild
 from options.applications import find_application
@@ -99,6 +99,4 @@ def export_to(
     """
     dummies = tuple(each.cpu() for each in application.example_inputs())
     settings = ExportSettings(description=describing(checkpoint))
-    transform_to_onnx(
-        model, file, dummies, is_quantized(model), "qdq" if is_quantized(model) else "clip", inputs, settings
-    )
+    export_packed(goals_of(checkpoint["schedule"] or {}), model, file, dummies, inputs, settings)

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from compress.goals.goal import Goal
+from compress.quantization.post_training.ladder import rungs
 
 CRITERIA = {
     "L1": "L1RankedStructureParameterPruner",
@@ -16,7 +17,9 @@ CRITERIA = {
 QUANTIZE_FROM = 1  # epoch: the network is thin and has settled for one
 LATE = 4  # one of so many epochs is quantized where quantization comes late
 FLOAT, INT8 = "float", "int8"
-EARLY, LATELY = "early", "late"
+EARLY, LATELY, AFTER = "early", "late", "after"
+PTQ = {"ranges": 1, "corrected": 3, "gptq": 5}  # -> its rung of the ladder, counted from 0
+FOUR = 4  # bits
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,12 @@ class Candidate:
     Attributes:
         widths: group -> units that stay; groups that are left whole are not in it.
         criterion: which units go, a key of `CRITERIA`.
-        precision: `float`, or `int8` by quantization-aware training.
-        quantize: of `int8`: `early`, from the second epoch on, or `late`, in the last quarter of the epochs.
+        precision: `float`, or `int8`.
+        quantize: of `int8`: by quantization-aware training `early`, from the second epoch on, or `late`, in the last
+            quarter of the epochs; or `after` training, by calibration alone.
+        ptq: of `after`: which settings, a key of `PTQ`.
         float_layers: of `int8`: layers that stay float.
+        four_bits: of `int8`: layers whose weights have 4 bits, but for those that stay float.
         teacher: whether the dense network teaches.
         lr: factor on the run's learning rate.
         thin_epoch: in which the units leave.
@@ -42,9 +48,23 @@ class Candidate:
     thin_epoch: int
     quantize: str = EARLY
     float_layers: tuple[str, ...] = ()
+    ptq: str = next(iter(PTQ))
+    four_bits: tuple[str, ...] = ()
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it is quantized after training."""
+        return self.precision == INT8 and self.quantize == AFTER
+
+    @property
+    def narrow(self) -> tuple[str, ...]:
+        """The layers whose weights have 4 bits."""
+        return tuple(each for each in self.four_bits if each not in self.float_layers)
 
     def settles(self, epochs: int) -> int:
-        """The first epoch, of so many, in which the network is thin, and quantized if it will be."""
+        """The first epoch, of so many, in which the network is thin, and quantized if training does that."""
+        if self.is_calibrated:
+            return self.thin_epoch
         first = self.thin_epoch + (QUANTIZE_FROM if self.precision == INT8 else 0)
         late = self.precision == INT8 and self.quantize == LATELY
         return max(first, epochs - max(1, epochs // LATE)) if late else first
@@ -89,7 +109,8 @@ def schedule_of(
         policies += [{"pruner": {"instance_name": name}, **at} for name in narrow]
         policies.append({"extension": {"instance_name": "thin"}, **at})
     if candidate.precision == INT8:
-        found["quantizers"] = {"int8": _quantizer(candidate)}
+        found["quantizers"] = {"int8": _quantizer(candidate, names)}
+    if candidate.precision == INT8 and not candidate.is_calibrated:
         first = candidate.settles(epochs)
         policies.append({"quantizer": {"instance_name": "int8"}, **_window(first, max(epochs, first + 1))})
     if candidate.teacher:
@@ -98,7 +119,8 @@ def schedule_of(
         policies.append({"distiller": {"instance_name": "dense"}, **_window(0, epochs)})
     found["lr_schedulers"] = {"decay": {"class": "CosineAnnealingLR", "T_max": epochs}}
     policies.append({"lr_scheduler": {"instance_name": "decay"}, **_window(0, epochs)})
-    return {**found, "policies": policies}
+    after = {"quantize_after_training": "int8"} if candidate.is_calibrated else {}
+    return {**found, "policies": policies, **after}
 
 
 def schedule_text(schedule: Mapping[str, Any], header: Sequence[str], goals: Sequence[Goal] = ()) -> str:
@@ -116,10 +138,29 @@ def schedule_text(schedule: Mapping[str, Any], header: Sequence[str], goals: Seq
     return "\n".join(lines) + "\n"
 
 
-def _quantizer(candidate: Candidate) -> dict[str, Any]:
+def calibrated_settings(candidate: Candidate, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Arguments of `PostTrainLinearQuantizer` that quantize a candidate by calibration alone.
+
+    Where it is trained with rounding those of its bits and ranges, the cheapest.
+    """
+    rung = PTQ[candidate.ptq] if candidate.is_calibrated else PTQ["ranges"]
+    _, settings = rungs({"bits_activations": 8, "bits_parameters": 8})[rung]
+    return {**settings, **_overrides(candidate, names)}
+
+
+def _quantizer(candidate: Candidate, names: Sequence[str]) -> dict[str, Any]:
+    if candidate.is_calibrated:
+        return {"class": "PostTrainLinearQuantizer", **calibrated_settings(candidate, names)}
     settings = {"bits_activations": 8, "bits_weights": 8, "per_channel_wts": True, "ema_decay": 0.99}
-    overrides = {"overrides": dict.fromkeys(candidate.float_layers)} if candidate.float_layers else {}
-    return {"class": "QuantAwareTrainRangeLinearQuantizer", **settings, **overrides}
+    return {"class": "QuantAwareTrainRangeLinearQuantizer", **settings, **_overrides(candidate, names)}
+
+
+def _overrides(candidate: Candidate, names: Sequence[str]) -> dict[str, Any]:
+    """Layers that stay float, and those of 4 bits: as globs where names of weights are given."""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    four = globbed(candidate.narrow, layers) if layers else candidate.narrow
+    found: dict[str, Any] = {**dict.fromkeys(candidate.float_layers), **{each: {"bits_weights": FOUR} for each in four}}
+    return {"overrides": found} if found else {}
 
 
 def _window(first: int, last: int) -> dict[str, int]:

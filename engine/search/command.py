@@ -94,7 +94,7 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
         about["run"], about.get("threads", 1), config.device, about["seed"], folder, elsewhere, _runtime(goals)
     )
     with FileLock(folder / "first"):  # one measures the latency model and chooses the rungs, the others wait for it
-        space = space_of(subject, about["search"])
+        space = space_of(subject, about["search"], goals)
         for goal in goals:
             if goal.metric == LATENCY and goal not in predictable(goals, subject.clock):
                 logger.warning(

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from compress.export.onnx.export import transform_to_onnx
-from compress.export.onnx.qdq import is_quantized
 from compress.goals.goal import LATENCY, Goal
 from compress.goals.latency import measure_ratio
+from engine.goals.packing import export_packed
 from engine.search.subject import Subject
 
 MOST_ROUNDS = 60  # the winner's own goals are measured for longer
@@ -35,9 +34,8 @@ class Stopwatch:
         return self._exported(self.subject.network, "dense")
 
     def _exported(self, network: nn.Module, name: str) -> Path:
-        file, integers = self.folder / f"{name}.onnx", is_quantized(network)
-        inputs = self.subject.inputs
-        transform_to_onnx(network, file, inputs, integers, "qdq" if integers else "clip", [inputs])
+        file, inputs = self.folder / f"{name}.onnx", self.subject.inputs
+        export_packed(self.goals, network, file, inputs, [inputs])
         return file
 
     def ratios(self, network: Callable[[], nn.Module]) -> dict[str, tuple[float, float]]:

@@ -1,6 +1,6 @@
-"""What the quality of the dense network loses by one change alone: a group at half its width, a layer in 8 bits.
+"""What the quality of the dense network loses by one change alone: a group at half its width, a layer in 8 or 4 bits.
 
-`measured_scores`, `sensitive_layers`. Measured once a study, kept in its folder.
+`measured_scores`, `sensitive_layers`, `layers_for_four_bits`. Measured once a study, kept in its folder.
 """
 
 import json
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compress.errors import UserError
 from compress.io.files import read_text, write_json
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
-from engine.search.candidate import FLOAT, Candidate, Group
+from engine.search.candidate import FLOAT, FOUR, Candidate, Group
 from engine.search.screen import quiet
 from engine.search.subject import Subject
 
@@ -45,8 +45,15 @@ def measured_scores(subject: Subject, groups: Sequence[Group]) -> dict[str, list
 
 def sensitive_layers(subject: Subject) -> list[str]:
     """Layers, the one whose weights and inputs in 8 bits change the output most first; those that take part alone."""
-    changes = _measured_once(subject, "layers", lambda: _changes_by_8_bits(subject), set())
+    changes = _measured_once(subject, "layers", lambda: _changes_by(subject, 8), set())
     return sorted(changes, key=lambda name: (-changes[name], name))
+
+
+def layers_for_four_bits(subject: Subject) -> list[str]:
+    """Layers, the one whose weights in 4 bits change the output least, for each byte that this saves, first."""
+    changes = _measured_once(subject, "layers in 4 bits", lambda: _changes_by(subject, FOUR), set())
+    size = {name: sum(each.numel() for each in subject.network.get_submodule(name).parameters()) for name in changes}
+    return sorted(changes, key=lambda name: (changes[name] / max(size[name], 1), name))
 
 
 def _half(group: Group) -> int:
@@ -66,29 +73,31 @@ def _losses_at_half(subject: Subject, groups: Sequence[Group]) -> dict[str, floa
     return found
 
 
-def _changes_by_8_bits(subject: Subject) -> dict[str, float]:
-    """Layer -> mean square change of the output over its mean square, that layer alone quantized."""
+def _changes_by(subject: Subject, bits: int) -> dict[str, float]:
+    """Layer -> mean square change of the output over its mean square, that layer's weights alone in so many bits.
+
+    Its input has 8 bits.
+    """
     network, names = subject.network, [layer.name for layer in subject.latency.layers]
     batch = subject.calibration[0]
     right = _first(network, batch)
     found = {}
     for name in dict.fromkeys(names):
-        others = dict.fromkeys(each for each in names if each != name)
+        others: dict[str, Any] = dict.fromkeys(each for each in names if each != name)
+        settings = {"bits_activations": 8, "bits_parameters": bits, "per_channel_wts": True, "overrides": others}
         try:
-            quantized = quantized_after_training(network, [batch], tuple(others))
+            quantized = quantized_after_training(network, [batch], settings)
         except UserError as e:
-            logger.info("%s is not measured in 8 bits: %s", name, str(e)[:200])
+            logger.info("%s is not measured in %d bits: %s", name, bits, str(e)[:200])
             continue
         error = (_first(quantized, batch) - right).square().mean() / right.square().mean().clamp_min(1e-12)
         found[name] = float(error)
     return found
 
 
-def quantized_after_training(network: nn.Module, batches: Sequence[Any], float_layers: Sequence[str]) -> nn.Module:
-    """A copy in 8 bits by calibration alone, but for some layers."""
-    overrides: Any = dict.fromkeys(float_layers) or None
-    settings: dict[str, Any] = {"bits_activations": 8, "bits_parameters": 8, "per_channel_wts": True}
-    quantizer = PostTrainLinearQuantizer(**settings, overrides=overrides, example_inputs=batches[0])
+def quantized_after_training(network: nn.Module, batches: Sequence[Any], settings: Mapping[str, Any]) -> nn.Module:
+    """A copy quantized by calibration alone; see `PostTrainLinearQuantizer` for the settings."""
+    quantizer = PostTrainLinearQuantizer(**settings, example_inputs=batches[0])
     with quiet():
         return quantizer.quantize(network, list(batches)).eval()
 

@@ -9,9 +9,9 @@ from compress.analysis.latency_model.knapsack import widths_for
 from compress.analysis.latency_model.layers import without
 from compress.errors import UserError, did_you_mean, shown
 from compress.goals.goal import FLOAT_LAYERS, LATENCY, Goal, number
-from engine.search.candidate import CRITERIA, EARLY, FLOAT, INT8, LATELY, Candidate, Group
-from engine.search.sensitivity import measured_scores, sensitive_layers
-from engine.search.subject import Subject
+from engine.search.candidate import AFTER, CRITERIA, EARLY, FLOAT, INT8, LATELY, PTQ, Candidate, Group
+from engine.search.sensitivity import layers_for_four_bits, measured_scores, sensitive_layers
+from engine.search.subject import HALF_A_BYTE, Subject
 
 Scores = Mapping[str, Sequence[float]]
 KNOBS: dict[str, tuple[Any, ...]] = {  # what `search:` may pin, and the choices
@@ -20,13 +20,17 @@ KNOBS: dict[str, tuple[Any, ...]] = {  # what `search:` may pin, and the choices
     "teacher": (False, True),
     "lr": (1.0, 0.3, 0.1),
     "thin_epoch": (0, 1),
-    "quantize": (EARLY, LATELY),
+    "quantize": (EARLY, LATELY, AFTER),
+    "ptq": tuple(PTQ),
     "float_layers": (0, 1, 2, 4),
+    "four_bits": (0.0, 0.5, 1.0),
 }
-OF_INT8 = ("quantize", "float_layers")  # knobs that a float candidate has not
+OF_INT8 = ("quantize", "float_layers", "four_bits")  # knobs that a float candidate has not
+OF_AFTER = ("ptq",)  # knobs of what is quantized after training
 FIRST = (0.97, 0.85, 0.7)  # of the latency bound: the knapsack's first candidates in each precision
 WITHOUT_BOUND = 1.0  # then other costs decide how narrow the first candidates are
 NARROWER, SMALLEST = 0.85, 0.02
+NO_FOUR = (0.0,)
 
 
 @dataclass(frozen=True)
@@ -37,20 +41,24 @@ class Space:
         groups: precision -> groups with their useful widths.
         choices: knob -> values; one value of a pinned knob.
         sensitive: layers, the one that loses most by 8 bits first.
+        robust: layers, the one that loses least by 4 bits, for each byte saved, first.
     """
 
     groups: Mapping[str, Sequence[Group]]
     choices: Mapping[str, tuple[Any, ...]]
     sensitive: Sequence[str] = ()
+    robust: Sequence[str] = ()
 
     def candidate(self, trial: Any) -> Candidate:
         """What Optuna suggests in a trial."""
         suggest = lambda name: trial.suggest_categorical(name, list(self.choices[name]))  # noqa: E731
-        values = {name: suggest(name) for name in self.choices if name not in OF_INT8}
+        values = {name: suggest(name) for name in self.choices if name not in (*OF_INT8, *OF_AFTER)}
         precision = str(values["precision"])
         if precision == INT8:
             values |= {name: suggest(name) for name in OF_INT8}
+            values |= {name: suggest(name) for name in OF_AFTER if values["quantize"] == AFTER}
             values["float_layers"] = tuple(self.sensitive[: values["float_layers"]])
+            values["four_bits"] = self._share(values["four_bits"])
         widths = {}
         for group in self.groups[precision]:
             place = trial.suggest_int(f"{precision} width {group.name}", 0, len(group.choices) - 1)
@@ -59,23 +67,35 @@ class Space:
 
     def parameters(self, candidate: Candidate) -> dict[str, Any]:
         """A candidate as Optuna's parameters, to be tried first."""
-        names = [name for name in self.choices if name not in OF_INT8 or candidate.precision == INT8]
-        found: dict[str, Any] = {name: getattr(candidate, name) for name in names}
+        left_out = () if candidate.is_calibrated else OF_AFTER
+        left_out += () if candidate.precision == INT8 else OF_INT8
+        found: dict[str, Any] = {name: getattr(candidate, name) for name in self.choices if name not in left_out}
         if "float_layers" in found:
             found["float_layers"] = len(candidate.float_layers)
+        if "four_bits" in found:
+            shares = self.choices["four_bits"]
+            found["four_bits"] = next(each for each in shares if self._share(each) == candidate.four_bits)
         for group in self.groups[candidate.precision]:
             width = candidate.widths.get(group.name, group.units)
             found[f"{candidate.precision} width {group.name}"] = group.choices.index(width)
         return found
 
+    def _share(self, share: float) -> tuple[str, ...]:
+        """So many of the robust layers."""
+        return tuple(self.robust[: round(share * len(self.robust))])
 
-def space_of(subject: Subject, pinned: Mapping[str, Any]) -> Space:
+
+def space_of(subject: Subject, pinned: Mapping[str, Any], goals: Sequence[Goal] = ()) -> Space:
     """The space of a network, with the knobs that `search:` fixes.
+
+    Weights of 4 bits are a choice where a goal is about bytes: runtimes compute such layers in float.
 
     Raises:
         UserError: an unknown knob or value.
     """
     choices = dict(KNOBS)
+    if not any(goal.metric == "file_bytes" for goal in goals):
+        choices["four_bits"] = NO_FOUR
     for name, value in pinned.items():
         if name not in KNOBS:
             raise UserError(f"search: {name}: unknown knob; {did_you_mean(name, KNOBS)}; nothing was started")
@@ -86,14 +106,21 @@ def space_of(subject: Subject, pinned: Mapping[str, Any]) -> Space:
             raise UserError(
                 f"search: {name}: given {shown(value)}; it is one or a list of {allowed}; nothing was started"
             )
+        if name == "four_bits" and choices[name] == NO_FOUR != given:
+            raise UserError(
+                f"search: four_bits: given {shown(value)}, and no goal is about file_bytes: weights of 4 bits make the "
+                "file smaller and nothing faster; add such a goal or leave the knob out. Nothing was started"
+            )
         choices[name] = given
     return Space({each: subject.groups(each) for each in choices["precision"]}, choices)
 
 
 def with_sensitive_layers(space: Space, subject: Subject) -> Space:
-    """The space with the layers that may stay float, measured where that is a choice."""
-    mixed = INT8 in space.groups and max(space.choices["float_layers"]) > 0
-    return replace(space, sensitive=sensitive_layers(subject)) if mixed else space
+    """The space with the layers that may stay float or have 4 bits, measured where that is a choice."""
+    int8 = INT8 in space.groups
+    sensitive = sensitive_layers(subject) if int8 and max(space.choices["float_layers"]) > 0 else ()
+    robust = layers_for_four_bits(subject) if int8 and max(space.choices["four_bits"]) > 0 else ()
+    return replace(space, sensitive=sensitive, robust=robust)
 
 
 def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> list[Candidate]:
@@ -104,7 +131,7 @@ def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> l
     """
     bounds = [goal.bound for goal in goals if goal.metric == LATENCY]
     bound = min(bounds, default=WITHOUT_BOUND)
-    plain = {name: each[0] for name, each in space.choices.items() if name not in OF_INT8}
+    plain = {name: each[0] for name, each in space.choices.items() if name not in (*OF_INT8, *OF_AFTER)}
     found = []
     for share in FIRST:
         for precision in space.choices["precision"]:
@@ -124,8 +151,11 @@ def _of_int8(space: Space, precision: str, place: int) -> dict[str, Any]:
     """The knobs of int8, each at one place of its choices."""
     if precision != INT8:
         return {}
-    quantize, count = (space.choices[name][place] for name in OF_INT8)
-    return {"quantize": quantize, "float_layers": tuple(space.sensitive[: min(count, 1) if place else count])}
+    quantize, count, share, ptq = (space.choices[name][place] for name in (*OF_INT8, *OF_AFTER))
+    layers = tuple(space.sensitive[: min(count, 1) if place and 1 in space.choices["float_layers"] else count])
+    four = tuple(space.robust[: round(share * len(space.robust))])
+    after = {"ptq": ptq} if quantize == AFTER else {}
+    return {"quantize": quantize, "float_layers": layers, "four_bits": four, **after}
 
 
 def _allowed(
@@ -177,7 +207,10 @@ def unreachable(subject: Subject, space: Space, goals: Sequence[Goal]) -> str:
     least = {}
     for precision, groups in space.groups.items():
         narrowest = subject.thinned(groups, {group.name: group.choices[0] for group in groups})
-        least[precision] = subject.costs(narrowest, precision)
+        least[precision] = subject.costs(narrowest, Candidate({}, "L1", precision, False, 1.0, 0))
+        if precision == INT8 and max(space.choices["four_bits"]) == 1:
+            params = least[precision]["params"]
+            least[precision]["file_bytes"] = subject.file_bytes(params, True) - params * HALF_A_BYTE
     for goal in predictable(goals, subject.clock):
         values = {precision: costs[goal.metric] for precision, costs in least.items()}
         if min(values.values()) > goal.bound:

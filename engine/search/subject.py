@@ -46,6 +46,7 @@ CALIBRATION = 2  # minibatches that ranges of 8 bits are estimated with
 STATISTICS = 8  # minibatches that BatchNorm's statistics are estimated anew with
 LEAST = 0.1  # of a group's channels, the narrowest width that is tried
 MOST_CHOICES = 12  # widths of a group
+HALF_A_BYTE = 0.5  # that a weight of 4 bits saves beside one of 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,22 +276,24 @@ class Subject:
         """Inputs of some training minibatches, on the CPU."""
         return [batch[0].cpu() for batch in islice(self._measurer.training_loader, CALIBRATION)]
 
-    def costs(self, network: nn.Module, precision: str, float_layers: Sequence[str] = ()) -> dict[str, float]:
+    def costs(self, network: nn.Module, candidate: Candidate) -> dict[str, float]:
         """Latency as a share of the dense float network's, and what goals count, of a float network that was thinned.
 
-        Time and bytes are predicted.
+        Time and bytes are predicted; weights of 4 bits are computed in float.
         """
         network = network.cpu().eval()
-        int8 = precision == INT8
+        int8 = candidate.precision == INT8
         total = macs_table(network, self.inputs).total
         params = sum(each.numel() for each in network.parameters())
         layers = layers_of(network, inputs_of(self.latency) if self.elsewhere else self.inputs)
-        time = self.latency.time(layers, {each.name for each in layers} - {*float_layers} if int8 else False)
-        whole = sum(each.numel() for name in float_layers for each in network.get_submodule(name).parameters())
+        in_float = {*candidate.float_layers, *candidate.narrow}
+        time = self.latency.time(layers, {each.name for each in layers} - in_float if int8 else False)
+        weights = lambda names: sum(sum(map(Tensor.numel, network.get_submodule(each).parameters())) for each in names)  # noqa: E731
         return {
             LATENCY: time / self.latency.time(self.latency.layers), "params": params, "macs": total["macs"],
             "peak_activation_bytes": total["peak_activation_bytes"],
-            "file_bytes": self.file_bytes(params, int8) + 3 * whole,
+            "file_bytes": self.file_bytes(params, int8)
+            + 3 * weights(candidate.float_layers) - HALF_A_BYTE * weights(candidate.narrow),
         }  # fmt: skip
 
     def file_bytes(self, params: float, int8: bool) -> float:

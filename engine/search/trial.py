@@ -24,7 +24,7 @@ from compress.io.files import read_text, write_text
 from compress.io.optional import needed
 from engine.resume import last_checkpoint, resumed
 from engine.saved.load_model import load_network
-from engine.search.candidate import INT8, Candidate, schedule_of, schedule_text
+from engine.search.candidate import INT8, Candidate, calibrated_settings, schedule_of, schedule_text
 from engine.search.sensitivity import quantized_after_training
 from engine.search.space import Space, predictable
 from engine.search.study import PURPOSE
@@ -102,7 +102,7 @@ class Trials:
         """The candidate without training: quality, costs, and whether it is worth training."""
         network = self.subject.before_training(candidate, self.space.groups[candidate.precision])
         quality = self.subject.quality(self._in_precision(network, candidate))
-        costs = self.subject.costs(network, candidate.precision, candidate.float_layers)
+        costs = self.subject.costs(network, candidate)
         exceeded = self.subject.violations(self.goals, costs)
         for name, value in exceeded.items():
             trial.set_constraint(name, value - SLACK)
@@ -117,10 +117,12 @@ class Trials:
         run = Run(self.run_name(trial.number))
         trainer = self.subject.trainer(self.of_run(run, candidate, schedule, epochs))
         started = time.perf_counter()
-        trainer.run()
+        summary = trainer.run()
         trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + time.perf_counter() - started)
         metric, higher = self.subject.metric
         first = candidate.settles(self.rungs[-1])
+        if candidate.is_calibrated and epochs > first:  # of its best network, which the run has quantized at its end
+            return float(summary["quality"][metric]["model"])
         if epochs <= first:
             return self.subject.quality(self.as_decided(run, candidate))
         done = [row for row in trainer.progress.history if first <= row["epoch"] < epochs]
@@ -144,7 +146,7 @@ class Trials:
         """A float network in the candidate's precision, by calibration alone."""
         if candidate.precision != INT8:
             return network
-        return quantized_after_training(network.cpu(), self.subject.calibration, candidate.float_layers)
+        return quantized_after_training(network.cpu(), self.subject.calibration, calibrated_settings(candidate))
 
     def of_run(self, run: Run, candidate: Candidate, schedule: Path, epochs: int) -> Any:
         """Training options of a candidate's run, which is continued where it has begun.

@@ -72,13 +72,41 @@ def test_int8_may_come_late_and_leave_layers_float() -> None:
     assert yaml.safe_load(text)["quantizers"]["int8"]["overrides"] == {"mid_part.9.0": None, "first_part.0": None}
 
 
+def test_int8_may_come_after_training_with_weights_of_4_bits() -> None:
+    four = ("mid_part.1", "mid_part.3", "mid_part.5", "mid_part.7")
+    chosen = candidate(
+        precision="int8", quantize="after", ptq="corrected", four_bits=four, float_layers=("mid_part.5",)
+    )
+    content = schedule_of(chosen, GROUPS, 8, False, NAMES)
+    assert content["quantize_after_training"] == "int8"
+    assert content["quantizers"]["int8"] == {
+        "class": "PostTrainLinearQuantizer", "bits_activations": 8, "bits_parameters": 8, "per_channel_wts": True,
+        "clip_acts": "MSE", "also_clip_weights": True, "bias_correction": True,
+        "overrides": {"mid_part.5": None, "mid_part.[137]": {"bits_weights": 4}},
+    }  # fmt: skip
+    assert not any("quantizer" in each for each in content["policies"])
+    net = Net(2)
+    text = schedule_text(content, [])
+    build_text(text, "s.yaml", net, torch.optim.SGD(net.parameters(), 0.1), example_inputs=X, epochs=8, strict=True)
+    trained = schedule_of(candidate(precision="int8", four_bits=four[:1]), GROUPS, 8, False, NAMES)
+    assert trained["quantizers"]["int8"]["overrides"] == {"mid_part.1": {"bits_weights": 4}}
+    build_text(schedule_text(trained, []), "s.yaml", net, torch.optim.SGD(net.parameters(), 0.1), example_inputs=X,
+               epochs=8, strict=True)  # fmt: skip
+
+
 def test_what_is_tried_first_is_what_optuna_then_proposes() -> None:
     """Knobs of int8 are parameters of int8 candidates only."""
     optuna = pytest.importorskip("optuna")
     choices = {"precision": ("float", "int8"), "criterion": ("L1",), "teacher": (False,), "lr": (1.0,),
-               "thin_epoch": (0,), "quantize": ("early", "late"), "float_layers": (0, 2)}  # fmt: skip
-    space = Space({"float": GROUPS, "int8": GROUPS}, choices, ["a", "b", "c"])
-    for given in (candidate(), candidate(precision="int8", quantize="late", float_layers=("a", "b"))):
+               "thin_epoch": (0,), "quantize": ("early", "late", "after"), "ptq": ("ranges", "gptq"),
+               "float_layers": (0, 2), "four_bits": (0.0, 0.5)}  # fmt: skip
+    space = Space({"float": GROUPS, "int8": GROUPS}, choices, ["a", "b", "c"], ["c", "d"])
+    for given in (
+        candidate(),
+        candidate(precision="int8", quantize="late", float_layers=("a", "b")),
+        candidate(precision="int8", quantize="after", ptq="gptq", four_bits=("c",)),
+    ):
         parameters = space.parameters(given)
         assert space.candidate(optuna.trial.FixedTrial(parameters)) == given
         assert ("quantize" in parameters) == (given.precision == "int8")
+        assert ("ptq" in parameters) == (given.quantize == "after")

@@ -59,7 +59,8 @@ def test_a_study_that_is_not_there(here: Path) -> None:
 def test_knobs_that_are_pinned_wrongly(pinned: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         space_of(None, pinned)  # type: ignore[arg-type]
-    assert set(KNOBS) == {"criterion", "precision", "teacher", "lr", "thin_epoch", "quantize", "float_layers"}
+    assert set(KNOBS) == {"criterion", "precision", "teacher", "lr", "thin_epoch", "quantize", "float_layers", "ptq",
+                          "four_bits"}  # fmt: skip
 
 
 def test_a_new_study_does_not_take_the_runs_of_an_earlier_one(here: Path) -> None:

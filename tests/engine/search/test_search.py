@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,10 +117,13 @@ def test_layers_are_ordered_by_what_8_bits_do_to_the_output(dense: Subject, monk
     assert sensitive_layers(dense) == order
     space = with_sensitive_layers(space_of(dense, {}), dense)
     assert space.sensitive == order
-    network = dense.before_training(Candidate({}, "L1", "int8", False, 1.0, 0), [])
-    whole, mixed = (dense.costs(network, "int8", each) for each in ((), ("mid_part.5",)))
-    assert mixed["latency"] > whole["latency"]
-    assert mixed["file_bytes"] - whole["file_bytes"] == 3 * (9 * 32 * 32 + 32)
+    plain = Candidate({}, "L1", "int8", False, 1.0, 0)
+    network = dense.before_training(plain, [])
+    mixed, narrow = replace(plain, float_layers=("mid_part.5",)), replace(plain, four_bits=("mid_part.5",))
+    whole, *others = (dense.costs(network, each) for each in (plain, mixed, narrow))
+    assert whole["latency"] < others[0]["latency"] == others[1]["latency"]  # 4 bits are computed in float
+    assert others[0]["file_bytes"] - whole["file_bytes"] == 3 * (9 * 32 * 32 + 32)
+    assert whole["file_bytes"] - others[1]["file_bytes"] == (9 * 32 * 32 + 32) / 2
 
 
 def filters(network: torch.nn.Module) -> list[torch.Size]:
