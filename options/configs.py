@@ -203,9 +203,9 @@ class TestConfig:
         "test", "images that the analysis measures on; to choose levels for a schedule, use validation images",
         choices=("test", "validation"),
     )  # fmt: skip
-    sense_weights: str | None = option(
-        None, "analyse only these weights, names or globs separated by commas: one machine's share; an analysis "
-        "without this option takes over what the shares have measured", metavar="GLOBS",
+    sense_queue: bool = option(
+        False, "share the sensitivity analysis with every other process that runs the same command, on this machine or "
+        "on another one with the same folder; needs Optuna"
     )  # fmt: skip
     tolerance: float | None = option(
         None, "loss that a suggested level may cost each weight, in the metric's unit (default: 0.05 dB of PSNR, "

@@ -282,15 +282,16 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         "belongs to the sensitivity analysis, which the other options or an exported file leave out",
     ),
     Rule(
-        ("full", "jobs", "sense_data", "sense_weights", "tolerance", "write_schedule"),
+        ("full", "jobs", "sense_data", "sense_queue", "tolerance", "write_schedule"),
         _evaluates,
         "belongs to the sensitivity analysis, which the other options or an exported file leave out",
     ),
     Rule(
-        ("full", "jobs", "sense_data", "sense_weights", "tolerance"),
+        ("full", "jobs", "sense_data", "sense_queue", "tolerance"),
         lambda c: c.sense != "none",
         "belongs to the sensitivity analysis, which --sense=none leaves out",
     ),
+    Rule(("sense_queue",), lambda c: c.jobs == 1, "shares the curves itself: start more processes instead of --jobs"),
     Rule(
         ("write_schedule",),
         lambda c: c.sense != "none" or of_remedies(c),

@@ -6,19 +6,21 @@
 import copy
 import hashlib
 import logging
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from torch import nn
 
-from compress.analysis.sensitivity.analysis import Settings, sensitivity_analysis
+from compress.analysis.sensitivity.analysis import Settings, measure_shares, sensitivity_analysis
 from compress.analysis.sensitivity.changes import SenseType
 from compress.analysis.sensitivity.evaluation import Evaluation, TestFunction
+from compress.analysis.sensitivity.record import fingerprint
 from compress.errors import UserError
+from compress.io.optional import require
 from engine.application import TestedApplication
+from engine.search.shares import SharedCurves, worker_name
 from options.base_options import TestConfig
 from options.rules import of_remedies
 
@@ -39,8 +41,7 @@ class SensitivityRequest:
             `compress.analysis.sensitivity.suggestion.default_tolerance`.
         write: whether the suggestion is written as a schedule.
         data: `test` or `validation`, the images that are measured.
-        weights: names or globs of the weights that are analysed, one machine's share; None: all, and what shares of
-            other machines have measured is taken over.
+        queue: whether the curves are shared with every other process that is given the same command.
     """
 
     sense_type: str
@@ -49,7 +50,7 @@ class SensitivityRequest:
     tolerance: float | None
     write: bool
     data: str = "test"
-    weights: tuple[str, ...] | None = None
+    queue: bool = False
 
     @classmethod
     def of(cls, opt: TestConfig) -> "SensitivityRequest":
@@ -59,32 +60,21 @@ class SensitivityRequest:
             UserError: two tolerances, or a value means nothing; what goes together is in options/rules.py.
         """
         tolerance, write = opt.tolerance, opt.write_schedule is not None and not of_remedies(opt)
-        weights = None if opt.sense_weights is None else tuple(opt.sense_weights.split(","))
-        if weights is not None and (opt.sense == NONE or write):
-            given = "--sense=none" if opt.sense == NONE else "--write-schedule"
-            raise UserError(
-                f"--sense-weights analyses a share of the weights, which {given} has no use for; give that to the "
-                "analysis that takes the shares together; nothing was started"
-            )
         if write and opt.write_schedule is not None:
             tolerance = _tolerance(opt.write_schedule, opt.tolerance)
-        return cls(opt.sense, opt.full, opt.jobs, tolerance, write, opt.sense_data, weights)
+        return cls(opt.sense, opt.full, opt.jobs, tolerance, write, opt.sense_data, opt.sense_queue)
 
     def run(self, tester: TestedApplication, model: nn.Module) -> pd.DataFrame | None:
         """Writes results/<run>/sensitivity_<type>.xlsx, .png, .json, and .yaml if asked; returns the table."""
         if self.sense_type == NONE:
             return None
-        whole = tester.results / f"sensitivity_{self.sense_type}"
-        stem = whole if self.weights is None else Path(f"{whole}_part_{_slug(self.weights)}")
-        parts = sorted(whole.parent.glob(f"{whole.name}_part_*.json")) if self.weights is None else []
+        stem = tester.results / f"sensitivity_{self.sense_type}"
         coarse = COARSE_BITS if self.sense_type == "bits" else COARSE
         judge = tester
         if self.data == "validation":
             judge = copy.copy(tester)
             judge.testing_loader = tester.training_data()[1]
         settings = Settings(
-            weights=self.weights,
-            parts=parts,
             jobs=self.jobs,
             tolerance=self.tolerance,
             higher_is_better=tester.higher_is_better,
@@ -96,14 +86,23 @@ class SensitivityRequest:
         test_func: TestFunction | Evaluation = judge.evaluation() or judge.test
         sense_type: Any | SenseType = self.sense_type
         levels = None if self.full else coarse
+        if self.queue:
+            if not self._shared(stem, model, test_func, levels, settings):
+                return None
+            settings = replace(settings, parts=sorted(stem.parent.glob(f"{stem.name}_part_*.json")))
         return sensitivity_analysis(model, stem.with_suffix(".xlsx"), test_func, sense_type, levels, settings)
 
-
-def _slug(weights: tuple[str, ...]) -> str:
-    """Selectors as a part of a file name, different for different ones: `layer1.*` -> `layer1-1a2b3c4d`."""
-    text = ",".join(weights)
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", text)[:40].rstrip("-")
-    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    def _shared(self, stem: Path, model: nn.Module, test_func: Any, levels: Any, settings: Settings) -> bool:
+        """Measures curves that no other process measures until none is left; whether all are measured now."""
+        require("--sense-queue", "optuna", "filelock")
+        sense_type: Any = self.sense_type
+        facts = f"{fingerprint(model, sense_type)} {levels} {settings.measured_on}"
+        queue = SharedCurves(Path(f"{stem}_queue_{hashlib.sha256(facts.encode()).hexdigest()[:8]}"))
+        part = Path(f"{stem}_part_{worker_name()}.json")
+        measure_shares(model, part, test_func, sense_type, queue.take, levels, settings)
+        if left := queue.left:
+            logger.info("sensitivity: other processes still measure %d curves; the last one puts all together", left)
+        return not left
 
 
 def _tolerance(text: str, other: float | None) -> float:

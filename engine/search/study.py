@@ -76,17 +76,30 @@ def open_study(
 
 def next_trial(study: Any, folder: Path, sampler: Any) -> tuple[Any, FileLock]:
     """A trial that no living worker has, and the lock that holds it: a dead worker's first, else a new one."""
+    found = _next(study, folder, sampler, new=True)
+    assert found is not None
+    return found
+
+
+def next_queued(study: Any, folder: Path, sampler: Any) -> tuple[Any, FileLock] | None:
+    """The same of trials that were enqueued; None where each one is done or has a living worker."""
+    return _next(study, folder, sampler, new=False)
+
+
+def _next(study: Any, folder: Path, sampler: Any, new: bool) -> tuple[Any, FileLock] | None:
     optuna = needed("optuna", PURPOSE)
-    locks = folder / "locks"
+    states, locks = optuna.trial.TrialState, folder / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / "study"):  # so that nobody takes a trial between its birth and its lock
-        for frozen in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        for frozen in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
             lock = FileLock(locks / f"{frozen.number:04d}")
             with suppress(Timeout):
                 lock.acquire(timeout=0)
                 logger.info("trial %d was left unfinished and is resumed", frozen.number)
                 study.sampler = sampler(frozen.number)
                 return optuna.trial.Trial(study, frozen._trial_id), lock
+        if not new and not study.get_trials(deepcopy=False, states=(states.WAITING,)):
+            return None
         study.sampler = sampler(len(study.get_trials(deepcopy=False)))
         trial = study.ask()
         lock = FileLock(locks / f"{trial.number:04d}")

@@ -190,7 +190,7 @@ class Subject:
             # Every k-th, k rounded up, so that at most MOST_CHOICES are left.
             widths = widths[:: -(-len(widths) // MOST_CHOICES)] if widths else []
             if weights and widths:
-                found.append(Group(group.name, group.units, (*widths, group.units), weights))
+                found.append(Group(group.name, group.units, (*widths, group.units), weights, steps[group.name][1]))
         return found
 
     def _filters(self, members: Mapping[tuple[str, int], Any]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from compress.analysis.sensitivity.replay import choose_meter
 from compress.analysis.sensitivity.schedule import Header, write_schedule
 from compress.analysis.sensitivity.suggestion import Tolerated, chosen, goal_of, suggest
 from compress.analysis.sensitivity.workbook import suggestion_note, write_workbook
-from compress.analysis.sensitivity.workers import Task, measure_all
+from compress.analysis.sensitivity.workers import Task, levels_of, measure_all
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.io.optional import require
@@ -151,6 +151,44 @@ def sensitivity_analysis(
         members = {each.name: each.weights for each in subjects}
         write_schedule(settings.schedule_file, suggestion, goal, sense_type, header, members, pinned)
     return table
+
+
+def measure_shares(
+    model: nn.Module,
+    record_file: Path,
+    test_func: TestFunction,
+    sense_type: SenseType,
+    take: Callable[[Sequence[str]], Iterable[str]],
+    levels: Sequence[float] | None = None,
+    settings: Settings | None = None,
+) -> None:
+    """One worker's part of an analysis, into a record that `Settings.parts` of the whole one names.
+
+    Args:
+        model: as of `sensitivity_analysis`, like the others.
+        record_file: the worker's own, `.json`.
+        test_func: see there.
+        sense_type: see there.
+        take: all curves' names -> those that this worker shall measure, one after another; what a name's levels gave is
+            in the record before the next one is asked for.
+        levels: see there.
+        settings: `jobs`, `parts` and what is about the workbook do not count.
+    """
+    settings = settings or Settings()
+    harm = as_levels(sense_type, levels)
+    subjects, meter, dense, graph = _prepare(model, test_func, sense_type, settings)
+    goal = _goal(dense, test_func, settings)
+    record = open_record(record_file, model, sense_type, subjects, dense, settings.resume, settings.measured_on)
+    by_name = {each.name: each for each in subjects}
+    weights = [name for each in subjects for name in each.weights]
+    for name in take(list(by_name)):
+        done = {name: record.done(name)}
+        task = Task(sense_type, harm, [name], done, dense, goal, settings.stop_at_loss, settings.cache_bytes, weights,
+                    graph)  # fmt: skip
+        logger.info("sensitivity by %s: measuring %s", sense_type, name)
+        for row in levels_of(meter, by_name[name], task):
+            record.add(name, row)
+        record.write()
 
 
 def _prepare(

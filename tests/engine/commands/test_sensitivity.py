@@ -1,7 +1,10 @@
 """The sensitivity analysis of `test.py`."""
 
+import itertools
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,8 +14,10 @@ from PIL import Image
 from compress.analysis.sensitivity.changes import prune_elements
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
+from engine.commands import sensitivity
 from engine.commands.sensitivity import COARSE, SensitivityRequest
 from engine.saved.find_checkpoint import find_subject
+from engine.search.shares import SharedCurves
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
 from tests.engine.conftest import TrainerOf
@@ -100,9 +105,9 @@ def test_the_levels_are_chosen_on_the_data_that_are_named(trainer_of: TrainerOf,
 
 
 @pytest.mark.slow
-def test_shares_of_the_weights_become_one_analysis(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:
-    """Two shares, then the whole, which measures only what neither has: the same numbers as in one go."""
-    caplog.set_level("INFO")
+def test_processes_share_an_analysis(trainer_of: TrainerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three workers, of which two die inside a curve: what they left is measured, and the numbers are those of one."""
+    pytest.importorskip("optuna")
     trainer_of("--nEpochs=1", "--run=a", "--samples=4").run()
     tester, opt = built("--no-export", "--no-report")
     model = tester.build_model()
@@ -110,33 +115,30 @@ def test_shares_of_the_weights_become_one_analysis(trainer_of: TrainerOf, caplog
     whole = Path("results/a/sensitivity_element.json")
     alone = json.loads(whole.read_text())["weights"]
     whole.unlink()
-    for share in ("mid_part.0.*,mid_part.1.*", "mid_part.3.weight"):
-        _, opt = built("--no-export", "--no-report", f"--sense-weights={share}")
-        SensitivityRequest.of(opt).run(tester, model)
-    parts = sorted(Path("results/a").glob("sensitivity_element_part_*.json"))
-    assert [len(json.loads(part.read_text())["weights"]) for part in parts] == [2, 1]
-    for part in parts:  # a number that only the share can have given shows that it was taken over
-        content = json.loads(part.read_text())
-        for rows in content["weights"].values():
-            rows[0]["zeros"] = -1.0
-        part.write_text(json.dumps(content))
-    _, opt = built("--no-export", "--no-report")
-    SensitivityRequest.of(opt).run(tester, model)
+    _, shared = built("--no-export", "--no-report", "--sense-queue")
+    asked: list[str] = []
+
+    def stopped_after(count: int, take: Any, names: Any) -> Any:
+        for name in itertools.islice(take(names), count):
+            asked.append(name)
+            yield name
+
+    take = SharedCurves.take
+    with monkeypatch.context() as patch:
+        for worker in ("one", "two"):  # each leaves after a curve, before it is told that this is done
+            patch.setattr(sensitivity, "worker_name", lambda worker=worker: worker)
+            patch.setattr(SharedCurves, "take", lambda self, names: stopped_after(2, partial(take, self), names))
+            assert SensitivityRequest.of(shared).run(tester, model) is None
+    assert SensitivityRequest.of(shared).run(tester, model) is not None
+    parts = [json.loads(each.read_text())["weights"] for each in Path("results/a").glob("sensitivity_element_part_*")]
+    assert sorted(map(len, parts)) == [2, 2, len(alone) - 2]
     together = json.loads(whole.read_text())["weights"]
     assert together.keys() == alone.keys()
-    shared = [name for name in together if together[name][0]["zeros"] == -1.0]
-    assert len(shared) == 3
     for name in alone:
         for own, other in zip(alone[name], together[name], strict=True):
             assert own["level"] == other["level"]
             assert own["metrics"] == pytest.approx(other["metrics"], abs=1e-5)
-    assert "levels" in caplog.text
-    assert caplog.text.count("taken over from") == 2
-
-
-def test_a_share_has_no_schedule() -> None:
-    with pytest.raises(UserError, match="--sense-weights analyses a share of the weights, which --write-schedule"):
-        SensitivityRequest.of(TestOptions().parse(["--sense-weights=a*", "--write-schedule=0.1"]))
+    assert asked == [*asked[:2], asked[1], asked[3]]  # what the first left is the second's first
 
 
 @pytest.mark.slow

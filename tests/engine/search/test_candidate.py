@@ -1,5 +1,7 @@
 """A candidate's schedule: what a person would have written, and a schedule that loads and does what was decided."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
@@ -58,6 +60,25 @@ def test_combinations_are_schedules_without_a_warning(precision: str, teacher: b
     net = Net(2)
     build_text(text, "s.yaml", net, torch.optim.SGD(net.parameters(), 0.1), example_inputs=X, epochs=8, strict=True)
     assert "KnowledgeDistillation" in schedule_text(schedule_of(chosen, GROUPS, 8, True, NAMES), [])
+
+
+def test_the_steps_of_the_machine_are_written_and_change_no_width() -> None:
+    steps = dict(zip((group.name for group in GROUPS), (8, 16, 16), strict=True))
+    stepped = [replace(group, step=steps[group.name]) for group in GROUPS]
+    content = schedule_of(candidate(), stepped, 8, False, NAMES)
+    pruners = content["pruners"]
+    assert pruners["keep_50_percent"]["round_to"] == 8  # of both groups
+    assert pruners["keep_25_percent"]["round_to"] == 8  # 8 of 32 channels stay, though 16 cost the same elsewhere
+    net = Net(2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    scheduler = build_text(schedule_text(content, []), "s.yaml", net, optimizer, example_inputs=X, epochs=8)
+    scheduler.on_epoch_begin(0, optimizer)
+    scheduler.on_minibatch_begin(0, 0, 1, optimizer)
+    widths = {group.name: group.units for group in prunable_graph(net, X).groups()}
+    assert {name: widths[name] for name in candidate().widths} == candidate().widths
+    odd = candidate(widths={GROUPS[0].name: 20})
+    assert schedule_of(odd, stepped[:1], 8, False, NAMES)["pruners"]["keep_62_percent"]["round_to"] == 4
+    assert "round_to" not in schedule_of(odd, GROUPS[:1], 8, False, NAMES)["pruners"]["keep_62_percent"]
 
 
 def test_int8_may_come_late_and_leave_layers_float() -> None:

@@ -1,5 +1,7 @@
 """The command line of search.py, and what stops a search before it begins."""
 
+import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,6 +56,7 @@ def test_a_study_that_is_not_there(here: Path) -> None:
 @pytest.mark.parametrize(("pinned", "message"), [
     ({"precison": "int8"}, "unknown knob; did you mean 'precision'"),
     ({"precision": "int4"}, 'given \'int4\'; it is one or a list of "float", "int8"'),
+    ({"four_bits": 0.5}, "four_bits: given 0.5, and no goal is about file_bytes"),
     ({"lr": []}, "it is one or a list of 1.0, 0.3, 0.1"),
 ])  # fmt: skip
 def test_knobs_that_are_pinned_wrongly(pinned: dict[str, object], message: str) -> None:
@@ -87,3 +90,21 @@ def test_rungs_are_chosen_once(here: Path) -> None:
     subject: Any = SimpleNamespace(checkpoint={"seconds": 100.0, "epoch": 9})
     assert agreement.agreed_rungs(about, 60, subject) == [8, 16, 32]
     assert agreement.agreed_rungs(about, 1, subject) == [8, 16, 32]  # of another worker with less time
+
+
+def test_the_launcher_of_the_manual_starts_workers(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands are understood, whether submitit is installed or not."""
+    page = Path(agreement.__file__).parents[2] / "docs" / "search.md"
+    (program,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    given: list[list[str]] = []
+    done = SimpleNamespace(done=lambda: True, exception=lambda: None, job_id="1")
+    executor = SimpleNamespace(update_parameters=lambda **_: None, submit=lambda words: given.append(words) or done)
+    fake = SimpleNamespace(AutoExecutor=lambda folder: executor, helpers=SimpleNamespace(CommandFunction=list))
+    monkeypatch.setitem(sys.modules, "submitit", fake)  # type: ignore[arg-type]
+    Path("goals.yaml").write_text(GOALS)
+    exec(compile(program, str(page), "exec"), {})
+    assert len(given) == 8
+    configs = [SearchOptions().parse(words[2:]) for words in given]
+    assert {words[1] for words in given} == {"search.py"}
+    assert [each.resume for each in configs] == [False, *[True] * 7]
+    assert len({each.study for each in configs}) == 1
