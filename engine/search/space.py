@@ -67,8 +67,7 @@ class Space:
 
     def parameters(self, candidate: Candidate) -> dict[str, Any]:
         """A candidate as Optuna's parameters, to be tried first."""
-        left_out = () if candidate.is_calibrated else OF_AFTER
-        left_out += () if candidate.precision == INT8 else OF_INT8
+        left_out = {*(() if candidate.is_calibrated else OF_AFTER), *(() if candidate.precision == INT8 else OF_INT8)}
         found: dict[str, Any] = {name: getattr(candidate, name) for name in self.choices if name not in left_out}
         if "float_layers" in found:
             found["float_layers"] = len(candidate.float_layers)
