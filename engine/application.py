@@ -146,7 +146,7 @@ class TrainedApplication:
         return self.loss_of(batch)
 
     def loss_of(self, batch: Any) -> Tensor:
-        """`compute_loss`, under `--amp` in bfloat16 where that is safe."""
+        """`compute_loss`, with `--precision=bfloat16` in that where it is safe."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             return self.compute_loss(batch)
 

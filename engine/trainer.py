@@ -45,6 +45,7 @@ from engine.epoch.mid_epoch import Middle
 from engine.goals.training import higher_is_better
 from engine.nan_guard import NanGuard, NotFinite, Place
 from engine.option_conflicts import Setup, refuse_combinations
+from engine.precision import resolved_precision
 from engine.progress import Progress
 from engine.resume import check_best_files, last_checkpoint, schedule_text, take_last
 from engine.saved.best_per_width import BestOfEachSize
@@ -207,6 +208,7 @@ class BaseTrainer(TrainedApplication):
             checkpoint, thinned = thinned_run(before, *parts, session.run.best, config.unused or ())
             logger.info("%s", story(thinned, before, checkpoint))
         self.set_to(checkpoint)
+        config = self.config
         check_ranks(self.state.state_dict(), "before the first step")
         run = open_run(config.resume, config.run, config.stem())
         if not session.writes:
@@ -222,6 +224,7 @@ class BaseTrainer(TrainedApplication):
         """Builds everything new and puts it where a checkpoint left off."""
         self.build(checkpoint)
         if checkpoint is None:
+            self.config = resolved_precision(self.config, self.compression_scheduler, self.device)
             set_apart(self.config.seed)
             return
         with Unfit("the run cannot continue from this checkpoint"):
@@ -288,12 +291,9 @@ class BaseTrainer(TrainedApplication):
         """The scheduler of `--compress`, of the resumed run's schedule, or one without policies."""
         config, parts = self.config, (self.model, self.optimizer)
         settings: dict[str, Any] = {
-            "example_inputs": self.example_inputs(),
-            "epochs": config.nEpochs,
-            "seed": config.seed,
-        }
-        settings |= {"teachers": self.state.teachers, "optimizers": self.optimizers}
-        settings["metrics"] = higher_is_better(config.optform)
+            "example_inputs": self.example_inputs(), "epochs": config.nEpochs, "seed": config.seed,
+            "teachers": self.state.teachers, "optimizers": self.optimizers, "metrics": higher_is_better(config.optform),
+        }  # fmt: skip
         if checkpoint is not None and not config.reset_schedule:  # its own, whatever became of the file
             own = checkpoint["schedule"]
             return dict_config(*parts, own, **settings) if own else self.state.scheduler

@@ -34,7 +34,7 @@ GROUPS = {
     "The network": ("arch", "arch_args", "weights", "match", "unused"),
     "The run": ("run", "start_from", "resume", "checkpoint_every", "keep", "on_nan", "seed", "seeds", "ema"),
     "Resuming with changes": ("reset_optimizer", "reset_schedule", "thin"),
-    "The machine": ("device", "threads", "workers", "amp", "compile", "channels_last"),
+    "The machine": ("device", "threads", "workers", "precision", "amp", "compile", "channels_last"),
     "Several processes, started by torchrun": ("sync_batchnorm", "check_ranks"),
     "Further logs": ("histograms", "activation_stats"),
 }
@@ -68,6 +68,8 @@ def parse_training(
         chosen = presets.get(getattr(config, "preset", None) or "", {})
         config = dataclasses.replace(config, **{k: v for k, v in chosen.items() if k not in given})
     check_training(config, rules)  # after the preset, which may be what an option needs
+    if config.precision == "bfloat16":
+        config = dataclasses.replace(config, amp=True)
     if isinstance(config, ArchitectureConfig):
         # Now: what is wrong with the network's name and arguments is reported before torch is loaded.
         constructor_arguments(config.arch_args)

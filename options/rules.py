@@ -163,6 +163,7 @@ def _exported(config: TestConfig) -> bool:
 
 NEW: tuple[Rule[TrainConfig], ...] = (
     *alone(MODES),
+    *alone(("precision", "amp")),
     Rule(("plan", "smoke"), lambda c: c.compress, "is about a schedule; name one with --compress"),
     Rule(("strict",), lambda c: c.compress, "is about a schedule; name one with --compress"),
     Rule(

@@ -1,0 +1,51 @@
+"""What `--precision=auto` means: bfloat16 where it makes this CPU's training faster and was measured to lose nothing.
+
+`resolved_precision`, called once when a run begins: its checkpoints keep the answer, and a resumed run asks no more.
+"""
+
+import logging
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+from compress.distributed import of_first_rank
+from compress.policies.quantization import QuantizationPolicy
+from compress.scheduler import CompressionScheduler
+from engine.architectures.early_checks import is_foreign
+from options.base_options import TrainConfig
+
+C = TypeVar("C", bound=TrainConfig)
+logger = logging.getLogger("run")
+
+
+def resolved_precision(config: C, scheduler: CompressionScheduler, device: torch.device) -> C:
+    """The options of a run that begins, with `--precision=auto` decided and logged; `amp` is the answer.
+
+    Args:
+        config: the options given.
+        scheduler: of the schedule.
+        device: that is trained on.
+    """
+    why_not = _why_float32(config, scheduler, device)
+    if config.precision == "auto":
+        amp = bool(of_first_rank(int(why_not is None)))  # all processes train alike, whatever their CPUs are
+        words = "bfloat16 autocast: this CPU multiplies it faster (AMX)" if amp else f"float32: {why_not}"
+        logger.info("precision: %s", words)
+        return replace(config, amp=amp)
+    if why_not is None and config.precision is None and not config.amp:
+        logger.info("this CPU multiplies bfloat16 faster (AMX): --precision=auto trains in it")
+    return config
+
+
+def _why_float32(config: TrainConfig, scheduler: CompressionScheduler, device: torch.device) -> str | None:
+    """Why `auto` stays at float32; None where it does not."""
+    if device.type != "cpu":
+        return "bfloat16 was measured on CPUs only; --precision=bfloat16 trains in it"
+    if not torch.cpu.get_capabilities().get("amx_bf16"):
+        return "this CPU has no instructions that multiply matrices of bfloat16 (AMX)"
+    if any(isinstance(policy, QuantizationPolicy) for policy in scheduler.policies):
+        return "the schedule quantizes, and bfloat16 would round its grids"
+    if is_foreign(getattr(config, "arch", "")):
+        return "what bfloat16 does to a network of your own was not measured; --precision=bfloat16 trains in it"
+    return None
