@@ -208,17 +208,16 @@ class BaseTrainer(TrainedApplication):
             checkpoint, thinned = thinned_run(before, *parts, session.run.best, config.unused or ())
             logger.info("%s", story(thinned, before, checkpoint))
         self.set_to(checkpoint)
-        config = self.config
         check_ranks(self.state.state_dict(), "before the first step")
         run = open_run(config.resume, config.run, config.stem())
         if not session.writes:
             session.take(run)
         session.open_files(self.progress.epoch)
-        session.files.write_settings(plain_options(config), self.compression_scheduler.resolved)
+        session.files.write_settings(plain_options(self.config), self.compression_scheduler.resolved)
         announce(self, self.progress, session.run.name, self.steps_per_epoch())
         if checkpoint is None or config.reset_optimizer or config.reset_schedule or config.thin:
             self.save_all()  # from here on the run can be resumed, whatever happens to it
-            self.config = replace(config, reset_optimizer=False, reset_schedule=False, thin=False)  # that is done
+            self.config = replace(self.config, reset_optimizer=False, reset_schedule=False, thin=False)  # that is done
 
     def set_to(self, checkpoint: dict[str, Any] | None) -> None:
         """Builds everything new and puts it where a checkpoint left off."""
