@@ -125,7 +125,8 @@ def _of_smallest(a: dict[str, Any]) -> bool:
     return isinstance(order, int | float) and order < 0
 
 
-ZERO_OF_ZEROS = ("sum", "mean", "amax", "amin", "linalg_vector_norm", "norm", "var", "std")
+NORMS = ("linalg_vector_norm", "linalg_norm", "linalg_matrix_norm", "norm")
+ZERO_OF_ZEROS = ("sum", "mean", "amax", "amin", *NORMS, "var", "std")
 ZERO_RESULTS = {"var_mean": (0, 1), "std_mean": (0, 1), "aminmax": (0, 1), "max": (0,), "min": (0,)}
 """Which of several results are zero where all that is reduced is."""
 
@@ -206,7 +207,7 @@ def constant(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return Value.of(result.shape, units, dict.fromkeys(units, zero))
 
 
-DRAWN = ("rand", "randn", "randint", "arange", "linspace", "eye")
+DRAWN = ("rand", "randn", "randint", "arange", "linspace")
 """Numbers that differ from position to position."""
 
 
@@ -244,7 +245,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_names("zeros_like ones_like full_like empty_like rand_like randn_like"), like),
     **dict.fromkeys(
         _names(
-            "zeros ones full empty arange rand randn randint linspace eye tensor scalar_tensor new_zeros new_ones "
+            "zeros ones full empty arange rand randn randint linspace tensor scalar_tensor new_zeros new_ones "
             "new_full new_empty _assert_tensor_metadata sym_size sym_constrain_range_for_size"
         ),
         constant,
@@ -272,7 +273,10 @@ RULES: dict[str, Rule] = {
     "_upsample_bicubic2d_aa": spatial(2),
     "grid_sampler": grid_sampler,
     **dict.fromkeys(_names("max_unpool2d max_unpool3d"), unpool),
-    **dict.fromkeys(_names("sum linalg_vector_norm norm count_nonzero nansum"), reduction(exact=True, statistic=True)),
+    **dict.fromkeys(
+        _names("sum linalg_vector_norm linalg_norm linalg_matrix_norm norm count_nonzero nansum"),
+        reduction(exact=True, statistic=True),
+    ),
     **dict.fromkeys(_names("mean var std var_mean std_mean amax amin max min nanmean"), reduction(statistic=True)),
     **dict.fromkeys(_names("argmax argmin prod logsumexp all any median aminmax"), reduction()),
     **dict.fromkeys(

@@ -259,6 +259,7 @@ def boundary(c: Coupling, node: Node, a: dict[str, Any], reason: str = "") -> Re
 
 NO_RULE = "no rule for the operation"
 SAID = {
+    "pairwise_distance": "each channel adds its share of the 1e-6 to the distance",
     "_has_compatible_shallow_copy_type": "forward replaces a weight through `.data`; compute it as a tensor and call "
     "the function (`F.conv2d(x, weight)`) instead",
 }

@@ -1,13 +1,23 @@
 """The one table operation -> rule: everything that the channel graph understands.
 
 To add an operation, write a rule beside similar ones (`layers.py` with weights, `norms.py`, `products.py` by indices,
-`shapes.py` moves elements, `views.py` cuts dimensions anew, `splits.py` takes one apart, `windows.py` cuts space into
-windows, `pointwise_and_reductions.py` computes) and name it in that file's `RULES`; one that works on each element by
-itself goes into `pointwise.py`. What is not here is a boundary.
+`pairs.py` distances and diagonals, `shapes.py` moves elements, `views.py` cuts dimensions anew, `splits.py` takes one
+apart, `windows.py` cuts space into windows, `pointwise_and_reductions.py` computes) and name it in that file's `RULES`;
+one that works on each element by itself goes into `pointwise.py`. What is not here is a boundary.
 """
 
 from compress.graph.coupling import Rule
-from compress.graph.rules import layers, norms, pointwise_and_reductions, products, shapes, splits, views, windows
+from compress.graph.rules import (
+    layers,
+    norms,
+    pairs,
+    pointwise_and_reductions,
+    products,
+    shapes,
+    splits,
+    views,
+    windows,
+)
 
 RULES: dict[str, Rule] = {
     **views.RULES,
@@ -17,5 +27,6 @@ RULES: dict[str, Rule] = {
     **layers.RULES,
     **norms.RULES,
     **products.RULES,
+    **pairs.RULES,
     **windows.RULES,
 }

@@ -1,0 +1,127 @@
+"""Rules of sums over pairs: distances and similarities of two tensors, and matrices with a diagonal.
+
+A channel that is zero in both adds nothing to a distance, one that is zero in either adds nothing to a product. Called
+through the table in `rules/table.py`.
+
+    torch.cdist(x, y)                       # (.., P, M), (.., R, M) -> (.., P, R): M is summed over
+    F.cosine_similarity(x, y, dim=1)        # products and squares, summed over the channels
+    x @ torch.eye(x.shape[-1])              # rows and columns follow the width together
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from compress.graph.coupling import Coupling, Rule
+from compress.graph.rules.norms import pin_statistic, sum_over
+from compress.graph.rules.pointwise_and_reductions import aligned
+from compress.graph.rules.shapes import boundary
+from compress.graph.sizes.computed import counted_by
+from compress.graph.sizes.origins import forms_of
+from compress.graph.trace import shape_of
+from compress.graph.units import Ids
+from compress.graph.values import Result, Value
+
+SUMMED = "summed over, and not zero where masked"
+
+
+def _summed(c: Coupling, ids: Ids | None, zero: bool) -> None:
+    if zero:
+        sum_over(c, ids)
+    else:
+        pin_statistic(c, ids, SUMMED, can_go=False)
+
+
+def cdist(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Distances of all rows of one tensor from all of another."""
+    left, right = (c.read(each) for each in node.args[:2])
+    ends = [Value(x.shape[-1:], x.units[-1:], x.zero[-1:]) for x in (left, right)]
+    width = aligned(c, ends, left.shape[-1:], all)
+    _summed(c, width.units[0], width.zero[0])
+    fronts = [Value(x.shape[:-2], x.units[:-2], (False,) * (len(x.shape) - 2)) for x in (left, right)]
+    batch = aligned(c, fronts, shape_of(node)[:-2], lambda flags: False)
+    return Value.of(shape_of(node), {**dict(enumerate(batch.units)), -2: left.units[-2], -1: right.units[-2]}, {})
+
+
+def product(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """cosine_similarity and vecdot: element by element, then a sum over one dimension."""
+    operands = [c.read(each) for each in node.args[:2]]
+    shape = tuple(torch.broadcast_shapes(*(x.shape for x in operands)))
+    both = aligned(c, operands, shape, any)
+    gone = a.get("dim", -1) % len(shape)
+    _summed(c, both.units[gone], both.zero[gone])
+    kept = [k for k in range(len(shape)) if k != gone]
+    units, zero = ({k: each[old] for k, old in enumerate(kept)} for each in (both.units, both.zero))
+    return Value.of(shape_of(node), units, zero)
+
+
+def distance(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """torch.dist: one number for all elements."""
+    operands = [c.read(each) for each in node.args[:2]]
+    shape = tuple(torch.broadcast_shapes(*(x.shape for x in operands)))
+    both = aligned(c, operands, shape, all)
+    for ids, zero in zip(both.units, both.zero, strict=True):
+        _summed(c, ids, zero)
+    return Value.fixed(())
+
+
+def broadcast(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Several tensors in the shape that they share."""
+    operands = c.values(a["tensors"])
+    shape = tuple(torch.broadcast_shapes(*(x.shape for x in operands)))
+    return [aligned(c, operands, shape, lambda flags, k=k: flags[k]) for k in range(len(operands))]  # type: ignore[misc]
+
+
+def eye(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Ones along the diagonal: what goes of the rows goes of the columns."""
+    shape = shape_of(node)
+    forms = forms_of(node, [a[name] for name in ("n", "m") if name in a])
+    rows, columns = (counted_by(c, form, size) for form, size in zip((forms * 2)[:2], shape, strict=True))
+    if shape[0] != shape[1]:
+        for ids in (rows, columns):
+            c.pin(ids, "a diagonal runs along")
+        return Value.fixed(shape)
+    ids = c.join(rows, columns) if rows is not None or columns is not None else None
+    return Value.of(shape, {0: ids, 1: ids}, {})
+
+
+def diagonal(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """A vector on the diagonal of a matrix; the other way round the matrix keeps its size."""
+    x, shape = c.read(node.args[0]), shape_of(node)
+    plain = a.get("diagonal", a.get("offset", 0)) == 0 and (a.get("dim1", -2), a.get("dim2", -1)) == (-2, -1)
+    if len(shape) != len(x.shape) + 1 or not plain:
+        return boundary(c, node, a, "a diagonal runs along")
+    last = len(x.shape) - 1
+    return Value.of(
+        shape,
+        {**dict(enumerate(x.units)), last + 1: x.units[last]},
+        {**dict(enumerate(x.zero)), last + 1: x.zero[last]},
+    )
+
+
+def assign_masked(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """x[mask] = number: what is zero stays it where the mask is off, as that of `x < 0` is at 0."""
+    given, value = a["indices"], node.args[2]
+    mask = given[0] if len(given) == 1 and isinstance(given[0], Node) else None
+    if mask is None or mask.meta["val"].dtype != torch.bool or any(size != 1 for size in shape_of(value)):
+        return boundary(c, node, a, "assigned by an index")
+    x, chosen = c.read(node.args[0]), c.read(mask)
+    count = len(chosen.shape)
+    front = Value(x.shape[:count], x.units[:count], x.zero[:count])
+    both = aligned(c, [front, chosen], x.shape[:count], all)
+    units, zero = {**dict(enumerate(x.units)), **dict(enumerate(both.units))}, dict(enumerate(both.zero))
+    return Value.of(x.shape, units, zero)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("cdist", "_cdist_forward", "_euclidean_dist"), cdist),
+    **dict.fromkeys(("cosine_similarity", "linalg_vecdot"), product),
+    "dist": distance,
+    "broadcast_tensors": broadcast,
+    "eye": eye,
+    **dict.fromkeys(("diag", "diag_embed"), diagonal),
+    **dict.fromkeys(("index_put", "index_put_"), assign_masked),
+}
