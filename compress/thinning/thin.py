@@ -11,7 +11,7 @@ before they touch the model; a group with which that fails stays, with a note.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.graph.channels import ChannelGraph
+from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, closed_notes, complete_masks, zero_masks
 from compress.thinning.proof.inputs import Samples
@@ -147,8 +147,6 @@ def _check_units(graph: ChannelGraph, removed: Mapping[str, list[int]]) -> None:
                 f"group {name!r} has the units 0 to {groups[name].units - 1}, and no unit {wrong[0]}; "
                 "nothing was removed"
             )
-        if units and groups[name].pinned:
-            raise UserError(f"group {name!r} cannot lose units: {'; '.join(groups[name].pinned)}; nothing was removed")
         if len(set(units)) == groups[name].units:
             raise UserError(f"group {name!r}: all its units were to go; one has to stay; nothing was removed")
 
@@ -195,7 +193,9 @@ def _proved(
     lenient = trials_of(model, graph, removed, inputs, masks=masks, allow_inexact=allow_inexact)
     left, faults, last = retreat(names, lenient, outcome, Lookalikes(model).of(graph))
     if not left:
-        raise UserError(_refusal(model, outcome))
+        raise UserError(
+            _refusal(model, outcome, [group for group in graph.groups() if group.pinned and group.name in names])
+        )
     notes = tuple(f"{name}: {len(removed[name])} units stay: {reason_of(fault)}" for name, fault in faults.items())
     return _Proof({name: removed[name] for name in left}, trials.compares(left) if allow_inexact else last, notes)
 
@@ -208,7 +208,10 @@ def put_on(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             parameter.masked_fill_(~masks[name].to(parameter.device), 0)
 
 
-def _refusal(model: nn.Module, outcome: Outcome) -> str:
+def _refusal(model: nn.Module, outcome: Outcome, pinned: Sequence[ChannelGroup]) -> str:
+    if pinned:  # the graph knew it
+        known = ". ".join(f"group {group.name!r} cannot lose units: {'; '.join(group.pinned)}" for group in pinned)
+        return f"{type(model).__name__} was not thinned and is unchanged: {known}"
     where = f"module {outcome.module!r}" if outcome.module else "the model's own forward"
     why = outcome.reason or (
         f"outputs of the masked and of the thinned model differ by {outcome.difference:.1e} relative, "

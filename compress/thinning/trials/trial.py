@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -32,6 +33,9 @@ from compress.thinning.trials.retreat import Lookalikes, Trials, first_fault, re
 
 ATTEMPTS = 64
 """Changes of the graph; what fails after so many is pinned at once."""
+
+KINDS = 4
+"""Kinds of modules whose views are read in the second way by themselves; each costs a walk."""
 
 
 def prunable_groups(model: nn.Module, example_inputs: ExampleInputs) -> tuple[ChannelGroup, ...]:
@@ -70,10 +74,13 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
         heads = Heads(False, explicit, changes.rigid)
         graph = graph_of(model, traces, changes.choices, changes.pins, changes.distrusted, allow_inexact, heads)
         # Pinned by the first way of a view, perhaps free by the second: no trial is needed to see which frees more.
-        if not number and (ways := _other_ways(graph)):
+        for position, ways in enumerate(_other_ways(model, graph) if not number else ()):
+            ways = {**changes.choices, **ways}
             other = graph_of(model, traces, ways, allow_inexact=allow_inexact, heads=heads)
             if _removable(other) > _removable(graph):
                 graph, changes.choices = other, ways
+                if not position:  # all views at once
+                    break
         # One unit of every group at once: if that runs, a single pass has tried them all.
         removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
         if not graph.risky or not removed:
@@ -90,10 +97,23 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
     raise AssertionError
 
 
-def _other_ways(graph: ChannelGraph) -> Choices:
-    """The second way for all views of channels that cannot go the first way: heads are averaged, say."""
-    pinned = [group.name for group in graph.groups() if group.pinned]
-    return {key: 1 for name in pinned for key in graph.asked_for[name] if graph.asked[key] > 1}
+def _other_ways(model: nn.Module, graph: ChannelGraph) -> list[Choices]:
+    """The second way for views of channels that cannot go the first way: heads are averaged, say.
+
+    For all such views, then for those of one kind of module after another, what holds most parameters first.
+    """
+    kinds: dict[tuple[Any, ...], Choices] = {}
+    held: dict[tuple[Any, ...], float] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for group in graph.groups():
+        for key in graph.asked_for[group.name] if group.pinned else ():
+            if graph.asked[key] > 1:
+                kind = type(modules.get(key[0])), key[1]
+                kinds.setdefault(kind, {})[key] = 1
+                held[kind] = held.get(kind, 0) + group.units * group.parameters_per_unit
+    order = sorted(kinds, key=lambda kind: -held[kind])[:KINDS]
+    everything = {key: 1 for ways in kinds.values() for key in ways}
+    return [everything, *(kinds[kind] for kind in order if len(kinds) > 1)] if kinds else []
 
 
 def _removable(graph: ChannelGraph) -> float:

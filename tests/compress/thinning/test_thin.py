@@ -253,6 +253,6 @@ def test_a_group_that_stays_is_refused_with_its_reason():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
     graph = prunable_graph(model, IMAGE)
     for name, reason in (("2.weight[0]", "network output"), ("0.weight[1]", "coupled to a tensor of fixed size")):
-        with pytest.raises(UserError, match=rf"{re.escape(name)}' cannot lose units: {reason}.*nothing was removed"):
+        with pytest.raises(UserError, match=rf"{re.escape(name)}' cannot lose units: {reason}"):
             remove_units(model, graph, {name: [0]}, IMAGE)
     assert remove_units(model, graph, {"2.weight[0]": [], "0.weight[0]": [1]}, IMAGE).removed["0.weight[0]"] == [1]

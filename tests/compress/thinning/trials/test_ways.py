@@ -1,0 +1,47 @@
+"""Views that can be read in two ways, of which the first pins: the second is taken, also for one kind of module."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.compress.thinning.twins import numbers, thinned_alike
+
+
+class RadixSoftmax(nn.Module):
+    """Among the parts of each channel; their number is kept, and the channels are what is left (-1)."""
+
+    def __init__(self, radix):
+        super().__init__()
+        self.radix, self.cardinality = radix, 1
+
+    def forward(self, x):
+        x = x.view(x.size(0), self.cardinality, self.radix, -1).transpose(1, 2)
+        return x.softmax(1).reshape(x.size(0), -1)
+
+
+class SplitAttention(nn.Module):
+    """ResNeSt's (arXiv 2004.08955): two parts of a grouped convolution, summed with weights that add up to one."""
+
+    def __init__(self, channels, radix=2):
+        super().__init__()
+        self.radix = radix
+        self.conv = nn.Conv2d(channels, channels * radix, 3, padding=1, groups=radix)
+        self.fc1, self.fc2 = nn.Conv2d(channels, 6, 1), nn.Conv2d(6, channels * radix, 1)
+        self.share = RadixSoftmax(radix)
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        batch, both, height, width = x.shape
+        x = x.reshape((batch, self.radix, both // self.radix, height, width))
+        gap = self.fc2(self.fc1(x.sum(1).mean((2, 3), keepdim=True)).relu())
+        shares = self.share(gap).view(batch, -1, 1, 1)
+        return (x * shares.reshape((batch, self.radix, both // self.radix, 1, 1))).sum(1)
+
+
+@pytest.mark.slow
+def test_split_attention_loses_channels_of_all_parts_alike():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), SplitAttention(8), nn.Conv2d(8, 2, 1))
+    removed, _ = thinned_alike(model, numbers(2, 3, 5, 5), numbers(1, 3, 6, 4))
+    assert set(removed) == {"0.weight[0]", "2.conv.weight[0]", "2.fc1.weight[0]"}
+    assert (model[2].conv.out_channels, model[2].conv.groups, model[2].fc2.out_channels) == (10, 2, 10)
+    assert torch.equal(model[2].share(torch.zeros(1, 10, 1, 1)), torch.full((1, 10), 0.5))
