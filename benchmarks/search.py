@@ -3,7 +3,8 @@
     python -m benchmarks.search --minutes 60 [--problems sr,digits] [--seeds 0,1,2] [--samplers tpe,random]
 
 Runs search.py in processes of its own, in a temporary folder, from one dense run a problem, and prints a line a search:
-its exit code, the goals' values and verdicts on validation and on test data, trials, wall time. Needs Optuna.
+its exit code, the goals' values and verdicts on validation and on test data, trials, wall time; then all as a table.
+Needs Optuna.
 """
 
 import argparse
@@ -13,9 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
+
+from compress.goals.judge import MET
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,20 +64,53 @@ def run(program: str, folder: Path, *arguments: str) -> int:
                               stdout=log, stderr=log, check=False).returncode  # fmt: skip
 
 
-def search(folder: Path, problem: Problem, goals: str, name: str, arguments: list[str]) -> str:
-    """One search, as a line."""
+@dataclass(frozen=True)
+class Row:
+    """What a search found.
+
+    Attributes:
+        name: problem, goals, seed and sampler.
+        code: exit code.
+        validation: record of the goals on validation data; None: no candidate was trained.
+        test: the same on test data.
+        trials: how many there were.
+        minutes: of wall time, all in all.
+        said: the log's last line.
+    """
+
+    name: str
+    code: int
+    validation: dict[str, Any] | None
+    test: dict[str, Any] | None
+    trials: int
+    minutes: float
+    said: str
+
+    def cells(self) -> list[Any]:
+        """Of the table."""
+        return [self.name, self.code, _words(self.validation), _words(self.test), self.trials, round(self.minutes, 1)]
+
+    def __str__(self) -> str:
+        found = f"validation {_words(self.validation)}; test {_words(self.test)}" if self.validation else self.said
+        return f"{self.name}: exit code {self.code}; {found}; {self.trials} trials, {self.minutes:.1f} minutes"
+
+
+def search(folder: Path, problem: Problem, goals: str, name: str, arguments: list[str]) -> Row:
+    """One search."""
     (folder / f"{name}.yaml").write_text(goals)
     started = time.perf_counter()
     given = [f"--optform={problem.optform}", f"--goals={name}.yaml", "--start-from=dense", f"--study={name}"]
     code = run("search.py", folder, *given, *arguments)
     minutes = (time.perf_counter() - started) / 60
-    result = folder / "studies" / name / "result.json"
-    if not result.is_file():
-        return f"{name}: exit code {code}, no candidate was trained, {minutes:.1f} minutes"
-    found = json.loads(result.read_text())
-    trials = len(list((folder / "studies" / name).glob("trial*.yaml")))
-    words = f"validation {_words(found['goals'])}; test {_words(found['test'])}"
-    return f"{name}: exit code {code}; {words}; {trials} trials, {minutes:.1f} minutes"
+    study = folder / "studies" / name
+    result = study / "result.json"
+    found = json.loads(result.read_text()) if result.is_file() else {"goals": None, "test": None}
+    trials = len(list(study.glob("trial*.yaml")))
+    return Row(name, code, found["goals"], found["test"], trials, minutes, _last_line(folder))
+
+
+def _last_line(folder: Path) -> str:
+    return next((line for line in reversed((folder / "log.txt").read_text().splitlines()) if line.strip()), "")
 
 
 def _words(record: dict[str, Any] | None) -> str:
@@ -81,26 +120,49 @@ def _words(record: dict[str, Any] | None) -> str:
     return f"{record['verdict']} ({', '.join(rows)})"
 
 
+def table(rows: list[Row]) -> str:
+    """All searches, and how many of each sampler met their goals."""
+    lines = [tabulate([row.cells() for row in rows], ["search", "exit", "validation", "test", "trials", "minutes"])]
+    for sampler in dict.fromkeys(row.name.rpartition("-")[2] for row in rows):
+        own = [row for row in rows if row.name.endswith(f"-{sampler}")]
+        met = [sum((each or {}).get("verdict") == MET for each in found)
+               for found in ([row.validation for row in own], [row.test for row in own])]  # fmt: skip
+        said = f"{met[0]} met their goals on validation, {met[1]} on test data"
+        lines.append(f"{sampler}: of {len(own)} searches {said}")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Prints a line a search."""
+    """Prints a line a search, then the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--problems", default="sr,digits")
+    parser.add_argument("--problems", default="sr,digits", help=f"of {', '.join(PROBLEMS)}")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--samplers", default="tpe,random")
     parser.add_argument("--goals", type=int, default=None, help="only the first so many of each problem")
+    parser.add_argument("--folder", type=Path, help="where runs and logs are kept (default: a temporary folder)")
     given = parser.parse_args()
+    rows = []
     for key in given.problems.split(","):
-        problem = PROBLEMS[key]
         with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            run("train.py", folder, *problem.dense, "--run=dense")
-            for number, goals in enumerate(problem.goals[: given.goals]):
-                for seed in given.seeds.split(","):
-                    for sampler in given.samplers.split(","):
-                        name = f"{key}-{number}-seed{seed}-{sampler}"
-                        own = [f"--minutes={given.minutes}", f"--seed={seed}", f"--sampler={sampler}"]
-                        print(search(folder, problem, goals, name, own), flush=True)
+            folder = (given.folder or Path(place)) / key
+            folder.mkdir(parents=True, exist_ok=True)
+            for row in _of_problem(key, folder, given):
+                print(row, flush=True)
+                rows.append(row)
+    print(table(rows))
+
+
+def _of_problem(key: str, folder: Path, given: argparse.Namespace) -> Iterator[Row]:
+    """The searches of a problem, from one dense run."""
+    problem = PROBLEMS[key]
+    if not (folder / "checkpoints" / "dense").is_dir() and run("train.py", folder, *problem.dense, "--run=dense"):
+        sys.exit(f"the dense network of {key} could not be trained: {_last_line(folder)}")
+    for number, goals in enumerate(problem.goals[: given.goals]):
+        for seed in given.seeds.split(","):
+            for sampler in given.samplers.split(","):
+                own = [f"--minutes={given.minutes}", f"--seed={seed}", f"--sampler={sampler}"]
+                yield search(folder, problem, goals, f"{key}-{number}-seed{seed}-{sampler}", own)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from engine.goals.verdict import check_goals
 from engine.search.agreement import RESERVE, STUDIES, WINNER, again, agreed_rungs, epoch_seconds, resumed, started
 from engine.search.screen import quiet
 from engine.search.space import first_candidates, predictable, space_of, unreachable, with_sensitive_layers
-from engine.search.study import PURPOSE, next_trial, open_study, sampler_of, storage_errors
+from engine.search.study import PURPOSE, check_has_its_trials, next_trial, open_study, sampler_of, storage_errors
 from engine.search.subject import Subject
 from engine.search.trial import Trials, told
 from engine.search.winner import Finish
@@ -109,6 +109,7 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
     with storage_errors(str(about["storage"] or folder)):
         study = open_study(folder, about["storage"], _facts(subject, about), subject.metric[1], rungs[0])
         with FileLock(folder / "first"):
+            check_has_its_trials(study, folder, str(about["storage"] or folder / "journal.log"))
             if not study.get_trials(deepcopy=False):
                 for candidate in first_candidates(subject, space, goals):
                     study.enqueue_trial(space.parameters(candidate), skip_if_exists=True)

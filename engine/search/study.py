@@ -7,6 +7,7 @@ held by a lock on a file, so that the trial of a dead worker is seen and taken o
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def storage_errors(where: str) -> Iterator[None]:
     storages = needed("optuna", PURPOSE).exceptions
     try:
         yield
-    except (OSError, storages.StorageInternalError) as e:
+    except (OSError, JSONDecodeError, storages.StorageInternalError) as e:
         raise UserError(
             f"the study's storage {where} cannot be used any more: {(str(e).splitlines() or ['?'])[0][:200]}; trials "
             "are saved as runs. When it is back, --study=NAME --resume continues; nothing was lost"
@@ -72,6 +73,21 @@ def open_study(
             differ = ", ".join(name for name, value in facts.items() if kept.get(name) != value)
             raise UserError(f"the study {folder.name} is of another {differ}; name another study. Nothing was started")
     return study
+
+
+def check_has_its_trials(study: Any, folder: Path, where: str) -> None:
+    """Whether a study that has begun is the one in the storage: an emptied storage would count from 0 again.
+
+    Raises:
+        UserError: there are schedules of trials in the folder, and no trial in the storage.
+    """
+    written = sorted(each.name for each in folder.glob("trial*.yaml"))
+    if written and not study.get_trials(deepcopy=False):
+        raise UserError(
+            f"the study {folder.name} has begun ({written[-1]} is there), and its storage {where} holds no trial: it "
+            "was emptied, or another one than the study's is given. Put it back, or start a study of another name. Nothing "
+            "was started"
+        )
 
 
 def next_trial(study: Any, folder: Path, sampler: Any) -> tuple[Any, FileLock]:

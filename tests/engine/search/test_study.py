@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from compress.errors import UserError
-from engine.search.study import next_trial, open_study, sampler_of, storage_errors
+from engine.search.study import check_has_its_trials, next_trial, open_study, sampler_of, storage_errors
 
 optuna = pytest.importorskip("optuna")
 FACTS = {"network": "a", "data": "b", "goals": []}
@@ -109,6 +109,27 @@ def test_a_storage_that_disappears_is_told_in_one_sentence() -> None:
     message = "storage f cannot be used any more: gone; trials are saved as runs"
     with pytest.raises(UserError, match=message), storage_errors("f"):
         raise OSError("gone")
+
+
+def test_a_storage_that_was_emptied_does_not_begin_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    study = study_in(folder)
+    check_has_its_trials(study, folder, "f")
+    (folder / "trial0002.yaml").write_text("version: 1\n")
+    with pytest.raises(
+        UserError, match=r"the study s has begun \(trial0002.yaml is there\), and its storage f"
+    ):
+        check_has_its_trials(study, folder, "f")
+    next_trial(study, folder, sampler_of("random", 0))
+    check_has_its_trials(study, folder, "f")
+
+
+def test_a_damaged_journal_is_told_in_one_sentence(tmp_path: Path) -> None:
+    study_in(tmp_path / "s")
+    with (tmp_path / "s" / "journal.log").open("a") as journal:
+        journal.write('{"torn\n{"op_code": 1}\n')
+    with pytest.raises(UserError, match="cannot be used any more"):
+        study_in(tmp_path / "s")
 
 
 def _run(owner: list[str], *words: str) -> None:
