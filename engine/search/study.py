@@ -85,8 +85,8 @@ def check_has_its_trials(study: Any, folder: Path, where: str) -> None:
     if written and not study.get_trials(deepcopy=False):
         raise UserError(
             f"the study {folder.name} has begun ({written[-1]} is there), and its storage {where} holds no trial: it "
-            "was emptied, or another one than the study's is given. Put it back, or start a study of another name. Nothing "
-            "was started"
+            "was emptied, or is another one than the study's. Put it back, or start another study. Nothing was "
+            "started"
         )
 
 

@@ -116,9 +116,7 @@ def test_a_storage_that_was_emptied_does_not_begin_anew(tmp_path: Path) -> None:
     study = study_in(folder)
     check_has_its_trials(study, folder, "f")
     (folder / "trial0002.yaml").write_text("version: 1\n")
-    with pytest.raises(
-        UserError, match=r"the study s has begun \(trial0002.yaml is there\), and its storage f"
-    ):
+    with pytest.raises(UserError, match=r"the study s has begun \(trial0002.yaml is there\), and its storage f"):
         check_has_its_trials(study, folder, "f")
     next_trial(study, folder, sampler_of("random", 0))
     check_has_its_trials(study, folder, "f")
