@@ -8,6 +8,7 @@ import logging
 import shlex
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -212,7 +213,9 @@ class Finish:
         if sum(names is None or all(name in each.params for name in names) for each in complete) < ENOUGH:
             return {}
         try:
-            return dict(optuna.importance.get_param_importances(self.study, params=names))
+            with warnings.catch_warnings():  # of few trials
+                warnings.simplefilter("ignore")
+                return dict(optuna.importance.get_param_importances(self.study, params=names))
         except (ValueError, RuntimeError, ZeroDivisionError):
             return {}
 
