@@ -1,12 +1,16 @@
 """Workers that share a study: a dead one's trial goes on under its own number, a living one's is left alone."""
 
 import glob
+import json
+import multiprocessing
 import os
 import random
 import shutil
 import socket
 import subprocess
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -48,6 +52,49 @@ def test_a_dead_workers_trial_is_taken_over_once(tmp_path: Path) -> None:
     study = study_in(tmp_path / "s")
     assert [each.state.name for each in study.trials] == ["COMPLETE", "RUNNING"]
     assert study.trials[0].intermediate_values == {1: 0.5, 2: 0.75}
+
+
+def _work(folder: Path, trials: int) -> None:
+    """A worker that notes each step of each trial, until so many are finished."""
+    study, sampler = study_in(folder), sampler_of("random", 0)
+    while sum(each.state.is_finished() for each in study.get_trials(deepcopy=False)) < trials:
+        trial, lock = next_trial(study, folder, sampler)
+        value = suggest(trial)[0]
+        for rung in range(1, 4):
+            time.sleep(0.01)
+            trial.report(value, rung)
+        study.tell(trial, float(value))
+        lock.release()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of the short period; a rung is reported again
+def test_twenty_workers_are_killed_and_no_trial_is_lost_or_counted_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = optuna.storages.journal  # the lock of one that died while it wrote is broken after 30 seconds, here one
+    monkeypatch.setattr(journal, "JournalFileOpenLock", partial(journal.JournalFileOpenLock, grace_period=1))
+    draw, fork, folder = random.Random(0), multiprocessing.get_context("fork"), tmp_path / "s"
+    study_in(folder)
+    for _ in range(20):
+        workers = [fork.Process(target=_work, args=(folder, 10_000)) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:  # one dies while the other works, then that one
+            time.sleep(draw.uniform(0.02, 0.3))
+            worker.kill()
+            worker.join()
+    trials = study_in(folder).trials
+    _work(folder, sum(each.state.is_finished() for each in trials) + 3)
+    trials = study_in(folder).trials
+    assert [each.number for each in trials] == [*range(len(trials))]
+    assert {each.state.name for each in trials} == {"COMPLETE"}
+    for each in trials:
+        assert each.intermediate_values == dict.fromkeys(range(1, 4), float(each.params["x"]))
+        assert each.value == each.params["x"]
+    told = [json.loads(line) for line in (folder / "journal.log").read_text().splitlines()]
+    ended = Counter(each["trial_id"] for each in told if each.get("state") == optuna.trial.TrialState.COMPLETE.value)
+    assert ended == dict.fromkeys(range(len(trials)), 1)
 
 
 def test_what_is_suggested_follows_from_the_seed_and_the_history(tmp_path: Path) -> None:
