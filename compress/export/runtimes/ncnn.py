@@ -199,6 +199,13 @@ def _with_integers(data: bytes, place: int, weight: _Weight, has_bias: bool) -> 
     return data[:place] + _INT8_TAG + integers + padding + data[begin:end] + scales + data[end:]
 
 
+def _unloaded(param: str) -> str:
+    """Why ncnn does not load a file: operations that pnnx left as PyTorch calls them, such as `aten::cross`."""
+    kinds = dict.fromkeys(line.split()[0] for line in param.splitlines()[2:] if line.strip())
+    unknown = [each for each in kinds if not each.isidentifier()]
+    return f"ncnn has no layer for {', '.join(unknown)}" if unknown else "ncnn does not load the file that pnnx made"
+
+
 class _Net(Loaded):
     def __init__(self, file: str, threads: int) -> None:
         import ncnn
@@ -210,8 +217,8 @@ class _Net(Loaded):
         options.use_vulkan_compute = False
         options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
         options.use_bf16_storage = False
-        self._net.load_param(file)
-        self._net.load_model(str(Path(file).with_suffix(".bin")))
+        if self._net.load_param(file) or self._net.load_model(str(Path(file).with_suffix(".bin"))):
+            raise RuntimeFault(_unloaded(Path(file).read_text()))
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """See `Loaded`; ncnn has no batches."""

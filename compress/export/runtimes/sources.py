@@ -72,8 +72,9 @@ def write_source(
 
 
 def _quantized_layers(model: nn.Module) -> list[str]:
+    """Those with one weight: recurrent layers have several, and no runtime computes them in integers."""
     layers = {canonical(name, model): each for name, each in model.named_modules() if isinstance(each, QuantLayer)}
-    return [name for name, each in layers.items() if each.weight_quantizer is not None]
+    return [name for name, each in layers.items() if getattr(each, "weight_quantizer", None) is not None]
 
 
 def _write_program(model: nn.Module, inputs: Inputs, file: Path) -> str:

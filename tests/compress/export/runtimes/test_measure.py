@@ -172,6 +172,21 @@ def test_a_process_that_hangs_is_ended() -> None:
         assert process._process is None
 
 
+def test_a_quantized_recurrent_layer_has_no_weight_that_runs_in_integers() -> None:
+    """It has several weights; only what reads its output is counted."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """(n, t, 3) -> (n, t, 2)."""
+            return self.head(self.lstm(x)[0])  # type: ignore[no-any-return]
+
+    assert sources._quantized_layers(quantized(Recurrent(), torch.rand(1, 5, 3))) == ["head"]
+
+
 def test_numbers_of_versions() -> None:
     assert numbers("2026.4.1") == (2026, 4, 1)
     assert numbers("?") > (10**6,)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.export.runtimes.ncnn import _put_integers, _Weight
+from compress.export.runtimes.ncnn import _put_integers, _unloaded, _Weight
 
 HEAD = "7767517\n6 6\nInput in0 0 1 in0\n"
 CONVOLUTION = "Convolution {} 1 1 a b 0=2 1=1 5=1 6=4\n"
@@ -61,3 +61,11 @@ def test_groups_that_share_a_scale_in_ncnn_stay_float(tmp_path: Path, weight: _W
     for groups, found in ((1, []), (2, ["second"])):
         param, binary = written(tmp_path, HEAD + line.format(groups), bytes(4) + weight.values.tobytes())
         assert _put_integers(param, binary, [weight])[0] == found
+
+
+def test_what_ncnn_has_no_layer_for_is_named() -> None:
+    assert (
+        _unloaded(HEAD + LINEAR + "aten::cross c 1 1 a b\nF.gelu g 1 1 b c\n")
+        == "ncnn has no layer for aten::cross, F.gelu"
+    )
+    assert _unloaded(HEAD + LINEAR) == "ncnn does not load the file that pnnx made"
