@@ -95,7 +95,7 @@ def test_a_file_of_one_size_is_evaluated_on_what_is_cut_to_it(monkeypatch: pytes
     example, data, model = torch.rand(1, 3, 9, 9), torch.rand(1, 3, 12, 10), net()
 
     def quality(x: torch.Tensor) -> measure.Quality:
-        return lambda network: {"mean": float(network(x).mean())}
+        return lambda network: {"mean": float(network(x).detach().mean())}
 
     def cut(shape: Sequence[int]) -> tuple[str, measure.Quality]:
         return "the middle 9 x 9 of 1 of 1 images", quality(data[..., : shape[2], : shape[3]])
@@ -104,7 +104,7 @@ def test_a_file_of_one_size_is_evaluated_on_what_is_cut_to_it(monkeypatch: pytes
         given: dict[str, Any] = {"quality": {"a": quality(data)}, "cropped": {"a": cropped}}
         return measure_runtimes({"a": model}, example, ["onnxruntime"], timing=QUICK, **given).rows[0]
 
-    found, expected = row(cut), float(model(data[..., :9, :9]).mean())
+    found, expected = row(cut), float(model(data[..., :9, :9]).detach().mean())
     assert found["quality"]["mean"] == pytest.approx(expected, abs=1e-6)
     assert found["quality_on"] == "the middle 9 x 9 of 1 of 1 images"
     assert f"evaluated on the middle 9 x 9 of 1 of 1 images; PyTorch's there: mean {expected:.4f}" in found["notes"][0]
