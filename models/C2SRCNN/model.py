@@ -50,9 +50,7 @@ class Net(nn.Module):
 
     def forward(self, low: Tensor) -> Tensor:
         detail = self.last_part(self.mid_part(self.first_part(low - 0.5)))
-        padded = functional.pad(low, (2, 2, 2, 2), mode="replicate")
-        smooth = functional.conv2d(padded, self.bicubic, groups=3)
-        return functional.pixel_shuffle(detail + smooth, self.upscale_factor)
+        return functional.pixel_shuffle(detail + enlarged(low, self.bicubic), self.upscale_factor)
 
 
 def bicubic_kernel(scale: int) -> Tensor:
@@ -67,6 +65,21 @@ def bicubic_kernel(scale: int) -> Tensor:
     taps = _cubic(torch.arange(-2, 3, dtype=torch.float64) - centre[:, None])
     kernel = torch.einsum("ys,xt->yxst", taps, taps).reshape(scale**2, 1, 5, 5)
     return kernel.repeat(3, 1, 1, 1).float()
+
+
+def enlarged(low: Tensor, kernel: Tensor) -> Tensor:
+    """Bicubic up-sampling in front of the pixel shuffle, (N, 3, h, w) -> (N, 3 * scale^2, h, w).
+
+    Args:
+        low: images; repeated at the border.
+        kernel: of `bicubic_kernel`.
+    """
+    padded = functional.pad(low, (2, 2, 2, 2), mode="replicate")
+    if torch.is_autocast_enabled(low.device.type):
+        # bfloat16 has 8 bits: a pixel's half grey level would be lost, and the network would learn to put it back.
+        with torch.autocast(low.device.type, enabled=False):
+            return functional.conv2d(padded, kernel, groups=3)
+    return functional.conv2d(padded, kernel, groups=3)
 
 
 def _cubic(distance: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.C2SRCNN.model import bicubic_kernel
+from models.C2SRCNN.model import bicubic_kernel, enlarged
 
 START = 0.01  # factor of the last layer's weights where bicubic is added: training starts at bicubic's quality
 
@@ -26,8 +26,7 @@ class Bicubic(nn.Module):
         self.register_buffer("kernel", bicubic_kernel(scale), persistent=False)
 
     def forward(self, low: Tensor) -> Tensor:
-        padded = functional.pad(low, (2, 2, 2, 2), mode="replicate")
-        return functional.pixel_shuffle(functional.conv2d(padded, self.kernel, groups=3), self.scale)
+        return functional.pixel_shuffle(enlarged(low, self.kernel), self.scale)
 
 
 class SRNetwork(nn.Module):
