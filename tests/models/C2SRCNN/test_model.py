@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.C2SRCNN.model import Net, bicubic_kernel
+from models.C2SRCNN.model import Net, bicubic_kernel, enlarged
 
 PRUNABLE = [
     "mid_part.0.0.weight",
@@ -48,6 +48,16 @@ def test_without_detail_it_is_pillows_bicubic(scale: int) -> None:
     border = 2 * scale
     inner = (slice(None), slice(border, -border), slice(border, -border))
     assert np.abs(ours - pillow)[inner].max() < 2e-6
+
+
+def test_bicubic_keeps_its_digits_in_bfloat16() -> None:
+    """Its values in [0, 1] differ from float64's by less than a thousandth of a grey level, not by half of one."""
+    low, kernel = torch.rand(1, 3, 9, 11), bicubic_kernel(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        smooth = enlarged(low, kernel)
+    exact = enlarged(low.double(), kernel.double())
+    assert smooth.dtype == torch.float32
+    assert (smooth - exact).abs().max() < 1e-6
 
 
 def test_it_starts_near_bicubic() -> None:
