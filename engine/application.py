@@ -49,6 +49,8 @@ class TrainedApplication:
         default_epochs: length of a run that has neither `--nEpochs` nor a schedule.
         memory_format: of the network's weights and of image batches; `--channels-last` sets it.
         gives_logits: whether the network's output is a set of logits, one a class.
+        bfloat16: architectures that were trained in bfloat16 with several seeds and lost nothing; `--precision=auto`
+            takes it for them.
         optimizer_name: what a learning-rate policy calls the network's optimizer (`optimizer: NAME`).
         device: that is trained on.
         forward: runs the network in `compute_loss`: compiled, or in several processes.
@@ -62,6 +64,7 @@ class TrainedApplication:
     memory_format: torch.memory_format = torch.contiguous_format
     optimizer_name: ClassVar[str] = "model"
     gives_logits: ClassVar[bool] = False
+    bfloat16: ClassVar[frozenset[str]] = frozenset()
 
     config: TrainConfig
     state: TrainState

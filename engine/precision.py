@@ -4,6 +4,7 @@
 """
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TypeVar
 
@@ -12,22 +13,24 @@ import torch
 from compress.distributed import of_first_rank
 from compress.policies.quantization import QuantizationPolicy
 from compress.scheduler import CompressionScheduler
-from engine.architectures.early_checks import is_foreign
 from options.base_options import TrainConfig
 
 C = TypeVar("C", bound=TrainConfig)
 logger = logging.getLogger("run")
 
 
-def resolved_precision(config: C, scheduler: CompressionScheduler, device: torch.device) -> C:
+def resolved_precision(
+    config: C, scheduler: CompressionScheduler, device: torch.device, measured: Collection[str]
+) -> C:
     """The options of a run that begins, with `--precision=auto` decided and logged; `amp` is the answer.
 
     Args:
         config: the options given.
         scheduler: of the schedule.
         device: that is trained on.
+        measured: architectures that lost nothing by it.
     """
-    why_not = _why_float32(config, scheduler, device)
+    why_not = _why_float32(config, scheduler, device, measured)
     if config.precision == "auto":
         amp = bool(of_first_rank(int(why_not is None)))  # all processes train alike, whatever their CPUs are
         words = "bfloat16 autocast: this CPU multiplies it faster (AMX)" if amp else f"float32: {why_not}"
@@ -38,7 +41,9 @@ def resolved_precision(config: C, scheduler: CompressionScheduler, device: torch
     return config
 
 
-def _why_float32(config: TrainConfig, scheduler: CompressionScheduler, device: torch.device) -> str | None:
+def _why_float32(
+    config: TrainConfig, scheduler: CompressionScheduler, device: torch.device, measured: Collection[str]
+) -> str | None:
     """Why `auto` stays at float32; None where it does not."""
     if device.type != "cpu":
         return "bfloat16 was measured on CPUs only; --precision=bfloat16 trains in it"
@@ -46,6 +51,6 @@ def _why_float32(config: TrainConfig, scheduler: CompressionScheduler, device: t
         return "this CPU has no instructions that multiply matrices of bfloat16 (AMX)"
     if any(isinstance(policy, QuantizationPolicy) for policy in scheduler.policies):
         return "the schedule quantizes, and bfloat16 would round its grids"
-    if is_foreign(getattr(config, "arch", "")):
-        return "what bfloat16 does to a network of your own was not measured; --precision=bfloat16 trains in it"
+    if (arch := getattr(config, "arch", "")) not in measured:
+        return f"what bfloat16 does to the quality of {arch} was not measured; --precision=bfloat16 trains in it"
     return None

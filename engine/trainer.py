@@ -223,7 +223,7 @@ class BaseTrainer(TrainedApplication):
         """Builds everything new and puts it where a checkpoint left off."""
         self.build(checkpoint)
         if checkpoint is None:
-            self.config = resolved_precision(self.config, self.compression_scheduler, self.device)
+            self.config = resolved_precision(self.config, self.state.scheduler, self.device, self.bfloat16)
             set_apart(self.config.seed)
             return
         with Unfit("the run cannot continue from this checkpoint"):

@@ -27,6 +27,7 @@ class C2SRCNNTrainer(ChosenArchitecture, RestorationTrainer):
     image_quality = QUALITY
     zoo = ZOO
     setting_options = OPTIONS
+    bfloat16 = frozenset({"c2srcnn"})  # docs/scale.md has the figures
 
     def given(self) -> dict[str, Any]:
         """The upscale factor."""
