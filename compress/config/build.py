@@ -147,6 +147,11 @@ def _build(
     check_outputs(entries, graph, report)
     if report.fatal or (strict and report.faults):
         raise ScheduleError(report.in_order())
+    if data.get(QUANTIZE_AFTER) and metrics is None:  # the bench's own loop names its metrics
+        logger.warning(
+            "%s: train.py does so; a training loop of your own must itself quantize the network when training ends, by "
+            "PostTrainLinearQuantizer(...).quantize(model, batches)", QUANTIZE_AFTER,
+        )  # fmt: skip
     for fault in report.in_order():
         logger.warning("%s", fault.unlabelled)
     policies = [policy for _, policy in sorted(entries, key=lambda entry: checks.is_lr(entry[1]))]

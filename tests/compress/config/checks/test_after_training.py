@@ -34,6 +34,14 @@ def test_a_schedule_may_quantize_after_training_and_do_nothing_else() -> None:
     assert quantizer_after_training({"policies": []}, None) is None
 
 
+def test_a_loop_of_ones_own_is_told_that_it_must_quantize_itself(caplog: pytest.LogCaptureFixture) -> None:
+    text = f"quantizers: {{ptq: {PTQ}}}\npolicies: []\nquantize_after_training: ptq\n"
+    built(text, metrics=["psnr"])
+    assert not caplog.records
+    built(text)
+    assert "must itself quantize the network when training ends" in caplog.text
+
+
 @pytest.mark.parametrize(("rest", "message"), [
     ("quantize_after_training: pqt\n", "s.yaml:3:1: quantize_after_training: "
      "there is no quantizer 'pqt'; did you mean 'ptq'?; it names"),
