@@ -212,7 +212,8 @@ def unreachable(subject: Subject, space: Space, goals: Sequence[Goal]) -> str:
             least[precision]["file_bytes"] = subject.file_bytes(params, True) - params * HALF_A_BYTE
     for goal in predictable(goals, subject.clock):
         values = {precision: costs[goal.metric] for precision, costs in least.items()}
-        if min(values.values()) > goal.bound:
+        sure = 1 + (subject.latency.largest_error if goal.metric == LATENCY else 0)
+        if min(values.values()) > goal.bound * sure:
             said = ", ".join(f"{number(value)} in {name}" for name, value in values.items())
             unit = "of the dense time" if goal.metric == LATENCY else goal.metric
             return f"{goal} is out of reach: the narrowest network that is tried is predicted to need {said}, {unit}"

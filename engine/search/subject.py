@@ -46,6 +46,8 @@ CALIBRATION = 2  # minibatches that ranges of 8 bits are estimated with
 STATISTICS = 8  # minibatches that BatchNorm's statistics are estimated anew with
 LEAST = 0.1  # of a group's channels, the narrowest width that is tried
 MOST_CHOICES = 12  # widths of a group
+SLACK = 0.03  # predictions err
+UNSURE = 0.1  # typical error of a latency model that was measured beside too much other work
 HALF_A_BYTE = 0.5  # that a weight of 4 bits saves beside one of 8
 
 
@@ -172,6 +174,12 @@ class Subject:
         found.save(path)
         seconds, load = time.monotonic() - began, load_text(others.cores)
         logger.info("the dense file takes %.4g ms; measured in %.0f seconds; %s", found.dense_ms, seconds, load)
+        if found.typical_error > UNSURE:
+            logger.warning(
+                "the latency model is off by %.0f%% on whole files (median): candidates that exceed a goal by less are "
+                "trained too. Measured beside less other work it is better: remove %s and search again",
+                100 * found.typical_error, path,
+            )  # fmt: skip
         return found
 
     @property
@@ -301,6 +309,10 @@ class Subject:
         width = 1 if int8 else 4
         whole = [each for each in self.latency.anchors if each["share"] == 1 and (each["precision"] == INT8) == int8]
         return width * params + max((each["bytes"] - width * each["params"] for each in whole), default=0)
+
+    def slack(self, goal: Goal) -> float:
+        """By how much, as a share of its bound, a predicted cost may exceed it and still be worth training."""
+        return max(SLACK, self.latency.typical_error) if goal.metric == LATENCY else SLACK
 
     def violations(self, goals: Sequence[Goal], costs: Mapping[str, float]) -> dict[str, float]:
         """Goal -> by how much, as a share of its bound, a predicted cost exceeds it; <= 0 meets it."""

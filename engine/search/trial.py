@@ -31,7 +31,6 @@ from engine.search.study import PURPOSE
 from engine.search.subject import Subject
 
 logger = logging.getLogger("search")
-SLACK = 0.03  # by which a predicted cost may exceed its bound and still be trained: predictions err
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,13 @@ class Trials:
         quality = self.subject.quality(self._in_precision(network, candidate))
         costs = self.subject.costs(network, candidate)
         exceeded = self.subject.violations(self.goals, costs)
+        slack = {str(goal): self.subject.slack(goal) for goal in self.goals}
         for name, value in exceeded.items():
-            trial.set_constraint(name, value - SLACK)
+            trial.set_constraint(name, value - slack[name])
         trial.set_user_attr("costs", {name: float(value) for name, value in costs.items()})
         trial.set_user_attr("untrained", float(quality))
-        trial.set_user_attr(
-            "feasible", all(exceeded[str(goal)] <= SLACK for goal in predictable(self.goals, self.subject.clock))
-        )
+        judged = map(str, predictable(self.goals, self.subject.clock))
+        trial.set_user_attr("feasible", all(exceeded[name] <= slack[name] for name in judged))
 
     def _trained(self, trial: Any, candidate: Candidate, schedule: Path, epochs: int) -> float:
         """Quality after so many epochs: the run is started, or continued from where it was left."""

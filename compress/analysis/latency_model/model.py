@@ -91,7 +91,16 @@ class LatencyModel:
     @property
     def largest_error(self) -> float:
         """By how much, as a share, a whole file's time was predicted wrongly at most."""
-        return max((abs(each["predicted_ms"] / each["ms"] - 1) for each in self.anchors), default=0.0)
+        return max(self._errors, default=0.0)
+
+    @property
+    def typical_error(self) -> float:
+        """The median of the same."""
+        return float(np.median(self._errors)) if self.anchors else 0.0
+
+    @property
+    def _errors(self) -> list[float]:
+        return [abs(each["predicted_ms"] / each["ms"] - 1) for each in self.anchors]
 
     def removed(
         self, graph: ChannelGraph, removed: Mapping[str, list[int]], int8: Collection[str] | bool = False
