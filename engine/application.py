@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from apputils.checkpoints.schema import built
@@ -22,6 +23,7 @@ from compress.analysis.sensitivity.evaluation import Evaluation, evaluating
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, is_exported
 from compress.graph.calls import declare_unused
+from compress.parameters import widened
 from compress.scheduler import CompressionScheduler
 from data.data_fingerprint import check_same_data
 from data.measured import facts_of
@@ -53,7 +55,7 @@ class TrainedApplication:
             takes it for them.
         optimizer_name: what a learning-rate policy calls the network's optimizer (`optimizer: NAME`).
         device: that is trained on.
-        forward: runs the network in `compute_loss`: compiled, or in several processes.
+        call: runs the network in `forward`: itself, compiled, or in several processes.
         means: of the losses of the epoch under way.
         state: network, optimizer, companions, scheduler; built by `BaseTrainer.build`.
     """
@@ -68,7 +70,7 @@ class TrainedApplication:
 
     config: TrainConfig
     state: TrainState
-    forward: Callable[..., Any]
+    call: Callable[..., Any]
 
     def __init__(
         self, config: TrainConfig, training_loader: DataLoader[Any], validation_loader: DataLoader[Any]
@@ -146,12 +148,13 @@ class TrainedApplication:
 
     def loss_to_measure(self, batch: Any) -> Tensor:
         """The loss of one minibatch where nothing may be updated along with it; by default that of training."""
-        return self.loss_of(batch)
+        return self.compute_loss(batch)
 
-    def loss_of(self, batch: Any) -> Tensor:
-        """`compute_loss`, with `--precision=bfloat16` in that where it is safe."""
+    def forward(self, *inputs: Any) -> Any:
+        """The network's output, in float32: `--precision=bfloat16` is about what is inside, not about losses."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
-            return self.compute_loss(batch)
+            output = self.call(*inputs)
+        return tree_map_only(Tensor, widened, output) if self.config.amp else output
 
     def note_loss(self, name: str, value: Tensor) -> None:
         """Logs the epoch's mean of a scalar that `compute_loss` knows, such as a part of the loss."""
@@ -164,12 +167,12 @@ class TrainedApplication:
 
     def loss_by_hand(self, batch: Any) -> Tensor:
         """The loss of a minibatch once more, by the network itself: not compiled, by this process alone, not noted."""
-        forward, self.forward = self.forward, self.model
+        call, self.call = self.call, self.model
         try:
             with self._unnoted():
-                return self.loss_of(batch)
+                return self.compute_loss(batch)
         finally:
-            self.forward = forward
+            self.call = call
 
     @contextmanager
     def _unnoted(self) -> Iterator[None]:

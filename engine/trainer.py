@@ -147,7 +147,7 @@ class BaseTrainer(TrainedApplication):
             compression_scheduler.on_minibatch_begin(epoch, step, steps, optimizer)  # from here weights are masked
             guard.before_step((epoch, step))
             optimizer.zero_grad(set_to_none=True)  # None, not 0: momentum must not move what gets no gradient
-            own_loss = mean_loss(group, self.loss_of, self.replicas.locally)  # all but the last went backward already
+            own_loss = mean_loss(group, self.compute_loss, self.replicas.locally)  # all but the last went backward
             loss, terms = compression_scheduler.before_backward_pass(
                 epoch, step, steps, own_loss, optimizer, return_loss_components=True
             )
@@ -264,7 +264,7 @@ class BaseTrainer(TrainedApplication):
         state.schedule_text = schedule_text(config, checkpoint)
         scheduler = state.scheduler = self.build_scheduler(checkpoint)
         call: Any = torch.compile(model) if config.compile else model
-        self.forward = self.replicas = Replicas(model, call, state.companions_parameters())
+        self.call = self.replicas = Replicas(model, call, state.companions_parameters())
         given = config.nEpochs
         epochs = given if given is not None else scheduler.suggested_epochs or self.default_epochs
         self.progress = Progress(epochs, BestOfEachSize(scheduler))

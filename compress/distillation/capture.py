@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from compress.errors import UserError, did_you_mean
 from compress.graph.calls import calls_of, copies
 from compress.graph.trace import ExampleInputs
+from compress.parameters import widened
 from compress.selectors import canonical_modules, unwrapped
 
 Features = dict[str, Tensor]
@@ -66,6 +67,12 @@ def main_tensor(output: Any, layer: str) -> Tensor:
     if not isinstance(found, Tensor):
         raise UserError(f"the layer {layer or 'output'!r} gives a {type(output).__name__}, in which there is no tensor")
     return found
+
+
+def _taken(output: Any, layer: str) -> Tensor:
+    """The tensor of an output; autocast's narrow ones in float32, in which they are compared."""
+    tensor = main_tensor(output, layer)
+    return widened(tensor) if torch.is_autocast_enabled(tensor.device.type) else tensor
 
 
 class Capture:
@@ -129,14 +136,14 @@ class Capture:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             call = self._open[-1] if self._active and self._open else None
             if call is not None:  # a copy, since an in-place ReLU behind the layer would overwrite it
-                call.layers[layer] = main_tensor(output, layer).clone()
+                call.layers[layer] = _taken(output, layer).clone()
 
         return hook
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self._open.pop() if self._active and self._open else None
         if call is not None:
-            call.layers[OUTPUT] = main_tensor(output, OUTPUT)
+            call.layers[OUTPUT] = _taken(output, OUTPUT)
             self.call = call
 
 
@@ -150,7 +157,7 @@ def run(network: nn.Module, call: Call, layers: Iterable[str], gradients: bool =
 
     def noting(layer: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            found[layer] = main_tensor(output, layer).clone()
+            found[layer] = _taken(output, layer).clone()
 
         return hook
 
@@ -161,11 +168,11 @@ def run(network: nn.Module, call: Call, layers: Iterable[str], gradients: bool =
     try:
         with torch.set_grad_enabled(gradients), torch.autocast(device, dtype, enabled=enabled):
             output = modules[OUTPUT](*copies(call.args), **copies(call.kwargs))
+            if OUTPUT in wanted:
+                found[OUTPUT] = _taken(output, OUTPUT)
     finally:
         for handle in handles:
             handle.remove()
-    if OUTPUT in wanted:
-        found[OUTPUT] = main_tensor(output, OUTPUT)
     return chosen(found, wanted, type(modules[OUTPUT]).__name__)
 
 
