@@ -126,7 +126,7 @@ class BaseTester(TestedApplication):
             own = self.test(model)
         images = self.results / "images"
         for old in images.glob("*.png"):  # of an evaluation on other data
-            old.unlink()
+            old.unlink(missing_ok=True)  # another process may share the analysis, and this folder
         count = self.write_images(model, images)
         summary = make_summary(
             run=self.folders.name,
