@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import nn
+from torch.fx import Node
 
 from compress.graph.coupling import Choices, Coupling
 from compress.graph.macs.count import macs_of
@@ -129,6 +130,7 @@ class ChannelGraph:
         macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
         padded: layers with a norm over the channels -> their dimension, from the end: they keep the width before for
             their statistics (`compress/thinning/norms.py`).
+        other_macs: those of operations that read no weight, such as products of two activations in attention.
         alike: whether the traces show that training mode computes what eval mode does.
     """
 
@@ -144,6 +146,7 @@ class ChannelGraph:
     macs: dict[str, int]
     padded: dict[str, int]
     alike: bool = False
+    other_macs: int = 0
 
     @functools.cached_property
     def places(self) -> frozenset[Place]:
@@ -240,6 +243,7 @@ def graph_of(
         macs,
         dict(coupling.padded),
         all(trace.alike for trace in traces),
+        sum(macs_of(node) for node in traces[0].operations if not _weights_of(traces[0], node)),
     )
 
 
@@ -273,16 +277,20 @@ def weight_macs(trace: Trace) -> dict[str, int]:
     found: dict[str, int] = {}
     for node in trace.operations:
         macs = macs_of(node)
-        reads = node.all_input_nodes if macs else []
-        sources = {source for read in reads for source in trace.sources.get(read, ())}
-        sizes = {
-            trace.tensor_names[source]: math.prod(shape_of(source))
-            for source in sources
-            if source in trace.tensor_names and len(shape_of(source)) > 1
-        }
+        sizes = _weights_of(trace, node) if macs else {}
         for name, size in sizes.items():
             found[name] = found.get(name, 0) + macs * size // sum(sizes.values())  # read twice, it works twice
     return found
+
+
+def _weights_of(trace: Trace, node: Node) -> dict[str, int]:
+    """The weights that an operation reads, also through what is computed from them -> elements."""
+    sources = {source for read in node.all_input_nodes for source in trace.sources.get(read, ())}
+    return {
+        trace.tensor_names[source]: math.prod(shape_of(source))
+        for source in sources
+        if source in trace.tensor_names and len(shape_of(source)) > 1
+    }
 
 
 def _groups_of(coupling: Coupling, macs: dict[str, int], within_heads: bool = False) -> list[ChannelGroup]:

@@ -42,6 +42,21 @@ def weight_macs_left(graph: ChannelGraph, model: nn.Module, removed: Removed) ->
     return sum(_left(name, shapes[name], gone) * macs for name, macs in graph.macs.items() if name in shapes)
 
 
+LITTLE = 0.005  # of all MACs, which a budget may leave out without a word
+
+
+def left_out_of_budget(graph: ChannelGraph) -> str:
+    """What a budget of MACs does not count, in a sentence; '' if it is next to nothing."""
+    counted = sum(graph.macs.values())
+    share = graph.other_macs / max(counted + graph.other_macs, 1)
+    if share < LITTLE:
+        return ""
+    return (
+        f"the budget counts the MACs of layers with weights, {1 - share:.1%} of the network's; operations without "
+        "weights, such as products of two activations in attention, are not in it"
+    )
+
+
 def latency_ratio(
     graph: ChannelGraph, model: nn.Module, inputs: ExampleInputs, removed: Removed, rounds: int = 7
 ) -> float:

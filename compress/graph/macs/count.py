@@ -249,6 +249,31 @@ def _affine_grid(node: Node) -> int:
     return math.prod(shape) * (shape[-1] + 1)
 
 
+NEIGHBOURS = {2: (4, 1, 16), 3: (8, 1)}
+"""Dimensions of space -> pixels that one sample is mixed of: bilinear, nearest, bicubic."""
+
+
+def _samples(node: Node) -> int:
+    """grid_sample: each element is a sum of its neighbours, weighted by the grid; nearest only picks."""
+    shape, mode = _result(node), bound_arguments(node).get("interpolation_mode", 0)
+    neighbours = NEIGHBOURS[len(shape) - 2][mode]
+    return math.prod(shape) * neighbours if neighbours > 1 else 0
+
+
+def _regions(node: Node) -> int | None:
+    """roi_align: a mean of bilinear samples; how many, where that is not given, goes by the sizes of the regions."""
+    ratio = bound_arguments(node)["sampling_ratio"]
+    return math.prod(_result(node)) * ratio**2 * NEIGHBOURS[2][0] if ratio > 0 else None
+
+
+def _norm(node: Node) -> int | None:
+    """A norm of a matrix: sums are free, singular values are a solver's work."""
+    bound = bound_arguments(node)
+    order, dims = bound.get("ord"), bound.get("dim")
+    matrix = len(dims) == 2 if isinstance(dims, list | tuple) else dims is None and len(shape_of(node.args[0])) == 2
+    return None if matrix and order in ("nuc", 2, -2) else 0
+
+
 def _attention(node: Node) -> int:
     """Query (..., L, E), key (..., S, E), value (..., S, V): L*S*E for scores, L*S*V for the mixture."""
     query, key, value = (shape_of(argument) for argument in node.args[:3])
@@ -318,6 +343,9 @@ FORMULAS: dict[str, Formula] = {
     **_named("cdist _cdist_forward _euclidean_dist pdist _pdist_forward", _distances),
     **_named("cov corrcoef", _covariance),
     "affine_grid_generator": _affine_grid,
+    **_named("grid_sampler grid_sampler_2d grid_sampler_3d cudnn_grid_sampler", _samples),
+    **_named("linalg_norm linalg_matrix_norm", _norm),
+    **_named("torchvision.roi_align torchvision.ps_roi_align", _regions),
     "einsum": _einsum,
     **_named(
         "scaled_dot_product_attention _scaled_dot_product_flash_attention _scaled_dot_product_cudnn_attention "

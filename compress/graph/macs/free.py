@@ -1,7 +1,7 @@
 """Operations that cost no multiply-accumulates: what is neither counted nor listed as left out.
 
 `is_free`, by torch's own tag for element-wise operations and one table of names. Element-wise work, reductions,
-norms, pooling, resizing, sampling, losses and moving elements about cost 0 by definition. An operation in neither
+norms, pooling, resizing, losses and moving elements about cost 0 by definition. An operation in neither
 table is unknown, and reports list it.
 """
 
@@ -46,7 +46,7 @@ COMPARES = """
 REDUCES = """
     cosine_similarity cross_entropy_loss ctc_loss _ctc_loss binary_cross_entropy binary_cross_entropy_with_logits
     cosine_embedding_loss cumprod cumsum cumulative_trapezoid diff dist frobenius_norm gradient hinge_embedding_loss
-    huber_loss kl_div l1_loss linalg_norm linalg_vector_norm log_softmax _log_softmax logcumsumexp logsumexp
+    huber_loss kl_div l1_loss linalg_vector_norm log_softmax _log_softmax logcumsumexp logsumexp
     margin_ranking_loss mean mse_loss multi_margin_loss multilabel_margin_loss nanmean nansum nll_loss nll_loss2d
     nll_loss_nd nll_loss_forward norm norm_except_dim pairwise_distance poisson_nll_loss prod segment_reduce
     smooth_l1_loss soft_margin_loss softmax _softmax _safe_softmax _masked_softmax special_log_softmax
@@ -61,13 +61,13 @@ NORMS = """
 """
 POOLS = """
     _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d fractional_max_pool2d
-    fractional_max_pool3d lp_pool1d lp_pool2d lp_pool3d max_pool1d max_pool1d_with_indices max_pool2d
-    max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d max_unpool3d grid_sampler grid_sampler_2d
-    grid_sampler_3d cudnn_grid_sampler upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
-    upsample_nearest2d upsample_nearest3d upsample_trilinear3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa
-    _upsample_lanczos2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
-    torchvision.nms torchvision.roi_align torchvision.roi_pool torchvision.ps_roi_align torchvision.ps_roi_pool
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d
+    fractional_max_pool2d fractional_max_pool3d lp_pool1d lp_pool2d lp_pool3d max_pool1d max_pool1d_with_indices
+    max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d max_unpool3d
+    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
+    upsample_nearest3d upsample_trilinear3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa
+    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d torchvision.nms
+    torchvision.roi_pool torchvision.ps_roi_pool
 """
 EACH_ELEMENT = """
     absolute _add_relu alpha_dropout arccos arccosh arcsin arcsinh arctan arctan2 arctanh chalf degrees dequantize

@@ -3,6 +3,7 @@
 The ranking per unit of cost, and the search for how many go.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,7 +25,15 @@ from compress.pruning.coupled_masks import channel_dim, told
 from compress.pruning.structure import MaxSparsity, RoundTo
 from compress.registry import PRUNERS
 from compress.selectors import WeightSelectors
-from compress.thinning.cost import Cost, Removed, latency_ratio, parameter_count, runtime_budget, weight_macs_left
+from compress.thinning.cost import (
+    Cost,
+    Removed,
+    latency_ratio,
+    left_out_of_budget,
+    parameter_count,
+    runtime_budget,
+    weight_macs_left,
+)
 from compress.thinning.ranking import Ranked, Vote, combined, masks_of_units, voters
 
 Scores = dict[str, np.ndarray]  # by group, shape (units,)
@@ -198,6 +207,8 @@ class GlobalRankedGroupPruner(Pruner):
         count = parameter_count if self.target == "params" else weight_macs_left
         if self._dense is None:
             self._dense = count(graph, model, {})
+            if self.target == "macs" and (note := left_out_of_budget(graph)):
+                ctx.graph.tell_once(note, logging.INFO)
         dense = self._dense
         return lambda removed: count(graph, model, removed) / dense
 

@@ -18,7 +18,7 @@ from compress.pruning.one_shot.repair import repair
 from compress.pruning.one_shot.selection import find_readers, select
 from compress.selectors import parameter_owner
 from compress.thinning.complete import masks_of
-from compress.thinning.cost import Cost, Removed, parameter_count, weight_macs_left
+from compress.thinning.cost import Cost, Removed, left_out_of_budget, parameter_count, weight_macs_left
 from compress.thinning.ranking import Vote, combined, voters
 from compress.thinning.thin import put_on
 from compress.thinning.trials.trial import prunable_graph
@@ -36,7 +36,7 @@ class OneShot:
         removed: group name -> units.
         left: of the cost, a fraction.
         error: share of the layers' squared errors that repair left, mean over layers; 1 without repair.
-        notes: why groups stay whole, and whether the budget was out of reach.
+        notes: why groups stay whole, whether the budget was out of reach, and what it does not count.
     """
 
     network: nn.Module
@@ -70,8 +70,10 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: float, target: 
     pruned, masks = _masked(dense, graph, removed)
     error = repair(dense, pruned, masks, batches)
     reestimate_batch_norm(pruned, batches)
-    out_of_reach = f"{to:.1%} of the {target} is out of reach: {left:.1%} are left"
-    return OneShot(pruned, removed, left, error, readers.notes + ((out_of_reach,) if left > to else ()))
+    out_of_reach = f"{to:.1%} of the {target} is out of reach: {left:.1%} are left" if left > to else ""
+    left_out = left_out_of_budget(graph) if target == "macs" else ""
+    notes = (*readers.notes, *filter(None, (out_of_reach, left_out)))
+    return OneShot(pruned, removed, left, error, notes)
 
 
 def prune_by_norms(model: nn.Module, batches: Sequence[Any], to: float, target: Cost = "macs") -> OneShot:

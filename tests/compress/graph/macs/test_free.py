@@ -88,6 +88,20 @@ COUNTED = {
         2 * 4 * 6 * 7 * (8 + 3),
     ),
     "affine_grid": (lambda theta: functional.affine_grid(theta, [2, 1, 4, 5], True), [(2, 2, 3)], 2 * 20 * 2 * 3),
+    "grid_sample": (functional.grid_sample, [(2, 3, 5, 5), (2, 4, 6, 2)], 2 * 3 * 4 * 6 * 4),
+    "grid_sample 3d": (functional.grid_sample, [(2, 3, 5, 5, 5), (2, 4, 6, 2, 3)], 2 * 3 * 4 * 6 * 2 * 8),
+    "bicubic": (
+        lambda x, grid: functional.grid_sample(x, grid, mode="bicubic"),
+        [(2, 3, 5, 5), (2, 4, 6, 2)],
+        2 * 3 * 4 * 6 * 16,
+    ),
+    "nearest": (lambda x, grid: functional.grid_sample(x, grid, mode="nearest"), [(2, 3, 5, 5), (2, 4, 6, 2)], 0),
+    "roi_align": (
+        lambda x, rois: torchvision.ops.roi_align(x, rois, (3, 2), sampling_ratio=2),
+        [(1, 4, 9, 9), (5, 5)],
+        5 * 4 * 3 * 2 * 4 * 4,
+    ),
+    "resizing": (lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear"), [(1, 4, 9, 9)], 0),
     "deformable": (
         lambda x, o, w: torchvision.ops.deform_conv2d(x, o, w),
         [(1, 4, 6, 6), (1, 18, 4, 4), (5, 4, 3, 3)],
@@ -101,6 +115,12 @@ def test_a_product_is_counted(name):
     function, shapes, macs = COUNTED[name]
     found = report(function, *shapes)
     assert (found.total, found.left_out) == (macs, ())
+
+
+def test_samples_whose_number_goes_by_values_are_named():
+    found = report(lambda x, rois: torchvision.ops.roi_align(x, rois, (3, 2)), (1, 4, 9, 9), (5, 5))
+    assert found.total == 0
+    assert "roi_align" in str(found.left_out)
 
 
 SAME = ["einsum, dots", "einsum, implied", "tensordot", "inner", "baddbmm", "grouped", "transposed 3d", "unfold"]

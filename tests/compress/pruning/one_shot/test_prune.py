@@ -100,3 +100,29 @@ def test_wrong_budgets_and_networks_without_a_group_are_refused() -> None:
         prune_one_shot(Doubled(), batches(), 0.5, "latency")
     with pytest.raises(UserError, match="nothing was pruned: the network has no prunable group"):
         prune_one_shot(nn.Conv2d(2, 3, 3), batches(), 0.5)
+
+
+class Gram(nn.Module):
+    """Four MACs a pixel and pair of channels, beside those of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).flatten(2)
+        return self.last((y @ (y.mT @ y)).unflatten(2, x.shape[2:]))
+
+
+def test_what_a_budget_of_macs_leaves_out_is_said() -> None:
+    pixels = 8 * 8
+    weights, products = pixels * (2 * 4 + 4 * 3), 2 * pixels * pixels * 4
+    graph = prunable_graph(Gram(), batches()[0][:1])
+    assert (sum(graph.macs.values()), graph.other_macs) == (weights, products)
+    counted = f"{weights / (weights + products):.1%}"
+    assert any(
+        f"layers with weights, {counted} of the network's" in note
+        for note in prune_one_shot(Gram(), batches(), 0.9).notes
+    )
+    assert not any("budget counts" in note for note in prune_one_shot(Gram(), batches(), 0.9, "params").notes)
+    assert not any("budget counts" in note for note in prune_one_shot(Doubled(), batches(), 0.9).notes)
