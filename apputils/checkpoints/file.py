@@ -110,6 +110,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     content = _read(path)
     number = _format(content)
+    tensors = sum(isinstance(each, Tensor) for each in content.values()) if isinstance(content, dict) else 0
+    if tensors and "format" not in content:
+        raise UserError(
+            f"{path} is no checkpoint of a run: it holds weights alone ({tensors} tensors), from which "
+            f"`train.py --weights={path}` starts a run"
+        )
     if not 1 <= number <= FORMAT:
         given = content.get("format") if isinstance(content, dict) else type(content).__name__
         newer = ": a newer version of this bench wrote it" if number else ""

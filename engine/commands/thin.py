@@ -28,7 +28,7 @@ from compress.thinning.zeros import in_both, zero_units
 from engine.application import TestedApplication
 from engine.environment import random_state, restore_random_state
 from engine.saved.load_model import new_network
-from engine.saved.rebuild import load_exact_weights
+from engine.saved.rebuild import load_exact_weights, shape_as
 from engine.saved.saved_options import usable
 from options.applications import Application
 from options.base_options import TestConfig
@@ -61,8 +61,7 @@ def thinned_content(
             "the network is quantized, and quantized networks cannot be thinned: thin the float checkpoint of before "
             "(checkpoints/RUN/), then quantize. Nothing was thinned"
         )
-    for recipe in scheduler["recipes"]:
-        Recipe.from_dict(recipe).apply(model)
+    shape_as(model, scheduler)
     load_exact_weights(model, content["model"])
     averaged = _averaged(content, model)
     graph = prunable_graph(model, inputs)

@@ -75,6 +75,9 @@ def test_a_missing_file_and_another_format_are_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "new.pt")
     with pytest.raises(UserError, match="is of format 99: a newer version .* wrote it; this version reads formats 1"):
         load_checkpoint(tmp_path / "new.pt")
+    torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "bare.pt")
+    with pytest.raises(UserError, match="holds weights alone .1 tensors., from which `train.py --weights=.*bare.pt`"):
+        load_checkpoint(tmp_path / "bare.pt")
 
 
 @pytest.mark.parametrize("number", [None, "2", 0, -1, 1.0, torch.arange(3)])
