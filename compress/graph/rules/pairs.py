@@ -54,8 +54,8 @@ def product(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     gone = a.get("dim", -1) % len(shape)
     _summed(c, both.units[gone], both.zero[gone])
     kept = [k for k in range(len(shape)) if k != gone]
-    units, zero = ({k: each[old] for k, old in enumerate(kept)} for each in (both.units, both.zero))
-    return Value.of(shape_of(node), units, zero)
+    units = {k: both.units[old] for k, old in enumerate(kept)}
+    return Value.of(shape_of(node), units, {k: both.zero[old] for k, old in enumerate(kept)})
 
 
 def distance(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
