@@ -42,8 +42,8 @@ from engine.ema import AveragedWeights
 from engine.environment import set_up
 from engine.epoch.accumulation import mean_loss
 from engine.epoch.mid_epoch import Middle
+from engine.epoch.nan_guard import NanGuard, NotFinite, Place
 from engine.goals.training import higher_is_better
-from engine.nan_guard import NanGuard, NotFinite, Place
 from engine.option_conflicts import Setup, refuse_combinations
 from engine.precision import resolved_precision
 from engine.progress import Progress

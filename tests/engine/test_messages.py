@@ -14,8 +14,8 @@ from torch import distributed
 from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.rotation import progress
 from apputils.runs.console import Interrupted
-from engine import nan_guard
-from engine.nan_guard import EVERY, NotFinite
+from engine.epoch import nan_guard
+from engine.epoch.nan_guard import EVERY, NotFinite
 from tests.engine.tiny import TinyTrainer, tiny_trainer
 
 

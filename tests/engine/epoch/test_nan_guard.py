@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from apputils.checkpoints.file import load_checkpoint
+from engine.epoch.nan_guard import EVERY, NanGuard, NotFinite
 from engine.epoch.nan_search import not_finite_weights
-from engine.nan_guard import EVERY, NanGuard, NotFinite
 from engine.state import Companion, TrainState
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from tests.engine.conftest import TrainerOf
@@ -231,7 +231,7 @@ def test_skip_and_rollback_end_alike_where_the_forward_pass_changes_nothing(
 
 
 def test_rollback_gives_up(trainer_of: TrainerOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.nan_guard.MOST_RETURNS", 1)
+    monkeypatch.setattr("engine.epoch.nan_guard.MOST_RETURNS", 1)
     bad_at(monkeypatch, (0, 0), (0, 1))
     with pytest.raises(NotFinite, match="epoch 0, step 1"):
         trainer_of(*GIVEN, "--on-nan=rollback", "--run=a").run()
