@@ -24,13 +24,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import nn
-from torch.fx import Node
 
 from compress.graph.coupling import Choices, Coupling
-from compress.graph.macs.count import macs_of
+from compress.graph.macs.by_weight import other_macs, weight_macs
 from compress.graph.own_code import reads_widths
 from compress.graph.rules.table import RULES
-from compress.graph.trace import ExampleInputs, Trace, shape_of
+from compress.graph.trace import ExampleInputs, Trace
 from compress.graph.training import traces_of
 from compress.graph.units import Ids
 from compress.graph.unread import Unread, held_by, unread_in
@@ -243,7 +242,7 @@ def graph_of(
         macs,
         dict(coupling.padded),
         all(trace.alike for trace in traces),
-        sum(macs_of(node) for node in traces[0].operations if not _weights_of(traces[0], node)),
+        other_macs(traces[0]),
     )
 
 
@@ -267,30 +266,6 @@ def _askers(groups: Sequence[ChannelGroup], coupling: Coupling) -> dict[str, tup
         own = coupling.units.roots(ids[unit_of >= 0])
         found[group.name] = tuple(key for key, others in roots.items() if np.isin(own, others).any())
     return found
-
-
-def weight_macs(trace: Trace) -> dict[str, int]:
-    """Weight name -> the multiply-accumulates of all operations that read it; biases only add.
-
-    Several weights of one operation, as in an LSTM, share it by their size.
-    """
-    found: dict[str, int] = {}
-    for node in trace.operations:
-        macs = macs_of(node)
-        sizes = _weights_of(trace, node) if macs else {}
-        for name, size in sizes.items():
-            found[name] = found.get(name, 0) + macs * size // sum(sizes.values())  # read twice, it works twice
-    return found
-
-
-def _weights_of(trace: Trace, node: Node) -> dict[str, int]:
-    """The weights that an operation reads, also through what is computed from them -> elements."""
-    sources = {source for read in node.all_input_nodes for source in trace.sources.get(read, ())}
-    return {
-        trace.tensor_names[source]: math.prod(shape_of(source))
-        for source in sources
-        if source in trace.tensor_names and len(shape_of(source)) > 1
-    }
 
 
 def _groups_of(coupling: Coupling, macs: dict[str, int], within_heads: bool = False) -> list[ChannelGroup]:

@@ -32,15 +32,7 @@ from compress.graph.pointwise import is_pointwise
 from compress.graph.regions import LayerCall, layer_calls
 from compress.graph.sizes.origins import Kept, dims_read, number_at, serial_of
 from compress.graph.sizes.settable import settable
-from compress.graph.trace import (
-    Trace,
-    call_of,
-    has_unknown_size,
-    module_of,
-    operation_name,
-    shape_of,
-    source_of,
-)
+from compress.graph.trace import Trace, call_of, has_unknown_size, module_of, operation_name, shape_of, source_of
 from compress.graph.units import Ids, Units
 from compress.graph.values import Heads, Result, Value, bound_arguments, choice_key, fixed_result
 
