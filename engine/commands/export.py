@@ -195,7 +195,7 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
 
 def _narrow(export: _Export, mode: str) -> dict[str, str]:
     """The files in narrow formats that the options or a goal on bytes ask for: name -> mode and format."""
-    packed = packed_format(goals_of(export.tester.checkpoint["schedule"] or {}), export.model)
+    packed = packed_format(goals_of(export.tester.checkpoint.get("schedule") or {}), export.model)
     formats = dict.fromkeys([*(export.tester.config.formats or ()), *[packed] * bool(packed)])
     return {f"network_{each}.onnx": f"{mode}:{each}" for each in formats}
 

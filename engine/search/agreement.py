@@ -184,12 +184,14 @@ def _newest_dense(optform: str) -> str | None:
             checkpoint = check_run(load_checkpoint(run.best), run.best)
             if checkpoint["optform"] != optform:
                 continue
-            done, asked = load_last(run)["epoch"] + 1, checkpoint["options"].get("nEpochs", 0)
-            if done >= asked:
+            done, asked = load_last(run)["epoch"] + 1, checkpoint["options"].get("nEpochs")
+            # Without --nEpochs the application or the schedule knew how many; the end of training writes the summary.
+            if done >= asked if asked is not None else (run.results / "summary.json").is_file():
                 return run.name
             logger.warning(
-                "the dense run %s ended after %d of %d epochs and is passed over; python train.py --resume=%s finishes "
-                "it, --start-from=%s takes it as it is", run.name, done, asked, run.name, run.name,
+                "the dense run %s ended after %d%s epochs and is passed over; python train.py --resume=%s finishes "
+                "it, --start-from=%s takes it as it is",
+                run.name, done, "" if asked is None else f" of {asked}", run.name, run.name,
             )  # fmt: skip
     return None
 

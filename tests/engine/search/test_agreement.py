@@ -12,6 +12,7 @@ from compress.analysis.latency_model.carried import read_model
 from compress.errors import UserError
 from compress.goals.goal import Goal
 from engine.search.agreement import _newest_dense, _on_a_device
+from models.C2SRCNN.solver import C2SRCNNTrainer
 from tests.compress.analysis.latency_model.test_carried import device_json
 from tests.compress.analysis.latency_model.test_latency_model import Small, X
 from tests.engine.conftest import TrainerOf
@@ -32,6 +33,14 @@ def test_a_dense_run_that_has_not_finished_is_passed_over_and_named(
     assert (
         "the dense run half ended after 1 of 2 epochs and is passed over; python train.py --resume=half" in caplog.text
     )
+
+
+def test_a_dense_run_of_the_default_length_is_taken(trainer_of: TrainerOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(C2SRCNNTrainer, "default_epochs", 1)
+    trainer_of("--run=dense").run()
+    assert _newest_dense("SR") == "dense"
+    Path("results/dense/summary.json").unlink()
+    assert _newest_dense("SR") is None
 
 
 def test_a_study_keeps_the_model_of_its_device(here: Path) -> None:
