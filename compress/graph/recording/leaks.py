@@ -1,5 +1,6 @@
-"""What a tracer leaves behind: tensors without numbers, which the model's code keeps for later.
+"""What a pass leaves behind: state that the model's code keeps, and a tracer's tensors, which have no numbers.
 
+`kept_state`, used around passes that nobody asked for, puts back what lists, dictionaries and plain tensors held.
 `without_leaks`, used around every trace. A table that `forward` makes once, and keeps in an attribute, a dictionary, an
 object of its own, its class or a cached function, would be one of the tracer's tensors in every later pass.
 """
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
@@ -33,15 +35,14 @@ def without_leaks(model: nn.Module) -> Iterator[None]:
     """
     classes = own_classes(model)
     kept: dict[int, tuple[Any, Any]] = {}
-    for module in model.modules():
-        _keep(vars(module), kept, DEPTH)
     attributes = [(cls, dict(vars(cls))) for cls in classes]
     for _, own in attributes:
         for value in own.values():
             _keep(value, kept, DEPTH)
     caches = [(cache, cache.cache_info().currsize) for cache in _caches(classes)]
     try:
-        yield
+        with kept_state(model):
+            yield
     finally:
         for container, before in kept.values():
             _put_back(container, before)
@@ -51,6 +52,47 @@ def without_leaks(model: nn.Module) -> Iterator[None]:
         for cache, size in caches:
             if cache.cache_info().currsize != size:
                 cache.cache_clear()
+
+
+@contextlib.contextmanager
+def kept_state(model: nn.Module) -> Iterator[None]:
+    """What modules keep in containers, in objects of their own and in plain tensors is afterwards as before.
+
+    Containers stay the same objects. A recurrent state in a list, a running mean in a dictionary or in a tensor that is
+    no buffer: neither parameters nor buffers, whose values are left alone here.
+    """
+    kept: dict[int, tuple[Any, Any]] = {}
+    for module in model.modules():
+        _keep(vars(module), kept, DEPTH)
+    registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    held = [each for container, _ in kept.values() for each in _tensors_in(container, DEPTH)]
+    plain = {id(each): each for each in held if id(each) not in registered and not isinstance(each, TRACED)}
+    values = [(each, each.data, each.data.clone()) for each in plain.values() if not each.is_meta]
+    try:
+        yield
+    finally:
+        for container, before in kept.values():
+            _put_back(container, before)
+        for tensor, data, value in values:
+            _put_back_values(tensor, data, value)
+
+
+def _tensors_in(value: Any, depth: int) -> Iterator[Tensor]:
+    """The tensors that are entries of a container, and of tuples in it, which are not kept by themselves."""
+    for item in _items(value) or ():
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, tuple) and depth:
+            yield from _tensors_in(item, depth - 1)
+
+
+def _put_back_values(tensor: Tensor, data: Tensor, value: Tensor) -> None:
+    if tensor.data_ptr() != data.data_ptr() or tensor.shape != data.shape or tensor.dtype != data.dtype:
+        tensor.data = data
+    # Memory that several elements share cannot be written as a whole, neither here nor by the model's code.
+    if not torch.equal(data, value):
+        with contextlib.suppress(RuntimeError), torch.inference_mode(data.is_inference()):
+            data.copy_(value)
 
 
 def _keep(value: Any, kept: dict[int, tuple[Any, Any]], depth: int) -> None:

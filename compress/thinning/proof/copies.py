@@ -8,12 +8,16 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from compress.graph.recording.leaks import kept_state
 from compress.thinning.recipe import Recipe, tensors_of
 
 
 @contextlib.contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Whatever happens to weights, buffers, attributes and classes of modules inside: it is undone."""
+    """Whatever happens to weights, buffers, attributes and classes of modules inside: it is undone.
+
+    What attributes hold, too: state in lists, dictionaries and tensors that are no buffers.
+    """
     weights = [(parameter, parameter.data, parameter.grad) for parameter in model.parameters()]
     # `__dict__` is copied one level deep: `_parameters`, `_modules` and the hooks' dictionaries in it are the live
     # ones, and nothing inside exchanges their entries but buffers, which are copied one by one.
@@ -22,7 +26,8 @@ def restored(model: nn.Module) -> Iterator[None]:
     for parameter, _, _ in weights:
         parameter.grad = None
     try:
-        yield
+        with kept_state(model):
+            yield
     finally:
         for module, kind, attributes, own in modules:
             module.__class__ = kind

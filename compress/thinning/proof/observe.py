@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from compress.graph.calls import calling, calls_of, copies
 from compress.graph.dropout import NoDropout
 from compress.graph.modes import in_mode
+from compress.graph.recording.leaks import kept_state
 from compress.graph.trace import ExampleInputs, plain_outputs
 from compress.thinning.proof.steps import Recording, Step
 from compress.thinning.recipe import tensors_of
@@ -112,7 +113,7 @@ def path(
     """
     running = [calls_of(inputs)[0].owner]
     names = _Names(running, alike)
-    with contextlib.suppress(ForwardFailed):
+    with contextlib.suppress(ForwardFailed), kept_state(model):
         _run(model, inputs, mode, running, names)
         return [] if names.parted else names.found
     return []

@@ -1,0 +1,109 @@
+"""State that a network keeps outside its buffers is, after a look or a refusal, what it was; containers stay."""
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import UserError
+from compress.thinning.thin import remove_units
+from compress.thinning.trials.trial import prunable_graph
+from tests.compress.thinning.twins import numbers
+
+IMAGE = numbers(2, 3, 4, 4)
+
+
+class Keeps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.again, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+        self.state = self.empty()
+        self.double()
+
+    def empty(self):
+        return {"mean": torch.zeros((), dtype=torch.float64), "nested": [{}]}
+
+    def forward(self, x):
+        return self.finish(self.last(self.first(x).relu()))
+
+    def finish(self, y):
+        return y if self.training else y / (1 + self.mean())
+
+    def mean(self):
+        return self.state["mean"]
+
+
+class Recurrent(Keeps):
+    def empty(self):
+        return [None]
+
+    def forward(self, x):
+        y = self.first(x)
+        if self.state[0] is not None:
+            y = y + self.again(self.state[0])
+        self.state[0] = y.tanh().detach()
+        return self.last(y.tanh())
+
+
+class Rebound(Keeps):
+    def finish(self, y):
+        if self.training:
+            self.state["mean"] = 0.9 * self.state["mean"] + y.detach().abs().mean()
+            self.state["nested"][0]["seen"] = y.detach()
+        return super().finish(y)
+
+
+class InPlace(Keeps):
+    def finish(self, y):
+        if self.training:
+            self.mean().mul_(0.9).add_(y.detach().abs().mean())
+        return super().finish(y)
+
+
+class InList(InPlace):
+    def empty(self):
+        return [(torch.zeros((), dtype=torch.float64),)]
+
+    def mean(self):
+        return self.state[0][0]
+
+
+class Plain(InPlace):
+    def empty(self):
+        return torch.zeros((), dtype=torch.float64)
+
+    def mean(self):
+        return self.state
+
+
+class Features(Keeps):
+    def empty(self):
+        return []
+
+    def forward(self, x):
+        y = self.first(x).relu()
+        self.state.append(y.detach())
+        return self.last(y)
+
+
+@pytest.mark.parametrize("cls", [Recurrent, Rebound, InPlace, InList, Plain, Features])
+def test_state_is_put_back_after_a_look_and_a_removal(cls):
+    model, other = cls(), cls()
+    with torch.no_grad():
+        for each in (model, other):
+            each.train()
+            each(IMAGE)
+            each.eval()
+    held = model.state
+    graph = prunable_graph(model, IMAGE)
+    removed = ()
+    with contextlib.suppress(UserError):
+        removed = remove_units(model, graph, {"first.weight[0]": [1, 3]}, IMAGE).removed
+    assert model.state is held
+    torch.testing.assert_close(model.state, other.state, rtol=0, atol=0)
+    assert (cls is Features) == bool(removed)
+    if not removed:
+        with torch.no_grad():
+            torch.testing.assert_close(model(IMAGE), other(IMAGE), rtol=0, atol=0)
