@@ -27,7 +27,7 @@ from torch import nn
 
 from compress.graph.coupling import Choices, Coupling
 from compress.graph.macs.by_weight import other_macs, weight_macs
-from compress.graph.own_code import reads_widths
+from compress.graph.own_code import hooked_parameters, reads_widths
 from compress.graph.rules.table import RULES
 from compress.graph.trace import ExampleInputs, Trace
 from compress.graph.training import traces_of
@@ -216,6 +216,9 @@ def graph_of(
             for trace in traces:
                 coupling.walk(trace)
         coupling.couple_unread([each.name for each in unread_in(model, traces)])
+        for name in hooked_parameters(model):
+            for ids in coupling.tensors[name].units if name in coupling.tensors else ():
+                coupling.units.pin(ids, f"{name} has a hook on its gradient, which may go by the size: remove the hook")
         for pin in pins:
             ids = coupling.tensors[pin.place[0]].units[pin.place[1]]
             if pin.within_heads == heads.within and ids is not None:

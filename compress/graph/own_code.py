@@ -226,6 +226,15 @@ def hooks_gradients(model: nn.Module) -> bool:
     return any(_has(cls, GRADIENTS) for cls in own_classes(model))
 
 
+def hooked_parameters(model: nn.Module) -> list[str]:
+    """The parameters with a hook on their own gradient: it may hold a mask of the parameter's size, or count in it."""
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
+    ]
+
+
 @functools.cache
 def _has(code: Any, pattern: re.Pattern[str]) -> bool:
     try:

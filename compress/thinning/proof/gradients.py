@@ -8,6 +8,7 @@ the number of channels, and no forward pass runs it.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,23 +31,53 @@ TOLERANCE = 1e-7
 
 @contextlib.contextmanager
 def own_functions() -> Iterator[list[str]]:
-    """Inside, the names of functions with a `backward` by hand are collected; torch's and this library's are known."""
+    """Inside, the names of functions with a `backward` by hand are collected; torch's and this library's are known.
+
+    However they are called: `self.f = Rev.apply` is bound before anything here could see its call, but what it runs is
+    the `forward` of its class.
+    """
     seen: dict[str, None] = {}
     cls: Any = torch.autograd.Function
     before = vars(cls)["apply"]
 
     def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
-        if not function.__module__.startswith(("torch.", "compress.")):
+        if _is_foreign(function):
             seen[function.__name__] = None
         return before.__get__(None, function)(*args, **kwargs)
 
+    forwards = [(each, vars(each)["forward"]) for each in _below(cls) if "forward" in vars(each) and _is_foreign(each)]
     found: list[str] = []
     cls.apply = classmethod(apply)
     try:
+        for function, forward in forwards:
+            function.forward = _noting(function, forward, seen)
         yield found
     finally:
+        for function, forward in forwards:
+            function.forward = forward
         cls.apply = before
         found += seen
+
+
+def _is_foreign(function: type) -> bool:
+    return not function.__module__.startswith(("torch.", "compress."))
+
+
+def _below(cls: Any) -> list[Any]:
+    """All classes that derive from a class; one with two bases may be there twice."""
+    return [each for child in cls.__subclasses__() for each in (child, *_below(child))]
+
+
+def _noting(function: Any, forward: Any, seen: dict[str, None]) -> Any:
+    """The `forward` of a function, which notes that it ran."""
+    run = forward.__get__(None, function)
+
+    @functools.wraps(run)  # its signature, too: torch fills in defaults by it
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        seen[function.__name__] = None
+        return run(*args, **kwargs)
+
+    return staticmethod(noted)
 
 
 def first_other_gradient(
