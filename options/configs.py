@@ -253,8 +253,9 @@ class TestConfig:
         "one, no name those installed", metavar="RUNTIME", may_be_empty=True,
     )  # fmt: skip
     bundle: str | None = option(
-        None, "also write a folder to carry to a device: the network in the forms of --runtimes (by default of those "
-        "installed), inputs, expected outputs, and measure.py, which measures there", metavar="NEW_FOLDER",
+        None, "also write a folder to carry to a device: the network in the forms of --runtimes, which are not "
+        "measured here then (by default of those installed), inputs, expected outputs, and measure.py, which measures "
+        "there", metavar="NEW_FOLDER",
     )  # fmt: skip
     layer_table: bool = option(
         False,

@@ -54,6 +54,8 @@ def in_runtimes(
         clock = _clock(opt.runtimes) if opt.layer_table else ""
         given = {DENSE: _dense(tester), **_with_bits(tester, networks)}
         narrow = _narrow(tester, networks)
+        if opt.runtimes is not None:
+            logger.info("with --bundle, --runtimes names what the folder carries; without it, it measures here")
         for fault in write_bundle(folder, given, example, opt.runtimes, run, _settings(tester), narrow):
             logger.warning("%s", fault)
         if opt.layer_table:
