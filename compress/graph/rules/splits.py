@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Rule
 from compress.graph.rules.shapes import permuted
-from compress.graph.sizes.computed import follow
-from compress.graph.sizes.origins import Form, forms_of
+from compress.graph.sizes.computed import follow, units_of
+from compress.graph.sizes.origins import Form, Size, forms_of
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
-from compress.graph.values import Result, Value, fixed_result
+from compress.graph.values import Result, Value, bound_arguments, fixed_result
 
 FIXED = "cut at a position that the code fixes"
 
@@ -90,29 +92,58 @@ def slice_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         c.pin(x.units[dim], "taken in steps")
         return _part(x, dim, None, shape[dim])
     size = x.shape[dim]
-    _keep_table(c, node, x, dim, shape[dim])
+    forms = forms_of(node, bounds)
+    _keep_table(c, node, x, dim, forms)
     start, end = (min(max(bound + size, 0) if bound < 0 else bound, size) for bound in bounds)
-    return _range(c, x, dim, (start, end), _slice_cuts(x.units[dim], size, bounds, forms_of(node, bounds)))
+    return _range(c, x, dim, (start, end), _slice_cuts(x.units[dim], size, bounds, forms))
 
 
-def _keep_table(c: Coupling, node: Node, x: Value, dim: int, size: int) -> None:
+def _keep_table(c: Coupling, node: Node, x: Value, dim: int, forms: Sequence[Form | None]) -> None:
     """A part of a parameter or buffer, such as the positions of so many words: another input takes a longer one."""
-    if c.name_of(node.args[0]) is not None and size < x.shape[dim]:
+    if shape_of(node)[dim] == x.shape[dim] or x.units[dim] is None:
+        return
+    whole = node.args[0]
+    assert isinstance(whole, Node)
+    # What is computed from weights alone and read in parts that together are all of it is no table: a packed weight.
+    table = c.name_of(whole) is not None or (c.is_weight(whole) and not _read_whole(whole, dim))
+    if table:
         c.pin(x.units[dim], "a part of a table is taken, which may be a longer one for another input")
+    elif any(_by_fixed_size(c, form) for form in forms):
+        c.pin(x.units[dim], "cut at a size that goes by the input, so that another one may take more of it")
+
+
+def _by_fixed_size(c: Coupling, form: Form | None) -> bool:
+    """Whether a number goes by the size of something that no removal changes, such as an image, but an input does."""
+    return any(isinstance(origin, Size) and units_of(c, origin) is None for origin in form or ())
+
+
+def _read_whole(whole: Node, dim: int) -> bool:
+    """Whether the parts that are sliced from a tensor along a dimension are all of it."""
+    size = shape_of(whole)[dim]
+    left = np.ones(size, dtype=bool)
+    for part in whole.users:
+        a, name = bound_arguments(part), operation_name(part)
+        if not part.users or name not in ("slice", "narrow") or a["dim"] % len(shape_of(whole)) != dim:
+            continue
+        if name == "slice":
+            left[slice(a.get("start"), a.get("end"), a.get("step", 1))] = False
+        elif isinstance(a["start"], int):
+            left[a["start"] : a["start"] + a["length"]] = False
+    return not left.any()
 
 
 def narrow(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """A start and a length along one dimension."""
     x, dim = c.read(node.args[0]), a["dim"] % len(shape_of(node))
-    _keep_table(c, node, x, dim, shape_of(node)[dim])
+    forms = forms_of(node, [a["start"], a["length"]])
+    _keep_table(c, node, x, dim, forms)
     if not isinstance(a["start"], int):
         c.pin(x.units[dim], "taken from where a tensor says")
         return _part(x, dim, None, a["length"])
     start, end = a["start"], a["start"] + a["length"]
-    given = forms_of(node, [start, a["length"]])
     ids = x.units[dim]
     counted = [None, None] if ids is None else [ids[:start], ids[start:end]]
-    return _range(c, x, dim, (start, end), list(zip(counted, given, strict=True)))
+    return _range(c, x, dim, (start, end), list(zip(counted, forms, strict=True)))
 
 
 Cuts = list[tuple[Ids | None, Form | None]]
