@@ -4,7 +4,7 @@
     print(found)                  # a ranked list of suspects; empty for a healthy network
 
 Every layer is looked at by itself, on the inputs that the float network gives it: what is lost in one layer does not
-show in the next. So is every layer of a file, on the inputs that the file gives it.
+show in the next. So is every layer of a file, on the inputs that the file gives it, and what lies between the layers.
 """
 
 import copy
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.analysis.diagnosis.between import between_suspects
 from compress.analysis.diagnosis.files import NAMES, ONNXRUNTIME, OPENVINO, file_rows
 from compress.analysis.diagnosis.points import Inputs, Seen, points_of, run_forced, run_free
 from compress.analysis.diagnosis.suspects import (
@@ -98,10 +99,12 @@ def diagnose(
         dense = copy.deepcopy(quantized)
         with set_aside(dense):
             return _diagnosed(dense, quantized, inputs, file)
-    return _diagnosed(dense, quantized, inputs, file)
+    return _diagnosed(dense, quantized, inputs, file, apart=True)
 
 
-def _diagnosed(dense: nn.Module, quantized: nn.Module, inputs: Sequence[Inputs], file: str | Path | None) -> Diagnosis:
+def _diagnosed(
+    dense: nn.Module, quantized: nn.Module, inputs: Sequence[Inputs], file: str | Path | None, apart: bool = False
+) -> Diagnosis:
     modules = canonical_modules(quantized)
     modes = [(each, each.training) for net in (dense, quantized) for each in net.modules()]
     try:
@@ -117,6 +120,9 @@ def _diagnosed(dense: nn.Module, quantized: nn.Module, inputs: Sequence[Inputs],
             _row(name, floats[name], modules[name], modules.get(points[name]), wanted, free, alone) for name in points
         ]
         suspects = [each for row in rows for each in simulation_suspects(row["layer"], modules[row["layer"]], row)]
+        if apart:
+            kept = {row["layer"]: row["db"] for row in rows if "db" in row}
+            suspects += between_suspects(dense, quantized, points, inputs, kept)
         if file is not None:
             name = Path(file).name
             suspects = _file_suspects(rows, file_rows(Path(file), quantized, points, inputs), name) + suspects

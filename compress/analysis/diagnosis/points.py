@@ -60,7 +60,7 @@ def points_of(model: nn.Module, example: Inputs) -> dict[str, str]:
 
         return hook
 
-    with _hooks([module.register_forward_hook(note(name)) for name, module in modules.items()]), torch.no_grad():
+    with hooked([module.register_forward_hook(note(name)) for name, module in modules.items()]), torch.no_grad():
         model(*copies(example))
     return found
 
@@ -114,7 +114,7 @@ def _run(
 
     handles = [modules[name].register_forward_pre_hook(before(name)) for name in points]
     handles += [modules[end].register_forward_hook(after(name)) for name, end in points.items() if end in modules]
-    with _hooks(handles):
+    with hooked(handles):
         for now, each in enumerate(inputs):  # noqa: B007  (the hooks read it)
             model(*copies(each))
     joined = Seen()
@@ -137,7 +137,8 @@ def together(tensors: Sequence[Tensor]) -> Tensor:
 
 
 @contextlib.contextmanager
-def _hooks(handles: Sequence[Any]) -> Iterator[None]:
+def hooked(handles: Sequence[Any]) -> Iterator[None]:
+    """Removes hooks behind the block."""
     try:
         yield
     finally:

@@ -57,6 +57,10 @@ def calibrated(net: nn.Module, bits: int = 8, **settings: Any) -> nn.Module:
     return quantizer.quantize(net, [each[0] for each in X])
 
 
+def calibrated_on(net: nn.Module, x: Tensor) -> nn.Module:
+    return PostTrainLinearQuantizer(per_channel_wts=True).quantize(net, [x])
+
+
 def trained(net: nn.Module, bits: int = 8, **settings: Any) -> nn.Module:
     net = copy.deepcopy(net)
     quantizer = QuantAwareTrainRangeLinearQuantizer(
@@ -181,6 +185,51 @@ def test_a_batch_norm_that_is_gone_is_named() -> None:
     found = diagnose(net, broken, X)
     assert found.suspects[0].layer == "conv1", str(found)
     assert "BatchNorm" in found.suspects[0].remedy
+
+
+class Residual(Net):
+    """Without its addition, with its output halved, or with what a layer reads scaled."""
+
+    broken = ""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu1(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(x))
+        x = self.relu2(y if self.broken == "addition" else y + x)
+        x = self.act3(self.conv3(0.8 * x if self.broken == "scaling" else x)).mean((2, 3))
+        return 0.5 * self.fc(x) if self.broken == "output" else self.fc(x)
+
+
+@pytest.mark.parametrize(("broken", "place"), [
+    ("addition", "between conv2 and relu2"), ("scaling", "between relu2 and conv3"),
+    ("output", "between fc and the network's output"),
+])  # fmt: skip
+def test_what_is_wrong_between_layers_is_named_first(broken: str, place: str) -> None:
+    """Every layer is right by itself."""
+    net = dense()
+    small: Any = calibrated(net)
+    small.__class__ = type("Broken", (Residual,), {"broken": broken})
+    found = diagnose(net, small, X)
+    assert found.suspects[0].cause.startswith(place), str(found)
+    assert len(found.suspects) == 1
+
+
+class Noisy(nn.Module):
+    """Noise between its layers; calls one of them twice, the second time by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x) + torch.randn_like(x))
+        return self.second(input=x) + self.first(x)
+
+
+def test_noise_between_layers_is_no_fault() -> None:
+    torch.manual_seed(0)
+    net, x = Noisy().eval(), torch.rand(8, 4)
+    assert not any("between" in each.cause for each in diagnose(net, calibrated_on(net, x), [(x,)]).suspects)
 
 
 @pytest.fixture(scope="module")
