@@ -1,7 +1,7 @@
 """Which tensors of a trace are the same memory: a write through a view changes what is known of its base, too.
 
 `Aliases`, which sorts the nodes of a trace by the storage of their tensors, and `written`, the arguments that a call
-writes.
+writes. `overlapping` finds parameters and buffers of a model that share memory without being one tensor.
 
     y = conv(x)             # storage 7
     y.flatten(1).add_(1)    # a view, storage 7: add_ writes it
@@ -10,10 +10,11 @@ writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.fx import Node
 
 
@@ -46,6 +47,44 @@ def written(node: Node) -> list[Node]:
             given = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
             found += given if isinstance(given, list | tuple) else [given]
     return [each for each in found if isinstance(each, Node)]
+
+
+def overlapping(model: nn.Module) -> dict[str, str]:
+    """Parameters and buffers that lie in one memory as several tensors -> why they cannot lose units.
+
+    A removal gives each tensor new memory, and what one learns would not reach the other any more. Tensors side by side
+    in one memory (the weights of an LSTM on a GPU) are apart. One tensor registered under several names is one.
+    """
+    spans = sorted(
+        (start, end, name)
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        for start, end in _span(tensor)
+    )
+    found: dict[str, str] = {}
+    reach, holder = 0, ""
+    for start, end, name in spans:
+        if start < reach:
+            why = SHARED.format(holder, name)
+            found.setdefault(holder, why)
+            found.setdefault(name, why)
+        if end > reach:
+            reach, holder = end, name
+    return found
+
+
+SHARED = (
+    "{} and {} lie in the same memory as two tensors, which a removal would part: register one and the same "
+    "Parameter under both names, or compute one from the other in forward"
+)
+
+
+def _span(tensor: Tensor) -> Iterator[tuple[int, int]]:
+    """The first byte of a tensor and the one behind its last; nothing for what has no plain memory."""
+    if tensor.layout == torch.strided and tensor.numel() and type(tensor) in (Tensor, nn.Parameter, nn.Buffer):
+        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        start = tensor.data_ptr()
+        if start:
+            yield start, start + (last + 1) * tensor.element_size()
 
 
 def _storages(node: Node) -> set[int]:

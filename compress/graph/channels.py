@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compress.graph.aliases import overlapping
 from compress.graph.coupling import Choices, Coupling
 from compress.graph.macs.by_weight import other_macs, weight_macs
 from compress.graph.own_code import hooked_parameters, reads_widths
@@ -208,6 +209,8 @@ def graph_of(
         heads: which modules are known to follow; `within` is set here.
     """
     heads, macs = heads or Heads(), weight_macs(traces[0])
+    hooked = "{} has a hook on its gradient, which may go by the size: remove the hook"
+    fixed = {name: hooked.format(name) for name in hooked_parameters(model)} | overlapping(model)
 
     def walked(heads: Heads) -> Coupling:
         coupling = Coupling(model, RULES, choices, distrusted, allow_inexact, heads)
@@ -216,9 +219,9 @@ def graph_of(
             for trace in traces:
                 coupling.walk(trace)
         coupling.couple_unread([each.name for each in unread_in(model, traces)])
-        for name in hooked_parameters(model):
-            for ids in coupling.tensors[name].units if name in coupling.tensors else ():
-                coupling.units.pin(ids, f"{name} has a hook on its gradient, which may go by the size: remove the hook")
+        for name, reason in fixed.items():
+            if name in coupling.tensors:
+                coupling.pin_all(coupling.tensors[name], reason)
         for pin in pins:
             ids = coupling.tensors[pin.place[0]].units[pin.place[1]]
             if pin.within_heads == heads.within and ids is not None:

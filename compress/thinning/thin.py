@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
+from compress.graph.aliases import overlapping
 from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, closed_notes, complete_masks, zero_masks
@@ -113,6 +114,7 @@ def remove_units(
     given = masks or {}
     _check_units(graph, removed)
     _check_sizes(graph, model)
+    _check_memory(graph, model, removed)
     removed = {name: sorted(set(units)) for name, units in removed.items()}
     if not any(removed.values()):
         return Thinned(Recipe(), {}, dict(given), notes)
@@ -162,6 +164,15 @@ def _check_sizes(graph: ChannelGraph, model: nn.Module) -> None:
                     f"{parameters[name].shape[dim]}: it was made before units were removed, or of another model; make "
                     "a new one by prunable_graph; nothing was removed"
                 )
+
+
+def _check_memory(graph: ChannelGraph, model: nn.Module, removed: Mapping[str, list[int]]) -> None:
+    """Raises UserError where tensors that lie in one memory would part: outputs do not show it, training does."""
+    shared = overlapping(model)
+    for group in graph.groups() if shared else ():
+        reason = next((shared[name] for name, _ in group.members if name in shared), "")
+        if reason and removed.get(group.name):
+            raise UserError(f"group {group.name!r} cannot lose units: {reason}; nothing was removed")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
+from compress.errors import UserError
+from compress.thinning.thin import remove_units
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.twins import Between, numbers, thinned_alike
 
 IMAGE = (2, 3, 6, 6)
@@ -87,3 +91,58 @@ def test_a_convolution_that_reads_it_masks_it(view):
 
     removed, _ = thinned_alike(Between(function), numbers(*IMAGE), numbers(3, 3, 8, 8))
     assert removed
+
+
+class Two(nn.Module):
+    """Two convolutions whose weights a function brings together."""
+
+    def __init__(self, bring):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.c, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        self.register_buffer("v", torch.zeros(8, 3))
+        bring(self)
+
+    def forward(self, x):
+        shift = torch.nn.functional.conv2d(x, self.v[:, :, None, None])
+        return self.b((self.a(x) - shift).relu() + self.c(x).tanh())
+
+
+def same_data(net):
+    net.c.weight.data = net.a.weight.data
+
+
+def view_as_buffer(net):
+    net.v = net.a.weight.detach()[:, :, 0, 0]
+
+
+def same_parameter(net):
+    net.c.weight = net.a.weight
+
+
+def side_by_side(net):
+    both = torch.randn(2, 8, 3, 1, 1)
+    net.a.weight.data, net.c.weight.data = both[0], both[1]
+
+
+@pytest.mark.parametrize("bring", [same_data, view_as_buffer])
+def test_two_tensors_in_one_memory_stay(bring):
+    net = Two(bring)
+    graph = prunable_graph(net, numbers(*IMAGE).float())
+    (group,) = graph.groups_of("a.weight")
+    other = "c.weight" if bring is same_data else "v"
+    assert any("same memory" in each and "a.weight" in each and other in each for each in group.pinned)
+    with pytest.raises(UserError, match="a.weight.*same memory.*nothing was removed"):
+        remove_units(net, graph, {group.name: [0, 1]}, numbers(*IMAGE).float())
+    assert net.a.out_channels == 8
+
+
+@pytest.mark.parametrize("bring", [same_parameter, side_by_side])
+def test_one_tensor_under_two_names_goes_and_neighbours_in_memory_go(bring):
+    net = Two(bring)
+    image = numbers(*IMAGE).float()
+    graph = prunable_graph(net, image)
+    (group,) = graph.groups_of("a.weight")
+    remove_units(net, graph, {group.name: [0, 1]}, image)
+    assert net.a.weight.shape[0] == net.c.weight.shape[0] == 6
+    assert (net.a.weight is net.c.weight) == (bring is same_parameter)
