@@ -20,10 +20,10 @@ def _names(text: str) -> frozenset[str]:
 
 UNTAGGED = _names(
     "__and__ __lshift__ __or__ __rshift__ __xor__ absolute arccos arccosh arcsin arcsinh arctan arctan2 arctanh clip "
-    "complex copysign divide eq fill fix floor_divide ge greater greater_equal gt hardsigmoid hardswish hardtanh "
-    "heaviside imag isclose isreal le leaky_relu less less_equal log_sigmoid lt masked_fill mish multiply ne negative "
-    "not_equal polar positive real relu6 resolve_conj resolve_neg rrelu rsub subtract threshold true_divide where "
-    "xlogy zero"
+    "complex conj _conj copysign divide eq fill fix floor_divide ge greater greater_equal gt hardsigmoid hardswish "
+    "hardtanh heaviside imag isclose isreal le leaky_relu less less_equal log_sigmoid lt masked_fill mish multiply ne "
+    "negative not_equal polar positive real relu6 resolve_conj resolve_neg rrelu rsub subtract threshold true_divide "
+    "where xlogy zero"
 )
 """Point-wise operations that torch does not tag, or tags in some forms only; in-place forms (`mish_`) follow."""
 

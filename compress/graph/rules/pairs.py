@@ -102,6 +102,17 @@ def diagonal(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     )
 
 
+def picked_diagonal(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """The diagonal over two dimensions of space becomes the last dimension; channels beside it stay."""
+    x = c.read(node.args[0])
+    pair = {each % len(x.shape) for each in (a.get("dim1", 0), a.get("dim2", 1))}
+    if any(x.units[dim] is not None for dim in pair):
+        return boundary(c, node, a, "a diagonal runs along")
+    left = [dim for dim in range(len(x.shape)) if dim not in pair]
+    units, zero = (dict(enumerate(each[dim] for dim in left)) for each in (x.units, x.zero))
+    return Value.of(shape_of(node), units, zero)
+
+
 def assign_masked(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """x[mask] = number: what is zero stays it where the mask is off, as that of `x < 0` is at 0."""
     given, value = a["indices"], node.args[2]
@@ -123,5 +134,6 @@ RULES: dict[str, Rule] = {
     "broadcast_tensors": broadcast,
     "eye": eye,
     **dict.fromkeys(("diag", "diag_embed"), diagonal),
+    "diagonal": picked_diagonal,
     **dict.fromkeys(("index_put", "index_put_"), assign_masked),
 }

@@ -268,7 +268,8 @@ SAID = {
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t"), permute),
-    **dict.fromkeys(("mT", "mH", "adjoint", "numpy_T", "transpose_", "t_", "swapaxes_", "swapdims_"), permute),
+    **dict.fromkeys(("mT", "mH", "matrix_H", "adjoint", "numpy_T"), permute),
+    **dict.fromkeys(("transpose_", "t_", "swapaxes_", "swapdims_"), permute),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand),
     **dict.fromkeys(("repeat", "tile"), repeat),
     "repeat_interleave": repeat_interleave,

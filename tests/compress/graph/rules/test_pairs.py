@@ -90,3 +90,46 @@ def test_what_would_change_is_pinned(name):
     function, reason = PINNED[name]
     graph = channel_graph(prepared(Between(function)), numbers(2, 3, 5, 6))
     assert re.search(reason, "; ".join(graph.why_pinned("first.weight")))
+
+
+def crossed(y):
+    return torch.fft.ifft2(torch.fft.fft2(y) * torch.fft.fft2(y.relu()).conj()).real
+
+
+MATRICES = {
+    "conj": crossed,
+    "mH": lambda y: y + y.flatten(2).mH.flip(1).mT.reshape(y.shape),
+    "adjoint": lambda y: y + y.flatten(2).adjoint().tanh().mT.reshape(y.shape),
+    "diagonal": lambda y: y + torch.diagonal(y, 0, 2, 3)[..., None],
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_conjugates_and_diagonals_of_space_keep_channels_apart(name):
+    removed, _ = thinned_alike(Between(lambda module, y: MATRICES[name](y)), numbers(2, 3, 4, 4), numbers(3, 3, 6, 6))
+    assert "first.weight[0]" in removed
+
+
+def test_a_diagonal_along_channels_stays():
+    net = Between(lambda module, y: y + torch.diagonal(y.flatten(2)[:, :, :8], 0, 1, 2).sum()).double()
+    (group,) = channel_graph(net, numbers(2, 3, 4, 4)).groups_of("first.weight")
+    assert any("diagonal runs along" in each for each in group.pinned)
+
+
+class Spectral(torch.nn.Module):
+    """Its code says `training`, so that the weight's norm is traced in training mode, too."""
+
+    def __init__(self):
+        super().__init__()
+        convolution = torch.nn.Conv2d(8, 8, 1)
+        self.first, self.last = torch.nn.Conv2d(3, 8, 1), torch.nn.Conv2d(8, 2, 1)
+        self.middle = torch.nn.utils.parametrizations.spectral_norm(convolution)
+
+    def forward(self, x):
+        y = self.last(self.middle(self.first(x)).relu())
+        return (y, y.mean()) if self.training else y
+
+
+def test_a_spectral_norm_that_is_traced_in_training_mode_follows():
+    removed, _ = thinned_alike(Spectral(), numbers(2, 3, 4, 4))
+    assert "first.weight[0]" in removed
