@@ -79,8 +79,9 @@ SHARED = (
 
 
 def _span(tensor: Tensor) -> Iterator[tuple[int, int]]:
-    """The first byte of a tensor and the one behind its last; nothing for what has no plain memory."""
-    if tensor.layout == torch.strided and tensor.numel() and type(tensor) in (Tensor, nn.Parameter, nn.Buffer):
+    """The first byte of a tensor and the one behind its last; nothing for index tables and what has no plain memory."""
+    plain = tensor.layout == torch.strided and type(tensor) in (Tensor, nn.Parameter, nn.Buffer)
+    if plain and tensor.numel() and (tensor.is_floating_point() or tensor.is_complex()):
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
         start = tensor.data_ptr()
         if start:
