@@ -109,8 +109,8 @@ def picked_diagonal(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     if any(x.units[dim] is not None for dim in pair):
         return boundary(c, node, a, "a diagonal runs along")
     left = [dim for dim in range(len(x.shape)) if dim not in pair]
-    units, zero = (dict(enumerate(each[dim] for dim in left)) for each in (x.units, x.zero))
-    return Value.of(shape_of(node), units, zero)
+    units = dict(enumerate(x.units[dim] for dim in left))
+    return Value.of(shape_of(node), units, dict(enumerate(x.zero[dim] for dim in left)))
 
 
 def assign_masked(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
