@@ -12,7 +12,8 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import torch
@@ -20,14 +21,28 @@ from torch import nn
 
 from compress.graph.dropout import only_drops
 
+WATCHED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
+TRAINING_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
+GRADIENTS_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
+"""By id, the models that ran under `recording/watch.py`, and those of which some code asked for the mode then."""
+
+
+def asks_for_gradients(model: nn.Module) -> bool:
+    """Whether some code that ran asked whether gradients are wanted; training mode is compared with gradients then."""
+    if GRADIENTS_ASKED.get(id(model)) is model:
+        return True
+    return any("is_grad_enabled" in (_source(cls) or "") for cls in _judged_by_words(model))
+
 
 def asks_for_training(model: nn.Module) -> bool:
     """Whether some module's own code may compute something else in training mode, such as an auxiliary head.
 
     torch's layers are known; of every other class the source is searched for the word `training`, unless the class says
     of itself that it is `alike_in_training`. What drops at random is off in every comparison, and no reason. A class
-    whose source cannot be had may do anything.
+    whose source cannot be had may do anything. Helpers beside the classes are known once they ran: `watched`.
     """
+    if asks_for_gradients(model) or TRAINING_ASKED.get(id(model)) is model:
+        return True
     if any(_source(cls) is None for cls in _judged_by_words(model)):
         return True
     if any(_asks(function) for module in model.modules() for function in _functions_of(module)):

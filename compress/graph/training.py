@@ -21,8 +21,9 @@ from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.graph.calls import Call, Unused, calls_of, unused_in
-from compress.graph.own_code import asks_for_training, computes_shares
+from compress.graph.own_code import asks_for_gradients, asks_for_training, computes_shares
 from compress.graph.recording.untraced import refuse_unusable
+from compress.graph.recording.watch import watched
 from compress.graph.trace import (
     ExampleInputs,
     Trace,
@@ -42,14 +43,15 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
     """Of each call: eval mode, and training mode if the code asks for it, as far as it can be traced."""
     refuse_unusable(model)
     traces = []
-    unused, asks, computes = unused_in(example_inputs, model), asks_for_training(model), computes_shares(model)
+    unused, computes = unused_in(example_inputs, model), computes_shares(model)
     for call in calls_of(example_inputs):
-        trace = trace_model(model, [call, *unused])
-        training = training_trace(model, call, unused, trace) if asks else ""
+        with watched(model):
+            trace = trace_model(model, [call, *unused])
+        training = training_trace(model, call, unused, trace) if asks_for_training(model) else ""
         if isinstance(training, str):
             traces.append(replace(trace, untrained=training))
         else:
-            same = not computes and alike(trace, training)
+            same = not computes and not asks_for_gradients(model) and alike(trace, training)
             traces += [replace(trace, alike=True)] if same else [trace, training]
     return traces
 

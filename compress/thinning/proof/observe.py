@@ -18,7 +18,9 @@ from torch.utils import _pytree as pytree
 from compress.graph.calls import calling, calls_of, copies
 from compress.graph.dropout import NoDropout
 from compress.graph.modes import in_mode
+from compress.graph.own_code import asks_for_gradients
 from compress.graph.recording.leaks import kept_state
+from compress.graph.recording.watch import watched
 from compress.graph.trace import ExampleInputs, plain_outputs
 from compress.thinning.proof.steps import Recording, Step
 from compress.thinning.recipe import tensors_of
@@ -75,9 +77,15 @@ def _run(
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """The tensors that come out, and in training mode the buffers after the pass; arguments as in `observe`."""
     call = calls_of(inputs)[0]
-    with quiet_numerics(watch), kept_buffers(model, mode), _named_calls(model, running), torch.no_grad():
+    wanted = mode == "train" and asks_for_gradients(model)
+    with (
+        quiet_numerics(watch),
+        kept_buffers(model, mode),
+        _named_calls(model, running),
+        torch.set_grad_enabled(wanted),
+    ):
         try:
-            with calling(model, call), plain_outputs(model):
+            with watched(model, again=False), calling(model, call), plain_outputs(model):
                 arguments, keywords = copies((call.arguments, call.keywords))  # it may write into them
                 outputs = model(*arguments, **keywords)
         except FAILURES as error:
@@ -87,8 +95,8 @@ def _run(
         if not leaves:
             raise ForwardFailed("", "the model returns no tensor, so there is nothing to compare")
         buffers = tensors_of(model).items() if mode == "train" else ()
-        left = {name: buffer.clone() for name, buffer in buffers if _is_buffer(buffer)}
-    return [leaf.clone() for leaf in leaves], left
+        left = {name: buffer.detach().clone() for name, buffer in buffers if _is_buffer(buffer)}
+    return [leaf.detach().clone() for leaf in leaves], left
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ def quiet_numerics(watch: NoDropout) -> Iterator[None]:
 def kept_buffers(model: nn.Module, mode: str) -> Iterator[None]:
     """Inside, the model is in a mode; put values and identity of every buffer and every training flag back."""
     buffers = [
-        (module, key, buffer, buffer.clone())
+        (module, key, buffer, buffer.clone(), buffer.grad_fn)
         for module in model.modules()
         for key, buffer in module._buffers.items()
         if buffer is not None
@@ -177,8 +185,10 @@ def kept_buffers(model: nn.Module, mode: str) -> Iterator[None]:
                 raise ForwardFailed("", f"it cannot be put into {mode} mode: {error}") from error
             yield
     finally:
-        for module, key, buffer, values in buffers:
+        for module, key, buffer, values, history in buffers:
             module._buffers[key] = buffer
+            if buffer.grad_fn is not history:  # it was written into with gradients enabled
+                buffer.detach_()
             buffer.copy_(values)
 
 

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
+from compress.graph.own_code import asks_for_gradients, asks_for_training
 from compress.thinning.complete import masks_of
 from compress.thinning.thin import put_on, remove_units
 from compress.thinning.trials.trial import prunable_graph
+from tests.compress.thinning.proof import helpers
 from tests.compress.thinning.twins import numbers, train
 
 IMAGE = numbers(2, 3, 4, 4)
@@ -108,6 +110,72 @@ def test_channels_of_a_parameter_with_a_hook_on_its_gradient_stay(hook):
     removed, why = thinned_and_trained(Two(), hook)
     assert not removed
     assert "has a hook on its gradient" in why
+
+
+class WithGradients(Two):
+    def between(self, y):
+        return y * self.first.out_channels**-0.5 if torch.is_grad_enabled() else y
+
+
+class OfATensor(Two):
+    def between(self, y):
+        return y * y.shape[1] ** -0.5 if y.requires_grad else y
+
+
+class InHelper(Two):
+    def between(self, y):
+        return helpers.scaled(y)
+
+
+class Centered(Two):
+    def between(self, y):
+        return y - y.mean(1, keepdim=True) if y.requires_grad else y
+
+
+class Regularized(Two):
+    def between(self, y):
+        return helpers.regularized(self, y)
+
+
+class Called(Two):
+    def __init__(self):
+        super().__init__()
+        self.regularizer = helpers.Regularizer()
+
+    def between(self, y):
+        return self.regularizer(self, y)
+
+
+class Normed(Regularized):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.GroupNorm(8, 8).double()
+
+    def between(self, y):
+        return super().between(self.norm(y))
+
+
+@pytest.mark.parametrize("kind", [WithGradients, OfATensor, InHelper, Centered, Regularized, Called, Normed])
+def test_what_runs_only_in_training_is_found_wherever_it_stands(kind):
+    assert not thinned_and_trained(kind())[0]
+    assert not hasattr(nn.Module, "training")
+    assert "requires_grad" not in vars(torch.Tensor)
+
+
+class Clipped(Two):
+    def between(self, y):
+        if y.requires_grad:
+            y = y.clamp(-2, 2)
+        return helpers.doubled(self, y)
+
+
+def test_what_follows_the_width_in_training_goes():
+    model = Two()
+    assert not asks_for_training(model)
+    model = Clipped()
+    assert thinned_and_trained(model)[0]
+    assert asks_for_training(model)
+    assert asks_for_gradients(model)
 
 
 def test_without_any_of_it_they_go():

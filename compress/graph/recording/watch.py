@@ -1,0 +1,125 @@
+"""What runs beside a model's own classes and asks for the mode: helpers, however deep, and objects that are called.
+
+`watched`, around a pass in eval mode; what it finds is noted for `asks_for_training` and `asks_for_gradients`, which
+otherwise judge the words in the source of the model's classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+from collections.abc import Iterator
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.graph.own_code import GRADIENTS_ASKED, TRAINING_ASKED, WATCHED, own_classes
+
+
+@contextlib.contextmanager
+def watched(model: nn.Module, again: bool = True) -> Iterator[None]:
+    """Inside, note whether code beside the model's classes reads a training flag, and any code whether gradients run.
+
+    Args:
+        model: what runs inside.
+        again: False does nothing where the model has been watched before.
+    """
+    known = WATCHED.get(id(model)) is model
+    if isinstance(vars(nn.Module).get("training"), _Flag) or (known and not again):
+        yield
+        return
+    WATCHED[id(model)] = model
+    if not known:  # another model may have been there
+        TRAINING_ASKED.pop(id(model), None)
+        GRADIENTS_ASKED.pop(id(model), None)
+    judged = frozenset().union(*(_codes_of(cls) for cls in own_classes(model)))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_swapped(nn.Module, "training", _Flag(model, judged)))
+        stack.enter_context(_swapped(torch.Tensor, "requires_grad", _requires_grad(model)))
+        stack.enter_context(_swapped(torch, "is_grad_enabled", _is_grad_enabled(model)))
+        yield
+
+
+@contextlib.contextmanager
+def _swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
+    own = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
+
+
+class _Flag:
+    """In the place of `nn.Module.training`: the module's own flag, and a note of who reads it."""
+
+    def __init__(self, model: nn.Module, judged: frozenset[CodeType]) -> None:
+        self._model, self._judged = model, judged
+
+    def __get__(self, module: Any, owner: Any = None) -> Any:
+        if module is None or "training" not in vars(module):
+            raise AttributeError("training")
+        frame = sys._getframe(1)
+        if _is_foreign(frame) and frame.f_code not in self._judged:
+            TRAINING_ASKED[id(self._model)] = self._model
+        return vars(module)["training"]
+
+    def __set__(self, module: Any, value: Any) -> None:
+        vars(module)["training"] = value
+
+    def __delete__(self, module: Any) -> None:
+        del vars(module)["training"]
+
+
+def _requires_grad(model: nn.Module) -> property:
+    own: Any = torch._C.TensorBase.requires_grad
+
+    def read(tensor: Any) -> Any:
+        if _is_foreign(sys._getframe(1)):
+            GRADIENTS_ASKED[id(model)] = model
+        return own.__get__(tensor)
+
+    return property(read, lambda tensor, value: own.__set__(tensor, value))
+
+
+def _is_grad_enabled(model: nn.Module) -> Any:
+    own = torch.is_grad_enabled
+
+    def read() -> bool:
+        if _is_foreign(sys._getframe(1)):
+            GRADIENTS_ASKED[id(model)] = model
+        return own()
+
+    return read
+
+
+def _is_foreign(frame: FrameType) -> bool:
+    """Whether other code runs in a frame than torch's and this library's."""
+    return not f"{frame.f_globals.get('__name__', '')}.".startswith(("torch.", "compress."))
+
+
+@functools.cache
+def _codes_of(cls: type) -> frozenset[CodeType]:
+    """The code of all methods of a class, of what they are decorated with, and of functions inside."""
+    found: set[CodeType] = set()
+    open_ends: list[Any] = list(vars(cls).values())
+    while open_ends:
+        each = open_ends.pop()
+        if isinstance(each, CodeType) and each not in found:
+            found.add(each)
+            open_ends += each.co_consts
+        elif isinstance(each, property):
+            open_ends += [each.fget, each.fset]
+        elif isinstance(each, staticmethod | classmethod):
+            open_ends.append(each.__func__)
+        elif inspect.isfunction(each) and each.__code__ not in found:
+            open_ends.append(each.__code__)
+            open_ends += [getattr(each, "__wrapped__", None)]
+    return frozenset(found)
