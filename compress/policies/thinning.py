@@ -138,11 +138,11 @@ def _source(current: CurrentGraph, inputs: ExampleInputs) -> str:
 def _story(what: str, result: Thinned, parameters: tuple[int, int], source: str) -> str:
     units = sum(len(each) for each in result.removed.values())
     before, after = parameters
-    proof = f"proved on {source}: outputs differ"
+    proof, where = f"proved on {source}: outputs differ", f" in {result.mode} mode" if result.mode else ""
     if not result.exact:
         proof = f"INEXACT, which allow_inexact allows: measured on {source}, removing changed the outputs"
     return (
         f"{what}: {units} units of {len(result.removed)} groups removed, parameters {before:,} -> {after:,}; {proof} "
-        f"by {result.difference:.1e} relative (masking the rest of each unit changed them by "
+        f"by {result.difference:.1e} relative{where} (masking the rest of each unit changed them by "
         f"{result.masking_change:.1e})"
     )

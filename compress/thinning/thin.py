@@ -10,6 +10,7 @@ before they touch the model; a group with which that fails stays, with a note.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, closed_notes, complete_masks, zero_masks
 from compress.thinning.proof.inputs import Samples
-from compress.thinning.proof.verify import Outcome
+from compress.thinning.proof.observe import ForwardFailed
+from compress.thinning.proof.verify import Outcome, measured
 from compress.thinning.recipe import Recipe, slice_optimizer
 from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.trials.retreat import Lookalikes, reason_of, retreat
@@ -40,10 +42,12 @@ class Thinned:
         removed: group name -> the units that went.
         masks: the masks given, cut to the new shapes.
         notes: why cleared units stay all the same.
-        difference: largest relative difference of thinned and masked model that the proof found.
+        difference: largest relative difference of thinned and masked model that the proof found; of an inexact
+            removal that of the model's own values, in eval or in training mode.
         exact: whether that is within rounding; only with `allow_inexact` it may be more.
         masking_change: relative change of the eval output by masking the rest of each unit, such as a bias (0 if
             all that went was zero already).
+        mode: of an inexact removal, the mode that has the largest difference, `eval` or `train`.
     """
 
     recipe: Recipe
@@ -53,6 +57,7 @@ class Thinned:
     difference: float = 0.0
     masking_change: float = 0.0
     exact: bool = True
+    mode: str = ""
 
 
 def thin(
@@ -119,13 +124,16 @@ def remove_units(
     if not any(removed.values()):
         return Thinned(Recipe(), {}, dict(given), notes)
     proof = _proved(model, graph, removed, given, example_inputs, allow_inexact)
+    difference, mode = proof.outcome.difference, ""
+    if not proof.outcome.passed:
+        difference, mode = _measured(model, graph, proof.removed, given, example_inputs)
     put_on(model, given)
     recipe = plan_recipe(model, graph, proof.removed)
     recipe.apply(model)
     if optimizer is not None:
         slice_optimizer(recipe, model, optimizer)
     outcome, cut, notes = proof.outcome, recipe.slice_all(given), notes + proof.notes
-    return Thinned(recipe, proof.removed, cut, notes, outcome.difference, outcome.masking_change, outcome.passed)
+    return Thinned(recipe, proof.removed, cut, notes, difference, outcome.masking_change, outcome.passed, mode)
 
 
 def _check_units(graph: ChannelGraph, removed: Mapping[str, list[int]]) -> None:
@@ -209,6 +217,18 @@ def _proved(
         )
     notes = tuple(f"{name}: {len(removed[name])} units stay: {reason_of(fault)}" for name, fault in faults.items())
     return _Proof({name: removed[name] for name in left}, trials.compares(left) if allow_inexact else last, notes)
+
+
+def _measured(
+    model: nn.Module, graph: ChannelGraph, removed: Mapping[str, list[int]], masks: Masks, example_inputs: ExampleInputs
+) -> tuple[float, str]:
+    """What an inexact removal changes of the model as it is, and in which mode most; the proof's values are others."""
+    recipe, inputs = plan_recipe(model, graph, removed), Samples.of(example_inputs, next(model.parameters()).device)
+    found = {}
+    for mode in ("eval",) if graph.alike else ("eval", "train"):
+        with contextlib.suppress(ForwardFailed):  # a batch of one in training mode
+            found[mode] = measured(model, recipe, masks, inputs.given if mode == "eval" else inputs.several, mode)
+    return max((difference, mode) for mode, difference in found.items())
 
 
 @torch.no_grad()

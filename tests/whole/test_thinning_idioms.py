@@ -1,11 +1,14 @@
 """Structures that people write by hand: thinned exactly, or where asked for with a measured difference."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from compress.thinning.thin import remove_units
+from compress.thinning.complete import masks_of
+from compress.thinning.thin import put_on, remove_units
 from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.idioms import Attending, BlurPool, ChannelNorm, ConvGru, ConvLstm
 from tests.compress.thinning.twins import numbers, prepared, thinned_alike
@@ -118,3 +121,26 @@ def test_norms_outside_of_layers_go_where_inexactness_is_allowed():
     assert not result.exact
     assert 1e-6 < result.difference < 10
     assert model(image).shape == before.shape
+
+
+class OtherInTraining(NormInside):
+    def forward(self, x):
+        y = self.first(x)
+        mean = y.mean(1, keepdim=True)
+        return self.last(y - 3 * mean if self.training else y * torch.sigmoid(mean))
+
+
+def test_an_inexact_removal_reports_what_it_does_to_the_network_as_it_is():
+    model, image = prepared(OtherInTraining()), numbers(2, 3, 6, 6)
+    graph = prunable_graph(model, image, allow_inexact=True)
+    twin, removed = copy.deepcopy(model), {"first.weight[0]": [0, 1, 5]}
+    put_on(twin, masks_of(graph, removed, dict(twin.named_parameters())))
+    result = remove_units(model, graph, removed, image, allow_inexact=True)
+    by = {}
+    with torch.no_grad():
+        for mode, training in (("eval", False), ("train", True)):
+            old, new = twin.train(training)(image), model.train(training)(image)
+            by[mode] = ((old - new).abs().max() / old.abs().max()).item()
+    assert result.mode == max(by, key=by.get) == "train"
+    assert result.difference == pytest.approx(by["train"], rel=1e-9)
+    assert not result.exact

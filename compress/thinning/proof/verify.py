@@ -111,6 +111,11 @@ def trial(
     return _trained(outcome, functions, model, recipe, masks, samples.several, modes) if functions else outcome
 
 
+def measured(model: nn.Module, recipe: Recipe, masks: Mapping[str, Tensor], calls: Calls, mode: str) -> float:
+    """The largest relative difference by a removal in one mode, of the model's own values; arguments as in `trial`."""
+    return _trial(model, recipe, masks, Samples(calls, calls), (mode,)).difference
+
+
 def _trained(
     outcome: Outcome,
     functions: Sequence[str],
