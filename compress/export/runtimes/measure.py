@@ -33,9 +33,9 @@ from compress.export.runtimes.client import (
     RuntimeProcess,
     RuntimeTurn,
 )
-from compress.export.runtimes.sources import write_source
+from compress.export.runtimes.sources import words_of_failure, write_source
 from compress.export.runtimes.table import RUNTIMES, installed
-from compress.export.runtimes.text import table_text, warnings_of
+from compress.export.runtimes.text import table_text, warnings_of, wrong_of
 from compress.export.timing import Timing
 
 logger = logging.getLogger("compress")
@@ -50,7 +50,8 @@ class RuntimeTable:
 
     Attributes:
         rows: one a runtime, network and precision: `runtime`, `version`, `network`, `quantized`, `precision`, `bytes`,
-            `max`, `mean` and `largest` (difference to PyTorch and its scale), `quality` (metric -> value), `ms`, `low`,
+            `max`, `mean` and `largest` (difference to PyTorch and its scale), `wrong` (in words, where that is more
+            than rounding: such a row is never named the fastest), `quality` (metric -> value), `ms`, `low`,
             `high`, `ratio` (to the first network in the same runtime and precision of floats), `ratio_onnxruntime` (to
             the first network in onnxruntime), `integer` and `layers` (how many 8-bit layers run in integers, and are
             there), `float_layers` (names of those that do not), `notes`, `quality_on` (what the metrics were measured
@@ -143,8 +144,10 @@ def measure_runtimes(
             logger.info("%s: converted in %.0f s", name, time.monotonic() - began)
         for each in candidates:
             with each.failing():
-                each.load(given, example, inputs, timing or Timing())
                 name = each.source.name
+                each.load(given, example, inputs, timing or Timing())
+                if name not in (narrow or {}) and not (settings and settings.format):  # these round far more
+                    each.row["wrong"] = wrong_of(each.row)
                 each.evaluate((quality or {}).get(name), (cropped or {}).get(name), given[name])
         how = _time(candidates, sources[0].name, timing or Timing())
     how["input_shapes"] = [list(each.shape) for each in example]
@@ -160,9 +163,9 @@ class _Failing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, UserError):
+        if not isinstance(error, Exception):
             return False
-        self._row["error"] = str(error)
+        self._row["error"] = words_of_failure(error)
         return True
 
 
@@ -245,8 +248,8 @@ def _candidates(process: RuntimeProcess, sources: Sequence[Source], folder: Path
             target.mkdir(parents=True)
             converted = _converted(process, source, target)
             precisions = process.call("precisions", source.quantized)
-        except UserError as e:
-            row["error"] = str(e)
+        except Exception as e:  # of any kind: the other rows are still measured
+            row["error"] = words_of_failure(e)
             found.append(_Candidate(process, source, "", None, row))
             continue
         for precision in precisions:
@@ -269,7 +272,7 @@ def _empty(runtime: str, source: Source) -> dict[str, Any]:
     return {
         "runtime": runtime, "version": RUNTIMES[runtime].version(), "network": source.name,
         "quantized": source.quantized, **dict.fromkeys(numbers), "quality": {}, "quality_on": "", "integer": None,
-        "layers": len(source.layers), "float_layers": [], "notes": [], "error": None,
+        "layers": len(source.layers), "float_layers": [], "notes": [], "wrong": "", "error": None,
     }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Networks as the files that runtimes convert: ONNX, and torch.export programs with fixed sizes.
 
-`write_source`. Called by measure.py and by bundles.
+`write_source`, `words_of_failure`. Called by measure.py and by bundles.
 """
 
+import logging
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from compress.export.runtimes.base import Source
 from compress.quantization.modules.layers import QuantLayer
 from compress.selectors import canonical
 
+logger = logging.getLogger("compress")
 ONNX, PROGRAM = "onnx", "program"
 
 
@@ -54,21 +56,29 @@ def write_source(
         try:
             transform_to_onnx(model, file, inputs[0], quantized, "qdq" if quantized else "clip", inputs, settings)
             files[ONNX] = str(file)
-        except UserError as e:
-            faults[ONNX] = str(e)
+        except Exception as e:  # of any kind: what reads the other file is still measured
+            faults[ONNX] = words_of_failure(e)
     narrow = settings.format if settings is not None else ""
     if PROGRAM in kinds and narrow:
         faults[PROGRAM] = f"{narrow} is a format of ONNX files, and this runtime does not read them"
     elif PROGRAM in kinds:
         try:
             files[PROGRAM] = _write_program(model, inputs[0], folder / "network.pt2")
-        except UserError as e:
-            faults[PROGRAM] = str(e)
+        except Exception as e:
+            faults[PROGRAM] = words_of_failure(e)
     layers = tuple(stored_in_integers(files[ONNX]) if ONNX in files else _quantized_layers(model)) if quantized else ()
     shapes = tuple(tuple(each.shape) for each in inputs[0])
     onnx, program = files.get(ONNX, ""), files.get(PROGRAM, "")
     types = tuple(str(each.dtype).removeprefix("torch.") for each in inputs[0])
     return Source(name, quantized, layers, shapes, onnx, program, tuple(faults.items()), types)
+
+
+def words_of_failure(error: Exception) -> str:
+    """One line: a message of ours as it is, another with its kind before it."""
+    if isinstance(error, UserError):
+        return str(error)
+    logger.debug("a runtime's row failed", exc_info=error)
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _quantized_layers(model: nn.Module) -> list[str]:

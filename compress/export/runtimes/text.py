@@ -1,6 +1,6 @@
 """A table of runtimes in words: for the screen, for reports, for what is not as one expects.
 
-`table_text`, `precision_text`, `layers_text`, `warnings_of`.
+`table_text`, `precision_text`, `layers_text`, `warnings_of`, `wrong_of`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,28 @@ from compress.export.runtimes.base import milliseconds_text
 from compress.export.timing import threads_text
 
 Row = Mapping[str, Any]
+# Mean difference, as a share of the largest value, beyond which a row is wrong: far beyond orders of sums in float32,
+# and beyond integers and halves that are off by a step or two (docs/runtimes.md has what is measured).
+BEYOND = {"float32": 1e-3}
+ROUNDED, SEVEN_BITS = 0.05, {"ncnn": 0.1}
+
+
+def wrong_of(row: Row) -> str:
+    """What is to be said of a row whose outputs are off by more than rounding; empty where they are right.
+
+    Args:
+        row: of a runtime, with `mean` and `largest`, the difference to PyTorch and its scale.
+    """
+    seven = SEVEN_BITS.get(row["runtime"], ROUNDED)
+    bound = seven if row["quantized"] else BEYOND.get(row["precision"], ROUNDED)
+    if row["mean"] is None or not row["mean"] > bound * row["largest"]:
+        return ""
+    share = f"{100 * row['mean'] / row['largest']:.2g} % of the largest value" if row["largest"] else "and they are 0"
+    return (
+        f"wrong results: the outputs differ from PyTorch's by {row['mean']:.2g} on average, {share}, and rounding "
+        f"explains {100 * bound:g} %: the converter or the runtime computes another operation. Do not deploy this "
+        "file; it is not named the fastest"
+    )
 
 
 def table_text(table: Mapping[str, Any]) -> str:
@@ -36,10 +58,11 @@ def table_text(table: Mapping[str, Any]) -> str:
 
 
 def fastest_of(rows: Sequence[Row]) -> list[str]:
-    """For each network the fastest row, and those whose quartiles meet its own: no difference is shown to these."""
+    """For each network the fastest row that is right, and those whose quartiles meet its own: no difference shown."""
     found = []
     for network in dict.fromkeys(row["network"] for row in rows):
-        timed = sorted((row for row in rows if row["network"] == network and row["ms"]), key=lambda row: row["ms"])
+        right = [row for row in rows if row["network"] == network and row["ms"] and not row.get("wrong")]
+        timed = sorted(right, key=lambda row: row["ms"])
         if len(timed) < 2:
             continue
         first, *others = timed
@@ -54,7 +77,7 @@ def _way_text(row: Row) -> str:
 
 
 def warnings_of(table: Mapping[str, Any]) -> list[str]:
-    """What failed, is missing, runs in float though it was quantized, or cannot be held, a sentence each."""
+    """What failed, is missing, is wrong, runs in float though quantized, or cannot be held, a sentence each."""
     found = [
         f"{row['runtime']}, {row['network']}: {row['error'].removeprefix(row['runtime'] + ': ')}"
         for row in table["rows"] if row["error"]
@@ -62,6 +85,8 @@ def warnings_of(table: Mapping[str, Any]) -> list[str]:
     found += [each["reason"] for each in table["missing"]]
     for row in table["rows"]:
         where = f"{row['runtime']}, {row['network']}, {precision_text(row)}"
+        if row.get("wrong"):
+            found.append(f"{where}: {row['wrong']}")
         if row["float_layers"]:
             found.append(
                 f"{where}: {len(row['float_layers'])} of {row['layers']} quantized layers run in float: "
@@ -107,12 +132,13 @@ def time_text(row: Row) -> str:
 def _line(row: Row, metrics: Sequence[str]) -> list[str]:
     if row["error"]:
         return [row["runtime"], row["network"], "not run"]
+    wrong = " (wrong)" if row.get("wrong") else ""
     return [
         row["runtime"],
         row["network"],
         precision_text(row),
         f"{row['bytes']:,}",
-        *("-" if row[key] is None else f"{row[key]:.2g}" for key in ("max", "mean")),
+        *("-" if row[key] is None else f"{row[key]:.2g}{wrong}" for key in ("max", "mean")),
         *(f"{row['quality'][name]:.4f}{crops_text(row)}" if name in row["quality"] else "-" for name in metrics),
         time_text(row),
         *("-" if row[key] is None else f"{row[key]:.2f}x" for key in ("ratio", "ratio_onnxruntime")),

@@ -128,6 +128,26 @@ def test_a_network_that_cannot_be_exported_is_a_row(monkeypatch: pytest.MonkeyPa
     assert "onnxruntime, network: Sequential cannot be exported" in str(table)
 
 
+def test_a_failure_of_any_kind_is_the_line_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise AttributeError("'Layer' object has no attribute 'weight'")
+
+    monkeypatch.setattr(sources, "transform_to_onnx", fails)
+    table = measure_runtimes(net(), torch.rand(1, 3, 9, 9), ["onnxruntime"], timing=QUICK)
+    assert table.rows[0]["error"] == "AttributeError: 'Layer' object has no attribute 'weight'"
+
+
+@pytest.mark.slow
+def test_metrics_that_fail_leave_the_other_rows() -> None:
+    def quality(_: nn.Module) -> Mapping[str, float]:
+        raise ZeroDivisionError("division by zero")
+
+    given, x = {"a": net(), "b": net()}, torch.rand(1, 3, 9, 9)
+    table = measure_runtimes(given, x, ["onnxruntime"], quality={"a": quality}, timing=QUICK)
+    assert [row["error"] for row in table.rows] == ["ZeroDivisionError: division by zero", None]
+    assert [row["wrong"] for row in table.rows] == ["", ""]
+
+
 def test_a_missing_one_is_said_with_the_command_and_an_old_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Onnxruntime, "packages", ("no_such_package",))
     table = measure_runtimes(net(), torch.rand(1, 3, 9, 9), ["onnxruntime"], timing=QUICK)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from compress.export.runtimes.base import milliseconds_text
-from compress.export.runtimes.text import fastest_of
+from compress.export.runtimes.text import fastest_of, table_text, warnings_of, wrong_of
 
 
 def row(runtime: str, network: str, low: float, ms: float | None, high: float) -> dict[str, Any]:
@@ -27,3 +27,32 @@ def test_the_fastest_is_named_with_those_that_are_not_shown_to_be_slower() -> No
         "fastest for dense: b (float32), 6 ms; no difference shown to c (float32)",
         "fastest for net: a (float32), 3.5 ms",
     ]
+
+
+def whole(**changes: Any) -> dict[str, Any]:
+    """A row as `measure_runtimes` gives it."""
+    plain = {"bytes": 1, "max": 0.8, "mean": 1e-6, "largest": 1.0, "ratio": None, "ratio_onnxruntime": None,
+             "layers": 0, "integer": None, "float_layers": [], "notes": [], "error": None, "quality": {}}  # fmt: skip
+    return {**row("litert", "net", 1, 1, 1), **plain, **changes}
+
+
+def test_a_row_whose_outputs_are_beyond_rounding_is_wrong_and_never_the_fastest() -> None:
+    off = whole(mean=0.11)
+    off["wrong"] = wrong_of(off)
+    assert "11 % of the largest value, and rounding explains 0.1 %" in off["wrong"]
+    rows = [off, *(whole(runtime=name, ms=ms, low=ms, high=ms) for name, ms in (("ncnn", 3), ("onnxruntime", 2)))]
+    table = {"rows": rows, "how": {}, "missing": []}
+    assert fastest_of(rows) == ["fastest for net: onnxruntime (float32), 2 ms"]
+    assert "0.11 (wrong)" in table_text(table)
+    assert warnings_of(table) == [f"litert, net, float32: {off['wrong']}"]
+
+
+def test_rounding_is_not_wrong() -> None:
+    assert not wrong_of(whole(mean=1e-4))
+    assert not wrong_of(whole(mean=0.03, precision="bfloat16"))
+    assert not wrong_of(whole(mean=0.03, quantized=True))
+    assert wrong_of(whole(mean=0.06, quantized=True))
+    assert not wrong_of(whole(mean=0.06, quantized=True, runtime="ncnn"))
+    assert not wrong_of(whole(mean=0.0, largest=0.0))
+    assert wrong_of(whole(mean=0.1, largest=0.0))
+    assert not wrong_of(whole(mean=None, largest=None))
