@@ -28,7 +28,7 @@ from torch import nn
 from compress.graph.aliases import overlapping
 from compress.graph.coupling import Choices, Coupling
 from compress.graph.macs.by_weight import other_macs, weight_macs
-from compress.graph.own_code import hooked_parameters, reads_widths
+from compress.graph.own_code import hooked_parameters, reads_widths, replaced_buffers
 from compress.graph.rules.table import RULES
 from compress.graph.trace import ExampleInputs, Trace
 from compress.graph.training import traces_of
@@ -211,6 +211,8 @@ def graph_of(
     heads, macs = heads or Heads(), weight_macs(traces[0])
     hooked = "{} has a hook on its gradient, which may go by the size: remove the hook"
     fixed = {name: hooked.format(name) for name in hooked_parameters(model)} | overlapping(model)
+    remade = "the code may make {} anew in a branch that no trace shows: make it once, in the constructor, or outside"
+    fixed |= {name: remade.format(name) for name in replaced_buffers(model)}
 
     def walked(heads: Heads) -> Coupling:
         coupling = Coupling(model, RULES, choices, distrusted, allow_inexact, heads)

@@ -256,3 +256,94 @@ def _has(code: Any, pattern: re.Pattern[str]) -> bool:
         return pattern.search(inspect.getsource(code)) is not None
     except (OSError, TypeError):
         return False
+
+
+def replaced_buffers(model: nn.Module) -> list[str]:
+    """Full names of the buffers that forward may replace in a branch, such as a table for another size of image.
+
+    It may make the new one from any numbers, and no trace of the other branch shows which. A buffer that is updated
+    from what it was, or interpolated, follows.
+    """
+    found = []
+    for name, module in model.named_modules():
+        buffers = {key for key, each in module._buffers.items() if each is not None}
+        classes = [cls for cls in type(module).__mro__ if cls in own_classes(module)] if buffers else []
+        named = set().union(*(_replaced(cls) for cls in classes))
+        found += [f"{name}.{key}".lstrip(".") for key in sorted(buffers & named)]
+    return found
+
+
+@functools.cache
+def _replaced(cls: type) -> frozenset[str]:
+    """Attributes that `forward`, or what it calls of the class, assigns or leaves aside in a branch."""
+    methods: dict[str, ast.AST] = {}
+    for name in dir(cls):
+        with contextlib.suppress(OSError, TypeError, SyntaxError, AttributeError):
+            method = inspect.getattr_static(cls, name)
+            if inspect.isfunction(method) and not method.__module__.startswith("torch."):
+                methods[name] = ast.parse(textwrap.dedent(inspect.getsource(method))).body[0]
+    found: set[str] = set()
+    seen: set[tuple[str, bool]] = set()
+    waiting = [("forward", False)]
+    while waiting:
+        name, branched = waiting.pop()
+        if name not in methods or (name, branched) in seen:
+            continue
+        seen.add((name, branched))
+        body = methods[name]
+        branches = [each for each in ast.walk(body) if isinstance(each, ast.If | ast.IfExp)]
+        within = [part for each in branches for part in _parts_of(each)]
+        found |= {key for part in ([body] if branched else within) for key in _assigned(part)}
+        found |= {key for each in branches for key in _left_aside(each)}
+        inside = {each for part in within for each in ast.walk(part)}
+        for call in (each for each in ast.walk(body) if isinstance(each, ast.Call)):
+            if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
+                waiting.append((call.func.attr, branched or call in inside))
+    return frozenset(found)
+
+
+def _parts_of(branch: ast.If | ast.IfExp) -> list[ast.AST]:
+    """The statements, or the two values, of which one runs."""
+    if isinstance(branch, ast.IfExp):
+        return [branch.body, branch.orelse]
+    return [*branch.body, *branch.orelse]
+
+
+def _assigned(code: ast.AST) -> set[str]:
+    """Attributes of a name that are assigned or registered there, but not from what they were."""
+    found = set()
+    for each in ast.walk(code):
+        if isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None:
+            targets = each.targets if isinstance(each, ast.Assign) else [each.target]
+            found |= {key for target in targets for key in _written(target)} - _attributes_in(each.value)
+        elif isinstance(each, ast.Call) and _called(each) == "register_buffer" and each.args:
+            name = each.args[0]
+            found |= {str(name.value)} if isinstance(name, ast.Constant) else set()
+    return found
+
+
+def _written(target: ast.AST) -> list[str]:
+    """The attributes that a target of an assignment changes: `self.a, self.b.data, self.c[:, k]` all three."""
+    if isinstance(target, ast.Tuple | ast.List):
+        return [key for each in target.elts for key in _written(each)]
+    if isinstance(target, ast.Subscript) or (isinstance(target, ast.Attribute) and target.attr == "data"):
+        return _written(target.value)
+    return [target.attr] if isinstance(target, ast.Attribute) else []
+
+
+def _left_aside(branch: ast.If | ast.IfExp) -> set[str]:
+    """Attributes whose size decides whether they are read: `pe = self.pe if fits(self.pe.shape) else made(n)`."""
+    ways = [[branch.body], [branch.orelse]] if isinstance(branch, ast.IfExp) else [branch.body, branch.orelse]
+    ways = [way for way in ways if way and not isinstance(way[-1], ast.Raise)]
+    sized = set()
+    for each in ast.walk(branch.test):
+        if isinstance(each, ast.Attribute) and each.attr in ("shape", "size", "numel"):
+            sized |= _attributes_in(each.value)
+        elif isinstance(each, ast.Call) and _called(each) == "len":
+            sized |= {key for given in each.args for key in _attributes_in(given)}
+    reads = [set().union(*(_attributes_in(each) for each in way)) for way in ways]
+    return {key for key in sized if any(key in each for each in reads) and not all(key in each for each in reads)}
+
+
+def _attributes_in(code: ast.AST) -> set[str]:
+    return {each.attr for each in ast.walk(code) if isinstance(each, ast.Attribute)}
