@@ -267,8 +267,8 @@ def replaced_buffers(model: nn.Module) -> list[str]:
     found = []
     for name, module in model.named_modules():
         buffers = {key for key, each in module._buffers.items() if each is not None}
-        classes = [cls for cls in type(module).__mro__ if cls in own_classes(module)] if buffers else []
-        named = set().union(*(_replaced(cls) for cls in classes))
+        own = [cls for cls in type(module).__mro__ if not cls.__module__.startswith(("torch.", "builtins"))]
+        named = set().union(*(_replaced(cls) for cls in own if buffers))
         found += [f"{name}.{key}".lstrip(".") for key in sorted(buffers & named)]
     return found
 
@@ -333,7 +333,9 @@ def _written(target: ast.AST) -> list[str]:
 
 def _left_aside(branch: ast.If | ast.IfExp) -> set[str]:
     """Attributes whose size decides whether they are read: `pe = self.pe if fits(self.pe.shape) else made(n)`."""
-    ways = [[branch.body], [branch.orelse]] if isinstance(branch, ast.IfExp) else [branch.body, branch.orelse]
+    ways: list[Any] = (
+        [[branch.body], [branch.orelse]] if isinstance(branch, ast.IfExp) else [branch.body, branch.orelse]
+    )
     ways = [way for way in ways if way and not isinstance(way[-1], ast.Raise)]
     sized = set()
     for each in ast.walk(branch.test):
