@@ -23,6 +23,7 @@ from compress.graph.own_code import own_classes
 
 DEPTH = 5
 """How deep in containers and objects tensors are looked for."""
+ATOMS = frozenset({int, float, bool, str, type(None)})  # most of what modules keep, and nothing is in them
 TRACED = (FakeTensor, FunctionalTensor)
 
 
@@ -109,10 +110,10 @@ def _keep(value: Any, kept: dict[int, tuple[Any, Any]], depth: int) -> None:
 def _items(value: Any) -> list[Any] | None:
     """What is in a container; None for anything else. An object of the model's code is the dictionary of its own."""
     if isinstance(value, dict):
-        return [_opened(each) for each in value.values()]
-    if isinstance(value, list | tuple | set | collections.deque):
-        return [_opened(each) for each in value]
-    return None
+        value = value.values()
+    elif not isinstance(value, list | tuple | set | collections.deque):
+        return None
+    return [_opened(each) for each in value if type(each) not in ATOMS]
 
 
 def _opened(value: Any) -> Any:
