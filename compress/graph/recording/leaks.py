@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import enum
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -23,7 +24,6 @@ from compress.graph.own_code import own_classes
 
 DEPTH = 5
 """How deep in containers and objects tensors are looked for."""
-ATOMS = frozenset({int, float, bool, str, type(None)})  # most of what modules keep, and nothing is in them
 TRACED = (FakeTensor, FunctionalTensor)
 
 
@@ -38,8 +38,7 @@ def without_leaks(model: nn.Module) -> Iterator[None]:
     kept: dict[int, tuple[Any, Any]] = {}
     attributes = [(cls, dict(vars(cls))) for cls in classes]
     for _, own in attributes:
-        for value in own.values():
-            _keep(value, kept, DEPTH)
+        _keep(list(own.values()), kept, {}, DEPTH)
     caches = [(cache, cache.cache_info().currsize) for cache in _caches(classes)]
     try:
         with kept_state(model):
@@ -63,12 +62,15 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     no buffer: neither parameters nor buffers, whose values are left alone here.
     """
     kept: dict[int, tuple[Any, Any]] = {}
-    for module in model.modules():
-        _keep(vars(module), kept, DEPTH)
-    registered = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    held = [each for container, _ in kept.values() for each in _tensors_in(container, DEPTH)]
-    plain = {id(each): each for each in held if id(each) not in registered and not isinstance(each, TRACED)}
-    values = [(each, each.data, each.data.clone()) for each in plain.values() if not each.is_meta]
+    tensors: dict[int, Tensor] = {}
+    modules = list(model.modules())
+    for module in modules:
+        _keep(vars(module), kept, tensors, DEPTH)
+    registered = {
+        id(each) for module in modules for own in (module._parameters, module._buffers) for each in own.values()
+    }
+    plain = [each for key, each in tensors.items() if key not in registered and not isinstance(each, TRACED)]
+    values = [(each, each.data, each.data.clone()) for each in plain if not each.is_meta]
     try:
         yield
     finally:
@@ -76,15 +78,6 @@ def kept_state(model: nn.Module) -> Iterator[None]:
             _put_back(container, before)
         for tensor, data, value in values:
             _put_back_values(tensor, data, value)
-
-
-def _tensors_in(value: Any, depth: int) -> Iterator[Tensor]:
-    """The tensors that are entries of a container, and of tuples in it, which are not kept by themselves."""
-    for item in _items(value) or ():
-        if isinstance(item, Tensor):
-            yield item
-        elif isinstance(item, tuple) and depth:
-            yield from _tensors_in(item, depth - 1)
 
 
 def _put_back_values(tensor: Tensor, data: Tensor, value: Tensor) -> None:
@@ -96,36 +89,52 @@ def _put_back_values(tensor: Tensor, data: Tensor, value: Tensor) -> None:
             data.copy_(value)
 
 
-def _keep(value: Any, kept: dict[int, tuple[Any, Any]], depth: int) -> None:
-    """Note what is in a container, and in the containers and objects in it."""
-    items = _items(value)
-    if items is None or id(value) in kept or not depth:
+def _keep(value: Any, kept: dict[int, tuple[Any, Any]], tensors: dict[int, Tensor], depth: int) -> None:
+    """Note what is in a container, in the containers and objects in it, and which tensors all of them hold."""
+    if id(value) in kept:
         return
     if not isinstance(value, tuple):
         kept[id(value)] = (value, value.copy())
-    for item in items:
-        _keep(item, kept, depth - 1)
+    for item in _items(value):
+        kind = _kind(type(item))
+        if kind is _Kind.TENSOR:
+            tensors[id(item)] = item
+        elif kind is not _Kind.CLOSED and depth > 1:
+            _keep(item if kind is _Kind.CONTAINER else vars(item), kept, tensors, depth - 1)
 
 
-def _items(value: Any) -> list[Any] | None:
-    """What is in a container; None for anything else. An object of the model's code is the dictionary of its own."""
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list | tuple | set | collections.deque):
-        return None
-    return [_opened(each) for each in value if type(each) not in ATOMS]
+def _items(container: Any) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
 
 
-def _opened(value: Any) -> Any:
-    plain = isinstance(value, Tensor | nn.Module | type) or callable(value) or not hasattr(value, "__dict__")
-    own = not type(value).__module__.startswith(("torch.", "builtins", "collections", "logging"))
-    return value if plain or not own else vars(value)
+class _Kind(enum.Enum):
+    """What a value's type says of it."""
+
+    TENSOR = enum.auto()
+    CONTAINER = enum.auto()
+    OBJECT = enum.auto()  # of the model's code: the dictionary of its attributes is looked into
+    CLOSED = enum.auto()
+
+
+@functools.lru_cache(maxsize=4096)  # of types, since a pass meets thousands of values of the same few
+def _kind(cls: type) -> _Kind:
+    if issubclass(cls, Tensor):
+        return _Kind.TENSOR
+    if issubclass(cls, dict | list | tuple | set | collections.deque):
+        return _Kind.CONTAINER
+    is_called = any("__call__" in vars(base) for base in cls.__mro__)  # hasattr would find the metaclass's
+    closed = is_called or issubclass(cls, type) or not cls.__dictoffset__
+    foreign = cls.__module__.startswith(("torch.", "builtins", "collections", "logging"))
+    return _Kind.CLOSED if closed or foreign else _Kind.OBJECT
 
 
 def _is_traced(value: Any, depth: int) -> bool:
-    if isinstance(value, TRACED):
-        return True
-    return depth > 0 and any(_is_traced(each, depth - 1) for each in _items(_opened(value)) or ())
+    kind = _kind(type(value))
+    if kind is _Kind.TENSOR:
+        return isinstance(value, TRACED)
+    if kind is _Kind.CLOSED or not depth:
+        return False
+    return any(_is_traced(each, depth - 1) for each in _items(value if kind is _Kind.CONTAINER else vars(value)))
 
 
 def _put_back(container: Any, before: Any) -> None:
