@@ -12,7 +12,8 @@ import contextlib
 import enum
 import functools
 import sys
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
 import torch
@@ -116,8 +117,17 @@ class _Kind(enum.Enum):
     CLOSED = enum.auto()
 
 
-@functools.lru_cache(maxsize=4096)  # of types, since a pass meets thousands of values of the same few
+_KINDS: MutableMapping[type, _Kind] = weakref.WeakKeyDictionary()  # a pass meets thousands of values of a few types
+
+
 def _kind(cls: type) -> _Kind:
+    found = _KINDS.get(cls)
+    if found is None:
+        found = _KINDS[cls] = _kind_of(cls)
+    return found
+
+
+def _kind_of(cls: type) -> _Kind:
     if issubclass(cls, Tensor):
         return _Kind.TENSOR
     if issubclass(cls, dict | list | tuple | set | collections.deque):
