@@ -48,7 +48,7 @@ def _goals(metric: str, drop: float, bounds: tuple[float, ...]) -> tuple[str, ..
     )
 
 
-# Chosen by a first look: the narrowest networks need 0.27, 0.33 and 0.28 of the dense time (in 8 bits 0.41, 0.55, 0.28).
+# Chosen by a first look: the narrowest networks need 0.27, 0.33 and 0.28 of the dense time (8 bits: 0.41, 0.55, 0.28).
 PROBLEMS = {
     "sr": Problem(("--optform=SR", "--compress=baseline.yaml"), "SR", _goals("psnr", 0.2, (0.6, 0.5, 0.4))),
     "deblur": Problem(("--optform=Deblur", "--compress=baseline.yaml"), "Deblur", _goals("psnr", 0.2, (0.6, 0.5, 0.4))),
