@@ -1,5 +1,6 @@
 """The dense network of a search: its run, the trainers of candidates, and what a candidate costs before training."""
 
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -156,7 +157,7 @@ class Subject:
 
     @cached_property
     def latency(self) -> LatencyModel:
-        """The latency model, from the study's folder or measured."""
+        """The latency model, from the study's folder, of an earlier study of this network, or measured."""
         path = self.folder / MODEL
         if self.elsewhere:
             found = LatencyModel.load(path, here=False)
@@ -165,6 +166,9 @@ class Subject:
             return found
         if path.is_file():
             return LatencyModel.load(path)
+        if earlier := self._of_earlier_study():
+            earlier.save(path)
+            return earlier
         logger.info("measuring a latency model of the network in %s, %d thread(s)", self.runtime, self.threads)
         began = time.monotonic()
         with quiet(), OthersLoad() as others:
@@ -181,6 +185,21 @@ class Subject:
                 100 * found.typical_error, path,
             )  # fmt: skip
         return found
+
+    def _of_earlier_study(self) -> LatencyModel | None:
+        """The newest good latency model of this network, runtime and machine among the other studies."""
+        for path in sorted(self.folder.parent.glob(f"*/{MODEL}"), key=lambda each: each.stat().st_mtime, reverse=True):
+            with contextlib.suppress(UserError):
+                found = LatencyModel.load(path)
+                found.check_is_of(layers_of(self.network, self.inputs))
+                own = (found.origin["runtime"], found.origin["threads"]) == (self.runtime, self.threads)
+                if own and found.typical_error <= UNSURE:
+                    logger.info(
+                        "the latency model is that of the study %s, of the same network, runtime and machine; "
+                        "remove %s to measure a new one", path.parent.name, path,
+                    )  # fmt: skip
+                    return found
+        return None
 
     @property
     def clock(self) -> str:

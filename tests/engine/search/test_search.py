@@ -14,6 +14,7 @@ import yaml
 
 from apputils.runs.console import GoalMissed, say_on_screen
 from apputils.runs.folders import Run
+from compress.analysis.latency_model.fingerprint import fingerprint
 from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.latency_model.table import table_of, widths_to_measure
@@ -110,6 +111,27 @@ def test_a_latency_model_that_errs_decides_less(dense: Subject) -> None:
     assert dense.slack(Goal("macs", at_most=1)) == 0.03
     assert unreachable(dense, space, [goal]) == ""
     assert unreachable(dense, space, [Goal("latency", at_most=0.2 * least)])
+
+
+def test_a_latency_model_is_measured_once_a_network(dense: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later study takes an earlier one's, if network, machine, runtime and threads are the same and it is good."""
+    monkeypatch.setattr(subject, "measure_latency_model", lambda *_, **given: measured.append(given) or model)
+    measured: list[dict[str, Any]] = []
+    model = replace(invented_model(dense.network, dense.inputs), origin=fingerprint("onnxruntime", 1))
+    for study in ("first", "second"):
+        Path("studies", study).mkdir(parents=True)
+        assert replace(dense, folder=Path("studies", study)).latency.origin == model.origin
+        assert len(measured) == 1
+        assert Path("studies", study, "latency_model.json").is_file()
+    other_threads = replace(dense, folder=Path("studies/first"), threads=2)
+    assert other_threads._of_earlier_study() is None
+    bad = ({"share": None, "ms": 1.0, "predicted_ms": 2.0},)
+    for path in Path("studies").glob("*/latency_model.json"):
+        replace(model, anchors=bad).save(path)
+    assert replace(dense, folder=Path("studies/third"))._of_earlier_study() is None
+    for path in Path("studies").glob("*/latency_model.json"):
+        path.write_text("{}")
+    assert replace(dense, folder=Path("studies/third"))._of_earlier_study() is None
 
 
 def test_importance_is_what_was_measured(dense: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
