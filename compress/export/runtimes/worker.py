@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import pickle
+import re
 import signal
 import sys
 import time
@@ -21,6 +22,8 @@ from compress.export.runtimes.base import Array, Converted, Loaded, Runtime, Sou
 from compress.export.runtimes.table import RUNTIMES
 
 PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
+LENGTH = 300  # characters of an error
+POSITION = re.compile(r"(Exception from|Check '.*' failed at) \S*src/|FrontEnd API failed")  # in OpenVINO's own code
 
 
 class Worker:
@@ -103,8 +106,11 @@ def _end_with_parent() -> None:
 
 
 def _one_line(error: Exception) -> str:
+    """What an error says: its first lines, or the last ones of an OpenVINO error, which begins with the outermost."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:300] or type(error).__name__
+    said = [line for line in lines if not POSITION.match(line)]
+    text = " ".join(lines[:3])[:LENGTH] if said == lines else " ".join(said[-3:])[-LENGTH:]
+    return text or type(error).__name__
 
 
 if __name__ == "__main__":
