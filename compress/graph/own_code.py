@@ -21,6 +21,12 @@ from torch import nn
 
 from compress.graph.dropout import only_drops
 
+
+def is_foreign(module: str) -> bool:
+    """Whether the code of a Python module is neither torch's nor this library's."""
+    return not f"{module}.".startswith(("torch.", "compress."))
+
+
 WATCHED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
 TRAINING_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
 GRADIENTS_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()

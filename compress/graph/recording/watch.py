@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.graph.own_code import GRADIENTS_ASKED, TRAINING_ASKED, WATCHED, own_classes
+from compress.graph.own_code import GRADIENTS_ASKED, TRAINING_ASKED, WATCHED, is_foreign, own_classes
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ class _Flag:
         if module is None or "training" not in vars(module):
             raise AttributeError("training")
         frame = sys._getframe(1)
-        if _is_foreign(frame) and frame.f_code not in self._judged:
+        if _runs_foreign(frame) and frame.f_code not in self._judged:
             TRAINING_ASKED[id(self._model)] = self._model
         return vars(module)["training"]
 
@@ -82,7 +82,7 @@ def _requires_grad(model: nn.Module) -> property:
     own: Any = torch._C.TensorBase.requires_grad
 
     def read(tensor: Any) -> Any:
-        if _is_foreign(sys._getframe(1)):
+        if _runs_foreign(sys._getframe(1)):
             GRADIENTS_ASKED[id(model)] = model
         return own.__get__(tensor)
 
@@ -93,16 +93,16 @@ def _is_grad_enabled(model: nn.Module) -> Any:
     own = torch.is_grad_enabled
 
     def read() -> bool:
-        if _is_foreign(sys._getframe(1)):
+        if _runs_foreign(sys._getframe(1)):
             GRADIENTS_ASKED[id(model)] = model
         return own()
 
     return read
 
 
-def _is_foreign(frame: FrameType) -> bool:
+def _runs_foreign(frame: FrameType) -> bool:
     """Whether other code runs in a frame than torch's and this library's."""
-    return not f"{frame.f_globals.get('__name__', '')}.".startswith(("torch.", "compress."))
+    return is_foreign(frame.f_globals.get("__name__", ""))
 
 
 @functools.cache

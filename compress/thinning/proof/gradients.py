@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from compress.graph.calls import Call, calling, copies
 from compress.graph.dropout import NoDropout
+from compress.graph.own_code import is_foreign
 from compress.graph.trace import plain_outputs
 from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, restored
 from compress.thinning.proof.inputs import cast_inputs
@@ -41,11 +42,13 @@ def own_functions() -> Iterator[list[str]]:
     before = vars(cls)["apply"]
 
     def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
-        if _is_foreign(function):
+        if is_foreign(function.__module__):
             seen[function.__name__] = None
         return before.__get__(None, function)(*args, **kwargs)
 
-    forwards = [(each, vars(each)["forward"]) for each in _below(cls) if "forward" in vars(each) and _is_foreign(each)]
+    forwards = [
+        (each, vars(each)["forward"]) for each in _below(cls) if "forward" in vars(each) and is_foreign(each.__module__)
+    ]
     found: list[str] = []
     cls.apply = classmethod(apply)
     try:
@@ -57,10 +60,6 @@ def own_functions() -> Iterator[list[str]]:
             function.forward = forward
         cls.apply = before
         found += seen
-
-
-def _is_foreign(function: type) -> bool:
-    return not function.__module__.startswith(("torch.", "compress."))
 
 
 def _below(cls: Any) -> list[Any]:

@@ -7,11 +7,14 @@ masked and thinned network agree today and are different functions once they are
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compress.graph.own_code import is_foreign
 from compress.thinning.recipe import tensors_of
 
 TINY, HUGE = 0.05, 4.0
@@ -30,13 +33,14 @@ class Draw:
         seed: of the random numbers; same seed, same values.
         size: factor to the ordinary size, for networks that overflow.
         buffers: whether buffers are perturbed too.
-        switched: counters stand high and flags the other way round: what training switches on later is on.
+        switched: counters stand high and flags the other way round: what training switches on later is on. At most so
+            many of them lie in one tensor; 0 leaves all as they are.
     """
 
     seed: int = 0
     size: float = 1.0
     buffers: bool = True
-    switched: bool = False
+    switched: int = 0
 
 
 @torch.no_grad()
@@ -59,35 +63,44 @@ def perturb(model: nn.Module, draw: Draw) -> None:
             values = torch.view_as_real(tensor.data) if tensor.is_complex() else tensor.data
             new = _parameter(values, draw, source) if parameter else _buffer(values, draw, source)
             tensor.data = torch.view_as_complex(new.contiguous()) if tensor.is_complex() else new
-    for tensor in switches_of(model) if draw.switched else ():
-        tensor.data = ~tensor.data if tensor.dtype == torch.bool else torch.full_like(tensor.data, _other_count(tensor))
+    for tensor in switches_of(model, draw.switched):
+        tensor.data = ~tensor.data if tensor.dtype == torch.bool else _other_counts(tensor)
 
 
-def switches_of(model: nn.Module) -> list[Tensor]:
-    """Buffers with one whole number or flag that a model's own code keeps, such as the number of the step.
+def switches_of(model: nn.Module, most: int) -> list[Tensor]:
+    """Tensors of up to so many whole numbers or flags that a model's own code keeps, such as the number of the step.
 
-    Norms count batches, which switches nothing, and what quantizers keep belongs to their values. Whole numbers only on
-    a CPU: where one turns out to be an index, it is an error there, and the end of the process elsewhere.
+    As a buffer, as an attribute, or in a list or dictionary. Norms count batches, which switches nothing, and what
+    quantizers keep belongs to their values. Whole numbers only on a CPU: where one turns out to be an index, it is an
+    error there, and the end of the process elsewhere.
     """
-    found = {
-        id(buffer): buffer
-        for module in model.modules()
-        if not type(module).__module__.startswith(("torch.", "compress."))
-        for name, buffer in module._buffers.items()
-        if buffer is not None and buffer.numel() == 1 and name != "num_batches_tracked"
-    }
-    return [
-        each
-        for each in found.values()
-        if each.dtype == torch.bool
-        or (not each.is_floating_point() and not each.is_complex() and each.device.type == "cpu")
-    ]
+    own = [each for each in model.modules() if is_foreign(type(each).__module__)]
+    return list({id(each): each for module in own for each in _kept_by(module) if _switches(each, most)}.values())
 
 
-def _other_count(tensor: Tensor) -> int:
+def _kept_by(module: nn.Module) -> Iterator[Any]:
+    yield from (buffer for name, buffer in module._buffers.items() if name != "num_batches_tracked")
+    for name, value in vars(module).items():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple | dict) and name not in EVERY_MODULE_KEEPS:
+            yield from value.values() if isinstance(value, dict) else value
+
+
+EVERY_MODULE_KEEPS = frozenset(vars(nn.Module()))
+
+
+def _switches(value: Any, most: int) -> bool:
+    if not isinstance(value, Tensor) or not 0 < value.numel() <= most or value.is_meta:
+        return False
+    whole = not value.is_floating_point() and not value.is_complex()
+    return value.dtype == torch.bool or (whole and value.device.type == "cpu")
+
+
+def _other_counts(tensor: Tensor) -> Tensor:
     """Beyond any threshold, or before all; as far as the type goes."""
     most = min(MANY, torch.iinfo(tensor.dtype).max)
-    return 0 if tensor.item() > most // 2 else most
+    return torch.where(tensor.data > most // 2, 0, most).to(tensor.dtype)
 
 
 def ordinary_size(shape: torch.Size) -> float:

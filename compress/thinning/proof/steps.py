@@ -26,6 +26,9 @@ TRUSTED = 1e-20, 1e20
 FEW = 64
 UNINITIALISED = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "resize_", "empty_permuted")
 
+Count = tuple[tuple[int, ...], tuple[float, ...]]
+"""A small tensor: its shape and its elements."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -35,12 +38,13 @@ class Step:
         module: the innermost module that was running.
         operation: its name, such as `aten.mul`.
         numbers: what in the call is a number that computes (no size, no position).
+        counts: likewise what in the call is a tensor of few whole numbers: its shape, and the numbers.
         shape: of the result.
         mark: the result times fixed random numbers, summed up; NaN if nothing is compared.
         norm: the result's length; likewise, and NaN in a pass that is compared with an earlier one.
         closed: whether numbers that differ went in and one and the same number came out: nothing in front of it is
             seen behind it.
-        dtype: of the result.
+        dtype: of the result; None where its precision is no matter.
     """
 
     module: str
@@ -50,11 +54,15 @@ class Step:
     mark: float
     norm: float
     closed: bool
-    dtype: torch.dtype
+    dtype: torch.dtype | None
+    counts: tuple[Count, ...] = ()
 
 
 class Recording(NoDropout):
     """Keeps a step for each operation that computes floating-point numbers, and opens branches closed by a factor.
+
+    Of point-wise operations on whole numbers and flags only the numbers in the call are kept: a counter may be held
+    against the width.
 
     A mark costs as much as many an operation, so it is left out where `first_parting` does not look at it: in single
     precision, and where the result has another shape than in the pass before, since it has lost channels then.
@@ -73,25 +81,42 @@ class Recording(NoDropout):
 
     def drawn(self, name: str, args: Any) -> None:
         """Keeps the share that would be dropped: where nothing is, no value shows it."""
-        shares = tuple(each for each in args[1:] if isinstance(each, float))
-        lost = math.nan
-        self.steps.append(Step(self._running[-1], name, shares, tuple(args[0].shape), lost, lost, False, args[0].dtype))
+        self._keep(name, args[0].dtype, tuple(each for each in args[1:] if isinstance(each, float)))
+
+    def _keep(
+        self, name: str, dtype: torch.dtype | None, numbers: tuple[float, ...] = (), counts: tuple[Count, ...] = ()
+    ) -> None:
+        """Keeps a step whose result is not compared."""
+        self.steps.append(Step(self._running[-1], name, numbers, (), math.nan, math.nan, False, dtype, counts))
 
     def call(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs an operation and keeps its step."""
         given = _opened(name, args)
         result = func(*given, **kwargs)
         first = result[0] if isinstance(result, tuple) and result else result
-        if isinstance(first, Tensor) and (first.is_floating_point() or first.is_complex()) and not _is_view(func):
-            module, shape = self._running[-1], tuple(first.shape)
-            step = Step(module, name, _numbers(func, args, kwargs), shape, math.nan, math.nan, False, first.dtype)
-            # From the first result in lower precision on nothing is compared any more: marks would differ by rounding.
-            self._exact &= first.dtype == torch.float64
-            old = self._counterpart(step)
-            if name.rpartition(".")[2] not in UNINITIALISED and first.numel():
-                step = self._measured(step, first, given) if old is None else self._beside(step, first, old)
-            self.steps.append(step)
+        if isinstance(first, Tensor):
+            if not (first.is_floating_point() or first.is_complex()):
+                self._keep_counting(name, func, args, kwargs)
+            elif name == LIFTED:
+                self._keep(name, None, counts=_few([first]))
+            elif not _is_view(func):
+                module, shape = self._running[-1], tuple(first.shape)
+                numbers, counts = _numbers(func, args, kwargs), _few(_whole(args))
+                step = Step(module, name, numbers, shape, math.nan, math.nan, False, first.dtype, counts)
+                # From the first result in lower precision on nothing is compared any more: marks differ by rounding.
+                self._exact &= first.dtype == torch.float64
+                old = self._counterpart(step)
+                if name.rpartition(".")[2] not in UNINITIALISED and first.numel():
+                    step = self._measured(step, first, given) if old is None else self._beside(step, first, old)
+                self.steps.append(step)
         return result
+
+    def _keep_counting(self, name: str, func: Any, args: Any, kwargs: Any) -> None:
+        """A step of whole numbers or flags, where it is point-wise: a counter may be held against the width there."""
+        if torch.Tag.pointwise in getattr(func, "tags", ()):
+            # Of one tensor the result shows what it was; of two it may show one only, as `torch.minimum` does.
+            several = sum(isinstance(each, Tensor) for each in args) > 1
+            self._keep(name, None, _numbers(func, args, kwargs), _few(_whole(args)) if several else ())
 
     def _beside(self, step: Step, tensor: Tensor, old: Step) -> Step:
         compared = old.shape == step.shape and math.isfinite(old.norm)
@@ -120,6 +145,23 @@ class Recording(NoDropout):
             random = torch.rand(max(len(flat), 4096), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
             self._weights = (2 * random - 1).to(flat)
         return torch.dot(flat, self._weights[: len(flat)]).item()
+
+
+LIFTED = "aten.lift_fresh"
+"""What makes a tensor of numbers in the code: `torch.tensor(8.0)`."""
+
+
+def _whole(args: Any) -> list[Tensor]:
+    """The tensors of whole numbers and flags among the arguments of a call."""
+    given = [each for entry in args for each in (entry if isinstance(entry, list | tuple) else [entry])]
+    return [each for each in given if isinstance(each, Tensor) and not (each.is_floating_point() or each.is_complex())]
+
+
+def _few(tensors: Sequence[Tensor]) -> tuple[Count, ...]:
+    """What is in the tensors that have few elements."""
+    return tuple(
+        (tuple(each.shape), tuple(each.reshape(-1).tolist()) if each.numel() <= FEW else ()) for each in tensors
+    )
 
 
 FILLS = ("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "fill", "fill_", "zero", "zero_")
@@ -235,19 +277,34 @@ def first_parting(
         if changed:
             listed = ", ".join(f"{a:g} becomes {b:g}" for a, b in changed)
             return Parting(old.module, math.inf, f"a number in {_short(old)} follows the width: {listed}")
+        counted = [(a, b) for a, b in zip(old.counts, new.counts, strict=False) if not _count_alike(a, b)]
+        if counted:
+            what = "made by the code" if old.operation == LIFTED else f"that {_short(old)} reads"
+            listed = ", ".join(f"{_listed(a)} becomes {_listed(b)}" for a, b in counted)
+            return Parting(old.module, math.inf, f"a number in a tensor {what} follows the width: {listed}")
         if results and old.shape == new.shape and math.isfinite(old.norm):
             # Not below a millionth of the largest result so far:
             # cancellation leaves rounding errors of that size behind.
             scale = max(old.norm, NEXT_TO_NOTHING, 1e-6 * largest)
             largest = max(largest, old.norm)
-            found = abs(old.mark - new.mark) / scale
-            if not found <= tolerance:
-                return Parting(old.module, found, f"{_short(old)} gives other values")
+            by = abs(old.mark - new.mark) / scale
+            if not by <= tolerance:
+                return Parting(old.module, by, f"{_short(old)} gives other values")
     return None
 
 
 def _alike(old: float, new: float, tolerance: float) -> bool:
     return old == new or math.isclose(old, new, rel_tol=tolerance) or (math.isnan(old) and math.isnan(new))
+
+
+def _count_alike(old: Count, new: Count) -> bool:
+    """One of another shape has lost channels."""
+    return old[0] != new[0] or all(_alike(a, b, 0.0) for a, b in zip(old[1], new[1], strict=True))
+
+
+def _listed(count: Count) -> str:
+    _, numbers = count
+    return f"{numbers[0]:g}" if len(numbers) == 1 else f"{[*numbers]}"
 
 
 def _short(step: Step) -> str:

@@ -142,7 +142,8 @@ INCONCLUSIVE = (
 )
 # Ordinary size first; smaller ones for networks that overflow on it.
 DRAWS = (Draw(0), Draw(1), Draw(2, 0.3), Draw(3, 0.1, buffers=False))
-SWITCHED = Draw(4, switched=True)
+# Of several numbers in one tensor some may be indices, with which nothing runs once they are large.
+SWITCHED = (Draw(4, switched=16), Draw(4, switched=1))
 ENOUGH = 2
 """Draws in which something runs, if operations give constants: a ReLU that one draw closes the other may open."""
 
@@ -181,10 +182,18 @@ def _perturbed(
         found += [outcome] if outcome is not None else []
         if found and (not found[-1].passed or not found[0].closed & found[-1].closed or len(found) == ENOUGH):
             break
-    if found and found[-1].passed and switches_of(model):  # what a counter or a flag keeps closed today
-        other = _first_that_runs(model, recipe, masks, calls, modes, dtypes, SWITCHED)
-        found += [other] if other is not None else []
+    for draw in SWITCHED if found and found[-1].passed else ():  # what a counter or a flag keeps closed today
+        other = _first_that_runs(model, recipe, masks, calls, modes, dtypes, draw) if _opens(model, draw) else None
+        if other is not None:
+            found.append(other)
+            break
     return found[-1] if found else None
+
+
+def _opens(model: nn.Module, draw: Draw) -> bool:
+    """Whether a draw switches more than a later one does."""
+    switches = switches_of(model, draw.switched)
+    return bool(switches) and (draw is SWITCHED[-1] or any(each.numel() > 1 for each in switches))
 
 
 def _first_that_runs(
@@ -340,7 +349,7 @@ def _says_nothing(output: Tensor) -> bool:
 
 def _tolerance(model: nn.Module, observations: Iterable[Observation]) -> float:
     """Of the model's type; of the coarsest type inside, if the operations were kept."""
-    seen = {step.dtype for each in observations for step in each.steps}
+    seen = {step.dtype for each in observations for step in each.steps if step.dtype is not None}
     return max(TOLERANCE.get(dtype, 1e-4) for dtype in {*seen, _floating(model)})
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from compress.thinning.complete import masks_of
 from compress.thinning.thin import put_on, remove_units
 from compress.thinning.trials.trial import prunable_graph
+from tests.compress.thinning.proof.nets import Divided
 from tests.compress.thinning.test_blocks import third
 from tests.compress.thinning.twins import numbers, train
 
@@ -72,23 +73,12 @@ class Follows(Part):
         return y.relu()
 
 
-class Through(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.width = x.shape[1]
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient / ctx.width
-
-
 class OwnGradient(Part):
     def joined(self, x, y):
         return x + y
 
     def inner(self, y):
-        return Through.apply(y)
+        return Divided.apply(y)
 
 
 class HookedGradient(OwnGradient):
@@ -169,7 +159,7 @@ def test_what_does_not_follow_stays_and_the_rest_goes(kind):
     assert not gone
     why = " ".join((*pinned, *notes))
     assert "a trial without some of it" in why
-    assert "Through changes it" in why or kind is not OwnGradient
+    assert "Divided changes it" in why or kind is not OwnGradient
 
 
 def test_what_follows_goes_behind_a_switch_too():
