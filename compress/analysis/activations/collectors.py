@@ -2,14 +2,51 @@
 
 The collectors. To add a statistic: one class here, its line in `COLLECTORS`. A collector sees every output of one
 layer and keeps sums, never the outputs; the numbers are those of all outputs together, whatever the batches' sizes.
+What several of them need of one output (`Output.range`, `.zeros`, `.sum`) is computed once.
 """
 
 import math
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+PART = 2**15  # values that are computed with in float64 at once: they stay in the processor's cache
+COUNTED = 2**22  # values that are counted at once: histc counts in float32, which ends at 2^24
+
+
+class Output:
+    """One output of a layer.
+
+    Attributes:
+        values: of shape (channels, values of the channel), floating point.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    @cached_property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest value; NaN where there is one."""
+        least, most = torch.aminmax(self.values)
+        return float(least), float(most)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether no value is NaN or infinite."""
+        return all(map(math.isfinite, self.range))
+
+    @cached_property
+    def zeros(self) -> Tensor:
+        """How many values of each channel are exactly zero, on the CPU."""
+        return (self.values == 0).sum(dim=1, dtype=torch.int32).cpu().to(torch.int64)
+
+    @cached_property
+    def sum(self) -> float:
+        """In float64."""
+        return float(self.values.sum(dtype=torch.float64))
 
 
 class Collector(ABC):
@@ -22,8 +59,8 @@ class Collector(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def add(self, output: Tensor) -> None:
-        """Takes one output, of shape (channels, values of the channel), floating point."""
+    def add(self, output: Output) -> None:
+        """Takes one output."""
 
     @abstractmethod
     def value(self) -> Any:
@@ -38,10 +75,10 @@ class SparsityCollector(Collector):
     def __init__(self) -> None:
         self.zeros = self.count = 0
 
-    def add(self, output: Tensor) -> None:
+    def add(self, output: Output) -> None:
         """Counts the zeros."""
-        self.zeros += output.numel() - int(torch.count_nonzero(output))
-        self.count += output.numel()
+        self.zeros += int(output.zeros.sum())
+        self.count += output.values.numel()
 
     def value(self) -> float:
         """Zeros over all."""
@@ -56,10 +93,10 @@ class MeanCollector(Collector):
     def __init__(self) -> None:
         self.sum, self.count = 0.0, 0
 
-    def add(self, output: Tensor) -> None:
+    def add(self, output: Output) -> None:
         """Adds up."""
-        self.sum += float(output.sum(dtype=torch.float64))
-        self.count += output.numel()
+        self.sum += output.sum
+        self.count += output.values.numel()
 
     def value(self) -> float:
         """The sum over the count."""
@@ -74,9 +111,9 @@ class MinCollector(Collector):
     def __init__(self) -> None:
         self.least = math.inf
 
-    def add(self, output: Tensor) -> None:
+    def add(self, output: Output) -> None:
         """Keeps the smaller one."""
-        self.least = min(self.least, float(output.min()))
+        self.least = min(self.least, output.range[0])
 
     def value(self) -> float:
         """The smallest."""
@@ -91,9 +128,9 @@ class MaxCollector(Collector):
     def __init__(self) -> None:
         self.most = -math.inf
 
-    def add(self, output: Tensor) -> None:
+    def add(self, output: Output) -> None:
         """Keeps the larger one."""
-        self.most = max(self.most, float(output.max()))
+        self.most = max(self.most, output.range[1])
 
     def value(self) -> float:
         """The largest."""
@@ -112,12 +149,12 @@ class StdCollector(Collector):
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
-    def add(self, output: Tensor) -> None:
+    def add(self, output: Output) -> None:
         """Joins the output's deviations to those so far."""
-        variance, mean = (float(each) for each in torch.var_mean(output.double(), correction=0))
-        count, both = output.numel(), self.count + output.numel()
+        count = output.values.numel()
+        mean, both = output.sum / count, self.count + count
         apart = mean - self.mean
-        self.squares += variance * count + apart**2 * self.count * count / both
+        self.squares += _squares(output.values, mean) + apart**2 * self.count * count / both
         self.mean += apart * count / both
         self.count = both
 
@@ -138,13 +175,13 @@ class ApozCollector(Collector):
         self.zeros: Tensor | None = None
         self.count = 0
 
-    def add(self, output: Tensor) -> None:
+    def add(self, output: Output) -> None:
         """Counts each channel's zeros; a layer whose number of channels varies (a sequence) has no APoZ."""
-        zeros = (output == 0).sum(dim=1).cpu()
+        zeros = output.zeros
         if self.zeros is not None and self.zeros.shape != zeros.shape:
             zeros = torch.zeros(0, dtype=torch.int64)
         self.zeros = zeros if self.zeros is None or not len(zeros) else self.zeros + zeros
-        self.count += output.shape[1]
+        self.count += output.values.shape[1]
 
     def value(self) -> list[float]:
         """One number a channel."""
@@ -177,19 +214,24 @@ class HistogramCollector(Collector):
         self.counts = torch.zeros(self.bins, dtype=torch.int64)
         self.edge = 0.0
 
-    def add(self, output: Tensor) -> None:
+    def add(self, output: Output) -> None:
         """Counts the output's values; infinite ones and NaN are left out."""
-        values = output[(output != 0) & torch.isfinite(output)].float()
-        if not len(values):
+        if not output.is_finite:
+            output = Output(output.values[torch.isfinite(output.values)][None])
+        values = output.values.float()
+        largest = float(torch.tensor(output.range, dtype=torch.float32).abs().max()) if values.numel() else 0.0
+        if not largest:
             return
-        needed = 2.0 ** math.ceil(math.log2(float(values.abs().max())))
+        needed = 2.0 ** math.ceil(math.log2(largest))
         if self.edge == 0.0:
             self.edge = needed
         while self.edge < needed:
             pairs = self.counts.reshape(-1, 2).sum(dim=1)
             self.counts = torch.nn.functional.pad(pairs, (self.bins // 4, self.bins // 4))
             self.edge *= 2
-        self.counts += torch.histc(values, self.bins, -self.edge, self.edge).cpu().to(torch.int64)
+        for part in values.reshape(-1).split(COUNTED):
+            self.counts += torch.histc(part, self.bins, -self.edge, self.edge).cpu().to(torch.int64)
+        self.counts[self.bins // 2] -= output.zeros.sum()  # the bin that begins at zero
 
     def value(self) -> Counts:
         """Counts and edges, without the empty bins at both ends."""
@@ -198,6 +240,15 @@ class HistogramCollector(Collector):
         width = 2 * self.edge / self.bins
         edges = [-self.edge + i * width for i in range(first, last + 2)]
         return Counts(self.counts[first : last + 1].tolist(), edges)
+
+
+def _squares(values: Tensor, mean: float) -> float:
+    """Sum of squared deviations from a mean, in float64."""
+    found = 0.0
+    for part in values.reshape(-1).split(PART):
+        apart = part.double() - mean
+        found += float(torch.dot(apart, apart))
+    return found
 
 
 COLLECTORS: tuple[type[Collector], ...] = (

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from compress.analysis.activations.collectors import COLLECTORS, Collector, Counts
+from compress.analysis.activations.collectors import COLLECTORS, Collector, Counts, Output
 from compress.analysis.workbook import Workbook, shape_text
 from compress.io.csv_file import write_frame
 from compress.io.files import read_text
@@ -150,16 +150,22 @@ class _Watched:
     @torch.no_grad()
     def add(self, module: nn.Module, output: Tensor) -> None:
         self.calls, self.shape = self.calls + 1, tuple(output.shape)
-        good = torch.isfinite(output)
-        if not bool(good.all()):  # a sample with a few has finite values as wrong: it is left out whole
+        found = Output(_by_channel(module, output))
+        if not found.is_finite:  # a sample with a few has finite values as wrong: it is left out whole
+            good = torch.isfinite(output)
             samples = good.reshape(len(output), -1).all(1) if output.dim() > 1 else good
             self.not_finite += int((~samples).sum())
             output = output[samples]
             if not output.numel():
                 return
-        channels = output.movedim(channel_dim(module, output), 0).flatten(1) if output.dim() > 1 else output[:, None]
+            found = Output(_by_channel(module, output))
         for collector in self.collectors:
-            collector.add(channels)
+            collector.add(found)
+
+
+def _by_channel(module: nn.Module, output: Tensor) -> Tensor:
+    """(channels, values of the channel)."""
+    return output.movedim(channel_dim(module, output), 0).flatten(1) if output.dim() > 1 else output[:, None]
 
 
 def channel_dim(module: nn.Module, output: Tensor) -> int:

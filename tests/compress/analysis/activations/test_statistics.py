@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.analysis.activations.collectors import COLLECTORS, HistogramCollector, StdCollector
+from compress.analysis.activations.collectors import COLLECTORS, Counts, HistogramCollector, Output, StdCollector
 from compress.analysis.activations.statistics import ActivationStatistics, write_activations
 
 BATCHES = [torch.randn(n, 3, 6, 6) for n in (4, 1, 3)]  # of different sizes: a mean of means would be wrong
@@ -62,18 +62,55 @@ def test_histogram_counts_every_value_through_growing_ranges() -> None:
     collector = HistogramCollector()
     parts = [torch.rand(1, 500) * 0.4, torch.randn(1, 500), 30 * torch.randn(1, 500), torch.zeros(1, 9)]
     for part in parts:
-        collector.add(part)
+        collector.add(Output(part))
     found, every = collector.value(), torch.cat(parts, dim=1).numpy()
     assert sum(found.counts) == 1500
     expected, _ = np.histogram(every[every != 0], bins=np.array(found.edges))
     assert np.abs(expected - np.array(found.counts)).sum() <= 2  # a value on an edge may fall to either side
 
 
+def test_every_collector_agrees_with_a_plain_count() -> None:
+    torch.manual_seed(3)
+    values = torch.relu(torch.randn(5, 70_000)) - torch.rand(5, 1).round()  # zeros, and negative channels
+    found = {}
+    for kind in COLLECTORS:
+        collector = kind()
+        for part in values.split(30_000, dim=1):
+            collector.add(Output(part))
+        found[kind.name] = collector.value()
+    plain = values.double().numpy()
+    assert found["sparsity"] == (plain == 0).mean()
+    assert found["apoz"] == (plain == 0).mean(axis=1).tolist()
+    assert (found["min"], found["max"]) == (plain.min(), plain.max())
+    assert (found["mean"], found["std"]) == pytest.approx((plain.mean(), plain.std()), rel=1e-12)
+    bins = found["histogram"]
+    assert isinstance(bins, Counts)
+    assert bins.counts == np.histogram(plain[plain != 0], bins=np.array(bins.edges))[0].tolist()
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+def test_a_sample_that_is_not_finite_is_left_out_whole(wrong: float) -> None:
+    batch = torch.randn(3, 4, 5, 5)
+    batch[1, 2, 3, 3] = wrong
+    with ActivationStatistics(nn.Identity()) as statistics:
+        statistics._model(batch)
+    row, rest = statistics.report().layers.iloc[0], batch[[0, 2]].double()
+    assert row["mean"] == pytest.approx(float(rest.mean()), rel=1e-12)
+    assert (row["min"], row["max"]) == (float(rest.min()), float(rest.max()))
+
+
+def test_counts_of_more_values_than_float32_can_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compress.analysis.activations.collectors.COUNTED", 7)
+    collector = HistogramCollector()
+    collector.add(Output(torch.tensor([[0.0, 0.0, 0.5, -0.5, 1.0] * 10])))
+    assert sum(collector.value().counts) == 30
+
+
 def test_deviations_far_from_zero_keep_their_digits() -> None:
     collector = StdCollector()
     values = 1e4 + torch.randn(4, 1000, dtype=torch.float64)
     for part in values:
-        collector.add(part[None])
+        collector.add(Output(part[None]))
     assert collector.value() == pytest.approx(float(values.std(correction=0)), rel=1e-9)
 
 
