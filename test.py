@@ -2,6 +2,7 @@
 
 from apputils.runs.console import exit_codes
 from apputils.runs.folders import recorded_optform
+from apputils.runs.lasting_imports import lasting_imports
 from options.applications import application_on_command_line, find_application, named_on_command_line
 
 
@@ -12,13 +13,15 @@ def main() -> None:
     application = application_on_command_line(recorded)
     opt = application.load("test_options")().parse()
 
-    from engine.commands.compare import compare  # imports torch, which --help and wrong options need not wait for
-    from engine.commands.evaluate import evaluate
-    from engine.distributed.process_group import in_one_process
-    from engine.goals.verdict import check_goals
+    with lasting_imports():  # of torch, which --help and wrong options need not wait for
+        from engine.commands.evaluate import evaluate
+        from engine.distributed.process_group import in_one_process
+        from engine.goals.verdict import check_goals
 
     in_one_process("test.py")
     if opt.compare or opt.benchmark:
+        from engine.commands.compare import compare
+
         compare(opt, find_application)
     else:
         check_goals(evaluate(application, opt))

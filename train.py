@@ -2,6 +2,7 @@
 
 from apputils.runs.console import exit_codes
 from apputils.runs.folders import recorded_optform
+from apputils.runs.lasting_imports import lasting_imports
 from options.applications import application_on_command_line, named_on_command_line
 
 
@@ -12,7 +13,8 @@ def main() -> None:
     application = application_on_command_line(recorded_optform(resumed, None) if resumed else None)
     config = application.load("train_options")().parse()
 
-    from engine.commands.train import act  # imports torch, which --help and wrong options need not wait for
+    with lasting_imports():  # of torch, which --help and wrong options need not wait for
+        from engine.commands.train import act
 
     act(application, config)
 

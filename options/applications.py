@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from apputils.runs.lasting_imports import lasting_imports
 from compress.errors import UserError
 from options.own_network import Named
 
@@ -49,7 +50,10 @@ class Application:
     def load(self, part: str) -> Any:
         """The object behind a part, such as `load("trainer")`."""
         module, name = getattr(self, part).split(":")
-        return getattr(importlib.import_module(module), name)
+        if module not in sys.modules:
+            with lasting_imports():
+                importlib.import_module(module)
+        return getattr(sys.modules[module], name)
 
 
 APPLICATIONS = {

@@ -132,7 +132,7 @@ def transform_to_onnx(
         raw = Path(folder) / "exported.onnx"
         what = f"torch's exporter, given {type(model).__name__},"
         try:
-            free = settings.free_axes, settings.fixed_size
+            free = settings.free_axes, settings.fixed_size, _smaller(inputs[0], dummies)
             advice = "" if settings.fixed_size else SLOW
             notes = apart(lambda: write_exported(ready.model, dummies, raw, settings.opset, *free), what, advice)
         except Ended as e:
@@ -167,6 +167,12 @@ def transform_to_onnx(
     except OSError as e:
         raise UserError(f"{file} could not be written: {why(e)}") from e
     return replace(report, file=str(file))
+
+
+def _smaller(real: Inputs, dummies: Inputs) -> Inputs | None:
+    """Real inputs, if a pass on them is no more work than one on the dummies (the child process has no GPU)."""
+    sizes = [sum(each.numel() for each in inputs) for inputs in (real, dummies)]
+    return tuple(each.detach().cpu() for each in real) if sizes[0] <= sizes[1] else None
 
 
 def _other_sizes(inputs: list[Inputs], dummies: Inputs) -> str:

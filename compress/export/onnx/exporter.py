@@ -23,15 +23,22 @@ from compress.graph.recording.untraced import replaced_weights
 
 
 def write_exported(
-    model: nn.Module, dummies: Inputs, file: Path, opset: int | None, free_axes: Sequence[int], fixed: bool = False
+    model: nn.Module,
+    dummies: Inputs,
+    file: Path,
+    opset: int | None,
+    free_axes: Sequence[int],
+    fixed: bool = False,
+    tried: Inputs | None = None,
 ) -> list[str]:
     """Writes the exporter's file; its notes. Sizes are tried free, then free where the network allows it.
 
-    With `fixed` height and width are those of the dummies.
+    With `fixed` height and width are those of the dummies. One pass on inputs that are `tried`, or on zeros, shows
+    whether the network replaces weights.
     """
     examples = tuple(example_of(each) for each in dummies)
     named = tuple(free_sizes(each, index, free_axes, fixed) for index, each in enumerate(examples))
-    notes = _replaced(model, examples)
+    notes = _replaced(model, tried or examples)
     try:
         program = _trace(model, examples, named, opset)
     except Exception:  # the exporter's errors share no base class; the second try shows what is wrong
@@ -45,9 +52,9 @@ def write_exported(
     return notes
 
 
-def _replaced(model: nn.Module, examples: Inputs) -> list[str]:
+def _replaced(model: nn.Module, inputs: Inputs) -> list[str]:
     """A note on the weights that a pass has replaced: the file holds those of this pass."""
-    names = replaced_weights(model, Call(examples))
+    names = replaced_weights(model, Call(inputs))
     if not names:
         return []
     return [
