@@ -7,6 +7,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from compress.errors import shown
+
 MAX_EPOCHS = 200_000  # a plan has a row for each epoch; Distiller's longest schedule ends here
 
 
@@ -23,6 +25,18 @@ class EpochWindow:
     epochs: Sequence[int]
     ending_epoch: int
     frequency: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses what is no window.
+
+        Raises:
+            ValueError: no epochs, epochs that do not ascend from 0 or later, or an end that is not behind them.
+        """
+        ascending = isinstance(self.epochs, range) or list(self.epochs) == sorted(set(self.epochs))
+        if not self.epochs or not ascending or self.epochs[0] < 0 or self.frequency < 1:
+            raise ValueError(f"epochs {shown(list(self.epochs))} must be some, ascending, 0 or later, frequency >= 1")
+        if self.epochs[-1] >= self.ending_epoch:
+            raise ValueError(f"ending_epoch {self.ending_epoch} must be greater than the last epoch, {self.epochs[-1]}")
 
     @classmethod
     def of_range(cls, starting_epoch: int, ending_epoch: int, frequency: int = 1) -> "EpochWindow":

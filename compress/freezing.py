@@ -7,12 +7,13 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from compress.arguments.checked import CheckedArguments
 from compress.registry import EXTENSIONS
 from compress.selectors import WeightSelectors, canonical_parameters
 
 
 @EXTENSIONS.register
-class LayerFreezer:
+class LayerFreezer(CheckedArguments):
     """Keeps parameters as they are in the epochs of its policy, and lets them go again.
 
     Method: their gradients are taken away before the optimizer's step, and every optimizer of torch skips a parameter

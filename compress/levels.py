@@ -17,6 +17,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
+from compress.arguments.checked import CheckedArguments
 from compress.epoch_window import EpochWindow
 from compress.registry import LEVELS, InstanceOf
 
@@ -35,7 +36,7 @@ class Level(Protocol):
 
 @LEVELS.register
 @dataclass(frozen=True)
-class ConstantLevel:
+class ConstantLevel(CheckedArguments):
     """The same fraction whenever the policy fires.
 
     Attributes:
@@ -51,7 +52,7 @@ class ConstantLevel:
 
 @LEVELS.register
 @dataclass(frozen=True)
-class AgpLevel:
+class AgpLevel(CheckedArguments):
     """Automated gradual pruning: fast at first, slow at the end (Zhu & Gupta 2017, arXiv 1710.01878, eq. 1).
 
         s = s_f + (s_i - s_f) * (1 - (t - t_0) / (n dt))^3
@@ -84,7 +85,7 @@ class AgpLevel:
 
 @LEVELS.register
 @dataclass(frozen=True)
-class LinearLevel:
+class LinearLevel(CheckedArguments):
     """The same step up (or down) at each firing epoch.
 
     Attributes:
@@ -102,7 +103,7 @@ class LinearLevel:
 
 @LEVELS.register
 @dataclass(frozen=True)
-class ExponentialLevel:
+class ExponentialLevel(CheckedArguments):
     """Keeps the same share of what is left at each firing epoch: 1 - s falls geometrically.
 
         1 - s = (1 - s_i) * ((1 - s_f) / (1 - s_i)) ^ progress
@@ -128,7 +129,7 @@ class ExponentialLevel:
 
 @LEVELS.register
 @dataclass(frozen=True)
-class StepsLevel:
+class StepsLevel(CheckedArguments):
     """A staircase by absolute epochs.
 
     Attributes:

@@ -17,6 +17,7 @@ ROOMS = {  # room -> what it may import of ours
 }
 LAYERS = [  # inside compress/, from the bottom; a module imports its own layer and those below
     {"errors", "distributed", "epoch_window", "parameters"},
+    {"arguments"},
     {"io", "registry", "selectors", "criteria", "groups", "levels", "freezing"},
     {"masks"},
     {"graph"},

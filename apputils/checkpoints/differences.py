@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from compress.config.loader import dotted, load_text
+from compress.arguments.places import dotted
+from compress.config.loader import load_text
 from compress.errors import ScheduleError, shown
 
 SHOWN = 4  # names of a kind

@@ -129,6 +129,8 @@ def _build(
             f"given {type(optimizer).__name__} for optimizer; give the torch.optim.Optimizer of the training loop, "
             "which learning rates, masks and thinning act on; nothing was started"
         )
+    if epochs is not None and epochs < 1:
+        raise UserError(f"given {epochs}; epochs should be the number of epochs of the run, >= 1; nothing was started")
     data = check_sections(document.data, report)
     instances = Instances(context, report)
     found = instances.build(data)

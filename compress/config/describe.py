@@ -6,9 +6,10 @@ Text and schema derived from signatures and docstrings. Called by `python -m com
 import inspect
 from typing import Any
 
+from compress.arguments.schema import arguments_model
+from compress.arguments.words import describe_type
 from compress.config.families import FAMILIES, Family
 from compress.config.goals import USUAL
-from compress.config.schema import arguments_model, describe_type
 from compress.config.sections import QUANTIZE_AFTER
 from compress.epoch_window import MAX_EPOCHS
 from compress.errors import UserError, did_you_mean

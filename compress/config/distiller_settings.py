@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from compress.arguments.places import Path
 from compress.config.errors.faults import Report
-from compress.config.loader import Path
 from compress.errors import shown
 from compress.quantization.modules.activations import ACTIVATIONS
 from compress.quantization.modules.layers import quantized_class

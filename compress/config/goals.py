@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
+from compress.arguments.places import Path
 from compress.config.errors.faults import Report
-from compress.config.loader import Path, load_text
+from compress.config.loader import load_text
 from compress.config.schema import check_arguments
 from compress.errors import ScheduleError, UserError, did_you_mean, nearest, shown
 from compress.goals.device import problem_with_device

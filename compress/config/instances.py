@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from compress.arguments.places import Path
+from compress.arguments.schema import arguments_model
 from compress.config.checks import across_policies as checks
 from compress.config.checks.fused_networks import Networks
 from compress.config.checks.selectors import Selection
 from compress.config.distiller_settings import REFUSED_CLASSES, with_overrides
 from compress.config.errors.faults import Report
 from compress.config.families import FAMILIES, Family, Instance
-from compress.config.loader import Path
-from compress.config.schema import arguments_model, check_arguments
+from compress.config.schema import check_arguments
 from compress.distillation.base import Distiller
 from compress.epoch_window import EpochWindow
 from compress.errors import did_you_mean, nearest, shown

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
+from compress.arguments.places import Path, dotted
 from compress.config.errors.yaml_errors import explain
 from compress.errors import Fault, ScheduleError, shown
 
-Path = tuple[str | int, ...]
 MAX_CHARACTERS = 1_000_000  # some thousand policies
 LARGE = 20_000  # characters from which on libyaml reads first; its messages are not what people need
 MAX_BITS = 1024  # of a whole number
@@ -63,15 +63,6 @@ class Document:
             return self.name
         line, column = self.marks[path]
         return f"{self.name}:{line}:{column}"
-
-
-def dotted(path: Path) -> str:
-    """A path as a reader writes it: `policies[0].pruner.args`."""
-    text = ""
-    for part in path:
-        name = str(part) if len(str(part)) <= 80 else f"{str(part)[:77]}..."
-        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else name
-    return text
 
 
 def load_text(text: str, name: str) -> Document:

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from compress.arguments.places import Path
 from compress.config.checks import across_policies as checks
 from compress.config.checks.epochs import WINDOW_KEYS, window_of
 from compress.config.errors.faults import Report
 from compress.config.families import FAMILIES, Family, Instance
-from compress.config.loader import Path
 from compress.config.schema import check_arguments
 from compress.errors import did_you_mean, nearest, shown
 from compress.policies.base import Policy

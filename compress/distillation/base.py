@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from compress.arguments.checked import CheckedArguments
 from compress.distillation.capture import OUTPUT, Call, Features, check_layers, seen_on
 from compress.distillation.teachers import SELF, Teachers, UnseenTeacher
 from compress.errors import UserError
@@ -24,7 +25,7 @@ LayerPairs = list[ModuleSelector] | dict[ModuleSelector, str]
 """Layers of the student, each with its own name in the teacher or with the teacher's layer beside it."""
 
 
-class Distiller(ABC):
+class Distiller(CheckedArguments, ABC):
     """Compares what layers of the student give with what layers of a teacher give for the same inputs.
 
     A subclass overrides `terms`. The constructor's signature is the schedule's schema; every one has these three

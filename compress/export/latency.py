@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from compress.arguments.checked import checks_arguments
+from compress.errors import did_you_mean
 from compress.export.onnx.session import open_session
 
 Way = Callable[[], object]
@@ -94,10 +97,11 @@ class Rounds:
         return _latency(self.seconds[name], self.seconds[against], self.calls[name])
 
 
+@checks_arguments
 def measure_latency(
     ways: Mapping[str, Way],
-    rounds: int = 15,
-    seconds: float = 0.05,
+    rounds: Annotated[int, Field(ge=2)] = 15,
+    seconds: Annotated[float, Field(ge=0.0)] = 0.05,
     against: Mapping[str, str] | None = None,
     spread: float | None = None,
     enough: Callable[[dict[str, Latency]], bool] | None = None,
@@ -131,11 +135,13 @@ def take_turns(
         most_rounds: the bound of both, instead of `MOST_TIMES` as many.
 
     Raises:
-        ValueError: no ways, or fewer than two rounds.
+        ValueError: no ways, fewer than two rounds, or `against` names no way.
     """
     if not ways or rounds < 2:
         raise ValueError("measure_latency needs at least one way and two rounds")
     names = list(ways)
+    for other in (each for pair in (against or {}).items() for each in pair if each not in ways):
+        raise ValueError(f"against: {other!r} is none of the ways; {did_you_mean(other, ways)}")
     taken = Rounds({name: [] for name in names}, {name: _warm_up(way, seconds) for name, way in ways.items()})
     reference = {name: (against or {}).get(name, names[0]) for name in names}
     done = enough or (lambda each: spread is None or all(one.ratio_spread <= spread for one in each.values()))
@@ -166,7 +172,8 @@ def torch_way(model: nn.Module, inputs: tuple[Tensor, ...]) -> Way:
     return forward
 
 
-def onnx_way(file: Path | str, inputs: tuple[Tensor, ...], threads: int | None = 1) -> Way:
+@checks_arguments
+def onnx_way(file: Path | str, inputs: tuple[Tensor, ...], threads: Annotated[int, Field(ge=1)] | None = 1) -> Way:
     """A run of an ONNX file in onnxruntime on the CPU.
 
     Args:

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from compress.arguments.checked import CheckedArguments
 from compress.errors import UserError
 from compress.fusing.blocks import METHODS, Fusion, fusions_of, method_of
 from compress.registry import EXTENSIONS
@@ -9,7 +10,7 @@ from compress.selectors import ModuleSelector, canonical_modules, unwrapped
 
 
 @EXTENSIONS.register
-class Reparameterize:
+class Reparameterize(CheckedArguments):
     """Replaces blocks that train wide by the layer that computes the same; training continues with the narrow network.
 
     Papers: Ding et al. 2021, RepVGG: Making VGG-style ConvNets Great Again, arXiv 2101.03697; Zhang et al. 2021,

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from compress.arguments.checked import CheckedArguments
 from compress.registry import LR_SCHEDULERS
 
 
-class ClosedFormLR(LRScheduler):
+class ClosedFormLR(CheckedArguments, LRScheduler):
     """rate = first rate * factor(epoch)."""
 
     @abstractmethod

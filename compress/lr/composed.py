@@ -10,6 +10,7 @@ from pydantic import Field
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from compress.arguments.checked import CheckedArguments
 from compress.registry import LR_SCHEDULERS, InstanceOf
 
 Part = Annotated[dict[str, Any], InstanceOf(LR_SCHEDULERS)]
@@ -41,7 +42,7 @@ def _make_parts(optimizer: Optimizer, given: Sequence[Mapping[str, Any]]) -> lis
 
 
 @LR_SCHEDULERS.register
-class SequentialLR(lr_scheduler.SequentialLR):
+class SequentialLR(CheckedArguments, lr_scheduler.SequentialLR):
     """One schedule after the other: each begins anew at its milestone.
 
     Source: torch.optim.lr_scheduler.SequentialLR, with its parts written in place.
@@ -78,7 +79,7 @@ class SequentialLR(lr_scheduler.SequentialLR):
 
 
 @LR_SCHEDULERS.register
-class ChainedScheduler(lr_scheduler.ChainedScheduler):
+class ChainedScheduler(CheckedArguments, lr_scheduler.ChainedScheduler):
     """Several schedules at once: their factors multiply.
 
     Source: torch.optim.lr_scheduler.ChainedScheduler, with its parts written in place. Parts that compute the rate from
@@ -116,7 +117,7 @@ class ChainedScheduler(lr_scheduler.ChainedScheduler):
 
 
 @LR_SCHEDULERS.register
-class WarmupLR(lr_scheduler.SequentialLR):
+class WarmupLR(CheckedArguments, lr_scheduler.SequentialLR):
     """Raises the rate in equal steps from a fraction of it to all of it, then hands over to another schedule.
 
     Paper: Goyal et al. 2017, Accurate, Large Minibatch SGD, arXiv 1706.02677, section 2.2 (gradual warm-up), by epochs.

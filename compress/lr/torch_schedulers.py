@@ -4,20 +4,17 @@ Registration, and the reason for each class that is refused.
 """
 
 import inspect
-from typing import Any
 
 from torch.optim import lr_scheduler
 
+from compress.arguments.schema import WIDER
 from compress.registry import LR_SCHEDULERS
 
 REFUSED = {
     "LambdaLR": "its lr_lambda is a function, which YAML cannot hold; write a class and register it",
     "MultiplicativeLR": "its lr_lambda is a function, which YAML cannot hold; write a class and register it",
 }
-WIDER: dict[type, dict[str, Any]] = {
-    lr_scheduler.CyclicLR: {"base_momentum": float | list[float], "max_momentum": float | list[float]},
-}
-"""Arguments that take more than torch's annotation says: one number for each group."""
+WIDER[lr_scheduler.CyclicLR] = {"base_momentum": float | list[float], "max_momentum": float | list[float]}  # by group
 OURS = ("ChainedScheduler", "PolynomialLR", "SequentialLR")  # registered by the other modules of this folder
 
 

@@ -4,13 +4,17 @@
 `compress/config/families.py`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from compress.arguments.checked import CheckedArguments
 from compress.context import PolicyLoss, StepContext
 from compress.epoch_window import EpochWindow
+from compress.errors import UserError, did_you_mean, shown, some
+from compress.selectors import canonical_parameters, expand
 
 HOOKS = (
     "on_epoch_begin",
@@ -22,7 +26,7 @@ HOOKS = (
 )
 
 
-class Policy:
+class Policy(CheckedArguments):
     """Acts at the hooks of the epochs of its window; the scheduler calls no hook in other epochs.
 
     Attributes:
@@ -32,6 +36,7 @@ class Policy:
         sees: a copy of the network as it will be when the policy acts, where blocks are fused before; else None.
     """
 
+    only_keywords = True
     wants_batch = False
 
     def __init__(self, name: str, window: EpochWindow) -> None:
@@ -42,6 +47,18 @@ class Policy:
     def seen(self, model: nn.Module) -> nn.Module:
         """What stands for the network in checks and decisions that come before the policy acts."""
         return model if self.sees is None else self.sees
+
+    def know(self, weights: Iterable[str], model: nn.Module) -> None:
+        """Refuses weights that a network lacks; a schedule's selectors are written out before they come here.
+
+        Raises:
+            UserError: a name is none of the network's.
+        """
+        known = canonical_parameters(model)
+        for name in (each for each in weights if each not in known):
+            found = expand(name, known)
+            help_text = f"write out what it selects: {some(found)}" if found else did_you_mean(name, known)
+            raise UserError(f"{self.name!r}: {shown(name)} is no weight of this {type(model).__name__}; {help_text}")
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Called once, when the scheduler takes the policy: before training and before anything is resumed."""

@@ -3,6 +3,9 @@
 `FreezePolicy`.
 """
 
+from torch import nn
+from torch.optim import Optimizer
+
 from compress.context import StepContext
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError
@@ -24,6 +27,10 @@ class FreezePolicy(Policy):
         self.freezer = freezer
         self._held = HeldStatistics()
         self._waiting = False
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
+        """Looks the weights up; errors as of `know`."""
+        self.know(self.freezer.weights, self.seen(model))
 
     def on_minibatch_begin(self, ctx: StepContext) -> None:
         """Statistics are held, if asked."""

@@ -174,7 +174,8 @@ class PruningPolicy(Policy):
         return [name for name in self.weights if self.pruner.leaves(name)]
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
-        """Shows the pruner the network."""
+        """Shows the pruner the network; errors as of `know`."""
+        self.know(self.pruner.weights, self.seen(model))
         self.pruner.note_sizes(self.seen(model))
 
     def state_dict(self) -> dict[str, Any]:

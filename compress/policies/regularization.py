@@ -4,7 +4,8 @@
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from compress.context import LossComponent, PolicyLoss, StepContext
 from compress.epoch_window import EpochWindow
@@ -33,6 +34,10 @@ class RegularizationPolicy(Policy):
         self.regularizer = regularizer
         self.keep_mask = keep_mask
         self._changed = False
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
+        """Looks the weights up; errors as of `know`."""
+        self.know(self.regularizer.weights, self.seen(model))
 
     @property
     def makes_zeros(self) -> bool:

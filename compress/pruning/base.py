@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from compress.arguments.checked import CheckedArguments
 from compress.context import StepContext
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError
@@ -29,7 +30,7 @@ from compress.pruning.forward_watch import ForwardListener
 __all__ = ["LevelArgument", "Pruner", "Sparsity"]
 
 
-class Pruner(ForwardListener, ABC):
+class Pruner(CheckedArguments, ForwardListener, ABC):
     """Computes masks of the weights that it was given.
 
     The constructor's signature is the schedule's schema: selectors arrive here as full canonical names.

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 from torch.optim import Optimizer
 
+from compress.arguments.checked import CheckedArguments
 from compress.errors import UserError
 from compress.parameters import add_group
 from compress.quantization.bias import LinearBias
@@ -24,6 +25,7 @@ from compress.quantization.faults import (
     faults_of_settings,
     is_on,
     too_few_bits,
+    written_out,
 )
 from compress.quantization.modules.activations import ACTIVATIONS
 from compress.quantization.modules.layers import (
@@ -37,7 +39,7 @@ from compress.quantization.placement.signs_seen import contradicted, make_signed
 from compress.selectors import unwrapped
 
 
-class Quantizer(Deciding, ABC):
+class Quantizer(CheckedArguments, Deciding, ABC):
     """Exchanges layers for quantized ones. The constructor's signature is the schedule's schema.
 
     Attributes:
@@ -121,9 +123,10 @@ class Quantizer(Deciding, ABC):
     def faults(self, model: nn.Module) -> list[str]:
         """What is wrong with these settings for this model, a sentence each; asked once, before training."""
         model = unwrapped(model)
-        if found := faults_of_settings(model, self.bits, self.overrides):
-            return found
         try:
+            self.overrides = written_out(self.overrides, model)
+            if found := faults_of_settings(model, self.bits, self.overrides):
+                return found
             decided = self._decide(model)
         except UserError as e:
             return [str(e)]
@@ -140,11 +143,13 @@ class Quantizer(Deciding, ABC):
         """Decides what gets what, makes the fake quantizers and gives their parameters to the optimizer.
 
         Raises:
-            UserError: it was called before; there are parameters to train but no optimizer.
+            UserError: it was called before; there are parameters to train but no optimizer; an override
+                matches nothing.
         """
         if self.structure is not None:
             raise UserError(f"{type(self).__name__} is prepared already; make a new one for another network")
         inner = unwrapped(model)
+        self.overrides = written_out(self.overrides, inner)
         self._pieces = {
             name: {slot: self._piece(slot, *spec) for slot, spec in slots.items()}
             for name, slots in self._decide(inner).items()

@@ -4,15 +4,18 @@ Pure functions of settings and modules, asked by `Quantizer.faults` and `Quantiz
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from compress.errors import UserError, did_you_mean, shown
 from compress.quantization.modules.activations import ACTIVATIONS
 from compress.quantization.modules.layers import quantized_class, weight_names
 from compress.quantization.placement.sharing import has_weight
-from compress.selectors import canonical_modules
+from compress.selectors import canonical_modules, expand, expand_mapping
+
+V = TypeVar("V")
 
 FLOAT = 32
 UNTRACED = (
@@ -24,6 +27,20 @@ UNTRACED = (
 def is_on(bits: int | None) -> bool:
     """Whether so many bits are a rounding; null and 32 are float."""
     return bits is not None and bits != FLOAT
+
+
+def written_out(overrides: Mapping[str, V], model: nn.Module) -> dict[str, V]:
+    """Overrides by full names: what a schedule's selectors are before a quantizer is made, and Python's may still be.
+
+    Raises:
+        UserError: a selector matches no module.
+    """
+    names = [name for name in canonical_modules(model) if name]
+    for selector in overrides:
+        if not expand(selector, names, expression=True):
+            kind, help_text = type(model).__name__, did_you_mean(selector, names)
+            raise UserError(f"overrides: {shown(selector)} matches no module of this {kind}; {help_text}")
+    return expand_mapping(overrides, names, expression=True)
 
 
 def faults_of_settings(model: nn.Module, bits: Mapping[str, int | None], overrides: Mapping[str, Any]) -> list[str]:

@@ -1,19 +1,27 @@
 """Scale and zero point of a range, in the modes of linear quantization: pure functions of numbers and tensors."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from compress.errors import did_you_mean
 from compress.quantization.functions import affine
 
 Mode = Literal["SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED"]
+MODES = get_args(Mode)
 
 
 def integers_of(mode: Mode, bits: int) -> tuple[int, int]:
-    """The smallest and the largest integer of a mode."""
+    """The smallest and the largest integer of a mode.
+
+    Raises:
+        ValueError: the mode is unknown.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r} of linear quantization; {did_you_mean(mode, MODES)}")
     if mode == "ASYMMETRIC_UNSIGNED":
         return 0, 2**bits - 1
     high = 2 ** (bits - 1) - 1

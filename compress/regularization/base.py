@@ -11,12 +11,13 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
+from compress.arguments.checked import CheckedArguments
 from compress.context import StepContext
 
 Strength = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
-class Regularizer(ABC):
+class Regularizer(CheckedArguments, ABC):
     """Adds a term to the loss of the weights that it was given; may zero weights below its threshold.
 
     A subclass overrides at least one hook. The constructor's signature is the schedule's schema.

@@ -5,6 +5,7 @@ What they may be told.
 
 from typing import Literal
 
+from compress.arguments.checked import CheckedArguments
 from compress.registry import EXTENSIONS
 
 
@@ -13,7 +14,7 @@ from compress.registry import EXTENSIONS
 @EXTENSIONS.alias("ChannelRemover")
 @EXTENSIONS.alias("FilterRemover")
 @EXTENSIONS.register
-class StructureRemover:
+class StructureRemover(CheckedArguments):
     """Takes the filters and channels that masks have cleared out of the network: it becomes physically smaller.
 
     One class under Distiller's names of both generations. A unit leaves with everything that is coupled to it (filter,

@@ -14,9 +14,10 @@ from typing import Any
 import sources
 
 import compress
+from compress.arguments.schema import arguments_model
+from compress.arguments.words import describe_type
 from compress.config.describe import first_sentence
 from compress.config.families import FAMILIES
-from compress.config.schema import arguments_model, describe_type
 from compress.registry import LEVELS, SECTIONS, Registry
 
 MARKER = re.compile(  # what follows up to the end mark is the same for readers of the plain Markdown, kept by a test

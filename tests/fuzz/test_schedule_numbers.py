@@ -10,10 +10,10 @@ import torch
 import yaml
 from hypothesis import strategies
 
+from compress.arguments.schema import arguments_model
 from compress.config.build import build_text
 from compress.config.families import FAMILIES
 from compress.config.post_training import load_post_training
-from compress.config.schema import arguments_model
 from compress.epoch_window import MAX_EPOCHS
 from compress.registry import LEVELS
 from tests.compress.harness import tiny_net

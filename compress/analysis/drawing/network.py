@@ -19,6 +19,7 @@ from torch import nn
 from compress.analysis.drawing.blocks import Block, blocks_of
 from compress.analysis.drawing.native_stderr import without_lines
 from compress.analysis.workbook import shape_text
+from compress.arguments.checked import checks_arguments
 from compress.errors import UserError
 from compress.graph.trace import ExampleInputs, trace_model
 from compress.io.files import replacing, why
@@ -36,6 +37,7 @@ LOW, HIGH = (255, 255, 255), (86, 155, 214)
 _TITLES = {"sparsity": "fraction of zeros in the weights", "macs": "share of the MACs"}
 
 
+@checks_arguments
 def draw_model_to_file(
     model: nn.Module, png_fname: str | Path, dummy_input: ExampleInputs, color_by: ColorBy = "sparsity"
 ) -> pd.DataFrame:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
 from torch import nn
 
 from compress.analysis.measured_words import measured_words
@@ -34,6 +35,7 @@ from compress.analysis.sensitivity.schedule import Header, write_schedule
 from compress.analysis.sensitivity.suggestion import Tolerated, chosen, goal_of, suggest
 from compress.analysis.sensitivity.workbook import suggestion_note, write_workbook
 from compress.analysis.sensitivity.workers import Task, levels_of, measure_all
+from compress.arguments.checked import CheckedArguments, checks_arguments
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.io.optional import require
@@ -47,7 +49,7 @@ logger = logging.getLogger("run")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(CheckedArguments):
     """How an analysis is done; none of it changes a number, `weights` and `stop_at_loss` leave some out.
 
     Attributes:
@@ -69,8 +71,8 @@ class Settings:
     """
 
     weights: Sequence[str] | None = None
-    jobs: int = 1
-    tolerance: float | None = None
+    jobs: Annotated[int, Field(ge=1)] = 1
+    tolerance: Annotated[float, Field(ge=0.0)] | None = None
     metric: str | None = None
     higher_is_better: Mapping[str, bool] | None = None
     stop_at_loss: float | None = None
@@ -78,11 +80,12 @@ class Settings:
     resume: bool = True
     parts: Sequence[Path] = ()
     schedule_file: Path | None = None
-    data: str = "test"
+    data: Literal["test", "validation"] = "test"
     measured_on: Mapping[str, Any] | None = None
     command: str = "python train.py"
 
 
+@checks_arguments
 def sensitivity_analysis(
     model: nn.Module,
     sensitivity_file: str | Path,

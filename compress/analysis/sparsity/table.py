@@ -17,11 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from compress.arguments.checked import checks_arguments
 from compress.groups import as_groups, is_transposed, tile_of
 from compress.io.optional import on_use
 from compress.selectors import canonical_parameters, parameter_owners
@@ -68,7 +70,11 @@ class Histogram:
     edges: list[float]
 
 
-def sparsity_report(model: nn.Module, block_shape: Sequence[int] = BLOCK) -> SparsityReport:
+BlockShape = Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=4, max_length=4)]
+
+
+@checks_arguments
+def sparsity_report(model: nn.Module, block_shape: BlockShape = BLOCK) -> SparsityReport:
     """Counts the zeros of a network's weights.
 
     Args:

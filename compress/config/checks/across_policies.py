@@ -9,10 +9,10 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from compress.arguments.places import Path
 from compress.config.checks.distillers import check_distillers
 from compress.config.errors.faults import Report
 from compress.config.families import FAMILIES, Instance
-from compress.config.loader import Path
 from compress.epoch_window import EpochWindow
 from compress.errors import shown
 from compress.policies.base import Policy

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compress.arguments.places import Path
 from compress.config.errors.faults import Report
 from compress.config.families import Instance
-from compress.config.loader import Path
 from compress.config.sections import QUANTIZE_AFTER
 from compress.errors import did_you_mean, shown
 from compress.policies.base import Policy

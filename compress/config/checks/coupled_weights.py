@@ -6,8 +6,8 @@ nothing can leave. The network is traced only for schedules with structured prun
 
 from collections.abc import Sequence
 
-from compress.config.loader import Path
-from compress.config.schema import Report
+from compress.arguments.places import Path
+from compress.config.errors.faults import Report
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup, Place
 from compress.policies.base import Policy

@@ -5,8 +5,8 @@ Checks that add to a report.
 
 from torch import Tensor
 
+from compress.arguments.places import Path
 from compress.config.errors.faults import Report
-from compress.config.loader import Path
 from compress.distillation.outputs import KnowledgeDistillation
 from compress.distillation.teachers import SELF
 from compress.errors import UserError

@@ -6,9 +6,9 @@ Each key checked by itself and against the others, each fault at its key.
 from collections.abc import Mapping
 from typing import Any
 
+from compress.arguments.places import Path
+from compress.arguments.words import should_be
 from compress.config.errors.faults import Report
-from compress.config.errors.messages import should_be
-from compress.config.loader import Path
 from compress.epoch_window import MAX_EPOCHS, EpochWindow
 from compress.errors import nearest
 

@@ -7,9 +7,10 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from compress.arguments.places import Path
+from compress.arguments.schema import type_hints
 from compress.config.errors.faults import Report
-from compress.config.loader import Path
-from compress.config.schema import check_arguments, type_hints
+from compress.config.schema import check_arguments
 from compress.errors import did_you_mean, shown
 from compress.registry import InstanceOf
 from compress.selectors import SelectorOf, expand, expand_mapping

@@ -5,7 +5,8 @@ Places and order.
 
 import re
 
-from compress.config.loader import Document, Path, dotted
+from compress.arguments.places import Path, dotted
+from compress.config.loader import Document
 from compress.errors import Fault
 
 

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from compress.arguments.checked import CheckedArguments
 from compress.export.latency import Latency
 from compress.export.onnx.check import Difference
 from compress.export.onnx.qdq import WeightNote
 
 
 @dataclass(frozen=True)
-class ExportSettings:
+class ExportSettings(CheckedArguments):
     """What may be chosen beside the mode.
 
     Attributes:
@@ -33,7 +36,7 @@ class ExportSettings:
         description: plain data kept in the file's metadata; `test.py --model FILE.onnx` reads it.
     """
 
-    opset: int | None = None
+    opset: Annotated[int, Field(ge=7)] | None = None
     free_axes: tuple[int, ...] = ()
     fixed_size: bool = False
     reduce_range: bool = False
@@ -41,7 +44,7 @@ class ExportSettings:
     complete: bool = False
     format: str = ""
     against: Mapping[str, Path] = field(default_factory=dict)
-    threads: int = 1
+    threads: Annotated[int, Field(ge=1)] = 1
     description: Mapping[str, Any] = field(default_factory=dict)
 
 

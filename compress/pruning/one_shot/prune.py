@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from compress.arguments.checked import checks_arguments
 from compress.calibration.batch_norm import reestimate_batch_norm
 from compress.calibration.samples import finite_samples
 from compress.errors import UserError
@@ -18,12 +20,13 @@ from compress.pruning.one_shot.repair import repair
 from compress.pruning.one_shot.selection import find_readers, select
 from compress.selectors import parameter_owner
 from compress.thinning.complete import masks_of
-from compress.thinning.cost import Cost, Removed, left_out_of_budget, parameter_count, weight_macs_left
+from compress.thinning.cost import Removed, left_out_of_budget, parameter_count, weight_macs_left
 from compress.thinning.ranking import Vote, combined, voters
 from compress.thinning.thin import put_on
 from compress.thinning.trials.trial import prunable_graph
 
-COUNTED = ("macs", "params")
+Counted = Literal["macs", "params"]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 PARTS = 1000  # steps of the fraction by which L1 norms prune
 
 
@@ -46,7 +49,8 @@ class OneShot:
     notes: tuple[str, ...] = ()
 
 
-def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: float, target: Cost = "macs") -> OneShot:
+@checks_arguments
+def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: Counted = "macs") -> OneShot:
     """Prunes whole coupled units without training or labels, from calibration data alone.
 
     Units are chosen by a second-order criterion (surgeon.py) over all layers at once, then the weights that are left
@@ -76,7 +80,8 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: float, target: 
     return OneShot(pruned, removed, left, error, notes)
 
 
-def prune_by_norms(model: nn.Module, batches: Sequence[Any], to: float, target: Cost = "macs") -> OneShot:
+@checks_arguments
+def prune_by_norms(model: nn.Module, batches: Sequence[Any], to: Share, target: Counted = "macs") -> OneShot:
     """The same budget by L1 norms, with BatchNorm's statistics estimated again: what it is compared with.
 
     Every group loses the same fraction of its units, those whose filters have the smallest norms (Li et al. 2017,
@@ -102,10 +107,8 @@ def prune_by_norms(model: nn.Module, batches: Sequence[Any], to: float, target: 
 
 
 def _prepared(
-    model: nn.Module, batches: Sequence[Any], to: float, target: Cost
+    model: nn.Module, batches: Sequence[Any], to: float, target: Counted
 ) -> tuple[nn.Module, list[Any], ChannelGraph, CostOf]:
-    if not 0 < to < 1 or target not in COUNTED:
-        raise UserError(f"a budget is macs or params, and a fraction between 0 and 1; given {target} = {to:g}")
     if not isinstance(batches, list | tuple) or not batches:
         raise UserError(f"batches: given {type(batches).__name__}; give a list of minibatches; nothing was pruned")
     dense, finite = copied(model).eval(), finite_samples(batches)

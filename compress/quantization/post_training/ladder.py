@@ -11,10 +11,12 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import nn
 
+from compress.arguments.checked import checks_arguments
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 
 logger = logging.getLogger("compress")
@@ -78,11 +80,12 @@ class Ladder:
     within: bool = False
 
 
+@checks_arguments
 def climb_ladder(
     model: nn.Module,
     batches: Sequence[Any],
     drop_of: Callable[[nn.Module], float],
-    max_drop: float,
+    max_drop: Annotated[float, Field(allow_inf_nan=False)],
     base: Mapping[str, Any] | None = None,
 ) -> Ladder:
     """Tries the rungs in order and stops at the first whose drop is at most `max_drop`.

@@ -19,6 +19,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from compress.arguments.checked import CheckedArguments
 from compress.errors import UserError
 from compress.graph.macs.count import count_macs
 from compress.graph.trace import copied_arguments
@@ -126,7 +127,7 @@ class Plan:
         write_text(path, head + yaml.safe_dump(self.schedule(), sort_keys=False))
 
 
-class MixedPrecision:
+class MixedPrecision(CheckedArguments):
     """Picks the bits of each layer's weight.
 
     Args:

@@ -55,7 +55,7 @@ class LayerSettings(LayerBits, total=False):
     """What may differ for one layer."""
 
     clip_acts: Method
-    clip_n_stds: float
+    clip_n_stds: Annotated[float, Field(gt=0.0)]
     mode: Mode | Modes
     per_channel_wts: bool
 

@@ -5,12 +5,14 @@ The methods of `clip_acts`. A range is two numbers, low <= 0 <= high.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from compress.arguments.checked import CheckedArguments
 from compress.quantization.post_training.aciq import gauss_clip, laplace_clip
 from compress.quantization.post_training.histogram import (
     least_entropy_cells,
@@ -29,7 +31,7 @@ FRACTIONS = 91  # of a weight's range, from 0.1 to 1, tried for the least error
 
 
 @dataclass(frozen=True)
-class Clipping:
+class Clipping(CheckedArguments):
     """How a range is chosen.
 
     Attributes:
@@ -39,8 +41,8 @@ class Clipping:
     """
 
     method: Method = "NONE"
-    n_stds: float | None = None
-    percent: float = 99.99
+    n_stds: Annotated[float, Field(gt=0.0)] | None = None
+    percent: Annotated[float, Field(gt=50.0, le=100.0)] = 99.99
 
 
 def activation_range(

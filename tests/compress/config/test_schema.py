@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from compress.arguments.schema import arguments_model
 from compress.config import dict_config
 from compress.config.__main__ import main
 from compress.config.families import FAMILIES
-from compress.config.schema import arguments_model
 from compress.errors import ScheduleError
 from compress.registry import LEVELS
 from options.applications import APPLICATIONS

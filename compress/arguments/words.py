@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
 
 from compress.errors import nearest, shown
 
@@ -22,10 +23,30 @@ def describe_type(model: type[BaseModel], name: str) -> str:
     return words_of(_properties(model)[name])
 
 
+class _Lenient(GenerateJsonSchema):
+    """JSON Schema that says nothing of what only Python can give, such as a tensor."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 (pydantic's own attribute)
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
+        return {}
+
+
 @cache
 def _properties(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON Schema of each argument."""
-    return dict(model.model_json_schema()["properties"])
+    """The JSON Schema of each argument, with what it refers to written in its place."""
+    schema = model.model_json_schema(schema_generator=_Lenient)
+    return {name: _written_out(each, schema.get("$defs", {})) for name, each in schema["properties"].items()}
+
+
+def _written_out(node: Any, definitions: Mapping[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_written_out(each, definitions) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    if "$ref" in node:
+        return _written_out(definitions[node["$ref"].rpartition("/")[2]], definitions)
+    return {key: _written_out(each, definitions) for key, each in node.items()}
 
 
 def should_be(value: Any, name: str, wanted: str) -> str:
@@ -54,6 +75,8 @@ def hint(value: Any, wanted: str) -> str:
         return f" ({value:g} % is written {value / 100:g})"
     if _is_text(value) and "one of " in wanted:
         close = nearest(value, re.findall(r"[\w+]+", wanted.partition("one of ")[2]), 1)
+        if close == [value] and value.isdecimal():
+            return f" (it is text here: write {value} without quotes)"
         return f"; did you mean {close[0]!r}?" if close else ""
     return ""
 
@@ -68,11 +91,21 @@ def _is_fraction(wanted: str) -> bool:
 
 def words_at(model: type[BaseModel], place: Iterable[str | int]) -> str | None:
     """The type at a place inside an argument, such as `levels`, `conv1.weight`; None if the schema does not say it."""
+    return " or ".join(dict.fromkeys(map(words_of, _nodes_at(model, place)))) or None
+
+
+def keys_at(model: type[BaseModel], place: Iterable[str | int]) -> list[str]:
+    """The keys that a mapping of fixed keys at a place inside an argument may have."""
+    options = [option for node in _nodes_at(model, place) for option in node.get("anyOf", [node])]
+    return [key for option in options for key in option.get("properties", {})]
+
+
+def _nodes_at(model: type[BaseModel], place: Iterable[str | int]) -> list[Mapping[str, Any]]:
     name, *rest = place
-    nodes = [_properties(model).get(str(name), {})]
+    nodes: list[Mapping[str, Any]] = [_properties(model).get(str(name), {})]
     for part in rest:
         nodes = [child for node in nodes for option in node.get("anyOf", [node]) for child in _children(option, part)]
-    return " or ".join(dict.fromkeys(map(words_of, nodes))) or None
+    return nodes
 
 
 def _children(node: Mapping[str, Any], part: str | int) -> list[Mapping[str, Any]]:
@@ -98,5 +131,7 @@ def words_of(info: Mapping[str, Any]) -> str:
         return f"list of {words_of(info.get('items', {})).replace('number', 'numbers', 1)}"
     if kind == "object" and isinstance(info.get("additionalProperties"), dict):
         return f"mapping of name: {words_of(info['additionalProperties'])}"
+    if "properties" in info:
+        return f"mapping with {', '.join(info['properties'])}"
     return ", ".join([KINDS.get(kind, kind), *(f"{sign} {info[key]:g}" for key, sign in LIMITS.items()
                                               if key in info and info[key] != MOST_WHOLE)])  # fmt: skip
