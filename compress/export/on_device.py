@@ -18,19 +18,21 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 try:
     import numpy as np
 except ImportError:
-    sys.exit("measure.py requires numpy, not installed: pip install numpy; nothing was measured")
+    print("measure.py requires numpy, not installed: pip install numpy; nothing was measured", file=sys.stderr)
+    raise SystemExit(2) from None
 
 from compress.export.layer_times import sweep_times
-from compress.export.runtimes.base import Loaded, milliseconds_text
+from compress.export.runtimes.base import Loaded, milliseconds_text, wrong_of
 from compress.export.runtimes.table import RUNTIMES
 
 MANIFEST, RESULT, INPUTS, EXPECTED = "manifest.json", "device.json", "inputs.npz", "expected.npz"
 LAYER_TABLE = "layer_table"
+MEASURED = ("ms", "low", "high", "ratio", "ratio_low", "ratio_high", "max", "mean", "largest", "integer")
 LIMIT = 300.0  # seconds of loading and running a file once
 CODE = Path(sys.modules[Loaded.__module__].__file__ or "").resolve().parents[3]
 TRIAL = """
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known = sorted({each["runtime"] for each in manifest["files"]})
     unknown = [name for name in options.names if name not in known]
     if unknown:
-        sys.exit(f"this bundle has no files for {', '.join(unknown)}, but for {', '.join(known)}; nothing was measured")
+        refuse(f"this bundle has no files for {', '.join(unknown)}, but for {', '.join(known)}; nothing was measured")
     _check_writable(out)
     chosen = [each for each in manifest["files"] if not options.names or each["runtime"] in options.names]
     rows = measured(folder, chosen, options.threads, options.rounds, options.seconds)
@@ -77,7 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"layers: {error}")
     print(f"written: {out}")
     if all(row["error"] for row in rows):
-        sys.exit("none of the files runs here")
+        refuse("none of the files runs here")
+
+
+def refuse(text: str) -> NoReturn:
+    """Ends with a sentence and exit code 2, as the project's own commands do."""
+    print(text, file=sys.stderr)
+    raise SystemExit(2)
 
 
 def line_of(row: Mapping[str, Any]) -> str:
@@ -88,6 +96,8 @@ def line_of(row: Mapping[str, Any]) -> str:
         return f"{name}: not measured: {row['error']}"
     ratio = "" if row["ratio"] is None else f", {row['ratio']:.2f}x the dense network's time there"
     layers = f", {row['integer']} of {len(row['layers'])} layers in integers" if row["integer"] is not None else ""
+    if row.get("wrong"):
+        return f"{name}: {row['wrong']}"
     where = f"off by {row['max']:.2g} at most (values up to {row['largest']:.3g})"
     middle, low, high = (milliseconds_text(row[key]) for key in ("ms", "low", "high"))
     return f"{name}: {middle} ms [{low}, {high}]{ratio}; {where}{layers * row['quantized']}"
@@ -105,11 +115,11 @@ def _at_least(least: int) -> Callable[[str], int]:
 def _manifest(folder: Path) -> dict[str, Any]:
     missing = [name for name in (MANIFEST, INPUTS, EXPECTED) if not (folder / name).is_file()]
     if missing:
-        sys.exit(f"{folder} lacks {', '.join(missing)}; copy the whole folder of the bundle; nothing was measured")
+        refuse(f"{folder} lacks {', '.join(missing)}; copy the whole folder of the bundle; nothing was measured")
     try:
         return dict(json.loads((folder / MANIFEST).read_text()))
     except ValueError as e:
-        sys.exit(f"{folder / MANIFEST} is damaged ({e}); copy the bundle again; nothing was measured")
+        refuse(f"{folder / MANIFEST} is damaged ({e}); copy the bundle again; nothing was measured")
 
 
 def _check_writable(out: Path) -> None:
@@ -117,7 +127,7 @@ def _check_writable(out: Path) -> None:
         with out.open("a"):
             pass
     except OSError as e:
-        sys.exit(f"{out} cannot be written ({e.strerror}); name another file by --out; nothing was measured")
+        refuse(f"{out} cannot be written ({e.strerror}); name another file by --out; nothing was measured")
 
 
 def measured(folder: Path, files: Sequence[Mapping[str, Any]], threads: int, rounds: int, seconds: float) -> list[Row]:
@@ -128,7 +138,10 @@ def measured(folder: Path, files: Sequence[Mapping[str, Any]], threads: int, rou
     ready: list[tuple[Row, Loaded]] = []
     for each in files:
         row: Row = {**each, "version": RUNTIMES[each["runtime"]].version(), "error": None}
-        row |= dict.fromkeys(("ms", "low", "high", "ratio", "ratio_low", "ratio_high", "max", "largest", "integer"))
+        row |= dict.fromkeys(
+            ("ms", "low", "high", "ratio", "ratio_low", "ratio_high", "max", "mean", "largest", "integer")
+        )
+        row["wrong"] = ""
         rows.append(row)
         row["error"] = RUNTIMES[each["runtime"]].runs_not_here() or _crash_of(folder, each, threads) or None
         if row["error"]:
@@ -141,6 +154,7 @@ def measured(folder: Path, files: Sequence[Mapping[str, Any]], threads: int, rou
             kernels = loaded.kernels(each["layers"])
             wanted = [expected[name] for name in sorted(expected.files) if name.startswith(f"{each['network']}/")]
             row |= _difference(wanted, found)
+            row["wrong"] = wrong_of(row)
         except Exception as e:  # a runtime's errors share no base class
             row["error"] = " ".join(str(e).split())[:300] or type(e).__name__
             continue
@@ -194,13 +208,15 @@ def layers_measured(folder: Path, table: Mapping[str, Any], threads: int) -> dic
 
 
 def _difference(wanted: Sequence[Any], found: Sequence[Any]) -> dict[str, float]:
-    """The largest one, and the largest value, of outputs of any type."""
+    """The largest and the mean one, and the largest value, of outputs of any type."""
     if [each.shape for each in wanted] != [np.shape(each) for each in found]:
         raise ValueError(f"outputs of shapes {[np.shape(each) for each in found]}, not {[x.shape for x in wanted]}")
     pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(wanted, found, strict=True)]
     pairs = [each for each in pairs if each[0].size]
+    count = max(1, sum(a.size for a, _ in pairs))
     return {
         "max": max((float(np.abs(a - b).max()) for a, b in pairs), default=0.0),
+        "mean": sum(float(np.abs(a - b).sum()) for a, b in pairs) / count,
         "largest": max((float(np.abs(a).max()) for a, _ in pairs), default=0.0),
     }
 
@@ -216,7 +232,7 @@ def _time(ready: Sequence[tuple[Row, Loaded]], given: list[Any], rounds: int, se
     for (row, _), times in zip(ready, taken, strict=True):
         low, middle, high = statistics.quantiles([1000 * each for each in times], n=4, method="inclusive")
         row |= {"ms": middle, "low": low, "high": high}
-    pairs = [(row, times) for (row, _), times in zip(ready, taken, strict=True)]
+    pairs = [(row, times) for (row, _), times in zip(ready, taken, strict=True) if not row.get("wrong")]
     first = {(row["runtime"], row["precision"]): times for row, times in pairs if row["network"] == network}
     for row, times in pairs:
         dense = first.get((row["runtime"], row["precision"]))

@@ -1,17 +1,19 @@
 """What runs an exported file where a goal depends on it: the runtimes of `compress.export.runtimes`."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from compress.errors import UserError, did_you_mean
 from compress.export.latency import Way, onnx_way
-from compress.export.onnx.check import stored_in_integers
-from compress.export.runtimes.base import FLOAT32, Source
-from compress.export.runtimes.client import RuntimeProcess, RuntimeTurn
+from compress.export.onnx.check import difference, stored_in_integers
+from compress.export.onnx.session import open_session
+from compress.export.runtimes.base import FLOAT32, Source, wrong_of
+from compress.export.runtimes.client import RuntimeModel, RuntimeProcess, RuntimeTurn
 from compress.export.runtimes.table import RUNTIMES as ALL
 from compress.goals.goal import DEFAULT_RUNTIME
 
@@ -37,7 +39,7 @@ def timed_in(
     """Ways of ONNX files in one runtime, to be timed inside the block, and the precision of their floats: its default.
 
     Raises:
-        UserError: the runtime is unknown or not installed, refuses a file, crashes or hangs.
+        UserError: the runtime is unknown or not installed, refuses a file, crashes, hangs or computes something else.
     """
     if problem := problem_with(runtime):
         raise UserError(problem)
@@ -71,7 +73,7 @@ def float_layers(runtime: str, file: Path, inputs: tuple[Tensor, ...]) -> tuple[
 def _loaded(
     runtime: str, files: Mapping[str, Path], inputs: tuple[Tensor, ...], threads: int
 ) -> Iterator[tuple[RuntimeProcess, str]]:
-    """Files in a runtime's process by their names, run once, and the precision: the runtime's default."""
+    """Files in a runtime's process by their names, run once and right, and the precision: the runtime's default."""
     arrays = [each.detach().cpu().numpy() for each in inputs]
     shapes = tuple(each.shape for each in arrays)
     with tempfile.TemporaryDirectory() as folder, RuntimeProcess(runtime) as process:
@@ -81,5 +83,19 @@ def _loaded(
             target.mkdir()
             converted = process.call("convert", Source(name, False, (), shapes, str(file)), str(target))
             process.load(name, converted.file, precision, threads, arrays, True)
-            process.call("run", name, arrays)
+            _check(runtime, precision, file, inputs, RuntimeModel(process, name).outputs(inputs))
         yield process, precision
+
+
+def _check(runtime: str, precision: str, file: Path, inputs: tuple[Tensor, ...], found: Sequence[Tensor]) -> None:
+    """What onnxruntime computes of the same file is right: the export has compared that with the network.
+
+    Raises:
+        UserError: the runtime computes something else, so that its time or its kernels are not those of this network.
+    """
+    session = open_session(file)
+    feeds = {each.name: x.detach().cpu().numpy() for each, x in zip(session.get_inputs(), inputs, strict=True)}
+    apart = difference([[torch.as_tensor(each) for each in session.run(None, feeds)]], [found])
+    row = {"runtime": runtime, "precision": precision, "quantized": bool(stored_in_integers(file))}
+    if text := wrong_of({**row, "mean": apart.mean, "largest": apart.largest}):
+        raise UserError(f"{runtime} on {file.name}: {text}")

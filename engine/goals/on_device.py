@@ -25,6 +25,8 @@ def on_device(goal: Goal, device: Mapping[str, Any]) -> Value | str:
     row = rows[0]  # of several precisions the runtime's default is the first
     if row["error"]:
         return f"on the device: {row['error']}"
+    if row.get("wrong"):  # results of an older measure.py lack it
+        return f"on the device: {row['wrong']}"
     if goal.metric == LATENCY:
         return _time(row, device)
     if not row["layers"]:

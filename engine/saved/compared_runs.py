@@ -1,7 +1,7 @@
 """Which networks `test.py --compare` and `--benchmark` mean: runs, groups of seeds and checkpoints by their names."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,14 +42,15 @@ def find_subjects(opt: TestConfig) -> tuple[list[Named], list[str]]:
     """The checkpoints that are meant, of one application, and what was left out, in words.
 
     Raises:
-        UserError: there is no such run or file, or they are of several applications.
+        UserError: there is no such run or file, one is named twice, or they are of several applications.
     """
     if opt.compare == (ALL,):
         return _all_runs(opt.optform)
     words = opt.compare or [opt.model or find_run(opt.run).name]
     if ALL in words:
         raise UserError(f"--compare {' '.join(words)}: give `all` alone, or name what to compare; nothing was measured")
-    found = [_named(word) for word in dict.fromkeys(words)]
+    found = [_named(word) for word in words]
+    _check_different(found)
     kinds = {each.optform: [one.name for one in found if one.optform == each.optform] for each in found}
     if len(kinds) > 1 or opt.optform not in (None, *kinds):
         listed = "; ".join(f"of --optform={optform}: {', '.join(names)}" for optform, names in kinds.items())
@@ -59,6 +60,19 @@ def find_subjects(opt: TestConfig) -> tuple[list[Named], list[str]]:
             + "; compare those of one application; nothing was measured"
         )
     return found, []
+
+
+def _check_different(found: Sequence[Named]) -> None:
+    """Whether each one is another network: beside itself a network shows nothing."""
+    first: dict[tuple[Path, bool], Named] = {}
+    for each in found:
+        earlier = first.setdefault((each.path.resolve(), bool(each.seeds)), each)
+        if earlier is not each:
+            same = f"{each.name} is named twice" if earlier.name == each.name else f"{each.name} is {earlier.name}"
+            raise UserError(
+                f"--compare: {same}, and beside itself a network shows no difference; name another one; "
+                "nothing was measured"
+            )
 
 
 def _all_runs(optform: str | None) -> tuple[list[Named], list[str]]:

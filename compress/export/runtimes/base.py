@@ -1,13 +1,13 @@
 """What every runtime answers: is it here, what does it make of a network, how does it run it. No torch, no project.
 
-`Runtime`, `Loaded`, `Source`, `Converted`. The files of this folder that a device needs import nothing else of ours,
-so that a bundle carries them as they are.
+`Runtime`, `Loaded`, `Source`, `Converted`, `wrong_of`. The files of this folder that a device needs import nothing else
+of ours, so that a bundle carries them as they are.
 """
 
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -168,3 +168,27 @@ def milliseconds_text(value: float, digits: int = 3) -> str:
 def bytes_of(folder: str | Path) -> int:
     """Of all files of a folder."""
     return sum(each.stat().st_size for each in Path(folder).rglob("*") if each.is_file())
+
+
+# Mean difference, as a share of the largest value, beyond which a row is wrong: far beyond orders of sums in float32,
+# and beyond integers and halves that are off by a step or two (docs/runtimes.md has what is measured).
+BEYOND = {"float32": 1e-3}
+ROUNDED, SEVEN_BITS = 0.05, {"ncnn": 0.1}
+
+
+def wrong_of(row: Mapping[str, Any]) -> str:
+    """What is to be said of a row whose outputs are off by more than rounding; empty where they are right.
+
+    Args:
+        row: of a runtime, with `mean` and `largest`, the difference to PyTorch and its scale.
+    """
+    seven = SEVEN_BITS.get(row["runtime"], ROUNDED)
+    bound = seven if row["quantized"] else BEYOND.get(row["precision"], ROUNDED)
+    if row["mean"] is None or row["mean"] <= bound * row["largest"]:  # NaN is wrong
+        return ""
+    share = f"{100 * row['mean'] / row['largest']:.2g} % of the largest value" if row["largest"] else "and they are 0"
+    return (
+        f"wrong results: the outputs differ from PyTorch's by {row['mean']:.2g} on average, {share}, and rounding "
+        f"explains {100 * bound:g} %: the converter or the runtime computes another operation. Do not deploy this "
+        "file; it is not named the fastest"
+    )

@@ -24,7 +24,7 @@ from compress.export.machine_load import OthersLoad
 from compress.export.onnx.check import Inputs, difference, torch_outputs
 from compress.export.onnx.export import inputs_to_check
 from compress.export.onnx.export_report import ExportSettings
-from compress.export.runtimes.base import Converted, Source
+from compress.export.runtimes.base import Converted, Source, wrong_of
 from compress.export.runtimes.client import (
     LIMIT,
     OtherSizes,
@@ -35,7 +35,7 @@ from compress.export.runtimes.client import (
 )
 from compress.export.runtimes.sources import words_of_failure, write_source
 from compress.export.runtimes.table import RUNTIMES, installed
-from compress.export.runtimes.text import table_text, warnings_of, wrong_of
+from compress.export.runtimes.text import table_text, warnings_of
 from compress.export.timing import Timing
 
 logger = logging.getLogger("compress")
@@ -51,11 +51,11 @@ class RuntimeTable:
     Attributes:
         rows: one a runtime, network and precision: `runtime`, `version`, `network`, `quantized`, `precision`, `bytes`,
             `max`, `mean` and `largest` (difference to PyTorch and its scale), `wrong` (in words, where that is more
-            than rounding: such a row is never named the fastest), `quality` (metric -> value), `ms`, `low`,
-            `high`, `ratio` (to the first network in the same runtime and precision of floats), `ratio_onnxruntime` (to
-            the first network in onnxruntime), `integer` and `layers` (how many 8-bit layers run in integers, and are
-            there), `float_layers` (names of those that do not), `notes`, `quality_on` (what the metrics were measured
-            on, where that is not what the others were), `error` (why there is nothing more).
+            than rounding: such a row has no ratios and is never named the fastest), `quality` (metric -> value), `ms`,
+            `low`, `high`, `ratio` (to the first network in the same runtime and precision of floats),
+            `ratio_onnxruntime` (to the first network in onnxruntime), `integer` and `layers` (how many 8-bit layers run
+            in integers, and are there), `float_layers` (names of those that do not), `notes`, `quality_on` (what the
+            metrics were measured on, where that is not what the others were), `error` (why there is nothing more).
         missing: `runtime` and `reason` of those that cannot be used here.
         how: `rounds`, `seconds`, `threads`, `others_cores`, `input_shapes`.
     """
@@ -298,13 +298,15 @@ def _time(candidates: Iterable[_Candidate], first: str, timing: Timing) -> dict[
     against = {key: name if name in ready else key for key, name in dense.items()}
     with OthersLoad() as others:
         taken = take_turns(ways, timing.rounds, timing.seconds, against, timing.spread)
-    reference = next((key for key in ready if key.startswith(f"{REFERENCE}/{first}/")), None)
+    right = [key for key, each in ready.items() if not each.row["wrong"]]  # the time of a wrong result is no gain
+    reference = next((key for key in right if key.startswith(f"{REFERENCE}/{first}/")), None)
     for key, each in ready.items():
         if each.works:
             own = taken.latency(key, against[key])
             each.row |= {"ms": own.milliseconds, "low": own.low, "high": own.high}
-            each.row["ratio"] = own.ratio if dense[key] in ready else None
-            each.row["ratio_onnxruntime"] = taken.latency(key, reference).ratio if reference else None
+            if key in right:
+                each.row["ratio"] = own.ratio if dense[key] in right else None
+                each.row["ratio_onnxruntime"] = taken.latency(key, reference).ratio if reference else None
     rounds = len(next(iter(taken.seconds.values())))
     how = {"rounds": rounds, "seconds": timing.seconds, "threads": timing.threads,
            "processor": timing.processor}  # fmt: skip

@@ -237,7 +237,10 @@ class _Net(Loaded):
         for name in self._net.output_names():
             code, mat = extractor.extract(name)
             if code:
-                raise RuntimeFault(f"ncnn ends with code {code} at {name}")
+                raise RuntimeFault(
+                    f"ncnn loads the file but cannot compute its output {name!r} (its code {code}): a layer on the way "
+                    "there gets a shape that it does not take, such as a size that pnnx fixed, or finds no memory"
+                )
             found.append(np.array(mat)[None])
         return found
 

@@ -1,6 +1,6 @@
 """A table of runtimes in words: for the screen, for reports, for what is not as one expects.
 
-`table_text`, `precision_text`, `layers_text`, `warnings_of`, `wrong_of`.
+`table_text`, `precision_text`, `layers_text`, `warnings_of`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,28 +14,6 @@ from compress.export.runtimes.base import milliseconds_text
 from compress.export.timing import threads_text
 
 Row = Mapping[str, Any]
-# Mean difference, as a share of the largest value, beyond which a row is wrong: far beyond orders of sums in float32,
-# and beyond integers and halves that are off by a step or two (docs/runtimes.md has what is measured).
-BEYOND = {"float32": 1e-3}
-ROUNDED, SEVEN_BITS = 0.05, {"ncnn": 0.1}
-
-
-def wrong_of(row: Row) -> str:
-    """What is to be said of a row whose outputs are off by more than rounding; empty where they are right.
-
-    Args:
-        row: of a runtime, with `mean` and `largest`, the difference to PyTorch and its scale.
-    """
-    seven = SEVEN_BITS.get(row["runtime"], ROUNDED)
-    bound = seven if row["quantized"] else BEYOND.get(row["precision"], ROUNDED)
-    if row["mean"] is None or not row["mean"] > bound * row["largest"]:
-        return ""
-    share = f"{100 * row['mean'] / row['largest']:.2g} % of the largest value" if row["largest"] else "and they are 0"
-    return (
-        f"wrong results: the outputs differ from PyTorch's by {row['mean']:.2g} on average, {share}, and rounding "
-        f"explains {100 * bound:g} %: the converter or the runtime computes another operation. Do not deploy this "
-        "file; it is not named the fastest"
-    )
 
 
 def table_text(table: Mapping[str, Any]) -> str:
@@ -122,11 +100,11 @@ def crops_text(row: Row) -> str:
 
 
 def time_text(row: Row) -> str:
-    """`1.25 [1.2, 1.31]`; `-` where it was not timed."""
+    """`1.25 [1.2, 1.31]`, with `(wrong)` behind it where the results are; `-` where it was not timed."""
     if row["ms"] is None:
         return "-"
     middle, low, high = (milliseconds_text(row[key]) for key in ("ms", "low", "high"))
-    return f"{middle} [{low}, {high}]"
+    return f"{middle} [{low}, {high}]" + (" (wrong)" if row.get("wrong") else "")
 
 
 def _line(row: Row, metrics: Sequence[str]) -> list[str]:

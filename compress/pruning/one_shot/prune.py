@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -26,6 +26,7 @@ from compress.thinning.thin import put_on
 from compress.thinning.trials.trial import prunable_graph
 
 Counted = Literal["macs", "params"]
+COUNTED = get_args(Counted)
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 PARTS = 1000  # steps of the fraction by which L1 norms prune
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,10 +172,37 @@ def test_what_measure_refuses(
     monkeypatch.setattr(on_device, "__file__", str(bundle / "measure.py"))
     with pytest.raises(SystemExit) as ended:
         on_device.main(arguments)
-    assert said in f"{ended.value.code}{capsys.readouterr().err}"
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
 
 
-def test_a_bundle_in_parts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_in_parts_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(on_device, "__file__", str(tmp_path / "measure.py"))
-    with pytest.raises(SystemExit, match=r"lacks manifest\.json, inputs\.npz, expected\.npz; copy the whole folder"):
+    with pytest.raises(SystemExit, match="2"):
         on_device.main([])
+    assert "lacks manifest.json, inputs.npz, expected.npz; copy the whole folder" in capsys.readouterr().err
+
+
+def test_a_wrong_row_of_a_device_has_no_ratio(bundle: Path) -> None:
+    """What was expected is ten times what the file gives: its time is not that of this network."""
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    load = np.load
+    expected = {name: 10 * each for name, each in load(bundle / "expected.npz").items() if name.startswith("int8")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(on_device.np, "load", lambda path: _Held(load(path), expected))
+        dense, int8 = on_device.measured(bundle, files, 1, 2, 0.001)
+    assert (dense["wrong"], dense["ratio"]) == ("", 1)
+    assert int8["ratio"] is None
+    assert int8["ms"] > 0
+    assert "wrong results" in on_device.line_of(int8)
+
+
+class _Held:
+    def __init__(self, arrays: Any, instead: dict[str, Any]) -> None:
+        self._arrays = {**dict(arrays), **{name: each for name, each in instead.items() if name in arrays}}
+        self.files = list(self._arrays)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._arrays[name]

@@ -100,6 +100,11 @@ def test_who_may_be_compared(two_runs: None) -> None:
         find_subjects(options("--compare", "a", "c"))
     with pytest.raises(UserError, match=r"there is no run 'aa'"):
         find_subjects(options("--compare", "aa"))
+    with pytest.raises(UserError, match=r"--compare: a is named twice, and beside itself a network shows no"):
+        find_subjects(options("--compare", "a", "b", "a"))
+    path = str(find_subjects(options("--compare", "a"))[0][0].path)
+    with pytest.raises(UserError, match=rf"{path} is a, and beside itself"):
+        find_subjects(options("--compare", "a", path))
     with pytest.raises(UserError, match=r"give `all` alone"):
         find_subjects(options("--compare", "all", "a"))
     with pytest.raises(UserError, match=r"of --optform=Classify: c, not of SR"):

@@ -44,6 +44,7 @@ def test_the_times_of_measure_py_decide() -> None:
     ("latency", {"runtime": "ncnn"}, "the device's results are of ncnn, not of onnxruntime"),
     ("latency", {"network": "other"}, "the device's results are of other networks, not of onnxruntime"),
     ("latency", {"error": "out of memory"}, "on the device: out of memory"),
+    ("latency", {"wrong": "wrong results: ..."}, "on the device: wrong results: ..."),
     ("latency", {"ratio": None}, "the dense network was not measured on the device in the same runtime"),
     ("float_layers", {"layers": []}, "the network is not quantized"),
     ("float_layers", {"integer": None}, "onnxruntime does not report which layers it computes in integers"),

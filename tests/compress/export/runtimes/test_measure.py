@@ -222,3 +222,20 @@ def test_openvino_reads_our_integers() -> None:
     assert exact[0]["max"] < 1e-5
     assert exact[1]["max"] < 0.02 * exact[1]["largest"]
     assert exact[1]["integer"] >= 2
+
+
+class _Wrong(RuntimeModel):
+    def outputs(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return [10 * each for each in super().outputs(inputs)] if "int8" in self._key else super().outputs(inputs)
+
+
+def test_a_wrong_row_has_no_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "RuntimeModel", _Wrong)
+    example = torch.rand(1, 3, 9, 9)
+    dense, int8 = measure_runtimes(
+        {"dense": net(), "int8": quantized(net(), example)}, example, ["onnxruntime"], timing=QUICK
+    ).rows
+    assert (dense["wrong"], dense["ratio"], dense["ratio_onnxruntime"]) == ("", 1, 1)
+    assert int8["ms"] > 0
+    assert (int8["ratio"], int8["ratio_onnxruntime"]) == (None, None)
+    assert "wrong results" in int8["wrong"]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from compress.export.runtimes.base import milliseconds_text
-from compress.export.runtimes.text import fastest_of, table_text, warnings_of, wrong_of
+from compress.export.runtimes.base import milliseconds_text, wrong_of
+from compress.export.runtimes.text import fastest_of, table_text, warnings_of
 
 
 def row(runtime: str, network: str, low: float, ms: float | None, high: float) -> dict[str, Any]:
@@ -44,6 +44,7 @@ def test_a_row_whose_outputs_are_beyond_rounding_is_wrong_and_never_the_fastest(
     table = {"rows": rows, "how": {}, "missing": []}
     assert fastest_of(rows) == ["fastest for net: onnxruntime (float32), 2 ms"]
     assert "0.11 (wrong)" in table_text(table)
+    assert "1 [1, 1] (wrong)" in " ".join(table_text(table).split())
     assert warnings_of(table) == [f"litert, net, float32: {off['wrong']}"]
 
 
