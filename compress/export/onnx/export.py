@@ -141,7 +141,7 @@ def transform_to_onnx(
         places = places_of(exported)
         name_layers(exported, places)
         if kind == "qdq":
-            from compress.export.onnx.passes import improve
+            from compress.export.onnx.rewriting.passes import improve
 
             improve(exported)
     if kind == "qdq":

@@ -12,7 +12,7 @@ from compress.export.onnx.narrow.float8 import to_float8
 from compress.export.onnx.narrow.graphs import still_wide
 from compress.export.onnx.narrow.halves import to_bfloat16, to_float16
 from compress.export.onnx.narrow.int4 import to_int4
-from compress.export.onnx.passes import remove_unused
+from compress.export.onnx.rewriting.passes import remove_unused
 
 if TYPE_CHECKING:
     import onnx_ir as ir

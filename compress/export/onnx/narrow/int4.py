@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compress.errors import UserError
 from compress.export.onnx.narrow.graphs import add_initializer, float_weights, insert
-from compress.export.onnx.passes import Weight
+from compress.export.onnx.rewriting.weights import Weight
 from compress.io.optional import on_use
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compress.export.onnx.narrow.int4 import block_of, four_bits, round_blocks
-from compress.export.onnx.passes import Weight
+from compress.export.onnx.rewriting.weights import Weight
 
 
 @pytest.mark.parametrize(("length", "block"), [(27, 27), (64, 64), (288, 48), (576, 64), (131, 131), (96, 48)])

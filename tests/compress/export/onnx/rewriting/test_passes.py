@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from compress.export.onnx.passes import improve
+from compress.export.onnx.rewriting.passes import improve
 
 OPSET = [helper.make_opsetid("", 20)]
 draw = np.random.default_rng(0)

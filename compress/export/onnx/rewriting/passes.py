@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.export.onnx.moves import constant_of, keep_integers
+from compress.export.onnx.rewriting.biases import fit_biases
+from compress.export.onnx.rewriting.moves import constant_of, keep_integers
+from compress.export.onnx.rewriting.weights import CHANNEL_AXIS, Array, Weight, channel_axis, constant_bias, initializer
 from compress.io.optional import on_use
 
 if TYPE_CHECKING:
@@ -23,54 +25,6 @@ else:
 
 MOST_COPIES = 2  # of one weight in a file
 _NOTHING = 1e-8  # of the largest scale: a channel that BatchNorm multiplies with that is 0
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Weight:
-    """A dequantized initializer: value = scale * (integers - zero_point).
-
-    Attributes:
-        integers: int8.
-        scale: float32, shape () or (channels,).
-        zero_point: int8, of scale's shape.
-        axis: the dimension that scale runs along.
-    """
-
-    integers: Array
-    scale: Array
-    zero_point: Array
-    axis: int
-
-    @classmethod
-    def of(cls, value: ir.Value | None) -> Weight | None:
-        """The weight behind a value; None if it is something else."""
-        node = value.producer() if value is not None else None
-        if node is None or node.op_type != "DequantizeLinear":
-            return None
-        arrays = [constant_of(each) for each in node.inputs]
-        if len(arrays) != 3 or any(each is None for each in arrays):
-            return None
-        # ONNX's default; `max` for a scalar, which has no dimensions.
-        axis = node.attributes.get_int("axis", 1)
-        integers, scale, zero_point = (np.asarray(each) for each in arrays)
-        return cls(integers, scale, zero_point, axis % max(integers.ndim, 1))
-
-    def scales(self, channels: int) -> Array:
-        """One scale a channel."""
-        return np.broadcast_to(self.scale, (channels,))
-
-    def insert_before(self, graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
-        """Adds initializers and a DequantizeLinear in front of a node; its output."""
-        inputs = [
-            _initializer(graph, f"{name}_{kind}", array)
-            for kind, array in (("int8", self.integers), ("scale", self.scale), ("zero_point", self.zero_point))
-        ]
-        made = ir.node("DequantizeLinear", inputs, {"axis": self.axis} if self.scale.ndim else {}, name=f"{name}_dq")
-        value = made.outputs[0]
-        value.name, value.shape, value.dtype = f"{name}_values", ir.Shape(self.integers.shape), ir.DataType.FLOAT
-        graph.insert_before(node, made)
-        return value
 
 
 def improve(model: ir.Model) -> None:
@@ -83,6 +37,7 @@ def improve(model: ir.Model) -> None:
     unfold_transposed(model.graph)
     separate_weights(model.graph)
     keep_integers(model.graph)
+    fit_biases(model.graph)
     remove_unused(model)
 
 
@@ -145,20 +100,20 @@ def fold_onnx_batch_norm(graph: ir.Graph) -> None:
     # A list: the graph changes while it is walked.
     for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
         layer = norm.inputs[0].producer() if norm.inputs[0] is not None else None
-        if layer is None or layer.op_type not in _CHANNEL_AXIS or not _read_once(layer.outputs[0]):
+        if layer is None or layer.op_type not in CHANNEL_AXIS or not _read_once(layer.outputs[0]):
             continue
-        weight, bias = Weight.of(layer.inputs[1]), _bias(layer)
+        weight, bias = Weight.of(layer.inputs[1]), constant_bias(layer)
         constants = [constant_of(each) for each in norm.inputs[1:5]]
         if weight is None or bias is None or any(each is None for each in constants):
             continue
         gamma, beta, mean, variance = (np.asarray(each, np.float64) for each in constants)
         factor = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
-        folded = _scaled(weight, factor, _channel_axis(layer), _groups(layer))
+        folded = _scaled(weight, factor, channel_axis(layer), _groups(layer))
         if folded is None:
             continue
         shifted = (beta - mean * factor + np.broadcast_to(bias, gamma.shape) * factor).astype(np.float32)
         name = f"{layer.name}_folded"
-        inputs = [layer.inputs[0], folded.insert_before(graph, layer, name), _initializer(graph, f"{name}_b", shifted)]
+        inputs = [layer.inputs[0], folded.insert_before(graph, layer, name), initializer(graph, f"{name}_b", shifted)]
         _swap(graph, layer, norm, inputs, name)
 
 
@@ -170,14 +125,14 @@ def unfold_transposed(graph: ir.Graph) -> None:
     phase 0 has taps 1 (d = 0) and 3 (d = 1), phase 1 has taps 0 (d = -1) and 2 (d = 0), so the convolution has 3 taps.
     """
     for node in [each for each in graph if each.op_type == "ConvTranspose"]:
-        weight, bias, plan = Weight.of(node.inputs[1]), _bias(node), _Unfolding.of(node)
+        weight, bias, plan = Weight.of(node.inputs[1]), constant_bias(node), _Unfolding.of(node)
         if weight is None or bias is None or plan is None:
             continue
         name, count = f"{node.outputs[0].name}_unfolded", plan.stride**2
         unfolded = plan.weight(weight)
         inputs = [node.inputs[0], unfolded.insert_before(graph, node, name)]
         channels = unfolded.integers.shape[0]
-        inputs.append(_initializer(graph, f"{name}_b", np.repeat(np.broadcast_to(bias, (channels // count,)), count)))
+        inputs.append(initializer(graph, f"{name}_b", np.repeat(np.broadcast_to(bias, (channels // count,)), count)))
         conv = ir.node("Conv", inputs, {"pads": plan.pads, "group": plan.groups}, name=node.name)
         made = [conv]
         if plan.stride > 1:
@@ -278,17 +233,8 @@ def _crop(graph: ir.Graph, value: ir.Value, surplus: tuple[int, int], name: str)
     """A Slice that drops the surplus at the bottom and on the right."""
     ends = [-each if each else np.iinfo(np.int64).max for each in surplus]
     parts = (("starts", [0, 0]), ("ends", ends), ("axes", [2, 3]))
-    inputs = [_initializer(graph, f"{name}_{kind}", np.array(given, np.int64)) for kind, given in parts]
+    inputs = [initializer(graph, f"{name}_{kind}", np.array(given, np.int64)) for kind, given in parts]
     return ir.node("Slice", [value, *inputs], name=f"{name}_crop")
-
-
-_CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1}
-
-
-def _channel_axis(layer: ir.Node) -> int:
-    """The weight's dimension of output channels."""
-    turned = layer.op_type == "Gemm" and bool(layer.attributes.get_int("transB", None))
-    return 0 if turned else _CHANNEL_AXIS[layer.op_type]
 
 
 def _groups(layer: ir.Node) -> int:
@@ -324,20 +270,6 @@ def _read_once(value: ir.Value) -> bool:
 
 def _zero_of(weight: Weight) -> int:
     return int(weight.zero_point.flat[0])
-
-
-def _bias(layer: ir.Node) -> Array | None:
-    """A layer's constant bias, zeros if it has none, None if it is computed."""
-    if len(layer.inputs) < 3 or layer.inputs[2] is None:
-        return np.zeros(1, np.float32)
-    return constant_of(layer.inputs[2])
-
-
-def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    tensor = ir.tensor(np.ascontiguousarray(array) if array.ndim else array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
 
 
 def _swap(graph: ir.Graph, layer: ir.Node, last: ir.Node, inputs: list[Any], name: str) -> None:

@@ -12,9 +12,9 @@ from torch import nn
 
 from compress.export.onnx.check import kernel_kinds
 from compress.export.onnx.export import transform_to_onnx
-from compress.export.onnx.moves import keep_integers
+from compress.export.onnx.rewriting.moves import keep_integers
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
-from tests.compress.export.onnx.test_passes import constant, draw, model_of, run, weight
+from tests.compress.export.onnx.rewriting.test_passes import constant, draw, model_of, run, weight
 
 X = draw.normal(size=(1, 4, 6, 6)).astype(np.float32)
 Q, DQ = "QuantizeLinear", "DequantizeLinear"
