@@ -39,7 +39,7 @@ from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.graph.macs.count import count_macs
 from compress.thinning.proof.observe import observe
-from compress.thinning.proof.verify import relative
+from compress.thinning.proof.outputs import relative
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import Thinned, remove_units
 from compress.thinning.trials.trial import prunable_graph

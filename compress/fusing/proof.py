@@ -24,8 +24,9 @@ from compress.graph.trace import ExampleInputs
 from compress.thinning.proof.copies import cast, restored
 from compress.thinning.proof.inputs import cast_inputs, fewer, real_inputs
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
+from compress.thinning.proof.outputs import difference, is_blind
 from compress.thinning.proof.perturb import Draw, perturb
-from compress.thinning.proof.verify import TOLERANCE, difference, fits_twice, is_blind, rounding
+from compress.thinning.proof.verify import TOLERANCE, fits_twice, rounding
 from compress.thinning.recipe import Recipe
 
 DRAWS = tuple(Draw(seed, buffers=False) for seed in range(3))

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
+from compress.graph.trace import Trace
+
 
 class Aliases:
     """Nodes by storage.
@@ -75,6 +77,25 @@ def overlapping(model: nn.Module) -> dict[str, str]:
 SHARED = (
     "{} and {} lie in the same memory as two tensors, which a removal would part: register one and the same "
     "Parameter under both names, or compute one from the other in forward"
+)
+
+
+def held_elsewhere(model: nn.Module, traces: Iterable[Trace]) -> dict[str, str]:
+    """Parameters and buffers of which the code reads another view, which it keeps itself -> why they stay."""
+    kept = [node.meta["value"] for trace in traces for node in trace.constants if "value" in node.meta]
+    own = {id(each) for each in (*model.parameters(), *model.buffers())}
+    spans = [span for each in kept if id(each) not in own for span in _span(each)]
+    named = (*model.named_parameters(), *model.named_buffers()) if spans else ()
+    return {
+        name: KEPT.format(name)
+        for name, tensor in named
+        if any(start < last and first < end for first, last in _span(tensor) for start, end in spans)
+    }
+
+
+KEPT = (
+    "forward reads the memory of {} through a tensor that the code keeps beside it, which a removal would part: read "
+    "the parameter itself in forward"
 )
 
 

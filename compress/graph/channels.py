@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.graph.aliases import overlapping
+from compress.graph.aliases import held_elsewhere, overlapping
 from compress.graph.coupling import Choices, Coupling
 from compress.graph.macs.by_weight import other_macs, weight_macs
-from compress.graph.own_code import hooked_parameters, reads_widths, replaced_buffers
+from compress.graph.own_code import asks_for_inference, hooked, hooks_of, reads_widths, replaced_buffers
 from compress.graph.rules.table import RULES
 from compress.graph.trace import ExampleInputs, Trace
 from compress.graph.training import traces_of
@@ -132,6 +132,7 @@ class ChannelGraph:
             their statistics (`compress/thinning/norms.py`).
         other_macs: those of operations that read no weight, such as products of two activations in attention.
         alike: whether the traces show that training mode computes what eval mode does.
+        hooks: the hooks of other code that there were.
     """
 
     _groups: tuple[ChannelGroup, ...]
@@ -147,6 +148,7 @@ class ChannelGraph:
     padded: dict[str, int]
     alike: bool = False
     other_macs: int = 0
+    hooks: frozenset[int] = frozenset()
 
     @functools.cached_property
     def places(self) -> frozenset[Place]:
@@ -209,8 +211,8 @@ def graph_of(
         heads: which modules are known to follow; `within` is set here.
     """
     heads, macs = heads or Heads(), weight_macs(traces[0])
-    hooked = "{} has a hook on its gradient, which may go by the size: remove the hook"
-    fixed = {name: hooked.format(name) for name in hooked_parameters(model)} | overlapping(model)
+    fixed = hooked(model) | overlapping(model) | held_elsewhere(model, traces)
+    elsewhere = [each for trace in traces for each in trace.elsewhere]
     remade = "the code may make {} anew in a branch that no trace shows: make it once, in the constructor, or outside"
     fixed |= {name: remade.format(name) for name in replaced_buffers(model)}
 
@@ -224,6 +226,10 @@ def graph_of(
         for name, reason in fixed.items():
             if name in coupling.tensors:
                 coupling.pin_all(coupling.tensors[name], reason)
+        for each in elsewhere:
+            held = [value for name, value in coupling.tensors.items() if each.counts(name)]
+            for ids in (ids for value in held for ids in value.units if each.place not in coupling.tensors):
+                coupling.units.pin(ids if ids is not None and len(ids) == each.size else None, each.reason)
         for pin in pins:
             ids = coupling.tensors[pin.place[0]].units[pin.place[1]]
             if pin.within_heads == heads.within and ids is not None:
@@ -245,12 +251,13 @@ def graph_of(
         dict(coupling.computed),
         dict(coupling.asked),
         _askers(groups, coupling),
-        frozenset(coupling.risky) | ({""} if reads_widths(model) else set()),
+        frozenset(coupling.risky) | ({""} if reads_widths(model) or asks_for_inference(model) else set()),
         frozenset(tried),
         macs,
         dict(coupling.padded),
         all(trace.alike for trace in traces),
         other_macs(traces[0]),
+        hooks_of(model),
     )
 
 

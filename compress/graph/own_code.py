@@ -30,6 +30,7 @@ def is_foreign(module: str) -> bool:
 WATCHED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
 TRAINING_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
 GRADIENTS_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
+INFERENCE_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
 """By id, the models that ran under `recording/watch.py`, and those of which some code asked for the mode then."""
 
 
@@ -38,6 +39,13 @@ def asks_for_gradients(model: nn.Module) -> bool:
     if GRADIENTS_ASKED.get(id(model)) is model:
         return True
     return any("is_grad_enabled" in (_source(cls) or "") for cls in _judged_by_words(model))
+
+
+def asks_for_inference(model: nn.Module) -> bool:
+    """Whether some code may ask whether it runs under `torch.inference_mode()`."""
+    if INFERENCE_ASKED.get(id(model)) is model:
+        return True
+    return any("is_inference" in (_source(cls) or "") for cls in _judged_by_words(model))
 
 
 def asks_for_training(model: nn.Module) -> bool:
@@ -247,13 +255,23 @@ def hooks_gradients(model: nn.Module) -> bool:
     return any(_has(cls, GRADIENTS) for cls in own_classes(model))
 
 
-def hooked_parameters(model: nn.Module) -> list[str]:
-    """The parameters with a hook on their own gradient: it may hold a mask of the parameter's size, or count in it."""
-    return [
-        name
+def hooked(model: nn.Module) -> dict[str, str]:
+    """Parameters with a hook on their own gradient -> why they stay: it may hold a mask of their size, or count."""
+    return {
+        name: f"{name} has a hook on its gradient, which may go by the size: remove the hook"
         for name, parameter in model.named_parameters()
         if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
+    }
+
+
+def hooks_of(model: nn.Module) -> frozenset[int]:
+    """The identities of the hooks on modules that are of other code."""
+    found = [
+        each
+        for module in model.modules()
+        for each in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     ]
+    return frozenset(id(each) for each in found if is_foreign(getattr(each, "__module__", None) or ""))
 
 
 @functools.cache

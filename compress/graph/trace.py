@@ -43,6 +43,7 @@ from compress.graph.recording.leaks import without_leaks
 from compress.graph.recording.record import record
 from compress.graph.recording.untraced import advice_on, place_of, refuse_unusable, tried
 from compress.graph.regions import follow_data, inline_regions
+from compress.graph.sizes.elsewhere import Elsewhere
 from compress.graph.sizes.origins import counted
 
 ExampleInputs = Inputs
@@ -67,6 +68,7 @@ class Trace:
         untrained: of a trace in eval mode: why there is none in training mode; empty if there is, or none is needed.
         hidden_names: for constants that are a parameter, which the code holds in a list or a closure, its name.
         alike: of a trace in eval mode: training mode was traced, too, and has the same operations.
+        elsewhere: of the first trace of several: what methods that none of them shows may count.
     """
 
     operations: list[Node]
@@ -80,6 +82,7 @@ class Trace:
     untrained: str = ""
     hidden_names: dict[Node, str] = field(default_factory=dict)
     alike: bool = False
+    elsewhere: tuple[Elsewhere, ...] = ()
 
     @functools.cached_property
     def sources(self) -> dict[Node, frozenset[Node]]:
@@ -169,6 +172,9 @@ def _hidden_names(model: nn.Module, program: ExportedProgram, placeholders: list
     """Constants that lie where a parameter lies: export takes a parameter in a list or a closure for a constant."""
     targets = program.graph_signature.inputs_to_lifted_tensor_constants
     constants = {node: program.constants.get(targets[node.name]) for node in placeholders if node.name in targets}
+    for node, each in constants.items():
+        if isinstance(each, Tensor):
+            node.meta["value"] = each
     if not constants:
         return {}
     # The tracer hands the constant on as another tensor object, but over the same memory.

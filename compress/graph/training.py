@@ -24,6 +24,7 @@ from compress.graph.calls import Call, Unused, calls_of, unused_in
 from compress.graph.own_code import asks_for_gradients, asks_for_training, computes_shares
 from compress.graph.recording.untraced import refuse_unusable
 from compress.graph.recording.watch import watched
+from compress.graph.sizes.elsewhere import numbers_elsewhere
 from compress.graph.trace import (
     ExampleInputs,
     Trace,
@@ -44,7 +45,8 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
     refuse_unusable(model)
     traces = []
     unused, computes = unused_in(example_inputs, model), computes_shares(model)
-    for call in calls_of(example_inputs):
+    calls = calls_of(example_inputs)
+    for call in calls:
         with watched(model):
             trace = trace_model(model, [call, *unused])
         training = training_trace(model, call, unused, trace) if asks_for_training(model) else ""
@@ -53,7 +55,8 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
         else:
             same = not computes and not asks_for_gradients(model) and alike(trace, training)
             traces += [replace(trace, alike=True)] if same else [trace, training]
-    return traces
+    elsewhere = numbers_elsewhere(model, {call.method.rpartition(".")[2] for call in calls})
+    return [replace(traces[0], elsewhere=tuple(elsewhere)), *traces[1:]]
 
 
 def training_trace(model: nn.Module, call: Call, unused: Sequence[Unused], evaluated: Trace) -> Trace | str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from compress.errors import UserError
 from compress.graph.aliases import overlapping
 from compress.graph.channels import ChannelGraph, ChannelGroup
+from compress.graph.own_code import hooked, hooks_of
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, closed_notes, complete_masks, zero_masks
 from compress.thinning.proof.inputs import Samples
-from compress.thinning.proof.observe import ForwardFailed
+from compress.thinning.proof.observe import ForwardFailed, watch_anew
 from compress.thinning.proof.verify import Outcome, measured
 from compress.thinning.recipe import Recipe, slice_optimizer
 from compress.thinning.removal_plan import plan_recipe
@@ -175,8 +176,11 @@ def _check_sizes(graph: ChannelGraph, model: nn.Module) -> None:
 
 
 def _check_memory(graph: ChannelGraph, model: nn.Module, removed: Mapping[str, list[int]]) -> None:
-    """Raises UserError where tensors that lie in one memory would part: outputs do not show it, training does."""
-    shared = overlapping(model)
+    """Raises UserError where tensors in one memory would part, or what hooks on gradients see would change.
+
+    Outputs show neither, training does; and there may be more of both than when the graph was made.
+    """
+    shared = hooked(model) | overlapping(model)
     for group in graph.groups() if shared else ():
         reason = next((shared[name] for name, _ in group.members if name in shared), "")
         if reason and removed.get(group.name):
@@ -202,6 +206,9 @@ def _proved(
 ) -> _Proof:
     """Try all groups; where that fails, give up those that are at fault. Raises UserError if nothing is left."""
     inputs = Samples.of(example_inputs, next(model.parameters()).device)
+    if hooks_of(model) - graph.hooks:  # what younger hooks do in which mode is not known yet
+        graph = replace(graph, alike=False)
+        watch_anew(model, inputs.given[0])
     trials = trials_of(model, graph, removed, inputs, masks=masks)
     names = [name for name, units in removed.items() if units]
     outcome = trials.compares(names)

@@ -10,14 +10,21 @@ import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Iterator
-from types import CodeType, FrameType
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from compress.graph.own_code import GRADIENTS_ASKED, TRAINING_ASKED, WATCHED, is_foreign, own_classes
+from compress.graph.own_code import (
+    GRADIENTS_ASKED,
+    INFERENCE_ASKED,
+    TRAINING_ASKED,
+    WATCHED,
+    is_foreign,
+    own_classes,
+)
 
 
 @contextlib.contextmanager
@@ -36,11 +43,14 @@ def watched(model: nn.Module, again: bool = True) -> Iterator[None]:
     if not known:  # another model may have been there
         TRAINING_ASKED.pop(id(model), None)
         GRADIENTS_ASKED.pop(id(model), None)
+        INFERENCE_ASKED.pop(id(model), None)
     judged = frozenset().union(*(_codes_of(cls) for cls in own_classes(model)))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_swapped(nn.Module, "training", _Flag(model, judged)))
         stack.enter_context(_swapped(torch.Tensor, "requires_grad", _requires_grad(model)))
-        stack.enter_context(_swapped(torch, "is_grad_enabled", _is_grad_enabled(model)))
+        asked = {torch.is_grad_enabled: GRADIENTS_ASKED, torch.is_inference_mode_enabled: INFERENCE_ASKED}
+        for owner, name, function in _holders(tuple(asked)):
+            stack.enter_context(_swapped(owner, name, _noting(function, model, asked[function])))
         yield
 
 
@@ -89,15 +99,29 @@ def _requires_grad(model: nn.Module) -> property:
     return property(read, lambda tensor, value: own.__set__(tensor, value))
 
 
-def _is_grad_enabled(model: nn.Module) -> Any:
-    own = torch.is_grad_enabled
-
+def _noting(own: Callable[[], bool], model: nn.Module, asked: MutableMapping[int, nn.Module]) -> Callable[[], bool]:
     def read() -> bool:
         if _runs_foreign(sys._getframe(1)):
-            GRADIENTS_ASKED[id(model)] = model
+            asked[id(model)] = model
         return own()
 
     return read
+
+
+def _holders(functions: Sequence[Any]) -> list[tuple[ModuleType, str, Any]]:
+    """torch, and the modules of other code that have imported one of its functions, with the name that it has there."""
+    known = {id(each): each for each in functions}
+    others = [each for name, each in list(sys.modules.items()) if name.partition(".")[0] not in NO_NETWORKS]
+    found = [(torch, each.__name__, each) for each in functions]
+    for module in (each for each in others if isinstance(each, ModuleType)):
+        found += [(module, name, known[id(value)]) for name, value in vars(module).items() if id(value) in known]
+    return found
+
+
+NO_NETWORKS = {*sys.stdlib_module_names, "torch", "compress", "numpy", "sympy", "scipy", "pandas", "onnx"} - {
+    "__main__"
+}
+"""Packages in which no code of a network stands: it takes time to look through all that is imported."""
 
 
 def _runs_foreign(frame: FrameType) -> bool:

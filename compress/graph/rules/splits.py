@@ -15,6 +15,7 @@ import numpy as np
 from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Rule
+from compress.graph.pointwise import is_pointwise
 from compress.graph.rules.shapes import permuted
 from compress.graph.sizes.computed import follow, units_of
 from compress.graph.sizes.origins import Form, Size, forms_of
@@ -93,7 +94,7 @@ def slice_(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         return _part(x, dim, None, shape[dim])
     size = x.shape[dim]
     forms = forms_of(node, bounds)
-    _keep_table(c, node, x, dim, forms)
+    _keep_table(c, node, x, dim, [form for bound, form in zip(bounds, forms, strict=True) if 0 < abs(bound) < size])
     start, end = (min(max(bound + size, 0) if bound < 0 else bound, size) for bound in bounds)
     return _range(c, x, dim, (start, end), _slice_cuts(x.units[dim], size, bounds, forms))
 
@@ -105,11 +106,37 @@ def _keep_table(c: Coupling, node: Node, x: Value, dim: int, forms: Sequence[For
     whole = node.args[0]
     assert isinstance(whole, Node)
     # What is computed from weights alone and read in parts that together are all of it is no table: a packed weight.
-    table = c.name_of(whole) is not None or (c.is_weight(whole) and not _read_whole(whole, dim))
-    if table:
+    weight = c.name_of(whole) is not None or c.is_weight(whole)
+    table = _is_table(c, whole, dim - len(x.shape)) and (c.name_of(whole) is not None or not _read_whole(whole, dim))
+    if table and (weight or not all(forms)):
         c.pin(x.units[dim], "a part of a table is taken, which may be a longer one for another input")
     elif any(_by_fixed_size(c, form) for form in forms):
         c.pin(x.units[dim], "cut at a size that goes by the input, so that another one may take more of it")
+
+
+def _is_table(c: Coupling, node: Node, dim: int) -> bool:
+    """Whether a dimension, from the end, is that of a parameter or buffer alone, whatever it was multiplied with."""
+    if c.name_of(node) is not None or c.is_weight(node):
+        return True
+    if operation_name(node) in TURNED:
+        (source,), given = node.all_input_nodes, node.args[1:]
+        order = given[0] if isinstance(given[0], list) else _swapped(len(shape_of(node)), *given)
+        return _is_table(c, source, order[dim] % len(order) - len(order))
+    if operation_name(node) not in PASSING and not is_pointwise(node):
+        return False
+    shapes = {each: shape_of(each) for each in node.all_input_nodes}
+    full = [each for each, shape in shapes.items() if len(shape) >= -dim and shape[dim] == shape_of(node)[dim]]
+    return bool(full) and all(_is_table(c, each, dim) for each in full)
+
+
+def _swapped(count: int, first: int, second: int) -> list[int]:
+    order = list(range(count))
+    order[first], order[second] = order[second], order[first]
+    return order
+
+
+TURNED = ("permute", "transpose")
+PASSING = ("clone", "contiguous", "dropout", "to", "_to_copy")
 
 
 def _by_fixed_size(c: Coupling, form: Form | None) -> bool:
@@ -136,7 +163,7 @@ def narrow(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """A start and a length along one dimension."""
     x, dim = c.read(node.args[0]), a["dim"] % len(shape_of(node))
     forms = forms_of(node, [a["start"], a["length"]])
-    _keep_table(c, node, x, dim, forms)
+    _keep_table(c, node, x, dim, forms if a["start"] != 0 else forms[1:])
     if not isinstance(a["start"], int):
         c.pin(x.units[dim], "taken from where a tensor says")
         return _part(x, dim, None, a["length"])

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from compress.graph.calls import calling, calls_of, copies
 from compress.graph.dropout import NoDropout
 from compress.graph.modes import in_mode
-from compress.graph.own_code import asks_for_gradients
+from compress.graph.own_code import WATCHED, asks_for_gradients, asks_for_inference, asks_for_training
 from compress.graph.recording.leaks import kept_state
 from compress.graph.recording.watch import watched
 from compress.graph.trace import ExampleInputs, plain_outputs
@@ -58,7 +58,7 @@ def observe(
     Args:
         model: any module.
         inputs: what it is called with; of a list the first call.
-        mode: `eval` or `train`.
+        mode: `eval`, `train`, or one of `asked_for`.
         inside: keep every operation too; a branch that a factor in the code closes is open then.
         before: the operations of the pass that this one will be compared with; see `Recording`.
 
@@ -77,12 +77,12 @@ def _run(
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """The tensors that come out, and in training mode the buffers after the pass; arguments as in `observe`."""
     call = calls_of(inputs)[0]
-    wanted = mode == "train" and asks_for_gradients(model)
+    wanted = mode == GRADIENTS or (mode == "train" and asks_for_gradients(model))
     with (
         quiet_numerics(watch),
         kept_buffers(model, mode),
         _named_calls(model, running),
-        torch.set_grad_enabled(wanted),
+        torch.inference_mode() if mode == INFERENCE else torch.set_grad_enabled(wanted),
     ):
         try:
             with watched(model, again=False), calling(model, call), plain_outputs(model):
@@ -97,6 +97,29 @@ def _run(
         buffers = tensors_of(model).items() if mode == "train" else ()
         left = {name: buffer.detach().clone() for name, buffer in buffers if _is_buffer(buffer)}
     return [leaf.detach().clone() for leaf in leaves], left
+
+
+GRADIENTS, INFERENCE = "eval with gradients", "inference"
+"""Eval mode where gradients are wanted, and under `torch.inference_mode()`."""
+
+
+def asked_for(model: nn.Module, modes: Sequence[str]) -> tuple[str, ...]:
+    """The modes, and those in which some code may compute something else than in eval and training mode."""
+    gradients = (GRADIENTS,) if asks_for_gradients(model) else ()
+    # Last, since what code keeps of it may be of no use with gradients.
+    return tuple(dict.fromkeys((*modes, *gradients, *((INFERENCE,) if asks_for_inference(model) else ()))))
+
+
+def told_apart(model: nn.Module, modes: Sequence[str]) -> Sequence[str]:
+    """The first mode, and of the others those that some code asks for."""
+    return [mode for mode in modes if mode == modes[0] or mode != "train" or asks_for_training(model)]
+
+
+def watch_anew(model: nn.Module, call: ExampleInputs) -> None:
+    """Forget which modes code has asked for, and run it once to see."""
+    WATCHED.pop(id(model), None)
+    with contextlib.suppress(ForwardFailed):
+        observe(model, call, "eval")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def smaller(model: nn.Module, calls: Sequence[Call], modes: Sequence[str]) -> Se
         calls: tensors (N, C, H, W) that are floating-point count as images, if all of a call have one height and width.
         modes: in all of which the model must run on the smaller images.
     """
-    kinds = dict.fromkeys(mode if asks_for_training(model) else "eval" for mode in modes)
+    kinds = dict.fromkeys("eval" if mode == "train" and not asks_for_training(model) else mode for mode in modes)
     for side in SIDES:
         small = [_cut(call, side) for call in calls]
         if any(each is not None for each in small) and all(

@@ -22,7 +22,8 @@ from compress.graph.trace import ExampleInputs
 from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, restored
 from compress.thinning.proof.gradients import first_other_gradient, own_functions
 from compress.thinning.proof.inputs import Samples, cast_inputs, fewer
-from compress.thinning.proof.observe import ForwardFailed, Observation, observe
+from compress.thinning.proof.observe import ForwardFailed, Observation, asked_for, observe, told_apart
+from compress.thinning.proof.outputs import difference, is_blind
 from compress.thinning.proof.perturb import Draw, perturb, switches_of
 from compress.thinning.proof.sizes import smaller
 from compress.thinning.proof.steps import Parting, first_parting
@@ -86,13 +87,13 @@ def trial(
         recipe: fits the model; what it takes out is masked for the comparison.
         masks: parameter name -> bool, True = kept: what else is masked.
         inputs: real numbers, at least two samples (`real_inputs`), or `Samples`.
-        modes: `eval` and `train`, in the order of the comparison.
+        modes: `eval` and `train`, in the order of the comparison; further ones follow (`observe.asked_for`).
         own_values: False leaves out the first of the two comparisons, which a trial of the graph can do without.
 
     Raises:
         ForwardFailed: the masked model itself does not run on the inputs.
     """
-    samples = Samples.all_alike(inputs)
+    samples, modes = Samples.all_alike(inputs), asked_for(model, modes)
     if not own_values:  # of sizes, not of values: single precision is enough, in half the time and memory
         found = _perturbed(model, recipe, masks, samples.several, modes, (torch.float32, None))
         return found or _trial(model, recipe, masks, samples, modes)
@@ -126,7 +127,7 @@ def _trained(
     modes: Sequence[str],
 ) -> Outcome:
     """The outcome, if functions that define their own gradient give the same gradients too."""
-    modes = modes if asks_for_training(model) else modes[:1]
+    modes = told_apart(model, modes)
     with contextlib.suppress(ForwardFailed):
         other = first_other_gradient(model, recipe, masks, calls, modes) if fits_twice(model) else None
         if other is not None:
@@ -171,9 +172,9 @@ def _perturbed(
 ) -> Outcome | None:
     """With perturbed values; None if no draw of them gives a model that runs and shows anything.
 
-    In training mode only where the model's code asks for it: the norms' statistics are compared on its own values.
+    In other modes only where the model's code asks for them: the norms' statistics are compared on its own values.
     """
-    modes = modes if asks_for_training(model) else modes[:1]
+    modes = told_apart(model, modes)
     dtypes = dtypes if fits_twice(model) else (None,)
     found: list[Outcome] = []
     calls = fewer(smaller(model, calls, modes))
@@ -295,11 +296,11 @@ def _others(
 ) -> dict[tuple[str, int], Observation]:
     """All calls of all modes but the first call of the first mode; in later modes a call may fail (a batch of one).
 
-    A later mode is left out where nothing computes otherwise in it: dropout is off in all of them. What fails on
+    Training mode is left out where nothing computes otherwise in it: dropout is off in all of them. What fails on
     smaller images is given the whole ones.
     """
     found, modes = {}, list(given)
-    for mode in modes if _has_modes(model) else modes[:1]:
+    for mode in modes if _has_modes(model) else [each for each in modes if each != "train" or each == modes[0]]:
         for number, call in enumerate(given[mode]):
             if mode == modes[0]:
                 if number:
@@ -334,19 +335,6 @@ def _worse(outcome: Outcome, found: Parting) -> Outcome:
     return replace(outcome, difference=found.difference, module=found.module, what=found.what)
 
 
-def is_blind(observation: Observation) -> bool:
-    """Whether every floating-point output is constant or nowhere finite, so that equal outputs prove nothing."""
-    floating = [each for each in observation.outputs if each.is_floating_point() and each.numel()]
-    return bool(floating) and all(_says_nothing(each) for each in floating)
-
-
-def _says_nothing(output: Tensor) -> bool:
-    finite = output[output.isfinite()]
-    if output.numel() == 1:
-        return not finite.any()
-    return not finite.numel() or bool((finite == finite[0]).all())
-
-
 def _tolerance(model: nn.Module, observations: Iterable[Observation]) -> float:
     """Of the model's type; of the coarsest type inside, if the operations were kept."""
     seen = {step.dtype for each in observations for step in each.steps if step.dtype is not None}
@@ -368,38 +356,6 @@ def run_only(model: nn.Module, recipe: Recipe, calls: Calls) -> Outcome:
         except ForwardFailed as error:
             return Outcome(float("inf"), 0.0, error.module, str(error))
     return Outcome(0.0, 0.0)
-
-
-def difference(recipe: Recipe, before: Observation, after: Observation) -> float:
-    """The largest relative difference over all outputs and kept buffers."""
-    if [tensor.shape for tensor in before.outputs] != [tensor.shape for tensor in after.outputs]:
-        return float("inf")
-    found = [relative(old, new) for old, new in zip(before.outputs, after.outputs, strict=True)]
-    for name, old in before.buffers.items():
-        # A mean of 1e-9 beside a deviation of 1 is 0: relative to itself its rounding errors would look huge.
-        spread = before.buffers.get(name.replace("running_mean", "running_var"))
-        least = spread.max().sqrt().item() if spread is not None and name.endswith("running_mean") else 0.0
-        found.append(relative(recipe.slice(name, old), after.buffers[name], least))
-    return max(found, default=0.0)
-
-
-def relative(old: Tensor, new: Tensor, least: float = 0.0) -> float:
-    """max |old - new| / max |old|; integers and flags: 0 if equal, else infinite.
-
-    `least` bounds the divisor from below: a running mean that is 0 but for rounding is measured by its deviation.
-    """
-    if old.shape != new.shape:
-        return float("inf")
-    if not old.numel() or torch.equal(old, new):
-        return 0.0
-    if not (old.is_floating_point() or old.is_complex()):
-        return float("inf")
-    if not torch.equal(old.isfinite(), new.isfinite()):
-        return float("inf")
-    old, new = torch.where(old.isfinite(), old, 0), torch.where(new.isfinite(), new, 0)
-    # All zero on one side: then the difference is absolute.
-    scale = max(old.abs().max().item(), least) or 1.0
-    return (old - new).abs().max().item() / scale
 
 
 def _floating(model: nn.Module) -> torch.dtype:

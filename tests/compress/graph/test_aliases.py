@@ -146,3 +146,26 @@ def test_one_tensor_under_two_names_goes_and_neighbours_in_memory_go(bring):
     remove_units(net, graph, {group.name: [0, 1]}, image)
     assert net.a.weight.shape[0] == net.c.weight.shape[0] == 6
     assert (net.a.weight is net.c.weight) == (bring is same_parameter)
+
+
+class Kept(nn.Module):
+    """Reads what an attribute keeps, which may be the memory of a weight."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+        self.kept = keep(self.a.weight)
+
+    def forward(self, x):
+        kept = self.kept[0] if isinstance(self.kept, list) else self.kept
+        return self.b(self.a(x) * kept.sum())
+
+
+@pytest.mark.parametrize(("keep", "stays"), [
+    (lambda weight: weight.data[:4], True), (lambda weight: weight.detach(), True),
+    (lambda weight: [weight.detach().flatten()], True), (lambda weight: weight.detach().clone(), False),
+])  # fmt: skip
+def test_a_weight_that_is_read_through_an_attribute_stays(keep, stays):
+    graph = prunable_graph(Kept(keep), numbers(*IMAGE).float())
+    assert any("forward reads the memory of a.weight" in each for each in graph.why_pinned("a.weight")) == stays
+    assert bool(graph.groups(prunable_only=True)) != stays

@@ -39,6 +39,15 @@ PARTS = {
     "twice": lambda t, x: cut(t[:, :12], x),
     "narrow": lambda t, x: (t * 2).narrow(1, 0, x.shape[2]).narrow(2, 0, x.shape[3]),
     "scaled by the input": lambda t, x: cut(t * x.mean((2, 3), keepdim=True), x),
+    "scaled by the input, to a computed bound": lambda t, x: (t * x.mean((2, 3), keepdim=True))[
+        ..., : x.shape[2] * x.shape[3] // 8, : int(x.shape[3] * 1.0)
+    ],
+    "scaled by the input and turned": lambda t, x: (
+        (t * x.mean((2, 3), keepdim=True))
+        .permute(0, 2, 3, 1)
+        .transpose(1, 2)[:, : int(x.shape[3] * 1.0), : int(x.shape[2] * 1.0)]
+        .permute(0, 3, 2, 1)
+    ),
     "a dimension taken away": lambda t, x: cut(t[None].squeeze(0), x),
     "from a list of rows": lambda t, x: torch.stack(t.unbind(1)[: x.shape[2]], 1)[..., : x.shape[3]],
 }

@@ -1,6 +1,8 @@
 """Helpers as libraries have them: beside a network's classes, two functions deep, or an object that is called."""
 
 import torch
+from torch import is_grad_enabled as wanted
+from torch import is_inference_mode_enabled
 
 
 def trains(module):
@@ -9,6 +11,14 @@ def trains(module):
 
 def scaled(y):
     return y * y.shape[1] ** -0.5 if torch.is_grad_enabled() else y
+
+
+def scaled_by_name(y):
+    return y * y.shape[1] ** -0.5 if wanted() else y
+
+
+def inferred(y):
+    return y * y.shape[1] ** -0.5 if is_inference_mode_enabled() else y
 
 
 def regularized(module, y):

@@ -30,18 +30,26 @@ class Two(nn.Module):
         return y
 
 
-def thinned_and_trained(model, hook=lambda model: None, switch=lambda model: None):
+def runs(model):
+    return model(IMAGE)
+
+
+def thinned_and_trained(model, hook=lambda model: None, switch=lambda model: None, late=lambda model: None, run=runs):
     """What is gone of the first layer; masked twin and thinned network agree in training (1e-9).
 
     Args:
         model: changed.
         hook: run on both before there is a graph.
         switch: run on both before they are trained.
+        late: run on both once there is a graph.
+        run: what is compared.
     """
     twin = copy.deepcopy(model)  # without hooks of parameters
     hook(twin)
     hook(model)
     graph = prunable_graph(model, IMAGE)
+    late(twin)
+    late(model)
     groups = [group.name for group in graph.groups(prunable_only=True)]
     try:
         result = remove_units(model, graph, {name: [1, 4] for name in groups}, IMAGE) if groups else None
@@ -53,7 +61,7 @@ def thinned_and_trained(model, hook=lambda model: None, switch=lambda model: Non
     for net, keep in ((twin, masks), (model, {})):
         switch(net)
         train(net.train(), IMAGE, keep)
-    torch.testing.assert_close(model(IMAGE), twin(IMAGE), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(run(model), run(twin), rtol=1e-9, atol=1e-9)
     return removed, " ".join((*graph.why_pinned("first.weight"), *(result.notes if result else ())))
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from compress.graph.own_code import asks_for_gradients, asks_for_training
 from tests.compress.thinning.proof import helpers
-from tests.compress.thinning.proof.nets import Divided, Two, thinned_and_trained
+from tests.compress.thinning.proof.nets import IMAGE, Divided, Two, thinned_and_trained
 
 divided = Divided.apply
 
@@ -76,6 +76,11 @@ class Centered(Two):
         return y - y.mean(1, keepdim=True) if y.requires_grad else y
 
 
+class ByName(Two):
+    def between(self, y):
+        return helpers.scaled_by_name(y)
+
+
 class Regularized(Two):
     def between(self, y):
         return helpers.regularized(self, y)
@@ -99,11 +104,88 @@ class Normed(Regularized):
         return super().between(self.norm(y))
 
 
-@pytest.mark.parametrize("kind", [WithGradients, OfATensor, InHelper, Centered, Regularized, Called, Normed])
+@pytest.mark.parametrize("kind", [WithGradients, OfATensor, InHelper, ByName, Centered, Regularized, Called, Normed])
 def test_what_runs_only_in_training_is_found_wherever_it_stands(kind):
     assert not thinned_and_trained(kind())[0]
     assert not hasattr(nn.Module, "training")
     assert "requires_grad" not in vars(torch.Tensor)
+    assert helpers.wanted is torch.is_grad_enabled
+
+
+class InferredHere(Two):
+    def between(self, y):
+        return y / y.shape[1] if torch.is_inference_mode_enabled() else y
+
+
+class Inferred(Two):
+    def between(self, y):
+        return helpers.inferred(y)
+
+
+class Doubled(Two):
+    def between(self, y):
+        return y * 2 if torch.is_inference_mode_enabled() else y
+
+
+@torch.inference_mode()
+def inferred(model):
+    return model.eval()(IMAGE)
+
+
+class InEvalMode(Two):
+    def between(self, y):
+        return y / y.shape[1] if torch.is_grad_enabled() and not self.training else y
+
+
+class InEvalModeByTensor(Two):
+    def between(self, y):
+        return y / y.shape[1] if y.requires_grad and not self.training else y
+
+
+class HalvedInEvalMode(Two):
+    def between(self, y):
+        return y / 2 if torch.is_grad_enabled() and not self.training else y
+
+
+def evaluated(model):
+    return model.eval()(IMAGE)
+
+
+CASES = [
+    (InferredHere, inferred, True), (Inferred, inferred, True), (Doubled, inferred, False),
+    (InEvalMode, evaluated, True), (InEvalModeByTensor, evaluated, True), (HalvedInEvalMode, evaluated, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "run", "stays"), CASES)
+def test_what_runs_only_in_inference_mode_or_only_with_gradients(kind, run, stays):
+    removed, why = thinned_and_trained(kind(), run=run)
+    assert (not removed) == stays
+    assert ("a number in" in why) == stays
+    assert helpers.is_inference_mode_enabled is torch.is_inference_mode_enabled
+
+
+def divides(model):
+    model.first.register_forward_hook(lambda module, given, y: y / y.shape[1])
+
+
+def divides_in_training(model):
+    model.first.register_forward_hook(lambda module, given, y: helpers.regularized(module, y))
+
+
+def divides_with_gradients(model):
+    model.first.register_forward_hook(lambda module, given, y: helpers.scaled_by_name(y))
+
+
+def looks(model):
+    model.first.register_forward_hook(lambda module, given, y: None)
+
+
+@pytest.mark.parametrize("late", [centered, scaled, divides, divides_in_training, divides_with_gradients, looks])
+def test_hooks_that_are_younger_than_the_graph_are_seen(late):
+    removed, why = thinned_and_trained(Two(), late=late)
+    assert bool(removed) == (late is looks)
+    assert removed or "hook on its gradient" in why or "follows the width" in why
 
 
 class Clipped(Two):

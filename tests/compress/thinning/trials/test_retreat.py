@@ -9,7 +9,8 @@ from torch import nn
 from compress.errors import UserError
 from compress.thinning.complete import masks_of
 from compress.thinning.proof.observe import observe
-from compress.thinning.proof.verify import Outcome, relative, trial
+from compress.thinning.proof.outputs import relative
+from compress.thinning.proof.verify import Outcome, trial
 from compress.thinning.thin import put_on, remove_units
 from compress.thinning.trials import trial as trials
 from compress.thinning.trials.retreat import Lookalikes, Trials, first_fault, retreat
