@@ -3,7 +3,7 @@
 `read_goals`, `load_goals`, `goals_of`.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -49,12 +49,21 @@ def goals_of(resolved: Mapping[str, Any]) -> list[Goal]:
     return [Goal(**entry) for entry in resolved.get("goals") or []]
 
 
-def load_goals(path: FilePath | str, metrics: Collection[str] | None = None) -> tuple[list[Goal], dict[str, Any]]:
+def load_goals(
+    path: FilePath | str,
+    metrics: Collection[str] | None = None,
+    check_rest: Callable[[Mapping[str, Any], Report], None] | None = None,
+) -> tuple[list[Goal], dict[str, Any]]:
     """A file that holds `goals`, and the rest of its content.
+
+    Args:
+        path: of the file.
+        metrics: see `read_goals`.
+        check_rest: adds to the report what is wrong with the rest; it is given all of the content.
 
     Raises:
         UserError: it cannot be read.
-        ScheduleError: every fault of the goals, in one report.
+        ScheduleError: every fault, in one report.
     """
     try:
         text = read_text(path)
@@ -62,10 +71,13 @@ def load_goals(path: FilePath | str, metrics: Collection[str] | None = None) -> 
         raise UserError(f"the goals {str(path)!r} cannot be read: {e}") from e
     report = Report(document := load_text(text, str(path)))
     data = document.data if isinstance(document.data, Mapping) else {}
-    if not isinstance(data.get("goals"), list) or not data["goals"]:
+    goals: list[Goal] = []
+    if isinstance(data.get("goals"), list) and data["goals"]:
+        goals = read_goals(data["goals"], report, metrics)
+    else:
         report.add(f"it holds no list `goals:`; {FORM}", ())
-        raise ScheduleError(report.in_order())
-    goals = read_goals(data["goals"], report, metrics)
+    if check_rest is not None:
+        check_rest(data, report)
     if report.fatal:
         raise ScheduleError(report.in_order())
     return goals, {str(name): value for name, value in data.items() if name != "goals"}

@@ -6,6 +6,7 @@
 import json
 import logging
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -17,14 +18,16 @@ from apputils.checkpoints.rotation import load_last
 from apputils.checkpoints.schema import check_run
 from apputils.runs.folders import Run, is_plain_name, newest_runs
 from compress.analysis.latency_model.carried import read_model
+from compress.config.errors.faults import Report
 from compress.config.goals import load_goals
-from compress.errors import UserError, did_you_mean, shown
+from compress.errors import UserError, did_you_mean, nearest, shown
 from compress.goals.device import problem_with_device
 from compress.goals.goal import LATENCY, Goal
 from compress.io.files import read_text, write_json
 from engine.goals.training import higher_is_better
 from engine.resume import resumed as resumed_options
 from engine.saved.dense_baseline import is_dense
+from engine.search.space import BYTES, faults_of_knobs
 from engine.search.subject import MODEL, Subject
 from options.applications import find_application
 from options.option import dashed
@@ -32,6 +35,7 @@ from options.search_options import SearchConfig
 
 logger = logging.getLogger("search")
 STUDIES = Path("studies")
+HELD = ("version", "goals", "search")  # in a file of goals
 KEPT = ("optform", "seed", "threads", "sampler")  # a worker that joins takes these from the study
 WHOLE_TRAININGS = 6  # fine-tunings to the last rung that the time should allow, about
 LONGEST_RUNG = 32
@@ -46,18 +50,15 @@ def started(config: SearchConfig) -> dict[str, Any]:
         UserError: the goals' file is wrong, or the name is taken.
     """
     assert config.goals is not None
-    goals, rest = load_goals(config.goals, higher_is_better(config.optform))
-    unknown = sorted(set(rest) - {"search", "version"})
-    if unknown:
-        raise UserError(f"{config.goals}: {', '.join(unknown)} has no place here; it holds `goals:` and `search:`")
+    goals, rest = load_goals(config.goals, higher_is_better(config.optform), _check_rest)
     pinned = rest.get("search") or {}
-    if not isinstance(pinned, Mapping):
-        raise UserError(f"{config.goals}: search: holds knobs, `NAME: VALUE`; nothing was started")
     name = config.study or f"{config.optform}-{time.strftime('%Y%m%d-%H%M%S')}"
     _check_name(name)
-    goals = _on_a_device(goals, config.device_results, STUDIES / name / MODEL)
+    device = _device_of(goals, config.device_results)
+    run = config.start_from or _newest_dense(config.optform) or _trained_dense(config)
+    goals = _on_a_device(goals, device, STUDIES / name / MODEL)
     about = {
-        "study": name, "run": config.start_from or _newest_dense(config.optform) or _trained_dense(config),
+        "study": name, "run": run,
         "goals": [goal.to_dict() for goal in goals], "search": dict(pinned), "storage": config.storage, "rungs": None,
         "testdata": config.testdata,
         **{each: getattr(config, each) for each in KEPT},
@@ -68,8 +69,31 @@ def started(config: SearchConfig) -> dict[str, Any]:
     return about
 
 
-def _on_a_device(goals: list[Goal], given: str | None, kept: Path) -> list[Goal]:
-    """The goals with the latency model of one other machine, which the study keeps; as they are without one.
+def _check_rest(content: Mapping[str, Any], report: Report) -> None:
+    """What a file of goals holds beside them."""
+    for key in (each for each in content if each not in HELD):
+        close = f"; {did_you_mean(str(key), HELD)}" if nearest(str(key), HELD) else ""
+        report.add(f"{shown(key)} has no place here; it holds `goals:` and `search:`{close}", (str(key),))
+    pinned, goals = content.get("search") or {}, content.get("goals")
+    if not isinstance(pinned, Mapping):
+        report.add(f"given {shown(pinned)}; search: holds knobs, `NAME: VALUE`", ("search",))
+        return
+    entries = goals if isinstance(goals, list) else []
+    about_bytes = any(isinstance(each, Mapping) and each.get("metric") == BYTES for each in entries)
+    for name, fault in faults_of_knobs(pinned, about_bytes):
+        report.add(fault, ("search", name))
+
+
+def leave_nothing(about: Mapping[str, Any]) -> None:
+    """Removes the folder of a study in which nothing has been measured, so that its name is free again."""
+    folder = STUDIES / about["study"]
+    ours = {"study.json", "first", *([MODEL] if any(each.get("device") for each in about["goals"]) else [])}
+    if {each.name for each in folder.rglob("*") if each.is_file()} <= ours:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _device_of(goals: list[Goal], given: str | None) -> str | None:
+    """The one other machine that goals on time are about; None where it is this one.
 
     Raises:
         UserError: the model cannot be read, or goals on time are about several machines.
@@ -83,11 +107,17 @@ def _on_a_device(goals: list[Goal], given: str | None, kept: Path) -> list[Goal]
         raise UserError(f"the goals on latency are about several machines ({named}); a search has one clock. Nothing "
                         "was started")  # fmt: skip
     device = next(iter(machines), None)
+    for goal in timed if device is not None else []:
+        if problem := problem_with_device(str(device), goal.runtime):
+            raise UserError(f"{goal}: {problem}; nothing was started")
+    return device
+
+
+def _on_a_device(goals: list[Goal], device: str | None, kept: Path) -> list[Goal]:
+    """The goals with the latency model of another machine, which the study keeps; as they are without one."""
     if device is None:
         return goals
-    for goal in timed:
-        if problem := problem_with_device(device, goal.runtime):
-            raise UserError(f"{goal}: {problem}; nothing was started")
+    timed = [goal for goal in goals if goal.metric == LATENCY]
     read_model(device).save(kept)
     return [Goal(**{**each.to_dict(), "device": str(kept)}) if each in timed else each for each in goals]
 

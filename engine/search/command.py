@@ -17,7 +17,17 @@ from compress.export.layer_times import PROFILED
 from compress.goals.goal import LATENCY, Goal
 from compress.io.optional import require
 from engine.goals.verdict import check_goals
-from engine.search.agreement import RESERVE, STUDIES, WINNER, again, agreed_rungs, epoch_seconds, resumed, started
+from engine.search.agreement import (
+    RESERVE,
+    STUDIES,
+    WINNER,
+    again,
+    agreed_rungs,
+    epoch_seconds,
+    leave_nothing,
+    resumed,
+    started,
+)
 from engine.search.screen import quiet
 from engine.search.space import first_candidates, predictable, space_of, unreachable, with_sensitive_layers
 from engine.search.study import PURPOSE, check_has_its_trials, next_trial, open_study, sampler_of, storage_errors
@@ -72,6 +82,10 @@ def act(config: SearchConfig) -> None:
     began = time.monotonic()  # a dense run that had to be trained first has its time beside the search
     try:
         _worked(config, about, began)
+    except UserError:
+        if not config.resume:
+            leave_nothing(about)
+        raise
     except KeyboardInterrupt as e:
         raise Interrupted(signal.SIGINT, f"interrupted; {again(about['study'])} resumes from here") from e
     except Interrupted as e:

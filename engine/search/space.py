@@ -31,6 +31,7 @@ FIRST = (0.97, 0.85, 0.7)  # of the latency bound: the knapsack's first candidat
 WITHOUT_BOUND = 1.0  # then other costs decide how narrow the first candidates are
 NARROWER, SMALLEST = 0.85, 0.02
 NO_FOUR = (0.0,)
+BYTES = "file_bytes"
 
 
 @dataclass(frozen=True)
@@ -92,26 +93,36 @@ def space_of(subject: Subject, pinned: Mapping[str, Any], goals: Sequence[Goal] 
     Raises:
         UserError: an unknown knob or value.
     """
-    choices = dict(KNOBS)
-    if not any(goal.metric == "file_bytes" for goal in goals):
+    choices, about_bytes = dict(KNOBS), any(goal.metric == BYTES for goal in goals)
+    if not about_bytes:
         choices["four_bits"] = NO_FOUR
+    if faults := faults_of_knobs(pinned, about_bytes):
+        raise UserError("; ".join([*(f"search: {name}: {fault}" for name, fault in faults), "nothing was started"]))
+    given = {name: tuple(value) if isinstance(value, list) else (value,) for name, value in pinned.items()}
+    choices |= given
+    return Space({each: subject.groups(each) for each in choices["precision"]}, choices)
+
+
+def faults_of_knobs(pinned: Mapping[Any, Any], about_bytes: bool) -> list[tuple[str, str]]:
+    """Knob of `search:` -> what is wrong with it.
+
+    Args:
+        pinned: knob -> value, or a list of values.
+        about_bytes: whether a goal is about the file's bytes.
+    """
+    found = []
     for name, value in pinned.items():
         if name not in KNOBS:
-            raise UserError(f"search: {name}: unknown knob; {did_you_mean(name, KNOBS)}; nothing was started")
-        given = tuple(value) if isinstance(value, list) else (value,)
-        wrong = [each for each in given if each not in KNOBS[name]]
-        if wrong or not given:
+            found.append((str(name), f"unknown knob {shown(name)}; {did_you_mean(str(name), KNOBS)}"))
+            continue
+        given = value if isinstance(value, list) else [value]
+        if not given or any(each not in KNOBS[name] for each in given):
             allowed = ", ".join(map(json.dumps, KNOBS[name]))
-            raise UserError(
-                f"search: {name}: given {shown(value)}; it is one or a list of {allowed}; nothing was started"
-            )
-        if name == "four_bits" and choices[name] == NO_FOUR != given:
-            raise UserError(
-                f"search: four_bits: given {shown(value)}, and no goal is about file_bytes: weights of 4 bits make the "
-                "file smaller and nothing faster; add such a goal or leave the knob out. Nothing was started"
-            )
-        choices[name] = given
-    return Space({each: subject.groups(each) for each in choices["precision"]}, choices)
+            found.append((name, f"given {shown(value)}; it is one or a list of {allowed}"))
+        elif name == "four_bits" and not about_bytes and tuple(given) != NO_FOUR:
+            why = "weights of 4 bits make the file smaller and nothing faster; add such a goal or leave the knob out"
+            found.append((name, f"given {shown(value)}, and no goal is about file_bytes: {why}"))
+    return found
 
 
 def with_sensitive_layers(space: Space, subject: Subject) -> Space:
@@ -134,15 +145,15 @@ def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> l
     found = []
     for share in FIRST:
         for precision in space.choices["precision"]:
-            widths = _allowed(subject, space.groups[precision], precision, share * bound, goals)
-            found.append(Candidate(widths, **{**plain, "precision": precision}, **_of_int8(space, precision, 0)))
+            knobs = Candidate({}, **{**plain, "precision": precision}, **_of_int8(space, precision, 0))
+            found.append(_allowed(subject, space.groups[precision], knobs, share * bound, goals))
     for precision in space.choices["precision"]:
         groups = space.groups[precision]
         measured = measured_scores(subject, groups)
-        widths = _allowed(subject, groups, precision, FIRST[0] * bound, goals, measured)
         last = {name: each[-1] for name, each in space.choices.items() if name in ("teacher", "thin_epoch")}
-        found.append(Candidate(widths, **{**plain, "precision": precision}, **_of_int8(space, precision, 0)))
-        found.append(Candidate(widths, **{**plain, **last, "precision": precision}, **_of_int8(space, precision, -1)))
+        for place, values in ((0, plain), (-1, {**plain, **last})):
+            knobs = Candidate({}, **{**values, "precision": precision}, **_of_int8(space, precision, place))
+            found.append(_allowed(subject, groups, knobs, FIRST[0] * bound, goals, measured))
     return list({json.dumps(space.parameters(each), sort_keys=True): each for each in found}.values())
 
 
@@ -160,19 +171,22 @@ def _of_int8(space: Space, precision: str, place: int) -> dict[str, Any]:
 def _allowed(
     subject: Subject,
     groups: Sequence[Group],
-    precision: str,
+    knobs: Candidate,
     ratio: float,
     goals: Sequence[Goal],
     scores: Scores | None = None,
-) -> dict[str, int]:
-    """Widths of the knapsack at a share of the time, or at less where goals on parameters, MACs or bytes ask for it."""
+) -> Candidate:
+    """A candidate with the widths of the knapsack at a share of the time.
+
+    Or at less, where goals on parameters, MACs or bytes ask for it; layers of 4 bits leave room for others' width.
+    """
     counted = [goal for goal in goals if goal.metric in ("params", "macs", "file_bytes")]
     while True:
-        widths = knapsack_widths(subject, groups, precision, ratio, scores)
+        widths = knapsack_widths(subject, groups, knobs.precision, ratio, scores)
         counts = subject.counts(groups, widths)
-        counts["file_bytes"] = subject.file_bytes(counts["params"], precision == INT8)
+        counts["file_bytes"] = subject.file_bytes(counts["params"], knobs, subject.weights_at(groups, widths))
         if ratio < SMALLEST or all(counts[goal.metric] <= goal.bound for goal in counted):
-            return widths
+            return replace(knobs, widths=widths)
         ratio *= NARROWER
 
 
@@ -208,8 +222,7 @@ def unreachable(subject: Subject, space: Space, goals: Sequence[Goal]) -> str:
         narrowest = subject.thinned(groups, {group.name: group.choices[0] for group in groups})
         least[precision] = subject.costs(narrowest, Candidate({}, "L1", precision, False, 1.0, 0))
         if precision == INT8 and max(space.choices["four_bits"]) == 1:
-            params = least[precision]["params"]
-            least[precision]["file_bytes"] = subject.file_bytes(params, True) - params * HALF_A_BYTE
+            least[precision]["file_bytes"] -= least[precision]["params"] * HALF_A_BYTE
     for goal in predictable(goals, subject.clock):
         values = {precision: costs[goal.metric] for precision, costs in least.items()}
         sure = 1 + (subject.latency.largest_error if goal.metric == LATENCY else 0)

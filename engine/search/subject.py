@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import json
 import logging
 import shlex
 import time
@@ -20,11 +21,12 @@ from apputils.checkpoints.schema import check_run
 from apputils.runs.folders import Run
 from compress.analysis.latency_model.build import REFERENCE, measure_latency_model
 from compress.analysis.latency_model.carried import inputs_of
-from compress.analysis.latency_model.layers import layers_of
+from compress.analysis.latency_model.layers import Layer, layers_of, without
 from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.macs.layers import macs_table
 from compress.calibration.batch_norm import reestimate_batch_norm
 from compress.errors import UserError
+from compress.export.exported_model import describing
 from compress.export.machine_load import OthersLoad, load_text
 from compress.goals.goal import LATENCY, Goal
 from compress.graph.channels import ChannelGraph
@@ -50,6 +52,7 @@ MOST_CHOICES = 12  # widths of a group
 SLACK = 0.03  # predictions err
 UNSURE = 0.1  # typical error of a latency model that was measured beside too much other work
 HALF_A_BYTE = 0.5  # that a weight of 4 bits saves beside one of 8
+SCHEDULE = 1300  # bytes of a candidate's schedule, and of what it pruned, in what its file says of its run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +263,13 @@ class Subject:
         left = weight_macs_left(self.graph, self.network, removed) / weight_macs_left(self.graph, self.network, {})
         return {"params": parameter_count(self.graph, self.network, removed), "macs": left * self._dense_macs}
 
+    def weights_at(self, groups: Sequence[Group], widths: Mapping[str, int]) -> dict[str, float]:
+        """Layer -> elements of its weights at some widths, counted without building the network."""
+        removed = {group.name: list(range(group.units - widths.get(group.name, group.units))) for group in groups}
+        layers, whole = self.latency.layers, _weights(self.network)
+        left = {each.name: _elements(each) for each in without(layers, self.graph, removed)}
+        return {each.name: whole[each.name] * left[each.name] / _elements(each) for each in layers}
+
     @cached_property
     def _dense_macs(self) -> float:
         return float(macs_table(self.network, self.inputs).total["macs"])
@@ -315,19 +325,31 @@ class Subject:
         layers = layers_of(network, inputs_of(self.latency) if self.elsewhere else self.inputs)
         in_float = {*candidate.float_layers, *candidate.narrow}
         time = self.latency.time(layers, {each.name for each in layers} - in_float if int8 else False)
-        weights = lambda names: sum(sum(map(Tensor.numel, network.get_submodule(each).parameters())) for each in names)  # noqa: E731
         return {
             LATENCY: time / self.latency.time(self.latency.layers), "params": params, "macs": total["macs"],
             "peak_activation_bytes": total["peak_activation_bytes"],
-            "file_bytes": self.file_bytes(params, int8)
-            + 3 * weights(candidate.float_layers) - HALF_A_BYTE * weights(candidate.narrow),
+            "file_bytes": self.file_bytes(params, candidate, _weights(network)),
         }  # fmt: skip
 
-    def file_bytes(self, params: float, int8: bool) -> float:
-        """A weight's bytes, and what the dense network's file has beside its weights."""
+    def file_bytes(self, params: float, candidate: Candidate, weights: Mapping[str, float]) -> float:
+        """Weights, what the dense network's file has beside them, and what a goal's file says of its run.
+
+        Args:
+            params: of the thinned network.
+            candidate: its precisions count, not its widths.
+            weights: layer -> elements of its weights as it was thinned.
+        """
+        int8 = candidate.precision == INT8
         width = 1 if int8 else 4
         whole = [each for each in self.latency.anchors if each["share"] == 1 and (each["precision"] == INT8) == int8]
-        return width * params + max((each["bytes"] - width * each["params"] for each in whole), default=0)
+        beside = max((each["bytes"] - width * each["params"] for each in whole), default=0) + self._described
+        wider = 3 * sum(weights[each] for each in candidate.float_layers)
+        return width * params + beside + wider - HALF_A_BYTE * sum(weights[each] for each in candidate.narrow)
+
+    @cached_property
+    def _described(self) -> int:
+        """Bytes of what a candidate's file says of its run: the dense run's and a schedule."""
+        return len(json.dumps(describing(self.checkpoint))) + SCHEDULE
 
     def slack(self, goal: Goal) -> float:
         """By how much, as a share of its bound, a predicted cost may exceed it and still be worth training."""
@@ -336,6 +358,21 @@ class Subject:
     def violations(self, goals: Sequence[Goal], costs: Mapping[str, float]) -> dict[str, float]:
         """Goal -> by how much, as a share of its bound, a predicted cost exceeds it; <= 0 meets it."""
         return {str(goal): costs[goal.metric] / goal.bound - 1 for goal in goals if goal.metric in costs}
+
+
+def _weights(network: nn.Module) -> dict[str, float]:
+    """Layer -> elements of its weights, without those of its biases."""
+    found: dict[str, float] = {}
+    for name, each in network.named_parameters():
+        if each.dim() > 1:
+            layer = name.rpartition(".")[0]
+            found[layer] = found.get(layer, 0.0) + each.numel()
+    return found
+
+
+def _elements(layer: Layer) -> int:
+    """In proportion to a layer's weight: a depthwise one has no other inputs."""
+    return layer.channels_out * (layer.channels_in if layer.kind.groups else 1)
 
 
 def removed_units(

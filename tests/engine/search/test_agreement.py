@@ -11,7 +11,7 @@ pytest.importorskip("optuna")
 from compress.analysis.latency_model.carried import read_model
 from compress.errors import UserError
 from compress.goals.goal import Goal
-from engine.search.agreement import _newest_dense, _on_a_device
+from engine.search.agreement import _device_of, _newest_dense, _on_a_device
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from tests.compress.analysis.latency_model.test_carried import device_json
 from tests.compress.analysis.latency_model.test_latency_model import Small, X
@@ -51,11 +51,11 @@ def test_a_study_keeps_the_model_of_its_device(here: Path) -> None:
     timed, other = _on_a_device(goals, "device.json", kept)
     assert (timed.to_dict()["device"], other) == (str(kept), psnr)
     assert read_model(kept).origin["processor"] == "Other"
-    assert _on_a_device([Goal("latency", at_most=0.5, device="device.json")], None, kept)[0].device == str(kept)
+    assert _device_of([Goal("latency", at_most=0.5, device="device.json")], None) == "device.json"
     with pytest.raises(UserError, match="is the clock of goals on latency, and there is none; nothing was started"):
-        _on_a_device([psnr], "device.json", kept)
+        _device_of([psnr], "device.json")
     two = [Goal("latency", at_most=0.5, device="a.json"), Goal("latency", at_most=0.4, device="b.json")]
     with pytest.raises(UserError, match=r"about several machines \(a\.json, b\.json\); a search has one clock"):
-        _on_a_device(two, None, kept)
+        _device_of(two, None)
     with pytest.raises(UserError, match="has the times of onnxruntime, not of openvino; nothing was started"):
-        _on_a_device([Goal("latency", at_most=0.5, runtime="openvino")], "device.json", kept)
+        _device_of([Goal("latency", at_most=0.5, runtime="openvino")], "device.json")

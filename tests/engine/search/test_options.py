@@ -10,6 +10,7 @@ import pytest
 
 from compress.errors import ScheduleError, UserError
 from engine.search import agreement
+from engine.search.command import act
 from engine.search.space import KNOBS, space_of
 from options.search_options import SearchConfig, SearchOptions
 
@@ -37,7 +38,7 @@ def test_an_unknown_option_has_its_nearest_name(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(("text", "kind", "message"), [
     (GOALS.replace("psnr", "top1"), ScheduleError, r"g.yaml:3:6: goals\[1\].metric: unknown metric 'top1'"),
-    (GOALS + "policies: []\n", UserError, "policies has no place here; it holds `goals:` and `search:`"),
+    (GOALS + "policies: []\n", UserError, "'policies' has no place here; it holds `goals:` and `search:`"),
     (GOALS + "  - {metric: psnr, at_least: 40}\n  - {metric: psnr, at_most: 30}\n", ScheduleError, "contradicts"),
     ("goals: []\n", ScheduleError, "it holds no list `goals:`"),
 ])  # fmt: skip
@@ -48,13 +49,40 @@ def test_goals_that_cannot_be_searched_for(text: str, kind: type[UserError], mes
     assert not Path("studies").exists()
 
 
+def test_all_faults_of_a_file_of_goals_come_in_one_report(here: Path) -> None:
+    text = GOALS.replace("psnr", "pnsr") + "search: {precison: int8, lr: 7, four_bits: 0.5}\nserach: {}\n"
+    Path("g.yaml").write_text(text)
+    with pytest.raises(ScheduleError) as raised:
+        agreement.started(SearchOptions().parse(["--goals=g.yaml"]))
+    said = [str(each) for each in raised.value.faults]
+    wanted = ["did you mean 'psnr'", "did you mean 'precision'", "search.lr: given 7", "no goal is about file_bytes",
+              "did you mean 'search'"]  # fmt: skip
+    assert len(said) == 5
+    assert all(text in each for text, each in zip(wanted, said, strict=True))
+    assert not Path("studies").exists()
+
+
+def test_a_study_in_which_nothing_was_measured_leaves_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured is kept, and the command to resume is said."""
+    pytest.importorskip("optuna")
+    Path("g.yaml").write_text(GOALS)
+    config = SearchConfig(study="s", goals="g.yaml", start_from="d")
+    with pytest.raises(UserError):
+        act(config)  # there is no run d
+    assert not Path("studies/s").exists()
+    about = agreement.started(config)
+    Path("studies/s/latency_model.json").write_text("{}")
+    agreement.leave_nothing(about)
+    assert Path("studies/s/latency_model.json").exists()
+
+
 def test_a_study_that_is_not_there(here: Path) -> None:
     with pytest.raises(UserError, match="there is no study a in studies/; there are none"):
         agreement.resumed(SearchOptions().parse(["--study=a", "--resume"]))
 
 
 @pytest.mark.parametrize(("pinned", "message"), [
-    ({"precison": "int8"}, "unknown knob; did you mean 'precision'"),
+    ({"precison": "int8"}, "unknown knob 'precison'; did you mean 'precision'"),
     ({"precision": "int4"}, 'given \'int4\'; it is one or a list of "float", "int8"'),
     ({"four_bits": 0.5}, "four_bits: given 0.5, and no goal is about file_bytes"),
     ({"lr": []}, "it is one or a list of 1.0, 0.3, 0.1"),

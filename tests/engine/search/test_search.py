@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,15 +19,18 @@ from compress.analysis.latency_model.fingerprint import fingerprint
 from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.latency_model.table import table_of, widths_to_measure
+from compress.export.exported_model import describing
+from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import is_quantized
 from compress.goals.goal import Goal
+from engine.goals.packing import export_packed
 from engine.search import subject
-from engine.search.candidate import Candidate
+from engine.search.candidate import Candidate, schedule_of, schedule_text
 from engine.search.command import act
 from engine.search.page import NO_TEST, OnTest
 from engine.search.screen import quiet
-from engine.search.sensitivity import measured_scores, sensitive_layers
-from engine.search.space import _allowed as first_widths
+from engine.search.sensitivity import measured_scores, quantized_after_training, sensitive_layers
+from engine.search.space import _allowed as first_candidate
 from engine.search.space import knapsack_widths, ratio_of, space_of, unreachable, with_sensitive_layers
 from engine.search.subject import Subject
 from engine.search.trial import Trials
@@ -72,8 +76,49 @@ def test_without_a_goal_on_time_first_candidates_are_as_wide_as_the_other_goals_
     space = space_of(dense, {"precision": "float"})
     whole = dense.counts([], {})["params"]
     bound = 4 * 0.9 * whole
-    given = first_widths(dense, space.groups["float"], "float", 0.97, [Goal("file_bytes", at_most=bound)])
+    plain, goals = Candidate({}, "L1", "float", False, 1.0, 0), [Goal("file_bytes", at_most=bound)]
+    given = first_candidate(dense, space.groups["float"], plain, 0.97, goals).widths
     assert 0.6 * whole < dense.counts(space.groups["float"], given)["params"] <= 0.9 * whole
+
+
+def test_layers_of_4_bits_leave_room_for_width(dense: Subject) -> None:
+    """Within 20,000 bytes the weights of a first candidate are more where the goal's file holds two in a byte."""
+    groups, goals = dense.groups("int8"), [Goal("file_bytes", at_most=20_000)]
+    names = [layer.name for layer in dense.latency.layers]
+    eight, four = (
+        first_candidate(dense, groups, Candidate({}, "L1", "int8", False, 1.0, 0, four_bits=tuple(each)), 1.0, goals)
+        for each in ([], names)
+    )
+    params = [dense.counts(groups, each.widths)["params"] for each in (eight, four)]
+    assert params[1] > 1.2 * params[0]
+    assert dense.costs(dense.before_training(four, groups), four)["file_bytes"] <= 20_000 * 1.02
+
+
+@pytest.mark.slow
+def test_the_bytes_of_a_file_of_4_bits_are_those_that_are_predicted(dense: Subject, tmp_path: Path) -> None:
+    """Against the file that goals are measured on, with what it says of its run: within 5 %."""
+    layers, groups = [layer.name for layer in dense.latency.layers], dense.groups("int8")
+    file, goals = tmp_path / "own.onnx", [Goal("file_bytes", at_most=1)]
+    anchors = [{"share": 1.0, "precision": "int8", "bytes": 0, "params": 0}]
+    quantized_file(dense.network, tmp_path / "whole.onnx", dense, (), [], ExportSettings())
+    anchors[0] |= {"bytes": (tmp_path / "whole.onnx").stat().st_size, "params": dense.counts([], {})["params"]}
+    dense.__dict__["latency"] = replace(dense.latency, anchors=tuple(anchors))
+    candidate = Candidate({groups[0].name: groups[0].choices[0]}, "L1", "int8", False, 1.0, 0, four_bits=tuple(layers))
+    network = dense.before_training(candidate, groups).cpu()
+    predicted = dense.costs(network, candidate)["file_bytes"]
+    text = schedule_text(schedule_of(candidate, groups, 8, False, dense.weight_names()), ["a header line"] * 4, goals)
+    about = {**describing(dense.checkpoint), "schedule_text": text}
+    quantized_file(network, file, dense, layers, goals, ExportSettings(description=about))
+    assert file.stat().st_size == pytest.approx(predicted, rel=0.05)
+
+
+def quantized_file(
+    network: torch.nn.Module, file: Path, dense: Subject, four: Sequence[str], goals: list[Goal], how: ExportSettings
+) -> None:
+    settings = {"per_channel_wts": True, "overrides": {each: {"bits_weights": 4} for each in four} or None}
+    inputs = tuple(each.cpu() for each in dense.inputs)
+    quantized = quantized_after_training(network, [inputs[0]], settings)
+    export_packed(goals, quantized, file, inputs, [inputs], how)
 
 
 def test_where_nothing_meets_the_goals_it_says_which_one_binds() -> None:
@@ -160,8 +205,8 @@ def test_layers_are_ordered_by_what_8_bits_do_to_the_output(dense: Subject, monk
     mixed, narrow = replace(plain, float_layers=("mid_part.5",)), replace(plain, four_bits=("mid_part.5",))
     whole, *others = (dense.costs(network, each) for each in (plain, mixed, narrow))
     assert whole["latency"] < others[0]["latency"] == others[1]["latency"]  # 4 bits are computed in float
-    assert others[0]["file_bytes"] - whole["file_bytes"] == 3 * (9 * 32 * 32 + 32)
-    assert whole["file_bytes"] - others[1]["file_bytes"] == (9 * 32 * 32 + 32) / 2
+    assert others[0]["file_bytes"] - whole["file_bytes"] == 3 * 9 * 32 * 32
+    assert whole["file_bytes"] - others[1]["file_bytes"] == 9 * 32 * 32 / 2
 
 
 def filters(network: torch.nn.Module) -> list[torch.Size]:
