@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compress.analysis.sensitivity.evaluation import Evaluation
     from compress.analysis.sparsity.display import sparsity_display
     from compress.analysis.sparsity.table import SparsityReport, sparsity_report
+    from compress.arguments.checked import ArgumentError
     from compress.config.build import dict_config, file_config
     from compress.config.post_training import load_post_training
     from compress.context import PolicyLoss, StepContext
@@ -78,7 +79,7 @@ __all__ = [  # noqa: RUF022 (by subject)
     "Distiller", "EpochWindow", "Policy", "Pruner", "Quantizer", "Regularizer", "StepContext", "StructurePruner",
     "DISTILLERS", "LEVELS", "LR_SCHEDULERS", "PRUNERS", "QUANTIZERS", "REGULARIZERS",
     # errors
-    "Fault", "MissingPackageError", "ScheduleError", "UserError",
+    "ArgumentError", "Fault", "MissingPackageError", "ScheduleError", "UserError",
 ]  # fmt: skip
 
 _MODULES = {
@@ -90,6 +91,7 @@ _MODULES = {
     "analysis.sensitivity.evaluation": ("Evaluation",),
     "analysis.sparsity.display": ("sparsity_display",),
     "analysis.sparsity.table": ("SparsityReport", "sparsity_report"),
+    "arguments.checked": ("ArgumentError",),
     "config.build": ("dict_config", "file_config"),
     "config.post_training": ("load_post_training",),
     "context": ("PolicyLoss", "StepContext"),

@@ -27,6 +27,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from compress.errors import some
 from compress.selectors import canonical_parameters, parameter_owner
 
 GroupName = Literal["Filters", "3D", "Channels", "Rows", "Cols", "2D", "Blocks"]
@@ -152,20 +153,25 @@ class Tilings:
         return self._known[key]
 
     def faults(self, model: nn.Module, groups: Mapping[str, str]) -> list[str]:
-        """What is wrong with weights that have no such groups, a sentence each.
+        """What is wrong with weights that have no such groups: a sentence, or one for all of them with the way out.
 
         Args:
             model: whose weights are meant.
             groups: weight's name -> kind of group.
         """
-        found = []
+        found = {}
         parameters = canonical_parameters(model)
         for name, group in groups.items():
             try:
                 self.tile(model, name, parameters[name].shape, group)
             except ValueError as e:
-                found.append(str(e))
-        return found
+                found[name] = str(e)
+        if len(found) < 2:
+            return list(found.values())
+        kinds = " or ".join(dict.fromkeys(groups[name] for name in found))
+        others = some([name for name in groups if name not in found]) or "none of those given does"
+        return [f"{len(found)} of {len(groups)} weights cannot be taken by {kinds}: {some(list(found))}; the first: "
+                f"{next(iter(found.values()))}. Name those that can: {others}"]  # fmt: skip
 
     def _find(self, model: nn.Module, name: str, shape: Tile, group: str) -> Tile:
         owner = parameter_owner(model, name)

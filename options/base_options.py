@@ -19,6 +19,7 @@ from options.option import parse
 from options.own_network import allow, constructor_arguments
 from options.rules import Rule, check_testing, check_training
 from options.schedules import find_schedule
+from options.whose import belongs_to
 
 GROUPS = {
     "Training": ("optform", "compress", "traindata", "nEpochs", "batchSize", "accumulate", "lr"),
@@ -62,7 +63,7 @@ def parse_training(
         UserError: there is no such schedule, run, file or folder, or options do not go together.
         SystemExit: 2 after a wrong argument, 0 after `--help`.
     """
-    config = parse(cls, "train.py", purpose, arguments, GROUPS)
+    config = parse(cls, "train.py", purpose, arguments, GROUPS, belongs_to)
     if presets:
         given = config.explicit | ({"nEpochs"} if config.compress is not None else set())
         chosen = presets.get(getattr(config, "preset", None) or "", {})
@@ -90,7 +91,7 @@ def parse_testing(
         UserError: there is no such run, file or folder, or options do not go together.
         SystemExit: 2 after a wrong argument, 0 after `--help`.
     """
-    config = parse(cls, "test.py", purpose, arguments)
+    config = parse(cls, "test.py", purpose, arguments, elsewhere=belongs_to)
     check_testing(config, rules)
     _allow_own_code(config)
     return config

@@ -83,7 +83,13 @@ def former_names(cls: Any) -> dict[str, str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with the nearest name after an unknown option; exit code 2, nothing started."""
+    """argparse with the nearest name after an unknown option; exit code 2, nothing started.
+
+    Attributes:
+        elsewhere: option -> which other commands take it.
+    """
+
+    elsewhere: Callable[[str], str] | None = None
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
@@ -98,6 +104,8 @@ class _Parser(argparse.ArgumentParser):
         first = word.split("=")[0]
         if not first.startswith("-"):
             return f"{first!r} belongs to no option; give a schedule by --compress=FILE, others by --NAME=VALUE"
+        if self.elsewhere is not None and (others := self.elsewhere(first)):
+            return f"{first} belongs to {others}"
         known = [text for action in self._actions for text in action.option_strings if action.help != argparse.SUPPRESS]
         return f"unknown option {first!r}; {did_you_mean(first, known)}"
 
@@ -113,6 +121,7 @@ def parse(
     description: str,
     arguments: Sequence[str] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
+    elsewhere: Callable[[str], str] | None = None,
 ) -> T:
     """Fills an options dataclass from the command line; a field `explicit` gets the names of the options given.
 
@@ -122,12 +131,14 @@ def parse(
         description: one sentence for `--help`.
         arguments: without the program's name; None takes sys.argv's.
         groups: title -> fields, for `--help`; a field in none of them is listed with the application's own.
+        elsewhere: option -> the other commands that take it, for the message after one that this command does not.
 
     Raises:
         SystemExit: 2 after a wrong argument, 0 after `--help`.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     parser = _parser(cls, fields, prog, description, groups or {})
+    parser.elsewhere = elsewhere
     given = vars(parser.parse_args([_dashed(word) for word in (sys.argv[1:] if arguments is None else arguments)]))
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if "explicit" in fields:

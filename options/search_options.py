@@ -10,6 +10,7 @@ from options.applications import APPLICATIONS
 from options.configs import PROCESSES
 from options.option import option, parse
 from options.rules import Rule, check
+from options.whose import belongs_to
 
 LONGEST = 10_080.0  # minutes, a week
 
@@ -64,7 +65,9 @@ class SearchOptions:
         Raises:
             UserError: options do not go together, or name what is not there.
         """
-        config = parse(SearchConfig, "search.py", "Finds the schedule that meets goals.", arguments)
+        config = parse(
+            SearchConfig, "search.py", "Finds the schedule that meets goals.", arguments, elsewhere=belongs_to
+        )
         check(config, RULES)
         if config.goals is None and not config.resume:
             raise UserError("search.py needs --goals=FILE, or --study=NAME --resume; nothing was started")

@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from compress.errors import UserError, did_you_mean, printable
+from compress.errors import UserError, did_you_mean, printable, shown
 from compress.io.files import read_text
 from compress.selectors import unwrapped
 from engine.architectures.own_modules import imported, own_code
@@ -54,7 +54,8 @@ def own_network(
             "evaluation build it again. Nothing was started"
         )
     arguments = _fitting(typed, maker, given, settings)
-    with own_code(f"--arch={typed} cannot be built"):
+    with_them = f" with {', '.join(f'{name}: {shown(value)}' for name, value in settings.items())}" if settings else ""
+    with own_code(f"--arch={typed} cannot be built{with_them}"):
         network = maker(**arguments)
     if not isinstance(network, nn.Module):
         raise UserError(f"--arch={typed} gives {type(network).__name__}, not a torch.nn.Module; nothing was started")

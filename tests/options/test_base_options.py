@@ -46,6 +46,9 @@ def test_every_promised_option_exists() -> None:
         (["--device"], "--device: expected one argument"),
         (["agp.yaml"], "'agp.yaml' belongs to no option; give a schedule by --compress=FILE"),
         (["--nEp=3"], "unknown option '--nEp'"),
+        (["--diagnose"], "error: --diagnose belongs to test.py; nothing was started"),
+        (["--minutes=3"], "error: --minutes belongs to search.py; nothing was started"),
+        (["--base_lr=3"], "unknown option '--base-lr'"),
     ],
 )
 def test_wrong_options_end_with_2(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import Node
 
+from compress.errors import some
 from compress.graph.macs.einsum import chain_macs, einsum_macs
 from compress.graph.macs.free import is_free, plain_name
 from compress.graph.regions import has_subgraph
@@ -61,7 +62,7 @@ class MacsRow:
     macs: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MacsReport:
     """All rows in the order of execution.
 
@@ -75,6 +76,13 @@ class MacsReport:
 
     rows: tuple[MacsRow, ...]
     left_out: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        left_out = f", left out: {some(self.left_out)}" if self.left_out else ""
+        return (
+            f"MacsReport({self.total:,} MACs, {self.parameters:,} parameters, {len(self.rows)} operations in `rows`, "
+            f"by_module() adds them up{left_out})"
+        )
 
     @property
     def total(self) -> int:

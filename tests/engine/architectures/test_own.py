@@ -166,7 +166,7 @@ def test_a_file_that_moved_is_found_by_its_class(nets: Path, here: Path, caplog:
         (
             "Failing",
             ["--arch-args={size: 1}"],
-            r"built: KeyError: 'no such size' \(line [56]\d of .*nets.py\)",
+            r"built with size: 1: KeyError: 'no such size' \(line [56]\d of .*nets.py\)",
         ),
         ("Failing", [], "needs size; give --arch-args='{size: ...}'"),
         ("Fine", ["--arch-args={widht: 1}"], "takes no argument 'widht'; did you mean 'width'"),

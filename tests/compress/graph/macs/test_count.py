@@ -24,6 +24,14 @@ def test_resnet20_cifar():
     assert count_macs(resnet_cifar(), torch.zeros(1, 3, 32, 32)).total == 40_813_184
 
 
+def test_its_repr_is_one_line():
+    found = count_macs(resnet_cifar(), torch.zeros(1, 3, 32, 32))
+    assert repr(found) == (
+        f"MacsReport(40,813,184 MACs, {found.parameters:,} parameters, {len(found.rows)} operations in `rows`, "
+        "by_module() adds them up)"
+    )
+
+
 def test_a_batch_of_two_costs_twice():
     model = resnet_cifar(1)
     one, two = (count_macs(model, torch.zeros(batch, 3, 32, 32)).total for batch in (1, 2))
