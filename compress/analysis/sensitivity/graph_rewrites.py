@@ -1,6 +1,7 @@
 """A cheaper graph with the same outputs: BatchNorm folded, channels last, operations in place.
 
-Rewritings of a torch.fx graph of pure tensor operations, as `program.py` has it.
+Rewritings of a torch.fx graph of pure tensor operations, as `program.py` has it; `made_pure` makes one of what
+torch.export gives.
 """
 
 import operator
@@ -15,6 +16,7 @@ from compress.graph.trace import shape_of
 aten = torch.ops.aten
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 NORM = aten._native_batch_norm_legit_no_training.default
+PLAIN_NORM = aten.batch_norm.default  # the same before torch takes it apart
 LAYOUT_BOUND = ("as_strided", "stride", "unfold", "as_strided_scatter")
 IN_PLACE = {  # pure operation -> the same on its first argument's memory
     aten.relu.default: aten.relu_.default,
@@ -26,7 +28,42 @@ IN_PLACE = {  # pure operation -> the same on its first argument's memory
     aten.silu.default: aten.silu_.default,
     aten.hardswish.default: aten.hardswish_.default,
 }
-NEW_MEMORY = {*CONVOLUTIONS, NORM, aten.linear.default, aten.addmm.default}  # results that nothing else can see
+NEW_MEMORY = {*CONVOLUTIONS, NORM, PLAIN_NORM, aten.linear.default, aten.addmm.default}  # nothing else can see these
+MADE = {*NEW_MEMORY, aten.add.Tensor}  # the same, of operations that torch.export gives
+# running statistics, which their schemas do not say
+WRITES_UNSAID = ("instance_norm", "cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_impl_index")
+
+
+def made_pure(graph: Graph) -> bool:
+    """Writes operations on memory that nothing else can see as pure ones; whether no other operation writes anything.
+
+    False leaves the graph as it was: torch can take it apart, in as much time again as the trace took.
+    """
+    pure, changes = {written: free for free, written in IN_PLACE.items()}, []
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output") or node.target is operator.getitem:
+            continue
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None or _name(node) in WRITES_UNSAID:
+            return False
+        if node.target is PLAIN_NORM and node.args[5]:  # of this batch's statistics, and it may keep them
+            return False
+        if schema.is_mutable:
+            if node.target not in pure or not _written_alone(node):
+                return False
+            changes.append(node)
+    for node in changes:
+        node.target = pure[node.target]
+    return True
+
+
+def _written_alone(node: Node) -> bool:
+    """Whether an operation writes on a new value that it alone reads, and would give the same type as a pure one."""
+    value, mine = node.args[0], node.meta.get("val")
+    if not isinstance(value, Node) or value.target not in MADE or len(value.users) != 1:
+        return False
+    found = [source.meta.get("val") for source in node.all_input_nodes]
+    return all(isinstance(each, Tensor) and isinstance(mine, Tensor) and each.dtype == mine.dtype for each in found)
 
 
 def fold_batch_norm(graph: Graph, state: set[Node]) -> None:
@@ -36,10 +73,14 @@ def fold_batch_norm(graph: Graph, state: set[Node]) -> None:
     (Jacob et al. 2018, arXiv 1712.05877, eq. 14). The new weight is an operation of the graph, so that a changed w
     changes it too.
     """
-    for norm in list(graph.find_nodes(op="call_function", target=NORM)):
-        convolution, gamma, beta, mean, variance, _, eps = norm.args
-        only_output = [user for user in norm.users if user.target is operator.getitem and user.args[1] == 0]
-        if convolution.target not in CONVOLUTIONS or len(convolution.users) != 1 or len(only_output) != len(norm.users):
+    for norm in [each for each in graph.nodes if each.target in (NORM, PLAIN_NORM)]:
+        plain = norm.target is PLAIN_NORM
+        convolution, gamma, beta, mean, variance = norm.args[:5]
+        eps = norm.args[7 if plain else 6]
+        outputs = [user for user in norm.users if user.target is operator.getitem and user.args[1] == 0]
+        if convolution.target not in CONVOLUTIONS or len(convolution.users) != 1:
+            continue
+        if not plain and len(outputs) != len(norm.users):
             continue
         if len(shape_of(convolution)) != len(shape_of(convolution.args[1])):  # the norm's channels are not the layer's
             continue
@@ -50,7 +91,7 @@ def fold_batch_norm(graph: Graph, state: set[Node]) -> None:
             folded = graph.call_function(_fold, (weight, bias, gamma, beta, mean, variance, eps))
             parts = [graph.call_function(operator.getitem, (folded, place)) for place in (0, 1)]
         convolution.args = (convolution.args[0], *parts, *convolution.args[3:])
-        for each in only_output:
+        for each in [norm] if plain else outputs:
             each.replace_all_uses_with(convolution)
             convolution.meta.setdefault("val", each.meta.get("val"))
 

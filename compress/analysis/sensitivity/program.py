@@ -66,7 +66,9 @@ class Program:
     """
 
     def __init__(self, model: nn.Module, inputs: ExampleInputs) -> None:
-        exported = export_model(model, inputs).run_decompositions({})  # in-place operations become pure ones
+        exported = export_model(model, inputs)
+        if not graph_rewrites.made_pure(exported.graph_module.graph):
+            exported = exported.run_decompositions({})  # as little as that, in-place operations become pure ones
         _check(exported, model)
         self.graph = exported.graph_module.graph
         placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]

@@ -6,12 +6,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from compress.analysis.sensitivity.changes import find_subjects
 from compress.analysis.sensitivity.evaluation import Evaluation
 from compress.analysis.sensitivity.meter import PlainMeter
+from compress.analysis.sensitivity.program import Program
 from compress.analysis.sensitivity.replay import ReplayMeter, choose_meter
 from compress.errors import UserError
 from models.C2SRCNN.model import Net
@@ -127,6 +129,66 @@ def test_the_same_numbers_as_the_whole_network(name: str) -> None:
     torch.manual_seed(0)
     model = shaken(NETWORKS[name]())
     check(model, Evaluation([torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)], as_is))
+
+
+class Written(nn.Module):
+    """A value is written on after another name for it was taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.conv(x)
+        rows = made.flatten(1)
+        made.relu_()
+        return rows + 1
+
+
+class Widened(nn.Module):
+    """`+=` keeps the type, which `+` would not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.conv(x)
+        made += torch.full((1,), 0.1, dtype=torch.float64).expand(made.shape)
+        return made
+
+
+@pytest.mark.parametrize(
+    ("make", "again"),
+    [
+        (NETWORKS["resnet"], False),
+        (NETWORKS["views"], False),
+        (Reused, False),  # the trace has later uses read what was written
+        (Written, True),
+        (Widened, True),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True)), True),
+    ],
+)
+def test_only_a_graph_that_writes_is_taken_apart(
+    make: Callable[[], nn.Module], again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[object] = []
+    plain = ExportedProgram.run_decompositions
+
+    def counted(self: ExportedProgram, table: dict) -> ExportedProgram:
+        taken.append(table)
+        return plain(self, table)
+
+    monkeypatch.setattr(ExportedProgram, "run_decompositions", counted)
+    torch.manual_seed(0)
+    model, x = shaken(make()), torch.rand(2, 3, 16, 16)
+    program = Program(model, x)
+    assert bool(taken) is again
+    with torch.inference_mode():
+        values = {**program.state, **program.piece(program.fixed, set())(dict(program.state)), **program.flat_inputs(x)}
+        found, expected = program.output(program.whole(values)), model(x)
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected)
 
 
 def test_shared_weights_several_inputs_and_outputs() -> None:
