@@ -136,10 +136,19 @@ class CurrentGraph:
             return
         self._looked = True
         if not named and not several_processes() and are_real(arguments):
-            self.batch = pytree.tree_map(
-                lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, real_inputs(arguments)
-            )
+            with torch.inference_mode(False):  # what is kept of an inference-mode pass could not be traced
+                self.batch = pytree.tree_map(
+                    lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, real_inputs(arguments)
+                )
         if self.inputs is None:
-            self.inputs = tuple(each.detach() if isinstance(each, Tensor) else each for each in arguments)
+            self.inputs = tuple(_traceable(each) if isinstance(each, Tensor) else each for each in arguments)
             self._seen = [{"shape": list(x.shape), "dtype": x.dtype} if isinstance(x, Tensor) else x for x in arguments]
         self.unwatch()
+
+
+def _traceable(tensor: Tensor) -> Tensor:
+    """Detached; a copy of what was made in inference mode, which a trace could not use."""
+    if not tensor.is_inference():
+        return tensor.detach()
+    with torch.inference_mode(False):
+        return tensor.clone()
