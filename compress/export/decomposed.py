@@ -2,8 +2,8 @@
 
 `DecomposedActivation`, `store_decomposed`: what `deployable(model, "program")` puts into a copy. Weights
 are int8 with the trained integers, activations int8 (those of uint8 moved by 128): the same numbers as in ONNX files.
-`fold_norms`, `load_program`, `zeros_like_inputs`, `weights_of`, `put_values`, `explicit_grids`, `join_on_one_grid`:
-what becomes of the exported program.
+`fold_norms`, `fit_program_biases`, `load_program`, `zeros_like_inputs`, `weights_of`, `put_values`, `explicit_grids`,
+`join_on_one_grid`: what becomes of the exported program.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,11 +15,13 @@ import torch
 import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decomposed
 from torch import Tensor, nn
 
-from compress.export.onnx.int8_weights import Int8Weight
+from compress.export.onnx.int8_weights import Int8Weight, fitted
 from compress.export.runtimes.base import Source
 from compress.io.files import checked
 
 SHIFT = 128  # from the integers of uint8 to those of int8
+LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
+MOVES = ("view", "reshape", "flatten", "permute", "transpose", "unsqueeze", "squeeze", "contiguous", "clone", "alias")
 QUANTIZE, DEQUANTIZE = "quantize_per_tensor", "dequantize_per_tensor"
 
 
@@ -144,7 +146,7 @@ def fold_norms(module: Any) -> int:
 
 def _fold(module: Any, norm: Any, held: dict[Any, HeldWeight]) -> bool:
     layer = norm.args[0]
-    if not is_call(layer, "conv1d", "conv2d", "conv3d", "linear") or len(layer.users) != 1:
+    if not is_call(layer, *LAYERS) or len(layer.users) != 1:
         return False
     weight = held.get(layer.args[1])
     given = [_tensor(module, each) for each in norm.args[1:5]]
@@ -172,6 +174,34 @@ def _fold(module: Any, norm: Any, held: dict[Any, HeldWeight]) -> bool:
     layer.args = (*layer.args[:2], nodes["bias"], *layer.args[3:])
     norm.replace_all_uses_with(layer)
     return True
+
+
+def fit_program_biases(module: Any) -> int:
+    """Weights too fine for their layer's bias get a coarser scale, in place; how many. See `int8_weights.fitted`."""
+    done = 0
+    for weight in weights_of(module):
+        integers, scale, zero, axis = weight.node.args[:4]
+        layers = [each for each in weight.node.users if is_call(each, *LAYERS)]
+        if len(layers) != 1 or len(weight.node.users) != 1 or axis != 0:
+            continue
+        bias = _tensor(module, layers[0].args[2]) if len(layers[0].args) > 2 else None
+        step = _grid_scale(layers[0].args[0])
+        zeros = module.get_buffer(zero.target)
+        found = fitted(weight.integers, weight.scale, zeros, axis, bias, step) if bias is not None and step else None
+        if found is None:
+            continue
+        done += 1
+        for source, part in zip((integers, scale), found, strict=True):
+            module.get_submodule(weight.layer).register_buffer(source.target.rpartition(".")[2], part)
+    module.recompile()
+    return done
+
+
+def _grid_scale(value: Any) -> float | None:
+    """Of the grid that a layer's input is on, through operations that only move values; None where it is on none."""
+    while is_call(value, *MOVES):
+        value = value.args[0]
+    return float(value.args[1]) if is_call(value, DEQUANTIZE) else None
 
 
 def _tensor(module: Any, node: Any) -> Tensor | None:

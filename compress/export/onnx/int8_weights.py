@@ -1,6 +1,6 @@
 """Weights as int8: the integers that a file stores and the scales that give the values back.
 
-`int8_form`, pure mathematics.
+`int8_form` and `fitted`, pure mathematics.
 
 Kernels want a symmetric form, value = scale * integer, one scale per output channel. Nearly every grid has one
 exactly, because only the differences count: DoReFa's k-bit weights are odd integers over 2^k - 1, which fit int8 for
@@ -19,6 +19,7 @@ from torch import Tensor
 from compress.quantization.grid import Grid
 
 LARGEST = 127
+LARGEST_BIAS = 2**30  # over input scale x weight scale: half of what 32 bits hold, since the products are added
 REDUCED = 63  # two products of 8 x 7 bits and their sum fit 16 bits
 _ON_GRID = 1e-3  # of a step: float32 noise of values that are on their grid
 
@@ -76,6 +77,32 @@ def int8_form(
     forms = _exact_forms(values, grid, stretch, limit) if grid is not None else []
     found = next((form for form in forms if form is not None), None)
     return _finer(found) if found is not None else _nearest(values, channel_axis, limit)
+
+
+def fitted(
+    integers: Tensor, scale: Tensor, zero_point: Tensor, axis: int, bias: Tensor, input_scale: float
+) -> tuple[Tensor, Tensor] | None:
+    """Integers and scales of a weight so coarse that 32 bits hold the layer's bias; None where they are already.
+
+    Integer kernels keep a bias as a multiple of input scale x weight scale, and cut off what exceeds 32 bits: beside
+    weights that are next to nothing. What those lose is at most half a scale each: with inputs of 8 bits and n weights
+    less than n * 2**-23 of the bias, while the rounding of an output to 8 bits takes 2**-9 of the largest value.
+
+    Args:
+        integers: int8.
+        scale: of shape (channels,).
+        zero_point: of shape (channels,).
+        axis: the integers' dimension of channels.
+        bias: of shape (channels,) or (1,).
+        input_scale: of the grid of the layer's inputs.
+    """
+    least = bias.detach().double().abs() / (input_scale * LARGEST_BIAS)
+    exact = scale.double()
+    if bool((exact.abs() >= least).all()):
+        return None
+    coarse = (torch.where(exact < 0, -1.0, 1.0) * torch.maximum(exact.abs(), least)).float()
+    zero, before, after = (_along(each.double(), integers, axis) for each in (zero_point, exact, coarse))
+    return ((integers - zero) * before / after + zero).round().to(torch.int8), coarse
 
 
 def _exact_forms(values: Tensor, grid: Grid, stretch: Tensor | None, limit: int) -> list[Int8Weight | None]:

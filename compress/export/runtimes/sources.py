@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
-from compress.export.decomposed import fold_norms
+from compress.export.decomposed import fit_program_biases, fold_norms
 from compress.export.onnx.check import Inputs, stored_in_integers
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportSettings
@@ -96,7 +96,8 @@ def _write_program(model: nn.Module, inputs: Inputs, file: Path) -> str:
             given = tuple(each.cpu() for each in inputs)
             program = torch.export.export(ready, given)
             module = program.module()
-            program = torch.export.export(module, given) if fold_norms(module) else program
+            changed = fold_norms(module) + fit_program_biases(module)
+            program = torch.export.export(module, given) if changed else program
             torch.export.save(program, file)
     except Exception as e:  # torch.export's errors share no base class
         text = " ".join(str(e).split())[:300]

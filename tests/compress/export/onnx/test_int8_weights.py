@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from compress.export.onnx.int8_weights import int8_form
+from compress.export.onnx.int8_weights import fitted, int8_form
 from compress.quantization.grid import Grid
 
 
@@ -119,3 +119,20 @@ def test_a_masked_channel_gets_a_scale_that_a_bias_can_be_divided_by() -> None:
     found = int8_form(torch.tensor([[0.0, 0.0], [0.1, 0.2]]), grid([1e-30, 0.1], [0, 0], -127, 127, 0))
     assert found.exact
     assert float(found.scale[0]) == 1.0
+
+
+@pytest.mark.parametrize("zero", [0, -3])
+def test_scales_too_fine_for_a_bias_become_coarser(zero: int) -> None:
+    """bias / (0.01 * scale) fits 32 bits; weights keep their values to half a scale, others their integers."""
+    integers = torch.tensor([[100, -50], [100, -50], [90, 7]], dtype=torch.int8)
+    scale, zeros, bias = torch.tensor([0.1, 1e-12, -1e-12]), torch.full((3,), zero), torch.tensor([0.5, 0.5, -0.5])
+    found = fitted(integers, scale, zeros, 0, bias, 0.01)
+    assert found is not None
+    coarse, new = found
+    assert (new[0], new[1] > 0, new[2] < 0) == (scale[0], True, True)
+    assert torch.equal(coarse[0], integers[0])
+    assert (bias.double().abs() / (0.01 * new.double().abs()) <= 2**31 - 1).all()
+    wanted, values = (((each.double() - zero) * by[:, None]) for each, by in ((integers, scale), (coarse, new)))
+    assert ((values - wanted).abs() <= 0.501 * new.abs()[:, None]).all()
+    assert fitted(coarse, new, zeros, 0, bias, 0.01) is None
+    assert fitted(integers, scale, zeros, 0, torch.zeros(1), 0.01) is None
