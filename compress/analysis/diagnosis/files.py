@@ -38,14 +38,15 @@ def file_rows(
     """
     model = needed("onnx", "reading an ONNX file").load(checked(file))
     nodes = {node.name: node for node in model.graph.node if node.op_type in WEIGHTED and node.name in points}
+    modules = canonical_modules(quantized)
+    gives = {name: _with_bias(node, modules[name], model.graph) for name, node in nodes.items()}
     if runtime == ONNXRUNTIME:
         values: Sequence[Mapping[str, Any]] = [all_values(model, each) for each in inputs]
     else:
-        names = [name for node in nodes.values() for name in (node.input[0], node.output[0])]
+        names = [each for name, node in nodes.items() for each in (node.input[0], gives[name])]
         held = {each.name for each in (*model.graph.initializer, *model.graph.input)}
         values = _in_runtime(runtime, file, [name for name in names if name not in held], inputs)
-        nodes = {name: node for name, node in nodes.items() if {node.input[0], node.output[0]} <= values[0].keys()}
-    modules = canonical_modules(quantized)
+        nodes = {name: node for name, node in nodes.items() if {node.input[0], gives[name]} <= values[0].keys()}
     given = {
         name: [torch.from_numpy(each[node.input[0]]) for each in values]
         for name, node in nodes.items()
@@ -59,7 +60,7 @@ def file_rows(
         if reads is None or not _alike(reads, own):
             continue
         found[name] = {input_name: decibels(_rounded(modules[name], reads).flatten(), own.flatten())}
-        given_here, in_file = seen.outputs.get(name), _outputs(modules[name], nodes[name], values)
+        given_here, in_file = seen.outputs.get(name), _outputs(modules[name], gives[name], values)
         if given_here is not None and _alike(given_here, in_file):
             found[name][own_name] = decibels(given_here.flatten(), in_file.flatten())
     return found
@@ -83,8 +84,21 @@ def _rounded(layer: Any, x: Tensor) -> Tensor:
     return found
 
 
-def _outputs(layer: Any, node: Any, values: Sequence[Mapping[str, Any]]) -> Tensor:
-    result = _joined(values, node.output[0])
+def _with_bias(node: Any, layer: Any, graph: Any) -> str:
+    """The value that a layer gives: behind the addition of its bias, where the node has no place for one.
+
+    Linear layers of inputs of three dimensions and more are MatMul and Add.
+    """
+    readers = [each for each in graph.node if node.output[0] in each.input]
+    constants = {each.name for each in graph.initializer}
+    apart = node.op_type == "MatMul" and getattr(layer, "bias", None) is not None
+    if apart and len(readers) == 1 and readers[0].op_type == "Add" and constants & {*readers[0].input}:
+        return str(readers[0].output[0])
+    return str(node.output[0])
+
+
+def _outputs(layer: Any, name: str, values: Sequence[Mapping[str, Any]]) -> Tensor:
+    result = _joined(values, name)
     if getattr(layer, "result_quantizer", None) is not None:
         with torch.no_grad():
             result = layer.result_quantizer(result)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compress.analysis.diagnosis.diagnose import diagnose
 from compress.errors import UserError
-from compress.export.onnx.export import transform_to_onnx
+from compress.export.onnx.export import export_onnx, transform_to_onnx
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 
@@ -347,3 +347,27 @@ def test_batches_need_not_stand_in_the_first_dimension_of_what_a_layer_reads() -
     rows = {row["layer"]: row for row in found.rows}
     assert rows["middle"]["own_db"] > 30
     assert rows["head"]["own_db"] > 30
+
+
+@pytest.mark.slow
+def test_a_bias_that_the_file_adds_in_a_node_of_its_own_is_the_layers(tmp_path: Path) -> None:
+    """A linear layer of rows of features is MatMul and Add; most of what it gives may be its bias."""
+    torch.manual_seed(0)
+    inputs = [(torch.rand(4, 3, 4, 4),)]
+    model = Windows().eval()
+    model.middle.bias.data.fill_(3.0)
+    settings = {"bits_activations": 8, "bits_parameters": 8, "per_channel_wts": True}
+    quantizer = PostTrainLinearQuantizer(**settings, example_inputs=inputs[0])
+    small = quantizer.quantize(copy.deepcopy(model), [inputs[0][0]])
+    file = tmp_path / "net.onnx"
+    export_onnx(small.eval(), file, inputs[0])
+    healthy = diagnose(model, small, inputs, file)
+    assert not healthy.suspects, str(healthy)
+    (row,) = (row for row in healthy.rows if row["layer"] == "middle")
+    assert row["file_db"] > 60
+    broken = onnx.load(file)
+    node = next(each for each in broken.graph.node if each.name == "middle")
+    add = next(each for each in broken.graph.node if node.output[0] in each.input)
+    changed(broken, next(name for name in add.input if name != node.output[0]), np.zeros_like)
+    onnx.save(broken, tmp_path / "broken.onnx")
+    assert diagnose(model, small, inputs, tmp_path / "broken.onnx").suspects[0].layer == "middle"
