@@ -19,6 +19,8 @@ from compress.arguments.words import MOST_WHOLE, describe_type, keys_at, should_
 from compress.errors import did_you_mean, nearest, shown
 
 INJECTED = frozenset({"model", "optimizer", "last_epoch", "example_inputs"})  # given by the builder, not by YAML
+AS_GOOD_AS_LISTS = (tuple, set, frozenset, range, collections.abc.KeysView)  # from Python
+AS_LIST = BeforeValidator(lambda value: list(value) if isinstance(value, AS_GOOD_AS_LISTS) else value)
 WIDER: dict[type, dict[str, Any]] = {}
 """Class of another library -> arguments that take more than its annotation says."""
 
@@ -65,10 +67,6 @@ def _bounded(hint: Any, limited: bool = False) -> Any:
         inner = origin[tuple(each if each is Ellipsis else _bounded(each) for each in args)]
         return Annotated[inner, AS_LIST] if origin is list else inner
     return hint
-
-
-AS_LIST = BeforeValidator(lambda value: list(value) if isinstance(value, AS_GOOD_AS_LISTS) else value)  # from Python
-AS_GOOD_AS_LISTS = (tuple, set, frozenset, range, collections.abc.KeysView)
 
 
 MOST_FAULTS = 20  # wrong values of one instance that are listed one by one

@@ -18,8 +18,7 @@ from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
 from compress.export.onnx.qdq import is_quantized
 from compress.io.files import write_json
-from compress.pruning.one_shot.prune import COUNTED, OneShot, prune_by_norms, prune_one_shot
-from compress.thinning.cost import Cost
+from compress.pruning.one_shot.prune import COUNTED, Counted, OneShot, prune_by_norms, prune_one_shot
 from engine.application import TestedApplication
 from engine.commands.quantize import calibration_data
 from engine.commands.thin import Content, thinned_content
@@ -41,7 +40,7 @@ class PruneRequest:
         batches: minibatches of training data to calibrate with.
     """
 
-    target: Cost
+    target: Counted
     to: float
     batches: int
 
@@ -64,7 +63,7 @@ class PruneRequest:
                 f"--prune={opt.prune}: give macs=X or params=X, X what may be left as a fraction of the network's, "
                 "such as macs=0.7; nothing was started"
             )
-        return cls(cast(Cost, target), to, opt.calibration)
+        return cls(cast(Counted, target), to, opt.calibration)
 
     def run(self, tester: TestedApplication) -> dict[str, Any]:
         """Prunes, thins with proof, measures on the test data, writes; returns what one_shot.json holds.

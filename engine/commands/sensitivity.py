@@ -74,12 +74,13 @@ class SensitivityRequest:
         if self.data == "validation":
             judge = copy.copy(tester)
             judge.testing_loader = tester.training_data()[1]
+        data: Any = self.data
         settings = Settings(
             jobs=self.jobs,
             tolerance=self.tolerance,
             higher_is_better=tester.higher_is_better,
             schedule_file=Path(f"{stem}.yaml") if self.write else None,
-            data=self.data,
+            data=data,
             measured_on=judge.data_facts(),
             command=tester.config.schedule_command(tester.checkpoint),
         )

@@ -119,8 +119,6 @@ def sensitivity_analysis(
     """
     require("sensitivity_analysis", "pandas", "openpyxl", "matplotlib", "tqdm")
     settings, path = settings or Settings(), _checked(Path(sensitivity_file))
-    if settings.jobs < 1:
-        raise UserError(f"jobs {settings.jobs}: it must be 1 or more; nothing was measured")
     harm = as_levels(sense_type, levels)
     subjects, meter, dense, graph = _prepare(model, test_func, sense_type, settings)
     goal = _goal(dense, test_func, settings)

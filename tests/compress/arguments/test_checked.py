@@ -147,7 +147,8 @@ CALLS: dict[str, tuple[Callable[[Path], object], str]] = {
     "threads of a way": (lambda p: onnx_way(p / "a.onnx", (X,), -4), "threads should be"),
     "sense_type": (lambda p: sensitivity_analysis(net(), p / "s.xlsx", _score, "filer"), "did you mean 'filter'"),  # type: ignore[arg-type]
     "levels": (lambda p: sensitivity_analysis(net(), p / "s.xlsx", _score, "element", [50.0]), "level"),
-    "jobs": (lambda _: SensitivitySettings(jobs=-1), "jobs should be"),
+    "jobs": (lambda _: SensitivitySettings(jobs=0), "jobs should be"),
+    "tolerance": (lambda _: SensitivitySettings(tolerance=-1.0), "tolerance should be"),
     "data": (lambda _: SensitivitySettings(data="tset"), "did you mean 'test'"),  # type: ignore[arg-type]
     "color_by": (lambda p: draw_model_to_file(net(), p / "n.png", X, "sparsty"), "did you mean 'sparsity'"),  # type: ignore[arg-type]
     "empty block": (lambda _: sparsity_report(net(), (0, 8, 1, 1)), "block_shape"),

@@ -94,9 +94,9 @@ def test_what_a_transposed_convolution_reads_stays(caplog: pytest.LogCaptureFixt
 
 
 def test_wrong_budgets_and_networks_without_a_group_are_refused() -> None:
-    with pytest.raises(UserError, match="a fraction between 0 and 1"):
+    with pytest.raises(UserError, match="to should be a number, > 0, < 1"):
         prune_one_shot(Doubled(), batches(), 1.0)
-    with pytest.raises(UserError, match="given latency"):
+    with pytest.raises(UserError, match="given 'latency'; target should be one of macs, params"):
         prune_one_shot(Doubled(), batches(), 0.5, "latency")
     with pytest.raises(UserError, match="nothing was pruned: the network has no prunable group"):
         prune_one_shot(nn.Conv2d(2, 3, 3), batches(), 0.5)
