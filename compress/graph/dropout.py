@@ -16,11 +16,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.graph.modes import overrides_train
 
+BY_DIFFERENCES = 2  # `compute_mode="donot_use_mm_for_euclid_dist"` of torch.cdist
 DRAWS = ("aten.bernoulli", "aten.bernoulli_", "aten.native_dropout")
 
 
 class NoDropout(TorchDispatchMode):
-    """Random masks keep everything, whatever operation draws them, outside the branches of `torch.cond`."""
+    """Random masks keep everything, whatever operation draws them, outside the branches of `torch.cond`.
+
+    Distances are computed exactly, since what rounds to nearly zero would differ in two passes.
+    """
 
     supports_higher_order_operators = True
 
@@ -38,6 +42,9 @@ class NoDropout(TorchDispatchMode):
             return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
         if name in ("aten.rrelu_with_noise", "aten.rrelu_with_noise_"):
             args = args[:4]  # without `training` the slope is the mean of those that are drawn
+        if name == "aten._euclidean_dist":
+            # By products of matrices, which leave a root of rounding errors where a point is held against itself.
+            func, args = torch.ops.aten._cdist_forward.default, (*args, 2.0, BY_DIFFERENCES)
         return self.call(name, func, args, kwargs or {})
 
     def drawn(self, name: str, args: Any) -> None:

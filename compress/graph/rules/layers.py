@@ -58,8 +58,11 @@ def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 
 def deformable(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """x (N, I, H, W), weight (O, I, ..), offsets and mask (N, .., H, W): each channel is read at the same places."""
-    if a["groups"] != 1 or a["offset_groups"] != 1:
+    """x (N, I, H, W), weight (O, I, ..), offsets and mask (N, .., H, W): channels are read at the same places.
+
+    Each of several groups of offsets loses the same positions, so that those that are left are parts of one size again.
+    """
+    if a["groups"] != 1:
         return boundary(c, node, a)
     x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
     for value in (c.read(a["offset"]), c.read(a["mask"])):
@@ -68,6 +71,9 @@ def deformable(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         c.pin(ids, "convolved along")
     for ids in weight.units[2:]:
         c.pin(ids, "")
+    for ids in (x.units[1], weight.units[1]):
+        if ids is not None:
+            c.units.tie_along(ids.reshape(a["offset_groups"], -1), 0)
     c.reads_along(a["weight"], 1)
     _contract(c, x, 1, weight, 1)
     out = c.join(weight.units[0], bias.units[0]) if weight.shape[0] > 1 else None
@@ -106,11 +112,15 @@ def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, trans
     if way == "blocks":
         return _whole_blocks(c, a, x, weight, transposed)
     if way is None:
-        c.pin(x, "the number of groups is a literal")
-        c.pin(full, "the number of groups is a literal")
+        reason = f"a trial without whole groups of its {groups}, or without a part of each, failed" if own else LITERAL
+        c.pin(x, reason)
+        c.pin(full, reason)
         c.pin(part, "")
-        out_size = weight.shape[1] * groups if transposed else weight.shape[0]
-        return full if not transposed else _pinned(c, out_size)
+        if not transposed:
+            return full
+        out = c.units.fresh(weight.shape[1] * groups)
+        c.pin(out, reason)
+        return out
     # Channel number = block * (channels per block) + position: reshape(groups, -1) has a block in each row, tying along
     # 0 ties equal positions, tying along 1 (`_whole_blocks`) whole blocks.
     inputs, outputs = c.units.tie_along(x.reshape(groups, -1), 0), c.units.tie_along(full.reshape(groups, -1), 0)
@@ -124,10 +134,7 @@ def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, trans
     return full
 
 
-def _pinned(c: Coupling, size: int) -> Ids:
-    ids = c.units.fresh(size)
-    c.pin(ids, "the number of groups is a literal")
-    return ids
+LITERAL = "the number of groups is a literal"
 
 
 def _whole_blocks(c: Coupling, a: dict[str, Any], x: Ids, weight: Value, transposed: bool) -> Ids:

@@ -68,6 +68,33 @@ def distance(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return Value.fixed(())
 
 
+def loss(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """mse_loss and the like: 0 of two zeros, element by element, as a sum or as a mean."""
+    operands = [c.read(each) for each in node.args[:2]]
+    shape = tuple(torch.broadcast_shapes(*(x.shape for x in operands)))
+    both, reduced = aligned(c, operands, shape, all), a.get("reduction", MEAN)
+    if reduced == NONE:
+        return both
+    for ids, zero in zip(both.units, both.zero, strict=True):
+        if reduced == MEAN:
+            pin_statistic(c, ids, "averaged over")
+        else:
+            _summed(c, ids, zero)
+    return Value.fixed(())
+
+
+NONE, MEAN = 0, 1  # of `reduction`
+
+
+def renorm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Each part along one dimension is scaled down to a length, over which all other dimensions are summed."""
+    x = c.read(node.args[0])
+    for dim, (ids, zero) in enumerate(zip(x.units, x.zero, strict=True)):
+        if dim != a["dim"] % len(x.shape):
+            _summed(c, ids, zero)
+    return x
+
+
 def broadcast(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Several tensors in the shape that they share."""
     operands = c.values(a["tensors"])
@@ -131,6 +158,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cdist", "_cdist_forward", "_euclidean_dist"), cdist),
     **dict.fromkeys(("cosine_similarity", "linalg_vecdot"), product),
     "dist": distance,
+    **dict.fromkeys(("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"), loss),
+    **dict.fromkeys(("renorm", "renorm_"), renorm),
     "broadcast_tensors": broadcast,
     "eye": eye,
     **dict.fromkeys(("diag", "diag_embed"), diagonal),

@@ -10,10 +10,10 @@ from tests.compress.thinning.twins import numbers, prepared, thinned_alike
 
 
 class Deformed(nn.Module):
-    def __init__(self, groups=1, bias=True):
+    def __init__(self, groups=1, bias=True, offsets=1):
         super().__init__()
-        self.first, self.where = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 18, 3, padding=1)
-        self.mask = nn.Conv2d(8, 9, 1)
+        self.first, self.where = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 18 * offsets, 3, padding=1)
+        self.mask = nn.Conv2d(8, 9 * offsets, 1)
         self.deformed, self.last = DeformConv2d(8, 6, 3, padding=1, groups=groups, bias=bias), nn.Conv2d(6, 4, 1)
 
     def forward(self, x):
@@ -32,3 +32,10 @@ def test_filters_and_channels_follow(bias):
 def test_groups_stay():
     graph = prunable_graph(prepared(Deformed(groups=2)), numbers(2, 3, 6, 6))
     assert "no rule for the operation" in graph.why_pinned("deformed.weight")[0]
+
+
+def test_groups_of_offsets_lose_the_same_positions():
+    torch.manual_seed(0)
+    removed, graph = thinned_alike(Deformed(offsets=2), numbers(2, 3, 6, 6), numbers(3, 3, 8, 6))
+    assert set(removed) == {"first.weight[0]", "deformed.weight[0]"}, graph.describe()
+    assert graph.groups_of("first.weight")[0].units == 4

@@ -1,5 +1,6 @@
 """Distances, similarities, diagonals, masked assignments: exact where a channel is zero, else pinned with a reason."""
 
+import copy
 import re
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 from torch.nn import functional
 
 from compress.graph.channels import channel_graph
+from compress.thinning.complete import masks_of
+from compress.thinning.thin import put_on, remove_units
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.twins import Between, numbers, prepared, thinned_alike
 
 
@@ -44,13 +48,27 @@ EXACT = {
     "cdist": lambda self, y: over(y, pairs_of(y).mean((1, 2))),
     "cosine": lambda self, y: y * functional.cosine_similarity(y, y.mean((2, 3), keepdim=True), dim=1)[:, None],
     "vecdot": lambda self, y: y * torch.linalg.vecdot(y, y.flip(-1), dim=1)[:, None],
+    "a sum of squares": lambda self, y: y * functional.mse_loss(y, y.flip(-1), reduction="sum") / 1000,
+    "squares": lambda self, y: functional.mse_loss(y, y.flip(-1), reduction="none"),
+    "Huber's loss": lambda self, y: y * functional.huber_loss(y, y.flip(-1), reduction="none").sum(1, keepdim=True),
+    "lengths of samples": lambda self, y: torch.renorm(y, 2, 0, 1.0),
+    "lengths of channels": lambda self, y: torch.renorm(y, 2, 1, 1.0),
     "dist": lambda self, y: y * torch.dist(y, y.flip(-1)),
     "nuclear norm": lambda self, y: over(y, 1 / torch.linalg.matrix_norm(y.flatten(2), "nuc")),
     "assigned, summed": lambda self, y: y * assigned(y, lambda z: z < 0, 0.5).sum(1, keepdim=True),
     "assigned by a mean": lambda self, y: assigned(y, lambda z: z < z.mean((2, 3), keepdim=True), 0.0),
     "assigned to channels": lambda self, y: assigned(y, lambda z: z.sum((2, 3)) < 0, 0.3),
 }
+
+
+def nearest(self, y):
+    rows = y.flatten(2).mT
+    return (torch.softmax(-torch.cdist(rows, rows), -1) @ rows).mT.reshape(y.shape)
+
+
 PINNED = {
+    "a mean of squares": (lambda self, y: y * functional.mse_loss(y, y.flip(-1)), "averaged over"),
+    "lengths of rows": (lambda self, y: torch.renorm(y.sigmoid(), 2, 0, 1.0), "not zero where masked .renorm"),
     "a diagonal of ones": (
         lambda self, y: over(y, (torch.einsum("nchw,ndhw->ncd", y, y) - torch.eye(8, dtype=y.dtype)).sum((1, 2))),
         "coupled to a tensor of fixed size",
@@ -83,6 +101,16 @@ SLOW = ("identity of a size", "vecdot", "dist", "nuclear norm", "assigned to cha
 def test_zero_channels_change_nothing(name):
     removed, _ = thinned_alike(Between(EXACT[name], width=8), numbers(2, 3, 5, 6))
     assert "first.weight[0]" in removed
+
+
+def test_distances_of_points_from_themselves_are_not_judged_by_their_rounding():
+    model = prepared(Between(nearest))
+    image = numbers(2, 3, 5, 6)  # 30 points: from 26 on torch computes distances by a product of matrices
+    twin, graph = copy.deepcopy(model), prunable_graph(model, image)
+    masks = masks_of(graph, {"first.weight[0]": [1, 4]}, dict(twin.named_parameters()))
+    put_on(twin, masks)
+    remove_units(model, graph, {"first.weight[0]": [1, 4]}, image)
+    torch.testing.assert_close(model(image), twin(image), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", PINNED)
