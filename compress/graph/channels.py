@@ -30,6 +30,8 @@ from compress.graph.coupling import Choices, Coupling
 from compress.graph.macs.by_weight import other_macs, weight_macs
 from compress.graph.own_code import asks_for_inference, hooked, hooks_of, reads_widths, replaced_buffers
 from compress.graph.rules.table import RULES
+from compress.graph.sizes.decisions import by_inputs, undecided
+from compress.graph.sizes.origins import Decision
 from compress.graph.trace import ExampleInputs, Trace
 from compress.graph.training import traces_of
 from compress.graph.units import Ids
@@ -133,6 +135,7 @@ class ChannelGraph:
         other_macs: those of operations that read no weight, such as products of two activations in attention.
         alike: whether the traces show that training mode computes what eval mode does.
         hooks: the hooks of other code that there were.
+        undecided: what to say of paths that the code chooses by the size of the input; '' if the examples show all.
     """
 
     _groups: tuple[ChannelGroup, ...]
@@ -149,6 +152,7 @@ class ChannelGraph:
     alike: bool = False
     other_macs: int = 0
     hooks: frozenset[int] = frozenset()
+    undecided: str = ""
 
     @functools.cached_property
     def places(self) -> frozenset[Place]:
@@ -169,8 +173,9 @@ class ChannelGraph:
         return tuple(dict.fromkeys(reason for group in groups for reason in group.pinned))
 
     def describe(self) -> str:
-        """One line per group, prunable ones first."""
-        return "\n".join(str(group) for group in sorted(self._groups, key=lambda group: bool(group.pinned)))
+        """One line per group, prunable ones first; then what the examples do not show."""
+        groups = [str(group) for group in sorted(self._groups, key=lambda group: bool(group.pinned))]
+        return "\n".join([*groups, *([self.undecided] if self.undecided else [])])
 
 
 def channel_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
@@ -212,9 +217,8 @@ def graph_of(
     """
     heads, macs = heads or Heads(), weight_macs(traces[0])
     fixed = hooked(model) | overlapping(model) | held_elsewhere(model, traces)
-    elsewhere = [each for trace in traces for each in trace.elsewhere]
-    remade = "the code may make {} anew in a branch that no trace shows: make it once, in the constructor, or outside"
-    fixed |= {name: remade.format(name) for name in replaced_buffers(model)}
+    decisions: list[Decision] = []
+    fixed |= replaced_buffers(model)
 
     def walked(heads: Heads) -> Coupling:
         coupling = Coupling(model, RULES, choices, distrusted, allow_inexact, heads)
@@ -222,11 +226,12 @@ def graph_of(
         with torch.random.fork_rng(devices=[]):
             for trace in traces:
                 coupling.walk(trace)
+                decisions.extend(by_inputs(coupling, trace.decisions))
         coupling.couple_unread([each.name for each in unread_in(model, traces)])
         for name, reason in fixed.items():
             if name in coupling.tensors:
                 coupling.pin_all(coupling.tensors[name], reason)
-        for each in elsewhere:
+        for each in (each for trace in traces for each in trace.elsewhere):
             held = [value for name, value in coupling.tensors.items() if each.counts(name)]
             for ids in (ids for value in held for ids in value.units if each.place not in coupling.tensors):
                 coupling.units.pin(ids if ids is not None and len(ids) == each.size else None, each.reason)
@@ -258,6 +263,7 @@ def graph_of(
         all(trace.alike for trace in traces),
         other_macs(traces[0]),
         hooks_of(model),
+        undecided(decisions),
     )
 
 

@@ -282,8 +282,8 @@ def _has(code: Any, pattern: re.Pattern[str]) -> bool:
         return False
 
 
-def replaced_buffers(model: nn.Module) -> list[str]:
-    """Full names of the buffers that forward may replace in a branch, such as a table for another size of image.
+def replaced_buffers(model: nn.Module) -> dict[str, str]:
+    """The buffers that forward may replace in a branch, such as a table for another size of image -> why they stay.
 
     It may make the new one from any numbers, and no trace of the other branch shows which. A buffer that is updated
     from what it was, or interpolated, follows.
@@ -294,7 +294,10 @@ def replaced_buffers(model: nn.Module) -> list[str]:
         own = [cls for cls in type(module).__mro__ if not cls.__module__.startswith(("torch.", "builtins"))]
         named = set().union(*(_replaced(cls) for cls in own if buffers))
         found += [f"{name}.{key}".lstrip(".") for key in sorted(buffers & named)]
-    return found
+    return {name: REMADE.format(name) for name in found}
+
+
+REMADE = "the code may make {} anew in a branch that no trace shows: make it once, in the constructor, or outside"
 
 
 @functools.cache

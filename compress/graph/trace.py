@@ -44,7 +44,7 @@ from compress.graph.recording.record import record
 from compress.graph.recording.untraced import advice_on, place_of, refuse_unusable, tried
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.elsewhere import Elsewhere
-from compress.graph.sizes.origins import counted
+from compress.graph.sizes.origins import DECISIONS, Decision, counted
 
 ExampleInputs = Inputs
 
@@ -68,6 +68,7 @@ class Trace:
         untrained: of a trace in eval mode: why there is none in training mode; empty if there is, or none is needed.
         hidden_names: for constants that are a parameter, which the code holds in a list or a closure, its name.
         alike: of a trace in eval mode: training mode was traced, too, and has the same operations.
+        decisions: comparisons of sizes, by which the code may have chosen its path.
         elsewhere: of the first trace of several: what methods that none of them shows may count.
     """
 
@@ -83,6 +84,7 @@ class Trace:
     hidden_names: dict[Node, str] = field(default_factory=dict)
     alike: bool = False
     elsewhere: tuple[Elsewhere, ...] = ()
+    decisions: tuple[Decision, ...] = ()
 
     @functools.cached_property
     def sources(self) -> dict[Node, frozenset[Node]]:
@@ -137,6 +139,7 @@ def _recorded(model: nn.Module, call: Call, training: bool, unused: tuple[Unused
         constants=frozenset(made.constants),
         hidden_names={node: name for node, name in hidden.items() if name is not None},
         unused=unused,
+        decisions=tuple(DECISIONS),
     )
 
 
@@ -165,6 +168,7 @@ def _exported(model: nn.Module, call: Call, training: bool, unused: tuple[Unused
         constants=frozenset(n for n in placeholders if n.name in signature.inputs_to_lifted_tensor_constants),
         hidden_names=_hidden_names(model, program, placeholders),
         unused=unused,
+        decisions=tuple(DECISIONS),
     )
 
 

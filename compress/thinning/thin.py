@@ -42,7 +42,7 @@ class Thinned:
         recipe: what was removed; empty if nothing could be.
         removed: group name -> the units that went.
         masks: the masks given, cut to the new shapes.
-        notes: why cleared units stay all the same.
+        notes: why cleared units stay all the same, and what the example inputs do not show.
         difference: largest relative difference of thinned and masked model that the proof found; of an inexact
             removal that of the model's own values, in eval or in training mode.
         exact: whether that is within rounding; only with `allow_inexact` it may be more.
@@ -134,6 +134,7 @@ def remove_units(
     if optimizer is not None:
         slice_optimizer(recipe, model, optimizer)
     outcome, cut, notes = proof.outcome, recipe.slice_all(given), notes + proof.notes
+    notes += (graph.undecided,) if graph.undecided else ()
     return Thinned(recipe, proof.removed, cut, notes, difference, outcome.masking_change, outcome.passed, mode)
 
 

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import linecache
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +28,7 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
+from compress.graph.own_code import is_foreign
 from compress.graph.recording.recorder import Recorder
 from compress.graph.sizes.settable import settable
 
@@ -51,6 +55,47 @@ class Size:
 
 Form = Mapping[Kept | Size, Fraction]
 """A number as a sum of multiples of others."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A comparison of a size with another number, which may choose between two paths: where, and what came out."""
+
+    place: str
+    size: Size
+    outcome: bool
+
+
+DECISIONS: list[Decision] = []
+"""Those of the trace under way."""
+
+
+def _noting(name: str) -> Any:
+    own = getattr(int, name)
+
+    def compare(self: Number, other: Any) -> Any:
+        outcome = own(self, other)
+        if outcome is not NotImplemented:
+            _note_decision(self, other, outcome, sys._getframe(1))
+        return outcome
+
+    return compare
+
+
+def _note_decision(number: Number, other: Any, outcome: bool, frame: FrameType) -> None:
+    """Keep it, but for checks: two sizes held against each other, an assertion, and what torch compares."""
+    sizes = [origin for origin in number.form if isinstance(origin, Size)]
+    forms = other.form if isinstance(other, Number) else {}
+    if len(sizes) != 1 or any(isinstance(origin, Size) for origin in forms):
+        return
+    if is_foreign(frame.f_globals.get("__name__", "")):
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if not line.startswith(CHECKS):
+            place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" + (f" `{line}`" if line else "")
+            DECISIONS.append(Decision(place, sizes[0], outcome))
+
+
+CHECKS = ("assert", "_assert", "torch._assert", "torch._check")
 
 
 class Number(int):
@@ -93,6 +138,10 @@ class Number(int):
     def __round__(self, digits: Any = None) -> int:
         return self
 
+    __lt__, __le__, __gt__ = _noting("__lt__"), _noting("__le__"), _noting("__gt__")
+    __ge__, __eq__, __ne__ = _noting("__ge__"), _noting("__eq__"), _noting("__ne__")
+    __hash__ = int.__hash__
+
 
 def _plain(number: Any) -> bool:
     return type(number) is int
@@ -117,6 +166,7 @@ def _sum(left: Number, right: Any, sign: int) -> Any:
 def counted(model: nn.Module) -> Iterator[None]:
     """Inside, numbers remember their origin, and traced operations the numbers that they are called with."""
     changed = []
+    DECISIONS.clear()
     for name, module in model.named_modules():
         for key, value in _attributes(module).items():
             marked = _marked(value, name, key, DEPTH)
