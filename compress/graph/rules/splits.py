@@ -119,7 +119,8 @@ def _is_table(c: Coupling, node: Node, dim: int) -> bool:
     if c.name_of(node) is not None or c.is_weight(node):
         return True
     if operation_name(node) in TURNED:
-        (source,), given = node.all_input_nodes, node.args[1:]
+        (source,) = node.all_input_nodes
+        given: Any = node.args[1:]
         order = given[0] if isinstance(given[0], list) else _swapped(len(shape_of(node)), *given)
         return _is_table(c, source, order[dim] % len(order) - len(order))
     if operation_name(node) not in PASSING and not is_pointwise(node):

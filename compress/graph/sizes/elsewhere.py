@@ -16,6 +16,7 @@ import inspect
 import textwrap
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -65,7 +66,8 @@ def numbers_elsewhere(model: nn.Module, called: Collection[str]) -> list[Elsewhe
 
 
 def _read_in(name: str, module: nn.Module, run: Collection[str]) -> Iterator[Elsewhere]:
-    for key, method in _computing(type(module)).items():
+    kind: Any = type(module)
+    for key, method in _computing(kind).items():
         runs = sorted(each for each in method.runs if module._modules.get(each) or each in module._parameters)
         parts = tuple(f"{name}.{each}".lstrip(".") for each in runs)
         for number in sorted(method.reads & vars(module).keys()) if parts and key not in run else ():
@@ -105,8 +107,9 @@ def _methods(cls: type) -> dict[str, _Method]:
         if inspect.isfunction(each) and name != "__init__":
             with contextlib.suppress(OSError, TypeError, SyntaxError):
                 nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(each)))))
-                reads = frozenset(each.attr for each in nodes if _of_self(each))
-                mentions = frozenset(each.attr for each in nodes if isinstance(each, ast.Attribute))
+                attributes = [each for each in nodes if isinstance(each, ast.Attribute)]
+                reads = frozenset(each.attr for each in attributes if _of_self(each))
+                mentions = frozenset(each.attr for each in attributes)
                 # What sets attributes (a size, fused weights), or takes nothing, computes no outputs.
                 sets_up = any(_of_self(each, ast.Store) for each in nodes) or each.__code__.co_argcount < 2
                 found[name] = _Method(reads, frozenset() if sets_up else frozenset(_runs(nodes)), mentions)
@@ -136,7 +139,7 @@ def _runs(nodes: Collection[ast.AST]) -> Iterator[str]:
         last = each.attr if isinstance(each, ast.Attribute) else ""
         while isinstance(each, ast.Attribute | ast.Subscript) and not _of_self(each):
             each = each.value
-        if _of_self(each) and not last.startswith(SETS_UP):
+        if isinstance(each, ast.Attribute) and _of_self(each) and not last.startswith(SETS_UP):
             yield each.attr
 
 
