@@ -4,7 +4,9 @@ Which ways are timed, what they refer to, how it is written. Called by the teste
 and by comparisons.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ class Timing:
         seconds: least time of a turn.
         threads: of torch and of onnxruntime alike.
         spread: of a ratio's quartiles, as a fraction of it, above which rounds are added; see `measure_latency`.
+        patience: seconds after which none is added any more, which a machine that stays busy would go on for.
         processor: of `measure_runtimes`: processor time instead of the clock's, which leaves out what other processes
             do meanwhile; for one thread.
     """
@@ -36,10 +39,11 @@ class Timing:
     seconds: float = 0.05
     threads: int = 1
     spread: float = 0.1
+    patience: float = 6.0
     processor: bool = False
 
 
-BENCHMARK = Timing(rounds=30, seconds=0.2)  # what --benchmark asks for
+BENCHMARK = Timing(rounds=30, seconds=0.2, patience=math.inf)  # what --benchmark asks for
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,21 @@ def time_rows(subjects: Sequence[Timed], timing: Timing) -> tuple[list[dict[str,
                 first.setdefault(runtime, name)
         against = {name: first[runtime] for runtime in first for name in ways if name.endswith(f" in {runtime}")}
         with OthersLoad() as others:
-            taken = measure_latency(ways, timing.rounds, timing.seconds, against, timing.spread)
+            taken = measure_latency(ways, timing.rounds, timing.seconds, against, enough=_enough(timing))
     rounds = next(iter(taken.values())).rounds
     how = {"rounds": rounds, "seconds": timing.seconds, "threads": timing.threads, "others_cores": others.cores}
     return [_row(each.name, taken) for each in subjects], how
+
+
+def _enough(timing: Timing) -> Callable[[dict[str, Latency]], bool]:
+    """Whether the ratios are as close together as asked for, or the patience has ended."""
+    started = time.perf_counter()
+
+    def enough(found: dict[str, Latency]) -> bool:
+        late = time.perf_counter() - started > timing.patience
+        return late or all(each.ratio_spread <= timing.spread for each in found.values())
+
+    return enough
 
 
 def time_text(row: Mapping[str, Any], runtime: str) -> str:

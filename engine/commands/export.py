@@ -24,6 +24,7 @@ from compress.export.exported_model import ExportedModel, describing
 from compress.export.machine_load import load_text
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportReport, ExportSettings
+from compress.export.onnx.other_weights import with_other_weights
 from compress.export.onnx.qdq import is_quantized
 from compress.export.onnx.session import has_vnni
 from compress.export.pt2 import export_pt2
@@ -188,9 +189,16 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
     files["network.pt2"] = pt2.to_dict()
     dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
     dense_file = dense_folder / "dense.onnx"
-    fixed = ExportSettings(fixed_size=opt.fixed_size)
-    transform_to_onnx(dense, dense_file, export.dummies, False, check_inputs=export.inputs[:1], settings=fixed)
+    _write_dense(export, folder / "network.onnx" if "network.onnx" in files else None, dense, dense_file)
     result["latency"] = export.latency([folder / name for name in modes if name in files], dense, dense_file)
+
+
+def _write_dense(export: _Export, own: Path | None, dense: nn.Module, file: Path) -> None:
+    """The dense network's file: this run's float one with other weights, or another export."""
+    real = export.inputs[0]
+    if own is None or not with_other_weights(own, export.model, dense, file, real):
+        settings = ExportSettings(fixed_size=export.tester.config.fixed_size)
+        transform_to_onnx(dense, file, export.dummies, False, check_inputs=[real], settings=settings)
 
 
 def _narrow(export: _Export, mode: str) -> dict[str, str]:

@@ -57,7 +57,7 @@ OWN = {  # read what this project or the system has written itself, under names 
     "has_vnni", "_cpu_seconds", "_template", "_processor", "_busy_seconds", "_since", "world", "new_schedule",
     "stored_in_integers", "layers_in_integers", "_parts", "load_program", "_checked_source", "of_run",
     "cost_row", "node_kinds", "blame", "_facts", "append_activations",  # what has just been written or proved
-    "_measured_once", "add_layer_table", "_computed",
+    "_measured_once", "add_layer_table", "_computed", "with_other_weights",
     "_top_of",  # code that the command line names; its import says what is wrong with it
     "load",  # of transformers' own checkpoints, see compress/integrations
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """Times are medians of turns, ratios are of the same round."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -77,6 +79,16 @@ def test_each_is_timed_where_it_can_run_and_beside_the_first_there(clock: Clock)
     assert set(third.values()) == {None}
     text = times_table([{"name": "b", **second}, {"name": "c", **third}])
     assert f"({second['torch_ratio']:.2f}x)" in text
+
+
+@pytest.mark.parametrize(("patience", "rounds"), [(0.0, 3), (math.inf, 3 * MOST_TIMES)])
+def test_a_machine_that_stays_busy_is_not_waited_for(clock: Clock, patience: float, rounds: int) -> None:
+    calls, models = iter(range(1_000_000)), [nn.Linear(2, 2), nn.Linear(2, 2)]
+    models[0].register_forward_hook(lambda *_: clock.sleep(0.001))
+    models[1].register_forward_hook(lambda *_: clock.sleep(0.004 if next(calls) % 2 else 0.001))
+    subjects = [Timed(name, model, (torch.rand(1, 2),), None) for name, model in zip("ab", models, strict=True)]
+    _, how = time_rows(subjects, Timing(rounds=3, seconds=1e-6, spread=1e-9, patience=patience))
+    assert how["rounds"] == rounds
 
 
 def test_wide_quartiles_are_measured_longer_up_to_a_bound(clock: Clock) -> None:
