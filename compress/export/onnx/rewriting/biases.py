@@ -38,12 +38,11 @@ def _coarser(weight: Weight, bias: Array, step: float, axis: int) -> Weight | No
     if bias.shape not in {(1,), (channels,)} or (weight.scale.ndim and weight.axis != axis):
         return None
     zeros = np.ascontiguousarray(np.broadcast_to(weight.zero_point, (channels,)))
-    arrays = (weight.integers, weight.scales(channels), zeros)
-    found = fitted(*(torch.tensor(each) for each in arrays), axis, torch.tensor(bias), step)
+    integers, scale, zero = (torch.tensor(each) for each in (weight.integers, weight.scales(channels), zeros))
+    found = fitted(integers, scale, zero, axis, torch.tensor(bias), step)
     if found is None:
         return None
-    integers, scale = (each.numpy() for each in found)
-    return replace(weight, integers=integers, scale=scale, zero_point=zeros, axis=axis)
+    return replace(weight, integers=found[0].numpy(), scale=found[1].numpy(), zero_point=zeros, axis=axis)
 
 
 def _input_scale(node: ir.Node) -> float | None:
