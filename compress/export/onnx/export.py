@@ -282,6 +282,10 @@ def _report(
     _check_free(file, reference, inputs[0], settings.free_axes)
     unfused = compare_onnx(file, reference, inputs, fused=False) if kind == "qdq" or settings.format else None
     found = _kernel_warnings(kind, floats, settings.reduce_range) + fusion_warnings(difference, unfused)
+    if settings.opset not in {None, opset}:
+        found.append(
+            f"opset {settings.opset} was asked for, and the file has {opset}: it cannot be written in that one"
+        )
     return ExportReport(
         file=str(file),
         mode=kind,

@@ -349,3 +349,14 @@ def test_float64_is_refused_with_what_to_do(inputs: torch.dtype, tmp_path: Path)
     with pytest.raises(UserError, match=r"its inputs are float64, and files hold float32"):
         transform_to_onnx(net.float(), tmp_path / "a.onnx", x.double(), False, check_inputs=x.double())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [11, 17])
+def test_an_operator_set_that_the_file_does_not_have_is_said(asked: int, tmp_path: Path) -> None:
+    """torch's exporter converts down to 16 or so, and leaves 18 where it cannot."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU()).eval()
+    report = transform_to_onnx(model, tmp_path / "net.onnx", DUMMY, False, settings=ExportSettings(opset=asked))
+    said = [each for each in report.warnings if each.startswith(f"opset {asked} was asked for")]
+    assert bool(said) == (report.opset != asked), report.warnings
+    assert report.opset == onnx.load(tmp_path / "net.onnx").opset_import[0].version
