@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from compress.arguments.checked import checks_arguments
 from compress.config.checks import across_policies as checks
 from compress.config.checks.after_training import check_quantize_after
 from compress.config.checks.coupled_weights import check_coupling
@@ -33,6 +34,7 @@ from compress.thinning.current import CurrentGraph
 logger = logging.getLogger("compress")
 
 
+@checks_arguments
 def file_config(
     model: nn.Module,
     optimizer: Optimizer,
@@ -95,6 +97,7 @@ def build_text(
     return _build(load_text(text, name), context, epochs, strict, seed, optimizers, metrics)
 
 
+@checks_arguments
 def dict_config(
     model: nn.Module,
     optimizer: Optimizer,

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from compress.arguments.checked import checks_arguments
 from compress.config.distiller_settings import translated
 from compress.config.errors.faults import Report
 from compress.config.instances import Instances
@@ -26,6 +27,7 @@ KNOWN = ("version", "quantizers")
 FORM = "a file of post-training settings holds `quantizers: {NAME: {class: PostTrainLinearQuantizer, ...}}`"
 
 
+@checks_arguments
 def load_post_training(model: nn.Module, path: Path, example_inputs: Any) -> PostTrainLinearQuantizer:
     """The one quantizer of a file.
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.arguments.checked import checks_arguments
 from compress.errors import UserError
 from compress.export.onnx.check import Difference, difference, tensors_of, torch_outputs
 from compress.export.onnx.export import CheckInputs, inputs_to_check
@@ -60,6 +61,7 @@ class Pt2Report:
         return asdict(self)
 
 
+@checks_arguments
 def export_pt2(
     model: nn.Module,
     file: str | Path,
@@ -98,6 +100,7 @@ def export_pt2(
     return Pt2Report(str(path), path.stat().st_size, gap, check_inputs is not None, fixed)
 
 
+@checks_arguments
 def load_pt2(file: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a `.pt2` file that holds nothing but tensors and ordinary operations, and its description.
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compress.arguments.checked import checks_arguments
 from compress.errors import UserError, did_you_mean
 
 
@@ -92,6 +93,7 @@ class Unused:
 UNUSED = "unused_parts"  # attribute of a network, of a part or of their classes: patterns of what nobody runs
 
 
+@checks_arguments
 def declare_unused(model: nn.Module, patterns: Iterable[str]) -> None:
     """Declares parts of a network that nobody runs: every graph of it made from now on knows them.
 

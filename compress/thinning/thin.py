@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.arguments.checked import checks_arguments
 from compress.errors import UserError
 from compress.graph.aliases import overlapping
 from compress.graph.channels import ChannelGraph, ChannelGroup
@@ -61,6 +62,7 @@ class Thinned:
     mode: str = ""
 
 
+@checks_arguments
 def thin(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -92,6 +94,7 @@ def thin(
     return remove_units(model, graph, completion.removed, example_inputs, optimizer, given, notes, allow_inexact)
 
 
+@checks_arguments
 def remove_units(
     model: nn.Module,
     graph: ChannelGraph,

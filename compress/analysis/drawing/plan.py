@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.arguments.checked import checks_arguments
 from compress.io.files import replacing
 from compress.io.optional import require
 from compress.plan import Plan
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 ROW = 0.28  # inches, of a policy
 
 
+@checks_arguments
 def draw_plan(plan: Plan, path: Path) -> None:
     """Writes the plan as PNG: the policies' epochs above, zeros and learning rates below where there are any."""
     require("draw_plan", "matplotlib")

@@ -17,6 +17,7 @@ from torch import nn
 from compress.analysis.macs.layers import MacsTable, layer_label, macs_table
 from compress.analysis.macs.roofline import Machine, draw_roofline, measure_machine
 from compress.analysis.workbook import Workbook, records, shape_text
+from compress.arguments.checked import checks_arguments
 from compress.graph.trace import ExampleInputs, as_arguments
 from compress.io.files import write_json
 from compress.io.optional import on_use, require
@@ -29,6 +30,7 @@ else:
 logger = logging.getLogger("run")
 
 
+@checks_arguments
 def macs_display(model: nn.Module, macs_file: str | Path, dummy_input: ExampleInputs) -> MacsTable:
     """Shows and writes what a network's layers cost.
 

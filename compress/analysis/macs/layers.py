@@ -27,6 +27,7 @@ from torch.fx import Node
 
 from compress.analysis.macs.bits import FLOAT_BITS, Bits
 from compress.analysis.macs.memory import peak_bytes, tensor_bytes
+from compress.arguments.checked import checks_arguments
 from compress.graph.macs.count import left_out, macs_of
 from compress.graph.trace import ExampleInputs, Trace, canonical_names, module_of, operation_name, shape_of, trace_model
 from compress.io.optional import on_use
@@ -67,6 +68,7 @@ def layer_label(row: Mapping[str, Any]) -> str:
     return str(row["layer"]) or f"{row['operation']} in {row['kind']} itself"
 
 
+@checks_arguments
 def macs_table(model: nn.Module, example_inputs: ExampleInputs) -> MacsTable:
     """Counts one forward pass in eval mode.
 

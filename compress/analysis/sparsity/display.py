@@ -18,6 +18,7 @@ from torch import nn
 
 from compress.analysis.sparsity.table import BLOCK, GRANULARITIES, SparsityReport, sparsity_report
 from compress.analysis.workbook import Workbook, records, shape_text
+from compress.arguments.checked import checks_arguments
 from compress.io.files import replacing, write_json
 from compress.io.optional import on_use, require
 
@@ -31,6 +32,7 @@ MOST_DRAWN = 48  # weights whose histograms are drawn
 MOST_ROWS, MOST_NUMBERED = 200, 60  # weights in the heat map, and up to how many with numbers in it
 
 
+@checks_arguments
 def sparsity_display(model: nn.Module, sparsity_file: str | Path, block_shape: Sequence[int] = BLOCK) -> SparsityReport:
     """Shows and writes where a network's weights are zero.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.arguments.checked import checks_arguments
 from compress.errors import UserError
 from compress.export.onnx.session import open_session, run_session
 from compress.export.runtimes.base import FLOAT32
@@ -61,6 +62,7 @@ def check_file(file: Path) -> None:
         raise UserError(f"onnx.checker finds a fault in {file}: {str(e).strip().splitlines()[0]}") from e
 
 
+@checks_arguments
 def compare_onnx(file: Path, model: nn.Module, inputs: Sequence[Inputs], *, fused: bool = True) -> Difference:
     """Runs a file in onnxruntime, without saturating kernels, and a network in PyTorch on the same inputs.
 

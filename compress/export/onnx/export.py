@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from compress.arguments.checked import checks_arguments
 from compress.errors import UserError, did_you_mean
 from compress.export.latency import Latency, measure_latency, onnx_way
 from compress.export.onnx.check import (
@@ -51,6 +52,7 @@ FORMS = ("float", "clip", "qdq")
 METADATA = "compress-bench"  # the key in the file's metadata
 
 
+@checks_arguments
 def export_onnx(
     model: nn.Module,
     onnx_file: str | Path,
@@ -87,6 +89,7 @@ def export_onnx(
     )
 
 
+@checks_arguments
 def transform_to_onnx(
     model: nn.Module,
     onnx_file: str | Path,

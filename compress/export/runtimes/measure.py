@@ -18,7 +18,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compress.errors import UserError, did_you_mean
+from compress.arguments.checked import checks_arguments
+from compress.errors import UserError, did_you_mean, shown
 from compress.export.latency import Turn, Way, take_turns
 from compress.export.machine_load import OthersLoad
 from compress.export.onnx.check import Inputs, difference, torch_outputs
@@ -88,6 +89,7 @@ def chosen_runtimes(names: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+@checks_arguments
 def measure_runtimes(
     networks: nn.Module | Mapping[str, nn.Module],
     example_inputs: Tensor | Inputs,
@@ -119,9 +121,11 @@ def measure_runtimes(
             `quality`.
 
     Raises:
-        UserError: a runtime is unknown.
+        UserError: a runtime is unknown, or a network is none.
     """
     chosen, given = chosen_runtimes(names), networks if isinstance(networks, Mapping) else {"network": networks}
+    if strange := [each for each in given.values() if not isinstance(each, nn.Module)]:
+        raise UserError(f"networks should be a network, or a mapping of names to networks; given {shown(strange[0])}")
     example = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     reasons = {name: RUNTIMES[name].available() for name in chosen}
     usable = [name for name in chosen if not reasons[name]]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.fx import Node
 
+from compress.arguments.checked import checks_arguments
 from compress.errors import some
 from compress.graph.macs.einsum import chain_macs, einsum_macs
 from compress.graph.macs.free import is_free, plain_name
@@ -103,6 +104,7 @@ class MacsReport:
         return sums
 
 
+@checks_arguments
 def count_macs(model: nn.Module, example_inputs: ExampleInputs) -> MacsReport:
     """Count the multiply-accumulates of one forward pass in eval mode.
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import ConfigDict, Field, with_config
 from torch import nn
 
+from compress.arguments.checked import checks_arguments
 from compress.calibration.samples import finite_samples
 from compress.errors import UserError
 from compress.parameters import copied
@@ -198,6 +199,7 @@ class PostTrainLinearQuantizer(Quantizer):
         """Without a range until it is calibrated."""
         return RangeActivation(RESULT_BITS, True, RESULT_MODE, 0.0)
 
+    @checks_arguments
     def quantize(self, model: nn.Module, batches: Sequence[Any]) -> nn.Module:
         """A quantized copy of a trained network, in evaluation mode; the network itself stays as it was.
 

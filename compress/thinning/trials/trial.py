@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compress.arguments.checked import checks_arguments
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of
 from compress.graph.coupling import Choices
@@ -38,6 +39,7 @@ KINDS = 4
 """Kinds of modules whose views are read in the second way by themselves; each costs a walk."""
 
 
+@checks_arguments
 def prunable_groups(model: nn.Module, example_inputs: ExampleInputs) -> tuple[ChannelGroup, ...]:
     """The groups of coupled channels from which units can leave, as `prunable_graph` finds them.
 
@@ -53,6 +55,7 @@ def prunable_groups(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Ch
     return prunable_graph(model, example_inputs).groups(prunable_only=True)
 
 
+@checks_arguments
 def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
     """The coupled channel groups of a model, as far as a trial removal confirms them.
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-import compress.config.families  # noqa: F401 (registers every class)
+import compress
+import compress.config.families  # (registers every class)
 from compress import (
     CompressionScheduler,
     EpochWindow,
@@ -198,3 +199,14 @@ def test_a_checked_class_is_copied_and_shows_its_own_signature() -> None:
     assert list(inspect.signature(AgpLevel).parameters) == ["initial_sparsity", "final_sparsity"]
     level = AgpLevel(0.0, 0.5)
     assert copy.deepcopy(level) == level == replace(AgpLevel(0.0, 0.4), final_sparsity=0.5)
+
+
+@pytest.mark.parametrize("name", [each for each in compress.__all__ if inspect.isfunction(getattr(compress, each))])
+def test_a_misspelt_argument_of_a_public_function_is_named(name: str) -> None:
+    function = getattr(compress, name)
+    argument = list(inspect.signature(function).parameters)[-1]
+    if not hasattr(function, "__wrapped__"):
+        assert name in {"apply_structure", "structure_of", "torch_way"}  # of one or two arguments, given by position
+        return
+    with pytest.raises(ArgumentError, match=f"{name} has no argument '{argument}x'; did you mean '{argument}'"):
+        function(**{f"{argument}x": 1})
