@@ -301,7 +301,7 @@ TESTED: tuple[Rule[TestConfig], ...] = (
     Rule(
         ("write_schedule",),
         lambda c: c.diagnose or not str(c.write_schedule).endswith(YAML),
-        "takes tolerance=X; a file is written with --diagnose",
+        "takes FILE.yaml with --diagnose only; after the sensitivity analysis it takes tolerance=X",
     ),
     Rule(("baseline",), _evaluates, "is beside the evaluation of a checkpoint, which the other options leave out"),
 )

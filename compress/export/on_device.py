@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         refuse(f"this bundle has no files for {', '.join(unknown)}, but for {', '.join(known)}; nothing was measured")
     _check_writable(out)
     chosen = [each for each in manifest["files"] if not options.names or each["runtime"] in options.names]
+    _check_copied(folder, [each["file"] for each in chosen])
     rows = measured(folder, chosen, options.threads, options.rounds, options.seconds)
     how = {"threads": options.threads, "rounds": options.rounds, "seconds": options.seconds, "names": options.names}
     result = {"run": manifest["run"], "machine": machine(), "how": how, "rows": rows}
@@ -120,6 +121,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / MANIFEST).read_text()))
     except ValueError as e:
         refuse(f"{folder / MANIFEST} is damaged ({e}); copy the bundle again; nothing was measured")
+
+
+def _check_copied(folder: Path, files: Sequence[str]) -> None:
+    absent = [each for each in dict.fromkeys(files) if not (folder / each).exists()]
+    if absent:
+        refuse(f"{folder} lacks {', '.join(absent)}; copy the whole folder of the bundle; nothing was measured")
 
 
 def _check_writable(out: Path) -> None:

@@ -185,6 +185,18 @@ def test_a_bundle_in_parts_is_refused(
     assert "lacks manifest.json, inputs.npz, expected.npz; copy the whole folder" in capsys.readouterr().err
 
 
+def test_a_bundle_without_one_of_its_files_is_refused(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bundle, tmp_path / "copied")
+    gone = json.loads((bundle / "manifest.json").read_text())["files"][0]["file"]
+    (tmp_path / "copied" / gone).unlink()
+    monkeypatch.setattr(on_device, "__file__", str(tmp_path / "copied" / "measure.py"))
+    with pytest.raises(SystemExit, match="2"):
+        on_device.main([])
+    assert f"lacks {gone}; copy the whole folder" in capsys.readouterr().err
+
+
 def test_a_wrong_row_of_a_device_has_no_ratio(bundle: Path) -> None:
     """What was expected is ten times what the file gives: its time is not that of this network."""
     files = json.loads((bundle / "manifest.json").read_text())["files"]
