@@ -32,6 +32,7 @@ from engine.search.study import PURPOSE
 from engine.search.trial import Trials
 
 logger = logging.getLogger("search")
+CLOSE = 0.03  # of a bound: measured to be too slow by no more, a trial is the second choice
 MOST_TRIES = 3
 ENOUGH = 4  # trials for importances
 MOST_MEASURED = 8  # candidates that are too slow before the search for one that is not ends
@@ -80,6 +81,7 @@ class Finish:
         measured.
         """
         missed: list[tuple[float, int, Any]] = []
+        close: list[Any] = []
         most: dict[str, float] = {}  # precision -> the largest predicted time that may meet
         met = False
         for trial in self.ranked():
@@ -90,13 +92,24 @@ class Finish:
                 over = excess(self.trials.goals, watch.ratios(partial(self._network, trial)))
             if over <= 0:
                 met = True
+                if not self._keeps_quality(trial):  # rather one that misses its time by next to nothing
+                    yield from filter(self._keeps_quality, close)
+                    close = []
                 yield trial
                 continue
             logger.info("trial %d is %.1f%% too slow when its file is measured", trial.number, 100 * over)
             missed.append((over, trial.number, trial))
+            close += [trial] if over <= CLOSE else []
             most[precision] = predicted / (1 + over)
         if missed and not met:
             yield min(missed, key=lambda each: each[:2])[2]
+
+    def _keeps_quality(self, trial: Any) -> bool:
+        """Whether a trial's quality after its last rung meets the goals on it."""
+        (metric, higher), dense = self.trials.subject.metric, self.trials.subject.dense[0]
+        value = trial.intermediate_values[max(trial.intermediate_values)]
+        bounds = bounds_of(self.trials.goals, metric, dense[metric], higher)["quality"].values()
+        return all(value >= bound if higher else value <= bound for bound in bounds)
 
     def _network(self, trial: Any) -> nn.Module:
         return self.trials.as_decided(Run(self.trials.run_name(trial.number)), self._candidate(trial))

@@ -252,7 +252,8 @@ def found_in_time(trials: list[Any], measured: dict[int, float]) -> tuple[list[i
         return {str(GOAL): (measured[asked[-1]], 0.0)}
 
     study = SimpleNamespace(get_trials=lambda **_: trials)
-    of = SimpleNamespace(goals=[GOAL], subject=SimpleNamespace(metric=("psnr", True)))
+    subject = SimpleNamespace(metric=("psnr", True), dense=({"psnr": 40.0}, ()))
+    of = SimpleNamespace(goals=[GOAL, Goal("psnr", drop_at_most=5)], subject=subject)
     finish = Finish(study, of, 1, "", lambda: False)  # type: ignore[arg-type]
     return [each.number for each in finish.in_time(SimpleNamespace(ratios=ratios))], asked  # type: ignore[arg-type]
 
@@ -265,6 +266,13 @@ def test_what_is_measured_to_be_too_slow_is_not_trained_whole() -> None:
     trials = [trial_of(1, 40, 0.49), trial_of(2, 39, 0.48), trial_of(3, 38, 0.44), trial_of(4, 37, 0.49, "int8")]
     assert found_in_time(trials, {1: 0.55, 3: 0.49, 4: 0.5}) == ([3, 4], [1, 3, 4])
     assert found_in_time(trials[:3], {1: 0.55, 3: 0.51}) == ([3], [1, 3])  # the nearest, where none meets
+
+
+def test_a_trial_that_is_too_slow_by_next_to_nothing_comes_before_one_that_has_lost_its_quality() -> None:
+    trials = [trial_of(1, 40, 0.49), trial_of(2, 39, 0.48), trial_of(3, 20, 0.44), trial_of(4, 19, 0.4)]
+    assert found_in_time(trials, {1: 0.501, 2: 0.52, 3: 0.44, 4: 0.4}) == ([1, 3, 4], [1, 2, 3, 4])
+    good = [trial_of(1, 40, 0.49), trial_of(3, 38, 0.44)]
+    assert found_in_time(good, {1: 0.501, 3: 0.44}) == ([3], [1, 3])
 
 
 def test_validation_data_are_not_called_test_data() -> None:
