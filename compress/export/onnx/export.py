@@ -146,7 +146,7 @@ def transform_to_onnx(
         if kind == "qdq":
             from compress.export.onnx.rewriting.passes import improve
 
-            improve(exported)
+            notes += improve(exported)
     if kind == "qdq":
         notes += _completed(exported, inputs, check_inputs is not None) if settings.complete else []
     places = places_of(exported) | places

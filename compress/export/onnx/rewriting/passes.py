@@ -27,8 +27,8 @@ MOST_COPIES = 2  # of one weight in a file
 _NOTHING = 1e-8  # of the largest scale: a channel that BatchNorm multiplies with that is 0
 
 
-def improve(model: ir.Model) -> None:
-    """All rewritings, in place; what they leave unused is removed."""
+def improve(model: ir.Model) -> list[str]:
+    """All rewritings, in place; what they leave unused is removed. What is not as it was trained, in sentences."""
     # In this order: the others look for a DequantizeLinear directly at the layer, and a BatchNorm directly behind it
     # (not behind the DepthToSpace that a transposed convolution becomes); equal transpositions share a weight, and the
     # last one gives each reader its own.
@@ -37,8 +37,9 @@ def improve(model: ir.Model) -> None:
     unfold_transposed(model.graph)
     separate_weights(model.graph)
     keep_integers(model.graph)
-    fit_biases(model.graph)
+    notes = fit_biases(model.graph)
     remove_unused(model)
+    return notes
 
 
 def remove_unused(model: ir.Model) -> None:

@@ -53,6 +53,13 @@ class Weight:
         """One scale a channel."""
         return np.broadcast_to(self.scale, (channels,))
 
+    def values(self) -> Array:
+        """What it stands for, float64."""
+        along = [-1 if dim == self.axis else 1 for dim in range(self.integers.ndim)]
+        scale, zero = (each.reshape(along) if each.ndim else each for each in (self.scale, self.zero_point))
+        found: Array = (self.integers.astype(np.float64) - zero) * scale
+        return found
+
     def insert_before(self, graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
         """Adds initializers and a DequantizeLinear in front of a node; its output."""
         inputs = [
