@@ -15,6 +15,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # defines torch.ops.quantized_decomposed
 from torch import Tensor, nn
 
+from compress.errors import some
 from compress.export.onnx.int8_weights import Int8Weight, fitted
 from compress.export.runtimes.base import Source
 from compress.io.files import checked
@@ -80,6 +81,7 @@ class HeldWeight:
         integers: int8.
         scale: per channel.
         values: scale * (integers - zero point).
+        symmetric: whether every zero point is 0; kernels of XNNPACK and ncnn take it for that.
     """
 
     node: Any
@@ -87,6 +89,7 @@ class HeldWeight:
     integers: Tensor
     scale: Tensor
     values: Tensor
+    symmetric: bool
 
 
 def load_program(file: str | Path) -> Any:
@@ -128,7 +131,19 @@ def weights_of(module: Any) -> Iterator[HeldWeight]:
             shape = [1] * integers.dim()
             shape[node.args[3]] = -1
             values = (integers.float() - zero.reshape(shape)) * scale.reshape(shape)
-            yield HeldWeight(node, node.args[0].target.rpartition(".")[0], integers, scale, values)
+            layer, symmetric = node.args[0].target.rpartition(".")[0], not bool(zero.any())
+            yield HeldWeight(node, layer, integers, scale, values, symmetric)
+
+
+def asymmetric_note(weights: Iterable[HeldWeight], runtime: str) -> tuple[str, ...]:
+    """Says which weights a runtime has in float because their zero points are not 0; empty if none."""
+    layers = [each.layer for each in weights if not each.symmetric]
+    if not layers:
+        return ()
+    return (
+        f"{some(layers)}: in float, because {runtime} has no kernels for integer weights whose zero point is not 0; "
+        "train with symmetric weights (`mode`: {weights: SYMMETRIC}) for integers here",
+    )
 
 
 def fold_norms(module: Any) -> int:
@@ -155,14 +170,16 @@ def _fold(module: Any, norm: Any, held: dict[Any, HeldWeight]) -> bool:
         return False
     gamma, beta, mean, variance = (torch.zeros(1) if each is None else each.detach() for each in given)
     factor = (torch.ones(1) if given[0] is None else gamma) * torch.rsqrt(variance + norm.args[7])
-    if bool((factor < 0).any()) and int(weight.integers.min()) == -SHIFT:
+    zero = module.get_buffer(weight.node.args[2].target)
+    if bool((factor < 0).any()) and min(int(weight.integers.min()), int(zero.min())) == -SHIFT:
         return False
     shape = [-1] + [1] * (weight.integers.dim() - 1)
-    # Value = integer * scale * factor; a scale has to stay positive, so the sign goes to the integers. Where the factor
-    # is 0 the sign is 0, too: integers of 0 over a scale of 1.
-    integers = weight.integers * factor.sign().to(torch.int8).reshape(shape)
+    # Value = (integer - zero point) * scale * factor; a scale has to stay positive, so the sign goes to the integers
+    # and the zero point. Where the factor is 0 the sign is 0, too: integers and zero point of 0 over a scale of 1.
+    sign = factor.sign()
     parts = {
-        "int8": integers,
+        "int8": weight.integers * sign.to(torch.int8).reshape(shape),
+        "zero_point": zero * sign.to(zero.dtype),
         "scale": torch.where(factor == 0, 1.0, weight.scale * factor.abs()),
         "bias": (0 if bias is None else bias.detach()) * factor - mean * factor + beta,
     }
@@ -170,7 +187,7 @@ def _fold(module: Any, norm: Any, held: dict[Any, HeldWeight]) -> bool:
         module.get_submodule(weight.layer).register_buffer(f"weight_{name}", part.contiguous())
     with module.graph.inserting_before(weight.node):
         nodes = {name: module.graph.get_attr(f"{weight.layer}.weight_{name}") for name in parts}
-    weight.node.args = (nodes["int8"], nodes["scale"], *weight.node.args[2:])
+    weight.node.args = (nodes["int8"], nodes["scale"], nodes["zero_point"], *weight.node.args[3:])
     layer.args = (*layer.args[:2], nodes["bias"], *layer.args[3:])
     norm.replace_all_uses_with(layer)
     return True

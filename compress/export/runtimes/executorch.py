@@ -1,6 +1,7 @@
 """ExecuTorch on the CPU, its layers delegated to XNNPACK."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,33 +21,34 @@ class Executorch(Runtime):
 
     def convert(self, source: Source, folder: str) -> Converted:
         """A `.pte` file, and beside it which layers XNNPACK takes as integers."""
-        import torch
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
-
         from compress.export.decomposed import (
+            asymmetric_note,
             drop_aliases,
             explicit_grids,
             join_on_one_grid,
             load_program,
             put_values,
-            zeros_like_inputs,
+            weights_of,
         )
 
         module = load_program(source.program).module()
         drop_aliases(module)
         join_on_one_grid(module)
         explicit_grids(module)
-        floats = _float_layers(module)
-        put_values(module, floats)
-        program = torch.export.export(module, zeros_like_inputs(source))
-        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        merge_clips(module)
+        notes = asymmetric_note(weights_of(module), "XNNPACK")
+        put_values(module, _float_layers(module))
+        lowered = _lowered(module, source)
+        left = set(_left_over(lowered.exported_program()))
+        if left:  # XNNPACK did not take them, and ExecuTorch itself has no operation for integers
+            put_values(module, [each for each in weights_of(module) if each.node.args[0].target in left])
+            lowered = _lowered(module, source)
         layers = sorted(set(_integer_layers(lowered.exported_program().graph_module)))
         file = Path(folder) / "network.pte"
         file.write_bytes(lowered.to_executorch().buffer)
         size = bytes_of(folder)
         (Path(folder) / KERNELS).write_text(json.dumps(layers))
-        return Converted(str(file), size)
+        return Converted(str(file), size, notes)
 
     def load(self, file: str, precision: str, threads: int, shapes: Sequence[Sequence[int]] | None = None) -> Loaded:
         """See `Runtime`."""
@@ -56,8 +58,21 @@ class Executorch(Runtime):
         return _Method(file)
 
 
+def _lowered(module: Any, source: Source) -> Any:
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    from compress.export.decomposed import zeros_like_inputs
+
+    program = torch.export.export(module, zeros_like_inputs(source))
+    return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+
+
 def _float_layers(module: Any) -> list[Any]:
-    """Quantized weights of layers that XNNPACK cannot run in integers: what they read or give is not quantized."""
+    """Quantized weights of layers that XNNPACK cannot run in integers: what they read or give is not quantized, or the
+    zero point of the weight, which XNNPACK takes for 0, is not 0.
+    """
     from compress.export.decomposed import is_call, weights_of
 
     found = []
@@ -66,9 +81,60 @@ def _float_layers(module: Any) -> list[Any]:
         while is_call(layer, "permute", "t", "transpose"):
             layer = next(iter(layer.users))
         whole = is_call(layer, *_LAYERS) and _is_quantized(layer.args[0]) and all(map(_quantizes, layer.users))
-        if not whole:
+        if not (whole and weight.symmetric):
             found.append(weight)
     return found
+
+
+def merge_clips(module: Any) -> None:
+    """A clip behind a ReLU or another clip becomes one clip with it, in place: XNNPACK fuses one into a layer."""
+    import torch
+
+    for node in list(module.graph.nodes):
+        bounds = _clip_bounds(node)
+        if bounds is None or math.isinf(bounds[1]):
+            continue
+        (low, high), value, done = bounds, node.args[0], [node]
+        before = _clip_bounds(value)
+        if before is not None and len(value.users) == 1:
+            done.append(value)
+            low, high = (min(max(each, low), high) for each in before)
+            value = value.args[0]
+        with module.graph.inserting_before(node):
+            merged = module.graph.call_function(torch.ops.aten.hardtanh.default, (value, low, high))
+        node.replace_all_uses_with(merged)
+        for each in done:
+            module.graph.erase_node(each)
+    module.recompile()
+
+
+def _clip_bounds(node: Any) -> tuple[float, float] | None:
+    """The lowest and the highest value that an operation lets through; None if it is no clip.
+
+    An operation in place whose input has other readers is none: they read what it wrote.
+    """
+    from compress.export.decomposed import is_call
+
+    if is_call(node, "relu_", "relu6_", "hardtanh_", "clamp_") and len(node.args[0].users) > 1:
+        return None
+    if is_call(node, "relu", "relu_"):
+        return 0.0, math.inf
+    if is_call(node, "relu6", "relu6_"):
+        return 0.0, 6.0
+    if is_call(node, "hardtanh", "hardtanh_"):
+        low, high = (*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :])
+        return low, high
+    given = node.args[1:] if is_call(node, "clamp", "clamp_") else ()
+    numbers = [each for each in given if isinstance(each, int | float)]
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
+
+
+def _left_over(program: Any) -> Iterator[str]:
+    """Names of the buffers with integer weights that no delegate took."""
+    held = program.graph_signature.inputs_to_buffers
+    for node in program.graph_module.graph.nodes:
+        if "dequantize_per_channel" in str(node.target):
+            yield held.get(node.args[0].name, "")
 
 
 def _integer_layers(module: Any) -> Iterator[str]:

@@ -27,11 +27,18 @@ class Litert(Runtime):
         from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
         from litert_torch.quantize.quant_config import QuantConfig
 
-        from compress.export.decomposed import load_program, put_values, weights_of, zeros_like_inputs
+        from compress.export.decomposed import (
+            asymmetric_note,
+            load_program,
+            put_values,
+            weights_of,
+            zeros_like_inputs,
+        )
 
         module = load_program(source.program).module()
         weights = list(weights_of(module))
-        put_values(module, weights, quantized=True)
+        put_values(module, [each for each in weights if each.symmetric], quantized=True)
+        put_values(module, [each for each in weights if not each.symmetric])
         config = None
         if source.quantized:  # switches the converter's integer passes on; it quantizes nothing itself
             quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
@@ -41,7 +48,7 @@ class Litert(Runtime):
         size = bytes_of(folder)
         digests = {each.layer: _digest(each.integers) for each in weights}
         (Path(folder) / KERNELS).write_text(json.dumps(digests))
-        return Converted(str(file), size)
+        return Converted(str(file), size, asymmetric_note(weights, self.name))
 
     def load(self, file: str, precision: str, threads: int, shapes: Sequence[Sequence[int]] | None = None) -> Loaded:
         """See `Runtime`."""

@@ -6,14 +6,19 @@ ncnn rounds what a layer reads to [-127, 127] around 0: an activation of 8 bits 
 import json
 import math
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.export.runtimes.base import Array, Converted, Loaded, Runtime, RuntimeFault, Source, bytes_of
 from compress.export.runtimes.executorch import KERNELS
 
+if TYPE_CHECKING:
+    from compress.export.decomposed import HeldWeight
+
+LARGEST = 127  # of ncnn's integers
 _INT8_TAG = (0x000D4B38).to_bytes(4, "little")  # in front of int8 weights; 0 stands in front of float ones
 _CONVOLUTION = ("6", "5", "0")  # where a layer's options have the size of its weight, whether a bias, its outputs
 _LAYERS = {"Convolution": _CONVOLUTION, "ConvolutionDepthWise": _CONVOLUTION, "InnerProduct": ("2", "1", "0")}
@@ -41,17 +46,18 @@ class Ncnn(Runtime):
 
     def convert(self, source: Source, folder: str) -> Converted:
         """A `.param` and a `.bin` file."""
-        from compress.export.decomposed import drop_aliases, load_program
+        from compress.export.decomposed import asymmetric_note, drop_aliases, load_program, weights_of
 
         module = load_program(source.program).module()
         drop_aliases(module)
-        weights = list(_weights(module))
-        _without_rounding(module)
+        held = told_apart(weights_of(module))
+        weights = list(_weights(held))
+        _without_rounding(module, held)
         param, binary = _pnnx(module, source, Path(folder))
         done, notes = _put_integers(param, binary, weights)
         size = bytes_of(folder)
         (Path(folder) / KERNELS).write_text(json.dumps(done))
-        return Converted(str(param), size, tuple(notes))
+        return Converted(str(param), size, (*notes, *asymmetric_note(held, self.name)))
 
     def load(self, file: str, precision: str, threads: int, shapes: Sequence[Sequence[int]] | None = None) -> Loaded:
         """See `Runtime`."""
@@ -60,35 +66,71 @@ class Ncnn(Runtime):
 
 @dataclass(frozen=True, eq=False)
 class _Weight:
-    """A quantized layer: value = scale * integer; what it reads is rounded to steps and counted from `zero`."""
+    """A quantized layer: value = scale * integer; what it reads is rounded to steps, so many to either side of 0."""
 
     layer: str
     integers: Any
     scale: Any
     values: Any
     step: float
-    zero: int
+    reach: int
+
+    @property
+    def coarser(self) -> bool:
+        """Whether ncnn's integers, up to 127, are fewer than those of the input; -128 is cut off to -127."""
+        return self.reach > 128
+
+    @property
+    def factor(self) -> float:
+        """Of what the layer reads, to ncnn's integers."""
+        return LARGEST / (self.reach * self.step) if self.coarser else 1 / self.step
 
 
-def _weights(module: Any) -> Iterator[_Weight]:
-    """The quantized weights whose layer reads something quantized."""
-    from compress.export.decomposed import is_call, weights_of
+def told_apart(weights: "Iterable[HeldWeight]") -> "list[HeldWeight]":
+    """Weights of which no two have the same values: a layer is found in ncnn's file by them, and a weight that several
+    layers share belongs to inputs of several scales. What tells them apart is a multiple of 2**-22 of a value.
+    """
+    seen: Counter[bytes] = Counter()
+    found = []
+    for each in weights:
+        values = each.values.numpy().tobytes()
+        found.append(replace(each, values=each.values * (1 + seen[values] * 2**-22)))
+        seen[values] += 1
+    return found
 
-    for each in weights_of(module):
+
+def _reach(quantize: Any) -> int:
+    """Steps from 0 to the farthest integer of a grid, of the part that is used: grids below 8 bits have a clip."""
+    from compress.export.decomposed import is_call
+
+    values, step, zero, lowest, highest = quantize.args[:5]
+    low, high = lowest - zero, highest - zero
+    if is_call(values, "clamp") and len(values.args) == 3 and None not in values.args:
+        low, high = max(low, round(values.args[1] / step)), min(high, round(values.args[2] / step))
+    return max(-low, high)
+
+
+def _weights(weights: "Iterable[HeldWeight]") -> Iterator[_Weight]:
+    """The quantized weights that ncnn can hold in integers and whose layer reads something quantized."""
+    from compress.export.decomposed import is_call
+
+    for each in weights:
+        if not each.symmetric:
+            continue
         layer: Any = next(iter(each.node.users)) if len(each.node.users) == 1 else None
         read: Any = layer.args[0] if layer is not None else None
         while is_call(read, *_ON_GRID):
             read = read.args[0]
         if is_call(read, "dequantize_per_tensor"):
             integers, scale, values = (part.numpy() for part in (each.integers, each.scale, each.values))
-            yield _Weight(each.layer, integers, scale, values, read.args[1], read.args[2])
+            yield _Weight(each.layer, integers, scale, values, read.args[1], _reach(read.args[0]))
 
 
-def _without_rounding(module: Any) -> None:
-    """The module in floats, in place: weights as values, activations passed on; ncnn rounds them itself."""
+def _without_rounding(module: Any, weights: "Iterable[HeldWeight]") -> None:
+    """The module in floats, in place: weights as `weights` have them, activations passed on; ncnn rounds them."""
     import torch
 
-    from compress.export.decomposed import is_call, put_values, weights_of
+    from compress.export.decomposed import is_call, put_values
 
     for node in list(module.graph.nodes):
         if is_call(node, "dequantize_per_tensor"):
@@ -97,7 +139,7 @@ def _without_rounding(module: Any) -> None:
                 with module.graph.inserting_before(node):
                     values = module.graph.call_function(torch.ops.aten.relu.default, (values,))
             node.replace_all_uses_with(values)
-    put_values(module, list(weights_of(module)))
+    put_values(module, weights)
 
 
 def _pnnx(module: Any, source: Source, folder: Path) -> tuple[Path, Path]:
@@ -124,7 +166,7 @@ def _put_integers(param: Path, binary: Path, weights: Sequence[_Weight]) -> tupl
     """Replaces the float weights of quantized layers by their integers; their names, and what ncnn cannot hold."""
     lines, data = param.read_text().splitlines(), binary.read_bytes()
     done: list[str] = []
-    unsigned, waiting = 0, list(weights)
+    coarser, waiting = 0, list(weights)
     for i, place in reversed(_places(lines, len(data))):  # from the end, so that places before stay
         kind, options = _options(lines[i])
         weight = next((each for each in waiting if _is_at(each, data, place, kind, options)), None)
@@ -133,13 +175,13 @@ def _put_integers(param: Path, binary: Path, weights: Sequence[_Weight]) -> tupl
         data = _with_integers(data, place, weight, has_bias=options.get(_LAYERS[kind][1]) == "1")
         lines[i] += _TERM
         done.append(weight.layer)
-        unsigned += weight.zero != 0
+        coarser += weight.coarser
         waiting.remove(weight)
     param.write_text("\n".join(lines) + "\n")
     binary.write_bytes(data)
     notes = [f"{weight.layer} is written for ncnn in float, its weights on their grid" for weight in waiting]
-    if unsigned:
-        notes.append(f"{unsigned} layers read activations whose zero is not the middle: ncnn holds 7 of their 8 bits")
+    if coarser:
+        notes.append(f"{coarser} layers read activations whose zero is not the middle: ncnn holds 7 of their 8 bits")
     return done[::-1], notes
 
 
@@ -192,10 +234,7 @@ def _with_integers(data: bytes, place: int, weight: _Weight, has_bias: bool) -> 
     end = begin + (4 * count if has_bias else 0)
     integers = weight.integers.tobytes()
     padding = bytes(-len(integers) % 4)
-    low, high = (-128 - weight.zero) * weight.step, (127 - weight.zero) * weight.step
-    reach = max(-low, high)
-    factor = 1 / weight.step if weight.zero == 0 else 127 / reach
-    scales = np.concatenate([1 / weight.scale, [factor]]).astype(np.float32).tobytes()
+    scales = np.concatenate([1 / weight.scale, [weight.factor]]).astype(np.float32).tobytes()
     return data[:place] + _INT8_TAG + integers + padding + data[begin:end] + scales + data[end:]
 
 

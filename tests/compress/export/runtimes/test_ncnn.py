@@ -21,7 +21,7 @@ def floats(*values: float) -> bytes:
 def weight() -> _Weight:
     integers = np.array([[1, -2], [3, 4]], np.int8)
     scale = np.array([0.5, 0.25], np.float32)
-    return _Weight("second", integers, scale, (integers * scale[:, None]).astype(np.float32), 0.1, -128)
+    return _Weight("second", integers, scale, (integers * scale[:, None]).astype(np.float32), 0.1, 255)
 
 
 def written(folder: Path, param: str, data: bytes) -> tuple[Path, Path]:
