@@ -92,6 +92,11 @@ class DorefaWeight(WeightQuantizer):
             return straight_through(weight, weight.detach().sign() * self.magnitude)
         return squeezed_quantize(weight, 2**self.bits - 1, self.magnitude, rescale=self.scale == "max")
 
+    def unrounded(self, x: Tensor) -> Tensor:
+        """Squeezed by tanh; of 1 bit the weight itself, which that method only gives another magnitude."""
+        squeezed = torch.tanh(x)
+        return x if self.bits == 1 else squeezed * (self.magnitude / squeezed.abs().amax().clamp_min(1e-12))
+
     def grid(self) -> Grid | None:
         """Odd integers over 2^bits - 1, and 0; None for more than 7 bits, whose integers do not fit int8."""
         if self.bits > 7:
@@ -139,6 +144,10 @@ class FixedRangeActivation(ActivationQuantizer):
     def forward(self, x: Tensor) -> Tensor:
         """The rounded activation, of its shape."""
         return fake_quantize(x, self.step, self._low, self._high)
+
+    def unrounded(self, x: Tensor) -> Tensor:
+        """Clipped: training has adapted the network to it."""
+        return x.clamp(*self.clip_range())
 
     def grid(self) -> Grid:
         """Always the same."""

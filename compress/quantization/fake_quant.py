@@ -40,6 +40,10 @@ class FakeQuantizer(nn.Module):
         """The numbers that it yields now; None where it has no affine grid, or no range yet."""
         raise NotImplementedError
 
+    def unrounded(self, x: Tensor) -> Tensor:
+        """What it would yield without rounding: x, unless its method changes values before it rounds them."""
+        return x
+
     def freeze(self) -> None:
         """Ranges stay from now on; parameters are no longer trained."""
         self.frozen = True

@@ -55,6 +55,10 @@ class ClippedActivation(Learned, ActivationQuantizer):
         """The rounded activation, of its shape."""
         return clipped_quantize(x, at_least(self.clip, SMALLEST_CLIP), self._low, self._high, led_back=True)
 
+    def unrounded(self, x: Tensor) -> Tensor:
+        """Clipped: the clip was learned with the weights."""
+        return x.clamp(*self.clip_range())
+
     def grid(self) -> Grid:
         """Of the clip as it is now."""
         step = self.clip.detach().clamp_min(SMALLEST_CLIP) / self._high

@@ -36,6 +36,10 @@ class UnitRangeWeight(WeightQuantizer):
         """The rounded weight, of its shape."""
         return fake_quantize(weight, self.step, -self._high, self._high)
 
+    def unrounded(self, x: Tensor) -> Tensor:
+        """Clipped."""
+        return x.clamp(-1.0, 1.0)
+
     def grid(self) -> Grid:
         """Always the same."""
         zero = torch.zeros((), dtype=torch.int64, device=self.step.device)

@@ -97,7 +97,7 @@ def diagnose(
         raise UserError("diagnose compares a float network with its quantized form; give them in this order")
     if dense is None:
         dense = copy.deepcopy(quantized)
-        with set_aside(dense):
+        with set_aside(dense, trained=True):
             return _diagnosed(dense, quantized, inputs, file)
     return _diagnosed(dense, quantized, inputs, file, apart=True)
 
@@ -163,6 +163,8 @@ def _row(
 
 def _comparable(dense: Any, module: QuantLayer) -> Tensor:
     """The float weight in the quantized layer's own scale: after a folding, that of the layer itself."""
+    if isinstance(dense, QuantLayer):  # the same network without its rounding
+        return dense.quantized_weight().detach()
     own: Tensor = module.weight.detach()
     return own if not torch.allclose(own, dense.weight, rtol=1e-4, atol=1e-6) else dense.weight.detach()
 

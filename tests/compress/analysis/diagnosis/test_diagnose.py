@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from compress.analysis.diagnosis.diagnose import diagnose
 from compress.errors import UserError
 from compress.export.onnx.export import export_onnx, transform_to_onnx
+from compress.quantization.dorefa import DorefaQuantizer
+from compress.quantization.pact import PACTQuantizer
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
 from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer
 
@@ -73,6 +75,76 @@ def trained(net: nn.Module, bits: int = 8, **settings: Any) -> nn.Module:
             for each in X:
                 net.train()(*each)
     return net.eval()
+
+
+def learned(quantizer: Any, steps: int = 6) -> nn.Module:
+    """Convolutions with BatchNorm whose rounding is trained along."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 4, 1),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    quantizer.prepare(net, optimizer)
+    quantizer.convert(net)
+    for step in range(steps):
+        optimizer.zero_grad()
+        (net.train()(*X[step % 2]) - 1).square().mean().backward()
+        optimizer.step()
+    quantizer.freeze(net)
+    return net.eval()
+
+
+_LEARNED: dict[str, Callable[[], Any]] = {
+    "DoReFa, 8": lambda: DorefaQuantizer(8, 8, example_inputs=X[0][0]),
+    "DoReFa, 4": lambda: DorefaQuantizer(4, 4, example_inputs=X[0][0]),
+    "DoReFa, largest weight kept": lambda: DorefaQuantizer(8, 8, weight_scale="max", example_inputs=X[0][0]),
+    "PACT": lambda: PACTQuantizer(8, 8, example_inputs=X[0][0]),
+    "PACT, clipping": lambda: PACTQuantizer(8, 8, act_clip_init_val=1.0, example_inputs=X[0][0]),
+}
+
+
+@pytest.mark.parametrize("name", _LEARNED)
+def test_nothing_is_named_where_the_methods_own_squeeze_or_clip_was_trained_along(name: str) -> None:
+    """DoReFa's tanh and unit scale, a clip to [0, 1] and a learned one are the network's, not losses of rounding."""
+    net = learned(_LEARNED[name]())
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    found = diagnose(None, net, X)
+    assert found.suspects == [], str(found)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_a_fault_of_a_network_trained_with_its_squeeze_is_still_named() -> None:
+    net: Any = learned(_LEARNED["DoReFa, 8"]())
+    net[3].weight_quantizer.bits = 1
+    net[3].weight_quantizer.magnitude.fill_(20.0)
+    net[3].weight_quantizer.__class__ = type("Coarse", (type(net[3].weight_quantizer),), {"unrounded": _tanh})
+    assert diagnose(None, net, X).suspects[0].layer == "3"
+
+
+@pytest.mark.slow
+def test_recurrent_layers_keep_their_squeeze_in_the_reference() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 5, 4)
+
+    class Read(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru, self.fc = nn.GRU(4, 6, batch_first=True), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.gru(x)[0])
+
+    net = Read()
+    quantizer = PACTQuantizer(8, 8, act_clip_init_val=2.0, weight_scale="max", example_inputs=x)
+    quantizer.prepare(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    quantizer.convert(net)
+    quantizer.freeze(net)
+    assert diagnose(None, net.eval(), [(x,)]).suspects == []
+
+
+def _tanh(self: Any, x: Tensor) -> Tensor:
+    return torch.tanh(x) / torch.tanh(x).abs().max()
 
 
 HEALTHY: dict[str, Callable[[], tuple[nn.Module | None, nn.Module]]] = {
