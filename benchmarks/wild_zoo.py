@@ -209,8 +209,10 @@ def our_row(network: Network) -> Row:
         "proof": result.difference,
     }
     row.update(judged(network, result.recipe.apply(fresh(network))))
-    if row["verdict"] == "equal" and result.notes:
-        row.update(verdict="in part", note="; ".join(result.notes)[:400])
+    row["undecided"] = graph.undecided
+    kept = [each for each in result.notes if each != graph.undecided]
+    if row["verdict"] == "equal" and kept:
+        row.update(verdict="in part", note="; ".join(kept)[:400])
     return row
 
 

@@ -83,14 +83,14 @@ def _noting(name: str) -> Any:
 
 
 def _note_decision(number: Number, other: Any, outcome: bool, frame: FrameType) -> None:
-    """Keep it, but for checks: two sizes held against each other, an assertion, and what torch compares."""
+    """Keep it, but for checks: two sizes held against each other, an assertion, an error, and what torch compares."""
     sizes = [origin for origin in number.form if isinstance(origin, Size)]
     forms = other.form if isinstance(other, Number) else {}
     if len(sizes) != 1 or any(isinstance(origin, Size) for origin in forms):
         return
     if is_foreign(frame.f_globals.get("__name__", "")):
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        if not line.startswith(CHECKS):
+        line, following = (linecache.getline(frame.f_code.co_filename, frame.f_lineno + k).strip() for k in (0, 1))
+        if not line.startswith(CHECKS) and not following.startswith("raise"):
             place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" + (f" `{line}`" if line else "")
             DECISIONS.append(Decision(place, sizes[0], outcome))
 

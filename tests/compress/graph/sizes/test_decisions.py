@@ -34,6 +34,13 @@ class Asserts(Two):
         return y
 
 
+class Raises(Two):
+    def between(self, y):
+        if y.shape[-1] != 4:
+            raise ValueError("another width")
+        return y
+
+
 class ByChannels(Two):
     def between(self, y):
         return y.tanh() if y.shape[1] > 2 else y
@@ -62,6 +69,6 @@ def test_examples_of_both_sides_leave_nothing_to_say():
     assert not prunable_graph(Chooses(), [SMALL, LARGE]).undecided
 
 
-@pytest.mark.parametrize("kind", [Two, Asserts, ByChannels, TwoSizes])
+@pytest.mark.parametrize("kind", [Two, Asserts, Raises, ByChannels, TwoSizes])
 def test_checks_and_numbers_of_channels_are_no_choice_by_the_input(kind):
     assert not prunable_graph(kind(), SMALL).undecided
