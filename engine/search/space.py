@@ -28,6 +28,7 @@ KNOBS: dict[str, tuple[Any, ...]] = {  # what `search:` may pin, and the choices
 OF_INT8 = ("quantize", "float_layers", "four_bits")  # knobs that a float candidate has not
 OF_AFTER = ("ptq",)  # knobs of what is quantized after training
 FIRST = (0.97, 0.85, 0.7)  # of the latency bound: the knapsack's first candidates in each precision
+FINE_TUNING = 0.3  # of the dense run's learning rate: the whole of it may destroy a network that has just lost channels
 WITHOUT_BOUND = 1.0  # then other costs decide how narrow the first candidates are
 NARROWER, SMALLEST = 0.85, 0.02
 NO_FOUR = (0.0,)
@@ -142,6 +143,7 @@ def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> l
     bounds = [goal.bound for goal in goals if goal.metric == LATENCY]
     bound = min(bounds, default=WITHOUT_BOUND)
     plain = {name: each[0] for name, each in space.choices.items() if name not in (*OF_INT8, *OF_AFTER)}
+    plain |= {"lr": FINE_TUNING} if FINE_TUNING in space.choices["lr"] else {}
     found = []
     for share in FIRST:
         for precision in space.choices["precision"]:
