@@ -115,10 +115,13 @@ def _diagnosed(
             raise UserError(f"the quantized network has no module {missing[0]!r}, which the float one has")
         wanted, free = run_free(dense, points, inputs), run_free(quantized, points, inputs)
         alone = run_forced(quantized, points, inputs, wanted.passes)
+        unrounded = _unrounded(quantized, points, inputs, wanted) if apart else None
         floats = canonical_modules(dense)
         rows = [
             _row(name, floats[name], modules[name], modules.get(points[name]), wanted, free, alone) for name in points
         ]
+        for row in rows if unrounded is not None else ():
+            row |= _left_by_rounding(row, unrounded, alone)
         suspects = [each for row in rows for each in simulation_suspects(row["layer"], modules[row["layer"]], row)]
         if apart:
             kept = {row["layer"]: row["db"] for row in rows if "db" in row}
@@ -139,6 +142,20 @@ def _diagnosed(
     for each in sorted(suspects, key=lambda one: -one.severity):
         best.setdefault(each.layer, each)
     return Diagnosis(rows, list(best.values()), [] if best else costly_layers(rows))
+
+
+def _unrounded(model: nn.Module, points: Mapping[str, str], inputs: Sequence[Inputs], wanted: Seen) -> Seen:
+    """What each layer of a quantized network gives without its rounding, on the float network's inputs."""
+    plain = copy.deepcopy(model)
+    with set_aside(plain, trained=True):
+        return run_forced(plain, points, inputs, wanted.passes)
+
+
+def _left_by_rounding(row: Mapping[str, Any], unrounded: Seen, alone: Seen) -> dict[str, float]:
+    name = row["layer"]
+    if "own_db" not in row or name not in unrounded.outputs:
+        return {}
+    return {"rounding_db": decibels(unrounded.outputs[name], alone.outputs[name])}
 
 
 def _row(

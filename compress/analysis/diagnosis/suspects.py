@@ -16,8 +16,10 @@ from compress.quantization.modules.activations import QuantActivation
 from compress.quantization.modules.layers import INPUT, OUTPUT, QuantLayer
 
 LOST = 10.0  # dB beyond the best ranges, 1.7 bits
-CLIPPED = 0.02  # share of values cut off
-ELSE = 18.0  # dB below which a layer of good ranges does not compute the same; sums of many signs lose some
+HALF = 3.0  # dB: twice the noise
+ELSE = 18.0  # dB below which a layer of good ranges does not compute the same, where rounding's own share of the
+# result is not known: a sum of many signs loses more than its parts
+EXACT = 100.0  # dB from which on nothing was rounded
 QUIET = 30.0  # dB of signal to noise from which on nothing is worth naming
 LOSSY = 20.0  # dB of the network's output below which bits that are too few are worth naming
 WIDE = 8  # bits that are never too few
@@ -63,7 +65,8 @@ def weight_figures(layer: QuantLayer, dense: Tensor) -> dict[str, float]:
     Returns:
         `bits_weights`; `weight_db`: signal to noise, mean over channels; `weight_best_db`: of the best ranges per
         channel with as many bits; `spread`: the widest channel's range over the median one's; `dead_channels`: share
-        that is 0 now and was not.
+        that is 0 now and was not; where the weight was rounded for good, `baked_db`: what
+        rounding to these steps, up or down, can have lost.
     """
     piece, axis = layer.weight_quantizer, layer.channel_axis
     if piece is None:
@@ -76,9 +79,11 @@ def weight_figures(layer: QuantLayer, dense: Tensor) -> dict[str, float]:
     died = (~alive) & (rows.abs().amax(1) > 0)
     ranges = (rows if scale is None else rows * scale.movedim(axis, 0).flatten(1)).abs().amax(1)
     kept = rows * alive.unsqueeze(1)  # masked channels are no loss
-    return {
+    grid, lost = piece.grid(), _mean_decibels(kept, quantized)
+    baked = {} if grid is None or lost < EXACT else {"baked_db": _of_steps(kept, grid.scale.flatten())}
+    return baked | {
         "bits_weights": piece.bits,
-        "weight_db": _mean_decibels(kept, quantized),
+        "weight_db": lost,
         "weight_best_db": _mean_decibels(kept, _best_symmetric(kept, piece.bits)),
         "spread": float(ranges.max() / ranges.median().clamp_min(1e-12)),
         "dead_channels": float(died.double().mean()),
@@ -95,6 +100,19 @@ def _mean_decibels(rows: Tensor, other: Tensor) -> float:
     return float((-10 * torch.log10((noise[alive] / power[alive]).mean().clamp_min(1e-20))).clamp(-200, 200))
 
 
+def _of_steps(rows: Tensor, step: Tensor) -> float:
+    """Signal to noise of rows (channels, weights) after a rounding up or down: errors even in +- one step (1,) or (n,).
+
+    GPTQ and AdaRound choose among neighbours, so that the error's mean square is a third of the step's.
+    """
+    power = rows.double().square().mean(1)
+    alive = power > 0
+    noise = (step.to(power).square() / 3).expand_as(power)
+    if not bool(alive.any()):
+        return 200.0
+    return float((-10 * torch.log10((noise[alive] / power[alive]).mean().clamp_min(1e-20))).clamp(-200, 200))
+
+
 def _best_symmetric(rows: Tensor, bits: int) -> Tensor:
     steps = max(2 ** (bits - 1) - 1, 1)
     scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / steps
@@ -106,7 +124,7 @@ def activation_figures(piece: ActivationQuantizer, values: Tensor) -> dict[str, 
 
     Returns:
         `bits_activations`; `clipped`: share of values beyond the range; `used`: the largest value over the range's end;
-        `act_db`: signal to noise; `act_best_db`: of the best range with as many bits.
+        `act_db`: signal to noise; `cut_db`: of cutting off alone; `act_best_db`: of the best range with as many bits.
     """
     grid = piece.grid()
     if grid is None or grid.axis is not None:
@@ -122,6 +140,7 @@ def activation_figures(piece: ActivationQuantizer, values: Tensor) -> dict[str, 
         "clipped": float(outside.double().mean()),
         "used": float(values.abs().max()) / reach,
         "act_db": decibels(values, rounded),
+        "cut_db": decibels(values, values.clamp(low, high)),
         "act_best_db": _best_range(values, piece.bits),
     }
 
@@ -140,8 +159,11 @@ def simulation_suspects(name: str, module: nn.Module, row: dict[str, float]) -> 
     """What is wrong with a layer or an activation, most severe first."""
     found = [*_weight_suspects(name, row), *_range_suspects(name, module, row)]
     unexplained = row.get("own_db", 200.0)
-    explained = min(row.get("weight_db", 200.0), row.get("act_db", 200.0), row.get("result_db", 200.0))
-    if unexplained < min(explained - LOST, ELSE):
+    explained = min(row.get(key, 200.0) for key in ("weight_db", "baked_db", "act_db", "result_db"))
+    # What rounding alone leaves of the result is known exactly, unless the weight itself was rounded for good.
+    known = row["rounding_db"] if "rounding_db" in row and row.get("weight_db", 0.0) < EXACT else None
+    if unexplained < min(explained - LOST, ELSE) or (known is not None and unexplained < min(known - LOST, QUIET)):
+        explained = explained if known is None else known
         cause = (
             f"it computes something else than the float layer: {unexplained:.0f} dB on the float network's own inputs, "
             f"where rounding alone leaves {explained:.0f} dB"
@@ -181,8 +203,11 @@ def _range_suspects(name: str, module: nn.Module, row: dict[str, float]) -> list
     if lost <= LOST or row["act_db"] >= QUIET:
         return []
     overrides: dict[str, Any] = {name: {"bits_activations": 8}}
-    if row["clipped"] > CLIPPED or row["used"] > 1.5:
-        cause = f"{what} is cut off: {100 * row['clipped']:.2g} % of values lie beyond the range"
+    if row["cut_db"] < row["act_db"] + HALF:
+        cause = (
+            f"{what} is cut off: {100 * row['clipped']:.2g} % of values lie beyond the range, the largest "
+            f"{row['used']:.3g} times as far out as its end"
+        )
         remedy = "a wider range: clip_acts: NONE, more calibration data, or a slower ema_decay"
     elif row["used"] < 0.25:
         cause = f"{what} uses {100 * row['used']:.0f} % of its range, so most of its bits are lost"

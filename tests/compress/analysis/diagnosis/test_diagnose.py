@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compress.analysis.diagnosis.diagnose import diagnose
+from compress.analysis.diagnosis.suspects import activation_figures, simulation_suspects, slot_piece
 from compress.errors import UserError
 from compress.export.onnx.export import export_onnx, transform_to_onnx
 from compress.quantization.dorefa import DorefaQuantizer
@@ -239,6 +240,57 @@ def test_a_fault_of_the_simulation_is_named_first(name: str) -> None:
     assert found.suspects, found.rows
     assert found.suspects[0].layer == layer, str(found)
     assert found.suspects[0].where == "simulation"
+
+
+def gained(net: Any, layer: str, factor: float) -> None:
+    """A layer that is right but for a factor: weight, scale and bias alike, so that nothing is rounded otherwise."""
+    module = getattr(net, layer)
+    module.weight.mul_(factor), module.weight_quantizer.step.mul_(factor), module.bias.mul_(factor)
+
+
+@pytest.mark.parametrize("factor", [0.95, 1.05, 1.1])
+@pytest.mark.parametrize("layer", ["conv3", "fc"])
+def test_a_layer_is_named_that_is_a_little_too_large_or_small(layer: str, factor: float) -> None:
+    """20 to 26 dB where rounding leaves more than 40."""
+    net = dense()
+    broken = calibrated(net)
+    with torch.no_grad():
+        gained(broken, layer, factor)
+    found = diagnose(net, broken, X)
+    assert [each.layer for each in found.suspects] == [layer], str(found)
+    assert "something else" in found.suspects[0].cause
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [8, 4, 3])
+@pytest.mark.parametrize("method", ["bias_correction", "gptq", "adaround"])
+def test_weights_and_biases_that_make_up_for_rounding_are_no_other_operation(method: str, bits: int) -> None:
+    net = dense(8)
+    settings: dict[str, Any] = {method: True}
+    settings |= {"adaround_steps": 100} if method == "adaround" else {}
+    found = diagnose(net, calibrated(net, bits, **settings), X)
+    assert not any("something else" in each.cause for each in found.suspects), str(found)
+
+
+def test_what_is_cut_off_a_little_is_called_so() -> None:
+    """One value in 1000 reaches 1.3 times beyond the range: more bits would not help, a wider range would."""
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1)).eval()
+    nn.init.ones_(net[0].weight)
+    x = torch.cat([torch.linspace(0, 0.1, 4000), torch.full((4,), 1.3), torch.ones(40)]).unsqueeze(1)
+    broken: Any = calibrated_on(net, x.clamp_max(1.0))
+    found = next(each for each in diagnose(net, broken, [(x,)]).suspects if each.layer == "1")
+    assert "cut off" in found.cause
+    assert "wider range" in found.remedy
+
+
+def test_what_is_rounded_coarsely_is_not_called_cut_off() -> None:
+    """Twice the largest value is cut off, but nearly all that is lost is lost by rounding."""
+    values = torch.cat([torch.full((4000,), 0.45), torch.tensor([1.51])]).unsqueeze(1)
+    piece = calibrated_on(nn.Sequential(nn.Linear(1, 1), nn.ReLU()).eval(), torch.ones(4, 1))
+    row = {**activation_figures(slot_piece(piece[0]), values), "act_best_db": 60.0, "act_db": 15.0}
+    row["cut_db"] = 40.0
+    cause = simulation_suspects("0", piece[0], row)[0].cause
+    assert "rounded too coarsely" in cause
 
 
 def test_one_scale_for_a_wide_weight_is_named_with_its_remedy() -> None:
