@@ -122,8 +122,8 @@ def _clip_bounds(node: Any) -> tuple[float, float] | None:
     if is_call(node, "relu6", "relu6_"):
         return 0.0, 6.0
     if is_call(node, "hardtanh", "hardtanh_"):
-        low, high = (*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :])
-        return low, high
+        given = tuple(node.args[1:])
+        return (given + (-1.0, 1.0)[len(given) :])[:2]
     given = node.args[1:] if is_call(node, "clamp", "clamp_") else ()
     numbers = [each for each in given if isinstance(each, int | float)]
     return (numbers[0], numbers[1]) if len(numbers) == 2 else None

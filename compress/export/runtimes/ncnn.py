@@ -142,6 +142,21 @@ def _without_rounding(module: Any, weights: "Iterable[HeldWeight]") -> None:
     put_values(module, weights)
 
 
+def _flat_outputs(module: Any) -> None:
+    """Leaves a program's module its tensors as outputs, in their order, in place: pnnx traces no dictionaries."""
+    import torch
+
+    (output,) = (node for node in module.graph.nodes if node.op == "output")
+    leaves = tuple(each for each in torch.utils._pytree.tree_leaves(output.args[0]) if isinstance(each, torch.fx.Node))
+    if not leaves:
+        raise RuntimeFault("the network gives no tensor, and ncnn computes nothing else")
+    output.args = (leaves,)
+    code = module.graph._codegen
+    spec = torch.utils._pytree.tree_structure(leaves if len(leaves) > 1 else 0)
+    code.pytree_info = code.pytree_info._replace(out_spec=spec)
+    module.recompile()
+
+
 def _pnnx(module: Any, source: Source, folder: Path) -> tuple[Path, Path]:
     import pnnx
     import torch
@@ -149,6 +164,7 @@ def _pnnx(module: Any, source: Source, folder: Path) -> tuple[Path, Path]:
     from compress.export.decomposed import zeros_like_inputs
 
     inputs = zeros_like_inputs(source)
+    _flat_outputs(module)
     torch.jit.trace(module, inputs, check_trace=False).save(folder / "network.pt")
     shapes = ",".join(str([*each.shape]).replace(" ", "") + _TYPES.get(str(each.dtype), "") for each in inputs)
     command = [pnnx.EXEC_PATH, "network.pt", f"inputshape={shapes}", "fp16=0"]

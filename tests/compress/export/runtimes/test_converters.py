@@ -30,6 +30,34 @@ class Tied(nn.Module):
         return found
 
 
+class Named(nn.Module):
+    """A dictionary of outputs, or one with a single output and something that is no tensor."""
+
+    def __init__(self, both: bool = True) -> None:
+        super().__init__()
+        self.both = both
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        y = torch.relu(self.a(x))
+        if not self.both:
+            return {"none": None, "size": 3, "z": self.b(y)}
+        return {"z": self.b(y), "a": 10 * y}
+
+
+class Fork(nn.Module):
+    """A convolution with two readers, each behind a rounding of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c, self.d = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        found: Tensor = self.c(torch.relu(y)) + self.d(torch.sigmoid(y))
+        return found
+
+
 def chain(shift: float = 0.0) -> nn.Module:
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)]
     with torch.no_grad():
@@ -57,7 +85,7 @@ def converted(name: str, model: nn.Module, folder: Path) -> tuple[float, list[st
     file = RUNTIMES[name].convert(source, str(folder / "out"))
     loaded = RUNTIMES[name].load(file.file, "float32", 1)
     with torch.no_grad():
-        wanted = torch.utils._pytree.tree_leaves(model(x))
+        wanted = [each for each in torch.utils._pytree.tree_leaves(model(x)) if isinstance(each, Tensor)]
     found = [torch.from_numpy(each) for each in loaded.run([x.numpy()])]
     assert [each.shape for each in found] == [each.shape for each in wanted]
     off = max(float((a - b).abs().mean() / b.abs().max()) for a, b in zip(found, wanted, strict=True))
@@ -96,6 +124,25 @@ def test_weights_with_a_zero_point_run_in_float(name: str, tmp_path: Path) -> No
     assert off < 0.01
     assert layers == []
     assert "0, 2, 4: in float, because" in " ".join(file.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [8, 4])
+def test_integers_that_xnnpack_leaves_run_in_float(bits: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = post_trained(Fork(), bits_activations=bits, bits_parameters=8, round_results="all")
+    off, layers, _ = converted("executorch", model, tmp_path)
+    assert off < 0.005
+    assert len(layers) < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("both", [True, False])
+def test_a_dictionary_of_outputs_comes_in_its_order(both: bool, tmp_path: Path) -> None:
+    """The row had the text of PyTorch's tracer."""
+    torch.manual_seed(0)
+    off, _, _ = converted("ncnn", Named(both).eval(), tmp_path)
+    assert off < 1e-5
 
 
 @pytest.mark.parametrize("gamma", [[1.0, -1, 2, -0.5], [1.0, 0, 2, 0.5]])

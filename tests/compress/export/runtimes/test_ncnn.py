@@ -1,11 +1,14 @@
 """Integers in ncnn's files: each layer gets its own, also beside float layers of the same size. Needs no ncnn."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from compress.export.runtimes.ncnn import _put_integers, _unloaded, _Weight
+from compress.export.decomposed import HeldWeight
+from compress.export.runtimes.ncnn import _put_integers, _unloaded, _Weight, told_apart
 
 HEAD = "7767517\n6 6\nInput in0 0 1 in0\n"
 CONVOLUTION = "Convolution {} 1 1 a b 0=2 1=1 5=1 6=4\n"
@@ -69,3 +72,26 @@ def test_what_ncnn_has_no_layer_for_is_named() -> None:
         == "ncnn has no layer for aten::cross, F.gelu"
     )
     assert _unloaded(HEAD + LINEAR) == "ncnn does not load the file that pnnx made"
+
+
+def test_equal_weights_of_several_layers_are_told_apart() -> None:
+    """The integers are not touched, and another layer's values neither."""
+    integers = torch.tensor([[1, -2], [0, 4]], dtype=torch.int8)
+    values = 0.3 * integers.float()
+    same = [HeldWeight(None, name, integers, torch.tensor([0.3, 0.3]), values, True) for name in ("a", "b", "c")]
+    other = HeldWeight(None, "d", integers, torch.tensor([0.2, 0.2]), 0.2 * integers.float(), True)
+    found = told_apart([*same, other])
+    assert len({each.values.numpy().tobytes() for each in found}) == 4
+    assert torch.equal(found[0].values, values)
+    assert torch.equal(found[3].values, other.values)
+    for each in found[:3]:
+        torch.testing.assert_close(each.values, values, rtol=1e-6, atol=0)
+        assert each.integers is integers
+
+
+@pytest.mark.parametrize(("reach", "factor", "coarser"), [(15, 10, False), (128, 10, False), (255, 127 / 25.5, True)])
+def test_steps_that_fit_are_kept(reach: int, factor: float, coarser: bool, weight: _Weight) -> None:
+    """15 steps to 127 integers once became 7 of them."""
+    found = replace(weight, reach=reach)
+    assert found.factor == pytest.approx(factor)
+    assert found.coarser == coarser
