@@ -120,8 +120,9 @@ def _diagnosed(
         rows = [
             _row(name, floats[name], modules[name], modules.get(points[name]), wanted, free, alone) for name in points
         ]
-        for row in rows if unrounded is not None else ():
-            row |= _left_by_rounding(row, unrounded, alone)
+        if unrounded is not None:
+            for row in rows:
+                row |= _left_by_rounding(row, unrounded, alone)
         suspects = [each for row in rows for each in simulation_suspects(row["layer"], modules[row["layer"]], row)]
         if apart:
             kept = {row["layer"]: row["db"] for row in rows if "db" in row}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 else:
     ir = on_use("onnx_ir")
 
+COARSER = 2.5  # times the step of 8 bits, from which on a rounding that is there is not taken for other readers
 _LAYERS = {"Conv", "Gemm", "MatMul"}
 _SUMS = {"Add", "Mul", "Concat"}  # have integer kernels of their own
 _MERGED = {"Relu", "Clip"}  # onnxruntime merges them into the rounding behind
@@ -40,14 +41,13 @@ def complete(model: ir.Model, inputs: Sequence[tuple[Tensor, ...]], folder: Path
         folder: for a temporary file.
 
     Returns:
-        names of the values that are rounded now.
+        names of the values whose readers all read them rounded now.
     """
     chosen = _open_values(model.graph)
-    ranges = ranges_of(model, [value for value in chosen if _rounded(value) is None], inputs, folder)
+    ranges = ranges_of(model, chosen, inputs, folder)
     for value in chosen:
-        if _rounded(value) is None:
-            _insert(model.graph, value, *ranges[str(value.name)])
-        _share(value)
+        low, high = ranges[str(value.name)]
+        _share(value, _fitting(value, low, high) or _insert(model.graph, value, low, high))
     return list(ranges)
 
 
@@ -86,31 +86,50 @@ def _is_rounded(value: ir.Value, planned: dict[ir.Value, None]) -> bool:
         value = node.inputs[0]
 
 
-def _rounded(value: ir.Value) -> ir.Value | None:
-    """The DequantizeLinear output of a value's first QuantizeLinear, if it has one."""
+def _fitting(value: ir.Value, low: float, high: float) -> ir.Value | None:
+    """The rounded form of a value, if it has one of about 8 bits over its range; that for a reader of 2 bits has not.
+
+    Half of the steps are no loss that counts: a symmetric grid may use one side only. Nor is a cut of a quarter of the
+    range, as training may have chosen it.
+    """
+    step, cut = max(high - low, 1e-8) / 255, 0.25 * (high - low)
+    found: list[tuple[float, ir.Value]] = []
+    for rounded in _rounded(value):
+        node: Any = rounded.producer()
+        scale, zero = (None if each is None else each.const_value for each in (*node.inputs, None)[1:3])
+        if scale is None or scale.size != 1:
+            continue
+        own, integers = float(scale.numpy()), np.iinfo(np.uint8 if zero is None else zero.numpy().dtype)
+        origin = 0 if zero is None else int(zero.numpy())
+        least, largest = (own * (end - origin) for end in (integers.min, integers.max))
+        if own <= COARSER * step and least <= low + cut and largest >= high - cut:
+            found.append((own, rounded))
+    return min(found, key=lambda each: each[0])[1] if found else None
+
+
+def _rounded(value: ir.Value) -> list[ir.Value]:
+    """The DequantizeLinear outputs of a value's QuantizeLinears."""
+    found = []
     for use in value.uses():
-        if use.node.op_type == "QuantizeLinear":
-            current = use.node.outputs[0]
-            while True:
-                readers = [each.node for each in current.uses()]
-                if len(readers) != 1:
-                    break
-                current = readers[0].outputs[0]
-                if readers[0].op_type == "DequantizeLinear":
-                    return current
-    return None
+        current = use.node.outputs[0] if use.node.op_type == "QuantizeLinear" else None
+        while current is not None:
+            readers = [each.node for each in current.uses()]
+            current = readers[0].outputs[0] if len(readers) == 1 else None
+            if current is not None and readers[0].op_type == "DequantizeLinear":
+                found.append(current)
+                break
+    return found
 
 
-def _share(value: ir.Value) -> None:
+def _share(value: ir.Value, rounded: ir.Value) -> None:
     """Everyone else who reads a value reads its rounded form."""
-    rounded = _rounded(value)
     for use in list(value.uses()):
-        if rounded is not None and use.node.op_type != "QuantizeLinear":
+        if use.node.op_type != "QuantizeLinear":
             use.node.replace_input_with(use.idx, rounded)
 
 
-def _insert(graph: ir.Graph, value: ir.Value, low: float, high: float) -> None:
-    """QuantizeLinear and DequantizeLinear behind a value; nobody reads the latter yet."""
+def _insert(graph: ir.Graph, value: ir.Value, low: float, high: float) -> ir.Value:
+    """QuantizeLinear and DequantizeLinear behind a value; the latter's output, which nobody reads yet."""
     scale = max(high - low, 1e-8) / 255
     zero = int(np.clip(round(-low / scale), 0, 255))
     constants = []
@@ -125,6 +144,7 @@ def _insert(graph: ir.Graph, value: ir.Value, low: float, high: float) -> None:
         node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = f"{node.name}_out", value.shape, dtype
     producer: Any = value.producer()
     graph.insert_after(producer, [integers, values])
+    return values.outputs[0]
 
 
 def ranges_of(

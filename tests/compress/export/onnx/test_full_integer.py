@@ -71,6 +71,34 @@ def test_open_outputs_are_rounded_when_asked(here: Path) -> None:
         transform_to_onnx(model, here / "x.onnx", EXAMPLE, True, "qdq", None, ExportSettings(complete=True))
 
 
+class Skip(nn.Module):
+    """A layer of few bits reads a value beside an addition, which reads it as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.c = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.a(x))
+        return self.c(torch.relu(self.b(y)) + y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_an_addition_is_not_given_the_few_bits_that_its_neighbour_reads(here: Path, bits: int) -> None:
+    """The skip gets 8 bits over its own range, whatever the layer beside it was trained with."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"bits_activations": bits, "bits_weights": 8, "num_bits_inputs": 8}
+    model = quantized(Skip(), LSQQuantizer, overrides={"c": {"bits_activations": 8}}, **settings)
+    report = exported(model, here, complete=True)
+    assert report.unfused is not None
+    assert report.unfused.mean < 1.5 * report.unfused.largest / 255  # with 2 bits on the skip: 6 steps
+    assert any("2 outputs are rounded" in each for each in report.warnings)
+    if bits == 8:  # one rounding for both, so that the layer keeps its integer kernel
+        assert report.kernels["QLinearConv"] == 2
+
+
 QUANTIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "DoReFa 8": (DorefaQuantizer, {"bits_activations": 8, "bits_weights": 8}),
     "DoReFa 4": (DorefaQuantizer, {"bits_activations": 4, "bits_weights": 4}),
