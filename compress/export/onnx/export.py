@@ -368,8 +368,9 @@ def fusion_warnings(difference: Difference, unfused: Difference | None) -> list[
     return [
         f"the file as it is written is off by {unfused.mean:.3g} in the mean, but onnxruntime's fusions make "
         f"{difference.mean:.3g} of it ({100 * difference.mean / difference.largest:.2g} % of the largest value): they "
-        "round each bias to multiples of input scale x weight scale, coarse ones where both have few bits. Judge by "
-        "the metric through the file; activations of 8 bits make it less"
+        "round each bias to multiples of input scale x weight scale, coarse ones where both have few bits or wide "
+        "ranges. Judge by the metric through the file; 8 bits where activations have fewer, narrower ranges of them "
+        "(clip_acts), or a scale per channel of weights (per_channel_wts) make it less"
     ]
 
 
