@@ -1,5 +1,6 @@
 """What the converters' files compute: the program itself is the reference. Skipped where a runtime is missing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.export.decomposed import load_program
+from compress.export.runtimes.base import Converted
 from compress.export.runtimes.executorch import merge_clips
 from compress.export.runtimes.sources import write_source
 from compress.export.runtimes.table import RUNTIMES
@@ -45,24 +47,11 @@ class Named(nn.Module):
         return {"z": self.b(y), "a": 10 * y}
 
 
-class Fork(nn.Module):
-    """A convolution with two readers, each behind a rounding of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.c, self.d = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.a(x)
-        found: Tensor = self.c(torch.relu(y)) + self.d(torch.sigmoid(y))
-        return found
-
-
 def chain(shift: float = 0.0) -> nn.Module:
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)]
     with torch.no_grad():
         for layer in layers[::2]:
-            layer.weight.add_(shift)  # type: ignore[operator,union-attr]
+            layer.weight.add_(shift)  # type: ignore[operator]
     return nn.Sequential(*layers).eval()
 
 
@@ -73,7 +62,7 @@ def post_trained(model: nn.Module, **options: Any) -> nn.Module:
     return PostTrainLinearQuantizer(**options).quantize(model.eval(), batches)
 
 
-def converted(name: str, model: nn.Module, folder: Path) -> tuple[float, list[str], Any]:
+def converted(name: str, model: nn.Module, folder: Path) -> tuple[float, Sequence[str] | None, Converted]:
     """Mean difference to the network as a share of its largest output, layers in integers, what the converter says."""
     reason = RUNTIMES[name].available()
     if reason:
@@ -97,6 +86,7 @@ def test_layers_of_one_weight_keep_the_scales_of_their_own_inputs(tmp_path: Path
     """They were swapped in ncnn: 18 % off."""
     torch.manual_seed(0)
     off, layers, _ = converted("ncnn", post_trained(Tied(), round_results="all"), tmp_path)
+    assert layers is not None
     assert len(layers) == 4
     assert off < 0.01
 
@@ -110,6 +100,7 @@ def test_activations_below_8_bits_keep_their_steps(name: str, bits: int, tmp_pat
     model = post_trained(chain(), bits_activations=bits, bits_parameters=8)
     off, layers, file = converted(name, model, tmp_path)
     assert off < 0.005  # an input that lies between two of 4 values
+    assert layers is not None
     assert len(layers) >= 2
     assert not any("7 of their 8 bits" in each for each in file.notes)
 
@@ -127,13 +118,13 @@ def test_weights_with_a_zero_point_run_in_float(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [8, 4])
-def test_integers_that_xnnpack_leaves_run_in_float(bits: int, tmp_path: Path) -> None:
+def test_integers_that_xnnpack_leaves_run_in_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here because two clips behind a layer stay two."""
+    monkeypatch.setattr("compress.export.runtimes.executorch.merge_clips", lambda module: None)
     torch.manual_seed(0)
-    model = post_trained(Fork(), bits_activations=bits, bits_parameters=8, round_results="all")
-    off, layers, _ = converted("executorch", model, tmp_path)
+    off, layers, _ = converted("executorch", post_trained(chain(), bits_activations=4, bits_parameters=8), tmp_path)
     assert off < 0.005
-    assert len(layers) < 3
+    assert layers == []
 
 
 @pytest.mark.slow
