@@ -34,6 +34,7 @@ from compress.export.onnx.export_report import ExportReport, ExportSettings
 from compress.export.onnx.exporter import prepared_exporter, quiet_exporter, write_exported
 from compress.export.onnx.nan_origin import blame_of, name_layers, places_of
 from compress.export.onnx.narrow.formats import check_format, narrow
+from compress.export.onnx.other_sizes import REMEDY, OneSize, check_free, check_sizes
 from compress.export.onnx.qdq import Choices, Deployable, deployable, is_quantized
 from compress.export.onnx.session import has_vnni, open_session
 from compress.io.files import checked, replacing, why
@@ -129,11 +130,44 @@ def transform_to_onnx(
     _check_precision(model, dummies)
     inputs = inputs_to_check(check_inputs, dummies)
     ready = deployable(model, "qdq" if kind == "qdq" else "clip", Choices(settings.reduce_range, settings.clip_first))
+    real = check_inputs is not None
+    exported, places, notes = _exported(type(model).__name__, ready, kind, dummies, inputs, real, settings)
+    import onnx_ir as ir  # as in `_exported`
+
+    file = temporary = Path(onnx_file)
+    try:
+        with replacing(file) as temporary:
+            ir.save(exported, temporary)
+            check_file(temporary)
+            if settings.format:  # onnxruntime has few kernels for these, and may crash where it has none
+                _try_to_open(temporary, settings.format)
+            report = _report(temporary, kind, model, ready, inputs, dummies, real, notes, settings)
+    except NotFinite as e:
+        raise UserError(f"{e}. {blame_of(exported, e.inputs, places)}; nothing was written") from e
+    except OneSize as e:
+        if settings.fixed_size or settings.free_axes:
+            raise UserError(f"{_named(e, temporary, file)}. {REMEDY}; nothing was written") from e
+        once_more = replace(settings, fixed_size=True)
+        report = transform_to_onnx(model, file, dummy_input, quantize_flag, mode, check_inputs, once_more)
+        fixed = f"{_named(e, temporary, file)}. Height and width are fixed in this file (fixed_size); {REMEDY}"
+        return replace(report, warnings=[fixed, *report.warnings])
+    except UserError as e:
+        others = _other_sizes(inputs, dummies)
+        raise UserError(f"{_named(e, temporary, file)}{others}; nothing was written") from e
+    except OSError as e:
+        raise UserError(f"{file} could not be written: {why(e)}") from e
+    return replace(report, file=str(file))
+
+
+def _exported(
+    name: str, ready: Deployable, kind: str, dummies: Inputs, inputs: list[Inputs], real: bool, settings: ExportSettings
+) -> tuple[Any, dict[str, str], list[str]]:
+    """The graph to be written (`onnx_ir.Model`), which module each of its nodes comes from, and notes."""
     import onnx_ir as ir  # may be missing until `require` has said so
 
     with quiet_exporter(), prepared_exporter(), tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "exported.onnx"
-        what = f"torch's exporter, given {type(model).__name__},"
+        what = f"torch's exporter, given {name},"
         try:
             free = settings.free_axes, settings.fixed_size, _smaller(inputs[0], dummies)
             advice = "" if settings.fixed_size else SLOW
@@ -148,28 +182,17 @@ def transform_to_onnx(
 
             notes += improve(exported)
     if kind == "qdq":
-        notes += _completed(exported, inputs, check_inputs is not None) if settings.complete else []
+        notes += _completed(exported, inputs, real) if settings.complete else []
     places = places_of(exported) | places
     if settings.format:
-        notes += narrow(exported, settings.format, kind, inputs, check_inputs is not None)
+        notes += narrow(exported, settings.format, kind, inputs, real)
     _strip(exported)
     exported.metadata_props[METADATA] = json.dumps({**settings.description, "mode": kind})
-    file = temporary = Path(onnx_file)
-    try:
-        with replacing(file) as temporary:
-            ir.save(exported, temporary)
-            check_file(temporary)
-            if settings.format:  # onnxruntime has few kernels for these, and may crash where it has none
-                _try_to_open(temporary, settings.format)
-            report = _report(temporary, kind, model, ready, inputs, check_inputs is not None, notes, settings)
-    except NotFinite as e:
-        raise UserError(f"{e}. {blame_of(exported, e.inputs, places)}; nothing was written") from e
-    except UserError as e:
-        others = _other_sizes(inputs, dummies)
-        raise UserError(f"{str(e).replace(str(temporary), str(file))}{others}; nothing was written") from e
-    except OSError as e:
-        raise UserError(f"{file} could not be written: {why(e)}") from e
-    return replace(report, file=str(file))
+    return exported, places, notes
+
+
+def _named(error: UserError, temporary: Path, file: Path) -> str:
+    return str(error).replace(str(temporary), str(file))
 
 
 def _smaller(real: Inputs, dummies: Inputs) -> Inputs | None:
@@ -272,6 +295,7 @@ def _report(
     model: nn.Module,
     ready: Deployable,
     inputs: list[Inputs],
+    dummies: Inputs,
     real: bool,
     notes: list[str],
     settings: ExportSettings,
@@ -282,9 +306,11 @@ def _report(
     integers, floats = layers_in_integers(file) if kind == "qdq" else ([], [])
     latency = _latency(file, inputs[0], settings) if settings.against else {}
     difference = compare_onnx(file, reference, inputs)
-    _check_free(file, reference, inputs[0], settings.free_axes)
-    unfused = compare_onnx(file, reference, inputs, fused=False) if kind == "qdq" or settings.format else None
+    rounded = kind == "qdq" or bool(settings.format)
+    check_free(file, reference, inputs[0], settings.free_axes)
+    unfused = compare_onnx(file, reference, inputs, fused=False) if rounded else None
     found = _kernel_warnings(kind, floats, settings.reduce_range) + fusion_warnings(difference, unfused)
+    found += check_sizes(file, reference, inputs[0], dummies, list(dynamic.values()), rounded)
     if settings.opset not in {None, opset}:
         found.append(
             f"opset {settings.opset} was asked for, and the file has {opset}: it cannot be written in that one"
@@ -310,36 +336,6 @@ def _report(
         threads=settings.threads if latency else None,
         format=settings.format,
     )
-
-
-def _check_free(file: Path, reference: nn.Module, inputs: Inputs, axes: Sequence[int]) -> None:
-    """Raises UserError where the file fails on another size of the axes that were asked to be free."""
-    if not axes:
-        return
-    absent = [axis for axis in axes if all(axis >= x.dim() for x in inputs)]
-    if absent:
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-        raise UserError(f"free_axes={tuple(axes)}: no input has axis {absent[0]} (counted from 0); they are {shapes}")
-    other = inputs
-    for axis in axes:
-        # One longer, by a repeated row: real values stay in their range.
-        other = tuple(torch.cat([x, x.narrow(axis, 0, 1)], axis) if axis < x.dim() else x for x in other)
-    try:
-        with torch.no_grad():
-            reference(*other)
-    except Exception as e:  # the network's own, of any kind
-        raise UserError(
-            f"free_axes={tuple(axes)}: the network itself does not run on another size of them, "
-            f"{', '.join(str(tuple(x.shape)) for x in other)}: {next(iter(str(e).splitlines()), type(e).__name__)}. "
-            "Leave out the axes that it fixes, such as channels and features"
-        ) from e
-    try:
-        compare_onnx(file, reference, [other])
-    except UserError as e:
-        raise UserError(
-            f"free_axes={tuple(axes)}: the file does not run on another size of them; the exporter has fixed it inside "
-            f"(it does behind a recurrent layer). Export without free_axes, or the network's parts one by one: {e}"
-        ) from e
 
 
 def _kernel_warnings(kind: str, floats: Sequence[str], reduce_range: bool) -> list[str]:
