@@ -5,21 +5,25 @@ Sizes are left free where the network allows it; its errors become one line.
 
 import functools
 import importlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.errors import UserError
+from compress.errors import UserError, shown
 from compress.export.onnx.adaptive_pooling import pooling_of_any_size
 from compress.export.onnx.check import Inputs
 from compress.graph.calls import Call
 from compress.graph.recording.untraced import replaced_weights
+
+Sizes = tuple[dict[int, Any], ...]  # of each input: free axis -> its name
 
 
 def write_exported(
@@ -39,17 +43,51 @@ def write_exported(
     examples = tuple(example_of(each) for each in dummies)
     named = tuple(free_sizes(each, index, free_axes, fixed) for index, each in enumerate(examples))
     notes = _replaced(model, tried or examples)
-    try:
-        program = _trace(model, examples, named, opset)
-    except Exception:  # the exporter's errors share no base class; the second try shows what is wrong
-        automatic = tuple({axis: torch.export.Dim.AUTO for axis in each} for each in named)
-        try:
-            program = _trace(model, examples, automatic, opset)
-        except Exception as e:
-            raise UserError(_reason(model, e)) from e
-        notes.append("the network fixes some of its input's sizes; `dynamic` says which may change")
+    program, more = _first_that_works(model, examples, named, opset, fixed or bool(free_axes))
     program.save(str(file), external_data=False)
-    return notes
+    return notes + more
+
+
+def _first_that_works(
+    model: nn.Module, examples: Inputs, named: Sizes, opset: int | None, as_asked: bool
+) -> tuple[Any, list[str]]:
+    """torch's program: sizes free, free where the network leaves them so, or the example's; and a note."""
+    try:
+        return _trace(model, examples, named, opset), []
+    except Exception:  # the exporter's errors share no base class; the second try shows what is wrong
+        automatic = tuple(dict.fromkeys(each, torch.export.Dim.AUTO) for each in named)
+    try:
+        note = "the network fixes some of its input's sizes; `dynamic` says which may change"
+        return _trace(model, examples, automatic, opset), [note]
+    except Exception as e:
+        reason, error = _reason(e), e
+    foreign = _foreign_output(model, examples)
+    if foreign:
+        raise UserError(_refused(model, foreign)) from error
+    if as_asked or not any(set(each) - {0} for each in named):
+        raise UserError(_refused(model, reason)) from error
+    try:
+        only_batch = tuple(free_sizes(each, index, fixed=True) for index, each in enumerate(examples))
+        program = _trace(model, examples, only_batch, opset)
+    except Exception as e:
+        raise UserError(_refused(model, _reason(e))) from e
+    return program, [
+        f"height and width are fixed in this file (fixed_size), as torch's exporter fails where they are free: {reason}"
+    ]
+
+
+def _foreign_output(model: nn.Module, examples: Inputs) -> str:
+    """What an output is that no file can hold; '' if all are tensors."""
+    try:
+        with torch.no_grad():
+            leaves, _ = torch.utils._pytree.tree_flatten_with_path(model(*examples))
+    except Exception:  # the network's own, of any kind: the exporter's reason is said
+        return ""
+    for path, leaf in leaves:
+        if leaf is not None and not isinstance(leaf, torch.Tensor):
+            place = torch.utils._pytree.keystr(path)
+            return f"forward returns {shown(leaf)} ({type(leaf).__name__}) as output{place}; return tensors only"
+    return ""
 
 
 def _replaced(model: nn.Module, inputs: Inputs) -> list[str]:
@@ -67,8 +105,15 @@ def _trace(model: nn.Module, examples: Inputs, dynamic: Any, opset: int | None) 
     with warnings.catch_warnings(), pooling_of_any_size():
         warnings.simplefilter("ignore")
         return torch.onnx.export(
-            model, examples, dynamo=True, opset_version=opset, dynamic_shapes=dynamic, verbose=False
+            model, examples, dynamo=True, opset_version=opset, dynamic_shapes=_nested(model, dynamic), verbose=False
         )
+
+
+def _nested(model: nn.Module, sizes: Sizes) -> tuple[Any, ...]:
+    """Sizes as the exporter wants them: those of `*args` in a tuple of their own."""
+    kinds = [each.kind for each in inspect.signature(model.forward).parameters.values()]
+    named = kinds.index(Parameter.VAR_POSITIONAL) if Parameter.VAR_POSITIONAL in kinds else len(sizes)
+    return sizes if named >= len(sizes) else (*sizes[:named], sizes[named:])
 
 
 @contextmanager
@@ -114,14 +159,17 @@ def _operators() -> list[Any]:
     return list(lazy.onnxscript_apis.get_torchlib_ops())
 
 
-def _reason(model: nn.Module, error: Exception) -> str:
+def _refused(model: nn.Module, reason: str) -> str:
+    return f"{type(model).__name__} cannot be exported to ONNX: {reason}; nothing was written"
+
+
+def _reason(error: Exception) -> str:
     """The first of the chained errors that says something, which is the innermost."""
     causes: list[BaseException] = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     lines = [line for line in str(causes[-1]).strip().splitlines() if line.strip()]
-    text = " ".join(lines[:3])[:400] if lines else type(causes[-1]).__name__
-    return f"{type(model).__name__} cannot be exported to ONNX: {text}; nothing was written"
+    return " ".join(lines[:3])[:400] if lines else type(causes[-1]).__name__
 
 
 def example_of(dummy: Tensor) -> Tensor:
