@@ -9,6 +9,7 @@ A bundle holds this file as `measure.py`; it needs numpy and the runtimes that a
 
 import argparse
 import json
+import math
 import os
 import platform
 import signal
@@ -215,17 +216,22 @@ def layers_measured(folder: Path, table: Mapping[str, Any], threads: int) -> dic
 
 
 def _difference(wanted: Sequence[Any], found: Sequence[Any]) -> dict[str, float]:
-    """The largest and the mean one, and the largest value, of outputs of any type."""
+    """The largest and the mean one, and the largest value, of the output that is off by the largest share of it."""
     if [each.shape for each in wanted] != [np.shape(each) for each in found]:
         raise ValueError(f"outputs of shapes {[np.shape(each) for each in found]}, not {[x.shape for x in wanted]}")
     pairs = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in zip(wanted, found, strict=True)]
     pairs = [each for each in pairs if each[0].size]
-    count = max(1, sum(a.size for a, _ in pairs))
-    return {
-        "max": max((float(np.abs(a - b).max()) for a, b in pairs), default=0.0),
-        "mean": sum(float(np.abs(a - b).sum()) for a, b in pairs) / count,
-        "largest": max((float(np.abs(a).max()) for a, _ in pairs), default=0.0),
-    }
+    rows = [
+        {"max": float(np.abs(a - b).max()), "mean": float(np.abs(a - b).mean()), "largest": float(np.abs(a).max())}
+        for a, b in pairs
+    ]
+    least = 1e-6 * max((each["largest"] for each in rows), default=0.0)
+    none = {"max": 0.0, "mean": 0.0, "largest": 0.0}
+
+    def share(row: dict[str, float]) -> float:
+        return math.inf if math.isnan(row["mean"]) else row["mean"] / (max(row["largest"], least) or 1)
+
+    return max(rows, key=share, default=none)
 
 
 def _time(ready: Sequence[tuple[Row, Loaded]], given: list[Any], rounds: int, seconds: float, network: str) -> None:

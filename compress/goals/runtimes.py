@@ -95,7 +95,7 @@ def _check(runtime: str, precision: str, file: Path, inputs: tuple[Tensor, ...],
     """
     session = open_session(file)
     feeds = {each.name: x.detach().cpu().numpy() for each, x in zip(session.get_inputs(), inputs, strict=True)}
-    apart = difference([[torch.as_tensor(each) for each in session.run(None, feeds)]], [found])
+    apart = difference([[torch.as_tensor(each) for each in session.run(None, feeds)]], [found]).worst
     row = {"runtime": runtime, "precision": precision, "quantized": bool(stored_in_integers(file))}
     if text := wrong_of({**row, "mean": apart.mean, "largest": apart.largest}):
         raise UserError(f"{runtime} on {file.name}: {text}")

@@ -3,10 +3,11 @@
 `check_file`, `compare_onnx`, `difference`, `node_kinds`, `kernel_kinds`, `layers_in_integers`.
 """
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,24 @@ class Difference:
         mean: mean absolute difference.
         largest: largest absolute value of the reference, for scale.
         inputs: how many inputs were compared.
+        outputs: the same of each output, where a network has several: small values hide behind large ones.
     """
 
     max: float
     mean: float
     largest: float
     inputs: int
+    outputs: tuple["Difference", ...] = ()
+
+    @property
+    def parts(self) -> tuple["Difference", ...]:
+        """Of each output."""
+        return self.outputs or (self,)
+
+    @property
+    def worst(self) -> "Difference":
+        """Of the output that is off by the largest share; of values next to nothing beside others by less."""
+        return max(self.parts, key=lambda each: each.mean / (max(each.largest, 1e-6 * self.largest) or 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -105,21 +118,31 @@ def difference(reference: Sequence[Sequence[Tensor]], found: Sequence[Sequence[T
     Raises:
         UserError: their numbers or shapes differ, or the found ones hold NaN where the reference has none.
     """
-    gaps, largest = [], 0.0
     for wanted, given in zip(reference, found, strict=True):
         if len(wanted) != len(given):
             raise UserError(f"the file has {len(given)} outputs, the network {len(wanted)}")
         for a, b in zip(wanted, given, strict=True):
             if a.shape != b.shape:
                 raise UserError(f"the file's output is {tuple(b.shape)}, the network's {tuple(a.shape)}")
-            gaps.append((a.double() - b.double()).abs().flatten())  # of booleans: 0 or 1
-            largest = max(largest, float(a.double().abs().max()) if a.numel() else 0.0)
-    joined = torch.cat(gaps)
-    if not joined.numel():
+    pooled = _difference([pair for each in zip(reference, found, strict=True) for pair in zip(*each, strict=True)])
+    if pooled is None:
         raise UserError("the outputs hold no numbers; give inputs for which the network gives some")
-    if bool(joined.isnan().any()):
+    if math.isnan(pooled.mean):
         raise UserError("the file and the network differ by NaN; one of them does not compute finite numbers")
-    return Difference(float(joined.max()), float(joined.mean()), largest, len(found))
+    count = min(len(each) for each in reference)  # of outputs
+    each = [_difference([(a[i], b[i]) for a, b in zip(reference, found, strict=True)]) for i in range(count)]
+    outputs = tuple(one for one in each if one is not None) if count > 1 else ()
+    return replace(pooled, inputs=len(found), outputs=tuple(replace(one, inputs=len(found)) for one in outputs))
+
+
+def _difference(pairs: Sequence[tuple[Tensor, Tensor]]) -> Difference | None:
+    """Between tensors of the same shapes; None where they hold no numbers."""
+    gaps = [(a.double() - b.double()).abs().flatten() for a, b in pairs]  # of booleans: 0 or 1
+    joined = torch.cat(gaps) if gaps else torch.empty(0)
+    if not joined.numel():
+        return None
+    largest = max(float(a.double().abs().max()) for a, _ in pairs if a.numel())
+    return Difference(float(joined.max()), float(joined.mean()), largest, len(pairs))
 
 
 @torch.no_grad()

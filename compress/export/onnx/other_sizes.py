@@ -168,5 +168,9 @@ def _fault(file: Path, reference: nn.Module, inputs: Inputs, usual: Difference, 
         found = compare_onnx(file, reference, [inputs], fused=not rounded)
     except UserError as e:
         return f"it fails ({e})"
-    limit = max((ROUNDED if rounded else FLOAT) * found.largest, 10 * usual.mean)
-    return "" if found.mean <= limit else f"it differs from the network by {found}"
+    share = ROUNDED if rounded else FLOAT
+    for index, (each, before) in enumerate(zip(found.parts, usual.parts, strict=False)):
+        if each.mean > max(share * each.largest, 10 * before.mean):
+            output = f" in output {index}" if len(found.parts) > 1 else ""
+            return f"it differs from the network{output} by {each}"
+    return ""

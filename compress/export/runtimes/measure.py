@@ -51,7 +51,7 @@ class RuntimeTable:
 
     Attributes:
         rows: one a runtime, network and precision: `runtime`, `version`, `network`, `quantized`, `precision`, `bytes`,
-            `max`, `mean` and `largest` (difference to PyTorch and its scale), `wrong` (in words, where that is more
+            `max`, `mean` and `largest` (difference to PyTorch of the worst output), `wrong` (in words, where that is more
             than rounding: such a row has no ratios and is never named the fastest), `quality` (metric -> value), `ms`,
             `low`, `high`, `ratio` (to the first network in the same runtime and precision of floats),
             `ratio_onnxruntime` (to the first network in onnxruntime), `integer` and `layers` (how many 8-bit layers run
@@ -208,7 +208,7 @@ class _Candidate:
         fitting = [each for each in inputs if not self.fixed or _shapes(each) == _shapes(example)] or [example]
         model = given[self.source.name]
         runner = RuntimeModel(self.process, self.key if self.fixed else self._free)
-        found = difference(torch_outputs(model, fitting), [runner.outputs(each) for each in fitting])
+        found = difference(torch_outputs(model, fitting), [runner.outputs(each) for each in fitting]).worst
         self.row |= {"max": found.max, "mean": found.mean, "largest": found.largest}
         integers = self.process.call("kernels", self.key, self.source.layers)
         if integers is not None:

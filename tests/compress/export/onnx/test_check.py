@@ -134,3 +134,13 @@ def test_another_number_of_outputs_is_refused() -> None:
     x = torch.zeros(2)
     with pytest.raises(UserError, match="the file has 1 outputs, the network 2"):
         difference([[x, x]], [[x]])
+
+
+def test_a_small_output_does_not_hide_behind_a_large_one() -> None:
+    small, large, empty = torch.ones(4), torch.full((4,), 1000.0), torch.zeros(0)
+    found = difference([[small, large, empty]] * 2, [[small + 0.5, large, empty]] * 2)
+    assert found.mean == 0.25
+    assert [(each.mean, each.largest, each.inputs) for each in found.outputs] == [(0.5, 1.0, 2), (0.0, 1000.0, 2)]
+    assert found.worst == found.outputs[0]
+    alone = difference([[small]], [[small]])
+    assert (alone.outputs, alone.worst) == ((), alone)
