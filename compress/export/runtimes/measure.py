@@ -51,7 +51,7 @@ class RuntimeTable:
 
     Attributes:
         rows: one a runtime, network and precision: `runtime`, `version`, `network`, `quantized`, `precision`, `bytes`,
-            `max`, `mean` and `largest` (difference to PyTorch of the worst output), `wrong` (in words, where that is more
+            `max`, `mean` and `largest` (of the worst output, to PyTorch), `wrong` (in words, where that is more
             than rounding: such a row has no ratios and is never named the fastest), `quality` (metric -> value), `ms`,
             `low`, `high`, `ratio` (to the first network in the same runtime and precision of floats),
             `ratio_onnxruntime` (to the first network in onnxruntime), `integer` and `layers` (how many 8-bit layers run
