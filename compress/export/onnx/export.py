@@ -368,18 +368,11 @@ def fusion_warnings(difference: Difference, unfused: Difference | None) -> list[
     index, fused, written = max(far, key=lambda each: each[1].mean / (each[1].largest or 1))
     where = f"output {index} of the file" if len(pairs) > 1 else "the file"
     return [
-<<<<<<< HEAD
-        f"the file as it is written is off by {unfused.mean:.3g} in the mean, but onnxruntime's fusions make "
-        f"{difference.mean:.3g} of it ({100 * difference.mean / difference.largest:.2g} % of the largest value): they "
+        f"{where} as it is written is off by {written.mean:.3g} in the mean, but onnxruntime's fusions make "
+        f"{fused.mean:.3g} of it ({100 * fused.mean / (fused.largest or 1):.2g} % of the largest value): they "
         "round each bias to multiples of input scale x weight scale, coarse ones where both have few bits or wide "
         "ranges. Judge by the metric through the file; 8 bits where activations have fewer, narrower ranges of them "
         "(clip_acts), or a scale per channel of weights (per_channel_wts) make it less"
-=======
-        f"{where} as it is written is off by {written.mean:.3g} in the mean, but onnxruntime's fusions make "
-        f"{fused.mean:.3g} of it ({100 * fused.mean / (fused.largest or 1):.2g} % of the largest value): they "
-        "round each bias to multiples of input scale x weight scale, coarse ones where both have few bits. Judge by "
-        "the metric through the file; activations of 8 bits make it less"
->>>>>>> 8b89f1f (Outputs are judged each by itself: a small one does not hide behind a large one; changelog and page say what free sizes are)
     ]
 
 

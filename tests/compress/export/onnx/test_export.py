@@ -188,14 +188,11 @@ def test_fusions_are_warned_of_only_where_they_are_what_is_far_off() -> None:
     assert fusion_warnings(replace(far, mean=0.05), exact) == []
     (warning,) = fusion_warnings(far, exact)
     assert "off by 1e-06 in the mean, but onnxruntime's fusions make 0.2 of it (2 % of the largest value)" in warning
-<<<<<<< HEAD
     assert "8 bits where activations have fewer, narrower ranges" in warning  # a network of 8 bits needs another way
-=======
     large = Difference(0.0, 0.0, 1e4, 1)
     (warning,) = fusion_warnings(Difference(1.0, 0.1, 1e4, 1, (large, far)), replace(exact, outputs=(large, exact)))
     assert "output 1 of the file as it is written" in warning
     assert "make 0.2 of it (2 % of the largest value)" in warning
->>>>>>> 8b89f1f (Outputs are judged each by itself: a small one does not hide behind a large one; changelog and page say what free sizes are)
 
 
 @pytest.mark.parametrize("mode", ["clip", "qdq"])
