@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from compress.config.goals import goals_of
 from compress.distributed import world_size
 from compress.errors import UserError
 from compress.policies.distillation import DistillationPolicy
 from compress.policies.quantization import QuantizationPolicy
+from engine.goals.on_device import check_devices
 from engine.state import TrainState
 from options.base_options import TrainConfig
 
@@ -123,8 +125,10 @@ def refuse_combinations(setup: Setup) -> None:
     """Refuses what cannot work.
 
     Raises:
-        UserError: every such combination, in one report.
+        UserError: every such combination, in one report; or a goal's times are of another network.
     """
     found = [each for each in COMBINATIONS if each.holds(setup)]
     if found:
         raise UserError("; ".join(f"{each.options}: {each.why}" for each in found) + ". Nothing was started")
+    if setup.config.resume is None:  # a resumed run's network may be thinned already
+        check_devices(goals_of(setup.state.scheduler.resolved), setup.state.model)

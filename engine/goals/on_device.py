@@ -1,8 +1,14 @@
-"""Goals by what a bundle's `measure.py` measured on a device: `on_device`."""
+"""Goals by what a bundle's `measure.py` measured on a device: `on_device`; and `check_devices` before a training."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
+from compress.analysis.latency_model.carried import inputs_of, read_model
+from compress.analysis.latency_model.layers import layers_of
+from compress.errors import UserError
 from compress.goals.goal import LATENCY, Goal
 from compress.goals.judge import Value
 from compress.goals.latency import median_noise
@@ -47,3 +53,23 @@ def _time(row: Mapping[str, Any], device: Mapping[str, Any]) -> Value | str:
     note = f"measured on the device, {where}, {machine['date']}: {how['rounds']} rounds in turns, {threads}, "
     note += f"floats in {row['precision']}"
     return Value(row["ratio"], noise, low, high, note)
+
+
+def check_devices(goals: Sequence[Goal], dense: nn.Module) -> None:
+    """Whether the times of layers that goals name are those of this network.
+
+    Args:
+        goals: of a schedule.
+        dense: the network before anything is removed; left as it is.
+
+    Raises:
+        UserError: they are of another network.
+    """
+    for goal in goals:
+        if goal.device is None:
+            continue
+        model = read_model(goal.device)
+        try:
+            model.check_is_of(layers_of(copy.deepcopy(dense).cpu().eval(), inputs_of(model)))
+        except UserError as e:
+            raise UserError(f"{goal}: {goal.device} has the times of another network's layers: {e}") from e

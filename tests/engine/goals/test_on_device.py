@@ -10,10 +10,11 @@ import torch
 
 from compress.analysis.latency_model.carried import read_model
 from compress.analysis.latency_model.layers import layers_of
+from compress.errors import UserError
 from compress.export.onnx.export import transform_to_onnx
 from compress.goals.goal import Goal
 from engine.goals.deployed import Deployed, judge_goals
-from engine.goals.on_device import on_device
+from engine.goals.on_device import check_devices, on_device
 from tests.compress.analysis.latency_model.test_carried import MACHINE, device_json
 from tests.compress.analysis.latency_model.test_latency_model import Small, X
 
@@ -74,3 +75,14 @@ def test_a_goal_for_a_device_is_predicted(tmp_path: Path) -> None:
     assert "another dense network" in row["note"]
     [row] = judge_goals([goal], replace(subject, device=results()))["rows"]
     assert row["value"] == 0.4  # what was measured there counts more than what is predicted
+
+
+def test_times_of_another_networks_layers_are_refused_before_training(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    file = tmp_path / "device.json"
+    file.write_text(json.dumps(device_json(Small(), (X,))))
+    goals = [Goal("psnr", drop_at_most=0.1), Goal("latency", at_most=0.5, device=str(file))]
+    check_devices(goals, Small())
+    for other in (torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(3, 4, 3)):  # of another input, and of other layers
+        with pytest.raises(UserError, match="device.json has the times of another network's layers"):
+            check_devices(goals, other)
