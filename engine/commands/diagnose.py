@@ -88,7 +88,11 @@ def _write_schedule(tester: TestedApplication, found: Diagnosis, path: Path) -> 
     if changes:
         logger.info("written: %s; changed: %s", path, "; ".join(changes))
         return
-    why = "no suspects" if not found.named else "the remedies are not settings of the schedule's quantizers"
+    why = (
+        "no suspects"
+        if not found.named
+        else "no remedy is a scale per channel or more bits, which is what is written; the others need a choice of yours"
+    )
     logger.warning("%s is not written: %s", path, why)
 
 

@@ -180,8 +180,8 @@ def _weight_suspects(name: str, row: dict[str, float]) -> list[Suspect]:
     lost = row["weight_best_db"] - row["weight_db"]
     if row["dead_channels"] > 0:
         cause = f"{100 * row['dead_channels']:.0f} % of its channels are rounded to 0"
-        overrides = {name: {"bits_weights": 8}}
-        found.append(Suspect(name, cause, "a scale per channel (per_channel_wts)", max(lost, LOST) + 5, overrides))
+        remedy = "a scale per channel (per_channel_wts)"
+        found.append(Suspect(name, cause, remedy, max(lost, LOST) + 5, _more_bits(name, row, "bits_weights")))
     if lost > LOST and row["weight_db"] < QUIET:
         wide = row["spread"] > 4
         cause = (
@@ -191,8 +191,13 @@ def _weight_suspects(name: str, row: dict[str, float]) -> list[Suspect]:
         )
         cause += f": {row['weight_db']:.0f} dB where its bits allow {row['weight_best_db']:.0f}"
         remedy = "per_channel_wts: true, or equalization: true" if wide else "calibrate again, or train on with it"
-        found.append(Suspect(name, cause, remedy, lost, {name: {"bits_weights": 8}}))
+        found.append(Suspect(name, cause, remedy, lost, _more_bits(name, row, "bits_weights")))
     return found
+
+
+def _more_bits(name: str, row: Mapping[str, float], key: str) -> dict[str, Any] | None:
+    """Overrides that give a layer 8 bits; None where it has them."""
+    return {name: {key: 8}} if row.get(key, 8) < 8 else None
 
 
 def _range_suspects(name: str, module: nn.Module, row: dict[str, float]) -> list[Suspect]:
@@ -202,7 +207,7 @@ def _range_suspects(name: str, module: nn.Module, row: dict[str, float]) -> list
     what = "its input" if isinstance(module, QuantLayer) else "it"
     if lost <= LOST or row["act_db"] >= QUIET:
         return []
-    overrides: dict[str, Any] = {name: {"bits_activations": 8}}
+    overrides = _more_bits(name, row, "bits_activations")
     if row["cut_db"] < row["act_db"] + HALF:
         cause = (
             f"{what} is cut off: {100 * row['clipped']:.2g} % of values lie beyond the range, the largest "
@@ -214,7 +219,7 @@ def _range_suspects(name: str, module: nn.Module, row: dict[str, float]) -> list
         remedy = "a narrower range: clip_acts: GAUSS or AVG, or calibrate on data like those in use"
     else:
         cause = f"{what} is rounded too coarsely: {row['act_db']:.0f} dB where its bits allow {row['act_best_db']:.0f}"
-        remedy = "another clip_acts, or more bits for this layer"
+        remedy = "another clip_acts" + (", or more bits for this layer" if overrides else "")
     return [Suspect(name, cause, remedy, lost, overrides)]
 
 

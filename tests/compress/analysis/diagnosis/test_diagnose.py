@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compress.analysis.diagnosis.diagnose import diagnose
-from compress.analysis.diagnosis.suspects import activation_figures, simulation_suspects, slot_piece
+from compress.analysis.diagnosis.suspects import _range_suspects, activation_figures, simulation_suspects, slot_piece
 from compress.errors import UserError
 from compress.export.onnx.export import export_onnx, transform_to_onnx
 from compress.quantization.dorefa import DorefaQuantizer
@@ -433,6 +433,14 @@ def test_nothing_is_named_in_a_healthy_file(exported: tuple[nn.Module, nn.Module
     found = diagnose(*exported[:2], X, exported[2])
     assert found.suspects == [], str(found)
     assert sum("file_db" in row for row in found.rows) == 4
+
+
+def test_bits_that_a_layer_has_are_no_remedy() -> None:
+    coarse = {"act_best_db": 41.0, "act_db": 19.0, "cut_db": 60.0, "used": 0.9, "clipped": 0.0}
+    for bits, overrides in ((8, None), (4, {"layer": {"bits_activations": 8}})):
+        (found,) = _range_suspects("layer", nn.ReLU(), {**coarse, "bits_activations": bits})
+        assert found.overrides == overrides
+        assert ("more bits" in found.remedy) == (bits < 8)
 
 
 def test_the_order_of_the_networks_is_checked() -> None:
