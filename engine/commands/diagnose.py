@@ -91,7 +91,7 @@ def _write_schedule(tester: TestedApplication, found: Diagnosis, path: Path) -> 
     why = (
         "no suspects"
         if not found.named
-        else "no remedy is a scale per channel or more bits, which is what is written; the others need a choice of yours"
+        else "no remedy is a scale per channel or more bits, which can be written; the others need a choice of yours"
     )
     logger.warning("%s is not written: %s", path, why)
 
