@@ -28,7 +28,7 @@ FORM = "a file of post-training settings holds `quantizers: {NAME: {class: PostT
 
 
 @checks_arguments
-def load_post_training(model: nn.Module, path: Path, example_inputs: Any) -> PostTrainLinearQuantizer:
+def load_post_training(model: nn.Module, path: str | Path, example_inputs: Any) -> PostTrainLinearQuantizer:
     """The one quantizer of a file.
 
     Args:

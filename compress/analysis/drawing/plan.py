@@ -20,7 +20,7 @@ ROW = 0.28  # inches, of a policy
 
 
 @checks_arguments
-def draw_plan(plan: Plan, path: Path) -> None:
+def draw_plan(plan: Plan, path: str | Path) -> None:
     """Writes the plan as PNG: the policies' epochs above, zeros and learning rates below where there are any."""
     require("draw_plan", "matplotlib")
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ def draw_plan(plan: Plan, path: Path) -> None:
         _draw_rates(axes.pop(0), plan, rates)
     figure.axes[-1].set(xlabel="epoch, counted from 0", xlim=(0, max(len(plan.rows), 1)))
     figure.axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    with replacing(path) as temporary:
+    with replacing(Path(path)) as temporary:
         figure.savefig(temporary)
 
 

@@ -76,7 +76,7 @@ def check_file(file: Path) -> None:
 
 
 @checks_arguments
-def compare_onnx(file: Path, model: nn.Module, inputs: Sequence[Inputs], *, fused: bool = True) -> Difference:
+def compare_onnx(file: str | Path, model: nn.Module, inputs: Sequence[Inputs], *, fused: bool = True) -> Difference:
     """Runs a file in onnxruntime, without saturating kernels, and a network in PyTorch on the same inputs.
 
     Args:
@@ -88,7 +88,7 @@ def compare_onnx(file: Path, model: nn.Module, inputs: Sequence[Inputs], *, fuse
     Raises:
         UserError: onnxruntime is missing or refuses the file or an input.
     """
-    session = open_session(file, exact=True, fused=fused)
+    session = open_session(Path(file), exact=True, fused=fused)
     wanted, found = torch_outputs(model, inputs), [run_session(session, each) for each in inputs]
     for each, reference, given in zip(inputs, wanted, found, strict=True):
         if not any(map(_has_nan, reference)) and any(map(_has_nan, given)):

@@ -19,6 +19,7 @@ for package in {OPTIONAL}:
 import compress
 from compress import *
 import torch
+from compress.plan import Plan
 net, x = torch.nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8)
 for call in (
     lambda: compress.export_onnx(net, "a.onnx", x),
@@ -29,7 +30,7 @@ for call in (
     lambda: compress.macs_display(net, "a.xlsx", x),
     lambda: compress.macs_table(net, x),
     lambda: compress.draw_model_to_file(net, "a.png", x),
-    lambda: compress.draw_plan(None, "a.png"),
+    lambda: compress.draw_plan(Plan(()), "a.png"),
 ):
     try:
         call()

@@ -48,8 +48,8 @@ def test_what_does_not_fit_is_refused():
     model = Closed()
     graph = prunable_graph(model, X)
     for removed, match in (
-        ({"up.weight[0]": 1}, "give a list of units"),
-        ({"up.weight[0]": ["a"]}, "no unit a"),
+        ({"up.weight[0]": 1}, "should be a list of whole numbers"),
+        ({"up.weight[0]": ["a"]}, "should be a whole number"),
         ({"up.weight[0]": range(6)}, "one has to stay"),
     ):
         with pytest.raises(UserError, match=match):

@@ -221,7 +221,7 @@ def test_eight_bit_dorefa_is_named_with_its_error(folder: Path) -> None:
     [
         (True, "clip", False, "quantize_flag=True, but Sequential holds no quantizer"),
         (False, "clip", True, "quantize_flag=False, but Sequential is quantized"),
-        (True, "int8", True, "unknown mode 'int8' of ONNX export"),
+        (True, "int8", True, "given 'int8'; mode should be one of clip, qdq"),
     ],
 )
 def test_contradictions_are_refused(here: Path, flag: bool, mode: Any, wrapped: bool, message: str) -> None:
