@@ -95,11 +95,12 @@ def rounded(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
 def affine(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """Scale and zero point (a whole number, float) of `levels` steps from low to high, of their shape.
 
-    The range is widened to hold 0, so that 0 is on the grid; an empty range has scale 1.
+    The range is widened to hold 0, so that 0 is on the grid; an empty range has scale 1, and so has one whose steps are
+    below the smallest normal number, which have too few digits to count by.
     """
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
     scale = (high - low) / levels
-    scale = torch.where(scale > 0, scale, 1.0)
+    scale = torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, 1.0)
     return scale, torch.round(-low / scale)
 
 

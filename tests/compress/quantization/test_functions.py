@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from compress.quantization.functions import affine, clipped_quantize, fake_quantize, inner, straight_through
@@ -127,6 +127,7 @@ def test_straight_through_is_exactly_the_values() -> None:
 
 
 @settings(max_examples=50, deadline=None)
+@example(low=0.0, high=-2.194932580093453e-42, bits=7)
 @given(low=st.floats(-9, 9), high=st.floats(-9, 9), bits=st.integers(2, 8))
 def test_affine_ranges_hold_zero_exactly(low: float, high: float, bits: int) -> None:
     low, high = min(low, high), max(low, high)
