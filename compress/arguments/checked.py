@@ -7,13 +7,15 @@
 
 import functools
 import inspect
+import types
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from dataclasses import dataclass, is_dataclass
+from typing import Any, ClassVar, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from pydantic import ValidationError
 
-from compress.arguments.schema import AS_GOOD_AS_LISTS, arguments_model, faults_of_arguments
+from compress.arguments.schema import AS_GOOD_AS_LISTS, arguments_model, faults_of_arguments, type_hints
 from compress.errors import UserError, did_you_mean, shown
 
 P = ParamSpec("P")
@@ -86,14 +88,37 @@ def check_call(target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
 
 
 def _wrong_values(target: Callable[..., Any], name: str, given: Mapping[str, Any]) -> list[str]:
-    model = arguments_model(target)
+    model, objects = arguments_model(target), {} if inspect.isclass(target) else _objects(target)
+    plain = {key: _plain(value) for key, value in given.items() if key in model.model_fields and _is_plain(value)}
+    missing = [key for key in plain if key in objects and not (plain[key] is None and objects[key].may_be_none)]
+    if missing:
+        return [f"{name}: given {shown(plain[key])}; {key} should be of class {objects[key].name}" for key in missing]
     try:
-        plain = {key: _plain(value) for key, value in given.items() if key in model.model_fields and _is_plain(value)}
         model.model_validate(plain)
     except ValidationError as e:
         faults = faults_of_arguments(e, plain, name, model)
         return [f"{name}: {message}" for place, message in faults if place[0] in plain]
     return []
+
+
+@dataclass(frozen=True)
+class _Object:
+    """The only kind of object that an argument may be."""
+
+    name: str
+    may_be_none: bool
+
+
+@functools.cache
+def _objects(function: Callable[..., Any]) -> dict[str, _Object]:
+    """The arguments of a function that are objects of one dataclass, which in Python no mapping stands for."""
+    found = {}
+    for key, hint in type_hints(function).items():
+        options = get_args(hint) or (hint,)
+        kinds = [each for each in options if each is not types.NoneType]
+        if len(kinds) == 1 and is_dataclass(kinds[0]):
+            found[key] = _Object(getattr(kinds[0], "__name__", str(kinds[0])), len(options) > len(kinds))
+    return found
 
 
 def _is_plain(value: Any) -> bool:

@@ -210,3 +210,13 @@ def test_a_misspelt_argument_of_a_public_function_is_named(name: str) -> None:
         return
     with pytest.raises(ArgumentError, match=f"{name} has no argument '{argument}x'; did you mean '{argument}'"):
         function(**{f"{argument}x": 1})
+
+
+def test_an_argument_that_is_an_object_is_named_by_its_class() -> None:
+    """A mapping does not stand for it in Python, and its private fields are nobody's business."""
+    network, x = nn.Conv2d(3, 4, 1), torch.rand(1, 3, 4, 4)
+    for graph in (None, {"parameters": {}}, "graph"):
+        with pytest.raises(ArgumentError, match=r"remove_units: given .*; graph should be of class ChannelGraph$"):
+            compress.remove_units(network, graph, {}, x)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"settings should be of class ExportSettings$"):
+        compress.export_onnx(network, "net.onnx", x, settings={"opset": 20})  # type: ignore[arg-type]
