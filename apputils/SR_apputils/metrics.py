@@ -6,12 +6,12 @@ The convention: RGB is clamped and rounded to 8 bits, converted to BT.601's Y (a
 16..235) in floating point, and a border as wide as the scale is cut.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 from torch import Tensor
+
+from apputils.restoration.metrics import psnr
 
 _Y_WEIGHTS = (65.481, 128.553, 24.966)  # of R, G and B in [0, 1]
 _Y_OFFSET = 16.0
@@ -39,9 +39,7 @@ def psnr_y(output: Tensor, target: Tensor, border: int) -> float:
     Raises:
         ValueError: shapes differ, several images, or nothing is left inside the border.
     """
-    first, second = _inner_luma(output, target, border, smallest=1)
-    error = float(np.mean((first - second) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+    return psnr(*_inner_luma(output, target, border, smallest=1))
 
 
 def ssim_y(output: Tensor, target: Tensor, border: int) -> float:

@@ -18,9 +18,13 @@ def psnr_rgb(output: Tensor, target: Tensor) -> float:
         output: RGB (3, H, W), nominally in [0, 1].
         target: the same shape.
     """
-    first, second = levels(output).astype(np.float64), levels(target).astype(np.float64)
-    error = float(np.mean((second - first) ** 2))
-    return math.inf if error == 0 else float(10 * np.log10(255**2 / error))
+    return psnr(levels(output).astype(np.float64), levels(target).astype(np.float64))
+
+
+def psnr(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Peak signal-to-noise ratio of values of which 255 is the largest, dB; infinite for equal ones."""
+    error = float(np.mean((first - second) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
 def ssim_rgb(output: Tensor, target: Tensor) -> float:

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from data.Deblur_data.folders import has_test_part, pairs_of
@@ -82,20 +80,16 @@ def warn_of_unlike_halves(source: PairSource) -> None:
     """Sharp images that are taken for `A|B` train a network on nonsense: their halves show different things."""
     if not isinstance(source, FilePairs) or any(pair.blurred is not None for pair in source.pairs):
         return
+    from skimage.metrics import peak_signal_noise_ratio  # here, as it imports scipy.stats, a second more
+
     pairs = [source.whole(index) for index in range(min(len(source), 4))]
-    decibels = [_decibels(pair.sharp, pair.degraded) for pair in pairs]
+    decibels = [peak_signal_noise_ratio(pair.sharp, pair.degraded, data_range=255) for pair in pairs]
     if max(decibels, default=math.inf) < UNLIKE:
         _logger.warning(
             "each image is taken for `A|B`, blurred and sharp side by side, but the halves have %.1f dB to each "
             "other, too little for the same scene: are they sharp images? then give --sharp-only",
             max(decibels),
         )
-
-
-def _decibels(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """PSNR of 8-bit images; scikit-image's would import scipy.stats, a second more."""
-    error = float(np.mean((first.astype(np.float64) - second) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
 def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -> PairSource:
