@@ -209,8 +209,8 @@ def our_row(network: Network) -> Row:
         "proof": result.difference,
     }
     row.update(judged(network, result.recipe.apply(fresh(network))))
-    row["undecided"] = graph.undecided
-    kept = [each for each in result.notes if each != graph.undecided]
+    row["undecided"] = "; ".join(graph.notes)
+    kept = [each for each in result.notes if each not in graph.notes]
     if row["verdict"] == "equal" and kept:
         row.update(verdict="in part", note="; ".join(kept)[:400])
     return row

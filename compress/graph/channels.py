@@ -35,7 +35,7 @@ from compress.graph.sizes.origins import Decision
 from compress.graph.trace import ExampleInputs, Trace
 from compress.graph.training import traces_of
 from compress.graph.units import Ids
-from compress.graph.unread import Unread, held_by, unread_in
+from compress.graph.unread import Unread, held_by, misdeclared, unread_in
 from compress.graph.values import Heads
 
 Place = tuple[str, int]
@@ -135,7 +135,7 @@ class ChannelGraph:
         other_macs: those of operations that read no weight, such as products of two activations in attention.
         alike: whether the traces show that training mode computes what eval mode does.
         hooks: the hooks of other code that there were.
-        undecided: what to say of paths that the code chooses by the size of the input; '' if the examples show all.
+        notes: parts that are declared as unused and run, and paths that the code chooses by the size of the input.
     """
 
     _groups: tuple[ChannelGroup, ...]
@@ -152,7 +152,7 @@ class ChannelGraph:
     alike: bool = False
     other_macs: int = 0
     hooks: frozenset[int] = frozenset()
-    undecided: str = ""
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def places(self) -> frozenset[Place]:
@@ -175,7 +175,7 @@ class ChannelGraph:
     def describe(self) -> str:
         """One line per group, prunable ones first; then what the examples do not show."""
         groups = [str(group) for group in sorted(self._groups, key=lambda group: bool(group.pinned))]
-        return "\n".join([*groups, *([self.undecided] if self.undecided else [])])
+        return "\n".join([*groups, *self.notes])
 
 
 def channel_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
@@ -263,7 +263,7 @@ def graph_of(
         all(trace.alike for trace in traces),
         other_macs(traces[0]),
         hooks_of(model),
-        undecided(decisions),
+        (*misdeclared(model, traces), *undecided(decisions)),
     )
 
 

@@ -2,7 +2,7 @@
 
 An input that is optional, a method that only the training loop calls, a stage that is switched on later: such a layer
 keeps its size, and breaks when what feeds it has become smaller. Which tensor that is cannot be seen, so by size:
-here is `held_by`, which says why a group must stay.
+here is `held_by`, which says why a group must stay. `misdeclared` names what is declared as unused and run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from compress.errors import some
-from compress.graph.calls import how_to_declare
-from compress.graph.trace import Trace, canonical_names
+from compress.graph.calls import Unused, how_to_declare
+from compress.graph.trace import Trace, canonical_names, module_of
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,42 @@ def unread_in(model: nn.Module, traces: Iterable[Trace]) -> tuple[Unread, ...]:
         for name, parameter in found.items()
     )
     return tuple(each for each in sized if each.beside)
+
+
+def misdeclared(model: nn.Module, traces: Sequence[Trace]) -> tuple[str, ...]:
+    """What to say of each declaration of parts as unused that covers some which the traces run.
+
+    A tensor of two names is run by the other one, unless both are covered.
+    """
+    canonical, unused = canonical_names(model), traces[0].unused if traces else ()
+    names: dict[str, list[str]] = {}
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        names.setdefault(canonical[name], []).append(name)
+    run = {name for trace in traces for name in trace.read}
+    called = {module_of(node) for trace in traces for node in trace.operations if module_of(node) not in trace.failed}
+    found = []
+    for each in unused:
+        covered = [name for own in names.values() for name in own if each.covers(name)]
+        wrong = [
+            name
+            for name in covered
+            if name.rpartition(".")[0] in called or (canonical[name] in run and {*names[canonical[name]]} <= {*covered})
+        ]
+        if wrong:
+            found.append(_wrongly(each, wrong, [name for name in covered if name not in wrong], model))
+    return tuple(found)
+
+
+def _wrongly(unused: Unused, run: Sequence[str], left: Sequence[str], model: nn.Module) -> str:
+    """That parts which are declared as unused are run, and what to declare instead."""
+    others = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    parts = [*dict.fromkeys(_parts(run, [name for name in others if name not in run]).values())]
+    rest = [*dict.fromkeys(_parts(left, [name for name in others if name not in left]).values())]
+    advice = "leave it out of --unused (in Python of Unused(), declare_unused() or the class's unused_parts)"
+    return (
+        f"{unused.pattern!r} is declared as unused, but the example calls run {some(parts)}, which is pruned and "
+        f"proved like every other part: {f'declare only what is not run, {how_to_declare(rest)}' if rest else advice}"
+    )
 
 
 def _parts(unread: Iterable[str], others: Iterable[str]) -> dict[str, str]:

@@ -111,7 +111,8 @@ class ThinningPolicy(Policy):
             model, graph, completion.removed, tried, ctx.optimizer, masks, completion.notes, allow_inexact=inexact
         )
         for note in result.notes:
-            logger.warning("%s: %s", self.name, note)
+            if note not in graph.notes:  # these were said when the graph was made
+                current.tell_once(f"{self.name}: {note}")
         if not result.removed:
             logger.warning(
                 "%s: no whole filter or channel is masked or zeroed by a regularizer, so nothing was removed", self.name

@@ -72,6 +72,8 @@ class CurrentGraph:
         except UserError as e:
             self._refusal = str(e)
             raise
+        for note in self._graphs[allow_inexact].notes:
+            self.tell_once(note)
         return self._graphs[allow_inexact]
 
     def proved_on(self) -> ExampleInputs:

@@ -126,7 +126,7 @@ def remove_units(
     _check_memory(graph, model, removed)
     removed = {name: sorted(set(units)) for name, units in removed.items()}
     if not any(removed.values()):
-        return Thinned(Recipe(), {}, dict(given), notes)
+        return Thinned(Recipe(), {}, dict(given), notes + graph.notes)
     proof = _proved(model, graph, removed, given, example_inputs, allow_inexact)
     difference, mode = proof.outcome.difference, ""
     if not proof.outcome.passed:
@@ -136,8 +136,7 @@ def remove_units(
     recipe.apply(model)
     if optimizer is not None:
         slice_optimizer(recipe, model, optimizer)
-    outcome, cut, notes = proof.outcome, recipe.slice_all(given), notes + proof.notes
-    notes += (graph.undecided,) if graph.undecided else ()
+    outcome, cut, notes = proof.outcome, recipe.slice_all(given), notes + proof.notes + graph.notes
     return Thinned(recipe, proof.removed, cut, notes, difference, outcome.masking_change, outcome.passed, mode)
 
 

@@ -29,7 +29,7 @@ def group_tables(graph: ChannelGraph) -> str:
         rows = [[*_start(group), *_costs(group), group.why_kept] for group in pinned]
         heads = ["group", "units", *COSTS, "why nothing of it can leave"]
         parts += ["", f"{len(pinned)} groups stay:", _table(heads, rows)]
-    return "\n".join([*parts, *(["", graph.undecided] if graph.undecided else [])])
+    return "\n".join([*parts, *(["", *graph.notes] if graph.notes else [])])
 
 
 def _start(group: ChannelGroup) -> list[str]:

@@ -19,15 +19,15 @@ def by_inputs(c: Coupling, decisions: Iterable[Decision]) -> list[Decision]:
     return [each for each, value in values if value is not None and value.units[each.size.dim] is None]
 
 
-def undecided(decisions: Iterable[Decision]) -> str:
-    """What to say of the places at which every example takes the same way; '' if there is none."""
+def undecided(decisions: Iterable[Decision]) -> tuple[str, ...]:
+    """What to say of the places at which every example takes the same way: a sentence, or none."""
     outcomes: dict[str, set[bool]] = {}
     for each in decisions:
         outcomes.setdefault(each.place, set()).add(each.outcome)
     places = [place for place, seen in outcomes.items() if len(seen) == 1]
     if not places:
-        return ""
+        return ()
     return (
         f"the code may choose by the size of the input, of which the examples show one side: {some(places, 2)}; what "
-        "it does on the other side is not proved: give an example of each side, example_inputs=[small, large]"
+        "it does on the other side is not proved: give an example of each side, example_inputs=[small, large]",
     )

@@ -321,3 +321,46 @@ def test_a_declaration_that_covers_nothing_is_refused():
     model.unused_parts = ["pair.let"]
     with pytest.raises(UserError, match="'pair.let', which is.*did you mean 'pair.left'"):
         prunable_graph(model, IMAGE)
+
+
+class Tied(Kept):
+    """`old` shares its first weight with a layer that is run."""
+
+    def __init__(self):
+        super().__init__()
+        self.old[0].weight = self.pair["used"].weight
+
+
+class ByHand(Kept):
+    def forward(self, x):
+        return super().forward(x) + nn.functional.conv2d(self.first(x), self.old[2].weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "said"),
+    [
+        (Kept(), [IMAGE, Unused("head")], "'head' is declared as unused, but the example calls run head, which is"),
+        (Kept(), [IMAGE, Unused("head")], "leave it out of --unused (in Python of Unused(), declare_unused() or the"),
+        (Kept(), [IMAGE, Unused("pair")], "run pair.used, which .* declare only what is not run, --unused pair.left"),
+        (ByHand(), [IMAGE, Unused("old")], "run old.2.weight, which .* what is not run, --unused old.0 old.2.bias"),
+        (Stages(), [IMAGE, PROJECT, Unused("proj*")], "'proj*' is declared as unused, but .* run projection, "),
+        (Tied(), [IMAGE, Unused("old"), Unused("pair.left")], ""),
+        (SaysSo(), IMAGE, ""),
+        (Around(SaysSo()), IMAGE, ""),
+    ],
+)
+def test_what_is_declared_as_unused_and_run_is_named(model, inputs, said):
+    notes = channel_graph(model, inputs).notes
+    assert len(notes) == bool(said)
+    for note in notes:
+        for part in said.split(".*"):
+            assert part in note
+        assert note in remove_units(model, prunable_graph(model, inputs), {}, inputs).notes
+
+
+def test_a_training_run_names_it_once(caplog):
+    current = CurrentGraph(Kept(), [IMAGE, Unused("head")])
+    for _ in range(2):
+        current.get()
+        current.forget()
+    assert caplog.text.count("'head' is declared as unused, but the example calls run head") == 1

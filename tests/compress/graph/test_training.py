@@ -100,3 +100,9 @@ def test_what_failed_in_training_mode_is_in_the_reason():
     assert "no example call reads extra.weight" in reason
     assert "the trace in training mode failed: AssertionError: images of 100 pixels: if nobody runs it" in reason
     assert "else give inputs on which the network trains, or example_inputs as a list" in reason
+
+
+@pytest.mark.parametrize(("inputs", "count"), [(torch.randn(2, 3, 16, 16), 1), (SMALL, 0)])
+def test_a_head_that_is_declared_as_unused_and_trains_is_named(inputs, count):
+    notes = channel_graph(Auxiliary(large_head()), [inputs, Unused("head")]).notes
+    assert "".join(notes).count("'head' is declared as unused, but the example calls run head") == count
