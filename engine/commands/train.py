@@ -115,7 +115,8 @@ def _list_archs(application: Application, config: TrainConfig) -> None:
 def _new_schedule(application: Application, config: TrainConfig) -> None:
     trainer, family = _built(application, config), config.new_schedule
     assert family is not None, "the mode that it asks for"
-    text = new_schedule(family, trainer.model, config.schedule_command(), trainer.gives_logits)
+    command, inputs = config.schedule_command(), trainer.example_inputs()
+    text = new_schedule(family, trainer.model, command, trainer.gives_logits, inputs)
     sys.stdout.write(text)
 
 

@@ -4,7 +4,7 @@ Differing levels inside one coupled group, two instances that prune one group in
 nothing can leave. The network is traced only for schedules with structured pruners.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from compress.arguments.places import Path
 from compress.config.errors.faults import Report
@@ -21,6 +21,7 @@ from compress.thinning.current import CurrentGraph
 from compress.thinning.ranking import differing_levels, no_head_dims
 
 NEVER_READ = "the network does not read it when it runs on the example inputs"
+NO_CHANNELS = "its positions there count no channels"
 Entry = tuple[Path, PruningPolicy, dict[str, Place]]
 
 
@@ -98,18 +99,8 @@ def _check_pinned(
     policy: PruningPolicy, path: Path, places: dict[str, Place], graph: ChannelGraph, report: Report
 ) -> None:
     """Warns of named weights of which nothing can leave the network: zeros in them make nothing smaller."""
-    pinned, own = {}, set(places.values())
-    found: dict[Place, list[ChannelGroup]] = {}
-    for group in graph.groups():
-        for place in own & group.members.keys():
-            found.setdefault(place, []).append(group)
-    for name, place in places.items():
-        groups = found.get(place, [])
-        if all(group.pinned for group in groups):
-            reasons_here = dict.fromkeys(reason for group in groups for reason in group.pinned)
-            pinned[name] = "; ".join(reasons_here) or NEVER_READ
     reasons: dict[str, list[str]] = {}
-    for name, reason in pinned.items():
+    for name, reason in staying(places, graph).items():
         reasons.setdefault(reason, []).append(name)
     for reason, names in reasons.items():
         what = "whole outputs of the network become zero" if "network output" in reason else "nothing becomes smaller"
@@ -119,6 +110,21 @@ def _check_pinned(
             path,
             fatal=False,
         )
+
+
+def staying(places: Mapping[str, Place], graph: ChannelGraph) -> dict[str, str]:
+    """Those of the weights of which nothing can leave the network, and why."""
+    pinned, own, read = {}, set(places.values()), {name for name, _ in graph.places}
+    found: dict[Place, list[ChannelGroup]] = {}
+    for group in graph.groups():
+        for place in own & group.members.keys():
+            found.setdefault(place, []).append(group)
+    for name, place in places.items():
+        groups = found.get(place, [])
+        if all(group.pinned for group in groups):
+            reasons = dict.fromkeys(reason for group in groups for reason in group.pinned)
+            pinned[name] = "; ".join(reasons) or (NO_CHANNELS if name in read else NEVER_READ)
+    return pinned
 
 
 def _places(pruner: StructurePruner, graph: CurrentGraph) -> dict[str, Place]:
