@@ -3,18 +3,20 @@
     python -m benchmarks.zoo --optform=SR --archs="c2srcnn,edsr_baseline(width=16,depth=4)" --epochs=12 -- --samples=400
 
 Arguments of a constructor stand in parentheses. Each pair of architecture and schedule is trained and evaluated by
-`train.py` and `test.py`, one after the other; what is finished is left as it is, so that a second call continues. The
-page (results/zoo-<optform>/): quality over time, quality over MACs and over the file's bytes with the Pareto front, and
-a table for a manual.
+`train.py` and `test.py`, one after the other; what is finished is left as it is, so that a second call continues.
+Blocks that fuse are fused on the way. The page (results/zoo-<optform>/): quality over time, quality over MACs and over
+the file's bytes with the Pareto front, and a table for a manual.
 """
 
 import argparse
+import copy
 import csv
+import itertools
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -25,8 +27,11 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
+from apputils.compare.pareto import pareto_front
 from apputils.runs.console import exit_codes
+from compress.analysis.metric_names import words_of
 from compress.errors import UserError
+from compress.fusing.blocks import exchange, fusions_of
 from compress.thinning.trials.trial import prunable_graph
 from options.applications import Application, find_application
 
@@ -37,6 +42,8 @@ HEAD = (
     "img{max-width:100%}td,th{padding:.2em .8em}</style>"
 )
 COSTS = ("parameters", "GMACs", "bytes")
+PANELS = {"macs": "MACs", "bytes": "bytes of the ONNX file"}
+LOOKS = (("solid", "o"), ("dashed", "s"), ("dotted", "^"), ("dashdot", "D"))  # of the schedules: line, marker
 ARCH = re.compile(r"[^,(]+(?:\([^)]*\))?")
 Row = dict[str, Any]
 
@@ -78,41 +85,55 @@ class Pair:
         return Path("results") / self.run
 
 
-def schedule_text(kind: str, epochs: int, names: Sequence[str]) -> str:
+def schedule_text(kind: str, epochs: int, names: Sequence[str], fuses: bool = False) -> str:
     """A schedule of equal length for any network; the learning rate falls along a cosine from what the options say.
 
     Args:
         kind: dense, half_macs, int8 or pipeline (both).
         epochs: of the run.
         names: weights whose filters can leave.
+        fuses: whether the network has blocks that fuse: before its filters leave, or else after two thirds.
     """
     prune, quantize = kind in ("half_macs", "pipeline"), kind in ("int8", "pipeline")
-    thin = sorted({epochs // 6, epochs // 3})
-    parts = ["version: 1"]
+    thin, late = sorted({epochs // 6, epochs // 3}), 2 * epochs // 3
+    instances, policies = ["version: 1"], []
+    extensions = {"fuser": "Reparameterize"} if fuses else {}
+    if fuses:
+        policies.append(_policy("extension", "fuser", f"epochs: [{thin[0] if prune else late}]"))
     if prune:
-        parts += [
+        extensions["thinner"] = "FilterRemover"
+        instances.append(
             f"pruners: {{half: {{class: GlobalRankedGroupPruner, weights: {json.dumps(list(names))}, target: macs, "
-            "to: 0.5, gradual: true}}",
-            "extensions: {thinner: {class: FilterRemover}}",
-        ]
-    if quantize:
-        parts.append(f"quantizers: {{qat: {QUANTIZER}}}")
-    parts += [f"lr_schedulers: {{lr: {{class: CosineAnnealingLR, T_max: {epochs}}}}}", "policies:"]
-    if prune:
-        parts += [f"  - pruner: {{instance_name: half}}\n    epochs: {thin}"]
-        parts += [f"  - extension: {{instance_name: thinner}}\n    epochs: {thin}"]
-    if quantize:
-        parts.append(
-            f"  - quantizer: {{instance_name: qat}}\n    starting_epoch: {2 * epochs // 3}\n    ending_epoch: {epochs}"
-            "\n    frequency: 1"
+            "to: 0.5, gradual: true}}"
         )
-    parts.append(
-        f"  - lr_scheduler: {{instance_name: lr}}\n    starting_epoch: 0\n    ending_epoch: {epochs}\n    frequency: 1"
-    )
-    return "\n".join(parts) + "\n"
+        policies += [_policy(*each, f"epochs: {thin}") for each in (("pruner", "half"), ("extension", "thinner"))]
+    if quantize:
+        instances.append(f"quantizers: {{qat: {QUANTIZER}}}")
+        policies.append(_policy("quantizer", "qat", _window(late, epochs)))
+    if extensions:
+        instances.append(f"extensions: {{{', '.join(f'{key}: {{class: {its}}}' for key, its in extensions.items())}}}")
+    instances.append(f"lr_schedulers: {{lr: {{class: CosineAnnealingLR, T_max: {epochs}}}}}")
+    policies.append(_policy("lr_scheduler", "lr", _window(0, epochs)))
+    return "\n".join([*instances, "policies:", *policies]) + "\n"
+
+
+def _policy(family: str, instance: str, when: str) -> str:
+    return f"  - {family}: {{instance_name: {instance}}}\n    {when}"
+
+
+def _window(first: int, end: int) -> str:
+    return f"starting_epoch: {first}\n    ending_epoch: {end}\n    frequency: 1"
 
 
 SCHEDULES = ("dense", "half_macs", "int8", "pipeline")
+
+
+def fused(network: nn.Module) -> nn.Module | None:
+    """A copy whose blocks are fused; None of a network that has none."""
+    narrow = copy.deepcopy(network)
+    fusions = fusions_of(narrow)
+    exchange(narrow, fusions.values())
+    return narrow if fusions else None
 
 
 def prunable_weights(network: nn.Module, example: tuple[torch.Tensor, ...]) -> list[str]:
@@ -130,8 +151,9 @@ def make(pair: Pair, application: Application, epochs: int, more: Sequence[str],
     trainer = application.load("trainer")(application.load("train_options")().parse(given), None, None)
     trainer.build()
     schedule = folder / f"{pair.run}.yaml"
-    names = prunable_weights(trainer.model, next(iter(trainer.probes()))[0])
-    schedule.write_text(schedule_text(pair.schedule, epochs, names), encoding="utf-8")
+    narrow = fused(trainer.model)
+    names = prunable_weights(narrow or trainer.model, next(iter(trainer.probes()))[0])
+    schedule.write_text(schedule_text(pair.schedule, epochs, names, narrow is not None), encoding="utf-8")
     resumed = (Path("checkpoints") / pair.run / "last.pt").is_file()
     train = [f"--resume={pair.run}"] if resumed else [*given[1:], f"--compress={schedule}", f"--run={pair.run}"]
     own = [f"--arch={pair.arch}"] if ".py:" in pair.arch else []
@@ -162,23 +184,15 @@ def row_of(pair: Pair) -> Row:
     }  # fmt: skip
 
 
-def pareto(rows: Iterable[Row], cost: str) -> set[int]:
-    """Places of the rows that no other is better than in quality and at most as costly."""
-    known = [(place, row) for place, row in enumerate(rows) if row[cost] is not None]
-    return {
-        place
-        for place, row in known
-        if not any(
-            other["quality"] >= row["quality"] and other[cost] <= row[cost]
-            and (other["quality"], other[cost]) != (row["quality"], row[cost])
-            for _, other in known
-        )
-    }  # fmt: skip
+def front_of(rows: Sequence[Row], cost: str) -> list[int]:
+    """Places of the rows that no other is better than in quality and at most as costly, cheapest first."""
+    known = [place for place, row in enumerate(rows) if row[cost] is not None]
+    return [known[i] for i in pareto_front([(rows[place][cost], rows[place]["quality"]) for place in known])]
 
 
 def table(rows: Sequence[Row], form: str = "github") -> str:
     """Markdown or another form of tabulate, the best first; * is on the front of quality over MACs, + over bytes."""
-    fronts = pareto(rows, "macs"), pareto(rows, "bytes")
+    fronts = front_of(rows, "macs"), front_of(rows, "bytes")
     shown = [
         [
             row["arch"], row["schedule"], f"{row['quality']:.2f}", f"{row['gain']:+.2f}", f"{row['parameters']:,}",
@@ -188,30 +202,60 @@ def table(rows: Sequence[Row], form: str = "github") -> str:
         for place, row in enumerate(rows)
     ]  # fmt: skip
     shown.sort(key=lambda each: -float(each[2]))
-    heads = ["architecture", "schedule", rows[0]["metric"], f"over {rows[0]['baseline']}", *COSTS, "front"]
+    heads = [
+        "architecture",
+        "schedule",
+        words_of(rows[0]["metric"]).heading,
+        f"over {rows[0]['baseline']}",
+        *COSTS,
+        "front",
+    ]
     sides = ["left", "left", *["right"] * 5, "left"]
     return tabulate(shown, heads, tablefmt=form, disable_numparse=True, colalign=sides)
 
 
-def draw(rows: Sequence[Row], histories: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
-    """Three panels: quality over epochs, over MACs, over bytes, each front as a line."""
+def draw(rows: Sequence[Row], histories: Sequence[Sequence[tuple[int, float]]], path: Path) -> None:
+    """Three panels: quality over epochs, over MACs, over bytes, each front as a line.
+
+    Args:
+        rows: of the pairs.
+        histories: of each row, epoch and quality.
+        path: of the image.
+    """
     mpl.use("agg")
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-    figure, panels = plt.subplots(1, 3, figsize=(15, 4.5), constrained_layout=True)
-    for name, points in histories.items():
-        panels[0].plot(*zip(*points, strict=True), label=name, linewidth=1)
-    panels[0].set(xlabel="epoch", ylabel=f"{rows[0]['metric']}, validation")
-    panels[0].legend(fontsize=6)
-    for panel, cost in zip(panels[1:], ("macs", "bytes"), strict=True):
-        front = sorted(pareto(rows, cost), key=lambda place: rows[place][cost])
+    figure, panels = plt.subplots(1, 3, figsize=(17, 5), layout="constrained")
+    archs = list(dict.fromkeys(row["arch"] for row in rows))
+    palette = mpl.colormaps["tab10" if len(archs) <= 10 else "tab20"].colors
+    colors = dict(zip(archs, itertools.cycle(palette), strict=False))
+    looks = dict(zip(SCHEDULES, LOOKS, strict=True))
+    for row, points in zip(rows, histories, strict=True):
+        line, _ = looks[row["schedule"]]
+        panels[0].plot(*zip(*points, strict=True), color=colors[row["arch"]], linestyle=line, linewidth=1.2)
+    quality = words_of(rows[0]["metric"]).heading
+    panels[0].set(xlabel="epoch", ylabel=f"{quality}, validation data")
+    for panel, (cost, words) in zip(panels[1:], PANELS.items(), strict=True):
+        front = front_of(rows, cost)
         panel.plot([rows[i][cost] for i in front], [rows[i]["quality"] for i in front], color="grey", linewidth=1)
         for row in rows:
             if row[cost] is not None:
-                panel.scatter(row[cost], row["quality"], s=14)
-                panel.annotate(f"{row['arch']} {row['schedule']}", (row[cost], row["quality"]), fontsize=6)
-        panel.margins(x=0.25)  # for the names
-        panel.set(xscale="log", xlabel=cost, ylabel=f"{rows[0]['metric']}, test")
+                panel.plot(row[cost], row["quality"], looks[row["schedule"]][1], color=colors[row["arch"]])
+        panel.axhline(rows[0]["quality"] - rows[0]["gain"], color="grey", linestyle="dotted", linewidth=1)
+        panel.set(xscale="log", xlabel=words, ylabel=f"{quality}, test data")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.margins(x=0.08)
+    kinds = [kind for kind in SCHEDULES if any(row["schedule"] == kind for row in rows)]
+    keys = [Line2D([], [], color=shade, label=arch, linewidth=3) for arch, shade in colors.items()]
+    keys += [
+        Line2D([], [], color="black", linestyle=looks[kind][0], marker=looks[kind][1], label=kind) for kind in kinds
+    ]
+    keys.append(Line2D([], [], color="grey", linestyle="dotted", label=rows[0]["baseline"]))
+    figure.legend(handles=keys, loc="outside right upper", fontsize=8, frameon=False)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -233,7 +277,7 @@ def write_page(pairs: Sequence[Pair], failed: Mapping[str, str], folder: Path, h
     text = "\n\n".join([table(rows), *faults]) + "\n"
     (folder / "zoo.md").write_text(text, encoding="utf-8")
     (folder / "zoo.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    draw(rows, {f"{p.named} {p.schedule}": history(p, rows[0]["metric"]) for p in done}, folder / "zoo.png")
+    draw(rows, [history(pair, rows[0]["metric"]) for pair in done], folder / "zoo.png")
     legend = f"{how} * is on the front of quality over MACs, + on that over bytes of the exported file."
     below = "".join(f"<p>{escape(each)}</p>" for each in (legend, *faults))
     page = f"{HEAD}<h1>{escape(folder.name)}</h1><img src=zoo.png>{table(rows, 'html')}{below}\n"

@@ -5,8 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from benchmarks.zoo import ARCH, SCHEDULES, Pair, check_settings, main, pareto, prunable_weights, schedule_text, table
+from benchmarks.zoo import (
+    ARCH,
+    SCHEDULES,
+    Pair,
+    check_settings,
+    front_of,
+    fused,
+    main,
+    prunable_weights,
+    schedule_text,
+    table,
+)
 from compress.config import file_config
 from compress.errors import UserError
 from models.SR.zoo import ZOO
@@ -23,18 +35,32 @@ ROWS = [
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_schedules_load_for_any_network_without_a_warning(kind: str, tmp_path: Path) -> None:
     network, example = ZOO("espcn", settings={"width": 8}, upscale_factor=2), torch.zeros(1, 3, 12, 12)
+    assert fused(network) is None
     names = prunable_weights(network, (example,))
     assert names == ["first.weight", "second.weight"]
-    path = tmp_path / f"{kind}.yaml"
-    path.write_text(schedule_text(kind, 12, names))
+    loads_without_a_warning(network, example, schedule_text(kind, 12, names), tmp_path / f"{kind}.yaml")
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_blocks_are_fused_before_filters_leave_and_before_8_bits(kind: str, tmp_path: Path) -> None:
+    network, example = ZOO("ecbsr", settings={"width": 4, "depth": 1}, upscale_factor=2), torch.zeros(1, 3, 12, 12)
+    narrow = fused(network)
+    assert narrow is not None
+    names = prunable_weights(narrow, (example,))
+    assert names == ["body.0.weight", "body.2.weight"]
+    loads_without_a_warning(network, example, schedule_text(kind, 12, names, fuses=True), tmp_path / f"{kind}.yaml")
+
+
+def loads_without_a_warning(network: nn.Module, example: torch.Tensor, text: str, path: Path) -> None:
+    path.write_text(text)
     optimizer = torch.optim.Adam(network.parameters())
     scheduler = file_config(network, optimizer, path, example_inputs=example, strict=True)
     assert scheduler.suggested_epochs == 12
 
 
 def test_the_front_is_what_nothing_beats() -> None:
-    assert pareto(ROWS, "macs") == {0, 1, 3}
-    assert pareto(ROWS, "bytes") == {1}
+    assert front_of(ROWS, "macs") == [0, 1, 3]
+    assert front_of(ROWS, "bytes") == [1]
     lines = table(ROWS).splitlines()
     assert "over bicubic" in lines[0]
     assert lines[2].split("|")[1].strip() == "b"

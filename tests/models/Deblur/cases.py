@@ -2,18 +2,13 @@
 
 from tests.models.cases import Cases
 
+SMALL = {arch: {"ngf": 4} for arch in ("resnet", "mobile", "unet", "nafnet")}
+DATA = ["--traindata=images", "--sharp-only", "--samples=6", "--patch-size=32", "--ndf=2",
+        "--blur-length=12"]  # fmt: skip
 CASES = Cases(
-    small_run=[
-        "--traindata=images",
-        "--sharp-only",
-        "--samples=6",
-        "--patch-size=32",
-        "--batchSize=1",
-        "--ngf=2",
-        "--blocks=1",
-        "--ndf=2",
-        "--blur-length=12",
-    ],
+    small_run=[*DATA, "--batchSize=1", "--ngf=2", "--blocks=1"],
+    small=SMALL,
+    data=DATA,
     schedules=5,
     refused={
         "train_options": [

@@ -1,9 +1,15 @@
 """What the generic tests need to know of restoration."""
 
 from tests.models.cases import Cases
+from tests.models.Deblur.cases import SMALL as DEBLURRING
+from tests.models.SR.cases import SMALL as SUPER_RESOLUTION
 
+SMALL = {**SUPER_RESOLUTION, **DEBLURRING}
+DATA = ["--traindata=images", "--samples=6", "--patch-size=24", "--batchSize=2"]
 CASES = Cases(
-    small_run=["--traindata=images", "--samples=6", "--patch-size=24", "--batchSize=2"],
+    small_run=DATA,
+    small=SMALL,
+    data=DATA,
     schedules=4,
     refused={
         "train_options": [

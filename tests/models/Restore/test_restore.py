@@ -1,6 +1,5 @@
 """Restoration: trained, resumed, measured beside the degraded images, with any network that keeps the size."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -12,11 +11,9 @@ from compress.errors import UserError
 from engine.architectures.zoo import arguments_of
 from models.Restore.zoo import ZOO
 from options import own_network
-from tests.models.architecture_matrix import check_agp_and_resume, check_fewer_macs, check_int8
+from tests.models.Restore.cases import SMALL
 from tests.models.Restore.conftest import RestorerOf, TesterOf
-from tests.models.SR.test_zoo import SMALL
 
-SIZES = {**SMALL, **{name: {"ngf": 4} for name in ("resnet", "mobile", "unet", "nafnet")}}
 OWN = """\
 def dark(pixels, draw):
     return pixels // 4
@@ -25,7 +22,7 @@ def dark(pixels, draw):
 
 @pytest.mark.parametrize("arch", ZOO.architectures)
 def test_every_network_keeps_the_size_and_starts_near_its_input(arch: str) -> None:
-    network = ZOO(arch, settings=SIZES[arch], upscale_factor=1).eval()
+    network = ZOO(arch, settings=SMALL[arch], upscale_factor=1).eval()
     again = ZOO(**arguments_of(network)).eval()
     again.load_state_dict(network.state_dict())
     image = torch.rand(1, 3, 24, 28)
@@ -74,15 +71,6 @@ def test_ones_own_degradation_is_imported_where_it_is_named(
         restorer_of("--resume=a", "--nEpochs=2")
     restorer_of("--resume=a", "--nEpochs=2", text).run()
     assert tester_of("a", "--no-export", text).measured_on()["degradation"] == "mine.py:dark+noise:5"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", ["c2srcnn", "unet"])
-def test_pruning_thinning_and_8_bits(restorer_of: RestorerOf, tester_of: TesterOf, arch: str) -> None:
-    arguments = [f"--arch={arch}", f"--arch-args={json.dumps(SIZES[arch])}"]
-    check_agp_and_resume(restorer_of, arguments)
-    check_fewer_macs(restorer_of, tester_of, arguments, torch.zeros(1, 3, 24, 24), 0.7)
-    check_int8(restorer_of, tester_of, arguments)
 
 
 @pytest.mark.parametrize(

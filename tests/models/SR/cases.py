@@ -2,8 +2,21 @@
 
 from tests.models.cases import Cases
 
+SMALL = {  # arguments of a network that is quick to run
+    "c2srcnn": {"features": 4, "shrunk": 4},
+    "srcnn": {"width": 4},
+    "fsrcnn": {"width": 6, "shrunk": 3, "depth": 1},
+    "espcn": {"width": 4},
+    "edsr_baseline": {"width": 4, "depth": 1},
+    "imdn": {"width": 8, "depth": 2},
+    "ecbsr": {"width": 4, "depth": 1},
+    "plainsr": {"width": 4, "depth": 1},
+}
+DATA = ["--traindata=images", "--samples=12", "--patch_size=24", "--batchSize=2"]
 CASES = Cases(
-    small_run=["--traindata=images", "--samples=12", "--patch_size=24", "--batchSize=2"],
+    small_run=DATA,
+    small=SMALL,
+    data=DATA,
     schedules=22,
     refused={"train_options": [(["--match=order"], "--match says how the file of --weights is read")]},
     beyond={

@@ -17,17 +17,7 @@ from models.SR.networks.fsrcnn import FSRCNN
 from models.SR.networks.imdn import IMDN, ContrastAttention
 from models.SR.networks.srcnn import SRCNN
 from models.SR.zoo import ZOO
-
-SMALL = {  # arguments of a network that is quick to run
-    "c2srcnn": {"features": 4, "shrunk": 4},
-    "srcnn": {"width": 4},
-    "fsrcnn": {"width": 6, "shrunk": 3, "depth": 1},
-    "espcn": {"width": 4},
-    "edsr_baseline": {"width": 4, "depth": 1},
-    "imdn": {"width": 8, "depth": 2},
-    "ecbsr": {"width": 4, "depth": 1},
-    "plainsr": {"width": 4, "depth": 1},
-}
+from tests.models.SR.cases import SMALL
 
 
 def parameters(network: nn.Module) -> int:
