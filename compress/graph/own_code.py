@@ -249,8 +249,10 @@ def reads_widths(model: nn.Module) -> bool:
 
 
 def hooks_gradients(model: nn.Module) -> bool:
-    """Whether a module has a hook on its gradient, or own code that gives tensors one."""
-    if any(module._backward_hooks or module._backward_pre_hooks for module in model.modules()):
+    """Whether a module has a hook on its gradient, or code that ran may have given tensors one."""
+    if asks_for_gradients(model) or any(
+        module._backward_hooks or module._backward_pre_hooks for module in model.modules()
+    ):
         return True
     return any(_has(cls, GRADIENTS) for cls in own_classes(model))
 

@@ -49,7 +49,7 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
     for call in calls:
         with watched(model):
             trace = trace_model(model, [call, *unused])
-        training = training_trace(model, call, unused, trace) if asks_for_training(model) else ""
+            training = training_trace(model, call, unused, trace) if asks_for_training(model) else ""
         if isinstance(training, str):
             traces.append(replace(trace, untrained=training))
         else:

@@ -31,6 +31,8 @@ from compress.graph.own_code import (
 def watched(model: nn.Module, again: bool = True) -> Iterator[None]:
     """Inside, note whether code beside the model's classes reads a training flag, and any code whether gradients run.
 
+    Code that hooks gradients counts as well, by whatever name it is called.
+
     Args:
         model: what runs inside.
         again: False does nothing where the model has been watched before.
@@ -47,7 +49,10 @@ def watched(model: nn.Module, again: bool = True) -> Iterator[None]:
     judged = frozenset().union(*(_codes_of(cls) for cls in own_classes(model)))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_swapped(nn.Module, "training", _Flag(model, judged)))
-        stack.enter_context(_swapped(torch.Tensor, "requires_grad", _requires_grad(model)))
+        for name in TELLING:
+            stack.enter_context(_swapped(torch.Tensor, name, _telling(name, model)))
+        for owner, name in HOOKING:
+            stack.enter_context(_swapped(owner, name, _hooking(vars(owner)[name], model)))
         asked = {torch.is_grad_enabled: GRADIENTS_ASKED, torch.is_inference_mode_enabled: INFERENCE_ASKED}
         for owner, name, function in _holders(tuple(asked)):
             stack.enter_context(_swapped(owner, name, _noting(function, model, asked[function])))
@@ -88,15 +93,36 @@ class _Flag:
         del vars(module)["training"]
 
 
-def _requires_grad(model: nn.Module) -> property:
-    own: Any = torch._C.TensorBase.requires_grad
+TELLING = ("requires_grad", "grad_fn", "is_leaf")
+"""Attributes of a tensor that tell whether gradients are wanted, or lead to the nodes that compute them."""
+HOOKING = (
+    (torch.Tensor, "register_hook"),
+    (torch.Tensor, "register_post_accumulate_grad_hook"),
+    (torch.autograd.graph.saved_tensors_hooks, "__enter__"),
+)
+"""What changes gradients; whether it is called where none are wanted, and fails, or not."""
+
+
+def _telling(name: str, model: nn.Module) -> property:
+    own: Any = getattr(torch._C.TensorBase, name)
 
     def read(tensor: Any) -> Any:
-        if _runs_foreign(sys._getframe(1)):
+        frame = sys._getframe(1)
+        if _runs_foreign(frame) or frame.f_globals.get("__name__") == "torch.autograd.graph":
             GRADIENTS_ASKED[id(model)] = model
         return own.__get__(tensor)
 
     return property(read, lambda tensor, value: own.__set__(tensor, value))
+
+
+def _hooking(own: Callable[..., Any], model: nn.Module) -> Callable[..., Any]:
+    @functools.wraps(own)
+    def hooked(owner: Any, *args: Any, **kwargs: Any) -> Any:
+        if sys._getframe(1).f_globals.get("__name__") != "torch.utils.checkpoint":  # it computes them again
+            GRADIENTS_ASKED[id(model)] = model
+        return own(owner, *args, **kwargs)
+
+    return hooked
 
 
 def _noting(own: Callable[[], bool], model: nn.Module, asked: MutableMapping[int, nn.Module]) -> Callable[[], bool]:
