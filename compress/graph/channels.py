@@ -31,7 +31,7 @@ from compress.graph.macs.by_weight import other_macs, weight_macs
 from compress.graph.own_code import asks_for_inference, hooked, hooks_of, reads_widths, replaced_buffers
 from compress.graph.rules.table import RULES
 from compress.graph.sizes.decisions import by_inputs, undecided
-from compress.graph.sizes.origins import Decision
+from compress.graph.sizes.numbers import Decision
 from compress.graph.trace import ExampleInputs, Trace
 from compress.graph.training import traces_of
 from compress.graph.units import Ids

@@ -30,7 +30,8 @@ from compress.graph.aliases import Aliases, written
 from compress.graph.calls import how_to_declare
 from compress.graph.pointwise import is_pointwise
 from compress.graph.regions import LayerCall, layer_calls
-from compress.graph.sizes.origins import Kept, dims_read, number_at, serial_of
+from compress.graph.sizes.numbers import Cut, Kept
+from compress.graph.sizes.origins import dims_read, number_at, serial_of
 from compress.graph.sizes.settable import settable
 from compress.graph.trace import Trace, call_of, has_unknown_size, module_of, operation_name, shape_of, source_of
 from compress.graph.units import Ids, Units
@@ -86,6 +87,7 @@ class Coupling:
         self.has_heads = False  # whether a second walk, within the heads, finds anything
         self.within: dict[str, list[Ids]] = {}  # module -> the positions within its heads
         self.reads: set[tuple[str, int]] = set()
+        self.cuts: list[Cut] = []
         self.padded: dict[str, int] = {}
         self.calls: dict[Node, LayerCall] = {}  # from here on: of the trace under way
         self._values: dict[Node, Result] = {}

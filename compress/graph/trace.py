@@ -44,7 +44,8 @@ from compress.graph.recording.record import record
 from compress.graph.recording.untraced import advice_on, place_of, refuse_unusable, tried
 from compress.graph.regions import follow_data, inline_regions
 from compress.graph.sizes.elsewhere import Elsewhere
-from compress.graph.sizes.origins import DECISIONS, Decision, counted
+from compress.graph.sizes.numbers import DECISIONS, Decision
+from compress.graph.sizes.origins import counted
 
 ExampleInputs = Inputs
 

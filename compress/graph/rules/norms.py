@@ -16,7 +16,8 @@ from compress.graph.coupling import FULL_WIDTH, Coupling, Rule
 from compress.graph.pointwise import is_pointwise
 from compress.graph.regions import LayerCall
 from compress.graph.sizes.computed import follow
-from compress.graph.sizes.origins import Kept, dims_read, form_of, forms_of
+from compress.graph.sizes.numbers import Kept
+from compress.graph.sizes.origins import dims_read, form_of, forms_of
 from compress.graph.trace import module_of, operation_name, shape_of
 from compress.graph.units import Ids
 from compress.graph.values import Result, Value

@@ -14,7 +14,8 @@ from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Rule
 from compress.graph.sizes.computed import counted_by, follow
-from compress.graph.sizes.origins import Form, forms_of
+from compress.graph.sizes.numbers import Form
+from compress.graph.sizes.origins import forms_of
 from compress.graph.trace import has_unknown_size, operation_name, shape_of, source_of
 from compress.graph.units import Ids
 from compress.graph.values import Result, Value, fixed_result

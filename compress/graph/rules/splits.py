@@ -18,7 +18,8 @@ from compress.graph.coupling import Coupling, Rule
 from compress.graph.pointwise import is_pointwise
 from compress.graph.rules.shapes import permuted
 from compress.graph.sizes.computed import follow, units_of
-from compress.graph.sizes.origins import Form, Size, forms_of
+from compress.graph.sizes.numbers import Form, Size
+from compress.graph.sizes.origins import forms_of
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
 from compress.graph.values import Result, Value, bound_arguments, fixed_result

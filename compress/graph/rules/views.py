@@ -15,7 +15,8 @@ from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Rule
 from compress.graph.sizes.computed import follow
-from compress.graph.sizes.origins import Form, Kept, forms_of
+from compress.graph.sizes.numbers import Cut, Form, Kept
+from compress.graph.sizes.origins import forms_of, literals_of
 from compress.graph.sizes.settable import whole_number
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
@@ -49,7 +50,23 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         else:
             for j in new:
                 follow(c, given.get(j) or {}, None)
+    _note_cut(c, node, x, shape, units)
     return Value.of(shape, units, zero)
+
+
+def _note_cut(c: Coupling, node: Node, x: Value, shape: tuple[int, ...], units: dict[int, Ids | None]) -> None:
+    """Whether positions become as many as the code says, and the channels what is left: right for one image size."""
+    (literal, place), asked = literals_of(node), node.args[1] if len(node.args) > 1 else None
+    if not isinstance(asked, list | tuple) or len(asked) != len(literal) or len(asked) != len(shape):
+        return
+    rest = list(asked).index(-1)
+    if units.get(rest) is None:
+        return
+    for old, new in _runs(x.shape, shape):
+        positions = any(x.units[dim] is None and x.shape[dim] > 1 for dim in old)
+        sizes = [literal[j] for j in new if shape[j] > 1 and j != rest]
+        if positions and sizes and all(sizes):
+            c.cuts.append(Cut(place, frozenset(), True))
 
 
 MIXED = "positions and channels are cut anew across their borders, so that the image size decides which channels meet"

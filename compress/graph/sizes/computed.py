@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 
 from compress.graph.coupling import Coupling
-from compress.graph.sizes.origins import Form, Kept, Size
+from compress.graph.sizes.numbers import Form, Kept, Size
 from compress.graph.units import Ids
 
 

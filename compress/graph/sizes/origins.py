@@ -12,13 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import linecache
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -28,138 +24,24 @@ from torch.fx import traceback as fx_traceback
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
-from compress.graph.own_code import is_foreign
 from compress.graph.recording.recorder import Recorder
+from compress.graph.sizes.numbers import (
+    DECISIONS,
+    MARKED,
+    Derived,
+    Form,
+    Kept,
+    Number,
+    Ratio,
+    Size,
+    place_in,
+    written_in,
+)
 from compress.graph.sizes.settable import settable
 
 DEPTH = 3
 """How deep in lists, dictionaries and configuration objects numbers are looked for."""
-SERIAL, NUMBERS, READ = "compress_serial", "compress_numbers", "compress_read"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A number that a module keeps: `path` is `hidden`, or `sizes/1`, or `config/width`."""
-
-    module: str
-    path: str
-
-
-@dataclass(frozen=True)
-class Size:
-    """The size of a traced tensor in one dimension."""
-
-    serial: str
-    dim: int
-
-
-Form = Mapping[Kept | Size, Fraction]
-"""A number as a sum of multiples of others."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A comparison of a size with another number, which may choose between two paths: where, and what came out."""
-
-    place: str
-    size: Size
-    outcome: bool
-
-
-DECISIONS: list[Decision] = []
-"""Those of the trace under way."""
-
-
-def _noting(name: str) -> Any:
-    own = getattr(int, name)
-
-    def compare(self: Number, other: Any) -> Any:
-        outcome = own(self, other)
-        if outcome is not NotImplemented:
-            _note_decision(self, other, outcome, sys._getframe(1))
-        return outcome
-
-    return compare
-
-
-def _note_decision(number: Number, other: Any, outcome: bool, frame: FrameType) -> None:
-    """Keep it, but for checks: two sizes held against each other, an assertion, an error, and what torch compares."""
-    sizes = [origin for origin in number.form if isinstance(origin, Size)]
-    forms = other.form if isinstance(other, Number) else {}
-    if len(sizes) != 1 or any(isinstance(origin, Size) for origin in forms):
-        return
-    if is_foreign(frame.f_globals.get("__name__", "")):
-        line, following = (linecache.getline(frame.f_code.co_filename, frame.f_lineno + k).strip() for k in (0, 1))
-        if not line.startswith(CHECKS) and not following.startswith("raise"):
-            place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" + (f" `{line}`" if line else "")
-            DECISIONS.append(Decision(place, sizes[0], outcome))
-
-
-CHECKS = ("assert", "_assert", "torch._assert", "torch._check")
-
-
-class Number(int):
-    """An int that knows its origin; arithmetic that is not a sum of multiples yields plain ints."""
-
-    form: Form
-
-    def __new__(cls, value: int, form: Form | None = None) -> Number:
-        made = int.__new__(cls, value)
-        made.form = form or {}
-        return made
-
-    def __add__(self, other: int) -> int:
-        return _sum(self, other, 1)
-
-    def __radd__(self, other: int) -> int:
-        return _sum(self, other, 1)
-
-    def __sub__(self, other: int) -> int:
-        return _sum(self, other, -1)
-
-    def __rsub__(self, other: int) -> int:
-        return -self + other
-
-    def __neg__(self) -> int:
-        return self * -1
-
-    def __mul__(self, other: Any) -> Any:
-        found = int.__mul__(self, other)
-        return _scaled(self, found, Fraction(int(other))) if _plain(other) else found
-
-    __rmul__ = __mul__
-
-    def __floordiv__(self, other: Any) -> Any:
-        found = int.__floordiv__(self, other)
-        # 7 // 2 * 2 is not 7: a rounded part is no multiple of its origin.
-        exact = _plain(other) and other != 0 and int.__mod__(self, other) == 0
-        return _scaled(self, found, Fraction(1, int(other))) if exact else found
-
-    def __round__(self, digits: Any = None) -> int:
-        return self
-
-    __lt__, __le__, __gt__ = _noting("__lt__"), _noting("__le__"), _noting("__gt__")
-    __ge__, __eq__, __ne__ = _noting("__ge__"), _noting("__eq__"), _noting("__ne__")
-    __hash__ = int.__hash__
-
-
-def _plain(number: Any) -> bool:
-    return type(number) is int
-
-
-def _scaled(number: Number, value: int, by: Fraction) -> int:
-    return Number(value, {origin: part * by for origin, part in number.form.items()}) if by else value
-
-
-def _sum(left: Number, right: Any, sign: int) -> Any:
-    value = int.__add__(left, right) if sign > 0 else int.__sub__(left, right)
-    # `c + 1`: the constant has no units that could count it, so the sum is a literal like any other.
-    if not isinstance(right, Number):
-        return Number(value, left.form) if _plain(right) and right == 0 else value
-    form = dict(left.form)
-    for origin, part in right.form.items():
-        form[origin] = form.get(origin, Fraction(0)) + sign * part
-    return Number(value, {origin: part for origin, part in form.items() if part})
+SERIAL, NUMBERS, READ, LITERAL = "compress_serial", "compress_numbers", "compress_read", "compress_literal"
 
 
 @contextlib.contextmanager
@@ -280,6 +162,16 @@ class _Watch(TorchFunctionMode):
             return _sizes(args[0], func(*args, **kwargs), args[1:], kwargs)
         if func in COUNTS:
             _note_read(args[0], range(args[0].dim()))
+        if func in VIEWS and -1 in (sizes := list(_leaves((args, kwargs)))):
+            frame = sys._getframe(1)
+            written = written_in(frame)
+            literal = [type(size) is int and size > 1 and size in written for size in sizes]
+            if any(literal):
+                with fx_traceback.annotate({LITERAL: (literal, place_in(frame))}):
+                    return self._noted(func, args, kwargs)
+        return self._noted(func, args, kwargs)
+
+    def _noted(self, func: Any, args: Any, kwargs: Any) -> Any:
         if not (_has_number(args) or (kwargs and _has_number(kwargs.values()))):
             return func(*args, **kwargs)
         leaves = _leaves((args, kwargs))
@@ -288,6 +180,7 @@ class _Watch(TorchFunctionMode):
             return func(*_bare(args), **_bare(kwargs))
 
 
+VIEWS = (torch.Tensor.view, torch.Tensor.reshape, torch.reshape)
 COUNTS = (torch.Tensor.numel, torch.Tensor.nelement, torch.numel)
 
 
@@ -311,7 +204,7 @@ def _has_number(values: Iterable[Any]) -> bool:
     """Called for every operation of a pass, so it is kept fast."""
     for value in values:
         kind = type(value)
-        if kind is Number or (kind in (list, tuple, torch.Size) and _has_number(value)):
+        if kind in MARKED or (kind in (list, tuple, torch.Size) and _has_number(value)):
             return True
         if kind is slice and _has_number((value.start, value.stop)):
             return True
@@ -333,8 +226,10 @@ def _leaves(value: Any) -> Iterator[int]:
 
 def _bare(value: Any) -> Any:
     """The same arguments with plain numbers."""
-    if isinstance(value, Number):
+    if isinstance(value, Number | Derived):
         return int(value)
+    if isinstance(value, Ratio):
+        return float(value)
     if isinstance(value, slice):
         return slice(_bare(value.start), _bare(value.stop), _bare(value.step))
     if type(value) in (list, tuple, torch.Size):
@@ -353,7 +248,7 @@ def _sizes(tensor: torch.Tensor, found: Any, args: tuple[Any, ...], kwargs: dict
     serial = node.meta["custom"][SERIAL]
 
     def marked(size: Any, dim: int) -> Any:
-        return Number(size, {Size(serial, dim): Fraction(1)}) if _plain(size) and size > 1 else size
+        return Number(size, {Size(serial, dim): Fraction(1)}) if type(size) is int and size > 1 else size
 
     if isinstance(found, torch.Size):
         return torch.Size(marked(size, dim) for dim, size in enumerate(found))
@@ -379,6 +274,12 @@ def numbers_of(node: Node) -> list[tuple[int, Form | None]]:
     """The numbers that the code called this operation with, and what they are."""
     found = (node.meta.get("custom") or {}).get(NUMBERS)
     return found if isinstance(found, list) else []
+
+
+def literals_of(node: Node) -> tuple[list[bool], str]:
+    """Which sizes of a view are numbers in the code, and where, if another one is -1; none where there is no -1."""
+    found = (node.meta.get("custom") or {}).get(LITERAL)
+    return found if isinstance(found, tuple) else ([], "")
 
 
 def forms_of(node: Node, values: Sequence[Any]) -> list[Form | None]:

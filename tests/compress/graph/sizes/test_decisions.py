@@ -1,9 +1,13 @@
 """Paths that the code chooses by the size of the input: said once, with the place, unless the examples show both."""
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 from compress.analysis.listings.channel_groups import group_tables
+from compress.graph.channels import channel_graph
 from compress.thinning.thin import remove_units
 from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.proof.nets import Two
@@ -72,3 +76,92 @@ def test_examples_of_both_sides_leave_nothing_to_say():
 @pytest.mark.parametrize("kind", [Two, Asserts, Raises, ByChannels, TwoSizes])
 def test_checks_and_numbers_of_channels_are_no_choice_by_the_input(kind):
     assert not prunable_graph(kind(), SMALL).notes
+
+
+CHOICES = {
+    "a remainder": lambda h, w: h % 3,
+    "an even number": lambda h, w: h % 2 == 0,
+    "a negative remainder": lambda h, w: -h % 8 > 0,
+    "what is to be padded": lambda h, w: (8 - h % 8) % 8,
+    "a product": lambda h, w: h * w > 4096,
+    "a rounded part": lambda h, w: h // 3 == 1,
+    "an exact part": lambda h, w: h // 2 == 2,
+    "a part of both": lambda h, w: (h // 3) * (w // 3) == 1,
+    "divmod": lambda h, w: divmod(w, 8)[1],
+    "the smaller one": lambda h, w: min(h, 7) == 7,
+    "the smaller side": lambda h, w: min(h, w) > 64,
+    "the larger one of a rounded part": lambda h, w: max(1, h // 8) > 1,
+    "a sum": lambda h, w: h + w > 64,
+    "a difference": lambda h, w: h - 8 > 0,
+    "a fraction": lambda h, w: h / 2 > 7,
+    "a factor": lambda h, w: h * 0.5 > 7,
+    "a rounded fraction": lambda h, w: math.ceil(h / 8) == 1,
+    "a power": lambda h, w: h**2 > 99,
+    "bits": lambda h, w: h & 1,
+    "not": lambda h, w: not h % 3,
+    "one of several": lambda h, w: h in (32, 64),
+}
+
+
+class By(Two):
+    def __init__(self, choice):
+        super().__init__()
+        self.choice = choice
+
+    def between(self, y):
+        return y.tanh() if self.choice(y.shape[-2], y.shape[-1]) else y
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_by_what_is_computed_from_sizes_are_reported(name):
+    (note,) = prunable_graph(By(CHOICES[name]), SMALL).notes
+    assert note.count("test_decisions.py:") == 1
+
+
+@pytest.mark.parametrize("choice", [lambda h, w: h * w == w * h, lambda h, w: h % 8 == w % 8, lambda h, w: 2**5 > 4])
+def test_two_sizes_and_numbers_of_the_code_are_no_choice(choice):
+    assert not prunable_graph(By(choice), SMALL).notes
+
+
+def test_what_is_computed_from_sizes_goes_into_operations_as_plain_numbers():
+    class Fractions(Two):
+        def between(self, y):
+            h, w = y.shape[-2:]
+            y = nn.functional.pad(y, (0, -w % 8, 0, (8 - h % 8) % 8)) * (h / w) * h**-0.5
+            return nn.functional.interpolate(y.repeat(1, 1, h // 3, 1), size=(max(h, 5), w * h)) + torch.arange(h * w)
+
+    graph = channel_graph(Fractions(), SMALL)
+    assert [group.name for group in graph.groups(prunable_only=True)] == ["first.weight[0]"]
+
+
+WIDE = numbers(2, 3, 4, 64)
+CUTS = {
+    "a width": (lambda y: y.view(y.shape[0], -1, 64), True),
+    "over lines": (lambda y: y.reshape(
+        (y.shape[0], -1, 64)
+    ), True),
+    "a part of the positions": (lambda y: y.reshape(y.size(0), -1, 128), True),
+    "parts of the positions": (lambda y: y.reshape(y.size(0), -1, 4, 16), True),
+    "the tensor's own": (lambda y: y.view(y.shape[0], -1, y.shape[-1]), False),
+    "half of its own": (lambda y: y.view(y.shape[0], -1, y.shape[2] // 2, 2, y.shape[3]), False),
+    "all but the channels": (lambda y: y.view(y.shape[0], y.shape[1], -1, 64), False),
+    "what is left are positions": (lambda y: y.permute(0, 2, 3, 1).reshape(y.size(0), -1, 8), False),
+    "no rest": (lambda y: y.reshape(y.size(0), 8, 256), False),
+}  # fmt: skip
+
+
+class Views(nn.Module):
+    def __init__(self, view):
+        super().__init__()
+        self.first, self.second, self.cut = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), view
+
+    def forward(self, x):
+        return self.cut(self.second(self.first(x).relu())).sum(-1)
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_a_literal_in_the_place_of_a_size_of_the_input_is_reported(name):
+    view, reported = CUTS[name]
+    notes = channel_graph(Views(view).double(), WIDE).notes
+    assert len(notes) == reported
+    assert all("beside a -1 for the channels: test_decisions.py:" in note for note in notes)
