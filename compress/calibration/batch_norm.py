@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.graph.trace import copied_arguments
+from compress.graph.calls import run_on
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Any]) -> int:
             layer.momentum = None  # the mean of all batches
             layer.train()
         for batch in batches:
-            network(*copied_arguments(batch))
+            run_on(network, batch)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

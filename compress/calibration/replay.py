@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.graph.trace import copied_arguments
+from compress.graph.calls import run_on
 
 
 class _Enough(Exception):
@@ -28,7 +28,7 @@ def passing(model: nn.Module, module: nn.Module, batches: Sequence[Any]) -> Iter
     for batch in batches:
         handle = module.register_forward_hook(keep)
         try:
-            model(*copied_arguments(batch))
+            run_on(model, batch)
         except _Enough:
             pass
         finally:

@@ -83,10 +83,10 @@ class Distiller(CheckedArguments, ABC):
             network = self.teachers.find(self.teacher, model)
             if isinstance(network, UnseenTeacher):
                 return
-            student = seen_on(model, self.pairs, example_inputs)
+            student, first = seen_on(model, self.pairs, example_inputs), calls_of(example_inputs)[0]
             teacher = self.teachers.asked(
                 self.teacher,
-                calls_of(example_inputs)[0].arguments,
+                (*first.arguments, *first.keywords.values()),
                 lambda: seen_on(network, self.pairs.values(), example_inputs),
             )
             device = next(iter(student.values())).device

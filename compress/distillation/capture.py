@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import UserError, did_you_mean
@@ -193,8 +194,9 @@ def seen_on(network: nn.Module, layers: Iterable[str], example_inputs: ExampleIn
     Modes are put back, and so is what is frozen.
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    arguments = tuple(
-        each.to(device) if isinstance(each, Tensor) else each for each in calls_of(example_inputs)[0].arguments
+    first = calls_of(example_inputs)[0]
+    arguments, named = pytree.tree_map(
+        lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, (first.arguments, first.keywords)
     )
     frozen = [each for each in network.parameters() if each.is_floating_point() and not each.requires_grad]
     for parameter in frozen:
@@ -202,7 +204,7 @@ def seen_on(network: nn.Module, layers: Iterable[str], example_inputs: ExampleIn
         # (`feature_dims.py`); through frozen weights it has none.
         parameter.requires_grad_(True)
     try:
-        return evaluated(network, Call(arguments), layers, gradients=True)
+        return evaluated(network, Call(arguments, named), layers, gradients=True)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)

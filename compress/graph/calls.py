@@ -4,6 +4,7 @@
 
     example_inputs = image                                      # one call: model(image)
     example_inputs = (image, mask)                              # one call: model(image, mask)
+    example_inputs = {"x": image, "mask": mask}                 # one call: model(x=image, mask=mask)
     example_inputs = [image, {"x": image, "mask": mask}]        # two: model(image), model(x=image, mask=mask)
     example_inputs = [image, Call(image, method="project")]     # model(image), model.project(image)
     example_inputs = [image, Call(image, setting={"stage": 2})] # model(image), and again with model.stage = 2
@@ -75,6 +76,13 @@ class Call:
         return self.method == "forward" and not self.setting
 
 
+def run_on(model: nn.Module, inputs: Any) -> Any:
+    """What a network returns for a tensor, the tuple of its arguments, or a dictionary of named ones; see `copies`."""
+    call = Call(inputs)
+    arguments, keywords = copies((call.arguments, call.keywords))
+    return model(*arguments, **keywords)
+
+
 @dataclass(frozen=True)
 class Unused:
     """Parts of a network that nobody runs, by name or pattern: nothing needs to fit them.
@@ -119,8 +127,8 @@ def how_to_declare(parts: Iterable[str]) -> str:
     return f"{words} (in Python {', '.join(f'Unused({part!r})' for part in parts)} among the example_inputs)"
 
 
-Inputs = torch.Tensor | tuple[Any, ...] | Call | list[Any]
-"""A tensor, the tuple of `forward`'s arguments, a `Call`, or a list of such (and of `Unused`)."""
+Inputs = torch.Tensor | tuple[Any, ...] | dict[str, Any] | Call | list[Any]
+"""A tensor, the tuple of `forward`'s arguments, a dictionary of named ones, a `Call`, or a list of such."""
 
 
 def calls_of(example_inputs: Inputs) -> list[Call]:

@@ -36,7 +36,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
-from compress.graph.calls import Call, Inputs, Unused, callable_by_name, calling, calls_of, copies, unused_in
+from compress.graph.calls import Call, Inputs, Unused, callable_by_name, calling, calls_of, unused_in
 from compress.graph.modes import in_mode
 from compress.graph.own_code import dropping
 from compress.graph.recording.leaks import without_leaks
@@ -108,8 +108,8 @@ def trace_model(model: nn.Module, example_inputs: ExampleInputs, training: bool 
 
     Args:
         model: any module; its weights, buffers, training flags and hooks are as before afterwards.
-        example_inputs: one tensor, the tuple of the positional arguments of `forward`, or a `Call`; of a list the
-            first call.
+        example_inputs: one tensor, the tuple of the positional arguments of `forward`, a dictionary of named ones, or
+            a `Call`; of a list the first call.
         training: trace what `model.train()` computes (auxiliary heads, ...) instead of `model.eval()`.
 
     Raises:
@@ -300,11 +300,6 @@ def canonical_names(model: nn.Module) -> dict[str, str]:
 def as_arguments(example_inputs: Any) -> tuple[Any, ...]:
     """The positional arguments of `forward`: a lone tensor becomes a tuple of one."""
     return example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-
-
-def copied_arguments(example_inputs: Any) -> tuple[Any, ...]:
-    """`as_arguments`, for a call: see `copies`."""
-    return copies(as_arguments(example_inputs))
 
 
 def operation_name(node: Node) -> str:

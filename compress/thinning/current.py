@@ -3,7 +3,9 @@
 `CurrentGraph`, one for each scheduler: traced when a part first asks for it, kept until thinning changes the network.
 """
 
+import inspect
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +23,9 @@ from compress.thinning.reasons import Reasons
 from compress.thinning.trials.trial import prunable_graph
 
 logger = logging.getLogger("compress")
+
+Arguments = tuple[Any, ...] | dict[str, Any]
+Seen = list[Any] | dict[str, Any]
 
 
 class CurrentGraph:
@@ -41,12 +46,12 @@ class CurrentGraph:
     def __init__(self, model: nn.Module, example_inputs: ExampleInputs | None = None) -> None:
         self.model = model
         self.inputs = example_inputs
-        self.batch: tuple[Any, ...] | None = None
+        self.batch: ExampleInputs | None = None
         self.reasons: Reasons = {}
         self._graphs: dict[bool, ChannelGraph] = {}
         self._refusal: str | None = None
         self._told: set[str] = set()
-        self._seen: list[Any] | None = None
+        self._seen: Seen | None = None
         self._looked = False
         self._watching: torch.utils.hooks.RemovableHandle | None = None
 
@@ -114,15 +119,15 @@ class CurrentGraph:
             self._watching.remove()
             self._watching = None
 
-    def state_dict(self) -> list[Any] | None:
+    def state_dict(self) -> Seen | None:
         """The inputs that were seen, by shape and type, for a resumed run; None if they were given."""
         return self._seen
 
-    def load_state_dict(self, state: list[Any] | None) -> None:
+    def load_state_dict(self, state: Seen | None) -> None:
         """Restores what `state_dict` gave."""
         if state is not None and self.inputs is None:
-            self.inputs = tuple(
-                torch.zeros(each["shape"], dtype=each["dtype"]) if isinstance(each, dict) else each for each in state
+            self.inputs = _each(
+                state, lambda it: torch.zeros(it["shape"], dtype=it["dtype"]) if isinstance(it, dict) else it
             )
             self._seen = state
 
@@ -137,15 +142,34 @@ class CurrentGraph:
         if self._watching is None or torch.compiler.is_exporting():
             return
         self._looked = True
-        if not named and not several_processes() and are_real(arguments):
+        inputs = _by_name(self.network, arguments, named or {})
+        if not several_processes() and are_real(inputs):
             with torch.inference_mode(False):  # what is kept of an inference-mode pass could not be traced
                 self.batch = pytree.tree_map(
-                    lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, real_inputs(arguments)
+                    lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, real_inputs(inputs)
                 )
         if self.inputs is None:
-            self.inputs = tuple(_traceable(each) if isinstance(each, Tensor) else each for each in arguments)
-            self._seen = [{"shape": list(x.shape), "dtype": x.dtype} if isinstance(x, Tensor) else x for x in arguments]
+            self.inputs = _each(inputs, lambda it: _traceable(it) if isinstance(it, Tensor) else it)
+            seen = _each(
+                inputs, lambda it: {"shape": list(it.shape), "dtype": it.dtype} if isinstance(it, Tensor) else it
+            )
+            self._seen = seen if isinstance(seen, dict) else list(seen)
         self.unwatch()
+
+
+def _each(inputs: Arguments | Seen, change: Callable[[Any], Any]) -> Arguments:
+    """The arguments of a call with each of them changed."""
+    if isinstance(inputs, dict):
+        return {name: change(value) for name, value in inputs.items()}
+    return tuple(map(change, inputs))
+
+
+def _by_name(network: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Arguments:
+    """The positional arguments of a call; all of them by name, if some are named."""
+    if not named or not arguments:
+        return named or arguments
+    names = list(inspect.signature(network.forward).parameters)
+    return {**dict(zip(names, arguments, strict=False)), **named}
 
 
 def _traceable(tensor: Tensor) -> Tensor:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from tabulate import tabulate
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from compress.analysis.macs.layers import MacsTable, layer_label, macs_table
 from compress.analysis.macs.roofline import Machine, draw_roofline, measure_machine
 from compress.analysis.workbook import Workbook, records, shape_text
 from compress.arguments.checked import checks_arguments
-from compress.graph.trace import ExampleInputs, as_arguments
+from compress.graph.calls import calls_of
+from compress.graph.trace import ExampleInputs
 from compress.io.files import write_json
 from compress.io.optional import on_use, require
 
@@ -46,7 +48,8 @@ def macs_display(model: nn.Module, macs_file: str | Path, dummy_input: ExampleIn
     require("macs_display", "pandas", "openpyxl", "matplotlib")
     path = Path(macs_file)
     table = macs_table(model, dummy_input)
-    tensors = [each for each in as_arguments(dummy_input) if isinstance(each, torch.Tensor)]
+    leaves = pytree.tree_leaves(calls_of(dummy_input)[0].inputs)
+    tensors = [each for each in leaves if isinstance(each, torch.Tensor)]
     machine = measure_machine(tensors[0].device if tensors else torch.device("cpu"))
     write_workbook(path, table, machine)
     content = {"inputs": table.input_shapes, "layers": records(table.layers), "total": table.total}

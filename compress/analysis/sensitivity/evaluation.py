@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.errors import UserError
-from compress.graph.trace import copied_arguments
+from compress.graph.calls import run_on
 
 TestFunction = Callable[[nn.Module], float | Mapping[str, float]]
 LOWER_IS_BETTER = ("loss", "error", "err", "mse", "mae", "rmse", "perplexity", "ppl", "lpips", "nll")
@@ -42,7 +42,7 @@ class Evaluation:
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """The metrics of a network in evaluation mode, which is put back."""
         with evaluating(model):
-            return as_metrics(self.measure(model(*copied_arguments(each)) for each in self.inputs))
+            return as_metrics(self.measure(run_on(model, each) for each in self.inputs))
 
 
 @contextlib.contextmanager

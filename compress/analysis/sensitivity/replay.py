@@ -21,7 +21,8 @@ from compress.analysis.sensitivity.evaluation import Evaluation, as_metrics, eva
 from compress.analysis.sensitivity.meter import Meter, Metrics, PlainMeter, in_place
 from compress.analysis.sensitivity.program import Piece, Program, Values
 from compress.errors import UserError
-from compress.graph.trace import as_arguments, copied_arguments
+from compress.graph.calls import run_on
+from compress.graph.trace import as_arguments
 
 logger = logging.getLogger("run")
 TOLERANCE = 1e-4  # of the largest output: what float rounding may move
@@ -218,7 +219,7 @@ def _fixed_values(program: Program) -> Values:
 def _plainly(model: nn.Module, inputs: Any) -> Any:
     """The network itself, in evaluation mode."""
     with evaluating(model):
-        return model(*copied_arguments(inputs))
+        return run_on(model, inputs)
 
 
 def _compare(own: Any, replayed: Any) -> None:

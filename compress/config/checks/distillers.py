@@ -4,13 +4,15 @@ Checks that add to a report.
 """
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from compress.arguments.places import Path
 from compress.config.errors.faults import Report
 from compress.distillation.outputs import KnowledgeDistillation
 from compress.distillation.teachers import SELF
 from compress.errors import UserError
-from compress.graph.trace import as_arguments, shape_of, trace_model
+from compress.graph.calls import calls_of
+from compress.graph.trace import shape_of, trace_model
 from compress.policies.base import Policy
 from compress.policies.distillation import DistillationPolicy
 from compress.policies.pruning import PruningPolicy
@@ -45,7 +47,14 @@ def check_outputs(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repor
     except UserError:
         return  # only the shape is asked for here
     shape = next(iter(map(shape_of, trace.results)), ())
-    given = next((tuple(each.shape) for each in as_arguments(graph.inputs) if isinstance(each, Tensor)), ())
+    given = next(
+        (
+            tuple(each.shape)
+            for each in pytree.tree_leaves(calls_of(graph.inputs)[0].inputs)
+            if isinstance(each, Tensor)
+        ),
+        (),
+    )
     for path, policy in own:
         classes = shape[1] if len(shape) > 1 else 0
         if classes == 1:

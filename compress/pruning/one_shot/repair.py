@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compress.calibration.patches import inputs_of_a_channel, patches, thinned_rows
 from compress.calibration.replay import passing
-from compress.graph.trace import copied_arguments
+from compress.graph.calls import run_on
 from compress.thinning.complete import Masks
 
 ROUNDING = 1e-10  # share of a layer's output below which there is nothing to repair
@@ -32,7 +32,7 @@ def in_order(network: nn.Module, batch: Any) -> list[str]:
     with ExitStack() as hooks, torch.no_grad():
         for name, module in known.items():
             hooks.callback(module.register_forward_hook(lambda *_, name=name: count(name)).remove)
-        network(*copied_arguments(batch))
+        run_on(network, batch)
     return [name for name, calls in found.items() if calls == 1]
 
 

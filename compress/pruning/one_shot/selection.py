@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.calibration.patches import inputs_of_a_channel
+from compress.graph.calls import run_on
 from compress.graph.channels import ChannelGraph, ChannelGroup, Place
-from compress.graph.trace import copied_arguments
 from compress.parameters import copied
 from compress.pruning.network_wide.global_groups import CostOf, fewest, unit_cost
 from compress.pruning.one_shot.curvature import gather
@@ -111,7 +111,7 @@ def _weigh(network: nn.Module, readers: Readers, batch: Any) -> None:
     front, so that costs of different layers could not be compared.
     """
     trial = copied(network)
-    before = trial(*copied_arguments(batch))
+    before = run_on(trial, batch)
     for name, surgeon in readers.surgeons.items():
         tried = surgeon.copy()
         for columns in (each[name] for each in readers.columns.values() if name in each):
@@ -121,7 +121,7 @@ def _weigh(network: nn.Module, readers: Readers, batch: Any) -> None:
         weight = _owner(trial, name).weight
         kept = weight.clone()
         weight.copy_(tried.weight.view_as(weight))
-        measured = _distance(before, trial(*copied_arguments(batch)))
+        measured = _distance(before, run_on(trial, batch))
         weight.copy_(kept)
         surgeon.scale = measured / predicted if predicted > 0 and math.isfinite(measured) else 1.0
 

@@ -12,7 +12,7 @@ import torch
 import torch.utils._pytree
 from torch import Tensor, nn
 
-from compress.graph.trace import copied_arguments
+from compress.graph.calls import run_on
 from compress.quantization.modules.layers import channel_axis
 from compress.selectors import submodule
 
@@ -53,7 +53,7 @@ def same_outputs(first: nn.Module, second: nn.Module, batches: Sequence[Any]) ->
     A network that does not repeat itself on a batch is not judged by it.
     """
     for batch in batches:
-        outputs, again, others = (_tensors(net(*copied_arguments(batch))) for net in (first, first, second))
+        outputs, again, others = (_tensors(run_on(net, batch)) for net in (first, first, second))
         if _near(outputs, again) and not _near(outputs, others):
             return False
     return True

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from compress.arguments.checked import CheckedArguments
 from compress.errors import UserError
+from compress.graph.calls import run_on
 from compress.graph.macs.count import count_macs
-from compress.graph.trace import copied_arguments
 from compress.io.files import write_text
 from compress.quantization.faults import FLOAT
 from compress.quantization.modules.layers import channel_axis, kind_of, weight_names
@@ -199,7 +199,7 @@ class MixedPrecision(CheckedArguments):
 
     @torch.no_grad()
     def _losses(self, network: nn.Module, names: Sequence[str], batches: Sequence[Any]) -> dict[str, dict[int, float]]:
-        right = [_first(network(*copied_arguments(batch))) for batch in batches]
+        right = [_first(run_on(network, batch)) for batch in batches]
         losses: dict[str, dict[int, float]] = {}
         for i, name in enumerate(names):
             weights = _weights(network, name)
@@ -241,7 +241,7 @@ def _first(output: Any) -> Tensor:
 def _noise(network: nn.Module, batches: Sequence[Any], right: Sequence[Tensor]) -> float:
     """Mean square difference of the outputs over the outputs' mean square."""
     wrong = sum(
-        float((_first(network(*copied_arguments(batch))) - y).square().sum(dtype=torch.float64))
+        float((_first(run_on(network, batch)) - y).square().sum(dtype=torch.float64))
         for batch, y in zip(batches, right, strict=True)
     )
     size = sum(float(y.square().sum(dtype=torch.float64)) for y in right)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compress.graph.trace import copied_arguments
+from compress.graph.calls import run_on
 from compress.quantization.range_linear import RangeActivation
 
 logger = logging.getLogger("compress")
@@ -37,11 +37,11 @@ def refine_ranges(
     Returns:
         the error before and after, relative to the output's own power.
     """
-    wanted = [_tensors(reference(*copied_arguments(batch))) for batch in batches]
+    wanted = [_tensors(run_on(reference, batch)) for batch in batches]
     power = sum(float(each.double().square().sum()) for batch in wanted for each in batch) or 1.0
 
     def error() -> float:
-        given = [_tensors(quantized(*copied_arguments(batch))) for batch in batches]
+        given = [_tensors(run_on(quantized, batch)) for batch in batches]
         pairs = ((a, b) for x, y in zip(given, wanted, strict=True) for a, b in zip(x, y, strict=True))
         return sum(float((a - b).double().square().sum()) for a, b in pairs) / power
 

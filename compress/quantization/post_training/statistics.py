@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.graph.trace import copied_arguments
+from compress.graph.calls import run_on
 from compress.quantization.post_training.histogram import Array
 
 logger = logging.getLogger("compress")
@@ -175,7 +175,7 @@ def _run(
     handles = [module.register_forward_hook(hook(takers[name])) for name, module in watched.items()]
     try:
         for i, batch in enumerate(batches):
-            model(*copied_arguments(batch))
+            run_on(model, batch)
             if 4 * (i + 1) // len(batches) > 4 * i // len(batches):  # a line a quarter
                 logger.info("calibrating, %s: batch %d of %d", what, i + 1, len(batches))
     finally:

@@ -75,8 +75,8 @@ def real_inputs(
         return [replace(call, inputs=_real(call.inputs, device, several)) for call in calls_of(example_inputs)]
     if isinstance(example_inputs, Call):
         return replace(example_inputs, inputs=_real(example_inputs.inputs, device, several))
-    real: tuple[Any, ...] = _real(as_arguments(example_inputs), device, several)
-    return real
+    real: ExampleInputs = _real(example_inputs, device, several)
+    return real if isinstance(real, dict) else as_arguments(real)
 
 
 def _real(inputs: Any, device: torch.device | None, several: bool) -> Any:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.calibration.patches import inputs_of_a_channel, patches, thinned_rows
-from compress.graph.trace import copied_arguments
+from compress.graph.calls import run_on
 from compress.quantization.post_training.rounding.candidates import Candidates, LayerResult, rounded_input
 from compress.selectors import submodule
 
@@ -86,7 +86,7 @@ def _hessians(quantized: nn.Module, layers: Sequence[str], batches: Sequence[Any
         for name, gathered in found.items():
             hooks.callback(submodule(quantized, name).register_forward_pre_hook(gathered).remove)
         for batch in batches:
-            quantized(*copied_arguments(batch))
+            run_on(quantized, batch)
     return {name: gathered for name, gathered in found.items() if gathered.sum is not None}
 
 
