@@ -10,10 +10,11 @@ import inspect
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
-from typing import Any, ClassVar, ParamSpec, TypeVar, get_args
+from typing import Any, ClassVar, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 from pydantic import ValidationError
+from torch import nn
 
 from compress.arguments.schema import AS_GOOD_AS_LISTS, arguments_model, faults_of_arguments, type_hints
 from compress.errors import UserError, did_you_mean, shown
@@ -82,6 +83,7 @@ def check_call(target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
     name = getattr(target, "__name__", "this function")
     unknown = [key for key in given if key not in parameters]
     found = [f"{name} has no argument {shown(key)}; {did_you_mean(key, parameters)}" for key in unknown]
+    found += _wrong_kinds(target, name, given)
     found += _wrong_values(target, name, {key: given[key] for key in parameters if key in given})
     if found:
         raise ArgumentError("; ".join(found))
@@ -99,6 +101,26 @@ def _wrong_values(target: Callable[..., Any], name: str, given: Mapping[str, Any
         faults = faults_of_arguments(e, plain, name, model)
         return [f"{name}: {message}" for place, message in faults if place[0] in plain]
     return []
+
+
+def _wrong_kinds(target: Callable[..., Any], name: str, given: Mapping[str, Any]) -> list[str]:
+    """A class or a tensor in the place of a network, something that cannot be called in the place of a function."""
+    found = []
+    hints = type_hints(target)
+    for key, value in given.items():
+        hint = hints.get(key)
+        options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        if value is None and types.NoneType in options:
+            continue
+        kinds = [get_origin(each) or each for each in options if each is not types.NoneType]
+        if kinds == [nn.Module] and inspect.isclass(value):
+            made = value.__name__
+            found.append(f"{name}: {key} is the class {made}, and not a network; make one: {made}(...)")
+        elif kinds == [nn.Module] and not isinstance(value, nn.Module):
+            found.append(f"{name}: {key} should be a network (torch.nn.Module); given a {type(value).__name__}")
+        elif kinds == [Callable] and not callable(value):
+            found.append(f"{name}: {key} should be a function; given a {type(value).__name__}")
+    return found
 
 
 @dataclass(frozen=True)

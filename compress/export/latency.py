@@ -155,6 +155,7 @@ def take_turns(
     return taken
 
 
+@checks_arguments
 def torch_way(model: nn.Module, inputs: tuple[Tensor, ...]) -> Way:
     """A forward pass of a network, which is put into eval mode, without gradients; waits for the GPU if there is one.
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.arguments.checked import checks_arguments
 from compress.errors import UserError
 from compress.quantization.fake_quant import FakeQuantizer, WeightQuantizer, described, made
 from compress.quantization.modules.activations import QuantActivation
@@ -35,6 +36,7 @@ Structure = dict[str, Any]
 PiecesOf = dict[str, dict[str, FakeQuantizer]]  # layer -> slot -> its fake quantizer
 
 
+@checks_arguments
 def structure_of(model: nn.Module) -> Structure:
     """The structure of a quantized network; without layers for a float one."""
     layers: dict[str, dict[str, Any]] = {}
@@ -60,6 +62,7 @@ def pieces_of(structure: Structure) -> PiecesOf:
     }
 
 
+@checks_arguments
 def apply(model: nn.Module, structure: Structure, pieces: PiecesOf | None = None) -> nn.Module:
     """Exchanges the layers of a float network for quantized ones, in place.
 

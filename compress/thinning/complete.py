@@ -58,6 +58,7 @@ def complete_masks(graph: ChannelGraph, masks: Masks, model: nn.Module, zeros: M
     """
     parameters = dict(model.named_parameters())
     joined = {**masks, **{n: zero & masks[n] if n in masks else zero for n, zero in (zeros or {}).items()}}
+    check_graph(graph, parameters)
     check_masks(joined, parameters)
     removed: dict[str, list[int]] = {}
     notes: list[str] = []
@@ -129,6 +130,18 @@ def _cleared(group: ChannelGroup, place: Place, mask: Tensor) -> np.ndarray:
     living = np.zeros(group.units, dtype=bool)
     living[unit_of[(unit_of >= 0) & alive]] = True
     return ~living
+
+
+def check_graph(graph: ChannelGraph, parameters: Mapping[str, Tensor]) -> None:
+    """Raises UserError where the graph is of other sizes than the model: it was made before a removal."""
+    for group in graph.groups():
+        for (name, dim), unit_of in group.members.items():
+            if name in parameters and parameters[name].shape[dim] != len(unit_of):
+                raise UserError(
+                    f"the graph has {len(unit_of)} positions in dimension {dim} of {name}, and the model has "
+                    f"{parameters[name].shape[dim]}: it was made before units were removed, or of another model; make "
+                    "a new one by prunable_graph; nothing was removed"
+                )
 
 
 def check_masks(masks: Masks, parameters: Mapping[str, Tensor]) -> None:

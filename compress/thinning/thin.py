@@ -25,7 +25,7 @@ from compress.graph.aliases import overlapping
 from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.graph.own_code import hooked, hooks_of
 from compress.graph.trace import ExampleInputs
-from compress.thinning.complete import Masks, closed_notes, complete_masks, zero_masks
+from compress.thinning.complete import Masks, check_graph, closed_notes, complete_masks, zero_masks
 from compress.thinning.proof.inputs import Samples
 from compress.thinning.proof.observe import ForwardFailed, watch_anew
 from compress.thinning.proof.verify import Outcome, measured
@@ -122,7 +122,7 @@ def remove_units(
     """
     given = masks or {}
     _check_units(graph, removed)
-    _check_sizes(graph, model)
+    check_graph(graph, dict(model.named_parameters()))
     _check_memory(graph, model, removed)
     removed = {name: sorted(set(units)) for name, units in removed.items()}
     if not any(removed.values()):
@@ -163,19 +163,6 @@ def _check_units(graph: ChannelGraph, removed: Mapping[str, list[int]]) -> None:
             )
         if len(set(units)) == groups[name].units:
             raise UserError(f"group {name!r}: all its units were to go; one has to stay; nothing was removed")
-
-
-def _check_sizes(graph: ChannelGraph, model: nn.Module) -> None:
-    """Raises UserError where the graph is of other sizes than the model: it was made before a removal."""
-    parameters = dict(model.named_parameters())
-    for group in graph.groups():
-        for (name, dim), unit_of in group.members.items():
-            if name in parameters and parameters[name].shape[dim] != len(unit_of):
-                raise UserError(
-                    f"the graph has {len(unit_of)} positions in dimension {dim} of {name}, and the model has "
-                    f"{parameters[name].shape[dim]}: it was made before units were removed, or of another model; make "
-                    "a new one by prunable_graph; nothing was removed"
-                )
 
 
 def _check_memory(graph: ChannelGraph, model: nn.Module, removed: Mapping[str, list[int]]) -> None:

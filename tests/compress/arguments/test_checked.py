@@ -205,10 +205,9 @@ def test_a_checked_class_is_copied_and_shows_its_own_signature() -> None:
 def test_a_misspelt_argument_of_a_public_function_is_named(name: str) -> None:
     function = getattr(compress, name)
     argument = list(inspect.signature(function).parameters)[-1]
-    if not hasattr(function, "__wrapped__"):
-        assert name in {"apply_structure", "structure_of", "torch_way"}  # of one or two arguments, given by position
-        return
-    with pytest.raises(ArgumentError, match=f"{name} has no argument '{argument}x'; did you mean '{argument}'"):
+    with pytest.raises(
+        ArgumentError, match=f"{function.__name__} has no argument '{argument}x'; did you mean '{argument}'"
+    ):
         function(**{f"{argument}x": 1})
 
 
@@ -220,3 +219,23 @@ def test_an_argument_that_is_an_object_is_named_by_its_class() -> None:
             compress.remove_units(network, graph, {}, x)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"settings should be of class ExportSettings$"):
         compress.export_onnx(network, "net.onnx", x, settings={"opset": 20})  # type: ignore[arg-type]
+
+
+FUNCTIONS = [getattr(compress, each) for each in compress.__all__ if inspect.isfunction(getattr(compress, each))]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_a_class_is_no_network(function: Callable[..., Any]) -> None:
+    """`thin(Net, x)` for `thin(Net(), x)`: each function with a network says what it was given."""
+    hints = {name: str(each.annotation) for name, each in inspect.signature(function).parameters.items()}
+    for name in [name for name, hint in hints.items() if hint.removesuffix(" | None") in ("nn.Module", str(nn.Module))]:
+        wanted = f"{name} is the class Conv2d, and not a network; make one: Conv2d"
+        with pytest.raises(ArgumentError, match=wanted):
+            function(**{name: nn.Conv2d})
+        with pytest.raises(ArgumentError, match=f"{name} should be a network .torch.nn.Module.; given a Tensor"):
+            function(**{name: X})
+
+
+def test_a_tensor_is_no_function(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="test_func should be a function; given a Tensor"):
+        sensitivity_analysis(net(), tmp_path / "s.xlsx", X)  # type: ignore[arg-type]

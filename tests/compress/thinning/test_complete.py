@@ -66,3 +66,21 @@ def test_lazy_modules_and_unknown_parts_are_named():
         prunable_graph(nn.Sequential(nn.LazyConv2d(4, 3), nn.Conv2d(4, 2, 1)), X)
     with pytest.raises(UserError, match="'dwn', which is declared as unused.* did you mean 'down'"):
         prunable_graph(Closed(), [X, Unused("dwn")])
+
+
+@pytest.mark.parametrize("given", ["new", "old", "none"])
+def test_masks_with_a_graph_from_before_a_removal_are_refused(given):
+    """The graph knows eight filters, the network has seven: no numpy of ours may stumble over that."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 1)), torch.rand(2, 3, 4, 4)
+    graph = prunable_graph(model, x)
+
+    def masks(filters):
+        keep = torch.ones(filters, 3, 1, 1, dtype=torch.bool)
+        keep[2] = False
+        return {"0.weight": keep}
+
+    thin(model, x, masks(8), graph=graph)
+    model[0].weight.data[1] = 0
+    with pytest.raises(UserError, match="made before units were removed"):
+        thin(model, x, {"new": masks(7), "old": masks(8), "none": None}[given], graph=graph)
