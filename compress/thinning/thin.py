@@ -25,7 +25,7 @@ from compress.graph.aliases import overlapping
 from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.graph.own_code import hooked, hooks_of
 from compress.graph.trace import ExampleInputs
-from compress.thinning.complete import Masks, check_graph, closed_notes, complete_masks, zero_masks
+from compress.thinning.complete import Masks, check_graph, complete_masks
 from compress.thinning.proof.inputs import Samples
 from compress.thinning.proof.observe import ForwardFailed, watch_anew
 from compress.thinning.proof.verify import Outcome, measured
@@ -33,6 +33,7 @@ from compress.thinning.recipe import Recipe, slice_optimizer
 from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.trials.retreat import Lookalikes, reason_of, retreat
 from compress.thinning.trials.trial import check_repeatable, prunable_graph, trials_of
+from compress.thinning.zeros import zero_units
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,14 @@ def thin(
     graph: ChannelGraph | None = None,
     allow_inexact: bool = False,
 ) -> Thinned:
-    """Remove from a model every unit that its masks clear.
+    """Remove from a model every unit that its masks clear, or without masks what is zero already.
 
     Args:
         model: changed in place; modules and parameters stay the same objects.
         example_inputs: a tensor, the tuple of `forward`'s arguments, or a list of calls (`compress/graph/calls.py`);
             real ones if possible.
-        masks: parameter name -> bool, True = kept; None takes the weights that are zero.
+        masks: parameter name -> bool, True = kept; None takes the units that are zero, or that nothing reads, and whose
+            absence changes no output.
         optimizer: of the model; its per-element state is cut, the object and its groups stay.
         graph: from `prunable_graph`, if there is one already.
         allow_inexact: also remove through layer norms, which changes the output; it is reported.
@@ -88,10 +90,12 @@ def thin(
     """
     if graph is None:
         graph = prunable_graph(model, example_inputs, allow_inexact)
-    completion = complete_masks(graph, zero_masks(model) if masks is None else masks, model)
-    given = {} if masks is None else masks
-    notes = completion.notes + (closed_notes(model) if masks is None else ())
-    return remove_units(model, graph, completion.removed, example_inputs, optimizer, given, notes, allow_inexact)
+    if masks is None:
+        removed, notes = zero_units(graph, model, example_inputs)
+    else:
+        completion = complete_masks(graph, masks, model)
+        removed, notes = completion.removed, completion.notes
+    return remove_units(model, graph, removed, example_inputs, optimizer, masks, notes, allow_inexact)
 
 
 @checks_arguments

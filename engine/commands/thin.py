@@ -24,7 +24,7 @@ from compress.parameters import copied
 from compress.thinning.recipe import Recipe, cut_optimizer_state, cut_state
 from compress.thinning.thin import Thinned, remove_units
 from compress.thinning.trials.trial import prunable_graph
-from compress.thinning.zeros import in_both, zero_units
+from compress.thinning.zeros import MASKING, in_both, zero_units
 from engine.application import TestedApplication
 from engine.environment import random_state, restore_random_state
 from engine.saved.load_model import new_network
@@ -35,7 +35,6 @@ from options.base_options import TestConfig
 
 logger = logging.getLogger("run")
 Content = dict[str, Any]
-MASKING = 1e-6  # relative: what completing zero units to whole ones may change, which is rounding
 
 
 def thinned_content(
@@ -65,9 +64,9 @@ def thinned_content(
     load_exact_weights(model, content["model"])
     averaged = _averaged(content, model)
     graph = prunable_graph(model, inputs)
-    removed, notes = zero_units(graph, model)
+    removed, notes = zero_units(graph, model, inputs)
     if averaged is not None:
-        removed = in_both(removed, zero_units(graph, averaged)[0])
+        removed = in_both(removed, zero_units(graph, averaged, inputs)[0])
     result = remove_units(model, graph, removed, inputs, notes=notes)
     if not result.removed:
         return content, result

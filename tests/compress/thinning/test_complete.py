@@ -31,7 +31,7 @@ def test_what_a_closed_branch_reads_stays_and_pruned_filters_go():
     with torch.no_grad():
         for zero in (model.up.weight, model.up.bias):
             zero[1] = 0
-    assert zero_units(prunable_graph(model, X), model)[0] == {"up.weight[0]": [1]}
+    assert zero_units(prunable_graph(model, X), model, X)[0] == {"up.weight[0]": [1]}
     result = thin(model, X)
     assert result.removed == {"up.weight[0]": [1]}
     assert any(note.startswith("down.weight: zero everywhere") for note in result.notes)

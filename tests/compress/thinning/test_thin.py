@@ -144,13 +144,13 @@ def test_masks_come_back_cut(chain):
     assert all(result.masks[name].shape == chain.get_parameter(name).shape for name in result.masks)
 
 
-def test_zeros_in_the_weights_serve_as_masks(chain):
+def test_masks_of_what_is_zero_take_the_bias_along(chain):
     """A filter that a regularizer cleared still has its bias and norm: masking them is a change, and is reported."""
     with torch.no_grad():
         chain[0][0].weight[2] = 0
         chain[0][1].bias[2] = 1
     assert not zero_masks(chain)["0.0.weight"][2].any()
-    result = thin(chain.eval(), IMAGE)
+    result = thin(chain.eval(), IMAGE, zero_masks(chain))
     assert result.removed == {"0.0.weight[0]": [2]}
     assert result.masking_change > 1e-4
     assert result.difference < 1e-4

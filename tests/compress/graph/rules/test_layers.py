@@ -393,6 +393,9 @@ def test_zeros_of_what_a_weight_is_made_of_are_found():
     wrapped(model[3], "prune")
     with torch.no_grad():
         model[0].weight_orig[[1, 4]] = 0
+        model[0].bias[[1, 4]] = 0
+        for norm in (each for each in model if isinstance(each, nn.BatchNorm2d)):
+            norm.weight[[1, 4]], norm.bias[[1, 4]] = 0, 0
     thin(model, torch.randn(IMAGE))
     assert model[0].out_channels == model[3].in_channels == 6
     assert model[0].weight_mask.shape[0] == 6
