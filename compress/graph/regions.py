@@ -1,7 +1,8 @@
 """Regions of a traced graph that run under another setting: `with torch.no_grad():`, `with torch.autocast(...):`.
 
 `inline_regions`, which puts their operations back where they stood: torch.export makes one call of a sub-graph of
-each, and neither setting changes shapes, channels or products; `follow_data`, for `y.data = z`. Called by `trace.py`.
+each, and neither setting changes shapes, channels or products; `follow_data`, for `y.data = z`; `skip_idle_casts`,
+for `x.float()` of floats. Called by `trace.py`.
 
     conv1                        conv1
     wrap_with_set_grad_enabled   conv2      (in the sub-graph: conv2, relu)
@@ -16,6 +17,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 SUBGRAPH_AT = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
@@ -113,3 +115,30 @@ def layer_calls(
         if len(sources) == len(results) == 1:
             found |= dict.fromkeys(nodes, LayerCall(owner(nodes[0]), *sources, *results))
     return found
+
+
+CASTS = frozenset({"to", "type_as", "contiguous"})
+"""What gives its input back where there is nothing to do."""
+
+
+def skip_idle_casts(module: GraphModule) -> None:
+    """What reads a cast that had nothing to do reads its input; the code has one tensor there, and two readers of it.
+
+    Args:
+        module: with its regions inlined; its graph is changed in place.
+    """
+    for node in list(module.graph.nodes):
+        kind = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+        if kind == "_assert_tensor_metadata":  # the tracer's own, beside each cast
+            module.graph.erase_node(node)
+        if kind not in CASTS:
+            continue
+        before, after = (each.meta.get("val") for each in (node.args[0], node))
+        if _alike(before, after) and True not in (*node.args, *node.kwargs.values()):  # `copy=True` makes another
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+
+
+def _alike(before: Any, after: Any) -> bool:
+    looks = [(each.dtype, each.device, each.stride()) for each in (before, after) if isinstance(each, Tensor)]
+    return len(looks) == 2 and looks[0] == looks[1]

@@ -42,7 +42,7 @@ from compress.graph.own_code import dropping
 from compress.graph.recording.leaks import without_leaks
 from compress.graph.recording.record import record
 from compress.graph.recording.untraced import advice_on, place_of, refuse_unusable, tried
-from compress.graph.regions import follow_data, inline_regions
+from compress.graph.regions import follow_data, inline_regions, skip_idle_casts
 from compress.graph.sizes.elsewhere import Elsewhere
 from compress.graph.sizes.numbers import DECISIONS, Decision
 from compress.graph.sizes.origins import counted
@@ -152,6 +152,7 @@ def _exported(model: nn.Module, call: Call, training: bool, unused: tuple[Unused
     # Both change the graph in place, so `names` (by placeholder) is taken before and `nodes` after.
     inline_regions(program.graph_module)
     follow_data(program.graph_module)
+    skip_idle_casts(program.graph_module)
     nodes = list(program.graph.nodes)
     placeholders = [node for node in nodes if node.op == "placeholder"]
     given: Any = nodes[-1].args[0]

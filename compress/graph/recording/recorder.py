@@ -79,6 +79,8 @@ class Recorder(ProxyTorchDispatchMode):
         result = self._results.of(func, args)
         if result is None:
             result = func(*args, **kwargs)
+        if _gives_back(func, args, result):
+            return result
         self._keep(result, self._new(func, noted, named))
         return result
 
@@ -161,6 +163,15 @@ class Recorder(ProxyTorchDispatchMode):
         if isinstance(value, PLAIN):
             return value
         raise Unrecordable(f"an argument of type {type(value).__name__}")
+
+
+def _gives_back(func: Any, args: Any, result: Any) -> bool:
+    """Whether a pure operation had nothing to do, as a cast to the type that a tensor has.
+
+    Its result is its input: noted as the maker, it would be what all later readers of the input read, as if what runs
+    beside a norm that casts read the norm.
+    """
+    return isinstance(result, Tensor) and any(result is each for each in args) and not func._schema.is_mutable
 
 
 @functools.cache
