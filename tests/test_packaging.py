@@ -158,7 +158,8 @@ with open("new.yaml", "w") as file:
     file.write(new_schedule("agp", net, "python train.py"))
 scheduler = compress.file_config(net, torch.optim.SGD(net.parameters(), 0.1), "new.yaml")
 assert scheduler.preview().rows and "pandas" not in sys.modules
-assert os.path.isfile(importlib.util.find_spec("compress").submodule_search_locations[0] + "/py.typed")
+place = importlib.util.find_spec("compress").submodule_search_locations[0]
+assert os.path.isfile(place + "/py.typed") and os.path.isfile(place + "/quantization/native/passes.c")
 """
 LARGEST = """
 import compress, torch

@@ -6,12 +6,14 @@ A fake quantizer rounds to its grid in the forward pass and lets gradients throu
 et al. 2013, arXiv 1308.3432, section 4); its tensors stay float.
 """
 
+import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from compress.quantization.grid import Grid
+from compress.quantization.native.passes import passes_for
 
 
 class FakeQuantizer(nn.Module):
@@ -128,7 +130,13 @@ class ActivationQuantizer(FakeQuantizer):
         """Notes values below zero where there should be none."""
         # Tensor operations only: no `.item()`, which would wait for the GPU
         # in each minibatch. An exported file has no place for the notes.
-        if not self.signed and x.numel() and not torch.compiler.is_exporting():
+        if self.signed or not x.numel() or torch.compiler.is_exporting():
+            return
+        passes = passes_for(x)
+        if passes is not None:
+            if -math.inf < passes.ends(x)[0] < 0:
+                self.negative[int(self.training)] = True
+        else:
             low = x.detach().amin()
             self.negative[int(self.training)] |= (low < 0) & torch.isfinite(low)
 

@@ -1,7 +1,8 @@
 """Rounding with straight-through gradients: pure tensor functions.
 
 The roundings and their gradients, each one autograd function, because on a CPU the time goes into passes over memory:
-four in the forward pass (divide, clamp, round, multiply, in place), one in the backward pass.
+four in the forward pass (divide, clamp, round, multiply, in place), one in the backward pass. Where there is a C
+compiler, native/passes.py makes one of the four, with the same numbers.
 
 Inside [low * scale, high * scale] the gradient passes as it is, at the ends and outside it is zero:
 
@@ -17,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from compress.quantization.native.passes import Passes, keep, passes_for
 
 Bound = int | Tensor  # a multiple of the scale; a tensor where it depends on data and stays on a GPU
 
@@ -36,6 +39,9 @@ def fake_quantize(
         led_back: where the scale has lost its tensor, its gradient has the sign that leads back: up where everything
             is clipped, down where everything is rounded to 0.
     """
+    if not scale_gradient and _passes_for(x, scale, low, high) is not None:
+        ends: Any = (low, high)  # whole numbers
+        return plainly_quantize(x, float(scale), *ends)
     return _FakeQuantize.apply(x, scale, low, high, scale_gradient, led_back)
 
 
@@ -88,6 +94,9 @@ def straight_through(x: Tensor, values: Tensor) -> Tensor:
 def rounded(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
     """The values of `fake_quantize`, without gradients."""
     ends: Any = (low, high)  # two numbers or two tensors
+    passes = _passes_for(x, scale, low, high)
+    if passes is not None:
+        return passes.quantize(x, float(scale), *ends)
     # One new tensor, then in place. Whole-number bounds: clamping before rounding gives the same as after it.
     return torch.div(x, scale).clamp_(*ends).round_().mul_(scale)
 
@@ -104,6 +113,15 @@ def affine(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     return scale, torch.round(-low / scale)
 
 
+def ends(x: Tensor) -> tuple[float, float]:
+    """The smallest and the largest value of a tensor on a CPU; NaN where any of it is."""
+    passes = passes_for(x)
+    if passes is not None:
+        return passes.ends(x)
+    low, high = torch.aminmax(x.detach())
+    return low.item(), high.item()
+
+
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """The sum of a * b, in one pass where both lie in memory alike."""
     if a.stride() == b.stride() and a.dtype == b.dtype and _dense(a):
@@ -111,6 +129,12 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
         # belongs to element i of the other, whatever the layout.
         return torch.dot(a.as_strided((a.numel(),), (1,)), b.as_strided((b.numel(),), (1,)))
     return (a * b).sum()
+
+
+def _passes_for(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Passes | None:
+    """The compiled passes, if they may compute with these."""
+    plain = isinstance(low, int) and isinstance(high, int) and scale.dim() == 0 and scale.dtype is torch.float32
+    return passes_for(x) if plain and scale.is_cpu else None
 
 
 def _dense(x: Tensor) -> bool:
@@ -194,6 +218,15 @@ class _FakeQuantize(torch.autograd.Function):
 class _PlainlyQuantize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
+        passes = passes_for(x)
+        ctx.knows_inside = passes is not None
+        if passes is not None and ctx.needs_input_grad[0]:
+            # One byte an element is all that the gradient needs: x itself need not be kept.
+            y, inside = passes.quantize_inside(x, scale, low, high)
+            ctx.save_for_backward(inside)
+            return y
+        if passes is not None:
+            return passes.quantize(x, scale, low, high)
         ctx.save_for_backward(x)
         ctx.ends = low * scale, high * scale
         return torch.div(x, scale).clamp_(low, high).round_().mul_(scale)
@@ -201,8 +234,10 @@ class _PlainlyQuantize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(grad, x, *ctx.ends), None, None, None
+        (saved,) = ctx.saved_tensors
+        if ctx.knows_inside:
+            return keep(grad, saved), None, None, None
+        return torch.ops.aten.hardtanh_backward(grad, saved, *ctx.ends), None, None, None
 
 
 class _ClippedQuantize(torch.autograd.Function):

@@ -16,13 +16,21 @@ from compress.quantization.decision import RESULT_BITS, Bits, Overrides
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
 from compress.quantization.functions import (
     Bound,
+    ends,
     fake_quantize,
     plainly_quantize,
     rounded,
     straight_through,
 )
 from compress.quantization.grid import Grid
-from compress.quantization.range_numbers import Mode, integers_of, plain_scale_and_zero, scale_and_zero
+from compress.quantization.native.passes import Passes, computes_with, passes_for
+from compress.quantization.range_numbers import (
+    Mode,
+    integers_of,
+    plain_scale_and_zero,
+    scale_and_zero,
+    symmetric_factor,
+)
 from compress.registry import QUANTIZERS
 
 RESULT_MODE: Literal["ASYMMETRIC_UNSIGNED"] = "ASYMMETRIC_UNSIGNED"  # of what layers give
@@ -65,10 +73,16 @@ class RangeWeight(WeightQuantizer):
         """The range of the weight as it is, one value for each channel that it has now."""
         self.step, self.zero_point = self._range_of(weight)
 
-    @torch.no_grad()
     def refresh(self, weight: Tensor) -> None:
         """The range of the weight as it is."""
         if not self.frozen:
+            self._refresh(weight, self._passes_for(weight))
+
+    def _refresh(self, weight: Tensor, passes: Passes | None) -> None:
+        if passes is not None:
+            passes.find_steps(weight, self.step, symmetric_factor(self.mode, self.bits))
+            return
+        with torch.no_grad():
             step, zero_point = self._range_of(weight)
             self.step.copy_(step)
             if not self.mode.startswith("SYMMETRIC"):  # there it is 0, as it was
@@ -76,8 +90,11 @@ class RangeWeight(WeightQuantizer):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The rounded weight, of its shape."""
-        if self.training:
-            self.refresh(weight)
+        passes = self._passes_for(weight)
+        if self.training and not self.frozen:
+            self._refresh(weight, passes)
+        if passes is not None:
+            return straight_through(weight, passes.quantize_rows(weight, self.step, *integers_of(self.mode, self.bits)))
         with torch.no_grad():
             bounds: tuple[Bound, Bound] = integers_of(self.mode, self.bits)
             if not self.mode.startswith("SYMMETRIC"):
@@ -97,6 +114,13 @@ class RangeWeight(WeightQuantizer):
             rows = weight.detach().movedim(self.axis, 0).flatten(1)
             low, high = rows.amin(1), rows.amax(1)  # six times faster than `aminmax` along a dimension
         return scale_and_zero(low, high, self.mode, self.bits)
+
+    def _passes_for(self, weight: Tensor) -> Passes | None:
+        """The compiled passes, where each channel is one piece of memory and all channels have a step."""
+        if self.axis not in (None, 0) or not self.mode.startswith("SYMMETRIC"):
+            return None
+        fits = self.step.numel() == (1 if self.axis is None else weight.shape[0])
+        return passes_for(weight) if fits and computes_with(self.step) else None
 
     def _along(self, values: Tensor, weight: Tensor) -> Tensor:
         if self.axis is None:
@@ -163,15 +187,16 @@ class RangeActivation(ActivationQuantizer):
         if not left_out and not (self._observes and self._is_plain(x)):
             super().check_sign(x)
 
-    @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Adds a minibatch to the average, if it has values and all are finite."""
-        if not x.numel():
-            return
+        if x.numel() and self._steps is None and self._is_plain(x):
+            self._add_plainly(*ends(x))
+        elif x.numel():
+            self._observe_tensor(x)
+
+    @torch.no_grad()
+    def _observe_tensor(self, x: Tensor) -> None:
         low, high = torch.aminmax(x.detach())
-        if self._steps is None and self._is_plain(x):
-            self._add_plainly(low.item(), high.item())
-            return
         if self._steps is not None:
             self._steps.append(torch.stack([low, high]))
         else:

@@ -28,6 +28,14 @@ def integers_of(mode: Mode, bits: int) -> tuple[int, int]:
     return (-high if mode == "SYMMETRIC_RESTRICTED" else -high - 1), high
 
 
+def symmetric_factor(mode: Mode, bits: int) -> float:
+    """The scale of a symmetric mode over the larger end of the range."""
+    smallest, largest = integers_of(mode, bits)
+    # [-128, 127]: half of 255 steps on either side, so that the
+    # largest value can clip by half a step (restricted: by none).
+    return 2.0 / (largest - smallest)
+
+
 def scale_and_zero(low: Tensor, high: Tensor, mode: Mode, bits: int) -> tuple[Tensor, Tensor]:
     """Scale and zero point (a whole number, float) of ranges, each of shape () or (channels,).
 
@@ -36,9 +44,7 @@ def scale_and_zero(low: Tensor, high: Tensor, mode: Mode, bits: int) -> tuple[Te
     """
     smallest, largest = integers_of(mode, bits)
     if mode.startswith("SYMMETRIC"):
-        # [-128, 127]: half of 255 steps on either side, so that the
-        # largest value can clip by half a step (restricted: by none).
-        scale = torch.maximum(high, -low) * (2.0 / (largest - smallest))
+        scale = torch.maximum(high, -low) * symmetric_factor(mode, bits)
         return torch.where(scale > 0, scale, 1.0), torch.zeros_like(scale)
     scale, zero = affine(low, high, largest - smallest)
     return scale, zero + smallest
@@ -58,7 +64,7 @@ def plain_scale_and_zero(average: Sequence[float], mode: Mode, bits: int) -> tup
     whole = max(one(weights), one(1e-30))
     low_end, high_end = one(low) / whole, one(high) / whole
     if mode.startswith("SYMMETRIC"):
-        scale = max(high_end, -low_end) * one(2.0 / (largest - smallest))
+        scale = max(high_end, -low_end) * one(symmetric_factor(mode, bits))
         return (float(scale) if scale > 0 else 1.0), 0
     low_end, high_end = min(low_end, one(0)), max(high_end, one(0))
     scale = (high_end - low_end) / one(largest - smallest)
