@@ -111,8 +111,11 @@ def first_other_gradient(
     return None
 
 
-def gradients(model: nn.Module, call: Call, mode: str) -> dict[str, Tensor]:
-    """Of all parameters, for a sum over the outputs with fixed random factors; none where nothing can be derived."""
+def gradients(model: nn.Module, call: Call, mode: str, as_they_are: bool = False) -> dict[str, Tensor]:
+    """Of all parameters, for a sum over the outputs with fixed random factors; none where nothing can be derived.
+
+    What is not finite counts as zero or as a huge number, unless they are wanted `as_they_are`.
+    """
     with quiet_numerics(NoDropout()), kept_buffers(model, mode), torch.enable_grad():
         try:
             with calling(model, call), plain_outputs(model):
@@ -126,7 +129,8 @@ def gradients(model: nn.Module, call: Call, mode: str) -> dict[str, Tensor]:
         if not isinstance(total, Tensor) or not own:
             return {}
         got = torch.autograd.grad(total, list(own.values()), allow_unused=True)
-    return {name: torch.nan_to_num(g) for name, g in zip(own, got, strict=True) if g is not None}
+    found = {name: g for name, g in zip(own, got, strict=True) if g is not None}
+    return found if as_they_are else {name: torch.nan_to_num(g) for name, g in found.items()}
 
 
 def _derived(leaf: Any) -> bool:

@@ -31,6 +31,7 @@ from compress.thinning.proof.verify import Outcome, run_only, trial
 from compress.thinning.recipe import Recipe
 from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.trials.retreat import Lookalikes, Trials, first_fault, reason_of
+from compress.thinning.trials.steep import steep_pins
 
 ATTEMPTS = 64
 """Changes of the graph; what fails after so many is pinned at once."""
@@ -59,7 +60,8 @@ def prunable_groups(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Ch
 def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
     """The coupled channel groups of a model, as far as a trial removal confirms them.
 
-    A group whose removal fails, however the graph is changed, is pinned; the reason names the module that failed.
+    A group whose removal fails, however the graph is changed, is pinned; the reason names the module that failed. So is
+    one whose masked channels would end training in NaN.
 
     Args:
         model: any module, left as it was.
@@ -87,17 +89,20 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
         # One unit of every group at once: if that runs, a single pass has tried them all.
         removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
         if not graph.risky or not removed:
-            return graph
+            break
         trials = trials_of(model, graph, removed, inputs, ("eval",), own_values=False, allow_inexact=allow_inexact)
         outcome = trials.full(list(removed))
         if outcome.passed:
-            return graph
+            break
         # Checked only now, since it costs passes: outputs that
         # differ without any removal would be blamed on the groups.
         if not number and not outcome.reason:
             check_repeatable(model, trials)
         changes.make(trials, outcome, list(removed), only_pins=number >= ATTEMPTS)
-    raise AssertionError
+    if steep := steep_pins(model, graph, traces, inputs.several):
+        pins = [*changes.pins, *steep]
+        return graph_of(model, traces, changes.choices, pins, changes.distrusted, allow_inexact, heads)
+    return graph
 
 
 def _other_ways(model: nn.Module, graph: ChannelGraph) -> list[Choices]:
