@@ -30,10 +30,16 @@ UNTAGGED = _names(
 SAMPLES = 32
 
 
+def plain_form(name: str) -> str:
+    """`relu` of the in-place `relu_`, `__and__` of `__iand__`; other names as they are."""
+    if name.endswith("__"):
+        return f"__{name.removeprefix('__i')}" if name.startswith("__i") else name
+    return name.removesuffix("_")
+
+
 def is_pointwise(node: Node) -> bool:
     """Whether each element is computed by itself; in-place and `out=` forms are what the plain form is."""
-    name = operation_name(node)
-    name = name if name.endswith("__") else name.removesuffix("_")
+    name = plain_form(operation_name(node))
     packet = getattr(torch.ops.aten, name, None)
     overloads = [getattr(packet, overload) for overload in packet.overloads()] if packet is not None else []
     tagged = any(torch.Tag.pointwise in each.tags for each in (*overloads, node.target) if hasattr(each, "tags"))

@@ -1,6 +1,6 @@
 """Operations that cost no multiply-accumulates: what is neither counted nor listed as left out.
 
-`is_free`, by torch's own tag for element-wise operations and one table of names. Element-wise work, reductions,
+`is_free`, by the table of point-wise operations (`graph/pointwise.py`) and one of names. Element-wise work, reductions,
 norms, pooling, resizing, losses and moving elements about cost 0 by definition. An operation in neither
 table is unknown, and reports list it.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
+from compress.graph.pointwise import UNTAGGED, plain_form
 from compress.graph.trace import operation_name
 
 MOVES = """
@@ -70,18 +71,16 @@ POOLS = """
     torchvision.roi_pool torchvision.ps_roi_pool
 """
 EACH_ELEMENT = """
-    absolute _add_relu alpha_dropout arccos arccosh arcsin arcsinh arctan arctan2 arctanh chalf degrees dequantize
-    divide dropout fake_quantize_per_channel_affine fake_quantize_per_tensor_affine feature_alpha_dropout fix
-    feature_dropout fused_moving_avg_obs_fake_quant glu greater greater_equal hardswish int_repr less less_equal
-    fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask _fused_dropout log_sigmoid
+    _add_relu alpha_dropout chalf degrees dequantize dropout fake_quantize_per_channel_affine
+    fake_quantize_per_tensor_affine feature_alpha_dropout feature_dropout fused_moving_avg_obs_fake_quant glu
+    int_repr fake_quantize_per_channel_affine_cachemask fake_quantize_per_tensor_affine_cachemask _fused_dropout
     _fake_quantize_learnable_per_channel_affine _fake_quantize_learnable_per_tensor_affine log_sigmoid_forward modf
-    floor_divide multiply native_dropout negative not_equal polar prelu _prelu_kernel quantize_per_channel
-    _fused_moving_avg_obs_fq_helper _fake_quantize_per_tensor_affine_cachemask_tensor_qparams linalg_vander vander
-    quantize_per_tensor quantize_per_tensor_dynamic radians rrelu rrelu_with_noise rrelu_with_noise_functional
-    special_digamma special_erf special_erfc special_erfinv special_exp2 special_expit special_expm1 special_gammainc
-    special_gammaincc special_gammaln special_i0 special_log1p special_logit special_multigammaln special_ndtr
-    special_polygamma special_psi special_round special_sinc special_xlogy subtract _thnn_fused_gru_cell
-    _thnn_fused_lstm_cell true_divide where
+    native_dropout prelu _prelu_kernel quantize_per_channel _fused_moving_avg_obs_fq_helper
+    _fake_quantize_per_tensor_affine_cachemask_tensor_qparams linalg_vander vander quantize_per_tensor
+    quantize_per_tensor_dynamic radians rrelu_with_noise rrelu_with_noise_functional special_digamma special_erf
+    special_erfc special_erfinv special_exp2 special_expit special_expm1 special_gammainc special_gammaincc
+    special_gammaln special_i0 special_log1p special_logit special_multigammaln special_ndtr special_polygamma
+    special_psi special_round special_sinc special_xlogy _thnn_fused_gru_cell _thnn_fused_lstm_cell
 """
 CHECKS = """
     _assert_async _assert_scalar _assert_tensor_metadata _functional_assert_async _functional_assert_scalar
@@ -90,7 +89,7 @@ CHECKS = """
     sym_is_contiguous sym_size sym_storage_offset sym_stride stride dim broadcast_shapes result_type requires_grad
     element_size storage_offset
 """
-FREE = frozenset(" ".join((MOVES, MADE, COMPARES, REDUCES, NORMS, POOLS, EACH_ELEMENT, CHECKS)).split())
+FREE = frozenset(" ".join((MOVES, MADE, COMPARES, REDUCES, NORMS, POOLS, EACH_ELEMENT, CHECKS)).split()) | UNTAGGED
 """Names without the ending of in-place and of copying variants (`_`, `_copy`)."""
 
 
@@ -108,7 +107,7 @@ def is_free(node: Node) -> bool:
 
 def plain_name(name: str) -> str:
     """`relu` of `relu_`, `view` of `view_copy`."""
-    return name.removesuffix("_").removesuffix("_copy") if name.strip("_") else name
+    return plain_form(name).removesuffix("_copy")
 
 
 def tagged_pointwise(name: str) -> bool:

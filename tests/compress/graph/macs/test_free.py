@@ -2,12 +2,14 @@
 
 import importlib
 import logging
+import operator
 import re
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.fx import Graph
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -15,7 +17,8 @@ from compress.analysis.macs.display import macs_text
 from compress.analysis.macs.layers import macs_table
 from compress.graph.macs.count import FORMULAS, count_macs
 from compress.graph.macs.einsum import chain_macs, einsum_macs
-from compress.graph.macs.free import FREE, plain_name, tagged_pointwise
+from compress.graph.macs.free import FREE, is_free, plain_name, tagged_pointwise
+from compress.graph.pointwise import UNTAGGED, plain_form
 from compress.graph.rules.table import RULES
 
 
@@ -195,6 +198,36 @@ def test_a_call_in_a_loop_is_named_once():
         return x
 
     assert report(several, (4, 8)).left_out == ("fft_fft in the model",)
+
+
+OPERATORS = {
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "not": lambda a, b: ~a,
+    "shift left": lambda a, b: a << b,
+    "shift right": lambda a, b: a >> b,
+    "and with a number": lambda a, b: a & 1,
+    "mod": lambda a, b: a % 2,
+    "floor": lambda a, b: a // 2,
+    "in place": lambda a, b: operator.iand(operator.ior(operator.ixor(a, b), b), b),
+    "shifted in place": lambda a, b: operator.irshift(operator.ilshift(a, b), b),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_cost_nothing(name):
+    found = report(lambda x: x * OPERATORS[name](x.int(), (x > 0).int()), (4, 8))
+    assert (found.total, found.left_out) == (0, ())
+
+
+def test_all_that_is_pointwise_is_free():
+    """In every form that ATen has: one table says what is, for channels and for costs."""
+    names = {name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if "aten::" in name}
+    for name in sorted(each for each in names if plain_form(each) in UNTAGGED):
+        for overload in getattr(torch.ops.aten, name).overloads():
+            node = Graph().create_node("call_function", getattr(getattr(torch.ops.aten, name), overload))
+            assert is_free(node), node.target
 
 
 def test_operations_that_torch_counts_are_counted():
