@@ -12,6 +12,7 @@ from engine.architectures.early_checks import is_foreign, prunable_story
 from engine.epoch.mid_epoch import doubts
 from engine.progress import Progress
 from options.base_options import TrainConfig
+from options.own_network import to_type_again
 
 logger = logging.getLogger("run")
 
@@ -30,9 +31,9 @@ def announce(application: TrainedApplication, progress: Progress, run: str, step
         return
     if progress.finished:
         logger.info(
-            "run %s is finished: its %d epochs are trained. To train on: python train.py --resume=%s --nEpochs=%d, "
+            "run %s is finished: its %d epochs are trained. To train on: python train.py --resume=%s --nEpochs=%d%s, "
             "or more; now it is only measured again",
-            run, progress.epoch, run, progress.epoch + 1,
+            run, progress.epoch, run, progress.epoch + 1, to_type_again(application.config),
         )  # fmt: skip
         return
     config, state = application.config, application.state

@@ -16,7 +16,7 @@ from options.configs import MOST_SAMPLES as MOST_SAMPLES
 from options.configs import TestConfig as TestConfig
 from options.configs import TrainConfig as TrainConfig
 from options.option import parse
-from options.own_network import allow, constructor_arguments
+from options.own_network import allow, constructor_arguments, texts_of
 from options.rules import Rule, check_testing, check_training
 from options.schedules import find_schedule
 from options.whose import belongs_to
@@ -99,9 +99,8 @@ def parse_testing(
 
 def _allow_own_code(config: TrainConfig | TestConfig) -> None:
     """What the command line names may be imported."""
-    for field in dataclasses.fields(config):
-        if field.metadata.get("own_code") and (text := getattr(config, field.name)):
-            allow([text] if isinstance(text, str) else text)
+    for texts in texts_of(config).values():
+        allow(texts)
 
 
 class TrainingOptions(Generic[C]):

@@ -5,8 +5,9 @@ that comes out of a checkpoint is not among them.
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import yaml
@@ -59,10 +60,30 @@ def is_own(arch: str) -> bool:
     return found is not None and found["place"] not in LIBRARIES
 
 
+def _own_in(text: str) -> set[str]:
+    """Code of one's own that a text names, alone or joined by `+`."""
+    return {part.strip() for part in (text, *text.split("+")) if is_own(part.strip())}
+
+
 def allow(texts: Iterable[str]) -> None:
-    """Notes code of one's own that was typed, alone or joined by `+`, so that it may be imported."""
-    parts = (part.strip() for text in texts for part in {text, *text.split("+")})
-    named.update(filter(is_own, parts))
+    """Notes code of one's own that was typed, so that it may be imported."""
+    named.update(*map(_own_in, texts))
+
+
+def texts_of(config: Any) -> dict[str, Sequence[str]]:
+    """The options that may name code of one's own (`own_code`) and are given -> what they say."""
+    names = [field.name for field in fields(config) if field.metadata.get("own_code")]
+    given = {name: getattr(config, name) for name in names}
+    return {name: [text] if isinstance(text, str) else text for name, text in given.items() if text}
+
+
+def to_type_again(config: Any) -> str:
+    """What a next command needs to import the same code of one's own, ` --arch=net.py:MyNet`; nothing without any."""
+    found = {name: [text for text in texts if _own_in(text)] for name, texts in texts_of(config).items()}
+    words = [
+        [f"--{name}={texts[0]}"] if len(texts) == 1 else [f"--{name}", *texts] for name, texts in found.items() if texts
+    ]
+    return "".join(f" {shlex.quote(word)}" for option in words for word in option)
 
 
 def typed_for(arch: str) -> str | None:

@@ -43,6 +43,11 @@ class Rule(Generic[Judged]):
     words: str
 
 
+def is_said(value: object) -> bool:
+    """Whether an option's value says something: 0 does, a switch that is off does not."""
+    return value is not None and value is not False
+
+
 def check(config: C, rules: Iterable[Rule[C]]) -> None:
     """Refuses options that break a rule, all of them in one message.
 
@@ -57,7 +62,7 @@ def check(config: C, rules: Iterable[Rule[C]]) -> None:
         f"--{dashed(name)} {rule.words}"
         for rule in rules
         for name in rule.options
-        if name in config.explicit and getattr(config, name) not in (None, False) and not rule.holds(config)
+        if name in config.explicit and is_said(getattr(config, name)) and not rule.holds(config)
     ]
     faults += _missing_places(config)
     if faults:
@@ -112,7 +117,7 @@ def _speaks_for_one(names: Sequence[str], name: str, config: object) -> bool:
 
 
 def _others(config: object, names: Iterable[str], name: str) -> list[str]:
-    return [other for other in names if other != name and getattr(config, other, None) not in (None, False)]
+    return [other for other in names if other != name and is_said(getattr(config, other, None))]
 
 
 def _listed(names: Iterable[str], without: str) -> str:

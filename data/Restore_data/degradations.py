@@ -24,7 +24,7 @@ class Steps(Degradation):
     """Changes of an image, one after the other.
 
     Args:
-        text: that they were made of.
+        text: their parts, written the same way each time.
         changes: each of (H, W, 3), 0..255.
         margin: pixels that all of them together reach.
     """
@@ -54,13 +54,16 @@ def degradation_of(text: str, own: Callable[[str], Change]) -> Degradation:
     Raises:
         UserError: a part is unknown, or its number is none that it may have.
     """
+    parts = [part.strip() for part in text.split("+")]
     changes, margin = [], 0
-    for part in text.split("+"):
-        name, colon, value = part.strip().partition(":")
+    for i, part in enumerate(parts):
+        name, colon, value = part.partition(":")
         if name in KINDS:
-            change, reach = _of_kind(name, value, part)
+            number = _number(name, value, part)
+            change, reach = KINDS[name][0](number)
+            parts[i] = f"{name}:{number:.12g}"
         elif colon and (name.endswith(".py") or name.replace(".", "").isidentifier()) and not _is_number(value):
-            change, reach = _checked(own(part.strip()), part.strip()), 0
+            change, reach = _checked(own(part), part), 0
         else:
             raise UserError(
                 f"--degradation={text}: unknown part {part!r}; {did_you_mean(name, KINDS)}; write noise:SIGMA, "
@@ -68,7 +71,7 @@ def degradation_of(text: str, own: Callable[[str], Change]) -> Degradation:
             )
         changes.append(change)
         margin += reach
-    return Steps(text, changes, margin)
+    return Steps("+".join(parts), changes, margin)
 
 
 def noise(sigma: float) -> tuple[Change, int]:
@@ -124,13 +127,13 @@ KINDS: dict[str, tuple[Callable[[float], tuple[Change, int]], float, float, bool
 }
 
 
-def _of_kind(name: str, value: str, part: str) -> tuple[Change, int]:
-    make, smallest, largest, whole, words = KINDS[name]
+def _number(name: str, value: str, part: str) -> float:
+    _, smallest, largest, whole, words = KINDS[name]
     number = float(value) if _is_number(value) else math.nan
     if not smallest <= number <= largest or (whole and number != int(number)):
         kind = "a whole number" if whole else "a number"
         raise UserError(f"--degradation: {part!r} must be {name}:N, N {words}, {kind} from {smallest:g} to {largest:g}")
-    return make(number)
+    return number
 
 
 def _is_number(text: str) -> bool:

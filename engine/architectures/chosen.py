@@ -16,6 +16,7 @@ from compress.errors import UserError
 from engine.architectures.zoo import Zoo
 from options.architecture import ArchitectureConfig
 from options.own_network import constructor_arguments
+from options.rules import is_said
 
 logger = logging.getLogger("run")
 
@@ -38,10 +39,17 @@ class ChosenArchitecture:
         raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """The other arguments: those of options, then those of `--arch-args`."""
-        options = {name: getattr(self.config, name) for name in self.setting_options}
-        chosen = {name: value for name, value in options.items() if value not in (None, False)}
-        return chosen | constructor_arguments(self.config.arch_args)
+        """The other arguments: those of options, then those of `--arch-args`.
+
+        A preset may have more settings than an architecture of the table takes; those that were typed are not dropped.
+        """
+        arch, config = self.config.arch, self.config
+        options = {name: getattr(config, name) for name in self.setting_options}
+        chosen = {name: value for name, value in options.items() if is_said(value)}
+        if arch in self.zoo.architectures:
+            taken = {*self.zoo.settings_of(arch), *config.explicit}
+            chosen = {name: value for name, value in chosen.items() if name in taken}
+        return chosen | constructor_arguments(config.arch_args)
 
     def build_model(self) -> nn.Module:
         """The network of `--arch`, new."""

@@ -23,6 +23,7 @@ from engine.application import TestedApplication
 from engine.commands.quantize import calibration_data
 from engine.commands.thin import Content, thinned_content
 from options.base_options import TestConfig
+from options.own_network import to_type_again
 
 logger = logging.getLogger("run")
 FILE, CHECKPOINT = "one_shot.json", "pruned.pt"
@@ -140,4 +141,5 @@ def _tell(tester: TestedApplication, result: dict[str, Any]) -> None:
         result["target"], 100 * left[PRUNED], 100 * left[NORMS], *(f"{count:,}" for count in before_after),
     )  # fmt: skip
     path = tester.results / CHECKPOINT
-    logger.info("written: %s, %s\nnext: python test.py --model=%s", tester.results / FILE, CHECKPOINT, path)
+    more = to_type_again(tester.config)
+    logger.info("written: %s, %s\nnext: python test.py --model=%s%s", tester.results / FILE, CHECKPOINT, path, more)

@@ -20,6 +20,7 @@ from engine.resume import RESETS, resumed, schedule_text
 from engine.state import plain_options
 from options.configs import TestConfig, TrainConfig
 from options.option import dashed
+from options.own_network import to_type_again
 
 logger = logging.getLogger("run")
 C = TypeVar("C", bound=TrainConfig)
@@ -51,7 +52,7 @@ def train_seeds(config: C, train: Callable[[C], Mapping[str, Any]]) -> dict[str,
         group, config = _resumed(config)
     logger.info("group %s: seeds %s", group.name, ", ".join(map(str, group.seeds)))
     summaries = {seed: _member(config, group, seed, train) for seed in group.seeds}
-    return _written(group, summaries, "summary.json", f"python test.py --run={group.name}")
+    return _written(group, summaries, "summary.json", f"python test.py --run={group.name}{to_type_again(config)}")
 
 
 def _resumed(config: C) -> tuple[SeedGroup, C]:
@@ -118,7 +119,8 @@ def test_seeds(opt: T, group: SeedGroup, test: Callable[[T], Mapping[str, Any]])
     for seed, run in group.members.items():
         logger.info("seed %d: %s", seed, run.name)
         summaries[seed] = test(dataclasses.replace(opt, run=run.name))
-    summary = _written(group, summaries, "test_summary.json", f"python test.py --compare {group.name} OTHER_GROUP")
+    then = f"python test.py --compare {group.name} OTHER_GROUP{to_type_again(opt)}"
+    summary = _written(group, summaries, "test_summary.json", then)
     write_text(group.folders.results / "report.html", group_page(summary))
     return summary
 

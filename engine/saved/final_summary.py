@@ -4,7 +4,6 @@
 """
 
 import logging
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from engine.saved.after_training import quantized_at_the_end
 from engine.saved.dense_baseline import beside_dense, dense_teachers
 from engine.saved.learned_nothing import learned_nothing
 from engine.saved.rebuild import rebuild
-from options.own_network import is_own
+from options.own_network import to_type_again
 
 logger = logging.getLogger("run")
 
@@ -69,8 +68,7 @@ def summarize(
         summary["goals"] = goals
         write_json(run.results / "summary.json", summary)
     progress.sizes.tell(run, application.quality)
-    arch = getattr(config, "arch", "")
-    logger.info("%s", whereabouts(run, f" --arch={shlex.quote(arch)}" if is_own(arch) else ""))
+    logger.info("%s", whereabouts(run, to_type_again(config)))
     return summary
 
 

@@ -14,7 +14,6 @@ from compress.distributed import average
 from compress.errors import ScheduleError, UserError
 from compress.io.files import read_text
 from engine.architectures.chosen import ChosenArchitecture
-from engine.architectures.early_checks import is_foreign
 from engine.architectures.zoo import arguments_of
 from engine.state import Companion
 from models.Deblur.losses import ADVERSARIAL, GRADIENT_PENALTY, Adversarial, content_loss, effective, gradient_penalty
@@ -35,6 +34,7 @@ class DeblurTrainer(ChosenArchitecture, RestorationTrainer):
 
     image_quality = QUALITY
     zoo = ZOO
+    setting_options = OPTIONS
     optimizer_name = "netG"
     default_epochs = 12
 
@@ -62,13 +62,6 @@ class DeblurTrainer(ChosenArchitecture, RestorationTrainer):
     def given(self) -> dict[str, Any]:
         """Nothing: images keep their size."""
         return {}
-
-    def settings(self) -> dict[str, Any]:
-        """The options that the generator takes, or that were given; then `--arch-args`."""
-        arch, config = self.config.arch, self.config
-        taken = [] if is_foreign(arch) else ZOO.settings_of(arch)
-        options = {name: getattr(config, name) for name in OPTIONS if name in taken or name in config.explicit}
-        return options | super().settings()
 
     def start_model(self, model: nn.Module) -> None:
         """`--weights`, of the generator."""

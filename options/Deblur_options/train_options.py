@@ -39,11 +39,19 @@ class DeblurTrainConfig(CropConfig):
         CropConfig, "lr", 1e-3, "initial learning rate of both networks' Adam, where the schedule does not set it"
     )
     arch: str = changed(CropConfig, "arch", "resnet", former="netG")
-    norm: str = option("none", "normalization in the generator", choices=("none", "instance"))
-    ngf: int = option(12, "number of channels of the generator's first layer", minimum=1, maximum=MOST_CHANNELS)
-    halvings: int = option(1, "how often the generator halves the resolution before its blocks", choices=(1, 2))
-    blocks: int = option(3, "number of residual blocks of the generator", minimum=0, maximum=1000)
-    dropout: float = option(0.0, "dropout inside each block; 0.5 in the paper", minimum=0.0, below=1.0)
+    norm: str | None = option(None, "normalization in the generator (default: none)", choices=("none", "instance"))
+    ngf: int | None = option(
+        None, "number of channels of the generator's first layer (default: 12)", minimum=1, maximum=MOST_CHANNELS
+    )
+    halvings: int | None = option(
+        None, "how often the generator halves the resolution (default: 1, of unet 2)", choices=(1, 2)
+    )
+    blocks: int | None = option(
+        None, "number of residual blocks of the generator (default: 3)", minimum=0, maximum=1000
+    )
+    dropout: float | None = option(
+        None, "dropout inside each block; 0.5 in the paper (default: 0)", minimum=0.0, below=1.0
+    )
     ndf: int = option(8, "number of channels of the discriminator's first layer", minimum=1, maximum=MOST_CHANNELS)
     gan: str = option("lsgan", "kind of adversarial loss", choices=GAN_LOSSES)
     critic_steps: int | None = option(
@@ -67,6 +75,11 @@ RULES: tuple[Rule[DeblurTrainConfig], ...] = (
         ("patch_size",),
         lambda c: c.patch_size >= SMALLEST_JUDGED or c.adversarial == 0,
         f"must be {SMALLEST_JUDGED} or more for the discriminator to judge a patch; --adversarial=0 leaves it out",
+    ),
+    Rule(
+        ("preset",),
+        lambda c: ":" not in c.arch,
+        "has the sizes of DeblurGAN's generator; for another network give the options that you want of it",
     ),
     Rule(("sharp_only",), lambda c: c.traindata, "says what --traindata holds; name that too"),
     Rule(

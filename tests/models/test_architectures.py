@@ -3,6 +3,7 @@
 Over all applications whose cases name small networks.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,29 @@ def runs(request: pytest.FixtureRequest, here: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", [name for name, cases in CASES.items() if cases.small])
 def test_no_architecture_is_missed(name: str) -> None:
     assert set(CASES[name].small) == set(APPLICATIONS[name].load("architectures").architectures)
+
+
+@pytest.mark.parametrize(("name", "arch"), CELLS)
+def test_without_options_it_is_the_network_that_the_list_has(name: str, arch: str) -> None:
+    application = APPLICATIONS[name]
+    given = application.load("train_options")().parse([f"--optform={name}", f"--arch={arch}"])
+    assert application.load("trainer")(given, None, None).settings() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "settings"),
+    [
+        ("SR", ["--arch=plainsr", "--depth=0"], {"depth": 0}),
+        ("Deblur", ["--blocks=0", "--dropout=0"], {"blocks": 0, "dropout": 0.0}),
+        ("Deblur", ["--arch=mine.py:Net", "--ngf=4"], {"ngf": 4}),
+        ("Deblur", ["--arch=unet", "--preset=paper"], {"ngf": 64, "halvings": 2}),
+    ],
+)
+def test_settings_are_the_options_that_were_given(name: str, given: list[str], settings: dict[str, Any]) -> None:
+    application = APPLICATIONS[name]
+    config = application.load("train_options")().parse([f"--optform={name}", *given])
+    for each in (config, dataclasses.replace(config, explicit=frozenset())):  # as typed; as a resumed run has them
+        assert application.load("trainer")(each, None, None).settings() == settings
 
 
 def test_four_epochs_lower_the_loss(runs: Runs) -> None:

@@ -44,6 +44,12 @@ def test_jpeg_blur_and_downup_are_what_their_names_say() -> None:
     assert degraded("downup:3").shape == SHARP.shape  # 80 is no multiple of 3
 
 
+@pytest.mark.parametrize("text", ["noise:25+jpeg:40", " noise:25.0 + jpeg:4e1"])
+def test_it_is_written_the_same_way_each_time(text: str) -> None:
+    """Networks are compared only where it is equal."""
+    assert degradation_of(text, refused).facts() == {"degradation": "noise:25+jpeg:40"}
+
+
 @pytest.mark.parametrize("text", ["blur:1.5", "downup:2", "blur:1+downup:2"])
 def test_a_crop_is_the_inside_of_the_degraded_image(text: str) -> None:
     """What lies around a crop reaches into it, as it does at work."""

@@ -22,6 +22,7 @@ from options.Classify_options.train_options import TrainOptions as ClassifyOptio
 from options.Deblur_options.train_options import TrainOptions as DeblurOptions
 from options.Normal_options.test_options import TestOptions
 from options.Normal_options.train_options import TrainOptions
+from options.Restore_options.train_options import TrainOptions as RestoreOptions
 from tests.engine.conftest import TrainerOf
 
 THINNED = """\
@@ -309,3 +310,10 @@ def test_the_other_applications_take_them_too(nets: Path, here: Path) -> None:
 def test_an_option_of_test_py_names_only_ones_own() -> None:
     with pytest.raises(UserError, match="--arch names networks of your own"):
         TestOptions().parse(["--arch=edsr_baseline"])
+
+
+def test_the_next_command_names_the_code_again() -> None:
+    train = RestoreOptions().parse(["--arch=my nets/n.py:A", "--degradation=noise:5+d.py:dark"])
+    assert own_network.to_type_again(train) == " '--arch=my nets/n.py:A' --degradation=noise:5+d.py:dark"
+    assert own_network.to_type_again(RestoreOptions().parse(["--arch=espcn"])) == ""
+    assert own_network.to_type_again(TestOptions().parse(["--arch", "n.py:A", "m.py:B"])) == " --arch n.py:A m.py:B"

@@ -13,6 +13,7 @@ CASES = Cases(
             (["--match=order"], "--match says how the file of --weights is read"),
             (["--pretrained", "--weights=mine.yaml", "--arch=timm:a"], "--pretrained and --weights are two ways"),
             (["--pretrained"], "--pretrained is for --arch=torchvision:NAME"),
+            (["--momentum=0"], "--momentum does not apply to this optimizer"),
             (["--momentum=0.5"], "--momentum does not apply to this optimizer"),
             (["--decay-all", "--weight-decay=0"], "--decay-all says what decays"),
         ],

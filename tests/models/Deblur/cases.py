@@ -18,6 +18,7 @@ CASES = Cases(
             (["--patch-size=20", "--gan=lsgan"], "--patch-size must be 24 or more"),
             (["--sharp-only"], "--sharp-only says what --traindata holds"),
             (["--traindata=.", "--blur-length=9"], "--blur-length is of blur that is made"),
+            (["--preset=paper", "--arch=mine.py:Net"], "--preset has the sizes of DeblurGAN's generator"),
             (["--vgg-weights=mine.yaml"], "--vgg-weights is for --content=perceptual"),
             (["--vgg-weights=nowhere", "--preset=paper"], "--vgg-weights=nowhere: there is no such file"),
             (["--adversarial=0", "--gan=lsgan"], "--gan is about the discriminator, which --adversarial=0 leaves out"),

@@ -1,5 +1,6 @@
 """Restoration: trained, resumed, measured beside the degraded images, with any network that keeps the size."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -58,12 +59,14 @@ def test_a_resumed_run_is_the_same_run(restorer_of: RestorerOf) -> None:
 
 
 def test_ones_own_degradation_is_imported_where_it_is_named(
-    restorer_of: RestorerOf, tester_of: TesterOf, monkeypatch: pytest.MonkeyPatch
+    restorer_of: RestorerOf, tester_of: TesterOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(own_network, "named", set())
     Path("mine.py").write_text(OWN)
     text = "--degradation=mine.py:dark+noise:5"
+    caplog.set_level(logging.INFO, "run")
     restorer_of(text, "--nEpochs=1", "--run=a").run()
+    assert f"next: python test.py --run=a {text}\n" in caplog.text
     own_network.named.clear()
     with pytest.raises(UserError, match=r"needs mine.py:dark, code that is not.*--degradation=mine.py:dark\+noise:5"):
         tester_of("a", "--no-export")
