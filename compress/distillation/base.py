@@ -16,7 +16,7 @@ from compress.arguments.checked import CheckedArguments
 from compress.distillation.capture import OUTPUT, Call, Features, check_layers, seen_on
 from compress.distillation.teachers import SELF, Teachers, UnseenTeacher
 from compress.errors import UserError
-from compress.graph.calls import calls_of
+from compress.graph.calls import forward_call
 from compress.graph.trace import ExampleInputs
 from compress.selectors import ModuleSelector
 
@@ -83,7 +83,7 @@ class Distiller(CheckedArguments, ABC):
             network = self.teachers.find(self.teacher, model)
             if isinstance(network, UnseenTeacher):
                 return
-            student, first = seen_on(model, self.pairs, example_inputs), calls_of(example_inputs)[0]
+            student, first = seen_on(model, self.pairs, example_inputs), forward_call(example_inputs)
             teacher = self.teachers.asked(
                 self.teacher,
                 (*first.arguments, *first.keywords.values()),

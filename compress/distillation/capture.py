@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from compress.errors import UserError, did_you_mean
-from compress.graph.calls import calls_of, copies
+from compress.graph.calls import copies, forward_call
 from compress.graph.trace import ExampleInputs
 from compress.parameters import widened
 from compress.selectors import canonical_modules, unwrapped
@@ -194,7 +194,7 @@ def seen_on(network: nn.Module, layers: Iterable[str], example_inputs: ExampleIn
     Modes are put back, and so is what is frozen.
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    first = calls_of(example_inputs)[0]
+    first = forward_call(example_inputs)
     arguments, named = pytree.tree_map(
         lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, (first.arguments, first.keywords)
     )

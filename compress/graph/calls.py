@@ -147,6 +147,12 @@ def calls_of(example_inputs: Inputs) -> list[Call]:
     return calls
 
 
+def forward_call(example_inputs: Inputs) -> Call:
+    """The first call that is `model(...)` with nothing set, else the first of all."""
+    calls = calls_of(example_inputs)
+    return next((call for call in calls if call.is_plain), calls[0])
+
+
 def unused_in(example_inputs: Inputs, model: nn.Module) -> tuple[Unused, ...]:
     """What the user declares to be in no use: among the inputs, and at the network and its parts.
 

@@ -80,7 +80,7 @@ class ChannelGroup:
             place may also be a number of a module that has no tensors (`norm.num_features` of a bare norm).
         pinned: why nothing of it can be removed; empty if it can.
         parameters_per_unit: elements of parameters that go with one unit (the mean over the units).
-        macs_per_unit: multiply-accumulates of layers with weights that go with one unit, for the traced batch.
+        macs_per_unit: multiply-accumulates of layers with weights that go with one unit, in all example calls.
         within_heads: whether a unit is the same position of every head of an attention; another group has the heads
             themselves as units, so that the two meet in the same rows, and a row goes when either of its units does.
     """
@@ -129,7 +129,7 @@ class ChannelGraph:
         asked_for: group name -> those of the calls that handle its channels.
         risky: modules whose code may hold sizes as literals; a trial shows it (`compress.thinning.trials.trial`).
         tried_heads: modules whose positions within heads can go, if a trial confirms it.
-        macs: weight name -> multiply-accumulates of all operations that read it, for the traced batch.
+        macs: weight name -> multiply-accumulates of all operations that read it, in all example calls.
         padded: layers with a norm over the channels -> their dimension, from the end: they keep the width before for
             their statistics (`compress/thinning/norms.py`).
         other_macs: those of operations that read no weight, such as products of two activations in attention.
@@ -215,7 +215,7 @@ def graph_of(
         allow_inexact: see `channel_graph`.
         heads: which modules are known to follow; `within` is set here.
     """
-    heads, macs = heads or Heads(), weight_macs(traces[0])
+    heads, macs = heads or Heads(), weight_macs(traces)
     fixed = hooked(model) | overlapping(model) | held_elsewhere(model, traces)
     decisions: list[Decision] = []
     fixed |= replaced_buffers(model)
@@ -261,7 +261,7 @@ def graph_of(
         macs,
         dict(coupling.padded),
         all(trace.alike for trace in traces),
-        other_macs(traces[0]),
+        other_macs(traces),
         hooks_of(model),
         (*misdeclared(model, traces), *undecided(decisions)),
     )

@@ -1,4 +1,5 @@
-"""The traces of both modes: `traces_of`. Training mode's is kept where it says anything new.
+"""The traces of both modes: `traces_of`; of eval mode alone: `trace_calls`. Training mode's is kept where it says
+anything new.
 
 An auxiliary head may run in training mode only, and fail there: the images are too small for its pooling, or a batch
 norm has one value per channel. `training_trace` then doubles a batch of one, and else leaves out the
@@ -57,6 +58,11 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
             traces += [replace(trace, alike=True)] if same else [trace, training]
     elsewhere = numbers_elsewhere(model, {call.method.rpartition(".")[2] for call in calls})
     return [replace(traces[0], elsewhere=tuple(elsewhere)), *traces[1:]]
+
+
+def trace_calls(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
+    """A trace of each call in eval mode; arguments and errors as in `trace_model`."""
+    return [trace_model(model, [call, *unused_in(example_inputs, model)]) for call in calls_of(example_inputs)]
 
 
 def training_trace(model: nn.Module, call: Call, unused: Sequence[Unused], evaluated: Trace) -> Trace | str:

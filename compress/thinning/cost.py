@@ -9,7 +9,7 @@ import importlib
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +36,7 @@ def parameter_count(graph: ChannelGraph, model: nn.Module, removed: Removed) -> 
 
 
 def weight_macs_left(graph: ChannelGraph, model: nn.Module, removed: Removed) -> float:
-    """Multiply-accumulates, for the traced batch, of the layers with weights; each shrinks with its weight."""
+    """Multiply-accumulates, in all example calls, of the layers with weights; each shrinks with its weight."""
     gone = removed_positions(graph, removed)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     return sum(_left(name, shapes[name], gone) * macs for name, macs in graph.macs.items() if name in shapes)
@@ -60,17 +60,17 @@ def left_out_of_budget(graph: ChannelGraph) -> str:
 def latency_ratio(
     graph: ChannelGraph, model: nn.Module, inputs: ExampleInputs, removed: Removed, rounds: int = 7
 ) -> float:
-    """Median over interleaved rounds of a thinned copy's forward time over the model's, in eval mode."""
+    """Median over interleaved rounds of a thinned copy's time over the model's, of all calls, in eval mode."""
     device = next(model.parameters()).device
-    call = calls_of(real_inputs(inputs, device))[0]
+    calls = calls_of(real_inputs(inputs, device))
     dense = copied(model).eval()
     thinned = plan_recipe(model, graph, removed).apply(copied(model)).eval()
     ratios = []
     with torch.inference_mode():
         for _ in range(2):  # warm up
-            _seconds(dense, call, device), _seconds(thinned, call, device)
+            _seconds(dense, calls, device), _seconds(thinned, calls, device)
         for _ in range(rounds):
-            first, second = _seconds(dense, call, device), _seconds(thinned, call, device)
+            first, second = _seconds(dense, calls, device), _seconds(thinned, calls, device)
             ratios.append(second / first)
     return statistics.median(ratios)
 
@@ -96,7 +96,11 @@ def _left(name: str, shape: tuple[int, ...], gone: Mapping[Place, int]) -> float
     return math.prod(1 - gone.get((name, dim), 0) / size for dim, size in enumerate(shape) if size)
 
 
-def _seconds(model: nn.Module, call: Call, device: torch.device) -> float:
+def _seconds(model: nn.Module, calls: Sequence[Call], device: torch.device) -> float:
+    return sum(_seconds_of(model, call, device) for call in calls)
+
+
+def _seconds_of(model: nn.Module, call: Call, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     with calling(model, call):

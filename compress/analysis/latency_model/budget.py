@@ -16,7 +16,7 @@ from compress.analysis.latency_model.knapsack import widths_for
 from compress.analysis.latency_model.layers import layers_of, without
 from compress.analysis.latency_model.model import LatencyModel
 from compress.errors import UserError
-from compress.graph.calls import calls_of
+from compress.graph.calls import forward_call
 from compress.graph.channels import ChannelGraph, ChannelGroup
 from compress.graph.trace import ExampleInputs
 
@@ -26,7 +26,7 @@ class RuntimeBudget:
 
     Args:
         model: the network as it is when the budget is first asked for: its time is 1.
-        inputs: example inputs; the first call's are used.
+        inputs: example inputs; those of the first call of `forward`, which is what an exported file runs.
         runtime: see `measure_latency_model`.
         saved: of `to_dict`, instead of measuring; None measures.
 
@@ -37,7 +37,7 @@ class RuntimeBudget:
     def __init__(
         self, model: nn.Module, inputs: ExampleInputs, runtime: str, saved: Mapping[str, Any] | None = None
     ) -> None:
-        call = calls_of(inputs)[0]
+        call = forward_call(inputs)
         if call.keywords or not all(isinstance(each, Tensor) for each in call.arguments):
             raise UserError("a latency target with `runtime:` needs a network whose inputs are tensors; leave it out")
         self._inputs = tuple(call.arguments)

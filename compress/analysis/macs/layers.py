@@ -17,7 +17,7 @@ A row is one operation that multiplies. Its columns:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ from compress.analysis.macs.bits import FLOAT_BITS, Bits
 from compress.analysis.macs.memory import peak_bytes, tensor_bytes
 from compress.arguments.checked import checks_arguments
 from compress.graph.macs.count import left_out, macs_of
-from compress.graph.trace import ExampleInputs, Trace, canonical_names, module_of, operation_name, shape_of, trace_model
+from compress.graph.trace import ExampleInputs, Trace, canonical_names, module_of, operation_name, shape_of
+from compress.graph.training import trace_calls
 from compress.io.optional import on_use
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class MacsTable:
             of all MACs, in [0, 1].
         total: parameters (all of the model's), macs, effective_macs, activation_bytes (of all results that multiply),
             peak_activation_bytes, and bitops when some layer is quantized.
-        input_shapes: of the example, batch included.
+        input_shapes: of the example, batch included; of a list of calls, of one after the other.
         left_out: calls that were not counted although they may multiply, such as `fft_rfft in mixer`.
     """
 
@@ -70,35 +71,39 @@ def layer_label(row: Mapping[str, Any]) -> str:
 
 @checks_arguments
 def macs_table(model: nn.Module, example_inputs: ExampleInputs) -> MacsTable:
-    """Counts one forward pass in eval mode.
+    """Counts one forward pass in eval mode, or a list of calls, each once.
 
     Args:
         model: any module; left as it was.
-        example_inputs: a tensor or the tuple of `forward`'s arguments; only shapes and types matter.
+        example_inputs: a tensor, the tuple of `forward`'s arguments, or a list of calls; only shapes and types matter.
 
     Raises:
         UserError: the model cannot be traced.
     """
-    return table_of(trace_model(model, example_inputs), model)
+    return table_of(trace_calls(model, example_inputs), model)
 
 
-def table_of(trace: Trace, model: nn.Module) -> MacsTable:
-    """The same of a trace that exists already."""
+def table_of(traces: Sequence[Trace], model: nn.Module) -> MacsTable:
+    """The same of traces that exist already, one a call."""
     kinds = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
-    constants, bits = Constants(trace, model), Bits(trace, model)
+    seen: set[str] = set()
     rows = []
-    for node in trace.operations:
-        if macs_of(node) and node not in constants.sources:
-            rows.append({**_row(node, kinds, constants), **_bits_of(node, constants, bits)})
+    for trace in traces:
+        constants, bits = Constants(trace, model, seen), Bits(trace, model)
+        for node in trace.operations:
+            if macs_of(node) and node not in constants.sources:
+                rows.append({**_row(node, kinds, constants), **_bits_of(node, constants, bits)})
     quantized = any(row[name] < FLOAT_BITS for row in rows for name in ("weight_bits", "input_bits"))
     layers = pd.DataFrame(rows, columns=COLUMNS + (BIT_COLUMNS if quantized else []))
     layers["share"] = layers["macs"] / max(int(layers["macs"].sum()), 1)
     sums = ["macs", "effective_macs", "activation_bytes"] + (["bitops"] if quantized else [])
     total = {"parameters": sum(p.numel() for p in model.parameters())}
     total |= {name: int(layers[name].sum()) for name in sums}
-    total["peak_activation_bytes"] = peak_bytes(trace)
-    inputs = [node for node in trace.placeholders if node not in trace.tensor_names and shape_of(node)]
-    return MacsTable(layers, total, tuple(shape_of(node) for node in inputs), left_out(trace))
+    total["peak_activation_bytes"] = max(peak_bytes(trace) for trace in traces)
+    inputs = [
+        node for trace in traces for node in trace.placeholders if node not in trace.tensor_names and shape_of(node)
+    ]
+    return MacsTable(layers, total, tuple(shape_of(node) for node in inputs), left_out(traces))
 
 
 class Constants:
@@ -108,7 +113,7 @@ class Constants:
         sources: such a node -> the names of the parameters and buffers it was made of.
     """
 
-    def __init__(self, trace: Trace, model: nn.Module) -> None:
+    def __init__(self, trace: Trace, model: nn.Module, seen: set[str] | None = None) -> None:
         self.sources: dict[Node, frozenset[str]] = {n: frozenset([name]) for n, name in trace.tensor_names.items()}
         for node in trace.operations:
             inputs = node.all_input_nodes
@@ -118,7 +123,7 @@ class Constants:
         every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         self._tensors = {first[name]: tensor.detach() for name, tensor in every}
         self._parameters = {first[name] for name, _ in model.named_parameters()}
-        self._seen: set[str] = set()
+        self._seen: set[str] = set() if seen is None else seen  # parameters that earlier calls have counted
 
     def names(self, node: Node) -> list[str]:
         """The parameters and buffers that an operation multiplies with, directly or after a transformation."""

@@ -1,9 +1,10 @@
 """Multiply-accumulates by the weights that operations read: what a channel's weights cost, and what costs without any.
 
-`weight_macs`, `other_macs`.
+`weight_macs`, `other_macs`: of all calls that were traced, each once, in eval mode.
 """
 
 import math
+from collections.abc import Iterable
 
 from torch.fx import Node
 
@@ -11,13 +12,13 @@ from compress.graph.macs.count import macs_of
 from compress.graph.trace import Trace, shape_of
 
 
-def weight_macs(trace: Trace) -> dict[str, int]:
-    """Weight name -> the multiply-accumulates of all operations that read it; biases only add.
+def weight_macs(traces: Iterable[Trace]) -> dict[str, int]:
+    """Weight name -> the multiply-accumulates of all operations that read it, in all calls; biases only add.
 
     Several weights of one operation, as in an LSTM, share it by their size.
     """
     found: dict[str, int] = {}
-    for node in trace.operations:
+    for trace, node in _evaluated(traces):
         macs = macs_of(node)
         sizes = _weights_of(trace, node) if macs else {}
         for name, size in sizes.items():
@@ -25,9 +26,13 @@ def weight_macs(trace: Trace) -> dict[str, int]:
     return found
 
 
-def other_macs(trace: Trace) -> int:
+def other_macs(traces: Iterable[Trace]) -> int:
     """Those of operations that read no weight, such as products of two activations in attention."""
-    return sum(macs_of(node) for node in trace.operations if not _weights_of(trace, node))
+    return sum(macs_of(node) for trace, node in _evaluated(traces) if not _weights_of(trace, node))
+
+
+def _evaluated(traces: Iterable[Trace]) -> list[tuple[Trace, Node]]:
+    return [(trace, node) for trace in traces if not trace.training for node in trace.operations]
 
 
 def _weights_of(trace: Trace, node: Node) -> dict[str, int]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -33,8 +33,8 @@ from compress.graph.trace import (
     operation_name,
     shape_of,
     sizes_of,
-    trace_model,
 )
+from compress.graph.training import trace_calls
 from compress.graph.values import bound_arguments
 
 logger = logging.getLogger("compress")
@@ -69,8 +69,8 @@ class MacsReport:
 
     Attributes:
         rows: one per operation that multiplies or reads parameters; a module called twice has two rows.
-        total: multiply-accumulates of one forward pass of the example, its batch included.
-        parameters: elements of all parameters that the pass reads, shared ones once.
+        total: multiply-accumulates of one forward pass of the example, its batch included; of a list, of all its calls.
+        parameters: elements of all parameters that they read, shared ones once.
         left_out: calls that were not counted although they may multiply, such as `fft_rfft in mixer` or `cond in the
             model`, each once.
     """
@@ -87,7 +87,7 @@ class MacsReport:
 
     @property
     def total(self) -> int:
-        """Multiply-accumulates of one forward pass."""
+        """Multiply-accumulates of one forward pass, or of all calls of a list."""
         return sum(row.macs for row in self.rows)
 
     @property
@@ -106,29 +106,29 @@ class MacsReport:
 
 @checks_arguments
 def count_macs(model: nn.Module, example_inputs: ExampleInputs) -> MacsReport:
-    """Count the multiply-accumulates of one forward pass in eval mode.
+    """Count the multiply-accumulates of one forward pass in eval mode, or of a list of calls, each once.
 
     Args:
         model: any module; left as it was.
-        example_inputs: a tensor or the tuple of `forward`'s arguments; only shapes and types matter.
-            A batch of n samples counts n times.
+        example_inputs: a tensor, the tuple of `forward`'s arguments, or a list of calls (`compress/graph/calls.py`),
+            which add up in any order; only shapes and types matter. A batch of n samples counts n times.
 
     Raises:
         UserError: the model cannot be traced.
     """
     kinds = {name: type(module).__name__ for name, module in model.named_modules(remove_duplicate=False)}
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    report = report_of(trace_model(model, example_inputs), kinds, set(parameters))
+    report = report_of(trace_calls(model, example_inputs), kinds, set(parameters))
     for call in report.left_out:
         logger.warning("MACs leave out %s", call)
     return report
 
 
-def report_of(trace: Trace, kinds: dict[str, str], parameters: set[str]) -> MacsReport:
-    """The rows of a trace that exists already; `kinds`: module name -> class name."""
+def report_of(traces: Sequence[Trace], kinds: dict[str, str], parameters: set[str]) -> MacsReport:
+    """The rows of traces that exist already, one a call; `kinds`: module name -> class name."""
     seen: set[str] = set()
     rows = []
-    for node in trace.operations:
+    for trace, node in ((each, node) for each in traces for node in each.operations):
         fresh = {
             trace.tensor_names[source]: math.prod(shape_of(source))
             for source in node.all_input_nodes
@@ -139,12 +139,13 @@ def report_of(trace: Trace, kinds: dict[str, str], parameters: set[str]) -> Macs
         macs = macs_of(node)
         if macs or fresh:
             rows.append(_row(node, kinds.get(module_of(node), "?"), sum(fresh.values()), macs))
-    return MacsReport(tuple(rows), left_out(trace))
+    return MacsReport(tuple(rows), left_out(traces))
 
 
-def left_out(trace: Trace) -> tuple[str, ...]:
+def left_out(traces: Sequence[Trace]) -> tuple[str, ...]:
     """The calls that are neither counted nor known to cost nothing, in words."""
-    calls = [node for node in trace.operations if has_subgraph(node) or (_count(node) is None and not is_free(node))]
+    every = [node for trace in traces for node in trace.operations]
+    calls = [node for node in every if has_subgraph(node) or (_count(node) is None and not is_free(node))]
     return tuple(dict.fromkeys(f"{operation_name(node)} in {module_of(node) or 'the model'}" for node in calls))
 
 

@@ -7,8 +7,12 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from compress.analysis.macs.layers import macs_table
 from compress.errors import UserError
+from compress.graph.calls import Call
+from compress.graph.channels import channel_graph
 from compress.graph.macs.count import count_macs
+from compress.thinning.cost import weight_macs_left
 from models.C2SRCNN.model import Net
 from tests.compress.graph.nets import resnet_cifar
 
@@ -30,6 +34,56 @@ def test_its_repr_is_one_line():
         f"MacsReport(40,813,184 MACs, {found.parameters:,} parameters, {len(found.rows)} operations in `rows`, "
         "by_module() adds them up)"
     )
+
+
+class TwoWays(nn.Module):
+    """Two methods share the body."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.big = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1), nn.Conv2d(8, 64, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+    def other(self, x):
+        return self.big(self.body(x))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_calls_of_a_list_add_up_in_any_order(turned):
+    model, x, large = TwoWays(), torch.zeros(1, 3, 8, 8), torch.zeros(2, 3, 12, 12)
+    body, large_body = 36 * 8 * 27, 2 * 100 * 8 * 27
+    calls = [x, Call(x, method="other"), large]
+    calls = calls[::-1] if turned else calls
+    total = 2 * body + 36 * 16 + 16 * 64 * 72 + large_body + 2 * 100 * 16
+    report = count_macs(model, calls)
+    assert report.total == macs_table(model, calls).total["macs"] == total
+    assert report.by_module()["body"] == 2 * body + large_body
+    assert report.parameters == sum(each.numel() for each in model.parameters())  # shared ones once
+    assert sum(macs_table(model, calls).layers["parameters"]) == report.parameters
+    graph = channel_graph(model, calls)
+    assert graph.macs == {f"{name}.weight": macs for name, macs in report.by_module().items()}
+    (group,) = (each for each in graph.groups() if each.name == "body.weight[0]")
+    assert group.macs_per_unit == pytest.approx(total / 8)  # all of them read the body, or are it
+    assert weight_macs_left(graph, model, {"body.weight[0]": [0, 1]}) == pytest.approx(total * 6 / 8)
+    assert graph.other_macs == 0
+
+
+def test_products_without_weights_of_all_calls_are_other_macs():
+    class Products(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(x)
+
+        def mixed(self, x):
+            return self.layer(x) @ x.mT
+
+    x = torch.zeros(3, 4)
+    assert channel_graph(Products(), [x, Call(x, method="mixed")]).other_macs == 3 * 3 * 4
 
 
 def test_a_batch_of_two_costs_twice():
