@@ -3,6 +3,7 @@
     def project(self, x):                       # called by a training loop, and by no example
         return self.body(x).mean(1) * self.width
 
+The number may be kept anywhere (class, part, dictionary, module of Python code) and read in a helper or a property.
 Nothing sets such a number when channels of `body` go, since no trace has seen it. What it may count is judged by the
 value: channels of what the method runs, in that number.
 """
@@ -13,15 +14,16 @@ import ast
 import contextlib
 import functools
 import inspect
+import numbers
+import operator
 import textwrap
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from compress.graph.own_code import is_foreign, own_classes
-from compress.graph.sizes.settable import settable, whole_number
 
 NOT_RUN = ("train", "eval", "extra_repr")
 SETS_UP = ("__", "init", "_init", "reset", "_reset")
@@ -66,14 +68,122 @@ def numbers_elsewhere(model: nn.Module, called: Collection[str]) -> list[Elsewhe
 
 
 def _read_in(name: str, module: nn.Module, run: Collection[str]) -> Iterator[Elsewhere]:
-    kind: Any = type(module)
-    for key, method in _computing(kind).items():
-        runs = sorted(each for each in method.runs if module._modules.get(each) or each in module._parameters)
+    methods = _every(type(module))
+    for key, method in _computing(type(module)).items():
+        if key in run:
+            continue
+        reached = _reached(method, methods, run)
+        runs = sorted({each for one in reached.values() for each in one.runs if _is_part(module, each)})
         parts = tuple(f"{name}.{each}".lstrip(".") for each in runs)
-        for number in sorted(method.reads & vars(module).keys()) if parts and key not in run else ():
-            size, place = _count(module, number), f"{name}.{number}".lstrip(".")
-            if size:
-                yield Elsewhere(parts, size, place, REASON.format(f"{name}.{key}".lstrip("."), place, size))
+        read = [one for other, one in reached.items() if other not in run or one.flagged]
+        for place, size in sorted({each for one in read for each in _numbers(one, module)}) if parts else ():
+            full = f"{name}.{place}".lstrip(".")
+            yield Elsewhere(parts, size, full, REASON.format(f"{name}.{key}".lstrip("."), full, size))
+
+
+def _is_part(module: nn.Module, name: str) -> bool:
+    return bool(module._modules.get(name)) or name in module._parameters
+
+
+def _reached(method: _Method, methods: dict[str, _Method], run: Collection[str]) -> dict[str, _Method]:
+    """A method and those of the same object that it calls or reads (properties), by name.
+
+    What `self(x, True)` runs is `forward` on a path that no example may have taken: it counts as if no example ran it.
+    """
+    found, left = {"": method}, [method]
+    while left:
+        each = left.pop()
+        names = {name for name in each.reads if name in methods} | ({"forward"} if each.calls_itself else set())
+        for name in names - found.keys():
+            if name in methods:
+                found[name] = replace(methods[name], flagged=name == "forward" and each.calls_itself)
+                left.append(found[name])
+    return found
+
+
+def _numbers(method: _Method, module: nn.Module) -> Iterator[tuple[str, int]]:
+    """The whole numbers that could count channels in what a method reads, wherever they are kept, as it writes them."""
+    values = _Values(module, method)
+    for node in method.nodes:
+        value = values.of(node) if isinstance(node, KINDS) else None
+        if type(value) is int and value > 1:
+            yield ast.unparse(node).removeprefix("self."), value
+
+
+KINDS = ast.Attribute | ast.Subscript | ast.BinOp | ast.Call | ast.Name
+
+
+class _Values:
+    """What an expression of a method is worth before any tensor is there; None if that is not known.
+
+    The numbers of torch's own layers (`self.conv.out_channels`) and what is computed from tensors follow by themselves.
+    """
+
+    def __init__(self, module: nn.Module, method: _Method) -> None:
+        self._module, self._globals = module, method.globals
+        self._local = {
+            node.targets[0].id: node.value
+            for node in method.nodes
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+
+    def of(self, node: ast.AST, depth: int = 8) -> Any:
+        """The value; no code of the user's runs but a dictionary's or a list's."""
+        if not depth:
+            return None
+        if isinstance(node, ast.Constant):
+            return node.value
+        if isinstance(node, ast.Name):
+            return self._named(node.id, depth)
+        if isinstance(node, ast.Attribute):
+            return _kept(self.of(node.value, depth - 1), node.attr)
+        if isinstance(node, ast.Subscript):
+            return _item(self.of(node.value, depth - 1), self.of(node.slice, depth - 1))
+        if isinstance(node, ast.BinOp):
+            return _computed(node.op, self.of(node.left, depth - 1), self.of(node.right, depth - 1))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+            return _kept(self.of(node.args[0], depth - 1), self.of(node.args[1], depth - 1))
+        return None
+
+    def _named(self, name: str, depth: int) -> Any:
+        if name == "self":
+            return self._module
+        if name in self._local:
+            return self.of(self._local[name], depth - 1)
+        return self._globals.get(name)
+
+
+def _kept(owner: Any, name: Any) -> Any:
+    """An attribute that is kept and not computed; None where it belongs to torch's own layers or to a tensor."""
+    if owner is None or not isinstance(name, str) or isinstance(owner, Tensor):
+        return None
+    if isinstance(owner, nn.Module) and not is_foreign(type(owner).__module__):
+        return None
+    try:
+        found = inspect.getattr_static(owner, name)
+    except AttributeError:
+        found = owner._modules.get(name) if isinstance(owner, nn.Module) else None
+    number = found if not hasattr(type(found), "__get__") else None
+    return int(number) if isinstance(number, numbers.Integral) and not isinstance(number, bool) else number
+
+
+def _item(owner: Any, key: Any) -> Any:
+    if isinstance(owner, dict | list | tuple) and isinstance(key, int | str):
+        with contextlib.suppress(LookupError, TypeError):
+            return owner[key]
+    return None
+
+
+COMPUTED: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
+}  # fmt: skip
+
+
+def _computed(how: ast.operator, left: Any, right: Any) -> Any:
+    if type(left) is int and type(right) is int and type(how) in COMPUTED:
+        with contextlib.suppress(ArithmeticError):
+            return COMPUTED[type(how)](left, right)
+    return None
 
 
 REASON = (
@@ -83,20 +193,20 @@ REASON = (
 )
 
 
-def _count(module: nn.Module, name: str) -> int:
-    """A number that could count channels; 0 if it is none."""
-    kept = vars(module)[name]
-    number = whole_number(module, name) if kept is not None and settable(module, name) else None
-    return number if number is not None and number > 1 else 0
-
-
 @dataclass(frozen=True)
 class _Method:
-    """Attributes of `self` that a method reads and runs, and all attributes of anything that it speaks of."""
+    """Attributes of `self` that a method reads and runs, and all attributes of anything that it speaks of.
+
+    `calls_itself`: it calls `self(...)` with more than an input; `flagged`: it is what such a call runs.
+    """
 
     reads: frozenset[str]
     runs: frozenset[str]
     mentions: frozenset[str]
+    nodes: tuple[ast.AST, ...] = ()
+    globals: Mapping[str, Any] = field(default_factory=dict)
+    calls_itself: bool = False
+    flagged: bool = False
 
 
 @functools.cache
@@ -104,6 +214,7 @@ def _methods(cls: type) -> dict[str, _Method]:
     """The methods of a class of other code, without those of its bases."""
     found = {}
     for name, each in vars(cls).items() if is_foreign(cls.__module__) else ():
+        each = each.fget if isinstance(each, property) else each
         if inspect.isfunction(each) and name != "__init__":
             with contextlib.suppress(OSError, TypeError, SyntaxError):
                 nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(each)))))
@@ -112,17 +223,32 @@ def _methods(cls: type) -> dict[str, _Method]:
                 mentions = frozenset(each.attr for each in attributes)
                 # What sets attributes (a size, fused weights), or takes nothing, computes no outputs.
                 sets_up = any(_of_self(each, ast.Store) for each in nodes) or each.__code__.co_argcount < 2
-                found[name] = _Method(reads, frozenset() if sets_up else frozenset(_runs(nodes)), mentions)
+                runs = frozenset() if sets_up else frozenset(_runs(nodes))
+                itself = any(_calls_itself(each) for each in nodes)
+                found[name] = _Method(reads, runs, mentions, tuple(nodes), each.__globals__, itself)
     return found
 
 
 @functools.cache
 def _computing(cls: type) -> dict[str, _Method]:
-    """The methods of a class and its bases that run something."""
-    methods = {key: each for base in reversed(cls.__mro__) for key, each in _methods(base).items()}
+    """The methods of a class and its bases that may compute something."""
     return {
-        key: each for key, each in methods.items() if each.runs and key not in NOT_RUN and not key.startswith(SETS_UP)
+        key: each
+        for key, each in _every(cls).items()
+        if key != "forward" and key not in NOT_RUN and not key.startswith(SETS_UP)
     }
+
+
+@functools.cache
+def _every(cls: type) -> dict[str, _Method]:
+    return {key: each for base in reversed(cls.__mro__) for key, each in _methods(base).items()}
+
+
+def _calls_itself(node: ast.AST) -> bool:
+    """`self(x, True)`: with more than one argument, so that another path of `forward` may run."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id != "self":
+        return False
+    return len(node.args) + len(node.keywords) > 1
 
 
 def _of_self(node: ast.AST, how: type[ast.expr_context] = ast.Load) -> bool:
@@ -135,6 +261,7 @@ def _runs(nodes: Collection[ast.AST]) -> Iterator[str]:
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     called = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
     through = [each.iter for each in nodes if isinstance(each, ast.For) and _names(each.target) & called]
+    through += [e.value for e in nodes if isinstance(e, ast.Assign) and any(_names(t) & called for t in e.targets)]
     for each in (*through, *(call.func for call in calls), *(given for call in calls for given in call.args)):
         last = each.attr if isinstance(each, ast.Attribute) else ""
         while isinstance(each, ast.Attribute | ast.Subscript) and not _of_self(each):

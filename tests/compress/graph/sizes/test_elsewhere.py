@@ -1,5 +1,7 @@
 """Numbers that only methods read which no example runs: what they may count stays, and nothing else."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -71,3 +73,101 @@ def test_what_runs_or_computes_nothing_is_none():
     assert not numbers_elsewhere(CalledByForward(), ())
     assert not numbers_elsewhere(Projects(), ("project",))
     assert [each.place for each in numbers_elsewhere(Projects(), ())] == ["width"]
+
+
+EIGHT = 8
+
+
+class Anywhere(Projecting):
+    """The number 8 from everywhere."""
+
+    kept = 8
+
+    def __init__(self):
+        super().__init__()
+        self.settings, self.sizes, self.half = {"dim": 8}, [3, 8], 4
+        self.options = SimpleNamespace(dim=8)
+        self.inner = Projecting()
+
+    @property
+    def dim(self):
+        return self.width
+
+    def forward(self, x, early=False):
+        y = self.first(x)
+        return y.view(len(x), self.width, -1).sum(1) if early else self.last(y)
+
+
+def of_the_class(self, x):
+    return self.first(x).view(len(x), self.kept, -1)
+
+
+def of_a_dictionary(self, x):
+    return self.first(x).view(len(x), self.settings["dim"], -1)
+
+
+def of_an_object(self, x):
+    return self.first(x).view(len(x), self.options.dim, -1)
+
+
+def of_a_list(self, x):
+    return self.first(x).view(len(x), self.sizes[1], -1)
+
+
+def of_a_part(self, x):
+    inner = self.inner
+    return self.first(x).view(len(x), inner.width, -1)
+
+
+def of_a_property(self, x):
+    return self.first(x).view(len(x), self.dim, -1)
+
+
+def by_getattr(self, x):
+    return self.first(x).view(len(x), self.width, -1)
+
+
+def computed(self, x):
+    return self.first(x).view(len(x), 2 * self.half, -1)
+
+
+def of_the_file(self, x):
+    return self.first(x).view(len(x), EIGHT, -1)
+
+
+def by_a_helper(self, x):
+    return self._cut(self.first(x))
+
+
+def by_itself(self, x):
+    return self(x, True)
+
+
+def through_a_name(self, x):
+    layer = self.first
+    return layer(x).view(len(x), self.width, -1)
+
+
+EVERYWHERE = [
+    of_the_class, of_a_dictionary, of_an_object, of_a_list, of_a_part, of_a_property, by_getattr, computed,
+    of_the_file, by_a_helper, by_itself, through_a_name,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", EVERYWHERE)
+def test_wherever_the_number_is_kept(method):
+    def cut(self, y):
+        return y.view(len(y), self.width, -1)
+
+    kind = type("Kind", (Anywhere,), {"project": method, "_cut": cut, "__module__": __name__})
+    found = numbers_elsewhere(kind(), ())
+    assert any(each.counts("first.weight") and each.size == 8 for each in found), found
+    assert all("project()" in each.reason for each in found)
+
+
+def test_the_layers_own_number_follows():
+    def project(self, x):
+        return self.first(x).view(len(x), self.first.out_channels, -1)
+
+    kind = type("Kind", (Projecting,), {"project": project, "__module__": __name__})
+    assert not numbers_elsewhere(kind(), ())
