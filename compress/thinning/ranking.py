@@ -263,3 +263,30 @@ def no_head_dims(name: str, dim: int) -> str:
         f"dimension {dim} of it that could be ranked by themselves; Filters takes its units as the graph lists them, "
         "whole heads in an attention"
     )
+
+
+NEVER_READ = "the network does not read it when it runs on the example inputs"
+NO_CHANNELS = "its positions there count no channels"
+
+
+def staying(places: Mapping[str, Place], graph: ChannelGraph) -> dict[str, str]:
+    """Those of the weights of which nothing can leave the network, and why."""
+    pinned, own, read = {}, set(places.values()), {name for name, _ in graph.places}
+    found: dict[Place, list[ChannelGroup]] = {}
+    for group in graph.groups():
+        for place in own & group.members.keys():
+            found.setdefault(place, []).append(group)
+    for name, place in places.items():
+        groups = found.get(place, [])
+        if all(group.pinned for group in groups):
+            reasons = dict.fromkeys(reason for group in groups for reason in group.pinned)
+            pinned[name] = "; ".join(reasons) or (NO_CHANNELS if name in read else NEVER_READ)
+    return pinned
+
+
+def by_reason(kept: Mapping[str, str]) -> dict[str, list[str]]:
+    """Reason -> the weights that stay for it."""
+    found: dict[str, list[str]] = {}
+    for name, reason in kept.items():
+        found.setdefault(reason, []).append(name)
+    return found

@@ -4,7 +4,7 @@ Differing levels inside one coupled group, two instances that prune one group in
 nothing can leave. The network is traced only for schedules with structured pruners.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from compress.arguments.places import Path
 from compress.config.errors.faults import Report
@@ -15,13 +15,12 @@ from compress.policies.overlaps import meetings
 from compress.policies.pruning import PruningPolicy
 from compress.policies.thinning import ThinningPolicy
 from compress.pruning.coupled_masks import channel_dim
+from compress.pruning.network_wide.global_groups import GlobalRankedGroupPruner
 from compress.pruning.structure import WITHIN_HEADS, StructurePruner
 from compress.selectors import canonical_parameters
 from compress.thinning.current import CurrentGraph
-from compress.thinning.ranking import differing_levels, no_head_dims
+from compress.thinning.ranking import by_reason, differing_levels, no_head_dims, staying
 
-NEVER_READ = "the network does not read it when it runs on the example inputs"
-NO_CHANNELS = "its positions there count no channels"
 Entry = tuple[Path, PruningPolicy, dict[str, Place]]
 
 
@@ -33,19 +32,26 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
         if isinstance(policy, PruningPolicy) and isinstance(policy.pruner, StructurePruner)
     ]
     disputed = [entry for entry in structured if _may_differ(entry)]
-    if graph.inputs is None or not any(places for _, _, places in structured):
+    ranked = [
+        (path, policy, policy.pruner.places(graph.model))
+        for path, policy in entries
+        if isinstance(policy, PruningPolicy) and isinstance(policy.pruner, GlobalRankedGroupPruner)
+    ]
+    if graph.inputs is None or not any(places for _, _, places in structured + ranked):
         return
     try:
         known = graph.get()
     except UserError as e:
         # Each weight is then masked by itself; the pruner says so when it asks, and a remover refuses.
-        for path, _, _ in structured:
+        for path, _, _ in structured + ranked:
             report.add(f"the network's graph is not known: {e}", path, fatal=False)
         return
     inexact = any(isinstance(each, ThinningPolicy) and each.remover.allow_inexact for _, each in entries)
     for path, policy, places in structured:
         _check_head_dims(policy, path, places, known, report)
         _check_pinned(policy, path, places, graph.get(inexact) if inexact else known, report)
+    for path, policy, places in ranked:  # what it masks is chosen in the graph without inexact removals
+        _check_unrankable(policy, path, places, known, report)
     groups = known.groups()
     for path, policy, places in disputed:
         targets, told = policy.pruner.targets, set()  # type: ignore[attr-defined]
@@ -99,10 +105,7 @@ def _check_pinned(
     policy: PruningPolicy, path: Path, places: dict[str, Place], graph: ChannelGraph, report: Report
 ) -> None:
     """Warns of named weights of which nothing can leave the network: zeros in them make nothing smaller."""
-    reasons: dict[str, list[str]] = {}
-    for name, reason in staying(places, graph).items():
-        reasons.setdefault(reason, []).append(name)
-    for reason, names in reasons.items():
+    for reason, names in by_reason(staying(places, graph)).items():
         what = "whole outputs of the network become zero" if "network output" in reason else "nothing becomes smaller"
         report.add(
             f"{', '.join(map(repr, names))}: what {policy.name!r} masks there cannot leave the network ({reason}), so "
@@ -112,19 +115,19 @@ def _check_pinned(
         )
 
 
-def staying(places: Mapping[str, Place], graph: ChannelGraph) -> dict[str, str]:
-    """Those of the weights of which nothing can leave the network, and why."""
-    pinned, own, read = {}, set(places.values()), {name for name, _ in graph.places}
-    found: dict[Place, list[ChannelGroup]] = {}
-    for group in graph.groups():
-        for place in own & group.members.keys():
-            found.setdefault(place, []).append(group)
-    for name, place in places.items():
-        groups = found.get(place, [])
-        if all(group.pinned for group in groups):
-            reasons = dict.fromkeys(reason for group in groups for reason in group.pinned)
-            pinned[name] = "; ".join(reasons) or (NO_CHANNELS if name in read else NEVER_READ)
-    return pinned
+def _check_unrankable(
+    policy: PruningPolicy, path: Path, places: dict[str, Place], graph: ChannelGraph, report: Report
+) -> None:
+    """Warns of named weights that give no unit to a budget."""
+    kept = staying(places, graph)
+    end = "the budget has to be met by the others" if len(kept) < len(places) else "it will prune nothing at all"
+    for reason, names in by_reason(kept).items():
+        report.add(
+            f"{', '.join(map(repr, names))}: {policy.name!r} can take no filter there ({reason}), and {end}; "
+            f"leave {'it' if len(names) == 1 else 'them'} out of its weights",
+            path,
+            fatal=False,
+        )
 
 
 def _places(pruner: StructurePruner, graph: CurrentGraph) -> dict[str, Place]:

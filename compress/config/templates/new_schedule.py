@@ -11,7 +11,6 @@ from string import Template
 
 from torch import nn
 
-from compress.config.checks.coupled_weights import NEVER_READ, NO_CHANNELS, staying
 from compress.errors import UserError, did_you_mean
 from compress.graph.trace import ExampleInputs, canonical_names
 from compress.graph.training import traces_of
@@ -19,6 +18,7 @@ from compress.groups import Tilings
 from compress.io.files import read_text
 from compress.pruning.coupled_masks import channel_dim
 from compress.selectors import canonical_modules, canonical_parameters, unwrapped
+from compress.thinning.ranking import NEVER_READ, NO_CHANNELS, staying
 from compress.thinning.trials.trial import prunable_graph
 
 TEMPLATES = Path(__file__).parent

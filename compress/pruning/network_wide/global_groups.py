@@ -3,6 +3,7 @@
 The ranking per unit of cost, and the search for how many go.
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -18,13 +19,13 @@ from compress.context import StepContext
 from compress.distributed import of_first_rank
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError
-from compress.graph.channels import ChannelGraph, ChannelGroup
+from compress.graph.channels import ChannelGraph, ChannelGroup, Place
 from compress.groups import Tilings, group_norms, group_size
 from compress.pruning.base import Pruner
 from compress.pruning.coupled_masks import channel_dim, told
 from compress.pruning.structure import MaxSparsity, RoundTo
 from compress.registry import PRUNERS
-from compress.selectors import WeightSelectors
+from compress.selectors import WeightSelectors, canonical_parameters
 from compress.thinning.cost import (
     Cost,
     Removed,
@@ -34,7 +35,7 @@ from compress.thinning.cost import (
     runtime_budget,
     weight_macs_left,
 )
-from compress.thinning.ranking import Ranked, Vote, combined, masks_of_units, voters
+from compress.thinning.ranking import Ranked, Vote, by_reason, combined, masks_of_units, staying, voters
 
 Scores = dict[str, np.ndarray]  # by group, shape (units,)
 CostOf = Callable[[Removed], float]
@@ -121,13 +122,19 @@ class GlobalRankedGroupPruner(Pruner):
         if reached > budget:
             ctx.graph.tell_once(
                 f"the budget of {budget:.1%} of the {self.target} is out of reach with max_sparsity "
-                f"{self.max_sparsity:g} and the weights named: {reached:.1%} are left"
+                f"{self.max_sparsity:g} and the weights named: {reached:.1%} are left{self._kept(graph, votes)}"
             )
         self._last = (int(parameter_count(graph, ctx.graph.network, {})), reached)
         ranked = masked(graph, ctx, votes, chosen)
         known = {name: torch.from_numpy(each) for name, each in scores.items()}
         highest = max((float(scores[name][units].max()) for name, units in chosen.items() if len(units)), default=None)
         return told(ctx, replace(ranked, scores=known, threshold=highest))
+
+    @staticmethod
+    def _kept(graph: ChannelGraph, votes: list[Vote]) -> str:
+        """Which of the named weights gave nothing, and why."""
+        kept = by_reason(staying({vote.name: (vote.name, vote.dim) for vote in votes}, graph))
+        return "".join(f"; no filter of {', '.join(names)} can go: {reason}" for reason, names in kept.items())
 
     def choose(
         self, graph: ChannelGraph, votes: list[Vote], cost: CostOf, budget: float, ctx: StepContext
@@ -218,6 +225,15 @@ class GlobalRankedGroupPruner(Pruner):
             return self.to
         fired = sum(epoch <= ctx.epoch for epoch in window.epochs) / len(window.epochs)
         return 1.0 - (1.0 - self.to) * (1.0 - (1.0 - fired) ** 3)
+
+    def places(self, model: nn.Module) -> dict[str, Place]:
+        """Weight -> the dimension of its filters; without those that have none, which `faults` names."""
+        parameters, found = canonical_parameters(model), {}
+        for name in self.weights:
+            with contextlib.suppress(ValueError):
+                tile = self._tilings.tile(model, name, parameters[name].shape, "Filters")
+                found[name] = (name, channel_dim("Filters", parameters[name].shape, tile) or 0)
+        return found
 
     def faults(self, model: nn.Module) -> list[str]:
         """Weights that have no filters."""

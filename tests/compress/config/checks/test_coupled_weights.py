@@ -78,3 +78,32 @@ def test_vectors_that_a_glob_takes_along_are_one_fault() -> None:
     assert str(fault.value).count("vectors, as of norms") == 1
     assert "1.weight, 3.weight, 5.weight, 7.weight and 2 more are vectors" in str(fault.value)
     assert "name the weights of layers: 0.weight, 2.weight" in str(fault.value)
+
+
+BUDGETS = ["GlobalRankedGroupPruner", "GreedyFilterPruner", "LearnedRankingPruner"]
+
+
+@pytest.mark.parametrize("cls", BUDGETS)
+def test_a_budget_that_no_named_weight_can_meet_is_told_before_training(cls: str) -> None:
+    model = Net()
+    schedule = {
+        "version": 1,
+        "pruners": {"p": {"class": cls, "to": 0.5, "target": "params", "weights": ["a.weight", "b.weight"]}},
+        "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}],
+    }
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.rand(2, 3, 4, 4)
+    with pytest.raises(ScheduleError, match="'a.weight': 'p' can take no filter there .*will prune nothing at all"):
+        dict_config(model, optimizer, schedule, x, epochs=1, strict=True)
+
+
+def test_a_budget_out_of_reach_says_what_kept_it(caplog: pytest.LogCaptureFixture) -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)), torch.rand(2, 3, 4, 4)
+    pruner = {"class": "GlobalRankedGroupPruner", "to": 0.1, "max_sparsity": 0.5, "weights": ["*.weight"]}
+    schedule = {"pruners": {"p": pruner}, "policies": [{"pruner": {"instance_name": "p"}, "epochs": [0]}]}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = dict_config(model, optimizer, schedule, x, epochs=1)
+    assert "'1.weight': 'p' can take no filter there (network output), and the budget has to be met" in caplog.text
+    scheduler.on_epoch_begin(0, optimizer)
+    scheduler.on_minibatch_begin(0, 0, 1, optimizer)
+    assert "are left; no filter of 1.weight can go: network output" in caplog.text
