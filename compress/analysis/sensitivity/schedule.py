@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from compress.analysis.sensitivity.group_pruner import GROUPS
 from compress.analysis.sensitivity.suggestion import Tolerated, chosen
-from compress.config.templates.new_schedule import MODELINE
+from compress.config.templates.new_schedule import modeline
 from compress.errors import UserError
 from compress.io.files import why, write_text
 
@@ -114,7 +114,7 @@ def write_schedule(
         purpose, body = "pruned at once, then fine-tuning", PRUNING.format(instance=instance)
     command = f"{header.command} --compress={shlex.quote(str(path))}"
     head = HEAD.format(
-        modeline=MODELINE,
+        modeline=modeline(path),
         sense_type=sense_type,
         purpose=purpose,
         command=command,

@@ -56,9 +56,10 @@ def write_workbook(
 def suggestion_note(goal: Tolerated, together: Mapping[str, float]) -> str:
     """What the suggestion means, and what all of it at once costs."""
     value = together[goal.metric]
+    loss = goal.loss(value)
+    than = f"{abs(loss):.4g} {'better' if loss < 0 else 'worse'}"
     return (
-        f"each weight alone: {goal}; "
-        f"all of these levels at once, without training: {goal.metric} {value:.6g} ({goal.loss(value):.4g} worse)"
+        f"each weight alone: {goal}; all of these levels at once, without training: {goal.metric} {value:.6g} ({than})"
     )
 
 

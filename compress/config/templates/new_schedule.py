@@ -4,6 +4,7 @@ Filling a template of this folder, one for each method family. Called by `train.
 """
 
 import contextlib
+import os
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from compress.thinning.trials.trial import prunable_graph
 TEMPLATES = Path(__file__).parent
 NO_FILTERS = (NEVER_READ, NO_CHANNELS)
 MODELINE = "# yaml-language-server: $schema=schedules/schedule.schema.json"
+SCHEMA = Path(__file__).parents[3] / "schedules" / "schedule.schema.json"
 
 
 def families() -> list[str]:
@@ -41,6 +43,15 @@ DISTILLERS = {  # whether the output is a set of logits -> class and arguments
         "loss: l1                  # mean absolute difference of the outputs\n    distillation_wt: 0.5",
     ),
 }
+
+
+def modeline(path: Path) -> str:
+    """The line by which an editor finds the schema; it reads the place from the schedule's own folder."""
+    try:
+        place = os.path.relpath(SCHEMA, path.absolute().parent)
+    except ValueError:  # another drive
+        place = str(SCHEMA)
+    return f"# yaml-language-server: $schema={Path(place).as_posix()}"
 
 
 def new_schedule(

@@ -23,6 +23,7 @@ from compress.analysis.sensitivity.evaluation import Evaluation, as_metrics, dir
 from compress.analysis.sensitivity.plots import draw
 from compress.analysis.sensitivity.schedule import Header, write_schedule
 from compress.analysis.sensitivity.suggestion import Tolerated, chosen, suggest
+from compress.analysis.sensitivity.workbook import suggestion_note
 from compress.config import file_config
 from compress.errors import UserError
 from compress.quantization.fake_quant import WeightQuantizer
@@ -427,3 +428,20 @@ def test_what_cannot_be_sent_to_processes_is_refused(model: nn.Module, evaluatio
     model.get_submodule(last).hand_made = lambda: None
     with pytest.raises(UserError, match=rf"failed with module '{last}' \("):
         sensitivity_analysis(model, tmp_path / "b.xlsx", evaluation, "element", LEVELS, Settings(jobs=2))
+
+
+@pytest.mark.parametrize("folder", ["", "results/run", "../elsewhere"])
+def test_a_written_schedule_names_the_schema_from_its_own_folder(tmp_path, folder):
+    path = tmp_path / "here" / folder / "suggested.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suggestion = pd.DataFrame({"weight": ["0.weight"], "level": [0.5]})
+    header = Header("python train.py", "validation", "a note")
+    write_schedule(path, suggestion, Tolerated("quality", 0.5, 1.0, True), "element", header)
+    place = path.read_text().splitlines()[0].partition("$schema=")[2]
+    assert (path.parent / place).resolve().name == "schedule.schema.json"
+    assert (path.parent / place).is_file()
+
+
+@pytest.mark.parametrize(("value", "words"), [(19.0, "(0.5 worse)"), (20.0, "(0.5 better)"), (19.5, "(0 worse)")])
+def test_better_is_not_called_worse(value, words):
+    assert words in suggestion_note(Tolerated("psnr", 0.1, 19.5, True), {"psnr": value})
