@@ -211,6 +211,7 @@ def calling(model: nn.Module, call: Call) -> Iterator[None]:
 
 
 _ABSENT = object()
+KEPT_BY_MODULES = frozenset({*vars(nn.Module()), *vars(nn.Module)} - {"forward"})
 
 
 def _found(model: nn.Module, name: str) -> tuple[nn.Module, str, Any]:
@@ -220,8 +221,18 @@ def _found(model: nn.Module, name: str) -> tuple[nn.Module, str, Any]:
         return owner, last, getattr(owner, last)
     except AttributeError as error:
         raise UserError(
-            f"{type(model).__name__} has no {name!r}, which a Call of example_inputs names; nothing was traced"
+            f"{type(model).__name__} has no {name!r}, which a Call of example_inputs names; "
+            f"{did_you_mean(name, _names(model, path))}; nothing was traced"
         ) from error
+
+
+def _names(model: nn.Module, path: str) -> list[str]:
+    """What a part, or else the network itself, has of its own that a Call may name."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    path, part = (path, modules[path]) if path in modules else ("", model)
+    names = [*vars(part), *(each for kind in type(part).__mro__ if kind is not nn.Module for each in vars(kind))]
+    own = [name for name in names if not name.startswith("_") and name not in KEPT_BY_MODULES]
+    return [f"{path}.{name}".lstrip(".") for name in dict.fromkeys(own)] + ([] if path else list(filter(None, modules)))
 
 
 @contextlib.contextmanager

@@ -151,6 +151,11 @@ def check_masks(masks: Masks, parameters: Mapping[str, Tensor]) -> None:
             raise UserError(
                 f"a mask is named {name!r}, and the model has no such parameter; {did_you_mean(name, parameters)}"
             )
+        if not isinstance(mask, Tensor):
+            raise UserError(
+                f"the mask of {name} is a {type(mask).__module__}.{type(mask).__name__}; a mask is a torch.Tensor of "
+                "torch.bool, True where it is kept (torch.as_tensor makes one)"
+            )
         if mask.dtype != torch.bool:
             raise UserError(f"the mask of {name} is of {mask.dtype}; a mask is of torch.bool, True where it is kept")
         if mask.shape != parameters[name].shape:

@@ -48,7 +48,8 @@ def prunable_groups(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Ch
 
     Args:
         model: any module, left as it was.
-        example_inputs: a tensor or the tuple of `forward`'s arguments.
+        example_inputs: a tensor, the tuple of `forward`'s arguments, a dictionary of named ones, or a list of calls
+            (`compress/graph/calls.py`).
 
     Raises:
         UserError: as for `prunable_graph`.
@@ -65,7 +66,8 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
 
     Args:
         model: any module, left as it was.
-        example_inputs: a tensor or the tuple of `forward`'s arguments.
+        example_inputs: a tensor, the tuple of `forward`'s arguments, a dictionary of named ones, or a list of calls
+            (`compress/graph/calls.py`).
         allow_inexact: see `channel_graph`.
 
     Raises:

@@ -84,3 +84,12 @@ def test_masks_with_a_graph_from_before_a_removal_are_refused(given):
     model[0].weight.data[1] = 0
     with pytest.raises(UserError, match="made before units were removed"):
         thin(model, x, {"new": masks(7), "old": masks(8), "none": None}[given], graph=graph)
+
+
+def test_a_mask_of_another_library_is_named():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1))
+    mask = torch.ones(8, 3, 1, 1, dtype=torch.bool).numpy()
+    with pytest.raises(
+        UserError, match="the mask of 0.weight is a numpy.ndarray; a mask is a torch.Tensor of torch.bo"
+    ):
+        thin(model, torch.rand(2, 3, 4, 4), {"0.weight": mask})
