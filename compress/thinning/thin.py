@@ -122,12 +122,13 @@ def remove_units(
         allow_inexact: report a difference instead of refusing it.
 
     Raises:
-        UserError: as for `thin`, and where the graph has no such group or unit.
+        UserError: as for `thin`, and where the graph has no such group or unit, or the optimizer steps another model.
     """
     given = masks or {}
     _check_units(graph, removed)
     check_graph(graph, dict(model.named_parameters()))
     _check_memory(graph, model, removed)
+    _check_optimizer(optimizer, model)
     removed = {name: sorted(set(units)) for name, units in removed.items()}
     if not any(removed.values()):
         return Thinned(Recipe(), {}, dict(given), notes + graph.notes)
@@ -167,6 +168,18 @@ def _check_units(graph: ChannelGraph, removed: Mapping[str, list[int]]) -> None:
             )
         if len(set(units)) == groups[name].units:
             raise UserError(f"group {name!r}: all its units were to go; one has to stay; nothing was removed")
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer | None, model: nn.Module) -> None:
+    """Raises UserError where it steps nothing of the model: its state would stay, and that of the model's own too."""
+    own = {id(parameter) for parameter in model.parameters()}
+    stepped = [each for group in optimizer.param_groups for each in group["params"]] if optimizer is not None else []
+    if stepped and not any(id(each) in own for each in stepped):
+        raise UserError(
+            f"the optimizer given steps {len(stepped)} parameters, none of which is one of {type(model).__name__}'s: "
+            "it is another network's, or of before a copy; give the one that trains this network, or None. Nothing "
+            "was removed"
+        )
 
 
 def _check_memory(graph: ChannelGraph, model: nn.Module, removed: Mapping[str, list[int]]) -> None:

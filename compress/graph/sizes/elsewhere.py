@@ -68,8 +68,9 @@ def numbers_elsewhere(model: nn.Module, called: Collection[str]) -> list[Elsewhe
 
 
 def _read_in(name: str, module: nn.Module, run: Collection[str]) -> Iterator[Elsewhere]:
-    methods = _every(type(module))
-    for key, method in _computing(type(module)).items():
+    kind: Any = type(module)
+    methods = _every(kind)
+    for key, method in _computing(kind).items():
         if key in run:
             continue
         reached = _reached(method, methods, run)
@@ -168,7 +169,8 @@ def _kept(owner: Any, name: Any) -> Any:
 
 
 def _item(owner: Any, key: Any) -> Any:
-    if isinstance(owner, dict | list | tuple) and isinstance(key, int | str):
+    known: Any = (dict, list, tuple)
+    if isinstance(owner, known) and isinstance(key, int | str):
         with contextlib.suppress(LookupError, TypeError):
             return owner[key]
     return None

@@ -256,3 +256,19 @@ def test_a_group_that_stays_is_refused_with_its_reason():
         with pytest.raises(UserError, match=rf"{re.escape(name)}' cannot lose units: {reason}"):
             remove_units(model, graph, {name: [0]}, IMAGE)
     assert remove_units(model, graph, {"2.weight[0]": [], "0.weight[0]": [1]}, IMAGE).removed["0.weight[0]"] == [1]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_optimizer_of_another_network_is_refused(chain, masked):
+    other = torch.optim.SGD(copy.deepcopy(chain).parameters(), 0.1, momentum=0.9)
+    masks = {"0.0.weight": filter_mask(chain[0][0].weight, [1])} if masked else None
+    before = [parameter.shape for parameter in chain.parameters()]
+    with pytest.raises(UserError, match=r"none of which is one of Sequential's.*Nothing was removed"):
+        thin(chain, IMAGE, masks, other)
+    assert [parameter.shape for parameter in chain.parameters()] == before
+
+
+def test_an_optimizer_of_two_networks_is_cut_for_its_own(chain):
+    both = torch.optim.SGD([*copy.deepcopy(chain).parameters(), *chain.parameters()], 0.1)
+    thin(chain, IMAGE, {"0.0.weight": filter_mask(chain[0][0].weight, [1])}, both)
+    assert chain[0][0].out_channels == 5
