@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compress.graph.modes import overrides_train
@@ -27,11 +28,15 @@ class NoDropout(TorchDispatchMode):
     """
 
     supports_higher_order_operators = True
+    before_write: Callable[[Tensor], None] | None = None
+    """Called with each tensor that an operation is about to write into."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Below autograd, dropout of all kinds has become one of these
         # draws, so that no list of dropout functions is needed.
         name = _name(func)
+        if self.before_write is not None:
+            self._note_writes(func, args, kwargs or {})
         if name in DRAWS:
             self.drawn(name, args)
         if name == "aten.bernoulli_":
@@ -47,6 +52,14 @@ class NoDropout(TorchDispatchMode):
             func, args = torch.ops.aten._cdist_forward.default, (*args, 2.0, BY_DIFFERENCES)
         return self.call(name, func, args, kwargs or {})
 
+    def _note_writes(self, func: Any, args: Any, kwargs: Any) -> None:
+        assert self.before_write is not None
+        for place in _written(func):
+            given = args[place] if isinstance(place, int) and place < len(args) else kwargs.get(place)
+            for tensor in given if isinstance(given, list | tuple) else [given]:
+                if isinstance(tensor, Tensor):
+                    self.before_write(tensor)
+
     def drawn(self, name: str, args: Any) -> None:
         """A draw that did not happen."""
 
@@ -58,6 +71,20 @@ class NoDropout(TorchDispatchMode):
 @functools.cache
 def _name(func: Any) -> str:
     return str(getattr(func, "overloadpacket", ""))  # `torch.cond` has none
+
+
+@functools.cache
+def _written(func: Any) -> tuple[int | str, ...]:
+    """The arguments that an operation writes into: their places, or the names of those that have none."""
+    schema = getattr(func, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return ()
+    given = enumerate(schema.arguments)
+    return tuple(
+        each.name if each.kwarg_only else place
+        for place, each in given
+        if each.alias_info is not None and each.alias_info.is_write
+    )
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, re
 from compress.thinning.proof.inputs import cast_inputs
 from compress.thinning.proof.observe import FAILURES, ForwardFailed, kept_buffers, quiet_numerics
 from compress.thinning.proof.perturb import Draw, perturb
+from compress.thinning.proof.written import kept_weights
 from compress.thinning.recipe import Recipe, tensors_of
 
 TOLERANCE = 1e-7
@@ -116,7 +117,8 @@ def gradients(model: nn.Module, call: Call, mode: str, as_they_are: bool = False
 
     What is not finite counts as zero or as a huge number, unless they are wanted `as_they_are`.
     """
-    with quiet_numerics(NoDropout()), kept_buffers(model, mode), torch.enable_grad():
+    watch = NoDropout()
+    with quiet_numerics(watch), kept_weights(model, watch), kept_buffers(model, mode), torch.enable_grad():
         try:
             with calling(model, call), plain_outputs(model):
                 arguments, keywords = copies((call.arguments, call.keywords))

@@ -1,7 +1,7 @@
 """One forward pass, seen through: its outputs, the buffers that it left, and on request every operation of it.
 
 `observe`, and `path`, which only names the operations; both without dropout, autocast or TF32, with the same random
-numbers each time; buffers, flags and random numbers are put back.
+numbers each time; buffers, written weights, flags and random numbers are put back.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from compress.graph.recording.leaks import kept_state
 from compress.graph.recording.watch import watched
 from compress.graph.trace import ExampleInputs, plain_outputs
 from compress.thinning.proof.steps import Recording, Step
+from compress.thinning.proof.written import kept_weights
 from compress.thinning.recipe import tensors_of
 
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, ArithmeticError)
@@ -53,7 +54,7 @@ class ForwardFailed(Exception):
 def observe(
     model: nn.Module, inputs: ExampleInputs, mode: str, inside: bool = False, before: Sequence[Step] | None = None
 ) -> Observation:
-    """Run a model once, without dropout, autocast or TF32; buffers and random numbers are put back.
+    """Run a model once, without dropout, autocast or TF32; buffers, weights and random numbers are put back.
 
     Args:
         model: any module.
@@ -75,11 +76,15 @@ def observe(
 def _run(
     model: nn.Module, inputs: ExampleInputs, mode: str, running: list[str], watch: NoDropout
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """The tensors that come out, and in training mode the buffers after the pass; arguments as in `observe`."""
+    """The tensors that come out, the weights that the pass writes, and in training mode the buffers after it.
+
+    Arguments as in `observe`.
+    """
     call = calls_of(inputs)[0]
     wanted = mode == GRADIENTS or (mode == "train" and asks_for_gradients(model))
     with (
         quiet_numerics(watch),
+        kept_weights(model, watch) as written,
         kept_buffers(model, mode),
         _named_calls(model, running),
         torch.inference_mode() if mode == INFERENCE else torch.set_grad_enabled(wanted),
@@ -95,7 +100,8 @@ def _run(
         if not leaves:
             raise ForwardFailed("", "the model returns no tensor, so there is nothing to compare")
         buffers = tensors_of(model).items() if mode == "train" else ()
-        left = {name: buffer.detach().clone() for name, buffer in buffers if _is_buffer(buffer)}
+        kept = {**{name: buffer for name, buffer in buffers if _is_buffer(buffer)}, **written}
+        left = {name: tensor.detach().clone() for name, tensor in kept.items()}
     return [leaf.detach().clone() for leaf in leaves], left
 
 

@@ -18,6 +18,8 @@ def difference(recipe: Recipe, before: Observation, after: Observation) -> float
         # A mean of 1e-9 beside a deviation of 1 is 0: relative to itself its rounding errors would look huge.
         spread = before.buffers.get(name.replace("running_mean", "running_var"))
         least = spread.max().sqrt().item() if spread is not None and name.endswith("running_mean") else 0.0
+        if name not in after.buffers:  # a weight that only one of them writes
+            return float("inf")
         found.append(relative(recipe.slice(name, old), after.buffers[name], least))
     return max(found, default=0.0)
 
