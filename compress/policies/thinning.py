@@ -133,7 +133,11 @@ def _source(current: CurrentGraph, inputs: ExampleInputs) -> str:
     """What a thinning was proved on, in words."""
     if current.batch is not None:
         return "the first training batch"
-    return "the example inputs" if are_real(inputs) else "random inputs (no training batch was at hand)"
+    if are_real(inputs):
+        return "the example inputs"
+    if are_real(inputs, several=False):  # in training mode a norm takes its statistics over several
+        return "the example inputs, and in training mode on random ones, as they hold a single sample"
+    return "random inputs (no training batch was at hand)"
 
 
 def _story(what: str, result: Thinned, parameters: tuple[int, int], source: str) -> str:

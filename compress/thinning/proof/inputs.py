@@ -98,12 +98,12 @@ def _real(inputs: Any, device: torch.device | None, several: bool) -> Any:
     return pytree.tree_map(convert, inputs)
 
 
-def are_real(example_inputs: ExampleInputs) -> bool:
+def are_real(example_inputs: ExampleInputs, several: bool = True) -> bool:
     """Whether `real_inputs` takes the numbers as they are, instead of random ones in their place."""
 
     def floating(inputs: Any) -> list[Tensor]:
         every = [leaf for call in calls_of(inputs) for leaf in _tensors(call.inputs)]
         return [leaf.detach() for leaf in every if leaf.is_floating_point()]
 
-    pairs = zip(floating(example_inputs), floating(real_inputs(example_inputs)), strict=True)
+    pairs = zip(floating(example_inputs), floating(real_inputs(example_inputs, several=several)), strict=True)
     return all(torch.equal(given[:1], used[:1]) for given, used in pairs)

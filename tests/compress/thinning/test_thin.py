@@ -9,7 +9,9 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.graph.channels import channel_graph
+from compress.policies.thinning import _source
 from compress.thinning.complete import complete_masks, zero_masks
+from compress.thinning.current import CurrentGraph
 from compress.thinning.proof.inputs import real_inputs
 from compress.thinning.recipe import Recipe
 from compress.thinning.thin import put_on, remove_units, thin
@@ -272,3 +274,19 @@ def test_an_optimizer_of_two_networks_is_cut_for_its_own(chain):
     both = torch.optim.SGD([*copy.deepcopy(chain).parameters(), *chain.parameters()], 0.1)
     thin(chain, IMAGE, {"0.0.weight": filter_mask(chain[0][0].weight, [1])}, both)
     assert chain[0][0].out_channels == 5
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (torch.rand(2, 3, 4, 4), "the example inputs"),
+        (
+            torch.rand(1, 3, 4, 4),
+            "the example inputs, and in training mode on random ones, as they hold a",
+        ),
+        (torch.zeros(2, 3, 4, 4), "random inputs (no training batch was at hand)"),
+    ],
+)
+def test_what_a_proof_ran_on_is_said_as_it_was(inputs, words):
+    current = CurrentGraph(nn.Conv2d(3, 4, 1), inputs)
+    assert _source(current, inputs).removesuffix(" single sample") == words
