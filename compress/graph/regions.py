@@ -2,7 +2,7 @@
 
 `inline_regions`, which puts their operations back where they stood: torch.export makes one call of a sub-graph of
 each, and neither setting changes shapes, channels or products; `follow_data`, for `y.data = z`; `skip_idle_casts`,
-for `x.float()` of floats. Called by `trace.py`.
+for `x.float()` of floats; `with_repeats`, for what runs under `torch.vmap`. Called by `trace.py`.
 
     conv1                        conv1
     wrap_with_set_grad_enabled   conv2      (in the sub-graph: conv2, relu)
@@ -13,6 +13,7 @@ for `x.float()` of floats. Called by `trace.py`.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,30 @@ def follow_data(module: GraphModule) -> None:
             readers = {node for node in old.users if places[node] > places[note]}
             old.replace_all_uses_with(new, delete_user_cb=readers.__contains__)
             graph.erase_node(note)
+
+
+def with_repeats(module: GraphModule) -> list[Node]:
+    """All nodes, each operation under `torch.vmap` with how many times it runs: its shapes are those of one example.
+
+        vmap(vmap(torch.dot, (None, 0)), (0, None))(x, y)       # x (6, 16), y (4, 16): dot of (16) and (16), 24 times
+
+    What reads nothing of a batch runs once, though it stands in the same function.
+    """
+    levels: dict[Node, dict[int, int]] = {}  # of what a node reads: level of vmap -> size of the batch
+    for node in module.graph.nodes:
+        found = {level: size for source in node.all_input_nodes for level, size in levels.get(source, {}).items()}
+        name, given = getattr(node.target, "__name__", ""), node.args
+        if found:
+            node.meta[REPEATS] = math.prod(found.values())
+        if name == "_add_batch_dim":
+            found[given[2]] = int(given[0].meta["val"].shape[given[1]])
+        elif name == "_remove_batch_dim":
+            found.pop(given[1], None)
+        levels[node] = found
+    return list(module.graph.nodes)
+
+
+REPEATS = "compress_repeats"
 
 
 def has_subgraph(node: Node) -> bool:

@@ -41,8 +41,8 @@ from compress.graph.modes import in_mode
 from compress.graph.own_code import dropping
 from compress.graph.recording.leaks import without_leaks
 from compress.graph.recording.record import record
-from compress.graph.recording.untraced import advice_on, place_of, refuse_unusable, tried
-from compress.graph.regions import follow_data, inline_regions, skip_idle_casts
+from compress.graph.recording.untraced import advice_on, place_of, refuse_lost, refuse_unusable, tried
+from compress.graph.regions import follow_data, inline_regions, skip_idle_casts, with_repeats
 from compress.graph.sizes.elsewhere import Elsewhere
 from compress.graph.sizes.numbers import DECISIONS, Decision
 from compress.graph.sizes.origins import counted
@@ -129,8 +129,6 @@ def _recorded(model: nn.Module, call: Call, training: bool, unused: tuple[Unused
         made = record(model, call.arguments, call.keywords, names)
     nodes = list(made.graph.nodes)
     _name_owner(nodes, call, model)
-    places = {(own.data_ptr(), own.shape): name for name, own in model.named_parameters() if own.numel()}
-    hidden = {node: places.get((each.data_ptr(), each.shape)) for node, each in made.constants.items()}
     return Trace(
         operations=[node for node in nodes if node.op == "call_function"],
         placeholders=[node for node in nodes if node.op == "placeholder"],
@@ -138,7 +136,7 @@ def _recorded(model: nn.Module, call: Call, training: bool, unused: tuple[Unused
         results=[node for node in nodes if node in made.results],
         training=training,
         constants=frozenset(made.constants),
-        hidden_names={node: name for node, name in hidden.items() if name is not None},
+        hidden_names=_hidden_names(model, made.constants),
         unused=unused,
         decisions=tuple(DECISIONS),
     )
@@ -153,7 +151,7 @@ def _exported(model: nn.Module, call: Call, training: bool, unused: tuple[Unused
     inline_regions(program.graph_module)
     follow_data(program.graph_module)
     skip_idle_casts(program.graph_module)
-    nodes = list(program.graph.nodes)
+    nodes = with_repeats(program.graph_module)
     placeholders = [node for node in nodes if node.op == "placeholder"]
     given: Any = nodes[-1].args[0]
     specs = zip(given, signature.output_specs, strict=True)
@@ -168,27 +166,28 @@ def _exported(model: nn.Module, call: Call, training: bool, unused: tuple[Unused
         results=[node for node in nodes if node in returned],
         training=training,
         constants=frozenset(n for n in placeholders if n.name in signature.inputs_to_lifted_tensor_constants),
-        hidden_names=_hidden_names(model, program, placeholders),
+        hidden_names=_hidden_names(model, _constants(model, program, placeholders)),
         unused=unused,
         decisions=tuple(DECISIONS),
     )
 
 
-def _hidden_names(model: nn.Module, program: ExportedProgram, placeholders: list[Node]) -> dict[Node, str]:
-    """Constants that lie where a parameter lies: export takes a parameter in a list or a closure for a constant."""
+def _constants(model: nn.Module, program: ExportedProgram, placeholders: list[Node]) -> dict[Node, Tensor]:
+    """Tensors that the code holds or makes; each node knows its one."""
     targets = program.graph_signature.inputs_to_lifted_tensor_constants
-    constants = {node: program.constants.get(targets[node.name]) for node in placeholders if node.name in targets}
+    found = {node: program.constants.get(targets[node.name]) for node in placeholders if node.name in targets}
+    constants = {node: each for node, each in found.items() if isinstance(each, Tensor)}
+    refuse_lost(model, constants.values())
     for node, each in constants.items():
-        if isinstance(each, Tensor):
-            node.meta["value"] = each
-    if not constants:
-        return {}
+        node.meta["value"] = each
+    return constants
+
+
+def _hidden_names(model: nn.Module, constants: Mapping[Node, Tensor]) -> dict[Node, str]:
+    """Constants that lie where a parameter lies: export takes a parameter in a list or a closure for a constant."""
     # The tracer hands the constant on as another tensor object, but over the same memory.
     places = {(own.data_ptr(), own.shape): name for name, own in model.named_parameters() if own.numel()}
-    found = {
-        node: places.get((each.data_ptr(), each.shape)) if isinstance(each, Tensor) and each.data_ptr() else None
-        for node, each in constants.items()
-    }
+    found = {node: places.get((each.data_ptr(), each.shape)) for node, each in constants.items() if each.data_ptr()}
     return {node: name for node, name in found.items() if name is not None}
 
 

@@ -24,7 +24,7 @@ from compress.arguments.checked import checks_arguments
 from compress.errors import some
 from compress.graph.macs.einsum import chain_macs, einsum_macs
 from compress.graph.macs.free import is_free, plain_name
-from compress.graph.regions import has_subgraph
+from compress.graph.regions import REPEATS, has_subgraph
 from compress.graph.trace import (
     ExampleInputs,
     Trace,
@@ -146,7 +146,14 @@ def left_out(traces: Sequence[Trace]) -> tuple[str, ...]:
     """The calls that are neither counted nor known to cost nothing, in words."""
     every = [node for trace in traces for node in trace.operations]
     calls = [node for node in every if has_subgraph(node) or (_count(node) is None and not is_free(node))]
-    return tuple(dict.fromkeys(f"{operation_name(node)} in {module_of(node) or 'the model'}" for node in calls))
+    names = ((_WORDS.get(operation_name(node), operation_name(node)), module_of(node) or "the model") for node in calls)
+    return tuple(dict.fromkeys(f"{name} in {module}" for name, module in names))
+
+
+_WORDS = dict.fromkeys(
+    ("_jvp_increment_nesting", "_make_dual", "_new_zeros_with_same_feature_meta"),
+    "derivatives in forward mode (torch.func.jvp)",
+)
 
 
 def macs_of(node: Node) -> int:
@@ -157,7 +164,8 @@ def macs_of(node: Node) -> int:
 def _count(node: Node) -> int | None:
     """The same; None for an operation without a formula, or called in a way or on sizes that its formula lacks."""
     formula = FORMULAS.get(plain_name(operation_name(node)))
-    return formula(node) if formula and not has_unknown_size(node) else None
+    found = formula(node) if formula and not has_unknown_size(node) else None
+    return None if found is None else found * node.meta.get(REPEATS, 1)
 
 
 def _row(node: Node, kind: str, parameters: int, macs: int) -> MacsRow:

@@ -29,7 +29,7 @@ MOVES = """
     resolve_conj resolve_neg roll rot90 row_stack scatter select select_scatter set slice slice_scatter slice_inverse
     split split_with_sizes squeeze stack swapaxes swapdims t take take_along_dim tensor_split tile to to_dense to_mkldnn
     to_padded_tensor transpose tril triu type_as unbind unflatten unflatten_dense_tensors unfold unsafe_chunk
-    unsafe_split unsafe_split_with_sizes unsqueeze view view_as view_as_complex view_as_real vsplit vstack
+    unsafe_split unsafe_split_with_sizes unsqueeze view view_as view_as_complex view_as_real vsplit vstack _unpack_dual
 """
 MADE = """
     arange bartlett_window bernoulli binomial blackman_window cauchy empty empty_like empty_permuted empty_strided
@@ -98,6 +98,8 @@ def is_free(node: Node) -> bool:
     target, name = node.target, operation_name(node)
     namespace = getattr(target, "namespace", None)
     if namespace is None:  # a Python function on sizes or on results: operator.mul, operator.getitem, sym_max
+        if getattr(target, "__module__", "") == "torch._functorch.predispatch":  # begin and end of vmap and jvp
+            return name != "_jvp_increment_nesting"
         return getattr(target, "__module__", "") in ("_operator", "math", "torch.fx.experimental.sym_node", "torch")
     if namespace not in ("aten", "torchvision", "prim"):
         return False

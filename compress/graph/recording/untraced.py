@@ -1,14 +1,15 @@
 """What cannot be traced, in words: where the model's own code failed, and what to do about it.
 
-`refuse_unusable`, `place_of`, `advice_on`, called by trace.py; `tried` and `replaced_weights`, a pass on real numbers.
+`refuse_unusable`, `refuse_lost`, `place_of` and `advice_on` for trace.py; `tried` and `replaced_weights`, a real pass.
 """
 
 import re
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.rnn import PackedSequence
@@ -34,6 +35,18 @@ def refuse_unusable(model: nn.Module) -> None:
                 "or trace), and its layers can be neither followed nor made smaller. Build the network with the Python "
                 "class that was compiled, thin that, and compile the result"
             )
+
+
+DERIVATIVES = (
+    "Derivatives inside forward (torch.func.grad, vjp, jacrev) cannot be followed: write them as operations, or take "
+    "them out of forward; torch.vmap can be followed"
+)
+
+
+def refuse_lost(model: nn.Module, constants: Iterable[Tensor]) -> None:
+    """Raises UserError where the tracer took a tensor for a constant that the code derives by: what it came from."""
+    if any(torch._C._functorch.is_functorch_wrapped_tensor(each) for each in constants):
+        raise UserError(f"{type(model).__name__} cannot be traced from the example inputs. {DERIVATIVES}")
 
 
 def place_of(error: BaseException) -> str:
@@ -98,6 +111,8 @@ def advice_on(error: BaseException, replaced: list[str], fails: str) -> str:
             "A trace has shapes and no values, and torch does not know this operation's result from shapes alone: "
             "write it in other operations, or tell torch by `torch.library.register_fake`"
         )
+    if "functorch tensor" in str(error):
+        return DERIVATIVES
     start = "A trace has shapes and no values"
     if not LOOKS_AT_VALUES.search(f"{type(error).__name__}: {error}"):
         start = f"On real numbers the model may run; {start[0].lower()}{start[1:]}, and code that looks at them fails"

@@ -227,3 +227,70 @@ class Transposed(nn.Sequential):
 def test_other_super_resolution_networks_agree(make, channels):
     model, image = make().eval(), torch.zeros(1, channels, 12, 14)
     assert 2 * count_macs(model, image).total == flops(model, image)
+
+
+class Under(nn.Module):
+    """Two layers and what a function makes of them and the input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.other, self.conv = nn.Linear(16, 8), nn.Linear(16, 8), nn.Conv2d(3, 4, 3)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def ensemble(m, x):
+    weights, biases = torch.stack([m.layer.weight, m.other.weight]), torch.stack([m.layer.bias, m.other.bias])
+    return torch.vmap(lambda weight, bias: functional.linear(x, weight, bias))(weights, biases)
+
+
+FLAT, IMAGES = torch.randn(6, 16), torch.randn(6, 3, 8, 8)
+MAPPED = {
+    "a layer": (lambda m, x: torch.vmap(m.layer)(x), FLAT),
+    "in chunks": (lambda m, x: torch.vmap(m.layer, chunk_size=4)(x), FLAT),
+    "along the last dimension": (lambda m, x: torch.vmap(m.layer, in_dims=-1)(x.t()), FLAT),
+    "a convolution": (lambda m, x: torch.vmap(lambda image: m.conv(image[None]))(x), IMAGES),
+    "products": (lambda m, x: torch.vmap(lambda a: a @ a.transpose(-1, -2))(x), IMAGES),
+    "two levels": (lambda m, x: torch.vmap(torch.vmap(torch.dot, (None, 0)), (0, None))(x, x), FLAT),
+    "equations": (lambda m, x: torch.vmap(lambda a: torch.einsum("i,oi->o", a, m.layer.weight))(x), FLAT),
+    "an ensemble": (ensemble, FLAT),
+    "what no example changes": (lambda m, x: torch.vmap(lambda a: (m.layer.weight @ m.other.weight.t()).sum() + a)(x),
+                                FLAT),
+    "a functional call": (lambda m, x: torch.func.functional_call(m.layer, dict(m.other.named_parameters()), (x,)),
+                          FLAT),
+    "a checkpoint": (lambda m, x: torch.utils.checkpoint.checkpoint(m.layer, x, use_reentrant=False), FLAT),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_what_runs_for_each_example_counts_for_each(name):
+    function, inputs = MAPPED[name]
+    model = Under(function)
+    report = count_macs(model, inputs)
+    assert not report.left_out
+    assert 2 * report.total == flops(model, inputs) > 0
+
+
+def test_the_channels_of_a_mapped_layer_cost_what_they_cost_for_each_example():
+    model = Under(lambda m, x: m.other(torch.vmap(lambda a: m.layer(a).relu())(x).repeat(1, 2)))
+    assert channel_graph(model, FLAT).macs == {"layer.weight": 6 * 16 * 8, "other.weight": 6 * 16 * 8}
+
+
+def test_derivatives_in_forward_mode_are_named():
+    model = Under(lambda m, x: torch.func.jvp(m.layer, (x,), (x,))[1])
+    assert count_macs(model, FLAT).left_out == ("derivatives in forward mode (torch.func.jvp) in the model",)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: torch.func.vjp(m.layer, x)[0],
+        lambda m, x: torch.func.grad(lambda a: m.layer(a).square().sum())(x),
+        lambda m, x: torch.func.jacrev(m.layer)(x[0]),
+    ],
+)
+def test_derivatives_backwards_are_refused(function):
+    with pytest.raises(UserError, match="Derivatives inside forward .torch.func.grad, vjp, jacrev. cannot be followed"):
+        count_macs(Under(function), FLAT)
