@@ -221,11 +221,10 @@ for _name in (*OPERATIONS, *BITS):
         setattr(Number, _name, _deriving(int, _name))
 for _name in OPERATIONS:
     setattr(Ratio, _name, _deriving(float, _name))
-for _name in COMPARISONS:
+for _name in (*COMPARISONS, "__bool__"):  # `if h % 2:`
     for _kind, _base in ((Number, int), (Derived, int), (Ratio, float)):
-        setattr(_kind, _name, _noting(_base, _name))
-for _kind, _base in ((Derived, int), (Ratio, float)):
-    _kind.__bool__ = _noting(_base, "__bool__")  # `if h % 2:`
+        if _kind is not Number or _name != "__bool__":  # a size is no less than 1
+            setattr(_kind, _name, _noting(_base, _name))
 MARKED = (Number, Derived, Ratio)
 
 
