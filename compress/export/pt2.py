@@ -30,12 +30,14 @@ from compress.io.archive_limits import check_archive
 from compress.io.files import checked, opened, replacing, why
 
 DESCRIPTION = "compress_bench.json"
-_OPERATIONS = re.compile(r"(torch\.ops\.(aten|prims|higher_order)\.|_operator\.|math\.)\w+(\.\w+)?")
+_OPERATIONS = re.compile(r"(torch\.ops\.(aten|prims|higher_order)\.|_operator\.|math\.|torch\._?sym_)\w+(\.\w+)?")
 _WORDS = re.compile(
-    r"\d+|[suz]\d+|Symbol|Integer|Mul|Add|Pow|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|CeilToInt|FloorToInt|IntTrueDiv|"
-    r"ModularIndexing|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality|StrictLessThan|LessThan|StrictGreaterThan|"
-    r"GreaterThan|And|Or|Not|true|false|True|False|positive|integer|nonnegative|int_oo|oo"
+    r"\d+|[suz]\d+|Symbol|Integer|Float|Rational|precision|Mul|Add|Pow|PowByNatural|FloatPow|Mod|PythonMod|FloorDiv|"
+    r"CleanDiv|CeilDiv|IntTrueDiv|FloatTrueDiv|CeilToInt|FloorToInt|TruncToInt|TruncToFloat|RoundToInt|RoundDecimal|"
+    r"ToFloat|OpaqueUnaryFn_\w+|Identity|Where|ModularIndexing|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|Equality|Unequality|"
+    r"StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|And|Or|Not|true|false|True|False|positive|integer|nonnegative|int_oo|oo"
 )
+_DECIMAL = re.compile(r"(?<![\w.)])\d+\.\d+(e[+-]?\d+)?(?![\w.])")
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ def _check_plain(path: Path, content: Any) -> None:
 
 def _is_arithmetic(expression: str) -> bool:
     """Whether an expression consists of known words, numbers and operators; sympy would evaluate any Python."""
+    expression = _DECIMAL.sub("0", expression)
     words = re.findall(r"\w+", expression)
     return all(_WORDS.fullmatch(word) for word in words) and not re.search(r"[^\w\s(),='+\-*/%<>&|~]", expression)
 

@@ -18,6 +18,11 @@ from tests.compress.export.exported_nets import quantize
 DESCRIPTION = {"run": "a", "optform": "SR", "network": {"arguments": {}}}
 
 
+class Widened(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x, (0, max(0, 12 - x.shape[3])))
+
+
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     torch.manual_seed(0)
@@ -42,6 +47,23 @@ def test_a_fixed_size_leaves_only_the_batch_free(tmp_path: Path) -> None:
     assert network(torch.zeros(3, 3, 8, 8)).shape == (3, 2, 6, 6)
     with pytest.raises((RuntimeError, AssertionError)):
         network(torch.zeros(1, 3, 9, 9))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param(lambda: nn.Upsample(scale_factor=1.5, mode="bilinear"), id="up-sampled by a float"),
+        pytest.param(Widened, id="padded to a least size"),
+    ],
+)
+def test_sizes_that_are_computed_by_floats_and_functions_of_torch(
+    last: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), last()).eval()
+    report = export_pt2(network, tmp_path / "net.pt2", torch.empty(1, 3, 8, 8))
+    assert not report.fixed_sizes
+    x = torch.rand(2, 3, 7, 15)
+    assert torch.equal(load_pt2(tmp_path / "net.pt2")[0](x), network(x))
 
 
 def test_it_computes_the_same_at_any_size(network: nn.Module, file: Path) -> None:
@@ -94,6 +116,8 @@ def _replaced(old: bytes, new: bytes) -> Callable[[str, bytes], bytes]:
         ),
         (b'"use_pickle": false', b'"use_pickle": true', "a pickled tensor"),
         (b"Symbol(", b"__import__(", "is no arithmetic"),
+        (b"Symbol(", b"1.5.__class__(", "is no arithmetic"),
+        (b"Symbol(", b"Float.__init__(", "is no arithmetic"),
     ],
 )
 def test_files_that_would_run_code_are_refused(file: Path, here: Path, old: bytes, new: bytes, message: str) -> None:
