@@ -75,9 +75,10 @@ def enlarged(low: Tensor, kernel: Tensor) -> Tensor:
         kernel: of `bicubic_kernel`.
     """
     padded = functional.pad(low, (2, 2, 2, 2), mode="replicate")
-    if torch.is_autocast_enabled(low.device.type):
+    device = kernel.device.type  # low may be a proxy of torch.fx, which knows no device
+    if torch.is_autocast_enabled(device):
         # bfloat16 has 8 bits: a pixel's half grey level would be lost, and the network would learn to put it back.
-        with torch.autocast(low.device.type, enabled=False):
+        with torch.autocast(device, enabled=False):
             return functional.conv2d(padded, kernel, groups=3)
     return functional.conv2d(padded, kernel, groups=3)
 

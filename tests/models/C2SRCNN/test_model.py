@@ -60,6 +60,11 @@ def test_bicubic_keeps_its_digits_in_bfloat16() -> None:
     assert (smooth - exact).abs().max() < 1e-6
 
 
+def test_torch_fx_traces_it() -> None:
+    net, low = Net(2), torch.rand(1, 3, 8, 8)
+    assert torch.equal(torch.fx.symbolic_trace(net)(low), net(low))
+
+
 def test_it_starts_near_bicubic() -> None:
     torch.manual_seed(0)
     net = Net()
