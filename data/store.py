@@ -5,7 +5,7 @@ Decoding, down-sampling, the memory budget, and skipping what cannot be used. Ca
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from os import cpu_count
@@ -57,6 +57,7 @@ class PairStore(Sequence[Pair]):
         self.all_images: list[ImageFile] = []
         self._kept: dict[int, Pair] = {}
         self._recent: OrderedDict[int, Pair] = OrderedDict()
+        self._used = 0  # bytes
         self._fill(all_images, max(smallest, scale), memory_budget)
 
     def __len__(self) -> int:
@@ -74,16 +75,19 @@ class PairStore(Sequence[Pair]):
 
     def _fill(self, all_images: Sequence[ImageFile], smallest: int, memory_budget: int) -> None:
         used = 0
-        for image, pair in zip(all_images, _decoded(all_images, self.scale), strict=True):
+        for image, pair in zip(
+            all_images, _decoded(all_images, self.scale, lambda: used <= memory_budget), strict=True
+        ):
             if isinstance(pair, Exception):
                 _logger.warning("skipped %s: it cannot be decoded (%s)", printable(image.path), printable(pair))
                 continue
-            if min(pair.high.shape[1:]) < smallest:
+            if _side(pair, self.scale) < smallest:
                 _logger.warning("skipped %s: it has a side below %d pixels", printable(image.path), smallest)
                 continue
-            used += pair.low.nbytes + pair.high.nbytes
-            if used <= memory_budget:
-                self._kept[len(self.all_images)] = pair
+            if isinstance(pair, Pair):
+                self._used += pair.low.nbytes + pair.high.nbytes
+                if self._used <= memory_budget:
+                    self._kept[len(self.all_images)] = pair
             self.all_images.append(image)
         self._report(all_images)
 
@@ -97,18 +101,38 @@ class PairStore(Sequence[Pair]):
             _logger.warning("%d of %d images were skipped", skipped, len(all_images))
 
 
-def _decoded(all_images: Sequence[ImageFile], scale: int) -> Iterator[Pair | Exception]:
-    """Pairs in order, the error for a file that does not decode; a few are decoded ahead, side by side."""
+def _decoded(
+    all_images: Sequence[ImageFile], scale: int, is_room: Callable[[], bool]
+) -> Iterator[Pair | Pixels | Exception]:
+    """Pairs in order, or the error of a file that does not decode; a few are decoded ahead, side by side.
+
+    Once there is no room, the pixels as they are: a pair that nobody keeps is not made.
+    """
     workers = min(8, cpu_count() or 1)
     remaining = iter(all_images)
     with ThreadPoolExecutor(workers) as pool:
         while batch := list(islice(remaining, 4 * workers)):  # bounds what is decoded but not yet judged
-            yield from pool.map(lambda image: _try_pair(image, scale), batch)
+            attempt = _try_pair if is_room() else _try_pixels
+            yield from pool.map(lambda image: attempt(image, scale), batch)  # noqa: B023  used up before the next turn
+
+
+def _side(found: Pair | Pixels, scale: int) -> int:
+    """The smaller side of the high resolution, pixels."""
+    if isinstance(found, Pair):
+        return min(found.high.shape[1:])
+    return min(found.shape[:2]) // scale * scale
 
 
 def _try_pair(image: ImageFile, scale: int) -> Pair | Exception:
     try:
         return _make_pair(image, scale)
+    except DECODE_ERRORS as error:
+        return error
+
+
+def _try_pixels(image: ImageFile, scale: int) -> Pixels | Exception:
+    try:
+        return image.load()
     except DECODE_ERRORS as error:
         return error
 

@@ -57,14 +57,17 @@ def test_beyond_the_budget_pairs_are_decoded_again(make_images: MakeImages, monk
     assert len(tight._recent) == store.RECENT
 
 
-def test_damaged_and_small_files_are_skipped_by_name(make_images: MakeImages, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("budget", [store.MEMORY_BUDGET, 0])
+def test_damaged_and_small_files_are_skipped_by_name(
+    budget: int, make_images: MakeImages, caplog: pytest.LogCaptureFixture
+) -> None:
     directory = make_images("p", 2)
     whole = (directory / "0.png").read_bytes()
     (directory / "cut.png").write_bytes(whole[: len(whole) // 2])
     (directory / "text.png").write_text("hello")
     Image.new("RGB", (8, 40)).save(directory / "thin.png")
     with caplog.at_level(logging.WARNING):
-        found = PairStore(all_images(directory), 2, smallest=16)
+        found = PairStore(all_images(directory), 2, smallest=16, memory_budget=budget)
     assert [image.name for image in found.all_images] == ["0", "1"]
     messages = "\n".join(caplog.messages)
     assert "cut.png: it cannot be decoded" in messages
