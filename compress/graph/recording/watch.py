@@ -51,8 +51,8 @@ def watched(model: nn.Module, again: bool = True) -> Iterator[None]:
         stack.enter_context(_swapped(nn.Module, "training", _Flag(model, judged)))
         for name in TELLING:
             stack.enter_context(_swapped(torch.Tensor, name, _telling(name, model)))
-        for owner, name in HOOKING:
-            stack.enter_context(_swapped(owner, name, _hooking(vars(owner)[name], model)))
+        for kind, name in HOOKING:
+            stack.enter_context(_swapped(kind, name, _hooking(vars(kind)[name], model)))
         asked = {torch.is_grad_enabled: GRADIENTS_ASKED, torch.is_inference_mode_enabled: INFERENCE_ASKED}
         for owner, name, function in _holders(tuple(asked)):
             stack.enter_context(_swapped(owner, name, _noting(function, model, asked[function])))

@@ -127,9 +127,9 @@ def _trained(
     modes: Sequence[str],
 ) -> Outcome:
     """The outcome, if functions that define their own gradient give the same gradients too."""
-    modes = dict.fromkeys("train" if mode == "train" else "eval" for mode in told_apart(model, modes))
+    modes = tuple(dict.fromkeys("train" if mode == "train" else "eval" for mode in told_apart(model, modes)))
     with contextlib.suppress(ForwardFailed):
-        other = first_other_gradient(model, recipe, masks, calls, tuple(modes)) if fits_twice(model) else None
+        other = first_other_gradient(model, recipe, masks, calls, modes) if fits_twice(model) else None
         if other is not None:
             name, by = other
             what = f"the gradient of {name} becomes another one, by {by:.1e}; {' or '.join(functions)} changes it"
