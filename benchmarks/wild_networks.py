@@ -209,7 +209,7 @@ SPANDREL: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 """Class -> the architecture's folder and its arguments: shallow, the structure is the same."""
 SPANDREL_SIZES = {"Uformer": 128, "IPT": 48, "DITN": 64, "SwiftSRGAN": 32}
-SPANDREL_UNUSED = {"GFPGAN": ("stylegan_decoder.style_mlp",), "FFTformer": ("reduce_chan_level1",),
+SPANDREL_UNUSED = {"GFPGAN": ("stylegan_decoder.style_mlp",), "FFTformer": ("reduce_chan_level2",),
                    "SwiftSRGAN": ("residual.*.block2.act", "convblock.act")}  # fmt: skip
 
 
