@@ -31,7 +31,9 @@ WATCHED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
 TRAINING_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
 GRADIENTS_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
 INFERENCE_ASKED: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
-"""By id, the models that ran under `recording/watch.py`, and those of which some code asked for the mode then."""
+SHARES_SET: MutableMapping[int, nn.Module] = weakref.WeakValueDictionary()
+"""By id, the models that ran under `recording/watch.py`, those of which some code asked for the mode then, and
+those whose code set the share that a layer drops."""
 
 
 def asks_for_gradients(model: nn.Module) -> bool:
@@ -55,7 +57,9 @@ def asks_for_training(model: nn.Module) -> bool:
     of itself that it is `alike_in_training`. What drops at random is off in every comparison, and no reason. A class
     whose source cannot be had may do anything. Helpers beside the classes are known once they ran: `watched`.
     """
-    if asks_for_gradients(model) or TRAINING_ASKED.get(id(model)) is model:
+    if any(asked.get(id(model)) is model for asked in (GRADIENTS_ASKED, TRAINING_ASKED, SHARES_SET)):
+        return True
+    if asks_for_gradients(model):
         return True
     if any(_source(cls) is None for cls in _judged_by_words(model)):
         return True
@@ -92,8 +96,11 @@ def _asks(function: Any) -> bool:
 def computes_shares(model: nn.Module) -> bool:
     """Whether some code computes the share that a dropout function drops: it may follow the width.
 
-    No values show that in eval mode, and no trace: `F.dropout(y, 1 / y.shape[1], self.training)`.
+    No values show that in eval mode, no trace: `F.dropout(y, 1 / y.shape[1], self.training)`. Or `self.drop.p = ...`
+    in `forward`, which is known once the model ran.
     """
+    if SHARES_SET.get(id(model)) is model:
+        return True
     own = _judged_by_words(model)
     return any(_computes_share(each) for cls in own for each in (cls, *_called_by(cls)))
 
@@ -344,7 +351,7 @@ def _assigned(code: ast.AST) -> set[str]:
     for each in ast.walk(code):
         if isinstance(each, ast.Assign | ast.AnnAssign) and each.value is not None:
             targets = each.targets if isinstance(each, ast.Assign) else [each.target]
-            found |= {key for target in targets for key in _written(target)} - _attributes_in(each.value)
+            found |= {key for target in targets for key in _written(target)} - _attributes_in(each.value, values=True)
         elif isinstance(each, ast.Call) and _called(each) == "register_buffer" and each.args:
             name = each.args[0]
             found |= {str(name.value)} if isinstance(name, ast.Constant) else set()
@@ -376,5 +383,18 @@ def _left_aside(branch: ast.If | ast.IfExp) -> set[str]:
     return {key for key in sized if any(key in each for each in reads) and not all(key in each for each in reads)}
 
 
-def _attributes_in(code: ast.AST) -> set[str]:
-    return {each.attr for each in ast.walk(code) if isinstance(each, ast.Attribute)}
+def _attributes_in(code: ast.AST, values: bool = False) -> set[str]:
+    """Names of attributes that are read; of those whose `values` are, and not just their shape, type or device."""
+    found = {code.attr} if isinstance(code, ast.Attribute) else set()
+    if values and isinstance(code, ast.Attribute) and code.attr in DESCRIBE:
+        return found
+    if values and isinstance(code, ast.Call) and _called(code) == "len":
+        return found
+    only_looks = values and isinstance(code, ast.Call) and _called(code) in LOOKS
+    inside = [code.func] if only_looks and isinstance(code, ast.Call) else ast.iter_child_nodes(code)
+    return found.union(*(_attributes_in(each, values) for each in inside))
+
+
+DESCRIBE = frozenset({"shape", "size", "numel", "dim", "ndim", "device", "dtype", "new_tensor"})
+LOOKS = frozenset({"to", "type", "type_as", "expand_as", "view_as", "reshape_as"})
+"""Calls whose arguments say how the result looks, and not what is in it."""

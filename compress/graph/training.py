@@ -45,7 +45,7 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
     """Of each call: eval mode, and training mode if the code asks for it, as far as it can be traced."""
     refuse_unusable(model)
     traces = []
-    unused, computes = unused_in(example_inputs, model), computes_shares(model)
+    unused = unused_in(example_inputs, model)
     calls = calls_of(example_inputs)
     for call in calls:
         with watched(model):
@@ -54,7 +54,7 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
         if isinstance(training, str):
             traces.append(replace(trace, untrained=training))
         else:
-            same = not computes and not asks_for_gradients(model) and alike(trace, training)
+            same = not computes_shares(model) and not asks_for_gradients(model) and alike(trace, training)
             traces += [replace(trace, alike=True)] if same else [trace, training]
     elsewhere = numbers_elsewhere(model, {call.method.rpartition(".")[2] for call in calls})
     return [replace(traces[0], elsewhere=tuple(elsewhere)), *traces[1:]]

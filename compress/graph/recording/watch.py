@@ -20,6 +20,7 @@ from torch import nn
 from compress.graph.own_code import (
     GRADIENTS_ASKED,
     INFERENCE_ASKED,
+    SHARES_SET,
     TRAINING_ASKED,
     WATCHED,
     is_foreign,
@@ -46,6 +47,7 @@ def watched(model: nn.Module, again: bool = True) -> Iterator[None]:
         TRAINING_ASKED.pop(id(model), None)
         GRADIENTS_ASKED.pop(id(model), None)
         INFERENCE_ASKED.pop(id(model), None)
+        SHARES_SET.pop(id(model), None)
     judged = frozenset().union(*(_codes_of(cls) for cls in own_classes(model)))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_swapped(nn.Module, "training", _Flag(model, judged)))
@@ -53,6 +55,7 @@ def watched(model: nn.Module, again: bool = True) -> Iterator[None]:
             stack.enter_context(_swapped(torch.Tensor, name, _telling(name, model)))
         for kind, name in HOOKING:
             stack.enter_context(_swapped(kind, name, _hooking(vars(kind)[name], model)))
+        stack.enter_context(_swapped(nn.Module, "__setattr__", _setting(nn.Module.__setattr__, model)))
         asked = {torch.is_grad_enabled: GRADIENTS_ASKED, torch.is_inference_mode_enabled: INFERENCE_ASKED}
         for owner, name, function in _holders(tuple(asked)):
             stack.enter_context(_swapped(owner, name, _noting(function, model, asked[function])))
@@ -123,6 +126,17 @@ def _hooking(own: Callable[..., Any], model: nn.Module) -> Callable[..., Any]:
         return own(owner, *args, **kwargs)
 
     return hooked
+
+
+def _setting(own: Callable[..., None], model: nn.Module) -> Callable[..., None]:
+    """In the place of `nn.Module.__setattr__`: notes where code sets what a layer drops, `self.drop.p = ...`."""
+
+    def noted(module: nn.Module, name: str, value: Any) -> None:
+        if (name == "p" or "drop" in name) and isinstance(value, int | float):
+            SHARES_SET[id(model)] = model
+        own(module, name, value)
+
+    return noted
 
 
 def _noting(own: Callable[[], bool], model: nn.Module, asked: MutableMapping[int, nn.Module]) -> Callable[[], bool]:

@@ -31,6 +31,20 @@ class Assigned(Cached):
         return self.table
 
 
+class AssignedByItsShape(Cached):
+    def fitting(self, x):
+        if self.table.shape[2] < x.shape[2]:
+            self.table = table(self.table.shape[1], x.shape[2]).to(self.table)
+        return self.table[:, :, : x.shape[2]]
+
+
+class AssignedByItsLength(Cached):
+    def fitting(self, x):
+        if self.table.shape[2] < x.shape[2]:
+            self.table = self.table.new_tensor(table(len(self.table[0]), x.shape[2])).type_as(self.table)
+        return self.table[:, :, : x.shape[2]]
+
+
 class AssignedInAMethod(Cached):
     def fitting(self, x):
         if self.rows(x) > 8:
@@ -73,7 +87,13 @@ class LeftAsideInStatements(Cached):
         return made
 
 
-@pytest.mark.parametrize("kind", [Assigned, AssignedInAMethod, Registered, Written, LeftAside, LeftAsideInStatements])
+REPLACED = [
+    Assigned, AssignedByItsShape, AssignedByItsLength, AssignedInAMethod, Registered, Written, LeftAside,
+    LeftAsideInStatements,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REPLACED)
 def test_what_a_table_meets_that_may_be_made_anew_stays(kind):
     (group,) = channel_graph(kind(), torch.zeros(2, 3, 8, 8)).groups_of("first.weight")
     assert any("may make table anew" in why for why in group.pinned), str(group)
