@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,15 @@ def ours(folder: Path, workers: int, samples: int) -> Iterator[Any]:
     from data.data import get_training_set
     from data.loaders import training_loader
 
-    crops = get_training_set(2, str(folder), patch_size=CROP, samples=samples, seed=0)
-    return iter(training_loader(crops, BATCH, workers, 0))
+    count = len(list(folder.iterdir()))  # one crop of each image in an epoch, of which the first are taken
+    crops = get_training_set(2, str(folder), patch_size=CROP, samples=count, seed=0)
+    return islice(training_loader(crops, BATCH, workers, 0), samples // BATCH)
 
 
 def plain(folder: Path, workers: int, samples: int) -> Iterator[Any]:
     """Batches of a data set as one writes it."""
     import torch
-    from torch.utils.data import DataLoader, Dataset, RandomSampler
+    from torch.utils.data import DataLoader, Dataset
     from torchvision.io import decode_image
     from torchvision.transforms import v2
 
@@ -71,8 +73,7 @@ def plain(folder: Path, workers: int, samples: int) -> Iterator[Any]:
             return low.to(torch.float32) / 255, high.to(torch.float32) / 255
 
     images = Folder()
-    sampler = RandomSampler(images, num_samples=samples)
-    return iter(DataLoader(images, BATCH, sampler=sampler, num_workers=workers))
+    return islice(DataLoader(images, BATCH, shuffle=True, num_workers=workers), samples // BATCH)
 
 
 def measure(way: str, folder: Path, workers: int, samples: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ readings of the clock are all that is added. Prints a table in Markdown: seconds
 """
 
 import functools
+import os
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ HOOKS = (
     "on_epoch_end",
 )  # fmt: skip
 spent: dict[str, list[float]] = {}
+first_step: list[list[float]] = []
 
 
 def note(part: str, since: tuple[float, float]) -> None:
@@ -60,15 +62,30 @@ def watch(trainer: Any) -> None:
     from compress.scheduler import CompressionScheduler
 
     timed(dataloader._BaseDataLoaderIter, "__next__", "loader")
-    timed(trainer, "loss_of", "forward and loss")
+    timed(trainer, "compute_loss", "forward and loss")
     timed(Tensor, "backward", "backward")
-    for name in HOOKS:
+    note_first_step(CompressionScheduler)
+    for name in HOOKS[:1] + HOOKS[2:]:  # the second is timed once the first step has begun
         timed(CompressionScheduler, name, "hooks of the schedule")
     for kind in _kinds(Optimizer):
         timed(kind, "step", "optimizer")
     timed(trainer, "validate", "validation after each epoch")
     timed(trainer, "save", "checkpoints and logs")
     timed(trainer, "finish", "summary: the best network measured")
+
+
+def note_first_step(scheduler: Any) -> None:
+    """Notes when the first step begins, in seconds since this program did."""
+    method: Callable[..., Any] = scheduler.on_minibatch_begin
+
+    @functools.wraps(method)
+    def around(*given: Any, **named: Any) -> Any:
+        first_step.append([time.perf_counter() - STARTED[0], time.process_time() - STARTED[1]])
+        scheduler.on_minibatch_begin = method  # only once
+        timed(scheduler, "on_minibatch_begin", "hooks of the schedule")
+        return method(*given, **named)
+
+    scheduler.on_minibatch_begin = around
 
 
 def _kinds(base: type) -> Iterator[type]:
@@ -89,7 +106,9 @@ def main(arguments: list[str]) -> None:
     total = sum(each[0] for each in rows.values())
     table = [[name, *each, f"{100 * each[0] / total:.1f} %"] for name, each in rows.items()]
     print(tabulate(table, ["part", "seconds", "of the processor", "share"], "github", floatfmt=".1f"))
-    print(f"python train.py {' '.join(sys.argv[1:])}: {total:.1f} s")
+    print(f"python train.py {' '.join(sys.argv[1:])}: {total:.1f} s; load {os.getloadavg()[0]:.1f}")
+    if first_step:
+        print("first step after {:.1f} s, {:.1f} of the processor".format(*first_step[0]))
 
 
 def train(arguments: list[str]) -> None:

@@ -41,6 +41,15 @@ class ImageFile:
         with opened(self.path) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
 
+    def smaller_side(self) -> int:
+        """In pixels, of a file that decodes to its end; raises as `load`. JPEG takes half the time of decoding it."""
+        with opened(self.path) as image:
+            side = min(image.size)
+            # JPEG data are read to their end, and give an eighth of the pixels; other formats know no such thing.
+            image.draft(None, (1, 1))
+            _to_rgb(ImageOps.exif_transpose(image))
+            return side
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:

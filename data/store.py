@@ -81,7 +81,7 @@ class PairStore(Sequence[Pair]):
             if isinstance(pair, Exception):
                 _logger.warning("skipped %s: it cannot be decoded (%s)", printable(image.path), printable(pair))
                 continue
-            if _side(pair, self.scale) < smallest:
+            if (min(pair.high.shape[1:]) if isinstance(pair, Pair) else pair) < smallest:
                 _logger.warning("skipped %s: it has a side below %d pixels", printable(image.path), smallest)
                 continue
             if isinstance(pair, Pair):
@@ -103,24 +103,17 @@ class PairStore(Sequence[Pair]):
 
 def _decoded(
     all_images: Sequence[ImageFile], scale: int, is_room: Callable[[], bool]
-) -> Iterator[Pair | Pixels | Exception]:
+) -> Iterator[Pair | int | Exception]:
     """Pairs in order, or the error of a file that does not decode; a few are decoded ahead, side by side.
 
-    Once there is no room, the pixels as they are: a pair that nobody keeps is not made.
+    Once there is no room, the smaller side alone: a pair that nobody keeps is not made.
     """
     workers = min(8, cpu_count() or 1)
     remaining = iter(all_images)
     with ThreadPoolExecutor(workers) as pool:
         while batch := list(islice(remaining, 4 * workers)):  # bounds what is decoded but not yet judged
-            attempt = _try_pair if is_room() else _try_pixels
+            attempt = _try_pair if is_room() else _try_side
             yield from pool.map(lambda image: attempt(image, scale), batch)  # noqa: B023  used up before the next turn
-
-
-def _side(found: Pair | Pixels, scale: int) -> int:
-    """The smaller side of the high resolution, pixels."""
-    if isinstance(found, Pair):
-        return min(found.high.shape[1:])
-    return min(found.shape[:2]) // scale * scale
 
 
 def _try_pair(image: ImageFile, scale: int) -> Pair | Exception:
@@ -130,9 +123,9 @@ def _try_pair(image: ImageFile, scale: int) -> Pair | Exception:
         return error
 
 
-def _try_pixels(image: ImageFile, scale: int) -> Pixels | Exception:
+def _try_side(image: ImageFile, scale: int) -> int | Exception:
     try:
-        return image.load()
+        return image.smaller_side() // scale * scale
     except DECODE_ERRORS as error:
         return error
 

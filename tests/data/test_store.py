@@ -66,6 +66,8 @@ def test_damaged_and_small_files_are_skipped_by_name(
     (directory / "cut.png").write_bytes(whole[: len(whole) // 2])
     (directory / "text.png").write_text("hello")
     Image.new("RGB", (8, 40)).save(directory / "thin.png")
+    Image.effect_noise((40, 40), 50).save(directory / "half.jpg")
+    (directory / "half.jpg").write_bytes((directory / "half.jpg").read_bytes()[:600])
     with caplog.at_level(logging.WARNING):
         found = PairStore(all_images(directory), 2, smallest=16, memory_budget=budget)
     assert [image.name for image in found.all_images] == ["0", "1"]
@@ -73,7 +75,14 @@ def test_damaged_and_small_files_are_skipped_by_name(
     assert "cut.png: it cannot be decoded" in messages
     assert "text.png: it cannot be decoded" in messages
     assert "thin.png: it has a side below 16 pixels" in messages
-    assert "3 of 5 images were skipped" in messages
+    assert "half.jpg: it cannot be decoded" in messages
+    assert "4 of 6 images were skipped" in messages
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "bmp"])
+def test_the_side_of_a_file_is_found_without_its_pixels(ending: str, tmp_path: Path) -> None:
+    Image.effect_noise((50, 37), 50).save(tmp_path / f"it.{ending}")
+    assert ImageFile("it", tmp_path / f"it.{ending}").smaller_side() == 37
 
 
 def test_nothing_usable(tmp_path: Path) -> None:
