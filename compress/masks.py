@@ -91,8 +91,9 @@ class ParameterMasker:
 
         Args:
             mask: replaces the one that was given before in the same way; None takes it back.
-            coupled_by: the policy that masks this parameter along with a weight that it names; None for a policy that
-                names this parameter itself. Whatever any of them masks is masked.
+            coupled_by: the policy that masks this parameter along with a weight that it names, or the kind of a mask
+                that stands beside others (`Pruner.stands_beside`); None for a policy that names this parameter itself.
+                Whatever any of them masks is masked.
             alone: whether whole filters or channels that this mask happens to clear stay in the network all the same.
 
         Raises:

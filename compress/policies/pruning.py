@@ -131,7 +131,7 @@ class PruningPolicy(Policy):
             )
         if self.discard_masks_at_minibatch_end:
             for masker in self._maskers(ctx):
-                masker.set_mask(None, coupled_by=self.name if masker.name in self._others else None)
+                masker.set_mask(None, coupled_by=self._giver(masker.name))
 
     def on_epoch_end(self, ctx: StepContext) -> None:
         """The masks become permanent after the last firing epoch, if asked."""
@@ -209,11 +209,12 @@ class PruningPolicy(Policy):
             ctx.masks[name].set_mask(None, coupled_by=self.name)
         self._others = [name for name in masks if name not in weights]
         for name, mask in masks.items():
-            if name in weights:
+            giver = self._giver(name)
+            if giver is None:
                 ctx.masks[name].set_mask(mask, alone=self.pruner.goes_alone(name))
                 ctx.masks[name].forward_scale = self.pruner.forward_scale(name, mask)
             else:
-                ctx.masks[name].set_mask(mask, coupled_by=self.name)
+                ctx.masks[name].set_mask(mask, coupled_by=giver)
             self._tell_if_nothing_is_left(name, mask)
         for masker in self._maskers(ctx):
             masker.use_double_copies = self.use_double_copies
@@ -221,6 +222,13 @@ class PruningPolicy(Policy):
             masker.mask_gradients = self.mask_gradients
         for name, values in self.pruner.rewrite(weights, masks, ctx).items():
             ctx.masks[name].rewrite(values)
+
+    def _giver(self, name: str) -> str | None:
+        """By whom a mask is given that is joined with others; None where it replaces that of another policy."""
+        if name not in self.pruner.weights:
+            return self.name
+        kind = self.pruner.stands_beside(name)
+        return None if kind is None else f"{kind} of this weight"
 
     def _tell_if_nothing_is_left(self, name: str, mask: Tensor) -> None:
         if name not in self._told and not mask[:1].any() and not mask.any():  # the first row mostly decides

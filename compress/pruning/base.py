@@ -81,6 +81,13 @@ class Pruner(CheckedArguments, ForwardListener, ABC):
         """Whether what it masks of a weight goes alone: a thinner leaves in the network what such a mask clears."""
         return False
 
+    def stands_beside(self, name: str) -> str | None:
+        """Of what its mask of a weight is, where that is joined with the masks of other pruners of the same weight.
+
+        None: the last pruner's mask counts, as in Distiller. Two with one answer replace each other too.
+        """
+        return None
+
     def override_levels(self, levels: Any) -> None:
         """Takes the policy argument `levels`, which replaces the constructor's at each epoch begin.
 

@@ -184,6 +184,10 @@ class StructurePruner(Pruner):
         """Rows, columns, kernels and blocks."""
         return self.kind(name) not in COUPLED
 
+    def stands_beside(self, name: str) -> str | None:
+        """Positions within heads: whole heads may go beside them."""
+        return WITHIN_HEADS if self.targets[name].group == WITHIN_HEADS else None
+
     def plan(self, epoch: int, window: EpochWindow) -> dict[str, float]:
         """Fraction of groups asked for, by weight, before rounding."""
         return {name: target.level.at(epoch, window) for name, target in self.targets.items()}

@@ -50,12 +50,12 @@ def check_policies(
             said of what it may have done: that would be a consequence of the fault, not another one.
     """
     pruning = [(path, policy) for path, policy in entries if isinstance(policy, PruningPolicy)]
-    by_weight: dict[str, list[int]] = {}
+    by_weight: dict[tuple[str, str], list[int]] = {}
     for i, (_, each) in enumerate(pruning):
         for name in sorted(set(each.pruner.weights)):
-            by_weight.setdefault(name, []).append(i)
+            by_weight.setdefault((name, each.pruner.stands_beside(name) or ""), []).append(i)
     windows = [each.window for _, each in pruning]
-    for earlier, later, weight, epoch in meetings(windows, dict(sorted(by_weight.items()))):
+    for earlier, later, (weight, _), epoch in meetings(windows, dict(sorted(by_weight.items()))):
         other = pruning[earlier][1]
         message = f"{other.name!r} prunes {weight!r} in epoch {epoch} too; this later policy's mask counts"
         report.add(message, pruning[later][0], fatal=False)

@@ -34,7 +34,7 @@ def graph(block: Block) -> ChannelGraph:
     return prunable_graph(block, TOKENS)
 
 
-def thinned(model: nn.Module, pruners: dict, inputs: torch.Tensor | None = TOKENS) -> nn.Module:
+def thinned(model: nn.Module, pruners: dict, inputs: torch.Tensor | None = TOKENS, strict: bool = False) -> nn.Module:
     """The network after the one epoch in which all pruners, and then a remover, act."""
     schedule = {
         "pruners": pruners,
@@ -45,7 +45,7 @@ def thinned(model: nn.Module, pruners: dict, inputs: torch.Tensor | None = TOKEN
         ],
     }
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    scheduler = dict_config(model, optimizer, schedule, example_inputs=inputs)
+    scheduler = dict_config(model, optimizer, schedule, example_inputs=inputs, strict=strict)
     scheduler.on_epoch_begin(0, optimizer)
     scheduler.on_minibatch_begin(0, 0, 1, optimizer)
     return model
@@ -70,9 +70,27 @@ def test_filters_of_a_projection_are_whole_heads(block: Block) -> None:
     assert (attention.num_heads, attention.head_dim, attention.value_dim) == (1, 4, 4)
 
 
-def test_heads_and_positions_in_one_epoch(block: Block) -> None:
-    attention = thinned(block, {"heads": pruner("Filters", 0.5), "inner": pruner("HeadDims", 0.5)}).attention
+@pytest.mark.parametrize("order", [("Filters", "HeadDims"), ("HeadDims", "Filters")])
+def test_heads_and_positions_in_one_epoch(block: Block, order: tuple[str, str]) -> None:
+    attention = thinned(block, {group: pruner(group, 0.5) for group in order}, strict=True).attention
     assert (attention.num_heads, attention.head_dim, attention.value_dim) == (1, 2, 2)
+
+
+def test_two_instances_of_one_kind_are_warned_of(block: Block, caplog: pytest.LogCaptureFixture) -> None:
+    thinned(block, {"a": pruner("HeadDims", 0.5), "b": pruner("HeadDims", 0.25)})
+    assert "'a' prunes 'attention.in_proj_weight' in epoch 0 too; this later policy's mask counts" in caplog.text
+
+
+def test_masks_of_positions_are_discarded_with_each_minibatch_if_asked(block: Block) -> None:
+    optimizer = torch.optim.SGD(block.parameters(), lr=0.1)
+    policy = {"pruner": {"instance_name": "it", "args": {"discard_masks_at_minibatch_end": True}}, "epochs": [0]}
+    schedule = {"pruners": {"it": pruner("HeadDims", 0.5)}, "policies": [policy]}
+    scheduler = dict_config(block, optimizer, schedule, example_inputs=TOKENS)
+    scheduler.on_epoch_begin(0, optimizer)
+    scheduler.on_minibatch_begin(0, 0, 1, optimizer)
+    assert scheduler.masks["attention.in_proj_weight"].sparsity() == 0.5
+    scheduler.on_minibatch_end(0, 0, 1, optimizer)
+    assert not scheduler.masks.masked()
 
 
 def test_a_weight_without_heads_is_refused(block: Block) -> None:
