@@ -18,6 +18,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import deploy, limits, qat_step, runtimes, step_overhead, throughput
+from benchmarks import deploy, limits, loading, qat_step, runtimes, step_overhead, throughput
 from benchmarks.field_qat import field
 from benchmarks.interleaved import compare
 from benchmarks.networks import resnet20
@@ -204,6 +205,31 @@ def images(options: Any) -> Iterator[Line]:
     yield Line("SR training throughput", plainly, told, ">= 1.0", median >= 1.0)
 
 
+def loaded(options: Any) -> Iterator[Line]:
+    """A folder of 20,000 images: samples a second, time to the first batch, memory. The folder is made once."""
+    folder = Path(tempfile.gettempdir()) / "compress-loading-20000"
+    settings = loading.arguments().parse_args([str(folder), "--rounds", str(max(options.rounds // 5, 1))])
+    yield from loading_lines(loading.measured(folder, settings))
+
+
+def loading_lines(found: Mapping[str, Sequence[Mapping[str, float]]]) -> Iterator[Line]:
+    """Of what each way's rounds gave, the other way's first."""
+    theirs, own = found.values()
+    rates = [mine["rate"] / other["rate"] for mine, other in zip(own, theirs, strict=True)]
+    median = {key: [statistics.median(each[key] for each in way) for way in (own, theirs)] for key in own[0]}
+    against = "DataLoader and torchvision"
+    rate = (
+        f"{statistics.median(rates):.2f} [{min(rates):.2f}, {max(rates):.2f}] times; {median['rate'][0]:.0f} samples/s"
+    )
+    yield Line("20,000 images of 256 x 256, samples a second", against, rate, ">= 1.0", statistics.median(rates) >= 1.0)
+    first, other = median["first"]
+    yield Line(
+        "20,000 images, first batch (every file is decoded before)", against, f"{first:.1f} s; theirs {other:.1f} s"
+    )
+    memory, other = median["memory"]
+    yield Line("20,000 images, most memory of a process", against, f"{memory:,.0f} MB; theirs {other:,.0f} MB")
+
+
 def masks(options: Any) -> Iterator[Line]:
     """Bytes that masks keep."""
     for name, (make, batch, loss) in cases().items():
@@ -252,8 +278,8 @@ def start(options: Any) -> Iterator[Line]:
 
 
 ROWS: Mapping[str, Callable[[Any], Iterator[Line]]] = {
-    "start": start, "step": step, "qat": qat, "agp": agp, "masks": masks, "images": images, "deploy": deployed,
-    "runtimes": in_runtimes, "sensitivity": sensitivity, "thinning": thinning,
+    "start": start, "step": step, "qat": qat, "agp": agp, "masks": masks, "images": images, "loading": loaded,
+    "deploy": deployed, "runtimes": in_runtimes, "sensitivity": sensitivity, "thinning": thinning,
 }  # fmt: skip
 NETWORKS: Mapping[str, Sequence[str]] = {"deploy": list(deploy.NETWORKS), "runtimes": list(runtimes.MEASURED)}
 
