@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from tabulate import tabulate
 from torch.optim import Optimizer
 
+from compress.graph.channels import ChannelGraph
 from compress.policies.base import Policy
 from compress.policies.lr import LRPolicy, shadow_of
 from compress.policies.overlaps import acting_in
 from compress.policies.thinning import ThinningPolicy
+from compress.thinning.expected import ExpectedUnits
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class PlanRow:
         epoch: counted from 0.
         acting: instance names of the policies that fire.
         levels: weight -> fraction of zeros asked for by now (it stays after the policy's end).
-        zeros: weight -> the fraction that this comes to, where only whole groups go; without what has been removed.
-        removed: weight -> fraction of its filters or channels that a thinner has taken out of the network by now.
+        zeros: weight -> the fraction that this comes to, where only whole groups go, and coupled ones together, with
+            what other weights' units mask in it; without what has been removed.
+        removed: weight -> fraction of it that a thinner has taken out of the network by now, as whole units.
         learning_rates: of each parameter group of the optimizer, while this epoch runs.
         reach: instance name -> number of weights that it acts on, of the policies that fire.
         bits: layer -> its bits in words (`W4 A8`), while the network is quantized.
@@ -122,7 +125,11 @@ def _zeros(level: float | None, removed: float | None) -> str:
 
 
 def make_plan(
-    policies: list[Policy], optimizer: Optimizer | None, epochs: int, others: Mapping[str, Optimizer] | None = None
+    policies: list[Policy],
+    optimizer: Optimizer | None,
+    epochs: int,
+    others: Mapping[str, Optimizer] | None = None,
+    graph: ChannelGraph | None = None,
 ) -> Plan:
     """Asks every policy what it will do in epochs 0 to `epochs` - 1. Nothing real is touched.
 
@@ -131,7 +138,9 @@ def make_plan(
         optimizer: of the network.
         epochs: the run's length.
         others: further optimizers of the loop by name, such as a discriminator's.
+        graph: of the network before the first epoch; without it each weight is counted by itself.
     """
+    units = None if graph is None else ExpectedUnits(graph)
     rates = rehearse_learning_rates(policies, optimizer, epochs)
     other_rates = {name: rehearse_learning_rates(policies, each, epochs) for name, each in (others or {}).items()}
     levels: dict[str, float] = {}
@@ -144,18 +153,35 @@ def make_plan(
             expected = policy.expected(epoch)
             levels, zeros = {**levels, **policy.plan(epoch)}, {**zeros, **expected}
             removed = {name: fraction for name, fraction in removed.items() if name not in expected}
+            demand = policy.demand(epoch)
+            if units is not None and demand is not None:
+                units.take(demand)
+                # Units of one weight mask columns of another.
+                zeros = {**zeros, **{name: units.zeros(name) for name in units.named & zeros.keys()}}
             if isinstance(policy, ThinningPolicy):
                 # A thinner takes out what is zero in whole filters or channels
                 # by now; from then on it counts as removed, not as zero.
                 leaving = {name for other in policies for name in other.removable if zeros.get(name)}
-                removed = {**removed, **{name: zeros[name] for name in leaving}}
-                zeros = {name: fraction for name, fraction in zeros.items() if name not in leaving}
+                removed, zeros = _thinned(removed, zeros, leaving, units)
         reach = {policy.name: len(policy.weights) for policy in firing}
         bits = {layer: words for policy in with_bits for layer, words in policy.bits(epoch).items()}
         others_now = {name: each[epoch] for name, each in other_rates.items()}
         names = tuple(policy.name for policy in firing)
         rows.append(PlanRow(epoch, names, levels, rates[epoch], reach, bits, others_now, removed, zeros))
     return Plan(tuple(rows))
+
+
+def _thinned(
+    removed: dict[str, float], zeros: dict[str, float], leaving: set[str], units: ExpectedUnits | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What has been removed and what is zero once a thinner has taken out what can leave."""
+    counted = set() if units is None else leaving & units.named
+    gone = {name: zeros[name] for name in leaving - counted}
+    if units is not None:
+        gone.update(units.thin())
+    stays = {name: units.zeros(name) for name in counted} if units is not None else {}
+    left = {name: fraction for name, fraction in zeros.items() if name not in leaving}
+    return {**removed, **gone}, {**left, **{name: fraction for name, fraction in stays.items() if fraction}}
 
 
 def rehearse_learning_rates(

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from compress.context import Change, LayersExchanged, LossComponent, NetworkCut, PolicyLoss, StepContext
 from compress.distillation.teachers import Teachers
 from compress.errors import UserError
+from compress.graph.channels import ChannelGraph
 from compress.masks import MaskTable
 from compress.plan import Plan, make_plan
 from compress.policies.base import HOOKS, Policy
@@ -181,7 +182,16 @@ class CompressionScheduler:
             optimizers: those of the loop by name, where it has several; the rates of all are shown.
         """
         others = {name: each for name, each in (optimizers or {}).items() if each is not self._optimizer}
-        return make_plan(self.policies, self._optimizer, self.last_epoch if epochs is None else epochs, others)
+        length = self.last_epoch if epochs is None else epochs
+        return make_plan(self.policies, self._optimizer, length, others, self._graph_before_training())
+
+    def _graph_before_training(self) -> ChannelGraph | None:
+        if self.graph.inputs is None or self.recipes or self.structures:
+            return None
+        try:
+            return self.graph.get()
+        except UserError:  # said when the schedule was loaded; each weight is then masked by itself
+            return None
 
     @property
     def last_epoch(self) -> int:

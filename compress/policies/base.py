@@ -15,6 +15,7 @@ from compress.context import PolicyLoss, StepContext
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError, did_you_mean, shown, some
 from compress.selectors import canonical_parameters, expand
+from compress.thinning.expected import Demand
 
 HOOKS = (
     "on_epoch_begin",
@@ -117,6 +118,10 @@ class Policy(CheckedArguments):
     def expected(self, epoch: int) -> dict[str, float]:
         """What `plan` comes to, where only whole elements or groups can go; what is shown to people."""
         return self.plan(epoch)
+
+    def demand(self, epoch: int) -> Demand | None:
+        """What it will ask for in units of the network's graph; None where it asks for none, or not of that graph."""
+        return None
 
     @property
     def removable(self) -> list[str]:

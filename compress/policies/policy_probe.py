@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from compress.context import PolicyLoss, StepContext
 from compress.policies.base import HOOKS, Policy
 from compress.policies.lr import LRPolicy
+from compress.thinning.expected import Demand
 
 State = dict[str, Any]
 
@@ -58,6 +59,10 @@ class Watched(Policy):
     def expected(self, epoch: int) -> dict[str, float]:
         """The real policy's."""
         return self.policy.expected(epoch)
+
+    def demand(self, epoch: int) -> Demand | None:
+        """The real policy's."""
+        return self.policy.demand(epoch)
 
     @property
     def removable(self) -> list[str]:

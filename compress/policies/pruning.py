@@ -18,6 +18,7 @@ from compress.policies.base import Policy
 from compress.policies.gathering import Gathering
 from compress.pruning.base import Pruner, Sparsity
 from compress.selectors import WeightSelector, expand, expand_mapping
+from compress.thinning.expected import Demand
 
 logger = logging.getLogger("compress")
 
@@ -167,6 +168,10 @@ class PruningPolicy(Policy):
     def expected(self, epoch: int) -> dict[str, float]:
         """Those that come of them when whole elements or groups go."""
         return {name: self.pruner.realised(name, level) for name, level in self.plan(epoch).items()}
+
+    def demand(self, epoch: int) -> Demand | None:
+        """The pruner's at its levels, unless it acts on a network with fused blocks."""
+        return self.pruner.demand(self.plan(epoch)) if self.sees is None else None
 
     @property
     def removable(self) -> list[str]:

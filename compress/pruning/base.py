@@ -26,6 +26,7 @@ from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.levels import LevelArgument, Sparsity
 from compress.pruning.forward_watch import ForwardListener
+from compress.thinning.expected import Demand
 
 __all__ = ["LevelArgument", "Pruner", "Sparsity"]
 
@@ -113,6 +114,10 @@ class Pruner(CheckedArguments, ForwardListener, ABC):
     def realised(self, name: str, level: float) -> float:
         """The fraction of zeros that a level comes to in one weight, of which only whole elements or groups can go."""
         return level
+
+    def demand(self, levels: Mapping[str, float]) -> Demand | None:
+        """How it would ask for units of the network's graph at these levels of its weights; None where it does not."""
+        return None
 
     def leaves(self, name: str) -> bool:
         """Whether what it masks of a weight are whole filters or channels, which a thinner removes; default no."""

@@ -26,6 +26,7 @@ from compress.pruning.coupled_masks import Combine, agreed_masks, channel_dim, g
 from compress.pruning.element.threshold import Threshold
 from compress.registry import PRUNERS
 from compress.selectors import AsPair, WeightSelector, canonical_parameters
+from compress.thinning.expected import Demand
 from compress.thinning.ranking import Vote
 
 Rounding = Literal["floor", "nearest", "ceil"]
@@ -134,12 +135,23 @@ class StructurePruner(Pruner):
         parameters = canonical_parameters(model)
         for name in self.weights:
             with contextlib.suppress(ValueError, KeyError):  # `faults` reports them
-                self.counts[name] = group_count(parameters[name].shape, self.tile(name, parameters[name], model))
+                tile = self.tile(name, parameters[name], model)
+                self.counts[name] = group_count(parameters[name].shape, tile)
+                self.dims[name] = channel_dim(self.kind(name), parameters[name].shape, tile)
 
     def realised(self, name: str, level: float) -> float:
         """The fraction of whole groups."""
         count = self.counts.get(name)
         return self.zeros_of(level, count) / count if count else level
+
+    def demand(self, levels: Mapping[str, float]) -> Demand | None:
+        """A vote for each weight that loses filters or channels."""
+        places = [(name, self.dims.get(name), level) for name, level in levels.items()]
+        within = {name: self.targets[name].group == WITHIN_HEADS for name in levels}
+        none = torch.empty(0)
+        return Demand(
+            [Vote(name, d, none, lev, within[name]) for name, d, lev in places if d is not None], self.zeros_of
+        )
 
     def leaves(self, name: str) -> bool:
         """Filters and channels do."""
