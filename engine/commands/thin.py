@@ -106,11 +106,12 @@ def thinned_run(
     finally:
         restore_random_state(state)
     inputs = batch[0] if isinstance(batch[0], torch.Tensor) else example_inputs()
-    if best.is_file():
-        thin_file(best, inputs, build_optimizer, unused, write=is_first())
     model = new_network(checkpoint)
     declare_unused(model, unused)
-    return thinned_content(checkpoint, model, inputs, build_optimizer)
+    found = thinned_content(checkpoint, model, inputs, build_optimizer)
+    if best.is_file():  # last: where the run is refused, nothing has been written
+        thin_file(best, inputs, build_optimizer, unused, write=is_first())
+    return found
 
 
 def thin_file(

@@ -170,6 +170,19 @@ def test_a_quantized_network_is_refused(masked_run: TrainerOf) -> None:
         evaluated("--no-export", "--no-report", "--thin")
 
 
+def test_a_resumed_run_thins_its_best_checkpoint_too_or_neither(masked_run: TrainerOf) -> None:
+    best, last = (Path(f"checkpoints/a/{name}.pt") for name in ("best", "last"))
+    before, content = best.read_bytes(), load_checkpoint(last)
+    quantized = {**content["scheduler"], "structures": [{"layers": {}, "folded": {}}]}
+    save_checkpoint(last, {**content, "scheduler": quantized})
+    with pytest.raises(UserError, match="quantized networks cannot be thinned"):
+        masked_run("--resume=a", "--thin", "--nEpochs=2").run()
+    assert best.read_bytes() == before
+    save_checkpoint(last, content)
+    masked_run("--resume=a", "--thin", "--nEpochs=2").run()
+    assert [len(load_checkpoint(each)["scheduler"]["recipes"]) for each in (best, last)] == [1, 1]
+
+
 @pytest.mark.slow
 def test_export_and_report_are_of_the_thinned_network(masked_run: TrainerOf) -> None:
     evaluated("--thin")
