@@ -42,18 +42,15 @@ def weight_macs_left(graph: ChannelGraph, model: nn.Module, removed: Removed) ->
     return sum(_left(name, shapes[name], gone) * macs for name, macs in graph.macs.items() if name in shapes)
 
 
-LITTLE = 0.005  # of all MACs, which a budget may leave out without a word
-
-
 def left_out_of_budget(graph: ChannelGraph) -> str:
-    """What a budget of MACs does not count, in a sentence; '' if it is next to nothing."""
+    """What a budget of MACs does not count, in a sentence; '' if it counts everything."""
     counted = sum(graph.macs.values())
     share = graph.other_macs / max(counted + graph.other_macs, 1)
-    if share < LITTLE:
+    if not share:
         return ""
     return (
-        f"the budget counts the MACs of layers with weights, {1 - share:.1%} of the network's; operations without "
-        "weights, such as products of two activations in attention, are not in it"
+        f"the budget counts the MACs of layers with weights; operations without weights, such as products of two "
+        f"activations in attention, are not in it: {100 * share:.2g} % of the network's"
     )
 
 

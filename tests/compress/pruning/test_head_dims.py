@@ -1,5 +1,7 @@
 """`HeadDims`: positions within the heads of an attention, ranked by a schedule and thinned away."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from compress.config import dict_config
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
-from compress.thinning.cost import parameter_count
+from compress.thinning.cost import left_out_of_budget, parameter_count
 from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.trials.trial import prunable_graph
 
@@ -122,3 +124,8 @@ def test_rows_that_two_units_share_are_counted_once(block: Block, graph: Channel
     counted = parameter_count(graph, block, removed)
     plan_recipe(block, graph, removed).apply(block)
     assert counted == sum(parameter.numel() for parameter in block.parameters())
+
+
+def test_a_budget_says_how_little_it_leaves_out(graph: ChannelGraph) -> None:
+    assert left_out_of_budget(replace(graph, other_macs=6)).endswith("in it: 0.36 % of the network's")
+    assert left_out_of_budget(replace(graph, other_macs=0)) == ""
