@@ -20,7 +20,8 @@ from torch.nn.parameter import is_lazy
 from compress.errors import UserError, did_you_mean, printable, shown
 from compress.io.files import read_text
 from compress.selectors import unwrapped
-from engine.architectures.own_modules import imported, own_code
+from engine.architectures.neighbours import at_home, imported_files
+from engine.architectures.own_modules import imported, own_code, warn_once
 from options.own_network import OWN, is_own, typed_for
 
 logger = logging.getLogger("run")
@@ -55,7 +56,7 @@ def own_network(
         )
     arguments = _fitting(typed, maker, given, settings)
     with_them = f" with {', '.join(f'{name}: {shown(value)}' for name, value in settings.items())}" if settings else ""
-    with own_code(f"--arch={typed} cannot be built{with_them}"):
+    with at_home(_file_of(typed)), own_code(f"--arch={typed} cannot be built{with_them}"):
         network = maker(**arguments)
     if not isinstance(network, nn.Module):
         raise UserError(f"--arch={typed} gives {type(network).__name__}, not a torch.nn.Module; nothing was started")
@@ -171,21 +172,55 @@ def _fitting(
     return arguments
 
 
+def _file_of(text: str) -> Path | None:
+    """The file of `FILE.py:NAME`; None of a module."""
+    place = text.rpartition(":")[0]
+    return Path(place).resolve() if place.endswith(".py") else None
+
+
 def _checked_source(arch: str, maker: Callable[..., Any], before: str | None) -> str | None:
-    """The checksum of the file; a warning where it is not what the network was trained with."""
+    """The checksum of the file, `+` and that of those it imports from beside it; a warning where one is another now.
+
+    Checkpoints of earlier versions have the former alone.
+    """
     try:
-        file = inspect.getsourcefile(maker)
-        now = hashlib.sha256(read_text(file).encode()).hexdigest()[:16] if file else None
+        file, beside = _sources(arch, maker)
+        own = _checksum([file])
     except (OSError, TypeError, ValueError):
         return before
-    if before is not None and now != before:
-        _warn_once(
-            f"{file} is not the file that the network of --arch={arch} was trained with; its weights are loaded only "
-            "if they fit, but what it computes with them may differ"
-        )
-    return now
+    parts = [own, *([_checksum(beside)] if beside else [])]
+    known = (before or "").split("+")
+    if before is not None and known[0] != own:
+        changed = f"{file} is not the file that the network"
+    elif before is not None and len(known) > 1 and known != parts:
+        changed = f"{file} imports {', '.join(each.name for each in beside)}, which are not what the network"
+    else:
+        return "+".join(parts)
+    warn_once(
+        f"{changed} of --arch={arch} was trained with; its weights are loaded only if they fit, but what it computes "
+        "with them may differ"
+    )
+    return "+".join(parts)
 
 
-@functools.cache
-def _warn_once(message: str) -> None:
-    logger.warning("%s", message)
+def _sources(arch: str, maker: Any) -> tuple[Path, list[Path]]:
+    """The file in which what makes the network is written, and the others that belong to it."""
+    file = Path(inspect.getsourcefile(_written_as(maker)) or "").resolve()
+    named = _file_of(arch) or file
+    belong = [named, *imported_files(named)]
+    if file not in belong:  # such as a partial of a library's class
+        file = named
+    return file, [each for each in belong if each != file]
+
+
+def _written_as(maker: Any) -> Any:
+    """What has the source of a maker: a partial's function, an instance's class."""
+    while isinstance(maker, functools.partial):
+        maker = maker.func
+    maker = inspect.unwrap(maker)
+    return maker if isinstance(maker, type) or inspect.isroutine(maker) else type(maker)
+
+
+def _checksum(files: Sequence[Path]) -> str:
+    content = b"".join(read_text(file).encode() for file in files)
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -3,10 +3,11 @@
 `imported` and `own_code`. Only `own.py` calls the former, with what the command line names.
 """
 
-import ast
+import functools
 import hashlib
 import importlib
 import importlib.util
+import logging
 import sys
 import traceback
 from pathlib import Path
@@ -16,9 +17,16 @@ from typing import Any
 import torch
 
 from compress.errors import UserError, did_you_mean, printable
-from compress.io.files import read_bytes
+from engine.architectures.neighbours import add_folder, at_home, hidden_neighbours, imports_of
 
+logger = logging.getLogger("run")
 START = "nothing was started"
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """A warning in the run's log, once in a process."""
+    logger.warning("%s", message)
 
 
 class own_code:
@@ -74,25 +82,28 @@ def _of_file(path: Path, name: str, option: str) -> ModuleType:
     path = path.resolve()
     top = _top_of(path)
     for folder in (path.parent, top.parent):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))  # last: its neighbours can be imported and hide nothing
+        add_folder(folder)
+    parts = path.relative_to(top.parent).with_suffix("").parts
+    is_found = _is_found(".".join(parts), path)
     try:
-        with own_code(f"{option} cannot be imported"):
-            parts = path.relative_to(top.parent).with_suffix("").parts
-            if _is_found(".".join(parts), path):
-                return importlib.import_module(".".join(parts))
-            return importlib.import_module(".".join((_alias_of(top), *parts[1:])))
+        with at_home(path), own_code(f"{option} cannot be imported"):
+            if is_found:
+                module = importlib.import_module(".".join(parts))
+            else:
+                module = importlib.import_module(".".join((_alias_of(top), *parts[1:])))
     except UserError as e:
         raise UserError(f"{e}{_hidden(e.__cause__, path.parent)}") from e.__cause__
+    for found, (elsewhere, beside) in hidden_neighbours(path).items():
+        warn_once(
+            f"{option} imports {found}, which is {printable(elsewhere)} here, not {printable(str(beside))}; "
+            f"to use the latter, rename it, or write `from .{found} import ...`"
+        )
+    return module
 
 
 def _top_of(path: Path) -> Path:
     """The file itself, or the folder of the outermost package that its relative imports need."""
-    try:
-        tree = ast.parse(read_bytes(path))
-    except (SyntaxError, ValueError):  # the import says where
-        return path
-    level = max((each.level for each in ast.walk(tree) if isinstance(each, ast.ImportFrom)), default=0)
+    level = max((each for each, _ in imports_of(path)), default=0)
     if not 0 < level < len(path.parents):
         return path
     top = path.parents[level - 1]
