@@ -4,6 +4,7 @@
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,17 @@ class ChosenArchitecture:
     setting_options: ClassVar[tuple[str, ...]] = ()
 
     config: ArchitectureConfig
+    _source: str | None = None  # checksum of one's own file when a resumed run was trained
+
+    def build(self, checkpoint: dict[str, Any] | None = None) -> None:
+        """See `BaseTrainer`; where a run is resumed, its network is compared with the file it was trained with."""
+        self._source = None if checkpoint is None else self.arguments_in(checkpoint).get("source")
+        super().build(checkpoint)  # type: ignore[misc]
+
+    def arguments_in(self, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments of the chosen network that a checkpoint keeps."""
+        arguments: Mapping[str, Any] = checkpoint["network"]["arguments"]
+        return arguments
 
     def given(self) -> dict[str, Any]:
         """The arguments of networks that follow from the data."""
@@ -53,7 +65,7 @@ class ChosenArchitecture:
 
     def build_model(self) -> nn.Module:
         """The network of `--arch`, new."""
-        return self.zoo(self.config.arch, settings=self.settings(), **self.given())
+        return self.zoo(self.config.arch, settings=self.settings(), source=self._source, **self.given())
 
     def start_model(self, model: nn.Module) -> None:
         """`--weights`."""

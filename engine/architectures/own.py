@@ -71,7 +71,11 @@ def own_network(
             "--arch=%s is wrapped in %s; the %s inside is trained (--compile compiles, torchrun runs in parallel)",
             typed, type(network).__name__, type(inner).__name__,
         )  # fmt: skip
-    return inner, _checked_source(typed, maker, source)
+    of = (
+        f"the network of --arch={typed} was trained with; its weights are loaded only if they fit, but what it "
+        "computes with them may differ"
+    )
+    return inner, _checked_source(typed, maker, source, of)
 
 
 def own_function(option: str, name: str) -> Callable[..., Any]:
@@ -98,6 +102,27 @@ def own_function(option: str, name: str) -> Callable[..., Any]:
             return function(*arguments)
 
     return called
+
+
+def function_sources(option: str, text: str, before: Any = None) -> dict[str, str]:
+    """The checksums of the files of one's own functions; a warning for one that is not what a run was trained with.
+
+    Args:
+        option: that names them, with two dashes.
+        text: its value, parts joined by `+`.
+        before: what this function gave when the run was trained; None of a new run or of an earlier version's.
+    """
+    known = before if isinstance(before, Mapping) else {}
+    found = {}
+    for part in filter(is_own, (each.strip() for each in text.split("+"))):
+        typed = typed_for(part)
+        if typed is not None:
+            of = (
+                f"the run was trained with by {option}={typed}: what it does may differ, and so would the images and "
+                "their baseline"
+            )
+            found[part] = _checked_source(typed, _maker(typed, f"{option}={text}"), known.get(part), of)
+    return {part: source for part, source in found.items() if source is not None}
 
 
 def _ask(name: str, option: str) -> str:
@@ -178,28 +203,28 @@ def _file_of(text: str) -> Path | None:
     return Path(place).resolve() if place.endswith(".py") else None
 
 
-def _checked_source(arch: str, maker: Callable[..., Any], before: str | None) -> str | None:
+def _checked_source(text: str, maker: Callable[..., Any], before: str | None, of: str) -> str | None:
     """The checksum of the file, `+` and that of those it imports from beside it; a warning where one is another now.
 
     Checkpoints of earlier versions have the former alone.
+
+    Args:
+        text: that names the maker.
+        maker: of a network, or a degradation.
+        before: the checksum when the run was trained; None of a new run.
+        of: what the file was then, and what may differ now; ends the warning.
     """
     try:
-        file, beside = _sources(arch, maker)
+        file, beside = _sources(text, maker)
         own = _checksum([file])
     except (OSError, TypeError, ValueError):
         return before
     parts = [own, *([_checksum(beside)] if beside else [])]
     known = (before or "").split("+")
     if before is not None and known[0] != own:
-        changed = f"{file} is not the file that the network"
+        warn_once(f"{file} is not the file that {of}")
     elif before is not None and len(known) > 1 and known != parts:
-        changed = f"{file} imports {', '.join(each.name for each in beside)}, which are not what the network"
-    else:
-        return "+".join(parts)
-    warn_once(
-        f"{changed} of --arch={arch} was trained with; its weights are loaded only if they fit, but what it computes "
-        "with them may differ"
-    )
+        warn_once(f"{file} imports {', '.join(each.name for each in beside)}, which are not what {of}")
     return "+".join(parts)
 
 

@@ -4,6 +4,7 @@ Both networks, the discriminator's updates, losses and metric.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -58,6 +59,12 @@ class DeblurTrainer(ChosenArchitecture, RestorationTrainer):
         if not self.prefixes:
             return generator
         return Networks(arguments_of(generator), {"ndf": self.config.ndf} if "netD" in self.prefixes else None)
+
+    def arguments_in(self, checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The generator's, also of `Networks`."""
+        arguments = super().arguments_in(checkpoint)
+        generator: Mapping[str, Any] = arguments.get("netG", arguments)
+        return generator
 
     def given(self) -> dict[str, Any]:
         """Nothing: images keep their size."""

@@ -1,18 +1,19 @@
 """Training of restoration networks: the network, and code of one's own that degrades images."""
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from data.Restore_data.loaders import testing_loader, training_loaders
 from engine.architectures.chosen import ChosenArchitecture
-from engine.architectures.own import own_function
+from engine.architectures.own import function_sources, own_function
 from models.restoration.quality import Quality
 from models.restoration.solver import RestorationTrainer
 from models.Restore.zoo import OPTIONS, ZOO
 from options.Restore_options.train_options import RestoreTrainConfig
 
+SOURCES = "degradation_sources"  # in a checkpoint's task
 QUALITY = Quality("degraded")
 
 
@@ -29,6 +30,19 @@ class RestoreTrainer(ChosenArchitecture, RestorationTrainer):
         """A factor of 1: images keep their size."""
         return {"upscale_factor": 1}
 
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        return function_sources("--degradation", self.config.degradation)
+
+    def task_facts(self) -> dict[str, Any]:
+        """The files of the images, and checksums of the code of one's own that degrades them."""
+        return {**super().task_facts(), SOURCES: self._sources}
+
+    def check_task(self, saved: dict[str, Any]) -> None:
+        """See `BaseTrainer`; code of one's own that was edited is warned of."""
+        super().check_task(saved)
+        self._sources = function_sources("--degradation", self.config.degradation, saved.get(SOURCES))
+
 
 def restore_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation loader; code of one's own is what the command line names."""
@@ -38,4 +52,5 @@ def restore_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[A
 def restore_testing_loader(opt: Any, checkpoint: Any) -> DataLoader[Any]:
     """Testing loader; code of one's own is what the command line names."""
     text = opt.degradation or checkpoint["options"].get("degradation")
+    function_sources("--degradation", str(text), checkpoint["task"].get(SOURCES))
     return testing_loader(opt, checkpoint, partial(own_function, f"--degradation={text}"))

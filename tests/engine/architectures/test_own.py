@@ -118,6 +118,18 @@ def test_it_is_evaluated_where_it_is_named(nets: Path, trainer_of: TrainerOf) ->
     assert tester().run()["params"] == 712
 
 
+def test_resuming_with_an_edited_file_is_warned_of(nets: Path, trainer_of: TrainerOf, caplog: Any) -> None:
+    arch = f"--arch={nets}:narrow_fine"
+    trainer_of(arch, "--nEpochs=1", "--run=a").run()
+    trainer_of(arch, "--nEpochs=2", "--resume=a").run()
+    assert "is not the file" not in caplog.text
+    nets.write_text(nets.read_text() + "# edited\n")
+    trainer_of(arch, "--nEpochs=3", "--resume=a").run()
+    words = f"{nets} is not the file that the network of {arch} was trained with"
+    assert words in caplog.text
+    assert words in str(last("a")["warnings"])
+
+
 def test_a_checkpoint_alone_imports_nothing(nets: Path, here: Path) -> None:
     with pytest.raises(UserError, match="a checkpoint never imports code by itself"):
         ZOO(f"{nets}:Fine", upscale_factor=2)

@@ -9,6 +9,7 @@ import torch
 
 from apputils.checkpoints.file import load_checkpoint
 from compress.errors import UserError
+from engine.architectures import own_modules
 from engine.architectures.zoo import arguments_of
 from models.Restore.zoo import ZOO
 from options import own_network
@@ -74,6 +75,28 @@ def test_ones_own_degradation_is_imported_where_it_is_named(
         restorer_of("--resume=a", "--nEpochs=2")
     restorer_of("--resume=a", "--nEpochs=2", text).run()
     assert tester_of("a", "--no-export", text).measured_on()["degradation"] == "mine.py:dark+noise:5"
+
+
+def test_a_degradation_that_was_edited_is_warned_of(
+    restorer_of: RestorerOf, tester_of: TesterOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(own_network, "named", set())
+    monkeypatch.setattr("sys.modules", dict(sys.modules))
+    Path("edited.py").write_text(OWN)
+    text = "--degradation=noise:5+edited.py:dark"
+    restorer_of(text, "--nEpochs=1", "--run=a").run()
+    restorer_of("--resume=a", "--nEpochs=2", text).run()
+    tester_of("a", "--no-export", text)
+    assert "edited.py" not in caplog.text
+    Path("edited.py").write_text(OWN.replace("4", "5"))
+    words = "edited.py is not the file that the run was trained with by --degradation=edited.py:dark"
+    tester_of("a", "--no-export", text)
+    assert words in caplog.text
+    caplog.clear()
+    own_modules.warn_once.cache_clear()
+    restorer_of("--resume=a", "--nEpochs=3", text).run()
+    assert words in caplog.text
+    assert words in str(load_checkpoint(Path("checkpoints/a/last.pt"))["warnings"])
 
 
 @pytest.mark.parametrize(
