@@ -65,9 +65,9 @@ class Settings(CheckedArguments):
         resume: continue with a half-written analysis beside the workbook.
         parts: records (`.json`) of analyses of some of the weights, done elsewhere; what is in them is not done again.
         schedule_file: where the suggestion is written as a schedule; None: nowhere.
-        data: which data `test_func` measures on, `test` or `validation`, for the same header.
+        data: which data `test_func` measures on, `test` or `validation`, for the same header; None: unknown.
         measured_on: those data, their part and the number of images (`data.measured.facts_of`); None: unknown.
-        command: what trains this network, for that schedule's header, which adds `--compress`.
+        command: what trains this network, for that schedule's header, which adds `--compress`; '': a loop of one's own.
     """
 
     weights: Sequence[str] | None = None
@@ -80,9 +80,9 @@ class Settings(CheckedArguments):
     resume: bool = True
     parts: Sequence[Path] = ()
     schedule_file: Path | None = None
-    data: Literal["test", "validation"] = "test"
+    data: Literal["test", "validation"] | None = None
     measured_on: Mapping[str, Any] | None = None
-    command: str = "python train.py"
+    command: str = ""
 
 
 @checks_arguments

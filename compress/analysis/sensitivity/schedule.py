@@ -29,7 +29,7 @@ HEAD = """\
 # Purpose: the levels that a sensitivity analysis by {sense_type} suggests, {purpose}.
 # Command:
 #   {command}
-# Measured on the {data} data before any training,
+# Measured on the {data} before any training,
 #   {note}
 {caution}version: 1
 """
@@ -68,13 +68,13 @@ class Header:
     """What the schedule's header says.
 
     Attributes:
-        command: what trains the network, without `--compress`.
-        data: which data the levels were chosen on, `test` or `validation`.
+        command: what trains the network, without `--compress`; '' where that is a loop of one's own.
+        data: which data the levels were chosen on, `test` or `validation`; None where that is not known.
         note: what the levels mean and cost.
     """
 
     command: str
-    data: str
+    data: str | None
     note: str
 
 
@@ -113,12 +113,14 @@ def write_schedule(
         instance = _pruner(levels, together, pinned, sense_type)
         purpose, body = "pruned at once, then fine-tuning", PRUNING.format(instance=instance)
     command = f"{header.command} --compress={shlex.quote(str(path))}"
+    if not header.command:
+        command = f"file_config(model, optimizer, {str(path)!r}, example_inputs) in a training loop"
     head = HEAD.format(
         modeline=modeline(path),
         sense_type=sense_type,
         purpose=purpose,
         command=command,
-        data=header.data,
+        data=f"{header.data} data" if header.data else "data of the given function",
         caution=CAUTION if header.data == "test" else "",
         note=header.note.replace("; ", ";\n#   "),
     )

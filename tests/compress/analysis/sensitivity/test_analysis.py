@@ -271,6 +271,10 @@ def test_the_schedule_loads_and_prunes_what_was_suggested(
     sensitivity_analysis(model, tmp_path / "sense.xlsx", Counting(evaluation), kind, LEVELS, settings)
     suggestion = json.loads((tmp_path / "sense.json").read_text())["suggestion"][0]
     assert suggestion["zeros"] > 0
+    head = path.read_text().split("\nversion: 1")[0]  # neither the command nor the data is known
+    assert f"#   file_config(model, optimizer, {str(path)!r}, example_inputs) in a training loop\n" in head
+    assert "Measured on the data of the given function" in head
+    assert "train.py" not in head
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     scheduler = file_config(model, optimizer, str(path), example_inputs=torch.zeros(1, 3, 8, 8), strict=True)
     assert isinstance(scheduler, CompressionScheduler)
