@@ -242,7 +242,7 @@ def graph_of(
         return coupling
 
     coupling = walked(replace(heads, within=False))
-    groups, tried = _groups_of(coupling, macs), set()
+    groups, tried, inner = _groups_of(coupling, macs), set(), coupling
     if coupling.has_heads:
         inner = walked(replace(heads, within=True))  # one walk reads a view into (heads, positions) in one way only
         groups += _groups_of(inner, macs, within_heads=True)
@@ -253,13 +253,13 @@ def graph_of(
         frozenset(coupling.parameters),
         frozenset(coupling.reads),
         frozenset(coupling.block_modules),
-        dict(coupling.computed),
+        {**inner.computed, **coupling.computed},
         dict(coupling.asked),
         _askers(groups, coupling),
         frozenset(coupling.risky) | ({""} if reads_widths(model) or asks_for_inference(model) else set()),
         frozenset(tried),
         macs,
-        dict(coupling.padded),
+        {**inner.padded, **coupling.padded},  # a norm over the positions within a head is in the inner walk alone
         all(trace.alike for trace in traces),
         other_macs(traces),
         hooks_of(model),

@@ -131,6 +131,7 @@ def _hooking(own: Callable[..., Any], model: nn.Module) -> Callable[..., Any]:
 def _setting(own: Callable[..., None], model: nn.Module) -> Callable[..., None]:
     """In the place of `nn.Module.__setattr__`: notes where code sets what a layer drops, `self.drop.p = ...`."""
 
+    @functools.wraps(own)  # its module too, by which `settable` knows torch's own
     def noted(module: nn.Module, name: str, value: Any) -> None:
         if (name == "p" or "drop" in name) and isinstance(value, int | float):
             SHARES_SET[id(model)] = model

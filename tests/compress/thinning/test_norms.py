@@ -286,3 +286,38 @@ def test_the_worked_example_of_the_module():
     masked = torch.tensor([[1.0, 3, 0, 5]], dtype=torch.float64)
     wanted = (masked - 9 / 4) / (masked.var(unbiased=False) + 1e-5).sqrt()
     torch.testing.assert_close(norm(masked[:, [0, 1, 3]]), wanted[:, [0, 1, 3]])
+
+
+class PooledAttention(nn.Module):
+    """Queries and keys of a head are pooled over the tokens, then normed over their positions (arXiv 2112.01526)."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.head_dim = 2, 4
+        self.first, self.last = nn.Linear(3, 8), nn.Linear(8, 2)
+        self.q, self.k, self.v, self.out = (nn.Linear(8, 8) for _ in range(4))
+        self.pool_q, self.pool_k = (nn.Conv1d(4, 4, 3, padding=1, groups=4, bias=False) for _ in range(2))
+        self.norm_q, self.norm_k = nn.LayerNorm(4), nn.LayerNorm(4)
+
+    def split(self, x, pool=None, norm=None):
+        batch, tokens, _ = x.shape
+        x = x.view(batch, tokens, self.heads, self.head_dim).transpose(1, 2)
+        if pool is None:
+            return x
+        flat = x.reshape(batch * self.heads, tokens, self.head_dim).transpose(1, 2)
+        return norm(pool(flat).transpose(1, 2).reshape(batch, self.heads, tokens, self.head_dim))
+
+    def forward(self, x):
+        x = self.first(x)
+        q = self.split(self.q(x), self.pool_q, self.norm_q)
+        k = self.split(self.k(x), self.pool_k, self.norm_k)
+        y = (q @ k.transpose(-1, -2)).softmax(-1) @ self.split(self.v(x))
+        return self.last(x + self.out(y.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1)))
+
+
+def test_a_norm_over_the_positions_of_a_head_keeps_its_width():
+    torch.manual_seed(0)
+    model = PooledAttention()
+    removed, graph = thinned_alike(model, numbers(2, 5, 3), numbers(3, 4, 3))
+    assert removed["q.weight[0] within heads"], graph.describe()
+    assert model.norm_k.full_width == 4
