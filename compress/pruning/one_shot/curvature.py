@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.calibration.patches import patches, thinned_rows
-from compress.graph.trace import as_arguments
+from compress.errors import UserError
+from compress.graph.calls import run_on
 
 
 @dataclass
@@ -33,19 +34,24 @@ class Curvature:
 class _Gathering:
     """Sums over the calls of one layer."""
 
-    def __init__(self) -> None:
+    def __init__(self, zero: Tensor) -> None:
+        self.zero = zero  # scalar that requires a gradient
         self.inputs: Tensor | None = None
         self.outputs: Tensor | None = None
         self.positions = self.samples = 0
 
-    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        """The output, as one that has a gradient: also where inputs are tokens, weights frozen, under `no_grad`."""
         rows = thinned_rows(patches(layer, arguments[0].detach()))[0].double()
         product = rows.T @ rows
         self.inputs = product if self.inputs is None else self.inputs + product
         self.positions += len(rows)
         self.samples += len(output)
         dim = -1 if isinstance(layer, nn.Linear) else 1
+        with torch.enable_grad():
+            output = output + self.zero.to(output)
         output.register_hook(lambda gradient: self._feel(gradient.detach().double().movedim(dim, 0).flatten(1)))
+        return output
 
     def _feel(self, gradient: Tensor) -> None:
         power = gradient.square().sum(1)
@@ -66,20 +72,35 @@ def gather(network: nn.Module, layers: Mapping[str, nn.Module], batches: Sequenc
         network: in eval mode; its gradients stay as they are.
         layers: convolutions and linear layers by name.
         batches: inputs.
+
+    Returns:
+        by name, without layers that no gradient reaches: never called, or detached from the output.
+
+    Raises:
+        UserError: forward overwrites what its gradient needs.
     """
-    found = {name: _Gathering() for name in layers}
+    zero = torch.zeros((), requires_grad=True)
+    found = {name: _Gathering(zero) for name in layers}
     draw = torch.Generator().manual_seed(0)
     with ExitStack() as hooks, torch.enable_grad():
         for name, layer in layers.items():
             hooks.callback(layer.register_forward_hook(found[name]).remove)
         for batch in batches:
-            given = [each.detach().requires_grad_().clone() if _floats(each) else each for each in as_arguments(batch)]
-            given = [each.clone() if _floats(each) else each for each in given]  # may be changed in place
-            outputs = [each for each in pytree.tree_leaves(network(*given)) if _floats(each) and each.requires_grad]
+            given = run_on(network, batch)
+            outputs = [each for each in pytree.tree_leaves(given) if _floats(each) and each.requires_grad]
             signs = [torch.randint(0, 2, each.shape, generator=draw).to(each) * 2 - 1 for each in outputs]
-            total = torch.stack([(each * sign).sum() for each, sign in zip(outputs, signs, strict=True)]).sum()
-            torch.autograd.grad(total, [each for each in given if _floats(each)])
-    return {name: curvature for name, each in found.items() if (curvature := each.done()) is not None}
+            _backward([(each * sign).sum() for each, sign in zip(outputs, signs, strict=True)], zero)
+    done = {name: curvature for name, each in found.items() if (curvature := each.done()) is not None}
+    return done if any(each.outputs.any() for each in done.values()) else {}  # a rounded output feels nothing
+
+
+def _backward(totals: Sequence[Tensor], zero: Tensor) -> None:
+    """Runs the hooks on the gradients of a sum; none where nothing has a gradient."""
+    try:
+        if totals:
+            torch.autograd.grad(torch.stack(totals).sum(), [zero], allow_unused=True)
+    except RuntimeError as e:
+        raise UserError(f"the output's gradient cannot be computed: {e}; nothing was pruned") from e
 
 
 def _floats(value: Any) -> bool:

@@ -28,6 +28,10 @@ from compress.thinning.cost import Cost
 ROUNDS = 16  # in which the budget is reached; in between costs are computed anew
 MOST = 0.9  # of a group's units that may go
 TRIED = 0.25  # of a layer's units that are left out to see what the output feels of it
+UNFELT = (
+    "{}: all {} units stay: no gradient of the output reaches {!r}, which reads it: it is never called, its result is "
+    "detached or computed under torch.no_grad(), or the output is of integers or rounded (give the scores instead)"
+)
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,9 @@ def find_readers(network: nn.Module, graph: ChannelGraph, batches: Sequence[Any]
     layers = {name: _owner(network, name) for name in wanted}
     found = gather(network, layers, batches)
     surgeons = {name: Surgeon(layers[name].weight.flatten(1), c.inputs, c.outputs) for name, c in found.items()}
-    unread = [group for group in groups if not set(columns[group.name]) <= set(surgeons)]
-    notes += [f"{group.name}: all {group.units} units stay: a reader of it was never called" for group in unread]
-    readers = Readers(tuple(g for g in groups if g not in unread), surgeons, columns, tuple(notes))
+    unfelt = {group.name: sorted(set(columns[group.name]) - set(surgeons)) for group in groups}
+    notes += [UNFELT.format(g.name, g.units, unfelt[g.name][0]) for g in groups if unfelt[g.name]]
+    readers = Readers(tuple(g for g in groups if not unfelt[g.name]), surgeons, columns, tuple(notes))
     _weigh(network, readers, batches[0])
     return readers
 
@@ -127,9 +131,10 @@ def _weigh(network: nn.Module, readers: Readers, batch: Any) -> None:
 
 
 def _distance(a: Any, b: Any) -> float:
-    """Squared distance of two outputs, mean over samples."""
-    a, b = (next(t for t in torch.utils._pytree.tree_leaves(each) if isinstance(t, Tensor)) for each in (a, b))
-    return float((a - b).double().square().sum()) / len(a)
+    """Squared distance of two outputs, the first with floats of each, mean over samples."""
+    leaves = ([t for t in torch.utils._pytree.tree_leaves(each) if isinstance(t, Tensor)] for each in (a, b))
+    a, b = (next(t for t in each if t.is_floating_point()) for each in leaves)
+    return float((a - b).double().square().sum()) / (len(a) if a.dim() else 1)
 
 
 def select(

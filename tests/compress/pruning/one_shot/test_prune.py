@@ -125,3 +125,58 @@ def test_what_a_budget_of_macs_leaves_out_is_said() -> None:
     )
     assert not any("budget counts" in note for note in prune_one_shot(Gram(), batches(), 0.9, "params").notes)
     assert not any("budget counts" in note for note in prune_one_shot(Doubled(), batches(), 0.9).notes)
+
+
+class Ways(nn.Module):
+    """Three convolutions, run one of several ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Conv2d(2, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 1)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.way != "no grad"):
+            x = torch.relu(self.a(x))
+            if self.way == "written":
+                x = torch.sigmoid(self.b(x))
+                y = x.square()
+                x.mul_(2)
+                return self.c(x + y)
+            x = torch.relu(self.b(x))
+        x = self.c(x.detach() if self.way == "detached" else x)
+        return {"argmax": x.argmax(1), "rounded": x.round()}.get(self.way, x)
+
+
+@pytest.mark.parametrize("way", ["no grad", "detached"])
+def test_what_no_gradient_reaches_stays_and_is_named(way: str) -> None:
+    found = prune_one_shot(Ways(way), batches(), 0.7)
+    assert list(found.removed) == ["b.weight[0]"]  # read by c, which has a gradient
+    assert any(
+        "a.weight[0]: all 8 units stay: no gradient of the output reaches 'b.weight'" in each for each in found.notes
+    )
+
+
+@pytest.mark.parametrize("way", ["argmax", "rounded"])
+def test_an_output_without_a_gradient_is_refused(way: str) -> None:
+    with pytest.raises(UserError, match=r"nothing was pruned: .*the output is of integers or rounded"):
+        prune_one_shot(Ways(way), batches(), 0.7)
+
+
+def test_a_network_that_overwrites_what_its_gradient_needs_is_refused() -> None:
+    with pytest.raises(UserError, match="the output's gradient cannot be computed: .*modified by an inplace operation"):
+        prune_one_shot(Ways("written"), batches(), 0.7)
+
+
+def test_a_network_of_tokens_loses_what_it_knows_twice() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(11, 8), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    with torch.no_grad():
+        for tensor in (net[1].weight, net[1].bias):
+            tensor[1::2] = 3 * tensor[::2]
+    before = net.requires_grad_(False)(torch.arange(11))
+    found = prune_one_shot(net, [{"input": torch.arange(11)}], 0.52)
+    (units,) = found.removed.values()
+    assert sorted(unit // 2 for unit in units) == list(range(8))
+    assert torch.allclose(found.network(torch.arange(11)), before, atol=5e-3)
