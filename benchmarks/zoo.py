@@ -14,6 +14,7 @@ import csv
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -163,7 +164,7 @@ def make(pair: Pair, application: Application, epochs: int, more: Sequence[str],
 
 
 def _call(program: str, *arguments: str) -> str | None:
-    sys.stdout.write(f"python {program} {' '.join(arguments)}\n")
+    sys.stdout.write(f"{shlex.join(['python', program, *arguments])}\n")
     sys.stdout.flush()
     ended = subprocess.run([sys.executable, ROOT / program, *arguments], capture_output=True, text=True, check=False)
     lines = ended.stderr.strip().splitlines() or ["it ended without a word"]
