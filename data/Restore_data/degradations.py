@@ -58,6 +58,9 @@ def degradation_of(text: str, own: Callable[[str], Change]) -> Degradation:
     changes, margin = [], 0
     for i, part in enumerate(parts):
         name, colon, value = part.partition(":")
+        if not part or (name in KINDS and "," in value):
+            what = f"{part!r} is not one part" if part else "there is nothing beside a +"
+            raise UserError(f"--degradation={text}: {what}; several are joined by +, as in noise:10+jpeg:40")
         if name in KINDS:
             number = _number(name, value, part)
             change, reach = KINDS[name][0](number)

@@ -3,6 +3,7 @@
 `own_network`. A checkpoint holds the text and the arguments; it never leads to an import unless the text was typed too.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -95,6 +96,15 @@ def own_function(option: str, name: str) -> Callable[..., Any]:
     if typed is None:
         raise UserError(_ask(name, option))
     function = _maker(typed, option)
+    with contextlib.suppress(ValueError):  # it has no signature, as some of C have not: the trial says whether it runs
+        signature = inspect.signature(function)
+        try:
+            signature.bind(None, None)
+        except TypeError as e:
+            raise UserError(
+                f"{option}: {typed} takes {signature}, and is called with two arguments, (pixels, draw): an image "
+                "(H, W, 3) and a numpy generator; nothing was started"
+            ) from e
 
     @functools.wraps(function)
     def called(*arguments: Any) -> Any:

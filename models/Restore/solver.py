@@ -1,5 +1,6 @@
 """Training of restoration networks: the network, and code of one's own that degrades images."""
 
+import logging
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from models.restoration.solver import RestorationTrainer
 from models.Restore.zoo import OPTIONS, ZOO
 from options.Restore_options.train_options import RestoreTrainConfig
 
+logger = logging.getLogger("run")
 SOURCES = "degradation_sources"  # in a checkpoint's task
 QUALITY = Quality("degraded")
 
@@ -51,6 +53,10 @@ def restore_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[A
 
 def restore_testing_loader(opt: Any, checkpoint: Any) -> DataLoader[Any]:
     """Testing loader; code of one's own is what the command line names."""
-    text = opt.degradation or checkpoint["options"].get("degradation")
+    trained = checkpoint["options"].get("degradation")
+    text = opt.degradation or trained
     function_sources("--degradation", str(text), checkpoint["task"].get(SOURCES))
-    return testing_loader(opt, checkpoint, partial(own_function, f"--degradation={text}"))
+    loader = testing_loader(opt, checkpoint, partial(own_function, f"--degradation={text}"))
+    if text != trained:
+        logger.info("images are degraded by %s here; the network was trained with %s", text, trained)
+    return loader

@@ -73,6 +73,8 @@ def test_parts_are_applied_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("noise:10,jpeg:20", "'noise:10,jpeg:20' is not one part; several are joined by"),
+        ("noise:10+", "there is nothing beside a"),
         ("noize:25", "unknown part 'noize:25'; did you mean 'noise'"),
         ("noise", "'noise' must be noise:N, N a standard deviation in grey levels"),
         ("noise:abc", "'noise:abc' must be noise:N, N a standard deviation in grey levels, a number from 0.1 to 255"),
@@ -80,7 +82,7 @@ def test_parts_are_applied_in_their_order() -> None:
         ("jpeg:0", "must be jpeg:N, N a quality, a whole number from 1 to 100"),
         ("jpeg:20.5", "a whole number"),
         ("downup:1", "a whole number from 2 to 8"),
-        ("blur:2+", "unknown part ''"),
+        ("blur:2+", "there is nothing beside a"),
         ("mine.py:dark", "not typed: mine.py:dark"),
         ("package.mine:dark+noise:2", "not typed: package.mine:dark"),
     ],

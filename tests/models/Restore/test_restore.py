@@ -77,6 +77,28 @@ def test_ones_own_degradation_is_imported_where_it_is_named(
     assert tester_of("a", "--no-export", text).measured_on()["degradation"] == "mine.py:dark+noise:5"
 
 
+def test_a_degradation_of_other_parameters_is_refused_by_name(
+    restorer_of: RestorerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_network, "named", set())
+    monkeypatch.setattr("sys.modules", dict(sys.modules))
+    Path("single.py").write_text("def one(pixels):\n    return pixels\n")
+    with pytest.raises(UserError, match=r"single.py:one takes \(pixels\), and .*\(pixels, draw\).*nothing was started"):
+        restorer_of("--degradation=single.py:one")
+
+
+def test_another_degradation_than_that_of_training_is_said(
+    restorer_of: RestorerOf, tester_of: TesterOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "run")
+    restorer_of("--degradation=noise:5", "--nEpochs=1", "--run=a").run()
+    tester_of("a", "--no-export", "--degradation=noise:5")
+    assert "here; the network was trained with" not in caplog.text
+    summary = tester_of("a", "--no-export", "--degradation=blur:1").run()
+    assert "images are degraded by blur:1 here; the network was trained with noise:5" in caplog.text
+    assert summary["details"] == {"degradation": "blur:1", "trained_with": "noise:5"}
+
+
 def test_a_degradation_that_was_edited_is_warned_of(
     restorer_of: RestorerOf, tester_of: TesterOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
