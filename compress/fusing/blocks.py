@@ -251,11 +251,14 @@ def exchange(model: nn.Module, fusions: Iterable[Fusion], back: bool = False) ->
 
 
 def shared_outside(model: nn.Module, fusion: Fusion) -> str | None:
-    """The full name of a parameter of the block that another part of the network has too; None if there is none."""
-    within = {id(module) for module in fusion.block.modules()}
+    """The full name of a parameter of the block that another part of the network has too; None if there is none.
+
+    By paths, not by modules: another part may hold a layer of the block, under a name of its own.
+    """
     gone = {id(parameter) for parameter in fusion.gone().values()}
-    for name, module in model.named_modules():
-        if id(module) not in within:
+    within = {path for path, module in model.named_modules(remove_duplicate=False) if module is fusion.block}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not any(name == path or name.startswith(f"{path}.") for path in within):
             for key, parameter in module._parameters.items():
                 if id(parameter) in gone:
                     return f"{name}.{key}" if name else key

@@ -15,7 +15,7 @@ from engine.ema import AveragedWeights
 from engine.saved.rebuild import shape_as
 from models.blocks import EdgeBlock
 from models.SR.networks.edge import ECBSR, PlainSR
-from tests.compress.fusing.nets import EdgeNet, NormNet, Training, fusing, images
+from tests.compress.fusing.nets import EdgeNet, InPlace, NormNet, Training, fusing, images
 
 FILTERS = {
     "class": "L1RankedStructureParameterPruner",
@@ -273,3 +273,34 @@ def test_two_fusings_each_of_its_blocks():
     assert whole.scheduler.policies[2].weights == ["head.weight", "mid.weight", "tail.weight"]
     again = make(EdgeNet, schedule).load(reloaded(make(EdgeNet, schedule).to(3).save())).to(6)
     assert all(torch.equal(value, again.net.state_dict()[name]) for name, value in whole.net.state_dict().items())
+
+
+class _Sharing(nn.Module):
+    """A convolution of a block stands elsewhere too: in front, behind, or in another block."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        block = InPlace()
+        if where == "front":
+            self.front = block.first
+        self.block = block
+        if where == "behind":
+            self.behind = block.first
+        if where == "block":
+            self.other = InPlace()
+            self.other.first = block.first
+
+    def forward(self, x):
+        for child in self.children():
+            x = child(x)
+        return x
+
+
+@pytest.mark.parametrize("where", ["front", "behind", "block"])
+def test_a_layer_of_a_block_that_stands_elsewhere_too_is_refused(where):
+    torch.manual_seed(0)
+    run = Training(_Sharing(where), fusing(0))
+    parameters = [id(p) for p in run.net.parameters()]
+    with pytest.raises(UserError, match=r"shares '.*weight' with another part of the network; nothing was"):
+        run.to(1)
+    assert [id(p) for p in run.net.parameters()] == parameters
