@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from compress.graph.own_code import is_foreign, own_classes
 
 NOT_RUN = ("train", "eval", "extra_repr")
-SETS_UP = ("__", "init", "_init", "reset", "_reset")
+SETS_UP = ("__", "init", "_init", "reset", "_reset", "set_", "_set_")
 """What methods are called that compute nothing for a training loop."""
 
 
@@ -74,7 +74,7 @@ def _read_in(name: str, module: nn.Module, run: Collection[str]) -> Iterator[Els
         if key in run:
             continue
         reached = _reached(method, methods, run)
-        runs = sorted({each for one in reached.values() for each in one.runs if _is_part(module, each)})
+        runs = sorted({part for one in reached.values() for part, by in one.runs if _is_run(module, part, by)})
         parts = tuple(f"{name}.{each}".lstrip(".") for each in runs)
         read = [one for other, one in reached.items() if other not in run or one.flagged]
         for place, size in sorted({each for one in read for each in _numbers(one, module)}) if parts else ():
@@ -82,8 +82,14 @@ def _read_in(name: str, module: nn.Module, run: Collection[str]) -> Iterator[Els
             yield Elsewhere(parts, size, full, REASON.format(f"{name}.{key}".lstrip("."), full, size))
 
 
-def _is_part(module: nn.Module, name: str) -> bool:
-    return bool(module._modules.get(name)) or name in module._parameters
+def _is_run(module: nn.Module, name: str, by: str) -> bool:
+    """Whether this is a part or parameter, and the method that is called of it, if one is, not one that only counts."""
+    part = module._modules.get(name)
+    kind: Any = type(part)
+    method = _every(kind).get(by)
+    if part is None or method is None or method.runs or method.calls_itself:
+        return part is not None or name in module._parameters
+    return any(each in part._parameters or each in part._modules for each in method.reads)  # not `self.a.flops(h, w)`
 
 
 def _reached(method: _Method, methods: dict[str, _Method], run: Collection[str]) -> dict[str, _Method]:
@@ -199,11 +205,12 @@ REASON = (
 class _Method:
     """Attributes of `self` that a method reads and runs, and all attributes of anything that it speaks of.
 
+    `runs`: with the method that is called of the attribute, "" if it is called itself.
     `calls_itself`: it calls `self(...)` with more than an input; `flagged`: it is what such a call runs.
     """
 
     reads: frozenset[str]
-    runs: frozenset[str]
+    runs: frozenset[tuple[str, str]]
     mentions: frozenset[str]
     nodes: tuple[ast.AST, ...] = ()
     globals: Mapping[str, Any] = field(default_factory=dict)
@@ -225,7 +232,7 @@ def _methods(cls: type) -> dict[str, _Method]:
                 mentions = frozenset(each.attr for each in attributes)
                 # What sets attributes (a size, fused weights), or takes nothing, computes no outputs.
                 sets_up = any(_of_self(each, ast.Store) for each in nodes) or each.__code__.co_argcount < 2
-                runs = frozenset() if sets_up else frozenset(_runs(nodes))
+                runs: frozenset[tuple[str, str]] = frozenset() if sets_up else frozenset(_runs(nodes))
                 itself = any(_calls_itself(each) for each in nodes)
                 found[name] = _Method(reads, runs, mentions, tuple(nodes), each.__globals__, itself)
     return found
@@ -258,7 +265,7 @@ def _of_self(node: ast.AST, how: type[ast.expr_context] = ast.Load) -> bool:
     return isinstance(owner, ast.Name) and owner.id == "self"
 
 
-def _runs(nodes: Collection[ast.AST]) -> Iterator[str]:
+def _runs(nodes: Collection[ast.AST]) -> Iterator[tuple[str, str]]:
     """What is called of `self` or given to a function: `self.a(x)`, `self.b[0](x)`, `for c in self.d: x = c(x)`."""
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     called = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
@@ -266,10 +273,11 @@ def _runs(nodes: Collection[ast.AST]) -> Iterator[str]:
     through += [e.value for e in nodes if isinstance(e, ast.Assign) and any(_names(t) & called for t in e.targets)]
     for each in (*through, *(call.func for call in calls), *(given for call in calls for given in call.args)):
         last = each.attr if isinstance(each, ast.Attribute) else ""
+        by = last if isinstance(each, ast.Attribute) and _of_self(each.value) else ""
         while isinstance(each, ast.Attribute | ast.Subscript) and not _of_self(each):
             each = each.value
         if isinstance(each, ast.Attribute) and _of_self(each) and not last.startswith(SETS_UP):
-            yield each.attr
+            yield each.attr, by
 
 
 def _names(target: ast.AST) -> set[str]:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from compress.graph.calls import Call
 from compress.graph.sizes.elsewhere import numbers_elsewhere
@@ -171,3 +172,22 @@ def test_the_layers_own_number_follows():
 
     kind = type("Kind", (Projecting,), {"project": project, "__module__": __name__})
     assert not numbers_elsewhere(kind(), ())
+
+
+class Counted(nn.Linear):
+    """As in networks that count their operations: nothing is computed by it."""
+
+    def flops(self, height, width):
+        return height * width * self.width
+
+    width = 8
+
+
+def test_a_method_that_only_counts_runs_nothing():
+    def flops(self, height, width):
+        return self.first.flops(height, width) + height * self.width
+
+    kind = type("Kind", (Projecting,), {"flops": flops, "__module__": __name__})
+    network = kind()
+    network.first = Counted(3, 8)
+    assert not numbers_elsewhere(network, ())
