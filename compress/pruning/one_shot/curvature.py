@@ -98,7 +98,7 @@ def _backward(totals: Sequence[Tensor], zero: Tensor) -> None:
     """Runs the hooks on the gradients of a sum; none where nothing has a gradient."""
     try:
         if totals:
-            torch.autograd.grad(torch.stack(totals).sum(), [zero], allow_unused=True)
+            torch.autograd.grad(torch.stack(list(totals)).sum(), [zero], allow_unused=True)
     except RuntimeError as e:
         raise UserError(f"the output's gradient cannot be computed: {e}; nothing was pruned") from e
 
