@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
+from compress.graph.recording.fakes import memory_of
 from compress.graph.trace import Trace
 
 
@@ -112,7 +113,7 @@ def _span(tensor: Tensor) -> Iterator[tuple[int, int]]:
 def _storages(node: Node) -> set[int]:
     value = node.meta.get("val")
     tensors = value if isinstance(value, list | tuple) else [value]
-    return {_unwrapped(tensor).untyped_storage()._cdata for tensor in tensors if isinstance(tensor, torch.Tensor)}
+    return {memory_of(_unwrapped(tensor)) for tensor in tensors if isinstance(tensor, torch.Tensor)}
 
 
 def _unwrapped(tensor: torch.Tensor) -> torch.Tensor:

@@ -187,7 +187,8 @@ def _hidden_names(model: nn.Module, constants: Mapping[Node, Tensor]) -> dict[No
     """Constants that lie where a parameter lies: export takes a parameter in a list or a closure for a constant."""
     # The tracer hands the constant on as another tensor object, but over the same memory.
     places = {(own.data_ptr(), own.shape): name for name, own in model.named_parameters() if own.numel()}
-    found = {node: places.get((each.data_ptr(), each.shape)) for node, each in constants.items() if each.data_ptr()}
+    dense = {node: each for node, each in constants.items() if each.layout is torch.strided and each.data_ptr()}
+    found = {node: places.get((each.data_ptr(), each.shape)) for node, each in dense.items()}
     return {node: name for node, name in found.items() if name is not None}
 
 

@@ -24,6 +24,11 @@ def is_plain(tensor: Tensor) -> bool:
     return type(tensor) in KINDS and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
+def memory_of(tensor: Tensor) -> int:
+    """Identity of the memory in which a tensor lies; a sparse one has none that torch shows, and counts as its own."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+
+
 def fakes_of(model: nn.Module, fake_mode: FakeTensorMode) -> dict[str, Tensor]:
     """Fake tensors for all parameters and buffers by all their names, the same one for the same tensor.
 
@@ -35,10 +40,10 @@ def fakes_of(model: nn.Module, fake_mode: FakeTensorMode) -> dict[str, Tensor]:
     if odd is not None:
         raise Unrecordable(f"{odd} is of a class of its own")
     tensors = {id(tensor): tensor for _, tensor in own}
-    sharing = collections.Counter(tensor.untyped_storage()._cdata for tensor in tensors.values())
+    sharing = collections.Counter(memory_of(tensor) for tensor in tensors.values())
     fakes = {
         key: _lone(tensor, fake_mode)
-        if sharing[tensor.untyped_storage()._cdata] == 1 and _is_simple(tensor)
+        if sharing[memory_of(tensor)] == 1 and _is_simple(tensor)
         else fake_mode.from_tensor(tensor, static_shapes=True)
         for key, tensor in tensors.items()
     }

@@ -71,7 +71,9 @@ def kept_state(model: nn.Module) -> Iterator[None]:
         id(each) for module in modules for own in (module._parameters, module._buffers) for each in own.values()
     }
     plain = [each for key, each in tensors.items() if key not in registered and not isinstance(each, TRACED)]
-    values = [(each, each.data, each.data.clone()) for each in plain if not each.is_meta]
+    values = [
+        (each, each.data, each.data.clone()) for each in plain if not each.is_meta and each.layout is torch.strided
+    ]
     try:
         yield
     finally:

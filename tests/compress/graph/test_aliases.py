@@ -169,3 +169,31 @@ def test_a_weight_that_is_read_through_an_attribute_stays(keep, stays):
     graph = prunable_graph(Kept(keep), numbers(*IMAGE).float())
     assert any("forward reads the memory of a.weight" in each for each in graph.why_pinned("a.weight")) == stays
     assert bool(graph.groups(prunable_only=True)) != stays
+
+
+class Message(nn.Module):
+    """Sums over the neighbours in a graph whose adjacency is sparse."""
+
+    def __init__(self, kind, registered):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.kind = nn.Linear(5, 8), nn.Linear(8, 3), kind
+        links = torch.ones(2, 2).triu()
+        adjacency = links if kind == "made sparse" else links.to_sparse()
+        if registered:
+            self.register_buffer("adjacency", adjacency)
+        else:
+            self.adjacency = adjacency
+
+    def forward(self, x):
+        links = self.adjacency.to_sparse() if self.kind == "made sparse" else self.adjacency
+        y = self.a(x)
+        return self.b((torch.sparse.mm(links, y) if self.kind == "mm" else links @ y).relu())
+
+
+@pytest.mark.parametrize("kind", ["at", "mm", "made sparse"])
+@pytest.mark.parametrize("registered", [True, False])
+def test_sparse_tensors_are_memory_of_their_own(kind, registered):
+    graph = prunable_graph(Message(kind, registered), numbers(2, 5).float())
+    (group,) = graph.groups_of("a.weight", 0)
+    assert group.pinned == (("no rule for the operation (_sparse_mm in the model)",) if kind == "mm" else ())
