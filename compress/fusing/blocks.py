@@ -147,6 +147,7 @@ def fused_copy(name: str, block: nn.Module) -> nn.Module:
     """
     first = next((p for p in (*block.parameters(), *block.buffers()) if p.is_floating_point()), None)
     with _in_float64(), torch.random.fork_rng(devices=[]):
+        own = _left_alone(name, block)
         fused = _called(name, block)
         _fuse_within(name, fused)
     if first is not None:
@@ -156,7 +157,7 @@ def fused_copy(name: str, block: nn.Module) -> nn.Module:
     trained = any(p.requires_grad for p in block.parameters())
     for parameter in fused.parameters():
         parameter.requires_grad_(trained)
-    _keep_own(block, fused)
+    _keep_own(block, fused, own)
     for hooks in HOOKS:
         setattr(fused, hooks, getattr(block, hooks))  # the very dict: handles stay valid
     return fused
@@ -223,14 +224,31 @@ def _is_channels_last(parameter: Tensor) -> bool:
     )
 
 
-def _keep_own(block: nn.Module, fused: nn.Module) -> None:
-    """Parameters that are as they were become the block's own objects again."""
-    own = dict(block.named_parameters())
+def _left_alone(name: str, block: nn.Module) -> set[str]:
+    """Names of the parameters that the method leaves as they are, whatever their values.
+
+    Not by their own values: a bias of zeros that is added changes nothing today, and a resumed run's new network has
+    other zeros than the trained one; the order of parameters in the optimizer follows from this.
+    """
+    drawn = copy.deepcopy(block).double()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in drawn.parameters():
+        values = torch.rand(parameter.shape, generator=generator, dtype=torch.float64) + 0.5
+        parameter.data = values.to(parameter.device)
+    fused = _called(name, drawn)
+    _fuse_within(name, fused)
+    before = dict(drawn.named_parameters())
+    return {key for key, after in fused.named_parameters() if key in before and _alike(before[key], after)}
+
+
+def _keep_own(block: nn.Module, fused: nn.Module, own: set[str]) -> None:
+    """Parameters that the method leaves as they are become the block's own objects again."""
+    before = dict(block.named_parameters())
     for prefix, module in fused.named_modules():
-        for key, parameter in module._parameters.items():
-            before = own.get(f"{prefix}.{key}" if prefix else key)
-            if before is not None and parameter is not None and _alike(before, parameter):
-                module._parameters[key] = before
+        for key in module._parameters:
+            name = f"{prefix}.{key}" if prefix else key
+            if name in own:
+                module._parameters[key] = before[name]
 
 
 def _alike(before: Tensor, after: Tensor) -> bool:

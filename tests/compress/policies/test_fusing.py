@@ -304,3 +304,37 @@ def test_a_layer_of_a_block_that_stands_elsewhere_too_is_refused(where):
     with pytest.raises(UserError, match=r"shares '.*weight' with another part of the network; nothing was"):
         run.to(1)
     assert [id(p) for p in run.net.parameters()] == parameters
+
+
+class _Affine(nn.Module):
+    """Scale and shift, as sums of two each; fused to one each, in another order than they are declared."""
+
+    def __init__(self, fused: bool = False) -> None:
+        super().__init__()
+        self.is_fused = fused
+        if fused:
+            self.gamma, self.beta = nn.Parameter(torch.ones(3, 1, 1)), nn.Parameter(torch.zeros(3, 1, 1))
+            return
+        self.beta, self.b2 = nn.Parameter(torch.zeros(3, 1, 1)), nn.Parameter(torch.zeros(3, 1, 1))
+        self.gamma, self.g2 = nn.Parameter(torch.ones(3, 1, 1)), nn.Parameter(torch.full((3, 1, 1), 0.1))
+
+    def forward(self, x):
+        return x * self.gamma + self.beta if self.is_fused else x * (self.gamma + self.g2) + self.beta + self.b2
+
+    def fuse(self):
+        if self.is_fused:
+            return self
+        new = _Affine(fused=True)
+        new.gamma.data, new.beta.data = self.gamma + self.g2, self.beta + self.b2
+        return new
+
+
+def test_which_parameters_stay_does_not_follow_from_their_values():
+    """A new network's zeros changed the order in which a resumed run's optimizer has them."""
+    runs = [
+        make(lambda: nn.Sequential(_Affine(), nn.Conv2d(3, 2, 1)), optimizer=torch.optim.Adam, lr=0.01) for _ in "ab"
+    ]
+    whole, first = runs[0].to(8), runs[1].to(5)
+    again = make(lambda: nn.Sequential(_Affine(), nn.Conv2d(3, 2, 1)), optimizer=torch.optim.Adam, lr=0.01)
+    state = again.load(reloaded(first.save())).to(8).net.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in whole.net.state_dict().items())
