@@ -27,7 +27,7 @@ from compress.analysis.sensitivity.changes import (
 )
 from compress.analysis.sensitivity.evaluation import Evaluation, TestFunction, as_metrics, directions
 from compress.analysis.sensitivity.group_pruner import GROUPS, graph_of
-from compress.analysis.sensitivity.meter import Meter, PlainMeter, in_place
+from compress.analysis.sensitivity.meter import Meter, PlainMeter, in_place, same_state
 from compress.analysis.sensitivity.plots import draw
 from compress.analysis.sensitivity.record import Record, open_record, take_parts
 from compress.analysis.sensitivity.replay import choose_meter
@@ -202,9 +202,11 @@ def _prepare(
     grouped = sense_type in GROUPS
     if isinstance(test_func, Evaluation) or not grouped:
         inputs = next(iter(test_func.inputs), None) if isinstance(test_func, Evaluation) else None
-        graph = graph_of(model, inputs) if grouped else None
+        with same_state(model):  # a trace runs what writes weights and buffers
+            graph = graph_of(model, inputs) if grouped else None
         subjects = find_subjects(model, sense_type, settings.weights, graph)
-        meter = choose_meter(model, test_func, subjects, settings.cache_bytes)
+        with same_state(model):
+            meter = choose_meter(model, test_func, subjects, settings.cache_bytes)
         return subjects, meter, meter.dense(), graph
     chosen_weights(model, settings.weights)  # a wrong name is found before anything is measured
     plain, current = PlainMeter(model, test_func), CurrentGraph(model)
@@ -213,7 +215,8 @@ def _prepare(
         dense = plain.dense()
     finally:
         current.unwatch()
-    graph = graph_of(model, current.inputs)
+    with same_state(model):
+        graph = graph_of(model, current.inputs)
     return find_subjects(model, sense_type, settings.weights, graph), plain, dense, graph
 
 
@@ -246,5 +249,5 @@ def _together(
 ) -> dict[str, float]:
     """The metrics with every suggested level at once: losses add up, which no single weight shows."""
     parameters = {name: own for each in subjects for name, own in each.parameters.items()}
-    with in_place(parameters, values_together(subjects, levels)):
+    with in_place(parameters, values_together(subjects, levels)), same_state(model):
         return as_metrics(test_func(model))

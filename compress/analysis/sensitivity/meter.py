@@ -49,12 +49,13 @@ class PlainMeter(Meter):
 
     def dense(self) -> Metrics:
         """One call."""
-        return as_metrics(self.test_func(self.model))
+        with same_state(self.model):
+            return as_metrics(self.test_func(self.model))
 
     def changed(self, subject: Subject, value: Tensor, others: Mapping[str, Tensor] | None = None) -> Metrics:
         """One call with the values in the parameters' places."""
         with in_place(subject.parameters, {subject.name: value, **(others or {})}):
-            return as_metrics(self.test_func(self.model))
+            return self.dense()
 
 
 @contextlib.contextmanager
@@ -66,6 +67,31 @@ def in_place(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor
         yield
     finally:
         _write(parameters, own)
+
+
+@contextlib.contextmanager
+def same_state(model: nn.Module) -> Iterator[None]:
+    """Parameters and buffers that the network writes while it is evaluated, such as a moving average, are put back."""
+    owners = [(own, dict(own)) for module in model.modules() for own in (module._parameters, module._buffers)]
+    tensors = list({id(each): each for own, _ in owners for each in own.values() if each is not None}.values())
+    values = [(each, each.data, each.detach().clone()) for each in tensors if not each.is_meta]
+    try:
+        yield
+    finally:
+        for own, before in owners:
+            if len(own) != len(before) or any(own.get(name) is not each for name, each in before.items()):
+                own.clear()
+                own.update(before)
+        for tensor, data, value in values:
+            _put_back(tensor, data, value)
+
+
+def _put_back(tensor: Tensor, data: Tensor, value: Tensor) -> None:
+    if tensor.layout is torch.strided and (tensor.data_ptr() != data.data_ptr() or tensor.shape != data.shape):
+        tensor.data = data
+    if tensor.layout is torch.strided and not torch.equal(tensor, value):
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            tensor.copy_(value)
 
 
 @torch.no_grad()

@@ -449,3 +449,49 @@ def test_a_written_schedule_names_the_schema_from_its_own_folder(tmp_path, folde
 @pytest.mark.parametrize(("value", "words"), [(19.0, "(0.5 worse)"), (20.0, "(0.5 better)"), (19.5, "(0 worse)")])
 def test_better_is_not_called_worse(value, words):
     assert words in suggestion_note(Tolerated("psnr", 0.1, 19.5, True), {"psnr": value})
+
+
+class Writing(nn.Module):
+    """Writes a buffer in place, assigns another one, and scales a weight, also in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x).relu()
+        self.mean.add_(y.detach().mean(0))
+        self.calls = self.calls + 1
+        self.last.weight.data.mul_(0.9)
+        return self.last(y + self.mean) + self.calls
+
+
+def squares(outputs):
+    return {"mse": float(torch.cat(list(outputs)).square().mean())}
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("sense_type", ["element", "filter"])
+def test_what_forward_writes_in_eval_mode_is_put_back_before_each_level(tmp_path, plain, sense_type) -> None:
+    model, batches = Writing().eval(), [torch.randn(4, 5), torch.randn(4, 5)]
+    state = copy.deepcopy(model.state_dict())
+    levels = [0.25, 0.5]
+
+    @torch.no_grad()
+    def function(network):
+        return squares([network(each) for each in batches])
+
+    test_func = function if plain else Evaluation(batches, squares)
+    table = sensitivity_analysis(model, tmp_path / "s.xlsx", test_func, sense_type, levels)
+    assert all(torch.equal(each, state[name]) for name, each in model.state_dict().items())
+    dense = function(copy.deepcopy(model))["mse"]
+    assert table["mse"][table["level"] == 0].tolist() == pytest.approx([dense] * (table["level"] == 0).sum())
+    for row in table[(table["level"] > 0) & (table["weight"] == "first.weight")].itertuples():
+        fresh = copy.deepcopy(model)
+        subject = next(each for each in find_subjects(fresh, "element") if each.name == "first.weight")
+        with torch.no_grad():
+            fresh.first.weight.copy_(subject.values(row.level)["first.weight"])
+        assert sense_type == "filter" or row.mse == pytest.approx(function(fresh)["mse"])
