@@ -8,6 +8,7 @@ import ast
 import contextlib
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
@@ -89,7 +90,8 @@ def _elsewhere(name: str) -> str | None:
     """Where a plain name is found without the folders of somebody's code."""
     if name in sys.builtin_module_names:
         return name
-    spec = PathFinder.find_spec(name, [each for each in sys.path if each not in _folders])
+    here = os.getcwd()  # what an empty entry of the path means
+    spec = PathFinder.find_spec(name, [each for each in sys.path if (each or here) not in _folders])
     return None if spec is None else spec.origin or next(iter(spec.submodule_search_locations or []), None)
 
 

@@ -1,6 +1,7 @@
 """Two files of somebody's code, each with a `blocks.py` beside it: each is given its own."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,10 @@ def test_a_neighbour_that_changed_is_told(two: list[str], here: Path, caplog: An
     assert "blocks_beside.py, lazily_beside.py, which are not what the network of" in caplog.text
 
 
-def test_a_neighbour_that_another_module_hides_is_told(here: Path, caplog: Any, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("first", ["/usr", ""], ids=["a folder", "the present folder"])
+def test_a_neighbour_that_another_module_hides_is_told(here: Path, caplog: Any, monkeypatch: Any, first: str) -> None:
     monkeypatch.setattr(own_network, "named", set())
+    monkeypatch.setattr("sys.path", [first, *(each for each in sys.path if each)])
     (here / "json.py").write_text("")
     (here / "uses_json.py").write_text("import json\nfrom torch import nn\ndef net(): return nn.Conv2d(3, 3, 1)\n")
     own_network.allow(["uses_json.py:net"])
