@@ -31,7 +31,7 @@ from torch import nn
 from apputils.compare.pareto import pareto_front
 from apputils.runs.console import exit_codes
 from compress.analysis.metric_names import words_of
-from compress.errors import UserError
+from compress.errors import UserError, did_you_mean
 from compress.fusing.blocks import exchange, fusions_of
 from compress.thinning.trials.trial import prunable_graph
 from options.applications import Application, find_application
@@ -127,6 +127,17 @@ def _window(first: int, end: int) -> str:
 
 
 SCHEDULES = ("dense", "half_macs", "int8", "pipeline")
+
+
+def _schedules(text: str) -> list[str]:
+    """Names of `SCHEDULES`, by commas: an unknown one would train a dense run under its name."""
+    names = [each.strip() for each in text.split(",")]
+    for name in names:
+        if name not in SCHEDULES:
+            raise UserError(
+                f"--schedules={text}: unknown schedule {name!r}; {did_you_mean(name, SCHEDULES)}; nothing was started"
+            )
+    return names
 
 
 def fused(network: nn.Module) -> nn.Module | None:
@@ -315,11 +326,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(own)
     application = find_application(given.optform)
     archs = ARCH.findall(given.archs) if given.archs else list(application.load("architectures").architectures)
+    schedules = _schedules(given.schedules)
     folder = Path("results") / f"zoo-{given.optform}"
     folder.mkdir(parents=True, exist_ok=True)
     check_settings(folder, {"epochs": given.epochs, "options": list(more)})
     how = f"{given.epochs} epochs each, options {' '.join(more) or 'by default'}, one seed."
-    pairs = [Pair(given.optform, arch, kind) for arch in archs for kind in given.schedules.split(",")]
+    pairs = [Pair(given.optform, arch, kind) for arch in archs for kind in schedules]
     failed: dict[str, str] = {}
     for pair in pairs:
         try:

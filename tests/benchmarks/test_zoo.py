@@ -102,3 +102,11 @@ def test_runs_are_made_once_and_shown(here: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     main(given)
     assert "train.py" not in capsys.readouterr().out
+
+
+def test_an_unknown_schedule_is_refused_before_anything_is_trained(here: Path) -> None:
+    with pytest.raises(UserError, match="--schedules=half_mac: unknown schedule 'half_mac'; did you mean 'half_macs'"):
+        main(["--archs=espcn", "--schedules=half_mac", "--epochs=1"])
+    with pytest.raises(UserError, match="unknown schedule ''"):
+        main(["--archs=espcn", "--schedules=dense,", "--epochs=1"])
+    assert not Path("results").exists()
