@@ -31,7 +31,7 @@ from torch import nn
 from apputils.compare.pareto import pareto_front
 from apputils.runs.console import exit_codes
 from compress.analysis.metric_names import words_of
-from compress.errors import UserError, did_you_mean
+from compress.errors import UserError, did_you_mean, some
 from compress.fusing.blocks import exchange, fusions_of
 from compress.thinning.trials.trial import prunable_graph
 from options.applications import Application, find_application
@@ -315,7 +315,11 @@ def check_settings(folder: Path, settings: Row) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs every pair and writes the page after each."""
+    """Runs every pair and writes the page after each.
+
+    Raises:
+        UserError: an argument is wrong, or a pair failed; the others are on the page.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     own, more = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=(__doc__ or "").partition("\n")[0])
@@ -340,7 +344,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             why = str(e)
         if why is not None:
             failed[pair.run] = why
+            sys.stdout.write(f"{pair.run}: {why}\n")
+            sys.stdout.flush()
         write_page(pairs, failed, folder, how)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(pairs)} pairs failed: {some(list(failed))}; what each said is above")
 
 
 if __name__ == "__main__":

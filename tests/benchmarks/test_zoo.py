@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import zoo
 from benchmarks.zoo import (
     ARCH,
     SCHEDULES,
@@ -94,13 +95,14 @@ def test_runs_are_made_once_and_shown(here: Path, capsys: pytest.CaptureFixture[
         "--batchSize=2",
         "--width=8",
     ]
-    main(given)
+    with pytest.raises(UserError, match="1 of 2 pairs failed: zoo-SR-none-half_macs"):
+        main(given)
     rows = json.loads(Path("results/zoo-SR/zoo.json").read_text())
     assert [(row["arch"], row["schedule"]) for row in rows] == [("espcn", "half_macs")]
     assert Path("results/zoo-SR/zoo.png").stat().st_size > 10_000
     assert "zoo-SR-none-half_macs: --arch=none: unknown architecture" in Path("results/zoo-SR/zoo.md").read_text()
     capsys.readouterr()
-    main(given)
+    main(["--archs=espcn", *given[1:]])
     assert "train.py" not in capsys.readouterr().out
 
 
@@ -110,3 +112,14 @@ def test_an_unknown_schedule_is_refused_before_anything_is_trained(here: Path) -
     with pytest.raises(UserError, match="unknown schedule ''"):
         main(["--archs=espcn", "--schedules=dense,", "--epochs=1"])
     assert not Path("results").exists()
+
+
+def test_a_pair_that_fails_is_reported_and_ends_with_an_error(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "_call", lambda program, *arguments: f"{program} ended with 2: no space")
+    with pytest.raises(UserError, match="2 of 2 pairs failed: zoo-SR-none-dense, zoo-SR-espcn-dense"):
+        main(["--archs=none,espcn", "--schedules=dense", "--epochs=1"])
+    told = capsys.readouterr().out
+    assert "zoo-SR-none-dense: --arch=none: unknown architecture" in told
+    assert "zoo-SR-espcn-dense: train.py ended with 2: no space" in told
