@@ -5,10 +5,12 @@
 
 import io
 import math
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageFilter
 
 from compress.errors import UserError, did_you_mean
@@ -16,7 +18,15 @@ from data.images import Pixels, down_sample, planes, up_sample
 from data.pairs import Degradation
 
 Change = Callable[[Pixels, np.random.Generator], Pixels]  # (H, W, 3) -> (H, W, 3), 0..255
-TRIED = 128  # pixels: side of the image that one's own function is tried with
+TRIED = (
+    (128, 128),
+    (96, 160),
+    (64, 48),
+)  # pixels: height, width of images that one's own function is tried with
+UNREPEATABLE = (
+    "so no run could be repeated or resumed; draw from its second argument (`draw.normal(...)`), not from "
+    "numpy.random, random or torch"
+)
 TAPS = 4  # low-resolution pixels that bicubic up-sampling and the down-sampling before it reach
 
 
@@ -147,10 +157,20 @@ def _is_number(text: str) -> bool:
 
 
 def _checked(function: Change, part: str) -> Change:
-    """One's own function, whose result is looked at; it is tried on a small image now."""
+    """One's own function, whose result is looked at; it is tried on small images now.
+
+    What it draws from a global generator is seen at each call. What has no generator, as the time or a counter, is seen
+    only if it shows in these few.
+    """
 
     def change(pixels: Pixels, draw: np.random.Generator) -> Pixels:
+        before = _global_generators()
         given = np.asarray(function(pixels.copy(), draw))
+        if _global_generators() != before:
+            raise UserError(
+                f"--degradation={part} draws from, or seeds, a generator of numpy.random, random or torch, "
+                f"{UNREPEATABLE}"
+            )
         if given.shape != pixels.shape or given.dtype != np.uint8:
             raise UserError(
                 f"--degradation={part} gave {given.dtype} of shape {given.shape} for an image uint8 of shape "
@@ -158,12 +178,17 @@ def _checked(function: Change, part: str) -> Change:
             )
         return given
 
-    image = np.random.default_rng(0).integers(0, 256, (TRIED, TRIED, 3), dtype=np.uint8)
-    once, again = (change(image, np.random.default_rng(0)) for _ in range(2))
-    if not np.array_equal(once, again):
+    images = [np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8) for size in TRIED]
+    once, again = ([change(image, np.random.default_rng(0)) for image in images] for _ in range(2))
+    if not all(map(np.array_equal, once, again)):
         raise UserError(
-            f"--degradation={part} gives something else each time for the same image and the same generator, so no run "
-            "could be repeated or resumed; draw from its second argument (`draw.normal(...)`), not from numpy.random, "
-            "random or torch. Nothing was started"
+            f"--degradation={part} gives something else each time for the same image and the same generator, "
+            f"{UNREPEATABLE}. Nothing was started"
         )
     return change
+
+
+def _global_generators() -> tuple[object, ...]:
+    """The states of the generators that a process has one of."""
+    kind, words, *more = np.random.get_state()
+    return random.getstate(), kind, np.asarray(words).tobytes(), *more, torch.get_rng_state().numpy().tobytes()

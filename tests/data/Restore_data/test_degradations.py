@@ -1,10 +1,14 @@
 """What is done to sharp images: as its text says, the same for the same seed, the same inside a crop."""
 
 import io
+import itertools
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -97,6 +101,30 @@ def test_ones_own_must_give_an_image() -> None:
     assert np.array_equal(made.whole(SHARP, np.random.default_rng(0)), SHARP // 2)
     with pytest.raises(UserError, match="mine.py:dark gave float64 of shape .* it must give the same kind and shape"):
         degradation_of("mine.py:dark", lambda name: lambda pixels, draw: pixels / 2)
+
+
+@pytest.mark.parametrize("drawn", [np.random.rand, random.random, lambda: torch.rand(1)])
+def test_ones_own_draws_from_no_global_generator_at_any_call(drawn: Callable[[], object]) -> None:
+    tried = iter(range(6))
+
+    def later(pixels: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        if next(tried, None) is None:
+            drawn()
+        return pixels
+
+    made = degradation_of("mine.py:rare", lambda name: later)
+    with pytest.raises(UserError, match="mine.py:rare draws from, or seeds, a generator of numpy.random, random or to"):
+        made.whole(SHARP, np.random.default_rng(0))
+
+
+def test_ones_own_is_the_same_at_other_sizes_and_calls() -> None:
+    fresh, calls = np.random.default_rng(), itertools.count()
+    for change in (
+        lambda pixels, draw: pixels if len(pixels) == 128 else pixels // (1 + fresh.integers(1, 99)).astype(np.uint8),
+        lambda pixels, draw: pixels // np.uint8(1 + (next(calls) > 2)),
+    ):
+        with pytest.raises(UserError, match="mine.py:odd gives something else each time"):
+            degradation_of("mine.py:odd", lambda name, change=change: change)
 
 
 def test_samples_follow_seed_epoch_and_number(tmp_path: Path) -> None:
