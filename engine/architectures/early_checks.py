@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import trace_model
+from compress.thinning.proof.copies import restored
+from compress.thinning.recipe import tensors_of
 from compress.thinning.trials.trial import prunable_graph
 from engine.architectures.own_modules import START, own_code
 
@@ -88,17 +90,11 @@ def check_step(network: nn.Module, arch: str, probe: Probe) -> None:
 
 @contextlib.contextmanager
 def _kept(network: nn.Module) -> Iterator[None]:
-    """Puts back what a pass in training mode changes: modes, and the values of buffers."""
-    modes = [(module, module.training) for module in network.modules()]
-    values = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    try:
+    """Puts back what a pass in training mode changes: modes, values, buffers that it replaces, what modules keep."""
+    with restored(network):
+        for tensor in tensors_of(network).values():
+            tensor.data = tensor.data.clone()  # in-place writes go there
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
 
 
 def _output(network: nn.Module, arch: str, probe: Probe, mode: str) -> Tensor:

@@ -229,6 +229,12 @@ def test_a_try_leaves_a_network_as_it_was(nets: Path, trainer_of: TrainerOf) -> 
     assert all(parameter.grad is None for parameter in trainer.model.parameters())
 
 
+def test_a_try_leaves_a_buffer_that_forward_replaces(nets: Path, trainer_of: TrainerOf) -> None:
+    trainer = trainer_of(f"--arch={nets}:Replacing")
+    trainer.build()
+    assert float(trainer.model.mean) == 0
+
+
 def test_a_network_that_keeps_what_it_computed_is_trained(nets: Path, trainer_of: TrainerOf) -> None:
     trainer = trainer_of(f"--arch={nets}:Remembering")
     trainer.build()
