@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.errors import UserError
+from compress.errors import UserError, some
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import trace_model
 from compress.thinning.proof.copies import restored
@@ -61,7 +61,9 @@ def check_outputs(network: nn.Module, arch: str, probes: Iterable[Probe]) -> Non
     """
     for probe in probes:
         with torch.no_grad(), _kept(network):  # no inference mode: a network may keep what it computes for its steps
+            names = set(network.state_dict())
             _output(network.eval(), arch, probe, "")
+            _check_names(network, arch, names)
 
 
 def check_step(network: nn.Module, arch: str, probe: Probe) -> None:
@@ -81,7 +83,9 @@ def check_step(network: nn.Module, arch: str, probe: Probe) -> None:
     inputs, wanted = probe
     two = [torch.cat([each, each]) for each in inputs], (2, *wanted[1:])
     with _kept(network):
+        names = set(network.state_dict())
         output = _output(network.train(), arch, two, " in training mode")
+        _check_names(network, arch, names)
         if not output.requires_grad:
             raise UserError(f"--arch={arch}: its output does not depend on a parameter that is trained; {START}")
         with own_code(f"--arch={arch}: its gradients cannot be computed"):
@@ -95,6 +99,16 @@ def _kept(network: nn.Module) -> Iterator[None]:
         for tensor in tensors_of(network).values():
             tensor.data = tensor.data.clone()  # in-place writes go there
         yield
+
+
+def _check_names(network: nn.Module, arch: str, before: set[str]) -> None:
+    """Refuses a network whose forward makes, or removes, what a checkpoint holds: a new one would not have it."""
+    changed = sorted(before ^ set(network.state_dict()))
+    if changed:
+        raise UserError(
+            f"--arch={arch}: its forward makes or removes {some(changed)}, so a checkpoint would not fit the network "
+            f"that its constructor builds; make parameters and buffers in the constructor; {START}"
+        )
 
 
 def _output(network: nn.Module, arch: str, probe: Probe, mode: str) -> Tensor:

@@ -168,6 +168,7 @@ def test_a_file_that_moved_is_found_by_its_class(nets: Path, here: Path, caplog:
         ("TornGradient", [], "its gradients cannot be computed: RuntimeError: one of the variables"),
         ("Complex", [], "1 x 3 x 24 x 24 of torch.complex64, and the task needs"),
         ("Lazy", [], "has lazy layers.*write them out"),
+        ("MadeLate", [], "its forward makes or removes scale, so a checkpoint would not fit"),
         ("Leaving", [], r"cannot be built: SystemExit: usage: mine \(line \d+ of"),
         ("made", [], "is a network; name its class"),
         ("Untraced", [], r"cannot be traced .*nets.py:3\d.*MACs, thinning and export need the trace"),
