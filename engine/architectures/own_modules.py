@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -32,6 +33,8 @@ def warn_once(message: str) -> None:
 class own_code:
     """Block in which somebody else's code runs: whatever it raises is a UserError that says where.
 
+    The present folder is afterwards what it was: a run's folders are relative to it.
+
     Args:
         words: begin the message.
         now: ends it: what happens now.
@@ -40,12 +43,23 @@ class own_code:
     def __init__(self, words: str, now: str = START) -> None:
         self.words, self.now = words, now
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        self.folder = _present_folder()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: Any) -> None:
+        if self.folder is not None and _present_folder() != self.folder:
+            os.chdir(self.folder)
         if isinstance(error, (Exception, SystemExit)) and not isinstance(error, UserError):
             text = " ".join(str(error).split())[:300]
             raise UserError(f"{self.words}: {type(error).__name__}: {text}{_place(trace)}; {self.now}") from error
+
+
+def _present_folder() -> str | None:
+    """None where it has been removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _place(trace: Any) -> str:

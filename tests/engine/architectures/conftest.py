@@ -11,6 +11,7 @@ from options import own_network
 NETWORKS = '''\
 """Somebody's networks."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -163,6 +164,12 @@ class MadeLate(Fine):
         if not hasattr(self, "scale"):
             self.scale = nn.Parameter(torch.ones(()))
         return super().forward(low) * self.scale
+
+
+class Moving(Fine):
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__(upscale_factor)
+        os.chdir(Path(__file__).parent)
 
 
 class Classifier(nn.Module):

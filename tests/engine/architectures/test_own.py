@@ -236,6 +236,17 @@ def test_a_try_leaves_a_buffer_that_forward_replaces(nets: Path, trainer_of: Tra
     assert float(trainer.model.mean) == 0
 
 
+def test_a_constructor_that_changes_the_folder_moves_no_run(nets: Path, here: Path) -> None:
+    own_network.allow([f"{nets}:Moving"])
+    ZOO(f"{nets}:Moving", upscale_factor=2)
+    assert Path.cwd() == here
+    (here / "inner").mkdir()
+    (here / "moves.py").write_text("import os\nfrom torch import nn\nos.chdir('inner')\nNet = nn.Identity\n")
+    own_network.allow(["moves.py:Net"])
+    ZOO("moves.py:Net", upscale_factor=2)
+    assert Path.cwd() == here
+
+
 def test_a_network_that_keeps_what_it_computed_is_trained(nets: Path, trainer_of: TrainerOf) -> None:
     trainer = trainer_of(f"--arch={nets}:Remembering")
     trainer.build()
