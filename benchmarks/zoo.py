@@ -298,13 +298,15 @@ def write_page(pairs: Sequence[Pair], failed: Mapping[str, str], folder: Path, h
 
 
 def check_settings(folder: Path, settings: Row) -> None:
-    """Keeps how the runs of a folder are trained.
+    """Keeps how the runs of a folder are trained; where none has been saved, nothing holds the settings.
 
     Raises:
         UserError: those that are there were trained otherwise.
     """
     path = folder / "settings.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    saved = Path("checkpoints").glob(f"{folder.name}-*/last.pt")
+    kept = [*saved, *folder.parent.glob(f"{folder.name}-*/test_summary.json")]
+    before = json.loads(path.read_text(encoding="utf-8")) if kept and path.is_file() else settings
     if before != settings:
         was, now = (f"--epochs={each['epochs']} -- {' '.join(each['options'])}".strip() for each in (before, settings))
         raise UserError(

@@ -68,11 +68,17 @@ def test_the_front_is_what_nothing_beats() -> None:
     assert lines[2].rstrip(" |").endswith("*+")
 
 
-def test_runs_that_were_trained_otherwise_are_not_mixed(tmp_path: Path) -> None:
-    check_settings(tmp_path, {"epochs": 6, "options": []})
-    check_settings(tmp_path, {"epochs": 6, "options": []})
+@pytest.mark.parametrize("kept", ["checkpoints/zoo-SR-espcn-dense/last.pt", "results/zoo-SR-a-int8/test_summary.json"])
+def test_runs_that_were_trained_otherwise_are_not_mixed(here: Path, kept: str) -> None:
+    folder = Path("results/zoo-SR")
+    folder.mkdir(parents=True)
+    check_settings(folder, {"epochs": 9, "options": []})
+    check_settings(folder, {"epochs": 6, "options": []})  # no run of the former was saved
+    Path(kept).parent.mkdir(parents=True)
+    Path(kept).touch()
+    check_settings(folder, {"epochs": 6, "options": []})
     with pytest.raises(UserError, match="holds runs of '--epochs=6 --', and these would be of '--epochs=6 -- --lr=1'"):
-        check_settings(tmp_path, {"epochs": 6, "options": ["--lr=1"]})
+        check_settings(folder, {"epochs": 6, "options": ["--lr=1"]})
 
 
 def test_an_architecture_may_have_arguments() -> None:
