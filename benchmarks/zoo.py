@@ -35,6 +35,7 @@ from compress.errors import UserError, did_you_mean, some
 from compress.fusing.blocks import exchange, fusions_of
 from compress.thinning.trials.trial import prunable_graph
 from options.applications import Application, find_application
+from options.own_network import to_type_again
 
 ROOT = Path(__file__).resolve().parent.parent
 QUANTIZER = "{class: QuantAwareTrainRangeLinearQuantizer, bits_activations: 8, bits_weights: 8, per_channel_wts: true}"
@@ -160,7 +161,9 @@ def make(pair: Pair, application: Application, epochs: int, more: Sequence[str],
     if (pair.results / "test_summary.json").is_file():
         return None
     given = [f"--optform={pair.optform}", *pair.options, *more]
-    trainer = application.load("trainer")(application.load("train_options")().parse(given), None, None)
+    config = application.load("train_options")().parse(given)
+    own = shlex.split(to_type_again(config))  # a checkpoint names code of one's own and never imports it
+    trainer = application.load("trainer")(config, None, None)
     trainer.build()
     schedule = folder / f"{pair.run}.yaml"
     narrow = fused(trainer.model)
@@ -168,7 +171,6 @@ def make(pair: Pair, application: Application, epochs: int, more: Sequence[str],
     schedule.write_text(schedule_text(pair.schedule, epochs, names, narrow is not None), encoding="utf-8")
     resumed = (Path("checkpoints") / pair.run / "last.pt").is_file()
     train = [f"--resume={pair.run}"] if resumed else [*given[1:], f"--compress={schedule}", f"--run={pair.run}"]
-    own = [f"--arch={pair.arch}"] if ".py:" in pair.arch else []
     return _call("train.py", given[0], *train, *(own if resumed else [])) or _call(
         "test.py", f"--run={pair.run}", "--sense=none", "--no-report", *own
     )

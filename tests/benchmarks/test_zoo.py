@@ -1,6 +1,7 @@
 """Architectures side by side: schedules that load for any network, the front, a page of real runs."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.zoo import (
     front_of,
     fused,
     main,
+    make,
     prunable_weights,
     schedule_text,
     table,
@@ -23,6 +25,8 @@ from benchmarks.zoo import (
 from compress.config import file_config
 from compress.errors import UserError
 from models.SR.zoo import ZOO
+from options import own_network
+from options.applications import find_application
 
 ROWS = [
     {"quality": quality, "macs": macs, "bytes": size, "arch": name, "schedule": "dense", "metric": "psnr", "gain": 1.0,
@@ -129,3 +133,27 @@ def test_a_pair_that_fails_is_reported_and_ends_with_an_error(
     told = capsys.readouterr().out
     assert "zoo-SR-none-dense: --arch=none: unknown architecture" in told
     assert "zoo-SR-espcn-dense: train.py ended with 2: no space" in told
+
+
+def test_code_of_ones_own_is_named_again_to_resume_and_to_test(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self):\n"
+    source += (
+        "        super().__init__(nn.Conv2d(3, 3, 3, padding=1))\ndef dark(pixels, draw):\n    return pixels // 2\n"
+    )
+    (here / "zoo_of_mine.py").write_text(source)
+    monkeypatch.syspath_prepend(str(here))
+    monkeypatch.setattr(own_network, "named", set())
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(zoo, "_call", lambda *arguments: calls.append(arguments))
+    pair = Pair("Restore", "zoo_of_mine:Net", "dense")
+    more = ["--samples=8", "--degradation=noise:5+zoo_of_mine.py:dark"]
+    own = ("--arch=zoo_of_mine:Net", more[1])
+    assert make(pair, find_application("Restore"), 1, more, here) is None
+    assert calls[0][-1] == f"--run={pair.run}"
+    assert calls[1][-2:] == own
+    (here / "checkpoints" / pair.run).mkdir(parents=True)
+    (here / "checkpoints" / pair.run / "last.pt").touch()
+    assert make(pair, find_application("Restore"), 1, more, here) is None
+    assert calls[2][2:] == (f"--resume={pair.run}", *own)
+    assert calls[3][-2:] == own
+    sys.modules.pop("zoo_of_mine", None)
