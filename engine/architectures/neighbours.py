@@ -27,7 +27,7 @@ def imports_of(path: Path) -> list[tuple[int, str]]:
     """Level and dotted name of all that a file imports, also within functions; [] where it cannot be parsed."""
     try:
         tree = ast.parse(read_bytes(path))
-    except (OSError, SyntaxError, ValueError):  # the import says where
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the import says where
         return []
     found: list[tuple[int, str]] = []
     for each in ast.walk(tree):

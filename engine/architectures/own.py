@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from compress.errors import UserError, did_you_mean, printable, shown
-from compress.io.files import read_text
+from compress.io.files import read_bytes
 from compress.selectors import unwrapped
 from engine.architectures.neighbours import at_home, imported_files
 from engine.architectures.own_modules import imported, own_code, warn_once
@@ -257,5 +257,5 @@ def _written_as(maker: Any) -> Any:
 
 
 def _checksum(files: Sequence[Path]) -> str:
-    content = b"".join(read_text(file).encode() for file in files)
+    content = b"".join(read_bytes(file).replace(b"\r\n", b"\n") for file in files)  # any encoding, any system's lines
     return hashlib.sha256(content).hexdigest()[:16]

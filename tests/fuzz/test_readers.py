@@ -40,6 +40,8 @@ from data.Classify_data.formats.folders import listed_classes
 from data.Classify_data.formats.idx import read_idx
 from data.Deblur_data.pairs_index import read_index
 from data.images import ImageFile
+from engine.architectures.neighbours import imports_of
+from engine.architectures.own import _checksum
 from engine.distributed.elastic_restart import _own_run
 from engine.resume import schedule_text
 from engine.saved.dense_baseline import is_dense
@@ -167,6 +169,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "restart.py _own_run": in_run("torchrun.yaml", _started_again),
     "restart.py _read_note": in_run("torchrun.yaml", _started_again),
     "resumption.py _text": lambda path: schedule_text(SimpleNamespace(compress=str(path)), None),
+    "neighbours.py imports_of": imports_of,
+    "own.py _checksum": lambda path: _checksum([path]),
     "solver.py _schedule": lambda path: schedule_text(SimpleNamespace(compress=str(path)), None),
 }
 MORE: dict[str, Callable[[Path], Any]] = {"--weights": load_weights, "--model": load_subject}

@@ -8,6 +8,7 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,8 @@ def in_place(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor
 @contextlib.contextmanager
 def same_state(model: nn.Module) -> Iterator[None]:
     """Parameters and buffers that the network writes while it is evaluated, such as a moving average, are put back."""
-    owners = [(own, dict(own)) for module in model.modules() for own in (module._parameters, module._buffers)]
+    tables: list[dict[str, Any]] = [own for each in model.modules() for own in (each._parameters, each._buffers)]
+    owners = [(own, dict(own)) for own in tables]
     tensors = list({id(each): each for own, _ in owners for each in own.values() if each is not None}.values())
     values = [(each, each.data, each.detach().clone()) for each in tensors if not each.is_meta]
     try:
