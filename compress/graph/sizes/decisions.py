@@ -1,5 +1,7 @@
 """What the code does for other sizes of the input, of which the examples show one: `undecided`.
 
+It names choices and cuts:
+
     if x.shape[-1] > 64:            # every example is smaller: what stands here was never seen
         y = y * self.table
     y.view(b, -1, 64)               # 64 happens to be the width: half the width would put two rows into one
