@@ -59,6 +59,8 @@ class Recipe:
     def apply(self, model: nn.Module) -> nn.Module:
         """Make a model smaller in place; parameters stay the same objects, but for those of fused blocks.
 
+        Nothing is proved here: `thin` and `remove_units` prove what they remove, and give the recipe of it.
+
         Args:
             model: has the names and sizes that the recipe was made for.
 

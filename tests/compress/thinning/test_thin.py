@@ -260,6 +260,47 @@ def test_a_group_that_stays_is_refused_with_its_reason():
     assert remove_units(model, graph, {"2.weight[0]": [], "0.weight[0]": [1]}, IMAGE).removed["0.weight[0]"] == [1]
 
 
+class Remade(nn.Module):
+    """For longer inputs the table is made anew; no example shows it, and no proof on examples either."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.register_buffer("table", torch.rand(8, 8))
+
+    def forward(self, x):
+        if x.shape[1] > len(self.table):
+            self.table = torch.arange(x.shape[1] * 8).view(-1, 8).sin() * self.table.shape[1]
+        return self.last(self.first(x) + self.table[: x.shape[1]])
+
+
+class Projects(nn.Module):
+    """The training loop calls `project`, by a number that nothing sets; no example call does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.width = nn.Linear(5, 8), nn.Linear(8, 3), 8
+
+    def forward(self, x):
+        return self.last(self.first(x))
+
+    def project(self, x):
+        return self.first(x).sum(-1) / self.width
+
+
+@pytest.mark.parametrize("allow_inexact", [False, True])
+@pytest.mark.parametrize(("model", "name", "reason"), [
+    (Remade(), "first.weight[0]", "make table anew"),
+    (Projects(), "first.weight[0]", r"project\(\), which no example call runs"),
+])  # fmt: skip
+def test_a_group_that_stays_for_what_no_proof_sees_is_refused(model, name, reason, allow_inexact):
+    inputs, before = torch.randn(2, 6, 5), copy.deepcopy(model.state_dict())
+    graph = prunable_graph(model, inputs, allow_inexact)
+    with pytest.raises(UserError, match=rf"{re.escape(name)}' cannot lose units: .*{reason}"):
+        remove_units(model, graph, {name: [1, 4]}, inputs, allow_inexact=allow_inexact)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_optimizer_of_another_network_is_refused(chain, masked):
     other = torch.optim.SGD(copy.deepcopy(chain).parameters(), 0.1, momentum=0.9)
