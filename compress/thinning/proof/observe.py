@@ -201,7 +201,7 @@ def quiet_numerics(watch: NoDropout) -> Iterator[None]:
 def kept_buffers(model: nn.Module, mode: str) -> Iterator[None]:
     """Inside, the model is in a mode; put values and identity of every buffer and every training flag back."""
     buffers = [
-        (module, key, buffer, buffer.clone(), buffer.grad_fn)
+        (module, key, buffer, buffer.data, buffer.clone(), buffer.grad_fn)
         for module in model.modules()
         for key, buffer in module._buffers.items()
         if buffer is not None
@@ -214,10 +214,12 @@ def kept_buffers(model: nn.Module, mode: str) -> Iterator[None]:
                 raise ForwardFailed("", f"it cannot be put into {mode} mode: {error}") from error
             yield
     finally:
-        for module, key, buffer, values, history in buffers:
+        for module, key, buffer, data, values, history in buffers:
             module._buffers[key] = buffer
             if buffer.grad_fn is not history:  # it was written into with gradients enabled
                 buffer.detach_()
+            if buffer.shape != data.shape:  # `.data = ...`, `resize_`
+                buffer.data = data
             buffer.copy_(values)
 
 

@@ -30,6 +30,7 @@ from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.proof.verify import Outcome, run_only, trial
 from compress.thinning.recipe import Recipe
 from compress.thinning.removal_plan import plan_recipe
+from compress.thinning.trials.remade import remade_pins
 from compress.thinning.trials.retreat import Lookalikes, Trials, first_fault, reason_of
 from compress.thinning.trials.steep import steep_pins
 
@@ -101,8 +102,8 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
         if not number and not outcome.reason:
             check_repeatable(model, trials)
         changes.make(trials, outcome, list(removed), only_pins=number >= ATTEMPTS)
-    if steep := steep_pins(model, graph, traces, inputs.several):
-        pins = [*changes.pins, *steep]
+    if late := [*steep_pins(model, graph, traces, inputs.several), *remade_pins(model, graph, inputs.several)]:
+        pins = [*changes.pins, *late]
         return graph_of(model, traces, changes.choices, pins, changes.distrusted, allow_inexact, heads)
     return graph
 
