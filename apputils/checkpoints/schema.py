@@ -5,6 +5,7 @@ may come from anyone: names in it become folders, numbers in it become sizes.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ContextDecorator
 from pathlib import Path
@@ -15,12 +16,13 @@ import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from apputils.checkpoints.bounded import OutOfBoundsError, bounded
 from apputils.runs.folders import Run, check_owner, is_plain_name
 from compress.errors import UserError, shown
 
-LARGEST_NUMBER = 65_536  # of a network's arguments: channels, classes, pixels
 MOST_FAULTS = 9  # that a message names
 MOST_VALUES, DEEPEST = 1000, 5  # of a network's arguments
+MOST_BITS = 64  # of a whole number among them
 MOST_GROWTH, ALWAYS = 1000, 10_000_000  # parameters of the network before it was thinned, for each in the file
 
 
@@ -34,7 +36,7 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a network's constructor, if a checkpoint can keep them.
 
     Raises:
-        ValueError: one is no plain value, or far beyond a size; or they are too many.
+        ValueError: one is no plain value, or a number that no file keeps; or they are too many.
     """
     waiting: list[tuple[Any, int]] = [(arguments, 0)]
     for count, (value, depth) in enumerate(waiting):
@@ -44,8 +46,10 @@ def plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
             waiting += [(each, depth + 1) for pair in value.items() for each in pair]
         elif isinstance(value, list | tuple):
             waiting += [(each, depth + 1) for each in value]
-        elif isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= LARGEST_NUMBER):
-            raise ValueError(f"{shown(value)} is beyond {LARGEST_NUMBER}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value} is not a finite number")
+        elif isinstance(value, int) and value.bit_length() > MOST_BITS:
+            raise ValueError(f"{shown(value)} has more than {MOST_BITS} bits")
         elif not isinstance(value, int | float | str | None):
             raise ValueError(f"{shown(value)} is no plain value")
     return arguments
@@ -236,15 +240,18 @@ def built(make: Callable[[dict[str, Any]], nn.Module], checkpoint: Mapping[str, 
     with Unfit("the network of this checkpoint cannot be built"):
         arguments = plain_arguments(checkpoint["network"]["arguments"])
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), bounded(memory=sys.maxsize):  # nothing is allocated
                 size = sum(parameter.numel() for parameter in make(arguments).parameters())
+        except OutOfBoundsError as e:
+            raise UserError(f"the network of this checkpoint cannot be built: {e}") from e
         except (NotImplementedError, RuntimeError, UserError):  # a constructor that computes with tensors' values
             size = 0
         weights = checkpoint.get("model")  # a teacher's source has none beside it
         stored = sum(tensor.numel() for tensor in weights.values()) if weights is not None else size
         if size > MOST_GROWTH * stored + ALWAYS:
             raise ValueError(f"it would have {size:,} parameters, and the file holds {stored:,}")
-        return make(arguments)
+        with bounded():
+            return make(arguments)
 
 
 def _checked(form: type[BaseModel], content: dict[str, Any], words: str) -> dict[str, Any]:

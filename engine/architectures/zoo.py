@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from apputils.checkpoints.bounded import OutOfBoundsError, bounded
 from apputils.checkpoints.schema import plain_arguments
 from compress.errors import UserError, did_you_mean
 from engine.architectures.own import own_network
@@ -67,12 +68,20 @@ class Zoo:
         """
         if arch is None and self.unnamed is not None:
             return self.unnamed(**given)
-        arch, chosen = arch or "", dict(settings or {})
-        prefix, colon, name = arch.partition(":")
+        chosen = dict(settings or {})
         try:
             plain_arguments(chosen)
         except ValueError as e:
             raise UserError(f"--arch-args: {e}; nothing was started") from e
+        try:
+            with bounded():
+                return self._made(arch or "", given, chosen, source)
+        except OutOfBoundsError as e:
+            raise OutOfBoundsError(f"--arch={arch} cannot be built{_with(chosen)}: {e}") from e
+
+    def _made(self, arch: str, given: dict[str, Any], chosen: dict[str, Any], source: str | None) -> nn.Module:
+        """A network, which knows its arguments."""
+        prefix, colon, name = arch.partition(":")
         if is_own(arch):
             network, source = own_network(arch, given, chosen, source)
             own = {"arch": arch, **given, "settings": chosen, "source": source}
@@ -104,9 +113,8 @@ class Zoo:
             data = {name: value for name, value in given.items() if name in taken}
             return self._maker(arch)(**data, **settings)
         except FAULTS as e:
-            shown = self.purpose.format(**given)
-            with_them = f" with {', '.join(f'{k} {v}' for k, v in settings.items())}" if settings else ""
-            raise UserError(f"--arch={arch} cannot be built{shown}{with_them}: {e}") from e
+            purpose = self.purpose.format(**given)
+            raise UserError(f"--arch={arch} cannot be built{purpose}{_with(settings)}: {e}") from e
 
     def _written(self, name: str) -> str:
         return f"--{name}" if name in self.options else f"{name} (in --arch-args)"
@@ -121,6 +129,10 @@ class Zoo:
         if arch in self.architectures:
             return self.architectures[arch]
         raise UserError(unknown(arch, self.architectures, self.libraries))
+
+
+def _with(settings: Mapping[str, Any]) -> str:
+    return f" with {', '.join(f'{name} {value}' for name, value in settings.items())}" if settings else ""
 
 
 def arguments_of(network: nn.Module) -> dict[str, Any]:

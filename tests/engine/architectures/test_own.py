@@ -309,17 +309,32 @@ def test_what_it_says_to_type_can_be_typed(monkeypatch: pytest.MonkeyPatch, type
     assert str(error.value).endswith(f"type: python test.py {asked}")
 
 
-def test_arguments_must_be_plain(nets: Path) -> None:
+def test_arguments_must_be_plain(nets: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apputils.checkpoints.bounded._memory", lambda: 10**9)
     for text, message in {
         "[1": "is not YAML",
         "3": "must hold arguments by name",
         "{1: 2}": "must hold arguments by name",
         "{a b: 2}": "must hold arguments by name",
         "{width: 2020-01-01}": "is no plain value",
-        "{width: 1.0e+9}": "is beyond 65536",
+        "{width: .nan}": "nan is not a finite number",
+        "{width: 1000000000000}": "cannot be built with width: 1000000000000: RuntimeError: .*can't allocate memory",
+        "{width: 10000}": "cannot be built with width 10000: its weights need [0-9,]+ GB and more",
     }.items():
         with pytest.raises(UserError, match=message):
             C2SRCNNTrainer(TrainOptions().parse([f"--arch={nets}:Fine", f"--arch-args={text}"]), None, None).build()
+
+
+def test_a_number_that_is_no_size_may_be_large(nets: Path, here: Path) -> None:
+    (here / "seeded.py").write_text(
+        "from nets import Restorer\n\n\nclass Seeded(Restorer):\n    def __init__(self, seed, theta):\n"
+        "        super().__init__()\n        self.seed, self.theta = seed, theta\n"
+    )
+    (here / "nets.py").write_text(nets.read_text())
+    (here / "their_blocks.py").write_text((nets.parent / "their_blocks.py").read_text())
+    own_network.allow(["seeded.py:Seeded"])
+    network = ZOO("seeded.py:Seeded", settings={"seed": 123456, "theta": 5e5}, upscale_factor=1)
+    assert vars(network)["checkpoint_arguments"]["settings"] == {"seed": 123456, "theta": 5e5}
 
 
 def test_the_other_applications_take_them_too(nets: Path, here: Path) -> None:

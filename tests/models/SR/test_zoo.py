@@ -99,7 +99,7 @@ def test_imdn_has_the_size_of_the_paper() -> None:
         ("srcnn", {"colors": 1}, "colors .* does not apply"),
         ("imdn", {"width": 6}, "cannot be built with width 6: the width is 6; each block keeps quarters"),
         ("edsr_baseline", {"depth": "many"}, "cannot be built with depth many"),
-        ("edsr_baseline", {"width": 10**9}, "--arch-args: 1000000000 is beyond"),
+        ("edsr_baseline", {"width": 10**12}, "cannot be built with width 1000000000000: .*memory"),
         ("net.py:MyNet", {}, "a checkpoint never imports code by itself. If you trust that file, add --arch=net.py:My"),
     ],
 )
