@@ -16,6 +16,7 @@ from compress.errors import UserError, did_you_mean, shown
 
 LIBRARIES = ("torchvision", "timm", "spandrel")
 OWN = re.compile(r"(?P<place>.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
+NAMED_AFTER = re.compile(r":(?![\\/])")  # not that of a drive
 FORM = "write it as --arch-args='{width: 32, depth: 8}'; nothing was started"
 named: set[str] = set()  # that the command line of this process names
 
@@ -60,9 +61,22 @@ def is_own(arch: str) -> bool:
     return found is not None and found["place"] not in LIBRARIES
 
 
+def parts_of(text: str) -> list[str]:
+    """What is joined by `+`: `noise:5+own.py:dark` -> `noise:5`, `own.py:dark`; a + in a file's path belongs to it."""
+    parts: list[str] = []
+    begun: list[str] = []  # perhaps a path, until its colon
+    for piece in text.split("+"):
+        begun.append(piece)
+        if not begun[0].strip() or NAMED_AFTER.search(piece):
+            whole = "+".join(begun).strip()
+            parts += [whole] if OWN.fullmatch(whole) else begun
+            begun = []
+    return [part.strip() for part in (*parts, *begun)]
+
+
 def _own_in(text: str) -> set[str]:
     """Code of one's own that a text names, alone or joined by `+`."""
-    return {part.strip() for part in (text, *text.split("+")) if is_own(part.strip())}
+    return {part for part in parts_of(text) if is_own(part)}
 
 
 def allow(texts: Iterable[str]) -> None:

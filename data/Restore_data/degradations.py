@@ -6,6 +6,7 @@
 import io
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ UNREPEATABLE = (
     "so no run could be repeated or resumed; draw from its second argument (`draw.normal(...)`), not from "
     "numpy.random, random or torch"
 )
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 TAPS = 4  # low-resolution pixels that bicubic up-sampling and the down-sampling before it reach
 
 
@@ -54,37 +56,41 @@ class Steps(Degradation):
         return {"degradation": self.text}
 
 
-def degradation_of(text: str, own: Callable[[str], Change]) -> Degradation:
+def degradation_of(parts: Sequence[str], own: Callable[[str], Change]) -> Degradation:
     """The degradation that a text names.
 
     Args:
-        text: parts joined by `+`.
+        parts: of the text, which joins them by `+`.
         own: gives the function of one's own of `FILE.py:NAME`.
 
     Raises:
         UserError: a part is unknown, or its number is none that it may have.
     """
-    parts = [part.strip() for part in text.split("+")]
-    changes, margin = [], 0
-    for i, part in enumerate(parts):
-        name, colon, value = part.partition(":")
+    text = "+".join(parts)
+    written, changes, margin = [], [], 0
+    for part in parts:
+        name, _, value = part.partition(":")
+        place, colon, function = part.rpartition(":")
         if not part or (name in KINDS and "," in value):
             what = f"{part!r} is not one part" if part else "there is nothing beside a +"
             raise UserError(f"--degradation={text}: {what}; several are joined by +, as in noise:10+jpeg:40")
         if name in KINDS:
-            number = _number(name, value, part)
+            number = _number(name, value.strip(), part)
             change, reach = KINDS[name][0](number)
-            parts[i] = f"{name}:{number:.12g}"
-        elif colon and (name.endswith(".py") or name.replace(".", "").isidentifier()) and not _is_number(value):
+            part = f"{name}:{number:.12g}"
+        elif place.endswith(".py") and not function.isidentifier():
+            raise UserError(f"--degradation={text}: {part!r} names no function; write {place}:FUNCTION")
+        elif colon and (place.endswith(".py") or place.replace(".", "").isidentifier()) and function.isidentifier():
             change, reach = _checked(own(part), part), 0
         else:
             raise UserError(
                 f"--degradation={text}: unknown part {part!r}; {did_you_mean(name, KINDS)}; write noise:SIGMA, "
                 "jpeg:QUALITY, blur:SIGMA, downup:FACTOR, several joined by +, or your own FILE.py:FUNCTION"
             )
+        written.append(part)
         changes.append(change)
         margin += reach
-    return Steps("+".join(parts), changes, margin)
+    return Steps("+".join(written), changes, margin)
 
 
 def noise(sigma: float) -> tuple[Change, int]:
@@ -98,7 +104,10 @@ def noise(sigma: float) -> tuple[Change, int]:
 
 
 def jpeg(quality: float) -> tuple[Change, int]:
-    """JPEG and back, by Pillow with its default chroma subsampling; the blocks begin at the crop's corner."""
+    """JPEG and back, by Pillow with its default chroma subsampling; the blocks begin at the corner of what it is given.
+
+    That is the image's corner. In training it is the crop's, or behind `blur` and `downup` that of the wider crop.
+    """
 
     def change(pixels: Pixels, draw: np.random.Generator) -> Pixels:
         buffer = io.BytesIO()
@@ -150,10 +159,8 @@ def _number(name: str, value: str, part: str) -> float:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    """Whether it is written in plain digits: Python takes those of other scripts too, and `1_0`."""
+    return NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
 
 
 def _checked(function: Change, part: str) -> Change:

@@ -13,17 +13,18 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from compress.errors import UserError, did_you_mean, printable, shown
+from compress.errors import UserError, did_you_mean, nearest, printable, shown
 from compress.io.files import read_bytes
 from compress.selectors import unwrapped
 from engine.architectures.neighbours import at_home, imported_files
 from engine.architectures.own_modules import imported, own_code, warn_once
-from options.own_network import OWN, is_own, typed_for
+from options.own_network import OWN, is_own, parts_of, typed_for
 
 logger = logging.getLogger("run")
 ENTRIES = ("train.py", "test.py")
@@ -124,7 +125,7 @@ def function_sources(option: str, text: str, before: Any = None) -> dict[str, st
     """
     known = before if isinstance(before, Mapping) else {}
     found = {}
-    for part in filter(is_own, (each.strip() for each in text.split("+"))):
+    for part in filter(is_own, parts_of(text)):
         typed = typed_for(part)
         if typed is not None:
             of = (
@@ -174,9 +175,20 @@ def _maker(text: str, option: str) -> Callable[..., Any]:
     maker = getattr(module, name, None)
     if callable(maker):
         return maker
-    own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
     what = "is not callable" if maker is not None else "is not in it"
-    raise UserError(f"{option}: {name} {what}; {did_you_mean(name, own)}; nothing was started")
+    raise UserError(f"{option}: {name} {what}; {did_you_mean(name, _there(module, name, option))}; nothing was started")
+
+
+def _there(module: ModuleType, name: str, option: str) -> list[str]:
+    """What may have been meant: a name that is near, else a module's networks, or its functions if it has none."""
+    own = {
+        key: value for key, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", None) == module.__name__ and not key.startswith("_")
+    }  # fmt: skip
+    classes = own if option.startswith("--arch") else {}
+    networks = [key for key, value in classes.items() if isinstance(value, type) and issubclass(value, nn.Module)]
+    functions = [key for key, value in own.items() if inspect.isfunction(value)]
+    return nearest(name, own) or networks or functions
 
 
 def _fitting(

@@ -6,12 +6,16 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from data.loaders import trained_with
+from data.pairs import Degradation
+from data.Restore_data.degradations import degradation_of
 from data.Restore_data.loaders import testing_loader, training_loaders
 from engine.architectures.chosen import ChosenArchitecture
 from engine.architectures.own import function_sources, own_function
 from models.restoration.quality import Quality
 from models.restoration.solver import RestorationTrainer
 from models.Restore.zoo import OPTIONS, ZOO
+from options.own_network import parts_of
 from options.Restore_options.train_options import RestoreTrainConfig
 
 logger = logging.getLogger("run")
@@ -48,15 +52,19 @@ class RestoreTrainer(ChosenArchitecture, RestorationTrainer):
 
 def restore_training_loaders(config: Any) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Training and validation loader; code of one's own is what the command line names."""
-    return training_loaders(config, partial(own_function, f"--degradation={config.degradation}"))
+    return training_loaders(config, _degradation(config.degradation))
 
 
 def restore_testing_loader(opt: Any, checkpoint: Any) -> DataLoader[Any]:
     """Testing loader; code of one's own is what the command line names."""
-    trained = checkpoint["options"].get("degradation")
+    trained = trained_with(checkpoint, "degradation", str)
     text = opt.degradation or trained
-    function_sources("--degradation", str(text), checkpoint["task"].get(SOURCES))
-    loader = testing_loader(opt, checkpoint, partial(own_function, f"--degradation={text}"))
+    function_sources("--degradation", text, checkpoint["task"].get(SOURCES))
+    loader = testing_loader(opt, checkpoint, _degradation(text))
     if text != trained:
         logger.info("images are degraded by %s here; the network was trained with %s", text, trained)
     return loader
+
+
+def _degradation(text: str) -> Degradation:
+    return degradation_of(parts_of(text), partial(own_function, f"--degradation={text}"))

@@ -15,8 +15,9 @@ from scipy.ndimage import gaussian_filter
 from compress.errors import UserError
 from data.images import ImageFile
 from data.pair_sets import PairCrops, PairImages
-from data.pairs import DegradedImages, inside
+from data.pairs import Degradation, DegradedImages, inside
 from data.Restore_data.degradations import Change, degradation_of
+from options.own_network import parts_of
 
 SHARP = np.random.default_rng(0).integers(60, 200, (3, 64, 80), dtype=np.uint8)
 
@@ -25,8 +26,12 @@ def refused(name: str) -> Change:
     raise UserError(f"not typed: {name}")
 
 
+def made_of(text: str, own: Callable[[str], Change] = refused) -> Degradation:
+    return degradation_of(parts_of(text), own)
+
+
 def degraded(text: str, seed: int = 0, sharp: np.ndarray = SHARP) -> np.ndarray:
-    return degradation_of(text, refused).whole(sharp, np.random.default_rng(seed))
+    return made_of(text).whole(sharp, np.random.default_rng(seed))
 
 
 def test_noise_has_its_standard_deviation_and_follows_the_seed() -> None:
@@ -51,13 +56,13 @@ def test_jpeg_blur_and_downup_are_what_their_names_say() -> None:
 @pytest.mark.parametrize("text", ["noise:25+jpeg:40", " noise:25.0 + jpeg:4e1"])
 def test_it_is_written_the_same_way_each_time(text: str) -> None:
     """Networks are compared only where it is equal."""
-    assert degradation_of(text, refused).facts() == {"degradation": "noise:25+jpeg:40"}
+    assert made_of(text).facts() == {"degradation": "noise:25+jpeg:40"}
 
 
 @pytest.mark.parametrize("text", ["blur:1.5", "downup:2", "blur:1+downup:2"])
 def test_a_crop_is_the_inside_of_the_degraded_image(text: str) -> None:
     """What lies around a crop reaches into it, as it does at work."""
-    degradation = degradation_of(text, refused)
+    degradation = made_of(text)
     draw = np.random.default_rng(0)
     margin, top, left = degradation.margin, 4, 6
     assert 0 < margin < 20
@@ -86,6 +91,12 @@ def test_parts_are_applied_in_their_order() -> None:
         ("jpeg:0", "must be jpeg:N, N a quality, a whole number from 1 to 100"),
         ("jpeg:20.5", "a whole number"),
         ("downup:1", "a whole number from 2 to 8"),
+        ("noise:1_0", "must be noise:N"),
+        ("noise:\u0661\u0660", "must be noise:N"),
+        ("noise:1e999", "must be noise:N"),
+        ("noise:5+own.py:", "'own.py:' names no function; write own.py:FUNCTION"),
+        ("own.py:3", "'own.py:3' names no function; write own.py:FUNCTION"),
+        ("../a+b/own.py:dark+noise:5", r"not typed: ../a\+b/own.py:dark"),
         ("blur:2+", "there is nothing beside a"),
         ("mine.py:dark", "not typed: mine.py:dark"),
         ("package.mine:dark+noise:2", "not typed: package.mine:dark"),
@@ -93,14 +104,14 @@ def test_parts_are_applied_in_their_order() -> None:
 )
 def test_what_is_not_there_is_refused(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        degradation_of(text, refused)
+        made_of(text)
 
 
 def test_ones_own_must_give_an_image() -> None:
-    made = degradation_of("mine.py:dark", lambda name: lambda pixels, draw: pixels // 2)
+    made = made_of("mine.py:dark", lambda name: lambda pixels, draw: pixels // 2)
     assert np.array_equal(made.whole(SHARP, np.random.default_rng(0)), SHARP // 2)
     with pytest.raises(UserError, match="mine.py:dark gave float64 of shape .* it must give the same kind and shape"):
-        degradation_of("mine.py:dark", lambda name: lambda pixels, draw: pixels / 2)
+        made_of("mine.py:dark", lambda name: lambda pixels, draw: pixels / 2)
 
 
 @pytest.mark.parametrize("drawn", [np.random.rand, random.random, lambda: torch.rand(1)])
@@ -112,7 +123,7 @@ def test_ones_own_draws_from_no_global_generator_at_any_call(drawn: Callable[[],
             drawn()
         return pixels
 
-    made = degradation_of("mine.py:rare", lambda name: later)
+    made = made_of("mine.py:rare", lambda name: later)
     with pytest.raises(UserError, match="mine.py:rare draws from, or seeds, a generator of numpy.random, random or to"):
         made.whole(SHARP, np.random.default_rng(0))
 
@@ -124,18 +135,18 @@ def test_ones_own_is_the_same_at_other_sizes_and_calls() -> None:
         lambda pixels, draw: pixels // np.uint8(1 + (next(calls) > 2)),
     ):
         with pytest.raises(UserError, match="mine.py:odd gives something else each time"):
-            degradation_of("mine.py:odd", lambda name, change=change: change)
+            made_of("mine.py:odd", lambda name, change=change: change)
 
 
 def test_samples_follow_seed_epoch_and_number(tmp_path: Path) -> None:
     Image.fromarray(SHARP.transpose(1, 2, 0)).save(tmp_path / "a.png")
     files = [ImageFile("a", tmp_path / "a.png")]
-    sets = [PairCrops(DegradedImages(files, degradation_of("noise:9+blur:1", refused)), 24, 4, 7) for _ in range(2)]
+    sets = [PairCrops(DegradedImages(files, made_of("noise:9+blur:1")), 24, 4, 7) for _ in range(2)]
     for key in (0, 3, 1):
         one, other = sets[0][key], sets[1][key]
         assert all(bool((a == b).all()) for a, b in zip(one, other, strict=True))
     assert not bool((sets[0][0][0] == sets[0][1][0]).all())
-    whole = PairImages(DegradedImages(files, degradation_of("noise:9", refused)))
+    whole = PairImages(DegradedImages(files, made_of("noise:9")))
     assert [item.name for item in whole] == ["a"]
     item, again = whole[0], whole[0]
     assert bool((item.degraded == again.degraded).all())

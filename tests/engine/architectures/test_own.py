@@ -11,6 +11,7 @@ import torch
 from apputils.checkpoints.file import load_checkpoint
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
+from engine.architectures.own import own_function
 from engine.saved.load_model import load_network
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from models.Classify.solver import ClassifyTrainer
@@ -352,6 +353,36 @@ def test_the_other_applications_take_them_too(nets: Path, here: Path) -> None:
         ).build()
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("noise:5 + own.py:dark", ["noise:5", "own.py:dark"]),
+        ("jpeg:40+../a+b/own.py:dark+blur:1", ["jpeg:40", "../a+b/own.py:dark", "blur:1"]),
+        ("../a++b/own.py:f", ["../a++b/own.py:f"]),
+        ("noise:5+C:\\a+b\\own.py:f", ["noise:5", "C:\\a+b\\own.py:f"]),
+        ("package.mod:f+noise:2+", ["package.mod:f", "noise:2", ""]),
+        ("a+noise:10++jpeg:3", ["a", "noise:10", "", "jpeg:3"]),
+    ],
+)
+def test_a_plus_in_the_path_of_a_file_belongs_to_it(text: str, parts: list[str]) -> None:
+    assert own_network.parts_of(text) == parts
+    own_network.named.clear()
+    own_network.allow([text])
+    assert own_network.named == {each for each in parts if own_network.is_own(each)}
+
+
+def test_what_may_be_meant_are_networks(here: Path) -> None:
+    lines = ["from torch import nn", "class Cfg: ...", "def helper(): ...", "class _Own(nn.Module): ..."]
+    (here / "helps.py").write_text("\n".join([*lines, "class Big(nn.Module): ...", "class Small(nn.Module): ..."]))
+    (here / "makes.py").write_text("\n".join(lines))
+    for arch, there in {"helps.py:Zzz": "Big, Small", "makes.py:Zzz": "helper"}.items():
+        own_network.allow([arch])
+        with pytest.raises(UserError, match=f"Zzz is not in it; there are: {there}; nothing"):
+            ZOO(arch)
+    with pytest.raises(UserError, match="Zzz is not in it; there are: helper; nothing"):
+        own_function("--degradation=helps.py:Zzz", "helps.py:Zzz")
+
+
 def test_an_option_of_test_py_names_only_ones_own() -> None:
     with pytest.raises(UserError, match="--arch names networks of your own"):
         TestOptions().parse(["--arch=edsr_baseline"])
@@ -361,4 +392,7 @@ def test_the_next_command_names_the_code_again() -> None:
     train = RestoreOptions().parse(["--arch=my nets/n.py:A", "--degradation=noise:5+d.py:dark"])
     assert own_network.to_type_again(train) == " '--arch=my nets/n.py:A' --degradation=noise:5+d.py:dark"
     assert own_network.to_type_again(RestoreOptions().parse(["--arch=espcn"])) == ""
+    assert (
+        own_network.to_type_again(RestoreOptions().parse(["--degradation=a+b/d.py:f"])) == " --degradation=a+b/d.py:f"
+    )
     assert own_network.to_type_again(TestOptions().parse(["--arch", "n.py:A", "m.py:B"])) == " --arch n.py:A m.py:B"
