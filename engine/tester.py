@@ -142,6 +142,7 @@ class BaseTester(TestedApplication):
             dense=dense[0][0] if dense else None,
         )
         summary["details"] = self.details(model)
+        summary["folder"] = self.results.relative_to(self.folders.results).as_posix()
         summary["commands"] = opt.commands(self.checkpoint)
         record = RunRecord.of(self.folders, self.file, self.checkpoint)
         self._warn_if_no_better(own, trivial, record)

@@ -1,6 +1,6 @@
 """What `--degradation` may be: `noise:25`, `jpeg:40`, `blur:1.5`, `downup:2`, combinations with `+`, or one's own code.
 
-`degradation_of`, which makes a `Degradation` of the text.
+`degradation_of`, which makes a `Degradation` of the text; `written`.
 """
 
 import io
@@ -67,7 +67,7 @@ def degradation_of(parts: Sequence[str], own: Callable[[str], Change]) -> Degrad
         UserError: a part is unknown, or its number is none that it may have.
     """
     text = "+".join(parts)
-    written, changes, margin = [], [], 0
+    changes, margin = [], 0
     for part in parts:
         name, _, value = part.partition(":")
         place, colon, function = part.rpartition(":")
@@ -75,9 +75,7 @@ def degradation_of(parts: Sequence[str], own: Callable[[str], Change]) -> Degrad
             what = f"{part!r} is not one part" if part else "there is nothing beside a +"
             raise UserError(f"--degradation={text}: {what}; several are joined by +, as in noise:10+jpeg:40")
         if name in KINDS:
-            number = _number(name, value.strip(), part)
-            change, reach = KINDS[name][0](number)
-            part = f"{name}:{number:.12g}"
+            change, reach = KINDS[name][0](_number(name, value.strip(), part))
         elif place.endswith(".py") and not function.isidentifier():
             raise UserError(f"--degradation={text}: {part!r} names no function; write {place}:FUNCTION")
         elif colon and (place.endswith(".py") or place.replace(".", "").isidentifier()) and function.isidentifier():
@@ -87,10 +85,17 @@ def degradation_of(parts: Sequence[str], own: Callable[[str], Change]) -> Degrad
                 f"--degradation={text}: unknown part {part!r}; {did_you_mean(name, KINDS)}; write noise:SIGMA, "
                 "jpeg:QUALITY, blur:SIGMA, downup:FACTOR, several joined by +, or your own FILE.py:FUNCTION"
             )
-        written.append(part)
         changes.append(change)
         margin += reach
-    return Steps("+".join(written), changes, margin)
+    return Steps(written(parts), changes, margin)
+
+
+def written(parts: Sequence[str]) -> str:
+    """A text of these parts, equal where they mean the same: `noise:25` of `noise:25.0`."""
+    split = [(part, *(each.strip() for each in part.partition(":"))) for part in parts]
+    return "+".join(
+        f"{name}:{float(value):.12g}" if name in KINDS and _is_number(value) else part for part, name, _, value in split
+    )
 
 
 def noise(sigma: float) -> tuple[Change, int]:

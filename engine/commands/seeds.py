@@ -120,8 +120,9 @@ def test_seeds(opt: T, group: SeedGroup, test: Callable[[T], Mapping[str, Any]])
         logger.info("seed %d: %s", seed, run.name)
         summaries[seed] = test(dataclasses.replace(opt, run=run.name))
     then = f"python test.py --compare {group.name} OTHER_GROUP{to_type_again(opt)}"
-    summary = _written(group, summaries, "test_summary.json", then)
-    write_text(group.folders.results / "report.html", group_page(summary))
+    inside = next(iter(summaries.values())).get("folder", ".")  # of the members' results, for the group's too
+    summary = _written(group, summaries, f"{inside}/test_summary.json", then)
+    write_text(group.folders.results / inside / "report.html", group_page(summary))
     return summary
 
 
@@ -131,5 +132,5 @@ def _written(group: SeedGroup, summaries: Mapping[int, Mapping[str, Any]], file:
     summary = group_summary(group, summaries)
     write_json(folder / file, summary)
     logger.info("\n%s\n", group_table(summary))
-    logger.info("written: %s/%s\nnext: %s", folder, file, then)
+    logger.info("written: %s\nnext: %s", folder / file, then)
     return summary

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from data.loaders import trained_with
 from data.pairs import Degradation
-from data.Restore_data.degradations import degradation_of
+from data.Restore_data.degradations import degradation_of, written
 from data.Restore_data.loaders import testing_loader, training_loaders
 from engine.architectures.chosen import ChosenArchitecture
 from engine.architectures.own import function_sources, own_function
@@ -61,9 +61,17 @@ def restore_testing_loader(opt: Any, checkpoint: Any) -> DataLoader[Any]:
     text = opt.degradation or trained
     function_sources("--degradation", text, checkpoint["task"].get(SOURCES))
     loader = testing_loader(opt, checkpoint, _degradation(text))
-    if text != trained:
+    if other_degradation(opt, checkpoint):
         logger.info("images are degraded by %s here; the network was trained with %s", text, trained)
     return loader
+
+
+def other_degradation(opt: Any, checkpoint: Any) -> str | None:
+    """What `--degradation` says, where that is not what the network was trained with."""
+    trained, here = (
+        written(parts_of(text)) for text in (trained_with(checkpoint, "degradation", str), opt.degradation or "")
+    )
+    return None if here in ("", trained) else here
 
 
 def _degradation(text: str) -> Degradation:

@@ -11,6 +11,7 @@ from apputils.checkpoints.file import load_checkpoint
 from compress.errors import UserError
 from engine.architectures import own_modules
 from engine.architectures.zoo import arguments_of
+from models.Restore.tester import folder_name
 from models.Restore.zoo import ZOO
 from options import own_network
 from tests.models.Restore.cases import SMALL
@@ -94,7 +95,16 @@ def test_another_degradation_than_that_of_training_is_said(
     restorer_of("--degradation=noise:5", "--nEpochs=1", "--run=a").run()
     tester_of("a", "--no-export", "--degradation=noise:5")
     assert "here; the network was trained with" not in caplog.text
+    tester_of("a", "--no-export").run()
+    own = Path("results/a/test_summary.json").read_text()
+    tester_of("a", "--no-export", "--degradation=noise:5.0")
+    assert "here; the network was trained with" not in caplog.text
     summary = tester_of("a", "--no-export", "--degradation=blur:1").run()
+    assert Path("results/a/test_summary.json").read_text() == own
+    assert (Path("results/a") / summary["folder"]).samefile("results/a/blur-1")
+    assert sorted(each.name for each in Path("results/a/blur-1/images").iterdir()) == sorted(
+        each.name for each in Path("results/a/images").iterdir()
+    )
     assert "images are degraded by blur:1 here; the network was trained with noise:5" in caplog.text
     assert summary["details"] == {"degradation": "blur:1", "trained_with": "noise:5"}
 
@@ -141,3 +151,10 @@ def test_ones_own_degradation_is_tried_before_anything_is_written(
     with pytest.raises(UserError, match=message):
         restorer_of("--degradation=mine.py:dark", "--run=a")
     assert not Path("checkpoints/a").exists()
+
+
+def test_a_degradation_names_a_folder() -> None:
+    assert folder_name("blur:1.5+noise:20") == "blur-1.5+noise-20"
+    names = {folder_name(text) for text in ("../d.py:dark", "a/d.py:dark", "a_d.py:dark", "a/" + "d" * 300 + ".py:f")}
+    assert len(names) == 4
+    assert all(len(name) < 100 and "/" not in name and not name.startswith(".") for name in names)
