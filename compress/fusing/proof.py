@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.fusing.blocks import Fusion, exchange, fused_copy
-from compress.graph.calls import Call, calls_of
+from compress.graph.calls import Call
 from compress.graph.trace import ExampleInputs
 from compress.thinning.proof.copies import cast, restored
-from compress.thinning.proof.inputs import cast_inputs, fewer, real_inputs
+from compress.thinning.proof.inputs import Samples, cast_inputs, fewer
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 from compress.thinning.proof.outputs import difference, is_blind
 from compress.thinning.proof.perturb import Draw, perturb
@@ -48,7 +48,7 @@ def prove(model: nn.Module, fusions: Mapping[str, Fusion], inputs: ExampleInputs
         UserError: a block, or the network, computes something else, or cannot be compared; names the module.
     """
     device = next((p.device for p in model.parameters()), None)
-    calls = calls_of(real_inputs(inputs, device))
+    calls = Samples.of(inputs, device, model).several
     dtypes = [torch.float64, None] if fits_twice(model) else [None]
     for number, dtype in enumerate(dtypes):
         try:

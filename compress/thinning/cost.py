@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.graph.calls import Call, calling, calls_of
+from compress.graph.calls import Call, calling
 from compress.graph.channels import ChannelGraph, Place
 from compress.graph.trace import ExampleInputs
 from compress.parameters import copied
 from compress.thinning.complete import gone_positions
-from compress.thinning.proof.inputs import real_inputs
+from compress.thinning.proof.inputs import Samples
 from compress.thinning.removal_plan import plan_recipe
 
 Cost = Literal["macs", "params", "latency"]
@@ -59,7 +59,7 @@ def latency_ratio(
 ) -> float:
     """Median over interleaved rounds of a thinned copy's time over the model's, of all calls, in eval mode."""
     device = next(model.parameters()).device
-    calls = calls_of(real_inputs(inputs, device))
+    calls = Samples.of(inputs, device, model).several
     dense = copied(model).eval()
     thinned = plan_recipe(model, graph, removed).apply(copied(model)).eval()
     ratios = []

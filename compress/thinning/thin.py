@@ -215,7 +215,7 @@ def _proved(
     allow_inexact: bool,
 ) -> _Proof:
     """Try all groups; where that fails, give up those that are at fault. Raises UserError if nothing is left."""
-    inputs = Samples.of(example_inputs, next(model.parameters()).device)
+    inputs = Samples.of(example_inputs, next(model.parameters()).device, model)
     if hooks_of(model) - graph.hooks:  # what younger hooks do in which mode is not known yet
         graph = replace(graph, alike=False)
         watch_anew(model, inputs.given[0])
@@ -238,7 +238,8 @@ def _measured(
     model: nn.Module, graph: ChannelGraph, removed: Mapping[str, list[int]], masks: Masks, example_inputs: ExampleInputs
 ) -> tuple[float, str]:
     """What an inexact removal changes of the model as it is, and in which mode most; the proof's values are others."""
-    recipe, inputs = plan_recipe(model, graph, removed), Samples.of(example_inputs, next(model.parameters()).device)
+    recipe = plan_recipe(model, graph, removed)
+    inputs = Samples.of(example_inputs, next(model.parameters()).device, model)
     found = {}
     for mode in ("eval",) if graph.alike else ("eval", "train"):
         with contextlib.suppress(ForwardFailed):  # a batch of one in training mode

@@ -54,7 +54,7 @@ def zero_units(graph: ChannelGraph, model: nn.Module, example_inputs: ExampleInp
     notes: list[str] = []
     found = {group.name: _zero_sides(graph, group, parameters) for group in graph.groups()}
     open_ = {group.name: found[group.name] for group in graph.groups() if not group.pinned}
-    calls = Samples.of(example_inputs, next(model.parameters()).device).given
+    calls = Samples.of(example_inputs, next(model.parameters()).device, model).given
     leaving = _Effects(graph, model, open_, calls).without()
     for group in graph.groups():
         zero = np.flatnonzero(np.logical_or(*found[group.name]))

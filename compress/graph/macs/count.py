@@ -4,8 +4,9 @@
 about twice as large. Counted are the products of tensors: convolutions of every kind, linear layers, matrix products,
 attention, recurrent layers; what `free.py` names (element-wise work, norms, pooling, ...) costs 0. Fused attention is
 counted as the two matrix products it is, which `torch.utils.flop_counter` leaves out in eval mode. Every other
-operation (a Fourier transform, a solver, one of the user's own) and the branches of `torch.cond` are left out, and
-the report names them. Called by the training job, `compress.analysis.macs.layers` and the channel graph.
+operation (a Fourier transform, a solver, a product with a sparse matrix, one of the user's own) and the branches of
+`torch.cond` are left out, and the report names them. Called by the training job,
+`compress.analysis.macs.layers` and the channel graph.
 
     count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 10, 10)).total    # 8*10*10 * 3*3*3 = 21600
 """
@@ -17,6 +18,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
@@ -164,8 +166,14 @@ def macs_of(node: Node) -> int:
 def _count(node: Node) -> int | None:
     """The same; None for an operation without a formula, or called in a way or on sizes that its formula lacks."""
     formula = FORMULAS.get(plain_name(operation_name(node)))
-    found = formula(node) if formula and not has_unknown_size(node) else None
+    found = formula(node) if formula and not has_unknown_size(node) and not _is_sparse(node) else None
     return None if found is None else found * node.meta.get(REPEATS, 1)
+
+
+def _is_sparse(node: Node) -> bool:
+    """Whether the work goes by how many numbers a sparse tensor stores, which shapes do not say."""
+    given = (source.meta.get("val") for source in node.all_input_nodes)
+    return any(isinstance(value, Tensor) and value.layout is not torch.strided for value in given)
 
 
 def _row(node: Node, kind: str, parameters: int, macs: int) -> MacsRow:
@@ -347,10 +355,10 @@ FORMULAS: dict[str, Formula] = {
     "conv_tbc": _convolution_tbc,
     **_named(
         "linear matmul linalg_matmul mm bmm mv dot vdot inner _int_mm _scaled_mm _weight_int8pack_mm "
-        "_weight_int4pack_mm _mixed_dtypes_linear mkldnn_linear",
+        "_weight_int4pack_mm _mixed_dtypes_linear mkldnn_linear _sparse_mm smm hspmm",
         _product(0),
     ),
-    **_named("addmm _addmm_activation baddbmm addmv", _product(1)),
+    **_named("addmm _addmm_activation baddbmm addmv _sparse_addmm", _product(1)),
     **_named("linalg_vecdot", _along),
     **_named("outer ger addr kron", _each(1)),
     **_named("cross linalg_cross", _each(2)),

@@ -18,6 +18,7 @@ MOVES = """
     _reshape_alias _reshape_from_tensor _shape_as_tensor _stack _unsafe_index _unsafe_index_put _unsafe_masked_index
     _unsafe_view _conj _neg_view _to_copy _chunk_cat adjoint alias argwhere as_strided as_strided_scatter atleast_1d
     atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to cartesian_prod cat channel_shuffle chunk col2im
+    coalesce _coalesced to_sparse
     column_stack combinations complex concat concatenate conj constant_pad_nd contiguous clone copy cpu cuda data detach
     diag diag_embed diagflat diagonal diagonal_scatter double dsplit dstack embedding embedding_bag _embedding_bag
     _embedding_bag_forward_only embedding_renorm expand expand_as fill fill_diagonal flatten flatten_dense_tensors flip
@@ -50,6 +51,7 @@ REDUCES = """
     huber_loss kl_div l1_loss linalg_vector_norm log_softmax _log_softmax logcumsumexp logsumexp
     margin_ranking_loss mean mse_loss multi_margin_loss multilabel_margin_loss nanmean nansum nll_loss nll_loss2d
     nll_loss_nd nll_loss_forward norm norm_except_dim pairwise_distance poisson_nll_loss prod segment_reduce
+    _sparse_sum _sparse_softmax _sparse_log_softmax
     smooth_l1_loss soft_margin_loss softmax _softmax _safe_softmax _masked_softmax special_log_softmax
     special_logsumexp special_softmax std std_mean sum sum_to_size trace trapezoid trapz triplet_margin_loss var
     var_mean renorm index_add index_reduce scatter_add scatter_reduce

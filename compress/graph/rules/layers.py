@@ -250,10 +250,10 @@ def prelu(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 
 def embedding(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """Rows are the vocabulary, which stays; columns are channels."""
-    weight = c.weight(a["weight"], "weight")
+    """Rows are the vocabulary, which stays; columns are channels, and so may be what is looked up."""
+    weight, chosen = c.weight(a["weight"], "weight"), c.read(a["indices"])
     c.pin(weight.units[0], "vocabulary")
-    return Value.of(shape_of(node), {-1: weight.units[1]}, {-1: weight.zero[1]})
+    return Value.of(shape_of(node), {**dict(enumerate(chosen.units)), -1: weight.units[1]}, {-1: weight.zero[1]})
 
 
 def recurrent(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -378,8 +378,8 @@ RULES: dict[str, Rule] = {
     "torchvision.deform_conv2d": deformable,
     **dict.fromkeys((f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)), convolution),
     "linear": linear,
-    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot", "vdot"), matmul),
-    **dict.fromkeys(("addmm", "baddbmm"), addmm),
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot", "vdot", "_sparse_mm", "smm", "hspmm"), matmul),
+    **dict.fromkeys(("addmm", "baddbmm", "_sparse_addmm"), addmm),
     "scaled_dot_product_attention": attention,
     "prelu": prelu,
     "embedding": embedding,

@@ -140,20 +140,6 @@ def picked_diagonal(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return Value.of(shape_of(node), units, dict(enumerate(x.zero[dim] for dim in left)))
 
 
-def assign_masked(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """x[mask] = number: what is zero stays it where the mask is off, as that of `x < 0` is at 0."""
-    given, value = a["indices"], node.args[2]
-    mask = given[0] if len(given) == 1 and isinstance(given[0], Node) else None
-    if mask is None or mask.meta["val"].dtype != torch.bool or any(size != 1 for size in shape_of(value)):
-        return boundary(c, node, a, "assigned by an index")
-    x, chosen = c.read(node.args[0]), c.read(mask)
-    count = len(chosen.shape)
-    front = Value(x.shape[:count], x.units[:count], x.zero[:count])
-    both = aligned(c, [front, chosen], x.shape[:count], all)
-    units, zero = {**dict(enumerate(x.units)), **dict(enumerate(both.units))}, dict(enumerate(both.zero))
-    return Value.of(x.shape, units, zero)
-
-
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("cdist", "_cdist_forward", "_euclidean_dist"), cdist),
     **dict.fromkeys(("cosine_similarity", "linalg_vecdot"), product),
@@ -164,5 +150,4 @@ RULES: dict[str, Rule] = {
     "eye": eye,
     **dict.fromkeys(("diag", "diag_embed"), diagonal),
     "diagonal": picked_diagonal,
-    **dict.fromkeys(("index_put", "index_put_"), assign_masked),
 }

@@ -237,7 +237,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         _names(
             "dropout dropout_ feature_dropout feature_dropout_ alpha_dropout contiguous clone alias detach detach_ to "
-            "_to_copy type_as lift_fresh_copy lift_fresh identity float double half bfloat16 cpu cuda"
+            "_to_copy type_as lift_fresh_copy lift_fresh identity float double half bfloat16 cpu cuda coalesce "
+            "_coalesced_ to_dense to_sparse"
         ),
         passes,
     ),
@@ -274,7 +275,7 @@ RULES: dict[str, Rule] = {
     "grid_sampler": grid_sampler,
     **dict.fromkeys(_names("max_unpool2d max_unpool3d"), unpool),
     **dict.fromkeys(
-        _names("sum linalg_vector_norm linalg_norm linalg_matrix_norm norm count_nonzero nansum"),
+        _names("sum _sparse_sum linalg_vector_norm linalg_norm linalg_matrix_norm norm count_nonzero nansum"),
         reduction(exact=True, statistic=True),
     ),
     **dict.fromkeys(_names("mean var std var_mean std_mean amax amin max min nanmean"), reduction(statistic=True)),
@@ -289,6 +290,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_names("fft_fftshift fft_ifftshift"), transform),
     **dict.fromkeys(_names("view_as_real view_as_complex"), parts_of_complex),
     **dict.fromkeys(_names("tril triu tril_ triu_"), triangle),
-    **dict.fromkeys(_names("softmax log_softmax _softmax _log_softmax cumsum cumprod logcumsumexp"), along),
+    **dict.fromkeys(
+        _names(
+            "softmax log_softmax _softmax _log_softmax _sparse_softmax _sparse_log_softmax cumsum cumprod logcumsumexp"
+        ),
+        along,
+    ),
     **dict.fromkeys(_names("topk sort kthvalue mode cummax cummin"), ordered),
 }

@@ -147,21 +147,6 @@ def stack(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return Value.of(shape, units, {to: all(part.zero[k] for part in parts) for k, to in enumerate(rest)})
 
 
-def index(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """x[tensor, ...] with the tensors on the leading dimensions: those are pinned, the rest follows."""
-    x, shape, given = c.read(node.args[0]), shape_of(node), list(a["indices"])
-    while given and given[-1] is None:
-        given.pop()
-    if any(entry is None for entry in given):
-        return boundary(c, node, a)
-    for dim in range(len(given)):
-        c.pin(x.units[dim], "looked up by an index")
-    # x[ids] with ids (B, T) puts B and T where one dimension was: what follows moves by one.
-    shift = len(shape) - len(x.shape)
-    tail = range(len(given), len(x.shape))
-    return Value.of(shape, {k + shift: x.units[k] for k in tail}, {k + shift: x.zero[k] for k in tail})
-
-
 def flip(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """A flipped dimension has its channels in reverse order."""
     x = c.read(node.args[0])
@@ -276,7 +261,6 @@ RULES: dict[str, Rule] = {
     "repeat_interleave": repeat_interleave,
     **dict.fromkeys(("cat", "concat", "concatenate"), cat),
     "stack": stack,
-    "index": index,
     **dict.fromkeys(("flip", "flipud", "fliplr"), flip),
     "roll": roll,
     **dict.fromkeys(

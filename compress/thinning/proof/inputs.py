@@ -7,11 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.graph.calls import Call, calls_of
 from compress.graph.trace import ExampleInputs, as_arguments
+from compress.thinning.proof.observe import ForwardFailed, observe
+
+
+@dataclass(frozen=True, eq=False)
+class WholeCall(Call):
+    """A call of which no part runs, since its first dimension counts no samples, but the nodes of a graph."""
 
 
 def cast_inputs(calls: Sequence[Call], dtype: torch.dtype | None) -> list[Call]:
@@ -37,10 +43,15 @@ class Samples:
     several: Sequence[Call]
 
     @staticmethod
-    def of(example_inputs: ExampleInputs, device: torch.device | None = None) -> Samples:
-        """Real numbers in the place of example inputs."""
-        given = real_inputs(example_inputs, device, several=False)
-        return Samples(calls_of(given), calls_of(real_inputs(example_inputs, device)))
+    def of(
+        example_inputs: ExampleInputs, device: torch.device | None = None, model: nn.Module | None = None
+    ) -> Samples:
+        """Real numbers in the place of example inputs; of a model that does not run on a part of them, all of them."""
+        given, several = (calls_of(real_inputs(example_inputs, device, each)) for each in (False, True))
+        for number, call in enumerate(calls_of(example_inputs) if model is not None else ()):
+            if model is not None and _is_large(call) and not _runs(model, fewer([several[number]])[0]):
+                given[number] = several[number] = WholeCall(_real(call.inputs, device, False, None), *_how(call))
+        return Samples(given, several)
 
     @staticmethod
     def all_alike(inputs: ExampleInputs | Samples) -> Samples:
@@ -48,15 +59,37 @@ class Samples:
         return inputs if isinstance(inputs, Samples) else Samples(calls_of(inputs), calls_of(inputs))
 
 
-def fewer(calls: Sequence[Call], count: int = 2) -> list[Call]:
-    """Two samples are enough, if the tensors agree on how many there are."""
+ENOUGH, MOST = 2, 4
+"""Samples: what perturbed values are run on, and at most of the model's own ones."""
+
+
+def fewer(calls: Sequence[Call], count: int = ENOUGH) -> list[Call]:
+    """Two samples are enough, if the tensors agree on how many there are, and that is the number of samples."""
 
     def cut(inputs: Any) -> Any:
         if len({tensor.shape[0] for tensor in _tensors(inputs)}) != 1:
             return inputs
         return pytree.tree_map(lambda leaf: leaf[:count] if isinstance(leaf, Tensor) and leaf.dim() else leaf, inputs)
 
-    return [replace(call, inputs=cut(call.inputs)) for call in calls]
+    return [call if isinstance(call, WholeCall) else replace(call, inputs=cut(call.inputs)) for call in calls]
+
+
+def _is_large(call: Call) -> bool:
+    """Whether proofs would take a part of its samples."""
+    counts = {tensor.shape[0] for tensor in _tensors(call.inputs)}
+    return len(counts) == 1 and max(counts) > ENOUGH
+
+
+def _runs(model: nn.Module, call: Call) -> bool:
+    try:
+        observe(model, call, "eval")
+    except ForwardFailed:
+        return False
+    return True
+
+
+def _how(call: Call) -> tuple[str, Any]:
+    return call.method, call.setting
 
 
 def _tensors(inputs: Any) -> list[Tensor]:
@@ -79,7 +112,7 @@ def real_inputs(
     return real if isinstance(real, dict) else as_arguments(real)
 
 
-def _real(inputs: Any, device: torch.device | None, several: bool) -> Any:
+def _real(inputs: Any, device: torch.device | None, several: bool, most: int | None = MOST) -> Any:
     batches = {tensor.shape[0] for tensor in _tensors(inputs)}
     generator = torch.Generator().manual_seed(0)
 
@@ -88,7 +121,7 @@ def _real(inputs: Any, device: torch.device | None, several: bool) -> Any:
             return leaf
         leaf = leaf.detach()
         if len(batches) == 1:
-            leaf = torch.cat([leaf, leaf]) if several and leaf.shape[0] == 1 else leaf[:4]
+            leaf = torch.cat([leaf, leaf]) if several and leaf.shape[0] == 1 else leaf[:most]
         usable = not leaf.is_floating_point() or (bool(leaf.isfinite().all()) and leaf.numel() and leaf.std() > 0)
         lone = len(leaf) == 1 and not several
         if not usable or (leaf.is_floating_point() and not lone and torch.equal(leaf[0], leaf[-1])):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from compress.thinning.proof.observe import Observation
+from compress.thinning.proof.steps import elements
 from compress.thinning.recipe import Recipe
 
 
@@ -29,6 +30,8 @@ def relative(old: Tensor, new: Tensor, least: float = 0.0) -> float:
 
     `least` bounds the divisor from below: a running mean that is 0 but for rounding is measured by its deviation.
     """
+    if old.shape == new.shape:
+        old, new = elements(old), elements(new)
     if old.shape != new.shape:
         return float("inf")
     if not old.numel() or torch.equal(old, new):
@@ -45,7 +48,7 @@ def relative(old: Tensor, new: Tensor, least: float = 0.0) -> float:
 
 def is_blind(observation: Observation) -> bool:
     """Whether every floating-point output is constant or nowhere finite, so that equal outputs prove nothing."""
-    floating = [each for each in observation.outputs if each.is_floating_point() and each.numel()]
+    floating = [elements(each) for each in observation.outputs if each.is_floating_point() and each.numel()]
     return bool(floating) and all(_says_nothing(each) for each in floating)
 
 

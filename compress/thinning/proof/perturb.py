@@ -58,7 +58,8 @@ def perturb(model: nn.Module, draw: Draw) -> None:
     }
     for tensor in tensors_of(model).values():
         parameter = isinstance(tensor, nn.Parameter)
-        usable = tensor.numel() and (tensor.is_floating_point() or tensor.is_complex())
+        numbers = tensor.layout is torch.strided and (tensor.is_floating_point() or tensor.is_complex())
+        usable = tensor.numel() and numbers  # the few numbers of a sparse adjacency are kept
         if usable and id(tensor) not in bound and (parameter or draw.buffers):
             values = torch.view_as_real(tensor.data) if tensor.is_complex() else tensor.data
             new = _parameter(values, draw, source) if parameter else _buffer(values, draw, source)

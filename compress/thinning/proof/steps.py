@@ -173,12 +173,21 @@ def _reads_what_differs(operation: str, result: Tensor, given: Any) -> bool:
         return False
     read = [each for each in pytree.tree_leaves(given) if isinstance(each, Tensor) and each.numel() > 1]
     floating = [each for each in read if each.is_floating_point() or each.is_complex()]
-    return any(each is result or not _is_constant(_flat(each)) for each in floating)
+    return any(each is result or not _is_constant(_flat(each)) for each in floating if len(_flat(each)))
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    flat = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    return flat.detach().reshape(-1)
+    flat = elements(tensor.detach())
+    return (torch.view_as_real(flat) if flat.is_complex() else flat).reshape(-1)
+
+
+def elements(tensor: Tensor) -> Tensor:
+    """A tensor as it is; of a sparse one, such as the adjacency of a graph, only what is stored."""
+    if tensor.layout is torch.strided:
+        return tensor
+    if tensor.layout is torch.sparse_coo:
+        return tensor.coalesce().values()
+    return tensor.to_dense() if tensor.is_mkldnn else tensor.values()
 
 
 def _length(flat: Tensor) -> float:

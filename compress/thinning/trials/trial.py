@@ -25,7 +25,7 @@ from compress.graph.training import traces_of
 from compress.graph.values import Heads
 from compress.thinning.attention.exchange import all_headed
 from compress.thinning.norms import plain_norms
-from compress.thinning.proof.inputs import Samples, real_inputs
+from compress.thinning.proof.inputs import Samples
 from compress.thinning.proof.observe import ForwardFailed
 from compress.thinning.proof.verify import Outcome, run_only, trial
 from compress.thinning.recipe import Recipe
@@ -76,7 +76,7 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
     """
     with all_headed(model) as explicit, plain_norms(model):
         traces = traces_of(model, example_inputs)
-    inputs = Samples.all_alike(real_inputs(example_inputs))  # the same calls in all trials
+    inputs = Samples.all_alike(Samples.of(example_inputs, model=model).several)  # the same calls in all trials
     changes = Changes(model)
     for number in itertools.count():
         heads = Heads(False, explicit, changes.rigid)

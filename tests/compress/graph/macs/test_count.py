@@ -294,3 +294,17 @@ def test_derivatives_in_forward_mode_are_named():
 def test_derivatives_backwards_are_refused(function):
     with pytest.raises(UserError, match="Derivatives inside forward .torch.func.grad, vjp, jacrev. cannot be followed"):
         count_macs(Under(function), FLAT)
+
+
+def test_products_with_a_sparse_matrix_are_named_and_not_counted_as_whole_ones():
+    class Adjacency(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("edges", torch.eye(6).to_sparse())
+
+        def forward(self, x):
+            return self.edges @ x + torch.sparse.mm(self.edges, x)
+
+    report = count_macs(Adjacency(), torch.zeros(6, 5))
+    assert report.total == 0
+    assert report.left_out == ("matmul in the model", "_sparse_mm in the model")

@@ -92,7 +92,7 @@ PINNED = {
     "roll channels": (lambda x: x.roll(1, 1), 8, "rolled by a distance that the code fixes"),
     "Fourier over channels": (lambda x: torch.fft.fft(x, dim=1).real, 8, "transformed over the channels"),
     "Fourier over all": (lambda x: torch.fft.fftn(x).real, 8, "transformed over the channels"),
-    "index": (lambda x: x.index_select(1, torch.tensor([3, 1, 0, 2])), 4, "no rule for the operation (index_select"),
+    "index": (lambda x: x.index_select(1, torch.tensor([3, 1, 0, 2])), 4, "looked up by an index (index_select"),
     "arange": (lambda x: x * torch.arange(8, dtype=x.dtype)[:, None, None], 8, "coupled to a tensor of fixed size"),
     "triangle of channels": (lambda x: x.permute(0, 2, 3, 1).tril().permute(0, 3, 1, 2), 8, "a diagonal runs along"),
     "sort": (lambda x: x.sort(1).values, 8, "sorted along"),

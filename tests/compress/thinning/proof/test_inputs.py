@@ -1,6 +1,7 @@
 """The real numbers of a proof: how many samples, and what stands in the place of useless ones."""
 
 import torch
+from torch import nn
 
 from compress.graph.calls import Call
 from compress.thinning.proof.inputs import Samples, are_real, cast_inputs, fewer
@@ -55,3 +56,17 @@ def test_fewer_and_another_type():
     assert [len(each) for each in uneven.arguments] == [4, 1]
     (double,) = cast_inputs([pair], torch.float64)
     assert [each.dtype for each in double.arguments] == [torch.float64, torch.long]
+
+
+class Nodes(nn.Module):
+    """Five nodes of a graph, which lie where batches lie."""
+
+    def forward(self, x):
+        return torch.ones(5, 5, dtype=x.dtype) @ x
+
+
+def test_all_nodes_are_used_where_a_part_of_them_does_not_run():
+    samples = Samples.of(torch.rand(5, 3), model=Nodes())
+    assert tensors(samples.given)[0].shape == tensors(fewer(samples.several))[0].shape == (5, 3)
+    samples = Samples.of(torch.rand(5, 3), model=nn.Linear(3, 2))
+    assert tensors(samples.given)[0].shape == (4, 3)
