@@ -70,8 +70,8 @@ def assign(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     picked, origin = _picked(c, x, given, shape)
     zero_number = _is_zero(node.args[2])
     both = aligned(c, [picked, values], shape, lambda flags: flags[0] and (flags[1] or zero_number))
-    for dim, entry in enumerate(given):
-        c.pin(x.units[dim] if entry is not None else None, "assigned by an index")
+    for place, entry in enumerate(given):
+        c.pin(x.units[place] if entry is not None else None, "assigned by an index")
     units, zero = dict(enumerate(x.units)), dict(enumerate(x.zero))
     for k, dim in origin.items():
         if dim is None:

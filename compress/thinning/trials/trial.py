@@ -76,7 +76,7 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
     """
     with all_headed(model) as explicit, plain_norms(model):
         traces = traces_of(model, example_inputs)
-    inputs = Samples.all_alike(Samples.of(example_inputs, model=model).several)  # the same calls in all trials
+    inputs = Samples.all_alike(list(Samples.of(example_inputs, model=model).several))  # the same calls in all trials
     changes = Changes(model)
     for number in itertools.count():
         heads = Heads(False, explicit, changes.rigid)
