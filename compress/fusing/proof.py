@@ -1,7 +1,8 @@
 """The proof that fusing changes nothing: blocks and network run before and after, in float64; then all is put back.
 
 `prove`. Each block is compared on what the network feeds to it, with its own values and with perturbed ones: a bias
-or a running mean that is zero today says nothing about a method that forgets it. Then the whole network is compared,
+or a running mean that is zero today says nothing about a method that forgets it; and at another size. In training mode
+the method may leave out nothing that is random. Then the whole network is compared,
 in eval mode and in training mode. In the latter the blocks use their running statistics on both sides, since those
 are what is folded; everything around them computes as in training.
 """
@@ -16,14 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from compress.errors import UserError
 from compress.fusing.blocks import Fusion, exchange, fused_copy
-from compress.graph.calls import Call
+from compress.graph.calls import Call, copies, run_on
 from compress.graph.trace import ExampleInputs
 from compress.thinning.proof.copies import cast, restored
 from compress.thinning.proof.inputs import Samples, cast_inputs, fewer
-from compress.thinning.proof.observe import ForwardFailed, Observation, observe
+from compress.thinning.proof.observe import FAILURES, ForwardFailed, Observation, kept_buffers, observe
 from compress.thinning.proof.outputs import difference, is_blind
 from compress.thinning.proof.perturb import Draw, perturb
 from compress.thinning.proof.verify import TOLERANCE, fits_twice, rounding
@@ -113,24 +115,33 @@ def _network_differences(
 
 
 def _block_difference(fusion: Fusion, call: Call, tolerance: float) -> float:
-    """The largest difference of a block and what it becomes, with its own values and perturbed ones."""
+    """The largest difference of a block and what it becomes: its own values, perturbed ones, and another size."""
     worst, compared = 0.0, 0
-    for draw in (None, *DRAWS):
+    _refuse_lost_noise(fusion, call)
+    larger = _larger(call)
+    tried: list[tuple[Draw | None, Call]] = [(draw, call) for draw in (None, *DRAWS)]
+    for draw, given in (*tried, *([(DRAWS[0], larger)] if larger is not None else [])):
         with restored(fusion.block):
             if draw is not None:
                 perturb(fusion.block, draw)
                 _perturb_statistics(fusion.block, draw.seed)
-            old = observe(fusion.block, call, "eval")
-            new = observe(fused_copy(fusion.name, fusion.block), call, "eval")
+            try:
+                old = observe(fusion.block, given, "eval")
+            except ForwardFailed:
+                if given is call:
+                    raise
+                continue  # it takes one size only
+            new = observe(fused_copy(fusion.name, fusion.block), given, "eval")
         if draw is not None and is_blind(old):
             continue
         compared += draw is not None
         found = difference(Recipe(), old, new)
         if found > tolerance:
             values = "" if draw is None else ", once its parameters have other values"
+            where = values if given is call else f", for an input of {_sizes(given)}"
             raise UserError(
                 f"{fusion.name}: what {type(fusion.block).__name__} becomes computes something else: outputs differ "
-                f"by {found:.1e} (relative){values}; nothing was changed"
+                f"by {found:.1e} (relative){where}; nothing was changed"
             )
         worst = max(worst, found)
     if not compared:
@@ -139,6 +150,57 @@ def _block_difference(fusion: Fusion, call: Call, tolerance: float) -> float:
             f"{type(fusion.block).__name__} are constant or not finite; nothing was changed"
         )
     return worst
+
+
+def _larger(call: Call) -> Call | None:
+    """The call with maps of another size: a method may be right for one size alone. None where no input has a size."""
+    maps = [leaf for leaf in pytree.tree_leaves(call.inputs) if _is_map(leaf)]
+    if not maps:
+        return None
+    return replace(call, inputs=pytree.tree_map(lambda leaf: _grown(leaf) if _is_map(leaf) else leaf, call.inputs))
+
+
+def _is_map(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dim() in (3, 4) and leaf.is_floating_point()
+
+
+def _grown(values: Tensor) -> Tensor:
+    """(N, C, L) or (N, C, H, W), each size by other numbers of pixels more."""
+    more = (2, 3) if values.dim() == 3 else (2, 3, 1, 2)
+    return nn.functional.pad(values, more, mode="replicate")
+
+
+def _sizes(call: Call) -> str:
+    leaves = pytree.tree_leaves(call.inputs)
+    return ", ".join(" x ".join(map(str, leaf.shape)) for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def _refuse_lost_noise(fusion: Fusion, call: Call) -> None:
+    """Refuses a method that leaves out what is random in training mode; the other comparisons run without dropout."""
+    if _is_random(fusion.block, call) and not _is_random(fused_copy(fusion.name, fusion.block), call):
+        raise UserError(
+            f"{fusion.name}: {type(fusion.block).__name__} is random in training mode (dropout, noise), and what it "
+            "becomes is not, so training would continue without; keep that in what the method returns, or outside of "
+            "the block; nothing was changed"
+        )
+
+
+@torch.no_grad()
+def _is_random(module: nn.Module, call: Call) -> bool:
+    """Whether a module in training mode, its norms aside, gives something else for other random numbers."""
+    found = []
+    for seed in (0, 1):
+        with restored(module), kept_buffers(module, "train"), torch.random.fork_rng():
+            for norm in module.modules():
+                if isinstance(norm, Norm):
+                    norm.eval()
+            torch.manual_seed(seed)
+            try:
+                outputs = pytree.tree_leaves(run_on(module, copies(call.inputs)))
+            except FAILURES:
+                return False
+            found.append([leaf.clone() for leaf in outputs if isinstance(leaf, Tensor)])
+    return not all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 @torch.no_grad()

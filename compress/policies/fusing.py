@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from compress.context import NetworkCut, StepContext
 from compress.distributed import take_from_first
 from compress.epoch_window import EpochWindow
-from compress.errors import UserError
+from compress.errors import UserError, some
 from compress.fusing.blocks import Fusion, exchange, fusions_of, shared_outside
 from compress.fusing.carry import carried_masks, exchange_in_optimizer, unchanged_sources
 from compress.fusing.proof import Norm, prove
@@ -95,6 +95,8 @@ class FusingPolicy(Policy):
         before = _size(model)
         ctx.masks.make_permanent(name for name in _gone(found) if ctx.masks[name].mask is not None)
         fusions = fusions_of(model, found)  # of the masked weights
+        for fusion in fusions.values():
+            _warn_of_frozen(self.name, fusion)
         carried = _exchange(model, fusions, ctx.optimizer, ctx.masks)
         self._done = True
         current.forget()
@@ -145,6 +147,18 @@ def fuse_again(
 
 def _gone(fusions: Mapping[str, Fusion]) -> list[str]:
     return [name for fusion in fusions.values() for name in fusion.gone()]
+
+
+def _warn_of_frozen(instance: str, fusion: Fusion) -> None:
+    """Says that frozen parameters train from now on, where they become one with others that do."""
+    gone = fusion.gone()
+    frozen = [name for name, each in gone.items() if not each.requires_grad]
+    if frozen and len(frozen) < len(gone):
+        logger.warning(
+            "%s: %s frozen, and %s joined with what is trained in %s: all of the fused parameters are trained",
+            instance, f"{some(frozen)} {'is' if len(frozen) == 1 else 'are'}",
+            "it is" if len(frozen) == 1 else "they are", fusion.name,
+        )  # fmt: skip
 
 
 def _size(model: nn.Module) -> int:

@@ -44,6 +44,69 @@ def test_what_is_zero_today_is_compared_too():
         prove(net, fusions_of(net), images())
 
 
+class _Sized(nn.Module):
+    """Its method is right for maps of 8 x 8 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) * (x.shape[-1] / 8)
+
+    def fuse(self) -> nn.Conv2d:
+        return copy.deepcopy(self.conv)
+
+
+class _OneSize(_Sized):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) * torch.ones(8, 8, dtype=x.dtype)
+
+
+class _Drops(_Sized):
+    """Its method leaves out the dropout."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(self.conv(x), 0.5, self.training)
+
+
+class _KeepsDropout(_Drops):
+    def fuse(self) -> nn.Module:
+        return nn.Sequential(copy.deepcopy(self.conv), nn.Dropout(0.5))
+
+
+class _Normed(nn.Module):
+    """A spectral norm has a state of its own in training mode, which is no noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+    def fuse(self) -> nn.Conv2d:
+        new = nn.Conv2d(3, 3, 1)
+        new.weight.data, new.bias.data = self.conv.weight.detach().clone(), self.conv.bias.detach().clone()
+        return new
+
+
+def test_another_size_is_compared_where_the_block_takes_it():
+    net = nn.Sequential(_Sized(), nn.ReLU())
+    with pytest.raises(UserError, match=r"0: what _Sized becomes .* differ by .*, for an input of 2 x 3 x 11 x 13"):
+        prove(net, fusions_of(net), images())
+    prove(one := nn.Sequential(_OneSize(), nn.ReLU()), fusions_of(one), images())
+
+
+def test_dropout_that_is_left_out_is_refused():
+    net = nn.Sequential(_Drops(), nn.ReLU())
+    with pytest.raises(UserError, match=r"0: _Drops is random in training mode .* and what it becomes is not"):
+        prove(net, fusions_of(net), images())
+    for kept in (_KeepsDropout(), _Normed().eval()):
+        net = nn.Sequential(kept, nn.ReLU())
+        prove(net, fusions_of(net), images())
+
+
 def test_a_block_that_never_ran_is_refused():
     net = EdgeNet()
     net.spare = EdgeNet().mid

@@ -54,6 +54,19 @@ def test_fuses_in_its_epoch_and_says_what_it_did(caplog):
     run.to(6)
 
 
+def test_frozen_branches_that_join_trained_ones_are_trained_and_named(caplog):
+    net = EdgeNet()
+    next(net.head.parameters()).requires_grad_(False)
+    net.mid.requires_grad_(False)
+    Training(net, fusing(0)).to(2)
+    assert all(p.requires_grad for p in net.head.parameters())
+    assert not any(p.requires_grad for p in net.mid.parameters())
+    name = next(iter(dict(EdgeNet().head.named_parameters())))
+    words = f"fuser: head.{name} is frozen, and it is joined with what is trained in head: all of the fused parameters"
+    assert [each.levelname for each in caplog.records if words in each.getMessage()] == ["WARNING"]
+    assert "joined with what is trained in mid" not in caplog.text
+
+
 def test_batch_norms_inside_are_folded_by_their_running_statistics(caplog):
     run = make(NormNet)
     run.to(2)
