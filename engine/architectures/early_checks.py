@@ -4,12 +4,14 @@
 """
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from compress.errors import UserError, some
 from compress.graph.channels import ChannelGraph
@@ -17,11 +19,12 @@ from compress.graph.trace import trace_model
 from compress.thinning.proof.copies import restored
 from compress.thinning.recipe import tensors_of
 from compress.thinning.trials.trial import prunable_graph
-from engine.architectures.own_modules import START, own_code
+from engine.architectures.own_modules import START, own_code, warn_once
 
 Probe = tuple[Sequence[Tensor], tuple[int, ...]]  # inputs, and the shape of the output that the task needs
 NAMED = 3  # groups that stay, in the story
 LONGEST = 160  # characters of a reason
+UNUSED_ADVICE = re.compile(r"(if nobody runs it, )?--unused .+?(?= \(in Python)")  # of `how_to_declare`
 
 
 def is_foreign(arch: str) -> bool:
@@ -44,6 +47,7 @@ def check_network(network: nn.Module, arch: str, probes: Iterable[Probe]) -> Non
     tried = list(islice(probes, None if foreign else 1))
     check_outputs(network, arch, tried)
     if foreign and tried:
+        warn_of_noise(network, arch, tried[0])
         check_step(network, arch, tried[0])
         check_trace(network, arch, tuple(tried[0][0]))
 
@@ -64,6 +68,61 @@ def check_outputs(network: nn.Module, arch: str, probes: Iterable[Probe]) -> Non
             names = set(network.state_dict())
             _output(network.eval(), arch, probe, "")
             _check_names(network, arch, names)
+
+
+def warn_of_noise(network: nn.Module, arch: str, probe: Probe) -> None:
+    """Warns of a network that gives something else each time in eval mode; names where that begins.
+
+    Args:
+        network: left as it was.
+        arch: its name.
+        probe: see `check_network`.
+    """
+    passes: list[list[tuple[str, list[Tensor], list[Tensor]]]] = []
+
+    def keep(name: str, inputs: Any, output: Any) -> None:
+        passes[-1].append((name, *([each.clone() for each in _tensors(part)] for part in (inputs, output))))
+
+    with torch.no_grad(), _kept(network):
+        network.eval()
+        for seed in (0, 1):
+            passes.append([])
+            handles = [
+                module.register_forward_hook(lambda module, inputs, output, name=name: keep(name, inputs, output))
+                for name, module in network.named_modules()
+            ]
+            try:
+                _output(network, arch, probe, "", seed)
+            finally:
+                for handle in handles:
+                    handle.remove()
+    first, second = passes
+    if _alike(first[-1][2], second[-1][2]):
+        return
+    begins = (
+        name for (name, read, gave), (other, reads, gives) in zip(first, second, strict=False)
+        if name == other and _alike(read, reads) and not _alike(gave, gives)
+    )  # fmt: skip
+    where = next(begins, "")  # a part ends before what it is a part of
+    kind = f"{where} ({type(network.get_submodule(where)).__name__})" if where else "its own forward"
+    warn_once(
+        f"--arch={arch} gives something else each time for the same input in eval mode; it begins in {kind}. What is "
+        "measured of it cannot be repeated, and pruning, fusing and export, which prove what they do by comparing "
+        "outputs, may refuse it"
+    )
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _alike(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    """Whether tensors are equal; on a GPU sums may come in another order."""
+    share = 1e-3 if any(each.is_cuda for each in one) else 0.0
+    return len(one) == len(other) and all(
+        a.shape == b.shape and torch.allclose(a, b, share, share, equal_nan=True)
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def check_step(network: nn.Module, arch: str, probe: Probe) -> None:
@@ -111,8 +170,8 @@ def _check_names(network: nn.Module, arch: str, before: set[str]) -> None:
         )
 
 
-def _output(network: nn.Module, arch: str, probe: Probe, mode: str) -> Tensor:
-    """The output for random values of a probe's shape, checked; `mode` stands in messages."""
+def _output(network: nn.Module, arch: str, probe: Probe, mode: str, seed: int | None = None) -> Tensor:
+    """The output for random values of a probe's shape, checked; `mode` stands in messages, `seed` is for what draws."""
     inputs, wanted = probe
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     shape = " x ".join(map(str, inputs[0].shape))
@@ -121,6 +180,8 @@ def _output(network: nn.Module, arch: str, probe: Probe, mode: str) -> Tensor:
     with torch.random.fork_rng([device] if device.type == "cuda" else []), fails:
         given = [torch.rand(each.shape, generator=generator).to(device) for each in inputs]
         kept = [each.clone() for each in given]
+        if seed is not None:
+            torch.manual_seed(seed)
         output = network(*given)
     if not all(map(torch.equal, given, kept)):
         raise UserError(
@@ -200,4 +261,9 @@ def _pinned(graph: ChannelGraph) -> str:
 
 
 def _short(reason: str) -> str:
-    return reason if len(reason) <= LONGEST else f"{reason[: LONGEST - 3]}..."
+    """A reason that is not too long; what it says to type stays whole."""
+    remedy = UNUSED_ADVICE.search(reason)
+    if len(reason) <= LONGEST or remedy is None:
+        return reason if len(reason) <= LONGEST else f"{reason[: LONGEST - 3]}..."
+    before = reason[: remedy.start()]
+    return f"{before if len(before) <= LONGEST else f'{before[: LONGEST - 3]}... '}{remedy[0]}"
