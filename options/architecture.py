@@ -22,7 +22,11 @@ class ArchitectureConfig(TrainConfig):
         None, "further arguments of its constructor, as in '{width: 32, depth: 8}'", metavar="YAML"
     )
     weights: str | None = option(None, "start from the weights in this file, as far as they fit", metavar="FILE")
-    match: str = option("name", "pair the weights of --weights by name or by order", choices=("name", "order"))
+    match: str = option(
+        "name",
+        "pair tensors of --weights by name, or those of equal shape in their order",
+        choices=("name", "order"),
+    )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import torch
@@ -25,18 +25,35 @@ class Match:
         mismatched: those for which there was a tensor of another shape, as `NAME (4, 3) instead of (4, 5)`.
         missing: those for which there was none.
         unused: tensors that the network has no place for.
+        pairs: by order alone: the network's tensors that were loaded -> the file's.
     """
 
     loaded: list[str]
     mismatched: list[str]
     missing: list[str]
     unused: list[str]
+    pairs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """The network's tensors."""
+        return len(self.loaded) + len(self.mismatched) + len(self.missing)
+
+    @property
+    def few(self) -> bool:
+        """Whether more than half of the network starts as it was made."""
+        return 2 * len(self.loaded) < self.total
 
     def story(self, source: str) -> str:
         """The report in words."""
-        total = len(self.loaded) + len(self.mismatched) + len(self.missing)
-        lines = [f"{source}: {len(self.loaded)} of {total} tensors loaded"]
-        kinds = (("of another shape", self.mismatched), ("not there", self.missing), ("without a place", self.unused))
+        lines = [f"{source}: {len(self.loaded)} of {self.total} tensors loaded"]
+        if self.few:
+            lines[0] += ", fewer than half; the others start as the network made them"
+        pairs = [f"{name} = {other}" for name, other in self.pairs.items()]
+        kinds = (
+            ("paired by order", pairs), ("of another shape", self.mismatched), ("not there", self.missing),
+            ("without a place", self.unused),
+        )  # fmt: skip
         for kind, names in kinds:
             if names:
                 more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
@@ -50,8 +67,8 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
     Args:
         model: the network.
         weights: tensors by name; `module.` and `_orig_mod.` in names are ignored.
-        by_order: pair tensors by position and shape instead of by name, for a file whose names differ but whose layers
-            do not, or hardly.
+        by_order: pair tensors of equal shape in the order of both instead of by name, for a file whose names differ but
+            whose layers do not, or hardly. As many are paired as can be; what only one side has is left out.
 
     Raises:
         UserError: nothing fits.
@@ -62,9 +79,8 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
     pairs = _in_order(own, given) if by_order else {name: name for name in own if name in given}
     loaded = [name for name, source in pairs.items() if own[name].shape == given[source].shape]
     if not loaded:
-        other = (
-            "no tensor has the shape of one of the network's" if by_order else "--match=order pairs them by position"
-        )
+        none = ", and no tensor has the shape of one of the network's" if by_order else ""
+        other = f"--match=order pairs tensors of equal shape in their order{none}"
         raise UserError(
             f"none of the {len(given)} tensors fits this network ({', '.join(islice(given, 3))}, ... for "
             f"{', '.join(islice(own, 3))}, ...); nothing was loaded; {other}"
@@ -78,7 +94,8 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
         if name not in loaded
     ]
     unused = [name for name in given if name not in pairs.values()]
-    return Match(loaded, mismatched, [name for name in own if name not in pairs], unused)
+    missing = [name for name in own if name not in pairs]
+    return Match(loaded, mismatched, missing, unused, pairs if by_order else {})
 
 
 def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:

@@ -91,7 +91,7 @@ def start_from_file(model: nn.Module, config: ArchitectureConfig) -> None:
     """
     if config.weights:
         found = match_weights(model, load_weights(Path(config.weights)), by_order=config.match == "order")
-        logger.info("%s", found.story(config.weights))
+        logger.log(logging.WARNING if found.few else logging.INFO, "%s", found.story(config.weights))
 
 
 def _of_text(name: str, text: str) -> dict[str, Any]:

@@ -59,12 +59,20 @@ def test_by_order(net: nn.Module) -> None:
     assert found.loaded == ["0.weight", "0.bias", "2.weight", "2.bias"]
     assert torch.equal(net.state_dict()["2.weight"], other.second.weight)
     assert found.missing == ["5.weight", "5.bias"]
+    assert "  paired by order (4): 0.weight = first.weight, 0.bias = first.bias, 2.weight = second" in found.story("x")
+    assert not found.few
+    few = match_weights(net, {"a": torch.zeros(2)}, by_order=True)
+    assert few.few
+    assert few.story("x").startswith("x: 1 of 6 tensors loaded, fewer than half; the others start as the network made")
+    assert "by order" not in match_weights(net, net.state_dict()).story("x")
 
 
 def test_nothing_that_fits_is_an_error(net: nn.Module) -> None:
     with pytest.raises(UserError, match="none of the 6 tensors fits this network .*--match=order"):
         match_weights(net, Other().state_dict())
-    with pytest.raises(UserError, match="nothing was loaded; no tensor has the shape of one of the network"):
+    with pytest.raises(
+        UserError, match="nothing was loaded; --match=order pairs .*no tensor has the shape of one of the network"
+    ):
         match_weights(net, {"a": torch.zeros(7, 7, 7)}, by_order=True)
 
 
