@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from data.dataset import PATCH_SIZE, SAMPLES_PER_EPOCH, DatasetFromFolder, EvaluationSet
+from data.decoding import MEMORY_BUDGET
 from data.embedded import SPLIT, Part, embedded_images
 from data.folders import folder_images, has_test_part
 from data.images import ImageFile
 from data.measured import Measured
 from data.restoration import given_or_default
-from data.store import MEMORY_BUDGET
 
 DEFAULT_DIR = Path("dataset/BSDS300/images")
 

@@ -11,9 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from compress.errors import UserError
+from data.decoding import MEMORY_BUDGET
 from data.images import ImageFile, Pixels, up_sample
 from data.restoration import Crops, RestorationItem, WholeImages, to_tensor
-from data.store import MEMORY_BUDGET, PairStore
+from data.store import PairStore
 
 PATCH_SIZE = 64  # pixels of the high resolution: small batches of small crops stay in a CPU's cache
 SAMPLES_PER_EPOCH = 1600
@@ -50,7 +51,8 @@ class DatasetFromFolder(Crops):
     that the network would not see at work.
 
     Args:
-        images: candidates; unusable ones are logged and left out.
+        images: candidates; unusable ones are logged and left out. Of a folder that does not fit the memory budget
+            files are decoded when their turn comes (`PairStore`).
         upscale_factor: 2, 3 or 4.
         patch_size: p, pixels of the high resolution; rounded down to a multiple of the factor.
         samples: length of an epoch.
@@ -72,7 +74,7 @@ class DatasetFromFolder(Crops):
     ) -> None:
         if patch_size < upscale_factor:
             raise UserError(f"the patch size is {patch_size} pixels; it must be {upscale_factor} or more")
-        self.store = PairStore(all_images, upscale_factor, patch_size, memory_budget)
+        self.store = PairStore(all_images, upscale_factor, patch_size, memory_budget, lazily=True)
         super().__init__(samples, seed)
         self.scale, self.low_size = upscale_factor, patch_size // upscale_factor
 

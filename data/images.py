@@ -41,6 +41,11 @@ class ImageFile:
         with opened(self.path) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
 
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels as they are stored, read from the file's head; raises as `load`."""
+        with opened(self.path) as image:
+            return image.height, image.width
+
     def smaller_side(self) -> int:
         """In pixels, of a file that decodes to its end; raises as `load`. JPEG takes half the time of decoding it."""
         with opened(self.path) as image:

@@ -3,6 +3,7 @@
 `DataLoader` settings. What a batch holds is a function of (seed, epoch, index), whatever the number of workers.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from data.pair_sets import PairCrops, PairImages
 from data.pairs import PairSource
 from data.restoration import Crops, WholeImages, given_or_default
 from data.sampling import EpochSampler
+
+_logger = logging.getLogger(__name__)
 
 
 def training_loader(
@@ -132,6 +135,11 @@ def restoration_loaders(
         config: the training options.
     """
     crops.origin = Origin(place, crops.files() + held_out.files())
+    if crops.epochs_to_see_all > 1:
+        _logger.info(
+            "an epoch takes %d samples of %d images, one after the other: all are seen in %d epochs; "
+            "--samples says how many an epoch takes", len(crops), crops.images, crops.epochs_to_see_all,
+        )  # fmt: skip
     if held_out.measured is None:
         held_out.measured = Measured.of(place, "validation", len(held_out))
     return (

@@ -37,6 +37,11 @@ class PairCrops(Crops):
         """See `Crops`."""
         return self.source.files()
 
+    @property
+    def images(self) -> int:
+        """See `Crops`."""
+        return len(self.source)
+
 
 class PairImages(WholeImages):
     """Whole pairs, cut right and below to a multiple of 4 pixels; the baseline is the degraded image itself."""

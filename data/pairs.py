@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from os import cpu_count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from compress.errors import UserError
+from data.decoding import MEMORY_BUDGET, Decoded, bytes_of, sizes, workers
 from data.embedded import Part, embedded_images
 from data.folders import folder_images
 from data.images import DECODE_ERRORS, ImageFile, Pixels, planes
 from data.restoration import random_crop
 
-RECENT = 32  # decoded images that are kept
 MIDDLE = 256  # pixels: of embedded photographs the middle is measured
 EVALUATION_SEED = 2018  # of what is done to measured images, whatever the run's seed: runs stay comparable
 SMALLEST = 32  # pixels, of a side
@@ -72,8 +71,7 @@ class PairFiles:
             raise ValueError(
                 f"blurred is {blurred.shape[2]} x {blurred.shape[1]} pixels, sharp {sharp.shape[2]} x {sharp.shape[1]}"
             )
-        if min(sharp.shape[1:]) < SMALLEST:
-            raise ValueError(f"a side is below {SMALLEST} pixels")
+        _refuse_small(sharp.shape[1:])
         return blurred, sharp
 
 
@@ -136,15 +134,19 @@ class DegradedImages(PairSource):
         images: sharp ones; unusable ones are logged and left out.
         degradation: what is done to them.
         middle: measure only the middle, at most so many pixels high and wide; None measures whole images.
+        lazily: for training; see `usable`.
 
     Raises:
         UserError: no usable image.
     """
 
-    def __init__(self, all_images: Sequence[ImageFile], degradation: Degradation, middle: int | None = None) -> None:
+    def __init__(
+        self, all_images: Sequence[ImageFile], degradation: Degradation, middle: int | None = None,
+        lazily: bool = False,
+    ) -> None:  # fmt: skip
         self.degradation, self.middle = degradation, middle
-        self.all_images = usable([PairFiles(each.name, each) for each in all_images], _sharp_alone)
-        self._recent = Recent()
+        pairs = [PairFiles(each.name, each) for each in all_images]
+        self.all_images, self._pixels = usable(pairs, _sharp_alone, lazily)
 
     def __len__(self) -> int:
         return self.degradation.copies * len(self.all_images)
@@ -182,10 +184,10 @@ class DegradedImages(PairSource):
         """The sharp images of one part of a folder; None is the embedded photographs, whose middle is measured."""
         if place is None:
             return cls(embedded_images(part), degradation, MIDDLE)
-        return cls(found(place, part), degradation)
+        return cls(found(place, part), degradation, lazily=part == "train")
 
     def _sharp(self, place: int) -> Pixels:
-        return self._recent.get(place, lambda: (_sharp_alone(self.all_images[place]),))[0]
+        return self._pixels[place][0]
 
 
 def inside(pixels: Pixels, margin: int) -> Pixels:
@@ -198,87 +200,107 @@ class FilePairs(PairSource):
 
     Args:
         pairs: unusable ones are logged and left out.
+        lazily: for training; see `usable`.
 
     Raises:
         UserError: no usable pair.
     """
 
-    def __init__(self, pairs: Sequence[PairFiles]) -> None:
-        self.pairs = usable(pairs, PairFiles.load)
-        self._recent = Recent()
+    def __init__(self, pairs: Sequence[PairFiles], lazily: bool = False) -> None:
+        self.pairs, self._pixels = usable(pairs, PairFiles.load, lazily)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def crop(self, index: int, side: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
         """See `PairSource`."""
-        both = random_crop(np.concatenate(self._pair(index % len(self.pairs))), side, draw)
+        both = random_crop(np.concatenate(self._pixels[index % len(self.pairs)]), side, draw)
         return both[:3], both[3:]
 
     def whole(self, index: int) -> NamedPair:
         """See `PairSource`."""
-        return NamedPair(self.pairs[index].name, *self._pair(index))
+        return NamedPair(self.pairs[index].name, *self._pixels[index])
 
     def files(self) -> list[Path]:
         """See `PairSource`."""
         return [path for pair in self.pairs for path in pair.paths()]
 
-    def _pair(self, index: int) -> tuple[Pixels, ...]:
-        return self._recent.get(index, self.pairs[index].load)
 
+def usable(
+    pairs: Sequence[PairFiles], load: Callable[[PairFiles], tuple[Pixels, ...]], lazily: bool = False,
+    memory_budget: int = MEMORY_BUDGET,
+) -> tuple[list[PairFiles], Decoded[tuple[Pixels, ...]]]:  # fmt: skip
+    """Those that load, and their pixels; the others are logged with the reason.
 
-class Recent:
-    """The pixels that were decoded last, `RECENT` entries of them."""
+    `lazily`, and where not all fit the memory budget, only the heads of the files are read here, and of a pair that
+    turns out to be damaged later the next one stands in. On a terminal a bar shows how far it is.
 
-    def __init__(self) -> None:
-        self._kept: dict[int, tuple[Pixels, ...]] = {}
-
-    def get(self, index: int, load: Callable[[], tuple[Pixels, ...]]) -> tuple[Pixels, ...]:
-        """The entry; one that is not there is loaded, and the oldest leaves."""
-        if index not in self._kept:
-            self._kept[index] = load()
-            if len(self._kept) > RECENT:
-                del self._kept[next(iter(self._kept))]
-        return self._kept[index]
-
-
-def usable(pairs: Sequence[PairFiles], load: Callable[[PairFiles], object]) -> list[PairFiles]:
-    """Those that load; the others are logged with the reason. On a terminal a bar shows how far it is.
+    Args:
+        pairs: candidates.
+        load: what is kept of a pair.
+        lazily: for training. Measured images are decoded beforehand: each counts once.
+        memory_budget: bytes of pixels that stay in memory.
 
     Raises:
-        UserError: none does.
+        UserError: none loads.
     """
-    if len(pairs) >= MANY:
+    heads = sizes([ImageFile(pair.name, path) for pair in pairs for path in pair.paths()]) if lazily else []
+    unread = bytes_of(heads) > memory_budget
+    check = _check_heads if unread else load
+    if len(pairs) >= MANY and not unread:
         _logger.info("reading %d images in %s once, to find damaged ones", len(pairs), pairs[0].sharp.path.parent)
-    kept = []
-    with ThreadPoolExecutor(min(8, cpu_count() or 1)) as pool:
-        faults = pool.map(partial(_fault, load), pairs)
-        bar = tqdm(zip(pairs, faults, strict=True), "reading", len(pairs), disable=not sys.stderr.isatty(), leave=False)
-        for pair, fault in bar:
-            if fault is not None:
-                _logger.warning("skipped %s: %s", pair.sharp.path, fault)
-            else:
-                kept.append(pair)
+    kept: list[PairFiles] = []
+    pixels = Decoded(0, partial(_load_of, load, kept), partial(_path_of, kept), memory_budget)
+    with ThreadPoolExecutor(workers()) as pool:
+        found = pool.map(partial(_tried, check), pairs)
+        bar = tqdm(zip(pairs, found, strict=True), "reading", len(pairs), disable=not sys.stderr.isatty(), leave=False)
+        for pair, entry in bar:
+            if isinstance(entry, Exception):
+                _logger.warning("skipped %s: %s", pair.sharp.path, entry)
+                continue
+            if not unread:
+                pixels.keep(len(kept), entry)
+            kept.append(pair)
     if not kept:
         where = f" in {pairs[0].sharp.path.parent}" if pairs else ""
         raise UserError(f"no usable image{where}: {len(pairs)} of {len(pairs)} files were skipped")
-    return kept
+    pixels.count, pixels.unread = len(kept), unread
+    return kept, pixels
 
 
-def _fault(load: Callable[[PairFiles], object], pair: PairFiles) -> Exception | None:
-    """Why a pair does not load; None if it does. What was loaded is dropped here, in the thread."""
+def _load_of(
+    load: Callable[[PairFiles], tuple[Pixels, ...]], pairs: Sequence[PairFiles], place: int
+) -> tuple[Pixels, ...]:
+    return load(pairs[place])
+
+
+def _path_of(pairs: Sequence[PairFiles], place: int) -> Path:
+    return pairs[place].sharp.path
+
+
+def _tried(load: Callable[[PairFiles], tuple[Pixels, ...]], pair: PairFiles) -> tuple[Pixels, ...] | Exception:
+    """What a pair gives, or why it does not load."""
     try:
-        load(pair)
+        return load(pair)
     except DECODE_ERRORS as error:
         return error
-    return None
 
 
-def _sharp_alone(pair: PairFiles) -> Pixels:
+def _check_heads(pair: PairFiles) -> tuple[Pixels, ...]:
+    for path in pair.paths():
+        _refuse_small(ImageFile(pair.name, path).size())
+    return ()
+
+
+def _sharp_alone(pair: PairFiles) -> tuple[Pixels]:
     pixels = planes(pair.sharp.load())
-    if min(pixels.shape[1:]) < SMALLEST:
+    _refuse_small(pixels.shape[1:])
+    return (pixels,)
+
+
+def _refuse_small(size: tuple[int, ...]) -> None:
+    if min(size) < SMALLEST:
         raise ValueError(f"a side is below {SMALLEST} pixels")
-    return pixels
 
 
 def _middle(pixels: Pixels, side: int) -> Pixels:

@@ -4,6 +4,7 @@ An application derives from `Crops` and `WholeImages` and says where its pairs c
 """
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,13 +77,24 @@ class Crops(Dataset[tuple[Tensor, Tensor]], ABC):
         """The crops (degraded, target) of a sample, (3, side, side) each, before they are flipped and turned.
 
         Args:
-            sample: in [0, samples).
+            sample: in [0, samples); counted on from epoch to epoch where an epoch has fewer samples than there are
+                images, so that `sample % images` takes each in its turn.
             draw: makes every random choice.
         """
 
     @abstractmethod
     def files(self) -> list[Path]:
         """The files that pairs are made of."""
+
+    @property
+    def images(self) -> int:
+        """How many images samples are cut out of; of an image in two files say so here. The files by default."""
+        return len(self.files())
+
+    @cached_property
+    def epochs_to_see_all(self) -> int:
+        """Until each image has been used: more than 1 where an epoch has fewer samples than there are images."""
+        return -(-self.images // self.samples)
 
     def __len__(self) -> int:
         return self.samples
@@ -92,7 +104,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]], ABC):
         if not 0 <= key.sample < self.samples:
             raise IndexError(f"sample {key.sample} is not in [0, {self.samples})")
         draw = rng(self.seed, key)
-        degraded, target = self.pair(key.sample, draw)
+        before = key.epoch * self.samples if self.epochs_to_see_all > 1 else 0
+        degraded, target = self.pair(before + key.sample, draw)
         flip, turns = bool(draw.integers(2)), int(draw.integers(4))
         return to_tensor(_turned(degraded, flip, turns)), to_tensor(_turned(target, flip, turns))
 

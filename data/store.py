@@ -4,18 +4,15 @@ Decoding, down-sampling, the memory budget, and skipping what cannot be used. Ca
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from os import cpu_count
+from pathlib import Path
 from typing import NamedTuple
 
 from compress.errors import UserError, printable
+from data.decoding import MEMORY_BUDGET, Decoded, Size, bytes_of, say_skipped, sizes, workers
 from data.images import DECODE_ERRORS, ImageFile, Pixels, crop_to_multiple, down_sample, planes
-
-MEMORY_BUDGET = 1 << 30  # bytes of decoded pairs kept by one data set
-RECENT = 8  # pairs kept of those beyond the budget
 
 _logger = logging.getLogger(__name__)
 
@@ -36,60 +33,76 @@ class PairStore(Sequence[Pair]):
     """The pairs of some images. Every file is decoded once when the store is made.
 
     That is what finds the damaged ones before training starts; the first pairs stay in memory up to the
-    budget, the others are decoded again when asked for.
+    budget, the others are decoded again when asked for. `lazily`, and where not all would stay, only the heads of
+    the files are read when the store is made: pairs stay as they are asked for, and of a file that turns out to be
+    damaged then the next one stands in (`Decoded`). A loader's workers share the budget.
 
     Args:
         images: candidates; those that do not decode or are too small are logged and left out.
         scale: upscale factor, 2, 3 or 4.
         smallest: smallest usable height and width, pixels of the high resolution.
         memory_budget: bytes that decoded pairs may take.
+        lazily: for training. Measured images are decoded beforehand: each counts once.
 
     Raises:
         UserError: no usable image, or an upscale factor that is not supported.
     """
 
     def __init__(
-        self, all_images: Sequence[ImageFile], scale: int, smallest: int = 1, memory_budget: int = MEMORY_BUDGET
-    ) -> None:
+        self, all_images: Sequence[ImageFile], scale: int, smallest: int = 1, memory_budget: int = MEMORY_BUDGET,
+        lazily: bool = False,
+    ) -> None:  # fmt: skip
         if scale not in (2, 3, 4):
             raise UserError(f"the upscale factor is {scale}; allowed are 2, 3 and 4")
         self.scale = scale
         self.all_images: list[ImageFile] = []
-        self._kept: dict[int, Pair] = {}
-        self._recent: OrderedDict[int, Pair] = OrderedDict()
-        self._used = 0  # bytes
-        self._fill(all_images, max(smallest, scale), memory_budget)
+        self._pairs = Decoded(0, self._pair, self._path, memory_budget)
+        found = sizes(all_images) if lazily else []
+        if bytes_of(found) * (1 + 1 / scale**2) > memory_budget:
+            self._pairs.unread = True
+            self._list(all_images, found, max(smallest, scale))
+        else:
+            self._fill(all_images, max(smallest, scale))
+        self._pairs.count = len(self)
+        self._report(all_images)
 
     def __len__(self) -> int:
         return len(self.all_images)
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
         """The pair of image `index`; one beyond the budget is decoded unless it was used recently."""
-        if index in self._kept:
-            return self._kept[index]
-        pair = self._recent.pop(index, None) or _make_pair(self.all_images[index], self.scale)
-        self._recent[index] = pair
-        if len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
-        return pair
+        return self._pairs[index]
 
-    def _fill(self, all_images: Sequence[ImageFile], smallest: int, memory_budget: int) -> None:
-        used = 0
-        for image, pair in zip(
-            all_images, _decoded(all_images, self.scale, lambda: used <= memory_budget), strict=True
-        ):
-            if isinstance(pair, Exception):
-                _logger.warning("skipped %s: it cannot be decoded (%s)", printable(image.path), printable(pair))
-                continue
-            if (min(pair.high.shape[1:]) if isinstance(pair, Pair) else pair) < smallest:
-                _logger.warning("skipped %s: it has a side below %d pixels", printable(image.path), smallest)
-                continue
-            if isinstance(pair, Pair):
-                self._used += pair.low.nbytes + pair.high.nbytes
-                if self._used <= memory_budget:
-                    self._kept[len(self.all_images)] = pair
+    def _pair(self, index: int) -> Pair:
+        return _make_pair(self.all_images[index], self.scale)
+
+    def _path(self, index: int) -> Path:
+        return self.all_images[index].path
+
+    def _list(self, all_images: Sequence[ImageFile], found: list[Size | Exception], smallest: int) -> None:
+        """Takes the files whose heads say that they can be used."""
+        for image, size in zip(all_images, found, strict=True):
+            self._take(image, size if isinstance(size, Exception) else min(size) // self.scale * self.scale, smallest)
+
+    def _fill(self, all_images: Sequence[ImageFile], smallest: int) -> None:
+        """Takes the files that decode; the first pairs stay."""
+        made = _decoded(all_images, self.scale, lambda: not self._pairs.is_full)
+        for image, pair in zip(all_images, made, strict=True):
+            if not isinstance(pair, Pair):
+                self._take(image, pair, smallest)
+            elif self._take(image, min(pair.high.shape[1:]), smallest):
+                self._pairs.keep(len(self) - 1, pair)
+
+    def _take(self, image: ImageFile, side: int | Exception, smallest: int) -> bool:
+        """Whether it can be used: of its smaller side, or the error of decoding it. What is left out is said."""
+        if isinstance(side, Exception):
+            say_skipped(str(image.path), side)
+        elif side < smallest:
+            _logger.warning("skipped %s: it has a side below %d pixels", printable(image.path), smallest)
+        else:
             self.all_images.append(image)
-        self._report(all_images)
+            return True
+        return False
 
     def _report(self, all_images: Sequence[ImageFile]) -> None:
         """Says how many files were left out, and refuses to continue with none."""
@@ -108,10 +121,9 @@ def _decoded(
 
     Once there is no room, the smaller side alone: a pair that nobody keeps is not made.
     """
-    workers = min(8, cpu_count() or 1)
     remaining = iter(all_images)
-    with ThreadPoolExecutor(workers) as pool:
-        while batch := list(islice(remaining, 4 * workers)):  # bounds what is decoded but not yet judged
+    with ThreadPoolExecutor(workers()) as pool:
+        while batch := list(islice(remaining, 4 * workers())):  # bounds what is decoded but not yet judged
             attempt = _try_pair if is_room() else _try_side
             yield from pool.map(lambda image: attempt(image, scale), batch)  # noqa: B023  used up before the next turn
 

@@ -103,7 +103,7 @@ def source_of(place: Path | None, part: Part, sharp_only: bool, length: float) -
     """
     if place is None or sharp_only:
         return DegradedImages.of_part(place, part, CameraMotion(length), _sharp_images)
-    return FilePairs(pairs_of(place, part))
+    return FilePairs(pairs_of(place, part), lazily=part == "train")
 
 
 def _sharp_images(place: Path, part: Part) -> list[ImageFile]:

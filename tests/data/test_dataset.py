@@ -122,3 +122,12 @@ def test_evaluation_ends(make_images: MakeImages) -> None:
     assert [item.name for item in dataset] == ["0", "1"]
     with pytest.raises(IndexError):
         dataset[2]
+
+
+def test_an_epoch_of_fewer_samples_than_images_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    for level in range(5):
+        Image.new("RGB", (32, 32), (50 * level,) * 3).save(tmp_path / f"{level}.png")
+    crops = DatasetFromFolder(all_images(tmp_path), 2, 16, samples=2)
+    assert crops.epochs_to_see_all == 3
+    high = [crops[SampleKey(epoch, sample)][1] for epoch in range(3) for sample in range(2)]
+    assert [round(float(each.mean()) * 255 / 50) for each in high] == [0, 1, 2, 3, 4, 0]

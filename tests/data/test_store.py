@@ -1,14 +1,19 @@
 """Pairs of low and high resolution, the memory budget, and files that cannot be used."""
 
 import logging
+import pickle
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from compress.errors import UserError
-from data import store
+from data import decoding
 from data.images import ImageFile
 from data.store import PairStore
 from tests.data.conftest import MakeImages
@@ -54,10 +59,10 @@ def test_beyond_the_budget_pairs_are_decoded_again(make_images: MakeImages, monk
     assert len(decoded) == 10
     assert tight[11] is tight[11]
     assert len(decoded) == 10
-    assert len(tight._recent) == store.RECENT
+    assert len(tight._pairs._recent) == decoding.RECENT
 
 
-@pytest.mark.parametrize("budget", [store.MEMORY_BUDGET, 0])
+@pytest.mark.parametrize("budget", [decoding.MEMORY_BUDGET, 0])
 def test_damaged_and_small_files_are_skipped_by_name(
     budget: int, make_images: MakeImages, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -96,3 +101,79 @@ def test_nothing_usable(tmp_path: Path) -> None:
 def test_the_scale_is_checked(make_images: MakeImages) -> None:
     with pytest.raises(UserError, match="the upscale factor is 5; allowed are 2, 3 and 4"):
         PairStore(all_images(make_images("p", 1)), 5)
+
+
+def damaged_at_its_end(directory: Path, name: str) -> None:
+    """Its head is whole, so that only decoding it finds the fault."""
+    path = directory / name
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def test_of_a_large_folder_only_heads_are_read_beforehand(
+    make_images: MakeImages, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = make_images("p", 6)
+    (directory / "text.png").write_text("hello")
+    Image.new("RGB", (8, 40)).save(directory / "thin.png")
+    monkeypatch.setattr(ImageFile, "load", lambda self: pytest.fail("decoded too early"))
+    found = PairStore(all_images(directory), 2, smallest=16, memory_budget=9000, lazily=True)
+    assert [image.name for image in found.all_images] == list("012345")
+    assert "text.png: it cannot be decoded" in caplog.text
+    assert "thin.png: it has a side below 16 pixels" in caplog.text
+    assert "2 of 8 images were skipped" in caplog.text
+
+
+def test_a_folder_that_fits_is_decoded_beforehand(make_images: MakeImages, caplog: pytest.LogCaptureFixture) -> None:
+    directory = make_images("p", 3)
+    damaged_at_its_end(directory, "1.png")
+    assert [image.name for image in PairStore(all_images(directory), 2, lazily=True).all_images] == ["0", "2"]
+    assert "1.png: it cannot be decoded" in caplog.text
+
+
+@pytest.mark.parametrize("order", [range(4), reversed(range(4))])
+def test_the_next_image_stands_in_for_a_damaged_one(
+    order: Iterable[int], make_images: MakeImages, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = PairStore(all_images(make_images("whole", 4)), 2)
+    directory = make_images("p", 4)
+    for name in ("0.png", "3.png"):
+        damaged_at_its_end(directory, name)
+    found = PairStore(all_images(directory), 2, memory_budget=9000, lazily=True)
+    for place in order:
+        assert np.array_equal(found[place].high, whole[{0: 1, 3: 1}.get(place, place)].high)
+    assert [message.count("stands in for it") for message in caplog.messages] == [1, 1]
+    assert "0.png: it cannot be decoded" in caplog.text
+    with_workers = DataLoader(found, batch_size=None, num_workers=2)
+    assert all(torch.equal(pair[1], torch.from_numpy(found[i].high)) for i, pair in enumerate(with_workers))
+
+
+def test_no_image_of_a_large_folder_decodes(make_images: MakeImages) -> None:
+    directory = make_images("p", 2)
+    for name in ("0.png", "1.png"):
+        damaged_at_its_end(directory, name)
+    found = PairStore(all_images(directory), 2, memory_budget=0, lazily=True)
+    with pytest.raises(UserError, match="none of 2 images can be decoded"):
+        found[0]
+
+
+def test_a_file_that_is_damaged_during_a_run_is_named(make_images: MakeImages) -> None:
+    directory = make_images("p", 2)
+    found = PairStore(all_images(directory), 2, memory_budget=0)
+    damaged_at_its_end(directory, "1.png")
+    with pytest.raises(UserError, match=r"1.png can no longer be decoded .*; it could when its folder was read"):
+        found[1]
+
+
+def test_workers_share_the_budget(make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_pair = 40 * 36 * 3 + 20 * 18 * 3
+    found = PairStore(all_images(make_images("p", 6)), 2, memory_budget=4 * one_pair, lazily=True)
+    monkeypatch.setattr(decoding, "get_worker_info", lambda: SimpleNamespace(num_workers=2))
+    for place in range(6):
+        assert found[place].high.shape == (3, 36, 40)
+    assert len(found._pairs._kept) == 2
+
+
+def test_a_store_can_be_sent_to_another_process(make_images: MakeImages) -> None:
+    for lazily in (False, True):
+        found = PairStore(all_images(make_images("p", 2)), 2, memory_budget=9000, lazily=lazily)
+        assert np.array_equal(pickle.loads(pickle.dumps(found))[1].low, found[1].low)

@@ -1,6 +1,7 @@
 """Pairs: made on the fly, made by the command, and in every known layout."""
 
 import logging
+import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from data.data_fingerprint import check_same_data
 from data.Deblur_data.folders import pairs_of
 from data.Deblur_data.loaders import deblur_testing_loader, deblur_training_loaders, source_of
 from data.Deblur_data.make_pairs import main
-from data.images import ImageFile
+from data.images import ImageFile, Pixels
 from data.pair_sets import PairCrops, PairImages
 from data.pairs import MANY, FilePairs, PairFiles, usable
 from data.sampling import SampleKey
@@ -233,12 +234,13 @@ def test_many_pairs_are_not_read_in_silence(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     pairs = [PairFiles(str(i), ImageFile(str(i), tmp_path / f"{i}.png")) for i in range(MANY)]
 
-    def load(pair: PairFiles) -> None:
+    def load(pair: PairFiles) -> tuple[Pixels, ...]:
         if pair.name == "7":
             raise ValueError("damaged")
+        return ()
 
     with caplog.at_level(logging.INFO):
-        kept = usable(pairs, load)
+        kept, _ = usable(pairs, load)
     assert [pair.name for pair in kept] == [str(i) for i in range(MANY) if i != 7]
     assert f"reading {MANY} images in {tmp_path} once" in caplog.text
     assert "7.png: damaged" in caplog.text
@@ -249,3 +251,25 @@ def test_a_folder_without_pairs_names_the_forms(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     with pytest.raises(UserError, match="known forms: blurred/ and sharp/"):
         pairs_of(tmp_path, "test")
+
+
+def test_of_many_large_pairs_only_heads_are_read_and_the_next_pair_stands_in(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        image(tmp_path / "sharp" / f"{number}.png", number)
+        image(tmp_path / "blurred" / f"{number}.png", number + 10)
+    image(tmp_path / "sharp" / "4.png", 4, (20, 50))
+    image(tmp_path / "blurred" / "4.png", 4, (20, 50))
+    whole = (tmp_path / "blurred" / "2.png").read_bytes()
+    (tmp_path / "blurred" / "2.png").write_bytes(whole[:-300])
+    pairs = pairs_of(tmp_path, "test")
+    kept, pixels = usable(pairs, PairFiles.load, lazily=True, memory_budget=100)
+    assert [pair.name for pair in kept] == list("0123")
+    assert "4.png: a side is below 32 pixels" in caplog.text
+    assert "2.png: it cannot be decoded" not in caplog.text
+    sent = pickle.loads(pickle.dumps(pixels))
+    for each in (pixels, sent):
+        assert all(np.array_equal(a, b) for a, b in zip(each[2], kept[3].load(), strict=True))
+    assert "2.png: it cannot be decoded" in caplog.text
+    assert "the next file stands in for it" in caplog.text
