@@ -80,10 +80,10 @@ class DatasetFromFolder(Crops):
 
     def pair(self, sample: int, draw: np.random.Generator) -> tuple[Pixels, Pixels]:
         """See `Crops`."""
-        pair = self.store[sample % len(self.store)]
-        _, height, width = pair.low.shape
-        corner = draw.integers(height - self.low_size + 1), draw.integers(width - self.low_size + 1)
-        return _crop(pair.low, corner, self.low_size, 1), _crop(pair.high, corner, self.low_size, self.scale)
+        index = sample % len(self.store)
+        height, width = self.store.size(index)
+        corner = int(draw.integers(height - self.low_size + 1)), int(draw.integers(width - self.low_size + 1))
+        return self.store.crop(index, corner, self.low_size)
 
     def files(self) -> list[Path]:
         """See `Crops`."""
@@ -124,9 +124,3 @@ class EvaluationSet(WholeImages):
     def facts(self) -> dict[str, Any]:
         """See `WholeImages`."""
         return {"scale": self.scale}
-
-
-def _crop(planes: Pixels, corner: tuple[int, int], size: int, scale: int) -> Pixels:
-    """The square of `size` low resolution pixels at `corner` (row, column), out of (3, H, W)."""
-    (top, left), side = (scale * place for place in corner), size * scale
-    return planes[:, top : top + side, left : left + side]

@@ -39,7 +39,8 @@ class ImageFile:
     def load(self) -> Pixels:
         """Decodes the file: (height, width, 3), 0..255. Raises one of `DECODE_ERRORS` if that fails."""
         with opened(self.path) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
 
     def size(self) -> tuple[int, int]:
         """Height and width in pixels as they are stored, read from the file's head; raises as `load`."""
@@ -52,7 +53,7 @@ class ImageFile:
             side = min(image.size)
             # JPEG data are read to their end, and give an eighth of the pixels; other formats know no such thing.
             image.draft(None, (1, 1))
-            _to_rgb(ImageOps.exif_transpose(image))
+            _to_rgb(image)
             return side
 
 
@@ -77,7 +78,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         image = Image.fromarray(grey)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def planes(pixels: Pixels) -> Pixels:

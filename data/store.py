@@ -14,6 +14,8 @@ from compress.errors import UserError, printable
 from data.decoding import MEMORY_BUDGET, Decoded, Size, bytes_of, say_skipped, sizes, workers
 from data.images import DECODE_ERRORS, ImageFile, Pixels, crop_to_multiple, down_sample, planes
 
+REACH = 3  # pixels of the low resolution: the bicubic kernel reaches 2, and one more for rounding
+
 _logger = logging.getLogger(__name__)
 
 
@@ -56,14 +58,14 @@ class PairStore(Sequence[Pair]):
             raise UserError(f"the upscale factor is {scale}; allowed are 2, 3 and 4")
         self.scale = scale
         self.all_images: list[ImageFile] = []
-        self._pairs = Decoded(0, self._pair, self._path, memory_budget)
+        self._entries: Decoded[Pair | tuple[Pixels]] = Decoded(0, self._load, self._path, memory_budget)
         found = sizes(all_images) if lazily else []
         if bytes_of(found) * (1 + 1 / scale**2) > memory_budget:
-            self._pairs.unread = True
+            self._entries.unread = True
             self._list(all_images, found, max(smallest, scale))
         else:
             self._fill(all_images, max(smallest, scale))
-        self._pairs.count = len(self)
+        self._entries.count = len(self)
         self._report(all_images)
 
     def __len__(self) -> int:
@@ -71,10 +73,28 @@ class PairStore(Sequence[Pair]):
 
     def __getitem__(self, index: int) -> Pair:  # type: ignore[override]
         """The pair of image `index`; one beyond the budget is decoded unless it was used recently."""
-        return self._pairs[index]
+        entry = self._entries[index]
+        return entry if isinstance(entry, Pair) else _pair_of(entry[0], self.scale)
 
-    def _pair(self, index: int) -> Pair:
-        return _make_pair(self.all_images[index], self.scale)
+    def size(self, index: int) -> Size:
+        """Of the low resolution."""
+        entry = self._entries[index]
+        height, width = (
+            entry.low.shape[1:] if isinstance(entry, Pair) else (e // self.scale for e in entry[0].shape[:2])
+        )
+        return height, width
+
+    def crop(self, index: int, corner: Size, side: int) -> Pair:
+        """The squares of `side` low resolution pixels at `corner` (row, column) of both, cut out of the whole pair."""
+        entry = self._entries[index]
+        if isinstance(entry, Pair):
+            return Pair(_square(entry.low, corner, side, 1), _square(entry.high, corner, side, self.scale))
+        return _cut(entry[0], corner, side, self.scale)
+
+    def _load(self, index: int) -> Pair | tuple[Pixels]:
+        """The pair; of a folder that is not decoded beforehand the high resolution alone, (H, W, 3)."""
+        high = crop_to_multiple(self.all_images[index].load(), self.scale)
+        return (high,) if self._entries.unread else _pair_of(high, self.scale)
 
     def _path(self, index: int) -> Path:
         return self.all_images[index].path
@@ -86,12 +106,12 @@ class PairStore(Sequence[Pair]):
 
     def _fill(self, all_images: Sequence[ImageFile], smallest: int) -> None:
         """Takes the files that decode; the first pairs stay."""
-        made = _decoded(all_images, self.scale, lambda: not self._pairs.is_full)
+        made = _decoded(all_images, self.scale, lambda: not self._entries.is_full)
         for image, pair in zip(all_images, made, strict=True):
             if not isinstance(pair, Pair):
                 self._take(image, pair, smallest)
             elif self._take(image, min(pair.high.shape[1:]), smallest):
-                self._pairs.keep(len(self) - 1, pair)
+                self._entries.keep(len(self) - 1, pair)
 
     def _take(self, image: ImageFile, side: int | Exception, smallest: int) -> bool:
         """Whether it can be used: of its smaller side, or the error of decoding it. What is left out is said."""
@@ -130,7 +150,7 @@ def _decoded(
 
 def _try_pair(image: ImageFile, scale: int) -> Pair | Exception:
     try:
-        return _make_pair(image, scale)
+        return _pair_of(crop_to_multiple(image.load(), scale), scale)
     except DECODE_ERRORS as error:
         return error
 
@@ -142,6 +162,20 @@ def _try_side(image: ImageFile, scale: int) -> int | Exception:
         return error
 
 
-def _make_pair(image: ImageFile, scale: int) -> Pair:
-    high = crop_to_multiple(image.load(), scale)
+def _pair_of(high: Pixels, scale: int) -> Pair:
     return Pair(planes(down_sample(high, scale)), planes(high))
+
+
+def _square(all_planes: Pixels, corner: Size, side: int, scale: int) -> Pixels:
+    """The square of `side` low resolution pixels at `corner` (row, column), out of (3, H, W)."""
+    (top, left), side = (scale * place for place in corner), side * scale
+    return all_planes[:, top : top + side, left : left + side]
+
+
+def _cut(high: Pixels, corner: Size, side: int, scale: int) -> Pair:
+    """The same square of both resolutions of (H, W, 3); only the part that reaches into it is down-sampled."""
+    top, left = (max(place - REACH, 0) for place in corner)
+    bottom, right = (place + side + REACH for place in corner)
+    low = down_sample(high[scale * top : scale * bottom, scale * left : scale * right], scale)
+    inner = corner[0] - top, corner[1] - left
+    return Pair(_square(low.transpose(2, 0, 1), inner, side, 1), _square(high.transpose(2, 0, 1), corner, side, scale))

@@ -3,6 +3,7 @@
 import logging
 import pickle
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,7 +60,7 @@ def test_beyond_the_budget_pairs_are_decoded_again(make_images: MakeImages, monk
     assert len(decoded) == 10
     assert tight[11] is tight[11]
     assert len(decoded) == 10
-    assert len(tight._pairs._recent) == decoding.RECENT
+    assert len(tight._entries._recent) == decoding.RECENT
 
 
 @pytest.mark.parametrize("budget", [decoding.MEMORY_BUDGET, 0])
@@ -165,12 +166,24 @@ def test_a_file_that_is_damaged_during_a_run_is_named(make_images: MakeImages) -
 
 
 def test_workers_share_the_budget(make_images: MakeImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_pair = 40 * 36 * 3 + 20 * 18 * 3
-    found = PairStore(all_images(make_images("p", 6)), 2, memory_budget=4 * one_pair, lazily=True)
+    found = PairStore(all_images(make_images("p", 6)), 2, memory_budget=4 * 40 * 36 * 3, lazily=True)
     monkeypatch.setattr(decoding, "get_worker_info", lambda: SimpleNamespace(num_workers=2))
     for place in range(6):
         assert found[place].high.shape == (3, 36, 40)
-    assert len(found._pairs._kept) == 2
+    assert len(found._entries._kept) == 2
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_crop_is_cut_out_of_the_whole_pair(make_images: MakeImages, scale: int) -> None:
+    candidates = all_images(make_images("p", 1, (49, 43)))
+    whole, unread = PairStore(candidates, scale), PairStore(candidates, scale, memory_budget=1000, lazily=True)
+    (height, width), side = whole.size(0), 4
+    assert unread.size(0) == (height, width)
+    for corner in product(range(height - side + 1), range(width - side + 1)):
+        pairs = [store.crop(0, corner, side) for store in (whole, unread)]
+        assert all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True))
+        assert pairs[1].low.shape == (3, side, side)
+        assert pairs[1].high.shape == (3, side * scale, side * scale)
 
 
 def test_a_store_can_be_sent_to_another_process(make_images: MakeImages) -> None:
