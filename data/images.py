@@ -78,7 +78,12 @@ def _to_rgb(image: Image.Image) -> Pixels:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         image = Image.fromarray(grey)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    """(H, W, 3) of an RGB image. `np.asarray` would copy once more."""
+    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(image.height, image.width, 3)
 
 
 def planes(pixels: Pixels) -> Pixels:
@@ -103,4 +108,4 @@ def up_sample(pixels: Pixels, scale: int) -> Pixels:
 
 
 def _resize(pixels: Pixels, width: int, height: int) -> Pixels:
-    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+    return _pixels(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
