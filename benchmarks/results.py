@@ -223,9 +223,7 @@ def loading_lines(found: Mapping[str, Sequence[Mapping[str, float]]]) -> Iterato
     )
     yield Line("20,000 images of 256 x 256, samples a second", against, rate, ">= 1.0", statistics.median(rates) >= 1.0)
     first, other = median["first"]
-    yield Line(
-        "20,000 images, first batch", against, f"{first:.1f} s; theirs {other:.1f} s"
-    )
+    yield Line("20,000 images, first batch", against, f"{first:.1f} s; theirs {other:.1f} s")
     memory, other = median["memory"]
     yield Line("20,000 images, most memory of a process", against, f"{memory:,.0f} MB; theirs {other:,.0f} MB")
 
