@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from apputils.checkpoints.file import load_checkpoint
 from tests.applications import CASES
+from tests.tiny_images import tiny_images
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 300.0  # seconds
@@ -46,12 +45,7 @@ def wait_for(what: Callable[[], bool], started: subprocess.Popen[str], said: Pat
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An empty folder with tiny images."""
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 3), ("val", 1)):
-        (tmp_path / "images" / part).mkdir(parents=True)
-        for i in range(count):
-            pixels = draw.integers(0, 256, (48, 48, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / part / f"{part}{i}.png")
+    tiny_images(tmp_path, test=0)
     return tmp_path
 
 

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from data.loaders import sr_training_loaders
 from engine.resume import resumed
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from options.Normal_options.train_options import TrainOptions
+from tests.tiny_images import tiny_images
 
 TrainerOf = Callable[..., C2SRCNNTrainer]
 
@@ -36,11 +35,7 @@ policies:
 @pytest.fixture
 def trainer_of(here: Path) -> TrainerOf:
     """`trainer_of("--nEpochs=2", ...)` builds a trainer on four tiny images, in an empty present folder."""
-    images, draw = here / "images", np.random.default_rng(0)
-    for part, count in (("train", 3), ("val", 1)):
-        (images / part).mkdir(parents=True)
-        for i in range(count):
-            Image.fromarray(draw.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(images / part / f"{part}{i}.png")
+    tiny_images(here, test=0)
     (here / "schedule.yaml").write_text(SCHEDULE)
 
     def make(*arguments: Any) -> C2SRCNNTrainer:

@@ -8,10 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from apputils.checkpoints.file import load_checkpoint
@@ -24,6 +22,7 @@ from models.restoration.solver import RestorationTrainer
 from models.restoration.tester import RestorationTester
 from options.applications import APPLICATIONS
 from tests.applications import CASES
+from tests.tiny_images import tiny_images
 
 CELLS = [(name, arch) for name, cases in CASES.items() for arch in cases.small]
 EXAMPLE = (torch.zeros(1, 3, 32, 32),)
@@ -122,13 +121,7 @@ class Runs:
 @pytest.fixture(params=CELLS, ids="-".join)
 def runs(request: pytest.FixtureRequest, here: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Runs of each small network, on five tiny images."""
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 3), ("val", 1), ("test", 1)):
-        folder = here / "images" / part
-        folder.mkdir(parents=True)
-        for i in range(count):
-            low = draw.integers(0, 256, (6, 7, 3), dtype=np.uint8)
-            Image.fromarray(low).resize((56, 48), Image.Resampling.BICUBIC).save(folder / f"{part}{i}.png")
+    tiny_images(here, 48, 56, smooth=8)
     for each in (RestorationTrainer, RestorationTester):
         monkeypatch.setattr(each, "example_inputs", lambda self: EXAMPLE)
     return Runs(*request.param)

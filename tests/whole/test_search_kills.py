@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.tiny_images import tiny_images
 
 optuna = pytest.importorskip("optuna")
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,12 +59,7 @@ def found(study: str) -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads CPU times from /proc")
 def test_a_killed_search_goes_on(here: Path) -> None:
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 3), ("val", 1), ("test", 1)):
-        (here / "images" / part).mkdir(parents=True)
-        for i in range(count):
-            pixels = draw.integers(0, 256, (48, 48, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(here / "images" / part / f"{part}{i}.png")
+    tiny_images(here)
     Path("goals.yaml").write_text(GOALS)
     dense = [
         "--traindata=images/train",

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from data.Deblur_data.loaders import deblur_training_loaders
 from engine.resume import resumed
 from models.Deblur.solver import DeblurTrainer
 from options.Deblur_options.train_options import TrainOptions
+from tests.tiny_images import tiny_images
 
 DeblurrerOf = Callable[..., DeblurTrainer]
 
@@ -44,12 +43,7 @@ SMALL = ["--samples=6", "--patch-size=32", "--batchSize=2", "--ngf=2", "--blocks
 @pytest.fixture
 def deblurrer_of(here: Path) -> DeblurrerOf:
     """`deblurrer_of("--nEpochs=2", ...)` builds a trainer on four tiny sharp images, in an empty present folder."""
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 3), ("val", 1), ("test", 1)):
-        folder = here / "images" / part
-        folder.mkdir(parents=True)
-        for i in range(count):
-            Image.fromarray(draw.integers(0, 256, (44, 52, 3), dtype=np.uint8)).save(folder / f"{part}{i}.png")
+    tiny_images(here, 44, 52)
     (here / "schedule.yaml").write_text(SCHEDULE)
 
     def make(*arguments: Any) -> DeblurTrainer:

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from apputils.checkpoints.file import load_checkpoint
 from engine.resume import resumed
@@ -15,6 +13,7 @@ from models.Restore.solver import RestoreTrainer, restore_testing_loader, restor
 from models.Restore.tester import RestoreTester
 from options.Restore_options.test_options import TestOptions
 from options.Restore_options.train_options import TrainOptions
+from tests.tiny_images import tiny_images
 
 RestorerOf = Callable[..., RestoreTrainer]
 TesterOf = Callable[..., RestoreTester]
@@ -23,13 +22,7 @@ TesterOf = Callable[..., RestoreTester]
 @pytest.fixture
 def restorer_of(here: Path, monkeypatch: pytest.MonkeyPatch) -> RestorerOf:
     """`restorer_of("--nEpochs=2", ...)` builds a trainer in an empty present folder."""
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 3), ("val", 1), ("test", 1)):
-        folder = here / "images" / part
-        folder.mkdir(parents=True)
-        for i in range(count):
-            low = draw.integers(0, 256, (6, 7, 3), dtype=np.uint8)
-            Image.fromarray(low).resize((56, 48), Image.Resampling.BICUBIC).save(folder / f"{part}{i}.png")
+    tiny_images(here, 48, 56, smooth=8)
     for each in (RestoreTrainer, RestoreTester):
         monkeypatch.setattr(each, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 24),))
 
