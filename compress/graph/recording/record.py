@@ -174,7 +174,11 @@ def _seen_calls(recorder: Recorder) -> Iterator[None]:
 
 
 def _drop_detached(made: Recording) -> None:
-    """Nobody reads what torch detaches by itself; torch.export drops it, too."""
+    """Nobody reads what torch detaches by itself; torch.export drops it, too. Code may read the size of its own."""
     for node in reversed(made.graph.nodes):
-        if node.target is ATEN.detach.default and not node.users and node not in made.results:
+        if (
+            node.target is ATEN.detach.default
+            and not node.users | (node.meta.get("custom") or {}).keys()
+            and node not in made.results
+        ):
             made.graph.erase_node(node)

@@ -28,12 +28,12 @@ def by_inputs(c: Coupling, decisions: Iterable[Decision]) -> list[Decision]:
 
 def undecided(decisions: Collection[Decision]) -> tuple[str, ...]:
     """What to say of the places at which every example takes the same way, and of cuts: a sentence each, or none."""
-    outcomes: dict[str, set[bool]] = {}
+    outcomes: dict[str, dict[type, set[int]]] = {}  # by kind: what a dictionary looks for is compared there, too
     cuts = dict.fromkeys(each.place for each in decisions if isinstance(each, Cut))
     for each in decisions:
         if not isinstance(each, Cut):
-            outcomes.setdefault(each.place, set()).add(each.outcome)
-    places = [place for place, seen in outcomes.items() if len(seen) == 1]
+            outcomes.setdefault(each.place, {}).setdefault(type(each.outcome), set()).add(each.outcome)
+    places = [place for place, kinds in outcomes.items() if all(len(seen) == 1 for seen in kinds.values())]
     found = []
     if places:
         found.append(

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from compress.graph.own_code import is_foreign
+from compress.graph.sizes.escapes import choice_by
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,14 @@ Form = Mapping[Kept | Size, Fraction]
 
 @dataclass(frozen=True)
 class Decision:
-    """A comparison of what comes from sizes with another number, which may choose a path: where, and what came out."""
+    """A comparison of what comes from sizes with another number, which may choose a path: where, and what came out.
+
+    Of a size that is compared as a plain number or as a text, the `outcome` is the size.
+    """
 
     place: str
     sizes: frozenset[Size]
-    outcome: bool
+    outcome: int
 
 
 @dataclass(frozen=True)
@@ -154,8 +158,6 @@ class Derived(int):
         made.sizes = sizes
         return made
 
-    __hash__ = int.__hash__
-
 
 class Ratio(float):
     """A fraction that was computed from sizes."""
@@ -166,8 +168,6 @@ class Ratio(float):
         made = float.__new__(cls, value)
         made.sizes = sizes
         return made
-
-    __hash__ = float.__hash__
 
 
 class Number(int):
@@ -211,8 +211,6 @@ class Number(int):
     def __round__(self, digits: Any = None) -> int:
         return self
 
-    __hash__ = int.__hash__
-
 
 _multiplied, _divided = _deriving(int, "__mul__"), _deriving(int, "__floordiv__")
 for _name in (*OPERATIONS, *BITS):
@@ -226,6 +224,26 @@ for _name in (*COMPARISONS, "__bool__"):  # `if h % 2:`
         if _kind is not Number or _name != "__bool__":  # a size is no less than 1
             setattr(_kind, _name, _noting(_base, _name))
 MARKED = (Number, Derived, Ratio)
+
+
+def _leaving(base: Any, name: str, how: str) -> Any:
+    """What gives a plain number or a text, or looks for the number in a dictionary."""
+    own = getattr(base, name)
+
+    def leave(self: Any, *others: Any) -> Any:
+        frame = sys._getframe(1)
+        if is_foreign(frame.f_globals.get("__name__", "")):
+            chooses = choice_by(frame, how)
+            if chooses is not None:
+                DECISIONS.append(Decision(place_in(chooses), sizes_in(self), hash(base(self))))
+        return own(self, *others)
+
+    return leave
+
+
+for _name in ("__int__", "__float__", "__repr__", "__format__", "__hash__"):
+    for _kind, _base in ((Number, int), (Derived, int), (Ratio, float)):
+        setattr(_kind, _name, _leaving(_base, _name, "key" if _name == "__hash__" else "value"))
 
 
 def _plain(number: Any) -> bool:

@@ -15,6 +15,7 @@ import copy
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from types import FrameType
 from typing import Any
 
 import torch
@@ -25,16 +26,20 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
 from compress.graph.recording.recorder import Recorder
+from compress.graph.sizes.escapes import choice_by
 from compress.graph.sizes.numbers import (
     DECISIONS,
     MARKED,
+    Decision,
     Derived,
     Form,
     Kept,
     Number,
     Ratio,
     Size,
+    derived,
     place_in,
+    sizes_in,
     written_in,
 )
 from compress.graph.sizes.settable import settable
@@ -160,8 +165,14 @@ class _Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.Tensor.size or getattr(func, "__self__", None) is torch.Tensor.shape:
             return _sizes(args[0], func(*args, **kwargs), args[1:], kwargs)
-        if func in COUNTS:
-            _note_read(args[0], range(args[0].dim()))
+        if func in COUNTS and args:
+            return derived(func(*args, **kwargs), *_sizes(args[0], args[0].shape, (), {}))
+        if func is torch.Tensor.__len__:
+            return _counted(args[0], 0, func(*args, **kwargs), "value")
+        if func in PARTS and args:
+            found = self._noted(func, args, kwargs)
+            dim = kwargs.get("dim", args[PARTS[func]] if len(args) > PARTS[func] else 0)
+            return _counted(args[0], int(dim) % args[0].dim(), found, "parts")
         if func in VIEWS and -1 in (sizes := list(_leaves((args, kwargs)))):
             frame = sys._getframe(1)
             written = written_in(frame)
@@ -181,7 +192,12 @@ class _Watch(TorchFunctionMode):
 
 
 VIEWS = (torch.Tensor.view, torch.Tensor.reshape, torch.reshape)
-COUNTS = (torch.Tensor.numel, torch.Tensor.nelement, torch.numel)
+PARTS: dict[Any, int] = {
+    torch.Tensor.unbind: 1, torch.unbind: 1, torch.Tensor.split: 2, torch.split: 2, torch.Tensor.chunk: 2,
+    torch.chunk: 2, torch.Tensor.tensor_split: 2, torch.tensor_split: 2,
+}  # fmt: skip
+"""What yields as many tensors as a size says, and the place of the dimension among the arguments."""
+COUNTS = (torch.Tensor.numel, torch.Tensor.nelement, torch.numel, torch.Tensor.nbytes.__get__)
 
 
 def _note_read(tensor: Any, dims: Iterable[int]) -> Node | None:
@@ -253,6 +269,22 @@ def _sizes(tensor: torch.Tensor, found: Any, args: tuple[Any, ...], kwargs: dict
     if isinstance(found, torch.Size):
         return torch.Size(marked(size, dim) for dim, size in enumerate(found))
     return marked(found, dims[0])
+
+
+def _counted(tensor: torch.Tensor, dim: int, found: Any, how: str) -> Any:
+    """What was found, with a note if the code chooses by how many there are."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__") in (
+        "torch._tensor",
+        "torch.overrides",
+        "torch.functional",
+    ):
+        frame = frame.f_back
+    chooses = choice_by(frame, how)
+    sizes = sizes_in(_sizes(tensor, tensor.size(dim), (dim,), {})) if chooses is not None else frozenset()
+    if chooses is not None and sizes:
+        DECISIONS.append(Decision(place_in(chooses), sizes, int(tensor.size(dim))))
+    return found
 
 
 def _node_of(tensor: torch.Tensor) -> Node | None:

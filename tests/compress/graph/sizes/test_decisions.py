@@ -1,7 +1,9 @@
 """Paths that the code chooses by the size of the input: said once, with the place, unless the examples show both."""
 
+import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from compress.thinning.trials.trial import prunable_graph
 from tests.compress.thinning.proof.nets import Two
 from tests.compress.thinning.twins import numbers
 
-SMALL, LARGE = numbers(1, 3, 4, 4), numbers(1, 3, 4, 9)
+SMALL, LARGE, TWO = numbers(1, 3, 4, 4), numbers(1, 3, 4, 9), numbers(2, 3, 4, 4)
 
 
 class Chooses(Two):
@@ -116,6 +118,105 @@ class By(Two):
 def test_choices_by_what_is_computed_from_sizes_are_reported(name):
     (note,) = prunable_graph(By(CHOICES[name]), SMALL).notes
     assert note.count("test_decisions.py:") == 1
+
+
+def longer(y):
+    return len(y) >= 8
+
+
+def rows(y):
+    return int(y.shape[0])
+
+
+def by_name(y):
+    count = int(y.shape[0]) // 2
+    return count > 4
+
+
+def by_parts(y):
+    parts = y.split(4)
+    return len(parts) > 1
+
+
+def by_a_text(y):
+    name = f"table{y.shape[0]}"
+    return name == "table8"
+
+
+PLAIN = {
+    "len": lambda y: len(y) >= 8,
+    "len in a helper": longer,
+    "a helper's number": lambda y: rows(y) > 7,
+    "int": lambda y: int(y.shape[0]) >= 8,
+    "float": lambda y: float(y.shape[-1]) * 2 >= 16,
+    "int of a fraction": lambda y: int(y.shape[0] * 0.5) > 3,
+    "a square root": lambda y: math.sqrt(y.shape[0]) > 2.5,
+    "numpy": lambda y: np.sqrt(y.shape[0]) > 2.5,
+    "a set": lambda y: y.shape[0] in {8, 16},
+    "a dictionary": lambda y: {8: 1}.get(y.shape[0], 0),
+    "a dictionary's item": lambda y: {2: 0, 4: 0, 8: 1}[y.shape[0]],
+    "a text": lambda y: str(y.shape[0]) == "8",
+    "a formatted text": by_a_text,
+    "unbind": lambda y: len(y.unbind()) >= 8,
+    "split": lambda y: len(y.split(4)) > 1,
+    "chunk": lambda y: len(torch.chunk(y, 8, dim=0)) > 7,
+    "parts with a name": by_parts,
+    "a name": by_name,
+    "elements": lambda y: y.numel() > 999,
+    "bytes": lambda y: y.nbytes > 9999,
+    "detached": lambda y: y.detach().shape[0] >= 8,
+    "all sizes": lambda y: y.shape == (8, 6, 4, 4),
+}
+
+
+class ByTensor(By):
+    def between(self, y):
+        return y.tanh() if self.choice(y) else y
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_choices_by_what_has_become_a_plain_number_or_a_text_are_reported(name):
+    (note,) = prunable_graph(ByTensor(PLAIN[name]), TWO).notes
+    assert note.count("test_decisions.py:") == 1
+    assert not prunable_graph(ByTensor(PLAIN[name]), [TWO, numbers(8, 3, 4, 8)]).notes
+
+
+def refuses(y):
+    count = len(y)
+    if count > 99:
+        raise ValueError("too many")
+    assert int(y.shape[0]) < 99, f"{y.shape[0]} images"
+    return False
+
+
+def says(y):
+    SAID.append(f"{y.shape[0]} x {int(y.shape[1])}")
+    return len(y.shape) > 4
+
+
+SAID = []
+
+
+@functools.lru_cache
+def kept(rows, columns):
+    return rows is columns
+
+
+CHECKED = {
+    "two lengths": lambda y: len(y) != len(y.relu()),
+    "a check": refuses,
+    "for people": says,
+    "a cached function": lambda y: kept(y.shape[0], y.shape[1]),
+    "parts": lambda y: y.split(4)[0].dim() > 4,
+    "dimensions": lambda y: y.ndim > 4 or y.dim() > 4,
+    "a size as it is": lambda y: y.view(int(y.shape[0]), -1) is None,
+    "positions": lambda y: not [row for row in y for _ in range(y.shape[2])],
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_plain_numbers_by_which_nothing_is_chosen_are_not_reported(name):
+    assert not prunable_graph(ByTensor(CHECKED[name]), TWO).notes
 
 
 @pytest.mark.parametrize("choice", [lambda h, w: h * w == w * h, lambda h, w: h % 8 == w % 8, lambda h, w: 2**5 > 4])
