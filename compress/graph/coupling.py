@@ -30,10 +30,18 @@ from compress.graph.aliases import Aliases, written
 from compress.graph.calls import how_to_declare
 from compress.graph.pointwise import is_pointwise
 from compress.graph.regions import LayerCall, layer_calls
-from compress.graph.sizes.numbers import Cut, Kept
-from compress.graph.sizes.origins import dims_read, number_at, serial_of
+from compress.graph.sizes.numbers import Cut
+from compress.graph.sizes.origins import dims_read, serial_of
 from compress.graph.sizes.settable import settable
-from compress.graph.trace import Trace, call_of, has_unknown_size, module_of, operation_name, shape_of, source_of
+from compress.graph.trace import (
+    Trace,
+    call_of,
+    has_unknown_size,
+    module_of,
+    operation_name,
+    shape_of,
+    source_of,
+)
 from compress.graph.units import Ids, Units
 from compress.graph.values import Heads, Result, Value, bound_arguments, choice_key, fixed_result
 
@@ -247,17 +255,12 @@ class Coupling:
         else:
             self.tensors[place] = Value.of((len(ids),), {0: ids}, {})
 
-    def kept(self, number: Kept) -> Ids | None:
-        """The units that a number of a module counts; new ones when it is first read."""
-        place = f"{number.module}.{number.path}".lstrip(".")
-        if place not in self.tensors:
-            size = number_at(self.modules[number.module], number.path)
-            if type(size) is not int:  # isinstance would let True pass
-                return None
-            self.tensors[place] = Value.of((size,), {0: self.units.fresh(size)}, {})
-            self.numbers.add(place)
-            self.risky.add(number.module)  # the code may compute with it, too
-        return self.tensors[place].units[0]
+    def parameter(self, name: str) -> Value | None:
+        """A parameter by any of its names; None for one that no call under way reads."""
+        assert self._trace is not None
+        own = self.parameters[name]
+        nodes = (node for node, first in self._trace.tensor_names.items() if self.parameters.get(first) is own)
+        return next((self.read(node) for node in nodes if node.users), None)
 
     def sized(self, serial: str) -> Value | None:
         """The tensor whose size some code has read, as far as the walk has come; None for one of several results."""

@@ -1,4 +1,4 @@
-"""Rules of operations with weights: convolutions, linear and matrix products, norms, attention, recurrence.
+"""Rules of operations with weights: linear and matrix products, attention, recurrence.
 
 Which dimension of which weight meets which dimension of the activation. Called through the table in `rules/table.py`.
 """
@@ -15,146 +15,16 @@ from torch.fx import Node
 from compress.graph.coupling import Coupling, Rule
 from compress.graph.rules.pointwise_and_reductions import aligned
 from compress.graph.rules.shapes import boundary, permuted
-from compress.graph.sizes.computed import follow
-from compress.graph.sizes.origins import form_of
 from compress.graph.trace import module_of, operation_name, shape_of
 from compress.graph.units import Ids
 from compress.graph.values import Result, Value, fixed_result
-
-CONVOLUTIONS = (
-    nn.modules.conv._ConvNd  # the only common base of the six kinds
-)
-
-
-def convolution(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """x (N, I, ..), weight (O, I/g, ..), or transposed (I, O/g, ..); bias (O); result (N, O, ..)."""
-    x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
-    transposed = "transpose" in operation_name(node)
-    # 1 for a batch, 0 for an input without a batch dimension: (C, H, W) is allowed.
-    channel = len(x.shape) - len(weight.shape) + 1
-    for ids in x.units[channel + 1 :]:
-        c.pin(ids, "convolved along")
-    # No reason given: that a kernel keeps its size is no news, and such pins are left out of the listing.
-    for ids in weight.units[2:]:
-        c.pin(ids, "")
-    if a["groups"] == 1:
-        reads, writes = (0, 1) if transposed else (1, 0)
-        c.reads_along(a["weight"], reads)
-        _contract(c, x, channel, weight, reads)
-        out = weight.units[writes]
-    else:
-        out = _grouped(c, a, x.units[channel], weight, transposed)
-    shape = shape_of(node)
-    units: dict[int, Ids | None] = {k: x.units[k] for k in range(channel)}
-    # A sample of zeros stays zero only if no bias is added to it.
-    zero = {k: x.zero[k] and a["bias"] is None for k in range(channel)}
-    if a["bias"] is not None and shape[channel] > 1:
-        out = c.join(out, bias.units[0])
-    # Whether an output channel that is masked comes out as exactly
-    # 0: its row of the weight is, and so is its bias (below).
-    clean = weight.zero[1 if transposed else 0] and (weight.zero[0] or a["groups"] == 1)
-    zero[channel] = clean and (a["bias"] is None or bias.zero[0])
-    return Value.of(shape, {**units, channel: out}, zero)
-
-
-def deformable(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
-    """x (N, I, H, W), weight (O, I, ..), offsets and mask (N, .., H, W): channels are read at the same places.
-
-    Each of several groups of offsets loses the same positions, so that those that are left are parts of one size again.
-    """
-    if a["groups"] != 1:
-        return boundary(c, node, a)
-    x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
-    for value in (c.read(a["offset"]), c.read(a["mask"])):
-        c.pin_all(value, "where a deformable convolution reads")
-    for ids in x.units[2:]:
-        c.pin(ids, "convolved along")
-    for ids in weight.units[2:]:
-        c.pin(ids, "")
-    for ids in (x.units[1], weight.units[1]):
-        if ids is not None:
-            c.units.tie_along(ids.reshape(a["offset_groups"], -1), 0)
-    c.reads_along(a["weight"], 1)
-    _contract(c, x, 1, weight, 1)
-    out = c.join(weight.units[0], bias.units[0]) if weight.shape[0] > 1 else None
-    return Value.of(shape_of(node), {1: out}, {1: weight.zero[0] and bias.zero[0]})
-
-
-def _grouped(c: Coupling, a: dict[str, Any], x: Ids | None, weight: Value, transposed: bool) -> Ids | None:
-    """g convolutions side by side: either whole ones go, or the same positions go from each of them.
-
-    With x (I), weight dims (O, I/g): whole ones tie every input and output of a block to one unit; positions tie
-    input p of every block to weight column p, and output p of every block to one another.
-    """
-    groups = a["groups"]
-    if x is None:
-        x = c.units.fresh(weight.shape[0] if transposed else weight.shape[1] * groups)
-        c.pin(x, "coupled to a tensor of fixed size")
-    full, part = weight.units[0], weight.units[1]
-    if full is None:
-        for ids in (x, part):
-            c.pin(ids, "coupled to a weight of fixed size")
-        return None
-    # Both ways keep the weight a grouped weight. Taken first is the one that leaves more units: 32 groups of 4 channels
-    # have 32 blocks but only 4 positions.
-    inside = max(weight.shape[1], weight.shape[0] // groups)
-    form = form_of(c.node, groups)
-    if form is not None:  # the code counts them, as where a fixed filter goes over each channel
-        blocks = _whole_blocks(c, a, x, weight, transposed)
-        follow(c, form, full.reshape(groups, -1)[:, 0])
-        return blocks
-    own = c.owner(CONVOLUTIONS) is not None
-    ways = ["blocks", "positions"] if groups >= inside else ["positions", "blocks"]
-    # Depthwise (with a multiplier): one position per group, and that one cannot go.
-    if weight.shape[1] == 1 and not transposed:
-        ways = ["blocks"]
-    way = c.choose([way for way in ways if way == "positions" or own], full)
-    if way == "blocks":
-        return _whole_blocks(c, a, x, weight, transposed)
-    if way is None:
-        reason = f"a trial without whole groups of its {groups}, or without a part of each, failed" if own else LITERAL
-        c.pin(x, reason)
-        c.pin(full, reason)
-        c.pin(part, "")
-        if not transposed:
-            return full
-        out = c.units.fresh(weight.shape[1] * groups)
-        c.pin(out, reason)
-        return out
-    # Channel number = block * (channels per block) + position: reshape(groups, -1) has a block in each row, tying along
-    # 0 ties equal positions, tying along 1 (`_whole_blocks`) whole blocks.
-    inputs, outputs = c.units.tie_along(x.reshape(groups, -1), 0), c.units.tie_along(full.reshape(groups, -1), 0)
-    if transposed:
-        c.reads_along(a["weight"], 0)
-        c.join(inputs, outputs)
-        # Transposed: dimension 1 of the weight is O/g, one set of output positions that all groups share.
-        return None if part is None else np.tile(part, groups)
-    c.reads_along(a["weight"], 1)
-    c.join(inputs, part)
-    return full
-
-
-LITERAL = "the number of groups is a literal"
-
-
-def _whole_blocks(c: Coupling, a: dict[str, Any], x: Ids, weight: Value, transposed: bool) -> Ids:
-    groups, full = a["groups"], weight.units[0]
-    assert full is not None
-    caller = c.caller()
-    assert caller is not None
-    c.block_modules.add(c.first_name(caller))
-    # Within a block nothing goes, or the weight would no longer be rectangular.
-    c.pin(weight.units[1], "")
-    blocks = c.units.tie_along(full.reshape(groups, -1), 1)
-    c.units.tie(c.units.tie_along(x.reshape(groups, -1), 1), blocks)
-    return np.repeat(blocks, weight.shape[1]) if transposed else full
 
 
 def linear(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """x (.., I), weight (O, I), bias (O)."""
     x, weight, bias = c.read(a["input"]), c.weight(a["weight"], "weight"), c.read(a["bias"])
     c.reads_along(a["weight"], len(weight.shape) - 1)
-    _contract(c, x, len(x.shape) - 1, weight, len(weight.shape) - 1)
+    contract(c, x, len(x.shape) - 1, weight, len(weight.shape) - 1)
     shape = shape_of(node)
     if len(weight.shape) == 1:
         return Value.of(shape, dict(enumerate(x.units[:-1])), dict(enumerate(x.zero[:-1])))
@@ -172,7 +42,7 @@ def matmul(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     left, right = (c.read(argument) for argument in list(a.values())[:2])
     shape = shape_of(node)
     # max: a vector on the right has one dimension, which is K.
-    _contract(c, left, len(left.shape) - 1, right, max(len(right.shape) - 2, 0))
+    contract(c, left, len(left.shape) - 1, right, max(len(right.shape) - 2, 0))
     if len(left.shape) < 2 or len(right.shape) < 2:
         rest = right if len(left.shape) < 2 else left
         gone = max(len(right.shape) - 2, 0) if rest is right else len(left.shape) - 1
@@ -187,13 +57,16 @@ def _leading(x: Value) -> Value:
     return Value(x.shape[:-2], x.units[:-2], x.zero[:-2])
 
 
-def _contract(c: Coupling, left: Value, i: int, right: Value, j: int) -> None:
+def contract(c: Coupling, left: Value, i: int, right: Value, j: int) -> None:
     """Sum over one dimension of both: 0 times anything is 0, so one clean side suffices."""
     ids = c.join(left.units[i], right.units[j])
     # Removing a term from a sum must not change it. 0 times anything
     # is 0 for finite numbers, which is all that is claimed.
     if ids is not None and not (left.zero[i] or right.zero[j]):
-        c.pin(ids, "summed over, and not zero where masked")
+        c.pin(ids, NOT_ZERO_SUMMED)
+
+
+NOT_ZERO_SUMMED = "summed over, and not zero where masked"
 
 
 def addmm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
@@ -215,7 +88,7 @@ def attention(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         for ids in (query.units[-1], key.units[-1]):
             c.pin(ids, "the scale of the attention follows the width of the head")
     else:
-        _contract(c, query, len(query.shape) - 1, key, len(key.shape) - 1)
+        contract(c, query, len(query.shape) - 1, key, len(key.shape) - 1)
     if a.get("enable_gqa"):
         key, value = (_shared(part, query) for part in (key, value))
     batches = [_leading(part) for part in (query, key, value)]
@@ -375,8 +248,6 @@ def _state_shapes(node: Node) -> list[tuple[int, ...]]:
 
 
 RULES: dict[str, Rule] = {
-    "torchvision.deform_conv2d": deformable,
-    **dict.fromkeys((f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)), convolution),
     "linear": linear,
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "dot", "vdot", "_sparse_mm", "smm", "hspmm"), matmul),
     **dict.fromkeys(("addmm", "baddbmm", "_sparse_addmm"), addmm),

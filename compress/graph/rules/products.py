@@ -61,6 +61,11 @@ def tensordot(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return _product(c, node, (left, right), (one, other), [x for x in (*one, *other) if x not in summed])
 
 
+def outer(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
+    """Each element of one vector with each of the other."""
+    return _product(c, node, [c.read(each) for each in node.args[:2]], (["i"], ["j"]), ["i", "j"])
+
+
 def bilinear(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """left (.., I), weight (O, I, J), right (.., J) -> (.., O)."""
     left, right = c.read(a["input1"]), c.read(a["input2"])
@@ -72,4 +77,4 @@ def bilinear(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     return product if a["bias"] is None else aligned(c, [product, c.read(a["bias"])], product.shape, all)
 
 
-RULES: dict[str, Rule] = {"einsum": einsum, "tensordot": tensordot, "bilinear": bilinear}
+RULES: dict[str, Rule] = {"einsum": einsum, "tensordot": tensordot, "bilinear": bilinear, "outer": outer, "ger": outer}

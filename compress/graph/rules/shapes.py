@@ -68,8 +68,9 @@ def expand(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 
 
 def _grown(c: Coupling, x: Value, node: Node, form: Form | None, size: int) -> Ids | None:
-    """Units of copies of one element: of a fixed buffer they may be channels, of channels they are more of each."""
-    if c.name_of(source_of(node.args[0])) is None and x.labelled():
+    """Units of copies of one element: of a kernel they may be channels, of channels they are more of each."""
+    argument = source_of(node.args[0])
+    if c.name_of(argument) is None and not c.is_weight(argument) and x.labelled():
         return None
     return counted_by(c, form, size)
 

@@ -17,8 +17,8 @@ from torch.fx import Node
 from compress.graph.coupling import Coupling, Rule
 from compress.graph.pointwise import is_pointwise
 from compress.graph.rules.shapes import permuted
-from compress.graph.sizes.computed import follow, units_of
-from compress.graph.sizes.numbers import Form, Size
+from compress.graph.sizes.computed import by_fixed_size, follow
+from compress.graph.sizes.numbers import Form
 from compress.graph.sizes.origins import forms_of
 from compress.graph.trace import operation_name, shape_of
 from compress.graph.units import Ids
@@ -111,7 +111,7 @@ def _keep_table(c: Coupling, node: Node, x: Value, dim: int, forms: Sequence[For
     table = _is_table(c, whole, dim - len(x.shape)) and (c.name_of(whole) is not None or not _read_whole(whole, dim))
     if table and (weight or not all(forms)):
         c.pin(x.units[dim], "a part of a table is taken, which may be a longer one for another input")
-    elif any(_by_fixed_size(c, form) for form in forms):
+    elif any(by_fixed_size(c, form) for form in forms):
         c.pin(x.units[dim], "cut at a size that goes by the input, so that another one may take more of it")
 
 
@@ -139,11 +139,6 @@ def _swapped(count: int, first: int, second: int) -> list[int]:
 
 TURNED = ("permute", "transpose")
 PASSING = ("clone", "contiguous", "dropout", "to", "_to_copy")
-
-
-def _by_fixed_size(c: Coupling, form: Form | None) -> bool:
-    """Whether a number goes by the size of something that no removal changes, such as an image, but an input does."""
-    return any(isinstance(origin, Size) and units_of(c, origin) is None for origin in form or ())
 
 
 def _read_whole(whole: Node, dim: int) -> bool:

@@ -8,13 +8,14 @@ each block. Called through the table in `rules/table.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch.fx import Node
 
 from compress.graph.coupling import Coupling, Rule
-from compress.graph.sizes.computed import follow
+from compress.graph.sizes.computed import by_fixed_size, follow
 from compress.graph.sizes.numbers import Cut, Form, Kept
 from compress.graph.sizes.origins import forms_of, literals_of
 from compress.graph.sizes.settable import whole_number
@@ -41,7 +42,7 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
             for dim in labelled:
                 c.pin(x.units[dim], "two channel dimensions are merged into one")
         # The ids would differ for another image size: (H*W, C) -> (C, H, W) without a transposition.
-        elif labelled and _mixed(x, labelled[0], old, [shape[j] for j in new]):
+        elif labelled and _mixed(c, x, labelled[0], old, [(shape[j], given.get(j, FOLLOWS)) for j in new]):
             c.pin(x.units[labelled[0]], MIXED)
         elif labelled and new:
             to, ids = _moved(c, x, labelled[0], old, new, shape, given)
@@ -72,11 +73,18 @@ def _note_cut(c: Coupling, node: Node, x: Value, shape: tuple[int, ...], units: 
 MIXED = "positions and channels are cut anew across their borders, so that the image size decides which channels meet"
 
 
-def _mixed(x: Value, dim: int, old: list[int], sizes: list[int]) -> bool:
-    """(positions, channels) -> (channels, height, width) without a transposition, as in the attention of MA-Net."""
+def _mixed(c: Coupling, x: Value, dim: int, old: list[int], new: Sequence[tuple[int, Form | None]]) -> bool:
+    """(positions, channels) -> (channels, height, width) without a transposition, as in the attention of MA-Net.
+
+    (samples, channels * 9) -> (samples * channels, 3, 3) is none: what the code cuts off fits into the channels.
+    """
     # Channels behind positions, and cut into more than one dimension of size > 1: blocks do not fall on whole channels.
     outer = [k for k in old if k < dim and x.shape[k] > 1]
-    return bool(outer) and sum(size > 1 for size in sizes) > 1
+    _, *cut = [(size, form) for size, form in new if size > 1] or [(1, None)]
+    if not outer or not cut:
+        return False
+    fits = x.shape[dim] % math.prod(size for size, _ in cut) == 0
+    return not fits or any(form == FOLLOWS or by_fixed_size(c, form) for _, form in cut)
 
 
 def _moved(

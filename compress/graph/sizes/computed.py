@@ -14,10 +14,14 @@ import math
 from fractions import Fraction
 
 import numpy as np
+from torch import nn
 
 from compress.graph.coupling import Coupling
 from compress.graph.sizes.numbers import Form, Kept, Size
+from compress.graph.sizes.origins import number_at
+from compress.graph.sizes.settable import counted_place
 from compress.graph.units import Ids
+from compress.graph.values import Value
 
 
 def follow(c: Coupling, form: Form, ids: Ids | None) -> None:
@@ -61,7 +65,30 @@ def units_of(c: Coupling, origin: Kept | Size) -> Ids | None:
     if isinstance(origin, Size):
         value = c.sized(origin.serial)
         return None if value is None else value.units[origin.dim]
-    return c.kept(origin)
+    module = c.modules[origin.module]
+    counted = counted_place(module, origin.path)
+    if counted is not None:
+        weight = c.parameter(f"{origin.module}.{counted[0]}".lstrip("."))
+        return None if weight is None else weight.units[counted[1]]
+    return _kept(c, module, origin)
+
+
+def by_fixed_size(c: Coupling, form: Form | None) -> bool:
+    """Whether a number goes by the size of something that no removal changes, such as an image, but an input does."""
+    return any(isinstance(origin, Size) and units_of(c, origin) is None for origin in form or ())
+
+
+def _kept(c: Coupling, module: nn.Module, number: Kept) -> Ids | None:
+    """The units that a number of a module counts; new ones when it is first read."""
+    place = f"{number.module}.{number.path}".lstrip(".")
+    if place not in c.tensors:
+        size = number_at(module, number.path)
+        if type(size) is not int:  # isinstance would let True pass
+            return None
+        c.tensors[place] = Value.of((size,), {0: c.units.fresh(size)}, {})
+        c.numbers.add(place)
+        c.risky.add(number.module)  # the code may compute with it, too
+    return c.tensors[place].units[0]
 
 
 def _adds_up(c: Coupling, form: Form, known: dict[Kept | Size, Ids | None], ids: Ids) -> bool:

@@ -42,7 +42,7 @@ from compress.graph.sizes.numbers import (
     sizes_in,
     written_in,
 )
-from compress.graph.sizes.settable import settable
+from compress.graph.sizes.settable import counted_place, settable
 
 DEPTH = 3
 """How deep in lists, dictionaries and configuration objects numbers are looked for."""
@@ -77,9 +77,9 @@ _CLASS = object()
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module of the model's own code keeps, of itself or by its class."""
+    """What a module of the model's own code keeps, of itself or by its class; of torch's layers how many channels."""
     if not _is_own(module):
-        return {}
+        return {key: value for key, value in vars(module).items() if type(value) is int and counted_place(module, key)}
     own = [cls for cls in reversed(type(module).__mro__) if not cls.__module__.startswith(("torch.", "builtins"))]
     found = {key: value for cls in own for key, value in vars(cls).items() if type(value) is int}
     found |= vars(module)
@@ -166,17 +166,18 @@ class _Watch(TorchFunctionMode):
         if func is torch.Tensor.size or getattr(func, "__self__", None) is torch.Tensor.shape:
             return _sizes(args[0], func(*args, **kwargs), args[1:], kwargs)
         if func in COUNTS and args:
-            return derived(func(*args, **kwargs), *_sizes(args[0], args[0].shape, (), {}))
+            sizes = [size for size in _sizes(args[0], args[0].shape, (), {}) if size != 1]
+            return sizes[0] if len(sizes) == 1 else derived(func(*args, **kwargs), *sizes)  # the length of a vector
         if func is torch.Tensor.__len__:
             return _counted(args[0], 0, func(*args, **kwargs), "value")
         if func in PARTS and args:
             found = self._noted(func, args, kwargs)
             dim = kwargs.get("dim", args[PARTS[func]] if len(args) > PARTS[func] else 0)
             return _counted(args[0], int(dim) % args[0].dim(), found, "parts")
-        if func in VIEWS and -1 in (sizes := list(_leaves((args, kwargs)))):
+        if func in VIEWS and -1 in (asked := list(_leaves((args, kwargs)))):
             frame = sys._getframe(1)
             written = written_in(frame)
-            literal = [type(size) is int and size > 1 and size in written for size in sizes]
+            literal = [type(size) is int and size > 1 and size in written for size in asked]
             if any(literal):
                 with fx_traceback.annotate({LITERAL: (literal, place_in(frame))}):
                     return self._noted(func, args, kwargs)
