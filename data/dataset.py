@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from compress.errors import UserError
 from data.decoding import MEMORY_BUDGET
@@ -19,27 +18,6 @@ from data.store import PairStore
 PATCH_SIZE = 64  # pixels of the high resolution: small batches of small crops stay in a CPU's cache
 SAMPLES_PER_EPOCH = 1600
 SMALLEST_MEASURED = 32  # pixels: below, the border cut and SSIM's window leave next to nothing
-
-
-class EvaluationItem(RestorationItem):
-    """A whole image; the names that super-resolution has for its tensors."""
-
-    __slots__ = ()
-
-    @property
-    def low(self) -> Tensor:
-        """(3, h, w), the network's input."""
-        return self.degraded
-
-    @property
-    def bicubic(self) -> Tensor:
-        """(3, h * scale, w * scale), Pillow's bicubic of `low`: the baseline."""
-        return self.baseline
-
-    @property
-    def high(self) -> Tensor:
-        """(3, h * scale, w * scale), the target."""
-        return self.target
 
 
 class DatasetFromFolder(Crops):
@@ -111,11 +89,11 @@ class EvaluationSet(WholeImages):
     def __len__(self) -> int:
         return len(self.store)
 
-    def item(self, index: int) -> EvaluationItem:
+    def item(self, index: int) -> RestorationItem:
         """See `WholeImages`."""
         low, high = self.store[index]
         bicubic = up_sample(low.transpose(1, 2, 0), self.scale).transpose(2, 0, 1)
-        return EvaluationItem(self.store.all_images[index].name, *map(to_tensor, (low, bicubic, high)))
+        return RestorationItem(self.store.all_images[index].name, *map(to_tensor, (low, bicubic, high)))
 
     def files(self) -> list[Path]:
         """See `WholeImages`."""

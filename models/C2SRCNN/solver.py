@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engine.architectures.chosen import ChosenArchitecture
 from models.restoration.quality import outputs
 from models.restoration.solver import RestorationTrainer
-from models.SR.quality import QUALITY, centre_of
+from models.SR.quality import QUALITY
 from models.SR.zoo import OPTIONS, ZOO
 from options.Normal_options.train_options import SRTrainConfig
 
@@ -35,6 +35,6 @@ class C2SRCNNTrainer(ChosenArchitecture, RestorationTrainer):
 
     def example_images(self, model: nn.Module) -> dict[str, Tensor]:
         """The middle of the first validation image: the network's output, bicubic and the target side by side."""
-        item = centre_of(self.validation_loader.dataset[0], SHOWN)
+        item = self.validation_loader.dataset[0].middle(SHOWN, SHOWN)
         [(_, output)] = outputs(model, [item], self.device)
         return {"output_bicubic_target": torch.cat([output, item.baseline, item.target], dim=2)}

@@ -11,13 +11,11 @@ from typing import Any
 from torch import nn
 
 from models.restoration.tester import RestorationTester
-from models.Restore.solver import QUALITY, other_degradation
+from models.Restore.solver import other_degradation
 
 
 class RestoreTester(RestorationTester):
     """Measures a restoration checkpoint by PSNR (dB) and SSIM of RGB."""
-
-    image_quality = QUALITY
 
     @property
     def results(self) -> Path:

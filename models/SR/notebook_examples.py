@@ -24,7 +24,7 @@ from engine.saved.find_checkpoint import load_subject
 from engine.saved.load_model import new_network
 from engine.saved.rebuild import rebuild
 from models.C2SRCNN.model import Net
-from models.SR.quality import QUALITY, centre_of
+from models.SR.quality import QUALITY
 
 PRUNED = ("mid_part.1.weight", "mid_part.3.weight", "mid_part.5.weight")
 
@@ -74,7 +74,7 @@ def small_evaluation(model: nn.Module, side: int = 48) -> Evaluation:
     """
     scale = int(model.upscale_factor)  # type: ignore[arg-type]
     images = get_testing_set(SimpleNamespace(testdata=None, upscale_factor=scale))
-    items = [centre_of(images[index], side) for index in range(len(images))]
+    items = [images[index].middle(side, side) for index in range(len(images))]
     return Evaluation([item.degraded[None] for item in items], partial(QUALITY.of_outputs, items, names=("psnr",)))
 
 

@@ -1,6 +1,6 @@
 """Quality of super-resolution networks: PSNR and SSIM of the Y channel, beside bicubic.
 
-`QUALITY`, and the middle of an image for what must be quick.
+`QUALITY`.
 """
 
 from torch import Tensor
@@ -22,8 +22,3 @@ def luma_ssim(image: Tensor, item: RestorationItem) -> float:
 
 SIZE = (720, 1280)  # pixels, the field's for MACs
 QUALITY = Quality("bicubic", {"psnr": luma_psnr, "ssim": luma_ssim}, SIZE)
-
-
-def centre_of(item: RestorationItem, side: int) -> RestorationItem:
-    """The middle of an image: at most `side` pixels high and wide in the low resolution."""
-    return item.middle(side, side)

@@ -1,6 +1,6 @@
 """Evaluation of restoration networks: metrics beside the trivial method's, images side by side.
 
-`RestorationTester`. An application's tester derives from it.
+`RestorationTester`. An application takes it, or derives from it.
 """
 
 import copy
@@ -19,14 +19,15 @@ from models.restoration.quality import Quality, outputs
 
 
 class RestorationTester(BaseTester):
-    """Measures a checkpoint on whole images.
-
-    Attributes:
-        image_quality: how images are measured.
-    """
+    """Measures a checkpoint on whole images, as the application's trainer does."""
 
     higher_is_better: ClassVar[Mapping[str, bool]] = {"psnr": True, "ssim": True}
-    image_quality: ClassVar[Quality]
+
+    @property
+    def image_quality(self) -> Quality:
+        """How images are measured."""
+        found: Quality = self.application.load("trainer").image_quality
+        return found
 
     def test(self, model: nn.Module) -> dict[str, float]:
         """Mean of each metric over the test images; writes nothing."""

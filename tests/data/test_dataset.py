@@ -103,18 +103,18 @@ def test_evaluation_items(make_images: MakeImages) -> None:
     assert len(dataset) == 2
     item = dataset[1]
     assert item.name == "1"
-    assert item.low.shape == (3, 12, 14)
-    assert item.bicubic.shape == item.high.shape == (3, 36, 42)
-    assert torch.equal(item.high[0], item.high[2])
-    low = Image.fromarray((item.low * 255).round().byte().permute(1, 2, 0).numpy())
+    assert item.degraded.shape == (3, 12, 14)
+    assert item.baseline.shape == item.target.shape == (3, 36, 42)
+    assert torch.equal(item.target[0], item.target[2])
+    low = Image.fromarray((item.degraded * 255).round().byte().permute(1, 2, 0).numpy())
     expected = np.array(low.resize((42, 36), Image.Resampling.BICUBIC))
-    assert np.array_equal((item.bicubic * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal((item.baseline * 255).round().byte().permute(1, 2, 0).numpy(), expected)
 
 
 def test_evaluation_batches_carry_the_name(make_images: MakeImages) -> None:
     batches = list(DataLoader(EvaluationSet(all_images(make_images("p", 2)), 2), batch_size=1))
     assert [batch.name for batch in batches] == [("0",), ("1",)]
-    assert batches[0].low.shape == (1, 3, 18, 20)
+    assert batches[0].degraded.shape == (1, 3, 18, 20)
 
 
 def test_evaluation_ends(make_images: MakeImages) -> None:

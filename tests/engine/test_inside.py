@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from data.dataset import EvaluationItem
-from models.SR.quality import centre_of
+from data.restoration import RestorationItem
 from models.SR.tester import XSRCNNTester
 from tests.apputils.runs.test_logger import events
 from tests.engine.conftest import TrainerOf
@@ -38,7 +37,7 @@ def test_a_tester_of_images_cuts_those_that_are_large_enough() -> None:
     tester = object.__new__(XSRCNNTester)
     low = [torch.rand(3, 6, 8), torch.rand(3, 5, 9), torch.rand(3, 4, 9)]
     high = [each.repeat_interleave(2, 1).repeat_interleave(2, 2) for each in low]
-    tester.testing_loader = [EvaluationItem("x", a, b, b) for a, b in zip(low, high, strict=True)]  # type: ignore[assignment]
+    tester.testing_loader = [RestorationItem("x", a, b, b) for a, b in zip(low, high, strict=True)]  # type: ignore[assignment]
     found = tester.cropped((1, 3, 5, 7))
     assert found is not None
     first, second = found.testing_loader
@@ -50,6 +49,6 @@ def test_a_tester_of_images_cuts_those_that_are_large_enough() -> None:
 def test_the_centre_of_a_image_is_cut_alike_from_all_its_versions() -> None:
     low = torch.arange(3 * 10 * 6.0).reshape(3, 10, 6)
     high = low.repeat_interleave(2, 1).repeat_interleave(2, 2)
-    cut = centre_of(EvaluationItem("x", low, high, high), 4)
-    assert torch.equal(cut.low, low[:, 3:7, 1:5])
-    assert torch.equal(cut.high, cut.low.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    cut = RestorationItem("x", low, high, high).middle(4, 4)
+    assert torch.equal(cut.degraded, low[:, 3:7, 1:5])
+    assert torch.equal(cut.target, cut.degraded.repeat_interleave(2, 1).repeat_interleave(2, 2))

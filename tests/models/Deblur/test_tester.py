@@ -16,7 +16,7 @@ from data.Deblur_data.loaders import deblur_testing_loader
 from engine.commands.compare import compare
 from engine.saved.find_checkpoint import find_subject
 from models.Deblur.solver import DeblurTrainer
-from models.Deblur.tester import DeblurTester
+from models.restoration.tester import RestorationTester
 from options.applications import find_application
 from options.Deblur_options.test_options import TestOptions
 from tests.models.Deblur.conftest import DeblurrerOf
@@ -48,7 +48,7 @@ def test_a_thinned_run_is_evaluated_and_exported(deblurrer_of: DeblurrerOf) -> N
     assert "dense_loss" in trainer.progress.history[-1]
     given = TestOptions().parse(["--model=checkpoints/a/best.pt", "--optform=Deblur", "--sense=none", "--no-report"])
     loader = deblur_testing_loader(given, load_checkpoint(Path(given.model)))
-    tester = DeblurTester(given, loader)
+    tester = RestorationTester(given, loader)
     result = tester.run(given)
     own = result["quality"]["psnr"]
     assert own["model"] == pytest.approx(tester.test(tester.build_model())["psnr"])
@@ -62,9 +62,9 @@ def test_a_thinned_run_is_evaluated_and_exported(deblurrer_of: DeblurrerOf) -> N
     assert exported["quality"]["psnr"] == pytest.approx(own["model"], abs=0.01)
 
 
-def evaluator_of(run: str, *arguments: str) -> DeblurTester:
+def evaluator_of(run: str, *arguments: str) -> RestorationTester:
     given = TestOptions().parse([f"--model=checkpoints/{run}/best.pt", *arguments])
-    return DeblurTester(given, deblur_testing_loader(given, load_checkpoint(Path(given.model))))
+    return RestorationTester(given, deblur_testing_loader(given, load_checkpoint(Path(given.model))))
 
 
 def compared(*words: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_runs_under_another_blur_are_not_compared(deblurrer_of: DeblurrerOf) -> 
 def test_two_runs_side_by_side(deblurrer_of: DeblurrerOf, monkeypatch: pytest.MonkeyPatch) -> None:
     deblurrer_of("--nEpochs=1", "--run=a").run()
     deblurrer_of("--nEpochs=1", "--run=b", "--ngf=3").run()
-    monkeypatch.setattr(DeblurTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
+    monkeypatch.setattr(RestorationTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
     content = compared("a", "b")
     assert content["baseline"] == "blurred"
     own = [evaluator.test(evaluator.build_model())["psnr"] for evaluator in map(evaluator_of, "ab")]
@@ -96,7 +96,7 @@ def test_sensitivity_latency_and_the_report(deblurrer_of: DeblurrerOf, monkeypat
     """All that `python test.py` does without an option; a thinned network is timed against the dense one."""
     Path("filters.yaml").write_text(FILTERS)
     deblurrer_of("--compress=filters.yaml", "--run=a").run()
-    monkeypatch.setattr(DeblurTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
+    monkeypatch.setattr(RestorationTester, "example_inputs", lambda self: (torch.zeros(1, 3, 24, 32),))
     tester = evaluator_of("a")
     summary = tester.run(tester.config)
     folder, model = Path("results/a"), tester.build_model()
@@ -159,7 +159,7 @@ def test_the_generator_is_thinned_and_trains_on(deblurrer_of: DeblurrerOf, monke
     Path("masked.yaml").write_text(MASKED)
     deblurrer_of("--compress=masked.yaml", "--run=a").run()
     opt, checkpoint = find_subject(TestOptions().parse(["--sense=none", "--no-export", "--no-report", "--thin"]))
-    tester = DeblurTester(opt, deblur_testing_loader(opt, checkpoint))
+    tester = RestorationTester(opt, deblur_testing_loader(opt, checkpoint))
     before = tester.test(tester.build_model())
     after = tester.run(opt)["quality"]["psnr"]["model"]
     assert abs(after - before["psnr"]) < 1e-3
