@@ -23,6 +23,7 @@ from engine.architectures.own_modules import START, own_code, warn_once
 
 Probe = tuple[Sequence[Tensor], tuple[int, ...]]  # inputs, and the shape of the output that the task needs
 NAMED = 3  # groups that stay, in the story
+SEEDS = (0, 1)  # of two passes that are compared
 LONGEST = 160  # characters of a reason
 UNUSED_ADVICE = re.compile(r"(if nobody runs it, )?--unused .+?(?= \(in Python)")  # of `how_to_declare`
 
@@ -78,30 +79,15 @@ def warn_of_noise(network: nn.Module, arch: str, probe: Probe) -> None:
         arch: its name.
         probe: see `check_network`.
     """
-    passes: list[list[tuple[str, list[Tensor], list[Tensor]]]] = []
-
-    def keep(name: str, inputs: Any, output: Any) -> None:
-        passes[-1].append((name, *([each.clone() for each in _tensors(part)] for part in (inputs, output))))
-
     with torch.no_grad(), _kept(network):
         network.eval()
-        for seed in (0, 1):
-            passes.append([])
-            handles = [
-                module.register_forward_hook(lambda module, inputs, output, name=name: keep(name, inputs, output))
-                for name, module in network.named_modules()
-            ]
-            try:
-                _output(network, arch, probe, "", seed)
-            finally:
-                for handle in handles:
-                    handle.remove()
-    first, second = passes
-    if _alike(first[-1][2], second[-1][2]):
-        return
+        one, other = (_output(network, arch, probe, "", seed) for seed in SEEDS)
+        if _alike([one], [other]):
+            return
+        first, second = (_passed_through(network, arch, probe, seed) for seed in SEEDS)
     begins = (
-        name for (name, read, gave), (other, reads, gives) in zip(first, second, strict=False)
-        if name == other and _alike(read, reads) and not _alike(gave, gives)
+        name for (name, read, gave), (other_name, reads, gives) in zip(first, second, strict=False)
+        if name == other_name and _alike(read, reads) and not _alike(gave, gives)
     )  # fmt: skip
     where = next(begins, "")  # a part ends before what it is a part of
     kind = f"{where} ({type(network.get_submodule(where)).__name__})" if where else "its own forward"
@@ -110,6 +96,27 @@ def warn_of_noise(network: nn.Module, arch: str, probe: Probe) -> None:
         "measured of it cannot be repeated, and pruning, fusing and export, which prove what they do by comparing "
         "outputs, may refuse it"
     )
+
+
+def _passed_through(
+    network: nn.Module, arch: str, probe: Probe, seed: int
+) -> list[tuple[str, list[Tensor], list[Tensor]]]:
+    """The name, inputs and outputs of each module, in the order in which they end."""
+    found: list[tuple[str, list[Tensor], list[Tensor]]] = []
+
+    def keep(name: str, inputs: Any, output: Any) -> None:
+        found.append((name, *([each.clone() for each in _tensors(part)] for part in (inputs, output))))
+
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: keep(name, inputs, output))
+        for name, module in network.named_modules()
+    ]
+    try:
+        _output(network, arch, probe, "", seed)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
 
 
 def _tensors(values: Any) -> list[Tensor]:
