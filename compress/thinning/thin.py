@@ -24,6 +24,7 @@ from compress.errors import UserError
 from compress.graph.aliases import overlapping
 from compress.graph.channels import ChannelGraph
 from compress.graph.own_code import hooked, hooks_of
+from compress.graph.recording.garbage import old_objects_aside
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, check_graph, complete_masks
 from compress.thinning.proof.inputs import Samples
@@ -99,6 +100,7 @@ def thin(
 
 
 @checks_arguments
+@old_objects_aside()
 def remove_units(
     model: nn.Module,
     graph: ChannelGraph,

@@ -20,6 +20,7 @@ from compress.arguments.checked import checks_arguments
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of
 from compress.graph.coupling import Choices
+from compress.graph.recording.garbage import old_objects_aside
 from compress.graph.trace import ExampleInputs
 from compress.graph.training import traces_of
 from compress.graph.values import Heads
@@ -59,6 +60,7 @@ def prunable_groups(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Ch
 
 
 @checks_arguments
+@old_objects_aside()
 def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexact: bool = False) -> ChannelGraph:
     """The coupled channel groups of a model, as far as a trial removal confirms them.
 
