@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 
 from compress.graph.calls import Call, calling, copies
@@ -124,7 +125,9 @@ def gradients(model: nn.Module, call: Call, mode: str, as_they_are: bool = False
                 arguments, keywords = copies((call.arguments, call.keywords))
                 # Leaves of its own: a hook that holds its tensor keeps the nodes of parameters, with their old shape.
                 own = {n: p.detach().requires_grad_() for n, p in tensors_of(model).items() if p.requires_grad}
-                outputs = torch.func.functional_call(model, own, arguments, keywords)
+                # Not functional_call: of a layer under two names it would leave the tensors in the place of parameters.
+                with _reparametrize_module(model, dict(own), tie_weights=True, stack_weights=True):
+                    outputs = model(*arguments, **keywords)
         except FAILURES as error:
             raise ForwardFailed("", str(error)) from error
         total = sum(_weighted(leaf) for leaf in pytree.tree_leaves(outputs) if _derived(leaf))

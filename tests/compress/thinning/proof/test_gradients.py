@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from compress.graph.calls import Call
 from compress.graph.own_code import asks_for_gradients, asks_for_training
+from compress.thinning.proof.gradients import gradients
 from tests.compress.thinning.proof import helpers
 from tests.compress.thinning.proof.nets import IMAGE, Divided, Two, thinned_and_trained
 
@@ -206,3 +208,12 @@ def test_what_follows_the_width_in_training_goes():
 
 def test_without_any_of_it_they_go():
     assert thinned_and_trained(Two())[0]
+
+
+def test_a_layer_under_two_names_keeps_its_parameters():
+    layer = nn.Conv2d(3, 3, 1)
+    net = nn.Sequential(layer, nn.ReLU(), layer)
+    before = dict(net.named_parameters())
+    found = gradients(net, Call(torch.rand(2, 3, 4, 4)), "eval")
+    assert found.keys() == {"0.weight", "0.bias"}
+    assert all(each is before[name] for name, each in net.named_parameters())
