@@ -42,7 +42,8 @@ def record(
         names: every name of a parameter or buffer -> the first name of the same tensor.
 
     Raises:
-        Unrecordable: see above; also where a part is registered under two names. Nothing has changed.
+        Unrecordable: see above; also where a part of several names is called by another part than those that have it.
+            Nothing has changed.
     """
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     recorder, fakes = Recorder(model, fake_mode), fakes_of(model, fake_mode)
@@ -97,7 +98,8 @@ def _as_exported() -> Iterator[None]:
 @contextlib.contextmanager
 def _fake_tensors(model: nn.Module, fakes: Mapping[str, Tensor]) -> Iterator[None]:
     """Parameters and buffers are fake inside. Raises Unrecordable where the pass exchanged one of them."""
-    with _reparametrize_module(model, dict(fakes), tie_weights=True, strict=True):
+    # stack_weights: put back in reverse, since a part of two names is exchanged twice, the second time for a fake one.
+    with _reparametrize_module(model, dict(fakes), tie_weights=True, strict=True, stack_weights=True):
         yield
         own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         exchanged = len(own) != len(fakes) or any(fakes.get(name) is not tensor for name, tensor in own)

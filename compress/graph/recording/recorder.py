@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,10 @@ class Recorder(ProxyTorchDispatchMode):
         self.made = Recording()
         self._fake_mode = fake_mode
         self._results = QuickResults(fake_mode)
-        self._paths = _paths_of(model)
+        self._modules = dict(model.named_modules(remove_duplicate=False))
+        self._paths = _paths_of(self._modules)
+        self._running = ""  # path of the innermost module whose call is under way
+        self._turns: dict[nn.Module, int] = {}  # in that call: how often a module of several names was called
         self._stack: dict[str, tuple[str, str]] = {}
         self._calls: dict[str, int] = {}
         self._nodes: dict[int, tuple[weakref.ref[Tensor], Node]] = {}  # by id, and whose it was
@@ -114,18 +117,45 @@ class Recorder(ProxyTorchDispatchMode):
 
     def call(self, module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Runs a module's call; what it does is noted as its."""
-        path = self._paths.get(module)
+        path = self._path(module)
         if path is None:  # registered nowhere in the model: its operations belong to what called it
             return forward(module, *args, **kwargs)
         number = self._calls.get(path, 0)
         self._calls[path] = number + 1
-        kind, stack = type(module), self._stack
+        kind, before = type(module), (self._stack, self._running, self._turns)
         key = f"{path}@{number}" if number else path
-        self._stack = {**stack, key: (path, f"{kind.__module__}.{kind.__qualname__}")}
+        self._stack = {**self._stack, key: (path, f"{kind.__module__}.{kind.__qualname__}")}
+        self._running, self._turns = path, {}
         try:
             return forward(module, *args, **kwargs)
         finally:
-            self._stack = stack
+            self._stack, self._running, self._turns = before
+
+    def _path(self, module: nn.Module) -> str | None:
+        """The name by which a module is called: of several that under which the module that calls it has it.
+
+        An activation that many blocks share, or that stands several times in one sequence.
+
+        Raises:
+            Unrecordable: that is none of its names, or several.
+        """
+        names = self._paths.get(module, ())
+        if len(names) < 2:
+            return names[0] if names else None
+        own = [name for name in names if name.rpartition(".")[0] == self._running]
+        if len(own) > 1 and self._in_sequence():
+            turn = self._turns.get(module, 0)
+            self._turns[module] = turn + 1
+            own = own[turn : turn + 1]
+        if len(own) != 1:
+            raise Unrecordable(
+                f"a module under two names, {names[0]} and {names[1]}: that by which it is called counts"
+            )
+        return own[0]
+
+    def _in_sequence(self) -> bool:
+        """Whether what is running calls its parts one after the other, and does nothing else."""
+        return type(self._modules[self._running]).forward is nn.Sequential.forward
 
     def _new(self, target: Any, args: Any, kwargs: Any) -> Node:
         node = self.made.graph.create_node("call_function", target, args, kwargs)
@@ -187,9 +217,8 @@ def _is_beyond(func: Any) -> bool:
     return not {torch.Tag.data_dependent_output, torch.Tag.inplace_view}.isdisjoint(func.tags)
 
 
-def _paths_of(model: nn.Module) -> dict[nn.Module, str]:
-    named = list(model.named_modules(remove_duplicate=False))
-    paths = {module: name for name, module in named}
-    if len(paths) != len(named):
-        raise Unrecordable("a module under two names: that by which it is called counts")
-    return paths
+def _paths_of(modules: Mapping[str, nn.Module]) -> dict[nn.Module, tuple[str, ...]]:
+    found: dict[nn.Module, tuple[str, ...]] = {}
+    for name, module in modules.items():
+        found[module] = (*found.get(module, ()), name)
+    return found

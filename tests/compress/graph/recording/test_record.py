@@ -178,6 +178,62 @@ def test_a_part_under_two_names_is_named_as_it_is_called() -> None:
     assert described(trace_model(net, call)) == described(_exported(net, call, False, ()))
 
 
+class Block(nn.Module):
+    """A convolution and an activation, each of which others may have, too."""
+
+    def __init__(self, act: nn.Module, conv: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv, self.act = conv or nn.Conv2d(3, 3, 1), act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x))
+
+
+def shared_parts(kind: str) -> tuple[nn.Module, bool]:
+    """A network with parts of two names, and whether the recorder knows by which they are called."""
+    act, conv = nn.SiLU(), nn.Conv2d(3, 3, 1)
+    net: Any = Runs(lambda net, x: net.two(net.one(x)))
+    if kind == "activation of blocks":
+        net.one, net.two = Block(act), nn.Sequential(Block(act), act)
+    elif kind == "several times in a sequence":
+        net.one, net.two = nn.Sequential(conv, act, nn.Conv2d(3, 3, 1), act), nn.Sequential(act, conv, act)
+    elif kind == "convolution of blocks":
+        net.one, net.two = Block(nn.ReLU(), conv), Block(nn.ReLU(), conv)
+    elif kind == "a block":
+        net.one = net.two = Block(act)
+    elif kind == "from outside":
+        net.one, net.two = Block(act), Block(act)
+        net.function = lambda net, x: net.two.act(net.one.conv(x))
+    elif kind == "in a list":
+        net.one, net.two = nn.ModuleList([conv, act, nn.Conv2d(3, 3, 1), act]), nn.Identity()
+        net.function = lambda net, x: functools.reduce(lambda y, layer: layer(y), net.one, x)
+    return net, kind in ("activation of blocks", "several times in a sequence", "convolution of blocks")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "activation of blocks",
+        "several times in a sequence",
+        "convolution of blocks",
+        "a block",
+        "from outside",
+        "in a list",
+    ],
+)
+def test_parts_of_two_names(kind: str) -> None:
+    net, recorded = shared_parts(kind)
+    call = Call(torch.rand(2, 3, 6, 6))
+    exported = described(_exported(net, call, False, ()))
+    if recorded:
+        record(net, call.arguments, {}, canonical_names(net))
+    else:
+        with pytest.raises(Unrecordable, match="two names"):
+            record(net, call.arguments, {}, canonical_names(net))
+    assert described(trace_model(net, call)) == exported
+    assert all(type(each) is nn.Parameter for each in net.parameters())
+
+
 class Tables:
     """An object that keeps a table."""
 
