@@ -11,7 +11,6 @@ import contextlib
 import functools
 import inspect
 import re
-import textwrap
 import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from compress.graph.dropout import only_drops
+from compress.graph.recording.sources import source_of, tree_of
 
 
 def is_foreign(module: str) -> bool:
@@ -88,7 +88,7 @@ def _functions_of(module: nn.Module) -> list[Any]:
 def _asks(function: Any) -> bool:
     """Whether a function reads the training flag of a module."""
     try:
-        return ".training" in inspect.getsource(function)
+        return ".training" in source_of(function)
     except (OSError, TypeError):
         return False
 
@@ -109,7 +109,7 @@ def computes_shares(model: nn.Module) -> bool:
 def _computes_share(code: Any) -> bool:
     """Whether a class or a function calls a dropout function with a share that it computes."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+        tree = tree_of(code)
     except (OSError, TypeError, SyntaxError):
         return False
     calls = [call for call in ast.walk(tree) if isinstance(call, ast.Call)]
@@ -176,7 +176,7 @@ def _judged_by_words(model: nn.Module) -> list[type]:
 @functools.cache
 def _source(cls: type) -> str | None:
     try:
-        return inspect.getsource(cls)
+        return source_of(cls)
     except (OSError, TypeError):
         return None
 
@@ -198,7 +198,7 @@ def _trains_otherwise(cls: type) -> bool:
     if "training" not in source:
         return False
     try:
-        tree = ast.parse(textwrap.dedent(source))
+        tree = tree_of(cls)
     except SyntaxError:
         return True
     flags = {node for node in ast.walk(tree) if _is_flag(node)}
@@ -286,7 +286,7 @@ def hooks_of(model: nn.Module) -> frozenset[int]:
 @functools.cache
 def _has(code: Any, pattern: re.Pattern[str]) -> bool:
     try:
-        return pattern.search(inspect.getsource(code)) is not None
+        return pattern.search(source_of(code)) is not None
     except (OSError, TypeError):
         return False
 
@@ -317,7 +317,7 @@ def _replaced(cls: type) -> frozenset[str]:
         with contextlib.suppress(OSError, TypeError, SyntaxError, AttributeError):
             method = inspect.getattr_static(cls, name)
             if inspect.isfunction(method) and not method.__module__.startswith("torch."):
-                methods[name] = ast.parse(textwrap.dedent(inspect.getsource(method))).body[0]
+                methods[name] = tree_of(method)
     found: set[str] = set()
     seen: set[tuple[str, bool]] = set()
     waiting = [("forward", False)]

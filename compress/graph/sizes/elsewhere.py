@@ -16,7 +16,6 @@ import functools
 import inspect
 import numbers
 import operator
-import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.graph.own_code import is_foreign, own_classes
+from compress.graph.recording.sources import tree_of
 
 NOT_RUN = ("train", "eval", "extra_repr")
 SETS_UP = ("__", "init", "_init", "reset", "_reset", "set_", "_set_")
@@ -226,7 +226,7 @@ def _methods(cls: type) -> dict[str, _Method]:
         each = each.fget if isinstance(each, property) else each
         if inspect.isfunction(each) and name != "__init__":
             with contextlib.suppress(OSError, TypeError, SyntaxError):
-                nodes = list(ast.walk(ast.parse(textwrap.dedent(inspect.getsource(each)))))
+                nodes = list(ast.walk(tree_of(each)))
                 attributes = [each for each in nodes if isinstance(each, ast.Attribute)]
                 reads = frozenset(each.attr for each in attributes if _of_self(each))
                 mentions = frozenset(each.attr for each in attributes)
