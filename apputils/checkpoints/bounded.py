@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from compress.errors import UserError
 
-MOST_TENSORS = 50_000  # parameters and buffers of one network, ten times as many as the deepest known ones have
+MOST_TENSORS = 20_000  # parameters and buffers of one network
 UNKNOWN_MEMORY = 1 << 40  # bytes, where the system does not say
 
 
@@ -58,8 +58,8 @@ def bounded(memory: int | None = None) -> Iterator[None]:
             )
 
     handles = [
-        register_module_parameter_registration_hook(count),  # type: ignore[no-untyped-call]
-        register_module_buffer_registration_hook(count),  # type: ignore[no-untyped-call]
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
     ]
     try:
         yield

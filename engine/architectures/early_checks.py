@@ -105,7 +105,7 @@ def _passed_through(
     found: list[tuple[str, list[Tensor], list[Tensor]]] = []
 
     def keep(name: str, inputs: Any, output: Any) -> None:
-        found.append((name, *([each.clone() for each in _tensors(part)] for part in (inputs, output))))
+        found.append((name, _copies(inputs), _copies(output)))
 
     handles = [
         module.register_forward_hook(lambda module, inputs, output, name=name: keep(name, inputs, output))
@@ -119,8 +119,8 @@ def _passed_through(
     return found
 
 
-def _tensors(values: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
+def _copies(values: Any) -> list[Tensor]:
+    return [leaf.clone() for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _alike(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
