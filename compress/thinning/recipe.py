@@ -5,7 +5,7 @@
     recipe = Recipe(kept={"conv.weight": {0: torch.tensor([0, 2])}}, sizes={"conv.weight": {0: 3}},
                     attributes={"conv": {"out_channels": 2}})
     recipe.apply(fresh_model)                 # conv.weight keeps its rows 0 and 2
-    torch.save(recipe.to_dict(), path)        # Recipe.from_dict(torch.load(path, weights_only=True))
+    path.write_text(json.dumps(recipe.to_dict()))       # Recipe.from_dict(json.loads(path.read_text()))
 """
 
 from __future__ import annotations
@@ -190,11 +190,14 @@ class Recipe:
         return Recipe(kept, sizes, attributes, headed, padded={**later.padded, **self.padded})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers and tensors: `torch.load(..., weights_only=True)` reads them."""
+        """Lists, dictionaries, text and numbers, such as `json.dumps` and `torch.load(..., weights_only=True)` take."""
         return {
-            "kept": {name: dict(dims) for name, dims in self.kept.items()},
+            "kept": {name: {dim: each.tolist() for dim, each in dims.items()} for name, dims in self.kept.items()},
             "sizes": {name: dict(dims) for name, dims in self.sizes.items()},
-            "attributes": {name: dict(values) for name, values in self.attributes.items()},
+            "attributes": {
+                name: {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+                for name, values in self.attributes.items()
+            },
             "headed": list(self.headed),
             "fused": list(self.fused),
             "padded": {name: list(widths) for name, widths in self.padded.items()},
@@ -202,10 +205,30 @@ class Recipe:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Recipe:
-        """What `to_dict` gave."""
-        own = dict(data["kept"]), dict(data["sizes"]), dict(data["attributes"]), tuple(data["headed"])
+        """What `to_dict` gave, also by way of JSON, whose keys are text; older files have tensors of indices.
+
+        Raises:
+            UserError: the indices are no whole numbers.
+        """
+        kept = {
+            name: {int(dim): _indices(name, each) for dim, each in dims.items()} for name, dims in data["kept"].items()
+        }
+        sizes = {name: {int(dim): size for dim, size in dims.items()} for name, dims in data["sizes"].items()}
+        attributes = {
+            name: {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+            for name, values in data["attributes"].items()
+        }
         padded = {name: (dim, width) for name, (dim, width) in data.get("padded", {}).items()}
-        return Recipe(*own, tuple(data.get("fused", ())), padded)  # older checkpoints have neither
+        # Older checkpoints have neither of the last two.
+        return Recipe(kept, sizes, attributes, tuple(data["headed"]), tuple(data.get("fused", ())), padded)
+
+
+def _indices(name: str, given: Any) -> Tensor:
+    if isinstance(given, Tensor):
+        return given
+    if not all(type(each) is int for each in given):
+        raise UserError(f"this recipe is damaged: it keeps of {name} other than whole numbers")
+    return torch.tensor(given, dtype=torch.long)
 
 
 def _is_number(module: nn.Module, attribute: str) -> bool:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from compress.arguments.checked import checks_arguments
 from compress.errors import some
@@ -147,7 +148,7 @@ def report_of(traces: Sequence[Trace], kinds: dict[str, str], parameters: set[st
 def left_out(traces: Sequence[Trace]) -> tuple[str, ...]:
     """The calls that are neither counted nor known to cost nothing, in words."""
     every = [node for trace in traces for node in trace.operations]
-    calls = [node for node in every if has_subgraph(node) or (_count(node) is None and not is_free(node))]
+    calls = [node for node in every if has_subgraph(node) or (_count(node) is None and _may_multiply(node))]
     names = ((_WORDS.get(operation_name(node), operation_name(node)), module_of(node) or "the model") for node in calls)
     return tuple(dict.fromkeys(f"{name} in {module}" for name, module in names))
 
@@ -156,6 +157,14 @@ _WORDS = dict.fromkeys(
     ("_jvp_increment_nesting", "_make_dual", "_new_zeros_with_same_feature_meta"),
     "derivatives in forward mode (torch.func.jvp)",
 )
+
+
+def _may_multiply(node: Node) -> bool:
+    """Whether it is an unknown operation on tensors, and not a question such as which CUDA a library was built with."""
+    if is_free(node):
+        return False
+    values = pytree.tree_leaves([each.meta.get("val") for each in (node, *node.all_input_nodes)])
+    return operation_name(node) in _WORDS or any(isinstance(value, Tensor) for value in values)
 
 
 def macs_of(node: Node) -> int:

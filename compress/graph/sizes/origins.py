@@ -166,8 +166,8 @@ class _Watch(TorchFunctionMode):
         if func is torch.Tensor.size or getattr(func, "__self__", None) is torch.Tensor.shape:
             return _sizes(args[0], func(*args, **kwargs), args[1:], kwargs)
         if func in COUNTS and args:
-            sizes = [size for size in _sizes(args[0], args[0].shape, (), {}) if size != 1]
-            return sizes[0] if len(sizes) == 1 else derived(func(*args, **kwargs), *sizes)  # the length of a vector
+            count, sizes = func(*args, **kwargs), [size for size in _sizes(args[0], args[0].shape, (), {}) if size != 1]
+            return sizes[0] if sizes == [count] else derived(count, *sizes)  # the length of a vector
         if func is torch.Tensor.__len__:
             return _counted(args[0], 0, func(*args, **kwargs), "value")
         if func in PARTS and args:

@@ -1,5 +1,6 @@
 """What optimizers remember is cut with the parameter, or starts anew; the next step works."""
 
+import json
 import logging
 
 import pytest
@@ -77,3 +78,28 @@ def test_a_recipe_that_repeats_or_reorders_channels_is_damaged(kept: list[int]) 
     with pytest.raises(UserError, match=r"damaged: it keeps of 0\.weight other than ascending indices in \[0, 8\)"):
         recipe.apply(net)
     assert net[0].weight.shape[0] == 8
+
+
+def test_a_recipe_is_plain_data_that_json_keeps():
+    net = tiny_net()
+    mask = torch.ones_like(net.conv1.weight, dtype=torch.bool)
+    mask[[1, 4]] = False
+    recipe = thin(net, batch(0, 0), {"conv1.weight": mask}).recipe
+    given = recipe.to_dict()
+    for data in (given, json.loads(json.dumps(given))):
+        again = Recipe.from_dict(data)
+        assert again.to_dict() == given
+        assert again.attributes == recipe.attributes
+        fresh = again.apply(tiny_net())
+        fresh.load_state_dict(net.state_dict())
+        torch.testing.assert_close(fresh.eval()(batch(0, 0)), net.eval()(batch(0, 0)))
+
+
+def test_a_recipe_of_an_older_file_has_tensors():
+    old = {"kept": {"w": {0: torch.tensor([0, 2])}}, "sizes": {"w": {0: 3}}, "attributes": {}, "headed": []}
+    assert Recipe.from_dict(old).to_dict()["kept"] == {"w": {0: [0, 2]}}
+
+
+def test_a_recipe_of_other_than_whole_numbers_is_damaged():
+    with pytest.raises(UserError, match="damaged: it keeps of w other than whole numbers"):
+        Recipe.from_dict({"kept": {"w": {0: [0, "2"]}}, "sizes": {"w": {0: 3}}, "attributes": {}, "headed": []})

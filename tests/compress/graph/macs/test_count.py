@@ -308,3 +308,26 @@ def test_products_with_a_sparse_matrix_are_named_and_not_counted_as_whole_ones()
     report = count_macs(Adjacency(), torch.zeros(6, 5))
     assert report.total == 0
     assert report.left_out == ("matmul in the model", "_sparse_mm in the model")
+
+
+class Complex(nn.Module):
+    def forward(self, x, y):
+        return (x @ y).abs()
+
+
+def test_a_complex_product_counts_as_torchs_counter_has_it():
+    x, y = torch.zeros(4, 5, dtype=torch.complex64), torch.zeros(5, 6, dtype=torch.complex64)
+    with FlopCounterMode(display=False) as counter:
+        Complex()(x, y)
+    assert count_macs(Complex(), (x, y)).total == counter.get_total_flops() // 2 == 4 * 5 * 6
+
+
+def test_questions_about_a_library_are_no_operations():
+    class Asks(nn.Module):
+        def forward(self, x):
+            torch.ops.torchvision._cuda_version()
+            return torchvision.ops.deform_conv2d(x, torch.zeros(1, 18, 4, 4), torch.ones(2, 3, 3, 3))
+
+    report = count_macs(Asks(), torch.zeros(1, 3, 6, 6))
+    assert report.left_out == ()
+    assert report.total == 2 * 16 * 27
