@@ -198,7 +198,7 @@ PARTS: dict[Any, int] = {
     torch.chunk: 2, torch.Tensor.tensor_split: 2, torch.tensor_split: 2,
 }  # fmt: skip
 """What yields as many tensors as a size says, and the place of the dimension among the arguments."""
-COUNTS = (torch.Tensor.numel, torch.Tensor.nelement, torch.numel, torch.Tensor.nbytes.__get__)
+COUNTS = (torch.Tensor.numel, torch.Tensor.nelement, torch.numel, torch.Tensor.nbytes.__get__)  # type: ignore[attr-defined]
 
 
 def _note_read(tensor: Any, dims: Iterable[int]) -> Node | None:
