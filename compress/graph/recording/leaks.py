@@ -99,6 +99,8 @@ def _keep(value: Any, kept: dict[int, tuple[Any, Any]], tensors: dict[int, Tenso
     if not isinstance(value, tuple):
         kept[id(value)] = (value, value.copy())
     for item in _items(value):
+        if type(item) in NUMBERS_AND_TEXT:
+            continue
         kind = _kind(type(item))
         if kind is _Kind.TENSOR:
             tensors[id(item)] = item
@@ -119,13 +121,18 @@ class _Kind(enum.Enum):
     CLOSED = enum.auto()
 
 
+NUMBERS_AND_TEXT = frozenset({int, float, bool, complex, str, bytes, type(None)})
 _KINDS: MutableMapping[type, _Kind] = weakref.WeakKeyDictionary()  # a pass meets thousands of values of a few types
+_LASTING: dict[type, _Kind] = {}  # of types that live as long as the process: a weak dictionary takes ten times as long
 
 
 def _kind(cls: type) -> _Kind:
-    found = _KINDS.get(cls)
+    found = _LASTING.get(cls)
     if found is None:
-        found = _KINDS[cls] = _kind_of(cls)
+        found = _KINDS.get(cls)
+    if found is None:
+        lasts = cls.__module__.partition(".")[0] in ("builtins", "collections", "torch")
+        found = (_LASTING if lasts else _KINDS)[cls] = _kind_of(cls)
     return found
 
 
@@ -150,6 +157,8 @@ def _is_traced(value: Any, depth: int) -> bool:
 
 
 def _put_back(container: Any, before: Any) -> None:
+    if not container and not before:  # most are: the hooks of a module
+        return
     container.clear()
     container.update(before) if isinstance(container, dict | set) else container.extend(before)
 
