@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from compress.thinning.proof.verify import run_only
+from compress.thinning.trials import trial
 from tests.compress.thinning.twins import numbers, thinned_alike
 
 
@@ -45,3 +47,25 @@ def test_split_attention_loses_channels_of_all_parts_alike():
     assert set(removed) == {"0.weight[0]", "2.conv.weight[0]", "2.fc1.weight[0]"}
     assert (model[2].conv.out_channels, model[2].conv.groups, model[2].fc2.out_channels) == (10, 2, 10)
     assert torch.equal(model[2].share(torch.zeros(1, 10, 1, 1)), torch.full((1, 10), 0.5))
+
+
+class Viewed(nn.Module):
+    """A view of channels: by a number in the code, or by the tensor."""
+
+    def __init__(self, fixed: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.fixed = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1), fixed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = x.view(x.shape[0], 8 if self.fixed else x.shape[1], -1)
+        return self.last(x[..., None])
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_first_trial_compares_at_once(fixed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[bool] = []
+    monkeypatch.setattr(trial, "run_only", lambda *given: runs.append(True) or run_only(*given))
+    graph = trial.prunable_graph(Viewed(fixed), torch.rand(2, 3, 4, 4))
+    assert bool(graph.groups(prunable_only=True)) is not fixed
+    assert not runs  # a pass without comparison is worth it only once something has failed
