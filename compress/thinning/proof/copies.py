@@ -56,21 +56,36 @@ def put_on_copies(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             tensor.data = tensor.data.masked_fill(~masks[name].to(tensor.device), 0)
 
 
+def memory_of(model: nn.Module) -> frozenset[int]:
+    """Where the parameters lie; see `mask_removed`."""
+    dense = (parameter for parameter in model.parameters() if parameter.layout is torch.strided)
+    return frozenset(parameter.untyped_storage().data_ptr() for parameter in dense)
+
+
 @torch.no_grad()
-def mask_removed(model: nn.Module, recipe: Recipe, tells: bool = True) -> bool:
+def mask_removed(model: nn.Module, recipe: Recipe, tells: bool = True, untouched: frozenset[int] | None = None) -> bool:
     """Zero whatever parameters lose, in copies of their memory.
 
+    Args:
+        model: changed in place.
+        recipe: fits the model.
+        tells: False returns False without a look at the values.
+        untouched: memory that must not be written into; other memory is, without a copy. None leaves all untouched.
+
     Returns:
-        whether anything was not zero before; False without a look if it `tells` nothing.
+        whether anything was not zero before.
     """
     altered = False
     for name, parameter in model.named_parameters():
         dims = recipe.kept.get(name, {})
-        copied = parameter.data.clone() if dims else parameter.data
+        if not dims:
+            continue
+        own = untouched is not None and parameter.data.untyped_storage().data_ptr() not in untouched
+        values = parameter.data if own else parameter.data.clone()
         for dim, kept in dims.items():
             stays = torch.zeros(parameter.shape[dim], dtype=torch.bool).index_fill_(0, kept.cpu(), True)
             gone = (~stays).nonzero().flatten().to(parameter.device)
-            altered = altered or (tells and bool(copied.index_select(dim, gone).any()))
-            copied.index_fill_(dim, gone, 0)
-        parameter.data = copied
+            altered = altered or (tells and bool(values.index_select(dim, gone).any()))
+            values.index_fill_(dim, gone, 0)
+        parameter.data = values
     return altered

@@ -21,11 +21,12 @@ class WholeCall(Call):
 
 
 def cast_inputs(calls: Sequence[Call], dtype: torch.dtype | None) -> list[Call]:
-    """Calls whose floating-point tensors have another type; None leaves theirs."""
+    """Calls whose floating-point tensors have another type; None leaves theirs, and the calls as they are."""
+    if dtype is None:
+        return list(calls)
 
     def convert(leaf: Any) -> Any:
-        floating = isinstance(leaf, Tensor) and leaf.is_floating_point() and dtype is not None
-        return leaf.to(dtype) if floating else leaf
+        return leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
     return [replace(call, inputs=pytree.tree_map(convert, call.inputs)) for call in calls]
 

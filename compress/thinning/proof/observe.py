@@ -31,12 +31,25 @@ FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, Ari
 
 
 @dataclass(frozen=True)
+class Ran:
+    """An operation of a pass: its name, the module that was running, and the shape of its result."""
+
+    module: str
+    operation: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Observation:
-    """One forward pass: all tensors that came out, the buffers that it left, and the operations if they were kept."""
+    """One forward pass: all tensors that came out, the buffers that it left, and the operations if they were kept.
+
+    `ran`: their names and shapes alone.
+    """
 
     outputs: list[Tensor]
     buffers: dict[str, Tensor]
     steps: tuple[Step, ...] = ()
+    ran: Sequence[Ran] = ()
 
 
 class ForwardFailed(Exception):
@@ -52,7 +65,12 @@ class ForwardFailed(Exception):
 
 
 def observe(
-    model: nn.Module, inputs: ExampleInputs, mode: str, inside: bool = False, before: Sequence[Step] | None = None
+    model: nn.Module,
+    inputs: ExampleInputs,
+    mode: str,
+    inside: bool = False,
+    before: Sequence[Step] | None = None,
+    named: bool = False,
 ) -> Observation:
     """Run a model once, without dropout, autocast or TF32; buffers, weights and random numbers are put back.
 
@@ -62,15 +80,16 @@ def observe(
         mode: `eval`, `train`, or one of `asked_for`.
         inside: keep every operation too; a branch that a factor in the code closes is open then.
         before: the operations of the pass that this one will be compared with; see `Recording`.
+        named: keep which operations ran, as `path` does.
 
     Raises:
         ForwardFailed: with the innermost module that was running.
     """
     running = [calls_of(inputs)[0].owner]
-    watch = Recording(running, before) if inside else NoDropout()
+    watch = Recording(running, before) if inside else _Names(running) if named else NoDropout()
     outputs, buffers = _run(model, inputs, mode, running, watch)
     steps = tuple(watch.steps) if isinstance(watch, Recording) else ()
-    return Observation(outputs, buffers, steps)
+    return Observation(outputs, buffers, steps, watch.found if isinstance(watch, _Names) else ())
 
 
 def _run(
@@ -128,15 +147,6 @@ def watch_anew(model: nn.Module, call: ExampleInputs) -> None:
         observe(model, call, "eval")
 
 
-@dataclass(frozen=True)
-class Ran:
-    """An operation of a pass: its name, the module that was running, and the shape of its result."""
-
-    module: str
-    operation: str
-    shape: tuple[int, ...]
-
-
 def path(
     model: nn.Module, inputs: ExampleInputs, mode: str, alike: Callable[[int, Ran], bool] | None = None
 ) -> list[Ran]:
@@ -159,7 +169,7 @@ def path(
 class _Names(NoDropout):
     """Keeps each operation; see `path`."""
 
-    def __init__(self, running: Sequence[str], alike: Callable[[int, Ran], bool] | None) -> None:
+    def __init__(self, running: Sequence[str], alike: Callable[[int, Ran], bool] | None = None) -> None:
         super().__init__()
         self.found: list[Ran] = []
         self.parted = False  # code may catch the error; and buffers are put back after it

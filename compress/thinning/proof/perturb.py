@@ -44,10 +44,15 @@ class Draw:
 
 
 @torch.no_grad()
-def perturb(model: nn.Module, draw: Draw) -> None:
+def perturb(model: nn.Module, draw: Draw, dtype: torch.dtype | None = None) -> None:
     """Give parameters and buffers ordinary values, in new memory; a tensor under several names gets them once.
 
     The numbers of a module whose class is `bound_to_values` stay: the step of a quantizer belongs to what it rounds.
+
+    Args:
+        model: changed in place.
+        draw: see there.
+        dtype: the type of what is drawn for real parameters; None is that of each.
     """
     source = _Source(draw.seed)
     bound = {
@@ -62,7 +67,8 @@ def perturb(model: nn.Module, draw: Draw) -> None:
         usable = tensor.numel() and numbers  # the few numbers of a sparse adjacency are kept
         if usable and id(tensor) not in bound and (parameter or draw.buffers):
             values = torch.view_as_real(tensor.data) if tensor.is_complex() else tensor.data
-            new = _parameter(values, draw, source) if parameter else _buffer(values, draw, source)
+            own = None if tensor.is_complex() else dtype
+            new = _parameter(values, draw, source, own) if parameter else _buffer(values, draw, source)
             tensor.data = torch.view_as_complex(new.contiguous()) if tensor.is_complex() else new
     for tensor in switches_of(model, draw.switched):
         tensor.data = ~tensor.data if tensor.dtype == torch.bool else _other_counts(tensor)
@@ -110,7 +116,7 @@ def ordinary_size(shape: torch.Size) -> float:
     return 1.0 if len(sizes) < 2 else (torch.Size(sizes).numel() / sizes[0]) ** -0.5
 
 
-def _parameter(old: Tensor, draw: Draw, source: _Source) -> Tensor:
+def _parameter(old: Tensor, draw: Draw, source: _Source, dtype: torch.dtype | None) -> Tensor:
     """Elements that are tiny or not finite are drawn anew, all others vary by a half; too large ones shrink."""
     usual, (least, most) = ordinary_size(old.shape), torch.aminmax(old)
     if not bool(least.isfinite() & most.isfinite()):
@@ -122,20 +128,28 @@ def _parameter(old: Tensor, draw: Draw, source: _Source) -> Tensor:
         # vector are drawn anew one by one.
         rms = torch.linalg.vector_norm(old).item() / old.numel() ** 0.5
         scale = usual / rms if rms > HUGE * usual else 1.0
-    given, drawn, new = (each.reshape(-1) for each in (old, source.like(old), torch.empty_like(old)))
+    given, new = old.reshape(-1), torch.empty(old.numel(), dtype=dtype or old.dtype, device=old.device)
     positive = bool(least >= 0) and bool(most > 0)
-    # The proof draws for every element of a network: hence in parts that stay in the processor's cache.
-    for part in (slice(start, start + PART) for start in range(0, len(given), PART)):
-        size, factors = given[part].abs(), drawn[part].abs()
-        odd = size < TINY * usual
-        if usual == 1.0:
-            odd |= size > HUGE
-        fresh = (factors if positive else drawn[part]) * (usual * draw.size)
-        torch.where(odd, fresh, factors.mul_(scale).mul_(given[part]), out=new[part])
+    # The proof draws for every element of a network: hence in parts that stay in the processor's cache, and in buffers
+    # of which the memory is there already; fresh memory costs more than the arithmetic. And with 0 and 1 in numbers of
+    # the same type: torch vectorizes neither comparisons that give flags nor the choice by them.
+    buffers = torch.empty(3, PART, dtype=old.dtype, device=old.device)
+    for part, drawn in source.parts(given):
+        values, (fresh, factors, odd) = given[part], buffers[:, : len(drawn)]
+        torch.abs(values, out=odd)
+        huge = odd > HUGE if usual == 1.0 else None
+        odd.lt_(TINY * usual)
+        if huge is not None:
+            odd.masked_fill_(huge, 1)
+        torch.abs(drawn, out=factors)
+        torch.mul(factors if positive else drawn, usual * draw.size, out=fresh)
+        if scale != 1.0:
+            factors *= scale
+        new[part] = torch.lerp(factors.mul_(values), fresh, odd, out=fresh)  # with a weight of 0 or 1 it is exact
     return new.reshape(old.shape)
 
 
-PART = 1 << 16
+PART = 1 << 15
 
 
 def _buffer(old: Tensor, draw: Draw, source: _Source) -> Tensor:
@@ -171,16 +185,19 @@ class _Source:
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         drawn = torch.rand(self.COUNT, generator=self._generator).mul_(2).sub_(1)
-        self._numbers = torch.copysign(drawn.abs().add_(0.5), drawn)
+        numbers = torch.copysign(drawn.abs().add_(0.5), drawn)
+        self._numbers = torch.cat([numbers, numbers[:PART]])  # so that a part may begin at each of them
+
+    def parts(self, flat: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Parts of a flat tensor, and numbers of their type and place for each, to be read and not written."""
+        if (self._numbers.dtype, self._numbers.device) != (flat.dtype, flat.device):
+            self._numbers = self._numbers.to(flat)
+        start = int(torch.randint(self.COUNT, (1,), generator=self._generator))
+        for first in range(0, len(flat), PART):
+            part, place = slice(first, min(first + PART, len(flat))), (start + first) % self.COUNT
+            yield part, self._numbers[place : place + part.stop - first]
 
     def like(self, tensor: Tensor) -> Tensor:
         """Numbers of the shape, type and place of a tensor, to be read and not written."""
-        if (self._numbers.dtype, self._numbers.device) != (tensor.dtype, tensor.device):
-            self._numbers = self._numbers.to(tensor)
-        start, count = int(torch.randint(self.COUNT, (1,), generator=self._generator)), tensor.numel()
-        if start + count <= self.COUNT:
-            return self._numbers[start : start + count].reshape(tensor.shape)
-        parts = [self._numbers[start : start + count]]
-        while (left := count - sum(len(part) for part in parts)) > 0:
-            parts.append(self._numbers[:left])
-        return torch.cat(parts).reshape(tensor.shape)
+        found = [drawn for _, drawn in self.parts(tensor.reshape(-1))]
+        return (found[0] if len(found) == 1 else torch.cat(found)).reshape(tensor.shape)

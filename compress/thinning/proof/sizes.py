@@ -55,7 +55,7 @@ def _same_path(model: nn.Module, call: Call, small: Call, mode: str, side: int) 
     """
     known = _KNOWN.setdefault(call, {})
     key, all_of_it = (id(model), mode, side), (id(model), mode, WHOLE)
-    count = 2 if mode == "train" else 1  # training mode needs two samples for its statistics
+    count = 2 if mode == "train" else _COUNTS.get(call, 1)  # training mode needs two samples for its statistics
     if key not in known:
         whole = known.get(all_of_it)
         known[key] = path(model, fewer([small], count), mode, functools.partial(_is_like, whole) if whole else None)
@@ -65,7 +65,23 @@ def _same_path(model: nn.Module, call: Call, small: Call, mode: str, side: int) 
     return 0 < len(found) == len(whole) and all(_is_like(whole, *each) for each in enumerate(found))
 
 
+def remember(model: nn.Module, call: Call, ran: Sequence[Ran], alike: Call) -> None:
+    """Note which operations a model runs in eval mode, so that no pass has to show it.
+
+    Args:
+        model: any module.
+        call: of which `smaller` will be asked.
+        ran: the operations.
+        alike: what they ran on: the same call, with as many or fewer samples.
+    """
+    batches = {len(leaf) for leaf in pytree.tree_leaves(alike.inputs) if isinstance(leaf, Tensor) and leaf.dim()}
+    if len(batches) == 1 and (id(model), "eval", WHOLE) not in _KNOWN.setdefault(call, {}):
+        _KNOWN[call][id(model), "eval", WHOLE], (_COUNTS[call],) = ran, batches
+
+
 WHOLE = 0
+_COUNTS: MutableMapping[Call, int] = weakref.WeakKeyDictionary()
+"""On how many samples the operations of a call are known, if not on one."""
 _KNOWN: MutableMapping[Call, dict[tuple[int, str, int], Sequence[Ran]]] = weakref.WeakKeyDictionary()
 """The paths of the calls of one thinning, which has many trials, by the side of the image."""
 

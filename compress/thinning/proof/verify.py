@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from compress.graph.calls import Call
 from compress.graph.own_code import asks_for_training, hooks_gradients
 from compress.graph.trace import ExampleInputs
-from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, restored
+from compress.thinning.proof.copies import cast, mask_removed, memory_of, put_on_copies, restored
 from compress.thinning.proof.gradients import first_other_gradient, own_functions
 from compress.thinning.proof.inputs import Samples, cast_inputs, fewer
 from compress.thinning.proof.observe import ForwardFailed, Observation, asked_for, observe, told_apart
 from compress.thinning.proof.outputs import difference, is_blind
 from compress.thinning.proof.perturb import Draw, perturb, switches_of
-from compress.thinning.proof.sizes import smaller
+from compress.thinning.proof.sizes import remember, smaller
 from compress.thinning.proof.steps import Parting, first_parting
 from compress.thinning.recipe import Recipe, tensors_of
 
@@ -226,22 +226,23 @@ def _trial(
     draw: Draw | None = None,
 ) -> Outcome:
     """One trial in one floating-point type (None is the model's own), with the model's values or perturbed ones."""
-    change, inside = 0.0, draw is not None
-    # The first mode sees the images as they are given, the later ones smaller ones, if the network does the same.
-    fits = not inside and _has_modes(model)
-    later = {mode: smaller(model, samples.several, [mode]) if fits else samples.several for mode in modes[1:]}
+    change, inside, before = 0.0, draw is not None, None
     with restored(model):
+        memory = memory_of(model)
         if draw is not None:
-            perturb(model, draw)
+            perturb(model, draw, dtype)
         cast(model, dtype)
         calls, several = cast_inputs(samples.given, dtype), cast_inputs(samples.several, dtype)
         put_on_copies(model, masks)
         # Three networks: as it is (`before`), with whole units masked (`first`), thinned. The proof compares the last
         # two; the first pair tells what completing the masks does, such as zeroing a bias beside a masked filter.
-        before = None if inside else observe(model, calls[0], "eval")
-        altered = mask_removed(model, recipe, tells=before is not None)
+        if not inside:
+            before = observe(model, calls[0], "eval", named=True)
+            remember(model, several[0], before.ran, calls[0])
+        # The first mode sees the images as they are given, the later ones smaller ones, if the network does the same.
+        given = {modes[0]: list(calls), **_later(model, several, modes, inside)}
+        altered = mask_removed(model, recipe, tells=before is not None, untouched=memory)
         first = observe(model, calls[0], modes[0], inside) if altered or before is None else before
-        given = {modes[0]: list(calls), **{mode: cast_inputs(each, dtype) for mode, each in later.items()}}
         expected = {(modes[0], 0): first, **_others(model, given, several, inside)}
         if before is not None:
             change = difference(Recipe(), before, first)
@@ -266,6 +267,12 @@ def _trial(
             if not doubtful or parting.difference > rounding(model, given[mode][number], mode, expected[mode, number]):
                 found = _worse(found, parting)
     return found
+
+
+def _later(model: nn.Module, calls: Calls, modes: Sequence[str], inside: bool) -> dict[str, list[Call]]:
+    """What the modes after the first one run on."""
+    fits = not inside and _has_modes(model)
+    return {mode: list(smaller(model, calls, [mode]) if fits else calls) for mode in modes[1:]}
 
 
 NUDGE, CHAOS = 2.0**-46, 1e-2

@@ -10,7 +10,8 @@ from torch import nn
 from compress.errors import UserError
 from compress.graph.calls import Call
 from compress.thinning.proof.sizes import smaller
-from compress.thinning.thin import thin
+from compress.thinning.thin import remove_units, thin
+from compress.thinning.trials.trial import prunable_graph
 
 
 def shape(model: nn.Module, *sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -90,3 +91,22 @@ def test_a_path_for_large_images_is_not_left_out(trained: bool) -> None:
     with contextlib.suppress(UserError):
         thin(net, torch.rand(1, 3, 200, 200), masks)
     assert net.first.out_channels == 8
+
+
+SEEN: list[int] = []
+"""Not in the network, where a proof puts lists back."""
+
+
+class Noting(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        SEEN.append(x.shape[-1])
+        return super().forward(x)
+
+
+def test_passes_over_the_whole_image_are_no_more_than_the_comparison_needs() -> None:
+    net = Noting(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+    graph = prunable_graph(net, torch.rand(2, 3, 200, 200))
+    SEEN.clear()
+    remove_units(net, graph, {"0.weight[0]": [1]}, torch.rand(2, 3, 200, 200))
+    assert SEEN.count(200) == 3  # as it is, masked, thinned
+    assert SEEN.count(40) == 5  # is the path the same; in training mode and on other values: masked, thinned
