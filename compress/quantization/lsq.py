@@ -4,7 +4,7 @@ ArXiv 1902.08153.
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -38,6 +38,7 @@ class LearnedStepWeight(Learned, WeightQuantizer):
     """
 
     scale, least = "step", SMALLEST_STEP
+    counts_elements: ClassVar[bool] = True  # of which a thinning leaves fewer
 
     def __init__(self, bits: int, axis: int | None = None) -> None:
         super().__init__(bits)
@@ -83,6 +84,7 @@ class LearnedStepActivation(Learned, ActivationQuantizer):
     """
 
     scale, least = "step", SMALLEST_STEP
+    counts_elements: ClassVar[bool] = True  # of which a thinning leaves fewer
 
     def __init__(self, bits: int, signed: bool) -> None:
         super().__init__(bits, signed)

@@ -29,6 +29,7 @@ from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, check_graph, complete_masks
 from compress.thinning.proof.inputs import Samples
 from compress.thinning.proof.observe import ForwardFailed, watch_anew
+from compress.thinning.proof.stepping import other_steps
 from compress.thinning.proof.verify import Outcome, measured
 from compress.thinning.recipe import Recipe, slice_optimizer
 from compress.thinning.removal_plan import plan_recipe
@@ -144,8 +145,22 @@ def remove_units(
     recipe.apply(model)
     if optimizer is not None:
         slice_optimizer(recipe, model, optimizer)
-    outcome, cut, notes = proof.outcome, recipe.slice_all(given), notes + proof.notes + graph.notes
+    outcome, cut = proof.outcome, recipe.slice_all(given)
+    notes += proof.notes + graph.notes + _later_notes(model, optimizer)
     return Thinned(recipe, proof.removed, cut, notes, difference, outcome.masking_change, outcome.passed, mode)
+
+
+def _later_notes(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[str, ...]:
+    """Why the thinned network may train otherwise than the masked one would, though it computes the same."""
+    found = [other_steps(optimizer)] if optimizer is not None else []
+    found += [COUNTED] if any(getattr(each, "counts_elements", False) for each in model.modules()) else []
+    return tuple(each for each in found if each)
+
+
+COUNTED = (
+    "the gradients of learned quantization steps are scaled by the number of elements (LSQ, eq. 4), which is smaller "
+    "now: the steps learn faster than the masked network's would"
+)
 
 
 def _check_units(graph: ChannelGraph, removed: Mapping[str, list[int]]) -> None:
