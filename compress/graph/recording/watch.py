@@ -6,6 +6,7 @@ otherwise judge the words in the source of the model's classes.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import inspect
@@ -56,6 +57,7 @@ def watched(model: nn.Module, again: bool = True) -> Iterator[None]:
         for kind, name in HOOKING:
             stack.enter_context(_swapped(kind, name, _hooking(vars(kind)[name], model)))
         stack.enter_context(_swapped(nn.Module, "__setattr__", _setting(nn.Module.__setattr__, model)))
+        stack.enter_context(_swapped(builtins, "vars", _looking(model)))
         asked = {torch.is_grad_enabled: GRADIENTS_ASKED, torch.is_inference_mode_enabled: INFERENCE_ASKED}
         for owner, name, function in _holders(tuple(asked)):
             stack.enter_context(_swapped(owner, name, _noting(function, model, asked[function])))
@@ -96,8 +98,8 @@ class _Flag:
         del vars(module)["training"]
 
 
-TELLING = ("requires_grad", "grad_fn", "is_leaf")
-"""Attributes of a tensor that tell whether gradients are wanted, or lead to the nodes that compute them."""
+TELLING = ("requires_grad", "grad_fn", "is_leaf", "grad")
+"""Attributes of a tensor that tell whether gradients are wanted or there, or lead to the nodes that compute them."""
 HOOKING = (
     (torch.Tensor, "register_hook"),
     (torch.Tensor, "register_post_accumulate_grad_hook"),
@@ -138,6 +140,19 @@ def _setting(own: Callable[..., None], model: nn.Module) -> Callable[..., None]:
         own(module, name, value)
 
     return noted
+
+
+def _looking(model: nn.Module) -> Callable[..., Any]:
+    """In the place of `vars`: notes that code looks into a module, where it may find the flag."""
+    own = vars
+
+    def looked(*objects: Any) -> Any:
+        frame = sys._getframe(1)
+        if any(isinstance(each, nn.Module) for each in objects) and _runs_foreign(frame):
+            TRAINING_ASKED[id(model)] = model
+        return own(*objects) if objects else frame.f_locals
+
+    return looked
 
 
 def _noting(own: Callable[[], bool], model: nn.Module, asked: MutableMapping[int, nn.Module]) -> Callable[[], bool]:

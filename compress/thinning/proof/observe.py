@@ -106,6 +106,7 @@ def _run(
         kept_weights(model, watch) as written,
         kept_buffers(model, mode),
         _named_calls(model, running),
+        _with_gradients(model) if wanted else contextlib.nullcontext(),
         torch.inference_mode() if mode == INFERENCE else torch.set_grad_enabled(wanted),
     ):
         try:
@@ -122,6 +123,19 @@ def _run(
         kept = {**{name: buffer for name, buffer in buffers if _is_buffer(buffer)}, **written}
         left = {name: tensor.detach().clone() for name, tensor in kept.items()}
     return [leaf.detach().clone() for leaf in leaves], left
+
+
+@contextlib.contextmanager
+def _with_gradients(model: nn.Module) -> Iterator[None]:
+    """Inside, parameters have gradients of ones, as in a later step of training: code may ask `weight.grad is None`."""
+    before = [(parameter, parameter.grad) for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter, _ in before:
+            parameter.grad = torch.ones_like(parameter)
+        yield
+    finally:
+        for parameter, gradient in before:
+            parameter.grad = gradient
 
 
 GRADIENTS, INFERENCE = "eval with gradients", "inference"

@@ -25,6 +25,10 @@ def regularized(module, y):
     return y / y.shape[1] if trains(module) else y
 
 
+def looked_up(module, y):
+    return y / y.shape[1] if vars(module)["training"] else y
+
+
 def doubled(module, y):
     return 2 * y if trains(module) else y
 

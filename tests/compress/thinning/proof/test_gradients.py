@@ -153,7 +153,29 @@ def evaluated(model):
     return model.eval()(IMAGE)
 
 
+class Later(Two):
+    """From the second step of training on."""
+
+    def between(self, y):
+        return y if self.first.weight.grad is None else y / y.shape[1]
+
+
+class LaterHalved(Two):
+    def between(self, y):
+        return y if self.first.weight.grad is None else y / 2
+
+
+def in_training(model):
+    return model.train()(IMAGE)
+
+
+class ByItsDictionary(Two):
+    def between(self, y):
+        return helpers.looked_up(self, y)
+
+
 CASES = [
+    (Later, in_training, True), (LaterHalved, in_training, False), (ByItsDictionary, in_training, True),
     (InferredHere, inferred, True), (Inferred, inferred, True), (Doubled, inferred, False),
     (InEvalMode, evaluated, True), (InEvalModeByTensor, evaluated, True), (HalvedInEvalMode, evaluated, False),
 ]  # fmt: skip
