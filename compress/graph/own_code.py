@@ -107,11 +107,11 @@ def computes_shares(model: nn.Module) -> bool:
 
 @functools.cache
 def _computes_share(code: Any) -> bool:
-    """Whether a class or a function calls a dropout function with a share that it computes."""
+    """Whether a class or a function calls a dropout function with a share that it computes, or has no source."""
     try:
         tree = tree_of(code)
     except (OSError, TypeError, SyntaxError):
-        return False
+        return True
     calls = [call for call in ast.walk(tree) if isinstance(call, ast.Call)]
     given = {each.arg for each in ast.walk(tree) if isinstance(each, ast.arg)}
     given -= {each.id for each in ast.walk(tree) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}

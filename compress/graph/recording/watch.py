@@ -131,11 +131,14 @@ def _hooking(own: Callable[..., Any], model: nn.Module) -> Callable[..., Any]:
 
 
 def _setting(own: Callable[..., None], model: nn.Module) -> Callable[..., None]:
-    """In the place of `nn.Module.__setattr__`: notes where code sets what a layer drops, `self.drop.p = ...`."""
+    """In the place of `nn.Module.__setattr__`: notes where code sets what a layer drops, `self.drop.p = ...`.
+
+    A fraction may be that by any name: `self.drop.rate`, `self.keep`.
+    """
 
     @functools.wraps(own)  # its module too, by which `settable` knows torch's own
     def noted(module: nn.Module, name: str, value: Any) -> None:
-        if (name == "p" or "drop" in name) and isinstance(value, int | float):
+        if isinstance(value, float) or (isinstance(value, int) and (name == "p" or "drop" in name)):
             SHARES_SET[id(model)] = model
         own(module, name, value)
 
