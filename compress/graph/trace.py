@@ -265,10 +265,9 @@ def plain_outputs(
 
 
 class _GradModeUnrecorded(TorchFunctionMode):
-    """Inside, `torch.no_grad()` works and leaves no trace.
+    """Inside, `torch.no_grad()` works and leaves no trace: torch.export makes a sub-graph of every such block.
 
-    torch.export makes a sub-graph of every block without gradients, in a time that grows with the square of their
-    number; fake quantizers have one each, and shapes and ties do not depend on gradients.
+    In a time that grows with the square of their number; fake quantizers have one each.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -334,8 +333,16 @@ PARTS = ("getitem", "split_with_sizes", "split", "chunk", "slice", "narrow")
 
 def shape_of(node: Any) -> tuple[int, ...]:
     """Shape of the tensor that the node yields; () for what is not a single tensor."""
-    value = node.meta.get("val") if isinstance(node, Node) else None
-    return sizes_of(value) if isinstance(value, torch.Tensor) else ()
+    return _sizes(node)[0] if isinstance(node, Node) and isinstance(node.meta.get("val"), Tensor) else ()
+
+
+def _sizes(node: Node) -> tuple[tuple[int, ...], ...]:
+    """Of each tensor that the node yields; kept with it, since a graph is walked a dozen times."""
+    found: tuple[tuple[int, ...], ...] | None = node.meta.get("compress_sizes")
+    if found is None:
+        tensors = (each for each in pytree.tree_leaves(node.meta.get("val")) if isinstance(each, Tensor))
+        found = node.meta["compress_sizes"] = tuple(sizes_of(each) for each in tensors)
+    return found
 
 
 UNKNOWN = -1
@@ -344,7 +351,6 @@ UNKNOWN = -1
 
 def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
     """A traced tensor's sizes; `UNKNOWN` for those that no trace can know."""
-    # Nearly all are plain numbers, and a graph asks for them tens of thousands of times.
     return tuple(
         size if type(size) is int else UNKNOWN if free_unbacked_symbols(size) else int(size) for size in tensor.shape
     )
@@ -352,8 +358,7 @@ def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
 
 def has_unknown_size(node: Node) -> bool:
     """Whether a call reads or yields a tensor with a size that the values decide."""
-    values = pytree.tree_leaves([each.meta.get("val") for each in (node, *node.all_input_nodes)])
-    return any(UNKNOWN in sizes_of(value) for value in values if isinstance(value, torch.Tensor))
+    return any(UNKNOWN in sizes for each in (node, *node.all_input_nodes) for sizes in _sizes(each))
 
 
 @contextlib.contextmanager
@@ -372,10 +377,9 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The tracer warns of every attribute that a recurrent layer caches; it puts them back itself.
+    """The tracer warns of what recurrent layers cache, and prints the operations so far before it fails.
 
-    Before it fails it prints the operations so far; the error says what matters. It would note the place in the code of
-    each operation, which takes a quarter of the time.
+    It would note the place in the code of each operation, which takes a quarter of the time.
     """
     log = logging.getLogger("torch.fx.experimental.symbolic_shapes")
     level, bare = log.level, getattr(fx_config, "do_not_emit_stack_traces", False)
