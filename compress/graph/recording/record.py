@@ -1,7 +1,7 @@
 """A forward pass on fake tensors, recorded: the graph that torch.export gives, in a quarter of the time.
 
 `record`, which gives that graph, or raises `Unrecordable` where the pass does what only torch.export can write down: it
-looks at values, assigns tensors to modules, changes layouts in place, calls higher-order operators. Called by
+looks at values, exchanges buffers, changes layouts in place, calls higher-order operators. Called by
 `compress/graph/trace.py`.
 """
 
@@ -36,7 +36,7 @@ def record(
     """Run a model on fake tensors and note its operations.
 
     Args:
-        model: as it was before afterwards, but for numbers that its own code keeps.
+        model: as it was before afterwards.
         arguments: the positional arguments of `forward`; only shapes and types of tensors matter.
         keywords: the named arguments.
         names: every name of a parameter or buffer -> the first name of the same tensor.
@@ -109,16 +109,14 @@ def _fake_tensors(model: nn.Module, fakes: Mapping[str, Tensor]) -> Iterator[Non
 
 @contextlib.contextmanager
 def _same_state(model: nn.Module) -> Iterator[None]:
-    """After a failure modules have what they had before. Raises Unrecordable where the pass left tensors in them."""
+    """Afterwards modules have what they had before: what the pass left in them is a tensor without numbers."""
     modules = [
         (module, dict(vars(module)), dict(module._parameters), dict(module._buffers), _containers(module))
         for module in model.modules()
     ]
     try:
         yield
-        if any(_holds_new_tensors(module, before, items) for module, before, _, _, items in modules):
-            raise Unrecordable("the pass leaves tensors in its modules")
-    except BaseException:
+    finally:
         for module, before, parameters, buffers, items in modules:
             vars(module).clear()
             vars(module).update(before)
@@ -126,7 +124,6 @@ def _same_state(model: nn.Module) -> Iterator[None]:
             _fill(module._buffers, buffers)
             for key, was in items.items():
                 _fill(before[key], was)
-        raise
 
 
 def _containers(module: nn.Module) -> dict[str, Any]:
@@ -144,20 +141,6 @@ def _fill(container: Any, items: Any) -> None:
         container.extend(items)
     else:
         container.update(items)
-
-
-def _holds_new_tensors(module: nn.Module, before: Mapping[str, Any], items: Mapping[str, Any]) -> bool:
-    new = [value for key, value in vars(module).items() if key not in before or before[key] is not value]
-    new += [before[key] for key, was in items.items() if _differs(before[key], was)]
-    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(new))
-
-
-def _differs(container: Any, was: Any) -> bool:
-    if len(container) != len(was):
-        return True
-    if isinstance(container, list):
-        return any(a is not b for a, b in zip(container, was, strict=True))
-    return any(was.get(key, container) is not value for key, value in container.items())
 
 
 @contextlib.contextmanager

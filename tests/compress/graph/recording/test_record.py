@@ -53,6 +53,16 @@ def quietly(net: Any, x: Tensor) -> Tensor:
         return net.norm(net.conv(x)) + y
 
 
+def assigns(net: Any, x: Tensor) -> Tensor:
+    net.seen = net.conv(x)
+    return net.seen * 2
+
+
+def appends(net: Any, x: Tensor) -> Tensor:
+    net.kept.append(net.conv(x))
+    return net.kept[-1] * 2
+
+
 FUNCTIONS: dict[str, Callable[[Any, Tensor], Any]] = {
     "batch norm": lambda net, x: nn.functional.relu(net.norm(net.conv(x)), inplace=True),
     "training": in_training,
@@ -64,6 +74,8 @@ FUNCTIONS: dict[str, Callable[[Any, Tensor], Any]] = {
     "in place": lambda net, x: net.conv(x).clone().flatten(1).mul_(2),
     "modes": quietly,
     "dictionary": lambda net, x: {"a": net.conv(x), "b": (x, 3)},
+    "assigns": assigns,
+    "appends": appends,
     "attention": lambda net, x: nn.functional.scaled_dot_product_attention(*[net.conv(x).flatten(2)] * 3),
 }
 
@@ -100,6 +112,10 @@ def described(trace: Trace) -> list[Any]:
 @pytest.mark.parametrize("kind", FUNCTIONS)
 def test_it_is_the_graph_of_torch_export(kind: str, training: bool) -> None:
     net, call = Runs(FUNCTIONS[kind]), Call(torch.rand(2, 3, 6, 6))
+    before = dict(vars(net))
+    trace_model(net, call, training)
+    assert vars(net) == before
+    assert not net.kept
     with torch.random.fork_rng():
         exported = described(_exported(net, call, training, ()))
     record(net, call.arguments, {}, canonical_names(net))  # it can
@@ -116,16 +132,6 @@ def test_layers_that_keep_their_weights_elsewhere_too(net: nn.Module) -> None:
     call = Call(torch.rand(2, 5, 4))
     assert described(trace_model(net, call)) == described(_exported(net, call, False, ()))
     assert all(type(each) is nn.Parameter for each in net.parameters())
-
-
-def assigns(net: Any, x: Tensor) -> Tensor:
-    net.seen = net.conv(x)
-    return net.seen * 2
-
-
-def appends(net: Any, x: Tensor) -> Tensor:
-    net.kept.append(net.conv(x))
-    return net.kept[-1] * 2
 
 
 def exchanges(net: Any, x: Tensor) -> Tensor:
@@ -153,8 +159,6 @@ BEYOND: dict[str, Callable[[Any, Tensor], Any]] = {
     "vmap": lambda net, x: torch.vmap(lambda image: image * 2)(net.conv(x)),
     "condition": lambda net, x: torch.cond(x.sum() > 0, lambda y: y * 2, lambda y: y * 3, (net.conv(x),)),
     "layout": lambda net, x: net.conv(x).transpose_(1, 2),
-    "assigns": assigns,
-    "appends": appends,
     "exchanges": exchanges,
 }
 
