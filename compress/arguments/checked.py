@@ -14,7 +14,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, Union, get_args, get_origi
 
 import numpy as np
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from compress.arguments.schema import AS_GOOD_AS_LISTS, arguments_model, faults_of_arguments, type_hints
 from compress.errors import UserError, did_you_mean, shown
@@ -83,8 +83,9 @@ def check_call(target: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
     name = getattr(target, "__name__", "this function")
     unknown = [key for key in given if key not in parameters]
     found = [f"{name} has no argument {shown(key)}; {did_you_mean(key, parameters)}" for key in unknown]
-    found += _wrong_kinds(target, name, given)
-    found += _wrong_values(target, name, {key: given[key] for key in parameters if key in given})
+    wrong = _wrong_kinds(target, name, given)
+    found += wrong.values()
+    found += _wrong_values(target, name, {key: given[key] for key in parameters if key in given and key not in wrong})
     if found:
         raise ArgumentError("; ".join(found))
 
@@ -103,9 +104,9 @@ def _wrong_values(target: Callable[..., Any], name: str, given: Mapping[str, Any
     return []
 
 
-def _wrong_kinds(target: Callable[..., Any], name: str, given: Mapping[str, Any]) -> list[str]:
-    """A class or a tensor in the place of a network, something that cannot be called in the place of a function."""
-    found = []
+def _wrong_kinds(target: Callable[..., Any], name: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """A class in the place of a network, a list in that of a dictionary of tensors, a text in that of a function."""
+    found = {}
     hints = type_hints(target)
     for key, value in given.items():
         hint = hints.get(key)
@@ -115,12 +116,21 @@ def _wrong_kinds(target: Callable[..., Any], name: str, given: Mapping[str, Any]
         kinds = [get_origin(each) or each for each in options if each is not types.NoneType]
         if kinds == [nn.Module] and inspect.isclass(value):
             made = value.__name__
-            found.append(f"{name}: {key} is the class {made}, and not a network; make one: {made}(...)")
+            found[key] = f"{name}: {key} is the class {made}, and not a network; make one: {made}(...)"
         elif kinds == [nn.Module] and not isinstance(value, nn.Module):
-            found.append(f"{name}: {key} should be a network (torch.nn.Module); given a {type(value).__name__}")
+            found[key] = f"{name}: {key} should be a network (torch.nn.Module); given a {type(value).__name__}"
         elif kinds == [Callable] and not callable(value):
-            found.append(f"{name}: {key} should be a function; given a {type(value).__name__}")
+            found[key] = f"{name}: {key} should be a function; given a {type(value).__name__}"
+        elif hint in TENSORS and not isinstance(value, Mapping):
+            found[key] = f"{name}: {key} should be a dictionary, name of a parameter -> tensor; given {_what(value)}"
     return found
+
+
+TENSORS = (Mapping[str, Tensor], Mapping[str, Tensor] | None)
+
+
+def _what(value: Any) -> str:
+    return shown(value) if _is_plain(value) else f"a {type(value).__name__}"
 
 
 @dataclass(frozen=True)

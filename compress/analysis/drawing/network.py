@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ from compress.analysis.drawing.native_stderr import without_lines
 from compress.analysis.workbook import shape_text
 from compress.arguments.checked import checks_arguments
 from compress.errors import UserError
+from compress.graph.calls import calls_of
 from compress.graph.trace import ExampleInputs, trace_model
 from compress.io.files import replacing, why
 from compress.io.optional import on_use, require
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 else:
     pd, pygraphviz = on_use("pandas"), on_use("pygraphviz")
 
+logger = logging.getLogger("compress")
 ColorBy = Literal["sparsity", "macs"]
 ONE_COLUMN = 16  # boxes that fit below each other without scrolling
 LOW, HIGH = (255, 255, 255), (86, 155, 214)
@@ -46,7 +49,8 @@ def draw_model_to_file(
     Args:
         model: the network; left as it was.
         png_fname: the image, such as `results/run/arch.png`; an SVG of the same stem is written beside it.
-        dummy_input: a tensor, or the tuple of `forward`'s arguments; gives shape and type only.
+        dummy_input: a tensor, or the tuple of `forward`'s arguments; gives shape and type only. Of a list of calls the
+            first is drawn, which the title and the log say.
         color_by: what darkens a box: the zeros of its weights, from none to all, or its part of the MACs, from none to
             the largest.
 
@@ -58,8 +62,15 @@ def draw_model_to_file(
     """
     require("draw_model_to_file", "pandas", "pygraphviz")
     path = Path(png_fname)
-    blocks = blocks_of(trace_model(model, dummy_input), model)
-    graph = make_graph(blocks, type(model).__name__, color_by)
+    blocks, title, calls = (
+        blocks_of(trace_model(model, dummy_input), model),
+        type(model).__name__,
+        calls_of(dummy_input),
+    )
+    if len(calls) > 1:
+        title += f" ({calls[0].method}, the first of {len(calls)} calls)"
+        logger.warning("the drawing %s shows the first of %d example calls only", path, len(calls))
+    graph = make_graph(blocks, title, color_by)
     try:
         with without_lines("Fontconfig warning"):
             graph.layout("dot")

@@ -63,7 +63,8 @@ def find_readers(network: nn.Module, graph: ChannelGraph, batches: Sequence[Any]
     notes, groups = [], []
     for group in graph.groups(prunable_only=True):
         reads = [place for place in group.members if place in graph.reads and _has_inputs(network, place)]
-        odd = [place for place in reads if not _is_known(network, place)]
+        others = [] if reads else [place for place in group.members if place in graph.reads]  # of an LSTM, say
+        odd = others + [place for place in reads if not _is_known(network, place)]
         if odd or not reads:
             why = f"{odd[0][0]!r} reads it, a layer whose inputs are not measured" if odd else "no layer reads it"
             notes.append(f"{group.name}: all {group.units} units stay: {why}")

@@ -239,3 +239,10 @@ def test_a_class_is_no_network(function: Callable[..., Any]) -> None:
 def test_a_tensor_is_no_function(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="test_func should be a function; given a Tensor"):
         sensitivity_analysis(net(), tmp_path / "s.xlsx", X)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("masks", "given"), [([2], r"\[2\]"), ("all", "'all'"), (X, "a Tensor")])
+def test_masks_are_a_dictionary(masks: Any, given: str) -> None:
+    wanted = f"masks should be a dictionary, name of a parameter -> tensor; given {given}"
+    with pytest.raises(ArgumentError, match=wanted):
+        compress.thin(net(), X, masks=masks)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from compress.analysis.drawing.blocks import blocks_of, describe
 from compress.analysis.drawing.network import ONE_COLUMN, columns_of, draw_model_to_file
 from compress.errors import UserError
+from compress.graph.calls import Call
 from compress.graph.trace import trace_model
 
 
@@ -62,6 +63,12 @@ def test_files_are_a_png_and_an_svg_with_every_box(tmp_path: Path) -> None:
         assert name in text
     assert "4 x 8 x 8" in text
     assert table["macs"].sum() == 64 * (4 * 3 + 2 * 4 * 36)
+
+
+def test_the_title_of_several_calls_names_the_one_that_is_drawn(tmp_path: Path) -> None:
+    image = torch.empty(1, 3, 8, 8)
+    draw_model_to_file(chain(2), tmp_path / "arch.png", [image, Call(image, method="forward")])
+    assert "(forward, the first of 2 calls)" in (tmp_path / "arch.svg").read_text()
 
 
 def test_colours_follow_sparsity_or_macs(tmp_path: Path) -> None:

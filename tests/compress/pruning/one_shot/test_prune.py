@@ -82,6 +82,21 @@ def test_the_budget_is_met_as_counted(target: str) -> None:
         assert 0.4 < found.left <= 0.7
 
 
+def test_what_an_lstm_reads_stays_and_says_so() -> None:
+    class Sequences(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.lstm, self.last = nn.Linear(5, 8), nn.LSTM(8, 6, batch_first=True), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(self.lstm(self.first(x))[0])
+            return out
+
+    found = prune_one_shot(Sequences(), [torch.randn(4, 7, 5)], 0.6)
+    wanted = "first.weight[0]: all 8 units stay: 'lstm.weight_ih_l0' reads it, a layer whose inputs are not measured"
+    assert wanted in found.notes
+
+
 def test_what_a_transposed_convolution_reads_stays(caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 1, 2, 2)
