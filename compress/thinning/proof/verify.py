@@ -238,9 +238,10 @@ def _trial(
         # two; the first pair tells what completing the masks does, such as zeroing a bias beside a masked filter.
         if not inside:
             before = observe(model, calls[0], "eval", named=True)
-            remember(model, several[0], before.ran, calls[0])
+            remember(model, samples.several[0], before.ran, calls[0])
         # The first mode sees the images as they are given, the later ones smaller ones, if the network does the same.
-        given = {modes[0]: list(calls), **_later(model, several, modes, inside)}
+        later = _later(model, samples.several, modes, inside)
+        given = {modes[0]: list(calls), **{mode: cast_inputs(each, dtype) for mode, each in later.items()}}
         altered = mask_removed(model, recipe, tells=before is not None, untouched=memory)
         first = observe(model, calls[0], modes[0], inside) if altered or before is None else before
         expected = {(modes[0], 0): first, **_others(model, given, several, inside)}
@@ -269,10 +270,10 @@ def _trial(
     return found
 
 
-def _later(model: nn.Module, calls: Calls, modes: Sequence[str], inside: bool) -> dict[str, list[Call]]:
-    """What the modes after the first one run on."""
+def _later(model: nn.Module, calls: Calls, modes: Sequence[str], inside: bool) -> dict[str, Calls]:
+    """What the modes after the first one run on, in the type that is given: in float64 no path is run once more."""
     fits = not inside and _has_modes(model)
-    return {mode: list(smaller(model, calls, [mode]) if fits else calls) for mode in modes[1:]}
+    return {mode: smaller(model, calls, [mode]) if fits else calls for mode in modes[1:]}
 
 
 NUDGE, CHAOS = 2.0**-46, 1e-2

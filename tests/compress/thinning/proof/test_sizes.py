@@ -9,6 +9,7 @@ from torch import nn
 
 from compress.errors import UserError
 from compress.graph.calls import Call
+from compress.thinning.proof import verify
 from compress.thinning.proof.sizes import smaller
 from compress.thinning.thin import remove_units, thin
 from compress.thinning.trials.trial import prunable_graph
@@ -110,3 +111,14 @@ def test_passes_over_the_whole_image_are_no_more_than_the_comparison_needs() -> 
     remove_units(net, graph, {"0.weight[0]": [1]}, torch.rand(2, 3, 200, 200))
     assert SEEN.count(200) == 3  # as it is, masked, thinned
     assert SEEN.count(40) == 5  # is the path the same; in training mode and on other values: masked, thinned
+
+
+def test_a_comparison_in_float64_runs_no_path_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding in training mode, which float64 decides: as if single precision differed."""
+    monkeypatch.setitem(verify.TOLERANCE, torch.float32, -1.0)
+    net = Noting(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+    graph = prunable_graph(net, torch.rand(2, 3, 200, 200))
+    SEEN.clear()
+    remove_units(net, graph, {"0.weight[0]": [1]}, torch.rand(2, 3, 200, 200))
+    assert SEEN.count(200) == 6  # twice as it is, masked, thinned
+    assert SEEN.count(40) == 7  # the path once, training mode twice, other values
