@@ -104,6 +104,9 @@ def _keep(value: Any, kept: dict[int, tuple[Any, Any]], tensors: dict[int, Tenso
         kind = _kind(type(item))
         if kind is _Kind.TENSOR:
             tensors[id(item)] = item
+        elif kind is _Kind.CONTAINER and not item:  # the hooks of a module, nearly always
+            if not isinstance(item, tuple):
+                kept.setdefault(id(item), (item, ()))
         elif kind is not _Kind.CLOSED and depth > 1:
             _keep(item if kind is _Kind.CONTAINER else vars(item), kept, tensors, depth - 1)
 
