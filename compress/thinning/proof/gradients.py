@@ -99,7 +99,8 @@ def first_other_gradient(
         cast(model, torch.float64)
         put_on_copies(model, masks)
         mask_removed(model, recipe, tells=False)
-        expected = {mode: gradients(model, call, mode) for mode in modes}
+        with restored(model):  # what forward keeps at its first call is of its width
+            expected = {mode: gradients(model, call, mode) for mode in modes}
         with restored(model):
             recipe.apply(model)
             found = {mode: gradients(model, call, mode) for mode in modes}

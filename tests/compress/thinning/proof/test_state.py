@@ -10,6 +10,7 @@ from compress.errors import UserError
 from compress.graph.calls import Unused
 from compress.thinning.thin import remove_units
 from compress.thinning.trials.trial import prunable_graph
+from tests.compress.thinning.proof.nets import Two, thinned_and_trained
 from tests.compress.thinning.twins import numbers
 
 IMAGE = numbers(2, 3, 4, 4)
@@ -108,3 +109,41 @@ def test_state_is_put_back_after_a_look_and_a_removal(cls):
     if not removed:
         with torch.no_grad():
             torch.testing.assert_close(model(IMAGE), other(IMAGE), rtol=0, atol=0)
+
+
+class First(Two):
+    """Keeps a scale of its width at its first call."""
+
+    def between(self, y):
+        if not hasattr(self, "scale"):
+            self.scale = y.shape[1] ** -0.5
+        return y * self.scale
+
+
+class FirstBuffer(Two):
+    def between(self, y):
+        if "scale" not in self._buffers:
+            self.register_buffer("scale", y.new_full((), y.shape[1] ** -0.5))
+        return y * self.scale
+
+
+class FirstInADictionary(Two):
+    def __init__(self):
+        super().__init__()
+        self.known = {}
+
+    def between(self, y):
+        return y * self.known.setdefault("scale", y.shape[1] ** -0.5)
+
+
+class FirstHalf(Two):
+    def between(self, y):
+        if not hasattr(self, "scale"):
+            self.scale = 0.5
+        return y * self.scale
+
+
+@pytest.mark.parametrize("cls", [First, FirstBuffer, FirstInADictionary, FirstHalf])
+def test_what_is_kept_at_the_first_call_is_made_by_each_network(cls):
+    removed, _ = thinned_and_trained(cls())
+    assert bool(removed) == (cls is FirstHalf)
