@@ -226,7 +226,7 @@ def graph_of(
         with torch.random.fork_rng(devices=[]):
             for trace in traces:
                 coupling.walk(trace)
-                decisions.extend(by_inputs(coupling, trace.decisions))
+                decisions.extend(by_inputs(coupling, trace))
         coupling.couple_unread([each.name for each in unread_in(model, traces)])
         for name, reason in fixed.items():
             if name in coupling.tensors:

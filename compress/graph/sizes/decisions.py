@@ -9,21 +9,23 @@ It names choices and cuts:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from compress.errors import some
 from compress.graph.coupling import Coupling
 from compress.graph.sizes.numbers import Cut, Decision, Size
+from compress.graph.trace import Trace
 
 
-def by_inputs(c: Coupling, decisions: Iterable[Decision]) -> list[Decision]:
+def by_inputs(c: Coupling, trace: Trace) -> list[Decision]:
     """Those about a size that no removal changes, but another input, and cuts; for the trace that was walked last."""
+    kept = {node.name for node in trace.tensor_names}  # parameters and buffers are as large for any input
 
     def of_the_input(size: Size) -> bool:
-        value = c.sized(size.serial)
+        value = c.sized(size.serial) if size.serial not in kept else None
         return value is not None and value.units[size.dim] is None
 
-    return [*c.cuts, *(each for each in decisions if any(map(of_the_input, each.sizes)))]
+    return [*c.cuts, *(each for each in trace.decisions if any(map(of_the_input, each.sizes)))]
 
 
 def undecided(decisions: Collection[Decision]) -> tuple[str, ...]:

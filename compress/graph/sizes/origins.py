@@ -265,7 +265,9 @@ def _sizes(tensor: torch.Tensor, found: Any, args: tuple[Any, ...], kwargs: dict
     serial = node.meta["custom"][SERIAL]
 
     def marked(size: Any, dim: int) -> Any:
-        return Number(size, {Size(serial, dim): Fraction(1)}) if type(size) is int and size > 1 else size
+        # A size of 1 counts nothing, but the samples: an example is often a single one.
+        counts = type(size) is int and (size > 1 or (size == 1 and dim == 0 and tensor.dim() > 1))
+        return Number(size, {Size(serial, dim): Fraction(1)}) if counts else size
 
     if isinstance(found, torch.Size):
         return torch.Size(marked(size, dim) for dim, size in enumerate(found))

@@ -75,7 +75,23 @@ def test_examples_of_both_sides_leave_nothing_to_say():
     assert not prunable_graph(Chooses(), [SMALL, LARGE]).notes
 
 
-@pytest.mark.parametrize("kind", [Two, Asserts, Raises, ByChannels, TwoSizes])
+class ByASingleOne(Two):
+    def between(self, y):
+        return y.tanh() if y.shape[0] > 1 else y
+
+
+def test_a_choice_by_the_number_of_samples_is_reported_for_a_single_one():
+    (note,) = prunable_graph(ByASingleOne(), SMALL).notes
+    assert note.count("test_decisions.py:") == 1
+    assert not prunable_graph(ByASingleOne(), [SMALL, TWO]).notes
+
+
+class ByAParameter(Two):
+    def between(self, y):
+        return y.tanh() if self.first.weight.shape[2] == 3 and self.last.weight.shape[-1] == 1 else y
+
+
+@pytest.mark.parametrize("kind", [Two, Asserts, Raises, ByChannels, TwoSizes, ByAParameter])
 def test_checks_and_numbers_of_channels_are_no_choice_by_the_input(kind):
     assert not prunable_graph(kind(), SMALL).notes
 
