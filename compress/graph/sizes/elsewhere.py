@@ -274,10 +274,24 @@ def _runs(nodes: Collection[ast.AST]) -> Iterator[tuple[str, str]]:
     for each in (*through, *(call.func for call in calls), *(given for call in calls for given in call.args)):
         last = each.attr if isinstance(each, ast.Attribute) else ""
         by = last if isinstance(each, ast.Attribute) and _of_self(each.value) else ""
-        while isinstance(each, ast.Attribute | ast.Subscript) and not _of_self(each):
+        while isinstance(each, ast.Attribute | ast.Subscript) and not _of_self(each) and not _place_in_self(each):
             each = each.value
         if isinstance(each, ast.Attribute) and _of_self(each) and not last.startswith(SETS_UP):
             yield each.attr, by
+        elif place := _place_in_self(each):
+            yield place, ""
+
+
+def _place_in_self(node: ast.AST) -> str:
+    """The name of a part that is `self[0]`, as in a sequence, or `getattr(self, "body")`; '' if it is neither."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr" and len(node.args) > 1:
+        owner, key = node.args[:2]
+    elif isinstance(node, ast.Subscript):
+        owner, key = node.value, node.slice
+    else:
+        return ""
+    named = isinstance(owner, ast.Name) and owner.id == "self" and isinstance(key, ast.Constant)
+    return str(key.value) if named and isinstance(key, ast.Constant) else ""
 
 
 def _names(target: ast.AST) -> set[str]:

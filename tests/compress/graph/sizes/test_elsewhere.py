@@ -52,11 +52,35 @@ class CalledByForward(Projecting):
         return self.first(x) * (self.width > 2)
 
 
+class ByGetattr(Projecting):
+    def project(self, x):
+        return getattr(self, "first")(x).mean(1) * self.width  # noqa: B009
+
+
+class InSequence(torch.nn.Sequential):
+    """Its layers have numbers for names."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 4, 1))
+        self.width = 8
+
+    def project(self, x):
+        return self[0](x).mean(1) * self.width
+
+
+def test_a_layer_in_a_sequence_is_run_by_its_place():
+    graph = prunable_graph(InSequence(), torch.randn(2, 3, 4, 4))
+    (why,) = graph.why_pinned("0.weight")
+    assert "project()" in why
+
+
 def project(model):
     return model.project(IMAGE)
 
 
-@pytest.mark.parametrize(("kind", "stays"), [(Projects, True), (Views, True), (Cuts, False), (BothView, False)])
+@pytest.mark.parametrize(
+    ("kind", "stays"), [(Projects, True), (ByGetattr, True), (Views, True), (Cuts, False), (BothView, False)]
+)
 def test_what_a_method_may_count_by_a_number_stays(kind, stays):
     removed, why = thinned_and_trained(kind(), run=project)
     assert (not removed) == stays
