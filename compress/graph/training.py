@@ -56,8 +56,22 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
         else:
             same = not computes_shares(model) and not asks_for_gradients(model) and alike(trace, training)
             traces += [replace(trace, alike=True)] if same else [trace, training]
+    traces = [_without_unread(trace) for trace in traces]
     elsewhere = numbers_elsewhere(model, {call.method.rpartition(".")[2] for call in calls})
     return [replace(traces[0], elsewhere=tuple(elsewhere)), *traces[1:]]
+
+
+def _without_unread(trace: Trace) -> Trace:
+    """A mean that nobody reads ties nothing: attention averages its weights over the heads for who may ask for them."""
+    read = [
+        node
+        for node in trace.operations
+        if operation_name(node) not in AVERAGES or node.users or node in trace.results or node.meta.get("custom")
+    ]
+    return replace(trace, operations=read) if len(read) < len(trace.operations) else trace
+
+
+AVERAGES = frozenset({"mean", "sum"})
 
 
 def trace_calls(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
