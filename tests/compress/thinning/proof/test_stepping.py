@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.quantization.lsq import LearnedStepWeight
 from compress.thinning.proof.stepping import other_steps
 from compress.thinning.thin import thin
 
@@ -85,3 +86,11 @@ def test_thinning_says_it_once():
     assert "Adafactor takes the step of an element from the whole tensor" in note
     network = model()
     assert not thin(network, INPUTS, masks, torch.optim.SGD(network.parameters(), momentum=0.9)).notes
+
+
+def test_thinning_says_that_learned_steps_count_elements():
+    network = model()
+    network.append(LearnedStepWeight(bits=8))
+    network[3].start(torch.randn(2, 3))
+    masks = {"0.weight": torch.arange(8)[:, None].expand(8, 5) > 2}
+    assert any("scaled by the number of elements (LSQ, eq. 4)" in note for note in thin(network, INPUTS, masks).notes)
