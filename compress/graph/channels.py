@@ -279,13 +279,13 @@ def _askers(groups: Sequence[ChannelGroup], coupling: Coupling) -> dict[str, tup
     """Group name -> the calls with several ways that handle its channels."""
     roots = {key: np.unique(np.concatenate(found)) for key, found in coupling.asked_for.items()}
     roots = {key: coupling.units.roots(ids) for key, ids in roots.items()}
-    found = {}
+    found, ours = {}, np.zeros(coupling.units.count, dtype=bool)
     for group in groups:
         (name, dim), unit_of = next(iter(group.members.items()))
-        ids = coupling.tensors[name].units[dim]
-        assert ids is not None
-        own = coupling.units.roots(ids[unit_of >= 0])
-        found[group.name] = tuple(key for key, others in roots.items() if np.isin(own, others).any())
+        own = coupling.units.roots(coupling.tensors[name].units[dim][unit_of >= 0])  # type: ignore[index]
+        ours[own] = True  # quicker than to compare each group with each call
+        found[group.name] = tuple(key for key, others in roots.items() if ours[others].any())
+        ours[own] = False
     return found
 
 

@@ -33,15 +33,7 @@ from compress.graph.regions import LayerCall, layer_calls
 from compress.graph.sizes.numbers import Cut
 from compress.graph.sizes.origins import dims_read, serial_of
 from compress.graph.sizes.settable import settable
-from compress.graph.trace import (
-    Trace,
-    call_of,
-    has_unknown_size,
-    module_of,
-    operation_name,
-    shape_of,
-    source_of,
-)
+from compress.graph.trace import Trace, call_of, has_unknown_size, module_of, operation_name, shape_of, source_of
 from compress.graph.units import Ids, Units
 from compress.graph.values import Heads, Result, Value, bound_arguments, choice_key, fixed_result
 
@@ -293,7 +285,6 @@ class Coupling:
             return options[0]
         key = choice_key(self._node)
         self.asked[key] = len(options)  # trials read this after the walk, and walk again with other `choices`
-        self.asked_for.setdefault(key, []).append(ids)
         self.doubt(ids)
         chosen = self.choices.get(key, 0)
         return options[chosen] if chosen < len(options) else None
@@ -304,8 +295,11 @@ class Coupling:
         if self.explicit():
             return
         self.risky.add(module_of(self._node))
+        key = choice_key(self._node)
+        self.asked.setdefault(key, 0)  # no other way, but worth a name
+        self.asked_for.setdefault(key, []).append(ids)
         if module_of(self._node) in self.distrusted:
-            self.pin(ids, "a trial showed that its size is fixed in the code")
+            self.pin(ids, f"a trial showed that its size is fixed in the code, {key[2]} to {key[3]}")
 
     def explicit(self) -> bool:
         """Whether the calling module takes the sizes of its heads from numbers that follow a removal."""

@@ -29,6 +29,11 @@ class Units:
         self._count = 0
         self._pins: list[tuple[Ids, str]] = []
 
+    @property
+    def count(self) -> int:
+        """How many ids there are."""
+        return self._count
+
     def fresh(self, count: int) -> Ids:
         """New ids, each in a class of its own; shape (count,)."""
         start, self._count = self._count, self._count + count

@@ -157,7 +157,7 @@ def _spread(
         varying = [int(np.argmax(sizes))]
     chosen = _chosen(c, sizes, varying, ids, given) if len(varying) > 1 else varying[0]
     if chosen is None:
-        c.pin(ids, "the sizes of the view are literals")
+        c.pin(ids, _why_stiff(c, sizes, given))
         return None, None
     # From the back, so that the axes still to come keep their numbers.
     for axis in reversed([k for k in range(len(sizes)) if k != chosen]):
@@ -165,6 +165,15 @@ def _spread(
     if len(varying) > 1:
         _note_heads(c, sizes, varying, chosen, block, given)
     return chosen, block
+
+
+def _why_stiff(c: Coupling, sizes: list[int], given: list[Form | None]) -> str:
+    """Why no dimension of a view gives way: the numbers that the code writes, if there are any."""
+    written = [str(size) for size, form in zip(sizes, given, strict=True) if form is None]
+    place = f" at {literals_of(c.node)[1]}" if literals_of(c.node)[1] else ""
+    if written:
+        return f"the sizes of the view are literals: {' and '.join(written)} in the code{place}"
+    return f"trials without a part of any of the view's dimensions {tuple(sizes)} failed"
 
 
 def _chosen(c: Coupling, sizes: list[int], varying: list[int], ids: Ids, given: list[Form | None]) -> int | None:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.arguments.checked import checks_arguments
-from compress.errors import UserError
+from compress.errors import UserError, some
 from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of
 from compress.graph.coupling import Choices
 from compress.graph.recording.garbage import old_objects_aside
@@ -226,7 +226,7 @@ class Changes:
         groups = {group.name: group for group in graph.groups()}
         if only_pins or not self._for(graph, groups[name]):
             alike = self._failed.of(graph).add(name, names, fault.module)
-            self.pins += [Pin.of(groups[each], reason_of(fault)) for each in alike]
+            self.pins += [Pin.of(groups[each], reason_of(fault) + _cut_by(graph, each)) for each in alike]
 
     def _at(self, graph: ChannelGraph, module: str) -> bool:
         """Try another way for the views of the module that failed, or pin them; False if nothing is left to try."""
@@ -264,6 +264,18 @@ class Changes:
         for key in keys:
             self.choices[key] = self.choices.get(key, 0) + 1
         return bool(keys)
+
+
+def _cut_by(graph: ChannelGraph, group: str) -> str:
+    """The calls whose sizes may be numbers in the code that a group's channels go through, in words."""
+    keys: Any = graph.asked_for[group]
+    found = [f"{name} of {_sizes(old)} to {_sizes(new)} in {module or 'the model'}" for module, name, old, new in keys]
+    return f"; of its size there may be a number in the code of {some(found, 2)}" if found else ""
+
+
+def _sizes(shape: Any) -> str:
+    """The shape of a tensor, or the shapes of several."""
+    return " and ".join(str(each) for each in (shape if shape and isinstance(shape[0], tuple) else [shape]))
 
 
 class Fellows:

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from compress.graph.sizes.settable import counted_place
-from tests.compress.thinning.twins import numbers, thinned_alike
+from compress.thinning.trials.trial import prunable_graph
+from tests.compress.thinning.twins import numbers, prepared, thinned_alike
 
 IMAGES = numbers(2, 3, 6, 6), numbers(3, 3, 8, 5)
 
@@ -107,3 +108,18 @@ def test_what_a_number_beside_a_weight_counts():
     assert counted_place(nn.Linear(3, 8), "out_features") == ("weight", 0)
     assert counted_place(nn.Linear(3, 8), "training") is None
     assert counted_place(nn.BatchNorm2d(8, affine=False), "num_features") is None
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda net, y: y.view(len(y), -1, 4, 36).softmax(1).view(len(y), 8, 6, 6), "literals: 4 in the code at test_"),
+        (
+            lambda net, y: y.view(len(y), int("8"), -1).softmax(-1).view(y.shape),
+            "fixed in the code, (2, 8, 6, 6) to (2, 8, 36) (view ",
+        ),
+    ],
+)
+def test_a_number_in_a_view_is_named_with_the_view(function, said):
+    graph = prunable_graph(prepared(Layers(function)), numbers(2, 3, 6, 6))
+    assert any(said in reason for reason in graph.why_pinned("first.weight")), graph.why_pinned("first.weight")
