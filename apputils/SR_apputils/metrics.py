@@ -23,9 +23,9 @@ def y_channel(image: Tensor) -> Tensor:
 
     The image is clamped and rounded to 8 bits first, as if it had been written to a file.
     """
-    levels = image.detach().mul(255).round().clamp(0, 255).double()
-    red, green, blue = (weight / 255 * plane for weight, plane in zip(_Y_WEIGHTS, levels.unbind(-3), strict=True))
-    return red + green + blue + _Y_OFFSET
+    levels = image.detach().mul(255).round_().clamp_(0, 255).double()  # new memory, written in place from here on
+    red, green, blue = (plane.mul_(weight / 255) for weight, plane in zip(_Y_WEIGHTS, levels.unbind(-3), strict=True))
+    return red.add_(green).add_(blue).add_(_Y_OFFSET)
 
 
 def psnr_y(output: Tensor, target: Tensor, border: int) -> float:
