@@ -88,8 +88,9 @@ def thin(
 
     Raises:
         UserError: the proof failed for every group; it names the module and the reason, and nothing has changed. Or a
-            mask fits no parameter, or the model cannot be traced.
+            mask fits no parameter, the model cannot be traced, or `torch.inference_mode()` is on.
     """
+    _refuse_inference()
     if graph is None:
         graph = prunable_graph(model, example_inputs, allow_inexact)
     if masks is None:
@@ -128,6 +129,7 @@ def remove_units(
         UserError: as for `thin`, and where the graph has no such group or unit, where a group is pinned, or where the
             optimizer steps another model. `allow_inexact` opens none: a graph made with it pins fewer.
     """
+    _refuse_inference()
     given = masks or {}
     _check_units(graph, removed)
     check_graph(graph, dict(model.named_parameters()))
@@ -161,6 +163,14 @@ COUNTED = (
     "the gradients of learned quantization steps are scaled by the number of elements (LSQ, eq. 4), which is smaller "
     "now: the steps learn faster than the masked network's would"
 )
+
+
+def _refuse_inference() -> None:
+    if torch.is_inference_mode_enabled():
+        raise UserError(
+            "thinning was called inside `torch.inference_mode()`, where the smaller parameters would be tensors that "
+            "can never be trained; call it outside, or inside `torch.no_grad()`. Nothing was removed"
+        )
 
 
 def _check_units(graph: ChannelGraph, removed: Mapping[str, list[int]]) -> None:

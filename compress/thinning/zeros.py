@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.errors import UserError
 from compress.graph.calls import Call
 from compress.graph.channels import ChannelGraph, ChannelGroup, Place
 from compress.graph.trace import ExampleInputs
@@ -24,7 +25,7 @@ from compress.thinning.complete import check_graph, cleared_units, closed_notes,
 from compress.thinning.proof.copies import put_on_copies, restored
 from compress.thinning.proof.inputs import Samples
 from compress.thinning.proof.observe import ForwardFailed, observe
-from compress.thinning.proof.outputs import difference
+from compress.thinning.proof.outputs import difference, not_repeatable
 from compress.thinning.proof.perturb import Draw, perturb
 from compress.thinning.recipe import Recipe
 
@@ -46,6 +47,9 @@ def zero_units(graph: ChannelGraph, model: nn.Module, example_inputs: ExampleInp
     Returns:
         group name -> units, of groups that lose any, each of which keeps one; and a sentence for each group in which
         a whole filter or channel is zero and stays.
+
+    Raises:
+        UserError: the network computes something else each time.
     """
     parameters = dict(model.named_parameters())
     check_graph(graph, parameters)
@@ -112,7 +116,11 @@ class _Effects:
         self._parameters = dict(model.named_parameters())
 
     def without(self) -> Removed:
-        """The units of which all the rest can be masked and no output changes: a binary search over all."""
+        """The units of which all the rest can be masked and no output changes: a binary search over all.
+
+        Raises:
+            UserError: the network computes something else each time, so that nothing can be said.
+        """
         found: Removed = {}
         every = [
             (name, unit)
@@ -121,7 +129,15 @@ class _Effects:
         ]
         for name, unit in self._search(every):
             found.setdefault(name, []).append(unit)
+        if every and not found:
+            self._check_repeatable()
         return found
+
+    def _check_repeatable(self) -> None:
+        for call in self._calls:
+            by = self._change([], call, None)
+            if by > MASKING:
+                raise UserError(not_repeatable(self._model, by))
 
     def _search(self, units: Sequence[_Unit]) -> list[_Unit]:
         if not units or self._hold(units):

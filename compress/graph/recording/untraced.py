@@ -21,7 +21,7 @@ OURS = Path(__file__).parents[1]
 
 
 def refuse_unusable(model: nn.Module) -> None:
-    """Raises UserError where a part is compiled by torch.jit, which keeps its layers to itself, or has no sizes yet."""
+    """Raises UserError where a part is compiled by torch.jit or exported, or has no sizes yet."""
     for name, parameter in model.named_parameters():
         if is_lazy(parameter):
             raise UserError(
@@ -34,6 +34,12 @@ def refuse_unusable(model: nn.Module) -> None:
                 f"{type(model).__name__}: {f'its module {name!r}' if name else 'it'} is compiled by torch.jit (script "
                 "or trace), and its layers can be neither followed nor made smaller. Build the network with the Python "
                 "class that was compiled, thin that, and compile the result"
+            )
+        if isinstance(module, torch.fx.GraphModule) and "train" in vars(module):  # its `train` and `eval` only raise
+            raise UserError(
+                f"{type(model).__name__}: {f'its module {name!r}' if name else 'it'} comes from torch.export, is fixed "
+                "in one mode and one set of sizes, and cannot be made smaller. Build the network with the Python class "
+                "that was exported, thin that, and export the result"
             )
 
 

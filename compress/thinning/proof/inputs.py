@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compress.errors import UserError
 from compress.graph.calls import Call, calls_of
 from compress.graph.trace import ExampleInputs, as_arguments
 from compress.thinning.proof.observe import ForwardFailed, observe
@@ -47,7 +48,12 @@ class Samples:
     def of(
         example_inputs: ExampleInputs, device: torch.device | None = None, model: nn.Module | None = None
     ) -> Samples:
-        """Real numbers in the place of example inputs; of a model that does not run on a part of them, all of them."""
+        """Real numbers in the place of example inputs; of a model that does not run on a part of them, all of them.
+
+        Raises:
+            UserError: the model or the inputs have no numbers, as on the meta device.
+        """
+        _refuse_meta(example_inputs, model)
         given, several = (calls_of(real_inputs(example_inputs, device, each)) for each in (False, True))
         for number, call in enumerate(calls_of(example_inputs) if model is not None else ()):
             if model is not None and _is_large(call) and not _runs(model, fewer([several[number]])[0]):
@@ -73,6 +79,22 @@ def fewer(calls: Sequence[Call], count: int = ENOUGH) -> list[Call]:
         return pytree.tree_map(lambda leaf: leaf[:count] if isinstance(leaf, Tensor) and leaf.dim() else leaf, inputs)
 
     return [call if isinstance(call, WholeCall) else replace(call, inputs=cut(call.inputs)) for call in calls]
+
+
+def _refuse_meta(example_inputs: ExampleInputs, model: nn.Module | None) -> None:
+    named = [*model.named_parameters(), *model.named_buffers()] if model is not None else []
+    named += [("an example input", each) for call in calls_of(example_inputs) for each in _tensors(call.inputs)]
+    on_meta = next((name for name, tensor in named if tensor.is_meta), "")
+    proved = "has shapes and no numbers, and what leaves a network is proved on numbers"
+    if on_meta:
+        raise UserError(
+            f"{on_meta} is on the meta device, which {proved}: load the weights onto a real one "
+            "(`model.to_empty(device=...)`, then `load_state_dict`), and give inputs there"
+        )
+    if torch.get_default_device().type == "meta":
+        raise UserError(
+            f"torch's default device is meta, which {proved}: set another one (`torch.set_default_device`) before"
+        )
 
 
 def _is_large(call: Call) -> bool:

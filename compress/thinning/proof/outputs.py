@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.thinning.proof.observe import Observation
 from compress.thinning.proof.steps import elements
@@ -57,3 +57,12 @@ def _says_nothing(output: Tensor) -> bool:
     if output.numel() == 1:
         return not finite.any()
     return not finite.numel() or bool((finite == finite[0]).all())
+
+
+def not_repeatable(model: nn.Module, by: float) -> str:
+    """What to say where two runs of the same network differ, by so much."""
+    return (
+        f"{type(model).__name__} does not compute the same twice on the same input and weights (the outputs differ "
+        f"by {by:.1e}), so no removal can be proved. Does its forward draw random numbers, keep a state or change its "
+        "own weights?"
+    )

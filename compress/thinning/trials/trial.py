@@ -28,6 +28,7 @@ from compress.thinning.attention.exchange import all_headed
 from compress.thinning.norms import plain_norms
 from compress.thinning.proof.inputs import Samples
 from compress.thinning.proof.observe import ForwardFailed
+from compress.thinning.proof.outputs import not_repeatable
 from compress.thinning.proof.verify import Outcome, run_only, trial
 from compress.thinning.recipe import Recipe
 from compress.thinning.removal_plan import plan_recipe
@@ -178,11 +179,7 @@ def check_repeatable(model: nn.Module, trials: Trials) -> None:
     if outcome.reason:
         raise UserError(f"{type(model).__name__} cannot be thinned and is unchanged: {outcome.reason}")
     if not outcome.passed:
-        raise UserError(
-            f"{type(model).__name__} does not compute the same twice on the same input and weights (the outputs differ "
-            f"by {outcome.difference:.1e}), so no removal can be proved. Does its forward draw random numbers, keep a "
-            "state or change its own weights?"
-        )
+        raise UserError(not_repeatable(model, outcome.difference))
 
 
 class Changes:

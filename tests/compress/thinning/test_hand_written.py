@@ -215,6 +215,14 @@ def test_a_part_compiled_by_jit_is_named(compile_part):
         prunable_graph(model, IMAGES[0].float())
 
 
+def test_an_exported_program_is_named():
+    exported = torch.export.export(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval(), (torch.rand(2, 3),)).module()
+    with pytest.raises(UserError, match=r"GraphModule: it comes from torch.export, .* and export the result"):
+        prunable_graph(exported, torch.rand(2, 3))
+    with pytest.raises(UserError, match="Sequential: its module '0' comes from torch.export"):
+        prunable_graph(nn.Sequential(exported, nn.Linear(2, 3)), torch.rand(2, 3))
+
+
 def test_macs_of_a_traced_part_are_counted():
     part = torch.jit.trace(nn.Conv2d(8, 9, 1), torch.ones(1, 8, 3, 3))
     assert count_macs(nn.Sequential(nn.Conv2d(3, 8, 3), part), torch.ones(1, 3, 6, 6)).total == 16 * (8 * 27 + 72)

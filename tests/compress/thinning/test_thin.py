@@ -331,3 +331,10 @@ def test_an_optimizer_of_two_networks_is_cut_for_its_own(chain):
 def test_what_a_proof_ran_on_is_said_as_it_was(inputs, words):
     current = CurrentGraph(nn.Conv2d(3, 4, 1), inputs)
     assert _source(current, inputs).removesuffix(" single sample") == words
+
+
+def test_inference_mode_is_refused(chain):
+    with torch.inference_mode(), pytest.raises(UserError, match=r"can never be trained; call it outside.*Nothing was"):
+        thin(chain, IMAGE, {"0.0.weight": filter_mask(chain[0][0].weight, [1])})
+    assert not chain[0][0].weight.is_inference()
+    assert chain[0][0].out_channels == 6

@@ -115,3 +115,23 @@ def test_a_graph_of_before_a_removal_is_refused():
     assert thin(model, X, graph=graph).removed == {"0.weight[0]": [4]}
     with pytest.raises(UserError, match="made before units were removed"):
         thin(model, X, graph=graph)
+
+
+class Noisy(nn.Module):
+    """Each pass draws other numbers, from a generator that it keeps."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.draws = chain(nn.ReLU()), torch.Generator()
+
+    def forward(self, x):
+        return self.body(x) + torch.randn(x.shape[0], 1, 1, 1, generator=self.draws)
+
+
+def test_noise_of_its_own_is_not_taken_for_a_bias():
+    model = Noisy()
+    with torch.no_grad():
+        model.body[0].weight[2] = 0
+        model.body[0].bias[2] = 0
+    with pytest.raises(UserError, match=r"Noisy does not compute the same twice.*draw random numbers"):
+        thin(model, X)

@@ -1,8 +1,10 @@
 """The real numbers of a proof: how many samples, and what stands in the place of useless ones."""
 
+import pytest
 import torch
 from torch import nn
 
+from compress.errors import UserError
 from compress.graph.calls import Call
 from compress.thinning.proof.inputs import Samples, are_real, cast_inputs, fewer
 
@@ -70,3 +72,13 @@ def test_all_nodes_are_used_where_a_part_of_them_does_not_run():
     assert tensors(samples.given)[0].shape == tensors(fewer(samples.several))[0].shape == (5, 3)
     samples = Samples.of(torch.rand(5, 3), model=nn.Linear(3, 2))
     assert tensors(samples.given)[0].shape == (4, 3)
+
+
+def test_the_meta_device_is_refused():
+    model = nn.Linear(3, 2)
+    with pytest.raises(UserError, match=r"weight is on the meta device.*`model.to_empty"):
+        Samples.of(torch.rand(2, 3), model=nn.Linear(3, 2, device="meta"))
+    with pytest.raises(UserError, match="an example input is on the meta device"):
+        Samples.of(torch.rand(2, 3, device="meta"), model=model)
+    with torch.device("meta"), pytest.raises(UserError, match="default device is meta"):
+        Samples.of(torch.ones(2, 3, device="cpu"), model=model)
