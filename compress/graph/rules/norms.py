@@ -35,6 +35,10 @@ ANY_ORDER = _names(
 """Operations beside the point-wise ones to which it does not matter where a channel stands."""
 OF_WEIGHTS = _names("view reshape expand")
 """The same, of what is made of parameters only."""
+WITH_SPACE = (
+    "norm over the channels and other dimensions at once, with a weight for each number; of an image "
+    "`nn.GroupNorm(1, C)` has the mean and variance of `nn.LayerNorm([C, H, W])` and weights that channels can leave"
+)
 
 
 def pin_statistic(c: Coupling, ids: Ids | None, reason: str, can_go: bool = True) -> None:
@@ -149,7 +153,7 @@ def layer_norm(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
         for weight in weights:
             if x.shape[k] > 1:
                 units[k] = c.join(units[k], weight.units[k - len(x.shape)])
-        pin_statistic(c, units[k], "norm over the channel dimension", can_go=count == 1)
+        pin_statistic(c, units[k], "norm over the channel dimension" if count == 1 else WITH_SPACE, can_go=count == 1)
         if (ids := units[k]) is not None and count == 1:
             _follow_shape(c, a, ids)
     return Value.of(x.shape, units, {len(x.shape) - 1: len(weights) == 2 and all(w.zero[0] for w in weights)})

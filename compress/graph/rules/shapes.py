@@ -96,6 +96,8 @@ def repeat(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
 def repeat_interleave(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     """Each element several times in a row; only a number, not a tensor, of repetitions."""
     x, shape, dim = c.read(node.args[0]), shape_of(node), a.get("dim")
+    if dim is None and len(x.shape) == 1:
+        dim = 0
     if dim is None or not isinstance(a.get("repeats"), int):
         return boundary(c, node, a)
     units = {k: ids for k, ids in enumerate(x.units) if ids is not None}

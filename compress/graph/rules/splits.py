@@ -73,12 +73,19 @@ def _cut(c: Coupling, node: Node, ids: Ids, sizes: list[int], forms: list[Form |
         return
     # Parts of 4, 8, 4 stay in proportion if each block of gcd = 4 loses the same positions: 3, 6, 3.
     block = math.gcd(*sizes)
+    # By sizes, 3, 6, 3 works only if the code computes them from the width; of (c, c, 1) what c counts may go, and the
+    # last is fixed. A trial shows it.
+    ways = ["equal blocks"] * (block > 1) + ["known parts"] * any(forms)
     by_count = operation_name(node) in BY_COUNT and len(set(sizes)) == 1
-    # By sizes, 3, 6, 3 works only if the code computes them from the width; a trial shows it.
-    if block > 1 and (by_count or c.choose(["equal blocks"], ids)):
+    way = next(iter(ways), None) if by_count or not ways else c.choose(ways, ids)
+    if way == "equal blocks":
         c.units.tie_along(ids.reshape(-1, block), 0)
-    else:
-        c.pin(ids, FIXED)
+        return
+    for start, size, form in zip(starts, sizes, forms, strict=True):
+        if way is not None and form is not None:
+            follow(c, form, ids[start : start + size])
+        else:
+            c.pin(ids[start : start + size], FIXED)
 
 
 BY_COUNT = ("chunk", "unsafe_chunk")

@@ -107,7 +107,8 @@ class Sort(nn.Module):
 @pytest.mark.parametrize(
     ("middle", "reason"),
     [
-        (nn.LayerNorm([8, 4, 4]), "norm over the channel dimension"),
+        (nn.LayerNorm([8, 4, 4]), "of an image `nn.GroupNorm(1, C)` has the mean"),
+        (nn.RMSNorm([8, 4, 4]), "norm over the channels and other dimensions at once"),
         (nn.Softmax(1), "over the channels"),
         (nn.LocalResponseNorm(3), "pooled or resized along"),
         (Sort(), "sorted along (sort in 1)"),

@@ -50,6 +50,10 @@ EXACT = {
     "tile of fewer": (lambda x: x.tile(2, 1), 8),
     "repeat": (lambda x: x.repeat(1, 2, 1, 1), 16),
     "repeat interleave": (lambda x: x.repeat_interleave(2, dim=1), 16),
+    "repeat interleave of a vector": (
+        lambda x: x * x.mean((0, 2, 3)).repeat_interleave(3).view(-1, 3).sum(1)[:, None, None],
+        8,
+    ),
     "expand and merge": (lambda x: x[:, :, None].expand(-1, -1, 2, -1, -1).reshape(x.size(0), -1, *x.shape[2:]), 16),
     "concatenate with a fixed part": (padded_cat, 10),
     "Fourier": (spectrum, 8),
