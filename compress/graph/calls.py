@@ -29,6 +29,7 @@ from torch.utils import _pytree as pytree
 
 from compress.arguments.checked import checks_arguments
 from compress.errors import UserError, did_you_mean
+from compress.graph.modes import run_eagerly
 
 
 def copies(values: Any) -> Any:
@@ -185,8 +186,13 @@ def _check(unused: Sequence[Unused], model: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def calling(model: nn.Module, call: Call) -> Iterator[None]:
+def calling(model: nn.Module, call: Call, eagerly: bool = True) -> Iterator[None]:
     """Inside, `model(...)` is this call: `forward` is the method, and the setting holds.
+
+    Args:
+        model: any module.
+        call: what it is called with.
+        eagerly: what was compiled runs as it was written; torch.export sees to that itself.
 
     Raises:
         UserError: the model has no such method or attribute.
@@ -201,7 +207,8 @@ def calling(model: nn.Module, call: Call) -> Iterator[None]:
             # Not setattr: nn.Module would register a module or a
             # parameter, and `forward` has to hide the method of the class.
             vars(owner)[name] = value
-        yield
+        with run_eagerly() if eagerly else contextlib.nullcontext():
+            yield
     finally:
         for owner, name, value in reversed(before):
             if value is _ABSENT:

@@ -1,8 +1,9 @@
-"""A network put into training or eval mode for a while, whatever its own code does about that."""
+"""A network put into training or eval mode for a while, whatever its own code does about that; or run uncompiled."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,19 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
                     tensor.copy_(value)
         for module, flag in flags:
             module.training = flag
+
+
+@contextlib.contextmanager
+def run_eagerly() -> Iterator[None]:
+    """Inside, what was compiled (`model.compile()`, `@torch.compile`) runs as it was written.
+
+    Compiled code hides its operations from who looks on, and the compiler crashes on tensors without numbers.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def overrides_train(cls: type) -> bool:

@@ -218,7 +218,7 @@ def export_model(model: nn.Module, example_inputs: ExampleInputs, training: bool
             _mode(model, training),
             _quiet(),
             callable_by_name(model),
-            calling(model, call),
+            calling(model, call, eagerly=False),
             plain_outputs(model, _GradModeUnrecorded),
         ):
             return torch.export.export(model, call.arguments, call.keywords or None, strict=False)
