@@ -73,7 +73,7 @@ class QuantizationPolicy(Policy):
             piece.note_scale()
         for each in self.quantizer.pieces():
             if isinstance(each, ActivationQuantizer):
-                each.begin_minibatch(ctx.step)
+                each.begin_minibatch(ctx.step, ctx.steps_per_epoch)
 
     def before_parameter_optimization(self, ctx: StepContext) -> None:
         """Averages the gradients of the quantizer's own parameters over processes."""

@@ -140,8 +140,8 @@ class ActivationQuantizer(FakeQuantizer):
             low = x.detach().amin()
             self.negative[int(self.training)] |= (low < 0) & torch.isfinite(low)
 
-    def begin_minibatch(self, index: int) -> None:
-        """Before minibatch `index` of an epoch of training."""
+    def begin_minibatch(self, index: int, count: int = 0) -> None:
+        """Before minibatch `index` of the `count` ones of an epoch of training; 0 where their number is not known."""
 
     def begin_sequence(self) -> None:
         """What comes until `end_sequence` are the steps of one sequence, which count as one minibatch."""

@@ -154,6 +154,7 @@ class RangeActivation(ActivationQuantizer):
         super().__init__(bits, signed)
         self.observe_every = observe_every
         self._is_stable = self._rests = False
+        self._stands_for = observe_every
         self._given_mode: Mode = mode
         self.mode: Mode = "ASYMMETRIC_UNSIGNED" if mode.startswith("SYMMETRIC") and not signed else mode
         self.decay = decay
@@ -175,11 +176,13 @@ class RangeActivation(ActivationQuantizer):
         self.mode, self._has_range, self._is_stable, self._rests = self._given_mode, False, False, False
         self.ranges.zero_()
 
-    def begin_minibatch(self, index: int) -> None:
+    def begin_minibatch(self, index: int, count: int = 0) -> None:
         """Decides whether the minibatch is observed, by its number and the average: a resumed run decides alike."""
         if self.observe_every > 1 and not self._is_stable:
             self._is_stable = float(self.ranges[2]) >= 1.0 - 1.0 / math.e
         self._rests = self._is_stable and index % self.observe_every != 0
+        # At the end of an epoch it stands for fewer.
+        self._stands_for = min(self.observe_every, count - index) if count > index else self.observe_every
 
     def check_sign(self, x: Tensor) -> None:
         """Notes values below zero where there should be none; `observe` does so too, in one pass over them."""
@@ -223,7 +226,7 @@ class RangeActivation(ActivationQuantizer):
             return
         if not self.signed:
             low, high = 0.0, max(high, 0.0)
-        self.ranges.lerp_(torch.tensor([low, high, 1.0]), self._share)
+        self.ranges.lerp_(torch.tensor([low, high, 1.0], dtype=self.ranges.dtype), self._share)
 
     def _add(self, low: Tensor, high: Tensor) -> None:
         good = torch.isfinite(low) & torch.isfinite(high)
@@ -269,7 +272,7 @@ class RangeActivation(ActivationQuantizer):
     @property
     def _share(self) -> float:
         """Of a minibatch in the average: where one stands for several, as much as they would have together."""
-        return 1.0 - (self.decay**self.observe_every if self._is_stable else self.decay)
+        return 1.0 - (self.decay**self._stands_for if self._is_stable else self.decay)
 
     def _is_plain(self, x: Tensor) -> bool:
         """Whether values may be read: on a CPU, outside of tracers, which put other tensors in the place of these."""

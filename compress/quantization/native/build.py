@@ -1,11 +1,13 @@
 """passes.c made a library by the machine's C compiler, once; passes.py asks for it."""
 
+import contextlib
 import ctypes
 import hashlib
 import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -52,8 +54,12 @@ def compiler() -> list[str]:
 
     Raises:
         NoCompiler: there is none.
+        CannotBuild: CC is no command.
     """
-    wanted = shlex.split(os.environ.get("CC", ""))
+    try:
+        wanted = shlex.split(os.environ.get("CC", ""))
+    except ValueError as e:
+        raise CannotBuild(f"CC={os.environ['CC']!r} is no command: {e}") from e
     for words in [wanted] if wanted else [["cc"], ["gcc"], ["clang"]]:
         if found := shutil.which(words[0]):
             return [found, *words[1:]]
@@ -77,10 +83,10 @@ def library() -> tuple[ctypes.CDLL, bool]:
         with tempfile.TemporaryDirectory() as own:
             return _loaded(_compiled(command, options, Path(own), key)), True
     path = folder / f"passes-{key}.so"
-    if path.is_file():
+    if _is_whole(path):
         try:
             return _loaded(path), False
-        except CannotBuild:  # half a file, or of another system that shares the folder
+        except CannotBuild:  # of another system that shares the folder
             path.unlink(missing_ok=True)
     return _loaded(_compiled(command, options, folder, key)), True
 
@@ -107,20 +113,53 @@ def _compiled(command: list[str], options: tuple[str, ...], folder: Path, key: s
             _run([*command, *options, "-c", str(SOURCE), "-o", str(made)])
             # Linked without -fopenmp: the threads are those of the OpenMP that torch has loaded, not of a second one.
             _run([*command, "-shared", "-o", str(shared), str(made), "-lm"])
+            # The checksum first: a library without its own is made anew.
+            files.write_text(_checksum(path), hashlib.sha256(shared.read_bytes()).hexdigest())
             os.replace(shared, path)
     except OSError as e:
         raise CannotBuild(f"{command[0]} cannot be run in {folder}: {files.why(e)}") from e
     return path
 
 
+def _checksum(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is as it was made: half of one would not fail to load but end the process, when it is used."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == _checksum(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def _run(command: list[str]) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=PATIENCE)
+        started = subprocess.Popen(  # a session of its own, so that what a wrapper has started ends with it
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            printed = started.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            _end(started)
+            raise
+        if started.returncode:
+            raise subprocess.CalledProcessError(started.returncode, command, *printed)
     except subprocess.TimeoutExpired as e:
         raise CannotBuild(f"{command[0]} has not finished after {PATIENCE:.0f} s") from e
     except subprocess.CalledProcessError as e:
         lines = [line for line in e.stderr.splitlines() if "error" in line.lower()] or e.stderr.splitlines()
         raise CannotBuild(f"{command[0]} fails: {lines[0].strip() if lines else f'exit status {e.returncode}'}") from e
+
+
+def _end(started: "subprocess.Popen[str]") -> None:
+    with contextlib.suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(started.pid, signal.SIGKILL)
+        else:
+            started.kill()
+    started.communicate()
 
 
 def _loaded(path: Path) -> ctypes.CDLL:

@@ -2,7 +2,8 @@
 
 The numbers are those of torch's operations in functions.py to the bit, which a comparison at loading proves on this
 machine. What is not float32, not dense, or looked at by a tracer is left to torch's operations. The library is
-compiled when the first large tensor comes (half a second, once for a machine and user), and said in one line.
+compiled when the first tensor comes (half a second, once for a machine and user), and said in one line: not later, as
+what is computed anew in a backward pass must then be computed in the same way.
 """
 
 import ctypes
@@ -20,7 +21,6 @@ from compress.quantization.native.build import CannotBuild, NoCompiler, library
 
 logger = logging.getLogger("compress")
 
-LARGE = 1 << 16  # elements of a tensor from which on a compiled pass is worth its making
 GRAIN = 1 << 15  # elements of a thread at least, as in torch's own operations
 MOST_THREADS = 64  # as in passes.c
 
@@ -87,7 +87,7 @@ class _Known:
 
 def passes_for(x: Tensor) -> Passes | None:
     """The compiled passes if they may compute with this tensor; None leaves it to torch's operations."""
-    if _Known.passes is None and (_Known.asked or x.numel() < LARGE):
+    if _Known.passes is None and _Known.asked:
         return None
     return _passes() if computes_with(x) else None
 
@@ -96,7 +96,9 @@ def computes_with(x: Tensor) -> bool:
     """Whether a tensor's memory is dense float32 of a CPU, and nobody records the operations on it."""
     if type(x) not in (Tensor, nn.Parameter) or x.dtype is not torch.float32 or not x.is_cpu:
         return False
-    return not _is_recorded() and x.layout is torch.strided and x.numel() > 0 and _dense(x) and not x.is_neg()
+    return (
+        not _is_recorded() and x.layout is torch.strided and x.numel() > 0 and _dense(x) and not _stands_for_another(x)
+    )
 
 
 def keep(grad: Tensor, inside: Tensor) -> Tensor:
@@ -123,6 +125,11 @@ def _is_recorded() -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return True
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._len_torch_function_stack() > 0
+
+
+def _stands_for_another(x: Tensor) -> bool:
+    """Whether its memory does not hold its values: zeros that lie nowhere, a negation that waits."""
+    return x.is_neg() or x._is_zerotensor()
 
 
 def _dense(x: Tensor) -> bool:
@@ -167,9 +174,9 @@ def _prove(passes: Passes) -> None:
     Raises:
         CannotBuild: a bit differs.
     """
-    x = _numbers()
+    x, single = _numbers(), torch.float32  # whatever the default type is
     for scale, low, high in ((0.037, 0, 255), (1.5, -8, 7), (3e-39, -128, 127), (0.1, -3, 252)):
-        exact = float(torch.tensor(scale, dtype=torch.float32))
+        exact = float(torch.tensor(scale, dtype=single))
         y, inside = passes.quantize_inside(x, exact, low, high)
         expected = torch.div(x, exact).clamp_(low, high).round_().mul_(exact)
         is_inside = (x > low * exact) & (x < high * exact)
@@ -182,7 +189,7 @@ def _prove(passes: Passes) -> None:
         raise CannotBuild("what was compiled does not find the smallest and the largest value")
     if not all(math.isnan(each) for each in passes.ends(x)):
         raise CannotBuild("what was compiled does not see values that are NaN")
-    rows, steps = finite[:3200].reshape(32, 100), torch.empty(32)
+    rows, steps = finite[:3200].reshape(32, 100), torch.empty(32, dtype=single)
     passes.find_steps(rows, steps, 0.01)
     by_rows = torch.div(rows, steps[:, None]).clamp_(-5, 7).round_().mul_(steps[:, None])
     largest = rows.abs().amax(1) * 0.01
@@ -192,9 +199,11 @@ def _prove(passes: Passes) -> None:
 
 def _numbers() -> Tensor:
     """Ordinary numbers, halves between two steps, both zeros, denormals, infinities and NaN."""
-    wide = torch.linspace(-12.0, 12.0, 1501)
-    special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-40, 3.4e38, -3.4e38, 1e-38])
-    return torch.cat([wide, torch.arange(-40, 41) * 0.75, wide * 3e-38, special, wide])
+    single = torch.float32
+    wide = torch.linspace(-12.0, 12.0, 1501, dtype=single)
+    values = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-40, 3.4e38, -3.4e38, 1e-38]
+    special = torch.tensor(values, dtype=single)
+    return torch.cat([wide, torch.arange(-40, 41, dtype=single) * 0.75, wide * 3e-38, special, wide])
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -53,3 +53,14 @@ def test_a_frozen_or_evaluated_range_does_not_move_and_signs_are_noted_in_evalua
     piece(torch.tensor([9.0]))
     assert piece.ranges.tolist() == before
     assert piece.negative.tolist()[0]
+
+
+@pytest.mark.parametrize(("observe_every", "steps"), [(8, 5), (100, 1), (4, 10)])
+def test_the_average_is_as_fast_where_an_epoch_ends_between(observe_every: int, steps: int) -> None:
+    piece = RangeActivation(8, True, decay=0.9, observe_every=observe_every)
+    for _ in range(8):
+        for i in range(steps):
+            piece.begin_minibatch(i, steps)
+            piece(torch.tensor([-1.0, 1.0]))
+    # The weights' sum shows how many minibatches have counted, the first ones before the average was stable too.
+    assert float(piece.ranges[2]) == pytest.approx(1 - 0.9 ** (8 * steps), rel=1e-5)

@@ -41,8 +41,8 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     with pytest.raises(NoCompiler, match="there is no C compiler .none-of-that-name."):
         build.library()
     with caplog.at_level(logging.INFO, "compress"):
-        assert passes.passes_for(torch.rand(passes.LARGE)) is None
-        assert passes.passes_for(torch.rand(passes.LARGE)) is None
+        assert passes.passes_for(torch.rand(1 << 17)) is None
+        assert passes.passes_for(torch.rand(1 << 17)) is None
     (record,) = caplog.records
     assert record.levelname == "INFO"
     assert "there is no C compiler" in record.message
@@ -82,12 +82,12 @@ def test_a_compiler_that_fails_is_one_warning(
 ) -> None:
     monkeypatch.setenv("CC", program(tmp_path, code))
     monkeypatch.setattr(build, "PATIENCE", 0.2 if "sleep" in code else 60.0)
-    assert passes.passes_for(torch.rand(passes.LARGE)) is None
+    assert passes.passes_for(torch.rand(1 << 17)) is None
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert message in record.message
     assert "the same numbers" in record.message
-    assert passes.passes_for(torch.rand(passes.LARGE)) is None  # it is not asked again
+    assert passes.passes_for(torch.rand(1 << 17)) is None  # it is not asked again
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_one_that_computes_something_else_is_not_used(
     command = needs_compiler()
     monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, change))
     monkeypatch.setenv("CC", command[0])
-    assert passes.passes_for(torch.rand(passes.LARGE)) is None
+    assert passes.passes_for(torch.rand(1 << 17)) is None
     assert "what was compiled" in caplog.text
 
 

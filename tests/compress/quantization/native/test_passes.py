@@ -5,6 +5,7 @@ import io
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from compress.quantization.fake_quant import FakeQuantizer
 from compress.quantization.functions import ends, plainly_quantize
 from compress.quantization.lsq import LearnedStepActivation
 from compress.quantization.native import passes
-from compress.quantization.native.build import NoCompiler, compiler, options_here
+from compress.quantization.native.build import CannotBuild, NoCompiler, compiler, library, options_here
 from compress.quantization.pact import ClippedActivation
 from compress.quantization.range_linear import RangeActivation, RangeWeight
 from tests.compress.harness import tiny_net
@@ -276,14 +277,44 @@ def test_a_run_begun_with_and_continued_without_is_the_same_run(name: str) -> No
         assert torch.equal(value, net.state_dict()[key]), key
 
 
-def test_made_for_the_first_large_tensor_and_said_in_one_line(
+def test_made_for_the_first_tensor_and_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(passes._Known, "asked", False)
     monkeypatch.setattr(passes._Known, "passes", None)
     with caplog.at_level(logging.INFO, "compress"):
-        assert passes.passes_for(torch.rand(passes.LARGE - 1)) is None
-        assert passes.passes_for(torch.rand(passes.LARGE)) is not None
         assert passes.passes_for(torch.rand(1)) is not None
+        assert passes.passes_for(torch.rand(1 << 17)) is not None
     assert [each.levelname for each in caplog.records] == ["INFO"]
     assert "one pass over memory" in caplog.text
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64])
+def test_proved_whatever_the_default_type_is(default: torch.dtype) -> None:
+    torch.set_default_dtype(default)
+    try:
+        passes._prove(passes.Passes(library()[0]))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("left", [0, 1000, 4096, 12000])
+def test_a_library_that_is_cut_off_is_made_anew(left: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert library()[1]
+    (made,) = (tmp_path / "compress").glob("*.so")
+    content = made.read_bytes()
+    made.unlink()  # this process has it in its memory
+    made.write_bytes(content[:left])
+    assert library()[1]
+    assert not library()[1]
+
+
+def test_a_command_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "gcc '-DX")
+    with pytest.raises(CannotBuild, match="CC=.* is no command: No closing quotation"):
+        library()
+
+
+def test_zeros_that_lie_nowhere_are_left_to_torch() -> None:
+    assert not passes.computes_with(torch._efficientzerotensor((4,)))
