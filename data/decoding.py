@@ -96,6 +96,11 @@ class Decoded(Generic[Entry]):
                     raise UserError(
                         f"{self.name(found)} can no longer be decoded ({error}); it could when its folder was read"
                     ) from None
+                if isinstance(error, OSError) and error.errno is not None:  # of the system, not of a decoder
+                    raise UserError(
+                        f"{self.name(found)} cannot be read any more ({error.strerror}); it was there when its folder "
+                        "was read"
+                    ) from None
                 self._damaged.add(found)
                 say_skipped(f"{self.name(found)}", error, "; the next file stands in for it")
         raise UserError(f"none of {self.count} images can be decoded; the last one was {self.name(place - 1)}")

@@ -74,7 +74,14 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
-    """RGB pixels of an image of any mode; grey is repeated three times, transparency is dropped."""
+    """RGB pixels of an image of any mode; grey is repeated three times, transparency is dropped.
+
+    Raises:
+        ValueError: its numbers have no range that is known, as those of floating point have.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        kind = "of floating point" if image.mode == "F" else "whole numbers of 32 bits"
+        raise ValueError(f"its pixels are {kind}, whose black and white are not known; store 8 or 16 bits a colour")
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         image = Image.fromarray(grey)

@@ -62,11 +62,11 @@ class PairFiles:
     def load(self) -> tuple[Pixels, Pixels]:
         """(blurred, sharp), (3, H, W) each. Raises one of `DECODE_ERRORS`; ValueError if sizes do not fit."""
         if self.blurred is None:
-            both = planes(self.sharp.load())
+            both = planes(_loaded(self.sharp))
             half = both.shape[2] // 2
             blurred, sharp = both[:, :, :half], both[:, :, half : 2 * half]
         else:
-            blurred, sharp = planes(self.blurred.load()), planes(self.sharp.load())
+            blurred, sharp = planes(_loaded(self.blurred)), planes(_loaded(self.sharp))
         if blurred.shape != sharp.shape:
             raise ValueError(
                 f"blurred is {blurred.shape[2]} x {blurred.shape[1]} pixels, sharp {sharp.shape[2]} x {sharp.shape[1]}"
@@ -188,6 +188,16 @@ class DegradedImages(PairSource):
 
     def _sharp(self, place: int) -> Pixels:
         return self._pixels[place][0]
+
+
+def _loaded(image: ImageFile) -> Pixels:
+    """Its pixels; an error of decoding says of which file of a pair it is."""
+    try:
+        return image.load()
+    except DECODE_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{image.path.parent.name}/{image.path.name}: {error}") from error
 
 
 def inside(pixels: Pixels, margin: int) -> Pixels:

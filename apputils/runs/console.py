@@ -50,7 +50,7 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
             _check_present_folder()
             main()
         except UserError as e:
-            _tell(f"error: {printable(e, LAYOUT)}")
+            _tell(f"error: {printable(_without_traceback(str(e)), LAYOUT)}")
             sys.exit(USER_ERROR)
         except GoalMissed as e:
             sys.stderr.write(f"{e}\n")
@@ -68,6 +68,15 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(INTERRUPTED)
 
     return wrapper
+
+
+def _without_traceback(message: str) -> str:
+    """What an error of a process that loads data said there: torch's loader puts its traceback in front."""
+    return (
+        message.rpartition(f"{UserError.__name__}: ")[2].rstrip()
+        if message.startswith("Caught UserError in ")
+        else message
+    )
 
 
 def _check_present_folder() -> None:

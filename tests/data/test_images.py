@@ -39,3 +39,10 @@ def test_a_jpeg_that_is_cut_off_is_refused(left: int, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:left])
     with pytest.raises(DECODE_ERRORS):
         ImageFile("a", tmp_path / "a.jpg").load()
+
+
+@pytest.mark.parametrize(("kind", "word"), [("float32", "floating point"), ("int32", "32 bits")])
+def test_numbers_without_a_known_range_are_refused(kind: str, word: str, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).random((40, 40)).astype(kind)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=word):
+        ImageFile("a", tmp_path / "a.tif").load()

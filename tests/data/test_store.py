@@ -190,3 +190,11 @@ def test_a_store_can_be_sent_to_another_process(make_images: MakeImages) -> None
     for lazily in (False, True):
         found = PairStore(all_images(make_images("p", 2)), 2, memory_budget=9000, lazily=lazily)
         assert np.array_equal(pickle.loads(pickle.dumps(found))[1].low, found[1].low)
+
+
+def test_a_file_that_has_gone_is_no_damaged_one(make_images: MakeImages) -> None:
+    directory = make_images("p", 3)
+    found = PairStore(all_images(directory), 2, memory_budget=0, lazily=True)
+    (directory / "1.png").unlink()
+    with pytest.raises(UserError, match=r"1.png cannot be read any more \(No such file or directory\)"):
+        found[1]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from apputils.runs.console import Interrupted, exit_codes
 from compress.errors import UserError
@@ -45,3 +46,17 @@ def test_a_present_folder_that_was_removed(
         exit_codes(lambda: pytest.fail("it starts"))()
     assert end.value.code == 2
     assert "error: the present folder cannot be used, it may have been removed: " in capsys.readouterr().err
+
+
+def test_an_error_of_a_loading_process_has_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    class Damaged(Dataset[int]):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, place: int) -> int:
+            raise UserError("none of 3 images can be decoded")
+
+    with pytest.raises(SystemExit) as ended:
+        exit_codes(lambda: list(DataLoader(Damaged(), num_workers=1)))()  # type: ignore[func-returns-value]
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: none of 3 images can be decoded\n"

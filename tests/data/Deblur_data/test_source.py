@@ -271,5 +271,5 @@ def test_of_many_large_pairs_only_heads_are_read_and_the_next_pair_stands_in(
     sent = pickle.loads(pickle.dumps(pixels))
     for each in (pixels, sent):
         assert all(np.array_equal(a, b) for a, b in zip(each[2], kept[3].load(), strict=True))
-    assert "2.png: it cannot be decoded" in caplog.text
+    assert "2.png: it cannot be decoded (blurred/2.png: " in caplog.text
     assert "the next file stands in for it" in caplog.text
