@@ -114,6 +114,9 @@ class Coupling:
             for argument in written(node):
                 self._spread_write(result, aliases.of(argument))
         self._node = None
+        for node in trace.placeholders:  # likewise of a parameter or buffer
+            if any(self.read(node).units[dim] is not None for dim in dims_read(node)):
+                self.risky.add((self.name_of(node) or "").rpartition(".")[0])
         for node in trace.results:
             for value in self.values(node):
                 self.pin_all(value, "network output")

@@ -169,6 +169,7 @@ class _Watch(TorchFunctionMode):
             count, sizes = func(*args, **kwargs), [size for size in _sizes(args[0], args[0].shape, (), {}) if size != 1]
             return sizes[0] if sizes == [count] else derived(count, *sizes)  # the length of a vector
         if func is torch.Tensor.__len__:
+            _note_read(args[0], [0])
             return _counted(args[0], 0, func(*args, **kwargs), "value")
         if func in PARTS and args:
             found = self._noted(func, args, kwargs)

@@ -1,8 +1,11 @@
 """Views that can be read in two ways, of which the first pins: the second is taken, also for one kind of module."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from compress.thinning.proof.verify import run_only
 from compress.thinning.trials import trial
@@ -69,3 +72,41 @@ def test_the_first_trial_compares_at_once(fixed: bool, monkeypatch: pytest.Monke
     graph = trial.prunable_graph(Viewed(fixed), torch.rand(2, 3, 4, 4))
     assert bool(graph.groups(prunable_only=True)) is not fixed
     assert not runs  # a pass without comparison is worth it only once something has failed
+
+
+class Hypercomplex(nn.Module):
+    """A weight that is a sum of Kronecker products (arXiv 2102.08597); as many terms as the algebra has dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.algebra, self.terms = nn.Parameter(torch.randn(2, 2, 2)), nn.Parameter(torch.randn(2, 4, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        algebra, terms = self.algebra, self.terms  # by names that no reader of the code knows for parameters
+        count, rows, columns = algebra.shape[0], terms.shape[1], terms.shape[2]
+        weight = torch.einsum("nab,noi->aobi", algebra, terms).reshape(count * rows, count * columns)
+        return functional.linear(x, weight)
+
+
+class Scaled(nn.Module):
+    """A layer whose code divides by the size of a weight."""
+
+    def __init__(self, counted: bool = True) -> None:
+        super().__init__()
+        self.counted = counted
+        self.down, self.up = nn.Parameter(torch.randn(6, 12)), nn.Parameter(torch.randn(8, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        down = self.down
+        width = down.shape[0] if self.counted else len(down)
+        return functional.linear(functional.linear(x, down).relu(), self.up) / width**0.5
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"), [(Hypercomplex, "1.algebra"), (Scaled, "1.down"), (lambda: Scaled(False), "1.down")]
+)
+def test_what_the_size_of_a_weight_decides_is_tried_at_once(layer: Callable[[], nn.Module], name: str) -> None:
+    """Else a schedule would mask these and find at its end that they cannot go."""
+    model = nn.Sequential(nn.Linear(5, 12), layer(), nn.Linear(8, 3))
+    graph = trial.prunable_graph(model, torch.randn(4, 5))
+    assert any("a trial without some of it" in reason for reason in graph.why_pinned(name)), graph.describe()
