@@ -91,10 +91,15 @@ class Record:
         for weight in weights:
             zeros, done = self.content["dense_zeros"][weight], self.done(weight)
             own = [{"level": first, "zeros": zeros, "metrics": self.dense}, *(done[lv] for lv in levels if lv in done)]
-            named = {"members": ", ".join(self.content["members"][weight])} if "members" in self.content else {}
+            named = {"members": self._members(weight)} if "members" in self.content else {}
             for row in own:
                 rows.append({"weight": weight, "level": row["level"], "zeros": row["zeros"], **row["metrics"], **named})
         return pd.DataFrame(rows)
+
+    def _members(self, weight: str) -> str:
+        """The weights that share a curve; those that go along without a vote are marked, as no pruner names them."""
+        ranked = self.content.get("ranked", {}).get(weight, [weight])
+        return ", ".join(each if each in ranked else f"{each} (no vote)" for each in self.content["members"][weight])
 
 
 def fingerprint(model: nn.Module, sense_type: str, coupled: bool = False) -> str:

@@ -200,7 +200,7 @@ def test_one_named_weight_ranks_alone_and_takes_its_group_along(tmp_path: Path) 
     model, evaluation = made("residual")
     settings = Settings(weights=["a2.weight"])
     table = sensitivity_analysis(model, tmp_path / "s.xlsx", evaluation, "filter", [0.5], settings)
-    assert list(table["members"]) == ["a2.weight, stem.weight"] * 2
+    assert list(table["members"]) == ["a2.weight, stem.weight (no vote)"] * 2
     expected = pruned_loss("residual", {"a2.weight": 0.5}, "Filters")
     assert table["loss"].iloc[1] == pytest.approx(expected, rel=1e-5)
     with torch.no_grad():  # what it said before: the rows of a2 alone
