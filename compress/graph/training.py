@@ -24,6 +24,7 @@ from compress.errors import UserError
 from compress.graph.calls import Call, Unused, calls_of, unused_in
 from compress.graph.own_code import asks_for_gradients, asks_for_training, computes_shares
 from compress.graph.recording.untraced import refuse_unusable
+from compress.graph.recording.variation import noted
 from compress.graph.recording.watch import watched
 from compress.graph.sizes.elsewhere import numbers_elsewhere
 from compress.graph.trace import (
@@ -48,7 +49,7 @@ def traces_of(model: nn.Module, example_inputs: ExampleInputs) -> list[Trace]:
     unused = unused_in(example_inputs, model)
     calls = calls_of(example_inputs)
     for call in calls:
-        with watched(model):
+        with watched(model), noted(model):
             trace = trace_model(model, [call, *unused])
             training = training_trace(model, call, unused, trace) if asks_for_training(model) else ""
         if isinstance(training, str):

@@ -25,6 +25,7 @@ from compress.graph.aliases import overlapping
 from compress.graph.channels import ChannelGraph
 from compress.graph.own_code import hooked, hooks_of
 from compress.graph.recording.garbage import old_objects_aside
+from compress.graph.recording.variation import drawing_notes
 from compress.graph.trace import ExampleInputs
 from compress.thinning.complete import Masks, check_graph, complete_masks
 from compress.thinning.proof.inputs import Samples
@@ -148,7 +149,8 @@ def remove_units(
     if optimizer is not None:
         slice_optimizer(recipe, model, optimizer)
     outcome, cut = proof.outcome, recipe.slice_all(given)
-    notes += proof.notes + graph.notes + _later_notes(model, optimizer)
+    unsaid = tuple(each for each in drawing_notes(model) if each not in graph.notes)
+    notes += proof.notes + graph.notes + unsaid + _later_notes(model, optimizer)
     return Thinned(recipe, proof.removed, cut, notes, difference, outcome.masking_change, outcome.passed, mode)
 
 

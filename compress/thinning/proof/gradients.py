@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from compress.graph.calls import Call, calling, copies
 from compress.graph.dropout import NoDropout
 from compress.graph.own_code import is_foreign
+from compress.graph.recording.variation import noted
 from compress.graph.trace import plain_outputs
 from compress.thinning.proof.copies import cast, mask_removed, put_on_copies, restored
 from compress.thinning.proof.inputs import cast_inputs
@@ -120,7 +121,13 @@ def gradients(model: nn.Module, call: Call, mode: str, as_they_are: bool = False
     What is not finite counts as zero or as a huge number, unless they are wanted `as_they_are`.
     """
     watch = NoDropout()
-    with quiet_numerics(watch), kept_weights(model, watch), kept_buffers(model, mode), torch.enable_grad():
+    with (
+        quiet_numerics(watch),
+        noted(model),
+        kept_weights(model, watch),
+        kept_buffers(model, mode),
+        torch.enable_grad(),
+    ):
         try:
             with calling(model, call), plain_outputs(model):
                 arguments, keywords = copies((call.arguments, call.keywords))

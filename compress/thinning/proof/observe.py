@@ -20,6 +20,7 @@ from compress.graph.dropout import NoDropout
 from compress.graph.modes import in_mode
 from compress.graph.own_code import WATCHED, asks_for_gradients, asks_for_inference, asks_for_training
 from compress.graph.recording.leaks import kept_state
+from compress.graph.recording.variation import laid_out, noted
 from compress.graph.recording.watch import watched
 from compress.graph.trace import ExampleInputs, plain_outputs
 from compress.thinning.proof.steps import Recording, Step
@@ -103,6 +104,7 @@ def _run(
     wanted = mode == GRADIENTS or (mode == "train" and asks_for_gradients(model))
     with (
         quiet_numerics(watch),
+        noted(model),
         kept_weights(model, watch) as written,
         kept_buffers(model, mode),
         _named_calls(model, running),
@@ -111,7 +113,7 @@ def _run(
     ):
         try:
             with watched(model, again=False), calling(model, call), plain_outputs(model):
-                arguments, keywords = copies((call.arguments, call.keywords))  # it may write into them
+                arguments, keywords = laid_out(copies((call.arguments, call.keywords)))  # it may write into them
                 outputs = model(*arguments, **keywords)
         except FAILURES as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,6 +8,7 @@ and by everything that ranks channels.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from compress.errors import UserError, some
 from compress.graph.channels import ChannelGraph, ChannelGroup, Pin, graph_of
 from compress.graph.coupling import Choices
 from compress.graph.recording.garbage import old_objects_aside
+from compress.graph.recording.variation import drawing_notes, under, variations
 from compress.graph.trace import ExampleInputs
 from compress.graph.training import traces_of
 from compress.graph.values import Heads
@@ -94,9 +96,11 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
                     break
         # One unit of every group at once: if that runs, a single pass has tried them all.
         removed = {group.name: [group.units - 1] for group in graph.groups(prunable_only=True)}
-        if not graph.risky or not removed:
+        varied = bool(variations(model))
+        if not (graph.risky or varied) or not removed:
             break
-        trials = trials_of(model, graph, removed, inputs, ("eval",), own_values=False, allow_inexact=allow_inexact)
+        modes = ("eval", "train") if varied else ("eval",)
+        trials = trials_of(model, graph, removed, inputs, modes, own_values=False, allow_inexact=allow_inexact)
         # The comparison runs the network too; a pass for that alone is worth it once something has failed.
         outcome = trials.full(list(removed)) if number else trials.compares(list(removed))
         if outcome.passed:
@@ -108,8 +112,8 @@ def prunable_graph(model: nn.Module, example_inputs: ExampleInputs, allow_inexac
         changes.make(trials, outcome, list(removed), only_pins=number >= ATTEMPTS)
     if late := [*steep_pins(model, graph, traces, inputs.several), *remade_pins(model, graph, inputs.several)]:
         pins = [*changes.pins, *late]
-        return graph_of(model, traces, changes.choices, pins, changes.distrusted, allow_inexact, heads)
-    return graph
+        graph = graph_of(model, traces, changes.choices, pins, changes.distrusted, allow_inexact, heads)
+    return replace(graph, notes=(*graph.notes, *drawing_notes(model)))
 
 
 def _other_ways(model: nn.Module, graph: ChannelGraph) -> list[Choices]:
@@ -161,13 +165,23 @@ def trials_of(
     def recipe(names: Sequence[str]) -> Recipe:
         return plan_recipe(model, graph, {name: removed[name] for name in names})
 
+    def compared(names: Sequence[str]) -> Outcome:
+        alike = graph.alike and not variations(model)  # in the traces it took one path of several
+        return trial(model, recipe(names), masks or {}, inputs, modes[:1] if alike else modes, own_values)
+
     def compares(names: Sequence[str]) -> Outcome:
         try:
-            outcome = trial(model, recipe(names), masks or {}, inputs, modes[:1] if graph.alike else modes, own_values)
+            outcome = compared(names)
         except ForwardFailed as error:
             raise UserError(
                 f"{type(model).__name__} does not run on the example inputs: {error} (in {error.module!r})"
             ) from error
+        for variation in variations(model) if outcome.passed else ():
+            with under(variation), contextlib.suppress(ForwardFailed):  # it may not take images in that layout
+                other = compared(names)
+                if not other.passed:
+                    outcome = replace(other, masking_change=outcome.masking_change)
+                    break
         return replace(outcome, tolerance=float("inf")) if allow_inexact else outcome
 
     return Trials(graph, compares, lambda names: run_only(model, recipe(names), Samples.all_alike(inputs).several))
