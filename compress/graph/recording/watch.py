@@ -190,7 +190,7 @@ def _runs_foreign(frame: FrameType) -> bool:
 
 @functools.cache
 def _codes_of(cls: type) -> frozenset[CodeType]:
-    """The code of all methods of a class, of what they are decorated with, and of functions inside."""
+    """The code of all methods that stand in a class, of what they are decorated with, and of functions inside."""
     found: set[CodeType] = set()
     open_ends: list[Any] = list(vars(cls).values())
     while open_ends:
@@ -202,7 +202,12 @@ def _codes_of(cls: type) -> frozenset[CodeType]:
             open_ends += [each.fget, each.fset]
         elif isinstance(each, staticmethod | classmethod):
             open_ends.append(each.__func__)
-        elif inspect.isfunction(each) and each.__code__ not in found:
+        elif inspect.isfunction(each) and each.__code__ not in found and _stands_in(each, cls):
             open_ends.append(each.__code__)
             open_ends += [getattr(each, "__wrapped__", None)]
     return frozenset(found)
+
+
+def _stands_in(function: Any, cls: type) -> bool:
+    """Whether the source of a class holds a function; not so `forward = helper`, or what was set later."""
+    return bool(function.__qualname__.startswith(f"{cls.__qualname__}."))

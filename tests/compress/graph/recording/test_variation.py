@@ -37,9 +37,13 @@ class Augments(Between):
         return y - y.mean(1, keepdim=True) if self.training and random.random() < 0.15 else y
 
 
+def by_choice(self, y, x):
+    acts = [functional.relu, functional.relu, functional.relu, lambda t: functional.softmax(t, 1)]
+    return choice(acts)(y) if self.training else y
+
+
 class Chooses(Between):
-    def between(self, y, x):
-        return choice([functional.relu, functional.relu, functional.relu, lambda t: functional.softmax(t, 1)])(y)
+    between = by_choice  # it does not stand in the class's source
 
 
 class ByNumpy(Between):
