@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
     for old, new in _runs(x.shape, shape):
         labelled = [dim for dim in old if x.units[dim] is not None]
         if len(labelled) > 1:
+            x = _buffers_stay(c, x, labelled)
+            labelled = [dim for dim in labelled if x.units[dim] is not None]
+        if len(labelled) > 1:
             for dim in labelled:
                 c.pin(x.units[dim], "two channel dimensions are merged into one")
         # The ids would differ for another image size: (H*W, C) -> (C, H, W) without a transposition.
@@ -53,6 +57,23 @@ def reshape(c: Coupling, node: Node, a: dict[str, Any]) -> Result:
                 follow(c, given.get(j) or {}, None)
     _note_cut(c, node, x, shape, units)
     return Value.of(shape, units, zero)
+
+
+def _buffers_stay(c: Coupling, x: Value, dims: list[int]) -> Value:
+    """The same value without the units that are of buffers only, such as the points of a grid: no mask covers those."""
+    units = [ids for name, value in c.tensors.items() if not _is_buffer(c, name) for ids in value.units]
+    held = {root for ids in units if ids is not None for root in c.units.roots(ids).ravel().tolist()}
+    kept = list(x.units)
+    for dim, ids in enumerate(x.units):
+        if ids is not None and dim in dims and held.isdisjoint(c.units.roots(ids).tolist()):
+            c.pin(ids, "a dimension of a buffer is merged with channels")
+            kept[dim] = None
+    return replace(x, units=tuple(kept))
+
+
+def _is_buffer(c: Coupling, name: str) -> bool:
+    place, _, own = name.rpartition(".")
+    return place in c.modules and own in c.modules[place]._buffers
 
 
 def _note_cut(c: Coupling, node: Node, x: Value, shape: tuple[int, ...], units: dict[int, Ids | None]) -> None:

@@ -176,3 +176,22 @@ def test_positions_that_are_cut_into_channels_are_pinned_for_another_image_size_
     assert ("the image size decides which channels meet" in reasons) is not transposed
     assert ("first.weight[0]" in removed) is transposed
     assert "inner.weight[0]" in removed
+
+
+@pytest.mark.parametrize("flat", [lambda y: y.flatten(-2), lambda y: y.transpose(-1, -2).flatten(-2)])
+def test_channels_go_that_are_merged_with_a_dimension_of_a_buffer(flat):
+    """A spline layer (FastKAN, arXiv 2405.06721): each channel at the points of a grid that stays."""
+
+    class Spline(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = torch.nn.Linear(3, 8), torch.nn.Linear(24, 4)
+            self.register_buffer("grid", torch.linspace(-1, 1, 3))
+
+        def forward(self, x):
+            return self.last(flat(torch.exp(-((self.first(x)[..., None] - self.grid) ** 2)) * self.first(x)[..., None]))
+
+    module = Spline()
+    removed, graph = thinned_alike(module, numbers(5, 3), numbers(2, 3))
+    assert "first.weight[0]" in removed, graph.describe()
+    assert (module.last.in_features, len(module.grid)) == (15, 3)
