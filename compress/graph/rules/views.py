@@ -91,7 +91,7 @@ def _note_cut(c: Coupling, node: Node, x: Value, shape: tuple[int, ...], units: 
             c.cuts.append(Cut(place, frozenset(), True))
 
 
-MIXED = "positions and channels are cut anew across their borders, so that the image size decides which channels meet"
+MIXED = "positions and channels are cut anew across their borders, so that the size of the input decides which meet"
 
 
 def _mixed(c: Coupling, x: Value, dim: int, old: list[int], new: Sequence[tuple[int, Form | None]]) -> bool:
@@ -193,7 +193,7 @@ def _why_stiff(c: Coupling, sizes: list[int], given: list[Form | None]) -> str:
     written = [str(size) for size, form in zip(sizes, given, strict=True) if form is None]
     place = f" at {literals_of(c.node)[1]}" if literals_of(c.node)[1] else ""
     if written:
-        return f"the sizes of the view are literals: {' and '.join(written)} in the code{place}"
+        return f"the sizes of the view are literals or products of sizes: {' and '.join(written)}{place}"
     return f"trials without a part of any of the view's dimensions {tuple(sizes)} failed"
 
 

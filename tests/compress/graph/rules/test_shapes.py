@@ -173,7 +173,7 @@ def test_positions_that_are_cut_into_channels_are_pinned_for_another_image_size_
     images = [numbers(2, 3, 2, 2), numbers(3, 3, 2, 2), numbers(2, 3, 4, 4)]
     removed, graph = thinned_alike(Pab(transposed), *images)
     reasons = "".join(graph.why_pinned("first.weight"))
-    assert ("the image size decides which channels meet" in reasons) is not transposed
+    assert ("the size of the input decides which meet" in reasons) is not transposed
     assert ("first.weight[0]" in removed) is transposed
     assert "inner.weight[0]" in removed
 
