@@ -113,7 +113,10 @@ def test_what_a_number_beside_a_weight_counts():
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (lambda net, y: y.view(len(y), -1, 4, 36).softmax(1).view(len(y), 8, 6, 6), "literals: 4 in the code at test_"),
+        (
+            lambda net, y: y.view(len(y), -1, 4, 36).softmax(1).view(len(y), 8, 6, 6),
+            "literals or products of sizes: 4 at test_",  # not in the line above, which the reason quotes
+        ),
         (
             lambda net, y: y.view(len(y), int("8"), -1).softmax(-1).view(y.shape),
             "fixed in the code, (2, 8, 6, 6) to (2, 8, 36) (view ",
