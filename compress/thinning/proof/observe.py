@@ -19,6 +19,7 @@ from compress.graph.calls import calling, calls_of, copies
 from compress.graph.dropout import NoDropout
 from compress.graph.modes import in_mode
 from compress.graph.own_code import WATCHED, asks_for_gradients, asks_for_inference, asks_for_training
+from compress.graph.recording.compiled import asked_whether, told
 from compress.graph.recording.leaks import kept_state
 from compress.graph.recording.variation import laid_out, noted
 from compress.graph.recording.watch import watched
@@ -112,7 +113,7 @@ def _run(
         torch.inference_mode() if mode == INFERENCE else torch.set_grad_enabled(wanted),
     ):
         try:
-            with watched(model, again=False), calling(model, call), plain_outputs(model):
+            with watched(model, again=False), calling(model, call), plain_outputs(model), told(mode):
                 arguments, keywords = laid_out(copies((call.arguments, call.keywords)))  # it may write into them
                 outputs = model(*arguments, **keywords)
         except FAILURES as error:
@@ -148,7 +149,8 @@ def asked_for(model: nn.Module, modes: Sequence[str]) -> tuple[str, ...]:
     """The modes, and those in which some code may compute something else than in eval and training mode."""
     gradients = (GRADIENTS,) if asks_for_gradients(model) else ()
     # Last, since what code keeps of it may be of no use with gradients.
-    return tuple(dict.fromkeys((*modes, *gradients, *((INFERENCE,) if asks_for_inference(model) else ()))))
+    compiled = asked_whether(model)
+    return tuple(dict.fromkeys((*modes, *gradients, *compiled, *((INFERENCE,) if asks_for_inference(model) else ()))))
 
 
 def told_apart(model: nn.Module, modes: Sequence[str]) -> Sequence[str]:

@@ -36,3 +36,11 @@ def doubled(module, y):
 class Regularizer:
     def __call__(self, module, y):
         return regularized(module, y)
+
+
+def compiled(y):
+    return y / y.shape[1] if torch.compiler.is_compiling() else y / 8
+
+
+def compiled_deep(y):
+    return compiled(y)
