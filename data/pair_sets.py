@@ -38,7 +38,7 @@ class PairCrops(Crops):
         return self.source.files()
 
     @property
-    def images(self) -> int:
+    def image_count(self) -> int:
         """See `Crops`."""
         return len(self.source)
 

@@ -78,7 +78,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]], ABC):
 
         Args:
             sample: in [0, samples); counted on from epoch to epoch where an epoch has fewer samples than there are
-                images, so that `sample % images` takes each in its turn.
+                images, so that `sample % image_count` takes each in its turn.
             draw: makes every random choice.
         """
 
@@ -87,14 +87,14 @@ class Crops(Dataset[tuple[Tensor, Tensor]], ABC):
         """The files that pairs are made of."""
 
     @property
-    def images(self) -> int:
+    def image_count(self) -> int:
         """How many images samples are cut out of; of an image in two files say so here. The files by default."""
         return len(self.files())
 
     @cached_property
     def epochs_to_see_all(self) -> int:
         """Until each image has been used: more than 1 where an epoch has fewer samples than there are images."""
-        return -(-self.images // self.samples)
+        return -(-self.image_count // self.samples)
 
     def __len__(self) -> int:
         return self.samples

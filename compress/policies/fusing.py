@@ -101,7 +101,7 @@ class FusingPolicy(Policy):
         self._done = True
         current.forget()
         rewrap(ctx.model)
-        ctx.tell(NetworkCut({**Recipe(fused=tuple(fusions)).to_dict(), "reasons": {}}))
+        ctx.tell(NetworkCut({**Recipe(fused=tuple(fusions)).to_state(), "reasons": {}}))
         source = "the first training batch" if current.batch is not None else "the example inputs"
         logger.info(
             "%s: fused in epoch %d: %s, parameters %s -> %s; proved on %s in eval and training mode: outputs differ by "

@@ -122,7 +122,7 @@ class ThinningPolicy(Policy):
         current.forget()
         rewrap(ctx.model)
         ctx.masks.take_cut(result.masks, result.recipe.slice)
-        ctx.tell(NetworkCut({**result.recipe.to_dict(), "reasons": reasons}))
+        ctx.tell(NetworkCut({**result.recipe.to_state(), "reasons": reasons}))
         after = sum(parameter.numel() for parameter in model.parameters())
         source = _source(current, inputs)
         level = logging.INFO if result.exact else logging.WARNING

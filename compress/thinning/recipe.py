@@ -5,7 +5,7 @@
     recipe = Recipe(kept={"conv.weight": {0: torch.tensor([0, 2])}}, sizes={"conv.weight": {0: 3}},
                     attributes={"conv": {"out_channels": 2}})
     recipe.apply(fresh_model)                 # conv.weight keeps its rows 0 and 2
-    path.write_text(json.dumps(recipe.to_dict()))       # Recipe.from_dict(json.loads(path.read_text()))
+    text = json.dumps(recipe.to_dict())       # Recipe.from_dict(json.loads(text))
 """
 
 from __future__ import annotations
@@ -191,8 +191,13 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Lists, dictionaries, text and numbers, such as `json.dumps` and `torch.load(..., weights_only=True)` take."""
+        kept = {name: {dim: each.tolist() for dim, each in dims.items()} for name, dims in self.kept.items()}
+        return {**self.to_state(), "kept": kept}
+
+    def to_state(self) -> dict[str, Any]:
+        """The same with tensors of indices: what checkpoints keep."""
         return {
-            "kept": {name: {dim: each.tolist() for dim, each in dims.items()} for name, dims in self.kept.items()},
+            "kept": {name: dict(dims) for name, dims in self.kept.items()},
             "sizes": {name: dict(dims) for name, dims in self.sizes.items()},
             "attributes": {
                 name: {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

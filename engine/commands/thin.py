@@ -215,7 +215,7 @@ def _cut_scheduler(state: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
     policies = [{**each, "state": cut_state(each["state"], recipe)} for each in state.get("policies", [])]
     return {
         **state,
-        "recipes": [*state["recipes"], {**recipe.to_dict(), "reasons": {}}],
+        "recipes": [*state["recipes"], {**recipe.to_state(), "reasons": {}}],
         "masks": {name: each for name, each in masks.items() if each is not None},
         "policies": policies,
         "reasons": {},

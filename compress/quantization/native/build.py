@@ -114,7 +114,7 @@ def _compiled(command: list[str], options: tuple[str, ...], folder: Path, key: s
             # Linked without -fopenmp: the threads are those of the OpenMP that torch has loaded, not of a second one.
             _run([*command, "-shared", "-o", str(shared), str(made), "-lm"])
             # The checksum first: a library without its own is made anew.
-            files.write_text(_checksum(path), hashlib.sha256(shared.read_bytes()).hexdigest())
+            files.write_text(_checksum(path), _digest(shared))
             os.replace(shared, path)
     except OSError as e:
         raise CannotBuild(f"{command[0]} cannot be run in {folder}: {files.why(e)}") from e
@@ -125,11 +125,15 @@ def _checksum(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
+def _digest(path: Path) -> str:
+    return hashlib.sha256(files.read_bytes(path)).hexdigest()
+
+
 def _is_whole(path: Path) -> bool:
     """Whether a library is as it was made: half of one would not fail to load but end the process, when it is used."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == _checksum(path).read_text()
-    except (OSError, UnicodeDecodeError):
+        return files.read_bytes(_checksum(path)) == _digest(path).encode()
+    except OSError:
         return False
 
 
