@@ -1,10 +1,12 @@
-"""A cheaper graph with the same outputs: BatchNorm folded, channels last, operations in place.
+"""A cheaper graph with the same outputs: BatchNorm folded, channels last, convolutions with their ReLU, work in place.
 
 Rewritings of a torch.fx graph of pure tensor operations, as `program.py` has it; `made_pure` makes one of what
 torch.export gives.
 """
 
+import math
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ IN_PLACE = {  # pure operation -> the same on its first argument's memory
 }
 NEW_MEMORY = {*CONVOLUTIONS, NORM, PLAIN_NORM, aten.linear.default, aten.addmm.default}  # nothing else can see these
 MADE = {*NEW_MEMORY, aten.add.Tensor}  # the same, of operations that torch.export gives
+LARGE, MANY = 20480, 16  # values of an input and samples from which on torch leaves a convolution to oneDNN
 # running statistics, which their schemas do not say
 WRITES_UNSAID = ("instance_norm", "cudnn_batch_norm", "miopen_batch_norm", "_batch_norm_impl_index")
 
@@ -90,6 +93,7 @@ def fold_batch_norm(graph: Graph, state: set[Node]) -> None:
         with graph.inserting_before(convolution):
             folded = graph.call_function(_fold, (weight, bias, gamma, beta, mean, variance, eps))
             parts = [graph.call_function(operator.getitem, (folded, place)) for place in (0, 1)]
+        parts[0].meta["val"] = weight.meta.get("val")  # of its shape and type
         convolution.args = (convolution.args[0], *parts, *convolution.args[3:])
         for each in [norm] if plain else outputs:
             each.replace_all_uses_with(convolution)
@@ -127,6 +131,7 @@ def lay_out(graph: Graph, state: set[Node], example: Tensor | None) -> bool:
     for node in convolutions:
         with graph.inserting_before(node):
             weight = graph.call_function(_channels_last, (node.args[1],))
+        weight.meta["val"] = node.args[1].meta.get("val")
         node.args = (node.args[0], weight, *node.args[2:])
     return True
 
@@ -135,20 +140,117 @@ def _channels_last(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last)
 
 
-def work_in_place(graph: Graph, kept: set[Node]) -> None:
+def fuse_relu(graph: Graph) -> None:
+    """Lets oneDNN apply the ReLU behind a convolution, and the addition between them, before it stores the output.
+
+        conv -> relu    and    conv -> add -> relu
+
+    A pass over memory less each, with the same bits: only where torch gives the convolution to oneDNN itself.
+    """
+    operations = _onednn()
+    if not operations:
+        return
+    for relu in graph.find_nodes(op="call_function", target=aten.relu.default):
+        fits = ((chain, other) for chain, other in _chains(relu) if _can_be_one(chain, other))
+        chain, other = next(fits, ((), None))
+        if not chain:
+            continue
+        x, weight, bias, *sizes = _arguments(chain[-1])
+        with graph.inserting_before(relu):
+            if other is None:
+                told = (x, weight, bias, *sizes, "relu", [], "")
+                fused = graph.call_function(operations[0], told)
+            else:
+                told = (x, other, weight, bias, *sizes, "add", 1.0, "relu", [], "")
+                fused = graph.call_function(operations[1], told)
+        fused.meta["val"] = relu.meta.get("val")
+        relu.replace_all_uses_with(fused)
+        for node in (relu, *chain):
+            graph.erase_node(node)
+
+
+def _chains(relu: Node) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """What lies before a ReLU, from the last operation to the first, and what an addition on the way adds."""
+    source = relu.args[0]
+    yield (source,), None
+    if isinstance(source, Node) and source.target is aten.add.Tensor and not source.kwargs:
+        one, other = source.args
+        yield (source, one), other
+        yield (source, other), one
+
+
+def _can_be_one(chain: tuple[Any, ...], other: Any) -> bool:
+    if not _is_of_onednn(chain[-1]) or any(len(each.users) != 1 for each in chain):  # the graph's output is a user too
+        return False
+    return len(chain) == 1 or _is_like(other, chain[-1])
+
+
+def _is_of_onednn(convolution: Any) -> bool:
+    """Whether torch has oneDNN compute it on a CPU; small ones, and those of single pixels, it may compute itself."""
+    if not isinstance(convolution, Node) or convolution.target is not aten.conv2d.default:
+        return False
+    values = [each.meta.get("val") if isinstance(each, Node) else None for each in convolution.args[:2]]
+    if not all(isinstance(each, Tensor) and each.dtype == torch.float32 for each in values):
+        return False
+    (shape, kernel), size = (shape_of(each) for each in convolution.args[:2]), convolution.meta.get("val")
+    large = isinstance(size, Tensor) and math.prod(shape) > LARGE and size.device.type == "cpu"
+    return large and len(shape) == 4 and (shape[0] >= MANY or kernel[2:] != (1, 1))
+
+
+def _is_like(value: Any, other: Node) -> bool:
+    """Whether a term is a tensor of the shape and type of another."""
+    mine, its = (each.meta.get("val") if isinstance(each, Node) else None for each in (value, other))
+    return isinstance(mine, Tensor) and isinstance(its, Tensor) and (mine.shape, mine.dtype) == (its.shape, its.dtype)
+
+
+def _arguments(convolution: Node) -> tuple[Any, ...]:
+    """Input, weight, bias, then padding, stride, dilation and groups as oneDNN's operations take them."""
+    x, weight, bias, stride, padding, dilation, groups = (
+        default if _argument(convolution, place) is None else convolution.args[place]
+        for place, default in enumerate((None, None, None, (1,), (0,), (1,), 1))
+    )
+    sizes = [list(each) * (2 // len(each)) for each in (padding, stride, dilation)]  # one number is for both sides
+    return x, weight, bias, *sizes, groups
+
+
+def work_in_place(graph: Graph) -> None:
     """Lets operations overwrite a value that was made in this graph, for them alone, and is not returned."""
     fresh: set[Node] = set()
+    made = NEW_MEMORY | set(_onednn())
     for node in graph.nodes:
         if node.target not in IN_PLACE:
-            if node.target in NEW_MEMORY:
+            if _adds_last(node, fresh, made):
+                x, term, *rest = node.args
+                node.target, node.args = _onednn()[2], (term, x, *rest)
+            if node.target in made:
                 fresh.add(node)
             continue
-        free = fresh - kept
-        if node.target is aten.add.Tensor and not node.kwargs and _may_overwrite(node.args[1], node, free):
+        if node.target is aten.add.Tensor and not node.kwargs and _may_overwrite(node.args[1], node, fresh):
             node.args = (node.args[1], node.args[0])  # a + b = b + a
-        if _may_overwrite(node.args[0], node, free):
+        if _may_overwrite(node.args[0], node, fresh):
             node.target = IN_PLACE[node.target]
         fresh.add(node)
+
+
+def _adds_last(node: Node, fresh: set[Node], made: set[Any]) -> bool:
+    """Whether a convolution may add its output to the memory of the term: nothing reads or shows that any more."""
+    if node.target not in _onednn()[1:2]:
+        return False
+    x, term = node.args[:2]
+    others = [user for user in getattr(term, "users", ()) if user is not node]
+    return x is not term and term in fresh and all(user.target in made and user < node for user in others)
+
+
+def _onednn() -> list[Any]:
+    """A convolution with its ReLU, the same with an addition between, the same in the memory of the term."""
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
+        return []
+    operations = torch.ops.mkldnn
+    return [
+        operations._convolution_pointwise.default,
+        operations._convolution_pointwise.binary,
+        operations._convolution_pointwise_.binary,
+    ]
 
 
 def _may_overwrite(value: Any, node: Node, fresh: set[Node]) -> bool:

@@ -176,9 +176,11 @@ def _compile(reads: list[Node], operations: list[Node], gives: list[Node]) -> Ca
     graph, copies = Graph(), {}
     for node in reads:
         copies[node] = graph.placeholder(node.name)
+        copies[node].meta["val"] = node.meta.get("val")
     for node in operations:
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[node] for node in gives))
-    graph_rewrites.work_in_place(graph, {copies[node] for node in gives})
+    graph_rewrites.fuse_relu(graph)
+    graph_rewrites.work_in_place(graph)
     forward: Callable[..., tuple[Any, ...]] = GraphModule(nn.Module(), graph).forward
     return forward
