@@ -28,7 +28,7 @@ from engine.saved.load_model import load_network
 
 ROOT, SIZE, CLASSES = Path(__file__).resolve().parent.parent, 224, 1000
 ARCH = "timm:tf_efficientnet_lite0"
-CROPS = {"calibrate": 6, "test": 2}  # of each photograph
+CROPS = {"calibrate": 6, "test": 6}  # of each photograph
 SEED = {"calibrate": 100, "test": 0}
 SETTINGS = """\
 version: 1

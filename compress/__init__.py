@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compress.analysis.sparsity.display import sparsity_display
     from compress.analysis.sparsity.table import SparsityReport, sparsity_report
     from compress.arguments.checked import ArgumentError
+    from compress.calibration.generated import generate_inputs
     from compress.config.build import dict_config, file_config
     from compress.config.post_training import load_post_training
     from compress.context import PolicyLoss, StepContext
@@ -66,8 +67,8 @@ __all__ = [  # noqa: RUF022 (by subject)
     "Call", "ChannelGraph", "ChannelGroup", "OneShot", "Recipe", "Thinned", "Unused", "declare_unused",
     "prunable_graph", "prunable_groups", "prune_one_shot", "remove_units", "thin",
     # quantization
-    "MixedPrecision", "PostTrainLinearQuantizer", "apply_structure", "climb_ladder", "load_post_training",
-    "structure_of",
+    "MixedPrecision", "PostTrainLinearQuantizer", "apply_structure", "climb_ladder", "generate_inputs",
+    "load_post_training", "structure_of",
     # export
     "Difference", "ExportReport", "ExportSettings", "Latency", "Pt2Report", "compare_onnx", "export_onnx", "export_pt2",
     "load_pt2", "measure_latency", "onnx_way", "torch_way", "transform_to_onnx",
@@ -92,6 +93,7 @@ _MODULES = {
     "analysis.sparsity.display": ("sparsity_display",),
     "analysis.sparsity.table": ("SparsityReport", "sparsity_report"),
     "arguments.checked": ("ArgumentError",),
+    "calibration.generated": ("generate_inputs",),
     "config.build": ("dict_config", "file_config"),
     "config.post_training": ("load_post_training",),
     "context": ("PolicyLoss", "StepContext"),

@@ -316,6 +316,10 @@ class TestedApplication:
         """Inputs that the network can be traced with; MACs are counted for their size."""
         raise NotImplementedError
 
+    def input_limits(self) -> tuple[Tensor, Tensor] | None:
+        """The least and the largest value that an input can have, of shapes that broadcast with it; None: not known."""
+        return None
+
     def samples(self) -> Samples:
         """The network's inputs and their labels, None where there are none, in minibatches; by default as loaded."""
         return self.testing_loader

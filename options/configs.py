@@ -244,6 +244,10 @@ class TestConfig:
         minimum=1,
         maximum=MOST,
     )
+    calibration_data: str = option(
+        "training", "for --quantize and --prune: calibrate with the run's training data, or without any, with inputs "
+        "generated from the statistics that the network's BatchNorm layers hold", choices=("training", "generated"),
+    )  # fmt: skip
     compare: tuple[str, ...] | None = option(
         None, "compare these networks, runs or checkpoints, instead of testing one; `all` takes every run of the "
         "application", metavar="RUN_OR_CHECKPOINT",

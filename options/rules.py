@@ -275,6 +275,12 @@ TESTED: tuple[Rule[TestConfig], ...] = (
         ("bits",), lambda c: not any(map(group_of, c.compare or ())), "is about runs; --compare names a group of seeds"
     ),
     Rule(("calibration",), lambda c: c.quantize or c.prune or c.bits, "belongs to --quantize, --prune and --bits"),
+    Rule(("calibration_data",), lambda c: c.quantize or c.prune, "belongs to --quantize and --prune"),
+    Rule(
+        ("calibration_data",),
+        lambda c: c.quantize != "auto" or c.calibration_data == "training",
+        "generated is calibration without data, and --quantize=auto chooses by the validation data; give settings",
+    ),
     Rule(("max_drop",), lambda c: c.quantize == "auto", "belongs to --quantize=auto"),
     Rule(("bits_budget",), lambda c: c.quantize == "mixed", "belongs to --quantize=mixed"),
     Rule(

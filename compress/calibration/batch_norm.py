@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compress.errors import UserError
 from compress.graph.calls import run_on
 
 
@@ -23,6 +24,9 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Any]) -> int:
 
     Returns:
         how many layers have such statistics.
+
+    Raises:
+        UserError: a minibatch has one value of a channel only.
     """
     layers = [each for each in network.modules() if isinstance(each, _BatchNorm) and each.track_running_stats]
     if not layers:
@@ -37,6 +41,10 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Any]) -> int:
             layer.train()
         for batch in batches:
             run_on(network, batch)
+    except ValueError as e:
+        if "more than 1 value per channel" not in str(e):
+            raise
+        raise UserError(f"the statistics of BatchNorm cannot be estimated again, give larger minibatches: {e}") from e
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

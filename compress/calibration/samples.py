@@ -20,7 +20,7 @@ def finite_samples(batches: Sequence[Any]) -> list[Any]:
     """The batches without the samples that hold NaN or infinities, which every average would hold too.
 
     Raises:
-        UserError: no sample is left.
+        UserError: no sample is left, or there was none.
     """
     kept: list[Any] = []
     gone = total = 0
@@ -38,6 +38,8 @@ def finite_samples(batches: Sequence[Any]) -> list[Any]:
         logger.warning("calibration data: %d of %d samples are not finite and were left out", gone, total)
     if gone and not kept:
         raise UserError(f"calibration data: none of {total} samples is finite (NaN or infinite values in each)")
+    if batches and not kept:
+        raise UserError(f"calibration data: the batches given ({len(batches)}) hold no sample")
     return kept
 
 

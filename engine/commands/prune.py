@@ -20,7 +20,7 @@ from compress.export.onnx.qdq import is_quantized
 from compress.io.files import write_json
 from compress.pruning.one_shot.prune import COUNTED, Counted, OneShot, prune_by_norms, prune_one_shot
 from engine.application import TestedApplication
-from engine.commands.quantize import calibration_data
+from engine.commands.quantize import GENERATED, calibration_data, generated_data, kind_of
 from engine.commands.thin import Content, thinned_content
 from options.base_options import TestConfig
 from options.own_network import to_type_again
@@ -38,12 +38,14 @@ class PruneRequest:
     Attributes:
         target: of the budget.
         to: what may be left of it, a fraction of the network's.
-        batches: minibatches of training data to calibrate with.
+        batches: minibatches to calibrate with.
+        generated: they are generated from the network's BatchNorm statistics; else training data.
     """
 
     target: Counted
     to: float
     batches: int
+    generated: bool
 
     @classmethod
     def of(cls, opt: TestConfig) -> "PruneRequest | None":
@@ -64,7 +66,7 @@ class PruneRequest:
                 f"--prune={opt.prune}: give macs=X or params=X, X what may be left as a fraction of the network's, "
                 "such as macs=0.7; nothing was started"
             )
-        return cls(cast(Counted, target), to, opt.calibration)
+        return cls(cast(Counted, target), to, opt.calibration, opt.calibration_data == GENERATED)
 
     def run(self, tester: TestedApplication) -> dict[str, Any]:
         """Prunes, thins with proof, measures on the test data, writes; returns what one_shot.json holds.
@@ -77,9 +79,12 @@ class PruneRequest:
         started, model = time.perf_counter(), tester.build_model()
         if is_quantized(model):
             raise UserError(f"--prune: the network of {tester.file} is quantized; prune before that; nothing was done")
-        batches, _ = calibration_data(tester, self.batches)
+        if self.generated:
+            batches = generated_data(tester, model, self.batches)
+        else:
+            batches, _ = calibration_data(tester, self.batches)
         samples = sum(len(batch) for batch in batches)
-        logger.info("pruning with %d training samples in %d minibatches", samples, len(batches))
+        logger.info("pruning with %d %s samples in %d minibatches", samples, kind_of(self.generated), len(batches))
         found, norms = (way(model, batches, self.to, self.target) for way in (prune_one_shot, prune_by_norms))
         content, network = _thinned(tester, found, batches)
         measured = {DENSE: tester.test(model), NORMS: tester.test(norms.network), PRUNED: tester.test(network)}
@@ -106,6 +111,7 @@ class PruneRequest:
             "to": self.to,
             "left": {PRUNED: found.left, NORMS: norms.left},
             "samples": samples,
+            "calibration_data": kind_of(self.generated),
             "quality": quality,
             "recovered": {m: (quality[m][PRUNED] - quality[m][NORMS]) / lost[m] if lost[m] else None for m in metrics},
             "removed": {group: len(units) for group, units in found.removed.items()},

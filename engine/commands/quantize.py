@@ -21,6 +21,7 @@ from torch import nn
 
 from apputils.checkpoints.file import save_checkpoint
 from compress.analysis.sensitivity.evaluation import directions, loss_of
+from compress.calibration.generated import generate_inputs
 from compress.config.post_training import load_post_training
 from compress.errors import UserError, did_you_mean
 from compress.export.onnx.qdq import is_quantized
@@ -35,7 +36,7 @@ from engine.saved.after_training import quantized_checkpoint
 from options.base_options import TestConfig
 
 logger = logging.getLogger("run")
-AUTO, MIXED, MAX_DROP = "auto", "mixed", 0.1
+AUTO, MIXED, MAX_DROP, GENERATED = "auto", "mixed", 0.1, "generated"
 SCHEDULES = Path(__file__).resolve().parents[2] / "schedules"
 
 
@@ -48,7 +49,8 @@ class QuantizeRequest:
         max_drop: of `auto`, in the unit of the first metric.
         budget: of `mixed`, a share of the float network's cost.
         kind: of that cost.
-        batches: minibatches of training data to calibrate with.
+        batches: minibatches to calibrate with.
+        generated: they are generated from the network's BatchNorm statistics; else training data.
     """
 
     settings: str
@@ -56,6 +58,7 @@ class QuantizeRequest:
     budget: float
     kind: Kind
     batches: int
+    generated: bool
 
     @classmethod
     def of(cls, opt: TestConfig) -> "QuantizeRequest | None":
@@ -67,7 +70,8 @@ class QuantizeRequest:
         if opt.quantize is None:
             return None
         kind, budget = _budget(opt.bits_budget) if opt.bits_budget is not None else ("size", 1.0)
-        return cls(opt.quantize, MAX_DROP if opt.max_drop is None else opt.max_drop, budget, kind, opt.calibration)
+        drop = MAX_DROP if opt.max_drop is None else opt.max_drop
+        return cls(opt.quantize, drop, budget, kind, opt.calibration, opt.calibration_data == GENERATED)
 
     def run(self, tester: TestedApplication) -> dict[str, Any]:
         """Quantizes, measures float and quantized on the test data, writes; returns what post_training.json holds.
@@ -98,10 +102,15 @@ class QuantizeRequest:
         self, tester: TestedApplication, model: nn.Module, result: dict[str, Any]
     ) -> tuple[nn.Module, PostTrainLinearQuantizer]:
         file = None if self.settings in (AUTO, MIXED) else self._file(tester)  # first: it may not be there
-        batches, validation = calibration_data(tester, self.batches)
-        samples = sum(len(batch) for batch in batches)
-        logger.info("calibrating with %d training samples in %d minibatches", samples, len(batches))
+        if self.generated:
+            batches, validation = generated_data(tester, model, self.batches), None
+        else:
+            batches, validation = calibration_data(tester, self.batches)
+        samples, kind = sum(len(batch) for batch in batches), kind_of(self.generated)
+        logger.info("calibrating with %d %s samples in %d minibatches", samples, kind, len(batches))
+        result |= {"samples": samples, "calibration_data": kind}
         if self.settings == AUTO:
+            assert validation is not None, "options/rules.py"
             ladder = self._climb(tester, model, batches, validation, result)
             assert ladder.network is not None
             assert ladder.quantizer is not None
@@ -177,6 +186,24 @@ def calibration_data(tester: TestedApplication, count: int) -> tuple[list[Any], 
     """The inputs of `count` minibatches of the training data on the tester's device, and the validation data."""
     training, validation = tester.training_data()
     return [batch[0].to(tester.device) for batch in itertools.islice(training, count)], validation
+
+
+def generated_data(tester: TestedApplication, model: nn.Module, count: int) -> list[Any]:
+    """`count` minibatches of the training's size, generated from the network's BatchNorm statistics: no data are read.
+
+    Raises:
+        UserError: the network has no such statistics, or another input than one tensor.
+    """
+    example = tester.example_inputs()
+    if len(example) != 1:
+        raise UserError("inputs can be generated for a network that takes one tensor; calibrate with training data")
+    size = max(2, int(tester.checkpoint["options"].get("batchSize", 2)))
+    return list(generate_inputs(model, example[0], count, size, limits=tester.input_limits()))
+
+
+def kind_of(generated: bool) -> str:
+    """How samples to calibrate with are called."""
+    return GENERATED if generated else "training"
 
 
 def quantized_copy(tester: TestedApplication, model: nn.Module, bits: Bits, batches: int) -> nn.Module:

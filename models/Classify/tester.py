@@ -42,6 +42,11 @@ class ClassifyTester(BaseTester):
         """One image."""
         return (torch.zeros(1, self.task.channels, self.task.size, self.task.size, device=self.device),)
 
+    def input_limits(self) -> tuple[Tensor, Tensor]:
+        """Black and white."""
+        mean, std = (torch.tensor(each, device=self.device)[:, None, None] for each in (self.task.mean, self.task.std))
+        return -mean / std, (1 - mean) / std
+
     def test(self, model: nn.Module) -> dict[str, float]:
         """Accuracy on the test images; writes nothing."""
         return scores(self.answers(model))

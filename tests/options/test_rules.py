@@ -51,6 +51,8 @@ SHARED_TESTING = [
     (["--model=old.onnx", "--prune=macs=0.5"], "--prune needs a checkpoint, not an exported file"),
     (["--prune=macs=0.5", "--quantize=auto"], "--quantize excludes --compare, --dump-features, --prune, --predict"),
     (["--calibration=3"], "--calibration belongs to --quantize, --prune and --bits"),
+    (["--calibration-data=generated"], "--calibration-data belongs to --quantize and --prune"),
+    (["--quantize=auto", "--calibration-data=generated"], "--calibration-data generated is calibration without data"),
     (["--max-drop=1"], "--max-drop belongs to --quantize=auto"),
     (["--quantize=auto", "--bits-budget=size:0.1"], "--bits-budget belongs to --quantize=mixed"),
     (["--quantize=mixed"], "--quantize mixed needs --bits-budget"),

@@ -5,14 +5,21 @@ calibration data); the target is the dense network's output of the layer, while 
 it, pruned and repaired, give now (as in He et al. 2017, Channel Pruning, arXiv 1707.06168, section 3.2).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compress.calibration.patches import inputs_of_a_channel, patches, thinned_rows
+from compress.calibration.patches import (
+    inputs_of_a_channel,
+    multiplies_by_its_weight,
+    patches,
+    thinned_rows,
+)  # fmt: skip
 from compress.calibration.replay import passing
 from compress.graph.calls import run_on
 from compress.thinning.complete import Masks
@@ -36,6 +43,23 @@ def in_order(network: nn.Module, batch: Any) -> list[str]:
     return [name for name, calls in found.items() if calls == 1]
 
 
+def with_other_weights(network: nn.Module, batch: Any) -> set[str]:
+    """The layers that have no weight to themselves: their code standardises it, say, or another module holds it too."""
+    known = {name: each for name, each in network.named_modules() if inputs_of_a_channel(each) is not None}
+    holders = Counter(id(each) for module in network.modules() for each in module._parameters.values())
+    found = {name for name, each in known.items() if holders[id(each._parameters.get("weight"))] > 1}
+
+    def look(name: str, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if arguments and not multiplies_by_its_weight(layer, arguments[0]):
+            found.add(name)
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in known.items():
+            hooks.callback(module.register_forward_pre_hook(partial(look, name)).remove)
+        run_on(network, batch)
+    return found
+
+
 @torch.no_grad()
 def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[Any]) -> float:
     """Sets the weights of a masked network, in place; masked weights stay zero.
@@ -50,7 +74,10 @@ def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[
         the share of the layers' squared errors that is left, mean over the layers that had one; 1 if none had.
     """
     left = []
+    other = with_other_weights(dense, batches[0])
     for name in in_order(pruned, batches[0]):
+        if name in other:
+            continue
         layer, was = pruned.get_submodule(name), dense.get_submodule(name)
         pairs = zip(passing(pruned, layer, batches), passing(dense, was, batches), strict=True)
         mask = masks.get(f"{name}.weight")
@@ -82,7 +109,8 @@ def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | No
     bias = 0 if layer.bias is None else layer.bias.double().view(groups, 1, -1)
     sums = _Sums()
     for given, target in pairs:
-        x, y = thinned_rows(patches(layer, given)).double(), thinned_rows(_as_rows(layer, target, groups)).double()
+        x, y = thinned_rows(patches(layer, given)).double(), _as_rows(layer, target, groups)
+        y = thinned_rows(y, x.shape[2]).double()
         sums.add(x, y - bias - x @ weight.transpose(1, 2), y)
     if not sums.parts:
         return None

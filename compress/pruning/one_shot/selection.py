@@ -5,7 +5,7 @@ an input. Between them stand norms, activations and depthwise convolutions, whic
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from compress.graph.channels import ChannelGraph, ChannelGroup, Place
 from compress.parameters import copied
 from compress.pruning.network_wide.global_groups import CostOf, fewest, unit_cost
 from compress.pruning.one_shot.curvature import gather
+from compress.pruning.one_shot.repair import with_other_weights
 from compress.pruning.one_shot.surgeon import Surgeon
 from compress.selectors import parameter_owner
 from compress.thinning.complete import gone_positions
@@ -61,12 +62,13 @@ def find_readers(network: nn.Module, graph: ChannelGraph, batches: Sequence[Any]
     """
     columns: dict[str, dict[str, Tensor]] = {}
     notes, groups = [], []
+    other = {f"{name}.weight" for name in with_other_weights(network, batches[0])}
     for group in graph.groups(prunable_only=True):
         reads = [place for place in group.members if place in graph.reads and _has_inputs(network, place)]
         others = [] if reads else [place for place in group.members if place in graph.reads]  # of an LSTM, say
-        odd = others + [place for place in reads if not _is_known(network, place)]
+        odd = others + [place for place in reads if place[0] in other or not _is_known(network, place)]
         if odd or not reads:
-            why = f"{odd[0][0]!r} reads it, a layer whose inputs are not measured" if odd else "no layer reads it"
+            why = f"{odd[0][0]!r} reads it, {_why(odd[0], other)}" if odd else "no layer reads it"
             notes.append(f"{group.name}: all {group.units} units stay: {why}")
             continue
         groups.append(group)
@@ -80,6 +82,11 @@ def find_readers(network: nn.Module, graph: ChannelGraph, batches: Sequence[Any]
     readers = Readers(tuple(g for g in groups if not unfelt[g.name]), surgeons, columns, tuple(notes))
     _weigh(network, readers, batches[0])
     return readers
+
+
+def _why(place: Place, other: Container[str]) -> str:
+    computed = "a layer whose weight another one shares or whose code computes it anew"
+    return computed if place[0] in other else "a layer whose inputs are not measured"
 
 
 def _owner(network: nn.Module, weight: str) -> Any:

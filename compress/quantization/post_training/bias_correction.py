@@ -7,11 +7,16 @@ subtracted from the bias, one layer after another in the order of execution.
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compress.calibration.replay import passing
+from compress.calibration.together import on_first_call, together
+from compress.graph.calls import run_on
 from compress.quantization.modules.layers import quantized_class
 from compress.quantization.post_training.folding import Bias
 from compress.selectors import submodule
@@ -21,10 +26,12 @@ logger = logging.getLogger("compress")
 
 def channel_means(outputs: Sequence[Tensor], axis: int) -> Tensor:
     """(channels,): means over everything but `axis` of all outputs together."""
-    rows = [output.movedim(axis, 0).flatten(1).double() for output in outputs]
-    return sum(each.sum(1) for each in rows) / sum(each.shape[1] for each in rows)  # type: ignore[return-value]
+    rows = [output.movedim(axis, 0).flatten(1) for output in outputs]
+    total = sum(each.sum(1, dtype=torch.float64) for each in rows)
+    return total / sum(each.shape[1] for each in rows)  # type: ignore[return-value]
 
 
+@torch.no_grad()
 def correct_biases(
     quantized: nn.Module, reference: nn.Module, biases: Mapping[str, str | None], batches: Sequence[Any]
 ) -> list[str]:
@@ -39,24 +46,67 @@ def correct_biases(
     Returns:
         the layers that have no bias, and so were not corrected.
     """
-    without = []
-    for i, (name, norm) in enumerate(biases.items()):
-        bias = _bias(quantized, name, norm)
-        if not bias.exists:
-            without.append(name)
-            continue
+    owned = {name: _bias(quantized, name, norm) for name, norm in biases.items()}
+    without = [name for name, bias in owned.items() if not bias.exists]
+    there = {name: norm for name, norm in biases.items() if name not in without}
+    right = _means(reference, there, batches)
+    there = {name: norm for name, norm in there.items() if name in right}
+    merged = together(reference, batches)
+    if merged is not None and len({id(owned[name].output) for name in there}) == len(there):
+        _in_one_pass(quantized, reference, there, right, merged)
+        return without
+    for i, name in enumerate(there, 1):
         # Layer after layer: the means below see the corrections made so far, so that no shift is taken off twice.
+        bias = owned[name]
         axis = _channel_dimension(submodule(reference, name))
-        wrong, right = (
-            channel_means([output for _, output in passing(net, _bias(net, name, norm).output, batches)], axis)
-            for net in (quantized, reference)
-        )
-        bias.add((right - wrong).to(submodule(quantized, name).get_parameter("weight")))
-        logger.info(
-            "bias correction: layer %d of %d (%s), mean error up to %.2e",
-            i + 1, len(biases), name, float((right - wrong).abs().max()),
-        )  # fmt: skip
+        wrong = channel_means([output for _, output in passing(quantized, bias.output, batches)], axis)
+        _correct(bias, name, right[name] - wrong, (i, len(there)))
     return without
+
+
+def _in_one_pass(
+    quantized: nn.Module, reference: nn.Module, biases: Mapping[str, str | None], right: Mapping[str, Tensor],
+    merged: Tensor,
+) -> None:  # fmt: skip
+    """As layer after layer: what a layer gives after its correction is what those behind it read."""
+    names = {id(_bias(quantized, name, norm).output): name for name, norm in biases.items()}
+    modules = {name: _bias(quantized, name, norm).output for name, norm in biases.items()}
+    done = iter(range(1, len(names) + 1))
+
+    def change(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        name = names[id(module)]
+        wrong = channel_means([output], _channel_dimension(submodule(reference, name)))
+        _correct(_bias(quantized, name, biases[name]), name, right[name] - wrong, (next(done), len(names)))
+        corrected: Tensor = module.forward(*arguments)
+        return corrected
+
+    with on_first_call(modules, change):
+        run_on(quantized, merged)
+
+
+def _correct(bias: Bias, name: str, by: Tensor, place: tuple[int, int]) -> None:
+    bias.add(by.to(bias.layer.get_parameter("weight")))
+    logger.info("bias correction: layer %d of %d (%s), mean error up to %.2e", *place, name, float(by.abs().max()))
+
+
+def _means(network: nn.Module, biases: Mapping[str, str | None], batches: Sequence[Any]) -> dict[str, Tensor]:
+    """Of what each layer that is called gives with its bias, over all batches: one pass, the network stays as it is."""
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    modules = {name: _bias(network, name, norm).output for name, norm in biases.items()}
+    axes = {name: _channel_dimension(submodule(network, name)) for name in biases}
+
+    def keep(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+        count = output.numel() // output.shape[axes[name]]
+        sums[name] = sums.get(name, 0) + channel_means([output], axes[name]) * count
+        counts[name] = counts.get(name, 0) + count
+
+    for batch in batches:
+        with ExitStack() as hooks:
+            for name, module in modules.items():
+                hooks.enter_context(on_first_call({name: module}, partial(keep, name)))
+            run_on(network, batch)
+    return {name: each / counts[name] for name, each in sums.items()}
 
 
 def _bias(model: nn.Module, name: str, norm: str | None) -> Bias:

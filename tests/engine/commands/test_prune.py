@@ -48,3 +48,10 @@ def test_dense_pruned_and_reloaded(trainer_of: TrainerOf) -> None:
 def test_other_values_are_refused(given: str) -> None:
     with pytest.raises(UserError, match="give macs=X or params=X"):
         PruneRequest.of(TestOptions().parse([f"--prune={given}"]))
+
+
+def test_without_data_and_without_batch_norm_is_refused(trainer_of: TrainerOf) -> None:
+    trainer_of("--nEpochs=1", "--run=a").run()
+    tester, opt = subject_of("--prune=macs=0.8", "--calibration-data=generated")
+    with pytest.raises(UserError, match="Net has no BatchNorm with running statistics"):
+        tester.run(opt)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
-from engine.commands.quantize import QuantizeRequest
+from engine.commands.quantize import QuantizeRequest, generated_data
 from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
@@ -104,3 +105,17 @@ def test_a_file_that_is_not_there(trainer_of: TrainerOf) -> None:
     with pytest.raises(UserError, match=r"--quantize=ptqq.yaml: no such file.*did you mean 'ptq.yaml'"):
         tester.run(opt)
     assert not torch.is_inference_mode_enabled()
+
+
+def test_generated_data_have_the_form_and_limits_of_the_inputs() -> None:
+    x, limits = torch.zeros(1, 3, 5, 5), (torch.tensor(-1.0), torch.tensor(0.5))
+    tester: Any = SimpleNamespace(
+        example_inputs=lambda: (x,), input_limits=lambda: limits, checkpoint={"options": {"batchSize": 6}}
+    )
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2))
+    made = generated_data(tester, network, 2)
+    assert [each.shape for each in made] == [(6, 3, 5, 5)] * 2
+    assert all(-1 <= float(each.min()) < float(each.max()) <= 0.5 for each in made)
+    tester.example_inputs = lambda: (x, x)
+    with pytest.raises(UserError, match="for a network that takes one tensor"):
+        generated_data(tester, network, 2)

@@ -195,3 +195,41 @@ def test_a_network_of_tokens_loses_what_it_knows_twice() -> None:
     (units,) = found.removed.values()
     assert sorted(unit // 2 for unit in units) == list(range(8))
     assert torch.allclose(found.network(torch.arange(11)), before, atol=5e-3)
+
+
+def test_weights_that_two_layers_share_are_not_repaired() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+            self.c.weight = self.b.weight
+            self.wide, self.last = nn.Linear(6, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.c(self.b(self.first(x).relu()).relu()).relu()
+            return self.last(self.wide(x).relu())  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    network, batches = Tied(), [torch.randn(32, 4)]
+    found = prune_one_shot(network, batches, 0.6, "params")
+    assert torch.equal(found.network.get_parameter("b.weight"), network.b.weight)
+    assert sum(map(len, found.removed.values())) > 0
+    assert any("whose weight another one shares" in note for note in found.notes)
+
+
+def test_a_wrapped_network_is_pruned() -> None:
+    torch.manual_seed(0)
+    network = nn.DataParallel(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)))
+    assert prune_one_shot(network, [torch.randn(32, 4)], 0.6).left <= 0.6
+
+
+def test_values_that_nothing_can_be_computed_from_are_refused() -> None:
+    network, x = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Linear(16, 3)), torch.randn(8, 4)
+    with pytest.raises(UserError, match="batches given .1. hold no sample"):
+        prune_one_shot(network, [x[:0]], 0.5)
+    with pytest.raises(UserError, match="statistics of BatchNorm cannot be estimated again, give larger minibatches"):
+        prune_one_shot(network, [x[:1]], 0.5)
+    with torch.no_grad():
+        network[2].bias[0] = float("inf")
+    with pytest.raises(UserError, match="2.bias holds NaN or infinite values; nothing was pruned"):
+        prune_one_shot(network, [x], 0.5)

@@ -1,0 +1,42 @@
+"""Bias correction: one pass gives what a pass for each layer gives, and means become those of the float network."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compress import PostTrainLinearQuantizer
+from compress.quantization.post_training import bias_correction
+from compress.quantization.post_training.bias_correction import channel_means
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.ReLU()]
+    return nn.Sequential(*parts, nn.Flatten(), nn.Linear(6 * 16, 5)).eval()
+
+
+def quantized(batches: list[Tensor], **more: Any) -> nn.Module:
+    settings = {"bits_parameters": 3, "per_channel_wts": True, "bias_correction": True, **more}
+    return PostTrainLinearQuantizer(**settings).quantize(net(), batches)
+
+
+@pytest.mark.parametrize("more", [{}, {"round_results": "all"}], ids=["", "results are rounded"])
+def test_one_pass_gives_what_a_pass_for_each_layer_gives(more: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = list(torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)).split(4))
+    made = quantized(batches, **more).state_dict()
+    monkeypatch.setattr(bias_correction, "together", lambda *_: None)
+    apart = quantized(batches, **more).state_dict()
+    plain = quantized(batches, **{**more, "bias_correction": False}).state_dict()
+    assert all(torch.allclose(made[name], apart[name], atol=1e-6) for name in made)
+    assert sum(not torch.allclose(made[name], plain[name], atol=1e-4) for name in made) == 3
+
+
+def test_means_are_those_of_the_float_network() -> None:
+    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        right, found = net()(x), quantized([x])(x)
+        wrong = quantized([x], bias_correction=False)(x)
+    assert torch.allclose(channel_means([found], -1), channel_means([right], -1), atol=1e-5)
+    assert not torch.allclose(channel_means([wrong], -1), channel_means([right], -1), atol=1e-3)
