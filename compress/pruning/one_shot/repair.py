@@ -21,10 +21,13 @@ from compress.calibration.patches import (
     thinned_rows,
 )  # fmt: skip
 from compress.calibration.replay import passing
+from compress.calibration.together import on_first_call, together
 from compress.graph.calls import run_on
 from compress.thinning.complete import Masks
 
 ROUNDING = 1e-10  # share of a layer's output below which there is nothing to repair
+HELD = 1 << 29  # numbers that the dense network's layers give, at most, to be held at once
+TOGETHER = 128  # samples whose positions are spread out at a time
 RIDGE = 0.01  # of the inputs' mean power: how firmly a weight is held where the data do not tell
 
 
@@ -73,17 +76,59 @@ def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[
     Returns:
         the share of the layers' squared errors that is left, mean over the layers that had one; 1 if none had.
     """
-    left = []
     other = with_other_weights(dense, batches[0])
-    for name in in_order(pruned, batches[0]):
-        if name in other:
-            continue
-        layer, was = pruned.get_submodule(name), dense.get_submodule(name)
-        pairs = zip(passing(pruned, layer, batches), passing(dense, was, batches), strict=True)
-        mask = masks.get(f"{name}.weight")
-        share = _solve(layer, ((given, target) for (given, _), (_, target) in pairs), mask)
-        left += [] if share is None else [share]
-    return sum(left) / len(left) if left else 1.0
+    names = [name for name in in_order(pruned, batches[0]) if name not in other]
+    merged = together(dense, batches)
+    targets = None if merged is None else _outputs(dense, names, merged)
+    if merged is not None and targets is not None:
+        left = _in_one_pass(pruned, targets, masks, merged)
+    else:
+        left = [_of_a_pass(dense, pruned, name, masks, batches) for name in names]
+    known = [share for share in left if share is not None]
+    return sum(known) / len(known) if known else 1.0
+
+
+def _of_a_pass(dense: nn.Module, pruned: nn.Module, name: str, masks: Masks, batches: Sequence[Any]) -> float | None:
+    """One layer, by a pass of each network up to it."""
+    layer, was = pruned.get_submodule(name), dense.get_submodule(name)
+    pairs = zip(passing(pruned, layer, batches), passing(dense, was, batches), strict=True)
+    return _solve(layer, ((given, target) for (given, _), (_, target) in pairs), masks.get(f"{name}.weight"))
+
+
+def _outputs(network: nn.Module, names: Sequence[str], merged: Tensor) -> dict[str, Tensor] | None:
+    """What each layer gives, on all data at once; None if that is too much to hold."""
+    found: dict[str, Tensor] = {}
+    sizes = [0]
+
+    def keep(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+        sizes[0] += output.numel()
+        if sizes[0] <= HELD:
+            found[name] = output.clone()  # an activation in place may follow
+        else:
+            found.clear()
+
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(on_first_call({name: network.get_submodule(name)}, partial(keep, name)))
+        run_on(network, merged)
+    return found if sizes[0] <= HELD else None
+
+
+def _in_one_pass(
+    pruned: nn.Module, targets: dict[str, Tensor], masks: Masks, merged: Tensor
+) -> list[float | None]:  # fmt: skip
+    """All layers, each set when the pass reaches it: what it gives then is what those behind it read."""
+    left: list[float | None] = []
+
+    def mend(name: str, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        pairs = zip(arguments[0].split(TOGETHER), targets.pop(name).split(TOGETHER), strict=True)
+        left.append(_solve(layer, pairs, masks.get(f"{name}.weight")))
+
+    with ExitStack() as hooks:
+        for name in list(targets):
+            hooks.callback(pruned.get_submodule(name).register_forward_pre_hook(partial(mend, name)).remove)
+        run_on(pruned, merged)
+    return left
 
 
 class _Sums:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.pruning.one_shot import repair as module
 from compress.pruning.one_shot.repair import RIDGE, in_order, repair
 
 
@@ -59,3 +60,27 @@ def test_a_layer_that_is_called_twice_is_left_alone() -> None:
             return self.b(self.a(self.a(x)))
 
     assert in_order(Twice(), torch.randn(2, 3)) == ["b"]
+
+
+def test_one_pass_gives_what_passes_for_each_layer_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(2, 6, 3), nn.ReLU(inplace=True), nn.Conv2d(6, 6, 3, 2, 1, groups=2), nn.ReLU(inplace=True)
+    dense = nn.Sequential(*layers, nn.Flatten(), nn.Linear(96, 4)).double().eval()
+    masks = {"0.weight": torch.ones(6, 2, 3, 3, dtype=torch.bool)}
+    masks["0.weight"][1] = False
+    pruned, x = copy.deepcopy(dense), torch.randn(40, 2, 9, 9, dtype=torch.float64)
+    with torch.no_grad():
+        pruned[0].weight[1], pruned[0].bias[1] = 0, 0
+    made = []
+    for way in (None, lambda *_: None):
+        network = copy.deepcopy(pruned)
+        if way is not None:
+            monkeypatch.setattr(module, "together", way)
+        made.append((repair(dense, network, masks, [x[:16], x[16:]]), network.state_dict()))
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "HELD", 1000)
+    made.append((repair(dense, pruned, masks, [x[:16], x[16:]]), pruned.state_dict()))
+    for error, tensors in made[1:]:
+        assert error == pytest.approx(made[0][0])
+        assert all(torch.allclose(tensors[name], each) for name, each in made[0][1].items())
+    assert 0 < made[0][0] < 0.9
