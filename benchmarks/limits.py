@@ -29,8 +29,7 @@ class _Clipped(nn.Module):
         if passes_for(x) is None:
             torch.aminmax(x.detach())
             return functional.hardtanh(x, -3.0, 3.0)
-        ends(x)
-        return plainly_quantize(x, 0.03125, -96, 96)
+        return plainly_quantize(x, 0.03125, -96, 96, ends(x))
 
 
 class _Passed(torch.autograd.Function):

@@ -13,6 +13,7 @@ Inside [low * scale, high * scale] the gradient passes as it is, at the ends and
     [0.0, 1.0, 1.0, 0.0]
 """
 
+import ctypes
 from typing import Any
 
 import torch
@@ -45,15 +46,22 @@ def fake_quantize(
     return _FakeQuantize.apply(x, scale, low, high, scale_gradient, led_back)
 
 
-def plainly_quantize(x: Tensor, scale: float, low: int, high: int) -> Tensor:
+def plainly_quantize(
+    x: Tensor, scale: float, low: int, high: int, seen: tuple[float, float] | None = None
+) -> Tensor:
     """`fake_quantize` for numbers that Python knows: the same values and gradients to the bit, with fewer operations.
+
+    Where all of x is seen to lie inside the range, the backward pass does nothing, and nothing is kept for it.
 
     Args:
         x: any shape, on a CPU.
         scale: > 0, one that float32 holds exactly.
         low: the smallest multiple.
         high: the largest multiple.
+        seen: the smallest and the largest value of x, where they are known.
     """
+    if seen is not None and torch.is_grad_enabled() and _passes_all(x, seen, scale, low, high):
+        return _PassedOn.apply(x, scale, low, high)
     return _PlainlyQuantize.apply(x, scale, low, high)
 
 
@@ -101,6 +109,13 @@ def rounded(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Tensor:
     return torch.div(x, scale).clamp_(*ends).round_().mul_(scale)
 
 
+def _plainly_rounded(x: Tensor, scale: float, low: int, high: int) -> Tensor:
+    passes = passes_for(x)
+    if passes is not None:
+        return passes.quantize(x, scale, low, high)
+    return torch.div(x, scale).clamp_(low, high).round_().mul_(scale)
+
+
 def affine(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """Scale and zero point (a whole number, float) of `levels` steps from low to high, of their shape.
 
@@ -129,6 +144,18 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
         # belongs to element i of the other, whatever the layout.
         return torch.dot(a.as_strided((a.numel(),), (1,)), b.as_strided((b.numel(),), (1,)))
     return (a * b).sum()
+
+
+def _passes_all(x: Tensor, seen: tuple[float, float], scale: float, low: int, high: int) -> bool:
+    """Whether the gradient passes everywhere: all values are inside, or 0 where a ReLU made them.
+
+    A ReLU's own gradient is 0 where its output is 0, whatever the quantizer gives it there.
+    """
+    first, last = (ctypes.c_float(end * scale).value for end in (low, high))  # as float32 has them, as in passes.c
+    below = seen[0] > first or (seen[0] == first == 0 and type(x.grad_fn).__name__ == "ReluBackward0")
+    # What is kept for the backward pass must not depend on values where it is packed away and computed anew: in a
+    # checkpointed block the second forward pass has another range than the first.
+    return below and seen[1] < last and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
 
 
 def _passes_for(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Passes | None:
@@ -225,11 +252,10 @@ class _PlainlyQuantize(torch.autograd.Function):
             y, inside = passes.quantize_inside(x, scale, low, high)
             ctx.save_for_backward(inside)
             return y
-        if passes is not None:
-            return passes.quantize(x, scale, low, high)
-        ctx.save_for_backward(x)
-        ctx.ends = low * scale, high * scale
-        return torch.div(x, scale).clamp_(low, high).round_().mul_(scale)
+        if passes is None:
+            ctx.save_for_backward(x)
+            ctx.ends = low * scale, high * scale
+        return _plainly_rounded(x, scale, low, high)
 
     @staticmethod
     @once_differentiable
@@ -238,6 +264,17 @@ class _PlainlyQuantize(torch.autograd.Function):
         if ctx.knows_inside:
             return keep(grad, saved), None, None, None
         return torch.ops.aten.hardtanh_backward(grad, saved, *ctx.ends), None, None, None
+
+
+class _PassedOn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
+        return _plainly_rounded(x, scale, low, high)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, None, None, None
 
 
 class _ClippedQuantize(torch.autograd.Function):

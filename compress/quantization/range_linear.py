@@ -190,12 +190,15 @@ class RangeActivation(ActivationQuantizer):
         if not left_out and not (self._observes and self._is_plain(x)):
             super().check_sign(x)
 
-    def observe(self, x: Tensor) -> None:
-        """Adds a minibatch to the average, if it has values and all are finite."""
+    def observe(self, x: Tensor) -> tuple[float, float] | None:
+        """Adds a minibatch to the average, if it has values and all are finite; returns its ends, where it read them."""
         if x.numel() and self._steps is None and self._is_plain(x):
-            self._add_plainly(*ends(x))
-        elif x.numel():
+            seen = ends(x)
+            self._add_plainly(*seen)
+            return seen
+        if x.numel():
             self._observe_tensor(x)
+        return None
 
     @torch.no_grad()
     def _observe_tensor(self, x: Tensor) -> None:
@@ -244,14 +247,13 @@ class RangeActivation(ActivationQuantizer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The rounded activation, of its shape."""
-        if self._observes:
-            self.observe(x)
+        seen = self.observe(x) if self._observes else None
         if not self._has_range and not self._look():
             return x if self.signed else x.clamp_min(0)
         low, high = integers_of(self.mode, self.bits)
         if self._is_plain(x):
             step, shift = plain_scale_and_zero(self.ranges.tolist(), self.mode, self.bits)
-            return plainly_quantize(x, step, low - shift, high - shift)
+            return plainly_quantize(x, step, low - shift, high - shift, seen)
         with torch.no_grad():
             scale, zero = self.scale_and_zero()
         if self.mode.startswith("SYMMETRIC"):

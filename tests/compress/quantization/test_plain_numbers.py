@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from compress.quantization.range_linear import RangeActivation, RangeWeight
 from compress.quantization.range_numbers import Mode, plain_scale_and_zero, scale_and_zero
@@ -79,3 +80,39 @@ def test_weights_follow_the_ranges_of_their_channels(mode: Mode, axis: int | Non
     assert torch.equal(piece.step.reshape(-1), step)
     assert torch.equal(piece.zero_point.reshape(-1), zero)
     assert torch.equal(values, piece.grid().values(piece.grid().integers(weight)))
+
+
+def after_wide_range(piece: RangeActivation) -> RangeActivation:
+    piece.observe(torch.tensor([-9.0, 9.0]))
+    return piece
+
+
+@pytest.mark.parametrize("makes", [torch.relu, torch.clone, torch.neg], ids=["ReLU", "signed", "another"])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_lies_inside_the_range_needs_nothing_for_its_gradient(mode: Mode, signed: bool, makes: Any) -> None:
+    found = {}
+    for kind in (RangeActivation, OfTensors):
+        piece = after_wide_range(kind(8, signed, mode, 0.5))
+        x = batches(torch.float32)[0].requires_grad_()
+        made = makes(x)
+        y = piece(made)
+        (y * torch.arange(y.numel()).reshape(y.shape) + made.square()).sum().backward()
+        found[kind] = y, x.grad
+    assert all(torch.equal(a, b) for a, b in zip(found[RangeActivation], found[OfTensors], strict=True))
+    if signed or makes is torch.relu:
+        assert type(found[RangeActivation][0].grad_fn).__name__ == "_PassedOnBackward"
+
+
+def test_a_leaf_that_is_zero_has_no_gradient_there() -> None:
+    x = torch.tensor([0.0, 1.0], requires_grad=True)
+    after_wide_range(RangeActivation(8, False))(x).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0]  # type: ignore[union-attr]
+
+
+def test_a_checkpointed_block_keeps_as_much_in_both_of_its_passes() -> None:
+    piece = RangeActivation(8, True, decay=0.5)
+    x = torch.tensor([-3.0, 3.0], requires_grad=True)
+    # Alone x has the range's ends in the first pass, and is inside of it in the second one.
+    checkpoint(lambda each: piece(each) + piece(each * 3), x, use_reentrant=False).sum().backward()
+    assert x.grad is not None
