@@ -10,6 +10,7 @@ the first network of its table, image by image and seed by seed, with its 98 % i
 zero is none.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -85,7 +86,11 @@ def page(text: str, tables: Mapping[str, Content]) -> str:
     return "\n\n".join([before + BEGIN, *(table(title, each) for title, each in tables.items()), END + after])
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(given: Sequence[str]) -> None:
+    """Takes comparisons in and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparisons", nargs="*", metavar="TITLE=FILE")
+    arguments = parser.parse_args(given).comparisons
     tables = json.loads(DATA.read_text(encoding="utf-8")) if DATA.is_file() else {}
     for argument in arguments:
         title, separator, file = argument.partition("=")

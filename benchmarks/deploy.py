@@ -185,7 +185,7 @@ def rows_of(name: str, options: argparse.Namespace) -> list[list[object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="networks whose names hold this text")

@@ -7,6 +7,7 @@ Parts are told apart by timers around the loop's own calls, in the order of the 
 readings of the clock are all that is added. Prints a table in Markdown: seconds of the clock, of the processor, share.
 """
 
+import argparse
 import functools
 import os
 import sys
@@ -128,4 +129,5 @@ def train(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    main(parser.parse_known_args()[1])

@@ -6,6 +6,7 @@ Counted, not timed: torch's profiler names every operation that reads or writes 
 the compiled passes are counted by themselves. Prints the table of docs/quantization.md.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -119,6 +120,7 @@ def table() -> str:
 
 def main() -> None:
     """Prints the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     print(table())
 
 

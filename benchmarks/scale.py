@@ -6,6 +6,7 @@
 Called by growth.py for the manual's page.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -200,11 +201,17 @@ def measured(point: str, size: int, limit: float = 180.0) -> SimpleNamespace:
 
 def main() -> None:
     """One point here, or all of them."""
-    if len(sys.argv) == 3:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("point", nargs="?", choices=POINTS)
+    parser.add_argument("size", nargs="?", type=int, default=0, help="of that point: how many")
+    options = parser.parse_args()
+    if options.point and options.size < 1:
+        parser.error(f"{options.point} needs a size of at least 1: how many there are")
+    if options.point:
         torch.set_num_threads(1)
         with empty_folder():
             START[0] = time.process_time()
-            POINTS[sys.argv[1]](int(sys.argv[2]))
+            POINTS[options.point](options.size)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"seconds": time.process_time() - START[0], "mb": peak}))
         return

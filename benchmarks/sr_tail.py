@@ -83,7 +83,7 @@ def compare(title: str, works: dict[str, Callable[[], None]], rounds: int) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()

@@ -120,7 +120,8 @@ def child(arguments: list[str], options: argparse.Namespace) -> dict:
     except subprocess.TimeoutExpired:
         return {"ok": False, "note": f"over {options.timeout} s"}
     if done.returncode:
-        return {"ok": False, "note": (done.stderr.strip() or f"ended by signal {-done.returncode}")[-200:]}
+        said = done.stderr.strip().splitlines()[-1:] or [f"ended by signal {-done.returncode}"]
+        return {"ok": False, "note": said[0][-200:]}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -211,8 +212,10 @@ def train_step(model: nn.Module, batch: torch.Tensor, optimizer: torch.optim.Opt
 
 def competitor_row(name: str, size: int | None) -> dict:
     """What Torch-Pruning makes of a model as it is, with the classifier's outputs kept."""
-    import torch_pruning
-
+    try:
+        import torch_pruning
+    except ImportError as error:
+        return {"note": "not installed" if error.name == "torch_pruning" else f"cannot be imported: {error}"}
     model, batch = build(name, size, float32=True)
     keep = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1000]
     start = time.perf_counter()

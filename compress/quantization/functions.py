@@ -46,9 +46,7 @@ def fake_quantize(
     return _FakeQuantize.apply(x, scale, low, high, scale_gradient, led_back)
 
 
-def plainly_quantize(
-    x: Tensor, scale: float, low: int, high: int, seen: tuple[float, float] | None = None
-) -> Tensor:
+def plainly_quantize(x: Tensor, scale: float, low: int, high: int, seen: tuple[float, float] | None = None) -> Tensor:
     """`fake_quantize` for numbers that Python knows: the same values and gradients to the bit, with fewer operations.
 
     Where all of x is seen to lie inside the range, the backward pass does nothing, and nothing is kept for it.
