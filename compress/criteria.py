@@ -239,7 +239,7 @@ def nm_mask(weight: Tensor, n: int, m: int, dim: int) -> Tensor:
         bool tensor of the weight's shape, True = kept.
     """
     moved = weight.detach().abs().movedim(dim, -1)
-    order = moved.reshape(*moved.shape[:-1], -1, m).argsort(dim=-1, stable=True)
+    order = moved.reshape(*moved.shape[:-1], moved.shape[-1] // m, m).argsort(dim=-1, stable=True)
     # Stable and ascending: of equal magnitudes the later one comes last, and the last n stay.
     mask = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order[..., m - n :], True)
     return mask.reshape(moved.shape).movedim(-1, dim).contiguous()

@@ -49,7 +49,8 @@ def tile_of(group: str, shape: Sequence[int], block_shape: Sequence[int] | None 
     Raises:
         ValueError: the weight has too few dimensions, or the blocks do not fill it.
     """
-    shape = tuple(shape)
+    # The edge of a tile is 1 at least: a weight without elements has no groups, of whatever kind.
+    shape = tuple(max(size, 1) for size in shape)
     if len(shape) < LEAST_DIMENSIONS.get(group, 2):
         raise ValueError(f"a weight of shape {shape} has no groups of kind {group!r}")
     if swapped and group in ("Filters", "3D", "Channels"):

@@ -236,8 +236,7 @@ class PruningPolicy(Policy):
         return None if kind is None else f"{kind} of this weight"
 
     def _tell_if_nothing_is_left(self, name: str, mask: Tensor) -> None:
-        if (
-            name not in self._told and not (mask.dim() and mask[:1].any()) and not mask.any()
-        ):  # the first row mostly tells
+        # The first row mostly tells.
+        if mask.numel() and name not in self._told and not (mask.dim() and mask[:1].any()) and not mask.any():
             self._told.add(name)
             logger.warning("%r has pruned all of %r: whatever that layer computes is lost", self.name, name)

@@ -191,7 +191,7 @@ class RangeActivation(ActivationQuantizer):
             super().check_sign(x)
 
     def observe(self, x: Tensor) -> tuple[float, float] | None:
-        """Adds a minibatch to the average, if it has values and all are finite; returns its ends, where it read them."""
+        """Adds a minibatch to the average, if all its values are finite; returns its ends, where they were read."""
         if x.numel() and self._steps is None and self._is_plain(x):
             seen = ends(x)
             self._add_plainly(*seen)

@@ -143,6 +143,8 @@ class GroupVarianceRegularizer(GroupRegularizer):
         parameters = canonical_parameters(model)
         for name in self.weights if not found else []:
             (tile,) = self.tiles(name, parameters[name], model)
-            if group_count(parameters[name].shape, tile) < 2:
-                found.append(f"{name!r} has one group of kind {self.regimes[name][1]!r}; a variance needs two")
+            count = group_count(parameters[name].shape, tile)
+            if count < 2:
+                number = "one group" if count else "no group"
+                found.append(f"{name!r} has {number} of kind {self.regimes[name][1]!r}; a variance needs two")
         return found
