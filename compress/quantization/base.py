@@ -25,6 +25,7 @@ from compress.quantization.faults import (
     faults_of_settings,
     is_on,
     too_few_bits,
+    too_many_bits,
     written_out,
 )
 from compress.quantization.modules.activations import ACTIVATIONS
@@ -137,7 +138,7 @@ class Quantizer(CheckedArguments, Deciding, ABC):
             for slot, spec in slots.items():
                 fewest = self._fewest_bits(kind_of(slot), spec)
                 found += [f"{name}: {each}" for each in too_few_bits(type(self).__name__, kind_of(slot), spec, fewest)]
-        return found
+        return found + too_many_bits(model, decided)
 
     def prepare(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         """Decides what gets what, makes the fake quantizers and gives their parameters to the optimizer.

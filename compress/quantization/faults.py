@@ -3,13 +3,15 @@
 Pure functions of settings and modules, asked by `Quantizer.faults` and `Quantizer._decide` in base.py.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from compress.errors import UserError, did_you_mean, shown
+from compress.errors import UserError, did_you_mean, shown, some
 from compress.quantization.modules.activations import ACTIVATIONS
 from compress.quantization.modules.layers import quantized_class, weight_names
 from compress.quantization.placement.sharing import has_weight
@@ -81,6 +83,31 @@ def too_few_bits(whose: str, what: str, spec: tuple[Any, ...], fewest: int) -> l
         return []
     why = ", because it may be negative" if what == "activation" and spec[1] else ""
     return [f"given {bits} bit for the {what}; {whose} needs at least {fewest} there{why}"]
+
+
+def too_many_bits(model: nn.Module, decided: Mapping[str, Mapping[str, tuple[Any, ...]]]) -> list[str]:
+    """That a layer's type has too few digits for its integers, as float16 has for 16 bits; a sentence each.
+
+    Args:
+        model: the float network.
+        decided: layer -> slot -> what `Quantizer._piece` takes, bits first.
+    """
+    modules = canonical_modules(model)
+    of_network = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
+    found: dict[str, list[str]] = {}
+    for name, slots in decided.items():
+        own = [each.dtype for each in modules[name].parameters(recurse=False) if each.is_floating_point()]
+        dtype = (own or [of_network])[0]
+        digits = 1 - round(math.log2(torch.finfo(dtype).eps))  # whole numbers up to 2^digits are exact
+        most = max((spec[0] for spec in slots.values()), default=0)
+        if most > digits:
+            what = f"given {most} bits, and {str(dtype).removeprefix('torch.')} has {digits} binary digits"
+            found.setdefault(what, []).append(name)
+    return [
+        f"{some(names)}: {what}, so that not every integer would have a value of its own; take fewer bits, or make the "
+        "network .float() and train it under autocast"
+        for what, names in found.items()
+    ]
 
 
 def why_float(name: str, module: nn.Module, overrides: Mapping[str, Any]) -> str:

@@ -212,3 +212,14 @@ def test_modes_have_their_effect() -> None:
     grid = model.conv1.input_quantizer.grid()
     assert (grid.low, grid.high) == (-128, 127)
     assert int(grid.zero_point) != 0
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 11), (torch.bfloat16, 8)])
+def test_more_bits_than_the_numbers_of_a_network_have_are_refused(dtype: torch.dtype, digits: int) -> None:
+    net = tiny_net().to(dtype)
+    for bits, expected in ((8, 0), (16, 1)):
+        quantizer = Qat(bits, bits, example_inputs=torch.rand(2, 3, 6, 6).to(dtype))
+        found = quantizer.faults(net)
+        assert len(found) == expected
+        assert all(f"given 16 bits, and {str(dtype)[6:]} has {digits} binary digits" in each for each in found)
+    assert not Qat(16, 16).faults(tiny_net())
