@@ -4,6 +4,7 @@ The file on disk -> RGB array, and the low resolution made of it. Called by the 
 """
 
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ Pixels = NDArray[np.uint8]
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 1 << 26  # a file of some kilobytes can stand for any number of pixels
+# Pillow warns of a larger image than this one, which `opened` refuses in a sentence that names the file.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # What Pillow raises, depending on the format, for a file that is damaged, cut short or absurdly large.
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)

@@ -1,5 +1,8 @@
 """Decoding: every kind of JPEG, put upright, or refused."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +49,13 @@ def test_numbers_without_a_known_range_are_refused(kind: str, word: str, tmp_pat
     Image.fromarray(np.random.default_rng(0).random((40, 40)).astype(kind)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=word):
         ImageFile("a", tmp_path / "a.tif").load()
+
+
+@pytest.mark.slow
+def test_an_image_that_is_too_large_is_refused_without_a_raw_warning(tmp_path: Path) -> None:
+    (tmp_path / "large.ppm").write_bytes(b"P6 10000 10000 255\n" + b"\0" * 100)  # Pillow warns, and does not refuse
+    code = "from pathlib import Path; from data.images import ImageFile; ImageFile('it', Path('large.ppm')).load()"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "ValueError: it would take 100,000,000 pixels" in done.stderr
+    assert "Warning" not in done.stderr

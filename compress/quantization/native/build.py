@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ WIDE = {
     "AVX2": ("-mavx2",),
 }
 PATIENCE = 60.0  # seconds that a compiler has
+RETRY = 24 * 3600.0  # seconds until one that failed is asked again
 
 
 class CannotBuild(Exception):
@@ -69,8 +71,8 @@ def compiler() -> list[str]:
 def library() -> tuple[ctypes.CDLL, bool]:
     """The compiled library, and whether it was compiled just now.
 
-    It is kept in the user's cache under a name that holds the source, the options and the compiler; where nothing can
-    be kept, it is compiled for this process alone.
+    It is kept in the user's cache under a name that holds the source, the options and the compiler, and so is, for a
+    day, that it failed; where nothing can be kept, it is compiled for this process alone.
 
     Raises:
         CannotBuild: there is no compiler, it fails, or what it makes cannot be loaded.
@@ -88,7 +90,31 @@ def library() -> tuple[ctypes.CDLL, bool]:
             return _loaded(path), False
         except CannotBuild:  # of another system that shares the folder
             path.unlink(missing_ok=True)
-    return _loaded(_compiled(command, options, folder, key)), True
+    failed = path.with_suffix(".failed")
+    _refuse_again(failed, command)
+    try:
+        return _loaded(_compiled(command, options, folder, key)), True
+    except CannotBuild as e:
+        with contextlib.suppress(OSError):
+            files.write_text(failed, f"{_identity(command)}\n{e}")
+        raise
+
+
+def _refuse_again(failed: Path, command: list[str]) -> None:
+    """Raises what the same compiler has failed with within a day: each process would wait for it anew."""
+    try:
+        age = time.time() - failed.stat().st_mtime
+        identity, _, reason = files.read_bytes(failed).decode(errors="replace").partition("\n")
+    except OSError:
+        return
+    if 0 <= age < RETRY and identity == _identity(command):
+        raise CannotBuild(f"{reason} (remembered; it is tried again after a day, or without {failed})")
+
+
+def _identity(command: list[str]) -> str:
+    """Another one after the compiler was installed anew."""
+    about = Path(command[0]).stat()
+    return f"{about.st_mtime_ns} {about.st_size}"
 
 
 def _cache() -> Path | None:

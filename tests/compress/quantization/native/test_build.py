@@ -107,7 +107,7 @@ def test_compiled_once_and_again_where_the_file_is_spoilt(tmp_path: Path, monkey
     needs_compiler()
     assert build.library()[1]
     assert not build.library()[1]
-    (kept,) = (tmp_path / "cache" / "compress").iterdir()
+    (kept,) = (tmp_path / "cache" / "compress").glob("*.so")
     other = tmp_path / "other" / "compress"  # of another path: one that is loaded stays so
     other.mkdir(parents=True)
     (other / kept.name).write_bytes(b"half a file")
@@ -138,3 +138,24 @@ def test_what_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CC", str(path))
     with pytest.raises(CannotBuild, match="cannot be run"):
         build.library()
+
+
+def test_a_failure_is_remembered_for_a_day_and_while_the_compiler_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = tmp_path / "calls"
+    code = f"open({str(calls)!r}, 'a').write('x'); print('error: no headers', file=sys.stderr); sys.exit(1)"
+    monkeypatch.setenv("CC", program(tmp_path, code))
+    with pytest.raises(CannotBuild, match="error: no headers$"):
+        build.library()
+    with pytest.raises(CannotBuild, match=r"error: no headers \(remembered; it is tried again after a day, or without"):
+        build.library()
+    assert calls.read_text() == "x"
+    (kept,) = (tmp_path / "cache" / "compress").glob("*.failed")
+    os.utime(kept, (0, 0))
+    with pytest.raises(CannotBuild, match="error: no headers$"):
+        build.library()
+    program(tmp_path, code + "  # another one")
+    with pytest.raises(CannotBuild, match="error: no headers$"):
+        build.library()
+    assert calls.read_text() == "xxx"
