@@ -6,15 +6,19 @@ The convention: RGB is clamped and rounded to 8 bits, converted to BT.601's Y (a
 16..235) in floating point, and a border as wide as the scale is cut.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from apputils.restoration.metrics import psnr
 
 _Y_WEIGHTS = (65.481, 128.553, 24.966)  # of R, G and B in [0, 1]
 _Y_OFFSET = 16.0
+_known: Any = WeakTensorKeyDictionary()  # target -> its version, Y; an entry goes with its tensor
 _SSIM_WINDOW = 11  # pixels: what scikit-image makes of sigma 1.5 cut at 3.5 sigma
 
 
@@ -68,5 +72,20 @@ def _inner_luma(
             f"{width} x {height} pixels without a border of {border} leave less than {smallest} to measure"
         )
     inner = (slice(border, height - border), slice(border, width - border))
-    first, second = (y_channel(image).reshape(height, width).cpu().numpy() for image in (output, target))
-    return first[inner], second[inner]
+    return _luma(output)[inner], _luma_of_target(target)[inner]
+
+
+def _luma_of_target(target: Tensor) -> NDArray[np.float64]:
+    """Y of an image that outputs are compared with again and again; computed once as long as it stays as it is."""
+    if target.is_inference():  # torch does not count what is written to it
+        return _luma(target)
+    version, known = _known.get(target, (-1, None))
+    if known is None or version != target._version:
+        known = _luma(target)
+        _known[target] = target._version, known
+    return known
+
+
+def _luma(image: Tensor) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = y_channel(image).reshape(image.shape[-2:]).cpu().numpy()
+    return found

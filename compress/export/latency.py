@@ -202,10 +202,10 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 def _warm_up(way: Way, seconds: float) -> int:
-    """Calls a way at least three times and for `seconds`; how many calls fill `seconds` from then on."""
+    """Calls a way at least twice and for `seconds`; how many calls fill `seconds` from then on."""
     way()
     started, count = time.perf_counter(), 0
-    while count < 2 or time.perf_counter() - started < seconds:
+    while count < 1 or time.perf_counter() - started < seconds:
         way()
         count += 1
     return max(1, round(seconds * count / (time.perf_counter() - started)))

@@ -14,10 +14,11 @@ from typing import Any
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from compress.export.latency import Latency, Way, measure_latency, onnx_way, torch_threads, torch_way
+from compress.export.latency import MOST_TIMES, Latency, Way, measure_latency, onnx_way, torch_threads, torch_way
 from compress.export.machine_load import OthersLoad
 from compress.export.runtimes.base import milliseconds_text
 
+STEADY = 0.03  # spread of quartiles that more rounds make no narrower
 RUNTIMES = ("torch", "onnxruntime")
 
 
@@ -33,6 +34,8 @@ class Timing:
         patience: seconds after which none is added any more, which a machine that stays busy would go on for.
         processor: of `measure_runtimes`: processor time instead of the clock's, which leaves out what other processes
             do meanwhile; for one thread.
+        least: rounds after which it may end, >= 2: where the quartiles of no ratio are further apart than `STEADY`;
+            None: those asked for.
     """
 
     rounds: int = 7
@@ -41,6 +44,7 @@ class Timing:
     spread: float = 0.1
     patience: float = 6.0
     processor: bool = False
+    least: int | None = None
 
 
 BENCHMARK = Timing(rounds=30, seconds=0.2, patience=math.inf)  # what --benchmark asks for
@@ -85,17 +89,20 @@ def time_rows(subjects: Sequence[Timed], timing: Timing) -> tuple[list[dict[str,
                 first.setdefault(runtime, name)
         against = {name: first[runtime] for runtime in first for name in ways if name.endswith(f" in {runtime}")}
         with OthersLoad() as others:
-            taken = measure_latency(ways, timing.rounds, timing.seconds, against, enough=_enough(timing))
+            rounds, most = timing.least or timing.rounds, MOST_TIMES * timing.rounds
+            taken = measure_latency(ways, rounds, timing.seconds, against, None, _enough(timing), most)
     rounds = next(iter(taken.values())).rounds
     how = {"rounds": rounds, "seconds": timing.seconds, "threads": timing.threads, "others_cores": others.cores}
     return [_row(each.name, taken) for each in subjects], how
 
 
 def _enough(timing: Timing) -> Callable[[dict[str, Latency]], bool]:
-    """Whether the ratios are as close together as asked for, or the patience has ended."""
+    """Whether the ratios are as close together as asked for, or the patience has ended; before its rounds: steady."""
     started = time.perf_counter()
 
     def enough(found: dict[str, Latency]) -> bool:
+        if any(each.rounds < timing.rounds for each in found.values()):
+            return all(each.ratio_spread <= STEADY for each in found.values())
         late = time.perf_counter() - started > timing.patience
         return late or all(each.ratio_spread <= timing.spread for each in found.values())
 

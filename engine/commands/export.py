@@ -89,7 +89,7 @@ class _Export:
         inputs = tuple(each.to(device) for each in self.inputs[0])
         subjects = [Timed(DENSE, dense.to(device), inputs, dense_file)]
         subjects += [Timed(file.name, self.model if file == files[-1] else None, inputs, file) for file in files]
-        timing = Timing(threads=self.threads)
+        timing = Timing(threads=self.threads, least=4)
         times, how = time_rows(subjects, timing)
         rows = [{"name": each.name, **row} for each, row in zip(subjects, times, strict=True)]
         shapes = [list(each.shape) for each in inputs]

@@ -1,13 +1,14 @@
 """Is an exported file what the network is? Checked, run and compared, and looked into.
 
-`check_file`, `compare_onnx`, `difference`, `node_kinds`, `kernel_kinds`, `layers_in_integers`.
+`check_file`, `compare_onnx`, `Comparison`, `difference`, `node_kinds`, `kernel_kinds`, `layers_in_integers`.
 """
 
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,43 @@ def compare_onnx(file: str | Path, model: nn.Module, inputs: Sequence[Inputs], *
     Raises:
         UserError: onnxruntime is missing or refuses the file or an input.
     """
-    session = open_session(Path(file), exact=True, fused=fused)
-    wanted, found = torch_outputs(model, inputs), [run_session(session, each) for each in inputs]
-    for each, reference, given in zip(inputs, wanted, found, strict=True):
-        if not any(map(_has_nan, reference)) and any(map(_has_nan, given)):
-            raise NotFinite("the file gives NaN where the network gives numbers", each)
-    return difference(wanted, found)
+    return Comparison(Path(file), model).difference(inputs, fused=fused)
+
+
+class Comparison:
+    """A file beside a network, compared several times: what either gives for an input is computed once.
+
+    Args:
+        file: the ONNX file.
+        model: the network; its device and mode are left as they were.
+    """
+
+    def __init__(self, file: Path, model: nn.Module) -> None:
+        self.file, self.model = file, model
+        self._sessions: dict[bool, Any] = {}
+        self._known: dict[Any, tuple[Inputs, list[Tensor]]] = {}  # with the inputs, so that none takes another's id
+
+    def outputs(self, inputs: Inputs) -> list[Tensor]:
+        """The network's, on the CPU."""
+        return self._once("network", inputs, lambda: torch_outputs(self.model, [inputs])[0])
+
+    def difference(self, inputs: Sequence[Inputs], *, fused: bool = True) -> Difference:
+        """See `compare_onnx`."""
+        if fused not in self._sessions:
+            self._sessions[fused] = open_session(self.file, exact=True, fused=fused)
+        session = self._sessions[fused]
+        wanted = [self.outputs(each) for each in inputs]
+        found = [self._once(fused, each, partial(run_session, session, each)) for each in inputs]
+        for each, reference, given in zip(inputs, wanted, found, strict=True):
+            if not any(map(_has_nan, reference)) and any(map(_has_nan, given)):
+                raise NotFinite("the file gives NaN where the network gives numbers", each)
+        return difference(wanted, found)
+
+    def _once(self, way: object, inputs: Inputs, make: Callable[[], list[Tensor]]) -> list[Tensor]:
+        key = (way, *map(id, inputs))
+        if key not in self._known:
+            self._known[key] = inputs, make()
+        return self._known[key][1]
 
 
 class NotFinite(UserError):

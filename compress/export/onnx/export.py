@@ -20,6 +20,7 @@ from compress.arguments.checked import checks_arguments
 from compress.errors import UserError, did_you_mean
 from compress.export.latency import Latency, measure_latency, onnx_way
 from compress.export.onnx.check import (
+    Comparison,
     Difference,
     Inputs,
     NotFinite,
@@ -305,12 +306,13 @@ def _report(
     kernels = kernel_kinds(file)
     integers, floats = layers_in_integers(file) if kind == "qdq" else ([], [])
     latency = _latency(file, inputs[0], settings) if settings.against else {}
-    difference = compare_onnx(file, reference, inputs)
+    comparison = Comparison(file, reference)
+    difference = comparison.difference(inputs)
     rounded = kind == "qdq" or bool(settings.format)
-    check_free(file, reference, inputs[0], settings.free_axes)
-    unfused = compare_onnx(file, reference, inputs, fused=False) if rounded else None
+    check_free(comparison, inputs[0], settings.free_axes)
+    unfused = comparison.difference(inputs, fused=False) if rounded else None
     found = _kernel_warnings(kind, floats, settings.reduce_range) + fusion_warnings(difference, unfused)
-    found += check_sizes(file, reference, inputs[0], dummies, list(dynamic.values()), rounded)
+    found += check_sizes(comparison, inputs[0], dummies, list(dynamic.values()), rounded)
     if settings.opset not in {None, opset}:
         found.append(
             f"opset {settings.opset} was asked for, and the file has {opset}: it cannot be written in that one"

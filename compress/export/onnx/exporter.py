@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import Parameter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -156,7 +157,20 @@ def _operators() -> list[Any]:
     for late in ("torch._functorch.aot_autograd", "torch.export._trace", "torch.onnx._internal.exporter._compat"):
         importlib.import_module(late)  # torch.onnx.export would, in every fork
     lazy: Any = importlib.import_module("torch.onnx._internal._lazy_import")
-    return list(lazy.onnxscript_apis.get_torchlib_ops())
+    with _only_domains():
+        return list(lazy.onnxscript_apis.get_torchlib_ops())
+
+
+@contextmanager
+def _only_domains() -> Iterator[None]:
+    """Inside, onnxscript does not parse a function's source where its list of operators only asks for the domain."""
+    traced: Any = importlib.import_module("onnxscript._internal.values").TracedOnnxFunction
+    own = traced.function_ir
+    traced.function_ir = property(lambda function: SimpleNamespace(domain=function.opset.domain))
+    try:
+        yield
+    finally:
+        traced.function_ir = own
 
 
 def _refused(model: nn.Module, reason: str) -> str:

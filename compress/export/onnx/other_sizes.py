@@ -6,13 +6,12 @@ says nothing of it.
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compress.errors import UserError
-from compress.export.onnx.check import Difference, Inputs, compare_onnx, torch_outputs
+from compress.export.onnx.check import Comparison, Difference, Inputs
 
 FACTORS = ((2.0, 0.5, 0.75, 0.5), (2.0, 0.5, 0.5, 0.5), (2.0, 2.0, 2.0, 2.0))  # of batch, and of each further free axis
 FLOAT, ROUNDED = 1e-4, 5e-3  # mean difference, as a share of the largest value, that is no rounding any more
@@ -28,14 +27,11 @@ class OneSize(UserError):
     """A file that is right at the example's height and width only."""
 
 
-def check_sizes(
-    file: Path, reference: nn.Module, inputs: Inputs, dummies: Inputs, dynamic: Shapes, rounded: bool
-) -> list[str]:
+def check_sizes(comparison: Comparison, inputs: Inputs, dummies: Inputs, dynamic: Shapes, rounded: bool) -> list[str]:
     """Runs a file at other sizes of the axes that it has free and compares it with the network there.
 
     Args:
-        file: the ONNX file.
-        reference: what it should be.
+        comparison: of the ONNX file with what it should be.
         inputs: to compare on; they are cut or repeated to other sizes.
         dummies: of the size that was exported for.
         dynamic: shape of each input in the file; a name is free.
@@ -49,14 +45,14 @@ def check_sizes(
         OneSize: height or width is free, and the file is right at none of the other sizes that the network runs at.
     """
     example = at_size_of(inputs, dummies)
-    usual = compare_onnx(file, reference, [example], fused=not rounded)
+    usual = comparison.difference([example], fused=not rounded)
     given = [inputs] if shapes_text(inputs) != shapes_text(example) else []
     faults, right, tried = [], [], []
     for other in [*given, *_others(example, dynamic)]:
         shapes = shapes_text(other)
         tried.append(shapes)
-        if _runs(reference, other):
-            fault = _fault(file, reference, other, usual, rounded)
+        if _runs(comparison, other):
+            fault = _fault(comparison, other, usual, rounded)
             if not fault:
                 right.append(shapes)
                 if other is not inputs:
@@ -79,7 +75,7 @@ def check_sizes(
     ]
 
 
-def check_free(file: Path, reference: nn.Module, inputs: Inputs, axes: Sequence[int]) -> None:
+def check_free(comparison: Comparison, inputs: Inputs, axes: Sequence[int]) -> None:
     """Raises UserError where the file fails on another size of the axes that were asked to be free."""
     if not axes:
         return
@@ -92,7 +88,7 @@ def check_free(file: Path, reference: nn.Module, inputs: Inputs, axes: Sequence[
         # One longer, by a repeated row: real values stay in their range.
         other = tuple(_resized(x, axis, x.shape[axis] + 1) if axis < x.dim() else x for x in other)
     try:
-        torch_outputs(reference, [other])
+        comparison.outputs(other)
     except Exception as e:  # the network's own, of any kind
         raise UserError(
             f"free_axes={tuple(axes)}: the network itself does not run on another size of them, "
@@ -100,7 +96,7 @@ def check_free(file: Path, reference: nn.Module, inputs: Inputs, axes: Sequence[
             "Leave out the axes that it fixes, such as channels and features"
         ) from e
     try:
-        compare_onnx(file, reference, [other])
+        comparison.difference([other])
     except UserError as e:
         raise UserError(
             f"free_axes={tuple(axes)}: the file does not run on another size of them; the exporter has fixed it inside "
@@ -154,18 +150,18 @@ def _resized(x: Tensor, axis: int, size: int) -> Tensor:
     return torch.cat([x] * -(-size // x.shape[axis]), axis).narrow(axis, 0, size)
 
 
-def _runs(reference: nn.Module, inputs: Inputs) -> bool:
+def _runs(comparison: Comparison, inputs: Inputs) -> bool:
     try:
-        (outputs,) = torch_outputs(reference, [inputs])
+        outputs = comparison.outputs(inputs)
     except Exception:  # the network's own, of any kind
         return False
     return all(bool(each.isfinite().all()) for each in outputs) and any(each.numel() for each in outputs)
 
 
-def _fault(file: Path, reference: nn.Module, inputs: Inputs, usual: Difference, rounded: bool) -> str:
+def _fault(comparison: Comparison, inputs: Inputs, usual: Difference, rounded: bool) -> str:
     """What is wrong at a size; '' if nothing."""
     try:
-        found = compare_onnx(file, reference, [inputs], fused=not rounded)
+        found = comparison.difference([inputs], fused=not rounded)
     except UserError as e:
         return f"it fails ({e})"
     share = ROUNDED if rounded else FLOAT

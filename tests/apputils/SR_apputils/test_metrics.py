@@ -98,3 +98,25 @@ def test_shapes_are_checked() -> None:
         ssim_y(torch.rand(3, 14, 14), torch.rand(3, 14, 14), 2)
     with pytest.raises(ValueError, match="leave less than 1 "):
         psnr_y(torch.rand(3, 4, 4), torch.rand(3, 4, 4), 2)
+
+
+def test_y_of_a_target_is_computed_once_until_it_is_written_to(
+    images: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, target = images
+    made: list[torch.Tensor] = []
+
+    def counted(image: torch.Tensor) -> torch.Tensor:
+        made.append(image)
+        return y_channel(image)
+
+    monkeypatch.setattr("apputils.SR_apputils.metrics.y_channel", counted)
+    first, similar = psnr_y(output, target, 2), ssim_y(output, target, 2)
+    assert [each is target for each in made] == [False, True, False]
+    assert (psnr_y(output, target.clone(), 2), ssim_y(output, target.clone(), 2)) == (first, similar)
+    target.mul_(0.5)
+    assert psnr_y(output, target, 2) == psnr_y(output, target.clone(), 2) != first
+    with torch.inference_mode():
+        inside = target.clone()
+        assert psnr_y(output, inside, 2) == psnr_y(output, target, 2)
+        assert psnr_y(output, inside.mul_(2), 2) == first

@@ -91,6 +91,16 @@ def test_a_machine_that_stays_busy_is_not_waited_for(clock: Clock, patience: flo
     assert how["rounds"] == rounds
 
 
+@pytest.mark.parametrize(("step", "rounds"), [(0.001, 4), (0.0011, 7)])
+def test_steady_ratios_end_it_early(clock: Clock, step: float, rounds: int) -> None:
+    calls, models = iter(range(1_000_000)), [nn.Linear(2, 2), nn.Linear(2, 2)]
+    models[0].register_forward_hook(lambda *_: clock.sleep(0.001))
+    models[1].register_forward_hook(lambda *_: clock.sleep(step if next(calls) % 2 else 0.001))
+    subjects = [Timed(name, model, (torch.rand(1, 2),), None) for name, model in zip("ab", models, strict=True)]
+    assert time_rows(subjects, Timing(rounds=7, seconds=1e-6, least=4))[1]["rounds"] == rounds
+    assert time_rows(subjects, Timing(rounds=7, seconds=1e-6))[1]["rounds"] == 7
+
+
 def test_wide_quartiles_are_measured_longer_up_to_a_bound(clock: Clock) -> None:
     calls = iter(range(1_000_000))
 

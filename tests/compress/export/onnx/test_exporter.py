@@ -14,7 +14,7 @@ from torch.onnx._internal.exporter import _registration
 
 from compress.errors import UserError
 from compress.export.onnx.export import export_onnx
-from compress.export.onnx.exporter import _nested, prepared_exporter
+from compress.export.onnx.exporter import _nested, _operators, prepared_exporter
 
 
 def registered() -> dict[str, int]:
@@ -35,6 +35,15 @@ def test_operators_are_translated_once_and_are_those_of_torch(monkeypatch: pytes
     with prepared_exporter():
         assert registered() == expected
     assert "get_torchlib_ops" not in vars(_lazy_import.onnxscript_apis)
+
+
+def test_operators_are_listed_without_parsing_their_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    def described(found: Any) -> list[tuple[Any, ...]]:
+        return [(each.qualified_name, each.domain, each.name, each.function, each.is_complex) for each in found]
+
+    expected = described(_lazy_import.onnxscript_apis.get_torchlib_ops())
+    monkeypatch.setattr("onnxscript._internal.converter.Converter", None)  # parses
+    assert described(_operators.__wrapped__()) == expected
 
 
 class Several(nn.Module):

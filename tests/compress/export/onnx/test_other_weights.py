@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.export.onnx.check import compare_onnx, node_kinds
+from compress.export.onnx.check import Comparison, compare_onnx, node_kinds
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.other_weights import with_other_weights
 
@@ -110,3 +110,15 @@ def test_a_weight_that_the_exporter_has_folded_asks_for_an_export(tmp_path: Path
         assert compare_onnx(target, other, [(X,)]).max < 1e-4
     else:
         assert not target.exists()
+
+
+def test_a_network_and_its_file_run_once_for_an_input_that_is_compared_again(tmp_path: Path) -> None:
+    model, passes = nn.Conv2d(3, 4, 3).eval(), []
+    transform_to_onnx(model, tmp_path / "own.onnx", X, False)
+    model.register_forward_hook(lambda *_: passes.append(1))
+    comparison, other = Comparison(tmp_path / "own.onnx", model), (X + 1,)
+    both = comparison.difference([(X,), other])
+    assert comparison.difference([other], fused=False).max < 1e-5
+    assert comparison.difference([other]).largest == pytest.approx(float(model(X + 1).detach().abs().max()))
+    assert len(passes) == 3  # one by this test
+    assert both == compare_onnx(tmp_path / "own.onnx", model, [(X,), other])

@@ -77,7 +77,7 @@ def test_a_layer_that_is_called_twice_is_exported(
     assert len(dequantized) == len(set(dequantized))
 
 
-@pytest.mark.parametrize("step", ["check_file", "kernel_kinds", "compare_onnx"])
+@pytest.mark.parametrize("step", ["check_file", "kernel_kinds", "Comparison"])
 def test_no_refused_file_is_left_and_the_one_before_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
