@@ -6,6 +6,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,11 @@ class BaseTester(TestedApplication):
         if not dense and self.is_compressed(summary):
             logger.info("%s", how_to_get_dense(self.folders.name, self.checkpoint))
         logger.info("written: %s%s", path, f", {count} images in {images}/" if count else "")
-        exported = self._export(model, inputs, own)
+        analyse = cache(partial(sensitivity.run, self, model))  # once, beside the export or behind it
+        exported = self._export(model, inputs, own, analyse if sensitivity.is_short else None)
         if goals := judge_tested(self, model, inputs, exported, dict(dense), device_results(self)):
             summary["goals"] = goals
-        sensitivity.run(self, model)
+        analyse()
         self._add_record(summary, record)  # again: exporting and analysing may have warned
         write_json(path, summary)
         if opt.report:
@@ -164,10 +166,14 @@ class BaseTester(TestedApplication):
         return summary
 
     def _export(
-        self, model: nn.Module, inputs: list[tuple[Tensor, ...]], quality: dict[str, float]
+        self,
+        model: nn.Module,
+        inputs: list[tuple[Tensor, ...]],
+        quality: dict[str, float],
+        meanwhile: Callable[[], object] | None,
     ) -> dict[str, Any] | None:
         """Files, and what runtimes make of them, as far as the options ask for; export.json's content."""
-        exported = export_run(self, model, inputs, quality) if self.config.export else None
+        exported = export_run(self, model, inputs, quality, meanwhile) if self.config.export else None
         in_runtimes(self, {"network": model}, inputs)
         if self.config.diagnose:
             diagnose_run(self, model, inputs)

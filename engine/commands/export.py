@@ -5,23 +5,27 @@
 """
 
 import logging
+import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from apputils.runs.kept_records import kept_records, show
 from apputils.runs.summary import quality_table
 from compress.analysis.measured_words import measured_words
 from compress.config.goals import goals_of
 from compress.errors import UserError
 from compress.export.exported_model import ExportedModel, describing
 from compress.export.machine_load import load_text
+from compress.export.onnx.crash_guard import Apart, Ended
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportReport, ExportSettings
 from compress.export.onnx.other_weights import with_other_weights
@@ -35,7 +39,7 @@ from engine.goals.packing import packed_format
 
 logger = logging.getLogger("run")
 MOST_INPUTS, LARGEST_BATCH = 3, 4
-DENSE = "dense network"
+DENSE, DENSE_FILE = "dense network", "dense.onnx"
 
 
 @contextmanager
@@ -80,12 +84,17 @@ class _Export:
         """The task's metrics through the file, as a plain session computes it on this CPU."""
         return self.tester.test(ExportedModel(file, self.threads))
 
-    def latency(self, files: list[Path], dense: nn.Module, dense_file: Path) -> dict[str, Any]:
+    def dense(self) -> nn.Module:
+        """The network that the files are timed against, on the CPU."""
+        return self.tester.new_network(self.tester.checkpoint["network"]["arguments"]).eval()
+
+    def latency(self, names: list[str], dense_file: Path) -> dict[str, Any]:
         """Time of the dense network and of this one, in PyTorch, and of their files, all in turns.
 
         In PyTorch a quantized network rounds on the way, in float: its time there tells nothing about integers.
         """
-        device = self.tester.device
+        device, dense = self.tester.device, self.dense()
+        files = [self.tester.results / name for name in names if name.endswith(".onnx")]
         inputs = tuple(each.to(device) for each in self.inputs[0])
         subjects = [Timed(DENSE, dense.to(device), inputs, dense_file)]
         subjects += [Timed(file.name, self.model if file == files[-1] else None, inputs, file) for file in files]
@@ -132,6 +141,7 @@ def export_run(
     model: nn.Module,
     inputs: list[tuple[Tensor, ...]],
     quality: dict[str, float],
+    meanwhile: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
     """Writes the network of a run as ONNX and `.pt2` files into results/<run>/, and their reports as export.json.
 
@@ -145,30 +155,70 @@ def export_run(
         model: its network.
         inputs: real ones.
         quality: the network's own metrics.
+        meanwhile: what this process does while another one writes the files, before anything is timed; only called
+            where there are two threads on a CPU to share.
 
     Returns:
         what export.json holds; with `error` where something cannot be exported, which is said and stops nothing.
     """
     opt = tester.config
     export = _Export(tester, model, inputs, opt.threads or 1)
-    folder = tester.results
     result: dict[str, Any] = {"run": tester.folders.name, "vnni": has_vnni(), "quality": quality, "files": {}}
     result["measured_on"] = tester.data_facts()
-    started = time.perf_counter()
-    try:
-        with tempfile.TemporaryDirectory() as dense_folder:
-            _write_files(export, folder, Path(dense_folder), result)
-    except UserError as e:
-        logger.warning("not exported: %s", e)
-        result["error"] = str(e)
-    result["seconds"] = round(time.perf_counter() - started, 1)
-    write_json(folder / "export.json", result)
-    logger.info("written: %s", ", ".join([str(folder / "export.json"), *result["files"]]))
+    with tempfile.TemporaryDirectory() as dense_folder:
+        dense_file = Path(dense_folder) / DENSE_FILE
+        write = partial(_written, partial(_write_files, export, dense_file))
+        result |= _beside(write, meanwhile) if meanwhile is not None and _can_share(tester) else write()
+        if "error" not in result:
+            seconds, names = result["seconds"], list(result["files"])
+            result |= _written(lambda timed: timed.update(latency=export.latency(names, dense_file)))
+            result["seconds"] += seconds
+    result["seconds"] = round(result["seconds"], 1)
+    write_json(tester.results / "export.json", result)
+    logger.info("written: %s", ", ".join([str(tester.results / "export.json"), *result["files"]]))
     return result
 
 
-def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict[str, Any]) -> None:
-    tester, files = export.tester, result["files"]
+def _can_share(tester: TestedApplication) -> bool:
+    """Whether another process may do a part: of the two threads at least that this one has, on a CPU, one is its."""
+    workers = getattr(tester.testing_loader, "num_workers", 0)
+    return hasattr(os, "fork") and tester.device.type == "cpu" and torch.get_num_threads() > 1 and not workers
+
+
+def _beside(write: Callable[[], dict[str, Any]], meanwhile: Callable[[], object]) -> dict[str, Any]:
+    """What `write` returns, from a process of its own; what it logs is shown once both are done."""
+
+    def told() -> tuple[dict[str, Any], list[logging.LogRecord]]:
+        with kept_records() as records:
+            return write(), records
+
+    with Apart(told, "writing the exported files") as other:
+        with suppress(UserError):  # it is raised where it has its turn
+            meanwhile()  # with all threads: with fewer, torch adds up in another order
+        try:
+            written, records = other.result()
+        except Ended as e:
+            logger.warning("%s; it is done once more in this one", e)
+            return write()
+    show(records)
+    return written
+
+
+def _written(work: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """What some work puts into a mapping, as far as it comes, with its seconds, and the `error` that ended it."""
+    result: dict[str, Any] = {}
+    started = time.perf_counter()
+    try:
+        work(result)
+    except UserError as e:
+        logger.warning("not exported: %s", e)
+        result["error"] = str(e)
+    return {**result, "seconds": time.perf_counter() - started}
+
+
+def _write_files(export: _Export, dense_file: Path, result: dict[str, Any]) -> None:
+    tester, folder = export.tester, export.tester.results
+    files = result["files"] = {}
     modes = {"network_clip.onnx": "clip", "network_int8.onnx": "qdq"}
     modes = modes if is_quantized(export.model) else {"network.onnx": "float"}
     opt = export.tester.config
@@ -187,10 +237,8 @@ def _write_files(export: _Export, folder: Path, dense_folder: Path, result: dict
     pt2 = export_pt2(export.model, folder / "network.pt2", export.dummies, export.inputs, description, opt.fixed_size)
     logger.info("%s: %s bytes, difference to the network: %s", pt2.file, f"{pt2.bytes:,}", pt2.difference)
     files["network.pt2"] = pt2.to_dict()
-    dense = tester.new_network(tester.checkpoint["network"]["arguments"]).eval()
-    dense_file = dense_folder / "dense.onnx"
-    _write_dense(export, folder / "network.onnx" if "network.onnx" in files else None, dense, dense_file)
-    result["latency"] = export.latency([folder / name for name in modes if name in files], dense, dense_file)
+    own = folder / "network.onnx" if "network.onnx" in files else None
+    _write_dense(export, own, export.dense(), dense_file)
 
 
 def _write_dense(export: _Export, own: Path | None, dense: nn.Module, file: Path) -> None:

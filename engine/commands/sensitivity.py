@@ -64,6 +64,11 @@ class SensitivityRequest:
             tolerance = _tolerance(opt.write_schedule, opt.tolerance)
         return cls(opt.sense, opt.full, opt.jobs, tolerance, write, opt.sense_data, opt.sense_queue)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it is a part of every evaluation, in this process: a few levels, and no other process takes part."""
+        return self.sense_type != NONE and not self.full and self.jobs == 1 and not self.queue
+
     def run(self, tester: TestedApplication, model: nn.Module) -> pd.DataFrame | None:
         """Writes results/<run>/sensitivity_<type>.xlsx, .png, .json, and .yaml if asked; returns the table."""
         if self.sense_type == NONE:

@@ -1,7 +1,7 @@
 """Work that may end the process, in a process of its own, where a crash becomes an error message.
 
-`apart`. torch's exporter can end by a signal (a network that replaces its weights in `forward`), and a training run
-must not end with it. Called by export.py.
+`apart`, `Apart`. torch's exporter can end by a signal (a network that replaces its weights in `forward`), and a run
+must not end with it. Called by export.py, and where an evaluation does two things at once.
 """
 
 import faulthandler
@@ -12,7 +12,7 @@ import select
 import signal
 import warnings
 from collections.abc import Callable
-from typing import IO, NoReturn, TypeVar
+from typing import IO, Generic, NoReturn, TypeVar
 
 import torch
 
@@ -38,36 +38,71 @@ def apart(work: Callable[[], T], what: str, when_long: str = "") -> T:
         UserError: as `work` raised it.
         Ended: the process ended without a result.
     """
-    if not hasattr(os, "fork"):
-        return work()
-    read, write = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: the child uses none of them
-        child = os.fork()
-    if not child:
-        os.close(read)
-        _send(work, write)
-    os.close(write)
-    try:
-        with os.fdopen(read, "rb") as pipe:
-            moves = _answers(child, pipe, f"{what} has worked for more than a minute; {when_long}" if when_long else "")
-            data = pipe.read() if moves else b""
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-    if not moves:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if not moves:
-        logger.warning("%s stood still in a process of its own; it is done in this one instead", what)
-        return work()
-    if not data:
-        raise Ended(f"{what} ended {_ending(status)}")
-    result, fault = pickle.loads(data)  # written by ourselves
-    if fault is not None:
-        raise UserError(fault)
-    return result
+    return Apart(work, what, when_long).result()
+
+
+class Apart(Generic[T]):
+    """The same as an object: the function runs while this process does something else, until `result` is called.
+
+    As a context manager it ends the process if the block is left by an error.
+    """
+
+    def __init__(self, work: Callable[[], T], what: str, when_long: str = "") -> None:
+        self._work, self._what = work, what
+        self._when_long = f"{what} has worked for more than a minute; {when_long}" if when_long else ""
+        self._child = 0  # none, or no more
+        if not hasattr(os, "fork"):
+            return
+        read, write = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads: the child uses none of them
+            child = os.fork()
+        if not child:
+            os.close(read)
+            _send(work, write)
+        os.close(write)
+        self._child, self._pipe = child, os.fdopen(read, "rb")
+
+    def __enter__(self) -> "Apart[T]":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the process; what it did is lost."""
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
+            self._ended()
+
+    def result(self) -> T:
+        """See `apart`."""
+        if not self._child:
+            return self._work()
+        try:
+            moves = _answers(self._child, self._pipe, self._when_long)
+            data = self._pipe.read() if moves else b""
+        except BaseException:
+            self.stop()
+            raise
+        if not moves:
+            self.stop()
+            logger.warning("%s stood still in a process of its own; it is done in this one instead", self._what)
+            return self._work()
+        status = self._ended()
+        if not data:
+            raise Ended(f"{self._what} ended {_ending(status)}")
+        result, fault = pickle.loads(data)  # written by ourselves
+        if fault is not None:
+            raise UserError(fault)
+        found: T = result
+        return found
+
+    def _ended(self) -> int:
+        child, self._child = self._child, 0
+        self._pipe.close()
+        return os.waitpid(child, 0)[1]
 
 
 def _answers(child: int, pipe: IO[bytes], when_long: str) -> bool:
@@ -89,12 +124,18 @@ def _answers(child: int, pipe: IO[bytes], when_long: str) -> bool:
 
 
 def _cpu_seconds(process: int) -> tuple[float, bool]:
-    """Processor time of a process and whether it sleeps; where the system does not say, it does not sleep."""
+    """Processor time of a process and of those that it waits for, and whether all of them sleep.
+
+    Where the system does not say, none sleeps.
+    """
     try:
         fields = read_text(f"/proc/{process}/stat").rpartition(")")[2].split()
+        started = read_text(f"/proc/{process}/task/{process}/children").split()
     except OSError:
         return 0.0, False
-    return (float(fields[11]) + float(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] == "S"
+    own = (float(fields[11]) + float(fields[12])) / os.sysconf("SC_CLK_TCK")
+    others = [_cpu_seconds(int(each)) for each in started]
+    return own + sum(each for each, _ in others), fields[0] == "S" and all(sleeps for _, sleeps in others)
 
 
 class Ended(UserError):

@@ -1,6 +1,7 @@
 """`test.py --model FILE`: an exported file is measured by the application's own metrics, as the network is."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +11,14 @@ import torch
 from torch import nn
 
 from apputils.runs.folders import Run
+from compress.errors import UserError
 from compress.export.exported_model import describing
+from compress.export.latency import torch_threads
 from compress.export.onnx.export import transform_to_onnx
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.pt2 import export_pt2
 from data.loaders import sr_testing_loader
+from engine.commands import export as command
 from engine.commands.export import export_run, seen_inputs
 from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
@@ -66,22 +70,28 @@ class Small(nn.Module):
         return self.conv(x).relu()
 
 
+def small_tester(**options: Any) -> Any:
+    """As much of a tester of `Small` as an export asks for."""
+    settings = {"threads": 1, "reduce_range": False, "complete": False, "free_axes": None, "fixed_size": False}
+    return SimpleNamespace(
+        new_network=lambda arguments: Small(), data_facts=dict, testing_loader=None,
+        test=lambda network: {"score": 1.0}, example_inputs=lambda: (torch.empty(1, 3, 16, 16),),
+        folders=Run("a"), results=Path("results/a"), device=torch.device("cpu"),
+        config=SimpleNamespace(**settings, formats=(), **options),
+        checkpoint={"run": "a", "optform": "SR", "network": {"class": "Small", "arguments": {}}, "options": {},
+                    "task": {}, "epoch": 0, "scheduler": {"recipes": []}},
+    )  # fmt: skip
+
+
 def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
     here: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither thinned nor quantized: that its zeros make it no faster is what one must see."""
-    model, example = Small().eval(), (torch.empty(1, 3, 16, 16),)
+    model = Small().eval()
     with torch.no_grad():
         model.conv.weight[:3] = 0
-    tester: Any = SimpleNamespace(
-        new_network=lambda arguments: Small(), data_facts=dict,
-        test=lambda network: {"score": 1.0}, example_inputs=lambda: example,
-        folders=Run("a"), results=Path("results/a"), device=torch.device("cpu"),
-        config=SimpleNamespace(threads=1, reduce_range=False, complete=False, free_axes=None, fixed_size=False,
-                               formats=("float16", "int4")),
-        checkpoint={"run": "a", "optform": "SR", "network": {"class": "Small", "arguments": {}}, "options": {},
-                    "task": {}, "epoch": 0, "scheduler": {"recipes": []}},
-    )  # fmt: skip
+    tester = small_tester()
+    tester.config.formats = ("float16", "int4")
     with caplog.at_level("INFO"):
         result = export_run(tester, model, [(torch.rand(2, 3, 16, 16),)], {"score": 1.0})
     assert "error" not in result
@@ -99,6 +109,54 @@ def test_a_network_that_only_has_zeros_is_timed_beside_the_dense_one(
     assert set(result["files"]) == {"network_float16.onnx", "network_int4.onnx", "network.onnx", "network.pt2"}
     assert result["files"]["network_int4.onnx"]["format"] == "int4"
     assert result["files"]["network_float16.onnx"]["quality"] == {"score": 1.0}
+
+
+@pytest.fixture
+def order(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What this process does, in order; files are written in no time."""
+    done: list[str] = []
+
+    def write(export: Any, dense_file: Path, result: dict[str, Any]) -> None:
+        done.append("files")
+        command.logger.info("written by %s", "somebody")
+        result["files"] = {"network.onnx": {"mode": "float"}}
+        if export.tester.config.fault == "refused":
+            raise UserError("it has no file")
+        if export.tester.config.fault == "crash" and os.getpid() != here_too:
+            os.abort()
+
+    here_too = os.getpid()
+    monkeypatch.setattr(command, "_write_files", write)
+    monkeypatch.setattr(command._Export, "latency", lambda self, names, file: done.append("times") or {"rows": names})
+    return done
+
+
+@pytest.mark.parametrize(
+    ("threads", "fault", "analysis", "expected"),
+    [
+        (2, "", None, ["analysis", "times"]),
+        (2, "", UserError("no images"), ["analysis", "times"]),
+        (2, "crash", None, ["analysis", "files", "times"]),
+        (2, "refused", None, ["analysis"]),
+        (1, "", None, ["files", "times"]),  # the caller analyses behind it
+    ],
+)
+def test_another_process_writes_the_files_where_there_are_two_threads(
+    order: list[str], caplog: pytest.LogCaptureFixture, threads: int, fault: str, analysis: Any, expected: list[str]
+) -> None:
+    def analyse() -> None:
+        order.append("analysis")
+        if analysis is not None:
+            raise analysis
+
+    with torch_threads(threads), caplog.at_level("INFO"):
+        result = export_run(small_tester(fault=fault), Small(), [(torch.rand(2, 3, 16, 16),)], {"score": 1.0}, analyse)
+    assert order == expected
+    assert caplog.messages.count("written by somebody") == 1
+    assert result["files"] == {"network.onnx": {"mode": "float"}}
+    assert result.get("error") == ("it has no file" if fault == "refused" else None)
+    assert ("SIGABRT" in caplog.text) == (fault == "crash")
+    assert json.loads(Path("results/a/export.json").read_text()) == result
 
 
 def test_seen_inputs_can_be_traced() -> None:

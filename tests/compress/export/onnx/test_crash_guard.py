@@ -2,12 +2,13 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from compress.errors import UserError
 from compress.export.onnx import crash_guard
-from compress.export.onnx.crash_guard import Ended, apart
+from compress.export.onnx.crash_guard import Apart, Ended, apart
 
 
 def test_the_result_comes_back() -> None:
@@ -57,3 +58,54 @@ def test_what_takes_long_says_what_may_help_once(
     with caplog.at_level("INFO", "run"):
         apart(lambda: time.sleep(0.2), "the export", advice)
     assert caplog.messages == (["the export has worked for more than a minute; try it smaller"] if advice else [])
+
+
+def test_this_process_works_meanwhile(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+
+    def work() -> str:
+        there.touch()
+        while not here.exists():
+            time.sleep(0.01)
+        return "both"
+
+    with Apart(work, "it") as other:
+        while not there.exists():
+            time.sleep(0.01)
+        here.touch()
+        assert other.result() == "both"
+    other.stop()  # it has ended: nothing happens
+
+
+def test_an_error_meanwhile_ends_the_other_process(tmp_path: Path) -> None:
+    def work() -> None:
+        time.sleep(600)
+
+    other = Apart(work, "it")
+    child = other._child
+    with pytest.raises(KeyError), other:
+        raise KeyError
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="the system does not say which processes wait")
+def test_a_process_that_waits_for_one_that_works_does_not_stand_still(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crash_guard, "CHECK", 0.02)
+    monkeypatch.setattr(crash_guard, "STANDS_STILL", 0.1)
+
+    def work() -> int:
+        until = time.monotonic() + 0.4
+        while time.monotonic() < until:
+            pass
+        return os.getppid()
+
+    def waits() -> tuple[int, int]:
+        crash_guard.CHECK = 60
+        return os.getpid(), apart(work, "the inner one")
+
+    child, parent_of_inner = apart(waits, "the outer one")
+    assert child == parent_of_inner
+    assert not caplog.messages
