@@ -5,7 +5,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from apputils.runs.run_warnings import RunWarnings
 from apputils.runs.summary import Cost, make_summary, summary_table
 from apputils.runs.writable import check_results
 from compress.analysis.activations.features import chosen_layers, dump_features
-from compress.analysis.activations.statistics import ActivationReport, ActivationStatistics, write_activations
+from compress.analysis.activations.statistics import ActivationStatistics, write_activations
 from compress.analysis.macs.layers import macs_table
 from compress.analysis.sparsity.totals import Sparsity
 from compress.errors import UserError
@@ -154,15 +154,18 @@ class BaseTester(TestedApplication):
         if not dense and self.is_compressed(summary):
             logger.info("%s", how_to_get_dense(self.folders.name, self.checkpoint))
         logger.info("written: %s%s", path, f", {count} images in {images}/" if count else "")
-        analyse = cache(partial(sensitivity.run, self, model))  # once, beside the export or behind it
-        exported = self._export(model, inputs, own, analyse if sensitivity.is_short else None)
+        # each once, beside the export or behind it
+        analyse = cache(partial(sensitivity.run, self, model))
+        describe = cache(partial(self.describe, model, activations))
+        exported = self._export(model, inputs, own, [analyse] * sensitivity.is_short + [describe] * opt.report)
         if goals := judge_tested(self, model, inputs, exported, dict(dense), device_results(self)):
             summary["goals"] = goals
         analyse()
         self._add_record(summary, record)  # again: exporting and analysing may have warned
         write_json(path, summary)
         if opt.report:
-            self.report(model, {**self.checkpoint, "history": record.history}, summary, activations.report())
+            describe()
+            self.report(model, {**self.checkpoint, "history": record.history}, summary)
         return summary
 
     def _export(
@@ -170,7 +173,7 @@ class BaseTester(TestedApplication):
         model: nn.Module,
         inputs: list[tuple[Tensor, ...]],
         quality: dict[str, float],
-        meanwhile: Callable[[], object] | None,
+        meanwhile: Sequence[Callable[[], object]],
     ) -> dict[str, Any] | None:
         """Files, and what runtimes make of them, as far as the options ask for; export.json's content."""
         exported = export_run(self, model, inputs, quality, meanwhile) if self.config.export else None
@@ -208,15 +211,16 @@ class BaseTester(TestedApplication):
         summary["warnings"] = heard.entries
         summary["trained_epochs"], summary["planned_epochs"] = record.trained_epochs, record.planned_epochs
 
-    def report(
-        self, model: nn.Module, checkpoint: dict[str, Any], summary: Mapping[str, Any], activations: ActivationReport
-    ) -> None:
-        """What the network is made of and what it costs, as tables and images, and the page that shows it all."""
+    def describe(self, model: nn.Module, activations: ActivationStatistics) -> None:
+        """What the network is made of, as tables and images; nothing of it is timed."""
+        sparsity_display(model, self.results / "sparsity.xlsx")
+        draw_model_to_file(model, self.results / "arch.png", self.example_inputs())
+        write_activations(activations.report(), self.results / "activations.xlsx")
+
+    def report(self, model: nn.Module, checkpoint: dict[str, Any], summary: Mapping[str, Any]) -> None:
+        """What the network costs on this machine, and the page that shows it all."""
         folder, example = self.results, self.example_inputs()
-        sparsity_display(model, folder / "sparsity.xlsx")
         macs_display(model, folder / "macs.xlsx", example)
-        draw_model_to_file(model, folder / "arch.png", example)
-        write_activations(activations, folder / "activations.xlsx")
         dense = self.new_network(self.checkpoint["network"]["arguments"]).to(self.device)
         write_report(folder, checkpoint, summary, macs_table(dense, example))
 

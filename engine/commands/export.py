@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -141,7 +141,7 @@ def export_run(
     model: nn.Module,
     inputs: list[tuple[Tensor, ...]],
     quality: dict[str, float],
-    meanwhile: Callable[[], object] | None = None,
+    meanwhile: Sequence[Callable[[], object]] = (),
 ) -> dict[str, Any]:
     """Writes the network of a run as ONNX and `.pt2` files into results/<run>/, and their reports as export.json.
 
@@ -168,7 +168,7 @@ def export_run(
     with tempfile.TemporaryDirectory() as dense_folder:
         dense_file = Path(dense_folder) / DENSE_FILE
         write = partial(_written, partial(_write_files, export, dense_file))
-        result |= _beside(write, meanwhile) if meanwhile is not None and _can_share(tester) else write()
+        result |= _beside(write, meanwhile) if meanwhile and _can_share(tester) else write()
         if "error" not in result:
             seconds, names = result["seconds"], list(result["files"])
             result |= _written(lambda timed: timed.update(latency=export.latency(names, dense_file)))
@@ -185,7 +185,7 @@ def _can_share(tester: TestedApplication) -> bool:
     return hasattr(os, "fork") and tester.device.type == "cpu" and torch.get_num_threads() > 1 and not workers
 
 
-def _beside(write: Callable[[], dict[str, Any]], meanwhile: Callable[[], object]) -> dict[str, Any]:
+def _beside(write: Callable[[], dict[str, Any]], meanwhile: Sequence[Callable[[], object]]) -> dict[str, Any]:
     """What `write` returns, from a process of its own; what it logs is shown once both are done."""
 
     def told() -> tuple[dict[str, Any], list[logging.LogRecord]]:
@@ -193,8 +193,9 @@ def _beside(write: Callable[[], dict[str, Any]], meanwhile: Callable[[], object]
             return write(), records
 
     with Apart(told, "writing the exported files") as other:
-        with suppress(UserError):  # it is raised where it has its turn
-            meanwhile()  # with all threads: with fewer, torch adds up in another order
+        for work in meanwhile:  # with all threads: with fewer, torch adds up in another order
+            with suppress(UserError):  # it is raised where it has its turn
+                work()
         try:
             written, records = other.result()
         except Ended as e:

@@ -150,7 +150,9 @@ def test_another_process_writes_the_files_where_there_are_two_threads(
             raise analysis
 
     with torch_threads(threads), caplog.at_level("INFO"):
-        result = export_run(small_tester(fault=fault), Small(), [(torch.rand(2, 3, 16, 16),)], {"score": 1.0}, analyse)
+        result = export_run(
+            small_tester(fault=fault), Small(), [(torch.rand(2, 3, 16, 16),)], {"score": 1.0}, [analyse]
+        )
     assert order == expected
     assert caplog.messages.count("written by somebody") == 1
     assert result["files"] == {"network.onnx": {"mode": "float"}}
