@@ -7,23 +7,28 @@ import logging
 import logging.handlers
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 
 class _Keeper(logging.handlers.QueueHandler):
     """Keeps records, their texts made, so that they can be sent."""
 
+    def __init__(self) -> None:
+        super().__init__(SimpleQueue())
+        self.kept: list[logging.LogRecord] = []
+
     def enqueue(self, record: logging.LogRecord) -> None:
         """Takes one."""
-        self.queue.append(record)
+        self.kept.append(record)
 
 
 @contextmanager
 def kept_records() -> Iterator[list[logging.LogRecord]]:
     """Inside, what is logged is kept and not shown."""
-    root, kept = logging.getLogger(), list[logging.LogRecord]()
-    before, root.handlers = root.handlers, [_Keeper(kept)]  # type: ignore[arg-type]
+    root, keeper = logging.getLogger(), _Keeper()
+    before, root.handlers = root.handlers, [keeper]
     try:
-        yield kept
+        yield keeper.kept
     finally:
         root.handlers = before
 

@@ -205,10 +205,11 @@ def _is_like(value: Any, other: Node) -> bool:
 
 def _arguments(convolution: Node) -> tuple[Any, ...]:
     """Input, weight, bias, then padding, stride, dilation and groups as oneDNN's operations take them."""
-    x, weight, bias, stride, padding, dilation, groups = (
+    given: list[Any] = [
         default if _argument(convolution, place) is None else convolution.args[place]
         for place, default in enumerate((None, None, None, (1,), (0,), (1,), 1))
-    )
+    ]
+    x, weight, bias, stride, padding, dilation, groups = given
     sizes = [list(each) * (2 // len(each)) for each in (padding, stride, dilation)]  # one number is for both sides
     return x, weight, bias, *sizes, groups
 
