@@ -41,6 +41,14 @@ def patches(layer: Any, x: Tensor) -> Tensor:
     return columns.permute(1, 0, 3, 2).flatten(1, 2)
 
 
+def output_rows(layer: nn.Module, output: Tensor, groups: int) -> Tensor:
+    """What a layer gives at each position, (groups, positions, outputs of a group), in the order of `patches`."""
+    if isinstance(layer, nn.Linear):
+        return output.reshape(1, -1, output.shape[-1])
+    columns = output.flatten(2).reshape(len(output), groups, -1, output[0, 0].numel())
+    return columns.permute(1, 0, 3, 2).flatten(1, 2)
+
+
 def multiplies_by_its_weight(layer: Any, x: Tensor) -> bool:
     """Whether the layer's own code uses the parameter `weight` as it is: not standardised, say, or from elsewhere."""
     weight = layer._parameters.get("weight")

@@ -1,10 +1,11 @@
 """Calibration data as one batch: layers that are changed one after another then take one pass instead of one each.
 
-`together`, `on_first_call`.
+`together`, `outputs_of`, `on_first_call`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils import _pytree as pytree
 from compress.graph.calls import run_on
 
 ROOM = 1 << 28  # numbers of the largest layer's output over all calibration data, at most
+HELD = 1 << 29  # numbers that all layers give, at most, to be held at once
 NEAR = 1e-3  # share of the output's norm
 
 Change = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]
@@ -53,6 +55,27 @@ def together(network: nn.Module, batches: Sequence[Any]) -> Tensor | None:
     parts = zip(*outputs, strict=True) if len({len(each) for each in outputs}) == 1 else iter(())
     wanted = [torch.cat(each) for each in parts if all(part.dim() for part in each)]
     return merged if len(wanted) == len(given) and all(map(_near, given, wanted)) else None
+
+
+@torch.no_grad()
+def outputs_of(network: nn.Module, names: Sequence[str], merged: Tensor) -> dict[str, Tensor] | None:
+    """What the first call of each layer gives, in the order of the calls; None if that is too much to hold."""
+    found: dict[str, Tensor] = {}
+    size = 0
+
+    def keep(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+        nonlocal size
+        size += output.numel()
+        if size <= HELD:
+            found[name] = output.clone()  # an activation in place may follow
+        else:
+            found.clear()
+
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(on_first_call({name: network.get_submodule(name)}, partial(keep, name)))
+        run_on(network, merged)
+    return found if size <= HELD else None
 
 
 @contextmanager

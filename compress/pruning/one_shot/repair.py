@@ -5,7 +5,6 @@ calibration data); the target is the dense network's output of the layer, while 
 it, pruned and repaired, give now (as in He et al. 2017, Channel Pruning, arXiv 1707.06168, section 3.2).
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -14,53 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.calibration.patches import (
-    inputs_of_a_channel,
-    multiplies_by_its_weight,
-    patches,
-    thinned_rows,
-)  # fmt: skip
+from compress.calibration.layers import in_order, with_other_weights
+from compress.calibration.least_squares import ridge_step
+from compress.calibration.patches import output_rows, patches, thinned_rows
 from compress.calibration.replay import passing
-from compress.calibration.together import on_first_call, together
+from compress.calibration.together import outputs_of, together
 from compress.graph.calls import run_on
 from compress.thinning.complete import Masks
 
 ROUNDING = 1e-10  # share of a layer's output below which there is nothing to repair
-HELD = 1 << 29  # numbers that the dense network's layers give, at most, to be held at once
 TOGETHER = 128  # samples whose positions are spread out at a time
-RIDGE = 0.01  # of the inputs' mean power: how firmly a weight is held where the data do not tell
-
-
-def in_order(network: nn.Module, batch: Any) -> list[str]:
-    """The convolutions and linear layers in the order in which they are called; those called twice are left out."""
-    found: dict[str, int] = {}
-
-    def count(name: str) -> None:
-        found[name] = found.get(name, 0) + 1
-
-    known = {name: each for name, each in network.named_modules() if inputs_of_a_channel(each) is not None}
-    with ExitStack() as hooks, torch.no_grad():
-        for name, module in known.items():
-            hooks.callback(module.register_forward_hook(lambda *_, name=name: count(name)).remove)
-        run_on(network, batch)
-    return [name for name, calls in found.items() if calls == 1]
-
-
-def with_other_weights(network: nn.Module, batch: Any) -> set[str]:
-    """The layers that have no weight to themselves: their code standardises it, say, or another module holds it too."""
-    known = {name: each for name, each in network.named_modules() if inputs_of_a_channel(each) is not None}
-    holders = Counter(id(each) for module in network.modules() for each in module._parameters.values())
-    found = {name for name, each in known.items() if holders[id(each._parameters.get("weight"))] > 1}
-
-    def look(name: str, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments and not multiplies_by_its_weight(layer, arguments[0]):
-            found.add(name)
-
-    with ExitStack() as hooks, torch.no_grad():
-        for name, module in known.items():
-            hooks.callback(module.register_forward_pre_hook(partial(look, name)).remove)
-        run_on(network, batch)
-    return found
 
 
 @torch.no_grad()
@@ -79,7 +41,7 @@ def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[
     other = with_other_weights(dense, batches[0])
     names = [name for name in in_order(pruned, batches[0]) if name not in other]
     merged = together(dense, batches)
-    targets = None if merged is None else _outputs(dense, names, merged)
+    targets = None if merged is None else outputs_of(dense, names, merged)
     if merged is not None and targets is not None:
         left = _in_one_pass(pruned, targets, masks, merged)
     else:
@@ -93,25 +55,6 @@ def _of_a_pass(dense: nn.Module, pruned: nn.Module, name: str, masks: Masks, bat
     layer, was = pruned.get_submodule(name), dense.get_submodule(name)
     pairs = zip(passing(pruned, layer, batches), passing(dense, was, batches), strict=True)
     return _solve(layer, ((given, target) for (given, _), (_, target) in pairs), masks.get(f"{name}.weight"))
-
-
-def _outputs(network: nn.Module, names: Sequence[str], merged: Tensor) -> dict[str, Tensor] | None:
-    """What each layer gives, on all data at once; None if that is too much to hold."""
-    found: dict[str, Tensor] = {}
-    sizes = [0]
-
-    def keep(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
-        sizes[0] += output.numel()
-        if sizes[0] <= HELD:
-            found[name] = output.clone()  # an activation in place may follow
-        else:
-            found.clear()
-
-    with ExitStack() as hooks:
-        for name in names:
-            hooks.enter_context(on_first_call({name: network.get_submodule(name)}, partial(keep, name)))
-        run_on(network, merged)
-    return found if sizes[0] <= HELD else None
 
 
 def _in_one_pass(
@@ -146,6 +89,7 @@ class _Sums:
         self.positions += x.shape[1]
 
 
+@torch.no_grad()  # also where forward turns gradients on
 def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | None) -> float | None:
     """One layer: inputs now and outputs then -> new weights and bias; the share of the error that is left."""
     groups = getattr(layer, "groups", 1)
@@ -154,7 +98,7 @@ def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | No
     bias = 0 if layer.bias is None else layer.bias.double().view(groups, 1, -1)
     sums = _Sums()
     for given, target in pairs:
-        x, y = thinned_rows(patches(layer, given)).double(), _as_rows(layer, target, groups)
+        x, y = thinned_rows(patches(layer, given)).double(), output_rows(layer, target, groups)
         y = thinned_rows(y, x.shape[2]).double()
         sums.add(x, y - bias - x @ weight.transpose(1, 2), y)
     if not sums.parts:
@@ -170,27 +114,9 @@ def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | No
         shift = e_sum[:, 0] / sums.positions
         square = square - x_sum.transpose(1, 2) @ x_sum / sums.positions
         cross = cross - x_sum.transpose(1, 2) @ e_sum / sums.positions
-    step, gained = _step(square, cross, kept)
+    step, gained = ridge_step(square, cross, kept)
     layer.weight += step.view_as(layer.weight).to(layer.weight)
     if layer.bias is not None:
         mean = (step @ x_sum.transpose(1, 2))[..., 0] / sums.positions
         layer.bias += ((shift - mean) * rows).view_as(layer.bias).to(layer.bias)
     return 1 - float(((gained + sums.positions * shift.square()) * rows).sum()) / before
-
-
-def _step(square: Tensor, cross: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """The change of the weights by ridge regression, (groups, outputs, inputs), and the squared error that it takes."""
-    held = RIDGE * square.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
-    firm = square + held[:, None, None] * torch.eye(square.shape[-1], dtype=square.dtype)
-    step = torch.linalg.solve(firm, cross).transpose(1, 2) * kept
-    gained = 2 * (step.transpose(1, 2) * cross).sum(1) - ((step @ square) * step).sum(2)
-    step = step * (gained > 0)[..., None]  # a row that it would make worse stays
-    return step, gained.clamp_min(0)
-
-
-def _as_rows(layer: nn.Module, output: Tensor, groups: int) -> Tensor:
-    """(groups, positions, outputs of a group), in the order of `patches`."""
-    if isinstance(layer, nn.Linear):
-        return output.reshape(1, -1, output.shape[-1])
-    columns = output.flatten(2).reshape(len(output), groups, -1, output[0, 0].numel())
-    return columns.permute(1, 0, 3, 2).flatten(1, 2)

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.calibration.layers import with_other_weights
 from compress.calibration.patches import inputs_of_a_channel
 from compress.graph.calls import run_on
 from compress.graph.channels import ChannelGraph, ChannelGroup, Place
 from compress.parameters import copied
 from compress.pruning.network_wide.global_groups import CostOf, fewest, unit_cost
 from compress.pruning.one_shot.curvature import gather
-from compress.pruning.one_shot.repair import with_other_weights
 from compress.pruning.one_shot.surgeon import Surgeon
 from compress.selectors import parameter_owner
 from compress.thinning.complete import gone_positions

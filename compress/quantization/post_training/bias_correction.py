@@ -52,14 +52,14 @@ def correct_biases(
     right = _means(reference, there, batches)
     there = {name: norm for name, norm in there.items() if name in right}
     merged = together(reference, batches)
-    if merged is not None and len({id(owned[name].output) for name in there}) == len(there):
+    if merged is not None and len({id(owned[name].layer) for name in there}) == len(there):
         _in_one_pass(quantized, reference, there, right, merged)
         return without
     for i, name in enumerate(there, 1):
         # Layer after layer: the means below see the corrections made so far, so that no shift is taken off twice.
         bias = owned[name]
-        axis = _channel_dimension(submodule(reference, name))
-        wrong = channel_means([output for _, output in passing(quantized, bias.output, batches)], axis)
+        axis = channel_dimension(submodule(reference, name))
+        wrong = channel_means([output for _, output in passing(quantized, bias.layer, batches)], axis)
         _correct(bias, name, right[name] - wrong, (i, len(there)))
     return without
 
@@ -69,32 +69,36 @@ def _in_one_pass(
     merged: Tensor,
 ) -> None:  # fmt: skip
     """As layer after layer: what a layer gives after its correction is what those behind it read."""
-    names = {id(_bias(quantized, name, norm).output): name for name, norm in biases.items()}
-    modules = {name: _bias(quantized, name, norm).output for name, norm in biases.items()}
+    modules = {name: submodule(quantized, name) for name in biases}
+    names = {id(module): name for name, module in modules.items()}
     done = iter(range(1, len(names) + 1))
 
-    def change(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    def change(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
         name = names[id(module)]
-        wrong = channel_means([output], _channel_dimension(submodule(reference, name)))
+        wrong = channel_means([output], channel_dimension(submodule(reference, name)))
         _correct(_bias(quantized, name, biases[name]), name, right[name] - wrong, (next(done), len(names)))
-        corrected: Tensor = module.forward(*arguments)
-        return corrected
+        return module.forward(*arguments) if biases[name] is None else None
 
     with on_first_call(modules, change):
         run_on(quantized, merged)
 
 
+@torch.no_grad()
 def _correct(bias: Bias, name: str, by: Tensor, place: tuple[int, int]) -> None:
     bias.add(by.to(bias.layer.get_parameter("weight")))
     logger.info("bias correction: layer %d of %d (%s), mean error up to %.2e", *place, name, float(by.abs().max()))
 
 
 def _means(network: nn.Module, biases: Mapping[str, str | None], batches: Sequence[Any]) -> dict[str, Tensor]:
-    """Of what each layer that is called gives with its bias, over all batches: one pass, the network stays as it is."""
+    """Of what each layer that is called gives, over all batches: one pass, and the network stays as it is.
+
+    Of the layer, not of its folded BatchNorm: classes such as timm's have an activation behind the norm's bias, and
+    a mean behind a ReLU is no shift of what is in front of it. The norm's bias is the same in both networks.
+    """
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
-    modules = {name: _bias(network, name, norm).output for name, norm in biases.items()}
-    axes = {name: _channel_dimension(submodule(network, name)) for name in biases}
+    modules = {name: submodule(network, name) for name in biases}
+    axes = {name: channel_dimension(submodule(network, name)) for name in biases}
 
     def keep(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
         count = output.numel() // output.shape[axes[name]]
@@ -113,8 +117,8 @@ def _bias(model: nn.Module, name: str, norm: str | None) -> Bias:
     return Bias(submodule(model, name), None if norm is None else submodule(model, norm))
 
 
-def _channel_dimension(layer: nn.Module) -> int:
-    """Of the output: the last one of a linear layer, the one behind the batch of a convolution."""
+def channel_dimension(layer: nn.Module) -> int:
+    """Of a layer's output: the last one of a linear layer, the one behind the batch of a convolution."""
     assert quantized_class(layer) is not None
     if isinstance(layer, nn.Linear):
         return -1

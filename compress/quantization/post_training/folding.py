@@ -93,11 +93,6 @@ class Bias:
         return self.norm is not None or getattr(self.layer, "bias", None) is not None
 
     @property
-    def output(self) -> nn.Module:
-        """The module whose output holds the bias."""
-        return self.layer if self.norm is None else self.norm
-
-    @property
     def values(self) -> Tensor | None:
         """(channels,), of a BatchNorm as folded; None where there is none."""
         norm: Any = self.norm

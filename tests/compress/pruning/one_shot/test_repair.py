@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from compress.calibration import together as data
+from compress.calibration.layers import in_order
+from compress.calibration.least_squares import RIDGE
 from compress.pruning.one_shot import repair as module
-from compress.pruning.one_shot.repair import RIDGE, in_order, repair
+from compress.pruning.one_shot.repair import repair
 
 
 def test_a_linear_layer_is_solved_for_what_it_gave() -> None:
@@ -78,7 +81,7 @@ def test_one_pass_gives_what_passes_for_each_layer_give(monkeypatch: pytest.Monk
             monkeypatch.setattr(module, "together", way)
         made.append((repair(dense, network, masks, [x[:16], x[16:]]), network.state_dict()))
     monkeypatch.undo()
-    monkeypatch.setattr(module, "HELD", 1000)
+    monkeypatch.setattr(data, "HELD", 1000)
     made.append((repair(dense, pruned, masks, [x[:16], x[16:]]), pruned.state_dict()))
     for error, tensors in made[1:]:
         assert error == pytest.approx(made[0][0])

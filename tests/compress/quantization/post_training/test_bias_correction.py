@@ -40,3 +40,31 @@ def test_means_are_those_of_the_float_network() -> None:
         wrong = quantized([x], bias_correction=False)(x)
     assert torch.allclose(channel_means([found], -1), channel_means([right], -1), atol=1e-5)
     assert not torch.allclose(channel_means([wrong], -1), channel_means([right], -1), atol=1e-3)
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm's: the activation is a part of the norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))  # type: ignore[no-any-return]
+
+
+def test_the_shift_is_that_in_front_of_an_activation_inside_the_norm() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), NormAct(6), nn.Conv2d(6, 4, 1)).eval()
+    x = torch.rand(6, 3, 8, 8)
+    settings = {"bits_parameters": 3, "per_channel_wts": True}
+    quantizer = PostTrainLinearQuantizer(**settings, bias_correction=True)
+    made = quantizer.quantize(network, [x])
+    assert quantizer._norms == {"0": "1"}
+    plain = PostTrainLinearQuantizer(**settings).quantize(network, [x])
+    with torch.no_grad():
+        shift = channel_means([network[0](x) * network[1].running_var.add(1e-5).rsqrt()[:, None, None]], 1)
+        shift = shift - channel_means([plain[0](x)], 1)
+    gained = made.get_parameter("1.bias") - plain.get_parameter("1.bias")
+    assert float(shift.abs().max()) > 1e-3
+    assert torch.allclose(gained.double(), shift, atol=1e-6)
