@@ -30,7 +30,7 @@ from engine.saved.load_model import load_network
 
 ROOT, SIZE, CLASSES = Path(__file__).resolve().parent.parent, 224, 1000
 ARCH = "timm:tf_efficientnet_lite0"
-CROPS = {"calibrate": 6, "test": 6}  # of each photograph
+CALIBRATE = 6  # crops of each photograph
 SEED = {"calibrate": 100, "test": 0}
 SETTINGS = """\
 version: 1
@@ -64,11 +64,11 @@ def squares(photograph: Path, count: int, seed: int) -> list[Image.Image]:
     return found
 
 
-def write_crops(folder: Path, part: str, to: Path) -> None:
+def write_crops(folder: Path, part: str, count: int, to: Path) -> None:
     """Crops of all photographs of a folder as PNG files."""
     to.mkdir(parents=True)
     for i, file in enumerate(sorted([*folder.glob("*.jpg"), *folder.glob("*.png")])):
-        for k, crop in enumerate(squares(file, CROPS[part], SEED[part] + i)):
+        for k, crop in enumerate(squares(file, count, SEED[part] + i)):
             crop.save(to / f"{part}{i:02}_{k}.png")
 
 
@@ -116,8 +116,9 @@ def prepare(work: Path, options: argparse.Namespace) -> None:
     sort_by_name(options.labelled, first / "train")
     sort_by_name(options.labelled, first / "val")
     as_run(work, options.weights, "first", "labelled")  # its validation is top-1 on the labelled images
-    for part, given, to in (("calibrate", options.calibrate, "train"), ("test", options.test, "test")):
-        write_crops(given, part, work / part)
+    parts = (("calibrate", options.calibrate, CALIBRATE, "train"), ("test", options.test, options.crops, "test"))
+    for part, given, crops, to in parts:
+        write_crops(given, part, crops, work / part)
         if part == "test":
             for file in sorted(options.labelled.glob("imagenet_*_*.*")):
                 shutil.copy(file, work / part / file.name)
@@ -151,6 +152,9 @@ def main() -> None:
     for name in ("weights", "labelled", "calibrate", "test"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--bits", type=int, nargs="*", default=[8], help="of weights; none: not quantized")
+    parser.add_argument(
+        "--crops", type=int, default=6, help="of each photograph of --test; a new work folder takes them"
+    )
     parser.add_argument("--prune", type=float, help="fraction of the MACs that is left; not pruned without it")
     parser.add_argument("--generated", action="store_true", help="calibrate without the photographs")
     parser.add_argument("--to", type=Path, default=Path("pretrained"), help="work folder, made anew unless it exists")
