@@ -307,7 +307,7 @@ class _SqueezedQuantize(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, levels: int, magnitude: Tensor, rescale: bool) -> Tensor:
         squeezed = weight.tanh()
         largest = squeezed.abs().argmax()
-        top = squeezed.flatten()[largest].abs().clamp_min(1e-12)
+        top = squeezed.take(largest).abs().clamp_min(1e-12)
         ctx.save_for_backward(squeezed, largest, top, magnitude)
         ctx.rescale = rescale
         # Eq. 9 in integers: 2 round(levels * (t / 2 + 1 / 2)) - levels is odd (levels is), from -levels to levels.
@@ -320,7 +320,7 @@ class _SqueezedQuantize(torch.autograd.Function):
         squeezed, largest, top, magnitude = ctx.saved_tensors
         factor = (magnitude if ctx.rescale else 1.0) / top
         inside = torch.ops.aten.tanh_backward(grad, squeezed).mul_(factor)
-        at_top = squeezed.flatten()[largest]
+        at_top = squeezed.take(largest)
         # t = tanh(w) / top also depends on the weight that makes
         # the maximum: d t / d top = -t / top, for every element.
         of_top = inner(grad, squeezed) * factor / top * at_top.sign() * (1 - at_top**2)

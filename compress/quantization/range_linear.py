@@ -14,14 +14,7 @@ from typing_extensions import TypedDict
 from compress.quantization.base import Quantizer
 from compress.quantization.decision import RESULT_BITS, Bits, Overrides
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
-from compress.quantization.functions import (
-    Bound,
-    ends,
-    fake_quantize,
-    plainly_quantize,
-    rounded,
-    straight_through,
-)
+from compress.quantization.functions import Bound, ends, fake_quantize, plainly_quantize, rounded, straight_through
 from compress.quantization.grid import Grid
 from compress.quantization.native.passes import Passes, computes_with, passes_for
 from compress.quantization.range_numbers import (
@@ -248,8 +241,18 @@ class RangeActivation(ActivationQuantizer):
     def forward(self, x: Tensor) -> Tensor:
         """The rounded activation, of its shape."""
         seen = self.observe(x) if self._observes else None
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            # Whether there is a range is left to the tensors: a graph that ended here would be compiled anew for each
+            # activation, and again once it has a range.
+            return torch.where(self.ranges[2] > 0, self._rounded(x, None), self._as_it_is(x))
         if not self._has_range and not self._look():
-            return x if self.signed else x.clamp_min(0)
+            return self._as_it_is(x)
+        return self._rounded(x, seen)
+
+    def _as_it_is(self, x: Tensor) -> Tensor:
+        return x if self.signed else x.clamp_min(0)
+
+    def _rounded(self, x: Tensor, seen: tuple[float, float] | None) -> Tensor:
         low, high = integers_of(self.mode, self.bits)
         if self._is_plain(x):
             step, shift = plain_scale_and_zero(self.ranges.tolist(), self.mode, self.bits)
@@ -282,7 +285,6 @@ class RangeActivation(ActivationQuantizer):
         ours = plain and x.is_cpu and self.ranges.is_cpu and self.ranges.dtype == torch.float32
         return ours and not torch.compiler.is_compiling() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
 
-    @torch.compiler.disable  # it looks at a value, which torch.compile would warn of
     def _look(self) -> bool:
         """Whether a minibatch has been observed."""
         self._has_range = float(self.ranges[2]) > 0.0

@@ -83,7 +83,8 @@ class QuantLayer(nn.Module):
         quantizer, weight = getattr(self, slot_of(name)), getattr(self, name)
         if quantizer is None:
             return weight
-        scale = self.fold_scale()
+        # Without a BatchNorm it is not called: a compiled graph would end there.
+        scale = self.fold_scale() if self._normed_by else None
         if scale is None:
             return quantizer(weight)
         assert self.weight_quantizer is not None, "layers with several weights are not folded"

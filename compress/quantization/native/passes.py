@@ -87,7 +87,8 @@ class _Known:
 
 def passes_for(x: Tensor) -> Passes | None:
     """The compiled passes if they may compute with this tensor; None leaves it to torch's operations."""
-    if _Known.passes is None and _Known.asked:
+    # A compiler first: it would compile anew when what is known changes.
+    if torch.compiler.is_compiling() or (_Known.passes is None and _Known.asked):
         return None
     return _passes() if computes_with(x) else None
 

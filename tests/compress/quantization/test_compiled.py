@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from compress.config import dict_config
 from compress.quantization.lsq import LearnedStepActivation
+from compress.quantization.range_linear import RangeActivation
 from tests.compress.harness import tiny_net
 
 BITS = {"bits_activations": 8, "bits_weights": 8}
@@ -67,3 +70,18 @@ def test_the_first_learned_step_is_compiled_without_a_warning(caplog: pytest.Log
     assert bool(piece.started)
     torch.testing.assert_close(found, piece(x))
     assert not [each for each in caplog.records if "raph break" in each.getMessage()]
+
+
+@pytest.mark.slow
+def test_activations_of_all_kinds_are_one_graph_before_and_after_they_have_a_range() -> None:
+    torch._dynamo.reset()
+    kinds = [(8, True, "SYMMETRIC"), (4, False, "SYMMETRIC"), (8, True, "ASYMMETRIC_SIGNED")] * 4
+    compiled, plain = (nn.Sequential(*(RangeActivation(*kind) for kind in kinds)) for _ in range(2))
+    counter = CompileCounter()
+    forward: Any = torch.compile(compiled, backend=counter)
+    for step in range(3):
+        x = torch.randn(3, 5, generator=torch.Generator().manual_seed(step))
+        torch.testing.assert_close(forward(x), plain(x))
+    assert counter.frame_count == 1
+    for a, b in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(a.ranges, b.ranges)
