@@ -34,6 +34,8 @@ def unpacked(saved: Any) -> Tensor | None:
     Raises:
         UserError: it is damaged.
     """
+    if isinstance(saved, Tensor) and saved.dtype is not torch.bool:
+        raise UserError(f"a saved mask is of {saved.dtype}, not torch.bool; the file is damaged")
     if saved is None or isinstance(saved, Tensor):
         return saved
     shape, bits = [int(size) for size in saved["shape"]], saved["bits"]

@@ -242,10 +242,22 @@ class CompressionScheduler:
         """Restores what `state_dict` gave; the schedule must be the same.
 
         Raises:
-            UserError: another version, or other policies than the schedule's.
+            UserError: another version, or other policies than the schedule's; or it is damaged, and this scheduler and
+                its network are partly restored.
         """
-        if state.get("version") != STATE_VERSION:
-            raise UserError(f"the scheduler's state is of version {state.get('version')}, not {STATE_VERSION}")
+        version = state.get("version") if isinstance(state, Mapping) else None
+        if not (isinstance(version, int) and version == STATE_VERSION):
+            raise UserError(f"the scheduler's state is of version {version}, not {STATE_VERSION}")
+        try:
+            self._restore(state)
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as e:  # of any part of it
+            what = f"{type(e).__name__}: {str(e).partition(chr(10))[0]}"
+            raise UserError(
+                f"the scheduler's state is damaged ({what}); "
+                "what it restored so far is not to be used: start from a new network and scheduler"
+            ) from e
+
+    def _restore(self, state: dict[str, Any]) -> None:
         saved, here = (
             [entry["name"] for entry in state["policies"]],
             [policy.name for policy in self.policies],

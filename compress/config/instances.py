@@ -80,7 +80,8 @@ class Instances:
             return None  # the class is what is wrong, not the section
         arguments = check_arguments(cls, written, path, self.report, given["class"])
         stages = self._networks.of(family.key, name)
-        selection = Selection(self._networks.names(stages[0]), self.report)
+        second_names = self._networks.second_names(stages[0])
+        selection = Selection(self._networks.names(stages[0]), self.report, second_names)
         values = written if arguments is None else arguments
         chosen = selection.expand(values, cls, path)
         if arguments is None or selection.unusable or home is not family:

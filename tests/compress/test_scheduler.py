@@ -1,5 +1,7 @@
 """The scheduler: hooks in order, masks against momentum, state, plan."""
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -127,6 +129,37 @@ def test_state_of_another_schedule_or_version_is_refused(net: nn.Module) -> None
         CompressionScheduler(net).load_state_dict(state)
     with pytest.raises(UserError, match="version 99"):
         CompressionScheduler(net).load_state_dict({**state, "version": 99})
+
+
+def places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """Where something is in nested plain data."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (key,)
+        yield from ((key, *rest) for rest in places(value[key]))
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "text", [7], {"a": 1}, torch.full((2,), 0.5), "left out"], ids=str)
+def test_a_damaged_state_is_refused_or_does_no_harm(net: nn.Module, wrong: Any) -> None:
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    scheduler = dict_config(net, optimizer, AGP)
+    run_epoch(scheduler, net, optimizer, 0)
+    refused = 0
+    for place in places(scheduler.state_dict()):
+        state = copy.deepcopy(scheduler.state_dict())
+        inner = state
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = wrong
+        if isinstance(wrong, str) and wrong == "left out":
+            del inner[place[-1]]
+        other = dict_config(net, optimizer, AGP)
+        try:
+            other.load_state_dict(state)
+        except UserError:
+            refused += 1
+        for masker in other.masks.masked():
+            assert masker.mask.dtype is torch.bool, place  # type: ignore[union-attr]
+    assert refused > 5
 
 
 def test_preview_touches_nothing_and_follows_the_cubic(net: nn.Module) -> None:

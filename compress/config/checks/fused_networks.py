@@ -18,7 +18,7 @@ from compress.errors import UserError
 from compress.fusing.blocks import exchange
 from compress.fusing.reparameterize import Reparameterize
 from compress.registry import EXTENSIONS
-from compress.selectors import canonical_modules, canonical_parameters, expand, unwrapped
+from compress.selectors import canonical, canonical_modules, canonical_parameters, expand, first_names, unwrapped
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,17 @@ class Networks:
             "weight": list(canonical_parameters(model)),
             "module": [name for name in canonical_modules(model) if name],
         }
+
+    def second_names(self, stage: int) -> dict[str, dict[str, str]]:
+        """Kind of selector -> each further name of something shared -> its first one, which `names` has."""
+        model = self.stages[stage]
+        named = model.named_parameters(remove_duplicate=False)
+        first = {id(each): name for name, each in canonical_parameters(model).items()}
+        pairs = {
+            "weight": ((canonical(name, model), first[id(each)]) for name, each in named),
+            "module": first_names(model).items(),
+        }
+        return {kind: {name: known for name, known in each if name != known} for kind, each in pairs.items()}
 
     def straddling(self, name: str, stages: list[int]) -> str:
         """The fault of an instance that means different weights before and after a fusing."""

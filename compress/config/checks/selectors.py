@@ -24,14 +24,21 @@ class Selection:
     Args:
         names: kind of selector ("weight", "module") -> canonical names of the model.
         report: takes a fault for each selector that matches nothing.
+        second_names: kind of selector -> other names of what is shared -> the name in `names`.
 
     Attributes:
         unusable: whether nothing can be made of the values: all of a list's selectors failed, or an instance in place
             has faults.
     """
 
-    def __init__(self, names: Mapping[str, Iterable[str]], report: Report) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, Iterable[str]],
+        report: Report,
+        second_names: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
         self.names = names
+        self.second_names = second_names or {}
         self.report = report
         self.unusable = False
 
@@ -120,13 +127,20 @@ class Selection:
             self.report.add(str(e), path)
             return []
         if not found:
-            help_text = _slip(selector, pool) or did_you_mean(selector, pool)
+            second = self.second_names.get(marker.kind, {})
+            help_text = _shared(selector, second) or _slip(selector, pool) or did_you_mean(selector, pool)
             message = f"{shown(selector)} matches no {marker.kind} of this model, so nothing would be done; {help_text}"
             self.report.add(message, path)
         return found
 
     def _add_empty(self, marker: SelectorOf, path: Path) -> None:
         self.report.add(f"given no {marker.kind} at all, so nothing would be done", path)
+
+
+def _shared(selector: str, second_names: Mapping[str, str]) -> str:
+    """That a selector means what is shared by its other name."""
+    name = next(iter(expand(selector, second_names)), None) if second_names else None
+    return "" if name is None else f"{name!r} is the same as {second_names[name]!r}: write that name, its first one"
 
 
 def _slip(selector: str, pool: list[str]) -> str:
