@@ -3,8 +3,9 @@
     python benchmarks/main_profile.py                                             the main command, one thread
     python benchmarks/main_profile.py --optform=Deblur --nEpochs=2 --threads=2    any arguments of train.py
 
-Parts are told apart by timers around the loop's own calls, in the order of the code, none inside another; a call's two
-readings of the clock are all that is added. Prints a table in Markdown: seconds of the clock, of the processor, share.
+Parts are told apart by timers around the loop's own calls, in the order of the code; what is inside another, as the
+backward pass of a discriminator inside the loss, counts as itself alone. A call's two readings of the clock are all
+that is added. Prints a table in Markdown: seconds of the clock, of the processor, share.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,18 @@ HOOKS = (
     "on_epoch_end",
 )  # fmt: skip
 spent: dict[str, list[float]] = {}
+under_way: list[list[float]] = []  # of each part that has begun and not ended: what the parts inside it took
 first_step: list[list[float]] = []
 
 
-def note(part: str, since: tuple[float, float]) -> None:
-    """Adds what has passed since two readings, of the clock and of the processor, to a part."""
+def note(part: str, since: tuple[float, float], inside: Sequence[float] = (0.0, 0.0)) -> None:
+    """Adds what has passed since two readings, of the clock and of the processor, to a part, less what is inside."""
+    passed = time.perf_counter() - since[0], time.process_time() - since[1]
     both = spent.setdefault(part, [0.0, 0.0])
-    both[0] += time.perf_counter() - since[0]
-    both[1] += time.process_time() - since[1]
+    for i in (0, 1):
+        both[i] += passed[i] - inside[i]
+        if under_way:
+            under_way[-1][i] += passed[i]
 
 
 def timed(owner: Any, name: str, part: str) -> None:
@@ -46,10 +51,12 @@ def timed(owner: Any, name: str, part: str) -> None:
     @functools.wraps(method)
     def around(*given: Any, **named: Any) -> Any:
         since = time.perf_counter(), time.process_time()
+        under_way.append([0.0, 0.0])
         try:
             return method(*given, **named)
         finally:
-            note(part, since)
+            inside = under_way.pop()
+            note(part, since, inside)
 
     setattr(owner, name, around)
 
