@@ -33,7 +33,6 @@ from benchmarks.networks import resnet20
 from benchmarks.qat_step import QUANTIZERS
 from benchmarks.step_overhead import Batch, Loop, Scheduled, one, schedules
 from compress.criteria import level_mask, nm_mask
-from compress.errors import UserError
 from compress.export.semi_structured import to_semi_structured
 from compress.thinning.thin import thin
 
@@ -211,22 +210,22 @@ def _plain(row: Any) -> Any:
 PARTS = ("tests", "main", "steps", "amp", "sparse", "thinning", "runtimes")
 
 
-def checked(check: Check, parts: list[str]) -> dict[str, Any]:
-    """Part -> its result, why it was left out, or how it failed, with its seconds."""
+def checked(check: Check, parts: list[str], keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Part -> its result, why it was left out, or how it failed, with its seconds; `keep` takes it after each part."""
     found: dict[str, Any] = {}
     for name in parts:
         started = time.monotonic()
-        if started >= check.until:
-            found[name] = {"left_out": "the time was over"}
-            continue
         try:
+            if started >= check.until:
+                raise LeftOut("the time was over")
             found[name] = {"result": getattr(check, name)()}
         except LeftOut as e:
             found[name] = {"left_out": str(e)}
-        except (RuntimeError, UserError, ImportError, OSError, ValueError) as e:  # the others are still worth having
+        except Exception as e:  # whatever it is, the other parts are still worth having
             found[name] = {"failed": f"{type(e).__name__}: {e}"}
         found[name]["seconds"] = round(time.monotonic() - started, 2)
         print(f"{name:10s} {json.dumps(found[name])[:200]}", flush=True)
+        keep(found)
     return found
 
 
@@ -242,17 +241,23 @@ def main() -> int:
         print("no CUDA device here: nothing was measured; --device=cpu tries the script itself", file=sys.stderr)
         return 2
     on_gpu = options.device == "cuda"
-    content = {
+    content: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if on_gpu else "cpu: the script was tried, nothing here is a GPU's",
         "capability": list(torch.cuda.get_device_capability()) if on_gpu else None,
         "torch": torch.__version__,
         "cuda": torch.version.cuda if on_gpu else None,
         "date": time.strftime("%Y-%m-%d"),
-        "parts": checked(Check(options.device, time.monotonic() + 60 * options.minutes), options.only),
     }
-    options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def keep(parts: dict[str, Any]) -> None:
+        text = json.dumps({**content, "parts": parts}, indent=1) + "\n"
+        options.out.write_text(text, encoding="utf-8")
+
+    found = checked(Check(options.device, time.monotonic() + 60 * options.minutes), options.only, keep)
     print(f"written: {options.out}")
-    return int(any("failed" in each for each in content["parts"].values()))
+    if left_out := [f"{name} ({each['left_out']})" for name, each in found.items() if "left_out" in each]:
+        print(f"left out: {', '.join(left_out)}")
+    return int(any("failed" in each for each in found.values()))
 
 
 if __name__ == "__main__":
