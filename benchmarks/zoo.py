@@ -44,6 +44,7 @@ HEAD = (
     "img{max-width:100%}td,th{padding:.2em .8em}</style>"
 )
 COSTS = ("parameters", "GMACs", "bytes")
+ONE_RUN = "Each row is one run: no interval, so rows that are close are not shown to differ (python test.py --compare)."
 PANELS = {"macs": "MACs", "bytes": "bytes of the ONNX file"}
 LOOKS = (("solid", "o"), ("dashed", "s"), ("dotted", "^"), ("dashdot", "D"))  # of the schedules: line, marker
 ARCH = re.compile(r"[^,(]+(?:\([^)]*\))?")
@@ -205,12 +206,15 @@ def front_of(rows: Sequence[Row], cost: str) -> list[int]:
 
 
 def table(rows: Sequence[Row], form: str = "github") -> str:
-    """Markdown or another form of tabulate, the best first; * is on the front of quality over MACs, + over bytes."""
+    """Markdown or another form of tabulate, the best first; * is on the front of quality over MACs, + over bytes.
+
+    The baseline has its value rather than a signed gain over it: of one run there is no interval to claim a sign by.
+    """
     fronts = front_of(rows, "macs"), front_of(rows, "bytes")
     shown = [
         [
-            row["arch"], row["schedule"], f"{row['quality']:.2f}", f"{row['gain']:+.2f}", f"{row['parameters']:,}",
-            f"{row['macs'] / 1e9:.3g}", f"{row['bytes']:,}" if row["bytes"] else "",
+            row["arch"], row["schedule"], f"{row['quality']:.2f}", f"{row['quality'] - row['gain']:.2f}",
+            f"{row['parameters']:,}", f"{row['macs'] / 1e9:.3g}", f"{row['bytes']:,}" if row["bytes"] else "",
             "*" * (place in fronts[0]) + "+" * (place in fronts[1]),
         ]
         for place, row in enumerate(rows)
@@ -220,7 +224,7 @@ def table(rows: Sequence[Row], form: str = "github") -> str:
         "architecture",
         "schedule",
         words_of(rows[0]["metric"]).heading,
-        f"over {rows[0]['baseline']}",
+        rows[0]["baseline"],
         *COSTS,
         "front",
     ]
@@ -288,11 +292,11 @@ def write_page(pairs: Sequence[Pair], failed: Mapping[str, str], folder: Path, h
         return
     rows = [row_of(pair) for pair in done]
     faults = [f"{run}: {why}" for run, why in failed.items()]
-    text = "\n\n".join([table(rows), *faults]) + "\n"
+    text = "\n\n".join([table(rows), ONE_RUN, *faults]) + "\n"
     (folder / "zoo.md").write_text(text, encoding="utf-8")
     (folder / "zoo.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     draw(rows, [history(pair, rows[0]["metric"]) for pair in done], folder / "zoo.png")
-    legend = f"{how} * is on the front of quality over MACs, + on that over bytes of the exported file."
+    legend = f"{how} {ONE_RUN} * is on the front of quality over MACs, + on that over bytes of the exported file."
     below = "".join(f"<p>{escape(each)}</p>" for each in (legend, *faults))
     page = f"{HEAD}<h1>{escape(folder.name)}</h1><img src=zoo.png>{table(rows, 'html')}{below}\n"
     (folder / "zoo.html").write_text(page, encoding="utf-8")
