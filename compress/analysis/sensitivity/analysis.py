@@ -61,7 +61,7 @@ class Settings(CheckedArguments):
         higher_is_better: for each metric whether more of it is better; those left out are recognized by their names
             (`loss`, `error`, ... : lower).
         stop_at_loss: once a weight's loss of `metric` is above this, its further levels are left out; None: none is.
-        cache_bytes: most memory for values computed once and used again.
+        cache_bytes: most memory for values computed once and used again, >= 0.
         resume: continue with a half-written analysis beside the workbook.
         parts: records (`.json`) of analyses of some of the weights, done elsewhere; what is in them is not done again.
         schedule_file: where the suggestion is written as a schedule; None: nowhere.
@@ -76,7 +76,7 @@ class Settings(CheckedArguments):
     metric: str | None = None
     higher_is_better: Mapping[str, bool] | None = None
     stop_at_loss: float | None = None
-    cache_bytes: int = 2**30
+    cache_bytes: Annotated[int, Field(ge=0, le=2**60)] = 2**30
     resume: bool = True
     parts: Sequence[Path] = ()
     schedule_file: Path | None = None

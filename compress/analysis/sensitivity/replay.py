@@ -47,7 +47,7 @@ class Route:
     Attributes:
         keep: nodes whose values are kept for this weight and later ones.
         fixed: the operations without inputs that change with the weight: state -> values; None when there are none.
-        rest: from the kept values to the output.
+        rest: from those of the kept values that do not change with the weight to the output.
         forward: for each set of values held before, the piece that leads from them to `keep`.
     """
 
@@ -185,7 +185,8 @@ def _route(program: Program, keep: frozenset[Node], dirty: set[Node]) -> Route:
     wanted = {node for node in changing if any(user not in program.fixed for user in node.users)}
     constant = program.fixed - changing
     piece = program.piece(wanted, constant) if wanted else None
-    return Route(keep, piece, program.piece(program.results, {*keep, *program.fixed}))
+    # Kept for a later weight may be what changes with this one: its dense value must not be read here.
+    return Route(keep, piece, program.piece(program.results, {*(keep - dirty), *program.fixed}))
 
 
 def _run(program: Program, route: Route, values: Values) -> Any:

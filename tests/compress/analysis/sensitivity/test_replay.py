@@ -1,6 +1,7 @@
 """Replay: the same numbers as the whole network, on networks of every shape, and less work."""
 
 import logging
+import random
 from collections.abc import Callable
 
 import pytest
@@ -195,6 +196,58 @@ def test_shared_weights_several_inputs_and_outputs() -> None:
     torch.manual_seed(0)
     inputs = [(torch.rand(2, 6), torch.rand(2, 6)) for _ in range(2)]
     check(Tied(), Evaluation(inputs, lambda outputs: as_is(each["sum"] for each in outputs)))
+
+
+class Rejoined(nn.Module):
+    """What two weights lead to is read again behind a third one: it is kept for that one, and changes with both."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.b, self.c = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+        self.d, self.last, self.calls = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1), calls
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        u = self.b(x)
+        n = self.c(x)
+        y = torch.relu(u + n)
+        for _ in range(self.calls):
+            y = self.d(y) + n * u.sigmoid()
+        return self.last(y) + n.mean((1, 2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_value_kept_for_a_later_weight_is_computed_anew_where_it_changes(calls: int) -> None:
+    torch.manual_seed(0)
+    check(Rejoined(calls), Evaluation([torch.rand(2, 3, 6, 6)], as_is))
+
+
+class Drawn(nn.Module):
+    """Layers whose sums are drawn: each reads two earlier values."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        draw = random.Random(seed)
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(5))
+        self.of = [draw.randrange(5) for _ in range(9)]  # some layers are called several times, some never
+        self.pairs = [(draw.randrange(i + 1), draw.randrange(i + 1)) for i in range(9)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values = [x]
+        for layer, (one, other) in zip(self.of, self.pairs, strict=True):
+            values.append(torch.tanh(self.layers[layer](values[one])) + values[other])
+        return torch.stack(values).sum(0)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+def test_sums_in_any_order_are_replayed(seed: int) -> None:
+    torch.manual_seed(0)
+    model, evaluation = Drawn(seed), Evaluation([torch.rand(3, 4)], as_is)
+    used = [f"layers.{layer}.weight" for layer in sorted(set(model.of))]
+    subjects = [each for each in find_subjects(model, "element") if each.name in used]
+    fast, plain = choose_meter(model, evaluation, subjects, 2**28), PlainMeter(model, evaluation)
+    for subject in fast.order(subjects):
+        value = subject.change(subject.parameter.detach(), 0.5)
+        assert fast.changed(subject, value) == pytest.approx(plain.changed(subject, value), rel=2e-5), subject.name
 
 
 @pytest.mark.parametrize("cache_bytes", [pytest.param(0, marks=pytest.mark.slow), 8_000])
