@@ -37,7 +37,11 @@ def resolved_precision(
         logger.info("precision: %s", words)
         return replace(config, amp=amp)
     if why_not is None and config.precision is None and not config.amp:
-        logger.info("this CPU multiplies bfloat16 faster (AMX): --precision=auto trains in it")
+        logger.info(
+            "precision: float32; this CPU multiplies bfloat16 faster (AMX), in which --precision=auto would train"
+        )
+    if config.amp:
+        logger.info("precision: bfloat16 autocast, as asked")
     return config
 
 

@@ -279,7 +279,8 @@ TESTED: tuple[Rule[TestConfig], ...] = (
     Rule(
         ("calibration_data",),
         lambda c: c.quantize != "auto" or c.calibration_data == "training",
-        "generated is calibration without data, and --quantize=auto chooses by the validation data; give settings",
+        "generated is calibration without data, and --quantize=auto chooses by the validation data; "
+        "give a file of settings, such as --quantize=ptq.yaml",
     ),
     Rule(("max_drop",), lambda c: c.quantize == "auto", "belongs to --quantize=auto"),
     Rule(("bits_budget",), lambda c: c.quantize == "mixed", "belongs to --quantize=mixed"),

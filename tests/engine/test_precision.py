@@ -76,7 +76,7 @@ def test_a_run_in_float32_says_what_this_cpu_could_do(
     assert "precision" not in caplog.text
     trainer = trainer_of()
     trainer.set_to(None)
-    assert "--precision=auto trains in it" in caplog.text
+    assert "in which --precision=auto would train" in caplog.text
     assert not trainer.config.amp
 
 

@@ -26,7 +26,7 @@ class Evaluation:
 
     It is also a function of the network, so that it can be given wherever one is asked for.
 
-        Evaluation([images], lambda outputs: {"top1": top1(next(iter(outputs)), labels)})
+        Evaluation(minibatches, lambda outputs: {"top1": top1(torch.cat(list(outputs)), labels)})
 
     Attributes:
         inputs: one entry a batch: a tensor, or the tuple of the positional arguments of `forward`; on the network's
