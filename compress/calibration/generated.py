@@ -9,7 +9,7 @@ limits.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.arguments.checked import checks_arguments
+from compress.calibration.replay import first_input
 from compress.errors import UserError
 from compress.graph.calls import run_on
 from compress.parameters import copied
@@ -29,6 +30,7 @@ COARSEST = 4  # pixels along the shorter side of the coarsest noise
 
 
 @checks_arguments
+@torch.inference_mode(False)  # gradients are needed, also for a caller within inference mode
 def generate_inputs(
     network: nn.Module,
     example: Tensor,
@@ -42,15 +44,18 @@ def generate_inputs(
 
     Args:
         network: trained, float; it is left as it was.
-        example: one input, for its shape, type and device; its values are not used.
+        example: an input, for its shape, type and device; its values are not used. Dimension 0 is the batch: one image
+            is (1, channels, height, width).
         batches: how many minibatches.
         batch_size: inputs of each.
         steps: of Adam, a minibatch.
-        limits: the least and the largest value an input can have, each of a shape that broadcasts with `example`.
+        limits: the least and the largest value an input can have, each of a shape that broadcasts with `example`; no
+            NaN, the least not above the largest.
         seed: of the noise that inputs start from.
 
     Raises:
-        UserError: the network has no BatchNorm with running statistics, or no gradient reaches its input.
+        UserError: the network has no BatchNorm with running statistics, it holds NaN, the network does not take such
+            inputs, no gradient reaches them, or the limits make no sense.
     """
     if not example.is_floating_point() or not example.dim():
         raise UserError(
@@ -63,10 +68,10 @@ def generate_inputs(
             f"{type(network).__name__} has no BatchNorm with running statistics, from which inputs could be generated; "
             "calibrate with data"
         )
-    odd = [name for name, each in layers.items() if not _is_finite(each)]
-    if odd:
-        raise UserError(f"{odd[0]} holds NaN or infinite statistics, from which no inputs can be generated")
+    _check_values(trial, layers)
+    limits = None if limits is None else _checked(limits, example, batch_size)
     draw = torch.Generator().manual_seed(seed)
+    _check_takes(trial, example, batch_size)
     made = []
     for number in range(1, batches + 1):
         x = noise((batch_size, *example.shape[1:]), draw).to(example)
@@ -81,12 +86,12 @@ def generate_inputs(
 
 def noise(shape: tuple[int, ...], draw: torch.Generator) -> Tensor:
     """Noise of mean 0 and deviation 1; of images (samples, channels, height, width) with equal parts of all scales."""
-    x = torch.randn(shape, generator=draw)
+    x = torch.randn(shape, generator=draw, dtype=torch.float32)
     if len(shape) != 4:
         return x
     size = [max(1, each // 2) for each in shape[2:]]
     while min(size) >= COARSEST:
-        rough = torch.randn(*shape[:2], *size, generator=draw)
+        rough = torch.randn(*shape[:2], *size, generator=draw, dtype=torch.float32)
         x += functional.interpolate(rough, shape[2:], mode="bilinear")
         size = [each // 2 for each in size]
     return (x - x.mean()) / x.std()
@@ -100,14 +105,55 @@ def _is_finite(layer: nn.Module) -> bool:
     return all(bool(torch.isfinite(layer.get_buffer(name)).all()) for name in ("running_mean", "running_var"))
 
 
+def _check_values(network: nn.Module, layers: dict[str, nn.Module]) -> None:
+    odd = [name for name, each in layers.items() if not _is_finite(each)]
+    if odd:
+        raise UserError(f"{odd[0]} holds NaN or infinite statistics, from which no inputs can be generated")
+    odd = [name for name, each in network.named_parameters() if not bool(torch.isfinite(each).all())]
+    odd += [name for name, each in network.named_buffers() if bool(torch.isnan(each).any())]  # a mask may be infinite
+    if odd:
+        raise UserError(f"{odd[0]} holds NaN or infinite values; no inputs can be generated")
+
+
+def _checked(limits: tuple[Tensor, Tensor], example: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """The limits on the example's device, if they are in order."""
+    low, high = (each.to(example.device) for each in limits)
+    shape = (batch_size, *example.shape[1:])
+    try:
+        fit = torch.broadcast_shapes(low.shape, high.shape, shape) == shape
+    except RuntimeError:
+        fit = False
+    if not fit:
+        raise UserError(
+            f"limits: of shapes {list(low.shape)} and {list(high.shape)}, which do not broadcast to the inputs' "
+            f"{list(shape)}; no inputs were generated"
+        )
+    if bool(torch.isnan(low).any() or torch.isnan(high).any()):
+        raise UserError("limits: they hold NaN; give (least, largest) values; no inputs were generated")
+    if bool((low > high).any()):
+        raise UserError("limits: a least value is above the largest; give (least, largest); no inputs were generated")
+    return low, high
+
+
+@torch.no_grad()
+def _check_takes(network: nn.Module, example: Tensor, batch_size: int) -> None:
+    try:
+        run_on(network, example.new_zeros((batch_size, *example.shape[1:])))
+    except (RuntimeError, ValueError, IndexError) as e:
+        raise UserError(
+            f"example: of shape {list(example.shape)}, dimension 0 being the batch (one image is (1, channels, height, "
+            f"width)); the network does not take {batch_size} such inputs: {e}"
+        ) from e
+
+
 class _Deviation:
     """How far what a BatchNorm reads is from what it holds: sums over the calls of a pass."""
 
     def __init__(self) -> None:
         self.terms: list[Tensor] = []
 
-    def __call__(self, layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        rows = arguments[0].transpose(0, 1).flatten(1).float()
+    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        rows = first_input(layer, arguments, named).transpose(0, 1).flatten(1).float()
         mean, variance = layer.get_buffer("running_mean").float(), layer.get_buffer("running_var").float()
         variance = variance.clamp_min(SMALLEST * float(variance.mean()) + 1e-12)
         # max: the square root has no gradient at 0
@@ -119,7 +165,7 @@ class _Deviation:
 @contextmanager
 def _watched(layers: dict[str, nn.Module]) -> Iterator[_Deviation]:
     found = _Deviation()
-    handles = [layer.register_forward_pre_hook(found) for layer in layers.values()]
+    handles = [layer.register_forward_pre_hook(found, with_kwargs=True) for layer in layers.values()]
     try:
         yield found
     finally:

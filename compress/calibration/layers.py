@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compress.calibration.patches import inputs_of_a_channel, multiplies_by_its_weight
+from compress.calibration.replay import first_input
 from compress.graph.calls import run_on
 
 
@@ -36,12 +37,12 @@ def with_other_weights(network: nn.Module, batch: Any) -> set[str]:
     holders = Counter(id(each) for module in network.modules() for each in module._parameters.values())
     found = {name for name, each in known.items() if holders[id(each._parameters.get("weight"))] > 1}
 
-    def look(name: str, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if arguments and not multiplies_by_its_weight(layer, arguments[0]):
+    def look(name: str, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if not multiplies_by_its_weight(layer, first_input(layer, arguments, named)):
             found.add(name)
 
     with ExitStack() as hooks, torch.no_grad():
         for name, module in known.items():
-            hooks.callback(module.register_forward_pre_hook(partial(look, name)).remove)
+            hooks.callback(module.register_forward_pre_hook(partial(look, name), with_kwargs=True).remove)
         run_on(network, batch)
     return found

@@ -18,7 +18,7 @@ ROOM = 1 << 28  # numbers of the largest layer's output over all calibration dat
 HELD = 1 << 29  # numbers that all layers give, at most, to be held at once
 NEAR = 1e-3  # share of the output's norm
 
-Change = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]
+Change = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor | None]
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def together(network: nn.Module, batches: Sequence[Any]) -> Tensor | None:
     merged = torch.cat(list(batches))
     largest = [0]
 
-    def measure(_: nn.Module, __: Any, output: Any) -> None:
+    def measure(_: nn.Module, __: Any, ___: Any, output: Any) -> None:
         largest[0] = max([largest[0], *(each.numel() for each in _tensors(output))])
 
     with on_first_call({name: each for name, each in network.named_modules() if name}, measure):
@@ -59,11 +59,11 @@ def together(network: nn.Module, batches: Sequence[Any]) -> Tensor | None:
 
 @torch.no_grad()
 def outputs_of(network: nn.Module, names: Sequence[str], merged: Tensor) -> dict[str, Tensor] | None:
-    """What the first call of each layer gives, in the order of the calls; None if that is too much to hold."""
+    """What the first call of each layer gives by itself, in the order of calls; None if that is too much to hold."""
     found: dict[str, Tensor] = {}
     size = 0
 
-    def keep(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+    def keep(name: str, _: nn.Module, __: Any, ___: Any, output: Tensor) -> None:
         nonlocal size
         size += output.numel()
         if size <= HELD:
@@ -80,19 +80,19 @@ def outputs_of(network: nn.Module, names: Sequence[str], merged: Tensor) -> dict
 
 @contextmanager
 def on_first_call(modules: Mapping[str, nn.Module], change: Change) -> Iterator[None]:
-    """Inside, the first call of each module is followed by `change(module, arguments, output)`.
+    """Inside, the first call of each module is followed by `change(module, arguments, named arguments, output)`.
 
-    What that returns, if anything, takes the output's place.
+    What that returns, if anything, takes the output's place. Hooks that the module has come after it.
     """
     called: set[int] = set()
 
-    def hook(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+    def hook(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
         if id(module) in called:
             return None
         called.add(id(module))
-        return change(module, arguments, output)
+        return change(module, arguments, named, output)
 
-    handles = [module.register_forward_hook(hook) for module in modules.values()]
+    handles = [module.register_forward_hook(hook, prepend=True, with_kwargs=True) for module in modules.values()]
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.calibration.patches import patches, thinned_rows
+from compress.calibration.replay import first_input
 from compress.errors import UserError
 from compress.graph.calls import run_on
 
@@ -40,9 +41,9 @@ class _Gathering:
         self.outputs: Tensor | None = None
         self.positions = self.samples = 0
 
-    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
         """The output, as one that has a gradient: also where inputs are tokens, weights frozen, under `no_grad`."""
-        rows = thinned_rows(patches(layer, arguments[0].detach()))[0].double()
+        rows = thinned_rows(patches(layer, first_input(layer, arguments, named).detach()))[0].double()
         product = rows.T @ rows
         self.inputs = product if self.inputs is None else self.inputs + product
         self.positions += len(rows)
@@ -84,7 +85,7 @@ def gather(network: nn.Module, layers: Mapping[str, nn.Module], batches: Sequenc
     draw = torch.Generator().manual_seed(0)
     with ExitStack() as hooks, torch.enable_grad():
         for name, layer in layers.items():
-            hooks.callback(layer.register_forward_hook(found[name]).remove)
+            hooks.callback(layer.register_forward_hook(found[name], prepend=True, with_kwargs=True).remove)
         for batch in batches:
             given = run_on(network, batch)
             outputs = [each for each in pytree.tree_leaves(given) if _floats(each) and each.requires_grad]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from compress.arguments.checked import checks_arguments
 from compress.calibration.batch_norm import reestimate_batch_norm
@@ -51,6 +52,7 @@ class OneShot:
 
 
 @checks_arguments
+@torch.inference_mode(False)  # gradients are needed, also for a caller within inference mode
 def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: Counted = "macs") -> OneShot:
     """Prunes whole coupled units without training or labels, from calibration data alone.
 
@@ -82,6 +84,7 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: 
 
 
 @checks_arguments
+@torch.inference_mode(False)  # gradients are needed, also for a caller within inference mode
 def prune_by_norms(model: nn.Module, batches: Sequence[Any], to: Share, target: Counted = "macs") -> OneShot:
     """The same budget by L1 norms, with BatchNorm's statistics estimated again: what it is compared with.
 
@@ -112,7 +115,7 @@ def _prepared(
 ) -> tuple[nn.Module, list[Any], ChannelGraph, CostOf]:
     if not isinstance(batches, list | tuple) or not batches:
         raise UserError(f"batches: given {type(batches).__name__}; give a list of minibatches; nothing was pruned")
-    dense, finite = copied(unwrapped(model)).eval(), finite_samples(batches)
+    dense, finite = copied(unwrapped(model)).eval(), pytree.tree_map(_usable, finite_samples(batches))
     held = [*dense.named_parameters(), *(pair for pair in dense.named_buffers() if "running_" in pair[0])]
     odd = [name for name, each in held if not bool(torch.isfinite(each).all())]  # a mask may well be infinite
     if odd:
@@ -125,6 +128,11 @@ def _prepared(
         return count(graph, dense, removed) / whole
 
     return dense, finite, graph, cost
+
+
+def _usable(leaf: Any) -> Any:
+    """A copy of what was made within inference mode, which can take part in no gradient."""
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def _masked(dense: nn.Module, graph: ChannelGraph, removed: Removed) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress.calibration.layers import in_order, with_other_weights
 from compress.calibration.least_squares import ridge_step
 from compress.calibration.patches import output_rows, patches, thinned_rows
-from compress.calibration.replay import passing
+from compress.calibration.replay import first_input, passing
 from compress.calibration.together import outputs_of, together
 from compress.graph.calls import run_on
 from compress.thinning.complete import Masks
@@ -63,13 +63,15 @@ def _in_one_pass(
     """All layers, each set when the pass reaches it: what it gives then is what those behind it read."""
     left: list[float | None] = []
 
-    def mend(name: str, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        pairs = zip(arguments[0].split(TOGETHER), targets.pop(name).split(TOGETHER), strict=True)
+    def mend(name: str, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = first_input(layer, arguments, named)
+        pairs = zip(given.split(TOGETHER), targets.pop(name).split(TOGETHER), strict=True)
         left.append(_solve(layer, pairs, masks.get(f"{name}.weight")))
 
     with ExitStack() as hooks:
         for name in list(targets):
-            hooks.callback(pruned.get_submodule(name).register_forward_pre_hook(partial(mend, name)).remove)
+            layer = pruned.get_submodule(name)
+            hooks.callback(layer.register_forward_pre_hook(partial(mend, name), with_kwargs=True).remove)
         run_on(pruned, merged)
     return left
 
@@ -94,8 +96,8 @@ def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | No
     """One layer: inputs now and outputs then -> new weights and bias; the share of the error that is left."""
     groups = getattr(layer, "groups", 1)
     kept = torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask
-    weight = layer.weight.double().view(groups, len(layer.weight) // groups, -1)
-    bias = 0 if layer.bias is None else layer.bias.double().view(groups, 1, -1)
+    weight = layer.weight.double().reshape(groups, len(layer.weight) // groups, -1)
+    bias = 0 if layer.bias is None else layer.bias.double().reshape(groups, 1, -1)
     sums = _Sums()
     for given, target in pairs:
         x, y = thinned_rows(patches(layer, given)).double(), output_rows(layer, target, groups)
@@ -104,7 +106,7 @@ def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | No
     if not sums.parts:
         return None
     square, cross, power, full, x_sum, e_sum = sums.parts
-    kept = kept.view_as(weight)
+    kept = kept.reshape(weight.shape)
     rows = kept.any(2)  # outputs that are there
     before = float((power * rows).sum())
     if before <= ROUNDING * float((full * rows).sum()):
@@ -115,8 +117,8 @@ def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | No
         square = square - x_sum.transpose(1, 2) @ x_sum / sums.positions
         cross = cross - x_sum.transpose(1, 2) @ e_sum / sums.positions
     step, gained = ridge_step(square, cross, kept)
-    layer.weight += step.view_as(layer.weight).to(layer.weight)
+    layer.weight += step.reshape(layer.weight.shape).to(layer.weight)
     if layer.bias is not None:
         mean = (step @ x_sum.transpose(1, 2))[..., 0] / sums.positions
-        layer.bias += ((shift - mean) * rows).view_as(layer.bias).to(layer.bias)
+        layer.bias += ((shift - mean) * rows).reshape(layer.bias.shape).to(layer.bias)
     return 1 - float(((gained + sums.positions * shift.square()) * rows).sum()) / before

@@ -132,7 +132,7 @@ def _weigh(network: nn.Module, readers: Readers, batch: Any) -> None:
         predicted = tried.predicted(surgeon.weight)
         weight = _owner(trial, name).weight
         kept = weight.clone()
-        weight.copy_(tried.weight.view_as(weight))
+        weight.copy_(tried.weight.reshape(weight.shape))
         measured = _distance(before, run_on(trial, batch))
         weight.copy_(kept)
         surgeon.scale = measured / predicted if predicted > 0 and math.isfinite(measured) else 1.0

@@ -73,11 +73,11 @@ def _in_one_pass(
     names = {id(module): name for name, module in modules.items()}
     done = iter(range(1, len(names) + 1))
 
-    def change(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
+    def change(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor | None:
         name = names[id(module)]
         wrong = channel_means([output], channel_dimension(submodule(reference, name)))
         _correct(_bias(quantized, name, biases[name]), name, right[name] - wrong, (next(done), len(names)))
-        return module.forward(*arguments) if biases[name] is None else None
+        return module.forward(*arguments, **named) if biases[name] is None else None
 
     with on_first_call(modules, change):
         run_on(quantized, merged)
@@ -100,7 +100,7 @@ def _means(network: nn.Module, biases: Mapping[str, str | None], batches: Sequen
     modules = {name: submodule(network, name) for name in biases}
     axes = {name: channel_dimension(submodule(network, name)) for name in biases}
 
-    def keep(name: str, _: nn.Module, __: Any, output: Tensor) -> None:
+    def keep(name: str, _: nn.Module, __: Any, ___: Any, output: Tensor) -> None:
         count = output.numel() // output.shape[axes[name]]
         sums[name] = sums.get(name, 0) + channel_means([output], axes[name]) * count
         counts[name] = counts.get(name, 0) + count

@@ -103,3 +103,59 @@ def test_refusals() -> None:
     broken.running_var[1] = float("nan")
     with pytest.raises(UserError, match="holds NaN or infinite statistics"):
         generate_inputs(nn.Sequential(broken), x, 1)
+
+
+def test_the_default_type_of_numbers_changes_no_input() -> None:
+    made = noise((2, 3, 16, 16), torch.Generator().manual_seed(0))
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = noise((2, 3, 16, 16), torch.Generator().manual_seed(0))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(made, again)
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.bias", "extra"])
+def test_a_network_that_holds_nan_is_refused(name: str) -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    network.register_buffer("extra", torch.full((2,), float("inf")))
+    generate_inputs(network, torch.zeros(1, 3), 1, batch_size=4, steps=1)  # a mask may be infinite
+    dict([*network.named_parameters(), *network.named_buffers()])[name].data.flatten()[0] = float("nan")
+    with pytest.raises(UserError, match=f"{name} holds NaN or infinite values; no inputs can be generated"):
+        generate_inputs(network, torch.zeros(1, 3), 1, batch_size=4, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "why"),
+    [
+        (torch.tensor(float("nan")), torch.ones(()), "limits: they hold NaN"),
+        (torch.ones(3), torch.tensor([2.0, 0.0, 2.0]), "limits: a least value is above the largest"),
+        (torch.zeros(2), torch.ones(2), "limits: of shapes .2. and .2., which do not broadcast to the inputs' .4, 3."),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(low: Tensor, high: Tensor, why: str) -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    with pytest.raises(UserError, match=why):
+        generate_inputs(network, torch.zeros(1, 3), 1, batch_size=4, steps=1, limits=(low, high))
+
+
+def test_an_example_without_a_batch_is_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).eval()
+    with pytest.raises(UserError, match="of shape .2, 9, 9., dimension 0 being the batch .* does not take 4 such"):
+        generate_inputs(network, torch.zeros(2, 9, 9), 1, batch_size=4, steps=1)
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(input=x)  # type: ignore[no-any-return]
+
+
+def test_a_norm_called_by_name_within_inference_mode() -> None:
+    with torch.inference_mode():
+        (made,) = generate_inputs(Named(), torch.zeros(1, 3), 1, batch_size=4, steps=1)
+    assert made.shape == (4, 3)
+    assert not made.is_inference()

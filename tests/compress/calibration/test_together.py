@@ -42,6 +42,14 @@ def test_other_batches_and_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_only_the_first_call_is_changed() -> None:
     layer = nn.Identity()
-    with on_first_call({"a": layer}, lambda _, __, output: output + 1):
+    with on_first_call({"a": layer}, lambda _, __, ___, output: output + 1):
         assert [float(layer(torch.zeros(()))) for _ in range(2)] == [1, 0]
     assert float(layer(torch.zeros(()))) == 0
+
+
+def test_hooks_of_the_user_come_after_the_change() -> None:
+    layer, seen = nn.Identity(), []
+    layer.register_forward_hook(lambda _, __, output: 10 * output)
+    with on_first_call({"a": layer}, lambda _, __, ___, output: seen.append(output.clone()) or output + 1):
+        assert float(layer(input=torch.ones(()))) == 20
+    assert [float(each) for each in seen] == [1]

@@ -95,6 +95,17 @@ def _learn(quantized: nn.Module, reference: nn.Module, name: str, batches: Seque
     return LayerResult(name, errors[0], min(errors), changed)
 
 
+class _Alone(nn.Module):
+    """A layer without the hooks on it: they ran before its input was taken, and its own output is what is compared."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer.forward(x)
+
+
 def hard(candidates: Candidates, v: Tensor) -> Tensor:
     """The weight with the rounding that V stands for."""
     return candidates.values((soft_rounding(v) >= 0.5).to(candidates.weight))
@@ -109,7 +120,7 @@ def _optimise(layer: nn.Module, candidates: Candidates, inputs: Tensor, targets:
     for step in range(steps):
         chosen = torch.randint(len(inputs), (min(SAMPLES, len(inputs)),), generator=draw).to(inputs.device)
         h = soft_rounding(v)
-        output = functional_call(layer, {"weight": candidates.values(h)}, (inputs[chosen],))
+        output = functional_call(_Alone(layer), {"layer.weight": candidates.values(h)}, (inputs[chosen],))
         loss = (output - targets[chosen]).square().mean() / unit
         if step >= WARM_UP * steps:
             # A large beta leaves most h free and pushes only those near 0 or 1; as it falls, the rest has to decide.
@@ -124,6 +135,6 @@ def _optimise(layer: nn.Module, candidates: Candidates, inputs: Tensor, targets:
 def _error(layer: nn.Module, weight: Tensor, inputs: Tensor, targets: Tensor) -> float:
     total = 0.0
     for x, y in zip(inputs.split(SAMPLES), targets.split(SAMPLES), strict=True):
-        output = functional_call(layer, {"weight": weight}, (x,))
+        output = functional_call(_Alone(layer), {"layer.weight": weight}, (x,))
         total += float((output - y).square().sum(dtype=torch.float64))
     return total / targets.numel()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.calibration.patches import inputs_of_a_channel, patches, thinned_rows
+from compress.calibration.replay import first_input
 from compress.graph.calls import run_on
 from compress.quantization.post_training.rounding.candidates import Candidates, LayerResult, rounded_input
 from compress.selectors import submodule
@@ -72,8 +73,8 @@ class _Gathered:
         self.sum: Tensor | None = None
         self.positions = 0
 
-    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        rows = patches(layer, rounded_input(layer, arguments[0].detach()))
+    def __call__(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        rows = patches(layer, rounded_input(layer, first_input(layer, arguments, named).detach()))
         rows = thinned_rows(rows).double()
         product = rows.transpose(1, 2) @ rows
         self.sum = product if self.sum is None else self.sum + product
@@ -84,7 +85,8 @@ def _hessians(quantized: nn.Module, layers: Sequence[str], batches: Sequence[Any
     found = {name: _Gathered() for name in layers}
     with ExitStack() as hooks:
         for name, gathered in found.items():
-            hooks.callback(submodule(quantized, name).register_forward_pre_hook(gathered).remove)
+            layer = submodule(quantized, name)
+            hooks.callback(layer.register_forward_pre_hook(gathered, with_kwargs=True).remove)
         for batch in batches:
             run_on(quantized, batch)
     return {name: gathered for name, gathered in found.items() if gathered.sum is not None}
@@ -96,7 +98,7 @@ def _round(name: str, layer: Any, gathered: _Gathered) -> LayerResult:
     candidates, groups = Candidates(layer), gathered.sum.shape[0]
     nearest = candidates.nearest()
     shape = (groups, len(nearest) // groups, -1)
-    weight, plain = candidates.weight.double().view(shape), nearest.double().view(shape)
+    weight, plain = candidates.weight.double().reshape(shape), nearest.double().reshape(shape)
     made = compensated(weight, gathered.sum, candidates, shape)
     # (w - q)' H (w - q) of every row; the sum is of all positions, not their mean.
     errors = [((each - weight) @ gathered.sum * (each - weight)).sum(-1) for each in (plain, made)]

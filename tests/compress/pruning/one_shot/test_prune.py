@@ -1,13 +1,14 @@
 """One-shot pruning on networks of which it is known what is superfluous."""
 
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from compress.errors import UserError
-from compress.pruning.one_shot.prune import prune_by_norms, prune_one_shot
+from compress.pruning.one_shot.prune import OneShot, prune_by_norms, prune_one_shot
 from compress.thinning.thin import thin
 from compress.thinning.trials.trial import prunable_graph
 
@@ -233,3 +234,33 @@ def test_values_that_nothing_can_be_computed_from_are_refused() -> None:
         network[2].bias[0] = float("inf")
     with pytest.raises(UserError, match="2.bias holds NaN or infinite values; nothing was pruned"):
         prune_one_shot(network, [x], 0.5)
+
+
+def test_weights_in_channels_last() -> None:
+    made = prune_one_shot(statistics_fit(Doubled()), batches(), 0.52)
+    last = statistics_fit(Doubled()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found = prune_one_shot(last, batches(), 0.52)
+    assert found.removed == made.removed
+    assert found.error == pytest.approx(made.error, rel=1e-3)
+
+
+class Named(Doubled):
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(input=self.first(input=x)))
+        return self.head(input=torch.relu(self.second(input=x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_layers_that_are_called_by_name() -> None:
+    made = prune_one_shot(statistics_fit(Doubled()), batches(), 0.52)
+    found = prune_one_shot(statistics_fit(Named()), batches(), 0.52)
+    assert found.removed == made.removed
+    assert found.error == pytest.approx(made.error, rel=1e-5)
+
+
+@pytest.mark.parametrize("prune", [prune_one_shot, prune_by_norms])
+def test_within_inference_mode(prune: Callable[..., OneShot]) -> None:
+    made = prune(statistics_fit(Doubled()), batches(), 0.52)
+    with torch.inference_mode():
+        found = prune(statistics_fit(Doubled()), batches(), 0.52)
+    assert found.removed == made.removed
+    assert not any(each.is_inference() for each in found.network.state_dict().values())

@@ -87,3 +87,18 @@ def test_one_pass_gives_what_passes_for_each_layer_give(monkeypatch: pytest.Monk
         assert error == pytest.approx(made[0][0])
         assert all(torch.allclose(tensors[name], each) for name, each in made[0][1].items())
     assert 0 < made[0][0] < 0.9
+
+
+@pytest.mark.parametrize("way", ["one pass", "layer by layer"])
+def test_what_a_hook_makes_of_an_output_is_no_target(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3)).double().eval()
+    dense[1].register_forward_hook(lambda _, __, output: output * 2 + 1)
+    pruned, x = copy.deepcopy(dense), torch.randn(40, 5, dtype=torch.float64)
+    with torch.no_grad():
+        pruned[1].weight.mul_(1.1)
+        if way != "one pass":
+            monkeypatch.setattr(module, "together", lambda *_: None)
+        repair(dense, pruned, {}, [x])
+        torch.testing.assert_close(pruned[1].weight, dense[1].weight, rtol=0.02, atol=1e-2)
+        torch.testing.assert_close(pruned[2].weight, dense[2].weight, rtol=0.02, atol=1e-2)

@@ -68,3 +68,34 @@ def test_the_shift_is_that_in_front_of_an_activation_inside_the_norm() -> None:
     gained = made.get_parameter("1.bias") - plain.get_parameter("1.bias")
     assert float(shift.abs().max()) > 1e-3
     assert torch.allclose(gained.double(), shift, atol=1e-6)
+
+
+class Named(nn.Module):
+    """Conv-BN-Conv-Conv-Linear, one layer called by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.bn, self.b = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)
+        self.c, self.head = nn.Conv2d(4, 4, 3), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.c(torch.relu(self.b(input=torch.relu(self.bn(self.a(x)))))))
+        return self.head(x.flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("more", [{}, {"gptq": True}, {"adaround": True, "adaround_steps": 5}])
+def test_hooks_on_a_layer_and_calls_by_name(hooked: bool, more: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Named().eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if hooked:
+        network.b.register_forward_hook(lambda _, __, output: output * 2 + 1)
+    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    settings = {"bits_parameters": 4, "bias_correction": True, "example_inputs": x[:1], **more}
+    made = PostTrainLinearQuantizer(**settings).quantize(network, [x])
+    found = made.state_dict()
+    monkeypatch.setattr(bias_correction, "together", lambda *_: None)
+    apart = PostTrainLinearQuantizer(**settings).quantize(network, [x]).state_dict()
+    assert all(torch.allclose(found[name], apart[name], atol=1e-5) for name in found)
+    with torch.no_grad():
+        assert torch.allclose(channel_means([made(x)], -1), channel_means([network(x)], -1), atol=1e-5)
