@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compress.calibration.replay import passing
+from compress.errors import UserError
 from compress.quantization.post_training.replay import set_aside
 from compress.quantization.post_training.rounding.candidates import Candidates, LayerResult, rounded_input
 from compress.selectors import submodule
@@ -63,7 +64,15 @@ def adaround(
         layers: with weight quantizers, in the order of execution.
         batches: calibration data.
         steps: of Adam, a layer; the paper takes 10,000.
+
+    Raises:
+        UserError: called within inference mode, whose tensors take part in no gradient.
     """
+    if torch.is_inference_mode_enabled():
+        raise UserError(
+            "AdaRound learns by gradients, which torch.inference_mode() rules out; quantize outside it, or under "
+            "torch.no_grad()"
+        )
     results = []
     for i, name in enumerate(layers):
         started = time.perf_counter()
@@ -111,6 +120,7 @@ def hard(candidates: Candidates, v: Tensor) -> Tensor:
     return candidates.values((soft_rounding(v) >= 0.5).to(candidates.weight))
 
 
+@torch.enable_grad()  # also for a caller under `no_grad`
 def _optimise(layer: nn.Module, candidates: Candidates, inputs: Tensor, targets: Tensor, steps: int) -> Tensor:
     """V after Adam; samples are drawn by a generator of its own, so that the result does not depend on others."""
     v = start_of(candidates.fraction).requires_grad_()
