@@ -4,8 +4,8 @@
     python benchmarks/photographs.py [dataset/photographs]
 
 Writes 27 photographs as PNG into train/, val/ and test/ (18, 3 and 6 of them), their longer side reduced to 960 pixels:
-the files are up to 5312 pixels wide, and so smooth at that size that bicubic interpolation is right already. docs/results.md
-has what was measured on them.
+the files are up to 5312 pixels wide, and so smooth at that size that bicubic interpolation is right already.
+docs/results.md has what was measured on them.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from PIL import Image
 PLACE = Path("/usr/share/backgrounds")
 LONGER_SIDE = 960
 COUNT = 27
+PACKAGES = "lomiri-wallpapers-16.04 mate-backgrounds"
 
 
 def photographs(place: Path = PLACE) -> list[Path]:
