@@ -48,9 +48,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     found = photographs()
     if len(found) != COUNT:
-        sys.exit(
-            f"{len(found)} of {COUNT} photographs in {PLACE}: install lomiri-wallpapers-16.04 and mate-backgrounds"
-        )
+        sys.exit(f"{len(found)} of {COUNT} photographs in {PLACE}: apt-get install {PACKAGES}")
     for number, path in enumerate(found):
         target = folder / part(number) / f"{path.stem}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
