@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from compress.analysis.sensitivity import graph_rewrites
 from compress.errors import UserError
+from compress.graph.recording.leaks import without_leaks
 from compress.graph.trace import ExampleInputs, as_arguments, export_model
 
 Values = dict[Node, Any]
@@ -66,7 +67,8 @@ class Program:
     """
 
     def __init__(self, model: nn.Module, inputs: ExampleInputs) -> None:
-        exported = export_model(model, inputs)
+        with without_leaks(model):
+            exported = export_model(model, inputs)
         if not graph_rewrites.made_pure(exported.graph_module.graph):
             exported = exported.run_decompositions({})  # as little as that, in-place operations become pure ones
         _check(exported, model)
@@ -104,9 +106,9 @@ class Program:
         return reached & set(self.operations)
 
     def dirty(self, *parameters: Tensor) -> set[Node]:
-        """The operations whose values change with some parameters, under all their names."""
-        changed = {id(each) for each in parameters}
-        return self.after(node for node, tensor in self.state.items() if id(tensor) in changed)
+        """The operations whose values change with some parameters, under all names of their memory."""
+        changed = {_memory(each) for each in parameters}
+        return self.after(node for node, tensor in self.state.items() if _memory(tensor) in changed)
 
     def boundary(self, dirty: set[Node]) -> list[Node]:
         """Operations that are not dirty and whose values are read by dirty ones, or returned; `fixed` ones left out."""
@@ -155,14 +157,21 @@ class Program:
 def _check(exported: ExportedProgram, model: nn.Module) -> None:
     """Refuses what a replay would get wrong."""
     signature = exported.graph_signature
-    if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
-        raise UserError(f"{type(model).__name__} changes its own buffers or inputs in evaluation mode")
+    written = {spec.kind.name for spec in signature.output_specs} - {"USER_OUTPUT"}
+    if written:
+        what = ", ".join(sorted(each.lower().replace("_mutation", "s") for each in written))
+        raise UserError(f"{type(model).__name__} changes its own {what.replace('user_', '')} in evaluation mode")
     odd = {spec.kind.name for spec in signature.input_specs} - set(READ)
     if odd:
         raise UserError(f"{type(model).__name__} reads what cannot be replayed: {', '.join(sorted(odd))}")
     for node in exported.graph_module.graph.nodes:
         if node.op == "get_attr" or isinstance(node.target, torch._ops.HigherOrderOperator):
             raise UserError(f"{type(model).__name__} has a nested graph ({node.target})")
+
+
+def _memory(tensor: Tensor) -> int:
+    """What parameters, and views of them that the code keeps, have in common; of tensors without strides themselves."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
 
 
 def _tensors(model: nn.Module, exported: ExportedProgram) -> dict[str, Tensor]:

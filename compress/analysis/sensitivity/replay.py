@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from compress.analysis.sensitivity.changes import Subject
 from compress.analysis.sensitivity.evaluation import Evaluation, as_metrics, evaluating
-from compress.analysis.sensitivity.meter import Meter, Metrics, PlainMeter, in_place
+from compress.analysis.sensitivity.meter import Meter, Metrics, PlainMeter, in_place, same_state
 from compress.analysis.sensitivity.program import Piece, Program, Values
 from compress.errors import UserError
 from compress.graph.calls import run_on
@@ -96,6 +96,7 @@ class ReplayMeter(Meter):
         self._routes: dict[int, dict[str, Route]] = {}
         self._at: Subject | None = None
         self._dense = self._verified()
+        self._check_changed()
         self._routes = {id(program): self._plan(program) for program in self.programs}
 
     def order(self, subjects: Sequence[Subject]) -> list[Subject]:
@@ -179,6 +180,23 @@ class ReplayMeter(Meter):
                 _compare(own, batch.program.output(batch.program.whole(values)))
             yield own
 
+    @torch.inference_mode()
+    def _check_changed(self) -> None:
+        """Refuses a graph that is right for the weights as they are only, such as with a value taken off them once."""
+        parameters = {name: each for subject in self._ordered for name, each in subject.parameters.items()}
+        shaken = {name: _shaken(each.detach()) for name, each in parameters.items()}
+        for program in self.programs:
+            batch = next(each for each in self.batches if each.program is program)
+            with in_place(parameters, shaken):
+                given = program.output(program.whole({**_fixed_values(program), **batch.start}))
+                _compare(_plainly(self.model, batch.inputs), given, "with changed weights ")
+
+
+def _shaken(weight: Tensor) -> Tensor:
+    """Each element another one, by a quarter of what they are on average at most."""
+    size = weight.abs().mean() if weight.any() else weight.new_tensor(0.01)
+    return weight + size / 4 * torch.arange(weight.numel(), device=weight.device).cos().reshape(weight.shape)
+
 
 def _route(program: Program, keep: frozenset[Node], dirty: set[Node]) -> Route:
     changing = dirty & program.fixed
@@ -218,20 +236,22 @@ def _fixed_values(program: Program) -> Values:
 
 
 def _plainly(model: nn.Module, inputs: Any) -> Any:
-    """The network itself, in evaluation mode."""
-    with evaluating(model):
+    """The network itself, in evaluation mode; parameters that a hook of its replaces are its own again afterwards."""
+    with same_state(model), evaluating(model):
         return run_on(model, inputs)
 
 
-def _compare(own: Any, replayed: Any) -> None:
+def _compare(own: Any, replayed: Any, when: str = "") -> None:
     for one, other in zip(pytree.tree_leaves(own), pytree.tree_leaves(replayed), strict=True):
         if not isinstance(one, Tensor) or not one.numel():
             continue
         if one.shape != other.shape:
-            raise UserError(f"its graph gives outputs of shape {tuple(other.shape)}, the network {tuple(one.shape)}")
+            raise UserError(
+                f"{when}its graph gives outputs of shape {tuple(other.shape)}, the network {tuple(one.shape)}"
+            )
         size, gap = float(one.abs().max()), float((one - other).abs().max())
         if not gap <= TOLERANCE * max(size, 1e-12) and not torch.equal(one, other):
-            raise UserError(f"its graph computes something else: outputs of up to {size:.2g} differ by {gap:.2g}")
+            raise UserError(f"{when}its graph computes something else: outputs of up to {size:.2g} differ by {gap:.2g}")
 
 
 def _shapes(inputs: Any) -> Any:

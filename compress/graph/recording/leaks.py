@@ -12,11 +12,13 @@ import contextlib
 import enum
 import functools
 import sys
+import types
 import weakref
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 
 import torch
+import torch.nn.modules.module as every_module
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
@@ -67,6 +69,8 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     for module in modules:
         _keep(vars(module), kept, tensors, DEPTH)
+    for hook in _hooks(modules):
+        _keep_of_hook(hook, kept, tensors)
     registered = {
         id(each) for module in modules for own in (module._parameters, module._buffers) for each in own.values()
     }
@@ -109,6 +113,27 @@ def _keep(value: Any, kept: dict[int, tuple[Any, Any]], tensors: dict[int, Tenso
                 kept.setdefault(id(item), (item, ()))
         elif kind is not _Kind.CLOSED and depth > 1:
             _keep(item if kind is _Kind.CONTAINER else vars(item), kept, tensors, depth - 1)
+
+
+def _hooks(modules: Iterable[nn.Module]) -> Iterator[Any]:
+    """What runs around the modules' forward, and around every module's."""
+    for each in modules:
+        yield from (*each._forward_pre_hooks.values(), *each._forward_hooks.values())
+    yield from (*every_module._global_forward_pre_hooks.values(), *every_module._global_forward_hooks.values())
+
+
+def _keep_of_hook(hook: Any, kept: dict[int, tuple[Any, Any]], tensors: dict[int, Tensor]) -> None:
+    """The same of a hook: what the variables around the function hold, or the attributes of its object."""
+    while isinstance(hook, functools.partial):
+        _keep((*hook.args, *hook.keywords.values()), kept, tensors, DEPTH)
+        hook = hook.func
+    owner = getattr(hook, "__self__", hook)
+    if not isinstance(owner, nn.Module | types.FunctionType | types.ModuleType) and hasattr(owner, "__dict__"):
+        _keep(vars(owner), kept, tensors, DEPTH)
+    for cell in getattr(getattr(hook, "__func__", hook), "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # nothing is in it yet
+            kept[id(cell)] = (cell, cell.cell_contents)
+            _keep((cell.cell_contents,), kept, tensors, DEPTH)
 
 
 def _items(container: Any) -> Iterable[Any]:
@@ -160,6 +185,9 @@ def _is_traced(value: Any, depth: int) -> bool:
 
 
 def _put_back(container: Any, before: Any) -> None:
+    if isinstance(container, types.CellType):
+        container.cell_contents = before
+        return
     if not container and not before:  # most are: the hooks of a module
         return
     container.clear()
