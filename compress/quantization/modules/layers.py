@@ -321,18 +321,22 @@ def quantized(module: nn.Module, pieces: dict[str, FakeQuantizer], norm: nn.Modu
     if isinstance(twin, QuantLayer):
         # In a tuple: a module as an attribute would be registered as a child, and its tensors saved twice.
         twin._normed_by = () if norm is None else (norm,)
-    for slot in slots_of(twin):
-        twin.add_module(slot, pieces.get(slot))
-    for piece in pieces.values():
-        piece.train(module.training)
-    return twin
+    return _given(twin, pieces)
 
 
 def normed(module: nn.Module, pieces: Mapping[str, FakeQuantizer] | None = None) -> nn.Module:
     """The twin of a BatchNorm that may be held, and rounds what it gives if it has a fake quantizer for that."""
     twin = _twin(module, NORMS[type(module)])
     twin.held = False
-    twin.add_module(RESULT, (pieces or {}).get(RESULT))
+    return _given(twin, pieces or {})
+
+
+def _given(twin: nn.Module, pieces: Mapping[str, FakeQuantizer]) -> nn.Module:
+    """With its fake quantizers, in its mode: in training mode they would go on to move the ranges of a calibration."""
+    for slot in slots_of(twin):
+        twin.add_module(slot, pieces.get(slot))
+    for piece in pieces.values():
+        piece.train(twin.training)
     return twin
 
 

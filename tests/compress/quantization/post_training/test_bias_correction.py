@@ -33,6 +33,33 @@ def test_one_pass_gives_what_a_pass_for_each_layer_gives(more: Any, monkeypatch:
     assert sum(not torch.allclose(made[name], plain[name], atol=1e-4) for name in made) == 3
 
 
+class Residual(nn.Module):
+    """What the second BatchNorm gives is rounded before it is added, in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.act = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.second, self.again, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.norm(self.first(x)))
+        x += self.again(self.second(x))
+        return self.last(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["bias_correction", "gptq", "adaround"])
+def test_calibrated_ranges_do_not_move_with_what_runs_after(how: str) -> None:
+    batches = list(torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)).split(2))
+    made = []
+    for settings in ({}, {how: True, **({"adaround_steps": 2} if how == "adaround" else {})}):
+        quantizer = PostTrainLinearQuantizer(bits_parameters=4, **settings)
+        made.append(quantizer.quantize(Residual().eval(), batches).state_dict())
+    ranges = [name for name in made[0] if name.endswith("ranges")]
+    assert "again.result_quantizer.ranges" in ranges
+    assert all(torch.equal(made[0][name], made[1][name]) for name in ranges)
+
+
 def test_means_are_those_of_the_float_network() -> None:
     x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
