@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compress.quantization.fake_quant import Pieces, WeightQuantizer, constant
-from compress.quantization.functions import straight_through
+from compress.quantization.functions import straight_through, usable
 from compress.quantization.grid import Grid
 
 
@@ -50,5 +50,4 @@ class LinearBias(WeightQuantizer):
         """The scale of the bias as it is."""
         if self.frozen:
             return
-        step = weight.abs().max() / self._high
-        self.step.copy_(torch.where(step > 0, step, 1.0))
+        self.step.copy_(usable(weight.abs().max() / self._high))

@@ -114,15 +114,24 @@ def _plainly_rounded(x: Tensor, scale: float, low: int, high: int) -> Tensor:
     return torch.div(x, scale).clamp_(low, high).round_().mul_(scale)
 
 
+SMALLEST = torch.finfo(torch.float32).tiny
+"""The smallest step, 1.2e-38: those below have too few digits to count by, and some processors take them for 0."""
+
+
+def usable(scale: Tensor) -> Tensor:
+    """A scale, with 1 where it is 0 or below `SMALLEST`: all values are next to 0 there, and become 0."""
+    # float16 counts from its own smallest number on: its normal ones begin at steps that weights do have.
+    least = 2.0**-24 if scale.dtype == torch.float16 else SMALLEST
+    return torch.where(scale >= least, scale, 1.0)
+
+
 def affine(low: Tensor, high: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """Scale and zero point (a whole number, float) of `levels` steps from low to high, of their shape.
 
-    The range is widened to hold 0, so that 0 is on the grid; an empty range has scale 1, and so has one whose steps are
-    below the smallest normal number, which have too few digits to count by.
+    The range is widened to hold 0, so that 0 is on the grid; an empty range has scale 1 (`usable`).
     """
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    scale = (high - low) / levels
-    scale = torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, 1.0)
+    scale = usable((high - low) / levels)
     return scale, torch.round(-low / scale)
 
 

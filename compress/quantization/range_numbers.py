@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import did_you_mean
-from compress.quantization.functions import affine
+from compress.quantization.functions import SMALLEST, affine, usable
 
 Mode = Literal["SYMMETRIC", "SYMMETRIC_RESTRICTED", "ASYMMETRIC_SIGNED", "ASYMMETRIC_UNSIGNED"]
 MODES = get_args(Mode)
@@ -44,8 +44,8 @@ def scale_and_zero(low: Tensor, high: Tensor, mode: Mode, bits: int) -> tuple[Te
     """
     smallest, largest = integers_of(mode, bits)
     if mode.startswith("SYMMETRIC"):
-        scale = torch.maximum(high, -low) * symmetric_factor(mode, bits)
-        return torch.where(scale > 0, scale, 1.0), torch.zeros_like(scale)
+        scale = usable(torch.maximum(high, -low) * symmetric_factor(mode, bits))
+        return scale, torch.zeros_like(scale)
     scale, zero = affine(low, high, largest - smallest)
     return scale, zero + smallest
 
@@ -65,8 +65,8 @@ def plain_scale_and_zero(average: Sequence[float], mode: Mode, bits: int) -> tup
     low_end, high_end = one(low) / whole, one(high) / whole
     if mode.startswith("SYMMETRIC"):
         scale = max(high_end, -low_end) * one(symmetric_factor(mode, bits))
-        return (float(scale) if scale > 0 else 1.0), 0
+        return (float(scale) if scale >= SMALLEST else 1.0), 0
     low_end, high_end = min(low_end, one(0)), max(high_end, one(0))
     scale = (high_end - low_end) / one(largest - smallest)
-    scale = scale if scale > 0 else one(1)
+    scale = scale if scale >= SMALLEST else one(1)
     return float(scale), int(np.rint(-low_end / scale)) + smallest

@@ -19,6 +19,7 @@ from compress.criteria import level_mask
 from compress.errors import UserError, did_you_mean
 from compress.graph.channels import ChannelGraph
 from compress.groups import is_transposed
+from compress.quantization.functions import usable
 from compress.quantization.grid import Grid
 from compress.selectors import canonical_parameters, expand, parameter_owner, parameter_owners
 
@@ -226,6 +227,6 @@ def quantize_symmetric(weight: Tensor, bits: int, axis: int = 0) -> Tensor:
     top = 2 ** (bits - 1) - 1
     others = [dim for dim in range(weight.dim()) if dim != axis]
     peak = weight.detach().abs().amax(dim=others) if others else weight.detach().abs()
-    scale = torch.where(peak > 0, peak / top, torch.ones_like(peak))
+    scale = usable(peak / top)
     grid = Grid(scale, torch.zeros_like(scale, dtype=torch.int64), -top, top, axis)
     return grid.values(grid.integers(weight))

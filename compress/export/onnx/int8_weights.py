@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from compress.quantization.functions import usable
 from compress.quantization.grid import Grid
 
 LARGEST = 127
@@ -179,7 +180,7 @@ def _nearest(values: Tensor, axis: int | None, limit: int) -> Int8Weight:
     axis = 0 if axis is None else axis
     others = tuple(i for i in range(values.dim()) if i != axis)
     largest = values.abs().amax(others) if others else values.abs()
-    scale = torch.where(largest > 0, largest / limit, torch.ones_like(largest))
+    scale = usable(largest / limit)
     integers = (values / _along(scale, values, axis)).round().clamp(-limit, limit).to(torch.int8)
     error = float((integers.float() * _along(scale, values, axis) - values).abs().max())
     zero = torch.zeros_like(scale, dtype=torch.int8)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from compress.analysis.sensitivity.changes import quantize_symmetric
+from compress.quantization.functions import usable
 from compress.quantization.range_linear import RangeActivation, RangeWeight
 from compress.quantization.range_numbers import Mode, plain_scale_and_zero, scale_and_zero
 
@@ -57,7 +59,7 @@ def test_values_gradients_and_ranges_are_those_of_the_way_of_tensors(
 @pytest.mark.parametrize("bits", [2, 8, 16])
 def test_scales_of_many_ranges(mode: Mode, bits: int) -> None:
     generator = torch.Generator().manual_seed(bits)
-    for size in (1e-6, 1.0, 1e5):
+    for size in (1e-45, 1e-43, 1e-40, 1e-38, 1e-37, 1e-36, 1e-6, 1.0, 1e5):
         sums = torch.randn(60, 2, generator=generator) * size
         weights = torch.rand(60, generator=generator)
         for (low, high), weight in zip(sums, weights, strict=True):
@@ -116,3 +118,10 @@ def test_a_checkpointed_block_keeps_as_much_in_both_of_its_passes() -> None:
     # Alone x has the range's ends in the first pass, and is inside of it in the second one.
     checkpoint(lambda each: piece(each) + piece(each * 3), x, use_reentrant=False).sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_steps_next_to_zero_become_one(dtype: torch.dtype) -> None:
+    steps = usable(torch.tensor([0.0, 1e-45, 1e-39, 1e-5], dtype=dtype))
+    assert steps.tolist() == [1.0, 1.0, 1.0, torch.tensor(1e-5, dtype=dtype).item()]
+    assert quantize_symmetric(torch.full((2, 3), 1e-45), 8).count_nonzero() == 0

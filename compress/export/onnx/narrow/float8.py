@@ -17,6 +17,7 @@ from torch import Tensor
 from compress.export.onnx.full_integer import ranges_of
 from compress.export.onnx.narrow.graphs import add_initializer, channel_shape, float_weights, insert
 from compress.io.optional import on_use
+from compress.quantization.functions import SMALLEST
 
 if TYPE_CHECKING:
     import ml_dtypes
@@ -92,7 +93,7 @@ def _rounded(graph: ir.Graph, before: ir.Node, value: ir.Value, largest: float) 
 def _stored(graph: ir.Graph, node: ir.Node, weight: np.ndarray[Any, Any], axis: int) -> ir.Value:
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     largest = np.abs(weight).max(axis=others)
-    scale = np.where(largest > 0, largest / LARGEST, 1.0).astype(np.float32)
+    scale = np.where(largest / LARGEST >= SMALLEST, largest / LARGEST, 1.0).astype(np.float32)
     values = (weight / scale.reshape(channel_shape(weight, axis))).clip(-LARGEST, LARGEST)
     name = str(node.inputs[1].name)  # type: ignore[union-attr]
     parts = [

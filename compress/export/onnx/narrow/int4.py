@@ -16,6 +16,7 @@ from compress.errors import UserError
 from compress.export.onnx.narrow.graphs import add_initializer, float_weights, insert
 from compress.export.onnx.rewriting.weights import Weight
 from compress.io.optional import on_use
+from compress.quantization.functions import SMALLEST
 
 if TYPE_CHECKING:
     import ml_dtypes
@@ -156,7 +157,7 @@ def round_blocks(rows: Array, block: int) -> tuple[Array, Array]:
     largest = np.abs(blocks).max(axis=2)
     best, error = np.zeros_like(largest), np.full_like(largest, np.inf)
     for share in _SHARES:
-        scale = np.where(largest > 0, share * largest / 7, 1.0)
+        scale = np.where(share * largest / 7 >= SMALLEST, share * largest / 7, 1.0)
         found = np.clip(np.round(blocks / scale[..., None]), -7, 7) * scale[..., None]
         own = ((found - blocks) ** 2).sum(axis=2)
         best, error = np.where(own < error, scale, best), np.minimum(own, error)

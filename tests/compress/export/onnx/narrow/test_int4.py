@@ -33,6 +33,13 @@ def test_one_sided_grids_are_unsigned(integers: list[int], held: bool) -> None:
         np.testing.assert_array_equal((small - zero) * scale, np.array(integers) * 0.25)
 
 
+def test_rows_next_to_zero_become_zero() -> None:
+    integers, scales = round_blocks(np.full((2, 8), 1e-44, np.float32), 8)
+    assert not integers.astype(np.float32).any()
+    assert np.isfinite(scales).all()
+    assert (scales > 0).all()
+
+
 def test_rounding_is_as_good_as_the_best_of_many_scales() -> None:
     rows = np.random.default_rng(0).standard_normal((4, 128)).astype(np.float32)
     integers, scale = round_blocks(rows, 64)
