@@ -43,9 +43,17 @@ class _Magnitudes(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         found = torch._foreach_sign(list(ctx.saved_tensors))
-        torch._foreach_mul_(found, ctx.strengths)
-        torch._foreach_mul_(found, grad)
+        alike: dict[tuple[torch.dtype, torch.device, float], list[Tensor]] = {}
+        for sign, strength in zip(found, ctx.strengths, strict=True):
+            alike.setdefault((sign.dtype, sign.device, strength), []).append(sign)
+        for (_, _, strength), signs in alike.items():
+            torch._foreach_mul_(signs, _factor(grad, strength, signs[0]))
         return (None, *found)
+
+
+def _factor(grad: Tensor, strength: float, like: Tensor) -> Tensor:
+    """Of a gradient: in the weight's type first, as the sum of terms of several types passes it on."""
+    return grad.to(like.dtype) * strength
 
 
 class _Norms(torch.autograd.Function):
@@ -67,5 +75,5 @@ class _Norms(torch.autograd.Function):
             view = in_tiles(weight, tile)
             whole = torch.where(norm == 0, torch.inf, norm)  # so that a group of zeros has the gradient 0
             shape = [size if i % 2 == 0 else 1 for i, size in enumerate(view.shape)]
-            found.append((view / whole.reshape(shape)).mul_(grad * strength).reshape(weight.shape))
+            found.append((view / whole.reshape(shape)).mul_(_factor(grad, strength, weight)).reshape(weight.shape))
         return tuple(found)

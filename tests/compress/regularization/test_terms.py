@@ -11,9 +11,16 @@ TILES = [(1, 4, 3, 3), (8, 1, 3, 3), (1, 1, 3, 3), (8, 1, 1, 1)]
 STRENGTHS = [1e-4, 0.3, 7e-3, 2.0]
 
 
-def weights() -> list[Tensor]:
+TYPES = {
+    "float32": [torch.float32] * 4,
+    "bfloat16": [torch.bfloat16] * 4,
+    "mixed": [torch.bfloat16, torch.float32, torch.float64, torch.float16],
+}
+
+
+def weights(types: str) -> list[Tensor]:
     torch.manual_seed(0)
-    made = [torch.randn(8, 4, 3, 3) for _ in TILES]
+    made = [torch.randn(8, 4, 3, 3).to(dtype) for dtype in TYPES[types]]
     made[0][2] = 0.0  # a whole filter
     made[1][:, :, 1] = -0.0
     return [each.requires_grad_() for each in made]
@@ -21,8 +28,9 @@ def weights() -> list[Tensor]:
 
 @pytest.mark.parametrize("factor", [1.0, 0.37])
 @pytest.mark.parametrize("kind", ["norms", "magnitudes"])
-def test_they_are_the_written_sums(kind: str, factor: float) -> None:
-    plain, quick = weights(), weights()
+@pytest.mark.parametrize("types", TYPES)
+def test_they_are_the_written_sums(types: str, kind: str, factor: float) -> None:
+    plain, quick = weights(types), weights(types)
     pairs = list(zip(plain, STRENGTHS, TILES, strict=True))
     if kind == "norms":
         pairs.append((plain[1], 0.9, TILES[0]))  # Rows+Cols: the same weight with other groups
