@@ -18,6 +18,7 @@ from compress.errors import UserError
 from compress.graph.calls import calls_of
 from compress.graph.own_code import asks_for_training, modes_without_gradients
 from compress.graph.trace import operation_name, trace_model
+from compress.quantization.placement.clips import Clip, clips_behind
 from compress.quantization.placement.norm_behind import without_norm
 from compress.quantization.placement.plain_forward import is_derived
 from compress.quantization.placement.sharing import is_layer, is_weighted, owning
@@ -61,6 +62,7 @@ class Graph:
         unnormed: layers that reach another layer, or the network's output, without a normalisation (norm_behind.py).
         open_results: layer whose result nothing rounds before it is used -> the BatchNorm behind it, or None.
         last: those of them whose result alone makes the network's output.
+        clips: layer called once -> the ReLU or clip that alone reads its result.
         notes: what could not be found out, a sentence each.
     """
 
@@ -76,6 +78,7 @@ class Graph:
     unnormed: list[str] = field(default_factory=list)
     open_results: dict[str, str | None] = field(default_factory=dict)
     last: set[str] = field(default_factory=set)
+    clips: dict[str, Clip] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -131,6 +134,8 @@ def read_graph(
             graph.calls[name] += 1
     ordered = [name for node, name in calls if name in walk.layers and (is_weighted(node) or _embeds(node))]
     graph.order.extend(dict.fromkeys(ordered))
+    layer_calls = {name: node for node, name in calls if is_layer(node) and graph.calls[name] == 1}
+    graph.clips.update(clips_behind(layer_calls, graph.norms, owned.owners))
     return graph
 
 

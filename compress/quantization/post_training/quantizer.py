@@ -374,7 +374,8 @@ class PostTrainLinearQuantizer(Quantizer):
 
     def _correct(self, network: nn.Module, reference: nn.Module, batches: Sequence[Any]) -> None:
         names = self._rounded_layers(network)
-        without = correct_biases(network, reference, {name: self._norms.get(name) for name in names}, batches)
+        norms = {name: self._norms.get(name) for name in names}
+        without = correct_biases(network, reference, norms, batches, self._graph.clips if self._graph else {})
         if without:
             self.notes.append(f"no bias to correct in {', '.join(without)}")
 

@@ -80,21 +80,49 @@ class NormAct(nn.BatchNorm2d):
         return self.act(super().forward(x))  # type: ignore[no-any-return]
 
 
-def test_the_shift_is_that_in_front_of_an_activation_inside_the_norm() -> None:
+def clipped(kind: str) -> nn.Sequential:
+    """Conv-BN, what clips them, and a layer that reads that; most of what the convolution gives is cut off."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), NormAct(6), nn.Conv2d(6, 4, 1)).eval()
-    x = torch.rand(6, 3, 8, 8)
-    settings = {"bits_parameters": 3, "per_channel_wts": True}
-    quantizer = PostTrainLinearQuantizer(**settings, bias_correction=True)
-    made = quantizer.quantize(network, [x])
-    assert quantizer._norms == {"0": "1"}
-    plain = PostTrainLinearQuantizer(**settings).quantize(network, [x])
+    norm = NormAct(8) if kind == "inside the norm" else nn.BatchNorm2d(8)
+    clip = {"ReLU6": nn.ReLU6(), "in place": nn.ReLU(inplace=True), "clamp": nn.Hardtanh(0.0, 1.0)}.get(kind, nn.ReLU())
+    behind = [] if kind == "inside the norm" else [clip]
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), norm, *behind, nn.Conv2d(8, 4, 1)).eval()
     with torch.no_grad():
-        shift = channel_means([network[0](x) * network[1].running_var.add(1e-5).rsqrt()[:, None, None]], 1)
-        shift = shift - channel_means([plain[0](x)], 1)
-    gained = made.get_parameter("1.bias") - plain.get_parameter("1.bias")
-    assert float(shift.abs().max()) > 1e-3
-    assert torch.allclose(gained.double(), shift, atol=1e-6)
+        norm.bias.sub_(0.5)
+        network[0].weight.mul_(2)
+    return network
+
+
+def means_behind(network: nn.Module, x: Tensor) -> Tensor:
+    """Of what the last layer reads."""
+    found: list[Tensor] = []
+    with network[-1].register_forward_pre_hook(lambda _, given: found.append(given[0].clone())), torch.no_grad():
+        network(x)
+    return channel_means(found, 1)
+
+
+@pytest.mark.parametrize("kind", ["ReLU", "ReLU6", "in place", "clamp", "inside the norm"])
+def test_means_behind_a_clip_are_corrected_not_those_in_front_of_it(kind: str) -> None:
+    network = clipped(kind)
+    x = torch.randn(8, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    settings = {"bits_parameters": 2, "bits_activations": None, "per_channel_wts": True}
+    right = means_behind(network, x)
+    plain = PostTrainLinearQuantizer(**settings).quantize(network, [x])
+    made = PostTrainLinearQuantizer(**settings, bias_correction=True).quantize(network, [x])
+    before, after = ((means_behind(each, x) - right).abs().mean() for each in (plain, made))
+    assert float(after) < 0.5 * float(before)
+
+
+@pytest.mark.parametrize("kind", ["ReLU", "inside the norm"])
+def test_a_clip_is_found_behind_and_inside_the_norm(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(8, 3, 10, 10, generator=torch.Generator().manual_seed(0))
+    settings = {"bits_parameters": 3, "per_channel_wts": True, "bias_correction": True}
+    made = PostTrainLinearQuantizer(**settings).quantize(clipped(kind), list(x.split(4))).state_dict()
+    other = PostTrainLinearQuantizer(**settings).quantize(clipped("in place"), list(x.split(4))).state_dict()
+    assert torch.allclose(made["1.bias"], other["1.bias"], atol=1e-6)
+    monkeypatch.setattr(bias_correction, "together", lambda *_: None)
+    apart = PostTrainLinearQuantizer(**settings).quantize(clipped(kind), list(x.split(4))).state_dict()
+    assert torch.allclose(made["1.bias"], apart["1.bias"], atol=1e-6)
 
 
 class Named(nn.Module):
