@@ -5,6 +5,7 @@ The order of things. Called by `apputils.platform_summaries` and the tester.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -236,12 +237,13 @@ def _gather(record: Record, measured: Any, task: Task) -> None:
     """Remembers each row at once, so that an interruption loses none."""
     left = sum(level not in task.done[name] for name in task.names for level in task.levels)
     bar = Bar(measured, left, "sensitivity", "level")
-    try:
-        for name, row in bar:
-            record.add(name, row)
-            bar.note(functools.partial(str, name))
-    finally:
-        record.write()
+    with contextlib.closing(measured):  # its processes end before this one goes on, or ends
+        try:
+            for name, row in bar:
+                record.add(name, row)
+                bar.note(functools.partial(str, name))
+        finally:
+            record.write()
 
 
 def _together(

@@ -78,6 +78,9 @@ class Record:
         Raises:
             UserError: it cannot be written.
         """
+        done, order = self.content["weights"], self.content["dense_zeros"]
+        # In the model's order, whichever was measured first.
+        self.content["weights"] = {name: done[name] for name in (*filter(done.__contains__, order), *done)}
         try:
             write_text(self.path, json.dumps(_plain(self.content), indent=1) + "\n")
         except OSError as e:

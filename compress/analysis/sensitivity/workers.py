@@ -4,9 +4,12 @@
 take weights in the order of execution, the longest first.
 """
 
+import contextlib
 import logging
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import torch
+import torch.nn.modules.module as every_module
 from torch import nn
 
 from compress.analysis.sensitivity.changes import Subject, find_subjects
@@ -23,6 +27,8 @@ from compress.analysis.sensitivity.suggestion import Tolerated
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 
+logger = logging.getLogger("run")
+BY_SIGNAL = 128  # and the signal's number: what shells make of a process that a signal ended
 Row = dict[str, Any]  # level, zeros, metrics
 Done = Mapping[str, Mapping[float, Row]]
 
@@ -64,6 +70,12 @@ def measure_all(
     Raises:
         UserError: the network or the test function cannot be sent to other processes, or one of these died.
     """
+    if jobs > 1 and _hooked_everywhere():
+        logger.warning(
+            "the sensitivity analysis runs in one process instead of %d: hooks on all modules (register_module_forward_"
+            "hook and its like) are on those of this process only", jobs,
+        )  # fmt: skip
+        jobs = 1
     if jobs > 1 and len(subjects) > 1:
         yield from _shared(model, test_func, len(subjects), task, min(jobs, len(subjects)))
         return
@@ -92,9 +104,13 @@ def levels_of(meter: Meter, subject: Subject, task: Task) -> Iterator[Row]:
 def _shared(model: nn.Module, test_func: Any, count: int, task: Task, jobs: int) -> Iterator[tuple[str, Row]]:
     payload = _packed((model, test_func, task, jobs))
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (payload, threads)) as pool:
-        waiting = [pool.submit(_one_weight, place) for place in range(count)]
+    with (
+        _ended_by_sigterm() as started,
+        ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (payload, threads)) as pool,
+    ):
         try:
+            waiting = [pool.submit(_one_weight, place) for place in range(count)]
+            started()
             for future in as_completed(waiting):
                 name, rows = future.result()
                 for row in rows:
@@ -104,8 +120,44 @@ def _shared(model: nn.Module, test_func: Any, count: int, task: Task, jobs: int)
                 f"a process of jobs={jobs} died. A script that asks for jobs needs `if __name__ == '__main__':` around "
                 "what it runs; else memory may have run out. What was measured is kept, and is gone on with"
             ) from e
+        except BaseException:  # nobody waits for what is under way
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
+    """Inside, SIGTERM ends this process as an error does, once all others are `started`: by itself it leaves them."""
+    asked: list[int] = []
+    ready: list[bool] = []
+
+    def end(number: int, frame: Any) -> None:
+        asked.append(number)
+        if ready:
+            raise SystemExit(BY_SIGNAL + number)
+
+    def started() -> None:
+        ready.append(True)
+        if asked:
+            raise SystemExit(BY_SIGNAL + asked[0])
+
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield started
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield started
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _hooked_everywhere() -> bool:
+    """Whether there are hooks that torch runs with every module."""
+    return bool(every_module._global_forward_hooks or every_module._global_forward_pre_hooks)
 
 
 def _packed(parts: Any) -> bytes:
