@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from compress.calibration.patches import inputs_of_a_channel, patches, thinned_rows
 from compress.calibration.replay import first_input
 from compress.graph.calls import run_on
+from compress.quantization.post_training.replay import set_aside
 from compress.quantization.post_training.rounding.candidates import Candidates, LayerResult, rounded_input
 from compress.selectors import submodule
 
@@ -82,8 +83,12 @@ class _Gathered:
 
 
 def _hessians(quantized: nn.Module, layers: Sequence[str], batches: Sequence[Any]) -> dict[str, _Gathered]:
+    """Of what the layers read behind weights that are not rounded: rounded to nearest, they would be another network's.
+
+    With few bits or filters that nearly cancel, that other network gives little that this one will read.
+    """
     found = {name: _Gathered() for name in layers}
-    with ExitStack() as hooks:
+    with ExitStack() as hooks, set_aside(quantized, weights_only=True):
         for name, gathered in found.items():
             layer = submodule(quantized, name)
             hooks.callback(layer.register_forward_pre_hook(gathered, with_kwargs=True).remove)

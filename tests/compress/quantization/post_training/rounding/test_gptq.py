@@ -1,14 +1,16 @@
 """GPTQ against an independent search, and on every form of layer that it rounds."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.calibration.patches import patches
 from compress.quantization.post_training.quantizer import PostTrainLinearQuantizer
+from compress.quantization.post_training.rounding import gptq as gptq_module
 from compress.quantization.post_training.rounding.gptq import DAMPING, gptq
 
 
@@ -158,3 +160,31 @@ def test_layers_are_gathered_in_several_passes_alike(monkeypatch: pytest.MonkeyP
     first = made(model, x, gptq=True)
     assert torch.equal(whole[0].weight, first[0].weight)  # type: ignore[index, operator, union-attr, arg-type]
     assert callable(gptq)
+
+
+def test_a_layer_is_judged_by_what_float_weights_in_front_of_it_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weights rounded to nearest, filters whose taps cancel would drown what the second layer reads."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(16, 16, 3, groups=16), nn.ReLU(), nn.Conv2d(16, 12, 1), nn.ReLU(), nn.Conv2d(12, 3, 1)
+    )
+    model[0].weight.data -= model[0].weight.data.mean((2, 3), keepdim=True)
+    x = 5 + smooth(6, 16, 10)
+    wanted: dict[str, Tensor] = {}
+    for name, layer in model.named_children():
+        if isinstance(layer, nn.Conv2d):
+            with layer.register_forward_pre_hook(
+                lambda layer, given, name=name: wanted.__setitem__(name, patches(layer, given[0]).double())
+            ):
+                model(x)
+    seen: dict[str, Any] = {}
+    inner = gptq_module._round
+
+    def look(name: str, layer: Any, gathered: Any) -> Any:
+        seen[name] = gathered.sum
+        return inner(name, layer, gathered)
+
+    monkeypatch.setattr(gptq_module, "_round", look)
+    made(model, [x], gptq=True)
+    for name, rows in wanted.items():
+        assert torch.allclose(seen[name], rows.transpose(1, 2) @ rows, rtol=1e-4), name
