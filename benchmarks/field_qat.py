@@ -6,13 +6,18 @@ folder that they were installed to. All use 8 bits for weights (per channel wher
 activations, and their own defaults for the rest.
 """
 
+import argparse
 import copy
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.step_overhead import Batch, Loop
 
@@ -101,3 +106,8 @@ TOOLS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
     "Brevitas": _brevitas,
     "NNCF": _nncf,
 }
+
+
+if __name__ == "__main__":
+    # Nothing runs: `results.py` calls it.
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()

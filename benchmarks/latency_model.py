@@ -9,6 +9,7 @@ Prints the median and largest error of the predicted ratio to the dense file's t
 import argparse
 import copy
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.networks import resnet20
 from compress.analysis.latency_model.build import measure_latency_model

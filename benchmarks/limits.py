@@ -4,13 +4,18 @@ A limit is no other tool: it does not do the whole work, only touches what must 
 the row, so that a ratio can be judged on any CPU.
 """
 
+import argparse
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.step_overhead import Batch, Loop, convolutions
 from compress.quantization.convert import PiecesOf
@@ -117,3 +122,8 @@ def threshold_masks(arrays: list[Any], level: float) -> Callable[[], None]:
             np.greater(np.abs(array, out=buffer[: array.size]), threshold)
 
     return masks
+
+
+if __name__ == "__main__":
+    # Nothing runs: `results.py` calls it.
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()

@@ -21,6 +21,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from compress.goals.judge import MET
 
 ROOT = Path(__file__).resolve().parents[1]

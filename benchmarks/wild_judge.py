@@ -12,11 +12,15 @@ float64, on other inputs than the tool has seen. Called by `wild_zoo.py`.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from compress.thinning.proof.observe import ForwardFailed, Observation, observe
 

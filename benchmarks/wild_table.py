@@ -9,6 +9,7 @@ import contextlib
 import io
 import re
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from compress.graph.calls import Unused
 from compress.graph.channels import ChannelGraph

@@ -28,6 +28,8 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from apputils.compare.pareto import pareto_front
 from apputils.runs.console import exit_codes
 from compress.analysis.metric_names import words_of

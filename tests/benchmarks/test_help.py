@@ -1,5 +1,6 @@
 """Every benchmark that is a script says what it does when it is asked for help, and does nothing else."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -24,3 +25,11 @@ def test_help_is_printed_and_nothing_runs(
     assert "usage:" in printed
     assert len(printed.splitlines()) > 5, "what it measures, not only its options"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(each.name for each in FOLDER.glob("*.py")))
+def test_a_file_finds_the_project_from_any_folder(name: str) -> None:
+    """`python benchmarks/NAME.py` has its own folder on the path, not the one above."""
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    ours = re.search(r"^from (apputils|benchmarks|compress|data|engine|models)\b", text, re.MULTILINE)
+    assert ours is None or "sys.path.insert(0, " in text[: ours.start()]
