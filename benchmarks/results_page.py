@@ -29,6 +29,7 @@ HEAD = (
     "which the ways take turns in one process. Each kind of machine has a column. Beside a ratio stands its limit on",
     "that machine: what a hand-made best costs there, the fewest passes over memory that this work needs",
     "(`benchmarks/limits.py`). Goals are those of today; each column was measured by the version of its date.",
+    'Behind "before" stands what the first measurement on that machine gave, where a row was measured again.',
     "",
 )
 
@@ -122,9 +123,25 @@ def keep(name: str, lines: Sequence[Line], threads: int, titles: Mapping[str, st
         "lines": [asdict(line) for line in lines],
     }  # fmt: skip
     columns = kept.setdefault(name, {})
-    columns[machine()] = joined(columns.get(machine()), column) if is_part else column
+    old = columns.get(machine())
+    columns[machine()] = remembering(old, joined(old, column) if is_part else column)
     KEPT.write_text(json.dumps(kept, indent=1) + "\n")
     PAGE.write_text(page(kept, titles))
+
+
+def remembering(old: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """A column whose lines say what was measured the first time on this machine."""
+    firsts = {}
+    for line in old["lines"] if old else []:
+        number = line["measured"].partition(";")[0]
+        first = line.get("before") or f"{number} on {line.get('date', old['date'] if old else '')}"
+        if "not measured" not in first:
+            firsts[line["what"]] = first
+    lines = []
+    for line in new["lines"]:
+        is_ours = bool(line["goal"])  # what others reach stands for today
+        lines.append({**line, "before": firsts[line["what"]]} if is_ours and line["what"] in firsts else line)
+    return {**new, "lines": lines}
 
 
 def joined(old: Mapping[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +184,8 @@ def _cell(line: Mapping[str, Any] | None, date: str) -> str:
         return "not measured"
     own = f"; on {line['date']}" if line.get("date", date) != date else ""
     limit = f"; limit {line['limit']}" if line.get("limit") else ""
+    before = f"; before: {line['before']}" if line.get("before") else ""
     mark = {True: "; met", False: "; **not met**", None: ""}[line["met"]]
     if mark and line["goal"]:
         mark += f" ({line['goal']})"
-    return f"{line['measured']}{limit}{mark}{own}"
+    return f"{line['measured']}{limit}{mark}{own}{before}"

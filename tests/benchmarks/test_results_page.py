@@ -1,7 +1,7 @@
 """The page of speed: a column for each machine, the limit beside the number."""
 
 from benchmarks.interleaved import Ratios
-from benchmarks.results_page import Line, joined, page, ratio_line
+from benchmarks.results_page import Line, joined, page, ratio_line, remembering
 
 
 def column(date: str, *lines: object) -> dict[str, object]:
@@ -36,3 +36,15 @@ def test_a_part_of_a_row_leaves_its_other_lines_with_their_date() -> None:
     rows = [line.split("|")[1:5:3] for line in text.splitlines()[-3:]]
     assert rows == [[" a ", " 1; on 2026-01-01 "], [" b ", " 3; on 2026-01-02 "], [" c ", " 5 "]]
     assert joined(None, new) == new
+
+
+def test_a_row_that_is_measured_again_says_what_the_first_measurement_gave() -> None:
+    first = column("2026-01-01", Line("a", "-", "1.2 times; 0 differ", "<= 1"), Line("b", "-", "not measured", "<= 1"))
+    second = remembering(first, column("2026-01-02", Line("a", "-", "1.1", "<= 1"), Line("b", "-", "2", "<= 1")))
+    other = remembering(first, column("2026-01-02", Line("a", "-", "1.1")))
+    third = remembering(second, column("2026-01-03", Line("a", "-", "1.0", "<= 1", True), Line("b", "-", "4", "<= 1")))
+
+    assert [line.get("before") for line in second["lines"]] == ["1.2 times on 2026-01-01", None]
+    assert [line.get("before") for line in third["lines"]] == ["1.2 times on 2026-01-01", "2 on 2026-01-02"]
+    assert "before" not in other["lines"][0]  # no goal of ours
+    assert "| 1.0; met (<= 1); before: 1.2 times on 2026-01-01 |" in page({"qat": {"A": third}}, {"qat": "A QAT step."})
