@@ -39,6 +39,7 @@ class RunWarnings(logging.Handler):
 
     @epoch.setter
     def epoch(self, epoch: int | None) -> None:
+        """What came so far is of the epoch before."""
         self._hear()
         self._epoch = epoch
 

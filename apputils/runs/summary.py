@@ -5,6 +5,9 @@ The summary's form, its table and file. Called by the trainer and the tester.
     {"run", "optform", "schedule", "epochs", "seconds", "quality": {METRIC: {BASELINE: x, ..., "model": y}},
      "measured_on": {"data", "part", "images"}, "dense": BASELINE | null, "warnings": [{"epoch", "text", "count"}],
      "sparsity": {"weights": {NAME: s}, "scheduled": s, "overall": s}, "params", "macs", "macs_input", "checkpoint"}
+
+"seconds" are those of the clock from when network, optimizer and schedule are built to the last save: training,
+validation and saving, of all parts of a resumed run. Imports, opening the data, and the last measurement are not in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,7 +97,7 @@ def summary_table(summary: dict[str, Any]) -> str:
     cost = [
         ["parameters", f"{summary['params']:,}"],
         [f"MACs for an input of {size}", f"{summary['macs']:,}"],
-        ["seconds", f"{summary['seconds']:.1f}"],
+        ["seconds of the epochs, without the start", f"{summary['seconds']:.1f}"],
     ]
     parts = ["", quality_table(summary["quality"]), f"measured on {measured_words(summary['measured_on'])}"]
     parts += [tabulate(zeros, ["weight", "zeros"]), tabulate(cost, ["cost", ""], disable_numparse=True)]

@@ -173,7 +173,7 @@ def api(package: str, up: str) -> str:
     """The package's stated names by subject: the comments of its `__all__` are the headings."""
     parts = []
     for subject, names in sources.stated_names(package).items():
-        rows = [f"| {_reference(name)} | {_cell(_summary(name), up)} |" for name in names]
+        rows = [f"| {_reference(name)}{_call(name)} | {_cell(_summary(name), up)} |" for name in names]
         parts.append(f"### {subject[:1].upper()}{subject[1:]}\n\n| name | what it is |\n|---|---|\n" + "\n".join(rows))
     return "\n\n".join(parts)
 
@@ -181,6 +181,20 @@ def api(package: str, up: str) -> str:
 def _reference(name: str) -> str:
     place = f"{compress._HOMES[name]}.{compress._RENAMED.get(name, name)}"
     return f"{{py:obj}}`{name} <{place}>`" if not name.isupper() else f"`{name}`"
+
+
+def _call(name: str) -> str:
+    """How it is called, in short: what it must be given, and in brackets what it may be."""
+    found = getattr(compress, name)
+    if not callable(found) or (inspect.isclass(found) and issubclass(found, Exception)):
+        return ""
+    given = [each for each in inspect.signature(found).parameters.values() if each.name != "self"]
+    if any(each.kind is each.VAR_KEYWORD or each.name.startswith("_") for each in given):
+        return ""
+    needed = [each.name for each in given if each.default is each.empty]
+    optional = [each.name for each in given if each.default is not each.empty]
+    words = ", ".join([*needed, f"[{', '.join(optional)}]"] if optional else needed)
+    return f"<br>`({words})`"
 
 
 def _summary(name: str) -> str:
