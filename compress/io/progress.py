@@ -1,9 +1,12 @@
 """Progress of long work: a bar on a terminal, nothing but the caller's plain lines in a pipe.
 
-`Bar`. Called by the trainer and the analyses.
+`Bar`, called by the trainer and the analyses; `said_when_long`, a line for work that cannot be counted.
 """
 
+import contextlib
+import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -11,6 +14,20 @@ from compress.distributed import is_first
 from compress.io.optional import needed
 
 T = TypeVar("T")
+logger = logging.getLogger("compress")
+LONG = 3.0  # seconds
+
+
+@contextlib.contextmanager
+def said_when_long(text: str, seconds: float = LONG) -> Iterator[None]:
+    """Logs a line if what is inside the block takes longer than some seconds."""
+    timer = threading.Timer(seconds, logger.info, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Bar(Iterable[T]):

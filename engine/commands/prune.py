@@ -18,6 +18,7 @@ from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
 from compress.export.onnx.qdq import is_quantized
 from compress.io.files import write_json
+from compress.io.progress import said_when_long
 from compress.pruning.one_shot.prune import COUNTED, Counted, OneShot, prune_by_norms, prune_one_shot
 from engine.application import TestedApplication
 from engine.commands.quantize import GENERATED, calibration_data, generated_data, kind_of
@@ -85,9 +86,13 @@ class PruneRequest:
             batches, _ = calibration_data(tester, self.batches)
         samples = sum(len(batch) for batch in batches)
         logger.info("pruning with %d %s samples in %d minibatches", samples, kind_of(self.generated), len(batches))
-        found, norms = (way(model, batches, self.to, self.target) for way in (prune_one_shot, prune_by_norms))
-        content, network = _thinned(tester, found, batches)
-        measured = {DENSE: tester.test(model), NORMS: tester.test(norms.network), PRUNED: tester.test(network)}
+        found = prune_one_shot(model, batches, self.to, self.target)
+        with said_when_long("pruning by norms, to compare with"):
+            norms = prune_by_norms(model, batches, self.to, self.target)
+        with said_when_long("removing the units, with proof"):
+            content, network = _thinned(tester, found, batches)
+        with said_when_long("measuring three networks: dense, pruned by norms, pruned"):
+            measured = {DENSE: tester.test(model), NORMS: tester.test(norms.network), PRUNED: tester.test(network)}
         result = self._result(tester, found, norms, measured, samples)
         result["parameters"] = [sum(p.numel() for p in each.parameters()) for each in (model, network)]
         result["seconds"] = round(time.perf_counter() - started, 1)

@@ -40,6 +40,7 @@ from compress.export.onnx.qdq import Choices, Deployable, deployable, is_quantiz
 from compress.export.onnx.session import has_vnni, open_session
 from compress.io.files import checked, replacing, why
 from compress.io.optional import needed, require
+from compress.io.progress import said_when_long
 
 CheckInputs = Tensor | Sequence[Tensor | Inputs]
 CRASH = (
@@ -137,7 +138,7 @@ def transform_to_onnx(
 
     file = temporary = Path(onnx_file)
     try:
-        with replacing(file) as temporary:
+        with replacing(file) as temporary, said_when_long(f"{file}: onnxruntime runs it, beside the network"):
             ir.save(exported, temporary)
             check_file(temporary)
             if settings.format:  # onnxruntime has few kernels for these, and may crash where it has none

@@ -15,6 +15,7 @@ from compress.calibration.samples import finite_samples
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
 from compress.groups import Tilings, group_norms, group_size
+from compress.io.progress import said_when_long
 from compress.parameters import copied
 from compress.pruning.network_wide.global_groups import CostOf, fewest
 from compress.pruning.one_shot.repair import repair
@@ -69,14 +70,18 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: 
     Raises:
         UserError: the model cannot be traced, no unit of it can leave, or the budget makes no sense.
     """
-    dense, batches, graph, cost = _prepared(model, batches, to, target)
-    readers = find_readers(dense, graph, batches)
+    with said_when_long("one-shot pruning: finding out which channels belong together"):
+        dense, batches, graph, cost = _prepared(model, batches, to, target)
+    with said_when_long(f"one-shot pruning: what each unit is worth, by {len(batches)} minibatches"):
+        readers = find_readers(dense, graph, batches)
     if not readers.groups:
         raise UserError("nothing was pruned: " + ("; ".join(readers.notes[:4]) or "the network has no prunable group"))
-    removed, left = select(graph, readers, cost, to, target)
+    with said_when_long(f"one-shot pruning: choosing units until {to:.0%} of the {target} are left"):
+        removed, left = select(graph, readers, cost, to, target)
     pruned, masks = _masked(dense, graph, removed)
-    error = repair(dense, pruned, masks, batches)
-    reestimate_batch_norm(pruned, batches)
+    with said_when_long("one-shot pruning: setting what is left, layer by layer"):
+        error = repair(dense, pruned, masks, batches)
+        reestimate_batch_norm(pruned, batches)
     out_of_reach = f"{to:.1%} of the {target} is out of reach: {left:.1%} are left" if left > to else ""
     left_out = left_out_of_budget(graph) if target == "macs" else ""
     notes = (*readers.notes, *filter(None, (out_of_reach, left_out)))
