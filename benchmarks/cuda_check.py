@@ -1,26 +1,31 @@
 """What the bench does on an NVIDIA GPU, in at most eight minutes: python benchmarks/cuda_check.py [--out cuda.json]
 
-    --minutes 8      parts that would begin later are left out, and a part that takes too long is ended
+    --minutes 8      parts that would begin later are left out
     --only PART ...  tests, main, steps, amp, sparse, thinning, runtimes
     --device cpu     tries this script itself without a GPU: small, and what needs CUDA is named as left out
 
-One JSON file with a result, a reason or an error for each part: the tests marked `cuda`; the main command; a training
+One JSON file with a result, a reason or an error for each part, each in a process of its own, which is ended when it
+takes longer than its share; `cut` says which were. The parts: the tests marked `cuda`; the main command; a training
 step masked by AGP, with regularizers and quantized, over the bare step; the same in bfloat16; 2:4 linear layers; ResNet
 thinned with proof; an exported network in onnxruntime's CUDA provider and in TensorRT, where they are installed.
 
 It has not been run on a GPU yet: no figure of this bench's pages is a GPU's. Exit code: 0, all parts passed; 1, a part
-failed; 2, there is no CUDA device, and nothing was measured.
+failed or was cut; 2, there is no CUDA device, and nothing was measured.
 """
 
 import argparse
+import contextlib
 import json
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -207,26 +212,72 @@ def _plain(row: Any) -> Any:
     return json.loads(json.dumps(row, default=str))
 
 
-PARTS = ("tests", "main", "steps", "amp", "sparse", "thinning", "runtimes")
+# Part -> the seconds it may take.
+PARTS = {"tests": 150.0, "main": 120.0, "steps": 90.0, "amp": 60.0, "sparse": 45.0, "thinning": 60.0, "runtimes": 90.0}
+START: dict[str, Literal["fork", "spawn"]] = {"cuda": "spawn", "cpu": "fork"}
+LONGEST_START = 60.0  # seconds in which CUDA must answer
+GRACE = 5.0  # seconds: what a part waits for is ended later than the part, which is then said to be cut
 
 
-def checked(check: Check, parts: list[str], keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Part -> its result, why it was left out, or how it failed, with its seconds; `keep` takes it after each part."""
+def checked(device: str, until: float, parts: list[str], keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Part -> its result, why it was left out or cut, or how it failed; `keep` takes what there is after each part."""
     found: dict[str, Any] = {}
     for name in parts:
         started = time.monotonic()
-        try:
-            if started >= check.until:
-                raise LeftOut("the time was over")
-            found[name] = {"result": getattr(check, name)()}
-        except LeftOut as e:
-            found[name] = {"left_out": str(e)}
-        except Exception as e:  # whatever it is, the other parts are still worth having
-            found[name] = {"failed": f"{type(e).__name__}: {e}"}
+        limit = min(PARTS[name], until - started)
+        check = Check(device, started + limit + GRACE)
+        found[name] = (
+            apart(getattr(check, name), limit, START[device]) if limit > 0 else {"left_out": "the time was over"}
+        )
         found[name]["seconds"] = round(time.monotonic() - started, 2)
         print(f"{name:10s} {json.dumps(found[name])[:200]}", flush=True)
         keep(found)
     return found
+
+
+def apart(work: Callable[[], Any], seconds: float, start: Literal["fork", "spawn"]) -> dict[str, Any]:
+    """What some work comes to in a process of its own, which is ended with all that it started when its time is over.
+
+    Args:
+        work: returns plain data.
+        seconds: that it may take.
+        start: `spawn` for work on a GPU: what is forked off a process that has asked for CUDA, if only when torch was
+            imported, cannot use it.
+    """
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process: Any = multiprocessing.get_context(start).Process(target=_tell, args=(work, theirs))
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(seconds):
+            return {"cut": f"ended after {seconds:.0f} s"}
+        told: dict[str, Any] = json.loads(ours.recv_bytes())
+        return told
+    except EOFError:
+        process.join()
+        return {"failed": f"its process ended with code {process.exitcode}"}
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it leads a group of its own; a moment after its start not yet
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.kill()
+        process.join()
+
+
+def _tell(work: Callable[[], Any], pipe: Any) -> None:
+    os.setsid()
+    try:
+        outcome = {"result": work()}
+    except LeftOut as e:
+        outcome = {"left_out": str(e)}
+    except Exception as e:  # whatever it is, the other parts are still worth having
+        outcome = {"failed": f"{type(e).__name__}: {e}"}
+    pipe.send_bytes(json.dumps(outcome, default=str).encode())
+
+
+def _gpu() -> dict[str, Any]:
+    if not torch.cuda.is_available():
+        raise LeftOut("no CUDA device here")
+    return {"device": torch.cuda.get_device_name(), "capability": list(torch.cuda.get_device_capability())}
 
 
 def main() -> int:
@@ -237,27 +288,31 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("no CUDA device here: nothing was measured; --device=cpu tries the script itself", file=sys.stderr)
-        return 2
     on_gpu = options.device == "cuda"
+    tried = {"device": "cpu: the script was tried, nothing here is a GPU's", "capability": None}
+    asked = apart(_gpu, LONGEST_START, START["cuda"]) if on_gpu else {"result": tried}
+    if "result" not in asked:
+        why = next(iter(asked.values()))
+        print(f"{why}: nothing was measured; --device=cpu tries the script itself", file=sys.stderr)
+        return 2
     content: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu: the script was tried, nothing here is a GPU's",
-        "capability": list(torch.cuda.get_device_capability()) if on_gpu else None,
+        **asked["result"],
         "torch": torch.__version__,
         "cuda": torch.version.cuda if on_gpu else None,
         "date": time.strftime("%Y-%m-%d"),
     }
 
     def keep(parts: dict[str, Any]) -> None:
-        text = json.dumps({**content, "parts": parts}, indent=1) + "\n"
+        cut = [name for name, each in parts.items() if "cut" in each]
+        text = json.dumps({**content, "cut": cut, "parts": parts}, indent=1) + "\n"
         options.out.write_text(text, encoding="utf-8")
 
-    found = checked(Check(options.device, time.monotonic() + 60 * options.minutes), options.only, keep)
+    found = checked(options.device, time.monotonic() + 60 * options.minutes, options.only, keep)
     print(f"written: {options.out}")
-    if left_out := [f"{name} ({each['left_out']})" for name, each in found.items() if "left_out" in each]:
-        print(f"left out: {', '.join(left_out)}")
-    return int(any("failed" in each for each in found.values()))
+    for kind in ("left_out", "cut"):
+        if named := [f"{name} ({each[kind]})" for name, each in found.items() if kind in each]:
+            print(f"{kind.replace('_', ' ')}: {', '.join(named)}")
+    return int(any("failed" in each or "cut" in each for each in found.values()))
 
 
 if __name__ == "__main__":
