@@ -17,8 +17,8 @@ class QuickResults:
     """
 
     def __init__(self, fake_mode: FakeTensorMode) -> None:
-        # Adding a lone number keeps shape, type and layout, and the sum has a gradient function exactly if one of the
-        # two needs gradients.
+        # Adding a lone number keeps shape, type (each floating-point one) and layout, and the sum has a gradient
+        # function exactly if one of the two needs gradients.
         fixed, learned = torch.zeros(()), torch.zeros((), requires_grad=True)
         self._fixed, self._learned = fake_mode.from_tensor(fixed), fake_mode.from_tensor(learned)
 
@@ -29,7 +29,7 @@ class QuickResults:
         image, *vectors = args[:5]
         given = [each for each in vectors if each is not None]
         fits = all(each.shape == image.shape[1:2] and each.dtype == image.dtype for each in given)
-        if not fits or image.dtype != torch.float32:
+        if not fits or not image.is_floating_point():
             return None
         learned = any(each.requires_grad for each in (image, *given))
         return torch.add(image, self._learned if learned else self._fixed)
