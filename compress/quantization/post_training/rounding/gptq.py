@@ -44,10 +44,14 @@ def gptq(quantized: nn.Module, layers: Sequence[str], batches: Sequence[Any]) ->
         what came of each layer; and layers of other kinds, or too wide, which are rounded to nearest.
     """
     usable = [name for name in layers if inputs_of_a_channel(submodule(quantized, name)) is not None]
-    results = []
+    results: list[LayerResult] = []
+    rounded: dict[str, Tensor] = {}
     for some in _in_passes(quantized, usable):
         for name, gathered in _hessians(quantized, some, batches).items():
-            results.append(_round(name, submodule(quantized, name), gathered))
+            result, rounded[name] = _round(name, submodule(quantized, name), gathered)
+            results.append(result)
+    for name, weight in rounded.items():  # not before: later passes go through float weights too
+        submodule(quantized, name).get_parameter("weight").copy_(weight)
     return results, [name for name in layers if name not in usable]
 
 
@@ -97,8 +101,8 @@ def _hessians(quantized: nn.Module, layers: Sequence[str], batches: Sequence[Any
     return {name: gathered for name, gathered in found.items() if gathered.sum is not None}
 
 
-def _round(name: str, layer: Any, gathered: _Gathered) -> LayerResult:
-    """Rounds one layer's weight; each output channel takes the better of the two roundings."""
+def _round(name: str, layer: Any, gathered: _Gathered) -> tuple[LayerResult, Tensor]:
+    """What comes of one layer, and its rounded weight; each output channel takes the better of the two roundings."""
     assert gathered.sum is not None
     candidates, groups = Candidates(layer), gathered.sum.shape[0]
     nearest = candidates.nearest()
@@ -108,10 +112,11 @@ def _round(name: str, layer: Any, gathered: _Gathered) -> LayerResult:
     # (w - q)' H (w - q) of every row; the sum is of all positions, not their mean.
     errors = [((each - weight) @ gathered.sum * (each - weight)).sum(-1) for each in (plain, made)]
     chosen = torch.where((errors[1] < errors[0])[..., None], made, plain)
-    layer.weight.copy_(chosen.reshape(nearest.shape))
+    rounded = chosen.reshape(nearest.shape).to(layer.weight)
     count = gathered.positions * len(nearest)
-    changed = float((layer.weight != nearest).double().mean())
-    return LayerResult(name, float(errors[0].sum()) / count, float(torch.minimum(*errors).sum()) / count, changed)
+    changed = float((rounded != nearest).double().mean())
+    before, after = (float(each.sum()) / count for each in (errors[0], torch.minimum(*errors)))
+    return LayerResult(name, before, after, changed), rounded
 
 
 def compensated(weight: Tensor, hessian: Tensor, candidates: Candidates, shape: tuple[int, ...]) -> Tensor:
