@@ -1,4 +1,7 @@
-"""A network put into training or eval mode for a while, whatever its own code does about that; or run uncompiled."""
+"""A network put into training or eval mode for a while, whatever its own code does about that; or run uncompiled.
+
+Also `uncached_autocast`, for who changes weights between two runs of it.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,22 @@ def run_eagerly() -> Iterator[None]:
         return
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+@contextlib.contextmanager
+def uncached_autocast() -> Iterator[None]:
+    """Inside, a surrounding `torch.autocast` casts weights anew each time; afterwards it has forgotten what it kept.
+
+    It keeps its casts of weights by the tensor, until its outermost block ends: what is written into a weight there
+    would not be seen.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+        torch.clear_autocast_cache()
 
 
 def overrides_train(cls: type) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compress.analysis.sensitivity.changes import Subject
 from compress.analysis.sensitivity.evaluation import TestFunction, as_metrics
+from compress.graph.modes import uncached_autocast
 
 logger = logging.getLogger("run")
 Metrics = dict[str, float]
@@ -65,7 +66,8 @@ def in_place(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor
     own = {name: parameters[name].detach().clone() for name in values}
     try:
         _write(parameters, values)
-        yield
+        with uncached_autocast():
+            yield
     finally:
         _write(parameters, own)
 

@@ -1,4 +1,4 @@
-"""compiled functions run eagerly while the bench runs a network"""
+"""compiled functions run eagerly while the bench runs a network; autocast without its cache"""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from torch._dynamo import eval_frame
 
 import compress
-from compress.graph.modes import run_eagerly
+from compress.graph.modes import run_eagerly, uncached_autocast
 
 IMAGE = torch.ones(1, 3, 5, 5)
 
@@ -98,3 +98,19 @@ def test_the_stance_is_put_back_nested_and_after_an_error():
     with pytest.raises(ZeroDivisionError), run_eagerly():
         nested()
     assert eval_frame._stance is before
+
+
+@torch.no_grad()
+def test_uncached_autocast_sees_weights_that_change_inside_and_afterwards():
+    layer, image = nn.Linear(4, 2), torch.ones(1, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(image)  # its weights are kept from here on
+        with uncached_autocast():
+            layer.weight.zero_()
+            assert torch.equal(layer(image)[0].float(), layer.bias.bfloat16().float())
+            with torch.autocast("cpu", torch.bfloat16):
+                layer(image)
+            layer.bias.zero_()
+            assert not layer(image).any()
+        assert not layer(image).any()
+        assert torch.is_autocast_cache_enabled()

@@ -495,3 +495,26 @@ def test_what_forward_writes_in_eval_mode_is_put_back_before_each_level(tmp_path
         with torch.no_grad():
             fresh.first.weight.copy_(subject.values(row.level)["first.weight"])
         assert sense_type == "filter" or row.mse == pytest.approx(function(fresh)["mse"])
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_surrounding_autocast_sees_changed_weights(tmp_path, fast):
+    torch.manual_seed(0)
+    model, image = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.rand(4, 8)
+    evaluation = Evaluation([image], _size)
+
+    def inside(network):
+        with torch.autocast("cpu", torch.bfloat16):
+            return evaluation(network)
+
+    expected = sensitivity_analysis(model, tmp_path / "a.xlsx", inside, levels=[0.5, 0.9])
+    with torch.autocast("cpu", torch.bfloat16):
+        given = sensitivity_analysis(
+            model, tmp_path / "b.xlsx", evaluation if fast else lambda network: evaluation(network), levels=[0.5, 0.9]
+        )
+    assert expected["quality"].nunique() > 3
+    assert given["quality"].tolist() == expected["quality"].tolist()
+
+
+def _size(outputs):
+    return float(sum(each.double().abs().sum() for each in outputs))
