@@ -497,24 +497,24 @@ def test_what_forward_writes_in_eval_mode_is_put_back_before_each_level(tmp_path
         assert sense_type == "filter" or row.mse == pytest.approx(function(fresh)["mse"])
 
 
+@torch.no_grad()
+def _without_gradients(image, network):
+    return float(network(image).double().abs().sum())
+
+
 @pytest.mark.parametrize("fast", [False, True])
 def test_a_surrounding_autocast_sees_changed_weights(tmp_path, fast):
     torch.manual_seed(0)
     model, image = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.rand(4, 8)
-    evaluation = Evaluation([image], _size)
+    plain = partial(_without_gradients, image)  # autocast keeps nothing in inference mode
 
     def inside(network):
         with torch.autocast("cpu", torch.bfloat16):
-            return evaluation(network)
+            return plain(network)
 
+    measured = Evaluation([image], lambda outputs: float(sum(each.double().abs().sum() for each in outputs)))
     expected = sensitivity_analysis(model, tmp_path / "a.xlsx", inside, levels=[0.5, 0.9])
     with torch.autocast("cpu", torch.bfloat16):
-        given = sensitivity_analysis(
-            model, tmp_path / "b.xlsx", evaluation if fast else lambda network: evaluation(network), levels=[0.5, 0.9]
-        )
+        given = sensitivity_analysis(model, tmp_path / "b.xlsx", measured if fast else plain, levels=[0.5, 0.9])
     assert expected["quality"].nunique() > 3
     assert given["quality"].tolist() == expected["quality"].tolist()
-
-
-def _size(outputs):
-    return float(sum(each.double().abs().sum() for each in outputs))
