@@ -182,14 +182,17 @@ def _chains(relu: Node) -> Iterator[tuple[tuple[Any, ...], Any]]:
 def _can_be_one(chain: tuple[Any, ...], other: Any) -> bool:
     if not _is_of_onednn(chain[-1]) or any(len(each.users) != 1 for each in chain):  # the graph's output is a user too
         return False
-    return len(chain) == 1 or _is_like(other, chain[-1])
+    return len(chain) == 1 or (other is not chain[-1] and _is_like(other, chain[-1]))
 
 
 def _is_of_onednn(convolution: Any) -> bool:
-    """Whether torch has oneDNN compute it on a CPU; small ones, and those of single pixels, it may compute itself."""
+    """Whether torch has oneDNN compute it on a CPU; small ones, and those of single pixels, it may compute itself.
+
+    Under autocast the result has another type than what is read; a fused operation would not cast.
+    """
     if not isinstance(convolution, Node) or convolution.target is not aten.conv2d.default:
         return False
-    values = [each.meta.get("val") if isinstance(each, Node) else None for each in convolution.args[:2]]
+    values = [each.meta.get("val") if isinstance(each, Node) else None for each in (*convolution.args[:2], convolution)]
     if not all(isinstance(each, Tensor) and each.dtype == torch.float32 for each in values):
         return False
     (shape, kernel), size = (shape_of(each) for each in convolution.args[:2]), convolution.meta.get("val")

@@ -35,8 +35,9 @@ def choose_meter(model: nn.Module, test_func: Any, subjects: Sequence[Subject], 
         return PlainMeter(model, test_func)
     try:
         return ReplayMeter(model, test_func, subjects, cache_bytes)
-    except UserError as e:
-        logger.warning("the sensitivity analysis runs the whole network each time: %s", e)
+    except Exception as e:  # any network's code runs here, and torch's own on what it was not made for
+        why = str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}".strip().splitlines()[0]
+        logger.warning("the sensitivity analysis runs the whole network each time: %s", why)
         return PlainMeter(model, test_func)
 
 

@@ -55,6 +55,14 @@ class Itself(Block):
         return functional.relu(self.one(start) + start)
 
 
+class Doubled(Block):
+    """The convolution is both terms of the sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.one(x)
+        return functional.relu(made + made)
+
+
 class Single(nn.Module):
     """Of single pixels, strided without a bias, and in groups with padding by one number."""
 
@@ -79,6 +87,7 @@ def outputs_and_kinds(model: nn.Module, x: Tensor) -> tuple[list[Tensor], list[s
 @pytest.mark.parametrize(
     ("kind", "batch", "relus", "sums", "in_place"),
     [(Block, 2, 2, 0, 1), (ReadLater, 2, 1, 1, 0), (Seen, 2, 1, 1, 0), (Returned, 2, 1, 1, 0), (Itself, 2, 1, 1, 0),
+     (Doubled, 2, 0, 0, 0),
      (Single, 2, 2, 0, 0), (Single, 16, 3, 0, 0)],
 )  # fmt: skip
 def test_relu_is_taken_where_the_convolution_is_stored(
@@ -100,3 +109,13 @@ def test_relu_is_taken_where_the_convolution_is_stored(
 def test_small_convolutions_and_other_types_stay_as_they_are() -> None:
     for x, model in ((torch.randn(1, 8, 8, 8), Block()), (torch.randn(2, 8, 40, 40).double(), Block().double())):
         assert not any("mkldnn" in each for each in outputs_and_kinds(model.eval(), x)[1])
+
+
+def test_nothing_is_fused_under_autocast() -> None:
+    torch.manual_seed(0)
+    model, x = Block().eval(), torch.randn(2, 8, 40, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, kinds = outputs_and_kinds(model, x)
+        with torch.no_grad():
+            assert torch.equal(found[0], model(x))
+    assert not any("mkldnn" in each for each in kinds)

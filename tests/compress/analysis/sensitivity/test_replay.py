@@ -341,6 +341,20 @@ def test_what_cannot_be_replayed_is_run_whole_and_says_so(
     assert reason in caplog.text
 
 
+def test_any_error_on_the_fast_way_leads_to_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*arguments: object) -> None:
+        raise RuntimeError("no such operation\nat a line of torch's own")
+
+    monkeypatch.setattr(ReplayMeter, "_verified", failing)
+    model, evaluation = nn.Linear(4, 2), Evaluation([torch.rand(2, 4)], as_is)
+    assert isinstance(choose_meter(model, evaluation, find_subjects(model, "element"), 2**20), PlainMeter)
+    assert caplog.messages == [
+        "the sensitivity analysis runs the whole network each time: RuntimeError: no such operation"
+    ]
+
+
 def test_an_evaluation_without_inputs_is_refused() -> None:
     model = nn.Linear(2, 2)
     with pytest.raises(UserError, match="has no inputs"):
