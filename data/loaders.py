@@ -137,8 +137,9 @@ def restoration_loaders(
     crops.origin = Origin(place, crops.files() + held_out.files())
     if crops.epochs_to_see_all > 1:
         _logger.info(
-            "an epoch takes %d samples of %d images, one after the other: all are seen in %d epochs; "
-            "--samples says how many an epoch takes", len(crops), crops.image_count, crops.epochs_to_see_all,
+            "an epoch takes %d samples of %d %s, one after the other: all are seen in %d epochs; "
+            "--samples says how many an epoch takes",
+            len(crops), crops.image_count, crops.counted, crops.epochs_to_see_all,
         )  # fmt: skip
     if held_out.measured is None:
         held_out.measured = Measured.of(place, "validation", len(held_out))

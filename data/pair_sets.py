@@ -25,6 +25,8 @@ class PairCrops(Crops):
         seed: the run's seed, >= 0.
     """
 
+    counted = "pairs"
+
     def __init__(self, source: PairSource, patch_size: int, samples: int, seed: int = 0) -> None:
         super().__init__(samples, seed)
         self.source, self.patch_size = source, patch_size

@@ -65,9 +65,11 @@ class Crops(Dataset[tuple[Tensor, Tensor]], ABC):
 
     Attributes:
         origin: which files a run uses, from the function that makes its loaders; None of a data set of one's own.
+        counted: what `image_count` counts, in the plural.
     """
 
     origin: Origin | None = None
+    counted = "images"
 
     def __init__(self, samples: int, seed: int = 0) -> None:
         self.samples, self.seed = samples, seed

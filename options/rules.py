@@ -220,7 +220,8 @@ TESTED: tuple[Rule[TestConfig], ...] = (
     Rule(
         ("reduce_range", "complete"),
         lambda c: _exports(c) or _carries(c),
-        "is about the integer files of the export, which --no-export, the other options or an exported file leave out",
+        "is about the integer files of the export, which are not written with --no-export, --prune, another mode or "
+        "--model=FILE.onnx",
     ),
     Rule(
         ("formats",),
@@ -236,7 +237,8 @@ TESTED: tuple[Rule[TestConfig], ...] = (
     Rule(
         ("free_axes", "fixed_size"),
         _exports,
-        "is about the exported ONNX file, which --no-export, the other options or an exported file leave out",
+        "is about the exported ONNX file, which is not written with --no-export, --prune, another mode or "
+        "--model=FILE.onnx",
     ),
     Rule(
         ("thin",),

@@ -109,7 +109,6 @@ class PruneRequest:
         name, trivial = tester.baseline()
         metrics = list(measured[DENSE])
         quality = {m: {name: trivial[m], **{way: each[m] for way, each in measured.items()}} for m in metrics}
-        lost = {m: each[DENSE] - each[NORMS] for m, each in quality.items()}
         return {
             "run": tester.folders.name,
             "target": self.target,
@@ -118,12 +117,23 @@ class PruneRequest:
             "samples": samples,
             "calibration_data": kind_of(self.generated),
             "quality": quality,
-            "recovered": {m: (quality[m][PRUNED] - quality[m][NORMS]) / lost[m] if lost[m] else None for m in metrics},
+            "recovered": {m: recovered(each[DENSE], each[NORMS], each[PRUNED]) for m, each in quality.items()},
             "removed": {group: len(units) for group, units in found.removed.items()},
             "layer_error_left": found.error,
             "notes": list(found.notes),
             "measured_on": tester.data_facts(),
         }
+
+
+def recovered(dense: float, norms: float, pruned: float) -> float | None:
+    """The share of what pruning by norms loses that the pruned network keeps; None where norms lose nothing.
+
+    >>> recovered(90.0, 50.0, 80.0)
+    0.75
+    >>> recovered(31.41, 31.47, 31.41)
+    """
+    lost = dense - norms
+    return (pruned - norms) / lost if lost > 0 else None
 
 
 def _thinned(tester: TestedApplication, found: OneShot, batches: list[Any]) -> tuple[Content, nn.Module]:
@@ -148,8 +158,9 @@ def _tell(tester: TestedApplication, result: dict[str, Any]) -> None:
     left, before_after = result["left"], result["parameters"]
     logger.info(
         "%s left: %.1f %% (by L1 norms %.1f %%); parameters %s -> %s; recovered is the share of what L1 norms, with "
-        "BatchNorm's statistics estimated again too, lose",
+        "BatchNorm's statistics estimated again too, lose%s",
         result["target"], 100 * left[PRUNED], 100 * left[NORMS], *(f"{count:,}" for count in before_after),
+        "; where it is empty they lose nothing" if None in result["recovered"].values() else "",
     )  # fmt: skip
     path = tester.results / CHECKPOINT
     more = to_type_again(tester.config)

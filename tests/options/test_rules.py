@@ -60,11 +60,20 @@ SHARED_TESTING = [
     (["--sense=none", "--write-schedule=0.1"], "--write-schedule belongs to the sensitivity analysis"),
     (["--baseline=a", "--quantize=auto"], "--baseline is beside the evaluation of a checkpoint"),
     (["--model=old.onnx", "--jobs=2"], "--jobs belongs to the sensitivity analysis, which .* an exported file leave"),
-    (["--no-export", "--reduce-range"], "--reduce-range is about the integer files of the export, which --no-export"),
-    (["--model=old.onnx", "--complete"], "--complete is about the integer files of the export, .* or an exported file"),
+    (
+        ["--no-export", "--reduce-range"],
+        "--reduce-range is about the integer files of the export, which are not written with --no-export",
+    ),
+    (["--model=old.onnx", "--complete"], "--complete is about the integer files of the export, .*--model=FILE.onnx"),
     (["--free-axes=1", "--fixed-size"], "--free-axes frees sizes, and --fixed-size fixes them"),
-    (["--no-export", "--fixed-size"], "--fixed-size is about the exported ONNX file, which --no-export"),
-    (["--no-export", "--free-axes=1"], "--free-axes is about the exported ONNX file, which --no-export"),
+    (
+        ["--no-export", "--fixed-size"],
+        "--fixed-size is about the exported ONNX file, which is not written with --no-export",
+    ),
+    (
+        ["--no-export", "--free-axes=1"],
+        "--free-axes is about the exported ONNX file, which is not written with --no-export",
+    ),
     (
         ["--dump-features=a.npz", "--layers=a", "--reduce-range"],
         "--reduce-range is about the integer files of the export",

@@ -113,7 +113,8 @@ class ExportReport:
         return "\n".join(lines + [f"warning: {each}" for each in self.warnings])
 
     def _inputs(self) -> str:
-        return "real inputs" if self.real_inputs else "inputs of noise"
+        noun = "input" if self.difference.inputs == 1 else "inputs"
+        return f"real {noun}" if self.real_inputs else f"{noun} of noise"
 
 
 def integers_text(integers: Sequence[str], floats: Sequence[str]) -> str:

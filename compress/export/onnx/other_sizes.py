@@ -61,7 +61,8 @@ def check_sizes(comparison: Comparison, inputs: Inputs, dummies: Inputs, dynamic
             faults.append(f"at {shapes} {fault}")
     if tried and not faults and not right:
         return [
-            f"the network does not run at {', '.join(tried)}: whether the file is right at other sizes is not known"
+            f"the network does not run at {', '.join(tried)}: whether the file is right at other sizes is not known; "
+            "a file of this one size says so (fixed_size, --fixed-size)"
         ]
     if not faults:
         return []

@@ -30,6 +30,7 @@ from compress.thinning.trials.trial import prunable_graph
 Counted = Literal["macs", "params"]
 COUNTED = get_args(Counted)
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+FAR = 0.05  # below the budget, that a note says so
 PARTS = 1000  # steps of the fraction by which L1 norms prune
 
 
@@ -83,8 +84,14 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: 
         error = repair(dense, pruned, masks, batches)
         reestimate_batch_norm(pruned, batches)
     out_of_reach = f"{to:.1%} of the {target} is out of reach: {left:.1%} are left" if left > to else ""
+    too_few = (
+        f"{left:.1%} of the {target} are left, less than the {to:.1%} asked for: the last unit that left is a large "
+        "one, such as a head of an attention; other fractions may come nearer"
+        if to - left > FAR
+        else ""
+    )
     left_out = left_out_of_budget(graph) if target == "macs" else ""
-    notes = (*readers.notes, *filter(None, (out_of_reach, left_out)))
+    notes = (*readers.notes, *filter(None, (out_of_reach, too_few, left_out)))
     return OneShot(pruned, removed, left, error, notes)
 
 

@@ -9,7 +9,7 @@ import pytest
 from apputils.checkpoints.file import load_checkpoint
 from compress.errors import UserError
 from data.loaders import sr_testing_loader
-from engine.commands.prune import PruneRequest
+from engine.commands.prune import PruneRequest, recovered
 from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
@@ -21,6 +21,12 @@ def subject_of(*arguments: str) -> Any:
     options = ["--testdata=images/val", "--no-report", "--no-export", "--sense=none", *calibration, *arguments]
     opt, checkpoint = find_subject(TestOptions().parse(options))
     return XSRCNNTester(opt, sr_testing_loader(opt, checkpoint)), opt
+
+
+def test_nothing_is_recovered_where_norms_lose_nothing() -> None:
+    assert recovered(90.0, 50.0, 80.0) == 0.75
+    assert recovered(31.41, 31.47, 31.41) is None
+    assert recovered(31.41, 31.41, 31.0) is None
 
 
 @pytest.mark.slow  # 15 s

@@ -264,3 +264,24 @@ def test_within_inference_mode(prune: Callable[..., OneShot]) -> None:
         found = prune(statistics_fit(Doubled()), batches(), 0.52)
     assert found.removed == made.removed
     assert not any(each.is_inference() for each in found.network.state_dict().values())
+
+
+class OfUnequalUnits(nn.Module):
+    """Two groups of two units, one with nine tenths of the multiplications."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large, self.between = nn.Conv2d(2, 2, 7, padding=3), nn.Conv2d(2, 3, 7, padding=3)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.between(torch.relu(self.large(x)))).mean((2, 3)))
+
+
+def test_a_unit_that_is_larger_than_what_was_to_go_is_told_of() -> None:
+    torch.manual_seed(0)
+    found = prune_one_shot(OfUnequalUnits(), batches(), 0.9)
+    assert found.left < 0.85
+    assert any("unit that left is a large one" in note for note in found.notes), found.notes
+    near = prune_one_shot(OfUnequalUnits(), batches(), found.left + 0.01)
+    assert not any("large one" in note for note in near.notes)
