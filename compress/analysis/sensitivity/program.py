@@ -107,8 +107,8 @@ class Program:
 
     def dirty(self, *parameters: Tensor) -> set[Node]:
         """The operations whose values change with some parameters, under all names of their memory."""
-        changed = {_memory(each) for each in parameters}
-        return self.after(node for node, tensor in self.state.items() if _memory(tensor) in changed)
+        changed = {memory(each) for each in parameters}
+        return self.after(node for node, tensor in self.state.items() if memory(tensor) in changed)
 
     def boundary(self, dirty: set[Node]) -> list[Node]:
         """Operations that are not dirty and whose values are read by dirty ones, or returned; `fixed` ones left out."""
@@ -169,7 +169,7 @@ def _check(exported: ExportedProgram, model: nn.Module) -> None:
             raise UserError(f"{type(model).__name__} has a nested graph ({node.target})")
 
 
-def _memory(tensor: Tensor) -> int:
+def memory(tensor: Tensor) -> int:
     """What parameters, and views of them that the code keeps, have in common; of tensors without strides themselves."""
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
 

@@ -7,7 +7,7 @@ and is computed from its inputs.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from compress.analysis.sensitivity.changes import Subject
 from compress.analysis.sensitivity.evaluation import Evaluation, as_metrics, evaluating
 from compress.analysis.sensitivity.meter import Meter, Metrics, PlainMeter, in_place, same_state
-from compress.analysis.sensitivity.program import Piece, Program, Values
+from compress.analysis.sensitivity.program import Piece, Program, Values, memory
 from compress.errors import UserError
 from compress.graph.calls import run_on
 from compress.graph.trace import as_arguments
@@ -121,11 +121,17 @@ class ReplayMeter(Meter):
         fixed = {id(program): self._changed_fixed(program, subject) for program in self.programs}
         for batch in self.batches:
             if batch.program is None:
-                yield _plainly(self.model, batch.inputs)
+                yield self._plain_output(batch)
                 continue
             values = {**fixed[id(batch.program)], **batch.start, **batch.kept}
             route = self._routes[id(batch.program)][subject.name]
-            yield _run(batch.program, route, values)
+            yield _handed_out(_run(batch.program, route, values), values.values())
+
+    def _plain_output(self, batch: Batch) -> Any:
+        """What the network itself gives; see `_handed_out`."""
+        state = [tensor for program in self.programs for tensor in program.state.values()]
+        own = [*self.model.parameters(), *self.model.buffers(), *state]
+        return _handed_out(_plainly(self.model, batch.inputs), own)
 
     def _changed_fixed(self, program: Program, subject: Subject) -> Values:
         """State, and what depends on nothing else, with the changed weight in it."""
@@ -175,7 +181,7 @@ class ReplayMeter(Meter):
 
     def _compared(self) -> Iterator[Any]:
         for batch in self.batches:
-            own = _plainly(self.model, batch.inputs)
+            own = self._plain_output(batch)
             if batch.program is not None:
                 values = {**self._fixed[id(batch.program)], **batch.start}
                 _compare(own, batch.program.output(batch.program.whole(values)))
@@ -213,6 +219,27 @@ def _run(program: Program, route: Route, values: Values) -> Any:
     if route.keep <= values.keys():
         return program.output(route.rest(values))
     return program.output(program.whole(values))
+
+
+def _handed_out(output: Any, ours: Iterable[Any]) -> Any:
+    """An output that its receiver may write in: what shares memory with values of ours is copied.
+
+    Tensors of it that share memory with each other do so afterwards.
+    """
+    held = {memory(value) for value in ours if isinstance(value, Tensor)}
+    copied: dict[int, Any] = {}
+
+    def of_its_own(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or (key := memory(leaf)) not in held:
+            return leaf
+        if leaf.layout is not torch.strided or leaf.is_conj() or leaf.is_neg():
+            return leaf.clone()
+        if key not in copied:
+            copied[key] = leaf.untyped_storage().clone()
+        place = (leaf.storage_offset(), leaf.shape, leaf.stride())
+        return torch.empty(0, dtype=leaf.dtype, device=leaf.device).set_(copied[key], *place)
+
+    return pytree.tree_map(of_its_own, output)
 
 
 def _batches(model: nn.Module, evaluation: Evaluation) -> list[Batch]:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from compress.analysis.sensitivity.changes import find_subjects
 from compress.analysis.sensitivity.evaluation import Evaluation
-from compress.analysis.sensitivity.meter import PlainMeter
+from compress.analysis.sensitivity.meter import PlainMeter, in_place
 from compress.analysis.sensitivity.program import Program
 from compress.analysis.sensitivity.replay import ReplayMeter, choose_meter
 from compress.errors import UserError
@@ -339,6 +339,51 @@ def test_what_cannot_be_replayed_is_run_whole_and_says_so(
     assert isinstance(meter, PlainMeter)
     assert "runs the whole network each time" in caplog.text
     assert reason in caplog.text
+
+
+class Showing(nn.Module):
+    """Returns values of the middle, by two names, its input, a weight, a buffer and the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.Linear(4, 2)
+        self.register_buffer("scale", torch.full((2,), 0.5))
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        one = self.first(x).relu()
+        two = self.second(one)
+        result = self.last(two.mean((2, 3))) * self.scale
+        return {"parts": (one, one[:, 1:5], two), "all": [x, self.last.weight, self.scale, result]}
+
+
+def written_in(outputs):
+    """A measure that works in place on everything, in a chain, so that shared memory counts too."""
+    found = {}
+    for place, output in enumerate(list(outputs)):
+        for number, each in enumerate([*output["parts"], *output["all"]]):
+            found[f"{place}.{number}"] = float(each.mul_(0.5).add_(0.1).double().square().sum())
+    return found
+
+
+@pytest.mark.parametrize("programs", [16, 1])
+def test_a_measure_may_work_in_place(monkeypatch: pytest.MonkeyPatch, programs: int) -> None:
+    monkeypatch.setattr("compress.analysis.sensitivity.replay.MOST_PROGRAMS", programs)
+    torch.manual_seed(0)
+    model, inputs = Showing().eval(), [torch.rand(2, 3, 8, 8), torch.rand(1, 3, 7, 7)]
+    kept, before = [each.clone() for each in inputs], {k: v.clone() for k, v in model.state_dict().items()}
+    evaluation, subjects = Evaluation(inputs, written_in), find_subjects(model, "element")
+    fast = choose_meter(model, evaluation, subjects, 2**28)
+    assert isinstance(fast, ReplayMeter)
+    for subject in fast.order(subjects) * 2:
+        for level in (0.5, 0.8):
+            value = subject.change(subject.parameter.detach(), level)
+            with in_place(subject.parameters, {subject.name: value}):
+                each_alone = [Evaluation([one], written_in) for one in inputs]
+                expected = [PlainMeter(model, alone).dense() for alone in each_alone]
+            found = list(fast.changed(subject, value).values())
+            assert found == pytest.approx([number for one in expected for number in one.values()], rel=2e-5)
+            assert all(map(torch.equal, inputs, kept))
+            assert all(torch.equal(now, before[name]) for name, now in model.state_dict().items())
 
 
 def test_any_error_on_the_fast_way_leads_to_the_plain_one(
