@@ -2,10 +2,22 @@
 
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from compress.graph.recording.garbage import old_objects_aside
+
+
+@pytest.fixture(autouse=True)
+def nothing_frozen() -> Iterator[None]:
+    """What imports of another test froze (`apputils.runs.lasting_imports`) is thawed meanwhile."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    yield
+    gc.unfreeze()
+    if frozen:
+        gc.freeze()
 
 
 class Knot:
