@@ -30,6 +30,8 @@ class NoDropout(TorchDispatchMode):
     supports_higher_order_operators = True
     before_write: Callable[[Tensor], None] | None = None
     """Called with each tensor that an operation is about to write into."""
+    is_over = False
+    """Set once the network has run: what still comes is the work of those who watch it."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Below autograd, dropout of all kinds has become one of these

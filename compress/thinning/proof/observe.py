@@ -115,7 +115,10 @@ def _run(
         try:
             with watched(model, again=False), calling(model, call), plain_outputs(model), told(mode):
                 arguments, keywords = laid_out(copies((call.arguments, call.keywords)))  # it may write into them
-                outputs = model(*arguments, **keywords)
+                try:
+                    outputs = model(*arguments, **keywords)
+                finally:
+                    watch.is_over = True
         except FAILURES as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ForwardFailed(running[-1], reason) from error
@@ -196,6 +199,8 @@ class _Names(NoDropout):
     def call(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs an operation and keeps it."""
         result = func(*args, **kwargs)
+        if self.is_over:  # an error here would end what puts the buffers back
+            return result
         ran = Ran(self._running[-1], name, tuple(getattr(result, "shape", ())))
         if self._alike is not None and not self.parted and not self._alike(len(self.found), ran):
             self.parted = True

@@ -10,7 +10,8 @@ from torch import nn
 from compress.errors import UserError
 from compress.graph.calls import Call
 from compress.thinning.proof import verify
-from compress.thinning.proof.sizes import smaller
+from compress.thinning.proof.observe import path
+from compress.thinning.proof.sizes import remember, smaller
 from compress.thinning.thin import remove_units, thin
 from compress.thinning.trials.trial import prunable_graph
 
@@ -39,6 +40,33 @@ def test_a_side_keeps_its_remainder() -> None:
 def test_a_network_of_one_size_keeps_it() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, stride=8), nn.Flatten(), nn.Linear(4 * 28 * 28, 2))
     assert shape(net, (2, 3, 224, 224)) == [(2, 3, 224, 224)]
+
+
+class Tiled(nn.Module):
+    """Like a MaxViT: a grid of tiles, and code that refuses images of other sizes; training writes a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.BatchNorm2d(8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(x))
+        if x.shape[-1] % 7:
+            raise ValueError("no whole tiles")
+        return self.last(x.unflatten(3, (-1, 7)).unflatten(2, (-1, 7)).mean((2, 4)).movedim(1, -1))
+
+
+def test_buffers_are_put_back_where_a_smaller_image_fails() -> None:
+    net = Tiled()
+    call = Call((torch.rand(2, 3, 224, 224),))
+    remember(net, call, path(net, call, "eval"), call)
+    (found,) = smaller(net, [call], ("eval", "train"))
+    assert found.arguments[0].shape == (2, 3, 224, 224)
+    assert torch.equal(net.norm.running_mean, torch.zeros(8))
+    masks = {"first.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
+    masks["first.weight"][2] = False
+    thin(net, torch.rand(2, 3, 224, 224), masks)
+    assert net.first.out_channels == 7
 
 
 class LargeOnly(nn.Module):
