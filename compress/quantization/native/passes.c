@@ -1,6 +1,7 @@
 /* A quantizer's work on float32, each in one pass over memory; passes.py calls it and says what is equal to what.
 
    Compiled without contraction and without fast math: every operation is rounded as torch's own are. */
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 
@@ -107,13 +108,14 @@ void find_ends(const float *x, int64_t n, float *ends, int threads) {
   ends[1] = high;
 }
 
-/* steps[row] = factor * the largest magnitude of that row, of `rows` rows of `count` elements; 1 where that is not > 0. */
+/* steps[row] = factor * the largest magnitude of that row, of `rows` rows of `count` elements; 1 where that is
+   below the smallest normal number (`usable` in functions.py). */
 void steps_of_rows(const float *x, float *steps, int64_t rows, int64_t count, float factor) {
   for (int64_t row = 0; row < rows; ++row) {
     float ends[2];
     ends_part(x + row * count, count, ends);
     const float step = (ends[1] > -ends[0] ? ends[1] : -ends[0]) * factor;
-    steps[row] = step > 0 ? step : 1.0f; /* NaN is not */
+    steps[row] = step >= FLT_MIN ? step : 1.0f; /* NaN is not */
   }
 }
 

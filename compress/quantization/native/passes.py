@@ -59,7 +59,7 @@ class Passes:
         return found[0], found[1]
 
     def find_steps(self, x: Tensor, steps: Tensor, factor: float) -> None:
-        """Writes `factor` times the largest magnitude of each row into `steps`; 1 where that is 0 or NaN.
+        """Writes `factor` times the largest magnitude of each row into `steps`; 1 where that is not `usable`.
 
         Args:
             x: of which a row is what has one index of the first dimension; one step makes all of it a row.
@@ -190,11 +190,15 @@ def _prove(passes: Passes) -> None:
         raise CannotBuild("what was compiled does not find the smallest and the largest value")
     if not all(math.isnan(each) for each in passes.ends(x)):
         raise CannotBuild("what was compiled does not see values that are NaN")
-    rows, steps = finite[:3200].reshape(32, 100), torch.empty(32, dtype=single)
+    rows, steps = finite[:3200].reshape(32, 100).clone(), torch.empty(32, dtype=single)
+    rows[:8] *= 1e-37  # steps on both sides of the smallest normal number, and 0
+    rows[8:16] *= 3e-36
+    rows[16] = 0.0
     passes.find_steps(rows, steps, 0.01)
     by_rows = torch.div(rows, steps[:, None]).clamp_(-5, 7).round_().mul_(steps[:, None])
     largest = rows.abs().amax(1) * 0.01
-    if not (_same(steps, largest) and _same(passes.quantize_rows(rows, steps, -5, 7), by_rows)):
+    usable = torch.where(largest >= torch.finfo(single).tiny, largest, 1.0)  # as in functions.py
+    if not (_same(steps, usable) and _same(passes.quantize_rows(rows, steps, -5, 7), by_rows)):
         raise CannotBuild("what was compiled does not find the steps of a weight's channels")
 
 

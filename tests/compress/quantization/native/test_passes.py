@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from compress.config import dict_config
 from compress.quantization.dorefa import FixedRangeActivation
 from compress.quantization.fake_quant import FakeQuantizer
-from compress.quantization.functions import ends, plainly_quantize
+from compress.quantization.functions import ends, plainly_quantize, usable
 from compress.quantization.lsq import LearnedStepActivation
 from compress.quantization.native import passes
 from compress.quantization.native.build import CannotBuild, NoCompiler, compiler, library, options_here
@@ -141,6 +141,30 @@ def test_weights_that_are_zero_or_not_finite(axis: int | None) -> None:
     weight = numbers((6, 4, 3, 3))
     weight[0], weight[1, 0, 0, 0], weight[2, 0, 0, 0] = 0.0, math.nan, math.inf
     compare(RangeWeight(8, axis=axis), "contiguous", lambda step: weight * (step + 1))
+
+
+@pytest.mark.parametrize("axis", [None, 0])
+@pytest.mark.parametrize("size", [1e-34, 1e-36, 1e-37, 1e-38, 1e-40, 1e-45])
+def test_weights_next_to_zero(axis: int | None, size: float) -> None:
+    compare(RangeWeight(8, axis=axis), "contiguous", lambda step: numbers((6, 4, 3, 3), step) * size)
+
+
+def test_the_proof_sees_another_floor_of_steps(compiled: passes.Passes) -> None:
+    class Lower(passes.Passes):
+        def find_steps(self, x: Tensor, steps: Tensor, factor: float) -> None:
+            super().find_steps(x, steps, factor)
+            largest = x.abs().amax(1) * factor
+            steps.copy_(torch.where(largest > 0, largest, 1.0))
+
+    with pytest.raises(CannotBuild, match="steps of a weight's channels"):
+        passes._prove(Lower(compiled._compiled))
+
+
+@pytest.mark.parametrize("steps", [1, 1 - 2.0**-23])
+def test_the_smallest_step_is_the_smallest_normal_number(compiled: passes.Passes, steps: float) -> None:
+    found, largest = torch.empty(1), torch.full((1, 5), 2.0**-119) * steps
+    compiled.find_steps(largest, found, 2.0**-7)
+    assert torch.equal(found, usable(largest[0, :1] * 2.0**-7))
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 1 << 17])
