@@ -156,13 +156,21 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 def _passes_all(x: Tensor, seen: tuple[float, float], scale: float, low: int, high: int) -> bool:
     """Whether the gradient passes everywhere: all values are inside, or 0 where a ReLU made them.
 
-    A ReLU's own gradient is 0 where its output is 0, whatever the quantizer gives it there.
+    A ReLU's own gradient is 0 where its output is 0, whatever the quantizer gives it there. Only who asks for the
+    gradient of that output later (`torch.autograd.grad`, `retain_grad` after this pass) sees what would be 0.
     """
-    first, last = (ctypes.c_float(end * scale).value for end in (low, high))  # as float32 has them, as in passes.c
-    below = seen[0] > first or (seen[0] == first == 0 and type(x.grad_fn).__name__ == "ReluBackward0")
+    first, last = low * scale, high * scale
+    if x.dtype is not torch.float64:  # as float32 has them, as in passes.c
+        first, last = ctypes.c_float(first).value, ctypes.c_float(last).value
+    below = seen[0] > first or (seen[0] == first == 0 and _is_unseen_relu(x))
     # What is kept for the backward pass must not depend on values where it is packed away and computed anew: in a
     # checkpointed block the second forward pass has another range than the first.
     return below and seen[1] < last and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+
+
+def _is_unseen_relu(x: Tensor) -> bool:
+    """Whether a ReLU made it and nobody has asked for its gradient so far, which is 0 at 0 only behind the ReLU."""
+    return type(x.grad_fn).__name__ == "ReluBackward0" and not (x.retains_grad or x._backward_hooks)
 
 
 def _passes_for(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Passes | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from compress.analysis.sensitivity.changes import quantize_symmetric
-from compress.quantization.functions import usable
+from compress.quantization.functions import plainly_quantize, usable
 from compress.quantization.range_linear import RangeActivation, RangeWeight
 from compress.quantization.range_numbers import Mode, plain_scale_and_zero, scale_and_zero
 
@@ -104,6 +104,35 @@ def test_what_lies_inside_the_range_needs_nothing_for_its_gradient(mode: Mode, s
     assert all(torch.equal(a, b) for a, b in zip(found[RangeActivation], found[OfTensors], strict=True))
     if signed or makes is torch.relu:
         assert type(found[RangeActivation][0].grad_fn).__name__ == "_PassedOnBackward"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("by", [-1, 0, 1])
+def test_values_next_to_the_ends_pass_by_the_numbers_of_their_own_type(dtype: torch.dtype, side: int, by: int) -> None:
+    step = float(torch.tensor(0.3))  # 127 of it are less than the nearest number of float32
+    end = torch.tensor(side * 127 * step, dtype=dtype)
+    x = torch.nextafter(end, end + by)[None].requires_grad_()
+    seen = x.detach().aminmax()
+    given = plainly_quantize(x, step, -127, 127, (float(seen.min), float(seen.max)))
+    expected = plainly_quantize(x, step, -127, 127)
+    assert torch.equal(*(torch.autograd.grad(each, x)[0] for each in (given, expected)))
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["retain_grad", "hook"])
+def test_who_looks_at_the_gradient_of_a_relus_output_sees_that_of_the_way_of_tensors(kept: bool) -> None:
+    found = []
+    for kind in (RangeActivation, OfTensors):
+        x = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+        h = torch.relu(x)
+        seen: list[Tensor | None] = []
+        if kept:
+            h.retain_grad()
+        else:
+            h.register_hook(seen.append)
+        after_wide_range(kind(8, False))(h).sum().backward()
+        found.append((*seen, *([h.grad] if kept else []), x.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_a_leaf_that_is_zero_has_no_gradient_there() -> None:
