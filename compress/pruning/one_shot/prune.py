@@ -14,6 +14,7 @@ from compress.calibration.batch_norm import reestimate_batch_norm
 from compress.calibration.samples import finite_samples
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
+from compress.graph.modes import uncached_autocast
 from compress.groups import Tilings, group_norms, group_size
 from compress.io.progress import said_when_long
 from compress.parameters import copied
@@ -55,6 +56,7 @@ class OneShot:
 
 @checks_arguments
 @torch.inference_mode(False)  # gradients are needed, also for a caller within inference mode
+@uncached_autocast()
 def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: Counted = "macs") -> OneShot:
     """Prunes whole coupled units without training or labels, from calibration data alone.
 

@@ -19,6 +19,7 @@ from compress.calibration.patches import output_rows, patches, thinned_rows
 from compress.calibration.replay import first_input, passing
 from compress.calibration.together import outputs_of, together
 from compress.graph.calls import run_on
+from compress.graph.modes import uncached_autocast
 from compress.thinning.complete import Masks
 
 ROUNDING = 1e-10  # share of a layer's output below which there is nothing to repair
@@ -26,6 +27,7 @@ TOGETHER = 128  # samples whose positions are spread out at a time
 
 
 @torch.no_grad()
+@uncached_autocast()
 def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[Any]) -> float:
     """Sets the weights of a masked network, in place; masked weights stay zero.
 

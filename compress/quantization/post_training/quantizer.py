@@ -16,6 +16,7 @@ from torch import nn
 from compress.arguments.checked import checks_arguments
 from compress.calibration.samples import finite_samples
 from compress.errors import UserError
+from compress.graph.modes import uncached_autocast
 from compress.parameters import copied
 from compress.quantization.base import Quantizer
 from compress.quantization.convert import structure_of
@@ -200,6 +201,7 @@ class PostTrainLinearQuantizer(Quantizer):
         return RangeActivation(RESULT_BITS, True, RESULT_MODE, 0.0)
 
     @checks_arguments
+    @uncached_autocast()
     def quantize(self, model: nn.Module, batches: Sequence[Any]) -> nn.Module:
         """A quantized copy of a trained network, in evaluation mode; the network itself stays as it was.
 
@@ -373,8 +375,7 @@ class PostTrainLinearQuantizer(Quantizer):
         return [n for n, layer in layers.items() if not (isinstance(layer, nn.Embedding) or is_recurrent(layer))]
 
     def _correct(self, network: nn.Module, reference: nn.Module, batches: Sequence[Any]) -> None:
-        names = self._rounded_layers(network)
-        norms = {name: self._norms.get(name) for name in names}
+        norms = {name: self._norms.get(name) for name in self._rounded_layers(network)}
         without = correct_biases(network, reference, norms, batches, self._graph.clips if self._graph else {})
         if without:
             self.notes.append(f"no bias to correct in {', '.join(without)}")

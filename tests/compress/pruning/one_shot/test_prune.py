@@ -285,3 +285,17 @@ def test_a_unit_that_is_larger_than_what_was_to_go_is_told_of() -> None:
     assert any("unit that left is a large one" in note for note in found.notes), found.notes
     near = prune_one_shot(OfUnequalUnits(), batches(), found.left + 0.01)
     assert not any("large one" in note for note in near.notes)
+
+
+def test_a_surrounding_autocast_sees_the_weights_that_are_set() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 2, 3)]
+    network, x = nn.Sequential(*layers).eval(), [torch.rand(8, 3, 12, 12) for _ in range(2)]
+    made = []
+    for cached in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
+            made.append(prune_one_shot(network, x, 0.6))
+    assert made[0].removed == made[1].removed
+    assert made[0].error == made[1].error
+    wanted, found = (each.network.state_dict() for each in made)
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)

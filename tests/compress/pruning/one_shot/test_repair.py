@@ -102,3 +102,18 @@ def test_what_a_hook_makes_of_an_output_is_no_target(way: str, monkeypatch: pyte
         repair(dense, pruned, {}, [x])
         torch.testing.assert_close(pruned[1].weight, dense[1].weight, rtol=0.02, atol=1e-2)
         torch.testing.assert_close(pruned[2].weight, dense[2].weight, rtol=0.02, atol=1e-2)
+
+
+def test_a_surrounding_autocast_sees_the_weights_that_are_set() -> None:
+    torch.manual_seed(0)
+    dense, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 2, 3)), [torch.rand(4, 3, 9, 9)]
+    mask = torch.ones_like(dense[0].weight, dtype=torch.bool)
+    mask[::2] = False
+    made = []
+    for cached in (False, True):
+        pruned = copy.deepcopy(dense)
+        pruned[0].weight.data.mul_(mask)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
+            made.append((repair(dense, pruned, {"0.weight": mask}, x), pruned.state_dict()))
+    assert made[0][0] == made[1][0]
+    assert all(torch.equal(made[0][1][name], made[1][1][name]) for name in made[0][1])

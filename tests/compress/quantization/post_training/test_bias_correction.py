@@ -180,3 +180,13 @@ def test_hooks_on_a_layer_and_calls_by_name(hooked: bool, more: Any, monkeypatch
     assert all(torch.allclose(found[name], apart[name], atol=1e-5) for name in found)
     with torch.no_grad():
         assert torch.allclose(channel_means([made(x)], -1), channel_means([network(x)], -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["bias_correction", "equalization", "gptq"])
+def test_a_surrounding_autocast_sees_the_weights_that_are_set(how: str) -> None:
+    x, made = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), []
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Conv2d(6, 2, 3)).eval()
+    for cached in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
+            made.append(PostTrainLinearQuantizer(bits_parameters=3, **{how: True}).quantize(network, [x]).state_dict())
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
