@@ -1,14 +1,16 @@
 """Inputs and outputs of one layer while a network runs, no further than needed.
 
-`passing`, `first_input`. Outputs are the layer's own: hooks of ours run in front of those that the user put on it,
-so that what these make of an output is neither taken for the layer's nor lost for the layers behind.
+`passing`, `first_input`, `in_front`. Outputs are the layer's own: hooks of ours run in front of those that the user put
+on it or on all modules, so that what these make of an output is neither taken for the layer's nor lost for the layers
+behind.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.modules.module as every_module
 from torch import Tensor, nn
 
 from compress.graph.calls import run_on
@@ -26,6 +28,29 @@ def first_input(module: nn.Module, arguments: Sequence[Any], named: Mapping[str,
     return named[first] if first in named else next(iter(named.values()), None)
 
 
+def in_front(module: nn.Module, hook: Callable[..., Any]) -> Callable[[], None]:
+    """Puts a forward hook (module, arguments, named arguments, output) in front of all others that run for a module.
+
+    Returns:
+        what takes it off again.
+    """
+    if not every_module._global_forward_hooks:
+        return module.register_forward_hook(hook, prepend=True, with_kwargs=True).remove
+
+    # Hooks on all modules run before the module's own.
+    def of_this(called: nn.Module, *given: Any) -> Any:
+        return hook(called, *given) if called is module else None
+
+    handle = every_module.register_module_forward_hook(of_this, with_kwargs=True)
+    every_module._global_forward_hooks.move_to_end(handle.id, last=False)  # type: ignore[attr-defined]
+
+    def remove() -> None:
+        handle.remove()
+        every_module._global_forward_hooks_with_kwargs.pop(handle.id, None)  # which the handle leaves
+
+    return remove
+
+
 @torch.no_grad()
 def passing(model: nn.Module, module: nn.Module, batches: Sequence[Any]) -> Iterator[tuple[Tensor, Tensor]]:
     """(input, own output) of a module's first call, batch by batch; what follows it is not computed."""
@@ -36,11 +61,11 @@ def passing(model: nn.Module, module: nn.Module, batches: Sequence[Any]) -> Iter
         raise _Enough
 
     for batch in batches:
-        handle = module.register_forward_hook(keep, prepend=True, with_kwargs=True)
+        remove = in_front(module, keep)
         try:
             run_on(model, batch)
         except _Enough:
             pass
         finally:
-            handle.remove()
+            remove()
         yield found.pop()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from compress.calibration.replay import in_front
 from compress.graph.calls import run_on
 
 ROOM = 1 << 28  # numbers of the largest layer's output over all calibration data, at most
@@ -92,12 +93,12 @@ def on_first_call(modules: Mapping[str, nn.Module], change: Change) -> Iterator[
         called.add(id(module))
         return change(module, arguments, named, output)
 
-    handles = [module.register_forward_hook(hook, prepend=True, with_kwargs=True) for module in modules.values()]
+    removing = [in_front(module, hook) for module in modules.values()]
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for remove in removing:
+            remove()
 
 
 def _tensors(output: Any) -> list[Tensor]:

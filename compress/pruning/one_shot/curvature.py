@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.calibration.patches import patches, thinned_rows
-from compress.calibration.replay import first_input
+from compress.calibration.replay import first_input, in_front
 from compress.errors import UserError
 from compress.graph.calls import run_on
 
@@ -85,7 +85,7 @@ def gather(network: nn.Module, layers: Mapping[str, nn.Module], batches: Sequenc
     draw = torch.Generator().manual_seed(0)
     with ExitStack() as hooks, torch.enable_grad():
         for name, layer in layers.items():
-            hooks.callback(layer.register_forward_hook(found[name], prepend=True, with_kwargs=True).remove)
+            hooks.callback(in_front(layer, found[name]))
         for batch in batches:
             given = run_on(network, batch)
             outputs = [each for each in pytree.tree_leaves(given) if _floats(each) and each.requires_grad]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.modules.module as every_module
 from torch import Tensor, nn
 
 from compress.calibration import together as module
@@ -52,4 +53,16 @@ def test_hooks_of_the_user_come_after_the_change() -> None:
     layer.register_forward_hook(lambda _, __, output: 10 * output)
     with on_first_call({"a": layer}, lambda _, __, ___, output: seen.append(output.clone()) or output + 1):
         assert float(layer(input=torch.ones(()))) == 20
+    assert [float(each) for each in seen] == [1]
+
+
+def test_hooks_on_all_modules_come_after_the_change() -> None:
+    layer, other, seen = nn.Identity(), nn.Identity(), []
+    handle = every_module.register_module_forward_hook(lambda _, __, output: 10 * output)
+    try:
+        with on_first_call({"a": layer}, lambda _, __, ___, output: seen.append(output.clone()) or output + 1):
+            assert float(other(torch.ones(()))) == 10
+            assert [float(layer(torch.ones(()))) for _ in range(2)] == [20, 10]
+    finally:
+        handle.remove()
     assert [float(each) for each in seen] == [1]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.modules.module as every_module
 from torch import Tensor, nn
 
 from compress import PostTrainLinearQuantizer
@@ -190,3 +191,20 @@ def test_a_surrounding_autocast_sees_the_weights_that_are_set(how: str) -> None:
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
             made.append(PostTrainLinearQuantizer(bits_parameters=3, **{how: True}).quantize(network, [x]).state_dict())
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_hooks_on_all_modules_come_after_the_correction(apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = Named().eval(), torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    quantizer = PostTrainLinearQuantizer(bits_parameters=4, bias_correction=True, example_inputs=x[:1])
+    if apart:
+        monkeypatch.setattr(bias_correction, "together", lambda *_: None)
+    handle = every_module.register_module_forward_hook(
+        lambda layer, _, output: output * 2 + 1 if isinstance(layer, nn.Conv2d) else None
+    )
+    try:
+        made = quantizer.quantize(network, [x])
+        with torch.no_grad():
+            assert torch.allclose(channel_means([made(x)], -1), channel_means([network(x)], -1), atol=1e-5)
+    finally:
+        handle.remove()
