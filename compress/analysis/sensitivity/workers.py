@@ -1,11 +1,13 @@
 """The measuring itself: every level of every weight, in this process or shared between several.
 
 `measure_all`. Processes are spawned, each has its own copy of the network and its share of threads and memory; they
-take weights in the order of execution, the longest first.
+take weights in the order of execution, the longest first. A spawned process imports everything anew and has nothing
+of what its parent changed at run time, so each measures the dense network first, which must give the parent's numbers.
 """
 
 import contextlib
 import logging
+import math
 import pickle
 import signal
 import threading
@@ -70,16 +72,20 @@ def measure_all(
     Raises:
         UserError: the network or the test function cannot be sent to other processes, or one of these died.
     """
-    if jobs > 1 and _hooked_everywhere():
-        logger.warning(
-            "the sensitivity analysis runs in one process instead of %d: hooks on all modules (register_module_forward_"
-            "hook and its like) are on those of this process only", jobs,
-        )  # fmt: skip
-        jobs = 1
-    if jobs > 1 and len(subjects) > 1:
-        yield from _shared(model, test_func, len(subjects), task, min(jobs, len(subjects)))
-        return
-    for subject in meter.order(subjects):
+    jobs = min(jobs, len(subjects))
+    measured: set[str] = set()
+    why = _of_this_process_only() if jobs > 1 else ""
+    if jobs > 1 and not why:
+        try:
+            for name, row in _shared(model, test_func, len(subjects), task, jobs):
+                measured.add(name)
+                yield name, row
+            return
+        except _DiffersError as e:
+            why = str(e)
+    if why:
+        logger.warning("the sensitivity analysis runs in one process instead of %d: %s", jobs, why)
+    for subject in meter.order([each for each in subjects if each.name not in measured]):
         for row in levels_of(meter, subject, task):
             yield subject.name, row
 
@@ -112,7 +118,9 @@ def _shared(model: nn.Module, test_func: Any, count: int, task: Task, jobs: int)
             waiting = [pool.submit(_one_weight, place) for place in range(count)]
             started()
             for future in as_completed(waiting):
-                name, rows = future.result()
+                name, rows, differs = future.result()
+                if differs:
+                    raise _DiffersError(differs)
                 for row in rows:
                     yield name, row
         except BrokenProcessPool as e:
@@ -155,9 +163,19 @@ def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _hooked_everywhere() -> bool:
-    """Whether there are hooks that torch runs with every module."""
-    return bool(every_module._global_forward_hooks or every_module._global_forward_pre_hooks)
+class _DiffersError(Exception):
+    """A process of ours measures something else than this one."""
+
+
+def _of_this_process_only() -> str:
+    """What this process set at run time for all networks and other processes do not have; '' where there is nothing."""
+    if every_module._global_forward_hooks or every_module._global_forward_pre_hooks:
+        return "hooks on all modules (register_module_forward_hook and its like) are on those of this process only"
+    if torch._C._is_any_autocast_enabled():
+        return "torch.autocast around the analysis is on in this process only; test_func may switch it on itself"
+    if torch.get_default_dtype() is not torch.float32:
+        return f"the default type {torch.get_default_dtype()} is set in this process only"
+    return ""
 
 
 def _packed(parts: Any) -> bytes:
@@ -199,11 +217,34 @@ def _begin(payload: bytes, threads: int) -> None:
     torch.set_num_threads(threads)
     logging.disable(logging.WARNING)  # the first process has said it
     model, test_func, task, jobs = pickle.loads(payload)  # from our own parent process
-    subjects = find_subjects(model, task.sense_type, task.weights, task.graph)
-    meter = choose_meter(model, test_func, subjects, task.cache_bytes // jobs)
-    _here.update(meter=meter, task=task, subjects=meter.order(subjects))
+    try:
+        subjects = find_subjects(model, task.sense_type, task.weights, task.graph)
+        meter = choose_meter(model, test_func, subjects, task.cache_bytes // jobs)
+        differs = _difference(task.dense, meter.dense())
+    except Exception as e:  # any network's code runs here; in the parent it ran
+        _here["differs"] = f"in another one the dense network fails with {type(e).__name__}: {e}{CHANGED}"
+        return
+    _here.update(meter=meter, task=task, subjects=meter.order(subjects), differs=differs)
 
 
-def _one_weight(place: int) -> tuple[str, list[Row]]:
+CHANGED = "; what was changed at run time (a class, a global, a setting of torch) is changed in this process only"
+ROUNDING = 1e-5  # of a metric: what another number of threads may move
+
+
+def _difference(here: Mapping[str, float], there: Mapping[str, float]) -> str:
+    """How the dense metrics of two processes differ; '' where they do not."""
+    for name in {**here, **there}:
+        one, other = here.get(name), there.get(name)
+        if one is None or other is None:
+            return f"the dense network has no metric {name} {'here' if one is None else 'in another one'}{CHANGED}"
+        if not math.isclose(one, other, rel_tol=ROUNDING) and not (math.isnan(one) and math.isnan(other)):
+            return f"the dense network's {name} is {one:.8g} here and {other:.8g} in another one{CHANGED}"
+    return ""
+
+
+def _one_weight(place: int) -> tuple[str, list[Row], str]:
+    """The weight's name and rows, and how this process differs from its parent, which leaves it none."""
+    if _here["differs"]:
+        return "", [], _here["differs"]
     subject = _here["subjects"][place]
-    return subject.name, list(levels_of(_here["meter"], subject, _here["task"]))
+    return subject.name, list(levels_of(_here["meter"], subject, _here["task"])), ""
