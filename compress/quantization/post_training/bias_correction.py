@@ -8,7 +8,7 @@ gain too, so the mean in front of a ReLU is shifted most by what the ReLU cuts o
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -19,16 +19,13 @@ from torch import Tensor, nn
 from compress.calibration.replay import passing
 from compress.calibration.together import on_first_call, together
 from compress.graph.calls import run_on
-from compress.parameters import widened
 from compress.quantization.modules.layers import quantized_class
 from compress.quantization.placement.clips import Clip
 from compress.quantization.post_training.folding import Bias, along
 from compress.selectors import submodule
 
 logger = logging.getLogger("compress")
-STEPS = 32  # towards the mean behind a clip, at most
-NEAR = 1e-3  # share of the error that may stay
-EXACT = 1e-6  # share of the largest mean that is not told from 0
+STEPS = 4  # towards the mean behind a clip
 
 
 def channel_means(outputs: Sequence[Tensor], axis: int) -> Tensor:
@@ -72,7 +69,7 @@ def correct_biases(
     for i, (name, shift) in enumerate(shifts.items(), 1):
         # Layer after layer: the means below see the corrections made so far, so that no shift is taken off twice.
         outputs = [output for _, output in passing(quantized, owned[name].layer, batches)]
-        _correct(owned[name], name, shift.to(right[name], outputs, owned[name], name), (i, len(shifts)))
+        _correct(owned[name], name, shift.to(right[name], outputs, owned[name]), (i, len(shifts)))
     return without
 
 
@@ -90,59 +87,26 @@ class _Shift:
         self.axis = channel_dimension(submodule(reference, name))
         self.own, self.clip = _bias(reference, name, norm), clip
 
-    def means(self, outputs: Sequence[Tensor], bias: Bias | None = None) -> Tensor:
-        """(channels,): of what is read; `bias` is not given of the float network."""
+    def means(self, outputs: Sequence[Tensor], bias: Bias | None = None, by: Tensor | None = None) -> Tensor:
+        """(channels,): of what is read, if the bias moves by so much; `bias` is not given of the float network."""
+        return channel_means([self._read(each, bias or self.own, by) for each in outputs], self.axis)
+
+    def to(self, right: Tensor, outputs: Sequence[Tensor], bias: Bias) -> Tensor:
+        """By how much the quantized layer's bias has to move for its readers to see these means."""
+        by = right - self.means(outputs, bias)
+        # The mean behind a clip moves as far as the bias, or less: no step goes too far.
+        for _ in range(STEPS - 1 if self.clip is not None else 0):
+            by = by + right - self.means(outputs, bias, by)
+        return by
+
+    def _read(self, output: Tensor, bias: Bias, by: Tensor | None) -> Tensor:
         if self.clip is None:
-            return channel_means(outputs, self.axis)
-        return channel_means([self._behind(each) for each in self._in_front(outputs, bias or self.own)], self.axis)
-
-    def to(self, right: Tensor, outputs: Sequence[Tensor], bias: Bias, name: str) -> Tensor:
-        """By how much the quantized layer's bias has to move for its readers to see these means.
-
-        The mean behind a clip grows with the bias, by the share that passes: Newton's steps, between the ends that the
-        residuals give, for it moves as far as the bias at most.
-        """
-        best = torch.zeros_like(right)
-        least = first = right - self.means(outputs, bias)
-        if self.clip is None:
-            return first
-        by, low, high = first, torch.full_like(right, -torch.inf), torch.full_like(right, torch.inf)
-        allowed = torch.maximum(NEAR * first.abs(), EXACT * right.abs().max())
-        for i in range(1, STEPS + 1):
-            lacks, passes = self._lack(right, outputs, bias, by)
-            better = lacks.abs() < least.abs()
-            best, least = torch.where(better, by, best), torch.where(better, lacks, least)
-            if bool((least.abs() <= allowed).all()):
-                return best
-            low, high = torch.where(lacks > 0, by + lacks, low), torch.where(lacks < 0, by + lacks, high)
-            # Small shares count the later the less: a step by one would go far beyond.
-            by = by + lacks / passes.clamp(min=0.25**i)
-            by = torch.where((by < low) | (by > high), (low + high) / 2, by)
-        logger.warning(
-            "bias correction: %s, the mean behind its clip is still off after %d steps, by up to %.2e of %.2e",
-            name, STEPS, float(least.abs().max()), float(first.abs().max()),
-        )  # fmt: skip
-        return best
-
-    def _lack(self, right: Tensor, outputs: Sequence[Tensor], bias: Bias, by: Tensor) -> tuple[Tensor, Tensor]:
-        """(channels,) twice, of what is read if the bias moves by so much: what lacks of `right`, what share passes."""
-        given = list(self._in_front(outputs, bias, by))
-        read = [self._behind(each) for each in given]
-        passing_on = [one == other for one, other in zip(given, read, strict=True)]
-        return right - channel_means(read, self.axis), channel_means(passing_on, self.axis)
-
-    def _behind(self, values: Tensor) -> Tensor:
-        assert self.clip is not None
-        return values.clamp(self.clip.low, self.clip.high)
-
-    def _in_front(self, outputs: Sequence[Tensor], bias: Bias, by: Tensor | None = None) -> Iterator[Tensor]:
-        """What the clip is given."""
-        for output in map(widened, outputs):
-            shift = torch.zeros(1, device=output.device) if by is None else by
-            if bias.norm is not None:  # behind the layer, so that its output is without it
-                assert bias.values is not None
-                shift = shift + bias.values
-            yield output + shift.to(output).reshape(along(output, self.axis))
+            return output
+        shift = torch.zeros(1, device=output.device) if by is None else by
+        if bias.norm is not None:  # behind the layer, so that its output is without it
+            assert bias.values is not None
+            shift = shift + bias.values
+        return (output + shift.to(output).reshape(along(output, self.axis))).clamp(self.clip.low, self.clip.high)
 
 
 def _in_one_pass(
@@ -157,7 +121,7 @@ def _in_one_pass(
     def change(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor | None:
         name = names[id(module)]
         bias = owned[name]
-        _correct(bias, name, shifts[name].to(right[name], [output], bias, name), (next(done), len(names)))
+        _correct(bias, name, shifts[name].to(right[name], [output], bias), (next(done), len(names)))
         return module.forward(*arguments, **named) if bias.norm is None else None
 
     with on_first_call(modules, change):
