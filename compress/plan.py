@@ -30,7 +30,7 @@ class PlanRow:
         zeros: weight -> the fraction that this comes to, where only whole groups go, and coupled ones together, with
             what other weights' units mask in it; without what has been removed.
         removed: weight -> fraction of it that a thinner has taken out of the network by now, as whole units.
-        learning_rates: of each parameter group of the optimizer, while this epoch runs.
+        learning_rates: of each parameter group of the optimizer, when this epoch begins.
         reach: instance name -> number of weights that it acts on, of the policies that fire.
         bits: layer -> its bits in words (`W4 A8`), while the network is quantized.
         other_rates: name of another optimizer of the loop -> its learning rates, like `learning_rates`.

@@ -123,7 +123,7 @@ class BaseTrainer(TrainedApplication):
         self.session.warnings.epoch = epoch
         started, done = time.perf_counter(), middle.step if middle else 0
         losses = self.train(epoch, scheduler)
-        rate = self.optimizer.param_groups[0]["lr"]  # policies move it at an epoch's begin and end only
+        rate = self.optimizer.param_groups[0]["lr"]  # of the last minibatch
         speed = (self.samples_per_epoch() - done * samples_per_update(self.config)) / (time.perf_counter() - started)
         model = self.state.evaluated_model()
         with ActivationStatistics(model, enabled=self.config.activation_stats) as activations:

@@ -282,11 +282,11 @@ def test_the_pruner_of_the_manual_works() -> None:
 def test_pages_read_on_their_own_show_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS / "_ext"))
     pages = importlib.import_module("pages")
-    text = (DOCS / "schedule.md").read_text(encoding="utf-8")
     pages.find_places(DOCS)
-    for section in ("pruners", "regularizers"):
+    for name, section in (("schedule", "pruners"), ("schedule", "regularizers"), ("learning-rates", "lr_schedulers")):
         table = f"<!-- policy: {section} -->\n\n{pages.policy(section, '')}\n<!-- end -->"
-        assert table in text, f"docs/schedule.md: the arguments of the policies of {section} should be\n{table}"
+        text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+        assert table in text, f"docs/{name}.md: the arguments of the policies of {section} should be\n{table}"
     for page in (DOCS / "schedule.md", DOCS / "loops.md"):
         assert not re.findall(r"\{py:|\{ref\}|\[\]\(|^% ", page.read_text(encoding="utf-8"), re.MULTILINE), page.name
 

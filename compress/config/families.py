@@ -134,7 +134,7 @@ def _extension(instance: Instance, window: EpochWindow, optimizer: Optimizer, ar
 
 
 def _lr(instance: Instance, window: EpochWindow, optimizer: Optimizer, args: dict[str, Any]) -> Policy:
-    return LRPolicy(instance.name, window, optimizer, instance.cls, instance.arguments)
+    return LRPolicy(instance.name, window, optimizer, instance.cls, instance.arguments, **args)
 
 
 FAMILIES = (

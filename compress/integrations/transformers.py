@@ -97,6 +97,7 @@ class CompressionCallback(TrainerCallback):
         """Weights are masked, and the gradients of the terms are there before those of the loss."""
         self._put_back_rates(given["optimizer"])
         self.driver.begin_update(state.global_step % self.driver.steps)
+        self._note_rates(given["optimizer"])
         self.driver.add_terms()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:

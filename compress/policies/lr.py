@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ from compress.errors import UserError
 from compress.policies.base import Policy
 
 logger = logging.getLogger("compress")
+Settings = list[dict[str, Any]]  # of each parameter group
+MOVED = ("lr", "momentum", "betas")  # what classes move, OneCycleLR and CyclicLR also the momentum
+LINE = "line"  # key of the state
+JUMPS = ("StepLR", "MultiStepLR", "MultiStepMultiGammaLR", "ConstantLR", "CosineAnnealingWarmRestarts")
 PER_GROUP = ("max_lr", "base_lr", "min_lr", "base_momentum", "max_momentum")  # where a list is one number a group
 
 
@@ -38,6 +42,12 @@ class LRPolicy(Policy):
         optimizer: whose learning rates are set.
         scheduler_class: a class of torch.optim.lr_scheduler, or one of the same interface.
         arguments: of its constructor, without the optimizer.
+        interval: how often the rate moves: `epoch`, at the end of each firing epoch; `minibatch`, in each minibatch of
+            a firing epoch, on the straight line from the rate of this epoch to that of the next (momenta that the
+            class moves follow in the same way). The class counts epochs in both cases.
+
+    Raises:
+        ValueError: `minibatch`, and the class (or a part of it) sets the rate in jumps, or by metrics of the epoch.
     """
 
     def __init__(
@@ -47,25 +57,41 @@ class LRPolicy(Policy):
         optimizer: Optimizer,
         scheduler_class: type[LRScheduler],
         arguments: dict[str, Any],
+        *,
+        interval: Literal["epoch", "minibatch"] = "epoch",
     ) -> None:
         super().__init__(name, window)
+        if interval == "minibatch":
+            _refuse_jumps(scheduler_class, arguments)
         self.optimizer = optimizer
         self.scheduler_class = scheduler_class
         self.arguments = arguments
+        self.interval = interval
         self.scheduler: LRScheduler | None = None
         self._groups = len(optimizer.param_groups)  # of the network; quantizers and distillers add theirs later
         self._initial: list[Any] = []  # first rates of the scheduler, which OneCycleLR chooses itself
+        self._line: tuple[Settings, Settings] | None = None  # this epoch's settings and the next one's
         self._told = False
 
     def on(self, optimizer: Optimizer) -> "LRPolicy":
         """The same policy, not yet started, on another optimizer."""
-        twin = LRPolicy(self.name, self.window, optimizer, self.scheduler_class, self.arguments)
+        kind, arguments, interval = self.scheduler_class, self.arguments, self.interval
+        twin = LRPolicy(self.name, self.window, optimizer, kind, arguments, interval=interval)
         twin._groups = self._groups
         return twin
 
     def on_epoch_begin(self, ctx: StepContext) -> None:
         """The rate of epoch 0, which a warm-up may lower."""
         self.begin(ctx.epoch)
+
+    def on_minibatch_begin(self, ctx: StepContext) -> None:
+        """The rate of this minibatch, where it moves in each."""
+        if self._line is not None:
+            self._move(min(ctx.step / ctx.steps_per_epoch, 1.0))
+
+    def needs(self, hook: str, epoch: int) -> bool:
+        """The minibatches' begin only where the rate moves there."""
+        return hook != "on_minibatch_begin" or self.interval == "minibatch"
 
     def on_epoch_end(self, ctx: StepContext) -> None:
         """The rate of the next epoch."""
@@ -74,9 +100,15 @@ class LRPolicy(Policy):
         self.end(ctx.epoch, ctx.metrics)
 
     def begin(self, epoch: int) -> None:
-        """Starts the clock if this is epoch 0."""
+        """Starts the clock if this is epoch 0, and finds where the rates of an epoch's minibatches lead."""
         if epoch == 0 and self.scheduler is None:
             self.scheduler = self._start()
+        if self.interval == "minibatch":
+            if self._line is None:  # else a loop begins the epoch once more
+                here = self._settings()
+                self._tick_to(epoch + 1)
+                self._line = here, self._settings()
+            self._move(0.0)
 
     def end(self, epoch: int, metrics: dict[str, Any] | None) -> None:
         """Moves the clock to `epoch` + 1.
@@ -84,31 +116,57 @@ class LRPolicy(Policy):
         Raises:
             UserError: the class needs a metric that the training loop does not report.
         """
+        if self._line is not None:
+            self._move(1.0)
+            self._line = None
+        if not issubclass(self.scheduler_class, ReduceLROnPlateau):
+            self._tick_to(epoch + 1)
+            return
         if self.scheduler is None:
             self.scheduler = self._start()
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            if metrics is not None:
-                with _first_rates_follow(self.optimizer):
-                    self.scheduler.step(self._metric(metrics, self.scheduler.mode))
-            return
-        with _torch_order_warning_off(), self._own_first_rates():
-            while self.scheduler.last_epoch < epoch + 1:
-                self.scheduler.step()
+        assert isinstance(self.scheduler, ReduceLROnPlateau)
+        if metrics is not None:
+            with _first_rates_follow(self.optimizer):
+                self.scheduler.step(self._metric(metrics, self.scheduler.mode))
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's own state; {} before it started."""
-        return {} if self.scheduler is None else self.scheduler.state_dict()
+        """The scheduler's own state, inside of an epoch also where its rates lead; {} before it started."""
+        if self.scheduler is None:
+            return {}
+        return {**self.scheduler.state_dict(), **({} if self._line is None else {LINE: list(self._line)})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the clock; the optimizer's present rates and momenta stay as they are."""
+        line = state.get(LINE)
+        self._line = None if line is None else (line[0], line[1])
         if not state:
             self.scheduler = None
             return
         settings = [{k: _copied(v) for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.scheduler = self._start()
-        self.scheduler.load_state_dict(state)
+        self.scheduler.load_state_dict({key: value for key, value in state.items() if key != LINE})
         for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(setting)
+            for key, value in setting.items():
+                _set(group, key, value)
+
+    def _tick_to(self, epoch: int) -> None:
+        """Steps the scheduler until it gives the rates of an epoch."""
+        if self.scheduler is None:
+            self.scheduler = self._start()
+        with _torch_order_warning_off(), self._own_first_rates():
+            while self.scheduler.last_epoch < epoch:
+                self.scheduler.step()
+
+    def _settings(self) -> Settings:
+        """What schedulers move in each group, as it is now."""
+        return [{key: _copied(group[key]) for key in MOVED if key in group} for group in self.optimizer.param_groups]
+
+    def _move(self, fraction: float) -> None:
+        """Sets what lies at a fraction of the way from this epoch's settings to the next one's."""
+        assert self._line is not None
+        for group, here, there in zip(self.optimizer.param_groups, *self._line, strict=True):
+            for key, value in here.items():
+                _set(group, key, _between(value, there[key], fraction))
 
     def _start(self) -> LRScheduler:
         groups = self.optimizer.param_groups
@@ -117,7 +175,7 @@ class LRPolicy(Policy):
             return self.scheduler_class(self.optimizer, **arguments)
         kept = [group.pop("initial_lr", _copied(group["lr"])) for group in groups]
         for group, first in zip(groups, kept, strict=True):  # an earlier policy may have moved the rate
-            group["lr"] = _copied(first)
+            _set(group, "lr", first)
         scheduler = self.scheduler_class(self.optimizer, **arguments)
         self._initial = _exchanged(groups, kept)
         return scheduler
@@ -147,6 +205,49 @@ class LRPolicy(Policy):
                 f"the training loop gave {given}"
             )
         return float(metrics[mode])
+
+
+def _refuse_jumps(scheduler_class: type, arguments: Mapping[str, Any]) -> None:
+    """Raises ValueError for what has no straight line to the next epoch's rate."""
+    if issubclass(scheduler_class, ReduceLROnPlateau):
+        raise ValueError(
+            "interval minibatch: ReduceLROnPlateau knows the next epoch's rate only when this one is validated; leave "
+            "interval out"
+        )
+    for name in _names(scheduler_class.__name__, arguments):
+        if name in JUMPS:
+            raise ValueError(
+                f"interval minibatch: {name} sets the rate in jumps, which would become slopes over the epoch before "
+                "them; leave interval out"
+            )
+
+
+def _names(name: str, arguments: Any) -> Iterator[str]:
+    """The classes of a scheduler and of the parts that are written in place."""
+    if isinstance(arguments, Mapping):
+        yield str(arguments.get("class", name))
+        for value in arguments.values():
+            yield from _names("", value)
+    elif isinstance(arguments, list | tuple):
+        for value in arguments:
+            yield from _names("", value)
+
+
+def _between(here: Any, there: Any, fraction: float) -> Any:
+    """A number, tensor or tuple of them at a fraction of the way; the ends are exact."""
+    if isinstance(here, tuple | list):
+        return tuple(_between(a, b, fraction) for a, b in zip(here, there, strict=True))
+    if fraction in (0.0, 1.0):
+        return _copied(there if fraction else here)
+    return here + (there - here) * fraction
+
+
+def _set(group: dict[str, Any], key: str, value: Any) -> None:
+    """As torch's schedulers do: a rate that is a tensor is changed in place, since a compiled step holds it."""
+    if isinstance(group.get(key), Tensor):
+        group[key].copy_(value) if isinstance(value, Tensor) else group[key].fill_(value)
+    else:
+        group[key] = value
 
 
 def _torch_order_warning_off() -> warnings.catch_warnings:
