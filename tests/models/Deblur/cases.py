@@ -9,7 +9,7 @@ CASES = Cases(
     small_run=[*DATA, "--batchSize=1", "--ngf=2", "--blocks=1"],
     small=SMALL,
     data=DATA,
-    schedules=5,
+    schedules=6,
     refused={
         "train_options": [
             (["--match=order"], "--match says how the file of --weights is read"),
