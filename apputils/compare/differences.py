@@ -22,8 +22,10 @@ def difference_rows(candidates: Sequence[Candidate], directions: Mapping[str, bo
     first, *others = candidates
     rows = []
     for other in others:
+        paired = set(first.seeds) == set(other.seeds)
+        order = [other.seeds.index(seed) for seed in first.seeds] if paired and first.seeds else slice(None)
         for metric in [metric for metric in first.scores if metric in other.scores]:
-            found = paired_difference(first.scores[metric], other.scores[metric], first.seeds == other.seeds)
+            found = paired_difference(first.scores[metric], other.scores[metric][order], paired)
             words = _finding(metric, found, directions.get(metric, True))
             row = {"name": other.name, "than": first.name, "metric": metric, **found.facts(), "finding": words}
             rows.append(row)

@@ -49,9 +49,11 @@ def paired_difference(first: Scores, second: Scores, seeds_pair: bool = True) ->
     """The mean difference with its 98 % confidence interval.
 
     Seeds and images are both taken for samples of those there could be: the interval's variance is that of the mean
-    over seeds plus that of the mean over images (t distribution, degrees of freedom by Welch and Satterthwaite). The
-    part that belongs to both is counted twice, so the interval is a little too wide rather than too narrow. With one
-    seed on a side only the images speak, and nothing is said of other seeds.
+    over seeds plus that of the mean over images, each times the square of its own t quantile (Banerjee 1961; Graybill
+    and Wang 1980), so that it errs in at most 2 % of cases whatever the two variances are. Satterthwaite's degrees of
+    freedom become those of the images where two seeds agree by chance: with two seeds it erred in up to 8 %. The part
+    of the variance that belongs to both is counted twice, so the interval is a little too wide rather than too narrow.
+    With one seed on a side only the images speak, and nothing is said of other seeds.
 
     Args:
         first: score of each image under each seed, (seeds, images).
@@ -70,13 +72,13 @@ def paired_difference(first: Scores, second: Scores, seeds_pair: bool = True) ->
         parts.append(_part(second.mean(1) - first.mean(1)))
     elif min(len(first), len(second)) > 1:
         parts += [_part(first.mean(1)), _part(second.mean(1))]
-    mean, half = float(by_image.mean()), _half_width([each for each in parts if each[1] > 0])
+    mean, half = float(by_image.mean()), _half_width(parts)
     return Difference(mean, mean - half, mean + half, min(len(first), len(second)), len(by_image), paired)
 
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Mean of some seeds' scores, their standard deviation (n - 1), and the ends of the mean's 98 % interval."""
-    mean, half = float(values.mean()), _half_width([_part(values)] if len(values) > 1 else [])
+    mean, half = float(values.mean()), _half_width([_part(values)])
     deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
     return mean, deviation, mean - half, mean + half
 
@@ -88,13 +90,11 @@ def _part(values: NDArray[np.float64]) -> tuple[float, int]:
 
 
 def _half_width(parts: list[tuple[float, int]]) -> float:
-    """Half of the interval of a sum of independent parts, each (variance, degrees of freedom)."""
-    if not parts:
+    """Half of the interval of a sum of independent parts, each (variance, degrees of freedom); 0 degrees: unknown."""
+    known = [(variance, freedom) for variance, freedom in parts if freedom > 0]
+    if not known:
         return math.inf
-    variance = sum(each for each, _ in parts)
-    if variance == 0:
-        return 0.0
-    from scipy.stats import t  # half a second to import
+    from scipy.special import stdtrit  # a quarter of a second to import
 
-    freedom = variance**2 / sum(each**2 / count for each, count in parts)
-    return float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
+    squares = (variance * float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) ** 2 for variance, freedom in known)
+    return math.sqrt(sum(squares))
