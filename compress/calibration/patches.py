@@ -126,5 +126,9 @@ def thinned_rows(rows: Tensor, inputs: int | None = None) -> Tensor:
         inputs: that a position reads in a group; None: as many as `rows` have in their last dimension.
     """
     width = rows.shape[2] if inputs is None else inputs
-    most = max(width, min(ROWS_OF_A_BATCH, NUMBERS_OF_A_BATCH // max(1, rows.shape[0] * width)))
-    return rows[:, :: -(-rows.shape[1] // most)]
+    return rows[:, :: -(-rows.shape[1] // rows_of_a_batch(rows.shape[0], width))]
+
+
+def rows_of_a_batch(groups: int, inputs: int) -> int:
+    """Positions that sums go over, at most."""
+    return max(inputs, min(ROWS_OF_A_BATCH, NUMBERS_OF_A_BATCH // max(1, groups * inputs)))

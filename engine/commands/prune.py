@@ -158,7 +158,7 @@ def _tell(tester: TestedApplication, result: dict[str, Any]) -> None:
     left, before_after = result["left"], result["parameters"]
     logger.info(
         "%s left: %.1f %% (by L1 norms %.1f %%); parameters %s -> %s; recovered is the share of what L1 norms, with "
-        "BatchNorm's statistics estimated again too, lose%s",
+        "BatchNorm's statistics carried over too, lose%s",
         result["target"], 100 * left[PRUNED], 100 * left[NORMS], *(f"{count:,}" for count in before_after),
         "; where it is empty they lose nothing" if None in result["recovered"].values() else "",
     )  # fmt: skip

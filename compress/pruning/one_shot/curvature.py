@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from compress.calibration.patches import patches, thinned_rows
+from compress.calibration.patches import patches, rows_of_a_batch
 from compress.calibration.replay import first_input, in_front
+from compress.calibration.shrinkage import Spread, rows_of_samples
 from compress.errors import UserError
 from compress.graph.calls import run_on
 
@@ -26,10 +27,14 @@ class Curvature:
         inputs: mean of x x' over positions, (inputs, inputs), double precision.
         outputs: sum over the positions of a sample of the squared gradient of the network's output with respect to
             each of the layer's, (outputs,), double precision, mean over samples.
+        mean: of x, (inputs,), double precision.
+        noise: share of the inputs' covariances that few samples explain, [0, 1] (calibration/shrinkage.py).
     """
 
     inputs: Tensor
     outputs: Tensor
+    mean: Tensor
+    noise: float
 
 
 class _Gathering:
@@ -38,14 +43,21 @@ class _Gathering:
     def __init__(self, zero: Tensor) -> None:
         self.zero = zero  # scalar that requires a gradient
         self.inputs: Tensor | None = None
+        self.mean: Tensor | None = None
         self.outputs: Tensor | None = None
+        self.spread = Spread()
         self.positions = self.samples = 0
 
     def __call__(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor:
         """The output, as one that has a gradient: also where inputs are tokens, weights frozen, under `no_grad`."""
-        rows = thinned_rows(patches(layer, first_input(layer, arguments, named).detach()))[0].double()
-        product = rows.T @ rows
+        given = first_input(layer, arguments, named).detach()
+        rows = patches(layer, given)[0]
+        of_samples = rows_of_samples(rows, len(given), rows_of_a_batch(1, rows.shape[1]))
+        self.spread.add(of_samples)
+        rows = of_samples.flatten(0, 1).double()
+        product, total = rows.T @ rows, rows.sum(0)
         self.inputs = product if self.inputs is None else self.inputs + product
+        self.mean = total if self.mean is None else self.mean + total
         self.positions += len(rows)
         self.samples += len(output)
         dim = -1 if isinstance(layer, nn.Linear) else 1
@@ -59,9 +71,11 @@ class _Gathering:
         self.outputs = power if self.outputs is None else self.outputs + power
 
     def done(self) -> Curvature | None:
-        if self.inputs is None or self.outputs is None:
+        if self.inputs is None or self.mean is None or self.outputs is None:
             return None  # never called, or nothing that comes of it reaches the output
-        return Curvature(self.inputs / self.positions, self.outputs / self.samples)
+        inputs, mean = self.inputs / self.positions, self.mean / self.positions
+        noise = self.spread.intensity(inputs - torch.outer(mean, mean))
+        return Curvature(inputs, self.outputs / self.samples, mean, noise)
 
 
 def gather(network: nn.Module, layers: Mapping[str, nn.Module], batches: Sequence[Any]) -> dict[str, Curvature]:

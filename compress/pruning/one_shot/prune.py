@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.arguments.checked import checks_arguments
-from compress.calibration.batch_norm import reestimate_batch_norm
+from compress.calibration.batch_norm import carry_batch_norm
 from compress.calibration.samples import finite_samples
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph
@@ -61,7 +61,7 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: 
     """Prunes whole coupled units without training or labels, from calibration data alone.
 
     Units are chosen by a second-order criterion (surgeon.py) over all layers at once, then the weights that are left
-    are set layer by layer by least squares (repair.py), and BatchNorm's statistics are estimated again.
+    are set layer by layer by least squares (repair.py), and BatchNorm's statistics follow the change.
 
     Args:
         model: float; it is left as it was.
@@ -84,7 +84,7 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: 
     pruned, masks = _masked(dense, graph, removed)
     with said_when_long("one-shot pruning: setting what is left, layer by layer"):
         error = repair(dense, pruned, masks, batches)
-        reestimate_batch_norm(pruned, batches)
+        carry_batch_norm(pruned, dense, batches)
     out_of_reach = f"{to:.1%} of the {target} is out of reach: {left:.1%} are left" if left > to else ""
     too_few = (
         f"{left:.1%} of the {target} are left, less than the {to:.1%} asked for: the last unit that left is a large "
@@ -100,7 +100,7 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: 
 @checks_arguments
 @torch.inference_mode(False)  # gradients are needed, also for a caller within inference mode
 def prune_by_norms(model: nn.Module, batches: Sequence[Any], to: Share, target: Counted = "macs") -> OneShot:
-    """The same budget by L1 norms, with BatchNorm's statistics estimated again: what it is compared with.
+    """The same budget by L1 norms, with BatchNorm's statistics carried over too: what it is compared with.
 
     Every group loses the same fraction of its units, those whose filters have the smallest norms (Li et al. 2017,
     Pruning Filters for Efficient ConvNets, arXiv 1608.08710).
@@ -120,7 +120,7 @@ def prune_by_norms(model: nn.Module, batches: Sequence[Any], to: Share, target: 
 
     parts, left = fewest(PARTS - 1, lambda k: cost(removed(k)), to)
     pruned, _ = _masked(dense, graph, removed(parts))
-    reestimate_batch_norm(pruned, batches)
+    carry_batch_norm(pruned, dense, batches)
     return OneShot(pruned, removed(parts), left, 1.0)
 
 

@@ -2,7 +2,8 @@
 
 `repair`. Papers: OSSCAR, arXiv 2403.12983, and OBSPA, arXiv 2403.18955 (a layer's weights by least squares on
 calibration data); the target is the dense network's output of the layer, while its input is what the layers in front of
-it, pruned and repaired, give now (as in He et al. 2017, Channel Pruning, arXiv 1707.06168, section 3.2).
+it, pruned and repaired, give now (as in He et al. 2017, Channel Pruning, arXiv 1707.06168, section 3.2). With few
+samples least squares would fit them alone: covariances count as far as their number allows (shrinkage.py).
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,14 +16,16 @@ from torch import Tensor, nn
 
 from compress.calibration.layers import in_order, with_other_weights
 from compress.calibration.least_squares import ridge_step
-from compress.calibration.patches import output_rows, patches, thinned_rows
+from compress.calibration.patches import output_rows, patches, rows_of_a_batch, thinned_rows
 from compress.calibration.replay import first_input, passing
+from compress.calibration.shrinkage import Spread, rows_of_samples
 from compress.calibration.together import outputs_of, together
 from compress.graph.calls import run_on
 from compress.graph.modes import uncached_autocast
 from compress.thinning.complete import Masks
 
 ROUNDING = 1e-10  # share of a layer's output below which there is nothing to repair
+MOST_NOISE = 0.99  # above which nothing would be repaired
 TOGETHER = 128  # samples whose positions are spread out at a time
 
 
@@ -84,6 +87,7 @@ class _Sums:
     def __init__(self) -> None:
         self.parts: list[Tensor] = []
         self.positions = 0
+        self.spread = Spread()
 
     def add(self, x: Tensor, e: Tensor, y: Tensor) -> None:
         """Of (groups, positions, inputs or outputs)."""
@@ -91,6 +95,19 @@ class _Sums:
         new = [xt @ x, xt @ e, e.square().sum(1), y.square().sum(1), x.sum(1, True), e.sum(1, True)]
         self.parts = [a + b for a, b in zip(self.parts, new, strict=True)] if self.parts else new
         self.positions += x.shape[1]
+
+    def firmness(self) -> Tensor:
+        """What stands for the noise in the covariances of few samples, (groups, inputs).
+
+        (1 - noise) covariance + noise variance, but for a factor.
+        """
+        square, x_sum = self.parts[0], self.parts[4][:, 0]
+        variance = square.diagonal(dim1=1, dim2=2) - x_sum.square() / self.positions
+        if len(square) > 1:  # the few inputs of a group are known well
+            return torch.zeros_like(variance)
+        covariance = square[0] - torch.outer(x_sum[0], x_sum[0]) / self.positions
+        noise = min(MOST_NOISE, self.spread.intensity(covariance / self.positions))
+        return noise / (1 - noise) * variance
 
 
 @torch.no_grad()  # also where forward turns gradients on
@@ -102,8 +119,10 @@ def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | No
     bias = 0 if layer.bias is None else layer.bias.double().reshape(groups, 1, -1)
     sums = _Sums()
     for given, target in pairs:
-        x, y = thinned_rows(patches(layer, given)).double(), output_rows(layer, target, groups)
-        y = thinned_rows(y, x.shape[2]).double()
+        x, y = patches(layer, given), output_rows(layer, target, groups)
+        if groups == 1:
+            sums.spread.add(rows_of_samples(x[0], len(given), rows_of_a_batch(1, x.shape[2])))
+        x, y = thinned_rows(x).double(), thinned_rows(y, x.shape[2]).double()
         sums.add(x, y - bias - x @ weight.transpose(1, 2), y)
     if not sums.parts:
         return None
@@ -118,7 +137,7 @@ def _solve(layer: Any, pairs: Iterable[tuple[Tensor, Tensor]], mask: Tensor | No
         shift = e_sum[:, 0] / sums.positions
         square = square - x_sum.transpose(1, 2) @ x_sum / sums.positions
         cross = cross - x_sum.transpose(1, 2) @ e_sum / sums.positions
-    step, gained = ridge_step(square, cross, kept)
+    step, gained = ridge_step(square, cross, kept, sums.firmness())
     layer.weight += step.reshape(layer.weight.shape).to(layer.weight)
     if layer.bias is not None:
         mean = (step @ x_sum.transpose(1, 2))[..., 0] / sums.positions

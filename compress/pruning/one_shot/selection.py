@@ -76,7 +76,9 @@ def find_readers(network: nn.Module, graph: ChannelGraph, batches: Sequence[Any]
     wanted = sorted({name for each in columns.values() for name in each})
     layers = {name: _owner(network, name) for name in wanted}
     found = gather(network, layers, batches)
-    surgeons = {name: Surgeon(layers[name].weight.flatten(1), c.inputs, c.outputs) for name, c in found.items()}
+    surgeons = {
+        name: Surgeon(layers[name].weight.flatten(1), c.inputs, c.outputs, c.mean, c.noise) for name, c in found.items()
+    }
     unfelt = {group.name: sorted(set(columns[group.name]) - set(surgeons)) for group in groups}
     notes += [UNFELT.format(g.name, g.units, unfelt[g.name][0]) for g in groups if unfelt[g.name]]
     readers = Readers(tuple(g for g in groups if not unfelt[g.name]), surgeons, columns, tuple(notes))

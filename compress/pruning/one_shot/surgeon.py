@@ -9,10 +9,15 @@ x with A = mean of x x', losing the columns P costs at the least
 
     A = [[1, .9], [.9, 1]], W = [1, 1], g = 1, P = {1}: the cost is 1 - .9^2 = 0.19, not 1, since the first input knows
     most of the second; the first weight becomes 1.9.
+
+What one input knows of another, A's covariances, is believed as far as the number of samples allows (shrinkage.py):
+with fewer samples than inputs each input is a combination of the others by chance alone, and would cost nothing.
 """
 
 import torch
 from torch import Tensor
+
+from compress.calibration.shrinkage import shrunk
 
 DAMPING = 0.01  # of A's mean diagonal, added to its diagonal
 
@@ -24,16 +29,21 @@ class Surgeon:
         weight: (outputs, inputs).
         moments: A, (inputs, inputs).
         outputs: g, what an error of each output costs, (outputs,), >= 0.
+        mean: of x, (inputs,); None: zero.
+        noise: share of the covariances that is not believed, [0, 1].
 
     Attributes:
         weight: as it is by now, double precision.
         scale: what costs are multiplied by, so that those of different layers can be compared.
     """
 
-    def __init__(self, weight: Tensor, moments: Tensor, outputs: Tensor) -> None:
+    def __init__(
+        self, weight: Tensor, moments: Tensor, outputs: Tensor, mean: Tensor | None = None, noise: float = 0.0
+    ) -> None:
         self.weight, self.outputs, self.scale = weight.detach().double().clone(), outputs.double().clone(), 1.0
         self._moments = moments
-        damped = moments + torch.eye(len(moments), dtype=moments.dtype) * (DAMPING * moments.diagonal().mean() + 1e-12)
+        believed = shrunk(moments, torch.zeros(len(moments)).to(moments) if mean is None else mean, noise)
+        damped = believed + torch.eye(len(moments), dtype=moments.dtype) * (DAMPING * moments.diagonal().mean() + 1e-12)
         self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
 
     def costs(self, columns: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """Estimated statistics against those of the batches, computed apart; everything else stays as it was."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from compress.calibration.batch_norm import reestimate_batch_norm
+from compress.calibration.batch_norm import carry_batch_norm, reestimate_batch_norm
+from compress.errors import UserError
 
 
 def test_statistics_are_the_means_over_batches_and_nothing_else_changes() -> None:
@@ -23,3 +26,71 @@ def test_statistics_are_the_means_over_batches_and_nothing_else_changes() -> Non
     assert network[1].momentum == pytest.approx(0.3)
     assert [module.training for module in network] == [False, True, True]
     assert reestimate_batch_norm(nn.Linear(2, 2), batches) == 0
+
+
+def trained() -> nn.Sequential:
+    """Its statistics are not those of `batches`."""
+    torch.manual_seed(0)
+    norms = nn.BatchNorm2d(4), nn.BatchNorm2d(3)
+    layers = nn.Conv2d(2, 4, 3, bias=False), norms[0], nn.ReLU(), nn.Conv2d(4, 3, 1, bias=False), norms[1]
+    with torch.no_grad():
+        for norm in norms:
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    return nn.Sequential(*layers).eval()
+
+
+def batches() -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    return [5 + torch.randn(6, 2, 8, 8) for _ in range(2)]
+
+
+def test_what_a_change_does_to_a_channel_is_taken_back_and_an_unchanged_network_stays() -> None:
+    dense, data = trained(), batches()
+    same = copy.deepcopy(dense)
+    assert carry_batch_norm(same, dense, data) == 2
+    for name, each in same.state_dict().items():
+        torch.testing.assert_close(each, dense.state_dict()[name])
+    changed = copy.deepcopy(dense)
+    with torch.no_grad():
+        changed[0].weight *= torch.tensor([0.1, 1, 3, 20]).reshape(4, 1, 1, 1)
+        changed[3].weight *= torch.tensor([2, 5, 0.5]).reshape(3, 1, 1, 1)
+        carry_batch_norm(changed, dense, data)
+        for x in data:
+            torch.testing.assert_close(changed(x), dense(x), rtol=1e-3, atol=1e-3)
+
+
+def test_channels_of_which_the_data_tell_nothing_keep_their_variance() -> None:
+    dense = trained()
+    with torch.no_grad():
+        dense[0].weight[1] = 0
+    changed = copy.deepcopy(dense)
+    with torch.no_grad():
+        changed[0].weight[0] = 0  # gone
+        changed[0].weight[1] = 1  # there was nothing before
+        carry_batch_norm(changed, dense, batches())
+    torch.testing.assert_close(changed[1].running_var, dense[1].running_var)
+    assert all(bool(torch.isfinite(each).all()) for each in changed.state_dict().values())
+
+
+def test_layers_that_are_called_twice_or_never() -> None:
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm, self.unused = nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(input=self.norm(self.layer(x)))  # type: ignore[no-any-return]
+
+    dense = Calls().eval()
+    changed = copy.deepcopy(dense)
+    assert carry_batch_norm(changed, dense, batches()) == 2
+    for name, each in changed.state_dict().items():
+        torch.testing.assert_close(each, dense.state_dict()[name])
+
+
+def test_one_value_of_a_channel_is_refused() -> None:
+    dense = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).eval()
+    with pytest.raises(UserError, match="cannot be estimated again, give larger minibatches: .* more than 1 value"):
+        carry_batch_norm(copy.deepcopy(dense), dense, [torch.randn(1, 2)])
+    assert carry_batch_norm(nn.Linear(2, 2), nn.Linear(2, 2), [torch.randn(1, 2)]) == 0

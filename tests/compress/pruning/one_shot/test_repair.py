@@ -10,6 +10,7 @@ from torch import nn
 from compress.calibration import together as data
 from compress.calibration.layers import in_order
 from compress.calibration.least_squares import RIDGE
+from compress.calibration.shrinkage import Spread
 from compress.pruning.one_shot import repair as module
 from compress.pruning.one_shot.repair import repair
 
@@ -28,7 +29,11 @@ def test_a_linear_layer_is_solved_for_what_it_gave() -> None:
         given, wanted = pruned[0](x).numpy(), dense(x).numpy()
         held = np.hstack([pruned[1].weight.numpy(), pruned[1].bias.numpy()[:, None]])
     error = repair(dense, pruned, masks, [x[:20], x[20:]])
-    ridge = np.sqrt(RIDGE * given.var(0).mean() * 40) * np.eye(4, 5)  # holds the weights as they were, not the bias
+    spread = Spread()
+    spread.add(torch.from_numpy(given[:, None]))
+    noise = spread.intensity(torch.from_numpy(np.cov(given.T, bias=True)))
+    firm = RIDGE * given.var(0).mean() + noise / (1 - noise) * given.var(0)
+    ridge = np.sqrt(firm * 40)[:, None] * np.eye(4, 5)  # holds the weights as they were, not the bias
     given = np.hstack([given, np.ones((40, 1))])
     expected = np.linalg.lstsq(np.vstack([given, ridge]), np.vstack([wanted, ridge @ held.T]), rcond=None)[0].T
     np.testing.assert_allclose(pruned[1].weight.detach().numpy(), expected[:, :4], rtol=1e-6, atol=1e-8)
@@ -75,12 +80,14 @@ def test_one_pass_gives_what_passes_for_each_layer_give(monkeypatch: pytest.Monk
     with torch.no_grad():
         pruned[0].weight[1], pruned[0].bias[1] = 0, 0
     made = []
+    monkeypatch.setattr(module, "TOGETHER", 16)  # as the first minibatch, whose means the noise is measured about
     for way in (None, lambda *_: None):
         network = copy.deepcopy(pruned)
         if way is not None:
             monkeypatch.setattr(module, "together", way)
         made.append((repair(dense, network, masks, [x[:16], x[16:]]), network.state_dict()))
     monkeypatch.undo()
+    monkeypatch.setattr(module, "TOGETHER", 16)
     monkeypatch.setattr(data, "HELD", 1000)
     made.append((repair(dense, pruned, masks, [x[:16], x[16:]]), pruned.state_dict()))
     for error, tensors in made[1:]:
@@ -94,7 +101,7 @@ def test_what_a_hook_makes_of_an_output_is_no_target(way: str, monkeypatch: pyte
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3)).double().eval()
     dense[1].register_forward_hook(lambda _, __, output: output * 2 + 1)
-    pruned, x = copy.deepcopy(dense), torch.randn(40, 5, dtype=torch.float64)
+    pruned, x = copy.deepcopy(dense), torch.randn(4000, 5, dtype=torch.float64)
     with torch.no_grad():
         pruned[1].weight.mul_(1.1)
         if way != "one pass":
@@ -117,3 +124,33 @@ def test_a_surrounding_autocast_sees_the_weights_that_are_set() -> None:
             made.append((repair(dense, pruned, {"0.weight": mask}, x), pruned.state_dict()))
     assert made[0][0] == made[1][0]
     assert all(torch.equal(made[0][1][name], made[1][1][name]) for name in made[0][1])
+
+
+def test_few_samples_of_many_inputs_are_not_fitted_alone() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(60, 60), nn.Linear(60, 5)).double().eval()
+    mask = {"0.weight": torch.ones(60, 60, dtype=torch.bool), "1.weight": torch.ones(5, 60, dtype=torch.bool)}
+    mask["0.weight"][:20], mask["1.weight"][:, :20] = False, False
+    pruned, masked = copy.deepcopy(dense), copy.deepcopy(dense)
+    with torch.no_grad():
+        for network in (pruned, masked):
+            network[0].weight[:20], network[0].bias[:20], network[1].weight[:, :20] = 0, 0, 0
+        repair(dense, pruned, mask, [torch.randn(30, 60, dtype=torch.float64)])
+        others = torch.randn(500, 60, dtype=torch.float64)
+        wanted = dense(others)
+        assert float((pruned(others) - wanted).square().sum()) < 1.1 * float((masked(others) - wanted).square().sum())
+
+
+def test_what_many_samples_tell_is_repaired_as_before() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(2, 8, 3), nn.Conv2d(8, 3, 1)).double().eval()  # eight of eighteen dimensions
+    with torch.no_grad():
+        dense[0].weight[1::2] = 3 * dense[0].weight[::2]
+    mask = {"0.weight": torch.ones_like(dense[0].weight, dtype=torch.bool)}
+    mask["1.weight"] = torch.ones_like(dense[1].weight, dtype=torch.bool)
+    mask["0.weight"][1::2], mask["1.weight"][:, 1::2] = False, False
+    pruned = copy.deepcopy(dense)
+    with torch.no_grad():
+        pruned[0].weight[1::2], pruned[0].bias[1::2], pruned[1].weight[:, 1::2] = 0, 0, 0
+        x = torch.randn(300, 2, 8, 8, dtype=torch.float64)
+        assert repair(dense, pruned, mask, [x]) < 1e-3

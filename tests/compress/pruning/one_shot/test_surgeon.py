@@ -58,3 +58,14 @@ def test_outputs_that_nobody_reads_cost_nothing(case: tuple[Tensor, Tensor, Tens
     surgeon = Surgeon(*case)
     surgeon.lose_outputs(torch.tensor([0, 2]))
     assert float(surgeon.costs(torch.tensor([[0, 3]]))) == 0
+
+
+def test_what_inputs_know_of_each_other_by_chance_is_not_believed() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(20, 60, dtype=torch.float64)  # independent, but each is a combination of the others in 20 samples
+    moments, weight = x.T @ x / 20, torch.ones(1, 60, dtype=torch.float64)
+    one, columns = torch.ones(1), torch.tensor([[3]])
+    alone = float(moments[3, 3])
+    assert float(Surgeon(weight, moments, one).costs(columns)) < 0.1 * alone
+    assert float(Surgeon(weight, moments, one, noise=0.9).costs(columns)) > 0.7 * alone
+    assert float(Surgeon(weight, moments, one, x.mean(0), 0.9).costs(columns)) > 0.6 * alone
