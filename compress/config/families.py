@@ -19,6 +19,7 @@ import compress.freezing
 import compress.fusing.reparameterize
 import compress.lr.closed_form
 import compress.lr.composed
+import compress.lr.one_cycle
 import compress.lr.torch_schedulers
 import compress.pruning.activation
 import compress.pruning.batch_norm

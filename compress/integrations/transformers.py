@@ -25,7 +25,7 @@ import torch
 from compress.errors import UserError
 from compress.integrations.driver import LoopDriver, Schedule
 from compress.io.files import checked
-from compress.policies.lr import LRPolicy
+from compress.policies.lr import LRPolicy, copied_setting, set_in_place
 from compress.scheduler import CompressionScheduler
 
 try:
@@ -146,8 +146,8 @@ class CompressionCallback(TrainerCallback):
     def _note_rates(self, optimizer: Any) -> None:
         """Remembers what the schedule set, for the Trainer's own scheduler sets rates after each step."""
         if any(isinstance(policy, LRPolicy) for policy in self.scheduler.policies):
-            self.driver.rates = [group["lr"] for group in optimizer.param_groups]
+            self.driver.rates = [copied_setting(group["lr"]) for group in optimizer.param_groups]
 
     def _put_back_rates(self, optimizer: Any) -> None:
         for group, rate in zip(optimizer.param_groups, self.driver.rates or [], strict=False):
-            group["lr"] = rate
+            set_in_place(group, "lr", rate)

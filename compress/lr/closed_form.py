@@ -99,6 +99,8 @@ class MultiStepMultiGammaLR(ClosedFormLR):
         ValueError: the numbers differ, or the milestones do not ascend.
     """
 
+    jumps = True
+
     def __init__(
         self,
         optimizer: Optimizer,

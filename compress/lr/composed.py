@@ -66,6 +66,8 @@ class SequentialLR(CheckedArguments, lr_scheduler.SequentialLR):
         ValueError: the numbers do not fit, or a part follows a metric.
     """
 
+    jumps = True  # where its parts meet
+
     def __init__(
         self,
         optimizer: Optimizer,

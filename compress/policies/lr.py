@@ -12,18 +12,26 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingWarmRestarts,
+    LRScheduler,
+    MultiStepLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 from compress.context import StepContext
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.policies.base import Policy
+from compress.registry import LR_SCHEDULERS
 
 logger = logging.getLogger("compress")
-Settings = list[dict[str, Any]]  # of each parameter group
-MOVED = ("lr", "momentum", "betas")  # what classes move, OneCycleLR and CyclicLR also the momentum
 LINE = "line"  # key of the state
-JUMPS = ("StepLR", "MultiStepLR", "MultiStepMultiGammaLR", "ConstantLR", "CosineAnnealingWarmRestarts")
+JUMPS = (StepLR, MultiStepLR, ConstantLR, CosineAnnealingWarmRestarts)  # others have an attribute `jumps`
+OF_OPTIMIZER = ("use_beta1",)  # keys of a scheduler's state that say which settings its optimizer has
+NOT_SET = ("params", "param_names", "initial_lr")  # of a group: what is no setting of the optimizer's step
 PER_GROUP = ("max_lr", "base_lr", "min_lr", "base_momentum", "max_momentum")  # where a list is one number a group
 
 
@@ -43,8 +51,8 @@ class LRPolicy(Policy):
         scheduler_class: a class of torch.optim.lr_scheduler, or one of the same interface.
         arguments: of its constructor, without the optimizer.
         interval: how often the rate moves: `epoch`, at the end of each firing epoch; `minibatch`, in each minibatch of
-            a firing epoch, on the straight line from the rate of this epoch to that of the next (momenta that the
-            class moves follow in the same way). The class counts epochs in both cases.
+            a firing epoch, on the straight line from the rate of this epoch to that of the next (what else the class
+            moves, such as momenta, follows in the same way). The class counts epochs in both cases.
 
     Raises:
         ValueError: `minibatch`, and the class (or a part of it) sets the rate in jumps, or by metrics of the epoch.
@@ -70,7 +78,7 @@ class LRPolicy(Policy):
         self.scheduler: LRScheduler | None = None
         self._groups = len(optimizer.param_groups)  # of the network; quantizers and distillers add theirs later
         self._initial: list[Any] = []  # first rates of the scheduler, which OneCycleLR chooses itself
-        self._line: tuple[Settings, Settings] | None = None  # this epoch's settings and the next one's
+        self._line: list[dict[str, Any]] | None = None  # of each group: setting -> its value in this epoch and the next
         self._told = False
 
     def on(self, optimizer: Optimizer) -> "LRPolicy":
@@ -107,7 +115,8 @@ class LRPolicy(Policy):
             if self._line is None:  # else a loop begins the epoch once more
                 here = self._settings()
                 self._tick_to(epoch + 1)
-                self._line = here, self._settings()
+                pairs = zip(here, self._settings(), strict=True)
+                self._line = [{key: [a[key], b[key]] for key in a if not _same(a[key], b[key])} for a, b in pairs]
             self._move(0.0)
 
     def end(self, epoch: int, metrics: dict[str, Any] | None) -> None:
@@ -133,21 +142,22 @@ class LRPolicy(Policy):
         """The scheduler's own state, inside of an epoch also where its rates lead; {} before it started."""
         if self.scheduler is None:
             return {}
-        return {**self.scheduler.state_dict(), **({} if self._line is None else {LINE: list(self._line)})}
+        return {**self.scheduler.state_dict(), **({} if self._line is None else {LINE: self._line})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the clock; the optimizer's present rates and momenta stay as they are."""
-        line = state.get(LINE)
-        self._line = None if line is None else (line[0], line[1])
+        self._line = state.get(LINE)
         if not state:
             self.scheduler = None
             return
-        settings = [{k: _copied(v) for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        settings = [
+            {k: copied_setting(v) for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups
+        ]
         self.scheduler = self._start()
-        self.scheduler.load_state_dict({key: value for key, value in state.items() if key != LINE})
+        self.scheduler.load_state_dict({key: value for key, value in state.items() if key not in (LINE, *OF_OPTIMIZER)})
         for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
             for key, value in setting.items():
-                _set(group, key, value)
+                set_in_place(group, key, value)
 
     def _tick_to(self, epoch: int) -> None:
         """Steps the scheduler until it gives the rates of an epoch."""
@@ -157,25 +167,27 @@ class LRPolicy(Policy):
             while self.scheduler.last_epoch < epoch:
                 self.scheduler.step()
 
-    def _settings(self) -> Settings:
-        """What schedulers move in each group, as it is now."""
-        return [{key: _copied(group[key]) for key in MOVED if key in group} for group in self.optimizer.param_groups]
+    def _settings(self) -> list[dict[str, Any]]:
+        """What each group is set to now."""
+        groups = self.optimizer.param_groups
+        return [{key: copied_setting(value) for key, value in group.items() if key not in NOT_SET} for group in groups]
 
     def _move(self, fraction: float) -> None:
         """Sets what lies at a fraction of the way from this epoch's settings to the next one's."""
         assert self._line is not None
-        for group, here, there in zip(self.optimizer.param_groups, *self._line, strict=True):
-            for key, value in here.items():
-                _set(group, key, _between(value, there[key], fraction))
+        for group, settings in zip(self.optimizer.param_groups, self._line, strict=True):
+            for key, (here, there) in settings.items():
+                if key in group:  # else the state is of another class of optimizer
+                    set_in_place(group, key, _between(here, there, fraction))
 
     def _start(self) -> LRScheduler:
         groups = self.optimizer.param_groups
         arguments = _for_all_groups(self.arguments, groups, self._groups)
         if issubclass(self.scheduler_class, ReduceLROnPlateau):
             return self.scheduler_class(self.optimizer, **arguments)
-        kept = [group.pop("initial_lr", _copied(group["lr"])) for group in groups]
+        kept = [group.pop("initial_lr", copied_setting(group["lr"])) for group in groups]
         for group, first in zip(groups, kept, strict=True):  # an earlier policy may have moved the rate
-            _set(group, "lr", first)
+            set_in_place(group, "lr", first)
         scheduler = self.scheduler_class(self.optimizer, **arguments)
         self._initial = _exchanged(groups, kept)
         return scheduler
@@ -214,35 +226,41 @@ def _refuse_jumps(scheduler_class: type, arguments: Mapping[str, Any]) -> None:
             "interval minibatch: ReduceLROnPlateau knows the next epoch's rate only when this one is validated; leave "
             "interval out"
         )
-    for name in _names(scheduler_class.__name__, arguments):
-        if name in JUMPS:
+    for cls in _classes(scheduler_class, arguments):
+        if issubclass(cls, JUMPS) or getattr(cls, "jumps", False):
             raise ValueError(
-                f"interval minibatch: {name} sets the rate in jumps, which would become slopes over the epoch before "
-                "them; leave interval out"
+                f"interval minibatch: {cls.__name__} sets the rate in jumps, which would become slopes over the epoch "
+                "before them; leave interval out"
             )
 
 
-def _names(name: str, arguments: Any) -> Iterator[str]:
-    """The classes of a scheduler and of the parts that are written in place."""
-    if isinstance(arguments, Mapping):
-        yield str(arguments.get("class", name))
-        for value in arguments.values():
-            yield from _names("", value)
-    elif isinstance(arguments, list | tuple):
-        for value in arguments:
-            yield from _names("", value)
+def _classes(scheduler_class: type, arguments: Mapping[str, Any]) -> Iterator[type]:
+    """A scheduler's class and those of its parts that are written in place."""
+    yield scheduler_class
+    for value in arguments.values():
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, Mapping) and part.get("class") in LR_SCHEDULERS:
+                yield from _classes(LR_SCHEDULERS.get(part["class"]), part)
 
 
 def _between(here: Any, there: Any, fraction: float) -> Any:
-    """A number, tensor or tuple of them at a fraction of the way; the ends are exact."""
+    """A setting at a fraction of the way, the ends exactly; what is no number stays until the end."""
+    if fraction in (0.0, 1.0):
+        return copied_setting(there if fraction else here)
     if isinstance(here, tuple | list):
         return tuple(_between(a, b, fraction) for a, b in zip(here, there, strict=True))
-    if fraction in (0.0, 1.0):
-        return _copied(there if fraction else here)
+    if isinstance(here, bool) or not (
+        isinstance(here, int | float | Tensor) and isinstance(there, int | float | Tensor)
+    ):
+        return here
     return here + (there - here) * fraction
 
 
-def _set(group: dict[str, Any], key: str, value: Any) -> None:
+def _same(one: Any, other: Any) -> bool:
+    return bool(torch.equal(one, other)) if isinstance(one, Tensor) and isinstance(other, Tensor) else one == other
+
+
+def set_in_place(group: dict[str, Any], key: str, value: Any) -> None:
     """As torch's schedulers do: a rate that is a tensor is changed in place, since a compiled step holds it."""
     if isinstance(group.get(key), Tensor):
         group[key].copy_(value) if isinstance(value, Tensor) else group[key].fill_(value)
@@ -279,9 +297,9 @@ def shadow_of(optimizer: Optimizer) -> Optimizer:
     shadow.defaults = dict(optimizer.defaults)
     shadow.param_groups[:] = [
         {
-            **{key: _copied(value) for key, value in group.items()},
+            **{key: copied_setting(value) for key, value in group.items()},
             "params": [],
-            "lr": _copied(group.get("initial_lr", group["lr"])),
+            "lr": copied_setting(group.get("initial_lr", group["lr"])),
         }
         for group in optimizer.param_groups
     ]
@@ -306,6 +324,6 @@ def _for_all(key: str, value: Any, groups: list[dict[str, Any]], given: int) -> 
     return [_for_all("", each, groups, given) for each in value] if isinstance(value, list) else value
 
 
-def _copied(value: Any) -> Any:
+def copied_setting(value: Any) -> Any:
     """A rate may be a tensor, which torch's schedulers change in place."""
     return value.clone() if isinstance(value, Tensor) else value

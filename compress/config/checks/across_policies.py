@@ -59,6 +59,7 @@ def check_policies(
         other = pruning[earlier][1]
         message = f"{other.name!r} prunes {weight!r} in epoch {epoch} too; this later policy's mask counts"
         report.add(message, pruning[later][0], fatal=False)
+    check_learning_rates(entries, report)
     check_quantizers(entries, report)
     check_distillers(entries, report)
     if all_there:
@@ -72,6 +73,22 @@ def check_policies(
             report.add(message, path, fatal=False)
         elif epochs is not None and (message := policy.cut_short(epochs)):
             report.add(message, path, fatal=False)
+
+
+def check_learning_rates(entries: list[tuple[Path, Policy]], report: Report) -> None:
+    """Where a rate moves in each minibatch, one policy moves it: what another does in that epoch would be undone."""
+    moving = [(path, policy) for path, policy in entries if isinstance(policy, LRPolicy)]
+    by_optimizer: dict[int, list[int]] = {}
+    for i, (_, each) in enumerate(moving):
+        by_optimizer.setdefault(id(each.optimizer), []).append(i)
+    for earlier, later, _, epoch in meetings([each.window for _, each in moving], by_optimizer):
+        other, policy = moving[earlier][1], moving[later][1]
+        if "minibatch" in (other.interval, policy.interval):
+            message = (
+                f"{other.name!r} sets the learning rate in epoch {epoch} too, and with interval minibatch only one "
+                "policy can; let one end where the other starts, or make them parts of a ChainedScheduler"
+            )
+            report.add(message, moving[later][0])
 
 
 def check_quantizers(entries: list[tuple[Path, Policy]], report: Report) -> None:

@@ -92,6 +92,25 @@ def test_a_plateau_schedule_gets_the_evaluation_metric(tmp_path: Path) -> None:
     assert trainer.optimizer.param_groups[0]["lr"] < 0.1
 
 
+@pytest.mark.parametrize("interval", ["epoch", "minibatch"])
+def test_a_rate_in_a_tensor_is_the_schedules_in_each_step(tmp_path: Path, interval: str) -> None:
+    """The Trainer's own scheduler changes the tensor in place behind each step."""
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for tensor, rates in found.items():
+        data = {**schedule(), "lr_schedulers": {"lr": {"class": "ExponentialLR", "gamma": 0.5}}}
+        (policy,) = (each["lr_scheduler"] for each in data["policies"] if "lr_scheduler" in each)
+        policy["args"] = {"interval": interval}
+        trainer, _ = trainer_of(tmp_path, data)
+        (group,) = trainer.optimizer.param_groups
+        group.update({"lr": torch.tensor(group["lr"]) if tensor else group["lr"], "foreach": False})
+        trainer.optimizer.register_step_pre_hook(
+            lambda optimizer, *_, to=rates: to.append(float(optimizer.param_groups[0]["lr"]))
+        )
+        trainer.train()
+    assert len(set(found[False])) > 1
+    assert found[True] == pytest.approx(found[False])
+
+
 def test_a_checkpoint_without_the_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="was not written with this callback"):
         CompressionCallback(lambda model, optimizer: None).load(tmp_path)  # type: ignore[arg-type, return-value]

@@ -1,6 +1,7 @@
 """`interval: minibatch`: rates on the line from an epoch's to the next one's, exact resume, what is refused."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 from torch import nn
 
 from compress.config import dict_config
+from compress.epoch_window import EpochWindow
 from compress.errors import ScheduleError, UserError
+from compress.policies.lr import LRPolicy
 from tests.compress.lr.test_torch_schedulers import ARGUMENTS
 
 STEPS = 4
@@ -18,24 +21,24 @@ SMOOTH = sorted(set(ARGUMENTS) - JUMP)
 CYCLE = {"class": "OneCycleLR", "max_lr": 0.1, "total_steps": 20}
 
 
-def schedule(instance, interval="minibatch", start=0):
+def schedule(instance, interval="minibatch", start=0, last=6):
     return {
         "lr_schedulers": {"it": instance},
         "policies": [
             {
                 "lr_scheduler": {"instance_name": "it", "args": {"interval": interval}},
                 "starting_epoch": start,
-                "ending_epoch": 6,
+                "ending_epoch": last,
             }
         ],
     }
 
 
-def made(instance, interval="minibatch", start=0, kind=torch.optim.SGD, **settings):
+def made(instance, interval="minibatch", start=0, last=6, kind=torch.optim.SGD, **settings):
     """A scheduler, its optimizer."""
     net = nn.Linear(2, 2)
     optimizer = kind(net.parameters(), **{"lr": 1.0, **settings})
-    return dict_config(net, optimizer, schedule(instance, interval, start)), optimizer
+    return dict_config(net, optimizer, schedule(instance, interval, start, last)), optimizer
 
 
 def run(scheduler, optimizer, places, key="lr"):
@@ -129,6 +132,89 @@ def test_jumps_of_parts_are_refused():
     after = {"class": "StepLR", "step_size": 2}
     with pytest.raises(ScheduleError, match="StepLR sets the rate in jumps"):
         made({"class": "WarmupLR", "warmup_epochs": 2, "after": after})
+
+
+def test_jumps_of_classes_of_ones_own_are_refused_where_they_are_known():
+    class Halved(torch.optim.lr_scheduler.StepLR):
+        pass
+
+    class Sudden(torch.optim.lr_scheduler.LRScheduler):
+        jumps = True
+
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0)
+    for cls in (Halved, Sudden):
+        with pytest.raises(ValueError, match=f"{cls.__name__} sets the rate in jumps"):
+            LRPolicy("it", EpochWindow.of_range(0, 4), optimizer, cls, {}, interval="minibatch")
+
+
+def test_what_else_a_class_sets_does_not_come_an_epoch_early():
+    class Decays(torch.optim.lr_scheduler.ExponentialLR):
+        """Also sets what is no rate."""
+
+        def step(self, epoch=None):
+            super().step(epoch)
+            for group in self.optimizer.param_groups:
+                group["weight_decay"], group["nesterov"] = 0.1 * self.last_epoch, self.last_epoch > 1
+
+    optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0, momentum=0.9)
+    window = EpochWindow.of_range(0, 4)
+    policy = LRPolicy("it", window, optimizer, Decays, {"gamma": 0.5}, interval="minibatch")
+    found = []
+    for epoch in range(3):
+        policy.begin(epoch)
+        for step in range(2):
+            policy.on_minibatch_begin(SimpleNamespace(step=step, steps_per_epoch=2))
+            group = optimizer.param_groups[0]
+            found.append((group["lr"], round(group["weight_decay"], 9), group["nesterov"]))
+        policy.end(epoch, None)
+    assert found == [
+        (1.0, 0.0, False), (0.75, 0.05, False), (0.5, 0.1, False), (0.375, 0.15, False), (0.25, 0.2, True),
+        (0.1875, 0.25, True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("interval", ["epoch", "minibatch"])
+@pytest.mark.parametrize("strategy", ["cos", "linear"])
+@pytest.mark.parametrize("part", [False, True])
+def test_a_cycle_ends_at_its_end(interval, strategy, part):
+    """Torch's class goes on behind its last epoch, to a rate that rises again or lies below zero."""
+    instance = {"class": "OneCycleLR", "max_lr": 1.0, "total_steps": 4, "anneal_strategy": strategy}
+    if part:
+        instance = {"class": "ChainedScheduler", "schedulers": [instance]}
+    scheduler, optimizer = made(instance, interval, last=4, momentum=0.9)
+    found = run(scheduler, optimizer, places(4))
+    last = 1.0 / 25 / 1e4
+    assert found[3 * STEPS :] == pytest.approx([last] * STEPS)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(last)
+    assert optimizer.param_groups[0]["momentum"] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("interval", ["epoch", "minibatch"])
+def test_epochs_behind_a_cycle_are_refused(interval):
+    with pytest.raises(ScheduleError, match="Tried to step"):
+        made({"class": "OneCycleLR", "max_lr": 1.0, "total_steps": 4}, interval, last=6)
+
+
+@pytest.mark.parametrize("intervals", [("minibatch", "epoch"), ("epoch", "minibatch"), ("minibatch", "minibatch")])
+def test_two_policies_in_one_epoch_are_refused(intervals):
+    plan = schedule({"class": "ExponentialLR", "gamma": 0.5}, intervals[0])
+    plan["lr_schedulers"]["other"] = {"class": "CosineAnnealingLR", "T_max": 5}
+    args = {"interval": intervals[1]}
+    plan["policies"].append({"lr_scheduler": {"instance_name": "other", "args": args}, "epochs": [5, 6]})
+    net = nn.Linear(2, 2)
+    with pytest.raises(ScheduleError, match="'it' sets the learning rate in epoch 5 too"):
+        dict_config(net, torch.optim.SGD(net.parameters(), lr=1.0), plan)
+
+
+def test_a_state_of_another_kind_of_optimizer_moves_what_there_is():
+    scheduler, optimizer = made(CYCLE, kind=torch.optim.Adam)
+    run(scheduler, optimizer, places(3)[:6])
+    state = scheduler.state_dict()
+    scheduler, optimizer = made(CYCLE, momentum=0.9)
+    scheduler.load_state_dict(state)
+    momenta = run(scheduler, optimizer, places(4)[6:], "momentum")
+    assert "betas" not in optimizer.param_groups[0]
+    assert momenta[6:] == run(*made(CYCLE, momentum=0.9), places(4), "momentum")[12:]  # from the next epoch's rate on
 
 
 def test_a_misspelt_interval_is_told():
