@@ -64,11 +64,12 @@ def check_same_data(saved: Mapping[str, Any] | None, here: Mapping[str, Any] | N
     if saved is None or here is None or saved["digest"] == here["digest"]:
         return
     raise UserError(
-        f"the run was trained on {_described(saved)}; here it would continue with {_described(here)}"
+        f"the run was trained on {described(saved)}; here it would continue with {described(here)}"
         + (", of which names or sizes are not the same" if saved["files"] == here["files"] else "")
         + ". A resumed run is the same run: put the data back as they were, or start a new run"
     )
 
 
-def _described(facts: Mapping[str, Any]) -> str:
+def described(facts: Mapping[str, Any]) -> str:
+    """`Origin.facts` in words, for a message."""
     return f"{EMBEDDED if facts['place'] is None else printable(facts['place'])} ({facts['files']} files)"

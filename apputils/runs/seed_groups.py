@@ -6,6 +6,7 @@
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -44,6 +45,18 @@ class SeedGroup:
     def members(self) -> dict[int, Run]:
         """Seed -> run."""
         return {seed: Run(f"{self.name}-s{seed}") for seed in self.seeds}
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run of it has begun, so that there is something to resume."""
+        return any(run.logs.exists() or run.kept_files() for run in self.members.values())
+
+    def remove(self) -> None:
+        """Gives the name back: removes what `write` made."""
+        (self.folders.logs / GROUP_FILE).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: of others
+            self.folders.logs.rmdir()
+            self.folders.logs.parent.rmdir()
 
     def write(self) -> None:
         """Claims the name and keeps the group.

@@ -68,13 +68,17 @@ def compare(opt: TestConfig, application_of: Callable[[str], Application]) -> di
     lenient = opt.compare == (ALL,)
     subjects, testers, lost = _testers(subjects, opt, application_of, lenient)
     subjects, testers, more = _on_the_same_data(subjects, testers, lenient)
+    further = {
+        subject.name: _further(subject, tester, opt, application_of)
+        for subject, tester in zip(subjects, testers, strict=True)
+    }
     with tempfile.TemporaryDirectory() as folder:
         pairs = zip(subjects, testers, strict=True)
         candidates = [
             candidate
             for place, (subject, tester) in enumerate(Bar(pairs, len(subjects), "networks", "network"))
             for candidate in _candidates(
-                subject, tester, opt, Path(folder) / f"{place}.onnx", notes, _further(subject, opt, application_of)
+                subject, tester, opt, Path(folder) / f"{place}.onnx", notes, further[subject.name]
             )
         ]
         logger.info("timing %d networks in turns, %d rounds", len(candidates), timing.rounds)
@@ -157,11 +161,17 @@ def _on_the_same_data(
 
 
 def _further(
-    subject: Named, opt: TestConfig, application_of: Callable[[str], Application]
+    subject: Named, first: TestedApplication, opt: TestConfig, application_of: Callable[[str], Application]
 ) -> dict[int, TestedApplication]:
-    """Testers of a group's other runs."""
-    others = list(subject.seeds.items())[1:]
-    return {seed: _tester(subject_of_run(run.name), opt, application_of(subject.optform)) for seed, run in others}
+    """Testers of a group's other runs, which measure on the same data as that of the first one.
+
+    Raises:
+        UserError: one does not.
+    """
+    others = [(seed, subject_of_run(run.name)) for seed, run in list(subject.seeds.items())[1:]]
+    testers = [_tester(each, opt, application_of(subject.optform)) for _, each in others]
+    _on_the_same_data([subject, *(each for _, each in others)], [first, *testers], False)
+    return {seed: tester for (seed, _), tester in zip(others, testers, strict=True)}
 
 
 def _candidates(

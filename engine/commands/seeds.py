@@ -5,7 +5,8 @@ Members are runs like any other. What is there already is not done again, so a g
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from apputils.compare.seeds import group_page, group_summary, group_table
@@ -14,9 +15,11 @@ from apputils.report.write import write_text
 from apputils.runs.console import BY_SIGNAL, Interrupted
 from apputils.runs.folders import dated_name
 from apputils.runs.seed_groups import SeedGroup, group_of, seeds_of
+from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
 from compress.io.files import write_json
 from engine.resume import RESETS, resumed, schedule_text
+from engine.saved.group_members import OF_A_MEMBER, check_finished, check_members, check_there
 from engine.state import plain_options
 from options.configs import TestConfig, TrainConfig
 from options.option import dashed
@@ -25,7 +28,6 @@ from options.own_network import to_type_again
 logger = logging.getLogger("run")
 C = TypeVar("C", bound=TrainConfig)
 T = TypeVar("T", bound=TestConfig)
-OURS = ("seeds", "seed", "run", "resume")  # options that differ between the members, or are the group's
 OF_ONE_RUN = frozenset({"nEpochs", *RESETS})  # that --resume takes
 
 
@@ -37,22 +39,38 @@ def train_seeds(config: C, train: Callable[[C], Mapping[str, Any]]) -> dict[str,
         train: trains or resumes one run and returns its summary.
 
     Raises:
-        UserError: an option is refused, or a run failed; runs that are finished are kept.
+        UserError: an option is refused, a run failed, or one is not of this training; runs that are finished are kept.
+            Of a new group whose first run did not begin nothing is left.
         Interrupted: a signal came; everything is saved.
     """
-    if config.resume is None:
+    new = config.resume is None
+    if new:
         assert config.seeds is not None, "one of the two starts a group"
         group = SeedGroup(
             config.run or dated_name(f"{config.stem()}-seeds"), config.optform, seeds_of(config.seeds),
-            {name: value for name, value in plain_options(config).items() if name not in OURS},
+            {name: value for name, value in plain_options(config).items() if name not in OF_A_MEMBER},
             schedule_text(config, None),
         )  # fmt: skip
-        group.write()
     else:
         group, config = _resumed(config)
+        check_there(group)
+        check_members(group)
     logger.info("group %s: seeds %s", group.name, ", ".join(map(str, group.seeds)))
-    summaries = {seed: _member(config, group, seed, train) for seed in group.seeds}
+    with _new(group) if new else nullcontext():
+        summaries = {seed: _member(config, group, seed, train) for seed in group.seeds}
+    check_members(group)  # the data may have changed in between
     return _written(group, summaries, "summary.json", f"python test.py --run={group.name}{to_type_again(config)}")
+
+
+@contextmanager
+def _new(group: SeedGroup) -> Iterator[None]:
+    """Keeps a new group; its name is free again where no run begins, as with data that cannot be read."""
+    group.write()
+    try:
+        yield
+    finally:
+        if not group.begun:
+            group.remove()
 
 
 def _resumed(config: C) -> tuple[SeedGroup, C]:
@@ -86,6 +104,8 @@ def _member(config: C, group: SeedGroup, seed: int, train: Callable[[C], Mapping
     except Interrupted as e:
         raise Interrupted(e.code - BY_SIGNAL, f"{e}\n--resume={group.name} continues with the whole group") from e
     except UserError as e:
+        if not group.begun:
+            raise
         raise UserError(f"{e}\n--resume={group.name} continues with the group's other seeds once that is mended") from e
 
 
@@ -107,14 +127,11 @@ def test_seeds(opt: T, group: SeedGroup, test: Callable[[T], Mapping[str, Any]])
         test: tests one run and returns its summary.
 
     Raises:
-        UserError: a run is not there yet.
+        UserError: a run is not there yet, its network is gone, or it is not of the group's training.
     """
-    missing = [run.name for run in group.members.values() if not run.best.is_file()]
-    if missing:
-        raise UserError(
-            f"of the group {group.name} there is no network of {', '.join(missing)} yet; python train.py "
-            f"--optform={group.optform} --resume={group.name} trains on; or name one run that is there"
-        )
+    check_there(group)
+    check_finished(group)
+    check_members(group)
     summaries = {}
     for seed, run in group.members.items():
         logger.info("seed %d: %s", seed, run.name)
@@ -128,9 +145,18 @@ def test_seeds(opt: T, group: SeedGroup, test: Callable[[T], Mapping[str, Any]])
 
 def _written(group: SeedGroup, summaries: Mapping[int, Mapping[str, Any]], file: str, then: str) -> dict[str, Any]:
     """Writes and shows what the runs gave together."""
+    _check_same_images(group, summaries)
     folder = group.folders.results
     summary = group_summary(group, summaries)
     write_json(folder / file, summary)
     logger.info("\n%s\n", group_table(summary))
     logger.info("written: %s\nnext: %s", folder / file, then)
     return summary
+
+
+def _check_same_images(group: SeedGroup, summaries: Mapping[int, Mapping[str, Any]]) -> None:
+    """Refuses quality on different data."""
+    words = {group.members[seed].name: measured_words(each["measured_on"]) for seed, each in summaries.items()}
+    if len(set(words.values())) > 1:
+        listed = "; ".join(f"{name} on {text}" for name, text in words.items())
+        raise UserError(f"quality on different data has no mean: {listed}; test the runs one by one")

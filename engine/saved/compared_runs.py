@@ -11,6 +11,7 @@ from apputils.runs.seed_groups import group_of
 from compress.errors import UserError
 from compress.export.exported_model import is_exported
 from engine.saved.find_checkpoint import load_subject
+from engine.saved.group_members import check_finished, check_members, check_there
 from options.base_options import TestConfig
 
 ALL = "all"
@@ -112,6 +113,9 @@ def _named(word: str) -> Named:
     path = Path(word)
     group = group_of(word)
     if group is not None:
+        check_there(group)
+        check_finished(group)
+        check_members(group)
         return dataclasses.replace(subject_of_run(group.members[group.seeds[0]].name), name=word, seeds=group.members)
     return Named(word, path, load_subject(path)) if path.is_file() else subject_of_run(word)
 

@@ -1,9 +1,12 @@
-"""Groups of seeds: trained, interrupted and resumed, tested, compared."""
+"""Groups of seeds: trained, interrupted and resumed, evaluated, compared."""
 
 import json
+import re
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,18 +14,22 @@ import pytest
 import torch
 import yaml
 
+import engine.commands.train
 import test as testing
 import train as training
-from apputils.checkpoints.file import load_checkpoint
+from apputils.checkpoints.file import load_checkpoint, save_checkpoint
 from apputils.compare.seeds import group_summary
 from apputils.runs.console import GoalMissed, Interrupted
 from apputils.runs.seed_groups import SeedGroup, group_of, seeds_of
 from compress.errors import UserError
 from compress.export.timing import Timing
-from engine.commands.compare import compare
+from engine.commands.compare import _further, compare
 from engine.commands.evaluate import evaluate
+from engine.commands.seeds import test_seeds as run_seeds
 from engine.commands.train import act
 from engine.goals.verdict import check_goals
+from engine.saved.compared_runs import find_subjects
+from engine.saved.group_members import check_finished, check_members, check_there
 from engine.trainer import BaseTrainer
 from options.applications import find_application
 
@@ -106,8 +113,12 @@ def test_a_schedule_that_was_changed_meanwhile_is_not_given_to_other_seeds(
     }
     Path("a.yaml").write_text(yaml.safe_dump(schedule))
 
-    def failing(config: Any, *rest: Any) -> Any:
-        raise UserError("no more")
+    train = engine.commands.train._train
+
+    def failing(application: Any, device: Any, config: Any) -> Any:
+        if config.seed:
+            raise UserError("no more")
+        return train(application, device, config)
 
     with monkeypatch.context() as patch:
         patch.setattr("engine.commands.train._train", failing)
@@ -140,11 +151,117 @@ def test_a_group_is_tested_and_compared_like_a_run(here: Path, monkeypatch: pyte
     assert (alone["seeds"], alone["paired"]) == (1, False)
 
 
-def test_a_group_without_all_its_networks_says_what_to_type(here: Path) -> None:
-    trained("--seeds=2", "--run=g")
-    Path("checkpoints/g-s1/best.pt").unlink()
-    with pytest.raises(UserError, match=r"no network of g-s1 yet; python train\.py --optform=Classify --resume=g"):
-        evaluate(CLASSIFY, CLASSIFY.load("test_options")().parse(["--run=g", *QUICK]))
+def resumed() -> None:
+    act(CLASSIFY, CLASSIFY.load("train_options")().parse(["--optform=Classify", "--resume=g"]))
+
+
+def evaluated() -> None:
+    evaluate(CLASSIFY, CLASSIFY.load("test_options")().parse(["--run=g", *QUICK]))
+
+
+@pytest.fixture(scope="module")
+def trained_group(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the group g was trained with the seeds 0 and 1."""
+    folder = tmp_path_factory.mktemp("group")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        trained("--seeds=2", "--run=g")
+    return folder
+
+
+@pytest.fixture
+def group(here: Path, trained_group: Path) -> SeedGroup:
+    """A copy of it in the present folder."""
+    shutil.copytree(trained_group, here, dirs_exist_ok=True)
+    found = group_of("g")
+    assert found is not None
+    return found
+
+
+def changed(run: str, options: dict[str, Any] | None = None, **changes: Any) -> None:
+    """Other options or parts in a run's checkpoints."""
+    for path in Path(f"checkpoints/{run}").glob("*.pt"):
+        content = {name: value for name, value in load_checkpoint(path).items() if name != "format"}
+        save_checkpoint(path, {**content, "options": {**content["options"], **(options or {})}, **changes})
+
+
+def test_a_group_without_all_its_networks_says_what_to_type(group: SeedGroup) -> None:
+    for folder in (group.members[1].logs, group.members[1].results, group.members[1].checkpoints):
+        shutil.rmtree(folder)
+    message = r"no network of g-s1 yet; python train\.py --optform=Classify --resume=g"
+    with pytest.raises(UserError, match=message):
+        evaluated()
+    with pytest.raises(UserError, match=message):
+        find_subjects(CLASSIFY.load("test_options")().parse(["--compare", "g", "g-s0"]))
+
+
+@pytest.mark.parametrize("lost", ["checkpoints/g-s1/best.pt", "checkpoints/g-s1"])
+def test_a_network_that_is_gone_is_named_and_what_is_said_to_do_helps(group: SeedGroup, lost: str) -> None:
+    shutil.rmtree(lost) if Path(lost).is_dir() else Path(lost).unlink()
+    message = rf"runs whose network is gone: {re.escape(lost)}\nto train anew: rm -r (.*), then python train\.py"
+    for act_on in (evaluated, resumed):
+        with pytest.raises(UserError, match=message) as refused:
+            act_on()
+    found = re.search(message, str(refused.value))
+    assert found is not None
+    for folder in found[1].split():
+        shutil.rmtree(folder, ignore_errors=True)
+    resumed()
+    check_there(group)
+    check_finished(group)
+
+
+@pytest.mark.parametrize(("options", "changes", "message"), [
+    ({"lr": 1e-4, "traindata": "d2.npz"}, {},
+     "g-s1: --traindata='d2.npz', and the group's is none\n  g-s1: --lr=0.0001, and the group's is 0.002"),
+    ({"seed": 0}, {}, "g-s1: --seed=0, and the group's is 1"),
+    ({}, {"schedule_text": "version: 1"}, "g-s1: the text of its schedule is another one"),
+    ({}, {"task": {"data": {"place": "d", "files": 7, "digest": "0"}}}, "g-s1: trained on d (7 files), and g-s0 on "),
+])  # fmt: skip
+def test_a_run_that_was_trained_otherwise_is_no_seed_of_the_group(
+    group: SeedGroup, options: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    if "task" in changes:
+        changes = {"task": {**load_checkpoint(group.members[1].best)["task"], **changes["task"]}}
+    changed("g-s1", options, **changes)
+    comparing = partial(find_subjects, CLASSIFY.load("test_options")().parse(["--compare", "g", "g-s0"]))
+    for act_on in (evaluated, resumed, comparing):
+        with pytest.raises(UserError, match=re.escape(message)):
+            act_on()
+
+
+def test_options_of_the_machine_may_differ(group: SeedGroup) -> None:
+    changed("g-s1", {"threads": 7, "keep": 9})
+    check_members(group)
+
+
+def test_a_run_that_was_ended_early_is_not_put_together_with_others(group: SeedGroup) -> None:
+    changed("g-s1", planned_epochs=5)
+    with pytest.raises(UserError, match="g-s1 has trained 1 of its 5 epochs; python train.py --optform=Classify --res"):
+        evaluated()
+
+
+def test_quality_on_different_data_has_no_mean(group: SeedGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    quality = {"top1": {"majority class": 10.0, "model": 90.0}}
+    measured = {"data": "a", "part": "whole"}
+    summaries = iter([{"quality": quality, "measured_on": {**measured, "images": images}} for images in (5, 6)])
+    opt = CLASSIFY.load("test_options")().parse(["--run=g", *QUICK])
+    with pytest.raises(UserError, match="has no mean: g-s0 on 5 images: a; g-s1 on 6 images: a; test the runs one"):
+        run_seeds(opt, group, lambda _: next(summaries))
+    fakes: list[Any] = [SimpleNamespace(measured_on=lambda images=images: {"images": images}) for images in (5, 6)]
+    monkeypatch.setattr("engine.commands.compare._tester", lambda *_: fakes[1])
+    [subject, _], _ = find_subjects(CLASSIFY.load("test_options")().parse(["--compare", "g", "g-s0"]))
+    with pytest.raises(UserError, match="g is measured on images 5; g-s1 on images 6"):
+        _further(subject, fakes[0], opt, find_application)
+
+
+def test_a_group_whose_first_run_did_not_begin_leaves_nothing(here: Path) -> None:
+    Path("d.npz").write_bytes(b"none")
+    with pytest.raises(UserError) as refused:
+        trained("--seeds=2", "--run=g", "--traindata=d.npz")
+    assert "--resume" not in str(refused.value)
+    assert [path.name for path in here.iterdir()] == ["d.npz"]
+    assert group_of("g") is None
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
