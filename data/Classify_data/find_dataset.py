@@ -6,7 +6,7 @@ from compress.errors import UserError
 from data.Classify_data.formats.arrays import array_layout
 from data.Classify_data.formats.cifar import cifar_layout
 from data.Classify_data.formats.digits import digits
-from data.Classify_data.formats.folders import folder_layout
+from data.Classify_data.formats.folders import CLASSES, folder_layout, listed_classes
 from data.Classify_data.formats.from_torchvision import torchvision_layout
 from data.Classify_data.formats.idx import idx_layout
 from data.Classify_data.layout import Layout
@@ -52,7 +52,7 @@ def _fashion_mnist() -> Layout:
     for place in FASHION_PLACES:
         layout = idx_layout(place) if place.is_dir() else None
         if layout is not None:
-            return layout
+            return _with_listed_classes(layout, place)
     places = ", ".join(str(each) for each in FASHION_PLACES)
     raise UserError(
         f"--dataset={FASHION_MNIST}: its four IDX files are in none of {places}; "
@@ -61,7 +61,7 @@ def _fashion_mnist() -> Layout:
 
 
 def place_layout(place: Path) -> Layout:
-    """The data set at a path.
+    """The data set at a path; a file `classes.txt` in it names all classes in order, whatever the form.
 
     Raises:
         UserError: it does not exist, or is in none of the known forms.
@@ -71,5 +71,10 @@ def place_layout(place: Path) -> Layout:
     for find in (cifar_layout, idx_layout, array_layout, folder_layout):
         layout = find(place)
         if layout is not None:
-            return layout
+            return _with_listed_classes(layout, place)
     raise UserError(f"{place} holds no data in a known form: {FORMS}")
+
+
+def _with_listed_classes(layout: Layout, place: Path) -> Layout:
+    known = listed_classes(place)
+    return layout if known is None else layout.with_classes(known, place / CLASSES)

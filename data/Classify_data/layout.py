@@ -4,12 +4,12 @@
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from compress.errors import UserError
 from data.Classify_data.source import Source, WithoutLabels, hold_out
-from data.Classify_data.task import check_classes
 from data.embedded import Part
 
 _logger = logging.getLogger("run")
@@ -34,6 +34,15 @@ class Layout:
     where: str
     parts: Mapping[Part, Callable[[], Source]]
     whole: Callable[[], Source] | None = None
+
+    def with_classes(self, known: Sequence[str], file: Path) -> "Layout":
+        """The same data; `file` names all their classes. See `Source.with_classes`."""
+
+        def opening(open_part: Callable[[], Source]) -> Callable[[], Source]:
+            return lambda: open_part().with_classes(known, file)
+
+        parts = {part: opening(open_part) for part, open_part in self.parts.items()}
+        return replace(self, parts=parts, whole=self.whole and opening(self.whole))
 
     def open(self, part: Part, named: bool = False) -> Source:
         """The images of one part.
@@ -91,7 +100,7 @@ class Layout:
 
     def _checked(self, part: Part, training: Source) -> Source:
         source = self._opened(part)
-        check_classes(source.classes, training.classes, source.where)
+        source.check_classes(training.classes)
         return source
 
     @staticmethod

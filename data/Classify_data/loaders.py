@@ -16,7 +16,7 @@ from data.Classify_data.formats.folders import unlabelled
 from data.Classify_data.normalization import AUTO, KNOWN, mean_and_std
 from data.Classify_data.source import UNLABELLED, Source
 from data.Classify_data.store import ImageStore
-from data.Classify_data.task import Task, check_classes
+from data.Classify_data.task import Task
 from data.data_fingerprint import Origin
 from data.loaders import HasTestData, as_it_is, batches_in_order, trained_with, training_loader
 from data.measured import Measured
@@ -89,7 +89,7 @@ def classify_training_loaders(config: _LoaderOptions) -> tuple[DataLoader[Any], 
     if config.download:
         layout.open("test")  # now, while there is a network: some sets keep it in a file of its own
     held_out = _labelled(layout.open("validation"))
-    check_classes(held_out.classes, training.task.classes, held_out.where)
+    held_out.check_classes(training.task.classes)
     training.origin = Origin(training.source.where, [*training.source.files(), *held_out.files()])
     validation = _measured(held_out, training.task)
     return (
@@ -114,7 +114,7 @@ def classify_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) ->
     else:
         place = opt.testdata or trained("traindata", str | None)
         source = _labelled(find_layout(place, trained("dataset", str)).open("test", named=opt.testdata is not None))
-        check_classes(source.classes, task.classes, source.where)
+        source.check_classes(task.classes)
     return batches_in_order(_measured(source, task), EVALUATION_BATCH)
 
 

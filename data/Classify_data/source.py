@@ -3,14 +3,16 @@
 `ArraySource` (pixels in memory), `FileSource` (files), and the held-out part.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from compress.errors import UserError
+from compress.errors import UserError, did_you_mean
+from data.Classify_data.task import check_classes
 from data.folders import smallest_hashes
 from data.images import DECODE_ERRORS, ImageFile, Pixels, opened
 from data.measured import WHOLE
@@ -35,9 +37,11 @@ class Source(ABC):
 
     Attributes:
         part: which part of it this is, where `Layout.open` gave it.
+        unnamed: the data hold no names of classes; there are as many as the highest label says.
     """
 
     part: str = WHOLE
+    unnamed = False
 
     def __init__(self, classes: Sequence[str], labels: Sequence[int], names: Sequence[str], where: str) -> None:
         self.classes, self.labels, self.names = tuple(classes), [int(each) for each in labels], list(names)
@@ -53,6 +57,52 @@ class Source(ABC):
     @abstractmethod
     def subset(self, indices: Iterable[int]) -> "Source":
         """Some of the images, with the same classes."""
+
+    def _some(self, chosen: Sequence[int]) -> Self:
+        """A copy that has the labels and names of some of the images; the subclass adds these images."""
+        part = copy.copy(self)
+        part.labels, part.names = [self.labels[i] for i in chosen], [self.names[i] for i in chosen]
+        return part
+
+    def with_classes(self, known: Sequence[str], file: Path) -> Self:
+        """The same images; their labels are places in all classes, of which some may have no image.
+
+        Args:
+            known: names, in the order of the network's outputs. They are the names of labels 0, 1, ... where the data
+                have none.
+            file: that names them.
+
+        Raises:
+            UserError: a class of the data is not among them, or they are fewer than the labels need.
+        """
+        named = copy.copy(self)
+        if self.unnamed and len(self.classes) > len(known):
+            raise UserError(
+                f"{self.where} has labels up to {len(self.classes) - 1}, and {file} names {len(known)} classes; it "
+                "holds the name of each class once, one a line, in the order of the labels"
+            )
+        order = range(len(known)) if self.unnamed else self._places_in(known, file)
+        named.labels = [label if label == UNLABELLED else order[label] for label in self.labels]
+        named.classes, named.unnamed = tuple(known), False
+        return named
+
+    def _places_in(self, known: Sequence[str], file: Path) -> list[int]:
+        places = {name: place for place, name in enumerate(known)}
+        for name in self.classes:
+            if name not in places:
+                raise UserError(
+                    f"{self.where}: {file} does not list the class {name!r}; {did_you_mean(name, list(known))}"
+                )
+        return [places[name] for name in self.classes]
+
+    def check_classes(self, wanted: Sequence[str]) -> None:
+        """Compares with the classes of a network. Data without names may lack the highest ones.
+
+        Raises:
+            UserError: they are others.
+        """
+        if not self.unnamed or self.classes != tuple(wanted[: len(self.classes)]):
+            check_classes(self.classes, wanted, self.where)
 
     def files(self) -> list[Path]:
         """The images' files; none of images that come from one large file or from memory."""
@@ -80,8 +130,9 @@ class ArraySource(Source):
     def subset(self, indices: Iterable[int]) -> "ArraySource":
         """Copies of some of the images."""
         chosen = list(indices)
-        labels, names = [self.labels[i] for i in chosen], [self.names[i] for i in chosen]
-        return ArraySource(self.images[chosen], labels, self.classes, self.where, names)
+        part = self._some(chosen)
+        part.images = self.images[chosen]
+        return part
 
 
 class FileSource(Source):
@@ -104,8 +155,9 @@ class FileSource(Source):
     def subset(self, indices: Iterable[int]) -> "FileSource":
         """Some of the files."""
         chosen = list(indices)
-        all_images, labels = [self.all_images[i] for i in chosen], [self.labels[i] for i in chosen]
-        return FileSource(all_images, labels, self.classes, self.where)
+        part = self._some(chosen)
+        part.all_images = [self.all_images[i] for i in chosen]
+        return part
 
     @property
     def channels(self) -> int:
@@ -134,8 +186,8 @@ class LazySource(Source):
     def subset(self, indices: Iterable[int]) -> "LazySource":
         """Some of the images."""
         chosen = list(indices)
-        part = LazySource(self._load, [self.labels[i] for i in chosen], self.classes, self.where)
-        part.names, part._places = [self.names[i] for i in chosen], [self._places[i] for i in chosen]
+        part = self._some(chosen)
+        part._places = [self._places[i] for i in chosen]
         return part
 
 

@@ -146,7 +146,9 @@ def _read(path: Path, x: str, y: str) -> ArraySource:
     classes = names or tuple(str(i) for i in range(min(highest + 1, MOST_CLASSES)))
     if not 0 <= lowest <= highest < len(classes):
         raise UserError(f"{path}: {y} has labels from {lowest} to {highest}, for {len(classes)} classes")
-    return ArraySource(_as_pixels(images, f"{path}: {x}"), labels.tolist(), classes, str(path))
+    source = ArraySource(_as_pixels(images, f"{path}: {x}"), labels.tolist(), classes, str(path))
+    source.unnamed = not names
+    return source
 
 
 def _class_names(file: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,11 +5,10 @@ Which file has which label. Called by places.py.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from compress.errors import UserError, did_you_mean, printable
+from compress.errors import UserError, printable
 from compress.io.files import read_text
 from data.Classify_data.layout import Layout
 from data.Classify_data.source import UNLABELLED, FileSource, WithoutLabels
@@ -29,32 +28,24 @@ def folder_layout(place: Path) -> Layout | None:
     """The layout of a folder of images; None if it is none.
 
     With part folders (`train/`, `val/`, `test/` or Food-11's names) each holds class folders, or files named
-    <class>_<id>. Without, the place itself does. A file `classes.txt` in the place names all classes in order.
+    <class>_<id>. Without, the place itself does.
     """
     found = {part: _first(place, names) for part, names in PART_FOLDERS.items()}
     parts = {part: folder for part, folder in found.items() if folder is not None}
-    known = listed_classes(place)
     if parts:
-        openers = {part: partial(open_part, folder, known) for part, folder in parts.items()}
-        return Layout("class folders", str(place), openers)
+        return Layout("class folders", str(place), {part: partial(open_part, folder) for part, folder in parts.items()})
     if place.is_dir() and (folders_in(place) or image_files(place)):
-        return Layout("class folders", str(place), {}, partial(open_part, place, known))
+        return Layout("class folders", str(place), {}, partial(open_part, place))
     return None
 
 
-def open_part(folder: Path, known: Sequence[str] | None = None) -> FileSource:
-    """Class folders, or files named <class>_<id>, directly in `folder`.
-
-    Args:
-        folder: of the part.
-        known: all classes in the order of the network's outputs, some of which may have no image; None takes those of
-            the folders or files, in the order of their names.
+def open_part(folder: Path) -> FileSource:
+    """Class folders, or files named <class>_<id>, directly in `folder`; classes are in the order of their names.
 
     Raises:
-        UserError: a class without an image, or no image at all; a class that is not among those known.
+        UserError: a class without an image, or no image at all.
     """
-    source = _by_folder(folder) if folders_in(folder) else _by_name(folder)
-    return source if known is None else _renumbered(source, known)
+    return _by_folder(folder) if folders_in(folder) else _by_name(folder)
 
 
 def listed_classes(place: Path) -> tuple[str, ...] | None:
@@ -76,19 +67,6 @@ def listed_classes(place: Path) -> tuple[str, ...] | None:
         fault = f"names {', '.join(twice[:8])} twice" if twice else "is empty"
         raise UserError(f"{file} {fault}; it holds the name of each class once, one a line, in the network's order")
     return tuple(names)
-
-
-def _renumbered(source: FileSource, known: Sequence[str]) -> FileSource:
-    """The same images; their labels are places in `known`."""
-    places = {name: place for place, name in enumerate(known)}
-    unknown = [name for name in source.classes if name not in places]
-    if unknown:
-        raise UserError(
-            f"{source.where}: {CLASSES} does not list the class {unknown[0]!r}; {did_you_mean(unknown[0], known)}"
-        )
-    order = [places[name] for name in source.classes]
-    labels = [label if label == UNLABELLED else order[label] for label in source.labels]
-    return FileSource(source.all_images, labels, known, source.where)
 
 
 def unlabelled(place: Path) -> FileSource:

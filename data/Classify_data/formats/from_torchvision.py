@@ -38,8 +38,11 @@ def _open(name: str, root: Path, download: bool, arguments: dict[str, Any]) -> L
         hint = "" if download else "; train.py --download fetches it, where there is a network"
         raise UserError(f"--dataset=torchvision:{name}: {str(e).splitlines()[0]}{hint}") from e
     labels = _labels(data)
-    classes = [str(each) for each in getattr(data, "classes", None) or range(max(labels) + 1)]
-    return LazySource(lambda index: data[index][0], labels, classes, f"torchvision:{name}")
+    names = getattr(data, "classes", None)
+    classes = [str(each) for each in names or range(max(labels) + 1)]
+    source = LazySource(lambda index: data[index][0], labels, classes, f"torchvision:{name}")
+    source.unnamed = not names
+    return source
 
 
 def _labels(data: Any) -> list[int]:

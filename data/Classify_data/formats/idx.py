@@ -33,8 +33,11 @@ MOST_GROWTH, ALWAYS = 100, 64 << 20  # an array's bytes for each in the file, an
 def idx_layout(place: Path) -> Layout | None:
     """The layout of a folder of IDX files, or of the folder of one such file; None if it is none."""
     folder = place if place.is_dir() else place.parent
-    found = [IMAGES.fullmatch(file.name) for file in sorted(folder.iterdir())] if folder.is_dir() else []
-    images = [match for match in found if match and place in (folder, folder / match.string)]
+    there = {file.name for file in folder.iterdir() if not file.is_dir()} if folder.is_dir() else set()
+    named = there if place == folder else there & {place.name}
+    packed_too = {f"{name}.gz" for name in named}  # torchvision's download leaves both; the plain file is taken
+    found = [IMAGES.fullmatch(name) for name in sorted(named - packed_too)]
+    images = [match for match in found if match]
     if not images:
         return None
     parts: dict[Part, Any] = {}
@@ -66,9 +69,11 @@ def _read(images_file: Path, labels_file: Path) -> ArraySource:
     if len(images) != len(labels):
         raise UserError(f"{images_file} has {len(images):,} images and {labels_file.name} {len(labels):,} labels")
     classes = tuple(str(i) for i in range(int(labels.max()) + 1))
-    if _is_fashion(images_file) and len(classes) == len(FASHION):
+    if _is_fashion(images_file) and len(classes) <= len(FASHION):
         classes = FASHION
-    return ArraySource(images[..., None], labels.tolist(), classes, str(images_file.parent))
+    source = ArraySource(images[..., None], labels.tolist(), classes, str(images_file.parent))
+    source.unnamed = True
+    return source
 
 
 def _is_fashion(file: Path) -> bool:
@@ -94,16 +99,19 @@ def read_idx(path: Path, dimensions: int) -> Any:
             stored.seek(0)
             file: Any = gzip.GzipFile(fileobj=stored) if path.suffix == ".gz" else stored
             return _array(file, dimensions, length)
-    except (ValueError, OSError, EOFError, zlib.error, struct.error) as e:
+    except (ValueError, OSError, EOFError, zlib.error) as e:
         text = " ".join(str(e).split())[:200]
         raise UserError(f"{path} cannot be read as IDX: {text}") from e
 
 
 def _array(file: BinaryIO, dimensions: int, stored: int) -> Any:
-    zero, kind, rank = struct.unpack(">HBB", file.read(4))
-    if zero or kind != UNSIGNED_BYTES or rank != dimensions:
+    length = 4 + 4 * dimensions
+    header = file.read(length)
+    if header[:4] != bytes((0, 0, UNSIGNED_BYTES, dimensions))[: len(header)]:
         raise ValueError(f"it does not begin with the number of unsigned bytes in {dimensions} dimensions")
-    sizes = struct.unpack(f">{rank}I", file.read(4 * rank))
+    if len(header) < length:
+        raise ValueError(f"a header of {dimensions} dimensions has {length} bytes, and it holds {len(header)}")
+    sizes = struct.unpack(f">{dimensions}I", header[4:])
     wanted = math.prod(sizes)
     if not wanted:
         raise ValueError(f"it is empty: its sizes are {shown(sizes)}")

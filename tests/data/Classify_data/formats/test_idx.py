@@ -96,8 +96,49 @@ def test_a_packed_file_that_would_grow_is_not_unpacked(tmp_path: Path) -> None:
 def test_a_file_that_ends_early_is_refused(content: bytes, ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{ending}"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read as IDX"):
+    reason = "" if ending else f": a header of 1 dimensions has 8 bytes, and it holds {len(content)}$"
+    with pytest.raises(UserError, match=f"cannot be read as IDX{reason}"):
         read_idx(path, 1)
+
+
+def test_of_a_file_that_is_there_plain_and_packed_the_plain_one_is_taken(tmp_path: Path) -> None:
+    mnist(tmp_path, ".gz", count=30)
+    mnist(tmp_path, count=20)  # torchvision's download leaves both in `raw/`
+    assert len(place_layout(tmp_path).open("test")) == 20
+    assert len(place_layout(tmp_path / "t10k-images-idx3-ubyte").open("test")) == 20
+    assert place_layout(tmp_path / "t10k-images-idx3-ubyte.gz").parts.keys() == {"test"}
+
+
+def test_a_part_without_the_highest_class_fits_a_network_that_knows_it(tmp_path: Path) -> None:
+    mnist(tmp_path / "digits")
+    source = place_layout(tmp_path / "digits").open("test")
+    few = written(tmp_path / "digits/t10k-labels-idx1-ubyte", np.arange(20, dtype=np.uint8) % 8)
+    lower = place_layout(tmp_path / "digits").open("test")
+    lower.check_classes(source.classes)
+    lower.subset([0, 1]).check_classes(source.classes)
+    with pytest.raises(UserError, match="extra: 8, 9"):
+        source.check_classes(lower.classes)
+    with pytest.raises(UserError, match="missing: a, b"):
+        lower.check_classes("abcdefgh")
+    few.rename(tmp_path / "digits/val-labels-idx1-ubyte")
+    (tmp_path / "digits/t10k-images-idx3-ubyte").rename(tmp_path / "digits/val-images-idx3-ubyte")
+    assert max(place_layout(tmp_path / "digits").open("validation").labels) == 7
+    (tmp_path / "digits").rename(tmp_path / "FashionMNIST")
+    assert place_layout(tmp_path / "FashionMNIST").open("validation").classes == FASHION
+
+
+def test_listed_classes_name_the_labels_and_too_few_are_refused(tmp_path: Path) -> None:
+    mnist(tmp_path)
+    names = (*(f"name{i}" for i in range(10)), "ten")
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    source = place_layout(tmp_path).open("train")
+    assert source.classes == names  # `ten` has no image
+    assert set(source.labels) == set(range(10))
+    with pytest.raises(UserError, match="missing: 0, 1"):
+        source.check_classes(tuple("0123456789"))
+    (tmp_path / "classes.txt").write_text("name0\nname1\nname2")
+    with pytest.raises(UserError, match=r"has labels up to 9, and .*classes\.txt names 3 classes"):
+        place_layout(tmp_path).open("test")
 
 
 def test_images_without_labels_and_two_sets_in_one_folder_are_named(tmp_path: Path) -> None:
