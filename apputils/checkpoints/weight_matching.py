@@ -1,9 +1,9 @@
 """Weights from elsewhere for a network: as far as names and shapes agree, or in order.
 
-`match_weights` and its report. Called by whatever starts from other weights.
+`match_weights` and its report, `check_finite`. Called by whatever starts from other weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -44,6 +44,11 @@ class Match:
         """Whether more than half of the network starts as it was made."""
         return 2 * len(self.loaded) < self.total
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether the report is a warning: few were loaded, or by order not all of the file's."""
+        return self.few or bool(self.pairs and self.unused)
+
     def story(self, source: str) -> str:
         """The report in words."""
         lines = [f"{source}: {len(self.loaded)} of {self.total} tensors loaded"]
@@ -56,8 +61,7 @@ class Match:
         )  # fmt: skip
         for kind, names in kinds:
             if names:
-                more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-                lines.append(f"  {kind} ({len(names)}): {', '.join(names[:SHOWN])}{more}")
+                lines.append(f"  {kind} ({len(names)}): {_some(names)}")
         return "\n".join(lines)
 
 
@@ -71,7 +75,7 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
             whose layers do not, or hardly. As many are paired as can be; what only one side has is left out.
 
     Raises:
-        UserError: nothing fits.
+        UserError: nothing fits, what fits holds NaN or infinity, or the order is no way to tell which tensor is which.
     """
     own = {canonical(name, model): tensor for name, tensor in model.state_dict().items()}
     meant = same_names(weights, own)
@@ -85,6 +89,7 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
             f"none of the {len(given)} tensors fits this network ({', '.join(islice(given, 3))}, ... for "
             f"{', '.join(islice(own, 3))}, ...); nothing was loaded; {other}"
         )
+    check_finite({name: given[pairs[name]] for name in loaded}, own)
     with torch.no_grad():
         for name in loaded:
             own[name].copy_(given[pairs[name]])
@@ -98,26 +103,117 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
     return Match(loaded, mismatched, missing, unused, pairs if by_order else {})
 
 
+def check_finite(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuses weights with NaN or infinity, but for what is infinite in the network too, such as an attention mask.
+
+    Args:
+        given: tensors by the network's names, `module.` and `_orig_mod.` ignored; others are not looked at.
+        own: the network's tensors.
+
+    Raises:
+        UserError: there are some; their tensors are named.
+    """
+    meant = same_names(given, own)
+    places = {name: own.get(meant.get(name, name)) for name in given}
+    bad = [name for name, place in places.items() if place is not None and _not_finite(given[name], place)]
+    if bad:
+        raise UserError(
+            f"NaN or infinity in {len(bad)} of {len(given)} tensors ({_some(bad)}); nothing was loaded: no answer of "
+            "such a network would be a number"
+        )
+
+
+def _not_finite(tensor: Tensor, own: Tensor) -> bool:
+    if tensor.shape != own.shape:
+        return False
+    there = tensor.detach().to(own.device)
+    finite = torch.isfinite(there.to(own.dtype) if own.is_floating_point() else there)
+    return not bool((finite | ~torch.isfinite(own)).all())
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
+
+
 def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
     """Own name -> given name: as many pairs of equal shape as there can be without one crossing another.
 
     That is the longest common subsequence of the two lists of shapes; a layer that only one side has costs no other.
+
+    Raises:
+        UserError: a name of the network's would go to another tensor of it, or the order leaves a choice.
     """
     names, others = list(own), list(given)
     shapes, other_shapes = [own[name].shape for name in names], [given[name].shape for name in others]
-    longest = [[0] * (len(others) + 1) for _ in range(len(names) + 1)]  # of what is left from here on
-    for i in reversed(range(len(names))):
-        for j in reversed(range(len(others))):
-            same = shapes[i] == other_shapes[j]
-            longest[i][j] = longest[i + 1][j + 1] + 1 if same else max(longest[i + 1][j], longest[i][j + 1])
-    pairs: dict[str, str] = {}
-    i = j = 0
-    while i < len(names) and j < len(others):
-        if shapes[i] == other_shapes[j]:
-            pairs[names[i]] = others[j]
-            i, j = i + 1, j + 1
-        elif longest[i + 1][j] >= longest[i][j + 1]:
-            i += 1
-        else:
-            j += 1
+    if shapes == other_shapes:
+        pairs = dict(zip(names, others, strict=True))
+    else:
+        choices = _choices(shapes, other_shapes)
+        pairs = _first_choices(names, others, choices)
+        _check_choice(own, {names[i]: [others[j] for j in choice] for i, choice in enumerate(choices)})
+    agreeing = [name for name in own if name in given and own[name].shape == given[name].shape]
+    astray = [name for name in agreeing if pairs.get(name) != name]
+    if astray:
+        raise UserError(
+            f"the file names {len(agreeing)} of {len(own)} tensors as the network does and of the same shape, and by "
+            f"--match=order {len(astray)} of these would go elsewhere or nowhere ({_some(astray)}); nothing was "
+            "loaded. Leave --match out to load by name; if equal names are other layers here, rename the file's tensors"
+        )
     return pairs
+
+
+def _choices(shapes: Sequence[torch.Size], others: Sequence[torch.Size]) -> list[list[int]]:
+    """For each shape the places in `others` that it has in any longest common subsequence.
+
+    Toy example: [a, b] and [a, a, b] -> [[0, 1], [2]], since a could be either one.
+    """
+    before, behind = _lengths(shapes, others), _lengths(shapes[::-1], others[::-1])
+    m, n = len(shapes), len(others)
+    return [
+        [
+            j
+            for j in range(n)
+            if shapes[i] == others[j] and before[i][j] + 1 + behind[m - i - 1][n - j - 1] == before[m][n]
+        ]
+        for i in range(m)
+    ]
+
+
+def _lengths(shapes: Sequence[torch.Size], others: Sequence[torch.Size]) -> list[list[int]]:
+    """[i][j]: the length of the longest common subsequence of the first i and the first j."""
+    longest = [[0] * (len(others) + 1)]
+    for shape in shapes:
+        row = [0]
+        for j, other in enumerate(others):
+            row.append(longest[-1][j] + 1 if shape == other else max(longest[-1][j + 1], row[j]))
+        longest.append(row)
+    return longest
+
+
+def _first_choices(names: Sequence[str], others: Sequence[str], choices: Sequence[Sequence[int]]) -> dict[str, str]:
+    """Each name with the first place that is left for it."""
+    pairs: dict[str, str] = {}
+    last = -1
+    for name, choice in zip(names, choices, strict=True):
+        free = next((j for j in choice if j > last), None)
+        if free is not None:
+            pairs[name], last = others[free], free
+    return pairs
+
+
+def _check_choice(own: Mapping[str, Tensor], choices: Mapping[str, list[str]]) -> None:
+    """Refuses more than one way to pair as many tensors; counters of steps, which no answer depends on, may be any."""
+    weights = {name: choice for name, choice in choices.items() if own[name].ndim or own[name].is_floating_point()}
+    places: dict[str, list[str]] = {}
+    for name, choice in weights.items():
+        for other in choice:
+            places.setdefault(other, []).append(name)
+    several = [f"the network's {name} could be {_some(choice)}" for name, choice in weights.items() if len(choice) > 1]
+    several += [f"the file's {other} could be {_some(found)}" for other, found in places.items() if len(found) > 1]
+    if several:
+        raise UserError(
+            f"--match=order leaves a choice, since one side has tensors that the other lacks beside others of their "
+            f"shape: {several[0]}; nothing was loaded. Take these tensors out of the file, or give the file's the "
+            "network's names and leave --match out"
+        )

@@ -87,11 +87,15 @@ def start_from_file(model: nn.Module, config: ArchitectureConfig) -> None:
     """Loads the weights of `--weights` as far as they fit; what was loaded and what was not is logged.
 
     Raises:
-        UserError: they cannot be read, or none of them fits.
+        UserError: they cannot be read, none of them fits, or some are not finite.
     """
     if config.weights:
-        found = match_weights(model, load_weights(Path(config.weights)), by_order=config.match == "order")
-        logger.log(logging.WARNING if found.few else logging.INFO, "%s", found.story(config.weights))
+        weights = load_weights(Path(config.weights))
+        try:
+            found = match_weights(model, weights, by_order=config.match == "order")
+        except UserError as e:
+            raise UserError(f"--weights={config.weights}: {e}") from e
+        logger.log(logging.WARNING if found.doubtful else logging.INFO, "%s", found.story(config.weights))
 
 
 def _of_text(name: str, text: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from apputils.checkpoints.file import load_checkpoint, load_weights, save_checkpoint
 from apputils.checkpoints.schema import check_run, check_teachers
+from apputils.checkpoints.weight_matching import check_finite
 from apputils.runs.folders import Run
 from compress.distillation.teachers import SELF, Teachers
 from compress.errors import UserError
@@ -109,7 +110,9 @@ class RunTeachers:
         network = self._architecture(architecture, weights == PRETRAINED)
         if weights != PRETRAINED:
             try:
-                load_exact_weights(network, load_weights(Path(weights)))
+                given = load_weights(Path(weights))
+                check_finite(given, network.state_dict())
+                load_exact_weights(network, given)
             except UserError as e:
                 raise UserError(
                     f"the teacher {name!r}: {e}; settings of its architecture stand in its name, as in "

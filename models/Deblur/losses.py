@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from apputils.checkpoints import differences
 from apputils.checkpoints.file import load_weights
+from apputils.checkpoints.weight_matching import check_finite
 from compress.errors import UserError
 
 logger = logging.getLogger("run")
@@ -150,6 +151,11 @@ def _vgg(path: Path) -> nn.Sequential:
     found = differences.of_shapes(wanted, {name: tensor.shape for name, tensor in there.items() if name in wanted})
     if found:
         raise UserError(f"{path} holds no weights of torchvision's VGG19: {'; '.join(found)}")
-    own = {name.removeprefix("features."): there[name].float() for name in wanted}
+    used = {name: there[name] for name in wanted}
+    try:
+        check_finite(used, {name: torch.zeros(()).expand(tensor.shape) for name, tensor in used.items()})
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
+    own = {name.removeprefix("features."): tensor.float() for name, tensor in used.items()}
     features.load_state_dict(own, assign=True)
     return features

@@ -136,3 +136,55 @@ def test_by_order_a_layer_that_only_one_side_has_costs_no_other() -> None:
     assert torch.equal(own[3].weight, other[2].weight)
     assert found.missing == ["2.weight"]
     assert found.unused == ["x4", "x5"]
+
+
+def layers(**widths: tuple[int, int]) -> nn.ModuleDict:
+    return nn.ModuleDict({name: nn.Linear(*both, bias=False) for name, both in widths.items()})
+
+
+def test_by_order_names_that_agree_are_not_given_to_other_tensors() -> None:
+    own, other = layers(a=(3, 4), b=(4, 4), c=(4, 4)), layers(a=(3, 4), c=(4, 4), b=(4, 4))
+    before = own["b"].weight.clone()
+    with pytest.raises(
+        UserError, match=r"2 of these would go elsewhere or nowhere \(b.weight, c.weight\); nothing was"
+    ):
+        match_weights(own, other.state_dict(), by_order=True)
+    assert torch.equal(own["b"].weight, before)
+    assert len(match_weights(own, other.state_dict()).loaded) == 3
+    assert torch.equal(own["b"].weight, other["b"].weight)
+    assert len(match_weights(own, own.state_dict(), by_order=True).loaded) == 3
+    other = layers(x=(3, 4), b=(4, 5), y=(4, 4), z=(4, 4))  # equal names of other shapes do not agree
+    assert match_weights(own, other.state_dict(), by_order=True).pairs["b.weight"] == "y.weight"
+
+
+@pytest.mark.parametrize("side", ["file", "network"])
+def test_by_order_a_tensor_too_many_beside_one_of_its_shape_is_refused(side: str) -> None:
+    fewer, more = layers(a=(3, 4), b=(4, 5)), layers(x=(3, 4), y=(3, 4), z=(4, 5))
+    own, other = (fewer, more) if side == "file" else (more, fewer)
+    message = "the network's a.weight could be x.weight, y" if side == "file" else "the file's a.weight could be x.w"
+    with pytest.raises(UserError, match=f"--match=order leaves a choice.*{message}"):
+        match_weights(own, other.state_dict(), by_order=True)
+
+
+def test_by_order_what_has_no_place_makes_the_report_a_warning_and_counters_may_be_any() -> None:
+    own = layers(a=(3, 4), b=(4, 5))
+    given = {"x": torch.ones(4, 3), "more": torch.ones(7), "y": torch.ones(5, 4)}
+    found = match_weights(own, given, by_order=True)
+    assert (found.unused, found.doubtful) == (["more"], True)
+    assert not match_weights(own, own.state_dict() | {"more": torch.ones(7)}).doubtful
+    norm = nn.Sequential(nn.BatchNorm1d(3))
+    state = {f"x{i}": tensor for i, tensor in enumerate(norm.state_dict().values())} | {"more": torch.tensor(1)}
+    assert len(match_weights(norm, state, by_order=True).loaded) == 5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1e300])
+def test_what_is_not_finite_is_named_and_nothing_is_loaded(value: float) -> None:
+    own = layers(a=(3, 4), b=(4, 5))
+    own.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
+    state = {name: tensor.double() for name, tensor in own.state_dict().items()}
+    assert len(match_weights(own, state).loaded) == 3
+    state["b.weight"] = torch.full((5, 4), value, dtype=torch.float64)
+    before = own["a"].weight.clone()
+    with pytest.raises(UserError, match=r"NaN or infinity in 1 of 3 tensors \(b.weight\); nothing was loaded"):
+        match_weights(own, state | {"a.weight": torch.zeros(4, 3)})
+    assert torch.equal(own["a"].weight, before)

@@ -145,6 +145,11 @@ def test_an_architecture_with_a_file_of_weights(here: Path) -> None:
     found = RunTeachers("Classify", build)("lenet5=lenet.pt")
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, found.state_dict()[name]) for name, value in network.state_dict().items())
+    broken = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    next(iter(broken.values())).view(-1)[0] = float("nan")
+    save_plain(here / "nan.pt", broken)
+    with pytest.raises(UserError, match=r"the teacher 'lenet5=nan.pt': NaN or infinity in 1 of .*nothing was loaded"):
+        RunTeachers("Classify", build)("lenet5=nan.pt")
     with pytest.raises(UserError, match=r"does not fit this network.*as in vgg16_named\(width_mult=0.25\)=FILE"):
         RunTeachers("Classify", build)("simplenet=lenet.pt")
 
