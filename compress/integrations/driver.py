@@ -69,7 +69,11 @@ class LoopDriver:
             self._saved = None
 
     def begin_epoch(self, epoch: int, steps: int) -> None:
-        """An epoch of `steps` updates begins; of one that a resumed run continues with, the hook was called before."""
+        """An epoch of `steps` updates begins; of one that a resumed run continues with, the hook was called before.
+
+        Of a run resumed behind the last update of an epoch, loops go to the next one at once: that epoch ends here.
+        """
+        self.end_before(epoch)
         goes_on = self._resumed and epoch == self.epoch
         self.epoch, self.steps, self._under_way, self._resumed = epoch, steps, True, False
         if not goes_on:
@@ -115,6 +119,16 @@ class LoopDriver:
         self.show_masked()
         self.scheduler.on_epoch_end(self.epoch, self._optimizer, metrics)
         self._under_way = False
+
+    def is_in(self, epoch: int) -> bool:
+        """Whether this epoch has begun and not ended."""
+        return self._under_way and not self._resumed and epoch == self.epoch
+
+    def end_before(self, epoch: int) -> None:
+        """Ends an earlier epoch that is still under way, without metrics, which are not to be had any more."""
+        if self._under_way and epoch > self.epoch:
+            self.end_epoch(None)
+            self._resumed = False
 
     def show_masked(self) -> None:
         """For validation and saving inside an epoch: weights whose masks may recover are masked too."""

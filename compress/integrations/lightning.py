@@ -73,6 +73,8 @@ class CompressionCallback(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """The first batch of an update begins a minibatch."""
+        if not self.driver.is_in(trainer.current_epoch):  # resumed: then Lightning leaves out on_train_epoch_start
+            self.on_train_epoch_start(trainer, pl_module)
         step, within = divmod(batch_idx, trainer.accumulate_grad_batches)
         if within == 0:
             self.driver.begin_update(step)
@@ -101,6 +103,10 @@ class CompressionCallback(Callback):
         logged = trainer.callback_metrics
         found = {mode: float(logged[name]) for mode, name in self.metrics.items() if name in logged}
         self.driver.end_epoch(found or None)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Ends the last epoch, where the run was resumed behind its last update."""
+        self.driver.end_before(trainer.current_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """What a Lightning checkpoint holds of the scheduler."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from compress.config import dict_config
 from compress.context import LossComponent, PolicyLoss
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError
@@ -33,6 +34,29 @@ def driver_of(net: nn.Module, policy: Policy) -> LoopDriver:
     driver.begin_epoch(0, 1)
     driver.begin_update(0)
     return driver
+
+
+def test_an_epoch_whose_end_never_came_ends_before_the_next_one() -> None:
+    net, other = Net(), Net()
+    optimizer = sgd(net)
+    driver = LoopDriver(dict_config(net, optimizer, schedule()))
+    driver.start(net, optimizer)
+    driver.begin_epoch(0, 4)
+    assert driver.is_in(0)
+    state = driver.state_dict()  # saved behind the last update
+    optimizer = sgd(other)
+    resumed = LoopDriver(dict_config(other, optimizer, schedule()))
+    resumed.load_state_dict(state)
+    resumed.start(other, optimizer)
+    assert not resumed.is_in(0)
+    resumed.begin_epoch(1, 4)
+    assert resumed.is_in(1)
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    resumed.end_before(1)
+    assert resumed.is_in(1)
+    resumed.end_before(2)
+    assert not resumed.is_in(1)
+    assert optimizer.param_groups[0]["lr"] == 0.025
 
 
 def test_a_term_is_added_to_the_gradients() -> None:

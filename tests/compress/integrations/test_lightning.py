@@ -43,12 +43,17 @@ def build(data: dict[str, Any]) -> Any:
 
 
 def fit(
-    folder: Path, callback: CompressionCallback, module: Module, checkpoint: str | None = None, **given: Any
+    folder: Path,
+    callback: CompressionCallback,
+    module: Module,
+    checkpoint: str | None = None,
+    more: Any = (),
+    **given: Any,
 ) -> Any:
     settings = {"max_epochs": EPOCHS, "enable_checkpointing": False, **given}
     trainer = lightning.Trainer(
         default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[callback], **settings,
+        enable_model_summary=False, callbacks=[callback, *more], **settings,
     )  # fmt: skip
     loader = DataLoader(Pairs(), BATCH)
     trainer.fit(module, loader, loader, ckpt_path=checkpoint)
@@ -97,6 +102,26 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
     resumed = Module()
     fit(tmp_path, CompressionCallback(build(data)), resumed, checkpoint=str(tmp_path / "one.ckpt"))
     assert_same(resumed.net, plain_loop(data)[0])
+
+
+@pytest.mark.parametrize("step", [4, 8, 12])
+def test_a_run_resumed_behind_the_last_step_of_an_epoch_is_the_same_run(tmp_path: Path, step: int) -> None:
+    class Saving(lightning.Callback):
+        """As `ModelCheckpoint(every_n_train_steps=...)` saves: the epoch has not ended."""
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == step and not (tmp_path / "a.ckpt").exists():
+                trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    data = schedule()
+    expected, _ = plain_loop(data)
+    callbacks = [CompressionCallback(build(data)) for _ in range(2)]
+    fit(tmp_path, callbacks[0], Module(), more=[Saving()])
+    resumed = Module()
+    trainer = fit(tmp_path, callbacks[1], resumed, checkpoint=str(tmp_path / "a.ckpt"))
+    assert_same(resumed.net, expected)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1 * 0.5**EPOCHS
+    assert callbacks[1].driver.state_dict()["under_way"] is False
 
 
 def test_a_plateau_schedule_gets_the_validation_metric(tmp_path: Path) -> None:
