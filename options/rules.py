@@ -180,7 +180,11 @@ NEW: tuple[Rule[TrainConfig], ...] = (
     Rule(("seeds",), lambda c: c.nEpochs != 0, "trains several runs, and --nEpochs=0 trains none"),
     Rule(("seeds",), _trains, "trains several runs, and the other option trains none"),
     Rule(("seed",), lambda c: c.seeds is None, "is one seed, and --seeds names several; give one of the two"),
-    Rule(("run",), lambda c: _trains(c) or c.plan, "names what is written, and nothing is with the other option"),
+    Rule(
+        ("run",),
+        lambda c: _trains(c) or c.plan,
+        "names what is written; --smoke and options that list write nothing, so leave it out",
+    ),
 )
 RESUMED: tuple[Rule[TrainConfig], ...] = (
     Rule(

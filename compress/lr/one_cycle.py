@@ -29,9 +29,11 @@ class OneCycleLR(CheckedArguments, lr_scheduler.OneCycleLR):
 
     Args:
         max_lr: the highest rate, or a list with one for each group.
-        total_steps: epochs; or give `epochs` and `steps_per_epoch`, whose product it is.
+        total_steps: epochs of the cycle, of which the last has the lowest rate; with `interval: minibatch` one more
+            than the run has, so that the rate falls until the last minibatch. Or give the next two, of which it is the
+            product.
         epochs: see `total_steps`.
-        steps_per_epoch: 1, since a schedule counts epochs.
+        steps_per_epoch: 1, since a schedule counts epochs, not minibatches.
         pct_start: fraction of the epochs in which the rate rises.
         anneal_strategy: half a cosine, or a straight line.
         cycle_momentum: whether the momentum moves as well.
@@ -65,7 +67,16 @@ class OneCycleLR(CheckedArguments, lr_scheduler.OneCycleLR):
         )  # fmt: skip
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rates of the present epoch, of which the one behind the cycle has those of the cycle's last."""
+        """The rates of the present epoch, of which the one behind the cycle has those of the cycle's last.
+
+        Raises:
+            ValueError: the cycle is over.
+        """
+        if self.last_epoch > self.total_steps:
+            raise ValueError(
+                f"the cycle takes {self.total_steps} epochs, and its policy goes on behind them; give total_steps (or "
+                "epochs x steps_per_epoch) the number of epochs of the run, or let the policy end"
+            )
         if self.last_epoch == self.total_steps:
             return [group["lr"] for group in self.optimizer.param_groups]
         return super().get_lr()

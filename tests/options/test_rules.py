@@ -24,7 +24,10 @@ SHARED_TRAINING = [
     (["--plan"], "--plan is about a schedule; name one with --compress"),
     (["--smoke"], "--smoke is about a schedule"),
     (["--strict"], "--strict is about a schedule"),
-    (["--list-weights", "--run=a"], "--run names what is written, and nothing is with the other option"),
+    (
+        ["--list-weights", "--run=a"],
+        "--run names what is written; --smoke and options that list write nothing, so leave it out",
+    ),
     (["--resume=x", "--plan"], "--plan looks at a new run's schedule, and --resume continues with a run"),
     (["--resume=x", "--run=y"], "--run names a new run, and --resume continues with one"),
     (["--resume=x"], "there is no run"),

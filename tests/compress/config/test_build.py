@@ -105,7 +105,7 @@ CASES = [
     ("policies:", f"lr_schedulers: {{l: {{class: ExponentialLR, gamma: 1.0e+308}}}}\n{LR}", r"policies\[0\].lr_scheduler: "
      "ExponentialLR sets a learning rate of inf after epoch 1"),
     ("policies:", f"lr_schedulers: {{l: {{class: OneCycleLR, max_lr: 1, total_steps: 1, cycle_momentum: false}}}}\n{LR}",
-     "Tried to step 2 times. The specified number of total steps is 1"),
+     "the cycle takes 1 epochs, and its policy goes on behind them; give total_steps"),
     ("{instance_name: p}", "{instance_name: p}\n    regularizer: {instance_name: p}", "this one names pruner and regularizer"),
     ("{instance_name: p}", "{instance_name: p, args: {levels: {0.weight: 0.5}}}", "takes no 'levels' in its policy"),
     ("0.5", "80", r"given 80; final_sparsity should be a number, > 0, <= 1 \(80 % is written 0.8\)"),

@@ -191,7 +191,7 @@ def test_a_cycle_ends_at_its_end(interval, strategy, part):
 
 @pytest.mark.parametrize("interval", ["epoch", "minibatch"])
 def test_epochs_behind_a_cycle_are_refused(interval):
-    with pytest.raises(ScheduleError, match="Tried to step"):
+    with pytest.raises(ScheduleError, match="the cycle takes 4 epochs, and its policy goes on"):
         made({"class": "OneCycleLR", "max_lr": 1.0, "total_steps": 4}, interval, last=6)
 
 
