@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from compress.errors import UserError
+from compress.errors import UserError, some
 from compress.selectors import canonical, same_names
 
 SHOWN = 8
@@ -61,7 +61,7 @@ class Match:
         )  # fmt: skip
         for kind, names in kinds:
             if names:
-                lines.append(f"  {kind} ({len(names)}): {_some(names)}")
+                lines.append(f"  {kind} ({len(names)}): {some(names, SHOWN)}")
         return "\n".join(lines)
 
 
@@ -118,8 +118,8 @@ def check_finite(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None
     bad = [name for name, place in places.items() if place is not None and _not_finite(given[name], place)]
     if bad:
         raise UserError(
-            f"NaN or infinity in {len(bad)} of {len(given)} tensors ({_some(bad)}); nothing was loaded: no answer of "
-            "such a network would be a number"
+            f"NaN or infinity in {len(bad)} of {len(given)} tensors ({some(bad, SHOWN)}); nothing was loaded: no "
+            "answer of such a network would be a number"
         )
 
 
@@ -129,11 +129,6 @@ def _not_finite(tensor: Tensor, own: Tensor) -> bool:
     there = tensor.detach().to(own.device)
     finite = torch.isfinite(there.to(own.dtype) if own.is_floating_point() else there)
     return not bool((finite | ~torch.isfinite(own)).all())
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
@@ -157,7 +152,7 @@ def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[st
     if astray:
         raise UserError(
             f"the file names {len(agreeing)} of {len(own)} tensors as the network does and of the same shape, and by "
-            f"--match=order {len(astray)} of these would go elsewhere or nowhere ({_some(astray)}); nothing was "
+            f"--match=order {len(astray)} of these would go elsewhere or nowhere ({some(astray, SHOWN)}); nothing was "
             "loaded. Leave --match out to load by name; if equal names are other layers here, rename the file's tensors"
         )
     return pairs
@@ -209,8 +204,12 @@ def _check_choice(own: Mapping[str, Tensor], choices: Mapping[str, list[str]]) -
     for name, choice in weights.items():
         for other in choice:
             places.setdefault(other, []).append(name)
-    several = [f"the network's {name} could be {_some(choice)}" for name, choice in weights.items() if len(choice) > 1]
-    several += [f"the file's {other} could be {_some(found)}" for other, found in places.items() if len(found) > 1]
+    several = [
+        f"the network's {name} could be {some(choice, SHOWN)}" for name, choice in weights.items() if len(choice) > 1
+    ]
+    several += [
+        f"the file's {other} could be {some(found, SHOWN)}" for other, found in places.items() if len(found) > 1
+    ]
     if several:
         raise UserError(
             f"--match=order leaves a choice, since one side has tensors that the other lacks beside others of their "

@@ -15,12 +15,8 @@ REFUSED = {
     "MultiplicativeLR": "its lr_lambda is a function, which YAML cannot hold; write a class and register it",
 }
 WIDER[lr_scheduler.CyclicLR] = {"base_momentum": float | list[float], "max_momentum": float | list[float]}  # by group
-OURS = (
-    "ChainedScheduler",
-    "OneCycleLR",
-    "PolynomialLR",
-    "SequentialLR",
-)  # registered by the other modules of this folder
+# Registered by the other modules of this folder.
+OURS = ("ChainedScheduler", "OneCycleLR", "PolynomialLR", "SequentialLR")
 
 
 def register_torch_schedulers() -> None:
