@@ -7,7 +7,7 @@
 The second command puts the numbers of that comparison, under its title, in benchmarks/costs.json (a title that is
 there already is replaced) and writes the tables of the page anew; the third only writes them. Every difference is to
 the first network of its table, image by image and seed by seed, with its 98 % interval; one whose interval contains
-zero is none.
+zero is none. Of groups of seeds the same for other seeds on these images is beside it.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from apputils.compare.differences import interval_text
+from apputils.compare.differences import interval_text, over_seeds_text
 from compress.analysis.metric_names import words_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA, PAGE = ROOT / "benchmarks" / "costs.json", ROOT / "docs" / "costs.md"
 BEGIN, END = "<!-- costs: made by benchmarks/costs.py -->", "<!-- end -->"
 KEPT = ("name", "parameters", "macs", "effective_macs", "sparsity", "file_bytes", "seeds")
-OF_DIFFERENCE = ("name", "metric", "mean", "low", "high", "seeds", "images", "finding")
+OF_DIFFERENCE = ("name", "metric", "mean", "low", "high", "seeds", "images", "finding", "over_seeds")
 Content = Mapping[str, Any]
 
 
@@ -35,7 +35,7 @@ def taken_from(comparison: Content) -> dict[str, Any]:
     metric = next(iter(comparison["metrics"]))
     rows = [{key: row.get(key) for key in (*KEPT, metric, f"{metric}_deviation")} for row in comparison["rows"]]
     differences = [
-        {key: each[key] for key in OF_DIFFERENCE} for each in comparison["differences"] if each["metric"] == metric
+        {key: each.get(key) for key in OF_DIFFERENCE} for each in comparison["differences"] if each["metric"] == metric
     ]
     measured = str(comparison["measured_on"]).partition(" (")[0]  # in words; what classes there are is left out
     return {"metric": metric, "measured_on": measured, "rows": rows, "differences": differences}
@@ -76,7 +76,9 @@ def _macs(row: Content) -> str:
 def _difference(found: Content | None) -> str:
     if found is None:
         return "0"
-    return f"{found['finding']} ({interval_text(found)})"
+    text = f"{found['finding']} ({interval_text(found)})"
+    seeds = over_seeds_text(found)
+    return f"{text}; on these images {seeds}" if seeds else text
 
 
 def page(text: str, tables: Mapping[str, Content]) -> str:

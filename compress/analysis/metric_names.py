@@ -37,6 +37,11 @@ class MetricWords:
         """`+1.98`."""
         return f"{number:+.{self.digits}f}"
 
+    def difference(self, number: float) -> str:
+        """`0.12 dB`, `0.57 points`: two percentages differ by points."""
+        text = self.bare(number)
+        return f"{text} points" if self.unit == "%" else self._with_unit(text)
+
     def _with_unit(self, text: str) -> str:
         return f"{text} {self.unit}" if self.unit else text
 

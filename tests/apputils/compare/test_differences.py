@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from apputils.compare.candidate import Candidate
-from apputils.compare.differences import difference_rows
+from apputils.compare.differences import OTHER_SEEDS, difference_rows, differences_text
 
 
 def candidate(name: str, seeds: tuple[int, ...], gain: float = 0.0) -> Candidate:
@@ -36,3 +36,22 @@ def test_two_single_networks_have_no_seeds_to_pair() -> None:
     single = candidate("a", ())
     [row] = difference_rows([single, dataclasses.replace(single, name="b")], {"psnr": True})
     assert (row["seeds"], row["paired"]) == (1, True)
+
+
+def test_a_gain_of_every_seed_is_shown_for_other_seeds_where_images_disagree_too_much_for_other_images() -> None:
+    seeds = np.array([[0.55], [0.50], [0.60], [0.52], [0.58]])
+    of_images = np.tile([-4.0, 4.0], 20)
+    first = dataclasses.replace(candidate("a", (0, 1, 2, 3, 4)), scores={"top1": np.full((5, 40), 90.0)})
+    second = dataclasses.replace(first, name="b", scores={"top1": 90 + seeds + of_images})
+    [row] = rows = difference_rows([first, second], {"top1": True})
+    assert row["finding"] == "no difference shown"
+    assert row["over_seeds"]["finding"] == "better by 0.55 points"
+    text = differences_text(rows)
+    assert OTHER_SEEDS in text
+    assert "better by 0.55 points (+0.48 to +0.62), p 7.5e-06" in text
+
+
+def test_single_networks_say_nothing_of_other_seeds() -> None:
+    rows = difference_rows([candidate("a", ()), candidate("b", (), 0.5)], {"psnr": True})
+    assert rows[0]["over_seeds"] is None
+    assert OTHER_SEEDS not in differences_text(rows)

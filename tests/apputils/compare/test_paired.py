@@ -51,8 +51,9 @@ def test_equal_groups_claim_a_difference_in_no_more_than_the_two_percent_of_case
     def group(size: int) -> np.ndarray:
         return np.asarray(hard + draw.normal(0, of_seed, (size, 1)) + draw.normal(0, of_both, (size, images)))
 
-    claims = sum(paired_difference(group(seeds[0]), group(seeds[1]), pair).shown for _ in range(500))
-    assert claims <= 20  # of 500 at 2 %: more than that is one chance in a thousand
+    found = [paired_difference(group(seeds[0]), group(seeds[1]), pair) for _ in range(500)]
+    assert sum(each.shown for each in found) <= 20  # of 500 at 2 %: more than that is one chance in a thousand
+    assert sum(each.over_seeds is not None and each.over_seeds.shown for each in found) <= 20
 
 
 def test_groups_whose_seeds_differ_by_unlike_amounts_claim_no_more() -> None:
@@ -61,6 +62,35 @@ def test_groups_whose_seeds_differ_by_unlike_amounts_claim_no_more() -> None:
     assert (
         sum(paired_difference(first + np.zeros(9), second + np.zeros(9), False).shown for first, second in pairs) <= 20
     )
+
+
+def test_other_seeds_on_these_images_are_scipys_paired_t_test_over_seeds() -> None:
+    draw = np.random.default_rng(3)
+    first, second = scores(draw, 5, 30), scores(draw, 5, 30, 0.2)
+    found = paired_difference(first, second).over_seeds
+    expected = stats.ttest_rel(second.mean(1), first.mean(1))
+    interval = expected.confidence_interval(CONFIDENCE)
+    assert found is not None
+    assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, expected.pvalue), abs=1e-12)
+    assert found.by_seed == pytest.approx(second.mean(1) - first.mean(1))
+    assert paired_difference(first[:1], second[:1]).over_seeds is None  # nothing is known of other seeds
+    unpaired = paired_difference(first, second, False).over_seeds
+    assert unpaired is not None
+    assert (unpaired.p, unpaired.by_seed) == (None, None)
+    assert unpaired.shown == (not unpaired.low <= 0 <= unpaired.high)
+
+
+@pytest.mark.parametrize("pair", [True, False])
+def test_intervals_can_be_computed_again_from_their_parts(pair: bool) -> None:
+    draw = np.random.default_rng(4)
+    found = paired_difference(scores(draw, 4, 20), scores(draw, 4, 20, 0.1), pair).facts()
+
+    def half(*of: str) -> float:
+        parts = [each for each in found["parts"] if each["of"] in of]
+        return float(np.hypot.reduce([each["standard_error"] * stats.t.ppf(0.99, each["degrees"]) for each in parts]))
+
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(half("images", "seeds"))
+    assert (found["over_seeds"]["high"] - found["over_seeds"]["low"]) / 2 == pytest.approx(half("seeds"))
 
 
 def test_a_difference_that_is_there_is_shown_although_images_differ_by_sixty_times_as_much() -> None:
