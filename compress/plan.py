@@ -62,9 +62,15 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of all epochs, in order; as text, a table of those in which something changes."""
+    """What happens in which epoch; as text, a table of those in which something changes.
+
+    Attributes:
+        rows: of all epochs, in order.
+        notes: sentences about all of it.
+    """
 
     rows: tuple[PlanRow, ...]
+    notes: tuple[str, ...] = ()
 
     def changes(self) -> list[PlanRow]:
         """The rows in which something differs from the row before."""
@@ -110,7 +116,7 @@ class Plan:
         text = tabulate(rows, headers, disable_numparse=True, maxheadercolwidths=24, maxcolwidths=60)
         by_layer = "".join(f"\n{layer}: {words}" for layer, words in self.rows[-1].bits.items())
         end = f"epochs 0..{len(self.rows) - 1}, counted from 0; those like the one before them are left out"
-        return f"{text}\n{end}{by_layer}"
+        return "\n".join([f"{text}\n{end}{by_layer}", *self.notes])
 
 
 def _rates(rates: tuple[float, ...]) -> str:
@@ -168,7 +174,7 @@ def make_plan(
         others_now = {name: each[epoch] for name, each in other_rates.items()}
         names = tuple(policy.name for policy in firing)
         rows.append(PlanRow(epoch, names, levels, rates[epoch], reach, bits, others_now, removed, zeros))
-    return Plan(tuple(rows))
+    return Plan(tuple(rows), tuple(note for policy in policies if (note := policy.plan_note())))
 
 
 def _thinned(

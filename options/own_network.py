@@ -48,7 +48,9 @@ def unknown(arch: str, names: Iterable[str], libraries: Iterable[str]) -> str:
     of_libraries = [f"{library}:NAME" for library in libraries]
     others = [f"those of libraries are {' and '.join(of_libraries)}"] if of_libraries else []
     prefix = arch.partition(":")[0]
-    if prefix in LIBRARIES:
+    if "(" in prefix:
+        others.append("arguments of its constructor go into --arch-args, as in --arch-args='{width: 32}'")
+    elif prefix in LIBRARIES:
         others.append(f"there are no networks of {prefix} for this application")
     else:
         others.append("your own is FILE.py:CLASS or MODULE:CLASS")

@@ -1,6 +1,7 @@
 """The one-cycle schedule: `OneCycleLR`, torch's class, whose rate stays at its end when the cycle is over."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -65,6 +66,14 @@ class OneCycleLR(CheckedArguments, lr_scheduler.OneCycleLR):
             optimizer, max_lr, total_steps, epochs, steps_per_epoch, pct_start, anneal_strategy, cycle_momentum,
             base_momentum, max_momentum, div_factor, final_div_factor, three_phase, last_epoch,
         )  # fmt: skip
+
+    @staticmethod
+    def length_of(arguments: Mapping[str, Any]) -> int | None:
+        """Epochs of the cycle that has these arguments; None where they do not say."""
+        if (total := arguments.get("total_steps")) is not None:
+            return int(total)
+        pair = arguments.get("epochs"), arguments.get("steps_per_epoch")
+        return None if None in pair else int(pair[0]) * int(pair[1])  # type: ignore[arg-type]
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates of the present epoch, of which the one behind the cycle has those of the cycle's last.

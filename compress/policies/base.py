@@ -115,6 +115,10 @@ class Policy(CheckedArguments):
         """What it will ask for at a firing epoch: quantity (such as a weight's name) -> value. Data-driven: {}."""
         return {}
 
+    def plan_note(self) -> str:
+        """A sentence below the plan, for what its rows cannot show; mostly ''."""
+        return ""
+
     def expected(self, epoch: int) -> dict[str, float]:
         """What `plan` comes to, where only whole elements or groups can go; what is shown to people."""
         return self.plan(epoch)

@@ -97,6 +97,25 @@ class LRPolicy(Policy):
         if self._line is not None:
             self._move(min(ctx.step / ctx.steps_per_epoch, 1.0))
 
+    def cut_short(self, epochs: int) -> str:
+        """A sentence where a cycle's end lies behind what the policy and the run do of it."""
+        length_of = getattr(self.scheduler_class, "length_of", None)
+        length = length_of(self.arguments) if length_of else None
+        last = min(self.window.last, epochs - 1)
+        fits = last + (2 if self.interval == "minibatch" else 1)
+        if length is None or length <= fits:
+            return ""
+        return (
+            f"the cycle of {self.name!r} takes {length} epochs, and it acts until epoch {last}: the rate stops on its "
+            f"way; total_steps={fits} ends there"
+        )
+
+    def plan_note(self) -> str:
+        """That the rate moves inside of epochs, where it does."""
+        if self.interval == "epoch":
+            return ""
+        return f"{self.name} moves the rate in each minibatch, on the line from an epoch's rate to the next one's"
+
     def needs(self, hook: str, epoch: int) -> bool:
         """The minibatches' begin only where the rate moves there."""
         return hook != "on_minibatch_begin" or self.interval == "minibatch"

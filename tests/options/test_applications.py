@@ -27,4 +27,6 @@ def test_a_mistyped_network_is_refused_as_the_options_are_read() -> None:
     options = APPLICATIONS["Classify"].load("train_options")()
     with pytest.raises(UserError, match="--arch=resnet21: unknown architecture; did you mean .*'resnet20'.*timm:NAME"):
         options.parse(["--arch=resnet21"])
+    with pytest.raises(UserError, match="arguments of its constructor go into --arch-args"):
+        options.parse(["--arch=resnet20(width=32)"])
     assert options.parse(["--arch=timm:resnet21"]).arch == "timm:resnet21"  # timm knows it or not

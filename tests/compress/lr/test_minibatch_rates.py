@@ -240,3 +240,27 @@ def test_rates_of_epochs_need_no_minibatches_begin():
     scheduler.on_epoch_begin(0, optimizer)
     scheduler.on_minibatch_end(0, 0, STEPS, optimizer)
     scheduler.on_epoch_end(0, optimizer)
+
+
+@pytest.mark.parametrize(("interval", "last", "epochs", "length", "fits"), [
+    ("epoch", 30, 10, {"total_steps": 30}, 10), ("epoch", 8, 30, {"epochs": 10, "steps_per_epoch": 3}, 8),
+    ("minibatch", 10, 10, {"total_steps": 12}, 11),
+])  # fmt: skip
+def test_a_cycle_whose_end_is_never_reached_is_warned_of(caplog, interval, last, epochs, length, fits):
+    net = nn.Linear(2, 2)
+    cycle = {"class": "OneCycleLR", "max_lr": 0.1, **length}
+    dict_config(net, torch.optim.SGD(net.parameters(), lr=1.0), schedule(cycle, interval, 0, last), epochs=epochs)
+    assert f"the rate stops on its way; total_steps={fits} ends there" in caplog.text
+
+
+@pytest.mark.parametrize(("interval", "length"), [("epoch", 10), ("minibatch", 10), ("minibatch", 11)])
+def test_a_cycle_that_ends_with_the_run_is_not_warned_of(caplog, interval, length):
+    net = nn.Linear(2, 2)
+    cycle = {"class": "OneCycleLR", "max_lr": 0.1, "total_steps": length}
+    dict_config(net, torch.optim.SGD(net.parameters(), lr=1.0), schedule(cycle, interval, 0, 10), epochs=10)
+    assert caplog.text == ""
+
+
+def test_a_plan_says_that_rates_move_inside_of_epochs():
+    assert "it moves the rate in each minibatch" in str(made(CYCLE)[0].preview(6))
+    assert "minibatch" not in str(made(CYCLE, "epoch")[0].preview(6))
