@@ -16,7 +16,7 @@ from engine.goals.training import judge_trained
 from engine.progress import Progress
 from engine.saved.after_training import quantized_at_the_end
 from engine.saved.dense_baseline import beside_dense, dense_teachers
-from engine.saved.learned_nothing import learned_nothing
+from engine.saved.learned_nothing import FEWEST_EPOCHS, learned_nothing, worse_teachers
 from engine.saved.rebuild import rebuild
 from options.own_network import to_type_again
 
@@ -47,6 +47,9 @@ def summarize(
     quality = application.measure(state.model)
     if progress.history and (text := _no_better(application, progress, quality)):
         logger.warning("%s", text)
+    if len(progress.history) >= FEWEST_EPOCHS:
+        for text in _of_teachers(application, quality, dense):
+            logger.warning("%s", text)
     summary = make_summary(
         run=run.name,
         optform=config.optform,
@@ -70,6 +73,18 @@ def summarize(
     progress.sizes.tell(run, application.quality)
     logger.info("%s", whereabouts(run, to_type_again(config)))
     return summary
+
+
+def _of_teachers(
+    application: TrainedApplication,
+    quality: Mapping[str, Mapping[str, float]],
+    dense: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> list[str]:
+    metric = application.quality
+    if metric not in quality:
+        return []
+    known = {name: found[metric]["model"] for name, found in dense.items()}
+    return worse_teachers(metric, quality[metric]["model"], known, application.higher_is_better)
 
 
 def _no_better(application: TrainedApplication, progress: Progress, quality: Mapping[str, Mapping[str, float]]) -> str:

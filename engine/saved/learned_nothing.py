@@ -1,12 +1,14 @@
-"""A trained network that is no better than the trivial method beside it, in words.
+"""A trained network that is no better than the trivial method beside it, or better than its teacher, in words.
 
-`learned_nothing`. Called by the final summary of a run and by the tester.
+`learned_nothing`, `worse_teachers`. Called by the final summary of a run and by the tester.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 
 from compress.analysis.metric_names import words_of
+from compress.distillation.teachers import SELF
+from engine.saved.dense_baseline import title_of
 
 FEWEST_EPOCHS = 3  # shorter runs are tries, of which nothing is expected
 
@@ -32,6 +34,24 @@ def learned_nothing(
         f"{words.title} {words.value(value)} is no better than that of the trivial baseline ({name}: "
         f"{words.value(trivial)}): the network has learned nothing of use{_diverged(history)}"
     )
+
+
+def worse_teachers(metric: str, value: float, teachers: Mapping[str, float], higher: bool) -> list[str]:
+    """A sentence for each teacher that does worse than the network it has taught; `self` is none, it is what was.
+
+    Args:
+        metric: that the run is judged by.
+        value: of the network.
+        teachers: what reports call them -> value, on the same data.
+        higher: whether more of the metric is better.
+    """
+    words = words_of(metric)
+    return [
+        f"{name} has {words.title} {words.value(own)}, worse than the network that it taught ({words.value(value)}): a "
+        "network learns little from such a teacher; train a better one, or compare with the same run without it"
+        for name, own in teachers.items()
+        if name != title_of(SELF) and round((value - own) * (1 if higher else -1), words.digits) > 0
+    ]
 
 
 def _diverged(history: Sequence[Mapping[str, float]]) -> str:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from engine.saved.learned_nothing import learned_nothing
+from engine.saved.learned_nothing import learned_nothing, worse_teachers
 
 GREW = [{"loss": 44.0}, {"loss": 59.8}, {"loss": 94.6}]
 FELL = [{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}]
@@ -37,3 +37,11 @@ def test_terms_that_policies_add_to_the_loss_are_not_divergence() -> None:
 
 def test_short_runs_are_not_judged() -> None:
     assert learned_nothing("top1", 0.0, ("m", 9.94), True, GREW[:2]) == ""
+
+
+def test_a_teacher_that_does_worse_than_its_student_is_named() -> None:
+    teachers = {"teacher big": 90.0, "teacher small": 91.2, "dense network (teacher self)": 80.0}
+    [text] = worse_teachers("top1", 91.2, teachers, True)
+    assert text.startswith("teacher big has top-1 accuracy 90.00 %, worse than the network that it taught (91.20 %)")
+    assert worse_teachers("loss", 0.2, {"teacher big": 0.1}, False) == []
+    assert len(worse_teachers("loss", 0.1, {"teacher big": 0.2}, False)) == 1
