@@ -131,8 +131,12 @@ class CompressionCallback(TrainerCallback):
             torch.save(self.driver.state_dict(), folder / STATE_FILE)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Ends an epoch whose evaluation never came."""
+        """Ends an epoch whose evaluation never came, or that a run resumed behind its last step had yet to end."""
         self._end_epoch(given["optimizer"], None)
+        if self.driver.steps:
+            self._put_back_rates(given["optimizer"])
+            self.driver.end_before(state.global_step // self.driver.steps)
+            self._note_rates(given["optimizer"])
 
     def _end_epoch(self, optimizer: Any, metrics: Mapping[str, float] | None) -> None:
         if not self._awaiting_metrics:

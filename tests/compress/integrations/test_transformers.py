@@ -85,6 +85,19 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
     assert_same(net, plain_loop(data)[0])
 
 
+@pytest.mark.parametrize("behind", [1, 2, EPOCHS])
+def test_a_run_resumed_behind_the_last_step_of_an_epoch_ends_that_epoch(tmp_path: Path, behind: int) -> None:
+    data = schedule(use_double_copies=True)
+    whole, _ = trainer_of(tmp_path, data, save_strategy="steps", save_steps=1)
+    whole.train()
+    folder = tmp_path / f"checkpoint-{whole.state.global_step // EPOCHS * behind}"
+    again, net = trainer_of(tmp_path / "again", data)
+    next(c for c in again.callback_handler.callbacks if isinstance(c, CompressionCallback)).load(folder)
+    again.train(resume_from_checkpoint=str(folder))
+    assert_same(net, plain_loop(data)[0])
+    assert again.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"]
+
+
 def test_a_plateau_schedule_gets_the_evaluation_metric(tmp_path: Path) -> None:
     data = {**schedule(), "lr_schedulers": {"lr": {"class": "ReduceLROnPlateau", "patience": 0, "threshold": 9.0}}}
     trainer, _ = trainer_of(tmp_path, data, eval_strategy="epoch")
