@@ -48,7 +48,7 @@ def _finding(metric: str, mean: float, higher_is_better: bool, shown: bool) -> s
 def interval_text(row: Row) -> str:
     """`-0.05 to +0.12`."""
     if row["low"] is None or row["high"] is None or row["high"] == float("inf"):
-        return "unknown: one image of one seed"
+        return "unknown: it takes two images"
     return _ends(row["metric"], row)
 
 
@@ -83,6 +83,8 @@ def differences_text(rows: Sequence[Row]) -> str:
 def how_to_read(rows: Sequence[Row]) -> str:
     """What the intervals are, and what one seed cannot say."""
     text = f"{100 * CONFIDENCE:.0f} % intervals of the mean difference, image by image"
+    if left_out := max(row["left_out"] for row in rows):
+        text += f" (up to {left_out} of them left out, where a score is not finite)"
     if any(row["seeds"] == 1 for row in rows):
         return f"{text}; with one seed nothing is known of other seeds (train.py --seeds=5)"
     seeds = "seed by seed" if all(row["paired"] for row in rows) else "over unpaired seeds"

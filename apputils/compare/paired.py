@@ -49,7 +49,7 @@ class OverSeeds:
     @property
     def shown(self) -> bool:
         """Whether the interval leaves zero out."""
-        return not self.low <= 0 <= self.high
+        return self.low > 0 or self.high < 0  # not `not low <= 0 <= high`, which not-a-number fulfils
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ class Difference:
     Attributes:
         mean: over images and seeds, in the metric's unit.
         low: end of the 98 % confidence interval, for other images and other seeds.
-        high: the other end; infinite both where one image of one seed is all there is.
+        high: the other end; infinite both where there is one image only, which says nothing of others.
         seeds: of each side, the smaller number.
-        images: that both were measured on.
+        images: that both were measured on and that count.
+        left_out: images that do not count, as a score is not finite (the PSNR of an exact image).
         paired: whether seeds were paired, and not only images.
         parts: what the interval is made of; half its width is the square root of the sum of the squares of each
             standard error times its t quantile.
@@ -76,11 +77,12 @@ class Difference:
     paired: bool
     parts: tuple[Part, ...] = ()
     over_seeds: OverSeeds | None = None
+    left_out: int = 0
 
     @property
     def shown(self) -> bool:
         """Whether the interval leaves zero out."""
-        return not self.low <= 0 <= self.high
+        return self.low > 0 or self.high < 0  # not `not low <= 0 <= high`, which not-a-number fulfils
 
     def facts(self) -> dict[str, Any]:
         """Plain data."""
@@ -101,7 +103,7 @@ def paired_difference(first: Scores, second: Scores, seeds_pair: bool = True) ->
 
     Args:
         first: score of each image under each seed, (seeds, images).
-        second: of the other network, of the same images.
+        second: of the other network, of the same images. Images with a score that is not finite are left out.
         seeds_pair: whether row i of both has the same seed.
 
     Raises:
@@ -109,17 +111,23 @@ def paired_difference(first: Scores, second: Scores, seeds_pair: bool = True) ->
     """
     if first.shape[1:] != second.shape[1:] or first.ndim != 2:
         raise ValueError(f"scores of {first.shape} and {second.shape} are not of the same images")
+    finite = np.isfinite(first).all(0) & np.isfinite(second).all(0)
+    left_out = int((~finite).sum())
+    if not finite.any():
+        return Difference(math.nan, -math.inf, math.inf, min(len(first), len(second)), 0, False, left_out=left_out)
+    first, second = first[:, finite], second[:, finite]
     paired = seeds_pair and len(first) == len(second)
     by_image, by_seed = second.mean(0) - first.mean(0), second.mean(1) - first.mean(1) if paired else None
     seeds: list[Part] = []
     if min(len(first), len(second)) > 1:
         samples = [by_seed] if by_seed is not None else [first.mean(1), second.mean(1)]
         seeds = [_part("seeds", each) for each in samples]
-    parts = [part for part in (_part("images", by_image), *seeds) if part.degrees]
+    parts = [_part("images", by_image), *seeds]
     mean = float(by_image.mean())
     over_seeds = _over_seeds(mean, seeds, by_seed) if seeds else None
     count = min(len(first), len(second))
-    return Difference(mean, *_around(mean, parts), count, len(by_image), paired, tuple(parts), over_seeds)
+    ends = _around(mean, parts)
+    return Difference(mean, *ends, count, len(by_image), paired, tuple(parts), over_seeds, left_out)
 
 
 def _over_seeds(mean: float, parts: list[Part], by_seed: NDArray[np.float64] | None) -> OverSeeds:
@@ -145,13 +153,13 @@ def _part(of: str, values: NDArray[np.float64]) -> Part:
 
 
 def _around(mean: float, parts: list[Part]) -> tuple[float, float]:
-    """The interval of a sum of independent parts; 0 degrees of freedom: unknown."""
-    half = _half_width([part for part in parts if part.degrees])
+    """The interval of a sum of independent parts; infinite where one has no degrees of freedom."""
+    half = _half_width(parts)
     return mean - half, mean + half
 
 
 def _half_width(parts: list[Part]) -> float:
-    if not parts:
+    if not all(part.degrees for part in parts):
         return math.inf
     from scipy.special import stdtrit  # a quarter of a second to import
 

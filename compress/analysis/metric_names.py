@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+NOT_FINITE = "not finite"  # such as the PSNR of an image that is exact
+
 
 @dataclass(frozen=True)
 class MetricWords:
@@ -25,21 +27,22 @@ class MetricWords:
         """`PSNR, dB`."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
-    def value(self, number: float) -> str:
+    def value(self, number: float | None) -> str:
         """`35.05 dB`."""
-        return self._with_unit(f"{number:.{self.digits}f}")
+        return NOT_FINITE if number is None else self._with_unit(self.bare(number))
 
-    def bare(self, number: float) -> str:
-        """`35.05`, for a column whose heading has the unit."""
-        return f"{number:.{self.digits}f}"
+    def bare(self, number: float | None) -> str:
+        """`35.05`, for a column whose heading has the unit; files have None where a number is not finite."""
+        return NOT_FINITE if number is None else f"{number:.{self.digits}f}"
 
     def change(self, number: float) -> str:
         """`+1.98`."""
         return f"{number:+.{self.digits}f}"
 
     def difference(self, number: float) -> str:
-        """`0.12 dB`, `0.57 points`: two percentages differ by points."""
+        """`0.12 dB`, `0.57 points`: two percentages differ by points; one that is too small for the digits has one."""
         text = self.bare(number)
+        text = f"{number:.1g}" if number and float(text) == 0 else text
         return f"{text} points" if self.unit == "%" else self._with_unit(text)
 
     def _with_unit(self, text: str) -> str:

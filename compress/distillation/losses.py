@@ -14,6 +14,7 @@ from compress.distillation.feature_dims import channel_dim
 from compress.errors import UserError
 
 Distance = Literal["l1", "l2"]
+SHORTEST = {"attention": 0.01, "similarity": 0.1}  # of the batch's mean length: features of a tenth of the usual size
 
 
 def softened_divergence(student: Tensor, teacher: Tensor, temperature: float, class_dim: int | None = None) -> Tensor:
@@ -38,9 +39,27 @@ def distance(student: Tensor, teacher: Tensor, kind: Distance) -> Tensor:
 
 
 def attention_map(feature: Tensor, dim: int | None = None) -> Tensor:
-    """Where a layer looks: squares summed over its channels, a vector of length 1 for each sample, (N, positions)."""
+    """Where a layer looks: squares summed over its channels, a vector of length 1 for each sample, (N, positions).
+
+    The vector of a sample that the layer hardly answers stays shorter (`unit_rows`).
+    """
     energy = feature.float().square().sum(channel_dim(feature) if dim is None else dim).flatten(1)
-    return functional.normalize(energy, dim=1)
+    return unit_rows(energy, SHORTEST["attention"])
+
+
+def unit_rows(vectors: Tensor, shortest: float) -> Tensor:
+    """Each row divided by its length, or by a part of the batch's mean length where that is more.
+
+    The gradient of a row of length 1 grows without bound as the row falls to zero. A layer that answers one sample
+    with nothing, as ReLU layers do, would throw the whole network away by it; such a row stays short instead.
+
+    Args:
+        vectors: (N, D).
+        shortest: that part, in [0, 1).
+    """
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    least = shortest * lengths.detach().mean()
+    return vectors / torch.where(lengths > least, lengths, least).clamp_min(1e-12)
 
 
 def attention_distance(student: Tensor, teacher: Tensor, dim: int | None = None) -> Tensor:
@@ -50,9 +69,12 @@ def attention_distance(student: Tensor, teacher: Tensor, dim: int | None = None)
 
 
 def similarity(feature: Tensor) -> Tensor:
-    """How alike the samples of a batch look to a layer: Gram matrix of the samples, each row of length 1, (N, N)."""
+    """How alike the samples of a batch look to a layer: Gram matrix of the samples, each row of length 1, (N, N).
+
+    The row of a sample that the layer hardly answers stays shorter (`unit_rows`).
+    """
     flat = feature.float().flatten(1)
-    return functional.normalize(flat @ flat.T, dim=1)
+    return unit_rows(flat @ flat.T, SHORTEST["similarity"])
 
 
 def similarity_distance(student: Tensor, teacher: Tensor) -> Tensor:

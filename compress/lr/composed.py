@@ -3,7 +3,9 @@
 Torch's two classes with their parts written in place (`{class: CLASS, ...arguments}`), and a warm-up.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -154,3 +156,28 @@ class WarmupLR(CheckedArguments, lr_scheduler.SequentialLR):
         warmup = {"class": "LinearLR", "start_factor": start_factor, "total_iters": warmup_epochs}
         parts = _make_parts(optimizer, [warmup, after or steady])
         super().__init__(optimizer, parts, [warmup_epochs], last_epoch)
+
+    @staticmethod
+    def meeting(shadow: Optimizer, arguments: Mapping[str, Any]) -> None:
+        """Refuses an `after` that begins at another rate than the warm-up ends with: a slope in each minibatch.
+
+        Args:
+            shadow: an optimizer like the network's, which is changed.
+            arguments: of the constructor.
+
+        Raises:
+            ValueError: it does.
+        """
+        after = arguments.get("after")
+        if not after:
+            return
+        ends = [float(group["lr"]) for group in shadow.param_groups]
+        with suppress(ValueError, TypeError, ArithmeticError, LookupError, AttributeError):  # told when it is built
+            make_part(shadow, after)
+        begins = [float(group["lr"]) for group in shadow.param_groups]
+        for end, begin in zip(ends, begins, strict=True):
+            if not math.isclose(end, begin, rel_tol=1e-6):
+                raise ValueError(
+                    f"interval minibatch: the warm-up ends with the rate {end:.3g} and after begins with {begin:.3g}, "
+                    "a jump, which would become a slope over the epoch before it; leave interval out"
+                )

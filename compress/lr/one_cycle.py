@@ -84,7 +84,8 @@ class OneCycleLR(CheckedArguments, lr_scheduler.OneCycleLR):
         if self.last_epoch > self.total_steps:
             raise ValueError(
                 f"the cycle takes {self.total_steps} epochs, and its policy goes on behind them; give total_steps (or "
-                "epochs x steps_per_epoch) the number of epochs of the run, or let the policy end"
+                "epochs x steps_per_epoch) the number of epochs of the run (one more with interval minibatch), or let "
+                "the policy end"
             )
         if self.last_epoch == self.total_steps:
             return [group["lr"] for group in self.optimizer.param_groups]

@@ -70,7 +70,7 @@ class LRPolicy(Policy):
     ) -> None:
         super().__init__(name, window)
         if interval == "minibatch":
-            _refuse_jumps(scheduler_class, arguments)
+            _refuse_jumps(scheduler_class, arguments, optimizer)
         self.optimizer = optimizer
         self.scheduler_class = scheduler_class
         self.arguments = arguments
@@ -95,7 +95,7 @@ class LRPolicy(Policy):
     def on_minibatch_begin(self, ctx: StepContext) -> None:
         """The rate of this minibatch, where it moves in each."""
         if self._line is not None:
-            self._move(min(ctx.step / ctx.steps_per_epoch, 1.0))
+            self._move(min(ctx.step / max(ctx.steps_per_epoch, 1), 1.0))
 
     def cut_short(self, epochs: int) -> str:
         """A sentence where a cycle's end lies behind what the policy and the run do of it."""
@@ -194,7 +194,7 @@ class LRPolicy(Policy):
     def _move(self, fraction: float) -> None:
         """Sets what lies at a fraction of the way from this epoch's settings to the next one's."""
         assert self._line is not None
-        for group, settings in zip(self.optimizer.param_groups, self._line, strict=True):
+        for group, settings in zip(self.optimizer.param_groups, self._line, strict=False):  # a new group stays as it is
             for key, (here, there) in settings.items():
                 if key in group:  # else the state is of another class of optimizer
                     set_in_place(group, key, _between(here, there, fraction))
@@ -238,14 +238,16 @@ class LRPolicy(Policy):
         return float(metrics[mode])
 
 
-def _refuse_jumps(scheduler_class: type, arguments: Mapping[str, Any]) -> None:
+def _refuse_jumps(scheduler_class: type, arguments: Mapping[str, Any], optimizer: Optimizer) -> None:
     """Raises ValueError for what has no straight line to the next epoch's rate."""
     if issubclass(scheduler_class, ReduceLROnPlateau):
         raise ValueError(
             "interval minibatch: ReduceLROnPlateau knows the next epoch's rate only when this one is validated; leave "
             "interval out"
         )
-    for cls in _classes(scheduler_class, arguments):
+    for cls, own in _classes(scheduler_class, arguments):
+        if meeting := getattr(cls, "meeting", None):
+            meeting(shadow_of(optimizer), own)
         if issubclass(cls, JUMPS) or getattr(cls, "jumps", False):
             raise ValueError(
                 f"interval minibatch: {cls.__name__} sets the rate in jumps, which would become slopes over the epoch "
@@ -253,9 +255,9 @@ def _refuse_jumps(scheduler_class: type, arguments: Mapping[str, Any]) -> None:
             )
 
 
-def _classes(scheduler_class: type, arguments: Mapping[str, Any]) -> Iterator[type]:
-    """A scheduler's class and those of its parts that are written in place."""
-    yield scheduler_class
+def _classes(scheduler_class: type, arguments: Mapping[str, Any]) -> Iterator[tuple[type, Mapping[str, Any]]]:
+    """A scheduler's class and those of its parts that are written in place, with their arguments."""
+    yield scheduler_class, arguments
     for value in arguments.values():
         for part in value if isinstance(value, list | tuple) else [value]:
             if isinstance(part, Mapping) and part.get("class") in LR_SCHEDULERS:

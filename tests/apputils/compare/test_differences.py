@@ -51,6 +51,17 @@ def test_a_gain_of_every_seed_is_shown_for_other_seeds_where_images_disagree_too
     assert "better by 0.55 points (+0.48 to +0.62), p 7.5e-06" in text
 
 
+def test_exact_images_are_said_to_be_left_out_and_a_tiny_difference_is_not_zero() -> None:
+    first, second = candidate("a", (0, 1, 2)), candidate("b", (0, 1, 2), 1e-6)
+    second.scores["psnr"][0, 3] = np.inf
+    rows = difference_rows([first, second], {"psnr": True})
+    text = differences_text(rows)
+    assert "better by 1e-06 dB" in text
+    assert "(up to 1 of them left out, where a score is not finite)" in text
+    second.scores["psnr"][:] = np.inf
+    assert "unknown: it takes two images" in differences_text(difference_rows([first, second], {"psnr": True}))
+
+
 def test_single_networks_say_nothing_of_other_seeds() -> None:
     rows = difference_rows([candidate("a", ()), candidate("b", (), 0.5)], {"psnr": True})
     assert rows[0]["over_seeds"] is None

@@ -28,13 +28,19 @@ def test_one_image_is_scipys_paired_t_interval_over_seeds_and_banerjees_where_th
     draw = np.random.default_rng(0)
     first, second = scores(draw, 5, 1), scores(draw, 5, 1, 0.2)
     paired = stats.ttest_rel(second[:, 0], first[:, 0]).confidence_interval(CONFIDENCE)
-    found = paired_difference(first, second)
+    whole = paired_difference(first, second)
+    found = whole.over_seeds
+    assert found is not None
     assert (found.low, found.high) == pytest.approx((paired.low, paired.high), abs=1e-12)
-    found = paired_difference(first[:4], second)
+    assert math.isinf(whole.high)  # of other images one says nothing
+    assert not whole.shown
+    whole = paired_difference(first[:4], second)
+    found = whole.over_seeds
+    assert found is not None
     halves = [np.diff(stats.t.interval(CONFIDENCE, len(x) - 1, scale=stats.sem(x)))[0] / 2
               for x in (first[:4, 0], second[:, 0])]  # fmt: skip
     assert (found.high - found.low) / 2 == pytest.approx(np.hypot(*halves), abs=1e-12)
-    assert not found.paired
+    assert not whole.paired
 
 
 @pytest.mark.parametrize(("seeds", "images", "of_seed", "of_both"), [
@@ -118,6 +124,24 @@ def test_what_cannot_be_known_is_infinite_and_what_is_equal_is_no_difference() -
     assert not paired_difference(same, same.copy()).shown
     with pytest.raises(ValueError, match="not of the same images"):
         paired_difference(same, same[:, :3])
+
+
+@pytest.mark.parametrize("exact", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_images_with_a_score_that_is_not_finite_are_left_out(exact: tuple[int, int]) -> None:
+    draw = np.random.default_rng(5)
+    groups = [scores(draw, 3, 9), scores(draw, 3, 9, 0.3)]
+    expected = paired_difference(groups[0][:, :8], groups[1][:, :8])
+    for group, is_exact in zip(groups, exact, strict=True):
+        group[1, 8] = math.inf if is_exact else math.nan
+    found = paired_difference(*groups)
+    assert (found.mean, found.low, found.high) == (expected.mean, expected.low, expected.high)
+    assert (found.images, found.left_out) == (8, 1)
+
+
+def test_where_no_score_is_finite_nothing_is_shown() -> None:
+    nothing = paired_difference(np.full((2, 3), math.inf), np.full((2, 3), math.inf))
+    assert not nothing.shown
+    assert (nothing.images, nothing.left_out, nothing.over_seeds) == (0, 3, None)
 
 
 def test_the_interval_of_a_mean_is_scipys() -> None:

@@ -108,3 +108,21 @@ def test_tokens_keep_their_channels_last() -> None:
     own, wanted = same_positions(tokens, torch.randn(2, 10, 8), "block")
     assert own.shape == (2, 10, 4)
     assert wanted.shape == (2, 10, 8)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-12, 1e-6, 1e-3])
+@pytest.mark.parametrize("loss", [attention_distance, similarity_distance])
+def test_a_sample_that_a_layer_hardly_answers_has_no_gradient_that_throws_the_network_away(loss, size: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(8, width, 3, 3, generator=draw).relu() for width in (5, 7))
+    student[0] *= size
+    (found,) = torch.autograd.grad(loss(student.requires_grad_(), teacher), student)
+    assert torch.isfinite(found).all()
+    assert found[0].abs().max() < 20 * found[1:].abs().max()
+
+
+@pytest.mark.parametrize("loss", [attention_distance, similarity_distance])
+def test_a_layer_that_answers_nothing_at_all_has_no_gradient(loss) -> None:
+    student = torch.zeros(4, 5, 3, 3, requires_grad=True)
+    (found,) = torch.autograd.grad(loss(student, torch.ones(4, 7, 3, 3)), student)
+    assert (found == 0).all()

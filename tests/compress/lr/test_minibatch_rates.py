@@ -264,3 +264,34 @@ def test_a_cycle_that_ends_with_the_run_is_not_warned_of(caplog, interval, lengt
 def test_a_plan_says_that_rates_move_inside_of_epochs():
     assert "it moves the rate in each minibatch" in str(made(CYCLE)[0].preview(6))
     assert "minibatch" not in str(made(CYCLE, "epoch")[0].preview(6))
+
+
+@pytest.mark.parametrize("after", [
+    {"class": "LinearLR", "start_factor": 0.1, "total_iters": 3},
+    {"class": "OneCycleLR", "max_lr": 0.1, "total_steps": 9},
+])  # fmt: skip
+def test_a_warm_up_whose_successor_begins_elsewhere_is_refused(after):
+    with pytest.raises(ScheduleError, match="warm-up ends with the rate 1 and after begins with"):
+        made({"class": "WarmupLR", "warmup_epochs": 2, "after": after})
+    made({"class": "WarmupLR", "warmup_epochs": 2, "after": after}, "epoch")
+
+
+def test_a_warm_up_may_go_over_into_what_begins_at_its_end():
+    made({"class": "WarmupLR", "warmup_epochs": 2, "after": {"class": "CosineAnnealingLR", "T_max": 4}})
+
+
+def test_a_group_that_comes_inside_of_an_epoch_keeps_its_rate():
+    scheduler, optimizer = made({"class": "ExponentialLR", "gamma": 0.5})
+    scheduler.on_epoch_begin(0, optimizer)
+    scheduler.on_minibatch_begin(0, 0, STEPS, optimizer)
+    optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 0.3})
+    scheduler.on_minibatch_end(0, 0, STEPS, optimizer)
+    scheduler.on_minibatch_begin(0, 1, STEPS, optimizer)
+    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(0.875), 0.3]
+
+
+def test_an_epoch_without_a_known_length_begins_at_its_rate():
+    scheduler, optimizer = made({"class": "ExponentialLR", "gamma": 0.5})
+    scheduler.on_epoch_begin(0, optimizer)
+    scheduler.on_minibatch_begin(0, 0, 0, optimizer)
+    assert optimizer.param_groups[0]["lr"] == 1.0
