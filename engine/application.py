@@ -25,7 +25,7 @@ from compress.export.exported_model import ExportedModel, is_exported
 from compress.graph.calls import declare_unused
 from compress.parameters import widened
 from compress.scheduler import CompressionScheduler
-from data.data_fingerprint import check_same_data
+from data.data_fingerprint import check_same_data, origin_facts, warn_of_other_data
 from data.measured import facts_of
 from engine.environment import choose_device
 from engine.epoch.running_means import Means
@@ -186,8 +186,8 @@ class TrainedApplication:
 
     def task_facts(self) -> dict[str, Any]:
         """What a checkpoint keeps of the task as plain data, such as the names of classes; here which files it uses."""
-        origin = getattr(getattr(self.training_loader, "dataset", None), "origin", None)
-        return {} if origin is None else {"data": origin.facts}
+        data = origin_facts(self.training_loader)
+        return {} if data is None else {"data": data}
 
     def check_task(self, saved: dict[str, Any]) -> None:
         """Compares the task with what the resumed run's checkpoint kept of it; raises UserError if they differ."""
@@ -326,6 +326,8 @@ class TestedApplication:
 
     def training_data(self) -> tuple[Iterable[Any], Any]:
         """Minibatches that the run was trained with, the network's input first in each, and the validation loader."""
-        saved = SimpleNamespace(**{**self.checkpoint["options"], "workers": 0})  # none for a few minibatches
+        own = {"workers": 0, "download": False}  # none for a few minibatches; what was downloaded is there
+        saved = SimpleNamespace(**{**self.checkpoint["options"], **own})
         loaders: tuple[Iterable[Any], Any] = self.application.load("training_loaders")(saved)
+        warn_of_other_data(self.checkpoint["task"].get("data"), origin_facts(loaders[0]))
         return loaders

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,8 +91,8 @@ def classify_training_loaders(config: _LoaderOptions) -> tuple[DataLoader[Any], 
         layout.open("test")  # now, while there is a network: some sets keep it in a file of its own
     held_out = _labelled(layout.open("validation"))
     held_out.check_classes(training.task.classes)
-    training.origin = Origin(training.source.where, [*training.source.files(), *held_out.files()])
     validation = _measured(held_out, training.task)
+    training.origin = _origin(training.source, held_out, validation.source)
     return (
         training_loader(training, config.batchSize, config.workers, config.seed, collate_fn=as_it_is),
         batches_in_order(validation, EVALUATION_BATCH),
@@ -116,6 +117,13 @@ def classify_testing_loader(opt: _TestOptions, checkpoint: Mapping[str, Any]) ->
         source = _labelled(find_layout(place, trained("dataset", str)).open("test", named=opt.testdata is not None))
         source.check_classes(task.classes)
     return batches_in_order(_measured(source, task), EVALUATION_BATCH)
+
+
+def _origin(training: Source, held_out: Source, usable: Source) -> Origin:
+    """What a run is trained on and validated with; of the images that are held out, those that can be decoded."""
+    files = [*training.files(), *held_out.files()]
+    images = 0 if files else len(training) + len(usable)
+    return Origin(training.where, files, chain(training.arrays(), usable.arrays()), images)
 
 
 def _measured(source: Source, task: Task) -> ClassifySet:

@@ -5,11 +5,13 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.errors import UserError, did_you_mean
 from data.Classify_data.task import check_classes
@@ -108,6 +110,11 @@ class Source(ABC):
         """The images' files; none of images that come from one large file or from memory."""
         return []
 
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        """What the names and sizes of `files` do not say, for the fingerprint of the data: labels, and all pixels."""
+        yield np.asarray(self.labels, np.int64)
+        yield from map(self.load, range(len(self)))
+
     @property
     def channels(self) -> int:
         """1 if the images are grey, else 3; the first one decides."""
@@ -152,6 +159,10 @@ class FileSource(Source):
         """See `Source`."""
         return [one_image.path for one_image in self.all_images]
 
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        """None: the labels follow from the names."""
+        return iter(())
+
     def subset(self, indices: Iterable[int]) -> "FileSource":
         """Some of the files."""
         chosen = list(indices)
@@ -172,11 +183,22 @@ class FileSource(Source):
 
 
 class LazySource(Source):
-    """Images that some other data set object hands out one by one."""
+    """Images that some other data set object hands out one by one.
 
-    def __init__(self, load: Callable[[int], Any], labels: Sequence[int], classes: Sequence[str], where: str) -> None:
+    Args:
+        load: the image at a place.
+        labels: see `Source`.
+        classes: see `Source`.
+        where: see `Source`.
+        paths: the images' files, where each has one.
+    """
+
+    def __init__(
+        self, load: Callable[[int], Any], labels: Sequence[int], classes: Sequence[str], where: str,
+        paths: Sequence[Path] = (),
+    ) -> None:  # fmt: skip
         super().__init__(classes, labels, [f"{i:05d}" for i in range(len(labels))], where)
-        self._load, self._places = load, list(range(len(labels)))
+        self._load, self._places, self._paths = load, list(range(len(labels))), list(paths)
 
     def load(self, index: int) -> Pixels:
         """The image as (height, width, 1 or 3)."""
@@ -189,6 +211,14 @@ class LazySource(Source):
         part = self._some(chosen)
         part._places = [self._places[i] for i in chosen]
         return part
+
+    def files(self) -> list[Path]:
+        """See `Source`."""
+        return [self._paths[i] for i in self._places] if self._paths else []
+
+    def arrays(self) -> Iterator[NDArray[Any]]:
+        """See `Source`; of images that are files the labels, which a list of its own gives them."""
+        return islice(super().arrays(), 1 if self._paths else None)
 
 
 def hold_out(source: Source) -> tuple[list[int], list[int]]:

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 from apputils.compare.seeds import group_page, group_summary, group_table
@@ -19,7 +20,7 @@ from compress.analysis.measured_words import measured_words
 from compress.errors import UserError
 from compress.io.files import write_json
 from engine.resume import RESETS, resumed, schedule_text
-from engine.saved.group_members import OF_A_MEMBER, check_finished, check_members, check_there
+from engine.saved.group_members import OF_A_MEMBER, check_finished, check_like_others, check_members, check_there
 from engine.state import plain_options
 from options.configs import TestConfig, TrainConfig
 from options.option import dashed
@@ -31,12 +32,13 @@ T = TypeVar("T", bound=TestConfig)
 OF_ONE_RUN = frozenset({"nEpochs", *RESETS})  # that --resume takes
 
 
-def train_seeds(config: C, train: Callable[[C], Mapping[str, Any]]) -> dict[str, Any]:
+def train_seeds(config: C, train: Callable[..., Mapping[str, Any]]) -> dict[str, Any]:
     """Trains one run for each seed and writes the group's summary; resumes a group.
 
     Args:
         config: the options, with `seeds`, or with `resume`, the name of a group.
-        train: trains or resumes one run and returns its summary.
+        train: trains or resumes one run and returns its summary; called with its options, for a new run also with
+            what is called with its trainer before anything starts.
 
     Raises:
         UserError: an option is refused, a run failed, or one is not of this training; runs that are finished are kept.
@@ -87,20 +89,22 @@ def _resumed(config: C) -> tuple[SeedGroup, C]:
     return group, dataclasses.replace(config, resume=None)
 
 
-def _member(config: C, group: SeedGroup, seed: int, train: Callable[[C], Mapping[str, Any]]) -> Mapping[str, Any]:
+def _member(config: C, group: SeedGroup, seed: int, train: Callable[..., Mapping[str, Any]]) -> Mapping[str, Any]:
     """The summary of one run: there already, resumed or trained."""
     run = group.members[seed]
     if (done := read_json(run.results / "summary.json")) is not None:
         logger.info("seed %d: %s is finished", seed, run.name)
         return done
     own = dataclasses.replace(config, seeds=None, seed=seed, run=run.name)
+    checks: list[Callable[[Any], None]] = []
     if run.kept_files():
         own = dataclasses.replace(own, run=None, resume=run.name)
     else:
         _same_schedule(group, own)
+        checks.append(partial(check_like_others, group))
     logger.info("seed %d: %s", seed, run.name)
     try:
-        return train(own)
+        return train(own, *checks)
     except Interrupted as e:
         raise Interrupted(e.code - BY_SIGNAL, f"{e}\n--resume={group.name} continues with the whole group") from e
     except UserError as e:

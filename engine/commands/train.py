@@ -59,16 +59,23 @@ def act(application: Application, config: TrainConfig) -> None:
         check_goals(train(config))
 
 
-def _train(application: Application, device: torch.device, config: TrainConfig) -> dict[str, Any]:
-    """Trains or resumes one run; returns its summary."""
+def _train(
+    application: Application,
+    device: torch.device,
+    config: TrainConfig,
+    check: Callable[[BaseTrainer], None] | None = None,
+) -> dict[str, Any]:
+    """Trains or resumes one run; returns its summary. `check` is called with the trainer before anything starts."""
     with process_group(device), RunSession() as session:
         config = dataclasses.replace(config, resume=config.resume or run_to_go_on_with())
         checkpoint = take_last(config.resume, session) if config.resume else None  # read once, for both uses
         config = resumed(config, checkpoint)
         with first_of_machine_first(), session.warnings:
             loaders = application.load("training_loaders")(config)
-        summary: dict[str, Any] = application.load("trainer")(config, *loaders).run(session, checkpoint)
-        return summary
+        trainer: BaseTrainer = application.load("trainer")(config, *loaders)
+        if check is not None:
+            check(trainer)
+        return trainer.run(session, checkpoint)
 
 
 def _built(application: Application, config: TrainConfig) -> BaseTrainer:

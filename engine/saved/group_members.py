@@ -1,6 +1,7 @@
 """Whether the runs of a group of seeds are one training that differs in the seed alone.
 
-`check_there`, `check_members`. A member is a run like any other: it can be removed, resumed or trained by hand.
+`check_there`, `check_members`, `check_like_others`. A member is a run like any other: it can be removed, resumed or
+trained by hand.
 """
 
 import json
@@ -13,7 +14,8 @@ from apputils.checkpoints.schema import check_run
 from apputils.runs.folders import Run
 from apputils.runs.seed_groups import SeedGroup
 from compress.errors import UserError, shown
-from data.data_fingerprint import described
+from data.data_fingerprint import described, difference
+from engine.application import TrainedApplication
 from engine.resume import OF_THE_MACHINE
 from engine.saved.run_record import RunRecord
 from options.option import dashed
@@ -47,7 +49,7 @@ def check_members(group: SeedGroup) -> None:
     Raises:
         UserError: one was not; each difference is named. Or a checkpoint cannot be read.
     """
-    found = {seed: _checkpoint(run) for seed, run in group.members.items() if run.best.is_file() or run.kept_files()}
+    found = {seed: _checkpoint(run) for seed, run in group.members.items() if _has_network(run)}
     faults = {seed: [*_options(group, seed, each), *_schedule(group, each)] for seed, each in found.items()}
     if found:
         first, *others = found
@@ -60,6 +62,29 @@ def check_members(group: SeedGroup) -> None:
             "\n  ".join([f"these runs were not trained as the group {group.name} was, and are no seeds of it:", *lines])
             + f"\n{_anew(group, [group.members[seed] for seed in other])}; a run can also be named alone"
         )
+
+
+def check_like_others(group: SeedGroup, trainer: TrainedApplication) -> None:
+    """Whether a new run of a group has the data, classes and the like of a run that is there; of the first one.
+
+    Args:
+        group: its runs.
+        trainer: of the new one, before it starts.
+
+    Raises:
+        UserError: it has others.
+    """
+    first = next((run for run in group.members.values() if _has_network(run)), None)
+    if first is None:
+        return
+    try:
+        trainer.check_task(_checkpoint(first)["task"])
+    except UserError as e:
+        raise UserError(f"{first.name}, of the group {group.name}: {e}") from e
+
+
+def _has_network(run: Run) -> bool:
+    return run.best.is_file() or bool(run.kept_files())
 
 
 def check_finished(group: SeedGroup) -> None:
@@ -114,8 +139,8 @@ def _task(here: Mapping[str, Any], first: Mapping[str, Any], name: str) -> list[
         if key in first and key != "data" and _text(here[key]) != _text(first[key])
     ]
     own, wanted = here.get("data"), first.get("data")
-    if own and wanted and own["digest"] != wanted["digest"]:
-        faults.append(f"trained on {described(own)}, and {name} on {described(wanted)} of other names or sizes")
+    if own and wanted and (other := difference(own, wanted)) is not None:
+        faults.append(f"trained on {described(own)}, and {name} on {described(wanted)}{other}")
     return faults
 
 

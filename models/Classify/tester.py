@@ -4,9 +4,7 @@
 """
 
 import logging
-from collections.abc import Iterable
 from functools import cached_property, partial
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +14,6 @@ from torch import Tensor, nn
 from apputils.Classify_apputils.confusion import Confusion
 from compress.analysis.sensitivity.evaluation import Evaluation
 from compress.io.csv_file import write_csv
-from data.Classify_data.loaders import classify_training_loaders
 from data.Classify_data.task import Task
 from engine.tester import BaseTester
 from models.Classify.exits import THRESHOLDS, exit_table
@@ -61,12 +58,6 @@ class ClassifyTester(BaseTester):
         batches = [(images.to(self.device), labels) for images, labels in self.testing_loader]
         labels = torch.cat([given for _, given in batches])
         return Evaluation([images for images, _ in batches], partial(scores_of_outputs, labels), self.higher_is_better)
-
-    def training_data(self) -> tuple[Iterable[Any], Any]:
-        """Training and validation images of the run, in the form that it was trained with."""
-        options = {**self.checkpoint["options"], "workers": 0, "download": False}
-        saved: Any = SimpleNamespace(**options)
-        return classify_training_loaders(saved)
 
     def measured_on(self) -> dict[str, Any]:
         """The images and the classes."""

@@ -1,11 +1,13 @@
 """What a resumed run may change, and the two ways to continue with another run."""
 
 import gzip
+import hashlib
 import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +90,31 @@ def test_other_files_of_the_same_classes_are_refused(classifier_of: ClassifierOf
     shutil.copy("images/train/dark/0.png", "images/train/dark/more.png")
     with pytest.raises(UserError, match=r"images.train \(42 files\); here it would continue with .* \(43 files\)"):
         classifier_of("--resume=a", "--nEpochs=2").run()
+
+
+@pytest.mark.slow
+def test_other_images_or_labels_of_an_array_are_refused(
+    classifier_of: ClassifierOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 20, 20), dtype=np.uint8)
+    labels = np.arange(40) % 3
+    np.savez("d.npz", x_train=images, y_train=labels)
+    classifier_of("--traindata=d.npz", "--mean-std=mnist", "--nEpochs=1", "--run=a").run()
+    facts = last()["task"]["data"]
+    assert (facts["files"], facts["images"]) == (0, 40)
+    other = images.copy()
+    other[7, 0, 0] ^= 1
+    for x, y in ((images, labels[::-1]), (other, labels)):
+        np.savez("d.npz", x_train=x, y_train=y)
+        wanted = r"on d\.npz \(40 images\); here .* with d\.npz \(40 images\), which are other images or labels"
+        with pytest.raises(UserError, match=wanted):
+            classifier_of("--resume=a", "--nEpochs=2").run()
+    for path in Path("checkpoints/a").glob("*.pt"):  # of an older version, which kept no content
+        content = {name: value for name, value in load_checkpoint(path).items() if name != "format"}
+        kept = {"place": "d.npz", "files": 0, "digest": hashlib.sha256().hexdigest()}
+        save_checkpoint(path, {**content, "task": {**content["task"], "data": kept}})
+    classifier_of("--resume=a", "--nEpochs=2").run()
+    assert "says nothing of what d.npz held, so whether d.npz holds the same is not checked" in caplog.text
 
 
 def test_another_schedule_keeps_what_is_masked(trainer_of: TrainerOf, caplog: pytest.LogCaptureFixture) -> None:

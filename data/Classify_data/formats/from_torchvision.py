@@ -40,9 +40,15 @@ def _open(name: str, root: Path, download: bool, arguments: dict[str, Any]) -> L
     labels = _labels(data)
     names = getattr(data, "classes", None)
     classes = [str(each) for each in names or range(max(labels) + 1)]
-    source = LazySource(lambda index: data[index][0], labels, classes, f"torchvision:{name}")
+    source = LazySource(lambda index: data[index][0], labels, classes, f"torchvision:{name}", _paths(data))
     source.unnamed = not names
     return source
+
+
+def _paths(data: Any) -> list[Path]:
+    """The images' files; none of a set that keeps all pixels in memory."""
+    entries = next((vars(data)[name] for name in ("_image_files", "_images", "_samples") if name in vars(data)), [])
+    return [Path(each[0] if isinstance(each, tuple) else each) for each in entries]
 
 
 def _labels(data: Any) -> list[int]:

@@ -23,6 +23,7 @@ from apputils.runs.console import GoalMissed, Interrupted
 from apputils.runs.seed_groups import SeedGroup, group_of, seeds_of
 from compress.errors import UserError
 from compress.export.timing import Timing
+from data.Classify_data.formats.digits import _all
 from engine.commands.compare import _further, compare
 from engine.commands.evaluate import evaluate
 from engine.commands.seeds import test_seeds as run_seeds
@@ -115,10 +116,10 @@ def test_a_schedule_that_was_changed_meanwhile_is_not_given_to_other_seeds(
 
     train = engine.commands.train._train
 
-    def failing(application: Any, device: Any, config: Any) -> Any:
+    def failing(application: Any, device: Any, config: Any, *checks: Any) -> Any:
         if config.seed:
             raise UserError("no more")
-        return train(application, device, config)
+        return train(application, device, config, *checks)
 
     with monkeypatch.context() as patch:
         patch.setattr("engine.commands.train._train", failing)
@@ -228,6 +229,16 @@ def test_a_run_that_was_trained_otherwise_is_no_seed_of_the_group(
     for act_on in (evaluated, resumed, comparing):
         with pytest.raises(UserError, match=re.escape(message)):
             act_on()
+
+
+def test_a_run_of_other_data_is_refused_before_it_is_trained(group: SeedGroup, monkeypatch: pytest.MonkeyPatch) -> None:
+    for top in ("logs", "results", "checkpoints"):
+        shutil.rmtree(f"{top}/g-s1")
+    monkeypatch.setattr("data.Classify_data.formats.digits._all", lambda: (_all()[0][::-1], _all()[1]))
+    message = "g-s0, of the group g: the run was trained on .* which are other images or labels"
+    with pytest.raises(UserError, match=message):
+        resumed()
+    assert not Path("logs/g-s1").exists()
 
 
 def test_options_of_the_machine_may_differ(group: SeedGroup) -> None:
