@@ -51,7 +51,7 @@ class Origin:
             found.update(os.fsencode(os.path.relpath(path, root)) + b"\0%d\0" % path.stat().st_size)
         for array in self._arrays:
             found.update(f"{array.dtype.str} {array.shape}\0".encode())
-            found.update(np.ascontiguousarray(array))
+            found.update(np.ascontiguousarray(array).data)
         where = None if self.place is None else str(self.place)
         images = {"images": self.images} if self.images else {}
         return {"place": where, "files": len(self.files), **images, "digest": found.hexdigest()}

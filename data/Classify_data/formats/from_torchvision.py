@@ -47,7 +47,9 @@ def _open(name: str, root: Path, download: bool, arguments: dict[str, Any]) -> L
 
 def _paths(data: Any) -> list[Path]:
     """The images' files; none of a set that keeps all pixels in memory."""
-    entries = next((vars(data)[name] for name in ("_image_files", "_images", "_samples") if name in vars(data)), [])
+    entries: list[Any] = next(
+        (vars(data)[name] for name in ("_image_files", "_images", "_samples") if name in vars(data)), []
+    )
     return [Path(each[0] if isinstance(each, tuple) else each) for each in entries]
 
 
