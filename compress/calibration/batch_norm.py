@@ -4,8 +4,9 @@
 what a change makes of them, on any data.
 """
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ from compress.errors import UserError
 from compress.graph.calls import run_on
 
 NOTHING = 1e-6  # of a channel's variance, below which the data tell nothing of it
+TOO_SMALL = (
+    "the statistics of BatchNorm cannot be estimated again, give larger minibatches: more than 1 value per channel is "
+    "needed"
+)
 
 
 @torch.no_grad()
@@ -25,37 +30,51 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Any]) -> int:
 
     Args:
         network: changed in place; its modes and momenta are as before afterwards.
-        batches: inputs, each with more than one value for every channel.
+        batches: inputs, each of which counts by its samples; one with one value of a channel is left out.
 
     Returns:
         how many layers have such statistics.
 
     Raises:
-        UserError: a minibatch has one value of a channel only.
+        UserError: every minibatch has one value of a channel only.
     """
-    layers = [each for each in network.modules() if isinstance(each, _BatchNorm) and each.track_running_stats]
-    if not layers:
-        return 0
+    layers = {name: each for name, each in network.named_modules() if _is_batch_norm(each)}
     modes = {module: module.training for module in network.modules()}
-    momenta = [layer.momentum for layer in layers]
+    momenta = [layer.momentum for layer in layers.values()]
+    samples = dict.fromkeys(layers, 0)
     network.eval()
+    for layer in layers.values():
+        layer.reset_running_stats()
+        layer.train()
+
+    def weigh(name: str, layer: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        x = first_input(layer, arguments, named)
+        if x.numel() == x.shape[1]:
+            raise _TooSmall
+        samples[name] += len(x)
+        layer.momentum = len(x) / samples[name]  # the mean of all samples
+
+    used = left_out = 0
     try:
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # the mean of all batches
-            layer.train()
-        for batch in batches:
-            run_on(network, batch)
-    except ValueError as e:
-        if "more than 1 value per channel" not in str(e):
-            raise
-        raise UserError(f"the statistics of BatchNorm cannot be estimated again, give larger minibatches: {e}") from e
+        with _looking(network, layers, weigh):
+            for batch in batches if layers else ():
+                try:
+                    run_on(network, batch)
+                    used += 1
+                except _TooSmall:
+                    left_out += 1
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for layer, momentum in zip(layers.values(), momenta, strict=True):
             layer.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
+    if left_out and not used:
+        raise UserError(TOO_SMALL)
     return len(layers)
+
+
+class _TooSmall(Exception):
+    """A minibatch has one value of a channel."""
 
 
 @torch.no_grad()
@@ -69,69 +88,111 @@ def carry_batch_norm(network: nn.Module, before: nn.Module, batches: Iterable[An
     Args:
         network: changed in place; in eval mode.
         before: the same network before the change, in eval mode; left as it is.
-        batches: inputs, each with more than one value for every channel.
+        batches: inputs; some have more than one value for every channel. Each counts by its samples.
 
     Returns:
         how many layers have such statistics.
 
     Raises:
-        UserError: a minibatch has one value of a channel only.
+        UserError: every minibatch has one value of a channel only.
     """
-    layers = [
-        _Carried(each, before.get_submodule(name))
-        for name, each in network.named_modules()
-        if isinstance(each, _BatchNorm) and each.track_running_stats
-    ]
-    with ExitStack() as hooks:
-        for each in layers:
-            for module, look in ((each.was, each.look_before), (each.layer, each.look)):
-                hooks.callback(module.register_forward_pre_hook(look, with_kwargs=True).remove)
-        for batch in batches if layers else ():
-            run_on(before, batch)
+    batches = list(batches)
+    names = with_statistics(network)
+    with carrying(network, statistics_of(before, names, batches)):
+        for batch in batches if names else ():
             run_on(network, batch)
-    for each in layers:
-        each.set_to_mean()
-    return len(layers)
+    return len(names)
+
+
+def with_statistics(network: nn.Module) -> list[str]:
+    """The layers that normalise by running means and variances."""
+    return [name for name, each in network.named_modules() if _is_batch_norm(each)]
+
+
+def _is_batch_norm(layer: nn.Module) -> bool:
+    return isinstance(layer, _BatchNorm) and layer.track_running_stats
+
+
+class Before:
+    """What a layer held before the change, and what each call of it read: weights and values as `_statistics` has."""
+
+    def __init__(self, layer: Any) -> None:
+        self.mean, self.variance = layer.running_mean.double(), layer.running_var.double()
+        self.calls: list[tuple[Tensor, Tensor]] = []
+
+
+@torch.no_grad()
+def statistics_of(network: nn.Module, names: Iterable[str], batches: Iterable[Any]) -> dict[str, Before]:
+    """Of layers that have running statistics.
+
+    Raises:
+        UserError: a layer reads one value of a channel only in each call.
+    """
+    found = {name: Before(network.get_submodule(name)) for name in names}
+
+    def look(name: str, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found[name].calls.append(_statistics(first_input(layer, arguments, named)))
+
+    with _looking(network, found, look):
+        for batch in batches if found else ():
+            run_on(network, batch)
+    if any(each.calls and not any(bool(weights[1]) for weights, _ in each.calls) for each in found.values()):
+        raise UserError(TOO_SMALL)
+    return found
+
+
+@contextmanager
+def carrying(network: nn.Module, before: Mapping[str, Before]) -> Iterator[None]:
+    """Inside, where the same data pass as before, each layer is set by all that has reached it so far."""
+    carried = {name: _Carried(network.get_submodule(name), each) for name, each in before.items()}
+
+    def look(name: str, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        carried[name].add(first_input(layer, arguments, named))
+
+    with _looking(network, carried, look):
+        yield
+
+
+@contextmanager
+def _looking(network: nn.Module, names: Iterable[str], look: Callable[..., None]) -> Iterator[None]:
+    with ExitStack() as hooks:
+        for name in names:
+            hook = network.get_submodule(name).register_forward_pre_hook(partial(look, name), with_kwargs=True)
+            hooks.callback(hook.remove)
+        yield
 
 
 class _Carried:
-    """One BatchNorm layer, now and before; while data pass it has the statistics that each minibatch asks for."""
+    """One layer: sums over its calls, before and now, weighted."""
 
-    def __init__(self, layer: Any, was: Any) -> None:
-        self.layer, self.was = layer, was
-        self._waiting: list[Tensor] = []  # of calls of this minibatch, before
-        self._sum: Tensor | None = None  # of means and variances before and now, (4, channels)
-        self._calls = 0
+    def __init__(self, layer: Any, before: Before) -> None:
+        self.layer, self.before, self.calls = layer, before, iter(before.calls)
+        self._weights = self._sums = torch.zeros(2, 2, 1)
 
-    def look_before(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._waiting.append(_statistics(first_input(layer, arguments, named)))
+    def add(self, x: Tensor) -> None:
+        """What a call reads now."""
+        pair = next(self.calls), _statistics(x)
+        weights, values = (torch.stack(each) for each in zip(*pair, strict=True))
+        self._weights, self._sums = self._weights.to(x.device) + weights, self._sums.to(x.device) + weights * values
+        if bool(self._weights.all()):
+            (mean_before, before), (mean, now) = self._sums / self._weights
+            self._set(mean_before, before, mean, now)
 
-    def look(self, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        found = torch.cat([self._waiting.pop(0), _statistics(first_input(layer, arguments, named))])
-        self._sum = found if self._sum is None else self._sum + found
-        self._calls += 1
-        self._set(found)
-
-    def set_to_mean(self) -> None:
-        if self._sum is not None:
-            self._set(self._sum / self._calls)
-
-    def _set(self, found: Tensor) -> None:
+    def _set(self, mean_before: Tensor, before: Tensor, mean: Tensor, now: Tensor) -> None:
         """What is normalised has the mean and the variance that it had; one that gives nothing keeps its variance."""
-        mean_before, before, mean, now = found
-        mean_then, then = self.was.running_mean.double(), self.was.running_var.double()
+        then, eps = self.before.variance, self.layer.eps
         told = (now > NOTHING * before) & (before > NOTHING * then)
         ratio = torch.where(told, now / before, 1.0)
-        self.layer.running_var.copy_(((then + self.layer.eps) * ratio - self.layer.eps).clamp_min(0))
-        self.layer.running_mean.copy_(mean - (mean_before - mean_then) * ratio.sqrt())
+        self.layer.running_var.copy_(((then + eps) * ratio - eps).clamp_min(0))
+        self.layer.running_mean.copy_(mean - (mean_before - self.before.mean) * ratio.sqrt())
 
 
-def _statistics(x: Tensor) -> Tensor:
-    """Mean and variance of each channel, (2, channels)."""
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each channel: the samples that mean and variance count by, (2, 1), and the two, (2, channels).
+
+    One value has no variance.
+    """
     values = x.movedim(1, 0).flatten(1).double()
-    if values.shape[1] < 2:
-        raise UserError(
-            "the statistics of BatchNorm cannot be estimated again, give larger minibatches: "
-            "Expected more than 1 value per channel"
-        )
-    return torch.stack([values.mean(1), values.var(1)])
+    several = values.shape[1] > 1
+    weights = values.new_tensor([[len(x)], [len(x) * several]])
+    return weights, torch.stack([values.mean(1), values.var(1) if several else torch.zeros_like(values[:, 0])])

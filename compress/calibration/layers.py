@@ -1,9 +1,10 @@
 """Which layers of a network can be set one after the other: in what order they run, and which own their weight.
 
-`in_order`, `with_other_weights`.
+`in_order`, `calls_of`, `with_other_weights`.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -18,17 +19,23 @@ from compress.graph.calls import run_on
 
 def in_order(network: nn.Module, batch: Any) -> list[str]:
     """The convolutions and linear layers in the order in which they are called; those called twice are left out."""
+    known = [name for name, each in network.named_modules() if inputs_of_a_channel(each) is not None]
+    return [name for name, calls in calls_of(network, known, batch).items() if calls == 1]
+
+
+def calls_of(network: nn.Module, names: Iterable[str], batch: Any) -> dict[str, int]:
+    """How often modules are called, in the order of their first calls; those never called are left out."""
     found: dict[str, int] = {}
 
     def count(name: str) -> None:
         found[name] = found.get(name, 0) + 1
 
-    known = {name: each for name, each in network.named_modules() if inputs_of_a_channel(each) is not None}
     with ExitStack() as hooks, torch.no_grad():
-        for name, module in known.items():
+        for name in names:
+            module = network.get_submodule(name)
             hooks.callback(module.register_forward_hook(lambda *_, name=name: count(name)).remove)
         run_on(network, batch)
-    return [name for name, calls in found.items() if calls == 1]
+    return found
 
 
 def with_other_weights(network: nn.Module, batch: Any) -> set[str]:

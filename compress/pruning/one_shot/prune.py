@@ -61,7 +61,7 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: 
     """Prunes whole coupled units without training or labels, from calibration data alone.
 
     Units are chosen by a second-order criterion (surgeon.py) over all layers at once, then the weights that are left
-    are set layer by layer by least squares (repair.py), and BatchNorm's statistics follow the change.
+    are set layer by layer by least squares, and BatchNorm's statistics follow the change (repair.py).
 
     Args:
         model: float; it is left as it was.
@@ -84,7 +84,6 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: 
     pruned, masks = _masked(dense, graph, removed)
     with said_when_long("one-shot pruning: setting what is left, layer by layer"):
         error = repair(dense, pruned, masks, batches)
-        carry_batch_norm(pruned, dense, batches)
     out_of_reach = f"{to:.1%} of the {target} is out of reach: {left:.1%} are left" if left > to else ""
     too_few = (
         f"{left:.1%} of the {target} are left, less than the {to:.1%} asked for: the last unit that left is a large "

@@ -1,12 +1,15 @@
-"""The weights that are left, so that every layer gives what it gave: least squares, layer by layer.
+"""The weights that are left, and BatchNorm's statistics, so that every layer gives what it gave: layer by layer.
 
 `repair`. Papers: OSSCAR, arXiv 2403.12983, and OBSPA, arXiv 2403.18955 (a layer's weights by least squares on
 calibration data); the target is the dense network's output of the layer, while its input is what the layers in front of
 it, pruned and repaired, give now (as in He et al. 2017, Channel Pruning, arXiv 1707.06168, section 3.2). With few
 samples least squares would fit them alone: covariances count as far as their number allows (shrinkage.py).
+
+BatchNorm's statistics are carried over on the way (calibration/batch_norm.py), where the forward pass comes to them:
+behind what is repaired in front of them, and before the layers behind, which are repaired for what they give then.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -14,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.calibration.layers import in_order, with_other_weights
+from compress.calibration.batch_norm import Before, carrying, statistics_of, with_statistics
+from compress.calibration.layers import calls_of, with_other_weights
 from compress.calibration.least_squares import ridge_step
-from compress.calibration.patches import output_rows, patches, rows_of_a_batch, thinned_rows
+from compress.calibration.patches import inputs_of_a_channel, output_rows, patches, rows_of_a_batch, thinned_rows
 from compress.calibration.replay import first_input, passing
 from compress.calibration.shrinkage import Spread, rows_of_samples
 from compress.calibration.together import outputs_of, together
@@ -32,7 +36,7 @@ TOGETHER = 128  # samples whose positions are spread out at a time
 @torch.no_grad()
 @uncached_autocast()
 def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[Any]) -> float:
-    """Sets the weights of a masked network, in place; masked weights stay zero.
+    """Sets the weights and the BatchNorm statistics of a masked network, in place; masked weights stay zero.
 
     Args:
         dense: the network before, in eval mode.
@@ -43,16 +47,56 @@ def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[
     Returns:
         the share of the layers' squared errors that is left, mean over the layers that had one; 1 if none had.
     """
-    other = with_other_weights(dense, batches[0])
-    names = [name for name in in_order(pruned, batches[0]) if name not in other]
+    steps, repeated = _steps(dense, pruned, batches[0])
+    norms = set(with_statistics(dense)).intersection(steps)
     merged = together(dense, batches)
-    targets = None if merged is None else outputs_of(dense, names, merged)
+    targets = None if merged is None else outputs_of(dense, [name for name in steps if name not in norms], merged)
     if merged is not None and targets is not None:
-        left = _in_one_pass(pruned, targets, masks, merged)
+        before = statistics_of(dense, norms, [merged])
+        parts = _parts(steps, repeated)
+        left = [share for part in parts for share in _in_one_pass(pruned, part, targets, before, masks, merged)]
     else:
-        left = [_of_a_pass(dense, pruned, name, masks, batches) for name in names]
+        before = statistics_of(dense, norms, batches)
+        left = [
+            _carried(pruned, {name: before[name]}, batches)
+            if name in norms
+            else _of_a_pass(dense, pruned, name, masks, batches)
+            for name in steps
+        ]
     known = [share for share in left if share is not None]
     return sum(known) / len(known) if known else 1.0
+
+
+def _steps(dense: nn.Module, pruned: nn.Module, batch: Any) -> tuple[list[str], set[str]]:
+    """What is set, in the order of first calls, and which of it is called again; a weight is set if it is read once."""
+    norms = with_statistics(pruned)
+    weights = {name for name, each in pruned.named_modules() if inputs_of_a_channel(each) is not None}
+    calls = calls_of(pruned, [*weights, *norms], batch)
+    once = {name for name in weights.intersection(calls) if calls[name] == 1} - with_other_weights(dense, batch)
+    steps = [name for name in calls if name in once or name in norms]
+    return steps, {name for name in steps if calls[name] > 1}
+
+
+def _parts(steps: Sequence[str], repeated: Collection[str]) -> Iterator[list[str]]:
+    """What can be set in one pass: statistics of a layer that is called again are known at the end of a pass only.
+
+    >>> list(_parts(["a", "b", "c", "d"], {"b"}))
+    [['a', 'b'], ['c', 'd']]
+    """
+    part: list[str] = []
+    for name in steps:
+        part.append(name)
+        if name in repeated:
+            yield part
+            part = []
+    yield part
+
+
+def _carried(pruned: nn.Module, before: dict[str, Before], batches: Sequence[Any]) -> None:
+    """Statistics of layers, by a pass."""
+    with carrying(pruned, before):
+        for batch in batches:
+            run_on(pruned, batch)
 
 
 def _of_a_pass(dense: nn.Module, pruned: nn.Module, name: str, masks: Masks, batches: Sequence[Any]) -> float | None:
@@ -63,9 +107,10 @@ def _of_a_pass(dense: nn.Module, pruned: nn.Module, name: str, masks: Masks, bat
 
 
 def _in_one_pass(
-    pruned: nn.Module, targets: dict[str, Tensor], masks: Masks, merged: Tensor
+    pruned: nn.Module, part: Sequence[str], targets: dict[str, Tensor], before: Mapping[str, Before], masks: Masks,
+    merged: Tensor,
 ) -> list[float | None]:  # fmt: skip
-    """All layers, each set when the pass reaches it: what it gives then is what those behind it read."""
+    """Each set when the pass reaches it: what it gives then is what those behind it read."""
     left: list[float | None] = []
 
     def mend(name: str, layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -74,7 +119,8 @@ def _in_one_pass(
         left.append(_solve(layer, pairs, masks.get(f"{name}.weight")))
 
     with ExitStack() as hooks:
-        for name in list(targets):
+        hooks.enter_context(carrying(pruned, {name: before[name] for name in part if name in before}))
+        for name in targets.keys() & part:
             layer = pruned.get_submodule(name)
             hooks.callback(layer.register_forward_pre_hook(partial(mend, name), with_kwargs=True).remove)
         run_on(pruned, merged)

@@ -89,8 +89,64 @@ def test_layers_that_are_called_twice_or_never() -> None:
         torch.testing.assert_close(each, dense.state_dict()[name])
 
 
+def features() -> nn.Sequential:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
+    with torch.no_grad():
+        network[1].running_mean.normal_()
+        network[1].running_var.uniform_(0.5, 2)
+    return network
+
+
+@pytest.mark.parametrize("last", [0, 3])
+def test_a_minibatch_of_one_sample_is_no_obstacle(last: int) -> None:
+    torch.manual_seed(1)
+    x, one = torch.randn(100, 2), [torch.randn(1, 2)]
+    data = [*one, x] if last == 0 else [x, *one]
+    dense = features()
+    same, changed = copy.deepcopy(dense), copy.deepcopy(dense)
+    carry_batch_norm(same, dense, data)
+    for name, each in same.state_dict().items():
+        torch.testing.assert_close(each, dense.state_dict()[name])
+    with torch.no_grad():
+        changed[0].weight *= 3
+        carry_batch_norm(changed, dense, data)
+        torch.testing.assert_close(changed(x), dense(x), rtol=0.02, atol=0.02)
+    estimated, whole = features(), features()
+    assert reestimate_batch_norm(estimated, data) == reestimate_batch_norm(whole, [x]) == 2
+    torch.testing.assert_close(estimated.state_dict(), whole.state_dict())
+
+
+def test_minibatches_count_by_their_samples() -> None:
+    torch.manual_seed(1)
+    x, few = torch.randn(100, 2), torch.tensor([[9.0, -9.0], [9.1, 8.0]])
+    estimated = features()
+    reestimate_batch_norm(estimated, [x, few])
+    with torch.no_grad():
+        parts = [features()[0](each) for each in (x, few)]
+    for held, of in (("running_mean", torch.Tensor.mean), ("running_var", torch.Tensor.var)):
+        wanted = (100 * of(parts[0], 0) + 2 * of(parts[1], 0)) / 102
+        torch.testing.assert_close(getattr(estimated[1], held), wanted)
+    dense, changed = features(), features()
+    with torch.no_grad():
+        changed[0].weight[:, 1] = 0
+        parts += [changed[0](each) for each in (x, few)]
+        carry_batch_norm(changed, dense, [x, few])
+    before, now = (
+        [(100 * of(a, 0) + 2 * of(b, 0)) / 102 for of in (torch.Tensor.mean, torch.Tensor.var)]
+        for a, b in (parts[:2], parts[2:])
+    )
+    ratio = now[1] / before[1]
+    torch.testing.assert_close(changed[1].running_var, (dense[1].running_var + 1e-5) * ratio - 1e-5)
+    torch.testing.assert_close(
+        changed[1].running_mean, now[0] - (before[0] - dense[1].running_mean) * ratio.sqrt(), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_one_value_of_a_channel_is_refused() -> None:
     dense = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).eval()
-    with pytest.raises(UserError, match="cannot be estimated again, give larger minibatches: .* more than 1 value"):
+    with pytest.raises(UserError, match="cannot be estimated again, give larger minibatches: more than 1 value"):
         carry_batch_norm(copy.deepcopy(dense), dense, [torch.randn(1, 2)])
+    with pytest.raises(UserError, match="cannot be estimated again, give larger minibatches: more than 1 value"):
+        reestimate_batch_norm(dense, [torch.randn(1, 2)])
     assert carry_batch_norm(nn.Linear(2, 2), nn.Linear(2, 2), [torch.randn(1, 2)]) == 0

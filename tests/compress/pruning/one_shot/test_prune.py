@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compress.calibration.batch_norm import reestimate_batch_norm
 from compress.errors import UserError
 from compress.pruning.one_shot.prune import OneShot, prune_by_norms, prune_one_shot
 from compress.thinning.thin import thin
@@ -61,6 +62,58 @@ def test_what_is_known_twice_leaves_and_is_made_good() -> None:
     assert found.left == pytest.approx(0.5, abs=0.01)
     assert distance(dense, found.network) < 1e-3
     assert distance(dense, prune_by_norms(dense, batches(), 0.52).network) > 1e-2
+
+
+class SharedHead(nn.Module):
+    """One head reads the images at two scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm = nn.Conv2d(2, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.shared, self.after = nn.Conv2d(12, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
+        self.last = nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.first(x)))
+        scales = x, nn.functional.avg_pool2d(x, 2)
+        return self.last(torch.cat([torch.relu(self.after(self.shared(each))).mean((2, 3)) for each in scales], 1))
+
+
+class Recurrent(nn.Module):
+    """One convolution is called three times, with a BatchNorm for each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.shared = nn.Conv2d(2, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1, bias=False)
+        self.norms, self.last = nn.ModuleList(nn.BatchNorm2d(12) for _ in range(3)), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        for norm in self.norms:
+            x = torch.relu(norm(self.shared(x))) + x
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", [SharedHead, Recurrent])
+@pytest.mark.parametrize("way", ["one pass", "layer by layer"])
+def test_layers_behind_carried_statistics_are_repaired_with_them(
+    kind: Callable[[], nn.Module], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way != "one pass":
+        monkeypatch.setattr("compress.pruning.one_shot.repair.together", lambda *_: None)
+    dense = kind()
+    reestimate_batch_norm(dense, batches())
+    found = prune_one_shot(dense.eval(), batches(), 0.6)
+    assert around_mean(dense, found.network) < 0.2
+
+
+def around_mean(dense: nn.Module, pruned: nn.Module) -> float:
+    """Squared distance of the outputs, as a share of how much they vary."""
+    with torch.no_grad():
+        wanted, given = (torch.cat([each(x) for x in batches()]) for each in (dense, pruned))
+    return float((given - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum())
 
 
 def test_the_masked_network_is_thinned_with_proof() -> None:
