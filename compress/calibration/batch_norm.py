@@ -16,8 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compress.calibration.replay import first_input
 from compress.errors import UserError
 from compress.graph.calls import run_on
+from compress.parameters import copied
 
 NOTHING = 1e-6  # of a channel's variance, below which the data tell nothing of it
+EPS = 1e-5
+SAME = 1e-2  # share of an output's norm; 16-bit numbers are no better
 TOO_SMALL = (
     "the statistics of BatchNorm cannot be estimated again, give larger minibatches: more than 1 value per channel is "
     "needed"
@@ -97,20 +100,63 @@ def carry_batch_norm(network: nn.Module, before: nn.Module, batches: Iterable[An
         UserError: every minibatch has one value of a channel only.
     """
     batches = list(batches)
-    names = with_statistics(network)
+    names = with_statistics(before, batches[0])[0] if batches else []
     with carrying(network, statistics_of(before, names, batches)):
         for batch in batches if names else ():
             run_on(network, batch)
     return len(names)
 
 
-def with_statistics(network: nn.Module) -> list[str]:
-    """The layers that normalise by running means and variances."""
-    return [name for name, each in network.named_modules() if _is_batch_norm(each)]
-
-
 def _is_batch_norm(layer: nn.Module) -> bool:
     return isinstance(layer, _BatchNorm) and layer.track_running_stats
+
+
+@torch.no_grad()
+def with_statistics(network: nn.Module, batch: Any) -> tuple[list[str], list[str]]:
+    """The layers that normalise by running means and variances, and those that hold such and do something else.
+
+    A class of its own, such as a frozen BatchNorm, is tried: what it gives stays where its input and its statistics are
+    scaled and moved alike.
+
+    Args:
+        network: in eval mode.
+        batch: inputs.
+    """
+    found = {name: True for name, each in network.named_modules() if _is_batch_norm(each)}
+    own = [name for name, each in network.named_modules() if name not in found and _holds_statistics(each)]
+
+    def look(name: str, layer: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found[name] = found.get(name, True) and _normalises(layer, arguments, named)
+
+    with _looking(network, own, look):
+        if own:
+            run_on(network, batch)
+    return [name for name, known in found.items() if known], [name for name, known in found.items() if not known]
+
+
+def _holds_statistics(layer: nn.Module) -> bool:
+    mean, variance = (layer._buffers.get(name) for name in ("running_mean", "running_var"))
+    return mean is not None and variance is not None
+
+
+def _normalises(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Whether a call of a layer gives the same of 2 x + 1 with the statistics of that."""
+    x = arguments[0] if arguments else None
+    mean, variance = layer.get_buffer("running_mean"), layer.get_buffer("running_var")
+    if not isinstance(x, Tensor) or x.dim() < 2 or not mean.shape == variance.shape == x.shape[1:2]:
+        return False
+    given, other = copied(layer), copied(layer)
+    eps = _eps(layer)
+    other.get_buffer("running_mean").copy_(2 * mean + 1)
+    other.get_buffer("running_var").copy_(4 * (variance + eps) - eps)
+    # not called: hooks, ours among them, have been copied too
+    wanted, found = given.forward(x.clone(), *arguments[1:], **named), other.forward(2 * x + 1, *arguments[1:], **named)
+    return isinstance(wanted, Tensor) and bool((found - wanted).norm() <= SAME * wanted.norm() + 1e-12)
+
+
+def _eps(layer: Any) -> float:
+    """What is added to the variance; classes that do not say it have torch's, nearly always."""
+    return float(getattr(layer, "eps", EPS))
 
 
 class Before:
@@ -171,16 +217,18 @@ class _Carried:
 
     def add(self, x: Tensor) -> None:
         """What a call reads now."""
-        pair = next(self.calls), _statistics(x)
+        if (before := next(self.calls, None)) is None:  # there was no such call
+            return
+        pair = before, _statistics(x)
         weights, values = (torch.stack(each) for each in zip(*pair, strict=True))
         self._weights, self._sums = self._weights.to(x.device) + weights, self._sums.to(x.device) + weights * values
         if bool(self._weights.all()):
-            (mean_before, before), (mean, now) = self._sums / self._weights
-            self._set(mean_before, before, mean, now)
+            (mean_before, spread_before), (mean, spread) = self._sums / self._weights
+            self._set(mean_before, spread_before, mean, spread)
 
     def _set(self, mean_before: Tensor, before: Tensor, mean: Tensor, now: Tensor) -> None:
         """What is normalised has the mean and the variance that it had; one that gives nothing keeps its variance."""
-        then, eps = self.before.variance, self.layer.eps
+        then, eps = self.before.variance, _eps(self.layer)
         told = (now > NOTHING * before) & (before > NOTHING * then)
         ratio = torch.where(told, now / before, 1.0)
         self.layer.running_var.copy_(((then + eps) * ratio - eps).clamp_min(0))

@@ -40,7 +40,26 @@ def finite_samples(batches: Sequence[Any]) -> list[Any]:
         raise UserError(f"calibration data: none of {total} samples is finite (NaN or infinite values in each)")
     if batches and not kept:
         raise UserError(f"calibration data: the batches given ({len(batches)}) hold no sample")
+    if why := _says_nothing(kept):
+        logger.warning(
+            "calibration data: %s; they say nothing of what the network reads, and what is computed from them will not "
+            "fit it: give samples of its training data", why,
+        )  # fmt: skip
     return kept
+
+
+def _says_nothing(batches: Sequence[Any]) -> str:
+    """Why not, if so: all samples are equal, or each of them is one value throughout; by the first argument."""
+    firsts = [arguments[0] for arguments in map(as_arguments, batches) if arguments]
+    if not all(isinstance(each, Tensor) and each.dim() > 1 for each in firsts) or not firsts:
+        return ""
+    samples, one = sum(map(len, firsts)), firsts[0][:1]
+    if samples > 1 and all(each.shape[1:] == one.shape[1:] and bool((each == one).all()) for each in firsts):
+        return f"all {samples} samples are equal"
+    rows = [each.flatten(1) for each in firsts]
+    if all(each.shape[1] > 1 and bool((each == each[:, :1]).all()) for each in rows):
+        return f"each of {samples} samples is one value throughout"
+    return ""
 
 
 def _good(arguments: Sequence[Any]) -> Tensor | None:

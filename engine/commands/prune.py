@@ -15,7 +15,7 @@ from torch import nn
 
 from apputils.checkpoints.file import save_checkpoint
 from compress.analysis.measured_words import measured_words
-from compress.errors import UserError
+from compress.errors import UserError, some
 from compress.export.onnx.qdq import is_quantized
 from compress.io.files import write_json
 from compress.io.progress import said_when_long
@@ -117,7 +117,12 @@ class PruneRequest:
             "samples": samples,
             "calibration_data": kind_of(self.generated),
             "quality": quality,
-            "recovered": {m: recovered(each[DENSE], each[NORMS], each[PRUNED]) for m, each in quality.items()},
+            # no claim where L1 norms are pruned with statistics that do not fit
+            "recovered": {
+                m: None if norms.uncarried else recovered(each[DENSE], each[NORMS], each[PRUNED])
+                for m, each in quality.items()
+            },
+            "uncarried": list(norms.uncarried),
             "removed": {group: len(units) for group, units in found.removed.items()},
             "layer_error_left": found.error,
             "notes": list(found.notes),
@@ -148,6 +153,13 @@ def _thinned(tester: TestedApplication, found: OneShot, batches: list[Any]) -> t
     return content, network.eval()
 
 
+def _why_empty(result: dict[str, Any]) -> str:
+    """Of the column `recovered`."""
+    if names := result["uncarried"]:
+        return f"; it is empty: the statistics that {some(names)} hold are not carried over, which L1 norms suffer from"
+    return "; where it is empty they lose nothing" if None in result["recovered"].values() else ""
+
+
 def _tell(tester: TestedApplication, result: dict[str, Any]) -> None:
     rows = [
         [metric, *each.values(), *([share if share is None else 100 * share])]
@@ -160,7 +172,7 @@ def _tell(tester: TestedApplication, result: dict[str, Any]) -> None:
         "%s left: %.1f %% (by L1 norms %.1f %%); parameters %s -> %s; recovered is the share of what L1 norms, with "
         "BatchNorm's statistics carried over too, lose%s",
         result["target"], 100 * left[PRUNED], 100 * left[NORMS], *(f"{count:,}" for count in before_after),
-        "; where it is empty they lose nothing" if None in result["recovered"].values() else "",
+        _why_empty(result),
     )  # fmt: skip
     path = tester.results / CHECKPOINT
     more = to_type_again(tester.config)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from compress.arguments.checked import checks_arguments
-from compress.calibration.batch_norm import carry_batch_norm
+from compress.calibration.batch_norm import carry_batch_norm, with_statistics
 from compress.calibration.samples import finite_samples
-from compress.errors import UserError
+from compress.errors import UserError, some
 from compress.graph.channels import ChannelGraph
 from compress.graph.modes import uncached_autocast
 from compress.groups import Tilings, group_norms, group_size
@@ -45,6 +45,7 @@ class OneShot:
         left: of the cost, a fraction.
         error: share of the layers' squared errors that repair left, mean over layers; 1 without repair.
         notes: why groups stay whole, whether the budget was out of reach, and what it does not count.
+        uncarried: layers that hold running statistics, but do not normalise by them as BatchNorm does: they keep them.
     """
 
     network: nn.Module
@@ -52,6 +53,7 @@ class OneShot:
     left: float
     error: float
     notes: tuple[str, ...] = ()
+    uncarried: tuple[str, ...] = ()
 
 
 @checks_arguments
@@ -92,8 +94,15 @@ def prune_one_shot(model: nn.Module, batches: Sequence[Any], to: Share, target: 
         else ""
     )
     left_out = left_out_of_budget(graph) if target == "macs" else ""
-    notes = (*readers.notes, *filter(None, (out_of_reach, too_few, left_out)))
-    return OneShot(pruned, removed, left, error, notes)
+    uncarried = tuple(with_statistics(dense, batches[0])[1])
+    kept = (
+        f"running statistics were left as they are, though pruning changes what is read, in: {some(uncarried)}: the "
+        "layer does not normalise by them as BatchNorm does"
+        if uncarried
+        else ""
+    )
+    notes = (*readers.notes, *filter(None, (out_of_reach, too_few, left_out, kept)))
+    return OneShot(pruned, removed, left, error, notes, uncarried)
 
 
 @checks_arguments
@@ -120,7 +129,7 @@ def prune_by_norms(model: nn.Module, batches: Sequence[Any], to: Share, target: 
     parts, left = fewest(PARTS - 1, lambda k: cost(removed(k)), to)
     pruned, _ = _masked(dense, graph, removed(parts))
     carry_batch_norm(pruned, dense, batches)
-    return OneShot(pruned, removed(parts), left, 1.0)
+    return OneShot(pruned, removed(parts), left, 1.0, uncarried=tuple(with_statistics(dense, batches[0])[1]))
 
 
 def _prepared(

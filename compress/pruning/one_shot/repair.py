@@ -47,8 +47,9 @@ def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[
     Returns:
         the share of the layers' squared errors that is left, mean over the layers that had one; 1 if none had.
     """
-    steps, repeated = _steps(dense, pruned, batches[0])
-    norms = set(with_statistics(dense)).intersection(steps)
+    norms = with_statistics(dense, batches[0])[0]
+    steps, repeated = _steps(dense, pruned, norms, batches[0])
+    norms = [name for name in norms if name in steps]
     merged = together(dense, batches)
     targets = None if merged is None else outputs_of(dense, [name for name in steps if name not in norms], merged)
     if merged is not None and targets is not None:
@@ -57,19 +58,15 @@ def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[
         left = [share for part in parts for share in _in_one_pass(pruned, part, targets, before, masks, merged)]
     else:
         before = statistics_of(dense, norms, batches)
-        left = [
-            _carried(pruned, {name: before[name]}, batches)
-            if name in norms
-            else _of_a_pass(dense, pruned, name, masks, batches)
-            for name in steps
-        ]
+        left = _in_passes(dense, pruned, steps, before, masks, batches)
     known = [share for share in left if share is not None]
     return sum(known) / len(known) if known else 1.0
 
 
-def _steps(dense: nn.Module, pruned: nn.Module, batch: Any) -> tuple[list[str], set[str]]:
+def _steps(
+    dense: nn.Module, pruned: nn.Module, norms: Sequence[str], batch: Any
+) -> tuple[list[str], set[str]]:  # fmt: skip
     """What is set, in the order of first calls, and which of it is called again; a weight is set if it is read once."""
-    norms = with_statistics(pruned)
     weights = {name for name, each in pruned.named_modules() if inputs_of_a_channel(each) is not None}
     calls = calls_of(pruned, [*weights, *norms], batch)
     once = {name for name in weights.intersection(calls) if calls[name] == 1} - with_other_weights(dense, batch)
@@ -92,11 +89,20 @@ def _parts(steps: Sequence[str], repeated: Collection[str]) -> Iterator[list[str
     yield part
 
 
-def _carried(pruned: nn.Module, before: dict[str, Before], batches: Sequence[Any]) -> None:
-    """Statistics of layers, by a pass."""
-    with carrying(pruned, before):
-        for batch in batches:
-            run_on(pruned, batch)
+def _in_passes(
+    dense: nn.Module, pruned: nn.Module, steps: Sequence[str], before: Mapping[str, Before], masks: Masks,
+    batches: Sequence[Any],
+) -> list[float | None]:  # fmt: skip
+    """Each by a pass of its own."""
+    left: list[float | None] = []
+    for name in steps:
+        if name not in before:
+            left.append(_of_a_pass(dense, pruned, name, masks, batches))
+            continue
+        with carrying(pruned, {name: before[name]}):
+            for batch in batches:
+                run_on(pruned, batch)
+    return left
 
 
 def _of_a_pass(dense: nn.Module, pruned: nn.Module, name: str, masks: Masks, batches: Sequence[Any]) -> float | None:

@@ -1,12 +1,16 @@
 """Estimated statistics against those of the batches, computed apart; everything else stays as it was."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
+from torchvision.ops import FrozenBatchNorm2d
 
-from compress.calibration.batch_norm import carry_batch_norm, reestimate_batch_norm
+from compress.calibration.batch_norm import carry_batch_norm, reestimate_batch_norm, with_statistics
 from compress.errors import UserError
 
 
@@ -150,3 +154,50 @@ def test_one_value_of_a_channel_is_refused() -> None:
     with pytest.raises(UserError, match="cannot be estimated again, give larger minibatches: more than 1 value"):
         reestimate_batch_norm(dense, [torch.randn(1, 2)])
     assert carry_batch_norm(nn.Linear(2, 2), nn.Linear(2, 2), [torch.randn(1, 2)]) == 0
+
+
+class Own(nn.Module):
+    """BatchNorm by torch's function, which does not say its eps."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.randn(channels))
+        self.register_buffer("running_var", torch.rand(channels) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu(functional.batch_norm(x, self.running_mean, self.running_var))
+
+
+class Other(Own):
+    """Holds statistics of what it reads and does not use them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sigmoid()
+
+
+KINDS = Own, FrozenBatchNorm2d, partial(nn.InstanceNorm2d, track_running_stats=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_classes_that_normalise_by_running_statistics(kind: Callable[[int], nn.Module]) -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(2, 4, 3), kind(4), nn.Conv2d(4, 3, 1)).eval()
+    dense[1].get_buffer("running_mean").normal_()
+    assert with_statistics(dense, batches()[0]) == (["1"], [])
+    same, changed = copy.deepcopy(dense), copy.deepcopy(dense)
+    carry_batch_norm(same, dense, batches())
+    torch.testing.assert_close(same.state_dict(), dense.state_dict())
+    with torch.no_grad():
+        changed[0].weight *= torch.tensor([0.1, 1, 3, 20]).reshape(4, 1, 1, 1)
+        assert carry_batch_norm(changed, dense, batches()) == 1
+        torch.testing.assert_close(changed(batches()[0]), dense(batches()[0]), rtol=1e-2, atol=1e-2)
+
+
+def test_a_layer_that_does_something_else_with_running_statistics_is_named() -> None:
+    dense = nn.Sequential(nn.Conv2d(2, 4, 3), Other(4), nn.BatchNorm2d(4)).eval()
+    assert with_statistics(dense, batches()[0]) == (["2"], ["1"])
+    changed = copy.deepcopy(dense)
+    with torch.no_grad():
+        changed[0].weight *= 2
+    assert carry_batch_norm(changed, dense, batches()) == 1
+    torch.testing.assert_close(changed[1].state_dict(), dense[1].state_dict())

@@ -352,3 +352,23 @@ def test_a_surrounding_autocast_sees_the_weights_that_are_set() -> None:
     assert made[0].error == made[1].error
     wanted, found = (each.network.state_dict() for each in made)
     assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+class Counting(nn.Module):
+    """Holds running statistics and does not use them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(8))
+        self.register_buffer("running_var", torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+
+def test_statistics_that_are_not_carried_are_named() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 8, 3), Counting(), nn.Conv2d(8, 2, 3))
+    found = prune_one_shot(network, batches(), 0.6)
+    assert found.uncarried == prune_by_norms(network, batches(), 0.6).uncarried == ("1",)
+    assert any("running statistics were left as they are" in note and " 1: the layer" in note for note in found.notes)
+    assert prune_one_shot(statistics_fit(Doubled()), batches(), 0.52).uncarried == ()
