@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from apputils.checkpoints.file import load_checkpoint
 from compress.errors import UserError
+from compress.pruning.one_shot.prune import OneShot
 from data.loaders import sr_testing_loader
-from engine.commands.prune import PruneRequest, recovered
+from engine.commands.prune import DENSE, NORMS, PRUNED, PruneRequest, _why_empty, recovered
 from engine.saved.find_checkpoint import find_subject
 from models.SR.tester import XSRCNNTester
 from options.Normal_options.test_options import TestOptions
@@ -27,6 +30,19 @@ def test_nothing_is_recovered_where_norms_lose_nothing() -> None:
     assert recovered(90.0, 50.0, 80.0) == 0.75
     assert recovered(31.41, 31.47, 31.41) is None
     assert recovered(31.41, 31.41, 31.0) is None
+
+
+@pytest.mark.parametrize(("uncarried", "share"), [((), 0.75), (("norm",), None)])
+def test_nothing_is_claimed_where_statistics_are_not_carried(uncarried: tuple[str, ...], share: float | None) -> None:
+    tester: Any = SimpleNamespace(
+        baseline=lambda: ("trivial", {"psnr": 20.0}), folders=SimpleNamespace(name="a"), data_facts=dict
+    )
+    found = OneShot(nn.Identity(), {}, 0.5, 0.3, (), uncarried)
+    measured = {DENSE: {"psnr": 90.0}, NORMS: {"psnr": 50.0}, PRUNED: {"psnr": 80.0}}
+    result = PruneRequest("macs", 0.5, 2, False)._result(tester, found, found, measured, 64)
+    assert result["recovered"] == {"psnr": share}
+    assert result["uncarried"] == list(uncarried)
+    assert ("the statistics that norm hold are not carried over" in _why_empty(result)) == bool(uncarried)
 
 
 @pytest.mark.slow  # 15 s
