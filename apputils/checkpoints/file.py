@@ -3,7 +3,8 @@
 `save_checkpoint`, `load_checkpoint`, `load_weights`, and three commands. A checkpoint is plain data and tensors, so
 that `torch.load(weights_only=True)` reads it: no code, no class of ours. Behind them stands a checksum (checksum.py).
 
-    python -m apputils.checkpoints.file weights FILE OUT                  the weights alone, names without `module.`
+    python -m apputils.checkpoints.file weights FILE OUT                  the weights alone, names without `module.`;
+                                                                          --key, --only, --without choose among them
     python -m apputils.checkpoints.file network FILE OUT                  structure and weights, without the run's state
     python -m apputils.checkpoints.file import FILE --trust-pickle [OUT]  the weights of a pickled module from elsewhere
 """
@@ -20,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from apputils.checkpoints.checksum import ChecksumWriter, check_checksum, is_zip
+from apputils.checkpoints.named_tensors import chosen, named_tensors
 from compress.errors import UserError, shown
 from compress.io.archive_limits import check_archive, check_tensors
 from compress.io.files import check_place, checked, why
 from compress.io.terminal import answer, guard_screen
-from compress.selectors import WRAPPING
 
 FORMAT = 2
 WITH_CHECKSUM = 2  # the first format whose files have a checksum
@@ -36,7 +37,6 @@ UNREADABLE = (
     ArithmeticError, NotImplementedError, zipfile.BadZipFile,
 )  # fmt: skip
 OF_THE_RUN = ("optimizer", "random_state", "history")  # what a network alone does not need
-STATE_KEYS = ("model", "state_dict", "model_state_dict", "net")  # where files from elsewhere keep their weights
 
 
 class Damaged(UserError):
@@ -139,23 +139,28 @@ def _from_1(content: dict[str, Any]) -> dict[str, Any]:
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}  # from a format to the next
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
+def load_weights(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """The weights in a file: of a checkpoint of ours (the averaged ones if there are any), or from elsewhere.
 
     Names lose the `module.` (DataParallel) or `_orig_mod.` (torch.compile) that all of them begin with.
 
+    Args:
+        path: the file.
+        key: where in it they are, as in `model.state_dict`; None looks under the usual keys.
+
     Raises:
-        UserError: no such file, damaged, without tensors, or holding code: a pickled module is refused.
+        UserError: no such file, damaged, without tensors or with several sets of them, or holding code: a pickled
+            module is refused.
     """
     content = _read(path)
-    if 1 <= _format(content) <= FORMAT:
+    if key is None and 1 <= _format(content) <= FORMAT:
         averaged = content.get("averaged")
         content = averaged if isinstance(averaged, Mapping) and averaged else content
         content = content.get("model")
-    return _tensors(content, path)
+    return named_tensors(content, path, key)
 
 
-def import_pickle(path: Path) -> dict[str, Tensor]:
+def import_pickle(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """The weights of a pickled module, or of a file that holds one. Reading it runs whatever code is in it.
 
     Raises:
@@ -166,7 +171,7 @@ def import_pickle(path: Path) -> dict[str, Tensor]:
     except Exception as e:  # unpickling runs foreign code, which may raise anything
         raise UserError(f"{path} cannot be unpickled: {type(e).__name__}: {_first(e)}; the code of its classes must be "
                         "importable") from e  # fmt: skip
-    return _tensors(content, path)
+    return named_tensors(content, path, key)
 
 
 def _read(path: Path) -> Any:
@@ -196,25 +201,10 @@ def _unpickled(path: Path) -> tuple[str, Any]:
             f"whoever made it: python -m apputils.checkpoints.file import {path} --trust-pickle"
         ) from e
     except UNREADABLE as e:
+        if isinstance(e.__cause__, ImportError):
+            package = (e.__cause__.name or "that reads it").partition(".")[0]
+            raise UserError(f"{path}: this kind of file needs the package {package}: pip install {package}") from e
         raise Damaged(f"{path} cannot be read as a checkpoint, it may be damaged: {_first(e)}") from e
-
-
-def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    """The named tensors of a module, of a state dict, or of a dict that holds either."""
-    for key in STATE_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), (Mapping, nn.Module)):
-            content = content[key]
-            break
-    state = content.state_dict() if isinstance(content, nn.Module) else content
-    items = state.items() if isinstance(state, Mapping) else ()
-    found = {str(name): tensor.detach() for name, tensor in items if isinstance(tensor, Tensor)}
-    if not found:
-        raise UserError(
-            f"{path} holds no named tensors; a state dict, or a dict with one under {', '.join(STATE_KEYS)}"
-        )
-    while (first := {name.partition(".")[0] for name in found}) <= WRAPPING and len(first) == 1:
-        found = {name.partition(".")[2]: tensor for name, tensor in found.items()}
-    return found
 
 
 def _refused(error: pickle.UnpicklingError) -> str:
@@ -240,9 +230,14 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text)
         command.add_argument("file", type=Path)
         command.add_argument("out", type=Path)
+    command = commands.choices["weights"]
+    command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="tensors of these names alone")
+    command.add_argument("--without", action="append", default=[], metavar="PATTERN", help="no tensors of these names")
+    command.add_argument("--key", help="where in the file they are, as in state_dict_ema or model.state_dict")
     command = commands.add_parser("import", help="the weights of a pickled module")
     command.add_argument("file", type=Path)
     command.add_argument("out", type=Path, nargs="?")
+    command.add_argument("--key", help="where in the file they are")
     command.add_argument(TRUST, action="store_true", help="run whatever code the file holds")
     words = sys.argv[1:] if arguments is None else arguments
     last = [word for word in words if word == TRUST]  # argparse takes OUT behind it for an unknown word
@@ -251,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _weights(given: argparse.Namespace) -> str:
-    return _save_plain(load_weights(given.file), given.out)
+    return _save_plain(chosen(load_weights(given.file, given.key), given.only, given.without), given.out)
 
 
 def _network(given: argparse.Namespace) -> str:
@@ -266,7 +261,7 @@ def _import(given: argparse.Namespace) -> str:
             f"{given.file}: a pickle from elsewhere runs whatever code is in it when it is read. If you trust whoever "
             "made it, give --trust-pickle"
         )
-    return _save_plain(import_pickle(given.file), given.out or given.file.with_suffix(".weights.pt"))
+    return _save_plain(import_pickle(given.file, given.key), given.out or given.file.with_suffix(".weights.pt"))
 
 
 def _save_plain(weights: dict[str, Tensor], out: Path) -> str:

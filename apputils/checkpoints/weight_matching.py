@@ -1,6 +1,6 @@
 """Weights from elsewhere for a network: as far as names and shapes agree, or in order.
 
-`match_weights` and its report, `check_finite`. Called by whatever starts from other weights.
+`match_weights` and its report. Called by whatever starts from other weights; weight_checks.py says what is refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,9 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from apputils.checkpoints.weight_checks import MAKE, SHOWN, by_own_names, check_order, check_weights
 from compress.errors import UserError, some
-from compress.selectors import canonical, same_names
-
-SHOWN = 8
+from compress.selectors import canonical
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,10 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
             whose layers do not, or hardly. As many are paired as can be; what only one side has is left out.
 
     Raises:
-        UserError: nothing fits, what fits holds NaN or infinity, or the order is no way to tell which tensor is which.
+        UserError: nothing fits, the order is no way to tell which tensor is which, or as for `check_weights`.
     """
     own = {canonical(name, model): tensor for name, tensor in model.state_dict().items()}
-    meant = same_names(weights, own)
-    given = {meant.get(name, name): tensor for name, tensor in weights.items()}
+    given: dict[str, Tensor] = by_own_names(weights, own)
     pairs = _in_order(own, given) if by_order else {name: name for name in own if name in given}
     loaded = [name for name, source in pairs.items() if own[name].shape == given[source].shape]
     if not loaded:
@@ -89,7 +87,7 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
             f"none of the {len(given)} tensors fits this network ({', '.join(islice(given, 3))}, ... for "
             f"{', '.join(islice(own, 3))}, ...); nothing was loaded; {other}"
         )
-    check_finite({name: given[pairs[name]] for name in loaded}, own)
+    check_weights({name: given[pairs[name]] for name in loaded}, own)
     with torch.no_grad():
         for name in loaded:
             own[name].copy_(given[pairs[name]])
@@ -103,41 +101,14 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
     return Match(loaded, mismatched, missing, unused, pairs if by_order else {})
 
 
-def check_finite(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuses weights with NaN or infinity, but for what is infinite in the network too, such as an attention mask.
-
-    Args:
-        given: tensors by the network's names, `module.` and `_orig_mod.` ignored; others are not looked at.
-        own: the network's tensors.
-
-    Raises:
-        UserError: there are some; their tensors are named.
-    """
-    meant = same_names(given, own)
-    places = {name: own.get(meant.get(name, name)) for name in given}
-    bad = [name for name, place in places.items() if place is not None and _not_finite(given[name], place)]
-    if bad:
-        raise UserError(
-            f"NaN or infinity in {len(bad)} of {len(given)} tensors ({some(bad, SHOWN)}); nothing was loaded: no "
-            "answer of such a network would be a number"
-        )
-
-
-def _not_finite(tensor: Tensor, own: Tensor) -> bool:
-    if tensor.shape != own.shape:
-        return False
-    there = tensor.detach().to(own.device)
-    finite = torch.isfinite(there.to(own.dtype) if own.is_floating_point() else there)
-    return not bool((finite | ~torch.isfinite(own)).all())
-
-
 def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
     """Own name -> given name: as many pairs of equal shape as there can be without one crossing another.
 
     That is the longest common subsequence of the two lists of shapes; a layer that only one side has costs no other.
 
     Raises:
-        UserError: a name of the network's would go to another tensor of it, or the order leaves a choice.
+        UserError: a name of the network's would go to another tensor of it, the order leaves a choice, or names
+            contradict it.
     """
     names, others = list(own), list(given)
     shapes, other_shapes = [own[name].shape for name in names], [given[name].shape for name in others]
@@ -155,6 +126,7 @@ def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[st
             f"--match=order {len(astray)} of these would go elsewhere or nowhere ({some(astray, SHOWN)}); nothing was "
             "loaded. Leave --match out to load by name; if equal names are other layers here, rename the file's tensors"
         )
+    check_order(pairs, given)
     return pairs
 
 
@@ -213,6 +185,6 @@ def _check_choice(own: Mapping[str, Tensor], choices: Mapping[str, list[str]]) -
     if several:
         raise UserError(
             f"--match=order leaves a choice, since one side has tensors that the other lacks beside others of their "
-            f"shape: {several[0]}; nothing was loaded. Take these tensors out of the file, or give the file's the "
-            "network's names and leave --match out"
+            f"shape: {several[0]}; nothing was loaded. Take these tensors out of the file ({MAKE} "
+            "--without=PATTERN), or give the file's the network's names and leave --match out"
         )

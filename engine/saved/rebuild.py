@@ -10,9 +10,9 @@ from torch import nn
 
 from apputils.checkpoints import differences
 from apputils.checkpoints.schema import Unfit
+from apputils.checkpoints.weight_checks import by_own_names
 from compress.errors import UserError
 from compress.quantization.convert import apply
-from compress.selectors import same_names
 from compress.thinning.recipe import Recipe
 
 
@@ -44,14 +44,12 @@ def load_exact_weights(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Loads weights that must fit exactly.
 
     Raises:
-        UserError: names or shapes differ.
+        UserError: names or shapes differ, or two tensors have one name.
     """
     here = {name: getattr(tensor, "shape", None) for name, tensor in model.state_dict().items()}
-    meant = same_names(state, here)
+    named = by_own_names(state, here)
     try:
-        model.load_state_dict(
-            {meant.get(name, name): tensor for name, tensor in state.items()}
-        )  # first: modules may take what they lack, such as a counter of older versions
+        model.load_state_dict(named)  # first: modules may take what they lack, such as a counter of older versions
     except RuntimeError as e:
         there = {name: getattr(tensor, "shape", None) for name, tensor in state.items()}
         found = "; ".join(differences.of_shapes(here, there)) or " ".join(str(e).split())[:400]

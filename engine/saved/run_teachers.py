@@ -14,7 +14,7 @@ from torch import nn
 
 from apputils.checkpoints.file import load_checkpoint, load_weights, save_checkpoint
 from apputils.checkpoints.schema import check_run, check_teachers
-from apputils.checkpoints.weight_matching import check_finite
+from apputils.checkpoints.weight_checks import check_weights
 from apputils.runs.folders import Run
 from compress.distillation.teachers import SELF, Teachers
 from compress.errors import UserError
@@ -111,7 +111,7 @@ class RunTeachers:
         if weights != PRETRAINED:
             try:
                 given = load_weights(Path(weights))
-                check_finite(given, network.state_dict())
+                check_weights(given, network.state_dict())
                 load_exact_weights(network, given)
             except UserError as e:
                 raise UserError(

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from apputils.checkpoints import differences
 from apputils.checkpoints.file import load_weights
-from apputils.checkpoints.weight_matching import check_finite
+from apputils.checkpoints.weight_checks import by_own_names, check_weights
 from compress.errors import UserError
 
 logger = logging.getLogger("run")
@@ -147,13 +147,17 @@ def _vgg(path: Path) -> nn.Sequential:
     with torch.device("meta"):  # the whole network has 144 million parameters, of which these layers are 1 %
         features: nn.Sequential = torchvision.models.vgg19(weights=None).features[:VGG_LAYERS]
     wanted = {f"features.{name}": tensor.shape for name, tensor in features.state_dict().items()}
-    there = load_weights(path)
+    weights = load_weights(path)
+    try:
+        there = by_own_names(weights, wanted)
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
     found = differences.of_shapes(wanted, {name: tensor.shape for name, tensor in there.items() if name in wanted})
     if found:
         raise UserError(f"{path} holds no weights of torchvision's VGG19: {'; '.join(found)}")
     used = {name: there[name] for name in wanted}
     try:
-        check_finite(used, {name: torch.zeros(()).expand(tensor.shape) for name, tensor in used.items()})
+        check_weights(used, {name: torch.zeros(()).expand(tensor.shape) for name, tensor in used.items()})
     except UserError as e:
         raise UserError(f"{path}: {e}") from e
     own = {name.removeprefix("features."): tensor.float() for name, tensor in used.items()}
