@@ -93,7 +93,7 @@ def _candidates(content: Any, deep: int) -> dict[str, dict[str, Tensor]]:
     """Key, or keys with dots, -> the weights there."""
     if not isinstance(content, Mapping) or not deep:
         return {}
-    found = {}
+    found: dict[str, dict[str, Tensor]] = {}
     for key in STATE_KEYS:
         value = content.get(key)
         if inner := _candidates(value, deep - 1):
