@@ -3,17 +3,21 @@
 The one table of such combinations, and its check. Called by the trainer when everything is built.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from compress.config.goals import goals_of
 from compress.distributed import world_size
 from compress.errors import UserError
 from compress.policies.distillation import DistillationPolicy
+from compress.policies.freezing import FreezePolicy
 from compress.policies.quantization import QuantizationPolicy
+from engine.architectures.early_checks import Probe, one_sample_fault
 from engine.goals.on_device import check_devices
 from engine.state import TrainState
 from options.base_options import TrainConfig
@@ -27,13 +31,20 @@ class Setup:
         config: the options.
         state: of the run, built.
         device: that it trains on.
-        minibatches: in an epoch of this process; None where no data were loaded.
+        loader: of the training data; None where none were loaded.
+        probes: small inputs of one sample, see `TrainedApplication.probes`.
     """
 
     config: TrainConfig
     state: TrainState
     device: torch.device
-    minibatches: int | None
+    loader: DataLoader[Any] | None
+    probes: Iterable[Probe] = ()
+
+    @property
+    def minibatches(self) -> int | None:
+        """In an epoch of this process; None where no data were loaded."""
+        return None if self.loader is None else len(self.loader)
 
 
 @dataclass(frozen=True)
@@ -125,10 +136,35 @@ def refuse_combinations(setup: Setup) -> None:
     """Refuses what cannot work.
 
     Raises:
-        UserError: every such combination, in one report; or a goal's times are of another network.
+        UserError: every such combination, in one report; or the network cannot take the last minibatch, or a goal's
+            times are of another network.
     """
     found = [each for each in COMBINATIONS if each.holds(setup)]
     if found:
         raise UserError("; ".join(f"{each.options}: {each.why}" for each in found) + ". Nothing was started")
+    _check_last_minibatch(setup)
     if setup.config.resume is None:  # a resumed run's network may be thinned already
         check_devices(goals_of(setup.state.scheduler.resolved), setup.state.model)
+
+
+def _check_last_minibatch(setup: Setup) -> None:
+    """Refuses an epoch that ends with a single sample where the network, such as one with BatchNorm, needs two."""
+    size, samples = getattr(setup.loader, "batch_size", None), len(getattr(setup.loader, "sampler", ()))
+    frozen = any(isinstance(policy, FreezePolicy) for policy in setup.state.scheduler.policies)  # perhaps the norms
+    probe = next(iter(setup.probes), None)
+    if not size or not _ends_with_one(samples, size) or setup.loader.drop_last or frozen or probe is None:  # type: ignore[union-attr]
+        return
+    fault = one_sample_fault(setup.state.model, probe)
+    if fault is None:
+        return
+    others = [each for each in (*range(size - 1, 1, -1), size + 1) if not _ends_with_one(samples, each)]
+    remedy = f"give another --batchSize, such as {others[0]}" if others else "add samples"
+    each = "each minibatch has" if size == 1 else "the last minibatch of an epoch has"
+    raise UserError(
+        f"--batchSize={size}: of {samples:,} samples {each} one, which the network cannot be trained on: {fault}; "
+        f"{remedy}. Nothing was started"
+    )
+
+
+def _ends_with_one(samples: int, size: int) -> bool:
+    return samples > 0 and (size == 1 or samples % size == 1)

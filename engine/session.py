@@ -3,10 +3,12 @@
 `RunSession`; nothing of it is saved.
 """
 
+import signal
 from contextlib import ExitStack
 from types import TracebackType
 
 from apputils.checkpoints.rotation import remove_leftovers
+from apputils.runs.console import Interrupted
 from apputils.runs.folders import Run
 from apputils.runs.lock import hold
 from apputils.runs.logger import NoFiles, RunLogger
@@ -17,6 +19,8 @@ from engine.signals import Interrupts
 
 class RunSession:
     """A context: at its end files are closed and the lock is given back; see `warnings` and `interrupts` for theirs.
+
+    A KeyboardInterrupt inside becomes an `Interrupted` that says whether there is something to resume.
 
     Attributes:
         files: what epochs are logged to; nothing before `open_files`, and in all processes but the first.
@@ -38,6 +42,14 @@ class RunSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._held.close()
+        if kind is KeyboardInterrupt:  # while data are loaded, or once more: the signals of the loop are noted
+            raise Interrupted(signal.SIGINT, f"interrupted; {self._left()}") from error
+
+    def _left(self) -> str:
+        """What there is after an interrupt."""
+        if self._run is not None and self._run.kept_files():
+            return f"--resume={self._run.name} continues from what was saved"
+        return "nothing was saved yet, so there is no run to resume"
 
     @property
     def run(self) -> Run:

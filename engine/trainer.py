@@ -270,8 +270,7 @@ class BaseTrainer(TrainedApplication):
         self.progress = Progress(epochs, BestOfEachSize(scheduler))
         signals = self.session.interrupts
         self.nan_guard = NanGuard(state, config.on_nan, self.device, self.loss_by_hand, signals, self.left_out)
-        minibatches = len(self.training_loader) if self.training_loader is not None else None
-        refuse_combinations(Setup(config, state, self.device, minibatches))
+        refuse_combinations(Setup(config, state, self.device, self.training_loader, self.probes()))
 
     def _new_model(self, checkpoint: dict[str, Any] | None) -> nn.Module:
         """The network on its device; one whose schedule is reset is shaped as the old schedule left it."""

@@ -62,9 +62,7 @@ def exit_codes(main: Callable[[], None]) -> Callable[[], None]:
             _tell(f"error: {printable(why(e), LAYOUT)}; what was saved in checkpoints/ is left as it was")
             sys.exit(USER_ERROR)
         except KeyboardInterrupt:
-            trains = sys.argv[0].endswith("train.py")
-            kept = "what was saved is in checkpoints/, --resume=RUN continues from there" if trains else "files stay"
-            sys.stderr.write(f"interrupted; {kept}\n")
+            sys.stderr.write("interrupted; files that were written stay\n")
             sys.exit(INTERRUPTED)
 
     return wrapper

@@ -158,6 +158,40 @@ def check_step(network: nn.Module, arch: str, probe: Probe) -> None:
             torch.autograd.grad(output.float().mean(), trained, allow_unused=True)
 
 
+def one_sample_fault(network: nn.Module, probe: Probe) -> str | None:
+    """Why a network cannot run in training mode on one sample, with the module that refuses; None where it can.
+
+    Args:
+        network: left as it was. One with SyncBatchNorm, which has the samples of other processes too, is not tried.
+        probe: of one sample.
+    """
+    if any(isinstance(module, nn.SyncBatchNorm) for module in network.modules()):
+        return None
+    device = next((each.device for each in network.parameters()), torch.device("cpu"))
+    inside: list[str] = []  # modules whose forward has begun and not ended, the innermost last
+
+    def enter(name: str) -> None:
+        inside.append(name)
+
+    def leave() -> None:
+        inside.pop()
+
+    with torch.no_grad(), _kept(network), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        hooks = contextlib.ExitStack()
+        for name, module in network.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(lambda *_, name=name: enter(name)))
+            hooks.enter_context(module.register_forward_hook(lambda *_: leave()))
+        try:
+            network.train()(*(torch.rand(each.shape).to(device, each.dtype) for each in probe[0]))
+        except Exception as e:
+            name = inside[-1] if inside else ""
+            where = f"{name} ({type(network.get_submodule(name)).__name__})" if name else type(network).__name__
+            return f"{where} raises {type(e).__name__}: {' '.join(str(e).split())[:200]}"
+        finally:
+            hooks.close()
+    return None
+
+
 @contextlib.contextmanager
 def _kept(network: nn.Module) -> Iterator[None]:
     """Puts back what a pass in training mode changes: modes, values, buffers that it replaces, what modules keep."""

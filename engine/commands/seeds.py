@@ -106,6 +106,8 @@ def _member(config: C, group: SeedGroup, seed: int, train: Callable[..., Mapping
     try:
         return train(own, *checks)
     except Interrupted as e:
+        if not group.begun:
+            raise
         raise Interrupted(e.code - BY_SIGNAL, f"{e}\n--resume={group.name} continues with the whole group") from e
     except UserError as e:
         if not group.begun:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from compress.errors import UserError
 from engine import option_conflicts as combinations
@@ -75,9 +77,51 @@ def test_every_combination_has_a_case() -> None:
 def test_what_can_work_passes(here: Path) -> None:
     trainer = tiny_trainer("--accumulate=2", "--ema=0.9", bn=True)
     trainer.build()
-    refuse_combinations(Setup(trainer.config, trainer.state, trainer.device, len(trainer.training_loader)))
+    refuse_combinations(Setup(trainer.config, trainer.state, trainer.device, trainer.training_loader))
 
 
 def test_several_processes_may_be_checked(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(combinations, "world_size", lambda: 2)
     tiny_trainer("--check-ranks").build()
+
+
+class Mlp(nn.Module):
+    """A BatchNorm over the samples alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3))
+        self.double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, 1, 6, 6) -> (n, 3)."""
+        out: torch.Tensor = self.body(x)
+        return out
+
+
+def _setup(trainer: Any) -> Setup:
+    trainer.build()
+    probe = trainer.example_inputs(), (1, 3)
+    return Setup(trainer.config, trainer.state, trainer.device, trainer.training_loader, [probe])
+
+
+@pytest.mark.parametrize(("size", "message"), [
+    (99, "the last minibatch of an epoch has one, which .*: body.2 .BatchNorm1d. raises ValueError: Expected more than "
+     "1 value per channel.*; give another --batchSize, such as 98. Nothing was started"),
+    (1, "each minibatch has one, which .* such as 2"),
+])  # fmt: skip
+def test_a_minibatch_of_one_that_the_network_cannot_take_is_refused(here: Path, size: int, message: str) -> None:
+    trainer = tiny_trainer("--run=a", f"--batchSize={size}")
+    trainer.build_model = Mlp  # type: ignore[method-assign]
+    setup = _setup(trainer)
+    with pytest.raises(UserError, match=f"--batchSize={size}: of 100 samples {message}"):
+        refuse_combinations(setup)
+
+
+@pytest.mark.parametrize("size", [98, 99])
+def test_a_minibatch_of_one_is_fine_where_the_network_takes_it(here: Path, size: int) -> None:
+    trainer = tiny_trainer("--run=a", f"--batchSize={size}", bn=True)  # a BatchNorm over 6 x 6 pixels
+    setup = _setup(trainer)
+    refuse_combinations(setup)
+    assert trainer.model.training
+    assert int(trainer.model.bn1.num_batches_tracked) == 0  # type: ignore[union-attr, arg-type]

@@ -1,7 +1,10 @@
 """What a process holds of a run: its lock, and that it comes back."""
 
+from pathlib import Path
+
 import pytest
 
+from apputils.runs.console import Interrupted
 from apputils.runs.folders import Run
 from apputils.runs.logger import NoFiles
 from compress.errors import UserError
@@ -19,6 +22,24 @@ def test_the_lock_is_held_until_the_end(here: object, monkeypatch: pytest.Monkey
     with RunSession() as third:
         third.take(Run("a"))
         assert third.run == Run("a")
+
+
+def _interrupted(run: Run) -> None:
+    with RunSession() as session:
+        session.take(run)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_says_whether_there_is_something_to_resume(here: Path) -> None:
+    with pytest.raises(Interrupted, match="nothing was saved yet, so there is no run to resume") as ended, RunSession():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    with pytest.raises(Interrupted, match="nothing was saved yet"):
+        _interrupted(Run("a"))
+    Path("checkpoints/a").mkdir(parents=True)
+    Path("checkpoints/a/last.pt").touch()
+    with pytest.raises(Interrupted, match="--resume=a continues from what was saved"):
+        _interrupted(Run("a"))
 
 
 def test_a_session_without_a_run_writes_nothing() -> None:
