@@ -76,13 +76,13 @@ def read_bytes(path: str | Path, most: int = MOST_TEXT) -> bytes:
 
 
 def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
-    """The text of a regular file, UTF-8, every line ended by a newline alone.
+    """The text of a regular file, UTF-8, every line ended by a newline alone, without a byte order mark in front.
 
     Raises:
         OSError: as for `read_bytes`.
         UnicodeDecodeError: it is no text in UTF-8.
     """
-    return io.TextIOWrapper(io.BytesIO(read_bytes(path, most)), encoding="utf-8").read()
+    return io.TextIOWrapper(io.BytesIO(read_bytes(path, most)), encoding="utf-8-sig").read()
 
 
 @contextmanager

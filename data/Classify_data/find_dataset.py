@@ -6,7 +6,7 @@ from compress.errors import UserError
 from data.Classify_data.formats.arrays import array_layout
 from data.Classify_data.formats.cifar import cifar_layout
 from data.Classify_data.formats.digits import digits
-from data.Classify_data.formats.folders import CLASSES, folder_layout, listed_classes
+from data.Classify_data.formats.folders import classes_file, folder_layout, listed_classes
 from data.Classify_data.formats.from_torchvision import torchvision_layout
 from data.Classify_data.formats.idx import idx_layout
 from data.Classify_data.layout import Layout
@@ -61,7 +61,7 @@ def _fashion_mnist() -> Layout:
 
 
 def place_layout(place: Path) -> Layout:
-    """The data set at a path; a file `classes.txt` in it names all classes in order, whatever the form.
+    """The data set at a path; `classes.txt` in it, or beside it, names all classes in order, whatever the form.
 
     Raises:
         UserError: it does not exist, or is in none of the known forms.
@@ -77,4 +77,4 @@ def place_layout(place: Path) -> Layout:
 
 def _with_listed_classes(layout: Layout, place: Path) -> Layout:
     known = listed_classes(place)
-    return layout if known is None else layout.with_classes(known, place / CLASSES)
+    return layout if known is None else layout.with_classes(known, classes_file(place))

@@ -1,5 +1,6 @@
 """Loaders of classification, for the table of applications."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
 
-from compress.errors import UserError
+from compress.errors import UserError, some
 from data.Classify_data.augment import Augmentation
 from data.Classify_data.dataset import ClassifySet
 from data.Classify_data.find_dataset import DIGITS, find_layout
@@ -23,6 +24,7 @@ from data.loaders import HasTestData, as_it_is, batches_in_order, trained_with, 
 from data.measured import Measured
 
 EVALUATION_BATCH = 128
+_logger = logging.getLogger("run")
 
 
 class _DataOptions(Protocol):
@@ -136,6 +138,7 @@ def _measured(source: Source, task: Task) -> ClassifySet:
 def training_set(config: _DataOptions) -> ClassifySet:
     """The training images, augmented, with the task that follows from them and from the options."""
     source = _labelled(find_layout(config.traindata, config.dataset, config.download).open("train"))
+    _warn_of_unused(source)
     channels = config.channels or source.channels
     store = ImageStore(source, config.size, channels)
     mean, std = mean_and_std(config.mean_std or _default_mean_std(config), store)
@@ -144,6 +147,17 @@ def training_set(config: _DataOptions) -> ClassifySet:
     task = Task(source.classes, channels, config.size, mean, std, majority)
     moved = Augmentation(config.shift, config.rotate, config.zoom, config.flip)
     return ClassifySet(store, task, moved, config.seed)
+
+
+def _warn_of_unused(source: Source) -> None:
+    """Labels that begin with 1, or 255 for "none", make outputs that nothing is learned for."""
+    used = set(source.labels)
+    unused = [name for label, name in enumerate(source.classes) if label not in used]
+    if unused and not source.listed:
+        _logger.warning(
+            "%s: %d of %d classes have no image to train on: %s; the network has an output for each of them",
+            source.where, len(unused), len(source.classes), some(unused),
+        )  # fmt: skip
 
 
 def _default_mean_std(config: _DataOptions) -> str:

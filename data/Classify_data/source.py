@@ -40,10 +40,12 @@ class Source(ABC):
     Attributes:
         part: which part of it this is, where `Layout.open` gave it.
         unnamed: the data hold no names of classes; there are as many as the highest label says.
+        listed: a file names all classes; some may have no image, which is then no mistake.
     """
 
     part: str = WHOLE
     unnamed = False
+    listed = False
 
     def __init__(self, classes: Sequence[str], labels: Sequence[int], names: Sequence[str], where: str) -> None:
         self.classes, self.labels, self.names = tuple(classes), [int(each) for each in labels], list(names)
@@ -85,7 +87,7 @@ class Source(ABC):
             )
         order = range(len(known)) if self.unnamed else self._places_in(known, file)
         named.labels = [label if label == UNLABELLED else order[label] for label in self.labels]
-        named.classes, named.unnamed = tuple(known), False
+        named.classes, named.unnamed, named.listed = tuple(known), False, True
         return named
 
     def _places_in(self, known: Sequence[str], file: Path) -> list[int]:

@@ -48,13 +48,18 @@ def open_part(folder: Path) -> FileSource:
     return _by_folder(folder) if folders_in(folder) else _by_name(folder)
 
 
+def classes_file(place: Path) -> Path:
+    """Where the names of all classes would be."""
+    return (place if place.is_dir() else place.parent) / CLASSES
+
+
 def listed_classes(place: Path) -> tuple[str, ...] | None:
-    """The classes of `classes.txt`, one a line, or None where there is no such file.
+    """The classes of `classes.txt` in a place, or beside it if it is a file, one a line; None where there is none.
 
     Raises:
         UserError: it cannot be read, or names a class twice or none.
     """
-    file = place / CLASSES
+    file = classes_file(place)
     if not file.is_file():
         return None
     try:

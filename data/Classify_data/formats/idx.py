@@ -24,7 +24,10 @@ from data.embedded import Part
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 IMAGES = re.compile(r"(?P<before>.*)images(?P<between>[-._])idx3(?P<after>[-._]ubyte(\.gz)?)")
-PARTS: tuple[tuple[str, Part], ...] = (("t10k", "test"), ("test", "test"), ("val", "validation"), ("train", "train"))
+PARTS: dict[Part, frozenset[str]] = {
+    "test": frozenset({"t10k", "test", "testing", "eval", "evaluation"}),
+    "validation": frozenset({"val", "valid", "validation"}),
+}
 UNSIGNED_BYTES = 8
 MOST_BYTES = 4 << 30  # of one array
 MOST_GROWTH, ALWAYS = 100, 64 << 20  # an array's bytes for each in the file, and bytes that any array may have
@@ -52,8 +55,9 @@ def idx_layout(place: Path) -> Layout | None:
 
 
 def _part(before: str) -> Part:
-    """The part that the beginning of a file's name speaks of; one that says nothing is trained on."""
-    return next((part for word, part in PARTS if word in before.lower()), "train")
+    """The part that a word at the beginning of a file's name speaks of; one that says nothing is trained on."""
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+", before)}
+    return next((part for part, its_words in PARTS.items() if words & its_words), "train")
 
 
 def _labels_of(folder: Path, match: re.Match[str]) -> Path:

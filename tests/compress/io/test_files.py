@@ -174,3 +174,8 @@ def test_errors_name_the_file_that_people_know(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(OSError, match="Read-only") as e:
             act()
         assert why(e.value) == f"{name}: Read-only file system"
+
+
+def test_a_byte_order_mark_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes("\ufeffa: \ufeff1\r\n".encode())
+    assert read_text(tmp_path / "a") == "a: \ufeff1\n"

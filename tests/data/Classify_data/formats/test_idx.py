@@ -11,6 +11,8 @@ from compress.errors import UserError
 from data.Classify_data import find_dataset
 from data.Classify_data.find_dataset import find_layout, place_layout
 from data.Classify_data.formats.idx import FASHION, read_idx
+from data.Classify_data.loaders import training_set
+from options.Classify_options.train_options import TrainOptions
 
 
 def written(path: Path, array: np.ndarray, sizes: tuple[int, ...] | None = None, kind: int = 8) -> Path:
@@ -156,3 +158,37 @@ def test_images_and_labels_of_another_number_are_refused(tmp_path: Path) -> None
     written(tmp_path / "train-labels-idx1-ubyte", LABELS)
     with pytest.raises(UserError, match=r"has 20 images and train-labels-idx1-ubyte 4 labels"):
         place_layout(tmp_path).open("train")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name_and_a_named_file_has_the_names_beside_it(tmp_path: Path) -> None:
+    mnist(tmp_path)
+    names = tuple("abcdefghij")
+    (tmp_path / "classes.txt").write_bytes("\r\n".join(names).encode("utf-8-sig"))
+    assert place_layout(tmp_path).open("train").classes == names
+    assert place_layout(tmp_path / "train-images-idx3-ubyte").open("train").classes == names
+
+
+@pytest.mark.parametrize(("before", "part"), [
+    ("interval-train-", "train"), ("contest-train-", "train"), ("latest-train-", "train"), ("latest-test-", "test"),
+    ("t10k-", "test"), ("emnist_val_", "validation"), ("digitsValidation.", "validation"), ("TEST-", "test"),
+    ("eval-", "test"), ("retrain-", "train"), ("", "train"),
+])  # fmt: skip
+def test_the_part_is_a_whole_word_of_the_name(before: str, part: str, tmp_path: Path) -> None:
+    written(tmp_path / f"{before}images-idx3-ubyte", np.zeros((4, 2, 2), np.uint8))
+    written(tmp_path / f"{before}labels-idx1-ubyte", LABELS)
+    assert list(place_layout(tmp_path).parts) == [part]
+
+
+def test_labels_without_an_image_are_warned_of_and_listed_ones_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mnist(tmp_path)
+    written(tmp_path / "train-labels-idx1-ubyte", (1 + np.arange(20) % 4).astype(np.uint8))
+    config = TrainOptions().parse([f"--traindata={tmp_path}", "--size=8"])
+    training_set(config)
+    words = "1 of 5 classes have no image to train on: 0; the network has an output for each of them"
+    assert f"{tmp_path}: {words}" in caplog.text
+    caplog.clear()
+    (tmp_path / "classes.txt").write_text("\n".join("-abcd"))
+    training_set(config)
+    assert "no image to train on" not in caplog.text
