@@ -17,7 +17,7 @@ CASES = Cases(
     small_run=DATA,
     small=SMALL,
     data=DATA,
-    schedules=24,
+    schedules=23,
     refused={"train_options": [(["--match=order"], "--match says how the file of --weights is read")]},
     beyond={
         "train_options": [
