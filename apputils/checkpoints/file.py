@@ -4,7 +4,8 @@
 that `torch.load(weights_only=True)` reads it: no code, no class of ours. Behind them stands a checksum (checksum.py).
 
     python -m apputils.checkpoints.file weights FILE OUT                  the weights alone, names without `module.`;
-                                                                          --key, --only, --without choose among them
+                                                                          --key, --only, --without choose among them,
+                                                                          --strip takes a prefix off the names
     python -m apputils.checkpoints.file network FILE OUT                  structure and weights, without the run's state
     python -m apputils.checkpoints.file import FILE --trust-pickle [OUT]  the weights of a pickled module from elsewhere
 """
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 
 from apputils.checkpoints.checksum import ChecksumWriter, check_checksum, is_zip
-from apputils.checkpoints.named_tensors import chosen, named_tensors
+from apputils.checkpoints.named_tensors import chosen, named_tensors, stripped
 from compress.errors import UserError, shown
 from compress.io.archive_limits import check_archive, check_tensors
 from compress.io.files import check_place, checked, why
@@ -231,9 +232,11 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("file", type=Path)
         command.add_argument("out", type=Path)
     command = commands.choices["weights"]
-    command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="tensors of these names alone")
+    command.add_argument("--only", action="append", default=[], metavar="PATTERN",
+                         help="tensors of these names alone, as in 'backbone.*'")  # fmt: skip
     command.add_argument("--without", action="append", default=[], metavar="PATTERN", help="no tensors of these names")
     command.add_argument("--key", help="where in the file they are, as in state_dict_ema or model.state_dict")
+    command.add_argument("--strip", metavar="PREFIX", help="a beginning that names lose, as in backbone.")
     command = commands.add_parser("import", help="the weights of a pickled module")
     command.add_argument("file", type=Path)
     command.add_argument("out", type=Path, nargs="?")
@@ -246,7 +249,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _weights(given: argparse.Namespace) -> str:
-    return _save_plain(chosen(load_weights(given.file, given.key), given.only, given.without), given.out)
+    weights = chosen(load_weights(given.file, given.key), given.only, given.without)
+    return _save_plain(weights if given.strip is None else stripped(weights, given.strip), given.out)
 
 
 def _network(given: argparse.Namespace) -> str:

@@ -1,6 +1,6 @@
 """The named tensors of what a file holds: a state dict, a module, or a dict with one of these under a usual key.
 
-`named_tensors`, `chosen`, `equal`.
+`named_tensors`, `chosen`, `stripped`, `equal`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,6 +65,23 @@ def chosen(weights: Mapping[str, Tensor], only: Sequence[str], without: Sequence
     }
     if not found:
         raise UserError(f"none of the {len(weights)} tensors is left")
+    return found
+
+
+def stripped(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The same tensors, without a beginning that some of the names have.
+
+    Raises:
+        UserError: no name begins so, or two tensors would get one name.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        short = name.removeprefix(prefix) or name
+        if short in found:
+            raise UserError(f"without {prefix!r} two tensors are called {short}; leave one out: --without=PATTERN")
+        found[short] = tensor
+    if found.keys() == weights.keys():
+        raise UserError(f"none of the {len(weights)} names begins with {prefix!r} ({some(list(weights))})")
     return found
 
 

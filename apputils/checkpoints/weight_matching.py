@@ -64,6 +64,16 @@ class Match:
         return "\n".join(lines)
 
 
+def _prefix(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """What some of the file's names have in front of names of the network; '' without one."""
+    for name in given:
+        for place in range(1, name.count(".") + 1):
+            parts = name.split(".")
+            if ".".join(parts[place:]) in own:
+                return ".".join(parts[:place]) + "."
+    return ""
+
+
 def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: bool = False) -> Match:
     """Loads what fits, in place; the rest of the network stays as it is.
 
@@ -83,6 +93,8 @@ def match_weights(model: nn.Module, weights: Mapping[str, Tensor], by_order: boo
     if not loaded:
         none = ", and no tensor has the shape of one of the network's" if by_order else ""
         other = f"--match=order pairs tensors of equal shape in their order{none}"
+        if prefix := _prefix(given, own):
+            other = f"without {prefix!r} names agree: {MAKE} --strip={prefix}; or {other}"
         raise UserError(
             f"none of the {len(given)} tensors fits this network ({', '.join(islice(given, 3))}, ... for "
             f"{', '.join(islice(own, 3))}, ...); nothing was loaded; {other}"
@@ -186,5 +198,5 @@ def _check_choice(own: Mapping[str, Tensor], choices: Mapping[str, list[str]]) -
         raise UserError(
             f"--match=order leaves a choice, since one side has tensors that the other lacks beside others of their "
             f"shape: {several[0]}; nothing was loaded. Take these tensors out of the file ({MAKE} "
-            "--without=PATTERN), or give the file's the network's names and leave --match out"
+            "--without=PATTERN); or, where only a prefix differs, take that off (--strip=PREFIX) and leave --match out"
         )

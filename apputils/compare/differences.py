@@ -32,7 +32,7 @@ def difference_rows(candidates: Sequence[Candidate], directions: Mapping[str, bo
             row = {"name": other.name, "than": first.name, "metric": metric, **found.facts()}
             row["finding"] = words(found.shown)
             if found.over_seeds:
-                row["over_seeds"]["finding"] = words(found.over_seeds.shown)
+                row["over_seeds"] |= {"finding": words(found.over_seeds.shown), "seeds": list(first.seeds)}
             rows.append(row)
     return rows
 

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from apputils.compare.candidate import Candidate, cost_row
 from apputils.compare.differences import difference_rows, differences_text
 from apputils.compare.page import render
-from apputils.compare.paired import mean_interval
+from apputils.compare.paired import CONFIDENCE, mean_interval
 from apputils.compare.sections import SECTIONS
 from apputils.report.book import write_book
 from apputils.report.sections.run.reproduce import environment
@@ -44,6 +44,7 @@ def compared(
         **about,
         "metrics": {name: bool(directions.get(name, True)) for name in candidates[0].quality},
         "rows": rows,
+        "confidence": CONFIDENCE,
         "differences": difference_rows(candidates, directions),
         "timing": {**how, "device": str(candidates[0].inputs[0].device)},
         "input_shapes": [list(each.shape) for each in candidates[0].inputs],
@@ -101,7 +102,8 @@ def table_text(content: Mapping[str, Any]) -> str:
     align = ["left"] + ["right"] * (len(head) - 1)
     table = tabulate(lines, head, disable_numparse=True, colalign=align)
     differences = differences_text(content["differences"])
-    text = f"{table}\nmeasured on {content['measured_on']}\n{note}"
+    spread = "\n\u00b1 is the standard deviation over the seeds" if any(row["seeds"] for row in content["rows"]) else ""
+    text = f"{table}\nmeasured on {content['measured_on']}{spread}\n{note}"
     return f"{text}\n\n{differences}" if differences else text
 
 

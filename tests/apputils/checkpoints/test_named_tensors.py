@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from apputils.checkpoints.file import Damaged, load_weights, main
-from apputils.checkpoints.named_tensors import STATE_KEYS, chosen, named_tensors
+from apputils.checkpoints.named_tensors import STATE_KEYS, chosen, named_tensors, stripped
 from compress.errors import UserError
 
 STATE = {"a.weight": torch.ones(2), "a.bias": torch.zeros(2)}
@@ -76,3 +76,13 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(UserError, match="needs the package safetensors: pip install safetensors") as found:
         load_weights(tmp_path / "a.safetensors")
     assert not isinstance(found.value, Damaged)
+
+
+def test_a_prefix_is_taken_off_the_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"n": 3, **{f"net.{name}": tensor for name, tensor in STATE.items()}}, tmp_path / "a.pt")
+    assert main(["weights", str(tmp_path / "a.pt"), str(tmp_path / "b.pt"), "--strip=net."]) == 0
+    assert load_weights(tmp_path / "b.pt").keys() == STATE.keys()
+    assert main(["weights", str(tmp_path / "a.pt"), str(tmp_path / "c.pt"), "--strip=body."]) == 2
+    assert "names begins with 'body.' (net.a.weight" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"two tensors are called a.weight; leave one out"):
+        stripped({"a.weight": torch.zeros(1), "net.a.weight": torch.ones(1)}, "net.")

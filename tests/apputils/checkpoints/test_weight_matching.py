@@ -188,3 +188,10 @@ def test_what_is_not_finite_is_named_and_nothing_is_loaded(value: float) -> None
     with pytest.raises(UserError, match=r"NaN or infinity in 1 of 3 tensors \(b.weight\); nothing was loaded"):
         match_weights(own, state | {"a.weight": torch.zeros(4, 3)})
     assert torch.equal(own["a"].weight, before)
+
+
+def test_a_prefix_that_all_names_have_is_told_and_the_command_that_takes_it_off() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    given = {f"backbone.body.{name}": tensor for name, tensor in net.state_dict().items()}
+    with pytest.raises(UserError, match=r"without 'backbone.body.' names agree: .*--strip=backbone.body.; or --match"):
+        match_weights(net, given)
