@@ -61,6 +61,16 @@ def over_seeds_text(row: Row) -> str:
     return f"{found['finding']} ({_ends(row['metric'], found)}){p}"
 
 
+def flat_row(row: Row) -> dict[str, Any]:
+    """The row for a sheet: one value in a cell, without the parts of the interval."""
+    flat = {key: value for key, value in row.items() if key not in ("parts", "over_seeds")}
+    if found := row.get("over_seeds"):
+        flat |= {"other_seeds": over_seeds_text(row)} | {
+            f"other_seeds_{key}": found[key] for key in ("low", "high", "p")
+        }
+    return flat
+
+
 def _ends(metric: str, row: Row) -> str:
     words = words_of(metric)
     return f"{words.change(row['low'])} to {words.change(row['high'])}"

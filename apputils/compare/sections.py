@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from apputils.compare.differences import OTHER_SEEDS, how_to_read, interval_text, over_seeds_text
+from apputils.compare.differences import OTHER_SEEDS, flat_row, how_to_read, interval_text
 from apputils.compare.pareto import pareto_charts
 from apputils.report.blocks import Block, Charts, Lines, Text, absent
 from apputils.report.section import Content, Section
@@ -64,9 +64,9 @@ class Differences(Section):
             column("seeds"),
             column("images", text=whole),
         ]
-        rows = content["differences"]
-        if any(over_seeds_text(row) for row in rows):
-            columns.append(Column(OTHER_SEEDS, lambda row: (over_seeds_text(row), over_seeds_text(row))))
+        rows = [flat_row(row) for row in content["differences"]]
+        if any("other_seeds" in row for row in rows):
+            columns.append(column("other_seeds", OTHER_SEEDS))
         return [Table("differences", rows, columns)]
 
     def blocks(self, content: Content, folder: Path) -> Sequence[Block]:

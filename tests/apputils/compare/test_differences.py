@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from apputils.compare.candidate import Candidate
-from apputils.compare.differences import OTHER_SEEDS, difference_rows, differences_text
+from apputils.compare.differences import OTHER_SEEDS, difference_rows, differences_text, flat_row
 
 
 def candidate(name: str, seeds: tuple[int, ...], gain: float = 0.0) -> Candidate:
@@ -66,3 +66,11 @@ def test_single_networks_say_nothing_of_other_seeds() -> None:
     rows = difference_rows([candidate("a", ()), candidate("b", (), 0.5)], {"psnr": True})
     assert rows[0]["over_seeds"] is None
     assert OTHER_SEEDS not in differences_text(rows)
+
+
+def test_a_sheet_has_one_value_in_each_cell() -> None:
+    [row] = difference_rows([candidate("a", (0, 1, 2)), candidate("b", (0, 1, 2), 0.5)], {"psnr": True})
+    flat = flat_row(row)
+    assert not [value for value in flat.values() if isinstance(value, dict | list | tuple)]
+    assert flat["other_seeds_low"] == row["over_seeds"]["low"]
+    assert flat["other_seeds"].startswith("better by 0.50 dB")
