@@ -14,6 +14,7 @@ from compress.errors import UserError
 from data.Classify_data.formats import digits
 from data.Classify_data.formats.from_torchvision import torchvision_layout
 from data.Classify_data.loaders import classify_training_loaders
+from data.Classify_data.source import LazySource
 from data.data_fingerprint import UNKNOWN, check_same_data, difference, warn_of_other_data
 from options.Classify_options.train_options import TrainOptions
 from tests.data.Classify_data.conftest import cifar as cifar
@@ -59,6 +60,16 @@ def test_the_digest_of_arrays_follows_images_and_labels_and_not_the_place(
     images[3, 2, 1] ^= 1
     write(Path("d"), images, labels)
     assert difference(found, facts("--traindata=d")) == ", which are other images or labels"
+
+
+@pytest.mark.parametrize(("most", "read"), [(2**29, 10), (40, 10), (39, 5), (10, 3), (1, 1)])
+def test_of_many_pixels_evenly_spaced_images_are_read(monkeypatch: pytest.MonkeyPatch, most: int, read: int) -> None:
+    monkeypatch.setattr("data.Classify_data.source.MOST_HASHED", most)
+    images = np.arange(40, dtype=np.uint8).reshape(10, 2, 2, 1)
+    labels, *pixels = LazySource(images.__getitem__, list(range(10)), [str(i) for i in range(10)], "d").arrays()
+    assert len(labels) == 10
+    assert len(pixels) == read
+    assert np.array_equal(np.stack(pixels), images[:: -(-10 // read)])
 
 
 def test_a_run_that_kept_no_content_continues_and_a_warning_says_so(caplog: pytest.LogCaptureFixture) -> None:
