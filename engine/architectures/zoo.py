@@ -117,7 +117,7 @@ class Zoo:
             raise UserError(f"--arch={arch} cannot be built{purpose}{_with(settings)}: {e}") from e
 
     def _written(self, name: str) -> str:
-        return f"--{name}" if name in self.options else f"{name} (in --arch-args)"
+        return f"--{name.replace('_', '-')}" if name in self.options else f"{name} (in --arch-args)"
 
     def _check_library_settings(self, settings: Mapping[str, Any]) -> None:
         """A checkpoint may come from anyone, and libraries take settings that load files."""

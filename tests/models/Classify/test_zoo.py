@@ -90,7 +90,7 @@ def test_torchvisions_networks(channels: int) -> None:
         ("os:system", {}, 32, "a checkpoint never imports code by itself"),
         ("torchvision:resnet19", {}, 32, "torchvision:resnet19: unknown classifier; did you mean"),
         ("torchvision:resnet18", {"width_mult": 2}, 32, "torchvision:resnet18: .*width_mult"),
-        ("lenet5", {"width_mult": 2.0}, 32, "--width_mult does not apply to --arch=lenet5; it takes --dropout"),
+        ("lenet5", {"width_mult": 2.0}, 32, "--width-mult does not apply to --arch=lenet5; it takes --dropout"),
         ("simplenet", {"dropout": 0.5}, 32, "it takes no settings"),
         ("lenet5", {}, 12, "cannot be built for images of 12 pixels: it needs 16"),
         ("vgg_cifar", {}, 28, "it needs 32"),
