@@ -158,7 +158,7 @@ class WarmupLR(CheckedArguments, lr_scheduler.SequentialLR):
         super().__init__(optimizer, parts, [warmup_epochs], last_epoch)
 
     @staticmethod
-    def meeting(shadow: Optimizer, arguments: Mapping[str, Any]) -> None:
+    def refuse_jump(shadow: Optimizer, arguments: Mapping[str, Any]) -> None:
         """Refuses an `after` that begins at another rate than the warm-up ends with: a slope in each minibatch.
 
         Args:

@@ -246,8 +246,8 @@ def _refuse_jumps(scheduler_class: type, arguments: Mapping[str, Any], optimizer
             "interval out"
         )
     for cls, own in _classes(scheduler_class, arguments):
-        if meeting := getattr(cls, "meeting", None):
-            meeting(shadow_of(optimizer), own)
+        if refuse_jump := getattr(cls, "refuse_jump", None):
+            refuse_jump(shadow_of(optimizer), own)
         if issubclass(cls, JUMPS) or getattr(cls, "jumps", False):
             raise ValueError(
                 f"interval minibatch: {cls.__name__} sets the rate in jumps, which would become slopes over the epoch "
