@@ -145,7 +145,10 @@ def ends(x: Tensor) -> tuple[float, float]:
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """The sum of a * b, in one pass where both lie in memory alike."""
+    """The sum of a * b, in one pass where both lie in memory alike; of half precision it is in float32."""
+    # Half precision has three digits, and who takes the difference of two such sums has none left; torch.dot of it is
+    # many times slower on a CPU besides.
+    a, b = _summed(a), _summed(b)
     if a.stride() == b.stride() and a.dtype == b.dtype and _dense(a):
         # Equal strides over dense memory: element i of the one storage
         # belongs to element i of the other, whatever the layout.
@@ -179,6 +182,11 @@ def _passes_for(x: Tensor, scale: Tensor, low: Bound, high: Bound) -> Passes | N
     return passes_for(x) if plain and scale.is_cpu else None
 
 
+def _summed(x: Tensor) -> Tensor:
+    """Values as sums of them are taken."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def _dense(x: Tensor) -> bool:
     return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
 
@@ -198,8 +206,8 @@ def _above(grad: Tensor, x: Tensor, clip: Tensor) -> Tensor:
     if x.is_cpu and not torch.compiler.is_compiling():
         # threshold_backward keeps the gradient where x > threshold; x >= clip is x > the next smaller float.
         below = torch.nextafter(clip, clip.new_zeros(()))
-        return torch.ops.aten.threshold_backward(grad, x, float(below)).sum()
-    return torch.where(x >= clip, grad, 0.0).sum()
+        return _summed(torch.ops.aten.threshold_backward(grad, x, float(below))).sum()
+    return _summed(torch.where(x >= clip, grad, 0.0)).sum()
 
 
 def _led_back(total: Tensor, of_values: Tensor, of_inside: Tensor) -> Tensor:
@@ -221,7 +229,7 @@ def _led_back_clip(of_clip: Tensor, grad: Tensor, inside: Tensor, x: Tensor, y: 
     if not on_cpu or bool(of_clip != 0):
         of_clip = torch.where(inner(inside, x) == 0, -of_clip.abs(), of_clip)
     if not on_cpu or bool(of_clip == 0):
-        back = (inside * x).abs().sum() / clip
+        back = (_summed(inside) * _summed(x)).abs().sum() / clip
         lost = (of_clip == 0) & (inner(grad, y) == 0) & back.isfinite()
         of_clip = torch.where(lost, back, of_clip)
     return of_clip
@@ -248,7 +256,7 @@ class _FakeQuantize(torch.autograd.Function):
             of_values, of_inside = inner(grad, rest[0]), inner(inside, x)
             total = of_values - of_inside
         else:
-            values, within = grad * rest[0], inside * x
+            values, within = _summed(grad) * _summed(rest[0]), _summed(inside) * _summed(x)
             total = (values - within).sum_to_size(scale.shape)
             of_values, of_inside = (each.sum_to_size(scale.shape) for each in (values, within))
         if ctx.led_back:
@@ -341,7 +349,7 @@ class _SqueezedQuantize(torch.autograd.Function):
         # t = tanh(w) / top also depends on the weight that makes
         # the maximum: d t / d top = -t / top, for every element.
         of_top = inner(grad, squeezed) * factor / top * at_top.sign() * (1 - at_top**2)
-        flat = inside.flatten().index_add_(0, largest[None], of_top[None], alpha=-1)
+        flat = inside.flatten().index_add_(0, largest[None], of_top[None].to(inside.dtype), alpha=-1)
         return flat.view_as(grad), None, None, None
 
 

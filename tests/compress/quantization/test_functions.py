@@ -146,3 +146,30 @@ def test_inner_follows_memory(layout: torch.memory_format) -> None:
     b = torch.randn(2, 3, 4, 5)
     for other in (b, b.to(memory_format=layout), b.transpose(2, 3).contiguous().transpose(2, 3)):
         torch.testing.assert_close(inner(a, other), (a * other).sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_steps_gradient_does_not_drown_in_half_precision(dtype: torch.dtype, signed: bool) -> None:
+    """It is the small difference of two large sums, each of thousands of values."""
+    x, grad = (each.detach().to(dtype) for each in data([64, 1000], 3))
+    x, grad = x if signed else x.abs(), grad + 2  # sums far from 0
+    low, high = (-8, 7) if signed else (0, 15)
+    step = torch.tensor(0.75, requires_grad=True)
+    fake_quantize(x.requires_grad_(), step, low, high, 1.0).backward(grad)
+    right = torch.tensor(0.75, dtype=torch.float64, requires_grad=True)
+    fake_quantize(x.detach().double().requires_grad_(), right, low, high, 1.0).backward(grad.double())
+    assert step.grad is not None
+    assert right.grad is not None
+    assert float(step.grad) == pytest.approx(float(right.grad), rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_clips_gradient_does_not_drown_in_half_precision(dtype: torch.dtype) -> None:
+    x, grad = (each.detach().to(dtype) for each in data([64, 1000], 5))
+    clip, right = (torch.tensor(2.0, dtype=each, requires_grad=True) for each in (torch.float32, torch.float64))
+    clipped_quantize(x.requires_grad_(), clip, -7, 7, led_back=True).backward(grad + 2)
+    clipped_quantize(x.detach().double().requires_grad_(), right, -7, 7, led_back=True).backward((grad + 2).double())
+    assert clip.grad is not None
+    assert right.grad is not None
+    assert float(clip.grad) == pytest.approx(float(right.grad), rel=0.01)
