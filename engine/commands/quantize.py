@@ -20,6 +20,7 @@ from tabulate import tabulate
 from torch import nn
 
 from apputils.checkpoints.file import save_checkpoint
+from compress.analysis.metric_names import words_of
 from compress.analysis.sensitivity.evaluation import directions, loss_of
 from compress.calibration.generated import generate_inputs
 from compress.config.post_training import load_post_training
@@ -106,16 +107,16 @@ class QuantizeRequest:
             batches, validation = generated_data(tester, model, self.batches), None
         else:
             batches, validation = calibration_data(tester, self.batches)
-        samples, kind = sum(len(batch) for batch in batches), kind_of(self.generated)
-        logger.info("calibrating with %d %s samples in %d minibatches", samples, kind, len(batches))
-        result |= {"samples": samples, "calibration_data": kind}
+        result |= {"samples": sum(len(batch) for batch in batches), "calibration_data": kind_of(self.generated)}
         if self.settings == AUTO:
             assert validation is not None, "options/rules.py"
+            _say_samples(batches, result)
             ladder = self._climb(tester, model, batches, validation, result)
             assert ladder.network is not None
             assert ladder.quantizer is not None
             return ladder.network, ladder.quantizer
         quantizer = load_post_training(model, file or self._mixed(tester, model, batches), batches[0])
+        _say_samples(batches, result)  # not before the settings are known to be right
         return quantizer.quantize(model, batches), quantizer
 
     def _climb(
@@ -235,9 +236,17 @@ def _budget(text: str) -> tuple[Kind, float]:
     )
 
 
+def _say_samples(batches: list[Any], result: dict[str, Any]) -> None:
+    size = " x ".join(str(each) for each in batches[0].shape[1:])
+    logger.info(
+        "calibrating with %d %s samples of %s in %d minibatches",
+        result["samples"], result["calibration_data"], size, len(batches),
+    )  # fmt: skip
+
+
 def _quality_table(quality: dict[str, dict[str, float]], baseline: str) -> str:
     rows = [
-        [metric, each[baseline], each["float"], each["quantized"], each["quantized"] - each["float"]]
+        [words_of(metric).heading, each[baseline], each["float"], each["quantized"], each["quantized"] - each["float"]]
         for metric, each in quality.items()
     ]
     return tabulate(rows, ["quality", baseline, "float", "quantized", "change"], floatfmt=".4f")
@@ -245,4 +254,4 @@ def _quality_table(quality: dict[str, dict[str, float]], baseline: str) -> str:
 
 def _ladder_table(ladder: Ladder, metric: str) -> str:
     rows = [[rung.name, rung.drop, rung.seconds, "chosen" if rung is ladder.chosen else ""] for rung in ladder.tried]
-    return tabulate(rows, ["rung", f"drop of {metric}", "seconds", ""], floatfmt=".4f")
+    return tabulate(rows, ["rung", f"drop of {words_of(metric).heading}", "seconds", ""], floatfmt=".4f")
