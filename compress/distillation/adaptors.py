@@ -62,7 +62,8 @@ class Adaptors:
         dim = channel_dim(student) if dim is None else dim  # of both: the teacher's has no autograd graph
         own, wanted = (each.float().movedim(dim, -1) for each in (student, teacher))
         if layer in self.matrices:
-            own = nn.functional.linear(own, self.matrices[layer])
+            with torch.autocast(own.device.type, enabled=False):  # features are compared in float32
+                own = nn.functional.linear(own, self.matrices[layer])
         elif layer in self.kept:
             wanted = wanted.index_select(-1, self.kept[layer].to(wanted.device))
         if own.shape[-1] != wanted.shape[-1]:

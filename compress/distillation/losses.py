@@ -74,7 +74,8 @@ def similarity(feature: Tensor) -> Tensor:
     The row of a sample that the layer hardly answers stays shorter (`unit_rows`).
     """
     flat = feature.float().flatten(1)
-    return unit_rows(flat @ flat.T, SHORTEST["similarity"])
+    with torch.autocast(flat.device.type, enabled=False):  # around a whole training step it would multiply in half
+        return unit_rows(flat @ flat.T, SHORTEST["similarity"])
 
 
 def similarity_distance(student: Tensor, teacher: Tensor) -> Tensor:

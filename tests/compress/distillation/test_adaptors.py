@@ -274,3 +274,12 @@ def test_an_optimizer_that_trains_one_group_only_is_refused() -> None:
             thinning(hints(layers=["relu1"], adaptors="always")),
             net=net, optimizer=torch.optim.LBFGS(net.parameters()), example_inputs=first_batch(),
         )  # fmt: skip
+
+
+def test_a_matched_feature_is_in_float32_inside_autocast() -> None:
+    adaptors = Adaptors({"relu1": (8, 16)})
+    student, teacher = torch.randn(2, 8, 4, 4), torch.randn(2, 16, 4, 4)
+    outside = adaptors.match("relu1", student, teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = adaptors.match("relu1", student, teacher)
+    assert all(torch.equal(given, wanted) for given, wanted in zip(inside, outside, strict=True))

@@ -126,3 +126,12 @@ def test_a_layer_that_answers_nothing_at_all_has_no_gradient(loss) -> None:
     student = torch.zeros(4, 5, 3, 3, requires_grad=True)
     (found,) = torch.autograd.grad(loss(student, torch.ones(4, 7, 3, 3)), student)
     assert (found == 0).all()
+
+
+def test_similarity_is_in_float32_inside_autocast() -> None:
+    student, teacher = torch.randn(4, 3, 2, 2), torch.randn(4, 6, 5, 5)
+    outside = similarity(student), similarity_distance(student, teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = similarity(student), similarity_distance(student, teacher)
+    for given, wanted in zip(inside, outside, strict=True):
+        assert torch.equal(given, wanted)
