@@ -15,6 +15,7 @@ from torch import nn
 
 from apputils.checkpoints.file import save_checkpoint
 from compress.analysis.measured_words import measured_words
+from compress.analysis.metric_names import words_of
 from compress.errors import UserError, some
 from compress.export.onnx.qdq import is_quantized
 from compress.io.files import write_json
@@ -162,7 +163,7 @@ def _why_empty(result: dict[str, Any]) -> str:
 
 def _tell(tester: TestedApplication, result: dict[str, Any]) -> None:
     rows = [
-        [metric, *each.values(), *([share if share is None else 100 * share])]
+        [words_of(metric).heading, *each.values(), *([share if share is None else 100 * share])]
         for (metric, each), share in zip(result["quality"].items(), result["recovered"].values(), strict=True)
     ]
     heads = ["quality", *next(iter(result["quality"].values())), "recovered, %"]
