@@ -34,9 +34,12 @@ def replace_data(tensor: Tensor, values: Tensor) -> None:
     tensor.data = values
 
 
+HALVES = (torch.bfloat16, torch.float16)
+
+
 def widened(tensor: Tensor) -> Tensor:
     """A tensor of bfloat16 or float16 in float32, with its gradient; others as they are."""
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+    return tensor.float() if tensor.dtype in HALVES else tensor
 
 
 def add_group(optimizer: Optimizer, parameters: Mapping[str, nn.Parameter], options: Mapping[str, Any]) -> None:

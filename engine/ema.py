@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from compress.errors import UserError
 from compress.masks import MaskTable
+from compress.parameters import widened
 from compress.quantization.convert import apply, refresh_weights
 from compress.quantization.placement.signs_seen import signed_as
 from compress.scheduler import CompressionScheduler
@@ -23,9 +25,17 @@ class AveragedWeights:
     Args:
         model: the network being trained.
         decay: share of the old average that an update keeps, (0, 1).
+
+    Raises:
+        UserError: parameters are of half precision.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
+        if narrow := sorted({str(each.dtype)[6:] for each in model.parameters() if widened(each) is not each}):
+            raise UserError(
+                f"--ema: this network has parameters of {' and '.join(narrow)}, whose average would not move: its "
+                "small steps are rounded away; make the network .float() and train it under --precision=bfloat16"
+            )
         self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._thinned = self._quantized = 0  # how many recipes and structures it has followed
 

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compress.calibration.replay import first_input
 from compress.errors import UserError
 from compress.graph.calls import run_on
-from compress.parameters import copied
+from compress.parameters import HALVES, copied
 
 NOTHING = 1e-6  # of a channel's variance, below which the data tell nothing of it
 EPS = 1e-5
@@ -59,7 +59,7 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Any]) -> int:
 
     used = left_out = 0
     try:
-        with _looking(network, layers, weigh):
+        with _in_float32(layers.values()), _looking(network, layers, weigh):
             for batch in batches if layers else ():
                 try:
                     run_on(network, batch)
@@ -74,6 +74,19 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Any]) -> int:
     if left_out and not used:
         raise UserError(TOO_SMALL)
     return len(layers)
+
+
+@contextmanager
+def _in_float32(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, BatchNorms of half precision are of float32: a mean over many minibatches would stop moving."""
+    narrow = [(layer, dtype) for layer in layers if (dtype := layer.running_mean.dtype) in HALVES]
+    for layer, _ in narrow:
+        layer.float()
+    try:
+        yield
+    finally:
+        for layer, dtype in narrow:
+            layer.to(dtype)
 
 
 class _TooSmall(Exception):

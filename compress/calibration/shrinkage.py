@@ -13,6 +13,8 @@ Unlike there, a sample is many positions: they are neighbours in one image, and 
 import torch
 from torch import Tensor
 
+from compress.parameters import widened
+
 
 def rows_of_samples(rows: Tensor, samples: int, most: int) -> Tensor:
     """(samples * positions, inputs) -> (samples, positions, inputs), every so many positions of each sample.
@@ -38,7 +40,7 @@ class Spread:
         """Of a minibatch, (samples, positions, inputs)."""
         if self._center is None:
             self._center = rows.mean((0, 1))
-        x = rows - self._center
+        x = widened(rows - self._center)
         samples, positions, inputs = x.shape
         gram = x @ x.mT if positions < inputs else x.mT @ x  # of equal norms
         every, own = gram.double().square().sum(), x.double().square().mean(1).square().sum()

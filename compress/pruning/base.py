@@ -25,6 +25,7 @@ from compress.context import StepContext
 from compress.epoch_window import EpochWindow
 from compress.errors import UserError
 from compress.levels import LevelArgument, Sparsity
+from compress.parameters import widened
 from compress.pruning.forward_watch import ForwardListener
 from compress.thinning.expected import Demand
 
@@ -147,7 +148,7 @@ class GradientSums:
 
     def add(self, name: str, value: Tensor) -> None:
         """Adds to the sum of that name."""
-        value = value.detach()
+        value = widened(value.detach())  # in half precision a long sum stops growing
         self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
 
     def add_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:

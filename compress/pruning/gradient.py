@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compress.context import StepContext
 from compress.groups import FilterGroup, Tile, as_groups
+from compress.parameters import widened
 from compress.pruning.agp_names import with_agp
 from compress.pruning.base import GradientSums, LevelArgument
 from compress.pruning.filters import FilterPruner
@@ -52,7 +53,7 @@ class GradientFilterPruner(FilterPruner):
         for name, parameter in parameters.items():
             if parameter.grad is not None and self._is_finite(name, parameter.grad):
                 tile = self.tile(name, parameter, ctx.model)
-                self.gathered.add(name, self.criterion(as_groups(parameter.grad * parameter, tile)))
+                self.gathered.add(name, self.criterion(as_groups(widened(parameter.grad) * widened(parameter), tile)))
 
     def _is_finite(self, name: str, gradient: Tensor) -> bool:
         finite = bool(torch.isfinite(gradient).all())

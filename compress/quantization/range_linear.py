@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
+from compress.parameters import HALVES, widened
 from compress.quantization.base import Quantizer
 from compress.quantization.decision import RESULT_BITS, Bits, Overrides
 from compress.quantization.fake_quant import ActivationQuantizer, FakeQuantizer, Pieces, WeightQuantizer, constant
@@ -116,11 +117,8 @@ class RangeWeight(WeightQuantizer):
         return passes_for(weight) if fits and computes_with(self.step) else None
 
     def _along(self, values: Tensor, weight: Tensor) -> Tensor:
-        if self.axis is None:
-            return values
-        shape = [1] * weight.dim()
-        shape[self.axis] = -1
-        return values.reshape(shape)
+        shape = [-1 if i == self.axis else 1 for i in range(weight.dim())]
+        return values if self.axis is None else values.reshape(shape)
 
 
 @Pieces.register
@@ -157,6 +155,12 @@ class RangeActivation(ActivationQuantizer):
 
     ranges: Tensor
     statistics = ("ranges",)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """The average stays in float32, whatever the network becomes: in half precision it would stop moving."""
+        before, found = widened(self.ranges), super()._apply(fn, recurse)
+        self.ranges = before.to(self.ranges.device) if self.ranges.dtype in HALVES else self.ranges
+        return found
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments."""

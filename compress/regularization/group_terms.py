@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compress.context import StepContext
 from compress.criteria import ThresholdCriteria, groups_above
 from compress.groups import COUPLED, Tile, Tilings, group_count, group_norms, spread
+from compress.parameters import widened
 from compress.registry import REGULARIZERS
 from compress.regularization.base import Regularizer, Strength
 from compress.regularization.terms import sum_of_norms
@@ -134,7 +135,7 @@ class GroupVarianceRegularizer(GroupRegularizer):
         terms = []
         for name, (strength, _) in self.regimes.items():
             (tile,) = self.tiles(name, weights[name], ctx.model)
-            terms.append(strength / (group_norms(weights[name], tile, 2).var() + 1e-12))
+            terms.append(strength / (group_norms(widened(weights[name]), tile, 2).var() + 1e-12))
         return torch.stack(terms).sum()
 
     def faults(self, model: nn.Module) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compress.context import LossComponent
 from compress.distributed import mean_over_ranks, several_processes
+from compress.parameters import widened
 
 
 class Means:
@@ -28,7 +29,7 @@ class Means:
 
     def note(self, name: str, value: Tensor) -> None:
         """Adds one scalar."""
-        value = value.detach()
+        value = widened(value.detach())  # in half precision a long sum stops growing
         self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._counts[name] = self._counts.get(name, 0) + 1
 

@@ -14,6 +14,7 @@ from compress.context import StepContext
 from compress.criteria import global_masks
 from compress.epoch_window import EpochWindow
 from compress.levels import as_level
+from compress.parameters import widened
 from compress.pruning.base import GradientSums, LevelArgument, Pruner
 from compress.registry import PRUNERS
 from compress.selectors import WeightSelectors
@@ -160,7 +161,7 @@ class MovementPruner(GlobalPruner):
         """Adds -w * gradient."""
         for name, parameter in parameters.items():
             if parameter.grad is not None:
-                self.movement.add(name, -parameter.detach() * parameter.grad)
+                self.movement.add(name, -widened(parameter.detach()) * widened(parameter.grad))
 
     def scores(self, weights: Mapping[str, Tensor], ctx: StepContext) -> dict[str, Tensor]:
         """The movement so far."""

@@ -17,6 +17,7 @@ from compress.context import StepContext
 from compress.distributed import sum_over_ranks, world_size
 from compress.errors import UserError
 from compress.graph.calls import copies
+from compress.graph.modes import uncached_autocast
 
 NO_LOSS = (
     "this training loop offers no loss to measure (scheduler.measure_loss), so outputs are compared with those of the "
@@ -50,7 +51,7 @@ class Measure:
 
     def __call__(self, masks: Mapping[str, Tensor]) -> float:
         """The loss with these masks on, mean over processes; NaN counts as infinitely bad."""
-        with _masked(self._ctx, masks):
+        with uncached_autocast(), _masked(self._ctx, masks):  # it would go on with the weights as they were
             value = self._difference() if self._ctx.measure_loss is None else float(self._ctx.measure_loss())
         mean = float(sum_over_ranks(torch.tensor(value, dtype=torch.float64))) / world_size()
         return mean if mean == mean else float("inf")

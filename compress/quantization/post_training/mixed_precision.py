@@ -23,6 +23,7 @@ from compress.arguments.checked import CheckedArguments
 from compress.errors import UserError
 from compress.graph.calls import run_on
 from compress.graph.macs.count import count_macs
+from compress.graph.modes import uncached_autocast
 from compress.io.files import write_text
 from compress.quantization.faults import FLOAT
 from compress.quantization.modules.layers import channel_axis, kind_of, weight_names
@@ -155,6 +156,7 @@ class MixedPrecision(CheckedArguments):
         self.budget, self.kind, self.settings = budget, kind, dict(settings)
         self.candidates = sorted(set(candidates), reverse=True)
 
+    @uncached_autocast()
     def pick(self, model: nn.Module, batches: Sequence[Any]) -> Plan:
         """Measures every layer at every candidate and chooses.
 
