@@ -13,7 +13,7 @@ from compress.pruning.base import GradientSums
 from compress.pruning.network_wide.measured_loss import Measure
 from compress.quantization.functions import fake_quantize, plainly_quantize
 from compress.quantization.post_training.mixed_precision import MixedPrecision
-from compress.quantization.range_linear import RangeActivation
+from compress.quantization.range_linear import QuantAwareTrainRangeLinearQuantizer, RangeActivation
 from compress.regularization.group_terms import GroupVarianceRegularizer
 from engine.ema import AveragedWeights
 from engine.epoch.running_means import Means
@@ -123,3 +123,25 @@ def test_nearly_equal_channels_have_a_variance(dtype: torch.dtype) -> None:
     )
     assert given is not None
     torch.testing.assert_close(given, wanted)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["autocast", "bfloat16"])
+def test_a_quantized_cell_goes_on(inside: bool) -> None:
+    """Expected: what the same quantized layer gives in float32."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(1, 1), nn.LSTM(1, 4, batch_first=True)), torch.ones(1, 600, 1)
+    with torch.no_grad():
+        for name, value in net[1].named_parameters():
+            value.fill_(0.0 if name.startswith("weight") else 0.05)
+        net[1].bias_ih_l0[4:8] = 8.5  # the forget gates
+    quantizer = QuantAwareTrainRangeLinearQuantizer(8, 8, example_inputs=x)
+    quantizer.prepare(net, None)
+    quantizer.convert(net)
+    net(x)
+    wanted = net.eval()(x)[1][1]
+    if inside:
+        with torch.autocast("cpu", torch.bfloat16):
+            given = net(x)[1][1]
+    else:
+        given = net.bfloat16()(x.bfloat16())[1][1]
+    torch.testing.assert_close(given.float(), wanted, rtol=0.05, atol=0.0)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from compress.parameters import widened
 from compress.quantization.fake_quant import ActivationQuantizer
 
 State = tuple[Tensor, ...]  # hidden, and of an LSTM the cell
@@ -20,10 +21,14 @@ Step = Callable[[Tensor, Tensor, State], State]  # gates from the input, gates f
 
 
 def lstm_step(from_input: Tensor, from_hidden: Tensor, state: State) -> State:
-    """(batch, 4 hidden) twice -> the next hidden and cell state; the order of gates is torch's."""
-    i, f, g, o = (from_input + from_hidden).chunk(4, -1)
+    """(batch, 4 hidden) twice -> the next hidden and cell state; the order of gates is torch's.
+
+    In half precision a cell would stop moving, and a gate of 0.999 be 1: both are in float32 there.
+    """
+    i, f, g, o = widened(from_input + from_hidden).chunk(4, -1)
     cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
-    return o.sigmoid() * cell.tanh(), cell
+    hidden = o.sigmoid() * cell.tanh()
+    return hidden if hidden.dtype == from_input.dtype else hidden.to(from_input.dtype), cell
 
 
 def gru_step(from_input: Tensor, from_hidden: Tensor, state: State) -> State:
