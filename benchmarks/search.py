@@ -2,9 +2,9 @@
 
     python -m benchmarks.search --minutes 60 [--problems sr,deblur,digits] [--seeds 0,1,2] [--samplers tpe,random]
 
-Runs search.py in processes of its own, in a temporary folder, from one dense run a problem, and prints a line a search:
-its exit code, the goals' values and verdicts on validation and on test data, trials, wall time; then all as a table.
-Needs Optuna.
+Runs search.py in processes of its own, in a temporary folder, from one dense run and one latency model a problem, and
+prints a line a search: its exit code, the goals' values and verdicts on validation and on test data, trials, wall time;
+then all as a table. In a folder that is kept (`--folder`), searches that are done are not repeated. Needs Optuna.
 """
 
 import argparse
@@ -60,12 +60,13 @@ PROBLEMS = {
 }  # fmt: skip
 
 
-def run(program: str, folder: Path, *arguments: str) -> int:
-    """One of the entry points in a folder; its exit code."""
+def run(program: str, folder: Path, *arguments: str, log: str = "log.txt") -> int:
+    """One of the entry points, or `-m MODULE`, in a folder; its exit code."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (folder / "log.txt").open("a") as log:
-        return subprocess.run([sys.executable, str(ROOT / program), *arguments], cwd=folder, env=environment,
-                              stdout=log, stderr=log, check=False).returncode  # fmt: skip
+    what = program.split() if program.startswith("-m ") else [str(ROOT / program)]
+    with (folder / log).open("a") as said:
+        return subprocess.run([sys.executable, *what, *arguments], cwd=folder, env=environment,
+                              stdout=said, stderr=said, check=False).returncode  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,21 +101,26 @@ class Row:
 
 
 def search(folder: Path, problem: Problem, goals: str, name: str, arguments: list[str]) -> Row:
-    """One search."""
+    """One search, or what it found when it was run before."""
+    kept = folder / f"{name}.json"
+    if kept.is_file():
+        return Row(**json.loads(kept.read_text()))
     (folder / f"{name}.yaml").write_text(goals)
     started = time.perf_counter()
     given = [f"--optform={problem.optform}", f"--goals={name}.yaml", "--start-from=dense", f"--study={name}"]
-    code = run("search.py", folder, *given, *arguments)
+    code = run("search.py", folder, *given, *arguments, log=f"{name}.txt")
     minutes = (time.perf_counter() - started) / 60
     study = folder / "studies" / name
     result = study / "result.json"
     found = json.loads(result.read_text()) if result.is_file() else {"goals": None, "test": None}
-    trials = len(list(study.glob("trial*.yaml")))
-    return Row(name, code, found["goals"], found["test"], trials, minutes, _last_line(folder))
+    trials = len(list(study.glob("trial[0-9]*.yaml")))
+    row = Row(name, code, found["goals"], found["test"], trials, minutes, _last_line(folder / f"{name}.txt"))
+    kept.write_text(json.dumps(vars(row), indent=1))
+    return row
 
 
-def _last_line(folder: Path) -> str:
-    return next((line for line in reversed((folder / "log.txt").read_text().splitlines()) if line.strip()), "")
+def _last_line(log: Path) -> str:
+    return next((line for line in reversed(log.read_text().splitlines()) if line.strip()), "")
 
 
 def _words(record: dict[str, Any] | None) -> str:
@@ -159,11 +165,17 @@ def main() -> None:
 
 
 def _of_problem(key: str, folder: Path, given: argparse.Namespace) -> Iterator[Row]:
-    """The searches of a problem, from one dense run."""
+    """The searches of a problem, from one dense run and one latency model."""
     problem, threads = PROBLEMS[key], f"--threads={given.threads}"
-    dense = (*problem.dense, threads, "--run=dense")
-    if not (folder / "checkpoints" / "dense").is_dir() and run("train.py", folder, *dense):
-        sys.exit(f"the dense network of {key} could not be trained: {_last_line(folder)}")
+    if not (folder / "results" / "dense" / "summary.json").is_file() and run(
+        "train.py", folder, *problem.dense, threads, "--run=dense"
+    ):
+        sys.exit(f"the dense network of {key} could not be trained: {_last_line(folder / 'log.txt')}")
+    model = Path("studies", "model", "latency_model.json")  # where every search looks for that of an earlier study
+    if not (folder / model).is_file():
+        (folder / model).parent.mkdir(parents=True, exist_ok=True)
+        if run("-m compress.analysis.latency_model", folder, "--run=dense", threads, f"--out={model}"):
+            sys.exit(f"no latency model of {key} could be measured: {_last_line(folder / 'log.txt')}")
     for number, goals in enumerate(problem.goals[: given.goals]):
         for seed in given.seeds.split(","):
             for sampler in given.samplers.split(","):

@@ -29,6 +29,8 @@ CONSTRUCTOR_FAULTS = (ValueError, TypeError, ArithmeticError, LookupError, Attri
 
 def in_words(error: Exception) -> str:
     """The message of an error; the name of its kind where the message alone says nothing, such as `KeyError: 'x'`."""
+    if isinstance(error, ZeroDivisionError):
+        return "with these arguments it divides by zero: one of them, of steps or epochs as a rule, is too small"
     return str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
 
 

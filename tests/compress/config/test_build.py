@@ -106,6 +106,8 @@ CASES = [
      "ExponentialLR sets a learning rate of inf after epoch 1"),
     ("policies:", f"lr_schedulers: {{l: {{class: OneCycleLR, max_lr: 1, total_steps: 1, cycle_momentum: false}}}}\n{LR}",
      "the cycle takes 1 epochs, and its policy goes on behind them; give total_steps"),
+    ("policies:", "lr_schedulers: {l: {class: OneCycleLR, max_lr: 1, total_steps: 4, pct_start: 0.25, cycle_momentum: "
+     f"false}}}}\n{LR}", "lr_schedulers.l: with these arguments it divides by zero: one of them, of steps or epochs"),
     ("{instance_name: p}", "{instance_name: p}\n    regularizer: {instance_name: p}", "this one names pruner and regularizer"),
     ("{instance_name: p}", "{instance_name: p, args: {levels: {0.weight: 0.5}}}", "takes no 'levels' in its policy"),
     ("0.5", "80", r"given 80; final_sparsity should be a number, > 0, <= 1 \(80 % is written 0.8\)"),
