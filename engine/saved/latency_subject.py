@@ -1,5 +1,6 @@
 """The network and inputs of a run that a latency model is measured for."""
 
+import torch
 from torch import Tensor, nn
 
 from apputils.checkpoints.file import load_checkpoint
@@ -12,7 +13,9 @@ from options.applications import find_application
 
 
 def latency_subject(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """The best network of a dense run, on the CPU, and the inputs that its times are for: those of `test.py`'s MACs.
+    """The best network of a dense run, on the CPU, and the inputs that its times are for.
+
+    They have the sizes of those of `test.py`'s MACs and hold noise: no range for 8 bits can be estimated from zeros.
 
     Raises:
         UserError: there is no such run, or its network is thinned or quantized.
@@ -25,4 +28,10 @@ def latency_subject(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     application = find_application(checkpoint["optform"])
     opt, _ = find_subject(application.load("test_options")().parse([f"--run={name}"]))
     tester = application.load("tester")(opt, application.load("testing_loader")(opt, checkpoint), checkpoint)
-    return load_network(run.best).cpu(), tuple(each.cpu() for each in tester.example_inputs())
+    return load_network(run.best).cpu(), tuple(_noise(each) for each in tester.example_inputs())
+
+
+def _noise(like: Tensor) -> Tensor:
+    if not like.is_floating_point():
+        return like.cpu()
+    return torch.rand(like.shape, dtype=like.dtype, generator=torch.Generator().manual_seed(0))
