@@ -35,6 +35,7 @@ import compress.pruning.gradient
 import compress.pruning.network_wide.global_groups
 import compress.pruning.network_wide.greedy
 import compress.pruning.network_wide.learned_ranking
+import compress.pruning.network_wide.second_order
 import compress.pruning.ranked
 import compress.pruning.reconstruction
 import compress.pruning.structure

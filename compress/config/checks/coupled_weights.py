@@ -4,7 +4,7 @@ Differing levels inside one coupled group, two instances that prune one group in
 nothing can leave. The network is traced only for schedules with structured pruners.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from compress.arguments.places import Path
 from compress.config.errors.faults import Report
@@ -16,6 +16,7 @@ from compress.policies.pruning import PruningPolicy
 from compress.policies.thinning import ThinningPolicy
 from compress.pruning.coupled_masks import channel_dim
 from compress.pruning.network_wide.global_groups import GlobalRankedGroupPruner
+from compress.pruning.network_wide.second_order import SecondOrderGroupPruner
 from compress.pruning.structure import WITHIN_HEADS, StructurePruner
 from compress.selectors import canonical_parameters
 from compress.thinning.current import CurrentGraph
@@ -52,6 +53,8 @@ def check_coupling(entries: list[tuple[Path, Policy]], graph: CurrentGraph, repo
         _check_pinned(policy, path, places, graph.get(inexact) if inexact else known, report)
     for path, policy, places in ranked:  # what it masks is chosen in the graph without inexact removals
         _check_unrankable(policy, path, places, known, report)
+        if isinstance(policy.pruner, SecondOrderGroupPruner) and policy.pruner.sparsities:
+            _check_one_fraction(policy.pruner.sparsities, path, places, known, report)
     groups = known.groups()
     for path, policy, places in disputed:
         targets, told = policy.pruner.targets, set()  # type: ignore[attr-defined]
@@ -128,6 +131,16 @@ def _check_unrankable(
             path,
             fatal=False,
         )
+
+
+def _check_one_fraction(
+    sparsities: Mapping[str, float], path: Path, places: dict[str, Place], graph: ChannelGraph, report: Report
+) -> None:
+    """Adds a fault for each group whose weights are given different fractions."""
+    for names in _by_group(places, graph.groups(prunable_only=True)).values():
+        levels = {name: sparsities[name] for name in names}
+        if len(set(levels.values())) > 1:
+            report.add(differing_levels(levels), path)
 
 
 def _places(pruner: StructurePruner, graph: CurrentGraph) -> dict[str, Place]:

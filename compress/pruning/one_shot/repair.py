@@ -9,7 +9,7 @@ BatchNorm's statistics are carried over on the way (calibration/batch_norm.py), 
 behind what is repaired in front of them, and before the layers behind, which are repaired for what they give then.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -35,7 +35,9 @@ TOGETHER = 128  # samples whose positions are spread out at a time
 
 @torch.no_grad()
 @uncached_autocast()
-def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[Any]) -> float:
+def repair(
+    dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[Any], frozen: Container[str] = ()
+) -> float:
     """Sets the weights and the BatchNorm statistics of a masked network, in place; masked weights stay zero.
 
     Args:
@@ -43,12 +45,13 @@ def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[
         pruned: a copy whose masked weights are zero, in eval mode.
         masks: parameter name -> bool, True = kept.
         batches: inputs.
+        frozen: names of weights and biases whose layers stay as they are.
 
     Returns:
         the share of the layers' squared errors that is left, mean over the layers that had one; 1 if none had.
     """
     norms = with_statistics(dense, batches[0])[0]
-    steps, repeated = _steps(dense, pruned, norms, batches[0])
+    steps, repeated = _steps(dense, pruned, norms, batches[0], frozen)
     norms = [name for name in norms if name in steps]
     merged = together(dense, batches)
     targets = None if merged is None else outputs_of(dense, [name for name in steps if name not in norms], merged)
@@ -64,10 +67,11 @@ def repair(dense: nn.Module, pruned: nn.Module, masks: Masks, batches: Sequence[
 
 
 def _steps(
-    dense: nn.Module, pruned: nn.Module, norms: Sequence[str], batch: Any
+    dense: nn.Module, pruned: nn.Module, norms: Sequence[str], batch: Any, frozen: Container[str]
 ) -> tuple[list[str], set[str]]:  # fmt: skip
     """What is set, in the order of first calls, and which of it is called again; a weight is set if it is read once."""
     weights = {name for name, each in pruned.named_modules() if inputs_of_a_channel(each) is not None}
+    weights = {name for name in weights if f"{name}.weight" not in frozen and f"{name}.bias" not in frozen}
     calls = calls_of(pruned, [*weights, *norms], batch)
     once = {name for name in weights.intersection(calls) if calls[name] == 1} - with_other_weights(dense, batch)
     steps = [name for name in calls if name in once or name in norms]

@@ -1,11 +1,12 @@
 """Which units leave: all groups of the network against each other, by what their readers lose.
 
-`Readers`, `select`. A coupled unit is paid for where it is read: by every convolution and linear layer that has it as
-an input. Between them stand norms, activations and depthwise convolutions, which lose it without a cost of their own.
+`Readers`, `select`, `select_counts`. A coupled unit is paid for where it is read: by every convolution and linear layer
+that has it as an input. Between them stand norms, activations and depthwise convolutions, which lose it without a cost
+of their own.
 """
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -148,7 +149,7 @@ def _distance(a: Any, b: Any) -> float:
 
 
 def select(
-    graph: ChannelGraph, readers: Readers, cost: CostOf, to: float, target: Cost
+    graph: ChannelGraph, readers: Readers, cost: CostOf, to: float, target: Cost, most: float = MOST, round_to: int = 1
 ) -> tuple[dict[str, list[int]], float]:
     """The units that go, lowest cost for what they bring first, in rounds; the surgeons follow.
 
@@ -158,19 +159,67 @@ def select(
         cost: units that go -> what is left of the dense network's cost, a fraction.
         to: the budget, (0, 1).
         target: what it is of.
+        most: of a group's units that may go, (0, 1].
+        round_to: what is left of a group is rounded up to a multiple of it: the units that went last stay.
 
     Returns:
         units by group, and what is left.
     """
     gone: dict[str, list[int]] = {group.name: [] for group in readers.groups}
+    rounded = partial(_rounded, readers, round_to)
     reached = 1.0
     for number in range(1, ROUNDS + 1):
         budget = 1 - (1 - to) * number / ROUNDS
-        order = _order(readers, gone, target)
-        count, reached = fewest(len(order), partial(_left, cost, gone, order), budget)
+        order = _order(readers, gone, target, most)
+        count, reached = fewest(len(order), lambda k: cost(rounded(_joined(gone, order[:k]))), budget)  # noqa: B023
         _take(graph, readers, order[:count])
         gone = _joined(gone, order[:count])
-    return {name: sorted(units) for name, units in gone.items() if units}, reached
+    return {name: sorted(units) for name, units in rounded(gone).items() if units}, reached
+
+
+def select_counts(graph: ChannelGraph, readers: Readers, counts: Mapping[str, int]) -> dict[str, list[int]]:
+    """The units that go where it is known how many of each group, lowest cost first, in rounds; the surgeons follow.
+
+    Args:
+        graph: of the network.
+        readers: of it; changed.
+        counts: group name -> how many of its units go.
+
+    Returns:
+        units by group.
+    """
+    gone: dict[str, list[int]] = {group.name: [] for group in readers.groups if counts.get(group.name)}
+    for number in range(1, ROUNDS + 1):
+        more: list[tuple[str, int]] = []
+        for group in readers.groups:
+            if group.name in gone:
+                wanted = math.ceil(counts[group.name] * number / ROUNDS) - len(gone[group.name])
+                cheapest = _left(unit_costs(readers, group), gone[group.name])
+                more += [(group.name, unit) for unit in cheapest[:wanted]]
+        _take(graph, readers, more)
+        gone = _joined(gone, more)
+    return {name: sorted(units) for name, units in gone.items()}
+
+
+def unit_costs(readers: Readers, group: ChannelGroup) -> Tensor:
+    """What each unit of a group costs its readers as they are by now, shape (units,)."""
+    costs = sum(readers.surgeons[name].costs(each) for name, each in readers.columns[group.name].items())
+    assert isinstance(costs, Tensor)
+    return costs
+
+
+def _left(costs: Tensor, gone: Collection[int]) -> list[int]:
+    """The units that are left, lowest cost first."""
+    away = set(gone)
+    return [unit for unit in costs.argsort(stable=True).tolist() if unit not in away]
+
+
+def _rounded(readers: Readers, round_to: int, gone: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    if round_to == 1:
+        return dict(gone)
+    sizes = {group.name: group.units for group in readers.groups}
+    left = {name: math.ceil((sizes[name] - len(units)) / round_to) * round_to for name, units in gone.items()}
+    return {name: units[: max(0, sizes[name] - left[name])] for name, units in gone.items()}
 
 
 def _joined(gone: Mapping[str, list[int]], more: Sequence[tuple[str, int]]) -> dict[str, list[int]]:
@@ -180,18 +229,15 @@ def _joined(gone: Mapping[str, list[int]], more: Sequence[tuple[str, int]]) -> d
     return found
 
 
-def _left(cost: CostOf, gone: Mapping[str, list[int]], order: Sequence[tuple[str, int]], count: int) -> float:
-    return cost(_joined(gone, order[:count]))
-
-
-def _order(readers: Readers, gone: Mapping[str, list[int]], target: Cost) -> list[tuple[str, int]]:
+def _order(
+    readers: Readers, gone: Mapping[str, list[int]], target: Cost, most: float
+) -> list[tuple[str, int]]:  # fmt: skip
     """The units that are left and may go, lowest first."""
     found: list[tuple[float, str, int]] = []
     for group in readers.groups:
-        costs = sum(readers.surgeons[name].costs(each) for name, each in readers.columns[group.name].items())
-        assert isinstance(costs, Tensor)
-        left = [unit for unit in costs.argsort(stable=True).tolist() if unit not in set(gone[group.name])]
-        room = min(math.floor(MOST * group.units + 1e-9), group.prunable) - len(gone[group.name])
+        costs = unit_costs(readers, group)
+        left = _left(costs, gone[group.name])
+        room = min(math.floor(most * group.units + 1e-9), group.prunable) - len(gone[group.name])
         found += [(float(costs[unit]) / unit_cost(group, target), group.name, unit) for unit in left[: max(0, room)]]
     return [(name, unit) for _, name, unit in sorted(found)]
 
