@@ -11,7 +11,9 @@ import yaml
 from compress.goals.goal import Goal
 from compress.quantization.post_training.ladder import rungs
 
+SECOND_ORDER = "second_order"
 CRITERIA = {
+    SECOND_ORDER: "SecondOrderGroupPruner",
     "L1": "L1RankedStructureParameterPruner",
     "L2": "L2RankedStructureParameterPruner",
 }
@@ -90,8 +92,13 @@ class Group:
     step: int = 1
 
 
+def gone(groups: Sequence[Group], widths: Mapping[str, int]) -> dict[str, int]:
+    """Group -> how many of its units go."""
+    return {group.name: group.units - widths.get(group.name, group.units) for group in groups}
+
+
 def schedule_of(
-    candidate: Candidate, groups: Sequence[Group], epochs: int, logits: bool, names: Sequence[str]
+    candidate: Candidate, groups: Sequence[Group], epochs: int, logits: bool, names: Sequence[str], batches: int = 8
 ) -> dict[str, Any]:
     """The schedule of a candidate, as plain data.
 
@@ -101,10 +108,11 @@ def schedule_of(
         epochs: of the run.
         logits: whether the network's output is a set of logits.
         names: of all weights, for globs.
+        batches: minibatches that a second-order criterion looks at.
     """
     found: dict[str, Any] = {"version": 1}
     policies: list[dict[str, Any]] = []
-    narrow = _pruners(candidate, groups, names)
+    narrow = _pruners(candidate, groups, names, batches)
     if narrow:
         found["pruners"] = narrow
         found["extensions"] = {"thin": {"class": "FilterRemover", "thinning_func_str": "remove_filters"}}
@@ -174,8 +182,10 @@ def _flow(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
 
 
-def _pruners(candidate: Candidate, groups: Sequence[Group], names: Sequence[str]) -> dict[str, Any]:
-    """One instance for all groups that lose the same share; what is left is said by the instance's name.
+def _pruners(
+    candidate: Candidate, groups: Sequence[Group], names: Sequence[str], batches: int
+) -> dict[str, Any]:  # fmt: skip
+    """By norms one instance for all groups that lose the same share, what is left said by its name; else one for all.
 
     `round_to` changes nothing here; whoever gives another share later still gets a width that the machine likes.
     """
@@ -184,17 +194,35 @@ def _pruners(candidate: Candidate, groups: Sequence[Group], names: Sequence[str]
         width = candidate.widths.get(group.name, group.units)
         if width < group.units:
             shares.setdefault((group.units - width) / group.units, []).append(group)
+    if candidate.criterion == SECOND_ORDER:
+        return {"narrow": {**_second_order(candidate, shares, names), "batches": batches}} if shares else {}
     found: dict[str, Any] = {}
     for share, members in sorted(shares.items()):
-        weights = [name for group in members for name in group.weights]
-        widths = [candidate.widths[group.name] for group in members]
-        step = math.gcd(*widths, *(group.step for group in members))
         name = f"keep_{round(100 * (1 - share))}_percent"
         found[name if name not in found else f"{name}_{len(found)}"] = {
             "class": CRITERIA[candidate.criterion], "group_type": "Filters", "desired_sparsity": round(share, 6),
-            "rounding": "nearest", **({"round_to": step} if step > 1 else {}), "weights": globbed(weights, names),
+            "rounding": "nearest", **_round_to(candidate, members), "weights": globbed(_weights(members), names),
         }  # fmt: skip
     return found
+
+
+def _second_order(
+    candidate: Candidate, shares: Mapping[float, list[Group]], names: Sequence[str]
+) -> dict[str, Any]:  # fmt: skip
+    sparsities = {
+        glob: round(share, 6) for share, members in sorted(shares.items()) for glob in globbed(_weights(members), names)
+    }
+    step = _round_to(candidate, [group for members in shares.values() for group in members])
+    return {"class": CRITERIA[SECOND_ORDER], **step, "sparsities": sparsities}
+
+
+def _weights(groups: Sequence[Group]) -> list[str]:
+    return [name for group in groups for name in group.weights]
+
+
+def _round_to(candidate: Candidate, groups: Sequence[Group]) -> dict[str, int]:
+    step = math.gcd(*(candidate.widths[group.name] for group in groups), *(group.step for group in groups))
+    return {"round_to": step} if step > 1 else {}
 
 
 def globbed(weights: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -9,7 +9,18 @@ from compress.analysis.latency_model.knapsack import widths_for
 from compress.analysis.latency_model.layers import without
 from compress.errors import UserError, did_you_mean, shown
 from compress.goals.goal import FLOAT_LAYERS, LATENCY, Goal, number
-from engine.search.candidate import AFTER, CRITERIA, EARLY, FLOAT, INT8, LATELY, PTQ, Candidate, Group
+from engine.search.candidate import (
+    AFTER,
+    CRITERIA,
+    EARLY,
+    FLOAT,
+    INT8,
+    LATELY,
+    PTQ,
+    SECOND_ORDER,
+    Candidate,
+    Group,
+)
 from engine.search.sensitivity import layers_for_four_bits, measured_scores, sensitive_layers
 from engine.search.subject import HALF_A_BYTE, Subject
 
@@ -137,21 +148,22 @@ def with_sensitive_layers(space: Space, subject: Subject) -> Space:
 def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> list[Candidate]:
     """Widths of the knapsack at some times up to the bound, in each precision, most important units kept.
 
-    Importance is the filters' norm; then, at the largest time, the same in the measure of what each group's quality
-    loses, and what the last knob values of each kind give.
+    Importance is that of the first criterion; then, at the largest time, what the last knob values of each kind give,
+    and where the criterion is a norm, the same in the measure of what each group's quality loses.
     """
     bounds = [goal.bound for goal in goals if goal.metric == LATENCY]
     bound = min(bounds, default=WITHOUT_BOUND)
     plain = {name: each[0] for name, each in space.choices.items() if name not in (*OF_INT8, *OF_AFTER)}
     plain |= {"lr": FINE_TUNING} if FINE_TUNING in space.choices["lr"] else {}
+    scores = {each: subject.importance(space.groups[each], plain["criterion"]) for each in space.choices["precision"]}
     found = []
     for share in FIRST:
-        for precision in space.choices["precision"]:
+        for precision, own in scores.items():
             knobs = Candidate({}, **{**plain, "precision": precision}, **_of_int8(space, precision, 0))
-            found.append(_allowed(subject, space.groups[precision], knobs, share * bound, goals))
-    for precision in space.choices["precision"]:
+            found.append(_allowed(subject, space.groups[precision], knobs, share * bound, goals, own))
+    for precision, own in scores.items():
         groups = space.groups[precision]
-        measured = measured_scores(subject, groups)
+        measured = own if plain["criterion"] == SECOND_ORDER else measured_scores(subject, groups)
         last = {name: each[-1] for name, each in space.choices.items() if name in ("teacher", "thin_epoch")}
         for place, values in ((0, plain), (-1, {**plain, **last})):
             knobs = Candidate({}, **{**values, "precision": precision}, **_of_int8(space, precision, place))

@@ -30,6 +30,7 @@ from compress.export.exported_model import describing
 from compress.export.machine_load import OthersLoad, load_text
 from compress.goals.goal import LATENCY, Goal
 from compress.graph.channels import ChannelGraph
+from compress.pruning.network_wide.second_order import lowest
 from compress.thinning.cost import parameter_count, weight_macs_left
 from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.trials.trial import prunable_graph
@@ -37,8 +38,9 @@ from engine.commands.export import seen_inputs
 from engine.goals.training import metrics_of
 from engine.saved.load_model import load_network
 from engine.saved.rebuild import rebuild
-from engine.search.candidate import INT8, Candidate, Group
+from engine.search.candidate import INT8, SECOND_ORDER, Candidate, Group, gone
 from engine.search.screen import quiet
+from engine.search.second_order import SecondOrder
 from engine.trainer import BaseTrainer
 from options.applications import Application, find_application
 from options.command import schedule_command
@@ -47,6 +49,7 @@ logger = logging.getLogger("search")
 MODEL = "latency_model.json"  # in the study's folder
 CALIBRATION = 2  # minibatches that ranges of 8 bits are estimated with
 STATISTICS = 8  # minibatches that BatchNorm's statistics are estimated anew with
+ENOUGH = 128  # samples that say what a unit is worth
 LEAST = 0.1  # of a group's channels, the narrowest width that is tried
 MOST_CHOICES = 12  # widths of a group
 SLACK = 0.03  # predictions err
@@ -257,6 +260,24 @@ class Subject:
             found[group.name] = torch.stack(fitting or [torch.ones(group.units)]).mean(0).tolist()
         return found
 
+    @cached_property
+    def second_order(self) -> SecondOrder:
+        """What its units are worth, by second order."""
+        return SecondOrder(self.network, self.graph, self.samples)
+
+    @cached_property
+    def samples(self) -> list[Tensor]:
+        """Inputs of the minibatches that second-order criteria look at, on the CPU."""
+        found: list[Tensor] = []
+        for batch in islice(self._measurer.training_loader, STATISTICS):
+            found += [batch[0].cpu()] if sum(map(len, found)) < ENOUGH else []
+        return found
+
+    def importance(self, groups: Sequence[Group], criterion: str) -> dict[str, list[float]]:
+        """Of each unit, in one measure for all groups."""
+        norms = self.scores(groups)
+        return self.second_order.importance(norms) if criterion == SECOND_ORDER else norms
+
     def counts(self, groups: Sequence[Group], widths: Mapping[str, int]) -> dict[str, float]:
         """Parameters and MACs at some widths, counted without building the network; MACs of layers with weights."""
         removed = {group.name: list(range(group.units - widths.get(group.name, group.units))) for group in groups}
@@ -277,15 +298,19 @@ class Subject:
     def before_training(
         self, candidate: Candidate, groups: Sequence[Group], network: nn.Module | None = None
     ) -> nn.Module:
-        """A candidate's network thinned without training, statistics of BatchNorm estimated anew; in float.
+        """A candidate's network thinned without training, in float.
 
-        Nothing is proved here: the candidate's run does that when it thins.
+        By norms statistics of BatchNorm are estimated anew, by second order they move with what is repaired. Nothing is
+        proved here: the candidate's run does that when it thins.
 
         Args:
             candidate: its widths and criterion count.
             groups: of the dense network.
             network: with the dense network's channels; None is the dense run's.
         """
+        if candidate.criterion == SECOND_ORDER:
+            made = self.second_order if network is None else SecondOrder(network.cpu(), self.graph, self.samples)
+            return made.thinned(gone(groups, candidate.widths), self.scores(groups, network=network)).eval()
         network = self.thinned(groups, candidate.widths, candidate.criterion, network)
         trainer = self._measurer
         batches = (batch[0].to(trainer.device) for batch in islice(trainer.training_loader, STATISTICS))
@@ -299,10 +324,10 @@ class Subject:
         criterion: str = "L1",
         network: nn.Module | None = None,
     ) -> nn.Module:
-        """A copy of the dense network, or of one of the same channels, without its least important units."""
+        """A copy of the dense network, or of one of the same channels, without the units of the least norms."""
         network = copy.deepcopy(network or self.network)
-        removed = removed_units(groups, self.scores(groups, criterion, network), widths)
-        return plan_recipe(network, self.graph, removed).apply(network)
+        scores = {name: torch.tensor(each) for name, each in self.scores(groups, criterion, network).items()}
+        return plan_recipe(network, self.graph, lowest(scores, gone(groups, widths))).apply(network)
 
     def quality(self, network: nn.Module) -> float:
         """The metric that chooses, on the validation data."""
@@ -373,14 +398,3 @@ def _weights(network: nn.Module) -> dict[str, float]:
 def _elements(layer: Layer) -> int:
     """In proportion to a layer's weight: a depthwise one has no other inputs."""
     return layer.channels_out * (layer.channels_in if layer.kind.groups else 1)
-
-
-def removed_units(
-    groups: Sequence[Group], scores: Mapping[str, Sequence[float]], widths: Mapping[str, int]
-) -> dict[str, list[int]]:
-    """Group -> the least important units, as many as leave its width."""
-    found = {}
-    for group in groups:
-        gone = group.units - widths.get(group.name, group.units)
-        found[group.name] = sorted(sorted(range(group.units), key=lambda unit: scores[group.name][unit])[:gone])
-    return found

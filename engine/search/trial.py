@@ -88,7 +88,8 @@ class Trials:
         """The schedule of a trial."""
         groups = self.space.groups[candidate.precision]
         names = self.subject.weight_names()
-        content = schedule_of(candidate, groups, self.rungs[-1], self.subject.logits, names)
+        batches = len(self.subject.samples)
+        content = schedule_of(candidate, groups, self.rungs[-1], self.subject.logits, names, batches)
         return schedule_text(content, [f"Trial {number} of the study {self.subject.folder.name}."])
 
     def config(self, candidate: Candidate, schedule: Path, *arguments: str) -> Any:

@@ -131,7 +131,8 @@ class Finish:
     def _text(self, candidate: Candidate, header: Sequence[str]) -> str:
         subject = self.trials.subject
         groups = self.trials.space.groups[candidate.precision]
-        content = schedule_of(candidate, groups, self.epochs, subject.logits, subject.weight_names())
+        batches = len(subject.samples)
+        content = schedule_of(candidate, groups, self.epochs, subject.logits, subject.weight_names(), batches)
         return schedule_text(content, header, self.trials.goals)
 
     def _trained(self, trial: Any, name: str) -> dict[str, Any]:

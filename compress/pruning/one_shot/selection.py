@@ -136,12 +136,12 @@ def _weigh(network: nn.Module, readers: Readers, batch: Any) -> None:
         weight = _owner(trial, name).weight
         kept = weight.clone()
         weight.copy_(tried.weight.reshape(weight.shape))
-        measured = _distance(before, run_on(trial, batch))
+        measured = distance(before, run_on(trial, batch))
         weight.copy_(kept)
         surgeon.scale = measured / predicted if predicted > 0 and math.isfinite(measured) else 1.0
 
 
-def _distance(a: Any, b: Any) -> float:
+def distance(a: Any, b: Any) -> float:
     """Squared distance of two outputs, the first with floats of each, mean over samples."""
     leaves = ([t for t in torch.utils._pytree.tree_leaves(each) if isinstance(t, Tensor)] for each in (a, b))
     a, b = (next(t for t in each if t.is_floating_point()) for each in leaves)
