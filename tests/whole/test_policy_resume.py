@@ -31,8 +31,8 @@ def make(section: str, name: str, args: dict) -> Run:
     if "batches" in inspect.signature(registry.get(name)).parameters:
         instance["batches"] = 2
     entry = {section.removesuffix("s"): {"instance_name": "it", "args": args}, "epochs": list(range(EPOCHS))}
-    at_once = name in ("GlobalRankedGroupPruner", "GreedyFilterPruner", "LearnedRankingPruner")  # they need a graph
-    inputs = batch(0, 0) if at_once else None
+    graphs = ("GlobalRankedGroupPruner", "GreedyFilterPruner", "LearnedRankingPruner", "SecondOrderGroupPruner")
+    inputs = batch(0, 0) if name in graphs else None
     return Run({section: {"it": instance}, "policies": [entry]}, steps=STEPS, example_inputs=inputs)
 
 

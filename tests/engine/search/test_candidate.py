@@ -35,16 +35,23 @@ def test_equal_groups_are_one_glob() -> None:
     assert "weights: ['mid_part.[13].weight']" in text
     assert "keep_50_percent: " in text
     assert "keep_25_percent: " in text
+    text = schedule_text(schedule_of(candidate(criterion="second_order"), GROUPS, 8, False, NAMES), [])
+    assert "sparsities: {'mid_part.[13].weight': 0.5, mid_part.5.weight: 0.75}" in text
     assert globbed(["a.1.w", "b.9.0.w", "a.3.w"], ["a.1.w", "a.2.w", "a.3.w", "b.9.0.w"]) == ["a.[13].w", "b.9.0.w"]
 
 
-def test_the_schedule_leaves_the_widths_that_were_decided() -> None:
+@pytest.mark.parametrize("criterion", ["second_order", "L2"])
+def test_the_schedule_leaves_the_widths_that_were_decided(criterion: str) -> None:
     net = Net(2)
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    text = schedule_text(schedule_of(candidate(), GROUPS, 8, False, NAMES), ["A header."], [Goal("macs", at_most=9)])
+    chosen = candidate(criterion=criterion)
+    text = schedule_text(schedule_of(chosen, GROUPS, 8, False, NAMES, 1), ["A header."], [Goal("macs", at_most=9)])
     scheduler = build_text(text, "s.yaml", net, optimizer, example_inputs=X, epochs=8, strict=True)
     scheduler.on_epoch_begin(0, optimizer)
-    scheduler.on_minibatch_begin(0, 0, 1, optimizer)
+    for step in range(2):
+        scheduler.on_minibatch_begin(0, step, 2, optimizer)
+        net(X).sum().backward()
+        scheduler.before_parameter_optimization(0, step, 2, optimizer)
     widths = {group.name: group.units for group in prunable_graph(net, X).groups()}
     assert {name: widths[name] for name in candidate().widths} == candidate().widths
     assert text.startswith("# A header.\n")
