@@ -59,11 +59,12 @@ def _goals(metric: str, drop: float, bounds: tuple[float, ...]) -> tuple[str, ..
     )
 
 
-# Chosen by a first look: the narrowest networks need 0.27, 0.33 and 0.28 of the dense time (8 bits: 0.41, 0.55, 0.28), and
-# Deblur's have lost everything before they reach 0.5.
+# Chosen by a first look: the narrowest networks need 0.27, 0.33 and 0.28 of the dense time (8 bits: 0.41, 0.55, 0.28),
+# and Deblur's have lost everything before they reach 0.5.
 PROBLEMS = {
     "sr": Problem(("--optform=SR", "--compress=baseline.yaml"), "SR", _goals("psnr", 0.2, (0.6, 0.5, 0.4))),
-    "deblur": Problem(("--optform=Deblur", "--compress=baseline.yaml"), "Deblur", _goals("psnr", 0.2, (0.7, 0.6, 0.55))),
+    "deblur": Problem(("--optform=Deblur", "--compress=baseline.yaml"), "Deblur",
+                      _goals("psnr", 0.2, (0.7, 0.6, 0.55))),
     "digits": Problem(("--optform=Classify", "--arch=resnet20", "--nEpochs=10"), "Classify",
                       _goals("top1", 1.0, (0.6, 0.5, 0.4))),
     "tiny": Problem(("--optform=SR", "--samples=160", "--nEpochs=12"), "SR", _goals("psnr", 0.3, (0.5,))),
