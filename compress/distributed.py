@@ -3,11 +3,16 @@
 Sums, maxima, means and the first process's values.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch.distributed
 from torch import Tensor
+
+from compress.errors import UserError
+
+T = TypeVar("T")
 
 _by_itself: list[bool] = []  # not empty: this process works by itself for a while
 
@@ -47,6 +52,35 @@ def of_first_rank(value: int) -> int:
     if not several_processes():
         return value
     return int(sum_over_ranks(torch.tensor(value if is_first() else 0)))
+
+
+def made_by_first_rank(make: Callable[[], T]) -> T:
+    """What the first process makes, in every process; the others wait for it and do nothing.
+
+    Args:
+        make: called in the first process only; what it returns can be pickled, tensors are on the CPU.
+
+    Raises:
+        UserError: in the other processes, where the first one's `make` raised an error.
+    """
+    if not several_processes():
+        return make()
+    box: list[Any] = [None, None]
+    error: Exception | None = None
+    if is_first():
+        try:
+            with by_itself():
+                box[0] = make()
+        except Exception as e:
+            error, box[1] = e, f"{type(e).__name__}: {e}"
+    device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else None
+    torch.distributed.broadcast_object_list(box, src=0, device=device)
+    if error is not None:
+        raise error
+    if box[1] is not None:
+        raise UserError(f"the first process failed: {box[1]}")
+    found: T = box[0]
+    return found
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

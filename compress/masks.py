@@ -60,6 +60,7 @@ class ParameterMasker:
         mask_gradients: gradients of masked elements are zeroed before the optimizer's step.
         unmasked_copy: the values before masking, while they are put aside.
         forward_scale: factor of the surviving weights while the copy is aside (`hide`).
+        rewritten: whether a pruner has set the parameter to other values; an average of it begins anew there.
     """
 
     def __init__(self, name: str, parameter: nn.Parameter) -> None:
@@ -74,6 +75,7 @@ class ParameterMasker:
         self.mask_gradients = False
         self.unmasked_copy: Tensor | None = None
         self.forward_scale = 1.0
+        self.rewritten = False
         self._new = False
 
     @property
@@ -141,7 +143,10 @@ class ParameterMasker:
     def rewrite(self, values: Tensor) -> None:
         """Overwrites the parameter; a mask is put on at once, unless double copies keep the unmasked values."""
         self.parameter.copy_(values)
-        if not self.use_double_copies:
+        self.rewritten = True
+        if self.unmasked_copy is not None:  # it would come back in place of the new values
+            self.unmasked_copy.copy_(values)
+        if self.unmasked_copy is not None or not self.use_double_copies:
             self.apply()
 
     @torch.no_grad()

@@ -39,10 +39,16 @@ class AveragedWeights:
         self._averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self._thinned = self._quantized = 0  # how many recipes and structures it has followed
 
+    @torch.no_grad()
     def update(self, model: nn.Module, scheduler: CompressionScheduler) -> None:
         """One more step of the network, which the scheduler may have thinned or quantized since it was new."""
         self.follow(scheduler, model)
         self._averaged.update_parameters(model)
+        averaged = canonical_parameters(self._averaged.module)
+        for masker in scheduler.masks.values():  # the values before go neither with the new ones nor with the buffers
+            if masker.rewritten:
+                averaged[masker.name].copy_(masker.parameter)
+                masker.rewritten = False
 
     def follow(self, scheduler: CompressionScheduler, model: nn.Module | None = None) -> None:
         """Thins and quantizes the average like the network, as far as that is new.

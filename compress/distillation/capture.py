@@ -94,6 +94,10 @@ class Capture:
         self._active = False  # hooks that were compiled in stay when they are removed
         self._handles: list[RemovableHandle] = []
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Capture":
+        """A copy of the network has hooks that hear nothing: what was heard has a history, which cannot be copied."""
+        return Capture()
+
     def watch(self, model: nn.Module, layers: Collection[str]) -> None:
         """Hooks further layers of the network; those that are hooked already stay."""
         modules = modules_by_name(model)

@@ -31,6 +31,8 @@ from compress.arguments.checked import checks_arguments
 from compress.errors import UserError, did_you_mean
 from compress.graph.modes import run_eagerly
 
+Arguments = tuple[Any, ...] | dict[str, Any]  # of one call: positional, or all of them by name
+
 
 def copies(values: Any) -> Any:
     """Tuples, lists, dictionaries as they are, with a copy of each tensor in them.
@@ -82,6 +84,14 @@ def run_on(model: nn.Module, inputs: Any) -> Any:
     call = Call(inputs)
     arguments, keywords = copies((call.arguments, call.keywords))
     return model(*arguments, **keywords)
+
+
+def by_name(network: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Arguments:
+    """The positional arguments of a call; all of them by name, if some are named."""
+    if not named or not arguments:
+        return named or arguments
+    names = list(inspect.signature(network.forward).parameters)
+    return {**dict(zip(names, arguments, strict=False)), **named}
 
 
 @dataclass(frozen=True)

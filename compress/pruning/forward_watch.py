@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from compress.graph.calls import Arguments, by_name
+from compress.selectors import unwrapped
+
 _ACTIVATIONS = (
     "relu relu6 leaky_relu rrelu prelu elu celu selu gelu silu mish hardtanh hardswish hardsigmoid sigmoid tanh "
     "softplus softsign tanhshrink hardshrink softshrink threshold clamp clamp_min clip"
@@ -50,8 +53,8 @@ class LayerCall:
 class ForwardListener:
     """Called when something happens to watched layers in a forward pass. All hooks do nothing by default."""
 
-    def on_inputs(self, inputs: tuple[Any, ...]) -> None:
-        """A forward pass begins, with these positional arguments."""
+    def on_inputs(self, inputs: Arguments) -> None:
+        """A forward pass begins, with these positional arguments; all of them by name where some are named."""
 
     def on_layer(self, name: str, call: LayerCall) -> None:
         """The layer whose weight is `name` was called."""
@@ -87,7 +90,7 @@ class ForwardProbe(TorchFunctionMode):
         self._listener = listener
         self._carriers: dict[int, tuple[Tensor, dict[str, int], bool]] = {}  # tensor, layer -> channel dim, direct
         self._hooks = [
-            model.register_forward_pre_hook(self._enter),
+            model.register_forward_pre_hook(self._enter, with_kwargs=True),
             model.register_forward_hook(self._exit, always_call=True),
         ]
 
@@ -97,9 +100,9 @@ class ForwardProbe(TorchFunctionMode):
             hook.remove()
         self._carriers.clear()
 
-    def _enter(self, model: nn.Module, inputs: Any) -> None:
+    def _enter(self, model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         self._pass = _Uses()
-        self._listener.on_inputs(inputs)
+        self._listener.on_inputs(by_name(unwrapped(model), inputs, named))
         self.__enter__()
 
     def _exit(self, model: nn.Module, inputs: Any, output: Any) -> None:

@@ -3,7 +3,6 @@
 `CurrentGraph`, one for each scheduler: traced when a part first asks for it, kept until thinning changes the network.
 """
 
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from compress.distributed import several_processes
 from compress.errors import UserError
-from compress.graph.calls import Call, calls_of
+from compress.graph.calls import Arguments, Call, by_name, calls_of
 from compress.graph.channels import ChannelGraph
 from compress.graph.trace import ExampleInputs
 from compress.selectors import unwrapped
@@ -24,7 +23,6 @@ from compress.thinning.trials.trial import prunable_graph
 
 logger = logging.getLogger("compress")
 
-Arguments = tuple[Any, ...] | dict[str, Any]
 Seen = list[Any] | dict[str, Any]
 
 
@@ -142,7 +140,7 @@ class CurrentGraph:
         if self._watching is None or torch.compiler.is_exporting():
             return
         self._looked = True
-        inputs = _by_name(self.network, arguments, named or {})
+        inputs = by_name(self.network, arguments, named or {})
         if not several_processes() and are_real(inputs):
             with torch.inference_mode(False):  # what is kept of an inference-mode pass could not be traced
                 self.batch = pytree.tree_map(
@@ -162,14 +160,6 @@ def _each(inputs: Arguments | Seen, change: Callable[[Any], Any]) -> Arguments:
     if isinstance(inputs, dict):
         return {name: change(value) for name, value in inputs.items()}
     return tuple(map(change, inputs))
-
-
-def _by_name(network: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Arguments:
-    """The positional arguments of a call; all of them by name, if some are named."""
-    if not named or not arguments:
-        return named or arguments
-    names = list(inspect.signature(network.forward).parameters)
-    return {**dict(zip(names, arguments, strict=False)), **named}
 
 
 def _traceable(tensor: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from compress.errors import UserError
 from compress.graph.channels import ChannelGraph, ChannelGroup, Place
+from compress.selectors import canonical_parameters
 from compress.thinning.complete import gone_positions, masks_of
 
 
@@ -164,8 +165,9 @@ def masks_of_units(
         unnamed[group.name] = [name for name in members if name not in names]
     masks = masks_of(graph, removed, parameters)
     masks = masked_positions(alone, parameters, masks)
-    for name in names - set(masks):  # nothing of it goes
-        masks[name] = torch.ones_like(parameters[name], dtype=torch.bool)
+    known = canonical_parameters(model)  # a part of it may be wrapped
+    for name in sorted(names - set(masks)):  # nothing of it goes
+        masks[name] = torch.ones_like(known[name], dtype=torch.bool)
     return Ranked(masks, removed, unnamed, tuple(notes))
 
 

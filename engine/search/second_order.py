@@ -3,6 +3,7 @@
 `SecondOrder`. What the schedule's `SecondOrderGroupPruner` does in a run, on one set of calibration data.
 """
 
+import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from compress.graph.channels import ChannelGraph, ChannelGroup
+from compress.groups import Tilings
+from compress.pruning.coupled_masks import channel_dim
 from compress.pruning.network_wide.second_order import lowest
 from compress.pruning.one_shot.repair import repair
 from compress.pruning.one_shot.selection import Readers, distance, find_readers, select_counts, unit_costs
+from compress.selectors import parameter_owner
 from compress.thinning.complete import masks_of
 from compress.thinning.removal_plan import plan_recipe
 from compress.thinning.thin import put_on
@@ -101,3 +105,17 @@ class SecondOrder:
                         scores[unit] = max(0.0, now - lost) / (last - first)
                     lost = max(lost, now)
         return scores
+
+
+def filter_dims(network: nn.Module) -> dict[str, int]:
+    """Weight -> the dimension of its filters, of layers that are not depthwise; 1 of transposed convolutions."""
+    tilings, found = Tilings(), {}
+    for name, weight in network.named_parameters():
+        owner = parameter_owner(network, name)
+        depthwise = getattr(owner, "groups", 1) > 1 and weight.dim() > 1 and weight.shape[1] == 1
+        with contextlib.suppress(ValueError):  # a vector, say
+            tile = tilings.tile(network, name, weight.shape, "Filters")
+            dim = channel_dim("Filters", weight.shape, tile)
+            if dim is not None and not depthwise:
+                found[name] = dim
+    return found

@@ -40,7 +40,7 @@ from engine.saved.load_model import load_network
 from engine.saved.rebuild import rebuild
 from engine.search.candidate import INT8, SECOND_ORDER, Candidate, Group, gone
 from engine.search.screen import quiet
-from engine.search.second_order import SecondOrder
+from engine.search.second_order import SecondOrder, filter_dims
 from engine.trainer import BaseTrainer
 from options.applications import Application, find_application
 from options.command import schedule_command
@@ -227,14 +227,9 @@ class Subject:
         return found
 
     def _filters(self, members: Mapping[tuple[str, int], Any]) -> list[str]:
-        """The weights whose first dimension is the group's: convolutions that are not depthwise, and linear layers."""
-        parameters = dict(self.network.named_parameters())
-        found = []
-        for name, dim in members:
-            weight = parameters.get(name)
-            if dim == 0 and weight is not None and weight.dim() > 1 and (weight.dim() == 2 or weight.shape[1] > 1):
-                found.append(name)
-        return sorted(found)
+        """The weights whose filters are the group's units: layers that are not depthwise."""
+        dims = filter_dims(self.network)
+        return sorted(name for name, dim in members if dims.get(name) == dim)
 
     def weight_names(self) -> list[str]:
         """Of all parameters."""
@@ -252,10 +247,12 @@ class Subject:
         """
         parameters = dict((network or self.network).named_parameters())
         # "L1" -> 1, "L2" -> 2: the keys of CRITERIA.
-        order = int(criterion[1])
+        order, dims = int(criterion[1]), filter_dims(self.network)
         found = {}
         for group in groups:
-            rows = [parameters[name].detach().flatten(1).norm(order, 1) for name in group.weights]
+            rows = [
+                parameters[name].detach().movedim(dims[name], 0).flatten(1).norm(order, 1) for name in group.weights
+            ]
             fitting = [row / row.mean() for row in rows if len(row) == group.units]
             found[group.name] = torch.stack(fitting or [torch.ones(group.units)]).mean(0).tolist()
         return found

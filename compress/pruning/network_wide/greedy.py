@@ -5,13 +5,14 @@ The search.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from compress.context import StepContext
 from compress.distributed import of_first_rank
+from compress.graph.calls import Arguments
 from compress.graph.channels import ChannelGraph
 from compress.pruning.network_wide.global_groups import CostOf, GlobalRankedGroupPruner, Scores, masked
 from compress.pruning.network_wide.measured_loss import Measure
@@ -31,13 +32,13 @@ class MeasuredGroupPruner(GlobalRankedGroupPruner):
     batches: int = 1
     listens: ClassVar[bool] = True
 
-    _inputs: tuple[Any, ...] | None = None
+    _inputs: Arguments | None = None
 
     def begin_gathering(self) -> None:
         """Forgets the inputs of an earlier epoch."""
         self._inputs = None
 
-    def on_inputs(self, inputs: tuple[Any, ...]) -> None:
+    def on_inputs(self, inputs: Arguments) -> None:
         """Keeps what the network is called with."""
         self._inputs = inputs
 

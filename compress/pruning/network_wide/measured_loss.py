@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from compress.context import StepContext
 from compress.distributed import sum_over_ranks, world_size
 from compress.errors import UserError
-from compress.graph.calls import copies
+from compress.graph.calls import Arguments, run_on
 from compress.graph.modes import uncached_autocast
 
 NO_LOSS = (
@@ -36,14 +36,14 @@ class Measure:
         UserError: neither the loss nor inputs are there.
     """
 
-    def __init__(self, ctx: StepContext, inputs: tuple[Any, ...] | None) -> None:
+    def __init__(self, ctx: StepContext, inputs: Arguments | None) -> None:
         self._ctx, self._inputs = ctx, inputs
         self._reference: Any = None
         if ctx.measure_loss is None:
             if not inputs:
                 raise UserError(
                     "pruning by measured loss needs scheduler.measure_loss, set before on_minibatch_begin, or a "
-                    "network that is called with positional arguments"
+                    "network that is called with arguments"
                 )
             assert ctx.graph is not None
             ctx.graph.tell_once(NO_LOSS, logging.INFO)
@@ -58,7 +58,7 @@ class Measure:
 
     def _outputs(self) -> list[Tensor]:
         with _evaluating(self._ctx.model):
-            found = self._ctx.model(*copies(self._inputs or ()))
+            found = run_on(self._ctx.model, self._inputs or ())
         return [each for each in pytree.tree_leaves(found) if isinstance(each, Tensor) and each.is_floating_point()]
 
     def _difference(self) -> float:

@@ -20,7 +20,7 @@ from compress.io.progress import said_when_long
 from compress.parameters import copied
 from compress.pruning.network_wide.global_groups import CostOf, fewest
 from compress.pruning.one_shot.repair import repair
-from compress.pruning.one_shot.selection import find_readers, select
+from compress.pruning.one_shot.selection import check_is_finite, find_readers, select
 from compress.selectors import parameter_owner, unwrapped
 from compress.thinning.complete import masks_of
 from compress.thinning.cost import Removed, left_out_of_budget, parameter_count, weight_macs_left
@@ -138,10 +138,7 @@ def _prepared(
     if not isinstance(batches, list | tuple) or not batches:
         raise UserError(f"batches: given {type(batches).__name__}; give a list of minibatches; nothing was pruned")
     dense, finite = copied(unwrapped(model)).eval(), pytree.tree_map(_usable, finite_samples(batches))
-    held = [*dense.named_parameters(), *(pair for pair in dense.named_buffers() if "running_" in pair[0])]
-    odd = [name for name, each in held if not bool(torch.isfinite(each).all())]  # a mask may well be infinite
-    if odd:
-        raise UserError(f"{odd[0]} holds NaN or infinite values; nothing was pruned")
+    check_is_finite(dense)
     graph = prunable_graph(dense, finite[0])
     count = weight_macs_left if target == "macs" else parameter_count
     whole = count(graph, dense, {})

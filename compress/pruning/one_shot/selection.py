@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from compress.calibration.layers import with_other_weights
 from compress.calibration.patches import inputs_of_a_channel
+from compress.errors import UserError
 from compress.graph.calls import run_on
 from compress.graph.channels import ChannelGraph, ChannelGroup, Place
 from compress.parameters import copied
@@ -31,8 +32,9 @@ ROUNDS = 16  # in which the budget is reached; in between costs are computed ane
 MOST = 0.9  # of a group's units that may go
 TRIED = 0.25  # of a layer's units that are left out to see what the output feels of it
 UNFELT = (
-    "{}: all {} units stay: no gradient of the output reaches {!r}, which reads it: it is never called, its result is "
-    "detached or computed under torch.no_grad(), or the output is of integers or rounded (give the scores instead)"
+    "{}: all {} units stay: no gradient of the output reaches {!r}, which reads it: it is never called by itself, its "
+    "result is detached or computed under torch.no_grad(), or the output is of integers or rounded (give the scores "
+    "instead)"
 )
 
 
@@ -53,6 +55,14 @@ class Readers:
     notes: tuple[str, ...]
 
 
+def check_is_finite(network: nn.Module) -> None:
+    """Raises UserError where a weight or a running statistic is NaN or infinite."""
+    held = [*network.named_parameters(), *(pair for pair in network.named_buffers() if "running_" in pair[0])]
+    odd = [name for name, each in held if not bool(torch.isfinite(each).all())]  # a mask may well be infinite
+    if odd:
+        raise UserError(f"{odd[0]} holds NaN or infinite values; nothing was pruned")
+
+
 def find_readers(network: nn.Module, graph: ChannelGraph, batches: Sequence[Any]) -> Readers:
     """Looks at the network's layers on calibration data.
 
@@ -66,7 +76,7 @@ def find_readers(network: nn.Module, graph: ChannelGraph, batches: Sequence[Any]
     other = {f"{name}.weight" for name in with_other_weights(network, batches[0])}
     for group in graph.groups(prunable_only=True):
         reads = [place for place in group.members if place in graph.reads and _has_inputs(network, place)]
-        others = [] if reads else [place for place in group.members if place in graph.reads]  # of an LSTM, say
+        others = [place for place in group.members if place in graph.reads and _is_other(network, place, reads)]
         odd = others + [place for place in reads if place[0] in other or not _is_known(network, place)]
         if odd or not reads:
             why = f"{odd[0][0]!r} reads it, {_why(odd[0], other)}" if odd else "no layer reads it"
@@ -103,6 +113,14 @@ def _has_inputs(network: nn.Module, place: Place) -> bool:
     if owner is None or getattr(owner, "weight", None) is None or owner.weight.dim() < 2:
         return False
     return not (dim == 0 and getattr(owner, "groups", 1) == len(owner.weight))
+
+
+def _is_other(network: nn.Module, place: Place, reads: Sequence[Place]) -> bool:
+    """Whether something else than a convolution or a linear layer has the group's units as inputs, such as an LSTM."""
+    owner = _owner(network, place[0])
+    matrix = dict(network.named_parameters()).get(place[0])
+    alone = owner is None or getattr(owner, "weight", None) is None  # its weights have names of their own
+    return place not in reads and (not reads or (alone and matrix is not None and matrix.dim() > 1))
 
 
 def _is_known(network: nn.Module, place: Place) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compress.thinning.trials.trial import prunable_graph
-from engine.search.second_order import SecondOrder
+from engine.search.second_order import SecondOrder, filter_dims
 
 BATCHES = [torch.randn(8, 3, 12, 12, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
 
@@ -60,3 +60,11 @@ def test_the_thinned_network_is_near_the_dense_one_and_the_dense_one_stays() -> 
     assert graph.groups(prunable_only=True)
     error = (thin(BATCHES[1]) - wanted).square().mean() / wanted.var()
     assert error.item() < 0.2
+
+
+def test_the_filters_of_a_transposed_convolution_are_its_outputs() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.ConvTranspose2d(8, 4, 2), nn.BatchNorm2d(4)
+    )
+    net.append(nn.Conv2d(4, 1, 1))
+    assert filter_dims(net) == {"0.weight": 0, "2.weight": 1, "4.weight": 0}

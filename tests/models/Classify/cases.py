@@ -4,7 +4,7 @@ from tests.models.cases import Cases
 
 CASES = Cases(
     small_run=["--arch=lenet5", "--size=28", "--batchSize=256"],
-    schedules=35,
+    schedules=36,
     refused={
         "train_options": [
             (["--dataset=digits", "--traindata=."], "--dataset names a data set, and --traindata another"),

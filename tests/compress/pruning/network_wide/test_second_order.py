@@ -2,6 +2,7 @@
 
 import copy
 import io
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from compress.config import dict_config
 from compress.errors import UserError
 from compress.graph.macs.count import count_macs
 from compress.pruning.one_shot.prune import prune_one_shot
+from compress.pruning.one_shot.selection import find_readers
+from compress.thinning.trials.trial import prunable_graph
 from tests.compress.graph.nets import resnet_cifar
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -152,19 +155,30 @@ def test_a_run_that_stops_while_it_gathers_goes_on_to_the_bit() -> None:
         assert torch.equal(value, second.model.state_dict()[name]), name
 
 
-def test_a_network_that_is_called_by_keywords_is_refused() -> None:
-    class Named(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = network()
+class Scaled(nn.Module):
+    """Reads images only as far as it is told."""
 
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.body(images)
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 3, 3)
 
-    loop = Loop(Named(), weights=["body.*conv1.weight"], to=0.7)
-    loop.forward = lambda images: loop.model(images=images)
-    with pytest.raises(UserError, match="called with positional arguments"):
+    def forward(self, images: torch.Tensor, scale: float = 0.0) -> torch.Tensor:
+        return self.second(torch.relu(self.first(images * scale + 0.3)))
+
+
+def test_named_arguments_count() -> None:
+    def kept(call: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> list[bool]:
+        model = Scaled()
+        loop = Loop(model, sparsities={"first.weight": 0.5}, thin=False)
+        loop.forward = lambda images: call(model, images)
         loop.train(range(6))
+        return [bool(row.any()) for row in model.first.weight]
+
+    wanted = kept(lambda model, images: model(images, 1.0))
+    assert kept(lambda model, images: model(images, scale=1.0)) == wanted
+    assert kept(lambda model, images: model(scale=1.0, images=images)) == wanted
+    assert kept(lambda model, images: model(images)) != wanted
 
 
 class Upscaler(nn.Module):
@@ -190,3 +204,106 @@ def test_what_a_layer_reads_that_is_not_measured_goes_by_its_norms_or_stays(capl
     Loop(model, weights=["*.weight"], to=0.5).train(range(6))
     assert (len(model.first.weight), len(model.wide.weight)) == (3, 12)
     assert "wide.weight[0]: all 12 units stay: 'up.weight' reads it" in caplog.text
+
+
+class Mixed(nn.Module):
+    """The first half of the features are read by an LSTM, the second half hardly matter to a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features, self.lstm, self.head = nn.Linear(6, 16), nn.LSTM(16, 4, batch_first=True), nn.Linear(16, 4)
+        with torch.no_grad():
+            self.head.weight[:, :8].zero_()
+            self.head.weight[:, 8:] *= 0.01
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = torch.tanh(self.features(x))
+        return self.lstm(found)[0] + self.head(found)
+
+
+def test_a_group_that_an_lstm_reads_too_is_not_measured() -> None:
+    model, inputs = Mixed(), [torch.randn(4, 5, 6) for _ in range(2)]
+    readers = find_readers(model.eval(), prunable_graph(model, inputs[0]), inputs)
+    assert not any(group.name == "features.weight[0]" for group in readers.groups)
+    assert any("features.weight[0]" in note and "lstm" in note for note in readers.notes)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    model = network()
+    with torch.no_grad():
+        model[3].conv1.weight[0, 0, 0, 0] = torch.nan
+    with pytest.raises(UserError, match="holds NaN or infinite values; nothing was pruned"):
+        Loop(model, weights=WEIGHTS, to=0.6).train(range(6))
+
+
+@pytest.mark.parametrize("given", [{"max_sparsity": 0.5}, {"sparsities": {"0.weight": 1.0}}])
+def test_what_would_be_ignored_is_refused(given) -> None:
+    with pytest.raises(UserError, match="max_sparsity is of a budget|sparsities.*< 1"):
+        Loop(network(), **{"sparsities": {"0.weight": 0.5}, **given})
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.body(images)
+
+
+def test_buffers_that_are_no_statistics_stay_the_loops() -> None:
+    loop = Loop(Counting(), weights=["body.*conv1.weight"], to=0.7, thin=False)
+    before = int(loop.model.calls)
+    loop.train(range(6))
+    assert int(loop.model.calls) - before == 6
+
+
+def test_distillation_beside_it() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    schedule = {
+        "pruners": {"it": {"class": "SecondOrderGroupPruner", "batches": 2, "weights": WEIGHTS, "to": 0.6}},
+        "distillers": {"dense": {"class": "KnowledgeDistillation", "teacher": "self"}},
+        "policies": [
+            {"pruner": {"instance_name": "it"}, "epochs": [0]},
+            {"distiller": {"instance_name": "dense"}, "epochs": [0]},
+        ],
+    }
+    scheduler = dict_config(model.train(), optimizer, schedule, example_inputs=IMAGES[:1])
+    scheduler.on_epoch_begin(0, optimizer)
+    for step in range(3):
+        scheduler.on_minibatch_begin(0, step, 3, optimizer)
+        loss = scheduler.before_backward_pass(0, step, 3, model(data(step)).square().mean(), optimizer)
+        getattr(loss, "overall_loss", loss).backward()
+        scheduler.before_parameter_optimization(0, step, 3, optimizer)
+        optimizer.step()
+        scheduler.on_minibatch_end(0, step, 3, optimizer)
+    assert any(
+        bool((parameter == 0).flatten(1).all(1).any()) for parameter in model.parameters() if parameter.dim() > 1
+    )
+
+
+def test_double_copies_of_another_policy_do_not_undo_the_repair() -> None:
+    def trained(doubles: bool) -> dict[str, torch.Tensor]:
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), 0.0)
+        schedule = {
+            "pruners": {
+                "it": {"class": "SecondOrderGroupPruner", "batches": 2, "weights": WEIGHTS, "to": 0.6},
+                "fine": {"class": "MagnitudeParameterPruner", "thresholds": {"5.conv2.weight": 0.0}},
+            },
+            "policies": [
+                {"pruner": {"instance_name": "it"}, "epochs": [0]},
+                {"pruner": {"instance_name": "fine", "args": {"use_double_copies": doubles}}, "epochs": [0]},
+            ],
+        }
+        loop = Loop(model, weights=WEIGHTS, to=0.6)
+        loop.optimizer, loop.scheduler = optimizer, dict_config(model, optimizer, schedule, example_inputs=IMAGES[:1])
+        loop.train(range(4), total=4)
+        return model.state_dict()
+
+    plain, doubled = trained(False), trained(True)
+    assert torch.equal(plain["5.conv2.weight"], doubled["5.conv2.weight"])
