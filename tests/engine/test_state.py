@@ -59,3 +59,21 @@ def test_what_is_gathered_is_restored_to_the_bit() -> None:
     assert not differences(other.state_dict(), wanted)
     assert (at.epoch, at.seconds, at.middle) == (3, 7.0, None)
     assert torch.equal(torch.rand(3), drawn)  # the random state comes back too
+
+
+def test_an_average_begins_anew_with_a_parameter_that_a_pruner_has_set() -> None:
+    torch.manual_seed(0)
+    model = TinyNet()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = CompressionScheduler(model, optimizer=optimizer)
+    averaged = AveragedWeights(model, 0.9)
+    name, other = list(scheduler.masks)[:2]
+    averaged.update(model, scheduler)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    scheduler.masks[name].rewrite(torch.full_like(scheduler.masks[name].parameter, 7.0))
+    averaged.update(model, scheduler)
+    found = dict(averaged.masked(model, scheduler.masks).named_parameters())
+    assert bool((found[name] == 7).all())
+    torch.testing.assert_close(found[other], scheduler.masks[other].parameter - 0.9)
