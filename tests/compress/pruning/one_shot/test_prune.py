@@ -140,15 +140,19 @@ def test_what_an_lstm_reads_stays_and_says_so() -> None:
     class Sequences(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.lstm, self.last = nn.Linear(5, 8), nn.LSTM(8, 6, batch_first=True), nn.Linear(6, 3)
+            self.first, self.lstm = nn.Linear(5, 8), nn.LSTM(8, 6, batch_first=True)
+            self.middle, self.last = nn.Linear(6, 16), nn.Linear(16, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.last(self.lstm(self.first(x))[0])
+            out: Tensor = self.last(torch.relu(self.middle(self.lstm(self.first(x))[0])))
             return out
 
-    found = prune_one_shot(Sequences(), [torch.randn(4, 7, 5)], 0.6)
+    found = prune_one_shot(Sequences(), [torch.randn(4, 7, 5)], 0.9)
+    assert list(found.removed) == ["middle.weight[0]"]
     wanted = "first.weight[0]: all 8 units stay: 'lstm.weight_ih_l0' reads it, a layer whose inputs are not measured"
     assert wanted in found.notes
+    own = "all 6 units stay: 'lstm.weight_hh_l0' reads it, a layer whose inputs are not measured"
+    assert any(own in note for note in found.notes)  # though a linear layer, which is measured, reads them too
 
 
 def test_what_a_transposed_convolution_reads_stays(caplog: pytest.LogCaptureFixture) -> None:
