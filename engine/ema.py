@@ -44,9 +44,9 @@ class AveragedWeights:
         """One more step of the network, which the scheduler may have thinned or quantized since it was new."""
         self.follow(scheduler, model)
         self._averaged.update_parameters(model)
-        averaged = canonical_parameters(self._averaged.module)
-        for masker in scheduler.masks.values():  # the values before go neither with the new ones nor with the buffers
-            if masker.rewritten:
+        if rewritten := [masker for masker in scheduler.masks.values() if masker.rewritten]:
+            averaged = canonical_parameters(self._averaged.module)
+            for masker in rewritten:  # the values before go neither with the new ones nor with the buffers
                 averaged[masker.name].copy_(masker.parameter)
                 masker.rewritten = False
 

@@ -61,19 +61,19 @@ class SecondOrder:
         known = {group.name for group in self._readers.groups}
         others = {name: torch.tensor(each) for name, each in norms.items() if name not in known}
         removed = {**select_counts(self._graph, self._copied(), counts), **lowest(others, counts)}
-        pruned = self._without(removed)
-        masks = masks_of(self._graph, removed, dict(pruned.named_parameters()))
+        pruned, masks = self._without(removed)
         repair(self._network, pruned, masks, self._batches)
         return plan_recipe(pruned, self._graph, removed).apply(pruned)
 
     def _copied(self) -> Readers:
         return replace(self._readers, surgeons={name: each.copy() for name, each in self._readers.surgeons.items()})
 
-    def _without(self, removed: Mapping[str, list[int]]) -> nn.Module:
-        """A copy with zeros in everything that belongs to some units."""
+    def _without(self, removed: Mapping[str, list[int]]) -> tuple[nn.Module, dict[str, Tensor]]:
+        """A copy with zeros in everything that belongs to some units, and their masks."""
         pruned = copy.deepcopy(self._network)
-        put_on(pruned, masks_of(self._graph, removed, dict(pruned.named_parameters())))
-        return pruned
+        masks = masks_of(self._graph, removed, dict(pruned.named_parameters()))
+        put_on(pruned, masks)
+        return pruned, masks
 
     def _of_group(self, group: ChannelGroup) -> list[float]:
         columns, scores = self._readers.columns[group.name], [0.0] * group.units
@@ -100,7 +100,7 @@ class SecondOrder:
             for part in range(WIDTHS):
                 first, last = (len(order) * each // WIDTHS for each in (part, part + 1))
                 if first < last:
-                    now = distance(whole, self._without({name: sorted(order[:last])})(self._batches[0]))
+                    now = distance(whole, self._without({name: sorted(order[:last])})[0](self._batches[0]))
                     for unit in order[first:last]:
                         scores[unit] = max(0.0, now - lost) / (last - first)
                     lost = max(lost, now)

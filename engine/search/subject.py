@@ -228,8 +228,11 @@ class Subject:
 
     def _filters(self, members: Mapping[tuple[str, int], Any]) -> list[str]:
         """The weights whose filters are the group's units: layers that are not depthwise."""
-        dims = filter_dims(self.network)
-        return sorted(name for name, dim in members if dims.get(name) == dim)
+        return sorted(name for name, dim in members if self._filter_dims.get(name) == dim)
+
+    @cached_property
+    def _filter_dims(self) -> dict[str, int]:
+        return filter_dims(self.network)
 
     def weight_names(self) -> list[str]:
         """Of all parameters."""
@@ -247,7 +250,7 @@ class Subject:
         """
         parameters = dict((network or self.network).named_parameters())
         # "L1" -> 1, "L2" -> 2: the keys of CRITERIA.
-        order, dims = int(criterion[1]), filter_dims(self.network)
+        order, dims = int(criterion[1]), self._filter_dims
         found = {}
         for group in groups:
             rows = [
