@@ -292,7 +292,7 @@ def test_double_copies_of_another_policy_do_not_undo_the_repair() -> None:
         optimizer = torch.optim.SGD(model.parameters(), 0.0)
         schedule = {
             "pruners": {
-                "it": {"class": "SecondOrderGroupPruner", "batches": 2, "weights": WEIGHTS, "to": 0.6},
+                "it": {"class": "SecondOrderGroupPruner", "batches": 2, "weights": ["*conv1.weight"], "to": 0.7},
                 "fine": {"class": "MagnitudeParameterPruner", "thresholds": {"5.conv2.weight": 0.0}},
             },
             "policies": [
