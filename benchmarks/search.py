@@ -9,6 +9,7 @@ then all as a table. In a folder that is kept (`--folder`), searches that are do
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -23,9 +24,10 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from compress.goals.judge import MET
+from compress.goals.judge import MET, shortfall
 
 ROOT = Path(__file__).resolve().parents[1]
+QUALITIES = ("psnr", "top1")
 
 # In a folder where every search looks for the latency model of an earlier study.
 MEASURE = """
@@ -150,7 +152,29 @@ def table(rows: list[Row]) -> str:
                for found in ([row.validation for row in own], [row.test for row in own])]  # fmt: skip
         said = f"{met[0]} met their goals on validation, {met[1]} on test data"
         lines.append(f"{sampler}: of {len(own)} searches {said}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_pairs(rows)])
+
+
+def _pairs(rows: list[Row]) -> list[str]:
+    """How often each sampler was as good as the random one that had the same goals and seed."""
+    split = {tuple(row.name.rpartition("-")[::2]): row for row in rows}
+    lines = []
+    for sampler in dict.fromkeys(sampler for _, sampler in split if sampler != "random"):
+        pairs = [(row, split[name, "random"]) for (name, own), row in split.items()
+                 if own == sampler and (name, "random") in split]  # fmt: skip
+        good = [sum(rank(a) >= rank(b) for a, b in each) for each in (
+            [(a.validation, b.validation) for a, b in pairs], [(a.test, b.test) for a, b in pairs])]  # fmt: skip
+        said = f"in {good[0]} of {len(pairs)} pairs on validation, in {good[1]} on test data"
+        lines += [f"{sampler}: better than random or equal {said}"] if pairs else []
+    return lines
+
+
+def rank(record: dict[str, Any] | None) -> tuple[float, float]:
+    """What orders records of the same goals: how far they are from meeting them, then their quality."""
+    if record is None or not record["rows"]:
+        return -math.inf, -math.inf
+    quality = sum(row["margin"] or 0.0 for row in record["rows"] if row["metric"] in QUALITIES)
+    return -shortfall(record), quality
 
 
 def main() -> None:

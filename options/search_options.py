@@ -39,7 +39,9 @@ class SearchConfig:
     storage: str | None = option(
         None, "URL of a database that all workers reach (default: a journal file in the study's folder)", metavar="URL"
     )
-    sampler: str = option("tpe", "of Optuna: tpe, or random, as a baseline", choices=("tpe", "random"))
+    sampler: str = option(
+        "tpe", "of Optuna: tpe, or random, a baseline that begins without candidates of ours", choices=("tpe", "random")
+    )
     trials: int | None = option(None, "stop after so many trials of the study, if the time allows", minimum=1)
     device: str = option("auto", "device to train on: cuda, cuda:N, cpu or auto", metavar="DEVICE")
     threads: int = option(1, "number of CPU threads, of training and of the measured runtime", minimum=1,

@@ -1,6 +1,6 @@
 """Values beside their bounds: met, missed, or undecided within the noise of the measurement. Pure functions.
 
-`judge`, `verdict_of`, `goals_table`. A record is plain data:
+`judge`, `verdict_of`, `shortfall`, `goals_table`. A record is plain data:
 
     {"verdict": V, "rows": [{"goal", "metric", "kind", "bound", "runtime", "value", "margin", "noise", "low", "high",
      "verdict": V, "note"}], ...}  with V of `met`, `missed`, `undecided`, `not measured`
@@ -64,6 +64,11 @@ def verdict_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """Of all goals together: the worst of theirs; a goal that could not be measured is not met."""
     found = {row["verdict"] for row in rows}
     return next((each for each in (MISSED, NOT_MEASURED, UNDECIDED) if each in found), MET)
+
+
+def shortfall(record: Mapping[str, Any]) -> float:
+    """How far a record is from meeting its goals: what is missed as a share of the bounds, summed; 0 if all are met."""
+    return sum(max(0.0, -(row["margin"] or 0.0)) / max(abs(row["bound"]), 1e-9) for row in record["rows"])
 
 
 def goals_table(rows: Sequence[Mapping[str, Any]]) -> str:

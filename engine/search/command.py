@@ -29,8 +29,16 @@ from engine.search.agreement import (
     started,
 )
 from engine.search.screen import quiet
-from engine.search.space import first_candidates, predictable, space_of, unreachable, with_sensitive_layers
-from engine.search.study import PURPOSE, check_has_its_trials, next_trial, open_study, sampler_of, storage_errors
+from engine.search.space import Space, first_candidates, predictable, space_of, unreachable, with_sensitive_layers
+from engine.search.study import (
+    PURPOSE,
+    RANDOM,
+    check_has_its_trials,
+    next_trial,
+    open_study,
+    sampler_of,
+    storage_errors,
+)
 from engine.search.subject import Subject
 from engine.search.trial import Trials, told
 from engine.search.winner import Finish
@@ -119,16 +127,16 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
             raise GoalMissed(f"{problem}; nothing was searched")
         space = with_sensitive_layers(space, subject)
         rungs = agreed_rungs(about, config.minutes, subject)
+    kind = about.get("sampler", "tpe")
     clock = Clock(config.minutes, RESERVE * WINNER * rungs[-1] * epoch_seconds(subject), began)
     with storage_errors(str(about["storage"] or folder)):
         study = open_study(folder, about["storage"], _facts(subject, about), subject.metric[1], rungs[0])
         with FileLock(folder / "first"):
             check_has_its_trials(study, folder, str(about["storage"] or folder / "journal.log"))
             if not study.get_trials(deepcopy=False):
-                for candidate in first_candidates(subject, space, goals):
-                    study.enqueue_trial(space.parameters(candidate), skip_if_exists=True)
+                enqueue_first(study, subject, space, goals, kind)
         trials = Trials(subject, space, goals, rungs, about["study"], clock.out_of_time)
-        _search(study, trials, config, clock, about.get("sampler", "tpe"))
+        _search(study, trials, config, clock, kind)
         try:
             with FileLock(folder / "winner", timeout=0):
                 logger.info("%s; training the best one whole", "the time for trials is over" if clock.out_of_time()
@@ -140,6 +148,12 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
             logger.info("another worker trains the winner; this one is done")
             return
     check_goals({"goals": record})
+
+
+def enqueue_first(study: Any, subject: Subject, space: Space, goals: Sequence[Goal], kind: str) -> None:
+    """Candidates that a study begins with; none where the sampler is random: that is what the search is compared to."""
+    for candidate in first_candidates(subject, space, goals) if kind != RANDOM else ():
+        study.enqueue_trial(space.parameters(candidate), skip_if_exists=True)
 
 
 def _search(study: Any, trials: Trials, config: SearchConfig, clock: Clock, kind: str) -> None:

@@ -20,6 +20,7 @@ logger = logging.getLogger("search")
 PURPOSE = "the search"
 RUNG = 2  # successive halving keeps a half
 FACTS = "subject"
+RANDOM = "random"  # the sampler
 
 
 @contextmanager
@@ -126,7 +127,7 @@ def _next(study: Any, folder: Path, sampler: Any, new: bool) -> tuple[Any, FileL
 def sampler_of(kind: str, seed: int) -> Any:
     """Trial's number -> its sampler, so that a trial depends on the study's history and the seed alone."""
     samplers = needed("optuna", PURPOSE).samplers
-    make = samplers.RandomSampler if kind == "random" else samplers.TPESampler
+    make = samplers.RandomSampler if kind == RANDOM else samplers.TPESampler
     # A seed of its own for each trial: two workers that ask at the same time do not draw the same candidate.
     return lambda number: make(seed=(seed * 1_000_003 + number) % 2**31)
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from apputils.runs.folders import Run
 from compress.goals.goal import LATENCY, number
-from compress.goals.judge import MET, UNDECIDED, goals_table
+from compress.goals.judge import MET, UNDECIDED, goals_table, shortfall
 from compress.io.files import write_json, write_text
 from compress.io.optional import needed
 from engine.saved.find_checkpoint import find_subject
@@ -68,7 +68,7 @@ class Finish:
                     break
                 name = f"{self.trials.run_name(trial.number)}-whole"
                 record = self._trained(trial, name)
-                if best is None or _badness(record) < _badness(best[1]):
+                if best is None or shortfall(record) < shortfall(best[1]):
                     best = trial, record, name
                 if record["verdict"] in (MET, UNDECIDED):
                     break
@@ -246,11 +246,6 @@ class Finish:
         goal, over = max(near.constraints.items(), key=lambda each: each[1])
         said = f"no candidate is predicted to meet {goal}; trial {near.number} came nearest, {over:.1%} above the bound"
         return {"verdict": "missed", "rows": [], "file": None, "error": said}
-
-
-def _badness(record: Mapping[str, Any]) -> float:
-    """How far a record is from meeting its goals: margins as a share of the bounds, what is missed only."""
-    return sum(max(0.0, -(row["margin"] or 0.0)) / max(abs(row["bound"]), 1e-9) for row in record["rows"])
 
 
 def _figures(record: Mapping[str, Any], test: Mapping[str, Any] | None) -> list[str]:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from benchmarks.search import Row, table
+from benchmarks.search import Row, rank, table
 
 
 def record(verdict: str) -> dict[str, Any]:
-    return {"verdict": verdict, "rows": [{"goal": "latency at most 0.5", "value": 0.49, "verdict": verdict}]}
+    row = {"goal": "latency at most 0.5", "metric": "latency", "bound": 0.5, "value": 0.49, "margin": 0.01}
+    return {"verdict": verdict, "rows": [{**row, "verdict": verdict}]}
 
 
 def test_what_was_not_met_or_not_measured_is_in_the_table() -> None:
@@ -20,3 +21,28 @@ def test_what_was_not_met_or_not_measured_is_in_the_table() -> None:
     assert "tpe: of 2 searches 1 met their goals on validation, 0 on test data" in text
     assert "random: of 1 searches 0 met their goals on validation, 1 on test data" in text
     assert str(rows[1]).startswith("sr-0-seed1-tpe: exit code 4; no candidate is predicted to meet it; 0 trials")
+
+
+def measured(time: float, drop: float) -> dict[str, Any]:
+    rows = [
+        {"goal": name, "metric": name, "bound": bound, "margin": bound - value, "value": value, "verdict": ""}
+        for name, bound, value in (("latency", 0.5, time), ("psnr", 0.2, drop))
+    ]
+    return {"verdict": "met" if time <= 0.5 and drop <= 0.2 else "missed", "rows": rows}
+
+
+def test_goals_come_first_and_quality_decides_between_searches_that_meet_them() -> None:
+    ordered = [None, measured(0.6, -0.5), measured(0.51, -0.5), measured(0.3, 0.2), measured(0.5, 0.1)]
+    assert [rank(each) for each in ordered] == sorted(rank(each) for each in ordered)
+    assert len({rank(each) for each in ordered}) == len(ordered)
+
+
+def test_each_sampler_is_compared_with_the_random_one_of_the_same_goals_and_seed() -> None:
+    better, worse = measured(0.5, 0.1), measured(0.51, 0.1)
+    rows = [Row(name, 0, validation, test, 1, 1.0, "") for name, validation, test in (
+        ("sr-0-seed0-tpe", better, worse), ("sr-0-seed0-random", worse, better),
+        ("sr-1-seed0-tpe", better, worse), ("sr-1-seed0-random", better, None),
+        ("sr-0-seed1-tpe", worse, worse),
+    )]  # fmt: skip
+    said = "tpe: better than random or equal in 2 of 2 pairs on validation, in 1 on test data"
+    assert table(rows).splitlines()[-1] == said

@@ -26,7 +26,7 @@ from compress.goals.goal import Goal
 from engine.goals.packing import export_packed
 from engine.search import subject
 from engine.search.candidate import Candidate, schedule_of, schedule_text
-from engine.search.command import act
+from engine.search.command import act, enqueue_first
 from engine.search.page import NO_TEST, OnTest
 from engine.search.screen import quiet
 from engine.search.sensitivity import measured_scores, quantized_after_training, sensitive_layers
@@ -345,3 +345,12 @@ def test_first_candidates_are_fine_tuned_at_less_than_the_dense_rate(dense: Subj
     for pinned, rate in (({}, 0.3), ({"lr": 1.0}, 1.0)):
         space = with_sensitive_layers(space_of(dense, {"precision": "float", **pinned}), dense)
         assert {each.lr for each in first_candidates(dense, space, goals)} == {rate}
+
+
+def test_a_random_search_begins_without_candidates_of_ours(dense: Subject) -> None:
+    optuna = pytest.importorskip("optuna")
+    space, goals = space_of(dense, {"precision": "float"}), [Goal("latency", at_most=0.7)]
+    for kind, begins in (("random", False), ("tpe", True)):
+        study = optuna.create_study()
+        enqueue_first(study, dense, space, goals, kind)
+        assert bool(study.get_trials(deepcopy=False)) == begins
