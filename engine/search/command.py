@@ -130,7 +130,7 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
     kind = about.get("sampler", "tpe")
     clock = Clock(config.minutes, RESERVE * WINNER * rungs[-1] * epoch_seconds(subject), began)
     with storage_errors(str(about["storage"] or folder)):
-        study = open_study(folder, about["storage"], _facts(subject, about), subject.metric[1], rungs[0])
+        study = open_study(folder, about["storage"], _facts(subject, about, space), subject.metric[1], rungs[0])
         with FileLock(folder / "first"):
             check_has_its_trials(study, folder, str(about["storage"] or folder / "journal.log"))
             if not study.get_trials(deepcopy=False):
@@ -206,8 +206,11 @@ def _best(study: Any, trials: Trials, clock: Clock) -> str:
     )
 
 
-def _facts(subject: Subject, about: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(subject: Subject, about: Mapping[str, Any], space: Space) -> dict[str, Any]:
     """What every worker of a study must share."""
-    found = {"network": subject.checkpoint["network"], "data": subject.checkpoint["task"], "goals": about["goals"]}
+    found = {
+        "network": subject.checkpoint["network"], "data": subject.checkpoint["task"], "goals": about["goals"],
+        "search space (knobs and widths, of another version perhaps)": space.described(),
+    }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
     return plain

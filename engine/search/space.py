@@ -62,6 +62,11 @@ class Space:
     sensitive: Sequence[str] = ()
     robust: Sequence[str] = ()
 
+    def described(self) -> dict[str, Any]:
+        """Its knobs and widths as plain data: Optuna wants the same of all trials of a study."""
+        widths = {precision: {group.name: group.choices for group in own} for precision, own in self.groups.items()}
+        return {"knobs": dict(self.choices), "widths": widths}
+
     def candidate(self, trial: Any) -> Candidate:
         """What Optuna suggests in a trial."""
         suggest = lambda name: trial.suggest_categorical(name, list(self.choices[name]))  # noqa: E731

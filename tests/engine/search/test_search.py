@@ -19,6 +19,7 @@ from compress.analysis.latency_model.fingerprint import fingerprint
 from compress.analysis.latency_model.layers import layers_of
 from compress.analysis.latency_model.model import LatencyModel
 from compress.analysis.latency_model.table import table_of, widths_to_measure
+from compress.errors import UserError
 from compress.export.exported_model import describing
 from compress.export.onnx.export_report import ExportSettings
 from compress.export.onnx.qdq import is_quantized
@@ -26,7 +27,7 @@ from compress.goals.goal import Goal
 from engine.goals.packing import export_packed
 from engine.search import subject
 from engine.search.candidate import Candidate, schedule_of, schedule_text
-from engine.search.command import act, enqueue_first
+from engine.search.command import _facts, act, enqueue_first
 from engine.search.page import NO_TEST, OnTest
 from engine.search.screen import quiet
 from engine.search.sensitivity import measured_scores, quantized_after_training, sensitive_layers
@@ -39,6 +40,7 @@ from engine.search.space import (
     unreachable,
     with_sensitive_layers,
 )
+from engine.search.study import open_study
 from engine.search.subject import Subject
 from engine.search.trial import Trials
 from engine.search.winner import Finish, _figures
@@ -354,3 +356,15 @@ def test_a_random_search_begins_without_candidates_of_ours(dense: Subject) -> No
         study = optuna.create_study()
         enqueue_first(study, dense, space, goals, kind)
         assert bool(study.get_trials(deepcopy=False)) == begins
+
+
+def test_a_study_whose_candidates_were_others_is_refused(dense: Subject) -> None:
+    """Optuna refuses each new trial of such a study, so that a search would fail candidate after candidate."""
+    pytest.importorskip("optuna")
+    for criteria in (["L1", "L2"], ["L1"]):
+        facts = _facts(dense, {"goals": []}, space_of(dense, {"precision": "float", "criterion": criteria}))
+        if criteria == ["L1", "L2"]:
+            open_study(dense.folder, None, facts, True, 1)
+            open_study(dense.folder, None, facts, True, 1)
+    with pytest.raises(UserError, match=r"the study s is of another search space \(knobs and widths"):
+        open_study(dense.folder, None, facts, True, 1)
