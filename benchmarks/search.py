@@ -199,15 +199,20 @@ def main() -> None:
     print(table(rows))
 
 
+def prepare(key: str, folder: Path, threads: int) -> None:
+    """Trains a problem's dense network and measures its latency model, unless they are there."""
+    if not (folder / "results" / "dense" / "summary.json").is_file() and run(
+        "train.py", folder, *PROBLEMS[key].dense, f"--threads={threads}", "--run=dense"
+    ):
+        sys.exit(f"the dense network of {key} could not be trained: {_last_line(folder / 'log.txt')}")
+    if run("-c", folder, MEASURE.format(threads=threads)):
+        sys.exit(f"no latency model of {key} could be measured: {_last_line(folder / 'log.txt')}")
+
+
 def _of_problem(key: str, folder: Path, given: argparse.Namespace) -> Iterator[Row]:
     """The searches of a problem, from one dense run and one latency model."""
     problem, threads = PROBLEMS[key], f"--threads={given.threads}"
-    if not (folder / "results" / "dense" / "summary.json").is_file() and run(
-        "train.py", folder, *problem.dense, threads, "--run=dense"
-    ):
-        sys.exit(f"the dense network of {key} could not be trained: {_last_line(folder / 'log.txt')}")
-    if run("-c", folder, MEASURE.format(threads=given.threads)):
-        sys.exit(f"no latency model of {key} could be measured: {_last_line(folder / 'log.txt')}")
+    prepare(key, folder, given.threads)
     for number, goals in enumerate(problem.goals[: given.goals]):
         for seed in given.seeds.split(","):
             for sampler in given.samplers.split(","):

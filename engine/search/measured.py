@@ -58,7 +58,14 @@ class Stopwatch:
         return found
 
 
-def excess(goals: Sequence[Goal], ratios: Mapping[str, tuple[float, float]]) -> float:
-    """By how much, as a share of the bound, the worst of the measured times exceeds it beyond its noise; <= 0 meets."""
+def excess(goals: Sequence[Goal], ratios: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """By how much, as a share of the bound, the worst of the measured times exceeds it, less its noise and with it.
+
+    A first value above 0 misses, a second one of 0 or less meets; between them it is undecided.
+    """
     bounds = {str(goal): goal.bound for goal in goals}
-    return max(((ratio - noise) / bounds[name] - 1 for name, (ratio, noise) in ratios.items()), default=0.0)
+    least, largest = (
+        max(((ratio + sign * noise) / bounds[name] - 1 for name, (ratio, noise) in ratios.items()), default=0.0)
+        for sign in (-1, 1)
+    )
+    return least, largest

@@ -35,7 +35,7 @@ logger = logging.getLogger("search")
 CLOSE = 0.03  # of a bound: measured to be too slow by no more, a trial is the second choice
 MOST_TRIES = 3
 ENOUGH = 4  # trials for importances
-MOST_MEASURED = 8  # candidates that are too slow before the search for one that is not ends
+MOST_MEASURED = 8  # candidates that are or may be too slow before the search for one that is not ends
 
 
 @dataclass(frozen=True)
@@ -75,33 +75,39 @@ class Finish:
         return self._none() if best is None else self._write(*best)
 
     def in_time(self, watch: Stopwatch) -> Iterator[Any]:
-        """The ranked trials without those that are measured to be too slow; the nearest of these where all are.
+        """The ranked trials whose files are measured to meet the goals on time; the nearest one where none is.
 
-        A trial that is too slow by a share tells what prediction would do in its precision; slower ones are not
-        measured.
+        Those that miss by next to nothing, or may within the noise, come after them, but before what has lost the
+        quality that is asked for. A trial that is too slow by a share tells what prediction would do in its precision;
+        slower ones are not measured.
         """
         missed: list[tuple[float, int, Any]] = []
-        close: list[Any] = []
+        near: list[Any] = []
         most: dict[str, float] = {}  # precision -> the largest predicted time that may meet
-        met = False
+        any_found = False
         for trial in self.ranked():
             predicted, precision = trial.user_attrs["costs"][LATENCY], trial.params["precision"]
             if predicted > most.get(precision, predicted) or len(missed) >= MOST_MEASURED:
                 continue
             with quiet():
-                over = excess(self.trials.goals, watch.ratios(partial(self._network, trial)))
-            if over <= 0:
-                met = True
-                if not self._keeps_quality(trial):  # rather one that misses its time by next to nothing
-                    yield from filter(self._keeps_quality, close)
-                    close = []
+                least, largest = excess(self.trials.goals, watch.ratios(partial(self._network, trial)))
+            if largest <= 0:
+                if not self._keeps_quality(trial):
+                    yield from near
+                    near = []
+                any_found = True
                 yield trial
                 continue
-            logger.info("trial %d is %.1f%% too slow when its file is measured", trial.number, 100 * over)
-            missed.append((over, trial.number, trial))
-            close += [trial] if over <= CLOSE else []
-            most[precision] = predicted / (1 + over)
-        if missed and not met:
+            how = f"{100 * least:.1f}% too slow" if least > 0 else "perhaps too slow, within the noise,"
+            logger.info("trial %d is %s when its file is measured", trial.number, how)
+            missed.append((max(least, 0.0), trial.number, trial))
+            if least <= CLOSE and self._keeps_quality(trial):
+                near.append(trial)
+            if least > 0:
+                most[precision] = predicted / (1 + least)
+        any_found |= bool(near)
+        yield from near
+        if missed and not any_found:
             yield min(missed, key=lambda each: each[:2])[2]
 
     def _keeps_quality(self, trial: Any) -> bool:

@@ -252,13 +252,15 @@ def trial_of(number: int, quality: float, time: float, precision: str = "float")
     )  # fmt: skip
 
 
-def found_in_time(trials: list[Any], measured: dict[int, float]) -> tuple[list[int], list[int]]:
+def found_in_time(
+    trials: list[Any], measured: dict[int, float], noise: float = 0.0
+) -> tuple[list[int], list[int]]:  # fmt: skip
     """Trials that would be trained whole, and those that were measured."""
     asked: list[int] = []
 
     def ratios(network: Any) -> dict[str, tuple[float, float]]:
         asked.append(network.args[0].number)
-        return {str(GOAL): (measured[asked[-1]], 0.0)}
+        return {str(GOAL): (measured[asked[-1]], noise)}
 
     study = SimpleNamespace(get_trials=lambda **_: trials)
     subject = SimpleNamespace(metric=("psnr", True), dense=({"psnr": 40.0}, ()))
@@ -281,7 +283,14 @@ def test_a_trial_that_is_too_slow_by_next_to_nothing_comes_before_one_that_has_l
     trials = [trial_of(1, 40, 0.49), trial_of(2, 39, 0.48), trial_of(3, 20, 0.44), trial_of(4, 19, 0.4)]
     assert found_in_time(trials, {1: 0.501, 2: 0.52, 3: 0.44, 4: 0.4}) == ([1, 3, 4], [1, 2, 3, 4])
     good = [trial_of(1, 40, 0.49), trial_of(3, 38, 0.44)]
-    assert found_in_time(good, {1: 0.501, 3: 0.44}) == ([3], [1, 3])
+    assert found_in_time(good, {1: 0.501, 3: 0.44}) == ([3, 1], [1, 3])
+
+
+def test_a_trial_that_may_be_too_slow_comes_after_those_that_are_not() -> None:
+    trials = [trial_of(1, 40, 0.49), trial_of(2, 39, 0.46), trial_of(3, 20, 0.45)]
+    assert found_in_time(trials, {1: 0.49, 2: 0.46, 3: 0.45}, 0.03) == ([2, 1, 3], [1, 2, 3])
+    assert found_in_time(trials, {1: 0.52, 2: 0.51, 3: 0.45}, 0.03) == ([1, 2, 3], [1, 2, 3])
+    assert found_in_time(trials[2:], {3: 0.49}, 0.03) == ([3], [3])  # it has lost its quality, and is all there is
 
 
 def test_validation_data_are_not_called_test_data() -> None:
