@@ -121,14 +121,17 @@ class Finish:
         return self.trials.as_decided(Run(self.trials.run_name(trial.number)), self._candidate(trial))
 
     def ranked(self) -> list[Any]:
-        """Trials that were trained and whose predicted costs are allowed, the best quality of the last rung first."""
+        """Trials that were trained and whose predicted costs are allowed, the best quality after its last rung first.
+
+        However early that rung is: one that is better after fewer epochs will not be worse after more.
+        """
         states = needed("optuna", PURPOSE).trial.TrialState
         sign = -1.0 if self.trials.subject.metric[1] else 1.0
         found = [each for each in self.study.get_trials(deepcopy=False) if each.intermediate_values]
         found = [each for each in found if each.state in (states.COMPLETE, states.PRUNED)]
         exact = [each for each in found if all(value <= 0 for value in each.constraints.values())] or found
         last = lambda each: max(each.intermediate_values)  # noqa: E731
-        return sorted(exact, key=lambda each: (-last(each), sign * each.intermediate_values[last(each)], each.number))
+        return sorted(exact, key=lambda each: (sign * each.intermediate_values[last(each)], -last(each), each.number))
 
     def _candidate(self, trial: Any) -> Candidate:
         fixed = needed("optuna", PURPOSE).trial.FixedTrial(trial.params)

@@ -293,6 +293,13 @@ def test_a_trial_that_may_be_too_slow_comes_after_those_that_are_not() -> None:
     assert found_in_time(trials[2:], {3: 0.49}, 0.03) == ([3], [3])  # it has lost its quality, and is all there is
 
 
+def test_a_trial_that_is_better_after_fewer_epochs_comes_first() -> None:
+    """As the time ended after its first rung, it had been passed over for trials that all their epochs left worse."""
+    long, early, worse = trial_of(1, 33.02, 0.4), trial_of(2, 0, 0.4), trial_of(3, 0, 0.4)
+    early.intermediate_values, worse.intermediate_values = {2: 33.05}, {2: 33.0}
+    assert found_in_time([worse, long, early], dict.fromkeys((1, 2, 3), 0.4))[0] == [2, 1, 3]
+
+
 def test_validation_data_are_not_called_test_data() -> None:
     rows = [{"goal": "g", "value": 60000.0, "verdict": "met", "note": "", "metric": "params", "bound": 1.0, "low": None,
              "noise": 0.0, "margin": 1.0}]  # fmt: skip
