@@ -12,8 +12,8 @@ from compress.analysis.latency_model.layers import Kind, Layer
 from compress.analysis.latency_model.table import Table, table_of, widths_to_measure
 from compress.graph.channels import ChannelGraph
 
-SHARES = {"float": (1.0, 0.75, 0.5, 0.25), "int8": (1.0, 0.5)}  # of each group's channels, of whole files
-DRAWN = {"float": 14, "int8": 0}  # further files, of random widths
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of each group's channels, of whole files
+DRAWN = {"float": 14, "int8": 8}  # further files, of random widths; those in integers take longer to export
 CROSSES = 4  # widths at which both are smaller than full, to judge the tables
 
 
@@ -87,7 +87,7 @@ def _widths(full: tuple[int, int], groups: int) -> list[tuple[int, int]]:
 
 def removals(graph: ChannelGraph, precision: str, draw: np.random.Generator) -> list[tuple[float | None, Any]]:
     """The whole files of a precision: share of the channels, None for random ones, and the units that go."""
-    found: list[tuple[float | None, Any]] = [(share, evenly(graph, share)) for share in SHARES[precision]]
+    found: list[tuple[float | None, Any]] = [(share, evenly(graph, share)) for share in SHARES]
     return found + [(None, drawn(graph, draw)) for _ in range(DRAWN[precision])]
 
 

@@ -1,6 +1,6 @@
 """Whole exported files of a network at a few widths, which a latency model is fitted to.
 
-`write_whole_files`, `quick_export`.
+`write_whole_files`, `write_file`, `quick_export`.
 """
 
 import copy
@@ -35,14 +35,14 @@ def write_whole_files(
     for precision in precisions:
         for share, removed in removals(graph, precision, draw):
             file = folder / f"{len(found)}.onnx"
-            params = _export(model, graph, inputs, removed, precision, file)
+            params = write_file(model, graph, inputs, removed, precision, file)
             widths = [[each.channels_in, each.channels_out] for each in without(layers, graph, removed)]
             entry = {"share": share, "precision": precision, "widths": widths, "file": file}
             found.append({**entry, "bytes": file.stat().st_size, "params": params})
     return found
 
 
-def _export(
+def write_file(
     model: nn.Module,
     graph: ChannelGraph,
     inputs: tuple[Tensor, ...],
@@ -50,7 +50,7 @@ def _export(
     precision: str,
     file: Path,
 ) -> int:
-    """Writes the file; the number of parameters of the float network."""
+    """Writes a thinned copy's file, in int8 by calibration alone; the number of parameters of the float network."""
     network = copy.deepcopy(model)
     network = plan_recipe(network, graph, removed).apply(network).eval()
     params = sum(each.numel() for each in network.parameters())
