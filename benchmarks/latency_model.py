@@ -76,7 +76,7 @@ def judge(name: str, thinnings: int, threads: int, int8: bool) -> str:
 def rank_correlation(first: list[float], second: list[float]) -> float:
     """Spearman's."""
     ranks = [np.argsort(np.argsort(each)) for each in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def main() -> None:

@@ -153,26 +153,27 @@ def with_sensitive_layers(space: Space, subject: Subject) -> Space:
 def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> list[Candidate]:
     """Widths of the knapsack at some times up to the bound, in each precision, most important units kept.
 
-    Importance is that of the first criterion; then, at the largest time, what the last knob values of each kind give,
-    and where the criterion is a norm, the same in the measure of what each group's quality loses.
+    Importance is that of the first criterion. First those at the largest time, with the first and with the last knob
+    values of each kind (where the criterion is a norm in the measure of what each group's quality loses, too); then
+    narrower ones.
     """
     bounds = [goal.bound for goal in goals if goal.metric == LATENCY]
     bound = min(bounds, default=WITHOUT_BOUND)
     plain = {name: each[0] for name, each in space.choices.items() if name not in (*OF_INT8, *OF_AFTER)}
     plain |= {"lr": FINE_TUNING} if FINE_TUNING in space.choices["lr"] else {}
+    last = {name: each[-1] for name, each in space.choices.items() if name in ("teacher", "thin_epoch")}
     scores = {each: subject.importance(space.groups[each], plain["criterion"]) for each in space.choices["precision"]}
+    measured = scores
+    if plain["criterion"] != SECOND_ORDER:
+        measured = {each: measured_scores(subject, space.groups[each]) for each in scores}
+    widest, *narrower = FIRST
+    tries = [(widest, plain, 0, scores), (widest, {**plain, **last}, -1, measured), (widest, plain, 0, measured),
+             *((share, plain, 0, scores) for share in narrower)]  # fmt: skip
     found = []
-    for share in FIRST:
-        for precision, own in scores.items():
-            knobs = Candidate({}, **{**plain, "precision": precision}, **_of_int8(space, precision, 0))
-            found.append(_allowed(subject, space.groups[precision], knobs, share * bound, goals, own))
-    for precision, own in scores.items():
-        groups = space.groups[precision]
-        measured = own if plain["criterion"] == SECOND_ORDER else measured_scores(subject, groups)
-        last = {name: each[-1] for name, each in space.choices.items() if name in ("teacher", "thin_epoch")}
-        for place, values in ((0, plain), (-1, {**plain, **last})):
+    for share, values, place, by in tries:
+        for precision, own in by.items():
             knobs = Candidate({}, **{**values, "precision": precision}, **_of_int8(space, precision, place))
-            found.append(_allowed(subject, groups, knobs, FIRST[0] * bound, goals, measured))
+            found.append(_allowed(subject, space.groups[precision], knobs, share * bound, goals, own))
     return list({json.dumps(space.parameters(each), sort_keys=True): each for each in found}.values())
 
 

@@ -365,6 +365,18 @@ def test_first_candidates_are_fine_tuned_at_less_than_the_dense_rate(dense: Subj
         assert {each.lr for each in first_candidates(dense, space, goals)} == {rate}
 
 
+def test_the_widest_first_candidates_come_first_with_all_knobs(dense: Subject) -> None:
+    """A short search ended among narrow ones, before one that is taught or calibrated was tried."""
+    space = with_sensitive_layers(space_of(dense, {}), dense)
+    found = first_candidates(dense, space, [Goal("latency", at_most=0.7)])
+    assert [(each.precision, each.teacher) for each in found[:4]] == [
+        ("float", False), ("int8", False), ("float", True), ("int8", True)
+    ]  # fmt: skip
+    assert found[3].is_calibrated
+    widths = [sum(each.widths.values()) for each in found if each.precision == "float"]
+    assert widths == sorted(widths, reverse=True)
+
+
 def test_a_random_search_begins_without_candidates_of_ours(dense: Subject) -> None:
     optuna = pytest.importorskip("optuna")
     space, goals = space_of(dense, {"precision": "float"}), [Goal("latency", at_most=0.7)]
