@@ -153,15 +153,16 @@ def with_sensitive_layers(space: Space, subject: Subject) -> Space:
 def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> list[Candidate]:
     """Widths of the knapsack at some times up to the bound, in each precision, most important units kept.
 
-    Importance is that of the first criterion. First those at the largest time, with the first and with the last knob
-    values of each kind (where the criterion is a norm in the measure of what each group's quality loses, too); then
-    narrower ones.
+    Importance is that of the first criterion. First those at the largest time, with the first knob values, and with a
+    teacher and the last values of int8 (where the criterion is a norm in the measure of what each group's quality
+    loses, too); then narrower ones.
     """
     bounds = [goal.bound for goal in goals if goal.metric == LATENCY]
     bound = min(bounds, default=WITHOUT_BOUND)
     plain = {name: each[0] for name, each in space.choices.items() if name not in (*OF_INT8, *OF_AFTER)}
     plain |= {"lr": FINE_TUNING} if FINE_TUNING in space.choices["lr"] else {}
-    last = {name: each[-1] for name, each in space.choices.items() if name in ("teacher", "thin_epoch")}
+    taught = {"teacher": True, "lr": space.choices["lr"][0]}  # a teacher holds it at the whole rate
+    last = taught if True in space.choices["teacher"] else {}
     scores = {each: subject.importance(space.groups[each], plain["criterion"]) for each in space.choices["precision"]}
     measured = scores
     if plain["criterion"] != SECOND_ORDER:

@@ -78,8 +78,8 @@ class Finish:
         """The ranked trials whose files are measured to meet the goals on time; the nearest one where none is.
 
         Those that miss by next to nothing, or may within the noise, come after them, but before what has lost the
-        quality that is asked for. A trial that is too slow by a share tells what prediction would do in its precision;
-        slower ones are not measured.
+        quality that is asked for; of that the best comes first, though it may be too slow. A trial that is too slow by
+        a share tells what prediction would do in its precision; slower ones are not measured.
         """
         missed: list[tuple[float, int, Any]] = []
         near: list[Any] = []
@@ -91,8 +91,8 @@ class Finish:
                 continue
             with quiet():
                 least, largest = excess(self.trials.goals, watch.ratios(partial(self._network, trial)))
-            if largest <= 0:
-                if not self._keeps_quality(trial):
+            if largest <= 0 or (least <= 0 and not self._keeps_quality(trial)):
+                if not self._keeps_quality(trial):  # nor does any behind it: they are ranked by quality
                     yield from near
                     near = []
                 any_found = True
