@@ -4,7 +4,7 @@
 
 Runs search.py in processes of its own from one dense run and one latency model, in each round once with one worker and
 once with two, with the random sampler, so that no worker waits for what another one finds out. Prints the trials that
-were done when the time for trials was over, and their ratio. Needs Optuna and two free cores.
+were done in all, failed ones too, and their ratio. Needs Optuna and two free cores.
 """
 
 import argparse
@@ -20,11 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.search import PROBLEMS, ROOT, Problem, prepare
 from compress.io.optional import needed
 
+MISSED = 4  # exit code of a search whose goals are missed
 START = 0.5  # seconds between looks for the study's file
 
 
 def trials_of(folder: Path, problem: Problem, name: str, workers: int, minutes: float, seed: int) -> int:
-    """Trials done in a study's time for trials."""
+    """Trials that a new study ends with."""
+    if (folder / "studies" / name).exists():
+        sys.exit(f"{folder / 'studies' / name} is there already, of an earlier measurement; remove it")
     (folder / f"{name}.yaml").write_text(problem.goals[0])
     program, common = [sys.executable, str(ROOT / "search.py")], [f"--study={name}", f"--minutes={minutes}"]
     first = [f"--goals={name}.yaml", "--start-from=dense", f"--optform={problem.optform}", "--sampler=random",
@@ -35,8 +38,8 @@ def trials_of(folder: Path, problem: Problem, name: str, workers: int, minutes: 
             time.sleep(START)
         started += [subprocess.Popen([*program, *common, "--resume"], cwd=folder, stdout=said, stderr=said)
                     for _ in range(workers - 1)]  # fmt: skip
-        for each in started:
-            each.wait()
+        if any([each.wait() not in (0, MISSED) for each in started]):
+            sys.exit(f"a worker failed: {folder / name}.txt")
     optuna = needed("optuna", "the benchmark")
     journal = str(folder / "studies" / name / "journal.log")
     backend = optuna.storages.journal.JournalFileBackend(journal)

@@ -6,6 +6,7 @@
      "verdict": V, "note"}], ...}  with V of `met`, `missed`, `undecided`, `not measured`
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,8 +68,17 @@ def verdict_of(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shortfall(record: Mapping[str, Any]) -> float:
-    """How far a record is from meeting its goals: what is missed as a share of the bounds, summed; 0 if all are met."""
-    return sum(max(0.0, -(row["margin"] or 0.0)) / max(abs(row["bound"]), 1e-9) for row in record["rows"])
+    """How far a record is from meeting its goals: what is missed as a share of the bounds, summed.
+
+    0 if all are met or undecided, infinite where one was not measured or is no number.
+    """
+    found = 0.0
+    for row in record["rows"]:
+        if row["margin"] is None or math.isnan(row["margin"]):
+            return math.inf
+        if row["verdict"] != UNDECIDED:
+            found += max(0.0, -row["margin"]) / max(abs(row["bound"]), 1e-9)
+    return found
 
 
 def goals_table(rows: Sequence[Mapping[str, Any]]) -> str:

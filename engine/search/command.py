@@ -159,7 +159,9 @@ def enqueue_first(study: Any, subject: Subject, space: Space, goals: Sequence[Go
 def _search(study: Any, trials: Trials, config: SearchConfig, clock: Clock, kind: str) -> None:
     """Trials, one after another, until the time is over."""
     sampler = sampler_of(kind, trials.subject.seed)
-    while not _enough(study, config.trials) and not (clock.out_of_time() and trials.any_trained(study)):
+    # By chance alone no candidate may be worth training, however long it goes on.
+    hopeless = lambda: kind == RANDOM and clock.over()  # noqa: E731
+    while not (_enough(study, config.trials) or hopeless() or (clock.out_of_time() and trials.any_trained(study))):
         trial, lock = next_trial(study, trials.subject.folder, sampler)
         try:
             with quiet():
@@ -210,7 +212,7 @@ def _facts(subject: Subject, about: Mapping[str, Any], space: Space) -> dict[str
     """What every worker of a study must share."""
     found = {
         "network": subject.checkpoint["network"], "data": subject.checkpoint["task"], "goals": about["goals"],
-        "search space (knobs and widths, of another version perhaps)": space.described(),
+        "search space (knobs or widths: an earlier version's, or of a new latency model)": space.described(),
     }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
     return plain

@@ -63,7 +63,7 @@ class Space:
     robust: Sequence[str] = ()
 
     def described(self) -> dict[str, Any]:
-        """Its knobs and widths as plain data: Optuna wants the same of all trials of a study."""
+        """Its knobs and widths as plain data: with others a trial's places would mean other widths."""
         widths = {precision: {group.name: group.choices for group in own} for precision, own in self.groups.items()}
         return {"knobs": dict(self.choices), "widths": widths}
 
@@ -161,7 +161,7 @@ def first_candidates(subject: Subject, space: Space, goals: Sequence[Goal]) -> l
     bound = min(bounds, default=WITHOUT_BOUND)
     plain = {name: each[0] for name, each in space.choices.items() if name not in (*OF_INT8, *OF_AFTER)}
     plain |= {"lr": FINE_TUNING} if FINE_TUNING in space.choices["lr"] else {}
-    taught = {"teacher": True, "lr": space.choices["lr"][0]}  # a teacher holds it at the whole rate
+    taught = {"teacher": True, "lr": max(space.choices["lr"])}  # a teacher holds it at the whole rate
     last = taught if True in space.choices["teacher"] else {}
     scores = {each: subject.importance(space.groups[each], plain["criterion"]) for each in space.choices["precision"]}
     measured = scores

@@ -199,7 +199,7 @@ class Subject:
                 found = LatencyModel.load(path)
                 found.check_is_of(layers_of(self.network, self.inputs))
                 own = (found.origin["runtime"], found.origin["threads"]) == (self.runtime, self.threads)
-                if own and found.typical_error <= UNSURE:
+                if own and found.typical_error <= UNSURE and found.is_well_founded:
                     logger.info(
                         "the latency model is that of the study %s, of the same network, runtime and machine; "
                         "remove %s to measure a new one", path.parent.name, path,

@@ -5,6 +5,7 @@ after it, the next candidate is tried, `MOST_TRIES` in all.
 """
 
 import logging
+import math
 import shlex
 import shutil
 import tempfile
@@ -82,7 +83,7 @@ class Finish:
         a share tells what prediction would do in its precision; slower ones are not measured.
         """
         missed: list[tuple[float, int, Any]] = []
-        near: list[Any] = []
+        near: list[tuple[bool, Any]] = []  # whether it is too slow for sure; those that are come last
         most: dict[str, float] = {}  # precision -> the largest predicted time that may meet
         any_found = False
         for trial in self.ranked():
@@ -93,7 +94,7 @@ class Finish:
                 least, largest = excess(self.trials.goals, watch.ratios(partial(self._network, trial)))
             if largest <= 0 or (least <= 0 and not self._keeps_quality(trial)):
                 if not self._keeps_quality(trial):  # nor does any behind it: they are ranked by quality
-                    yield from near
+                    yield from _by_certainty(near)
                     near = []
                 any_found = True
                 yield trial
@@ -102,11 +103,11 @@ class Finish:
             logger.info("trial %d is %s when its file is measured", trial.number, how)
             missed.append((max(least, 0.0), trial.number, trial))
             if least <= CLOSE and self._keeps_quality(trial):
-                near.append(trial)
+                near.append((least > 0, trial))
             if least > 0:
                 most[precision] = predicted / (1 + least)
         any_found |= bool(near)
-        yield from near
+        yield from _by_certainty(near)
         if missed and not any_found:
             yield min(missed, key=lambda each: each[:2])[2]
 
@@ -131,6 +132,7 @@ class Finish:
         found = [each for each in found if each.state in (states.COMPLETE, states.PRUNED)]
         exact = [each for each in found if all(value <= 0 for value in each.constraints.values())] or found
         last = lambda each: max(each.intermediate_values)  # noqa: E731
+        exact = [each for each in exact if not math.isnan(each.intermediate_values[last(each)])]
         return sorted(exact, key=lambda each: (sign * each.intermediate_values[last(each)], -last(each), each.number))
 
     def _candidate(self, trial: Any) -> Candidate:
@@ -255,6 +257,10 @@ class Finish:
         goal, over = max(near.constraints.items(), key=lambda each: each[1])
         said = f"no candidate is predicted to meet {goal}; trial {near.number} came nearest, {over:.1%} above the bound"
         return {"verdict": "missed", "rows": [], "file": None, "error": said}
+
+
+def _by_certainty(near: Sequence[tuple[bool, Any]]) -> list[Any]:
+    return [trial for _, trial in sorted(near, key=lambda each: each[0])]
 
 
 def _figures(record: Mapping[str, Any], test: Mapping[str, Any] | None) -> list[str]:

@@ -35,6 +35,11 @@ def test_goals_come_first_and_quality_decides_between_searches_that_meet_them() 
     ordered = [None, measured(0.6, -0.5), measured(0.51, -0.5), measured(0.3, 0.2), measured(0.5, 0.1)]
     assert [rank(each) for each in ordered] == sorted(rank(each) for each in ordered)
     assert len({rank(each) for each in ordered}) == len(ordered)
+    unmeasured, noisy = measured(0.4, 0.0), measured(0.51, 0.05)
+    unmeasured["rows"][0]["margin"] = None
+    noisy["rows"][0]["verdict"] = "undecided"
+    assert rank(unmeasured) < rank(ordered[1])
+    assert rank(noisy) > rank(ordered[-1])
 
 
 def test_each_sampler_is_compared_with_the_random_one_of_the_same_goals_and_seed() -> None:

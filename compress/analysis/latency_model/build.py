@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compress.analysis.latency_model.fingerprint import fingerprint
 from compress.analysis.latency_model.layers import Kind, Layer, layers_of, widened
-from compress.analysis.latency_model.model import LatencyModel, features
+from compress.analysis.latency_model.model import ENOUGH, LatencyModel, features
 from compress.analysis.latency_model.plan import Sweep, sweeps_of
 from compress.analysis.latency_model.table import Table, nonnegative
 from compress.analysis.latency_model.whole import write_whole_files
@@ -29,7 +29,6 @@ from compress.thinning.trials.trial import prunable_graph
 
 logger = logging.getLogger("compress")
 REFERENCE = "onnxruntime"
-ENOUGH = 10  # whole files, to see what alignment costs
 BELIEF = 0.3  # weight of k = 1 among the whole files
 
 

@@ -8,6 +8,7 @@ widths. Saved with the fingerprint of machine, runtime and threads.
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from compress.io.files import read_text, write_json
 
 Precision = Literal["float", "int8"]
 VERSION = 1
+ENOUGH = 10  # whole files, to see what alignment costs
 ALIGNMENTS = (4, 16)  # of channels, as vector units have them
 
 
@@ -97,6 +99,11 @@ class LatencyModel:
     def typical_error(self) -> float:
         """The median of the same."""
         return float(np.median(self._errors)) if self.anchors else 0.0
+
+    @property
+    def is_well_founded(self) -> bool:
+        """Whether each precision was fitted to enough whole files: two fit any two coefficients."""
+        return all(count >= ENOUGH for count in Counter(each["precision"] for each in self.anchors).values())
 
     @property
     def _errors(self) -> list[float]:

@@ -252,9 +252,7 @@ def trial_of(number: int, quality: float, time: float, precision: str = "float")
     )  # fmt: skip
 
 
-def found_in_time(
-    trials: list[Any], measured: dict[int, float], noise: float = 0.0
-) -> tuple[list[int], list[int]]:  # fmt: skip
+def found_in_time(trials: list[Any], measured: dict[int, float], noise: float = 0.0) -> tuple[list[int], list[int]]:
     """Trials that would be trained whole, and those that were measured."""
     asked: list[int] = []
 
@@ -290,6 +288,7 @@ def test_a_trial_that_may_be_too_slow_comes_after_those_that_are_not() -> None:
     trials = [trial_of(1, 40, 0.49), trial_of(2, 39, 0.46), trial_of(3, 20, 0.45)]
     assert found_in_time(trials, {1: 0.49, 2: 0.46, 3: 0.45}, 0.03) == ([2, 1, 3], [1, 2, 3])
     assert found_in_time(trials, {1: 0.52, 2: 0.51, 3: 0.45}, 0.03) == ([1, 2, 3], [1, 2, 3])
+    assert found_in_time(trials[:2], {1: 0.54, 2: 0.51}, 0.03) == ([2, 1], [1, 2])  # 1 is too slow for sure
     lost = [trial_of(1, 30, 0.49), trial_of(2, 20, 0.4)]  # neither keeps its quality: the better one, though unsure
     assert found_in_time(lost, {1: 0.49, 2: 0.4}, 0.03) == ([1, 2], [1, 2])
     assert found_in_time(trials[2:], {3: 0.49}, 0.03) == ([3], [3])  # it has lost its quality, and is all there is
@@ -299,7 +298,8 @@ def test_a_trial_that_is_better_after_fewer_epochs_comes_first() -> None:
     """As the time ended after its first rung, it had been passed over for trials that all their epochs left worse."""
     long, early, worse = trial_of(1, 33.02, 0.4), trial_of(2, 0, 0.4), trial_of(3, 0, 0.4)
     early.intermediate_values, worse.intermediate_values = {2: 33.05}, {2: 33.0}
-    assert found_in_time([worse, long, early], dict.fromkeys((1, 2, 3), 0.4))[0] == [2, 1, 3]
+    found = [worse, trial_of(4, float("nan"), 0.4), long, early]
+    assert found_in_time(found, dict.fromkeys((1, 2, 3), 0.4))[0] == [2, 1, 3]
 
 
 def test_validation_data_are_not_called_test_data() -> None:
@@ -396,5 +396,5 @@ def test_a_study_whose_candidates_were_others_is_refused(dense: Subject) -> None
         if criteria == ["L1", "L2"]:
             open_study(dense.folder, None, facts, True, 1)
             open_study(dense.folder, None, facts, True, 1)
-    with pytest.raises(UserError, match=r"the study s is of another search space \(knobs and widths"):
+    with pytest.raises(UserError, match=r"the study s is of another search space \(knobs or widths"):
         open_study(dense.folder, None, facts, True, 1)
