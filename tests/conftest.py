@@ -34,6 +34,12 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goals on latency are measured without pauses."""
+    monkeypatch.setattr("compress.goals.latency.PAUSE", 0.0)
+
+
 @pytest.fixture
 def net() -> nn.Module:
     """Two convolutions and a linear layer: `0.weight` (4, 3, 3, 3), `2.weight` (4, 4, 3, 3), `5.weight` (2, 4)."""

@@ -1,19 +1,24 @@
 """A network's time over the dense one's, measured until a bound is decided.
 
-`measure_ratio`: both files in one runtime, in turns of the same rounds.
+`measure_ratio`: both files in one runtime, in turns of the same rounds, loaded anew several times.
 """
 
-from collections.abc import Mapping
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from compress.export.latency import Latency, Way, measure_latency
+from compress.export.latency import Latency, Rounds, take_turns
 from compress.export.machine_load import OthersLoad, load_text
 from compress.goals.judge import Value
 from compress.goals.runtimes import timed_in
 
-ROUNDS, SECONDS = 15, 0.05  # at first: turns of each file, and the least time of a turn
+LOADS, ROUNDS, SECONDS = 8, 24, 0.05  # at first: loads, turns of each file in all, and the least time of a turn
+LATER_ROUNDS = 15  # of a load, once it is to be decided
+PAUSE = 0.5  # seconds between loads: what slows one of two files down lasts for a second or more
 MOST_ROUNDS = 300  # where a bound stays undecided
 DENSE, OWN = "dense", "own"
 
@@ -30,36 +35,62 @@ def measure_ratio(
 ) -> Value:
     """Time of a file over that of the dense float file, by the same runtime in the same rounds.
 
-    The noise is that of a median by its quartiles, 1.57 (Q3 - Q1) / sqrt(rounds), about a 95 % interval (McGill, Tukey
-    and Larsen, "Variations of Box Plots", The American Statistician 32, 1978). Where the bound lies within it, rounds
-    are added, `most_rounds` at most.
+    A runtime that loads a file twice does not always run it equally fast, and a machine does not stay the same for
+    long, so the files are loaded anew every few rounds, half a second after the last ones. The noise is the larger of
+    two: that of a median by its quartiles, 1.57 (Q3 - Q1) / sqrt(rounds), about a 95 % interval (McGill, Tukey and
+    Larsen, "Variations of Box Plots", The American Statistician 32, 1978); and that of the median of the loads' own
+    medians by their order (the sign test's interval). Where the bound lies within it, loads are added, `most_rounds`
+    at most. What changes from minute to minute it does not show.
 
     Args:
         file: exported.
         dense_file: of the dense float network.
         inputs: of one forward pass.
         runtime: a name of `RUNTIMES`.
-        bound: to decide; None measures `ROUNDS` rounds.
+        bound: to decide; None measures `ROUNDS` rounds of `LOADS` loads.
         threads: of the runtime.
-        most_rounds: >= 2.
+        most_rounds: >= 4, for two loads of two.
 
     Raises:
         UserError: the runtime is not installed, refuses a file, crashes or hangs.
     """
-    files = {DENSE: dense_file, OWN: file}
-    with timed_in(runtime, files, inputs, threads) as (ways, precision), OthersLoad() as others:
-        found = _ratio(ways, bound, most_rounds)
-    end = ""
-    if bound is not None and not decided(found, bound):
-        end = f"; still within the noise of the bound after {found.rounds} rounds, the most that are measured"
-    how = f"{found.rounds} rounds in turns, {threads} thread{'s' * (threads != 1)}, floats in {precision}"
-    note = f"{how}; {load_text(others.cores)}{end}"
-    return Value(found.ratio, noise_of(found), found.ratio_low, found.ratio_high, note)
+    loads: list[Latency] = []
+    whole = Rounds({DENSE: [], OWN: []}, {DENSE: 1, OWN: 1})
+    with OthersLoad() as others:
+        for rounds in _rounds_of_loads(most_rounds):
+            time.sleep(PAUSE if loads else 0.0)
+            with timed_in(runtime, {DENSE: dense_file, OWN: file}, inputs, threads) as (ways, precision):
+                taken = take_turns(ways, rounds, SECONDS)
+            loads.append(taken.latency(OWN, DENSE))
+            for name, seconds in taken.seconds.items():
+                whole.seconds[name] += seconds
+            found = whole.latency(OWN, DENSE)
+            noise = noise_of(found, [each.ratio for each in loads])
+            is_decided = bound is None or abs(found.ratio - bound) > noise
+            if found.rounds >= ROUNDS and is_decided:
+                break
+    end = "" if is_decided else "; still within the noise of the bound, and no more rounds are measured"
+    how = f"{found.rounds} rounds in turns, {len(loads)} loads, {threads} thread{'s' * (threads != 1)}"
+    note = f"{how}, floats in {precision}; {load_text(others.cores)}{end}"
+    return Value(found.ratio, noise, found.ratio_low, found.ratio_high, note)
 
 
-def noise_of(found: Latency) -> float:
-    """Half the width of the interval of the median ratio."""
-    return median_noise(found.ratio_low, found.ratio_high, found.rounds)
+def noise_of(found: Latency, of_loads: Sequence[float]) -> float:
+    """How far the interval of the median ratio reaches from it, by all rounds or by the loads' own medians."""
+    return max(median_noise(found.ratio_low, found.ratio_high, found.rounds), order_noise(of_loads))
+
+
+def order_noise(values: Sequence[float]) -> float:
+    """How far a median's interval reaches, by the order of the values alone: of any distribution.
+
+    The interval of the sign test, the narrowest that misses the median in at most 7.1 % of all cases (so that eight
+    values leave out one at each end). Fewer than five values cannot be as sure; theirs is all that they span.
+    """
+    ordered, out = sorted(values), 0
+    while sum(math.comb(len(ordered), i) for i in range(out + 2)) * 2 / 2 ** len(ordered) <= 0.071:
+        out += 1
+    middle = statistics.median(ordered)
+    return max(ordered[len(ordered) - 1 - out] - middle, middle - ordered[out])
 
 
 def median_noise(low: float, high: float, rounds: int) -> float:
@@ -67,11 +98,11 @@ def median_noise(low: float, high: float, rounds: int) -> float:
     return float(1.57 * (high - low) / rounds**0.5)
 
 
-def decided(found: Latency, bound: float) -> bool:
-    """Whether the ratio is further from a bound than its noise."""
-    return abs(found.ratio - bound) > noise_of(found)
-
-
-def _ratio(ways: Mapping[str, Way], bound: float | None, most_rounds: int) -> Latency:
-    enough = lambda each: bound is None or decided(each[OWN], bound)  # noqa: E731
-    return measure_latency(ways, min(ROUNDS, most_rounds), SECONDS, enough=enough, most_rounds=most_rounds)[OWN]
+def _rounds_of_loads(most: int) -> Iterator[int]:
+    """How many rounds each load takes part in: never one alone, at most so many together."""
+    left, loads = most, 0
+    while left >= 2:
+        wanted = ROUNDS // LOADS if loads < LOADS else LATER_ROUNDS
+        now = left if left < wanted + 2 else wanted
+        yield now
+        left, loads = left - now, loads + 1
