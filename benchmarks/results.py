@@ -30,7 +30,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import deploy, limits, loading, qat_step, runtimes, step_overhead, throughput
+from benchmarks import deploy, limits, loading, qat_step, runtimes, search, step_overhead, throughput
 from benchmarks.field_qat import field
 from benchmarks.interleaved import compare
 from benchmarks.networks import resnet20
@@ -275,9 +275,15 @@ def start(options: Any) -> Iterator[Line]:
         yield Line(f"start-up, {what}", "-", told, "<= 1.5 s", statistics.median(seconds) <= 1.5)
 
 
+def searched(options: Any) -> Iterator[Line]:
+    """Searches for a schedule that meets goals, as `--searches` keeps them: value and verdict of each goal."""
+    yield from search.lines_of(options.searches)
+
+
 ROWS: Mapping[str, Callable[[Any], Iterator[Line]]] = {
     "start": start, "step": step, "qat": qat, "agp": agp, "masks": masks, "images": images, "loading": loaded,
     "deploy": deployed, "runtimes": in_runtimes, "sensitivity": sensitivity, "thinning": thinning,
+    "search": searched,
 }  # fmt: skip
 NETWORKS: Mapping[str, Sequence[str]] = {"deploy": list(deploy.NETWORKS), "runtimes": list(runtimes.MEASURED)}
 
@@ -306,10 +312,14 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--searches", type=Path, help="folder of benchmarks/search.py; without it that row stays as is")
     options = parser.parse_args()
+    if options.only == "search" and options.searches is None:
+        parser.error("row search needs --searches FOLDER, the --folder of benchmarks/search.py")
+    rows = [name for name in ROWS if name != "search" or options.searches]
     torch.set_num_threads(options.threads)
     titles = {key: (each.__doc__ or key).split("\n")[0] for key, each in ROWS.items()}
-    for name in [options.only] if options.only else ROWS:
+    for name in [options.only] if options.only else rows:
         for part in parts_of(name, options.network):
             options.networks = part
             lines = list(ROWS[name](options))

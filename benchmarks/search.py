@@ -4,7 +4,8 @@
 
 Runs search.py in processes of its own, in a temporary folder, from one dense run and one latency model a problem, and
 prints a line a search: its exit code, the goals' values and verdicts on validation and on test data, trials, wall time;
-then all as a table. In a folder that is kept (`--folder`), searches that are done are not repeated. Needs Optuna.
+then all as a table. In a folder that is kept (`--folder`), searches that are done are not repeated, and
+`python benchmarks/results.py --only search --searches FOLDER` puts them on the page of results. Needs Optuna.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.results_page import Line
 from compress.goals.judge import MET, shortfall
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,6 +132,23 @@ def search(folder: Path, problem: Problem, goals: str, name: str, arguments: lis
     row = Row(name, code, found["goals"], found["test"], trials, minutes, _last_line(folder / f"{name}.txt"))
     kept.write_text(json.dumps(vars(row), indent=1))
     return row
+
+
+def lines_of(folder: Path) -> Iterator[Line]:
+    """For the page of results: the searches that a folder keeps, each beside the random one of the same minutes."""
+    kept = [Row(**json.loads(each.read_text())) for each in sorted(folder.glob("*/*-seed*-*.json"))]
+    random = {row.name.removesuffix("-random"): row for row in kept if row.name.endswith("-random")}
+    for row in kept:
+        name, _, sampler = row.name.rpartition("-")
+        if sampler == "random":
+            continue
+        other, is_met = random.get(name), row.validation is not None and row.validation["verdict"] == MET
+        told, goal = str(row).partition(": ")[2], "met on validation"
+        if other is not None:
+            goal += ", not behind random"
+            is_met = is_met and rank(row.validation) >= rank(other.validation)
+            told += f" (random: {str(other).partition(': ')[2]})"
+        yield Line(f"search, {name}", "Optuna's random sampler, the same minutes", told, goal, is_met)
 
 
 def _last_line(log: Path) -> str:

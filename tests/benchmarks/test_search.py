@@ -1,8 +1,10 @@
 """The table of benchmarks/search.py."""
 
+import json
+from pathlib import Path
 from typing import Any
 
-from benchmarks.search import Row, rank, table
+from benchmarks.search import Row, lines_of, rank, table
 
 
 def record(verdict: str) -> dict[str, Any]:
@@ -51,3 +53,21 @@ def test_each_sampler_is_compared_with_the_random_one_of_the_same_goals_and_seed
     )]  # fmt: skip
     said = "tpe: better than random or equal in 2 of 2 pairs on validation, in 1 on test data"
     assert table(rows).splitlines()[-1] == said
+
+
+def test_kept_searches_are_lines_of_the_page_of_results(tmp_path: Path) -> None:
+    better, worse = measured(0.49, 0.1), measured(0.49, 0.15)
+    (tmp_path / "sr").mkdir()
+    for name, found in {
+        "sr-0-seed0-tpe": better, "sr-0-seed0-random": worse, "sr-1-seed0-tpe": worse, "sr-1-seed0-random": better,
+        "sr-2-seed0-tpe": None,
+    }.items():  # fmt: skip
+        (tmp_path / "sr" / f"{name}.json").write_text(json.dumps(vars(Row(name, 0, found, found, 3, 6.0, "nothing"))))
+    lines = list(lines_of(tmp_path))
+    assert [(line.what, line.met) for line in lines] == [
+        ("search, sr-0-seed0", True), ("search, sr-1-seed0", False), ("search, sr-2-seed0", False),
+    ]  # fmt: skip
+    assert lines[0].goal == "met on validation, not behind random"
+    assert "psnr: 0.100" in lines[0].measured
+    assert "(random: exit code 0" in lines[0].measured
+    assert lines[2].goal == "met on validation"
