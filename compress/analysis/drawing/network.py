@@ -75,10 +75,11 @@ def draw_model_to_file(
         with without_lines("Fontconfig warning"):
             graph.layout("dot")
             with replacing(path.with_suffix(".svg")) as temporary:
-                graph.draw(str(temporary), format="svg")
+                # its bytes, as a file opened by pygraphviz cannot be written with Python 3.11.2, Debian 12's own
+                temporary.write_bytes(graph.draw(format="svg"))
             graph.graph_attr["dpi"] = str(_dots(graph))
             with replacing(path) as temporary:
-                graph.draw(str(temporary), format="png", prog="dot")
+                temporary.write_bytes(graph.draw(format="png", prog="dot"))
     except OSError as e:
         raise UserError(f"the drawing {path} could not be written: {why(e)}") from e
     columns = ["number", "name", "parts", "shape", "macs", "sparsity", "inputs"]

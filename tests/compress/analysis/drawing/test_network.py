@@ -1,5 +1,6 @@
 """Drawings: the boxes are the network's, and Graphviz draws them."""
 
+import fileinput
 import itertools
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -63,6 +64,17 @@ def test_files_are_a_png_and_an_svg_with_every_box(tmp_path: Path) -> None:
         assert name in text
     assert "4 x 8 x 8" in text
     assert table["macs"].sum() == 64 * (4 * 3 + 2 * 4 * 36)
+
+
+def test_pygraphviz_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11.2's `fileinput.hook_compressed`, which pygraphviz opens files by, refuses binary ones."""
+
+    def refuses(*_: object, **__: object) -> None:
+        raise ValueError("binary mode doesn't take an encoding argument")
+
+    monkeypatch.setattr(fileinput, "hook_compressed", refuses)
+    draw_model_to_file(chain(2), tmp_path / "arch.png", torch.empty(1, 3, 8, 8))
+    assert (tmp_path / "arch.svg").read_text().rstrip().endswith("</svg>")
 
 
 def test_the_title_of_several_calls_names_the_one_that_is_drawn(tmp_path: Path) -> None:
