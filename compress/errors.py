@@ -45,19 +45,23 @@ class Fault:
 
 
 class ScheduleError(UserError):
-    """All faults found in one schedule, in one report.
+    """All faults found in one schedule, or another such file, in one report.
+
+    Args:
+        faults: of it.
+        what: has them.
 
     Attributes:
         faults: every fault, in the order of the file.
     """
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[Fault], what: str = "the schedule") -> None:
         self.faults = tuple(faults)
         fatal = sum(fault.fatal for fault in self.faults)
         warnings = len(self.faults) - fatal
         counts = [_count(n, kind) for n, kind in ((fatal, "fault"), (warnings, "warning")) if n]
         strict = ", which strict makes errors" if not fatal else ""
-        lines = [f"the schedule has {' and '.join(counts)}{strict}; nothing was started:"]
+        lines = [f"{what} has {' and '.join(counts)}{strict}; nothing was started:"]
         super().__init__("\n".join(lines + [f"  {fault}" for fault in self.faults]))
 
 

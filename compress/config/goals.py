@@ -79,7 +79,7 @@ def load_goals(
     if check_rest is not None:
         check_rest(data, report)
     if report.fatal:
-        raise ScheduleError(report.in_order())
+        raise ScheduleError(report.in_order(), "the file of goals")
     return goals, {str(name): value for name, value in data.items() if name != "goals"}
 
 

@@ -51,7 +51,7 @@ def load_post_training(model: nn.Module, path: str | Path, example_inputs: Any) 
             "settings of layers alone; put them below `overrides:` of a quantizer" if _of_layers(data) else shown(data)
         )
         report.add(f"given {what}; {FORM}", ())
-        raise ScheduleError(report.in_order())
+        raise ScheduleError(report.in_order(), "the post-training settings file")
     for key in data:
         if key not in KNOWN:
             report.add(
@@ -76,7 +76,7 @@ def load_post_training(model: nn.Module, path: str | Path, example_inputs: Any) 
 
 def _stop_or_warn(report: Report) -> None:
     if report.fatal:
-        raise ScheduleError(report.in_order())
+        raise ScheduleError(report.in_order(), "the post-training settings file")
     for fault in report.in_order():
         logger.warning("%s", fault)
 

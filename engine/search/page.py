@@ -16,6 +16,15 @@ from compress.goals.goal import LATENCY
 from compress.io.files import write_text
 
 TEST = "test data"
+COLUMNS = (
+    "quality: after so many epochs of fine-tuning, untrained: before them; time: predicted, of the dense float file's; "
+    "macs: for the inputs that are timed; refused: why a trial failed. A trial without epochs was predicted to miss a "
+    "goal on costs. Candidates that are still waiting are left out, and widths are in trialNNNN.yaml."
+)
+UNALIGNED = (
+    "Files of random widths can take longer than the dense one: many widths do not fill the vector units. Candidates have "
+    "widths that do."
+)
 NO_TEST = (
     "There are no test data: these are the validation data once more, which chose the winner; search.py "
     "--testdata=PLACE names some."
@@ -63,6 +72,10 @@ class Front(Section):
         """One row a trial."""
         return [Table("trials", content["trials"])]
 
+    def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
+        """The chart, the table, and how to read its columns."""
+        return [*super().blocks(content, folder), Text(COLUMNS, "quiet")]
+
 
 class Knobs(Section):
     """What each knob mattered."""
@@ -83,6 +96,10 @@ class Prediction(Section):
     """The latency model beside measurements."""
 
     name, title = "prediction", "Predicted and measured time"
+
+    def blocks(self, content: Content, folder: Path) -> Sequence[Block]:
+        """The table, and why a narrower file may be slower."""
+        return [*super().blocks(content, folder), Text(UNALIGNED, "quiet")]
 
     def tables(self, content: Content) -> list[Table]:
         """Whole files that the model was fitted to (those without a share have random widths), and the winner's."""

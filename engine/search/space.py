@@ -248,7 +248,7 @@ def unreachable(subject: Subject, space: Space, goals: Sequence[Goal]) -> str:
         values = {precision: costs[goal.metric] for precision, costs in least.items()}
         sure = 1 + (subject.latency.largest_error if goal.metric == LATENCY else 0)
         if min(values.values()) > goal.bound * sure:
-            said = ", ".join(f"{number(value)} in {name}" for name, value in values.items())
-            unit = "of the dense time" if goal.metric == LATENCY else goal.metric
-            return f"{goal} is out of reach: the narrowest network that is tried is predicted to need {said}, {unit}"
+            unit = " of the dense time" if goal.metric == LATENCY else ""
+            said = ", ".join(f"{number(value)}{unit} in {name}" for name, value in values.items())
+            return f"{goal} is out of reach: the narrowest network that is tried is predicted to need {said}"
     return ""

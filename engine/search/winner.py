@@ -24,6 +24,7 @@ from compress.goals.goal import LATENCY, number
 from compress.goals.judge import MET, UNDECIDED, goals_table, shortfall
 from compress.io.files import write_json, write_text
 from compress.io.optional import needed
+from engine.resume import last_checkpoint
 from engine.saved.find_checkpoint import find_subject
 from engine.search.candidate import Candidate, schedule_of, schedule_text
 from engine.search.measured import Stopwatch, excess
@@ -36,6 +37,7 @@ logger = logging.getLogger("search")
 CLOSE = 0.03  # of a bound: measured to be too slow by no more, a trial is the second choice
 MOST_TRIES = 3
 ENOUGH = 4  # trials for importances
+STATES = {"COMPLETE": "carried to its end", "PRUNED": "stopped early", "FAIL": "failed"}  # Optuna's, in our words
 MOST_MEASURED = 8  # candidates that are or may be too slow before the search for one that is not ends
 
 
@@ -153,8 +155,12 @@ class Finish:
         write_text(
             schedule, self._text(candidate, [f"Trial {trial.number} of the study {subject.folder.name}, whole."])
         )
-        logger.info("training trial %d whole: run %s, %d epochs", trial.number, name, self.epochs)
-        config = self.trials.of_run(Run(name), candidate, schedule, self.epochs)
+        config, run = self.trials.of_run(Run(name), candidate, schedule, self.epochs), Run(name)
+        if run.kept_files() and last_checkpoint(run)["epoch"] + 1 >= config.nEpochs:
+            said = "trial %d was trained whole before: run %s, %d epochs; its goals are measured again"
+        else:
+            said = "training trial %d whole: run %s, %d epochs"
+        logger.info(said, trial.number, name, config.nEpochs)
         with quiet():
             summary = subject.trainer(config).run()
         record: dict[str, Any] = summary["goals"]
@@ -218,7 +224,7 @@ class Finish:
         return {
             "study": subject.folder.name, "goals": record, "test": test, "metric": metric, "higher_is_better": higher,
             "about": f"from run {subject.run}, whose {metric} is {dense:.4f}",
-            "trials": [_row(each) for each in self.study.get_trials(deepcopy=False)],
+            "trials": [_row(each) for each in self.study.get_trials(deepcopy=False) if each.params],
             "bounds": bounds_of(self.trials.goals, metric, dense, higher), "importances": self._importances(winner),
             "prediction": [*map(_anchor, subject.latency.anchors), *_predicted(record, winner)],
             "command": self.command,
@@ -276,7 +282,7 @@ def _row(trial: Any) -> dict[str, Any]:
     last = max(trial.intermediate_values, default=None)
     costs = trial.user_attrs.get("costs", {})
     return {
-        "trial": trial.number, "state": trial.state.name.lower(), "epochs": last,
+        "trial": trial.number, "state": STATES.get(trial.state.name, trial.state.name.lower()), "epochs": last,
         "quality": trial.intermediate_values[last] if last else None, "untrained": trial.user_attrs.get("untrained"),
         "time": costs.get(LATENCY), "macs": costs.get("macs"),
         **{name: value for name, value in trial.params.items() if " width " not in name},
