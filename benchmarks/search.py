@@ -96,6 +96,7 @@ class Row:
         trials: how many there were.
         minutes: of wall time, all in all.
         said: the log's last line.
+        given: arguments of the search; None of an earlier version's.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Row:
     trials: int
     minutes: float
     said: str
+    given: list[str] | None = None
 
     def cells(self) -> list[Any]:
         """Of the table."""
@@ -119,7 +121,9 @@ def search(folder: Path, problem: Problem, goals: str, name: str, arguments: lis
     """One search, or what it found when it was run before."""
     kept = folder / f"{name}.json"
     if kept.is_file():
-        return Row(**json.loads(kept.read_text()))
+        if (row := kept_row(kept)).given is not None and row.given != arguments:
+            raise SystemExit(f"{kept} was searched with {' '.join(row.given)}; name another --folder")
+        return row
     (folder / f"{name}.yaml").write_text(goals)
     started = time.perf_counter()
     given = [f"--optform={problem.optform}", f"--goals={name}.yaml", "--start-from=dense", f"--study={name}"]
@@ -129,14 +133,24 @@ def search(folder: Path, problem: Problem, goals: str, name: str, arguments: lis
     result = study / "result.json"
     found = json.loads(result.read_text()) if result.is_file() else {"goals": None, "test": None}
     trials = len(list(study.glob("trial[0-9]*.yaml")))
-    row = Row(name, code, found["goals"], found["test"], trials, minutes, _last_line(folder / f"{name}.txt"))
+    row = Row(name, code, found["goals"], found["test"], trials, minutes, _last_line(folder / f"{name}.txt"), arguments)
     kept.write_text(json.dumps(vars(row), indent=1))
     return row
 
 
+def kept_row(file: Path) -> Row:
+    """A search that was run before."""
+    try:
+        return Row(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as e:
+        raise SystemExit(f"{file} cannot be read ({e}); remove it, and the search runs again") from e
+
+
 def lines_of(folder: Path) -> Iterator[Line]:
     """For the page of results: the searches that a folder keeps, each beside the random one of the same minutes."""
-    kept = [Row(**json.loads(each.read_text())) for each in sorted(folder.glob("*/*-seed*-*.json"))]
+    kept = [kept_row(each) for each in sorted(folder.glob("*/*-seed*-*.json"))]
+    if not kept:
+        raise SystemExit(f"{folder} holds no search that is done, as its PROBLEM/NAME-seed0-tpe.json; nothing was kept")
     random = {row.name.removesuffix("-random"): row for row in kept if row.name.endswith("-random")}
     for row in kept:
         name, _, sampler = row.name.rpartition("-")
@@ -144,7 +158,7 @@ def lines_of(folder: Path) -> Iterator[Line]:
             continue
         other, is_met = random.get(name), row.validation is not None and row.validation["verdict"] == MET
         told, goal = str(row).partition(": ")[2], "met on validation"
-        if other is not None:
+        if other is not None and (other.given or ())[:1] == (row.given or ())[:1]:  # the same --minutes
             goal += ", not behind random"
             is_met = is_met and rank(row.validation) >= rank(other.validation)
             told += f" (random: {str(other).partition(': ')[2]})"

@@ -8,6 +8,8 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -77,6 +79,28 @@ class Interrupts:
             "%s: the run ends, and is saved, after this step (during validation: after it); once more ends it at once",
             self.asked.name,
         )
+
+
+@contextmanager
+def raising_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Interrupted` where they come; a run inside has its own `Interrupts` meanwhile.
+
+    For work whose steps are saved one by one. SIGINT raises KeyboardInterrupt as always.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # once more ends it at once
+        raise Interrupted(number, f"{signal.Signals(number).name}: everything is saved")
+
+    mine = [each for each in SIGNALS if each != signal.SIGINT and not _ignored_on_purpose(each)]
+    if threading.current_thread() is not threading.main_thread():
+        mine = []
+    before = {each: signal.signal(each, end) for each in mine}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _ignored_on_purpose(each: signal.Signals) -> bool:

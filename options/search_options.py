@@ -9,6 +9,7 @@ from compress.errors import UserError
 from options.applications import APPLICATIONS
 from options.configs import PROCESSES
 from options.option import option, parse
+from options.own_network import allow, texts_of
 from options.rules import Rule, check
 from options.whose import belongs_to
 
@@ -26,6 +27,13 @@ class SearchConfig:
         None, "the dense run (default: the newest one of the application; without any, one is trained first)",
         metavar="RUN",
     )  # fmt: skip
+    arch: str | None = option(
+        None, "your own network, FILE.py:CLASS or MODULE:CLASS, that the dense run was trained with: a checkpoint "
+        "imports no code by itself", metavar="NAME", own_code=True,
+    )  # fmt: skip
+    degradation: str | None = option(
+        None, "the dense run's degradation, where it names functions of your own", metavar="NAME", own_code=True
+    )
     testdata: str | None = option(
         None, "what the winner is measured on at the end (default: the test part of the dense run's data)",
         metavar="PLACE",
@@ -75,6 +83,8 @@ class SearchOptions:
             raise UserError("search.py needs --goals=FILE, or --study=NAME --resume; nothing was started")
         if config.optform not in APPLICATIONS:
             raise UserError(f"--optform={config.optform} is unknown; there are {', '.join(APPLICATIONS)}")
+        for texts in texts_of(config).values():
+            allow(texts)
         if config.start_from is not None:
             find_run(config.start_from)
         return config

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compress.arguments.checked import checks_arguments
-from compress.errors import did_you_mean
+from compress.errors import UserError, did_you_mean
 from compress.export.onnx.session import open_session
 
 Way = Callable[[], object]
@@ -183,10 +183,12 @@ def onnx_way(file: Path | str, inputs: tuple[Tensor, ...], threads: Annotated[in
         threads: of this session; None leaves it to onnxruntime.
 
     Raises:
-        UserError: onnxruntime is missing, or it refuses the file.
+        UserError: onnxruntime is missing, it refuses the file, or the file takes another number of inputs.
     """
     session = open_session(file, threads=threads)
-    feeds = {each.name: x.detach().cpu().numpy() for each, x in zip(session.get_inputs(), inputs, strict=True)}
+    if len(names := [each.name for each in session.get_inputs()]) != len(inputs):
+        raise UserError(f"{file} takes {len(names)} inputs ({', '.join(names)}), and {len(inputs)} are given")
+    feeds = {name: x.detach().cpu().numpy() for name, x in zip(names, inputs, strict=True)}
     return lambda: session.run(None, feeds)
 
 

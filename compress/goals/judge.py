@@ -68,7 +68,7 @@ def verdict_of(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shortfall(record: Mapping[str, Any]) -> float:
-    """How far a record is from meeting its goals: what is missed as a share of the bounds, summed.
+    """How far a record is from meeting its goals: what is missed as a share of the bounds (of 0: in its unit), summed.
 
     0 if all are met or undecided, infinite where one was not measured or is no number.
     """
@@ -77,7 +77,7 @@ def shortfall(record: Mapping[str, Any]) -> float:
         if row["margin"] is None or math.isnan(row["margin"]):
             return math.inf
         if row["verdict"] != UNDECIDED:
-            found += max(0.0, -row["margin"]) / max(abs(row["bound"]), 1e-9)
+            found += max(0.0, -row["margin"]) / (abs(row["bound"]) or 1.0)
     return found
 
 

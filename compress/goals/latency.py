@@ -52,8 +52,11 @@ def measure_ratio(
         most_rounds: >= 4, for two loads of two.
 
     Raises:
+        ValueError: fewer than four rounds.
         UserError: the runtime is not installed, refuses a file, crashes or hangs.
     """
+    if most_rounds < 4:
+        raise ValueError(f"most_rounds={most_rounds}: the spread between loads needs two of two rounds each")
     loads: list[Latency] = []
     whole = Rounds({DENSE: [], OWN: []}, {DENSE: 1, OWN: 1})
     with OthersLoad() as others:
@@ -103,6 +106,6 @@ def _rounds_of_loads(most: int) -> Iterator[int]:
     left, loads = most, 0
     while left >= 2:
         wanted = ROUNDS // LOADS if loads < LOADS else LATER_ROUNDS
-        now = left if left < wanted + 2 else wanted
+        now = left if left <= wanted else min(wanted, left - 2)
         yield now
         left, loads = left - now, loads + 1

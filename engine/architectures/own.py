@@ -27,7 +27,7 @@ from engine.architectures.own_modules import imported, own_code, warn_once
 from options.own_network import OWN, is_own, parts_of, typed_for
 
 logger = logging.getLogger("run")
-ENTRIES = ("train.py", "test.py")
+ENTRIES = ("train.py", "test.py", "search.py")
 
 
 def own_network(
@@ -78,6 +78,22 @@ def own_network(
         "computes with them may differ"
     )
     return inner, _checked_source(typed, maker, source, of)
+
+
+def check_typed(options: Mapping[str, Any]) -> None:
+    """Whether the code of one's own that a run's options name was typed in this process too.
+
+    Args:
+        options: of its checkpoint.
+
+    Raises:
+        UserError: it was not; says what to type.
+    """
+    for name in ("arch", "degradation"):
+        text = options.get(name)
+        for part in parts_of(text) if isinstance(text, str) else ():
+            if is_own(part) and typed_for(part) is None:
+                raise UserError(_ask(part, f"--{name}={text}"))
 
 
 def own_function(option: str, name: str) -> Callable[..., Any]:

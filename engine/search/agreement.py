@@ -3,7 +3,6 @@
 `started` writes it, `resumed` reads it, `agreed_rungs` adds the rungs, which the first worker chooses.
 """
 
-import json
 import logging
 import shlex
 import shutil
@@ -12,6 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.rotation import load_last
@@ -31,6 +32,7 @@ from engine.search.space import BYTES, faults_of_knobs
 from engine.search.subject import MODEL, Subject
 from options.applications import find_application
 from options.option import dashed
+from options.own_network import to_type_again
 from options.search_options import SearchConfig
 
 logger = logging.getLogger("search")
@@ -41,6 +43,35 @@ WHOLE_TRAININGS = 6  # fine-tunings to the last rung that the time should allow,
 LONGEST_RUNG = 32
 WINNER = 2  # times the last rung's epochs
 RESERVE = 1.2  # of the time that the winner's training is expected to take
+
+
+class Agreed(BaseModel):
+    """The content of study.json."""
+
+    model_config = ConfigDict(extra="allow")
+    study: str
+    run: str
+    goals: list[dict[str, Any]]
+    search: dict[str, Any]
+    storage: str | None
+    rungs: list[int] | None
+    testdata: str | None = None
+    optform: str
+    seed: int
+    threads: int
+    sampler: str
+    command: str
+
+    @field_validator("goals")
+    @classmethod
+    def _are_goals(cls, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        try:
+            problems = [words for each in given for _, words in Goal(**each).problems()]
+        except TypeError as e:  # of names that a goal has not
+            raise ValueError(str(e)) from e
+        if problems or not given:
+            raise ValueError(problems[0] if problems else "there is none")
+        return given
 
 
 def started(config: SearchConfig) -> dict[str, Any]:
@@ -65,7 +96,8 @@ def started(config: SearchConfig) -> dict[str, Any]:
         "command": shlex.join(["python", "search.py", *sys.argv[1:]]),
     }  # fmt: skip
     write_json(STUDIES / name / "study.json", about)
-    logger.info("study %s, from run %s; other workers join by: %s", name, about["run"], again(name))
+    join = again(name) + to_type_again(config)
+    logger.info("study %s, from run %s; other workers join by: %s", name, about["run"], join)
     return about
 
 
@@ -87,7 +119,12 @@ def _check_rest(content: Mapping[str, Any], report: Report) -> None:
 def leave_nothing(about: Mapping[str, Any]) -> None:
     """Removes the folder of a study in which nothing has been measured, so that its name is free again."""
     folder = STUDIES / about["study"]
-    ours = {"study.json", "first", *([MODEL] if any(each.get("device") for each in about["goals"]) else [])}
+    ours = {
+        "study.json",
+        "first",
+        "journal.log",
+        *([MODEL] if any(each.get("device") for each in about["goals"]) else []),
+    }
     if {each.name for each in folder.rglob("*") if each.is_file()} <= ours:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -193,14 +230,14 @@ def _escaped(name: str) -> str:
 def _read(study: str) -> dict[str, Any]:
     path = STUDIES / study / "study.json"
     try:
-        about: dict[str, Any] = json.loads(read_text(path))
-        if missing := [each for each in ("storage", "rungs", "goals", "run", "search") if each not in about]:
-            raise ValueError(f"it has no {', '.join(missing)}")
-        return about
+        return Agreed.model_validate_json(read_text(path), strict=True).model_dump()
     except FileNotFoundError as e:
         there = sorted(each.parent.name for each in STUDIES.glob("*/study.json"))
         raise UserError(f"there is no study {study} in studies/; {did_you_mean(study, there)}") from e
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
+    except ValidationError as e:
+        faults = (f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in e.errors()[:3])
+        raise UserError(f"{path} cannot be read: {'; '.join(faults)}") from e
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path} cannot be read: {str(e)[:200]}") from e
 
 

@@ -12,10 +12,12 @@ from filelock import FileLock, Timeout
 
 from apputils.runs.console import BY_SIGNAL, GoalMissed, Interrupted
 from compress.analysis.latency_model.build import REFERENCE
+from compress.analysis.sensitivity.record import fingerprint
 from compress.errors import UserError
 from compress.export.layer_times import PROFILED
 from compress.goals.goal import LATENCY, Goal
 from compress.io.optional import require
+from engine.architectures.own import check_typed
 from engine.goals.verdict import check_goals
 from engine.search.agreement import (
     RESERVE,
@@ -34,6 +36,7 @@ from engine.search.study import (
     PURPOSE,
     RANDOM,
     check_has_its_trials,
+    check_storage,
     next_trial,
     open_study,
     sampler_of,
@@ -42,6 +45,7 @@ from engine.search.study import (
 from engine.search.subject import Subject
 from engine.search.trial import Trials, told
 from engine.search.winner import Finish
+from engine.signals import raising_signals
 from options.search_options import SearchConfig
 
 logger = logging.getLogger("search")
@@ -89,7 +93,8 @@ def act(config: SearchConfig) -> None:
     about = resumed(config) if config.resume else started(config)
     began = time.monotonic()  # a dense run that had to be trained first has its time beside the search
     try:
-        _worked(config, about, began)
+        with raising_signals():
+            _worked(config, about, began)
     except UserError:
         if not config.resume:
             leave_nothing(about)
@@ -112,9 +117,11 @@ def _worked(config: SearchConfig, about: Mapping[str, Any], began: float) -> Non
     folder = STUDIES / about["study"]
     goals = [Goal(**each) for each in about["goals"]]
     elsewhere = any(goal.device is not None for goal in goals)
+    check_storage(folder, about["storage"])
     subject = Subject(
         about["run"], about.get("threads", 1), config.device, about["seed"], folder, elsewhere, _runtime(goals)
     )
+    check_typed(subject.checkpoint["options"])
     with FileLock(folder / "first"):  # one measures the latency model and chooses the rungs, the others wait for it
         space = space_of(subject, about["search"], goals)
         for goal in goals:
@@ -211,7 +218,9 @@ def _best(study: Any, trials: Trials, clock: Clock) -> str:
 def _facts(subject: Subject, about: Mapping[str, Any], space: Space) -> dict[str, Any]:
     """What every worker of a study must share."""
     found = {
-        "network": subject.checkpoint["network"], "data": subject.checkpoint["task"], "goals": about["goals"],
+        "network": subject.checkpoint["network"],
+        "dense weights (the run was trained anew)": fingerprint(subject.network, "search"),
+        "data": subject.checkpoint["task"], "goals": about["goals"],
         "search space (knobs or widths: an earlier version's, or of a new latency model)": space.described(),
     }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(found, default=str))

@@ -22,8 +22,8 @@ COLUMNS = (
     "goal on costs. Candidates that are still waiting are left out, and widths are in trialNNNN.yaml."
 )
 UNALIGNED = (
-    "Files of random widths can take longer than the dense one: many widths do not fill the vector units. Candidates have "
-    "widths that do."
+    "Files of random widths can take longer than the dense one: many widths do not fill the vector units. Candidates "
+    "have widths that do."
 )
 NO_TEST = (
     "There are no test data: these are the validation data once more, which chose the winner; search.py "

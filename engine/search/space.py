@@ -133,7 +133,8 @@ def faults_of_knobs(pinned: Mapping[Any, Any], about_bytes: bool) -> list[tuple[
             found.append((str(name), f"unknown knob {shown(name)}; {did_you_mean(str(name), KNOBS)}"))
             continue
         given = value if isinstance(value, list) else [value]
-        if not given or any(each not in KNOBS[name] for each in given):
+        kinds = {type(each) for each in KNOBS[name]}  # 1 == 1.0 == True, which slices and schedules tell apart
+        if not given or any(type(each) not in kinds or each not in KNOBS[name] for each in given):
             allowed = ", ".join(map(json.dumps, KNOBS[name]))
             found.append((name, f"given {shown(value)}; it is one or a list of {allowed}"))
         elif name == "four_bits" and not about_bytes and tuple(given) != NO_FOUR:

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from apputils.runs.console import Interrupted
 from compress.errors import UserError
 from compress.io.optional import needed
 
@@ -36,6 +37,30 @@ def storage_errors(where: str) -> Iterator[None]:
         ) from e
 
 
+def check_storage(folder: Path, storage: str | None) -> None:
+    """Whether the storage can be used, before anything is measured; arguments as `open_study`'s.
+
+    Raises:
+        UserError: it cannot be reached, is none, or is damaged.
+    """
+    optuna = needed("optuna", PURPOSE)
+    with _refusals(storage or str(folder / "journal.log"), storage):
+        optuna.storages.get_storage(_storage(optuna, folder, storage))
+
+
+@contextmanager
+def _refusals(where: str, storage: str | None) -> Iterator[None]:
+    """Whatever a driver or a damaged journal raises, in one sentence: nothing else is done inside."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as e:
+        said = f"{type(e).__name__}: {(str(e).splitlines() or ['?'])[0][:200]}"
+        what = "the study's journal " if storage is None else "--storage="
+        raise UserError(f"{what}{where} cannot be used: {said}. Nothing was started") from e
+
+
 def open_study(
     folder: Path, storage: str | None, facts: Mapping[str, Any], higher_is_better: bool, first_rung: int
 ) -> Any:
@@ -55,7 +80,7 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     where = storage or str(folder / "journal.log")
     with storage_errors(where):
-        try:
+        with _refusals(where, storage):
             study = optuna.create_study(
                 study_name=folder.name,
                 storage=_storage(optuna, folder, storage),
@@ -63,10 +88,6 @@ def open_study(
                 pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=RUNG),
                 load_if_exists=True,
             )
-        except Exception as e:
-            if type(e).__module__.startswith("sqlalchemy") or isinstance(e, ImportError):
-                raise UserError(f"--storage={where} cannot be used: {str(e).splitlines()[0][:200]}") from e
-            raise
         kept = study.user_attrs.get(FACTS)
         if kept is None:
             study.set_user_attr(FACTS, dict(facts))
@@ -138,4 +159,20 @@ def _storage(optuna: Any, folder: Path, url: str | None) -> Any:
     journal = optuna.storages.journal
     folder.mkdir(parents=True, exist_ok=True)
     file = str(folder / "journal.log")
+    _without_torn_line(Path(file), journal.JournalFileOpenLock(file))
     return optuna.storages.JournalStorage(journal.JournalFileBackend(file, journal.JournalFileOpenLock(file)))
+
+
+def _without_torn_line(file: Path, lock: Any) -> None:
+    """Cuts a last line that was not written to its end, as when the disk is full: Optuna would write behind it."""
+    if not file.is_file():
+        return
+    lock.acquire()
+    try:
+        content = file.read_bytes()
+        if content and not content.endswith(b"\n"):
+            logger.warning("%s ends in the middle of a line, which is removed: what it said is done again", file)
+            with file.open("r+b") as opened:
+                opened.truncate(content.rfind(b"\n") + 1)
+    finally:
+        lock.release()

@@ -107,6 +107,7 @@ class Trials:
         slack = {str(goal): self.subject.slack(goal) for goal in self.goals}
         for name, value in exceeded.items():
             trial.set_constraint(name, value - slack[name])
+        trial.set_user_attr("exceeded", {name: float(value) for name, value in exceeded.items()})
         trial.set_user_attr("costs", {name: float(value) for name, value in costs.items()})
         trial.set_user_attr("untrained", float(quality))
         judged = map(str, predictable(self.goals, self.subject.clock))

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.search import Row, lines_of, rank, table
 
 
@@ -71,3 +73,12 @@ def test_kept_searches_are_lines_of_the_page_of_results(tmp_path: Path) -> None:
     assert "psnr: 0.100" in lines[0].measured
     assert "(random: exit code 0" in lines[0].measured
     assert lines[2].goal == "met on validation"
+
+
+def test_a_folder_without_searches_leaves_the_page_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no search"):
+        list(lines_of(tmp_path))
+    (tmp_path / "sr").mkdir()
+    (tmp_path / "sr" / "sr-0-seed0-tpe.json").write_text('{"name": "sr')
+    with pytest.raises(SystemExit, match=r"sr-0-seed0-tpe\.json cannot be read"):
+        list(lines_of(tmp_path))

@@ -10,7 +10,7 @@ import pytest
 from apputils.checkpoints.file import load_checkpoint
 from apputils.checkpoints.rotation import progress
 from apputils.runs.console import Interrupted
-from engine.signals import SIGNALS, Interrupts
+from engine.signals import SIGNALS, Interrupts, raising_signals
 from models.C2SRCNN.solver import C2SRCNNTrainer
 from tests.engine.conftest import TrainerOf
 from tests.engine.dying import differences, state_of
@@ -76,3 +76,19 @@ def test_workers_of_a_loader_take_no_note() -> None:
 def test_nothing_happens_without_a_signal() -> None:
     with Interrupts() as interrupts:
         interrupts.end_if_asked("a")
+
+
+def ended_between_runs() -> None:
+    with raising_signals():
+        with Interrupts() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)  # a run takes note, and ends after its step
+            assert inner.asked is signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_between_runs_a_signal_raises() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="SIGTERM: everything is saved") as e:
+        ended_between_runs()
+    assert e.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before

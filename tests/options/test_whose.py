@@ -10,7 +10,8 @@ from options.whose import belongs_to
 
 
 @pytest.mark.parametrize(("option", "owners"), [
-    ("--diagnose", "test.py"), ("--compress", "train.py"), ("--goals", "search.py"), ("--arch", "train.py and test.py"),
+    ("--diagnose", "test.py"), ("--compress", "train.py"), ("--goals", "search.py"), ("--arch-args", "train.py"),
+    ("--arch", "train.py and test.py and search.py"),
     ("--resume", "train.py and search.py"), ("--no-such-thing", ""),
 ])  # fmt: skip
 def test_an_option_is_attributed(option: str, owners: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from compress.goals.goal import Goal
-from compress.goals.judge import Value, goals_table, judge, verdict_of
+from compress.goals.judge import MISSED, Value, goals_table, judge, shortfall, verdict_of
 
 LATENCY = Goal("latency", at_most=0.5)
 
@@ -56,3 +56,9 @@ def test_layers_in_float_are_counted_in_a_runtime_and_may_be_none() -> None:
     assert judge(goal, Value(1.0, note="<last> of 4 quantized layers"))["verdict"] == "missed"
     assert [name for name, _ in Goal("float_layers", at_most=-1).problems()] == ["at_most"]
     assert [name for name, _ in Goal("macs", at_most=0).problems()] == ["at_most"]
+
+
+def test_a_bound_of_0_is_missed_in_its_own_unit() -> None:
+    """As a share of it a missed millibel outweighed ten times the time."""
+    rows = [{"margin": -0.001, "bound": 0.0, "verdict": MISSED}, {"margin": -4.5, "bound": 0.5, "verdict": MISSED}]
+    assert [shortfall({"rows": [row]}) for row in rows] == [0.001, 9.0]

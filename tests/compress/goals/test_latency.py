@@ -89,10 +89,16 @@ def test_loads_that_differ_are_noise(monkeypatch: pytest.MonkeyPatch, ways: Call
     assert "still within the noise" in ratio(0.5).note
 
 
-@pytest.mark.parametrize(("most", "loads"), [(2, 1), (3, 1), (4, 1), (7, 2), (24, 8), (60, 11), (300, 27)])
+@pytest.mark.parametrize(("most", "loads"), [(4, 2), (5, 2), (7, 3), (24, 8), (60, 11), (300, 27)])
 def test_the_most_rounds_are_all_used_and_kept(ways: Callable[[list[float]], None], most: int, loads: int) -> None:
     ways([0.3, 0.4, 0.5])
     assert ratio(0.4, most).note.startswith(f"{most} rounds in turns, {loads} load")
+
+
+def test_one_load_is_refused(ways: Callable[[list[float]], None]) -> None:
+    ways([0.3])
+    with pytest.raises(ValueError, match="most_rounds=3"):
+        ratio(None, 3)
 
 
 @pytest.mark.parametrize("count", [5, 8, 20])

@@ -1,5 +1,6 @@
 """The command line of search.py, and what stops a search before it begins."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from compress.errors import ScheduleError, UserError
+from engine.architectures.own import check_typed
 from engine.search import agreement
 from engine.search.command import act
 from engine.search.space import KNOBS, space_of
@@ -82,6 +84,9 @@ def test_a_study_that_is_not_there(here: Path) -> None:
 
 
 @pytest.mark.parametrize(("pinned", "message"), [
+    ({"float_layers": 1.0}, "given 1.0; it is one or a list of 0, 1, 2, 4"),
+    ({"thin_epoch": True}, "given True; it is one or a list of 0, 1"),
+    ({"teacher": [False, 1]}, "it is one or a list of false, true"),
     ({"precison": "int8"}, "unknown knob 'precison'; did you mean 'precision'"),
     ({"precision": "int4"}, 'given \'int4\'; it is one or a list of "float", "int8"'),
     ({"four_bits": 0.5}, "four_bits: given 0.5, and no goal is about file_bytes"),
@@ -136,3 +141,31 @@ def test_the_launcher_of_the_manual_starts_workers(here: Path, monkeypatch: pyte
     assert {words[1] for words in given} == {"search.py"}
     assert [each.resume for each in configs] == [False, *[True] * 7]
     assert len({each.study for each in configs}) == 1
+
+
+@pytest.mark.parametrize(("name", "value", "said"), [
+    ("goals", 5, "goals: Input should be a valid list"), ("goals", [], "goals: Value error, there is none"),
+    ("goals", [{"metric": "latency"}], "the goal has no bound"), ("goals", [{"metrik": "x"}], "metrik"),
+    ("rungs", "x", "rungs: "), ("search", 3, "search: "), ("run", 7, "run: "), ("storage", 4, "storage: "),
+    ("study", None, "study: "), ("seed", "0", "seed: "),
+])  # fmt: skip
+def test_a_damaged_study_is_told(here: Path, name: str, value: object, said: str) -> None:
+    Path("g.yaml").write_text(GOALS)
+    agreement.started(SearchConfig(study="s", goals="g.yaml", start_from="d"))
+    file = Path("studies/s/study.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+    with pytest.raises(UserError, match=f"study.json cannot be read: .*{said}"):
+        agreement.resumed(SearchOptions().parse(["--study=s", "--resume"]))
+
+
+def test_code_of_ones_own_is_named_on_the_command_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("options.own_network.named", set())
+    options = {"arch": "net.py:Tiny", "degradation": "noise:5+mine.py:dark"}
+    with pytest.raises(UserError, match=r"the run needs net.py:Tiny.*a checkpoint never imports code by itself"):
+        check_typed(options)
+    Path("g.yaml").write_text(GOALS)
+    SearchOptions().parse(["--goals=g.yaml", "--arch=net.py:Tiny"])
+    with pytest.raises(UserError, match="the run needs mine.py:dark"):
+        check_typed(options)
+    SearchOptions().parse(["--goals=g.yaml", "--degradation=noise:5+mine.py:dark"])
+    check_typed(options)

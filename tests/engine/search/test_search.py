@@ -132,11 +132,11 @@ def quantized_file(
 
 def test_where_nothing_meets_the_goals_it_says_which_one_binds() -> None:
     pytest.importorskip("optuna")
-    near = SimpleNamespace(number=3, constraints={"a": 0.2, "b": -1.0})
-    far = SimpleNamespace(number=4, constraints={"a": 0.5})
+    near = SimpleNamespace(number=3, constraints={"a": 0.2}, user_attrs={"exceeded": {"a": 0.25, "b": -1.0}})
+    far = SimpleNamespace(number=4, constraints={"a": 0.5}, user_attrs={})
     study = SimpleNamespace(get_trials=lambda **_: [near, far])
     found = Finish(study, None, 1, "", lambda: False)._none()  # type: ignore[arg-type]
-    assert found["error"] == "no candidate is predicted to meet a; trial 3 came nearest, 20.0% above the bound"
+    assert found["error"] == "no candidate is predicted to meet a; trial 3 came nearest, 25.0% above the bound"
 
 
 def test_a_cost_that_no_network_has_is_told_first(dense: Subject) -> None:

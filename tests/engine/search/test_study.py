@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from compress.errors import UserError
-from engine.search.study import check_has_its_trials, next_trial, open_study, sampler_of, storage_errors
+from engine.search.study import check_has_its_trials, check_storage, next_trial, open_study, sampler_of, storage_errors
 
 optuna = pytest.importorskip("optuna")
 FACTS = {"network": "a", "data": "b", "goals": []}
@@ -173,8 +173,37 @@ def test_a_damaged_journal_is_told_in_one_sentence(tmp_path: Path) -> None:
     study_in(tmp_path / "s")
     with (tmp_path / "s" / "journal.log").open("a") as journal:
         journal.write('{"torn\n{"op_code": 1}\n')
-    with pytest.raises(UserError, match="cannot be used any more"):
+    with pytest.raises(UserError, match="cannot be used: .* Nothing was started"):
         study_in(tmp_path / "s")
+
+
+@pytest.mark.parametrize("content", [b"{}\n", b"[]\n", b"null\n", b'{"op_code": 99}\n', b"\xff\xfe\x00\n"])
+def test_a_file_that_is_no_journal_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "journal.log").write_bytes(content)
+    for used in (study_in, partial(check_storage, storage=None)):
+        with pytest.raises(UserError, match="the study's journal .*journal.log cannot be used: "):
+            used(tmp_path / "s")
+
+
+def test_a_line_that_was_not_written_to_its_end_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = study_in(tmp_path / "s")
+    study.tell(study.ask(), 0.5)
+    journal = tmp_path / "s" / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole.splitlines()[-1][:-7])
+    again = study_in(tmp_path / "s")
+    assert [each.value for each in again.trials] == [0.5]
+    assert journal.read_bytes() == whole
+    assert "ends in the middle of a line" in caplog.text
+    again.tell(again.ask(), 0.75)
+    assert [each.value for each in study_in(tmp_path / "s").trials] == [0.5, 0.75]
+
+
+@pytest.mark.parametrize("url", ["garbage", "redis://localhost:1", "nosuchdb://here/x"])
+def test_a_storage_that_is_none_is_told_before_anything_is_measured(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match=f"--storage={url} cannot be used: "):
+        check_storage(tmp_path / "s", url)
 
 
 def _run(owner: list[str], *words: str) -> None:
