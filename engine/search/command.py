@@ -219,7 +219,7 @@ def _facts(subject: Subject, about: Mapping[str, Any], space: Space) -> dict[str
     """What every worker of a study must share."""
     found = {
         "network": subject.checkpoint["network"],
-        "dense weights (the run was trained anew)": fingerprint(subject.network, "search"),
+        "dense network (the run was trained anew)": fingerprint(subject.network, "search"),
         "data": subject.checkpoint["task"], "goals": about["goals"],
         "search space (knobs or widths: an earlier version's, or of a new latency model)": space.described(),
     }  # fmt: skip
