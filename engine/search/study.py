@@ -5,6 +5,7 @@ held by a lock on a file, so that the trial of a dead worker is seen and taken o
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from json import JSONDecodeError
@@ -15,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from apputils.runs.console import Interrupted
 from compress.errors import UserError
+from compress.io.files import read_bytes
 from compress.io.optional import needed
 
 logger = logging.getLogger("search")
@@ -22,6 +24,7 @@ PURPOSE = "the search"
 RUNG = 2  # successive halving keeps a half
 FACTS = "subject"
 RANDOM = "random"  # the sampler
+LARGEST = 1 << 32  # bytes of a journal
 
 
 @contextmanager
@@ -169,10 +172,9 @@ def _without_torn_line(file: Path, lock: Any) -> None:
         return
     lock.acquire()
     try:
-        content = file.read_bytes()
+        content = read_bytes(file, LARGEST)
         if content and not content.endswith(b"\n"):
             logger.warning("%s ends in the middle of a line, which is removed: what it said is done again", file)
-            with file.open("r+b") as opened:
-                opened.truncate(content.rfind(b"\n") + 1)
+            os.truncate(file, content.rfind(b"\n") + 1)
     finally:
         lock.release()
