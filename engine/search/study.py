@@ -168,7 +168,7 @@ def _storage(optuna: Any, folder: Path, url: str | None) -> Any:
 
 def _without_torn_line(file: Path, lock: Any) -> None:
     """Cuts a last line that was not written to its end, as when the disk is full: Optuna would write behind it."""
-    if not file.is_file():
+    if not os.path.lexists(file):
         return
     lock.acquire()
     try:

@@ -47,6 +47,7 @@ from engine.resume import schedule_text
 from engine.saved.dense_baseline import is_dense
 from engine.saved.find_checkpoint import load_subject
 from engine.search.agreement import resumed as study_resumed
+from engine.search.study import _without_torn_line
 from options.search_options import SearchConfig
 from tests.compress.harness import tiny_net
 from tests.compress.io.test_files import ALONE
@@ -99,6 +100,11 @@ def _study(path: Path) -> str:
     there.unlink(missing_ok=True)
     there.symlink_to(path.absolute())
     return "a"
+
+
+def unwanted_lock() -> Any:
+    """A lock that nobody else wants."""
+    return SimpleNamespace(acquire=lambda: True, release=lambda: None)
 
 
 def _started_again() -> Any:
@@ -163,6 +169,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "carried.py read_model": read_model,
     "device.py problem_with_device": lambda path: problem_with_device(str(path), "onnxruntime"),
     "agreement.py _read": lambda path: study_resumed(SearchConfig(study=_study(path))),
+    "study.py _without_torn_line": lambda path: _without_torn_line(path, unwanted_lock()),
     "pairs_index.py read_index": _in_folder(read_index, "pairs.json"),
     "data/images.py opened": lambda path: ImageFile("a", path).load(),
     "dense.py is_dense": in_run("schedule.yaml", lambda: is_dense(Run("a"))),

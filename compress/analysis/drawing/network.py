@@ -24,7 +24,7 @@ from compress.arguments.checked import checks_arguments
 from compress.errors import UserError
 from compress.graph.calls import calls_of
 from compress.graph.trace import ExampleInputs, trace_model
-from compress.io.files import replacing, why
+from compress.io.files import why, write_bytes
 from compress.io.optional import on_use, require
 
 if TYPE_CHECKING:
@@ -74,12 +74,10 @@ def draw_model_to_file(
     try:
         with without_lines("Fontconfig warning"):
             graph.layout("dot")
-            with replacing(path.with_suffix(".svg")) as temporary:
-                # its bytes, as a file opened by pygraphviz cannot be written with Python 3.11.2, Debian 12's own
-                temporary.write_bytes(graph.draw(format="svg"))
+            # Bytes: a file that pygraphviz opens cannot be written with Python 3.11.2, Debian 12's own.
+            write_bytes(path.with_suffix(".svg"), graph.draw(format="svg"))
             graph.graph_attr["dpi"] = str(_dots(graph))
-            with replacing(path) as temporary:
-                temporary.write_bytes(graph.draw(format="png", prog="dot"))
+            write_bytes(path, graph.draw(format="png", prog="dot"))
     except OSError as e:
         raise UserError(f"the drawing {path} could not be written: {why(e)}") from e
     columns = ["number", "name", "parts", "shape", "macs", "sparsity", "inputs"]
