@@ -4,10 +4,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from compress.analysis.latency_model.model import LatencyModel
 from engine.search import command
-from engine.search.command import Clock, _search
+from engine.search.command import Clock, _facts, _search
 from engine.search.study import RANDOM
 
 
@@ -40,3 +41,14 @@ def test_a_latency_model_of_two_int8_files_is_not_taken_over() -> None:
     anchors = [{"precision": "float"}] * 18 + [{"precision": "int8"}] * 2
     two, twelve = (LatencyModel((), {}, {}, 1.0, {}, tuple(each)) for each in (anchors, anchors + anchors[-2:] * 5))
     assert (two.is_well_founded, twelve.is_well_founded) == (False, True)
+
+
+def test_a_dense_run_that_was_trained_anew_is_another_network() -> None:
+    about, space = {"goals": []}, SimpleNamespace(described=dict)
+    network = nn.Linear(2, 2)
+    subject: Any = SimpleNamespace(checkpoint={"network": "a", "task": "b"}, network=network)
+    before = _facts(subject, about, space)  # type: ignore[arg-type]
+    assert _facts(subject, about, space) == before  # type: ignore[arg-type]
+    nn.init.zeros_(network.weight)
+    after = _facts(subject, about, space)  # type: ignore[arg-type]
+    assert [name for name in before if before[name] != after[name]] == ["dense network (the run was trained anew)"]
